@@ -1,0 +1,74 @@
+# make venv | test | test-all | lint | perf | perf-full | perf-peers | stress | clean
+# Every target does its own set-up, and redoes it only when pyproject.toml has changed.
+# Settings: PYTHON=python3.12, VENV=.venv, PYTEST_ARGS="-x -k port", PERF_ARGS="--json out.json", ROUNDS=10
+
+PYTHON ?= python3
+VENV ?= .venv
+ROUNDS ?= 5
+PYTEST_ARGS ?=
+PERF_ARGS ?=
+
+PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+READY := $(VENV)/.ready
+READY_PEERS := $(VENV)/.ready-peers
+VERSIONS := 3.11 3.12 3.13
+
+.PHONY: venv test test-all lint perf perf-full perf-peers stress clean
+.DEFAULT_GOAL := test
+
+venv: $(READY)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    "callport needs Python 3.11 or later, this is " + sys.version.split()[0] + "; choose with PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(READY_PEERS): $(READY)
+	$(PIP_INSTALL) --editable '.[perf-peers]'
+	@touch $@
+
+test: $(READY)
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+# The venv's own Python, then each other supported one that is installed. A pyenv shim may be on PATH and yet
+# refuse to run, so a candidate counts only if it starts.
+test-all: test
+	@own=$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); failed=; \
+	for version in $(VERSIONS); do \
+	    test $$version = $$own && continue; \
+	    found=; \
+	    for candidate in python$$version "$$HOME"/.pyenv/versions/$$version.*/bin/python$$version; do \
+	        "$$candidate" -c '' 2>/dev/null && { found=$$candidate; break; }; \
+	    done; \
+	    test -n "$$found" || { echo "Python $$version: not installed, skipped"; continue; }; \
+	    echo "Python $$version: $$found"; \
+	    $(MAKE) --no-print-directory test PYTHON="$$found" VENV=.venv-$$version || failed="$$failed $$version"; \
+	done; \
+	test -z "$$failed" || { echo "failed on Python$$failed"; exit 1; }
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+perf: $(READY)
+	$(PY) -m perf run --quick $(PERF_ARGS)
+
+perf-full: $(READY)
+	$(PY) -m perf run $(PERF_ARGS)
+
+perf-peers: $(READY_PEERS)
+	$(PY) -m perf run peers $(PERF_ARGS)
+
+# All tests, those marked `stress` too, several times over, with threads switched 500 times as often as usual.
+stress: $(READY)
+	@for round in $$(seq $(ROUNDS)); do \
+	    echo "round $$round of $(ROUNDS)"; \
+	    $(PY) -m pytest -q -m '' --switch-interval 0.00001 --timeout 600 $(PYTEST_ARGS) || exit 1; \
+	done
+
+clean:
+	rm -rf .venv .venv-3.* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find engine transport perf tests examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,57 @@
+"""What holds for every test: it ends with the threads it began with."""
+
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+
+import pytest
+
+# The engine's monitor thread belongs to the process: whoever needs it first starts it, and it stays.
+PROCESS_WIDE = frozenset({"engine:monitor"})
+
+# Seconds in which a thread that was told to end must have ended. Spent only by a test that is about to fail.
+GRACE = 5.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--switch-interval", type=float, default=None, metavar="SECONDS",
+        help="how often threads are switched; far below the usual 0.005 shakes out races",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    interval = config.getoption("--switch-interval")
+    if interval is not None:
+        sys.setswitchinterval(interval)
+
+
+def _running_besides(known: set[threading.Thread]) -> list[threading.Thread]:
+    # A thread that `threading` did not start stays listed after its end if it was ever looked at (a dummy
+    # thread), so ask the interpreter which threads really run.
+    running = sys._current_frames()
+    return [
+        thread for thread in threading.enumerate()
+        if thread not in known and thread.name not in PROCESS_WIDE and thread.ident in running
+    ]
+
+
+@pytest.fixture(autouse=True)
+def threads_end_with_the_test() -> Iterator[None]:
+    """Each test ends with the threads it began with."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + GRACE
+    for thread in _running_besides(before):
+        if not isinstance(thread, threading._DummyThread):
+            thread.join(max(0.0, deadline - time.monotonic()))
+    left = _running_besides(before)
+    if left:
+        frames = sys._current_frames()
+        stacks = [
+            f"{thread.name}\n{''.join(traceback.format_stack(frames[thread.ident]))}"
+            for thread in left if thread.ident in frames
+        ]
+        pytest.fail("the test left threads behind:\n" + "\n".join(stacks), pytrace=False)

@@ -1,0 +1,204 @@
+"""The arrows between the parts: who may import whom, read from the source against one table.
+
+Imports count wherever they stand, inside functions and under `TYPE_CHECKING` too: a lazy arrow is an arrow.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Imports of anything else (the standard library, msgspec, ...) are free.
+GOVERNED = frozenset({"engine", "transport", "perf", "examples", "tests", "zmq"})
+
+# A module or package, and all that it may import besides itself. The most specific row that holds the
+# importing module counts; an entry on the right stands for everything inside it.
+ARROWS: dict[str, tuple[str, ...]] = {
+    "engine": ("engine", "transport"),
+    "engine.kernel": (),
+    "engine.pool": ("engine.kernel",),
+    "engine.rpc": ("engine.pool", "engine.kernel", "transport"),
+    "transport": ("zmq",),
+    "transport.errors": (),
+    "transport.endpoint": ("transport.errors",),
+    "transport.frames": ("transport.errors",),
+    "transport.wire": ("transport.frames", "transport.errors"),
+    "transport.link": ("transport.endpoint", "transport.errors", "transport.frames"),
+    "transport.loopback": ("transport.link", "transport.endpoint", "transport.errors", "transport.frames"),
+    "transport.zmq_link": (
+        "transport.link", "transport.endpoint", "transport.errors", "transport.frames", "transport.security",
+        "zmq",
+    ),
+    "perf": ("zmq",),
+    "examples": ("zmq",),
+    "tests": ("perf", "examples", "zmq"),
+}
+
+# Users of the library, who see these modules and in them no name that begins with an underscore.
+OUTSIDE = frozenset({"perf", "examples", "tests"})
+PUBLIC = frozenset({"engine", "engine.testing", "engine.win32", "transport"})
+
+# Tests that look inside, as paths under tests/, each with the reason why no public name would do.
+WHITE_BOX: dict[str, str] = {}
+
+
+class Tree:
+    """The Python files below a folder that belong to the project, by module name."""
+
+    def __init__(self, root: Path) -> None:
+        self.files: dict[str, Path] = {}
+        for top in sorted(GOVERNED):
+            for path in sorted((root / top).rglob("*.py")):
+                parts = path.relative_to(root).with_suffix("").parts
+                self.files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+        # Packages without an `__init__.py` are modules to import, too.
+        self.modules = {
+            name.rsplit(".", depth)[0] for name in self.files for depth in range(name.count(".") + 1)
+        }
+
+    def imports(self, importer: str) -> Iterator[tuple[int, str, str]]:
+        """Yield (line, module, name) of each import; name is "" where the module itself is imported."""
+        path = self.files[importer]
+        package = importer if path.name == "__init__.py" else importer.rpartition(".")[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield node.lineno, alias.name, ""
+            elif isinstance(node, ast.ImportFrom):
+                base = node.module or ""
+                if node.level:
+                    above = package.split(".")[: package.count(".") + 2 - node.level]
+                    base = ".".join([*above, base] if base else above)
+                for alias in node.names:
+                    if f"{base}.{alias.name}" in self.modules:
+                        yield node.lineno, f"{base}.{alias.name}", ""
+                    else:
+                        yield node.lineno, base, alias.name
+
+    def reaches(self, importer: str) -> Iterator[tuple[int, str, str]]:
+        """Yield (line, module, name) of each `module.name` in the source, for modules of the library."""
+        imported = {module.partition(".")[0] for _, module, name in self.imports(importer) if not name}
+        for node in ast.walk(ast.parse(self.files[importer].read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute | ast.Name):
+                module = ast.unparse(node.value)
+                if module in self.modules and module.partition(".")[0] in imported - OUTSIDE:
+                    yield node.lineno, module, node.attr
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def hidden(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+def violations(root: Path) -> list[str]:
+    """Return one line for each arrow in the tree that the table does not have."""
+    tree = Tree(root)
+    found = []
+    for importer, path in tree.files.items():
+        where = path.relative_to(root).as_posix()
+        if where.removeprefix("tests/") in WHITE_BOX and within(importer, "tests"):
+            continue
+        row = max((row for row in ARROWS if within(importer, row)), key=len)
+        outside = row in OUTSIDE
+        for line, module, name in tree.imports(importer):
+            if module.partition(".")[0] not in GOVERNED:
+                continue
+            allowed = any(within(module, entry) for entry in (row, *ARROWS[row]))
+            if not allowed and not (outside and module in PUBLIC):
+                found.append(f"{where}:{line}: {importer} imports {module}")
+            elif outside and module in PUBLIC and hidden(name):
+                found.append(f"{where}:{line}: {importer} imports the private {module}.{name}")
+        if outside:
+            for line, module, name in tree.reaches(importer):
+                inner = f"{module}.{name}"
+                if hidden(name) or (inner in tree.modules and inner not in PUBLIC):
+                    found.append(f"{where}:{line}: {importer} reaches into {inner}")
+    return found
+
+
+def test_imports_follow_the_arrows() -> None:
+    """Every import in the project is one that the table allows."""
+    assert violations(ROOT) == []
+
+
+def test_the_table_names_what_exists() -> None:
+    """No row of the table, public module or white-box test is a name that nothing bears any more."""
+    modules = Tree(ROOT).modules
+    assert {row for row in ARROWS if row not in modules} == set()
+    assert {name for name in WHITE_BOX if not (ROOT / "tests" / name).is_file()} == set()
+
+
+BAD_TREE = {
+    "engine/kernel/port.py": ("import zmq\n", "engine.kernel.port imports zmq"),
+    "engine/kernel/event.py": ("def f():\n    from engine.pool import work\n", "event imports engine.pool"),
+    "engine/kernel/wait.py": ("from .. import rpc\n", "engine.kernel.wait imports engine.rpc"),
+    "engine/pool/work.py": ("from engine.rpc.call import Call\n", "engine.pool.work imports engine.rpc.call"),
+    "engine/pool/io.py": ("import zmq.utils\n", "engine.pool.io imports zmq.utils"),
+    "engine/rpc/call.py": ("import perf\n", "engine.rpc.call imports perf"),
+    "transport/link.py": ("from . import zmq_link\n", "transport.link imports transport.zmq_link"),
+    "transport/zmq_link.py": ("from engine import Event\n", "transport.zmq_link imports engine"),
+    "transport/wire.py": ("if x:\n    from transport.link import Link\n", "wire imports transport.link"),
+    "perf/floor.py": ("from engine.kernel.port import Port\n", "perf.floor imports engine.kernel.port"),
+    "perf/scenarios/latency.py": ("import engine\nengine._x\n", "reaches into engine._x"),
+    "examples/service.py": ("from engine import _secret\n", "imports the private engine._secret"),
+    "tests/test_a.py": ("from transport import wire\n", "tests.test_a imports transport.wire"),
+    "tests/rpc/test_b.py": ("import engine\nengine.rpc.Call()\n", "reaches into engine.rpc"),
+}
+
+GOOD_TREE = {
+    "engine/__init__.py": "from engine.kernel.port import Port\nfrom engine import rpc as _rpc\n",
+    "engine/kernel/port.py": "import threading\nfrom ._locks import Lock\nfrom . import event\n",
+    "engine/kernel/_locks.py": "",
+    "engine/kernel/event.py": "from engine.kernel._locks import Lock\n",
+    "engine/pool/work.py": "from ..kernel.port import Port\n",
+    "engine/rpc/call.py": "import transport\nfrom ..pool import work\nfrom transport.wire import decode\n",
+    "engine/win32.py": "from engine.rpc.call import Call\n",
+    "transport/__init__.py": "from transport.zmq_link import connect\n",
+    "transport/wire.py": "from .frames import encode\n",
+    "transport/frames.py": "import msgspec\n",
+    "transport/zmq_link.py": "import zmq\nfrom transport import link\n",
+    "transport/link.py": "import transport.errors\n",
+    "perf/floor.py": "import zmq\nimport engine.win32\nengine.Event().set()\nengine.__all__\n",
+    "perf/run.py": "from perf._record import record\nfrom engine import Event, testing\n",
+    "perf/_record.py": "",
+    "tests/test_a.py": "from perf.floor import f\nfrom engine.testing import gate\nfrom .helpers import _g\n",
+    "tests/helpers.py": "import transport\n",
+}
+
+
+def lay(root: Path, tree: dict[str, str]) -> None:
+    for name, source in tree.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source, encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", BAD_TREE)
+def test_a_forbidden_arrow_is_found(name: str, tmp_path: Path) -> None:
+    """Each kind of forbidden import is reported, with its file, and nothing else is."""
+    source, message = BAD_TREE[name]
+    lay(tmp_path, dict.fromkeys(BAD_TREE, "") | {name: source})
+    found = violations(tmp_path)
+    assert len(found) == 1
+    assert found[0].startswith(name + ":")
+    assert message in found[0]
+
+
+def test_allowed_arrows_are_left_alone(tmp_path: Path) -> None:
+    """Nothing is reported of a tree that keeps to the table."""
+    lay(tmp_path, GOOD_TREE)
+    assert violations(tmp_path) == []
+
+
+def test_a_white_box_test_may_look_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test on the white-box list may import anything."""
+    lay(tmp_path, {"tests/kernel/test_driver.py": "from engine.kernel.driver import _poll\n"})
+    assert len(violations(tmp_path)) == 1
+    monkeypatch.setitem(WHITE_BOX, "kernel/test_driver.py", "made up")
+    assert violations(tmp_path) == []
