@@ -1,0 +1,117 @@
+"""Asynchronous procedure calls: functions queued to one thread, run inside that thread's alertable waits.
+
+Theory of operation. Each thread has one queue, first in, first out. An alertable wait that finds nothing to take runs
+the whole queue, what the functions queue meanwhile included, and then ends with `Alerted`. A wait that is satisfied
+leaves the queue alone. When the thread ends, what is still queued is dropped.
+
+Guarantees: a function runs on its target thread only, at most once, holding no lock of the library.
+
+Source: "Asynchronous Procedure Calls", "QueueUserAPC".
+"""
+
+import os
+import threading
+import weakref
+from _thread import allocate_lock
+from collections.abc import Callable
+
+from .errors import EngineError, InvalidArgumentType
+from .status import Status
+from .thread import ThreadRecord, end_hooks, local, records, start_hooks
+
+# Guards every thread's APC queue and its `alert`. Held for a few operations only; nothing else is locked inside it.
+apc_lock = allocate_lock()
+
+# Guarded by apc_lock. APCs for threads that have not used the library yet: taken over as they first do.
+_early: "weakref.WeakKeyDictionary[threading.Thread, list[Callable[[], object]]]" = weakref.WeakKeyDictionary()
+
+
+def queue_apc(function: Callable[..., object], *args: object, thread: threading.Thread | int | None = None) -> None:
+    """Queue `function(*args)` to a thread, to run inside its next alertable wait.
+
+    Args: `thread` is a `threading.Thread`, a thread identifier, or None for the calling thread. An identifier must
+        belong to a thread that has used the library already.
+    Raises: `EngineError` with status 31 (GEN_FAILURE) if the thread has ended or is unknown; `InvalidArgumentType`.
+    Threads: any. Blocks: never.
+    What the function raises leaves the alertable wait that runs it; the functions behind it stay queued.
+    Source: "QueueUserAPC".
+    """
+    if not callable(function):
+        raise InvalidArgumentType(f"function must be callable, not {type(function).__name__}")
+    apc: Callable[[], object] = (lambda: function(*args)) if args else function
+    if thread is None:
+        record: ThreadRecord | None = local.record
+    elif isinstance(thread, threading.Thread):
+        record = _record_of(thread, apc)
+        if record is None:
+            return
+    elif isinstance(thread, int):
+        record = records.get(thread)
+    else:
+        raise InvalidArgumentType(f"thread must be a Thread, an identifier or None, not {type(thread).__name__}")
+    if record is None:
+        raise EngineError(f"thread {thread!r} has not used the library, or is unknown", status=Status.GEN_FAILURE)
+    queue_to(record, apc)
+
+
+def queue_to(record: ThreadRecord, apc: Callable[[], object]) -> None:
+    """Queue `apc` to the thread of `record`; raises `EngineError` 31 if it has ended."""
+    with apc_lock:
+        if record.ended:
+            raise EngineError("the thread has ended", status=Status.GEN_FAILURE)
+        record.apcs.append(apc)
+        alert = record.alert
+    if alert is not None:
+        alert()
+
+
+def run_apcs(record: ThreadRecord) -> bool:
+    """Run the calling thread's queued APCs, what they queue included; return whether there were any."""
+    apcs = record.apcs
+    ran = False
+    # Only this thread takes from its queue; `popleft` is atomic against `append` by others.
+    while apcs:
+        ran = True
+        apcs.popleft()()
+    return ran
+
+
+def _record_of(thread: threading.Thread, apc: Callable[[], object]) -> ThreadRecord | None:
+    """Find the record of `thread`; if it has none yet, keep `apc` for it and return None."""
+    record = records.get(thread.ident) if thread.ident is not None else None
+    if record is not None and record.native() is thread:
+        return record
+    if thread.ident is not None and not thread.is_alive():
+        raise EngineError(f"thread {thread.name!r} has ended", status=Status.GEN_FAILURE)
+    with apc_lock:
+        # It may have made its record just now, and adopted what was kept for it.
+        record = records.get(thread.ident) if thread.ident is not None else None
+        if record is not None and record.native() is thread:
+            return record
+        _early.setdefault(thread, []).append(apc)
+    return None
+
+
+def _adopt_early(record: ThreadRecord) -> None:
+    thread = record.native()
+    with apc_lock:
+        if thread is not None:
+            record.apcs.extend(_early.pop(thread, ()))
+
+
+def _drop(record: ThreadRecord) -> None:
+    with apc_lock:
+        record.ended = True
+        record.alert = None
+        record.apcs.clear()
+
+
+def _after_fork_in_child() -> None:
+    if apc_lock.locked():  # By a thread of the parent, which is not here to release it.
+        apc_lock.release()
+
+
+start_hooks.append(_adopt_early)
+end_hooks.append(_drop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,151 @@
+"""The error tree. Every error the engine raises on purpose is an `EngineError` and carries a status number.
+
+    EngineError
+    |-- Misuse                      you can mend the call you made
+    |   |-- InvalidParameter        87    also a ValueError: an argument's value is out of range
+    |   |-- InvalidArgumentType     87    also a TypeError: an argument's type is wrong
+    |   |-- InvalidState            1915  the operation does not fit the object's state
+    |   |   |-- InvalidAsyncHandle  1914  the handle carries no call: never used, or spent
+    |   |   `-- NotOwner            288   releasing a mutex one does not own
+    |   |-- LimitExceeded           298   a count would pass its maximum
+    |   |-- InvalidHandle           6     the object was closed before the operation began
+    |   |   `-- Forked              6     the object was inherited through fork()
+    |   `-- Deadlock                1131  waiting here could never end
+    |-- CallPending                 997   not complete yet; nothing was harmed: wait, then ask again
+    |-- WouldBlock                  258   a `_nowait` twin found nothing
+    |-- WaitTimeout                 258   also a TimeoutError
+    |-- Alerted                     192   an alertable wait ran APCs instead
+    |-- AbandonedWait               735   the port was closed under the waiting thread
+    |-- QueueFull                   1816  a bounded queue is full
+    |-- NotFound                    1168  a targeted cancel found nothing to cancel
+    |-- OperationAborted            995   the operation was cancelled
+    `-- CallError                         the outcome of a remote call (engine.rpc adds its branches)
+
+An error says what happened, which value was seen and what to do. `status` is an `int` (a `Status` member where the
+number is listed), so that `except EngineError as e: return e.status` ports a Windows program line by line.
+"""
+
+from .status import Status
+
+
+class EngineError(Exception):
+    """Base of all errors raised by the engine; `status` holds the Windows status number."""
+
+    status: int = Status.INTERNAL_ERROR
+
+    def __init__(self, message: str = "", *, status: int | None = None) -> None:
+        super().__init__(message)
+        if status is not None:
+            self.status = status
+
+    def __str__(self) -> str:
+        number = int(self.status)
+        return f"{self.args[0] if self.args else ''} [{Status.name_of(number)} {number}]".lstrip()
+
+
+class Misuse(EngineError):
+    """The caller can mend this: an argument, or an operation in the wrong state."""
+
+    status = Status.INVALID_PARAMETER
+
+
+class InvalidParameter(Misuse, ValueError):
+    """An argument's value is out of range; the message names the parameter and the value seen."""
+
+
+class InvalidArgumentType(Misuse, TypeError):
+    """An argument's type is wrong; the message names the parameter and the type seen."""
+
+
+class InvalidState(Misuse):
+    """The operation does not fit the state that the object is in; the message names the state."""
+
+    status = Status.INVALID_ASYNC_CALL
+
+
+class InvalidAsyncHandle(InvalidState):
+    """The handle carries no call that could be asked about: it was never used, or its call is over."""
+
+    status = Status.INVALID_ASYNC_HANDLE
+
+
+class NotOwner(InvalidState):
+    """A mutex was released by a thread that does not own it."""
+
+    status = Status.NOT_OWNER
+
+
+class LimitExceeded(Misuse):
+    """A count would pass its maximum (a semaphore's, for one); nothing was changed."""
+
+    status = Status.TOO_MANY_POSTS
+
+
+class InvalidHandle(Misuse):
+    """The object was closed before the operation began."""
+
+    status = Status.INVALID_HANDLE
+
+
+class Forked(InvalidHandle):
+    """The object was made before `fork()` and is used in the child: make a new one there."""
+
+
+class Deadlock(Misuse):
+    """The wait could never end, because the waiting thread itself is what it waits for."""
+
+    status = Status.POSSIBLE_DEADLOCK
+
+
+class CallPending(EngineError):
+    """The outcome is not known yet. Asking harmed nothing: the handle stays good and the notification still comes."""
+
+    status = Status.PENDING
+
+
+class WouldBlock(EngineError):
+    """A `_nowait` operation found nothing to take."""
+
+    status = Status.TIMEOUT
+
+
+class WaitTimeout(EngineError, TimeoutError):
+    """The time ran out before the wait was satisfied; nothing was taken and nothing was changed."""
+
+    status = Status.TIMEOUT
+
+
+class Alerted(EngineError):
+    """An alertable wait ended because APCs ran; nothing was taken. Wait again, with the time that is left."""
+
+    status = Status.IO_COMPLETION
+
+
+class AbandonedWait(EngineError):
+    """The completion port was closed while the thread was waiting on it."""
+
+    status = Status.ABANDONED_WAIT
+
+
+class QueueFull(EngineError):
+    """A bounded queue is full; nothing was queued."""
+
+    status = Status.NOT_ENOUGH_QUOTA
+
+
+class NotFound(EngineError):
+    """A targeted cancel found no operation to cancel."""
+
+    status = Status.NOT_FOUND
+
+
+class OperationAborted(EngineError):
+    """The operation was cancelled before it could finish."""
+
+    status = Status.OPERATION_ABORTED
+
+
+class CallError(EngineError):
+    """The outcome of a remote call was not success; `status` tells which."""
+
+    status = Status.CALL_FAILED

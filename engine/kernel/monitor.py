@@ -1,0 +1,237 @@
+"""The monitor: one thread a process that sleeps when all is idle.
+
+Theory of operation. The monitor does the three things that cannot be left to the threads that happen to be waiting:
+it fires timers; it watches, every `TICK` seconds while anything is armed, for work that is stuck behind a thread that
+is away (a vacant leadership, a pool's overrun callback, calls that queue unsent); and it leads the driver itself when
+somebody depends on progress and no thread waits. It runs no user code: what it fires only queues and wakes.
+
+    asleep --arm()--> ticking --QUIET_TICKS without business--> asleep
+    ticking --vacant for a tick, nobody parked--> leading --a thread waits--> ticking
+
+Guarantees: nothing that was armed before `arm` returned is forgotten; when all is idle the thread blocks for good.
+
+Assumes: attribute stores and loads are not reordered across a lock operation. `arm` runs after the state it tells of
+was stored; the monitor clears `_armed` before it looks at that state for the last time. One of the two sees the other.
+"""
+
+import heapq
+import itertools
+import logging
+import threading
+from _thread import allocate_lock
+from collections.abc import Callable
+from math import inf
+from time import monotonic
+from typing import Protocol
+
+log = logging.getLogger("engine.kernel")
+
+TICK = 0.002  # Seconds. Under the interpreter's 5 ms switch interval, above the cost of a tick (~15 us) by 100 times.
+QUIET_TICKS = 25  # Ticks without business before sleep: waking the thread costs more than 50 ms of ticking.
+
+
+class Watched(Protocol):
+    """What the monitor looks at on every tick until it says there is no more business."""
+
+    def tick(self) -> bool:
+        """Do what is overdue; return whether to be asked again. Must not block, run user code or raise."""
+
+
+class Led(Protocol):
+    """The driver, as the monitor sees it."""
+
+    def vacant(self) -> bool:
+        """Somebody depends on progress and nobody leads."""
+
+    def term(self) -> int:
+        """A number that grows whenever a thread takes the leadership."""
+
+    def offer(self) -> bool:
+        """Offer the leadership to a parked thread; False if none is parked."""
+
+    def stand_by(self, until: float | None) -> None:
+        """Lead until a thread wants to, or until the monotonic time `until`, or `relieve`."""
+
+    def relieve(self) -> None:
+        """End `stand_by`."""
+
+
+class TimerHandle:
+    """A function that the monitor will call once at a monotonic time; `cancel` withdraws it."""
+
+    __slots__ = ("function", "when")
+
+    def __init__(self, when: float, function: Callable[[], None]) -> None:
+        self.when = when
+        # None once fired or withdrawn. A single store or load: whichever of `cancel` and firing comes first wins.
+        self.function: Callable[[], None] | None = function
+
+    def cancel(self) -> bool:
+        """Withdraw; True if the function will not be called. Safe from any thread; never blocks."""
+        pending, self.function = self.function, None
+        return pending is not None
+
+
+class Monitor:
+    """Timers, ticks and the leadership of last resort. Made on first use; its thread starts on first need."""
+
+    def __init__(self, driver: Led) -> None:
+        self._driver = driver
+        self._lock = allocate_lock()
+        # Guarded by _lock: the timer heap, the watched things, and whether the thread runs.
+        self._timers: list[tuple[float, int, TimerHandle]] = []
+        self._order = itertools.count()
+        self._watched: dict[Watched, None] = {}
+        self._thread: threading.Thread | None = None
+        # Opened to wake the thread; a second opening before it woke is harmless.
+        self._bell = allocate_lock()
+        self._bell.acquire()
+        # True while the thread ticks. Set under _lock; read anywhere (see Assumes).
+        self._armed = False
+        # When the sleeping thread will wake by itself; guarded by _lock.
+        self._wakes_at: float | None = None
+        # True while the monitor thread is inside `stand_by`; written by it alone.
+        self._standing_by = False
+
+    def arm(self) -> None:
+        """Tick for a while: something may be stuck. Costs an attribute read when already ticking."""
+        if self._armed:
+            return
+        with self._lock:
+            if self._armed:
+                return
+            self._armed = True
+            self._start_locked()
+        self._ring()
+
+    def watch(self, thing: Watched) -> None:
+        """Ask `thing.tick()` on every tick until it returns False."""
+        with self._lock:
+            self._watched[thing] = None
+        self.arm()
+        if self._standing_by:
+            self._ring()
+
+    def call_at(self, when: float, function: Callable[[], None]) -> TimerHandle:
+        """Call `function` on the monitor thread at the monotonic time `when`, never early. It must not block."""
+        handle = TimerHandle(when, function)
+        with self._lock:
+            heapq.heappush(self._timers, (when, next(self._order), handle))
+            self._start_locked()
+            # A thread that is awake (None) looks at the heap before it sleeps; a sleeping one may need to rise earlier.
+            early = self._wakes_at is not None and when < self._wakes_at
+            if len(self._timers) > 4096 and sum(h.function is None for _, _, h in self._timers) * 2 > len(self._timers):
+                self._timers = [entry for entry in self._timers if entry[2].function is not None]
+                heapq.heapify(self._timers)
+        if early:
+            self._ring()
+        return handle
+
+    def _start_locked(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="engine:monitor", daemon=True)
+            self._thread.start()
+
+    def _ring(self) -> None:
+        try:
+            self._bell.release()
+        except RuntimeError:
+            pass  # It was rung already and the thread has not looked yet.
+        if self._standing_by:
+            self._driver.relieve()
+
+    def _run(self) -> None:
+        quiet = 0
+        vacant_term = -1
+        while True:
+            next_timer = self._fire_due()
+            if not self._armed:
+                self._sleep(next_timer)
+                quiet = 0
+                continue
+            business = self._tick_watched()
+            if self._driver.vacant():
+                business = True
+                term = self._driver.term()
+                # Vacant on two ticks with nobody having led between: the last leader is really away.
+                if term == vacant_term and not self._driver.offer():
+                    self._stand_by()
+                vacant_term = term
+            else:
+                vacant_term = -1
+            quiet = 0 if business else quiet + 1
+            if quiet > QUIET_TICKS:
+                self._disarm()
+            else:
+                self._sleep(monotonic() + TICK if next_timer is None else min(next_timer, monotonic() + TICK))
+
+    def _disarm(self) -> None:
+        with self._lock:
+            self._armed = False
+        # Whatever was stored before an `arm` that still saw us armed is visible now: look once more.
+        if self._watched or self._driver.vacant():
+            self.arm()
+
+    def _stand_by(self) -> None:
+        self._standing_by = True
+        try:
+            until = self._settle(None)
+            if not self._watched:  # With something watched there are ticks to keep: do not begin to lead.
+                self._driver.stand_by(until)
+        finally:
+            self._standing_by = False
+            self._rise()
+
+    def _sleep(self, until: float | None) -> None:
+        until = self._settle(until)
+        timeout = -1.0 if until is None else min(max(0.0, until - monotonic()), threading.TIMEOUT_MAX)
+        self._bell.acquire(True, timeout)
+        self._rise()
+
+    def _settle(self, until: float | None) -> float | None:
+        """Publish when the thread will wake by itself; a timer pushed since `_fire_due` is not slept over."""
+        with self._lock:
+            if self._timers and (until is None or self._timers[0][0] < until):
+                until = self._timers[0][0]
+            self._wakes_at = inf if until is None else until
+        return until
+
+    def _rise(self) -> None:
+        with self._lock:
+            self._wakes_at = None
+
+    def _tick_watched(self) -> bool:
+        # Taken out before the tick and put back after it: a `watch` made in between is not lost.
+        with self._lock:
+            things = list(self._watched)
+            self._watched.clear()
+        for thing in things:
+            try:
+                again = thing.tick()
+            except Exception:
+                log.exception("a monitor tick of %r failed; it is watched no longer", thing)
+                again = False
+            if again:
+                with self._lock:
+                    self._watched[thing] = None
+        return bool(things)
+
+    def _fire_due(self) -> float | None:
+        """Fire what is due; return when the next timer is, or None."""
+        while True:
+            due: list[TimerHandle] = []
+            with self._lock:
+                now = monotonic()
+                timers = self._timers
+                while timers and (timers[0][0] <= now or timers[0][2].function is None):
+                    due.append(heapq.heappop(timers)[2])
+                if not due:
+                    return timers[0][0] if timers else None
+            for handle in due:
+                function, handle.function = handle.function, None
+                if function is None:
+                    continue
+                try:
+                    function()
+                except Exception:
+                    log.exception("a timer function %r failed", function)

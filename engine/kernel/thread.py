@@ -1,0 +1,138 @@
+"""What the kernel knows of each thread: its port, its slot there, its APC queue, and when it ends.
+
+Theory of operation. A `ThreadRecord` is made the first time a thread uses the library and is reached through
+thread-local storage. `parked(record)` brackets every real wait of the library: inside it the thread's slot on its port
+is free for another. When a thread ends, its thread-local storage goes, and with it a `_Departure` whose finalizer
+takes the thread off its port and drops its APC queue.
+
+Assumes: CPython clears a thread's local storage on that thread as it ends.
+"""
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol
+
+from .driver import driver
+from .waiter import Waiter
+
+
+class SlotOwner(Protocol):
+    """A completion port, as a thread sees the one it is associated with."""
+
+    def release_slot(self, record: "ThreadRecord") -> None:
+        """The thread blocks: give its slot back, which may release another thread."""
+
+    def retake_slot(self, record: "ThreadRecord") -> None:
+        """The thread runs again: take a slot at once, past the limit if need be."""
+
+    def depart(self, record: "ThreadRecord") -> None:
+        """The thread ended or went to another port."""
+
+
+class ThreadRecord:
+    """The kernel's record of one thread. Used by the thread itself, except where a guard is named."""
+
+    __slots__ = ("__weakref__", "alert", "apcs", "blocked", "ended", "ident", "native", "port", "slot")
+
+    def __init__(self) -> None:
+        self.ident = threading.get_ident()
+        # Lets the record answer for `threading.Thread` objects without keeping them alive.
+        self.native = weakref.ref(threading.current_thread())
+        # The port this thread is associated with: the one it last dequeued from, or tried to. At most one.
+        self.port: SlotOwner | None = None
+        # Guarded by the port's lock. Whether this thread is counted in the port's `active`.
+        self.slot = False
+        # How many `blocking()` scopes and library waits are open, nested; only the outermost moves the slot.
+        self.blocked = 0
+        # Guarded by `apc_lock`. First in, first out; dropped when the thread ends.
+        self.apcs: deque[Callable[[], object]] = deque()
+        # Guarded by `apc_lock`. Interrupts the alertable wait this thread is in, None outside one.
+        self.alert: Callable[[], None] | None = None
+        # Guarded by `apc_lock`.
+        self.ended = False
+
+
+# Called with the record of each thread that first uses the library, or that ended; on that thread, holding nothing.
+start_hooks: list[Callable[[ThreadRecord], None]] = []
+end_hooks: list[Callable[[ThreadRecord], None]] = []
+
+
+class _Departure:
+    """Lives in the thread's local storage and nowhere else: its finalizer runs when the thread ends."""
+
+    __slots__ = ("_record",)
+
+    def __init__(self, record: ThreadRecord) -> None:
+        self._record = record
+
+    def __del__(self) -> None:
+        record = self._record
+        port, record.port = record.port, None
+        if port is not None:
+            port.depart(record)
+        for hook in end_hooks:
+            hook(record)
+
+
+class _Local(threading.local):
+    def __init__(self) -> None:  # Runs once in each thread, at its first access.
+        self.record = ThreadRecord()
+        self.departure = _Departure(self.record)
+        records[self.record.ident] = self.record
+        for hook in start_hooks:
+            hook(self.record)
+
+
+# By thread identifier, for APCs sent to a `threading.Thread` or an identifier. An identifier is reused only after its
+# thread ended; the newer thread's record then replaces the older. Single-key operations only.
+records: "weakref.WeakValueDictionary[int, ThreadRecord]" = weakref.WeakValueDictionary()
+
+local = _Local()
+
+
+class Parked:
+    """A scope in which the current thread's slot on its port is free for another thread."""
+
+    __slots__ = ("_record",)
+
+    def __init__(self, record: ThreadRecord) -> None:
+        self._record = record
+
+    def __enter__(self) -> None:
+        record = self._record
+        record.blocked += 1
+        if record.blocked == 1 and record.port is not None:
+            record.port.release_slot(record)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        record = self._record
+        record.blocked -= 1
+        if record.blocked == 0 and record.port is not None:
+            record.port.retake_slot(record)
+
+
+def park(waiter: Waiter, timeout: float | None) -> bool:
+    """Block the current thread in `Driver.wait`, its slot given back meanwhile; return whether the wait was satisfied."""
+    record = local.record
+    if record.port is None:
+        return driver().wait(waiter, timeout)
+    with Parked(record):
+        return driver().wait(waiter, timeout)
+
+
+def blocking() -> Parked:
+    """Return a context manager that says "this thread blocks": its slot on its completion port is free inside it.
+
+    Use it around calls that block outside the library (a database query, `time.sleep`, file I/O), so that another
+    thread of the port, or another worker of the pool, may run meanwhile. Leaving the scope takes the slot back at once,
+    which may pass the concurrency value for a moment; the excess drains as threads come back for more. Scopes nest.
+    In a thread that is associated with no port the scope does nothing.
+
+    Threads: the scope belongs to the thread that entered it. Blocks: never.
+    Source: "I/O Completion Ports". Windows sees every blocking call; a library is told of them here, and counts its own
+    waits by itself. A thread that blocks in any other way keeps its slot.
+    """
+    return Parked(local.record)
