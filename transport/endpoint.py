@@ -1,0 +1,93 @@
+"""Endpoint text <-> value.
+
+    tcp://host:port     host a name, an IPv4 address or a bracketed IPv6 address; `*` for every interface (bind only);
+                        port `*` or 0 lets the system choose one (bind only)
+    ipc://path          a Unix socket; a leading `@` names one in Linux's abstract space
+    inproc://name       a ZeroMQ pair of queues inside this process
+    loopback://name     plain memory inside this process, without ZeroMQ: the fastest
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Self
+
+from transport.errors import EndpointError
+
+SCHEMES = ("tcp", "ipc", "inproc", "loopback")
+
+#: sizeof(sockaddr_un.sun_path) less its closing zero; Linux has the larger one, 107 is good there.
+MAX_IPC_PATH = 107
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a server listens. Build it with `Endpoint.parse`; `str()` gives the text back.
+
+    `host` and `port` are set for tcp only; `name` is the path of an ipc endpoint and the name of the in-process ones.
+    `port` 0 means that the system chooses.
+    """
+
+    scheme: str
+    name: str = ""
+    host: str = ""
+    port: int = 0
+
+    @classmethod
+    def parse(cls, text: "str | Endpoint") -> "Endpoint":
+        """Read an endpoint.
+
+        Args: text: one of the forms above; an `Endpoint` is returned as it is.
+        Raises: EndpointError: says which part is wrong and what it should look like.
+        """
+        if isinstance(text, Endpoint):
+            return text
+        if not isinstance(text, str):
+            raise EndpointError(f"an endpoint is a text such as 'tcp://127.0.0.1:5555', not {type(text).__name__}")
+        scheme, separator, rest = text.partition("://")
+        if not separator:
+            raise EndpointError(f"{text!r} has no scheme: write one of {_schemes()} before it")
+        if scheme not in SCHEMES:
+            raise EndpointError(f"{text!r}: scheme {scheme!r} is not one of {_schemes()}")
+        if not rest:
+            raise EndpointError(f"{text!r}: nothing follows the scheme")
+        if "\0" in rest:
+            raise EndpointError(f"{text!r} contains a zero byte")
+        if scheme == "tcp":
+            return cls._parse_tcp(text, rest)
+        if scheme == "ipc" and len(os.fsencode(rest)) > MAX_IPC_PATH:
+            raise EndpointError(f"{text!r}: the path is longer than the {MAX_IPC_PATH} bytes a Unix socket may have")
+        return cls(scheme, rest)
+
+    @classmethod
+    def _parse_tcp(cls, text: str, rest: str) -> Self:
+        host, separator, port = rest.rpartition(":")
+        if not separator or not host or (host.startswith("[") != host.endswith("]")):
+            raise EndpointError(f"{text!r}: write tcp://host:port, an IPv6 host in brackets")
+        if ":" in host and not host.startswith("["):
+            raise EndpointError(f"{text!r}: put the IPv6 address in brackets")
+        if "/" in host or any(character.isspace() for character in host):
+            raise EndpointError(f"{text!r}: {host!r} is not a host")
+        if port == "*":
+            return cls("tcp", host=host, port=0)
+        if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+            raise EndpointError(f"{text!r}: port {port!r} is not a number from 0 to 65535, nor `*`")
+        return cls("tcp", host=host, port=int(port))
+
+    def __str__(self) -> str:
+        if self.scheme == "tcp":
+            return f"tcp://{self.host}:{self.port or '*'}"
+        return f"{self.scheme}://{self.name}"
+
+    @property
+    def local(self) -> bool:
+        """Whether both ends are in one process."""
+        return self.scheme in ("inproc", "loopback")
+
+    def require_connectable(self) -> None:
+        """Raise EndpointError if only a server can use this endpoint."""
+        if self.scheme == "tcp" and (self.port == 0 or self.host == "*"):
+            raise EndpointError(f"{self}: a client needs the host and the port of the server")
+
+
+def _schemes() -> str:
+    return ", ".join(f"{scheme}://" for scheme in SCHEMES)

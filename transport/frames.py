@@ -1,0 +1,227 @@
+"""Message values <-> lists of byte frames.
+
+A message is a list of frames. Frame 0 is a prefix of four bytes (`CP`, the version, the kind) and a MessagePack body; every further
+frame is one out-of-band blob. `PROTOCOL.md` is the full description; the structs below are its tables in code.
+
+The structs are arrays on the wire, except the two option maps. A reader ignores elements and keys that it does not know, and takes the
+default for those that are missing at the end, so a field may be added at the end without a new version.
+`gc=False`: no value here can be part of a reference cycle, and the collector need not walk 100,000 outstanding calls.
+"""
+
+from enum import IntEnum
+from typing import Annotated, Any, Final
+
+import msgspec
+
+Buffer = bytes | bytearray | memoryview
+
+MAGIC: Final = b"CP"
+VERSION: Final = 1
+PREFIX_BYTES: Final = 4
+
+#: Largest message taken from a peer, all frames together, in bytes. Arbitrary: room for a large array, and a bound.
+MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
+#: Most records in one message taken from a peer. Far above what a sender coalesces (about a hundred).
+MAX_RECORDS: Final = 65536
+#: Most out-of-band blobs of one message.
+MAX_BLOBS: Final = 256
+#: Bytes of encoded elements that a pipe's receiver lets a sender push before it says more.
+PIPE_WINDOW_BYTES: Final = 256 * 1024
+
+
+#: A call's number, an index, a count. (Negative indexes mean something else in Python: they must not come in.)
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Kind(IntEnum):
+    """What a message is; the fourth byte of its prefix."""
+
+    HELLO = 1
+    WELCOME = 2
+    REJECT = 3
+    CALLS = 4
+    REPLIES = 5
+    CANCEL = 6
+    BYE = 7
+    PIPE = 8
+    CREDIT = 9
+
+
+class Limits(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the sender of a HELLO or WELCOME takes; 0 stands for no limit."""
+
+    message_bytes: Natural = MAX_MESSAGE_BYTES
+    records: Natural = MAX_RECORDS
+    outstanding_calls: Natural = 0
+    pipe_window_bytes: Natural = PIPE_WINDOW_BYTES
+
+
+class Hello(msgspec.Struct, array_like=True, gc=False):
+    """The client's first message on a connection. `association` (16 bytes) is the same on every connection of one client."""
+
+    association: bytes
+    pid: int = 0
+    host: str = ""
+    library: str = ""
+    heartbeat: float = 0.0
+    limits: Limits = Limits()
+    metadata: dict[str, str] = {}
+
+
+class Welcome(msgspec.Struct, array_like=True, gc=False):
+    """The server's answer to a HELLO. `instance` (16 bytes) is another one whenever the server is another process."""
+
+    instance: bytes
+    pid: int = 0
+    host: str = ""
+    library: str = ""
+    heartbeat: float = 0.0
+    limits: Limits = Limits()
+    metadata: dict[str, str] = {}
+
+
+class Reject(msgspec.Struct, array_like=True, gc=False):
+    """The server will not talk: nothing sent on this connection since it opened was or will be run.
+
+    Its layout is the same in every version of the protocol, present and future.
+    """
+
+    versions: list[int]
+    status: int
+    reason: str = ""
+
+
+class Target(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The operation that a call is for."""
+
+    interface: str
+    major: int
+    minor: int
+    operation: str
+
+
+class Blob(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
+    """One out-of-band value. `position` is that of the argument (0 for a result), which is nil in the body.
+
+    `kind` is "b" for bytes, "a" for an array: then `dtype` is NumPy's text for it (byte order and item size in it) and `shape` its
+    extents, the frame holding the items in C order.
+    """
+
+    position: Natural
+    kind: str
+    dtype: str = ""
+    shape: tuple[Natural, ...] = ()
+
+
+class CallOptions(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
+    """What few calls need. A map with short keys on the wire; absent means the default.
+
+    `time_left` is in seconds, counted from the sending. `lane` names the sequence of calls that this one keeps its place in; None: no order.
+    `attempt` is above 0 when an idempotent call is sent again. `object_id` picks a manager by object. `pipes` gives [position, direction] for each argument that
+    is a pipe: "i" to the server, "o" from it, "b" both. `blobs` describes the out-of-band arguments, in the order of their frames.
+    """
+
+    time_left: float | None = msgspec.field(default=None, name="t")
+    metadata: dict[str, str] | None = msgspec.field(default=None, name="m")
+    lane: int | None = msgspec.field(default=None, name="l")
+    one_way: bool = msgspec.field(default=False, name="w")
+    attempt: Natural = msgspec.field(default=0, name="r")
+    object_id: bytes | None = msgspec.field(default=None, name="o")
+    pipes: list[tuple[Natural, str]] | None = msgspec.field(default=None, name="p")
+    blobs: list[Blob] | None = msgspec.field(default=None, name="b")
+
+
+class CallRecord(msgspec.Struct, array_like=True, gc=False):
+    """One call. `target` is an index into the message's targets; `args` is an encoded array."""
+
+    id: int
+    target: int
+    args: msgspec.Raw
+    options: CallOptions | None = None
+
+
+class Calls(msgspec.Struct, array_like=True, gc=False):
+    """Calls that travel together. They are independent of each other but for their lanes."""
+
+    records: list[CallRecord]
+    targets: list[Target]
+
+
+class ReplyOptions(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
+    """What few replies need. `blobs` as in `CallOptions`, at most one, with position 0."""
+
+    metadata: dict[str, str] | None = msgspec.field(default=None, name="m")
+    blobs: list[Blob] | None = msgspec.field(default=None, name="b")
+
+
+class ReplyRecord(msgspec.Struct, array_like=True, gc=False):
+    """The outcome of one call: `value` is the result if `status` is 0, an encoded `Fault` or nil otherwise."""
+
+    id: int
+    status: int
+    value: msgspec.Raw
+    options: ReplyOptions | None = None
+
+
+class Replies(msgspec.Struct, array_like=True, gc=False):
+    """Outcomes that travel together, in no order."""
+
+    records: list[ReplyRecord]
+
+
+class Fault(msgspec.Struct, array_like=True, gc=False):
+    """Why a call failed, for people: the type's name and text of the exception, perhaps its traceback, perhaps data of the application."""
+
+    type: str
+    text: str = ""
+    traceback: str | None = None
+    data: Any = None
+
+
+class Cancel(msgspec.Struct, array_like=True, gc=False):
+    """The client asks to end calls: [call id, abort]. With abort it has stopped waiting and will drop the reply."""
+
+    calls: list[tuple[Natural, bool]]
+
+
+class Bye(msgspec.Struct, array_like=True, gc=False):
+    """The sender's last message on this connection."""
+
+    status: int = 0
+    reason: str = ""
+
+
+class PipeChunk(msgspec.Struct, array_like=True, gc=False):
+    """Elements of one pipe of one call; `elements` is an encoded array. `end`: no more will follow."""
+
+    id: Natural
+    pipe: Natural
+    end: bool
+    elements: msgspec.Raw
+
+
+class Pipe(msgspec.Struct, array_like=True, gc=False):
+    """Chunks that travel together; those of one pipe are in order."""
+
+    chunks: list[PipeChunk]
+
+
+class Credit(msgspec.Struct, array_like=True, gc=False):
+    """The receiver of pipes took elements: [call id, pipe index, bytes of encoded elements that may be sent in addition]."""
+
+    grants: list[tuple[Natural, Natural, Natural]]
+
+
+Message = Hello | Welcome | Reject | Calls | Replies | Cancel | Bye | Pipe | Credit
+
+KIND_OF: Final[dict[type[Any], Kind]] = {
+    Hello: Kind.HELLO,
+    Welcome: Kind.WELCOME,
+    Reject: Kind.REJECT,
+    Calls: Kind.CALLS,
+    Replies: Kind.REPLIES,
+    Cancel: Kind.CANCEL,
+    Bye: Kind.BYE,
+    Pipe: Kind.PIPE,
+    Credit: Kind.CREDIT,
+}

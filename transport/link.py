@@ -1,0 +1,175 @@
+"""A link: a two-way path for whole messages, between one client and a server, or between a server and all its clients.
+
+A link has no thread of its own. Whoever waits polls its descriptors and, when one is readable, harvests; whoever
+sends, sends. Both under the link's lock, which the *caller* takes: it alone knows what else the lock is to cover.
+
+Rules of a link:
+  1. `send`, `harvest`, `ready`, `writable`, `close` are called with `lock` held. None of them blocks.
+  2. A descriptor shows an *edge*: a `send` or `harvest` by anybody may consume it. So after `send`, if somebody
+     else polls, and before blocking in a poll, ask `ready()`. A `harvest` that returned False has just asked.
+  3. `harvest` calls the receiver, under the lock: it must be quick, and must not call the link.
+  4. A peer is `connected` once, then come its messages, then it is `lost` once. On the client the same goes for the
+     connection; it may come again. Between `lost` and `connected` nothing can be sent.
+
+Two kinds exist: `zmq_link` (tcp, ipc, inproc) and `loopback`. One suite of tests holds both to this page.
+"""
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
+
+from transport.errors import LinkClosed, LinkForked
+from transport.frames import MAX_MESSAGE_BYTES, Buffer
+
+
+class Receiver(Protocol):
+    """What a link hands its findings to, from inside `harvest`. Each method must be quick and must not raise."""
+
+    def message(self, peer: bytes, frames: list[Buffer]) -> None:
+        """A whole message. `peer` is b"" on the client's side."""
+
+    def connected(self, peer: bytes) -> None:
+        """Client: the connection is up. Server: a new peer was heard of; its first message follows."""
+
+    def lost(self, peer: bytes, reason: str) -> None:
+        """The connection is gone, and all its messages were delivered."""
+
+    def refused(self, reason: str) -> None:
+        """Client: an attempt to connect failed. The link goes on trying."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """What the transport knows of a peer. `address` is that of its host, `user` who it proved to be (CURVE)."""
+
+    address: str = ""
+    user: str = ""
+
+
+class Keys(Protocol):
+    """What a ZeroMQ link asks of its keys; `Curve` is the implementation."""
+
+    def apply_to_client(self, socket: Any) -> None:
+        """Set the keys on a socket that is to connect."""
+
+    def apply_to_server(self, socket: Any) -> None:
+        """Set the keys on a socket that is to bind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkOptions:
+    """Settings of a link. Each kind of link takes from them what concerns it.
+
+    Args:
+        max_message_bytes: the largest frame taken from a peer; ZeroMQ drops the connection of one who sends a larger.
+        max_queued: messages that a client hands over ahead of the connection before `send` says "not now".
+        heartbeat: seconds between ZMTP pings on tcp and ipc; a peer that answers none for three times as long is lost.
+            ZeroMQ's own thread sends and answers them, so a process that is busy, or holds the GIL, stays alive. 0: none.
+        linger: seconds for which a closed link goes on sending what was handed over.
+        connect_timeout: seconds for one attempt to connect.
+        curve: keys, for an encrypted and authenticated link; None: neither.
+        context: the ZeroMQ context; None: one that the links of this process share.
+    """
+
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    max_queued: int = 1000
+    heartbeat: float = 5.0
+    linger: float = 1.0
+    connect_timeout: float = 5.0
+    curve: Keys | None = None
+    context: Any = None
+
+
+class Link(Protocol):
+    """See the rules at the top of this file."""
+
+    #: A plain lock, taken by the caller.
+    lock: threading.Lock
+    #: Text of the endpoint; of a bound link the real one, with the port that the system chose.
+    endpoint: str
+    #: Set by the runtime if `descriptors` is empty: called when a message was handed to this link. It runs in the
+    #: sender's thread, inside its `send`, with the *sender's* link locked: it must be short and take no link's lock.
+    wake: Callable[[], None] | None
+
+    def descriptors(self) -> list[int]:
+        """File descriptors to poll for readability; when one is, harvest."""
+
+    def send(self, peer: bytes, frames: list[Buffer]) -> bool:
+        """Hand over one message.
+
+        Returns: True: handed over. False: not now (not connected, or the queue is full), and nothing was sent:
+            keep it and try again after a harvest, when `writable()`.
+        Raises: PeerLost (server): there is no such peer. LinkClosed, LinkForked.
+        """
+
+    def ready(self) -> bool:
+        """Whether a harvest would find something."""
+
+    def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
+        """Deliver what has arrived, at most `limit` messages. Returns True if more may be waiting."""
+
+    def writable(self) -> bool:
+        """Whether a send would be taken now."""
+
+    def peer_info(self, peer: bytes) -> PeerInfo:
+        """What is known of a peer (server)."""
+
+    def close(self) -> None:
+        """Close. What was handed over leaves within the linger time, in the background. Again: no effect."""
+
+
+class BaseLink:
+    """What the links have in common: the lock, and refusing to be used when closed or after a fork.
+
+    The refusal costs nothing while the link is in order: the methods are replaced on the instance.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self.lock = threading.Lock()
+        self.endpoint = endpoint
+        self.wake: Callable[[], None] | None = None
+        _links.add(self)
+
+    def _refuse(self, error: Callable[[], Exception]) -> None:
+        """From now on every use raises `error()`; closing does nothing."""
+
+        def raise_it(*args: object, **options: object) -> NoReturn:
+            raise error()
+
+        for name in ("send", "ready", "harvest", "writable", "descriptors", "peer_info"):
+            setattr(self, name, raise_it)
+        self.close = lambda: None  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        """Close the link."""
+        endpoint = self.endpoint
+        self._refuse(lambda: LinkClosed(f"the link to {endpoint} is closed"))
+        _links.discard(self)
+
+    def _forked(self) -> None:
+        """In the child: another thread of the parent may have held the lock, and will never release it here."""
+        self.lock = threading.Lock()
+        endpoint = self.endpoint
+        self._refuse(
+            lambda: LinkForked(f"the link to {endpoint} was opened by the parent process: open one in this process")
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.endpoint}>"
+
+
+# Links of this process that are not closed. Guarded by nothing but the atomicity of adding and discarding.
+_links: weakref.WeakSet[BaseLink] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for link in list(_links):
+        link._forked()
+    _links.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+

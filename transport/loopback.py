@@ -1,0 +1,253 @@
+"""The in-memory link: client and server in one process, whole messages handed over as they are.
+
+Theory of operation. Each side has a queue of what it is to harvest: (what, peer, content). A send appends to the other
+side's queue and calls its `wake`. No lock is shared: each side's state is guarded by its own link's lock, and the queues
+are deques, whose `append` and `popleft` are atomic (also in free-threaded builds). A registry finds a server by name, and
+keeps the clients that wait for one.
+
+Guarantees: those of `Link`. The blobs of a message are those of the sender, not copies, unless the sender could still
+change them: then they are copied, since what was received must stay as it is. Each side's queue is bounded.
+"""
+
+import itertools
+import os
+import threading
+import weakref
+from collections import deque
+from typing import Any, Final
+
+from transport.endpoint import Endpoint
+from transport.errors import EndpointError, PeerLost
+from transport.frames import Buffer
+from transport.link import BaseLink, LinkOptions, PeerInfo, Receiver
+
+_MESSAGE: Final = 0
+_CONNECTED: Final = 1
+_LOST: Final = 2
+_REFUSED: Final = 3
+
+
+class _Loopback(BaseLink):
+    """What both sides share."""
+
+    def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
+        super().__init__(str(endpoint))
+        self._name = endpoint.name
+        self._max_queued = options.max_queued
+        # What is to be harvested: (what, peer, content). Appended to by the other side, without a lock.
+        self._queue: deque[tuple[int, bytes, Any]] = deque()
+        # Senders that found the queue full, to be woken when it is half empty. Added to by the other side.
+        self._starved: set[_Loopback] = set()
+        self._closed = False
+
+    def descriptors(self) -> list[int]:
+        """None: see `wake`."""
+        return []
+
+    def ready(self) -> bool:
+        """Whether something waits."""
+        return bool(self._queue)
+
+    def _put(self, what: int, peer: bytes, content: Any) -> None:
+        """Called by the other side, and when connecting."""
+        self._queue.append((what, peer, content))
+        wake = self.wake
+        if wake is not None:
+            wake()
+
+    def _offer(self, sender: "_Loopback", peer: bytes, frames: list[Buffer]) -> bool:
+        """Called by the other side: take a message, or say that there is no room and remember to tell when there is."""
+        if len(self._queue) >= self._max_queued:
+            self._starved.add(sender)
+            # Had the queue been emptied between the two lines above, nobody would look at the set again: so look again.
+            if len(self._queue) >= self._max_queued:
+                return False
+        if len(frames) > 1:
+            frames = [frames[0], *map(_frozen, frames[1:])]
+        self._queue.append((_MESSAGE, peer, frames))
+        wake = self.wake
+        if wake is not None:
+            wake()
+        return True
+
+    def _feed(self) -> None:
+        """After a harvest: tell those who wait for room."""
+        if self._starved and len(self._queue) <= self._max_queued // 2:
+            while self._starved:
+                wake = self._starved.pop().wake
+                if wake is not None:
+                    wake()
+
+    def close(self) -> None:
+        """Close, and tell the other side."""
+        super().close()
+        self._closed = True
+        self._queue.clear()
+
+
+class LoopbackClient(_Loopback):
+    """The client's side."""
+
+    def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
+        super().__init__(endpoint, options)
+        # Guarded by lock. Who the last harvest said we are connected to, and what we are called there.
+        self._server: LoopbackServer | None = None
+        self._peer = b""
+        with _registry_lock:
+            server = _servers.get(self._name)
+            if server is None:
+                _waiting.setdefault(self._name, weakref.WeakSet()).add(self)
+                self._put(_REFUSED, b"", f"cannot connect to {endpoint}: nobody listens there yet")
+            else:
+                server._attach(self)
+
+    def send(self, peer: bytes, frames: list[Buffer]) -> bool:
+        """Hand over one message; see `Link.send`."""
+        server = self._server
+        if server is None or server._closed:
+            return False
+        return server._offer(self, self._peer, frames)
+
+    def writable(self) -> bool:
+        """Whether there is a server, with room in its queue."""
+        server = self._server
+        return server is not None and not server._closed and len(server._queue) < server._max_queued
+
+    def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
+        """Deliver what has arrived; see `Link.harvest`."""
+        queue = self._queue
+        for _ in range(limit):
+            if not queue:
+                break
+            what, peer, content = queue.popleft()
+            if what == _MESSAGE:
+                receiver.message(b"", content)
+            elif what == _CONNECTED:
+                self._server, self._peer = content, peer
+                receiver.connected(b"")
+            elif what == _LOST:
+                if self._server is not None:
+                    self._server = None
+                    receiver.lost(b"", content)
+            else:
+                receiver.refused(content)
+        if self._starved:
+            self._feed()
+        return bool(queue)
+
+    def peer_info(self, peer: bytes) -> PeerInfo:
+        """Nothing: a client knows its server by the endpoint."""
+        return PeerInfo()
+
+    def close(self) -> None:
+        """Close, and tell the server."""
+        super().close()
+        with _registry_lock:
+            _waiting.get(self._name, weakref.WeakSet()).discard(self)
+            server = _servers.get(self._name)
+            if server is not None:
+                server._detach(self)
+
+
+class LoopbackServer(_Loopback):
+    """The server's side."""
+
+    def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
+        super().__init__(endpoint, options)
+        # Guarded by _registry_lock, read without it by `send`. Exactly the clients that are attached.
+        self._clients: dict[bytes, LoopbackClient] = {}
+        # Guarded by lock. Exactly the peers told `connected` and not yet `lost`.
+        self._known: set[bytes] = set()
+        with _registry_lock:
+            if self._name in _servers:
+                self._refuse(lambda: EndpointError(f"{endpoint} was never bound"))
+                raise EndpointError(f"cannot bind {endpoint}: a server listens there")
+            _servers[self._name] = self
+            for client in list(_waiting.pop(self._name, ())):
+                self._attach(client)
+
+    def _attach(self, client: LoopbackClient) -> None:
+        """Called with _registry_lock held."""
+        peer = next(_peers).to_bytes(8)
+        self._clients[peer] = client
+        client._put(_CONNECTED, peer, self)
+
+    def _detach(self, client: LoopbackClient) -> None:
+        """Called with _registry_lock held: a client closes."""
+        for peer, attached in list(self._clients.items()):
+            if attached is client:
+                del self._clients[peer]
+                self._put(_LOST, peer, "the client closed the link")
+
+    def send(self, peer: bytes, frames: list[Buffer]) -> bool:
+        """Hand over one message; see `Link.send`."""
+        client = self._clients.get(peer)
+        if client is None:
+            raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}")
+        return client._offer(self, peer, frames)
+
+    def writable(self) -> bool:
+        """A server finds out by sending: it has no one peer."""
+        return True
+
+    def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
+        """Deliver what has arrived; see `Link.harvest`."""
+        queue = self._queue
+        known = self._known
+        for _ in range(limit):
+            if not queue:
+                break
+            what, peer, content = queue.popleft()
+            if what == _MESSAGE:
+                if peer not in known:
+                    known.add(peer)
+                    receiver.connected(peer)
+                receiver.message(peer, content)
+            elif peer in known:
+                known.discard(peer)
+                receiver.lost(peer, content)
+        if self._starved:
+            self._feed()
+        return bool(queue)
+
+    def peer_info(self, peer: bytes) -> PeerInfo:
+        """What is known of a peer: that it is in this process. Raises PeerLost if it is not known (any more)."""
+        if peer not in self._known:
+            raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}")
+        return PeerInfo(address="loopback")
+
+    def close(self) -> None:
+        """Close, and tell the clients; they wait for another server of this name."""
+        super().close()
+        with _registry_lock:
+            if _servers.get(self._name) is self:
+                del _servers[self._name]
+            for client in self._clients.values():
+                client._put(_LOST, b"", "the server closed the link")
+                _waiting.setdefault(self._name, weakref.WeakSet()).add(client)
+            self._clients.clear()
+
+
+def _frozen(blob: Buffer) -> Buffer:
+    """The blob itself if nobody can change it, otherwise a copy."""
+    if type(blob) is bytes or (type(blob) is memoryview and type(blob.obj) is bytes):
+        return blob
+    return bytes(blob)
+
+
+# By name. _registry_lock guards both; holding it, no other lock is taken (but what a `wake` may take).
+_registry_lock = threading.Lock()
+_servers: dict[str, LoopbackServer] = {}
+_waiting: dict[str, "weakref.WeakSet[LoopbackClient]"] = {}
+_peers: Final = itertools.count(1)
+
+
+def _after_fork_in_child() -> None:
+    """The names belong to the parent's links."""
+    global _registry_lock
+    _registry_lock = threading.Lock()
+    _servers.clear()
+    _waiting.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

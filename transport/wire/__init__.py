@@ -1,0 +1,39 @@
+"""Sans-IO protocol: lists of frames <-> typed messages. It knows no socket, thread or clock.
+
+    codec           writers that collect calls or replies into one message; `encode`, `decode`
+    blobs           large values out of band; typed decoding of arguments and results
+    conversation    which message may be sent or taken when: a table for each side
+"""
+
+from transport.wire.blobs import OOB_LIMIT, ArgsDecoder, ValueDecoder, split_out_of_band
+from transport.wire.codec import (
+    COALESCE_BYTES,
+    MAX_RECORD_BYTES,
+    CallWriter,
+    ReplyWriter,
+    decode,
+    encode,
+    encode_call,
+    encode_reply,
+)
+from transport.wire.conversation import TRANSITIONS, Conversation, ConversationState, Side, Way
+
+__all__ = [
+    "COALESCE_BYTES",
+    "MAX_RECORD_BYTES",
+    "OOB_LIMIT",
+    "TRANSITIONS",
+    "ArgsDecoder",
+    "CallWriter",
+    "Conversation",
+    "ConversationState",
+    "ReplyWriter",
+    "Side",
+    "ValueDecoder",
+    "Way",
+    "decode",
+    "encode",
+    "encode_call",
+    "encode_reply",
+    "split_out_of_band",
+]

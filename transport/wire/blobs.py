@@ -1,0 +1,237 @@
+"""Large values that travel out of band, and typed decoding of arguments and results.
+
+A large `bytes`-like argument or an array is not copied into the MessagePack body: nil stands in its place, the value travels as a frame
+of its own, and a `Blob` in the options says which place and what it is. On arrival the frame's memory becomes the value: an array or a
+`memoryview` without a copy, `bytes` with one.
+
+Guarantees: what comes out of here never aliases memory that its sender can change, and is read-only unless the annotation asks for
+`bytearray`. Assumes: the caller leaves a buffer alone from the moment it hands it in until the call is complete (as with any overlapped
+operation); only values that are encoded into the body are snapshots.
+"""
+
+import importlib
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from transport.frames import Blob, Buffer
+
+T = TypeVar("T")
+
+#: From this size on, bytes travel out of band. Below it a frame of its own costs more (about 4 us on both sides together) than the
+#: copies that it saves (16 KiB: 1 us each).
+OOB_LIMIT: Final = 32 * 1024
+
+#: Kinds of NumPy types whose items are plain memory. Left out: objects, and structures (their text does not describe them).
+_ARRAY_KINDS: Final = frozenset("biufcSUVmM?")
+
+_BYTES: Final = frozenset((bytes, bytearray, memoryview))
+
+# What is known of argument types: True if values may have to leave the body. A cache of hasattr(), which is what costs.
+# Unguarded: entries are only ever added or all dropped, and both are atomic; a lost one is found again.
+_suspects: dict[type, bool] = {bytes: True, bytearray: True, memoryview: True, int: False, str: False, float: False, bool: False}
+_suspect = _suspects.get
+
+
+def _is_suspect(kind: type) -> bool:
+    if len(_suspects) > 4096:  # classes made on the fly: do not keep them alive for ever
+        _suspects.clear()
+        _suspects.update(dict.fromkeys(_BYTES, True))
+    found = hasattr(kind, "dtype") and hasattr(kind, "__len__") and hasattr(kind, "shape")  # the length: not NumPy's scalars
+    _suspects[kind] = found
+    return found
+
+
+def split_out_of_band(args: Sequence[object]) -> tuple[list[object], list[Buffer], list[Blob]] | None:
+    """Take the large values and arrays out of `args`.
+
+    Returns: None if there are none (the usual case, and a cheap answer). Otherwise the arguments with None in their places, the blobs, and
+        their descriptions in the same order.
+    Raises: TypeError for an array whose items are not plain memory.
+    """
+    for value in args:
+        kind = type(value)
+        if kind is bytes:
+            if len(value) >= OOB_LIMIT:  # type: ignore[arg-type]
+                return _split(args)
+        elif _suspect(kind, True) and _leaves(value):
+            return _split(args)
+    return None
+
+
+def _leaves(value: object) -> bool:
+    """Whether a value must leave the body: its type alone did not rule it out."""
+    kind = type(value)
+    if kind in _BYTES:
+        return memoryview(value).nbytes >= OOB_LIMIT  # type: ignore[arg-type]
+    found = _suspects.get(kind)
+    return found if found is not None else _is_suspect(kind)
+
+
+def _split(args: Sequence[object]) -> tuple[list[object], list[Buffer], list[Blob]]:
+    rest = list(args)
+    blobs: list[Buffer] = []
+    descriptors: list[Blob] = []
+    for position, value in enumerate(args):
+        kind = type(value)
+        if not _leaves(value):
+            continue
+        if kind is bytes or kind is bytearray:
+            blob: Buffer = value  # type: ignore[assignment]
+            descriptor = Blob(position, "b")
+        elif kind is memoryview:
+            view = memoryview(value)  # type: ignore[arg-type]
+            blob = view.cast("B") if view.c_contiguous else view.tobytes()
+            descriptor = Blob(position, "b")
+        else:
+            blob, descriptor = _describe_array(position, value)
+        rest[position] = None
+        blobs.append(blob)
+        descriptors.append(descriptor)
+    return rest, blobs, descriptors
+
+
+def _describe_array(position: int, array: Any) -> tuple[Buffer, Blob]:
+    dtype = array.dtype
+    if getattr(dtype, "kind", None) not in _ARRAY_KINDS or getattr(dtype, "fields", None) is not None:
+        raise TypeError(f"argument {position}: an array of {dtype} cannot travel, its items are not plain numbers or text")
+    descriptor = Blob(position, "a", dtype.str, tuple(int(extent) for extent in array.shape))
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(array, numpy.ndarray):
+        # Through bytes, because some items (dates, long text) have no buffer format of their own.
+        items = numpy.ascontiguousarray(array).reshape(-1)
+        return (memoryview(items.view("u1")) if items.size and dtype.itemsize else b""), descriptor
+    view = memoryview(array)
+    return (view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes()), descriptor
+
+
+class ValueDecoder(Generic[T]):
+    """Decodes one result to its annotation.
+
+    Args: annotation: any type that msgspec decodes, or a buffer or array type. `Any` gives plain values.
+    Threads: any, at once.
+    """
+
+    def __init__(self, annotation: Any = Any) -> None:
+        self.annotation = annotation
+        self._decode = msgspec.msgpack.Decoder(annotation).decode
+
+    def __call__(self, raw: Buffer | msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None) -> T:
+        """Decode. Raises msgspec.ValidationError or msgspec.DecodeError if it is not what the annotation says."""
+        if not descriptors:
+            return self._decode(raw)  # type: ignore[no-any-return]
+        if len(descriptors) != 1 or len(blobs) != 1:
+            raise msgspec.ValidationError("a result is at most one out-of-band value, and its frame must be there")
+        return _restore(descriptors[0], blobs[0], self.annotation, "the result")  # type: ignore[no-any-return]
+
+
+class ArgsDecoder:
+    """Decodes the arguments of a call to their annotations.
+
+    Args: annotations: one for each parameter. required: how many a caller must send; None: all. The call's routine has defaults for the rest.
+    Threads: any, at once.
+    """
+
+    def __init__(self, annotations: Sequence[Any], required: int | None = None) -> None:
+        self.annotations = tuple(annotations)
+        self.required = len(self.annotations) if required is None else required
+        self._decode = msgspec.msgpack.Decoder(tuple[self.annotations]).decode  # type: ignore[name-defined]
+        # By (number of arguments, positions out of band): what is left to decode. Unguarded, as `_suspects`.
+        self._others: dict[tuple[int, tuple[int, ...]], msgspec.msgpack.Decoder[Any]] = {}
+
+    def __call__(
+        self, raw: Buffer | msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None
+    ) -> Sequence[Any]:
+        """Decode. Returns a tuple or list, as long as the caller's.
+
+        Raises: msgspec.ValidationError: names the argument's position, as in "Expected `int`, got `str` - at `$[1]`".
+            msgspec.DecodeError: the bytes are not MessagePack.
+        """
+        if not descriptors:
+            try:
+                return self._decode(raw)  # type: ignore[no-any-return]
+            except msgspec.ValidationError:
+                count = _array_length(raw)
+                if not self.required <= count < len(self.annotations):
+                    raise
+            return self._other(count, ()).decode(raw)  # type: ignore[no-any-return]
+        count = _array_length(raw)
+        if not self.required <= count <= len(self.annotations):
+            raise msgspec.ValidationError(f"Expected `array` of length {len(self.annotations)}, got {count}")
+        positions = tuple(descriptor.position for descriptor in descriptors)
+        if len(positions) != len(blobs):
+            raise msgspec.ValidationError(f"{len(positions)} out-of-band arguments but {len(blobs)} frames")
+        if len(set(positions)) != len(positions) or not all(0 <= position < count for position in positions):
+            raise msgspec.ValidationError(f"out-of-band positions {positions} do not fit {count} arguments")
+        args = list(self._other(count, positions).decode(raw))
+        for descriptor, blob in zip(descriptors, blobs, strict=True):
+            position = descriptor.position
+            args[position] = _restore(descriptor, blob, self.annotations[position], f"`$[{position}]`")
+        return args
+
+    def _other(self, count: int, positions: tuple[int, ...]) -> msgspec.msgpack.Decoder[Any]:
+        decoder = self._others.get((count, positions))
+        if decoder is None:
+            kinds = tuple(None if at in positions else kind for at, kind in enumerate(self.annotations[:count]))
+            decoder = msgspec.msgpack.Decoder(tuple[kinds])  # type: ignore[valid-type]
+            if len(self._others) >= 64:  # positions come from the peer: a bound, not a policy
+                self._others.clear()
+            self._others[count, positions] = decoder
+        return decoder
+
+
+def _array_length(raw: Buffer | msgspec.Raw) -> int:
+    """How many elements the encoded array has; -1 if it is none."""
+    head = bytes(memoryview(raw)[:5])
+    if head and head[0] & 0xF0 == 0x90:
+        return head[0] & 0x0F
+    if head[:1] == b"\xdc" and len(head) >= 3:
+        return int.from_bytes(head[1:3])
+    if head[:1] == b"\xdd" and len(head) == 5:
+        return int.from_bytes(head[1:5])
+    return -1
+
+
+def _restore(descriptor: Blob, blob: Buffer, annotation: Any, where: str) -> Any:
+    """Make the value out of its frame; without a copy, unless a type of its own is asked for."""
+    if descriptor.kind == "b":
+        if annotation is memoryview:
+            return memoryview(blob).toreadonly()
+        if annotation is bytearray:
+            return bytearray(blob)
+        value = bytes(blob)  # the same object if it is bytes already
+        if annotation is bytes or annotation is Any or annotation is object:
+            return value
+        return msgspec.convert(value, annotation, builtin_types=(bytes,))
+    if descriptor.kind == "a":
+        return _restore_array(descriptor, blob, annotation, where)
+    raise msgspec.ValidationError(f"unknown out-of-band kind {descriptor.kind!r} - at {where}")
+
+
+def _restore_array(descriptor: Blob, blob: Buffer, annotation: Any, where: str) -> Any:
+    if annotation is memoryview:
+        return memoryview(blob).toreadonly()
+    if annotation is bytes:
+        return bytes(blob)
+    try:
+        numpy: Any = importlib.import_module("numpy")  # not a dependency: who sends arrays has it
+    except ImportError:
+        raise msgspec.ValidationError(f"an array arrived, and NumPy is not installed - at {where}") from None
+    accepted = annotation is Any or annotation is object
+    origin = getattr(annotation, "__origin__", annotation)
+    if not accepted and not (isinstance(origin, type) and issubclass(numpy.ndarray, origin)):
+        raise msgspec.ValidationError(f"Expected `{getattr(annotation, '__name__', annotation)}`, got an array - at {where}")
+    try:
+        dtype = numpy.dtype(descriptor.dtype)
+        if dtype.kind not in _ARRAY_KINDS or dtype.fields is not None or dtype.subdtype is not None:
+            raise ValueError(f"arrays of {descriptor.dtype!r} do not travel")
+        if any(extent < 0 for extent in descriptor.shape) or math.prod(descriptor.shape) * dtype.itemsize != len(blob):
+            raise ValueError(f"{len(blob)} bytes do not fill shape {list(descriptor.shape)} of {descriptor.dtype!r}")
+        array = numpy.ndarray(descriptor.shape, dtype, blob)
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise msgspec.ValidationError(f"{error} - at {where}") from None
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,142 @@
+"""Which message may be sent or taken when, on one connection: a table, for each side.
+
+`PROTOCOL.md` explains the states. A `Conversation` knows no socket and no role beyond its table; the runtime has one for each connection and
+tells it what it sends and what arrives.
+"""
+
+from enum import Enum, auto
+from typing import Final
+
+from transport.errors import LocalProtocolError, RemoteProtocolError
+from transport.frames import Kind
+
+
+class Side(Enum):
+    """Which end of the connection."""
+
+    CLIENT = auto()
+    SERVER = auto()
+
+
+class ConversationState(Enum):
+    """How far a connection has come."""
+
+    FRESH = auto()
+    GREETED = auto()
+    OPEN = auto()
+    LEAVING = auto()
+    CLOSED = auto()
+
+
+class Way(Enum):
+    """Direction of a message, seen from this side."""
+
+    SENT = auto()
+    RECEIVED = auto()
+
+
+_S, _R = Way.SENT, Way.RECEIVED
+_State = ConversationState
+_Row = dict[tuple[Way, Kind], ConversationState]
+
+
+def _stay(state: ConversationState, way: Way, *kinds: Kind) -> _Row:
+    return {(way, kind): state for kind in kinds}
+
+
+_FROM_CLIENT = (Kind.CALLS, Kind.CANCEL, Kind.PIPE, Kind.CREDIT)
+_FROM_SERVER = (Kind.REPLIES, Kind.PIPE, Kind.CREDIT)
+
+#: Side -> state -> (way, kind) -> next state. A missing cell is an error: ours if sent, the peer's if received.
+TRANSITIONS: Final[dict[Side, dict[ConversationState, _Row]]] = {
+    Side.CLIENT: {
+        _State.FRESH: {(_S, Kind.HELLO): _State.GREETED, (_S, Kind.BYE): _State.CLOSED},
+        # Calls may follow the HELLO at once: if a REJECT answers it, none of them has run.
+        _State.GREETED: {
+            **_stay(_State.GREETED, _S, *_FROM_CLIENT),
+            (_S, Kind.BYE): _State.LEAVING,
+            (_R, Kind.WELCOME): _State.OPEN,
+            (_R, Kind.REJECT): _State.CLOSED,
+            (_R, Kind.BYE): _State.CLOSED,
+        },
+        _State.OPEN: {
+            **_stay(_State.OPEN, _S, *_FROM_CLIENT),
+            **_stay(_State.OPEN, _R, *_FROM_SERVER),
+            (_S, Kind.BYE): _State.LEAVING,
+            (_R, Kind.REJECT): _State.CLOSED,
+            (_R, Kind.BYE): _State.CLOSED,
+        },
+        # Said goodbye: what was on its way may still arrive, and is of no interest.
+        _State.LEAVING: {
+            **_stay(_State.LEAVING, _R, *_FROM_SERVER, Kind.WELCOME),
+            (_R, Kind.REJECT): _State.CLOSED,
+            (_R, Kind.BYE): _State.CLOSED,
+        },
+        _State.CLOSED: {},
+    },
+    Side.SERVER: {
+        # Anything but a HELLO from a stranger is answered with a REJECT.
+        _State.FRESH: {(_R, Kind.HELLO): _State.GREETED, (_S, Kind.REJECT): _State.CLOSED},
+        _State.GREETED: {(_S, Kind.WELCOME): _State.OPEN, (_S, Kind.REJECT): _State.CLOSED},
+        _State.OPEN: {
+            **_stay(_State.OPEN, _R, *_FROM_CLIENT),
+            **_stay(_State.OPEN, _S, *_FROM_SERVER),
+            (_S, Kind.BYE): _State.LEAVING,
+            (_S, Kind.REJECT): _State.CLOSED,
+            (_R, Kind.BYE): _State.CLOSED,
+        },
+        _State.LEAVING: {**_stay(_State.LEAVING, _R, *_FROM_CLIENT), (_R, Kind.BYE): _State.CLOSED},
+        _State.CLOSED: {},
+    },
+}
+
+
+# The same, laid out for looking up: side and state -> (kind -> next state) for sending, and for receiving.
+_LAYOUT: Final[dict[tuple[Side, ConversationState], tuple[dict[Kind, ConversationState], dict[Kind, ConversationState]]]] = {
+    (side, state): (
+        {kind: following for (way, kind), following in row.items() if way is _S},
+        {kind: following for (way, kind), following in row.items() if way is _R},
+    )
+    for side, table in TRANSITIONS.items()
+    for state, row in table.items()
+}
+
+
+class Conversation:
+    """The state of one connection.
+
+    Threads: not safe; guarded by whoever guards the connection.
+    """
+
+    __slots__ = ("side", "state", "_sending", "_receiving")
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+        self._enter(ConversationState.FRESH)
+
+    def __repr__(self) -> str:
+        return f"<Conversation {self.side.name.lower()} {self.state.name.lower()}>"
+
+    def _enter(self, state: ConversationState) -> None:
+        self.state = state
+        self._sending, self._receiving = _LAYOUT[self.side, state]
+
+    def sent(self, kind: Kind) -> None:
+        """Note that a message of `kind` is sent now. Raises LocalProtocolError, and changes nothing, if it may not be."""
+        following = self._sending.get(kind)
+        if following is not self.state:
+            if following is None:
+                raise LocalProtocolError(f"a {self.side.name.lower()} may not send {kind.name} while {self.state.name.lower()}")
+            self._enter(following)
+
+    def received(self, kind: Kind) -> None:
+        """Note that a message of `kind` arrived. Raises RemoteProtocolError, and changes nothing, if it may not have."""
+        following = self._receiving.get(kind)
+        if following is not self.state:
+            if following is None:
+                raise RemoteProtocolError(f"{kind.name} is not allowed while the {self.side.name.lower()} is {self.state.name.lower()}")
+            self._enter(following)
+
+    def may_send(self, kind: Kind) -> bool:
+        """Whether `sent(kind)` would succeed."""
+        return kind in self._sending

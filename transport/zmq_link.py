@@ -1,0 +1,533 @@
+"""The ZeroMQ link: a DEALER for a client, a ROUTER for a server, and a socket monitor beside each.
+
+Theory of operation. ZeroMQ's own thread moves bytes, reconnects and answers heartbeats. Here is only what happens when a
+thread of the program touches the sockets, always under the link's lock (which is the full fence that libzmq asks for when
+a socket moves between threads), never blocking.
+
+`harvest` begins with a receive: it was called because there is something, and asking first would cost 1.6 us. After each
+message it asks (a receive that fails costs 4 us, being an exception), and that question also puts the reading side to
+sleep, without which the descriptor would not show the next message. The monitor is looked at when no message came, and
+now and then: its own descriptor stays readable until then.
+
+Who is lost? The monitor names a connection by its descriptor, the ROUTER by a routing id; the descriptor on a peer's first
+message (SRCFD) ties the two. Messages that a dying peer sent may still wait in the ROUTER when the monitor tells of its
+end, so `lost` is told when the socket has been seen empty after that.
+
+Guarantees: `connected`, messages, `lost`, in this order and once for each peer. A client hands nothing to a new connection
+before `lost` and `connected` were told: the monitor is looked at before a send, unless that was so recently that a new
+connection cannot be up (ZeroMQ waits RECONNECT_MS first). An exception from outside (Ctrl-C) in the middle of a message
+never makes the rest of it look like another message: its connection counts as lost.
+
+Assumes: nothing else uses the sockets. inproc has no monitor events: its client counts as connected at once, and the end
+of a peer must be told by a BYE.
+"""
+
+import atexit
+import itertools
+import os
+import select
+import socket as sockets
+import struct
+import threading
+import time
+from contextlib import suppress
+from typing import Any, Final
+
+import zmq
+from zmq.backend import zmq_poll
+
+from transport import link as links
+from transport.endpoint import Endpoint
+from transport.errors import EndpointError, LinkClosed, PeerLost
+from transport.frames import MAX_BLOBS, Buffer
+from transport.link import BaseLink, LinkOptions, PeerInfo, Receiver
+
+#: From this size on a frame is sent and received without a copy. Measured: a copy of 32 KiB costs as much as the
+#: bookkeeping of doing without (about 5 us).
+NO_COPY_BYTES: Final = 32 * 1024
+
+#: Milliseconds before ZeroMQ tries to connect again; doubles up to the maximum.
+RECONNECT_MS: Final = 50
+RECONNECT_MAX_MS: Final = 1000
+# A look at the monitor serves for this many seconds. Less than RECONNECT_MS: see Guarantees.
+_LOOK_SERVES: Final = 0.040
+
+#: The monitor is looked at in one of this many harvests that found messages.
+_LOOK_EVERY: Final = 16
+#: A loss is told after this many messages even if the socket never was empty: a server that is never idle.
+_LOSS_WAITS: Final = 10_000
+
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+_EVENT: Final = struct.Struct("=HI")
+_ACCEPTED: Final = int(zmq.Event.ACCEPTED)
+_DISCONNECTED: Final = int(zmq.Event.DISCONNECTED)
+_CLOSED: Final = int(zmq.Event.CLOSED)
+_RETRIED: Final = int(zmq.Event.CONNECT_RETRIED)
+_UP: Final = int(zmq.Event.HANDSHAKE_SUCCEEDED)
+_FAILURES: Final[dict[int, str]] = {
+    int(zmq.Event.HANDSHAKE_FAILED_NO_DETAIL): "the peer broke off, or is not a ZeroMQ server",
+    int(zmq.Event.HANDSHAKE_FAILED_PROTOCOL): "the peer does not speak ZMTP, or not the same security",
+    int(zmq.Event.HANDSHAKE_FAILED_AUTH): "not authorised",
+}
+_CLIENT_EVENTS: Final = _UP | _DISCONNECTED | _CLOSED | _RETRIED | sum(_FAILURES)
+_SERVER_EVENTS: Final = _ACCEPTED | _DISCONNECTED
+
+_monitor_names: Final = itertools.count()
+
+
+class _ZmqLink(BaseLink):
+    """What both sides share: the socket, its monitor, frames in and out."""
+
+    def __init__(self, endpoint: Endpoint, kind: int, events: int, options: LinkOptions) -> None:
+        super().__init__(str(endpoint))
+        context = zmq.Context.shadow(options.context.underlying) if options.context else _shared_context()
+        socket = self._socket = context.socket(kind)
+        socket.set(zmq.LINGER, int(options.linger * 1000))
+        socket.set(zmq.MAXMSGSIZE, options.max_message_bytes)
+        # The server's replies are bounded by the calls it has taken, and those by the runtime.
+        socket.set(zmq.RCVHWM, 0)
+        socket.set(zmq.SNDHWM, 0 if kind == zmq.ROUTER else options.max_queued)
+        if endpoint.scheme == "tcp" and endpoint.host.startswith("["):
+            socket.set(zmq.IPV6, 1)
+        if options.heartbeat and not endpoint.local:
+            interval = int(options.heartbeat * 1000)
+            socket.set(zmq.HEARTBEAT_IVL, interval)
+            socket.set(zmq.HEARTBEAT_TIMEOUT, 3 * interval)
+            socket.set(zmq.HEARTBEAT_TTL, 3 * interval)
+        # The methods of the C class: those of zmq.Socket add a Python call to each (0.3 us).
+        plain: Any = super(zmq.Socket, socket)
+        self._recv = plain.recv
+        self._send = plain.send
+        self._input = [(socket, int(zmq.POLLIN))]
+        self._output = [(socket, int(zmq.POLLOUT))]
+        self._monitor: zmq.Socket[bytes] | None = None
+        if not endpoint.local:
+            self._open_monitor(context, events)
+        # Peers whose end the monitor told of, with the reason; `lost` is told when their messages are read.
+        self._losing: dict[bytes, str] = {}
+        self._messages_since_loss = 0
+        self._harvests = 0
+        # When the monitor was last seen to have nothing to say.
+        self._looked = time.monotonic()
+
+    def _open_monitor(self, context: "zmq.Context[Any]", events: int) -> None:
+        # Not get_monitor_socket(): it names the pair after the socket's descriptor, which may be in use again while the
+        # pair of a closed socket still exists.
+        name = f"inproc://callport-monitor-{os.getpid()}-{next(_monitor_names)}"
+        self._socket.monitor(name, events)
+        monitor = self._monitor = context.socket(zmq.PAIR)
+        monitor.set(zmq.LINGER, 0)
+        # No limit: ZeroMQ's thread would block on it. What waits here is bounded by the connections made.
+        monitor.set(zmq.RCVHWM, 0)
+        monitor.connect(name)
+        # Only a reader that has found nothing is told of the next event; from here on every reading ends that way.
+        with suppress(zmq.Again):
+            monitor.recv(_NOBLOCK)
+        self._monitor_poll = select.poll()
+        self._monitor_poll.register(monitor.fileno(), select.POLLIN)
+
+    def descriptors(self) -> list[int]:
+        """The socket's descriptor and the monitor's."""
+        found = [self._socket.fileno()]
+        if self._monitor is not None:
+            found.append(self._monitor.fileno())
+        return found
+
+    def ready(self) -> bool:
+        """Whether a message waits. (The monitor's descriptor speaks for itself: nothing but `harvest` reads there.)"""
+        return bool(zmq_poll(self._input, 0))
+
+    def writable(self) -> bool:
+        """Whether the socket would take a message."""
+        return bool(zmq_poll(self._output, 0))
+
+    def close(self) -> None:
+        """Close both sockets; ZeroMQ's thread goes on sending for the linger time."""
+        super().close()
+        if self._monitor is not None:
+            self._socket.disable_monitor()
+            self._monitor.close()
+        self._socket.close()
+
+    def _read_events(self) -> list[tuple[int, int]]:
+        """What the monitor tells: events, each with its value."""
+        monitor = self._monitor
+        if monitor is None:
+            return []
+        self._looked = time.monotonic()
+        if not self._monitor_poll.poll(0):
+            return []
+        events: list[tuple[int, int]] = []
+        with suppress(zmq.Again):
+            while True:
+                head = monitor.recv(_NOBLOCK)
+                if monitor.get(zmq.RCVMORE):
+                    monitor.recv(_NOBLOCK)
+                    if len(head) == _EVENT.size:
+                        events.append(_EVENT.unpack(head))
+        return events
+
+    def _read_rest(self, frames: list[Buffer]) -> None:
+        """The frames after the first of a message. More than a message may have are read and dropped."""
+        more = True
+        while more:
+            frame = self._recv(_NOBLOCK, False)
+            more = frame.more
+            if len(frames) <= MAX_BLOBS + 1:
+                frames.append(frame.bytes if len(frame) < NO_COPY_BYTES else frame.buffer)
+
+    def _skip_message(self) -> None:
+        """Something broke in on a message: read the rest of it, so that the next frame begins another."""
+        while self._socket.get(zmq.RCVMORE):
+            self._recv(_NOBLOCK)
+
+    def _send_frames(self, frames: list[Buffer], begun: bool) -> None:
+        """Send a message of several frames, or what follows its routing id (`begun`)."""
+        send = self._send
+        last = len(frames) - 1
+        try:
+            for index, frame in enumerate(frames):
+                send(frame, _MORE if index < last else _NOBLOCK, len(frame) < NO_COPY_BYTES)
+                begun = True
+        except zmq.Again:
+            # Either nothing was sent yet, or the connection broke in the middle: ZeroMQ drops the rest by itself.
+            raise
+        except BaseException:
+            # Something from outside broke in: end the message, or the next one would become a part of it. The empty frame
+            # makes it one that the peer cannot take for good.
+            if begun:
+                send(b"", _NOBLOCK)
+            raise
+
+    def _settle(self, receiver: Receiver) -> None:
+        """Tell of the losses: all messages of those peers were read."""
+        self._messages_since_loss = 0
+        losing, self._losing = self._losing, {}
+        for peer, reason in losing.items():
+            self._forget(peer)
+            receiver.lost(peer, reason)
+
+    def _finish_harvest(self, receiver: Receiver, count: int) -> bool:
+        """The socket was just seen empty, after `count` messages."""
+        if self._losing:
+            self._settle(receiver)
+        self._harvests += 1
+        if not count or self._harvests % _LOOK_EVERY == 0:
+            self._look(receiver)
+            if self._losing:
+                # It may have sent more between the last receive and its end.
+                if zmq_poll(self._input, 0):
+                    return True
+                self._settle(receiver)
+        return False
+
+    def _forget(self, peer: bytes) -> None:
+        raise NotImplementedError
+
+    def _look(self, receiver: Receiver) -> None:
+        raise NotImplementedError
+
+
+class ZmqClient(_ZmqLink):
+    """The client's side: one connection, which ZeroMQ makes again whenever it breaks."""
+
+    def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
+        super().__init__(endpoint, zmq.DEALER, _CLIENT_EVENTS, options)
+        socket = self._socket
+        try:
+            socket.set(zmq.IMMEDIATE, 1)
+            socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+            socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+            socket.set(zmq.CONNECT_TIMEOUT, int(options.connect_timeout * 1000))
+            if options.curve is not None:
+                options.curve.apply_to_client(socket)
+            socket.connect(str(endpoint))
+        except zmq.ZMQError as error:
+            self.close()
+            raise EndpointError(f"cannot connect to {endpoint}: {error}") from error
+        self._up = False
+        # inproc: nobody will tell of the connection, so the first harvest does.
+        self._announce = endpoint.local
+        # The next CONNECT_RETRIED is the first attempt after a connection, not one that failed.
+        self._first_attempt = False
+        self._failure = ""
+        self._reached = False
+
+    def ready(self) -> bool:
+        """Whether a message waits, or there is something else to tell."""
+        return self._announce or bool(zmq_poll(self._input, 0))
+
+    def writable(self) -> bool:
+        """Whether the connection is up and the queue has room."""
+        return self._up and not self._losing and bool(zmq_poll(self._output, 0))
+
+    def send(self, peer: bytes, frames: list[Buffer]) -> bool:
+        """Hand over one message; see `Link.send`."""
+        if not self._up or self._losing:
+            return False
+        if time.monotonic() - self._looked > _LOOK_SERVES and self._monitor is not None:
+            if self._monitor_poll.poll(0):
+                return False  # the connection may be another one by now: a harvest will tell
+            self._looked = time.monotonic()
+        try:
+            if len(frames) == 1:
+                frame = frames[0]
+                self._send(frame, _NOBLOCK, len(frame) < NO_COPY_BYTES)
+            else:
+                self._send_frames(frames, False)
+        except zmq.Again:
+            return False
+        except zmq.ContextTerminated as error:
+            raise LinkClosed("the ZeroMQ context was terminated") from error
+        return True
+
+    def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
+        """Deliver what has arrived; see `Link.harvest`."""
+        recv = self._recv
+        count = 0
+        if self._announce:
+            self._announce = False
+            self._up = True
+            receiver.connected(b"")
+        try:
+            while True:
+                try:
+                    frame = recv(_NOBLOCK, False)
+                except zmq.Again:
+                    break
+                frames: list[Buffer] = [frame.bytes if len(frame) < NO_COPY_BYTES else frame.buffer]
+                if frame.more:
+                    self._read_rest(frames)
+                if not self._up:
+                    self._look(receiver)
+                if self._up:
+                    receiver.message(b"", frames)
+                count += 1
+                if count >= limit:
+                    self._messages_since_loss += count
+                    if self._losing and self._messages_since_loss > _LOSS_WAITS:
+                        self._settle(receiver)
+                    return True
+                if not zmq_poll(self._input, 0):
+                    break
+        except zmq.ContextTerminated as error:
+            raise LinkClosed("the ZeroMQ context was terminated") from error
+        except BaseException:
+            self._tear()
+            raise
+        return self._finish_harvest(receiver, count)
+
+    def _tear(self) -> None:
+        """A message may be gone, and with it the answer to a call: begin a new connection, so that this one counts as lost."""
+        self._skip_message()
+        if self._up:
+            self._losing[b""] = "interrupted while receiving"
+            with suppress(zmq.ZMQError):
+                self._socket.disconnect(self.endpoint)
+            self._socket.connect(self.endpoint)
+            self._announce = self._monitor is None
+
+    def _look(self, receiver: Receiver) -> None:
+        for event, value in self._read_events():
+            if event == _UP:
+                if self._losing:
+                    self._settle(receiver)
+                self._up = True
+                self._failure = ""
+                receiver.connected(b"")
+            elif event == _DISCONNECTED:
+                self._first_attempt = True
+                if self._up:
+                    self._losing.setdefault(b"", "the connection was closed")
+                else:
+                    receiver.refused(f"{self.endpoint}: {self._failure or 'the peer closed the connection at once'}")
+            elif event == _CLOSED:
+                self._reached = True
+            elif event == _RETRIED:
+                if not self._first_attempt and not self._up:
+                    why = "nobody listens there" if self._reached else "the host cannot be found, or not be reached"
+                    receiver.refused(f"cannot connect to {self.endpoint}: {why}; next attempt in {value} ms")
+                self._first_attempt = self._reached = False
+            else:
+                self._failure = f"the handshake failed: {_FAILURES[event]}"
+
+    def _forget(self, peer: bytes) -> None:
+        self._up = False
+
+    def peer_info(self, peer: bytes) -> PeerInfo:
+        """Nothing: a client knows its server by the endpoint."""
+        return PeerInfo()
+
+
+class ZmqServer(_ZmqLink):
+    """The server's side: all clients of one endpoint."""
+
+    def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
+        super().__init__(endpoint, zmq.ROUTER, _SERVER_EVENTS, options)
+        # Guarded by lock. Routing id -> what is known; exactly the peers told `connected` and not yet `lost`.
+        self._peers: dict[bytes, PeerInfo] = {}
+        # Guarded by lock. Descriptors of connections that the monitor told of, with the peer once it was heard.
+        self._accepted: dict[int, bytes | None] = {}
+        socket = self._socket
+        try:
+            _refuse_taken_path(endpoint)
+            socket.set(zmq.ROUTER_MANDATORY, 1)
+            socket.set(zmq.BACKLOG, 1024)
+            if options.curve is not None:
+                options.curve.apply_to_server(socket)
+            socket.bind(str(endpoint))
+        except (zmq.ZMQError, OSError) as error:
+            self.close()
+            raise EndpointError(f"cannot bind {endpoint}: {error}") from error
+        self.endpoint = socket.get(zmq.LAST_ENDPOINT).decode()
+
+    def send(self, peer: bytes, frames: list[Buffer]) -> bool:
+        """Hand over one message; see `Link.send`."""
+        if peer not in self._peers:
+            raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}")
+        try:
+            self._send_frames([peer, *frames], False)
+        except zmq.Again:
+            return False
+        except zmq.ContextTerminated as error:
+            raise LinkClosed("the ZeroMQ context was terminated") from error
+        except zmq.ZMQError as error:
+            raise PeerLost(f"peer {peer.hex()} on {self.endpoint} is gone: {error}") from error
+        return True
+
+    def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
+        """Deliver what has arrived; see `Link.harvest`."""
+        recv = self._recv
+        peers = self._peers
+        count = 0
+        peer = b""
+        try:
+            while True:
+                try:
+                    peer = recv(_NOBLOCK)
+                except zmq.Again:
+                    break
+                frame = recv(_NOBLOCK, False)
+                frames: list[Buffer] = [frame.bytes if len(frame) < NO_COPY_BYTES else frame.buffer]
+                if frame.more:
+                    self._read_rest(frames)
+                if peer not in peers:
+                    self._meet(peer, frame, receiver)
+                receiver.message(peer, frames)
+                count += 1
+                if count >= limit:
+                    self._messages_since_loss += count
+                    if self._losing and self._messages_since_loss > _LOSS_WAITS:
+                        self._settle(receiver)
+                    return True
+                if not zmq_poll(self._input, 0):
+                    break
+        except zmq.ContextTerminated as error:
+            raise LinkClosed("the ZeroMQ context was terminated") from error
+        except BaseException:
+            self._skip_message()
+            # A call may be gone: the peer is forgotten, and its next message answered as a stranger's.
+            if peer in peers:
+                self._losing[peer] = "interrupted while receiving"
+            raise
+        return self._finish_harvest(receiver, count)
+
+    def _meet(self, peer: bytes, frame: zmq.Frame, receiver: Receiver) -> None:
+        """The first message of a peer: tie its routing id to its connection."""
+        # All that the monitor was told before this message was sent: above all that its connection was accepted.
+        self._look(receiver)
+        self._peers[peer] = PeerInfo(_text(frame, "Peer-Address"), _text(frame, "User-Id"))
+        if self._monitor is not None:
+            descriptor = frame.get(zmq.SRCFD)
+            if descriptor in self._accepted:
+                before = self._accepted[descriptor]
+                if before is not None:
+                    # The descriptor is in use again: the end of its former owner was not told of.
+                    self._losing.pop(before, None)
+                    self._forget(before)
+                    receiver.lost(before, "its connection was replaced")
+                self._accepted[descriptor] = peer
+            else:
+                # Accepted and gone again before it was heard.
+                self._losing[peer] = "the connection was closed"
+        receiver.connected(peer)
+
+    def _look(self, receiver: Receiver) -> None:
+        for event, descriptor in self._read_events():
+            before = self._accepted.pop(descriptor, None)
+            if before is not None:
+                self._losing[before] = "the connection was closed"
+            if event == _ACCEPTED:
+                self._accepted[descriptor] = None
+
+    def _forget(self, peer: bytes) -> None:
+        self._peers.pop(peer, None)
+
+    def peer_info(self, peer: bytes) -> PeerInfo:
+        """What is known of a peer. Raises PeerLost if it is not known (any more)."""
+        try:
+            return self._peers[peer]
+        except KeyError:
+            raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}") from None
+
+
+def _text(frame: zmq.Frame, name: str) -> str:
+    """A property of the connection that a frame came on; "" if it has none."""
+    try:
+        return str(frame.get(name))
+    except zmq.ZMQError:
+        return ""
+
+
+def _refuse_taken_path(endpoint: Endpoint) -> None:
+    """ZeroMQ takes an ipc path away from a server that is alive: ask whether somebody answers there."""
+    if endpoint.scheme == "ipc" and not endpoint.name.startswith("@") and endpoint.name != "*":
+        with sockets.socket(sockets.AF_UNIX) as probe:
+            probe.settimeout(1.0)
+            try:
+                probe.connect(endpoint.name)
+            except OSError:
+                return
+        raise EndpointError(f"cannot bind {endpoint}: a server listens there")
+
+
+# The context of all links that were not given one. Not zmq.Context.instance(): nobody terminates that, and when the process
+# ends, messages on their way are lost, or their memory is freed under ZeroMQ's thread, which then aborts the process.
+_shared: "zmq.Context[Any] | None" = None
+_shared_lock = threading.Lock()
+
+
+def _shared_context() -> "zmq.Context[Any]":
+    global _shared
+    with _shared_lock:
+        if _shared is None:
+            _shared = zmq.Context()
+            # A link has three sockets with its monitor; the default of 1023 would be 341 links.
+            _shared.set(zmq.MAX_SOCKETS, 16384)
+        return _shared
+
+
+def _at_exit() -> None:
+    """Close what is open, and wait until what was handed over has left, for the longest linger time at most."""
+    for link in list(links._links):
+        if isinstance(link, _ZmqLink):
+            # A thread that has been holding this lock for so long hangs in the middle of something.
+            if not link.lock.acquire(timeout=1.0):
+                return
+            try:
+                link.close()
+            finally:
+                link.lock.release()
+    if _shared is not None:
+        _shared.term()
+
+
+def _after_fork_in_child() -> None:
+    global _shared, _shared_lock
+    _shared = None
+    _shared_lock = threading.Lock()
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_after_fork_in_child)
