@@ -1,10 +1,9 @@
 """Endpoint text <-> value.
 
-    tcp://host:port     host a name, an IPv4 address or a bracketed IPv6 address; `*` for every interface (bind only);
-                        port `*` or 0 lets the system choose one (bind only)
-    ipc://path          a Unix socket; a leading `@` names one in Linux's abstract space
-    inproc://name       a ZeroMQ pair of queues inside this process
-    loopback://name     plain memory inside this process, without ZeroMQ: the fastest
+tcp://host:port     host a name, an IPv4 address or a bracketed IPv6 address; `*` for every interface
+(bind only); port `*` or 0 lets the system choose one (bind only) ipc://path          a Unix socket; a
+leading `@` names one in Linux's abstract space inproc://name       a ZeroMQ pair of queues inside this
+process loopback://name     plain memory inside this process, without ZeroMQ: the fastest
 """
 
 import os
@@ -23,8 +22,8 @@ MAX_IPC_PATH = 107
 class Endpoint:
     """Where a server listens. Build it with `Endpoint.parse`; `str()` gives the text back.
 
-    `host` and `port` are set for tcp only; `name` is the path of an ipc endpoint and the name of the in-process ones.
-    `port` 0 means that the system chooses.
+    `host` and `port` are set for tcp only; `name` is the path of an ipc endpoint and the name of the
+    in-process ones. `port` 0 means that the system chooses.
     """
 
     scheme: str
@@ -42,7 +41,9 @@ class Endpoint:
         if isinstance(text, Endpoint):
             return text
         if not isinstance(text, str):
-            raise EndpointError(f"an endpoint is a text such as 'tcp://127.0.0.1:5555', not {type(text).__name__}")
+            raise EndpointError(
+                f"an endpoint is a text such as 'tcp://127.0.0.1:5555', not {type(text).__name__}"
+            )
         scheme, separator, rest = text.partition("://")
         if not separator:
             raise EndpointError(f"{text!r} has no scheme: write one of {_schemes()} before it")
@@ -55,7 +56,9 @@ class Endpoint:
         if scheme == "tcp":
             return cls._parse_tcp(text, rest)
         if scheme == "ipc" and len(os.fsencode(rest)) > MAX_IPC_PATH:
-            raise EndpointError(f"{text!r}: the path is longer than the {MAX_IPC_PATH} bytes a Unix socket may have")
+            raise EndpointError(
+                f"{text!r}: the path is longer than the {MAX_IPC_PATH} bytes a Unix socket may have"
+            )
         return cls(scheme, rest)
 
     @classmethod

@@ -1,11 +1,13 @@
 """Message values <-> lists of byte frames.
 
-A message is a list of frames. Frame 0 is a prefix of four bytes (`CP`, the version, the kind) and a MessagePack body; every further
-frame is one out-of-band blob. `PROTOCOL.md` is the full description; the structs below are its tables in code.
+A message is a list of frames. Frame 0 is a prefix of four bytes (`CP`, the version, the kind) and a
+MessagePack body; every further frame is one out-of-band blob. `PROTOCOL.md` is the full description; the
+structs below are its tables in code.
 
-The structs are arrays on the wire, except the two option maps. A reader ignores elements and keys that it does not know, and takes the
-default for those that are missing at the end, so a field may be added at the end without a new version.
-`gc=False`: no value here can be part of a reference cycle, and the collector need not walk 100,000 outstanding calls.
+The structs are arrays on the wire, except the two option maps. A reader ignores elements and keys that it
+does not know, and takes the default for those that are missing at the end, so a field may be added at the end
+without a new version. `gc=False`: no value here can be part of a reference cycle, and the collector need not
+walk 100,000 outstanding calls.
 """
 
 from enum import IntEnum
@@ -19,7 +21,8 @@ MAGIC: Final = b"CP"
 VERSION: Final = 1
 PREFIX_BYTES: Final = 4
 
-#: Largest message taken from a peer, all frames together, in bytes. Arbitrary: room for a large array, and a bound.
+#: Largest message taken from a peer, all frames together, in bytes. Arbitrary: room for a large array, and a
+#: bound.
 MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
 #: Most records in one message taken from a peer. Far above what a sender coalesces (about a hundred).
 MAX_RECORDS: Final = 65536
@@ -29,7 +32,8 @@ MAX_BLOBS: Final = 256
 PIPE_WINDOW_BYTES: Final = 256 * 1024
 
 
-#: A call's number, an index, a count. (Negative indexes mean something else in Python: they must not come in.)
+#: A call's number, an index, a count. (Negative indexes mean something else in Python: they must not come
+#: in.)
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -57,7 +61,9 @@ class Limits(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Hello(msgspec.Struct, array_like=True, gc=False):
-    """The client's first message on a connection. `association` (16 bytes) is the same on every connection of one client."""
+    """The client's first message on a connection. `association` (16 bytes) is the same on every connection of
+    one client.
+    """
 
     association: bytes
     pid: int = 0
@@ -69,7 +75,9 @@ class Hello(msgspec.Struct, array_like=True, gc=False):
 
 
 class Welcome(msgspec.Struct, array_like=True, gc=False):
-    """The server's answer to a HELLO. `instance` (16 bytes) is another one whenever the server is another process."""
+    """The server's answer to a HELLO. `instance` (16 bytes) is another one whenever the server is another
+    process.
+    """
 
     instance: bytes
     pid: int = 0
@@ -103,8 +111,8 @@ class Target(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Blob(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     """One out-of-band value. `position` is that of the argument (0 for a result), which is nil in the body.
 
-    `kind` is "b" for bytes, "a" for an array: then `dtype` is NumPy's text for it (byte order and item size in it) and `shape` its
-    extents, the frame holding the items in C order.
+    `kind` is "b" for bytes, "a" for an array: then `dtype` is NumPy's text for it (byte order and item size
+    in it) and `shape` its extents, the frame holding the items in C order.
     """
 
     position: Natural
@@ -116,9 +124,11 @@ class Blob(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
 class CallOptions(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
     """What few calls need. A map with short keys on the wire; absent means the default.
 
-    `time_left` is in seconds, counted from the sending. `lane` names the sequence of calls that this one keeps its place in; None: no order.
-    `attempt` is above 0 when an idempotent call is sent again. `object_id` picks a manager by object. `pipes` gives [position, direction] for each argument that
-    is a pipe: "i" to the server, "o" from it, "b" both. `blobs` describes the out-of-band arguments, in the order of their frames.
+    `time_left` is in seconds, counted from the sending. `lane` names the sequence of calls that this one
+    keeps its place in; None: no order. `attempt` is above 0 when an idempotent call is sent again.
+    `object_id` picks a manager by object. `pipes` gives [position, direction] for each argument that is a
+    pipe: "i" to the server, "o" from it, "b" both. `blobs` describes the out-of-band arguments, in the order
+    of their frames.
     """
 
     time_left: float | None = msgspec.field(default=None, name="t")
@@ -155,7 +165,9 @@ class ReplyOptions(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
 
 
 class ReplyRecord(msgspec.Struct, array_like=True, gc=False):
-    """The outcome of one call: `value` is the result if `status` is 0, an encoded `Fault` or nil otherwise."""
+    """The outcome of one call: `value` is the result if `status` is 0, an encoded `Fault` or nil
+    otherwise.
+    """
 
     id: int
     status: int
@@ -170,7 +182,9 @@ class Replies(msgspec.Struct, array_like=True, gc=False):
 
 
 class Fault(msgspec.Struct, array_like=True, gc=False):
-    """Why a call failed, for people: the type's name and text of the exception, perhaps its traceback, perhaps data of the application."""
+    """Why a call failed, for people: the type's name and text of the exception, perhaps its traceback,
+    perhaps data of the application.
+    """
 
     type: str
     text: str = ""
@@ -179,7 +193,9 @@ class Fault(msgspec.Struct, array_like=True, gc=False):
 
 
 class Cancel(msgspec.Struct, array_like=True, gc=False):
-    """The client asks to end calls: [call id, abort]. With abort it has stopped waiting and will drop the reply."""
+    """The client asks to end calls: [call id, abort]. With abort it has stopped waiting and will drop the
+    reply.
+    """
 
     calls: list[tuple[Natural, bool]]
 
@@ -207,7 +223,9 @@ class Pipe(msgspec.Struct, array_like=True, gc=False):
 
 
 class Credit(msgspec.Struct, array_like=True, gc=False):
-    """The receiver of pipes took elements: [call id, pipe index, bytes of encoded elements that may be sent in addition]."""
+    """The receiver of pipes took elements: [call id, pipe index, bytes of encoded elements that may be sent
+    in addition].
+    """
 
     grants: list[tuple[Natural, Natural, Natural]]
 

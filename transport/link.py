@@ -1,15 +1,17 @@
-"""A link: a two-way path for whole messages, between one client and a server, or between a server and all its clients.
+"""A link: a two-way path for whole messages, between one client and a server, or between a server and all its
+clients.
 
-A link has no thread of its own. Whoever waits polls its descriptors and, when one is readable, harvests; whoever
-sends, sends. Both under the link's lock, which the *caller* takes: it alone knows what else the lock is to cover.
+A link has no thread of its own. Whoever waits polls its descriptors and, when one is readable, harvests;
+whoever sends, sends. Both under the link's lock, which the *caller* takes: it alone knows what else the lock
+is to cover.
 
 Rules of a link:
   1. `send`, `harvest`, `ready`, `writable`, `close` are called with `lock` held. None of them blocks.
-  2. A descriptor shows an *edge*: a `send` or `harvest` by anybody may consume it. So after `send`, if somebody
-     else polls, and before blocking in a poll, ask `ready()`. A `harvest` that returned False has just asked.
-  3. `harvest` calls the receiver, under the lock: it must be quick, and must not call the link.
-  4. A peer is `connected` once, then come its messages, then it is `lost` once. On the client the same goes for the
-     connection; it may come again. Between `lost` and `connected` nothing can be sent.
+  2. A descriptor shows an *edge*: a `send` or `harvest` by anybody may consume it. So after `send`, if
+     somebody else polls, and before blocking in a poll, ask `ready()`. A `harvest` that returned False has
+     just asked. 3. `harvest` calls the receiver, under the lock: it must be quick, and must not call the
+     link. 4. A peer is `connected` once, then come its messages, then it is `lost` once. On the client the
+     same goes for the connection; it may come again. Between `lost` and `connected` nothing can be sent.
 
 Two kinds exist: `zmq_link` (tcp, ipc, inproc) and `loopback`. One suite of tests holds both to this page.
 """
@@ -26,10 +28,16 @@ from transport.frames import MAX_MESSAGE_BYTES, Buffer
 
 
 class Receiver(Protocol):
-    """What a link hands its findings to, from inside `harvest`. Each method must be quick and must not raise."""
+    """What a link hands its findings to, from inside `harvest`. Each method must be quick and must not
+    raise.
+    """
 
-    def message(self, peer: bytes, frames: list[Buffer]) -> None:
-        """A whole message. `peer` is b"" on the client's side."""
+    def message(self, peer: bytes, frames: list[Buffer]) -> bool | None:
+        """A whole message. `peer` is b"" on the client's side.
+
+        Returns: True ends the harvest here: what was waited for has come, and asking for more costs time that
+            its receiver can spend better. The rest is left to the next harvest.
+        """
 
     def connected(self, peer: bytes) -> None:
         """Client: the connection is up. Server: a new peer was heard of; its first message follows."""
@@ -43,7 +51,9 @@ class Receiver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PeerInfo:
-    """What the transport knows of a peer. `address` is that of its host, `user` who it proved to be (CURVE)."""
+    """What the transport knows of a peer. `address` is that of its host, `user` who it proved to be
+    (CURVE).
+    """
 
     address: str = ""
     user: str = ""
@@ -64,14 +74,14 @@ class LinkOptions:
     """Settings of a link. Each kind of link takes from them what concerns it.
 
     Args:
-        max_message_bytes: the largest frame taken from a peer; ZeroMQ drops the connection of one who sends a larger.
-        max_queued: messages that a client hands over ahead of the connection before `send` says "not now".
-        heartbeat: seconds between ZMTP pings on tcp and ipc; a peer that answers none for three times as long is lost.
-            ZeroMQ's own thread sends and answers them, so a process that is busy, or holds the GIL, stays alive. 0: none.
-        linger: seconds for which a closed link goes on sending what was handed over.
-        connect_timeout: seconds for one attempt to connect.
-        curve: keys, for an encrypted and authenticated link; None: neither.
-        context: the ZeroMQ context; None: one that the links of this process share.
+        max_message_bytes: the largest frame taken from a peer; ZeroMQ drops the connection of one who sends a
+            larger. max_queued: messages that a client hands over ahead of the connection before `send` says
+            "not now". heartbeat: seconds between ZMTP pings on tcp and ipc; a peer that answers none for
+            three times as long is lost. ZeroMQ's own thread sends and answers them, so a process that is
+            busy, or holds the GIL, stays alive. 0: none. linger: seconds for which a closed link goes on
+            sending what was handed over. connect_timeout: seconds for one attempt to connect. curve: keys,
+            for an encrypted and authenticated link; None: neither. context: the ZeroMQ context; None: one
+            that the links of this process share.
     """
 
     max_message_bytes: int = MAX_MESSAGE_BYTES
@@ -90,8 +100,9 @@ class Link(Protocol):
     lock: threading.Lock
     #: Text of the endpoint; of a bound link the real one, with the port that the system chose.
     endpoint: str
-    #: Set by the runtime if `descriptors` is empty: called when a message was handed to this link. It runs in the
-    #: sender's thread, inside its `send`, with the *sender's* link locked: it must be short and take no link's lock.
+    #: Set by the runtime if `descriptors` is empty: called when a message was handed to this link. It runs in
+    #: the sender's thread, inside its `send`, with the *sender's* link locked: it must be short and take no
+    #: link's lock.
     wake: Callable[[], None] | None
 
     def descriptors(self) -> list[int]:
@@ -100,8 +111,8 @@ class Link(Protocol):
     def send(self, peer: bytes, frames: list[Buffer]) -> bool:
         """Hand over one message.
 
-        Returns: True: handed over. False: not now (not connected, or the queue is full), and nothing was sent:
-            keep it and try again after a harvest, when `writable()`.
+        Returns: True: handed over. False: not now (not connected, or the queue is full), and nothing was
+            sent: keep it and try again after a harvest, when `writable()`.
         Raises: PeerLost (server): there is no such peer. LinkClosed, LinkForked.
         """
 
@@ -150,11 +161,15 @@ class BaseLink:
         _links.discard(self)
 
     def _forked(self) -> None:
-        """In the child: another thread of the parent may have held the lock, and will never release it here."""
+        """In the child: another thread of the parent may have held the lock, and will never release it
+        here.
+        """
         self.lock = threading.Lock()
         endpoint = self.endpoint
         self._refuse(
-            lambda: LinkForked(f"the link to {endpoint} was opened by the parent process: open one in this process")
+            lambda: LinkForked(
+                f"the link to {endpoint} was opened by the parent process: open one in this process"
+            )
         )
 
     def __repr__(self) -> str:
@@ -172,4 +187,3 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-

@@ -1,12 +1,13 @@
 """The in-memory link: client and server in one process, whole messages handed over as they are.
 
-Theory of operation. Each side has a queue of what it is to harvest: (what, peer, content). A send appends to the other
-side's queue and calls its `wake`. No lock is shared: each side's state is guarded by its own link's lock, and the queues
-are deques, whose `append` and `popleft` are atomic (also in free-threaded builds). A registry finds a server by name, and
-keeps the clients that wait for one.
+Theory of operation. Each side has a queue of what it is to harvest: (what, peer, content). A send appends to
+the other side's queue and calls its `wake`. No lock is shared: each side's state is guarded by its own link's
+lock, and the queues are deques, whose `append` and `popleft` are atomic (also in free-threaded builds). A
+registry finds a server by name, and keeps the clients that wait for one.
 
-Guarantees: those of `Link`. The blobs of a message are those of the sender, not copies, unless the sender could still
-change them: then they are copied, since what was received must stay as it is. Each side's queue is bounded.
+Guarantees: those of `Link`. The blobs of a message are those of the sender, not copies, unless the sender
+could still change them: then they are copied, since what was received must stay as it is. Each side's queue
+is bounded.
 """
 
 import itertools
@@ -56,10 +57,13 @@ class _Loopback(BaseLink):
             wake()
 
     def _offer(self, sender: "_Loopback", peer: bytes, frames: list[Buffer]) -> bool:
-        """Called by the other side: take a message, or say that there is no room and remember to tell when there is."""
+        """Called by the other side: take a message, or say that there is no room and remember to tell when
+        there is.
+        """
         if len(self._queue) >= self._max_queued:
             self._starved.add(sender)
-            # Had the queue been emptied between the two lines above, nobody would look at the set again: so look again.
+            # Had the queue been emptied between the two lines above, nobody would look at the set again: so
+            # look again.
             if len(self._queue) >= self._max_queued:
                 return False
         if len(frames) > 1:
@@ -121,7 +125,8 @@ class LoopbackClient(_Loopback):
                 break
             what, peer, content = queue.popleft()
             if what == _MESSAGE:
-                receiver.message(b"", content)
+                if receiver.message(b"", content):
+                    break
             elif what == _CONNECTED:
                 self._server, self._peer = content, peer
                 receiver.connected(b"")
@@ -202,7 +207,8 @@ class LoopbackServer(_Loopback):
                 if peer not in known:
                     known.add(peer)
                     receiver.connected(peer)
-                receiver.message(peer, content)
+                if receiver.message(peer, content):
+                    break
             elif peer in known:
                 known.discard(peer)
                 receiver.lost(peer, content)
@@ -211,7 +217,9 @@ class LoopbackServer(_Loopback):
         return bool(queue)
 
     def peer_info(self, peer: bytes) -> PeerInfo:
-        """What is known of a peer: that it is in this process. Raises PeerLost if it is not known (any more)."""
+        """What is known of a peer: that it is in this process. Raises PeerLost if it is not known (any
+        more).
+        """
         if peer not in self._known:
             raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}")
         return PeerInfo(address="loopback")

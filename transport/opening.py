@@ -1,6 +1,7 @@
 """Opening links: which implementation serves which scheme.
 
-The implementations are imported when they are needed: a program that only uses the loopback never loads ZeroMQ.
+The implementations are imported when they are needed: a program that only uses the loopback never loads
+ZeroMQ.
 """
 
 from typing import Any

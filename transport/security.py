@@ -1,8 +1,8 @@
 """CURVE keys: an encrypted link on which the server, and on demand each client, proves who it is.
 
-Keys are Z85 text, 40 characters, as `Curve.new_keys()` makes them. A client needs the server's public key and a pair of
-its own. Without `allowed` a server takes every client that knows its public key. With it, ZeroMQ's authenticator (ZAP) is
-asked: it is one thread for each context, started when the first such server is bound.
+Keys are Z85 text, 40 characters, as `Curve.new_keys()` makes them. A client needs the server's public key and
+a pair of its own. Without `allowed` a server takes every client that knows its public key. With it, ZeroMQ's
+authenticator (ZAP) is asked: it is one thread for each context, started when the first such server is bound.
 """
 
 import atexit
@@ -27,8 +27,9 @@ class Curve:
     Args:
         public_key, secret_key: this side's pair.
         server_key: a client's: the public key of the server it means to talk to.
-        allowed: a server's: public keys of the clients it takes; None: whoever knows the server's key. The key that a
-            client has proved to own is its `PeerInfo.user`; without `allowed` nobody asks, and it is "".
+        allowed: a server's: public keys of the clients it takes; None: whoever knows the server's key. The
+            key that a client has proved to own is its `PeerInfo.user`; without `allowed` nobody asks, and it
+            is "".
     """
 
     public_key: str
@@ -100,7 +101,8 @@ def _allow(context: "zmq.Context[Any]", keys: Iterable[str]) -> str:
             authenticator = ThreadAuthenticator(context)
             authenticator.start()
             if not _authenticators:
-                # Runs before the hook that terminates the links' context, which would wait for this one's socket.
+                # Runs before the hook that terminates the links' context, which would wait for this one's
+                # socket.
                 atexit.register(_stop_authenticators)
             _authenticators[context] = authenticator
         authenticator.configure_curve_callback(domain, _Allowed(frozenset(keys)))

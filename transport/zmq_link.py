@@ -1,25 +1,26 @@
 """The ZeroMQ link: a DEALER for a client, a ROUTER for a server, and a socket monitor beside each.
 
-Theory of operation. ZeroMQ's own thread moves bytes, reconnects and answers heartbeats. Here is only what happens when a
-thread of the program touches the sockets, always under the link's lock (which is the full fence that libzmq asks for when
-a socket moves between threads), never blocking.
+Theory of operation. ZeroMQ's own thread moves bytes, reconnects and answers heartbeats. Here is only what
+happens when a thread of the program touches the sockets, always under the link's lock (which is the full
+fence that libzmq asks for when a socket moves between threads), never blocking.
 
-`harvest` begins with a receive: it was called because there is something, and asking first would cost 1.6 us. After each
-message it asks (a receive that fails costs 4 us, being an exception), and that question also puts the reading side to
-sleep, without which the descriptor would not show the next message. The monitor is looked at when no message came, and
-now and then: its own descriptor stays readable until then.
+`harvest` begins with a receive: it was called because there is something, and asking first would cost 1.6 us.
+After each message it asks (a receive that fails costs 4 us, being an exception), and that question also puts
+the reading side to sleep, without which the descriptor would not show the next message. The monitor is looked
+at when no message came, and now and then: its own descriptor stays readable until then.
 
-Who is lost? The monitor names a connection by its descriptor, the ROUTER by a routing id; the descriptor on a peer's first
-message (SRCFD) ties the two. Messages that a dying peer sent may still wait in the ROUTER when the monitor tells of its
-end, so `lost` is told when the socket has been seen empty after that.
+Who is lost? The monitor names a connection by its descriptor, the ROUTER by a routing id; the descriptor on a
+peer's first message (SRCFD) ties the two. Messages that a dying peer sent may still wait in the ROUTER when
+the monitor tells of its end, so `lost` is told when the socket has been seen empty after that.
 
-Guarantees: `connected`, messages, `lost`, in this order and once for each peer. A client hands nothing to a new connection
-before `lost` and `connected` were told: the monitor is looked at before a send, unless that was so recently that a new
-connection cannot be up (ZeroMQ waits RECONNECT_MS first). An exception from outside (Ctrl-C) in the middle of a message
-never makes the rest of it look like another message: its connection counts as lost.
+Guarantees: `connected`, messages, `lost`, in this order and once for each peer. A client hands nothing to a
+new connection before `lost` and `connected` were told: the monitor is looked at before a send, unless that
+was so recently that a new connection cannot be up (ZeroMQ waits RECONNECT_MS first). An exception from
+outside (Ctrl-C) in the middle of a message never makes the rest of it look like another message: its
+connection counts as lost.
 
-Assumes: nothing else uses the sockets. inproc has no monitor events: its client counts as connected at once, and the end
-of a peer must be told by a BYE.
+Assumes: nothing else uses the sockets. inproc has no monitor events: its client counts as connected at once,
+and the end of a peer must be told by a BYE.
 """
 
 import atexit
@@ -42,8 +43,8 @@ from transport.errors import EndpointError, LinkClosed, PeerLost
 from transport.frames import MAX_BLOBS, Buffer
 from transport.link import BaseLink, LinkOptions, PeerInfo, Receiver
 
-#: From this size on a frame is sent and received without a copy. Measured: a copy of 32 KiB costs as much as the
-#: bookkeeping of doing without (about 5 us).
+#: From this size on a frame is sent and received without a copy. Measured: a copy of 32 KiB costs as much as
+#: the bookkeeping of doing without (about 5 us).
 NO_COPY_BYTES: Final = 32 * 1024
 
 #: Milliseconds before ZeroMQ tries to connect again; doubles up to the maximum.
@@ -108,12 +109,15 @@ class _ZmqLink(BaseLink):
         self._losing: dict[bytes, str] = {}
         self._messages_since_loss = 0
         self._harvests = 0
+        # The last harvest ended early: whether there is more is not known. (A receive that finds nothing is
+        # the dearest way to find out.)
+        self._unsure = False
         # When the monitor was last seen to have nothing to say.
         self._looked = time.monotonic()
 
     def _open_monitor(self, context: "zmq.Context[Any]", events: int) -> None:
-        # Not get_monitor_socket(): it names the pair after the socket's descriptor, which may be in use again while the
-        # pair of a closed socket still exists.
+        # Not get_monitor_socket(): it names the pair after the socket's descriptor, which may be in use again
+        # while the pair of a closed socket still exists.
         name = f"inproc://callport-monitor-{os.getpid()}-{next(_monitor_names)}"
         self._socket.monitor(name, events)
         monitor = self._monitor = context.socket(zmq.PAIR)
@@ -121,7 +125,8 @@ class _ZmqLink(BaseLink):
         # No limit: ZeroMQ's thread would block on it. What waits here is bounded by the connections made.
         monitor.set(zmq.RCVHWM, 0)
         monitor.connect(name)
-        # Only a reader that has found nothing is told of the next event; from here on every reading ends that way.
+        # Only a reader that has found nothing is told of the next event; from here on every reading ends that
+        # way.
         with suppress(zmq.Again):
             monitor.recv(_NOBLOCK)
         self._monitor_poll = select.poll()
@@ -135,7 +140,9 @@ class _ZmqLink(BaseLink):
         return found
 
     def ready(self) -> bool:
-        """Whether a message waits. (The monitor's descriptor speaks for itself: nothing but `harvest` reads there.)"""
+        """Whether a message waits. (The monitor's descriptor speaks for itself: nothing but `harvest` reads
+        there.)
+        """
         return bool(zmq_poll(self._input, 0))
 
     def writable(self) -> bool:
@@ -191,11 +198,12 @@ class _ZmqLink(BaseLink):
                 send(frame, _MORE if index < last else _NOBLOCK, len(frame) < NO_COPY_BYTES)
                 begun = True
         except zmq.Again:
-            # Either nothing was sent yet, or the connection broke in the middle: ZeroMQ drops the rest by itself.
+            # Either nothing was sent yet, or the connection broke in the middle: ZeroMQ drops the rest by
+            # itself.
             raise
         except BaseException:
-            # Something from outside broke in: end the message, or the next one would become a part of it. The empty frame
-            # makes it one that the peer cannot take for good.
+            # Something from outside broke in: end the message, or the next one would become a part of it. The
+            # empty frame makes it one that the peer cannot take for good.
             if begun:
                 send(b"", _NOBLOCK)
             raise
@@ -256,6 +264,7 @@ class ZmqClient(_ZmqLink):
 
     def ready(self) -> bool:
         """Whether a message waits, or there is something else to tell."""
+        self._unsure = False
         return self._announce or bool(zmq_poll(self._input, 0))
 
     def writable(self) -> bool:
@@ -291,7 +300,7 @@ class ZmqClient(_ZmqLink):
             self._up = True
             receiver.connected(b"")
         try:
-            while True:
+            while not self._unsure or self.ready():
                 try:
                     frame = recv(_NOBLOCK, False)
                 except zmq.Again:
@@ -301,10 +310,9 @@ class ZmqClient(_ZmqLink):
                     self._read_rest(frames)
                 if not self._up:
                     self._look(receiver)
-                if self._up:
-                    receiver.message(b"", frames)
                 count += 1
-                if count >= limit:
+                if (self._up and receiver.message(b"", frames)) or count >= limit:
+                    self._unsure = True
                     self._messages_since_loss += count
                     if self._losing and self._messages_since_loss > _LOSS_WAITS:
                         self._settle(receiver)
@@ -319,7 +327,9 @@ class ZmqClient(_ZmqLink):
         return self._finish_harvest(receiver, count)
 
     def _tear(self) -> None:
-        """A message may be gone, and with it the answer to a call: begin a new connection, so that this one counts as lost."""
+        """A message may be gone, and with it the answer to a call: begin a new connection, so that this one
+        counts as lost.
+        """
         self._skip_message()
         if self._up:
             self._losing[b""] = "interrupted while receiving"
@@ -341,12 +351,18 @@ class ZmqClient(_ZmqLink):
                 if self._up:
                     self._losing.setdefault(b"", "the connection was closed")
                 else:
-                    receiver.refused(f"{self.endpoint}: {self._failure or 'the peer closed the connection at once'}")
+                    receiver.refused(
+                        f"{self.endpoint}: {self._failure or 'the peer closed the connection at once'}"
+                    )
             elif event == _CLOSED:
                 self._reached = True
             elif event == _RETRIED:
                 if not self._first_attempt and not self._up:
-                    why = "nobody listens there" if self._reached else "the host cannot be found, or not be reached"
+                    why = (
+                        "nobody listens there"
+                        if self._reached
+                        else "the host cannot be found, or not be reached"
+                    )
                     receiver.refused(f"cannot connect to {self.endpoint}: {why}; next attempt in {value} ms")
                 self._first_attempt = self._reached = False
             else:
@@ -367,7 +383,8 @@ class ZmqServer(_ZmqLink):
         super().__init__(endpoint, zmq.ROUTER, _SERVER_EVENTS, options)
         # Guarded by lock. Routing id -> what is known; exactly the peers told `connected` and not yet `lost`.
         self._peers: dict[bytes, PeerInfo] = {}
-        # Guarded by lock. Descriptors of connections that the monitor told of, with the peer once it was heard.
+        # Guarded by lock. Descriptors of connections that the monitor told of, with the peer once it was
+        # heard.
         self._accepted: dict[int, bytes | None] = {}
         socket = self._socket
         try:
@@ -403,7 +420,7 @@ class ZmqServer(_ZmqLink):
         count = 0
         peer = b""
         try:
-            while True:
+            while not self._unsure or self.ready():
                 try:
                     peer = recv(_NOBLOCK)
                 except zmq.Again:
@@ -414,9 +431,9 @@ class ZmqServer(_ZmqLink):
                     self._read_rest(frames)
                 if peer not in peers:
                     self._meet(peer, frame, receiver)
-                receiver.message(peer, frames)
                 count += 1
-                if count >= limit:
+                if receiver.message(peer, frames) or count >= limit:
+                    self._unsure = True
                     self._messages_since_loss += count
                     if self._losing and self._messages_since_loss > _LOSS_WAITS:
                         self._settle(receiver)
@@ -435,7 +452,8 @@ class ZmqServer(_ZmqLink):
 
     def _meet(self, peer: bytes, frame: zmq.Frame, receiver: Receiver) -> None:
         """The first message of a peer: tie its routing id to its connection."""
-        # All that the monitor was told before this message was sent: above all that its connection was accepted.
+        # All that the monitor was told before this message was sent: above all that its connection was
+        # accepted.
         self._look(receiver)
         self._peers[peer] = PeerInfo(_text(frame, "Peer-Address"), _text(frame, "User-Id"))
         if self._monitor is not None:
@@ -492,8 +510,9 @@ def _refuse_taken_path(endpoint: Endpoint) -> None:
         raise EndpointError(f"cannot bind {endpoint}: a server listens there")
 
 
-# The context of all links that were not given one. Not zmq.Context.instance(): nobody terminates that, and when the process
-# ends, messages on their way are lost, or their memory is freed under ZeroMQ's thread, which then aborts the process.
+# The context of all links that were not given one. Not zmq.Context.instance(): nobody terminates that, and
+# when the process ends, messages on their way are lost, or their memory is freed under ZeroMQ's thread, which
+# then aborts the process.
 _shared: "zmq.Context[Any] | None" = None
 _shared_lock = threading.Lock()
 
@@ -509,7 +528,9 @@ def _shared_context() -> "zmq.Context[Any]":
 
 
 def _at_exit() -> None:
-    """Close what is open, and wait until what was handed over has left, for the longest linger time at most."""
+    """Close what is open, and wait until what was handed over has left, for the longest linger time at
+    most.
+    """
     for link in list(links._links):
         if isinstance(link, _ZmqLink):
             # A thread that has been holding this lock for so long hangs in the middle of something.

@@ -1,8 +1,8 @@
 """Sans-IO protocol: lists of frames <-> typed messages. It knows no socket, thread or clock.
 
-    codec           writers that collect calls or replies into one message; `encode`, `decode`
-    blobs           large values out of band; typed decoding of arguments and results
-    conversation    which message may be sent or taken when: a table for each side
+codec           writers that collect calls or replies into one message; `encode`, `decode`
+blobs           large values out of band; typed decoding of arguments and results
+conversation    which message may be sent or taken when: a table for each side
 """
 
 from transport.wire.blobs import OOB_LIMIT, ArgsDecoder, ValueDecoder, split_out_of_band

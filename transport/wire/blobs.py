@@ -1,12 +1,13 @@
 """Large values that travel out of band, and typed decoding of arguments and results.
 
-A large `bytes`-like argument or an array is not copied into the MessagePack body: nil stands in its place, the value travels as a frame
-of its own, and a `Blob` in the options says which place and what it is. On arrival the frame's memory becomes the value: an array or a
-`memoryview` without a copy, `bytes` with one.
+A large `bytes`-like argument or an array is not copied into the MessagePack body: nil stands in its place,
+the value travels as a frame of its own, and a `Blob` in the options says which place and what it is. On
+arrival the frame's memory becomes the value: an array or a `memoryview` without a copy, `bytes` with one.
 
-Guarantees: what comes out of here never aliases memory that its sender can change, and is read-only unless the annotation asks for
-`bytearray`. Assumes: the caller leaves a buffer alone from the moment it hands it in until the call is complete (as with any overlapped
-operation); only values that are encoded into the body are snapshots.
+Guarantees: what comes out of here never aliases memory that its sender can change, and is read-only unless
+the annotation asks for `bytearray`. Assumes: the caller leaves a buffer alone from the moment it hands it in
+until the call is complete (as with any overlapped operation); only values that are encoded into the body are
+snapshots.
 """
 
 import importlib
@@ -21,18 +22,28 @@ from transport.frames import Blob, Buffer
 
 T = TypeVar("T")
 
-#: From this size on, bytes travel out of band. Below it a frame of its own costs more (about 4 us on both sides together) than the
-#: copies that it saves (16 KiB: 1 us each).
+#: From this size on, bytes travel out of band. Below it a frame of its own costs more (about 4 us on both
+#: sides together) than the copies that it saves (16 KiB: 1 us each).
 OOB_LIMIT: Final = 32 * 1024
 
-#: Kinds of NumPy types whose items are plain memory. Left out: objects, and structures (their text does not describe them).
+#: Kinds of NumPy types whose items are plain memory. Left out: objects, and structures (their text does not
+#: describe them).
 _ARRAY_KINDS: Final = frozenset("biufcSUVmM?")
 
 _BYTES: Final = frozenset((bytes, bytearray, memoryview))
 
-# What is known of argument types: True if values may have to leave the body. A cache of hasattr(), which is what costs.
-# Unguarded: entries are only ever added or all dropped, and both are atomic; a lost one is found again.
-_suspects: dict[type, bool] = {bytes: True, bytearray: True, memoryview: True, int: False, str: False, float: False, bool: False}
+# What is known of argument types: True if values may have to leave the body. A cache of hasattr(), which is
+# what costs. Unguarded: entries are only ever added or all dropped, and both are atomic; a lost one is found
+# again.
+_suspects: dict[type, bool] = {
+    bytes: True,
+    bytearray: True,
+    memoryview: True,
+    int: False,
+    str: False,
+    float: False,
+    bool: False,
+}
 _suspect = _suspects.get
 
 
@@ -40,7 +51,9 @@ def _is_suspect(kind: type) -> bool:
     if len(_suspects) > 4096:  # classes made on the fly: do not keep them alive for ever
         _suspects.clear()
         _suspects.update(dict.fromkeys(_BYTES, True))
-    found = hasattr(kind, "dtype") and hasattr(kind, "__len__") and hasattr(kind, "shape")  # the length: not NumPy's scalars
+    found = (
+        hasattr(kind, "dtype") and hasattr(kind, "__len__") and hasattr(kind, "shape")
+    )  # the length: not NumPy's scalars
     _suspects[kind] = found
     return found
 
@@ -48,8 +61,8 @@ def _is_suspect(kind: type) -> bool:
 def split_out_of_band(args: Sequence[object]) -> tuple[list[object], list[Buffer], list[Blob]] | None:
     """Take the large values and arrays out of `args`.
 
-    Returns: None if there are none (the usual case, and a cheap answer). Otherwise the arguments with None in their places, the blobs, and
-        their descriptions in the same order.
+    Returns: None if there are none (the usual case, and a cheap answer). Otherwise the arguments with None in
+        their places, the blobs, and their descriptions in the same order.
     Raises: TypeError for an array whose items are not plain memory.
     """
     for value in args:
@@ -97,7 +110,9 @@ def _split(args: Sequence[object]) -> tuple[list[object], list[Buffer], list[Blo
 def _describe_array(position: int, array: Any) -> tuple[Buffer, Blob]:
     dtype = array.dtype
     if getattr(dtype, "kind", None) not in _ARRAY_KINDS or getattr(dtype, "fields", None) is not None:
-        raise TypeError(f"argument {position}: an array of {dtype} cannot travel, its items are not plain numbers or text")
+        raise TypeError(
+            f"argument {position}: an array of {dtype} cannot travel, its items are not plain numbers or text"
+        )
     descriptor = Blob(position, "a", dtype.str, tuple(int(extent) for extent in array.shape))
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(array, numpy.ndarray):
@@ -119,19 +134,29 @@ class ValueDecoder(Generic[T]):
         self.annotation = annotation
         self._decode = msgspec.msgpack.Decoder(annotation).decode
 
-    def __call__(self, raw: Buffer | msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None) -> T:
-        """Decode. Raises msgspec.ValidationError or msgspec.DecodeError if it is not what the annotation says."""
+    def __call__(
+        self,
+        raw: Buffer | msgspec.Raw,
+        blobs: Sequence[Buffer] = (),
+        descriptors: Sequence[Blob] | None = None,
+    ) -> T:
+        """Decode. Raises msgspec.ValidationError or msgspec.DecodeError if it is not what the annotation
+        says.
+        """
         if not descriptors:
             return self._decode(raw)  # type: ignore[no-any-return]
         if len(descriptors) != 1 or len(blobs) != 1:
-            raise msgspec.ValidationError("a result is at most one out-of-band value, and its frame must be there")
+            raise msgspec.ValidationError(
+                "a result is at most one out-of-band value, and its frame must be there"
+            )
         return _restore(descriptors[0], blobs[0], self.annotation, "the result")  # type: ignore[no-any-return]
 
 
 class ArgsDecoder:
     """Decodes the arguments of a call to their annotations.
 
-    Args: annotations: one for each parameter. required: how many a caller must send; None: all. The call's routine has defaults for the rest.
+    Args: annotations: one for each parameter. required: how many a caller must send; None: all. The call's
+        routine has defaults for the rest.
     Threads: any, at once.
     """
 
@@ -143,16 +168,19 @@ class ArgsDecoder:
         self._others: dict[tuple[int, tuple[int, ...]], msgspec.msgpack.Decoder[Any]] = {}
 
     def __call__(
-        self, raw: Buffer | msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None
+        self,
+        raw: Buffer | msgspec.Raw,
+        blobs: Sequence[Buffer] = (),
+        descriptors: Sequence[Blob] | None = None,
     ) -> Sequence[Any]:
         """Decode. Returns a tuple or list, as long as the caller's.
 
-        Raises: msgspec.ValidationError: names the argument's position, as in "Expected `int`, got `str` - at `$[1]`".
-            msgspec.DecodeError: the bytes are not MessagePack.
+        Raises: msgspec.ValidationError: names the argument's position, as in "Expected `int`, got `str` - at
+            `$[1]`". msgspec.DecodeError: the bytes are not MessagePack.
         """
         if not descriptors:
             try:
-                return self._decode(raw)  # type: ignore[no-any-return]
+                return self._decode(raw)
             except msgspec.ValidationError:
                 count = _array_length(raw)
                 if not self.required <= count < len(self.annotations):
@@ -175,7 +203,9 @@ class ArgsDecoder:
     def _other(self, count: int, positions: tuple[int, ...]) -> msgspec.msgpack.Decoder[Any]:
         decoder = self._others.get((count, positions))
         if decoder is None:
-            kinds = tuple(None if at in positions else kind for at, kind in enumerate(self.annotations[:count]))
+            kinds = tuple(
+                None if at in positions else kind for at, kind in enumerate(self.annotations[:count])
+            )
             decoder = msgspec.msgpack.Decoder(tuple[kinds])  # type: ignore[valid-type]
             if len(self._others) >= 64:  # positions come from the peer: a bound, not a policy
                 self._others.clear()
@@ -223,13 +253,19 @@ def _restore_array(descriptor: Blob, blob: Buffer, annotation: Any, where: str) 
     accepted = annotation is Any or annotation is object
     origin = getattr(annotation, "__origin__", annotation)
     if not accepted and not (isinstance(origin, type) and issubclass(numpy.ndarray, origin)):
-        raise msgspec.ValidationError(f"Expected `{getattr(annotation, '__name__', annotation)}`, got an array - at {where}")
+        raise msgspec.ValidationError(
+            f"Expected `{getattr(annotation, '__name__', annotation)}`, got an array - at {where}"
+        )
     try:
         dtype = numpy.dtype(descriptor.dtype)
         if dtype.kind not in _ARRAY_KINDS or dtype.fields is not None or dtype.subdtype is not None:
             raise ValueError(f"arrays of {descriptor.dtype!r} do not travel")
-        if any(extent < 0 for extent in descriptor.shape) or math.prod(descriptor.shape) * dtype.itemsize != len(blob):
-            raise ValueError(f"{len(blob)} bytes do not fill shape {list(descriptor.shape)} of {descriptor.dtype!r}")
+        if any(extent < 0 for extent in descriptor.shape) or math.prod(
+            descriptor.shape
+        ) * dtype.itemsize != len(blob):
+            raise ValueError(
+                f"{len(blob)} bytes do not fill shape {list(descriptor.shape)} of {descriptor.dtype!r}"
+            )
         array = numpy.ndarray(descriptor.shape, dtype, blob)
     except (TypeError, ValueError, SyntaxError) as error:
         raise msgspec.ValidationError(f"{error} - at {where}") from None

@@ -1,10 +1,12 @@
 """Messages to frames and back.
 
-Two writers collect the calls (or replies) that are to share one message. Each encodes a record at once, at the end of one buffer: the
-arguments are a snapshot from then on, and what waits is one object however many records there are. `decode` reads any message; it takes
-whatever a peer may send, and raises nothing but RemoteProtocolError.
+Two writers collect the calls (or replies) that are to share one message. Each encodes a record at once, at
+the end of one buffer: the arguments are a snapshot from then on, and what waits is one object however many
+records there are. `decode` reads any message; it takes whatever a peer may send, and raises nothing but
+RemoteProtocolError.
 
-A message of records looks like this, so that a writer can reserve the head and fill in the count when the message leaves:
+A message of records looks like this, so that a writer can reserve the head and fill in the count when the
+message leaves:
 
     43 50 01 04  92  dd nn nn nn nn  record record ...  targets        (CALLS)
     43 50 01 05  91  dd nn nn nn nn  record record ...                 (REPLIES)
@@ -15,7 +17,6 @@ from typing import Any, Final
 
 import msgspec
 
-from transport.wire.blobs import split_out_of_band
 from transport.errors import LocalProtocolError, PayloadTooLarge, RemoteProtocolError, VersionMismatch
 from transport.frames import (
     KIND_OF,
@@ -35,9 +36,11 @@ from transport.frames import (
     ReplyOptions,
     Target,
 )
+from transport.wire.blobs import split_out_of_band
 
-#: Take a message from its writer once it is this large: more in one message saves nothing (a send costs as much as 4 KiB of copying) and
-#: keeps the peer waiting for the first of it. Together with a record's own bound it keeps any message under the peer's limit.
+#: Take a message from its writer once it is this large: more in one message saves nothing (a send costs as
+#: much as 4 KiB of copying) and keeps the peer waiting for the first of it. Together with a record's own
+#: bound it keeps any message under the peer's limit.
 COALESCE_BYTES: Final = 64 * 1024
 MAX_RECORD_BYTES: Final = MAX_MESSAGE_BYTES - 1024 * 1024
 
@@ -73,7 +76,8 @@ class CallWriter:
         # Invariant: what is encoded ends here, outside `add` the buffer does too.
         self._end = _HEAD_BYTES
         self._indexes: dict[Target, int] = {}
-        # The target of the newest record, and its index: calls in a row mostly have one target, and hashing it costs as much as encoding.
+        # The target of the newest record, and its index: calls in a row mostly have one target, and hashing
+        # it costs as much as encoding.
         self._last: Target | None = None
         self._last_index = 0
         # The targets, encoded; empty if they changed since. Messages in a row mostly have the same one.
@@ -84,15 +88,20 @@ class CallWriter:
         """Bytes waiting, without the head and the targets."""
         return self._end - _HEAD_BYTES
 
-    def add(self, target: Target, call_id: int, args: Sequence[object], options: CallOptions | None = None) -> None:
+    def add(
+        self, target: Target, call_id: int, args: Sequence[object], options: CallOptions | None = None
+    ) -> None:
         """Encode a call into the message. The arguments may change afterwards.
 
-        Raises: TypeError: an argument cannot be encoded. PayloadTooLarge: the record is too large. Either leaves the writer as it was.
+        Raises: TypeError: an argument cannot be encoded. PayloadTooLarge: the record is too large. Either
+            leaves the writer as it was.
         """
         index = self._last_index if target is self._last else self._index_of(target)
         buffer = self._buffer
         try:
-            _encode_into((call_id, index, args) if options is None else (call_id, index, args, options), buffer, -1)
+            _encode_into(
+                (call_id, index, args) if options is None else (call_id, index, args, options), buffer, -1
+            )
         except BaseException:
             del buffer[self._end :]
             raise
@@ -105,17 +114,21 @@ class CallWriter:
     def _index_of(self, target: Target) -> int:
         """The index of another target than that of the newest record."""
         if not self.count:
-            self._indexes = {}  # the targets of the last message, kept for the case that its successor has the same
+            # They were kept from the last message, for the case that this one has the same.
+            self._indexes = {}
         index = self._indexes.get(target)
         if index is None:
-            # If the call turns out not to be encodable, its message names a target that it does not use: harmless.
+            # If the call turns out not to be encodable, its message names a target that it does not use:
+            # harmless.
             index = self._indexes[target] = len(self._indexes)
             self._tail = b""
         self._last, self._last_index = target, index
         return index
 
     def take(self) -> list[Buffer]:
-        """The frames of the message; the writer is empty then. Raises LocalProtocolError if there is nothing to take."""
+        """The frames of the message; the writer is empty then. Raises LocalProtocolError if there is nothing
+        to take.
+        """
         count = self.count
         if not count:
             raise LocalProtocolError("no call waits in this writer")
@@ -159,7 +172,9 @@ class ReplyWriter:
         """Encode a reply into the message. Raises as `CallWriter.add`."""
         buffer = self._buffer
         try:
-            _encode_into((call_id, status, value) if options is None else (call_id, status, value, options), buffer, -1)
+            _encode_into(
+                (call_id, status, value) if options is None else (call_id, status, value, options), buffer, -1
+            )
         except BaseException:
             del buffer[self._end :]
             raise
@@ -169,14 +184,18 @@ class ReplyWriter:
         self._end = end
         self.count += 1
 
-    def add_fault(self, call_id: int, status: int, fault: Fault | None = None, options: ReplyOptions | None = None) -> None:
+    def add_fault(
+        self, call_id: int, status: int, fault: Fault | None = None, options: ReplyOptions | None = None
+    ) -> None:
         """Encode a failure. Raises as `add`, and LocalProtocolError for status 0, which is no failure."""
         if status == 0:
             raise LocalProtocolError("status 0 is success: a fault needs another")
         self.add(call_id, fault, status, options)
 
     def take(self) -> list[Buffer]:
-        """The frames of the message; the writer is empty then. Raises LocalProtocolError if there is nothing to take."""
+        """The frames of the message; the writer is empty then. Raises LocalProtocolError if there is nothing
+        to take.
+        """
         count = self.count
         if not count:
             raise LocalProtocolError("no reply waits in this writer")
@@ -198,7 +217,11 @@ def _check_size(buffer: bytearray, start: int, max_bytes: int) -> None:
 
 
 def encode_call(
-    target: Target, call_id: int, args: Sequence[object], options: CallOptions | None = None, max_bytes: int = MAX_RECORD_BYTES
+    target: Target,
+    call_id: int,
+    args: Sequence[object],
+    options: CallOptions | None = None,
+    max_bytes: int = MAX_RECORD_BYTES,
 ) -> list[Buffer]:
     """The frames of one call that travels alone, its large arguments and arrays as frames of their own.
 
@@ -216,7 +239,11 @@ def encode_call(
 
 
 def encode_reply(
-    call_id: int, value: object, status: int = 0, options: ReplyOptions | None = None, max_bytes: int = MAX_RECORD_BYTES
+    call_id: int,
+    value: object,
+    status: int = 0,
+    options: ReplyOptions | None = None,
+    max_bytes: int = MAX_RECORD_BYTES,
 ) -> list[Buffer]:
     """The frames of one reply that travels alone, a large result or an array as a frame of its own."""
     writer = ReplyWriter(max_bytes)
@@ -245,7 +272,8 @@ def encode(message: Message) -> list[Buffer]:
     return [buffer]
 
 
-# Prefix -> kind, and what reads the body. A REJECT is the one message that every version can read: it says which versions the other side has.
+# Prefix -> kind, and what reads the body. A REJECT is the one message that every version can read: it says
+# which versions the other side has.
 _READERS: Final[dict[bytes, tuple[int, Callable[[Buffer], Any]]]] = {
     MAGIC + bytes((version, kind)): (kind.value, msgspec.msgpack.Decoder(message_type).decode)
     for message_type, kind in KIND_OF.items()
@@ -253,20 +281,24 @@ _READERS: Final[dict[bytes, tuple[int, Callable[[Buffer], Any]]]] = {
 }
 
 
-def decode(frames: Sequence[Buffer], max_bytes: int = MAX_MESSAGE_BYTES, max_records: int = MAX_RECORDS) -> Message:
+def decode(
+    frames: Sequence[Buffer], max_bytes: int = MAX_MESSAGE_BYTES, max_records: int = MAX_RECORDS
+) -> Message:
     """Read one message.
 
     The blobs of a message are its frames from the second on; they belong to its only record.
     Returns: the message; the raw parts of its records are views of frame 0.
-    Raises: RemoteProtocolError: it is not ours, truncated, too large, of an unknown kind, its body is not what the kind says, an index is out of
-        range, a call's number occurs twice, or frames are missing or left over. VersionMismatch: it is ours, in a version unknown here.
+    Raises: RemoteProtocolError: it is not ours, truncated, too large, of an unknown kind, its body is not
+        what the kind says, an index is out of range, a call's number occurs twice, or frames are missing or
+        left over. VersionMismatch: it is ours, in a version unknown here.
     """
     if not frames:
         raise RemoteProtocolError("a message without frames")
     head = frames[0]
-    found = _READERS.get(bytes(head[:PREFIX_BYTES]))
+    prefix = head[:PREFIX_BYTES] if type(head) is bytes else bytes(head[:PREFIX_BYTES])
+    found = _READERS.get(prefix)
     if found is None:
-        raise _explain_prefix(bytes(head[:PREFIX_BYTES]))
+        raise _explain_prefix(prefix)
     kind, read = found
     size = len(head)
     if len(frames) > 1:
@@ -301,20 +333,23 @@ def _check_records(message: Calls | Replies, blobs: int, max_records: int) -> No
     records = message.records
     count = len(records)
     if count == 1:
-        options = records[0].options
+        record = records[0]
+        options = record.options
         described = len(options.blobs) if options is not None and options.blobs is not None else 0
-        if described != blobs:
-            raise RemoteProtocolError(f"{described} values are out of band, but {blobs} frames follow")
-        if blobs > MAX_BLOBS:
-            raise RemoteProtocolError(f"{blobs} frames follow, {MAX_BLOBS} are allowed")
-    elif blobs:
-        raise RemoteProtocolError("a record with out-of-band values must travel alone")
-    elif not 0 < count <= max_records:
-        raise RemoteProtocolError(f"{count} records in one message, 1 to {max_records} are allowed")
-    elif len({record.id for record in records}) != count:
-        raise RemoteProtocolError("a call's number occurs twice in one message")
-    if isinstance(message, Calls):
-        # From a set, because it mostly has one member. Below zero an index would count from the end.
-        used = {record.target for record in message.records}
-        if min(used) < 0 or max(used) >= len(message.targets):
-            raise RemoteProtocolError(f"a call's target is not among the {len(message.targets)} of its message")
+        if described != blobs or blobs > MAX_BLOBS:
+            raise RemoteProtocolError(f"{described} values are out of band, {blobs} frames follow")
+        in_range = type(message) is Replies or 0 <= record.target < len(message.targets)  # type: ignore[union-attr]
+    else:
+        if blobs:
+            raise RemoteProtocolError("a record with out-of-band values must travel alone")
+        if not 0 < count <= max_records:
+            raise RemoteProtocolError(f"{count} records in one message, 1 to {max_records} are allowed")
+        if len({record.id for record in records}) != count:
+            raise RemoteProtocolError("a call's number occurs twice in one message")
+        in_range = True
+        if isinstance(message, Calls):
+            # From a set, because it mostly has one member. Below zero an index would count from the end.
+            used = {record.target for record in message.records}
+            in_range = min(used) >= 0 and max(used) < len(message.targets)
+    if not in_range:
+        raise RemoteProtocolError("a call's target is not among the targets of its message")

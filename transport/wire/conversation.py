@@ -1,7 +1,7 @@
 """Which message may be sent or taken when, on one connection: a table, for each side.
 
-`PROTOCOL.md` explains the states. A `Conversation` knows no socket and no role beyond its table; the runtime has one for each connection and
-tells it what it sends and what arrives.
+`PROTOCOL.md` explains the states. A `Conversation` knows no socket and no role beyond its table; the runtime
+has one for each connection and tells it what it sends and what arrives.
 """
 
 from enum import Enum, auto
@@ -47,7 +47,8 @@ def _stay(state: ConversationState, way: Way, *kinds: Kind) -> _Row:
 _FROM_CLIENT = (Kind.CALLS, Kind.CANCEL, Kind.PIPE, Kind.CREDIT)
 _FROM_SERVER = (Kind.REPLIES, Kind.PIPE, Kind.CREDIT)
 
-#: Side -> state -> (way, kind) -> next state. A missing cell is an error: ours if sent, the peer's if received.
+#: Side -> state -> (way, kind) -> next state. A missing cell is an error: ours if sent, the peer's if
+#: received.
 TRANSITIONS: Final[dict[Side, dict[ConversationState, _Row]]] = {
     Side.CLIENT: {
         _State.FRESH: {(_S, Kind.HELLO): _State.GREETED, (_S, Kind.BYE): _State.CLOSED},
@@ -92,7 +93,9 @@ TRANSITIONS: Final[dict[Side, dict[ConversationState, _Row]]] = {
 
 
 # The same, laid out for looking up: side and state -> (kind -> next state) for sending, and for receiving.
-_LAYOUT: Final[dict[tuple[Side, ConversationState], tuple[dict[Kind, ConversationState], dict[Kind, ConversationState]]]] = {
+_LAYOUT: Final[
+    dict[tuple[Side, ConversationState], tuple[dict[Kind, ConversationState], dict[Kind, ConversationState]]]
+] = {
     (side, state): (
         {kind: following for (way, kind), following in row.items() if way is _S},
         {kind: following for (way, kind), following in row.items() if way is _R},
@@ -122,19 +125,27 @@ class Conversation:
         self._sending, self._receiving = _LAYOUT[self.side, state]
 
     def sent(self, kind: Kind) -> None:
-        """Note that a message of `kind` is sent now. Raises LocalProtocolError, and changes nothing, if it may not be."""
+        """Note that a message of `kind` is sent now. Raises LocalProtocolError, and changes nothing, if it
+        may not be.
+        """
         following = self._sending.get(kind)
         if following is not self.state:
             if following is None:
-                raise LocalProtocolError(f"a {self.side.name.lower()} may not send {kind.name} while {self.state.name.lower()}")
+                raise LocalProtocolError(
+                    f"a {self.side.name.lower()} may not send {kind.name} while {self.state.name.lower()}"
+                )
             self._enter(following)
 
     def received(self, kind: Kind) -> None:
-        """Note that a message of `kind` arrived. Raises RemoteProtocolError, and changes nothing, if it may not have."""
+        """Note that a message of `kind` arrived. Raises RemoteProtocolError, and changes nothing, if it may
+        not have.
+        """
         following = self._receiving.get(kind)
         if following is not self.state:
             if following is None:
-                raise RemoteProtocolError(f"{kind.name} is not allowed while the {self.side.name.lower()} is {self.state.name.lower()}")
+                raise RemoteProtocolError(
+                    f"{kind.name} may not reach a {self.side.name.lower()} that is {self.state.name.lower()}"
+                )
             self._enter(following)
 
     def may_send(self, kind: Kind) -> bool:
