@@ -17,7 +17,8 @@ from collections.abc import Callable
 
 from .errors import EngineError, InvalidArgumentType
 from .status import Status
-from .thread import ThreadRecord, end_hooks, local, records, start_hooks
+from .thread import ThreadRecord, end_hooks, local, park, records, start_hooks
+from .waiter import Waiter
 
 # Guards every thread's APC queue and its `alert`. Held for a few operations only; nothing else is locked inside it.
 apc_lock = allocate_lock()
@@ -74,6 +75,24 @@ def run_apcs(record: ThreadRecord) -> bool:
         ran = True
         apcs.popleft()()
     return ran
+
+
+def wait_alertably(record: ThreadRecord, alert: Callable[[], None], waiter: Waiter, timeout: float | None) -> bool:
+    """Wait as `park` does, in the thread of `record`, but let APCs end the wait.
+
+    `alert()` is called when there are any, by the thread that queues one or by this one if they were queued before. It
+    decides under the guard of what is waited for whether the APCs come first, and wakes `waiter` if so.
+    """
+    with apc_lock:
+        record.alert = alert
+        pending = bool(record.apcs)  # Queued before `alert` was there to be called.
+    try:
+        if pending:
+            alert()
+        return park(waiter, timeout)
+    finally:
+        with apc_lock:
+            record.alert = None
 
 
 def _record_of(thread: threading.Thread, apc: Callable[[], object]) -> ThreadRecord | None:

@@ -14,10 +14,11 @@ somebody depends on progress: a parked thread, or an *attended* source (a server
 
 A ZeroMQ descriptor is edge-triggered: any send or receive may consume its readiness. So whoever used a source from
 outside calls `touched`: if a thread is polling now, the caller harvests in its place; if not, the next leader looks at
-the source before it polls.
+the source before it polls. Event loops poll too: they *watch* a second poll set, without the bell, and call `run_ready`.
 
 Guarantees: at most one leader; a parked thread is never forgotten while sources exist; harvesting runs outside the
-driver's mutex, so sources may wake waiters, touch and unregister from inside it.
+driver's mutex, so sources may wake waiters, touch and unregister from inside it; a thread that is inside a harvest does
+not begin another one, what it touches is looked at after it.
 
 Assumes: reads and writes of one attribute and `dict` insertion and removal of one key are atomic, and are not reordered
 across a lock operation. `touched` adds to `_touched` before it reads `_polling`; a leader sets `_polling` before it
@@ -30,7 +31,7 @@ import select
 import selectors
 import socket
 from _thread import allocate_lock, get_ident
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Protocol
 
@@ -108,8 +109,21 @@ class _SelectorPoll:
         fileno = getattr(self._selector, "fileno", None)
         return -1 if fileno is None else int(fileno())
 
-    def close(self) -> None:
-        self._selector.close()
+
+class _Poll(Protocol):
+    """What the driver uses of a poll set."""
+
+    def register(self, fd: int, mask: int, /) -> None: ...
+    def unregister(self, fd: int, /) -> None: ...
+    def poll(self, timeout: float, /) -> list[tuple[int, int]]: ...
+    def fileno(self) -> int: ...
+
+
+def _make_poll() -> _Poll:
+    return select.epoll() if hasattr(select, "epoll") else _SelectorPoll()
+
+
+_GONE = object()
 
 
 class Driver:
@@ -133,10 +147,15 @@ class Driver:
         self._touched: dict[Source, None] = {}
         # True from before the leader empties _touched until it has come back from the poll. Leader only.
         self._polling = False
+        # The threads that harvest though they do not lead; each puts and removes itself.
+        self._helping: set[int] = set()
+        # Event loops that watch: what to call when there is something to harvest that no descriptor shows.
+        self._watchers: dict[Callable[[], None], None] = {}
+        self._watch: _Poll | None = None  # Made on first use; guarded by _mutex.
         # The thread that leads, 0 if none; written by that thread, so comparing it with oneself is exact.
         self.leader_ident = 0
         self._bell = _Bell()
-        self._poll = select.epoll() if hasattr(select, "epoll") else _SelectorPoll()
+        self._poll = _make_poll()
         self._poll.register(self._bell.fd, READABLE)
         self._standby: Waiter | None = None
         self.monitor = Monitor(self)
@@ -150,7 +169,8 @@ class Driver:
             self.sources[source] = fds
             for fd in fds:
                 self._by_fd[fd] = source
-                self._poll.register(fd, READABLE)
+                for poll in self._polls():
+                    poll.register(fd, READABLE)
         self.touched(source)
         self.ensure_led()
 
@@ -159,12 +179,18 @@ class Driver:
         with self._mutex:
             for fd in self.sources.pop(source, ()):
                 self._by_fd.pop(fd, None)
-                try:
-                    self._poll.unregister(fd)
-                except (OSError, KeyError, ValueError):
-                    log.debug("descriptor %d was closed before its source was unregistered", fd)
+                for poll in self._polls():
+                    try:
+                        poll.unregister(fd)
+                    except (OSError, KeyError, ValueError):
+                        log.debug("descriptor %d was closed before its source was unregistered", fd)
             self._attended.pop(source, None)
             self._touched.pop(source, None)
+
+    def _polls(self) -> "Iterator[_Poll]":
+        yield self._poll
+        if self._watch is not None:
+            yield self._watch
 
     def attend(self, source: Source, wanted: bool) -> None:
         """Say whether `source` needs progress while no thread waits; the monitor then sees to it."""
@@ -179,20 +205,75 @@ class Driver:
     def touched(self, source: Source) -> None:
         """Tell that `source` was used outside a harvest, or has something to harvest that no descriptor shows."""
         self._touched[source] = None
-        if self._polling and self.leader_ident != get_ident():
+        self.look()
+
+    def look(self) -> None:
+        """Drive what is due in place of the leader, if another thread is polling now."""
+        if self._polling or self._watchers:
+            self._help()
+
+    def _help(self) -> None:
+        """Drive what was touched, unless this thread does so already: it looks again before it polls or sleeps."""
+        me = get_ident()
+        if me == self.leader_ident or me in self._helping:
+            return
+        self._helping.add(me)
+        try:
             self._drive_touched()
+        finally:
+            self._helping.discard(me)
+        if self._touched:
+            # One pass is enough for a thread that has other things to do: the rest is for whoever polls.
+            if self._polling:
+                self._bell.ring()
+            for call in list(self._watchers):
+                call()
 
-    def run_ready(self) -> None:
-        """Harvest what is there without waiting. Any thread; for polling calls and event loops."""
-        self._drive_touched()
-        self._drive_ready(self._poll.poll(0))
-        # The bell may have been meant for the leader, and was silenced above before its poll saw it.
-        if self._polling:
+    def due(self, source: Source) -> None:
+        """Have `source` driven before the next poll or park of any thread. Costs a dictionary store."""
+        self._touched[source] = None
+
+    def run_ready(self) -> bool:
+        """Harvest what is there without waiting; True if there may be more. Any thread; for polls and event loops."""
+        me = get_ident()
+        if me == self.leader_ident or me in self._helping:
+            return False
+        self._helping.add(me)
+        try:
+            self._drive_touched()
+            silenced = self._drive_ready(self._poll.poll(0))
+        finally:
+            self._helping.discard(me)
+        # The bell may have been meant for a leader that began to poll just now; or there is more for it to do.
+        if self._polling and (silenced or self._touched):
             self._bell.ring()
+        return bool(self._touched)
 
-    def fileno(self) -> int:
-        """A descriptor that is readable while `run_ready` has work, or -1 where the platform offers none."""
-        return self._poll.fileno()
+    # Event loops
+
+    def watch(self, call: Callable[[], None]) -> int:
+        """Begin to watch for an event loop: return a descriptor that is readable while `run_ready` has work, or -1.
+
+        `call()` is called, on any thread, when there is work that no descriptor shows. -1: the platform has none.
+        """
+        with self._mutex:
+            if self._watch is None:
+                self._watch = _make_poll()
+                for fd in self._by_fd:
+                    self._watch.register(fd, READABLE)
+            fd = self._watch.fileno()
+            if fd >= 0:
+                self._watchers[call] = None
+        if self._touched:
+            call()
+        return fd
+
+    def unwatch(self, call: Callable[[], None]) -> None:
+        """End `watch`."""
+        with self._mutex:
+            self._watchers.pop(call, None)
+        if self.vacant():
+            self.monitor.arm()
 
     # Waiting
 
@@ -204,18 +285,24 @@ class Driver:
         """
         deadline = None if timeout is None else monotonic() + timeout
         while not waiter.signalled:
-            if self._take_lead(waiter):
-                try:
+            if self._touched:
+                # A leader would do it before it polls; a thread that is about to park has nobody to leave it to.
+                self._help()
+                if waiter.signalled:
+                    break
+            try:
+                if self._take_lead(waiter):
                     self._lead(waiter, deadline)
-                finally:
-                    self._drop_lead()
-            else:
-                left = FOREVER if deadline is None else min(deadline - monotonic(), FOREVER)
-                try:
+                else:
+                    left = FOREVER if deadline is None else min(deadline - monotonic(), FOREVER)
                     if left > 0:
                         waiter.gate.acquire(True, left)
-                finally:
-                    self._unpark(waiter)
+            finally:
+                try:
+                    self._leave(waiter)
+                except BaseException:  # A signal handler raised in there: a leadership left behind would stop everybody.
+                    self._leave(waiter)
+                    raise
             if deadline is not None and monotonic() >= deadline:
                 break
         return waiter.signalled
@@ -239,17 +326,15 @@ class Driver:
             standby.wake()  # A waiting thread outranks the monitor, which will offer the leadership as it leaves.
         return False
 
-    def _drop_lead(self) -> None:
+    def _leave(self, waiter: Waiter) -> None:
+        """Lead no longer, be parked no longer."""
         with self._mutex:
-            self._leader = None
-            self.leader_ident = 0
-        if self.vacant():
-            self.monitor.arm()
-
-    def _unpark(self, waiter: Waiter) -> None:
-        with self._mutex:
-            self._parked.pop(waiter, None)
-        # This thread may have been offered the leadership and leaves without it: let the monitor look again.
+            if self._leader is waiter:
+                self._leader = None
+                self.leader_ident = 0
+            else:
+                self._parked.pop(waiter, None)
+        # Others may depend on progress; and a thread that was offered the leadership may leave without having taken it.
         if self.vacant():
             self.monitor.arm()
 
@@ -263,41 +348,37 @@ class Driver:
                     self._drive_touched()
                     if waiter.signalled:
                         return
-                if self._touched:
-                    timeout = 0.0
-                elif deadline is None:
-                    timeout = FOREVER
-                else:
-                    timeout = deadline - monotonic()
+                timeout = FOREVER
+                if deadline is not None:
+                    timeout = min(deadline - monotonic(), FOREVER)
                     if timeout <= 0:
                         return
-                ready = poll(timeout)
+                ready = poll(0.0 if self._touched else timeout)
                 self._polling = False
                 self._drive_ready(ready)
-                if not ready and deadline is not None and monotonic() >= deadline:
-                    return
         finally:
             self._polling = False
             waiter.interrupt = None
 
     def _drive_touched(self) -> None:
         touched = self._touched
-        for _ in range(len(touched)):
-            try:
-                source, _ = touched.popitem()
-            except KeyError:
-                return
-            if source.drive():
+        for source in list(touched):
+            # Whoever takes the entry out does the work.
+            if touched.pop(source, _GONE) is not _GONE and source.drive():
                 touched[source] = None
 
-    def _drive_ready(self, ready: list[tuple[int, int]]) -> None:
+    def _drive_ready(self, ready: list[tuple[int, int]]) -> bool:
+        """Drive the sources of these descriptors; return whether the bell was among them, and was silenced."""
+        silenced = False
         for fd, _ in ready:
             source = self._by_fd.get(fd)
             if source is not None:
                 if source.drive():
                     self._touched[source] = None
-            elif fd == self._bell.fd:
+            elif fd == self._bell.fd and not self._polling:  # A leader that polls hears it by itself.
                 self._bell.silence()
+                silenced = True
+        return silenced
 
     # The monitor's side
 
@@ -325,9 +406,8 @@ class Driver:
         chosen.nudge()
         return True
 
-    def stand_by(self, until: float | None) -> None:
-        """Lead on the monitor's thread until somebody waits, `relieve` is called or the time is `until`."""
-        waiter = Waiter()
+    def stand_by(self, waiter: Waiter, until: float | None) -> None:
+        """Lead on the monitor's thread until somebody waits, `waiter` is woken or the time is `until`."""
         with self._mutex:
             if self._leader is not None or self._parked:
                 return
@@ -340,14 +420,8 @@ class Driver:
         finally:
             with self._mutex:
                 self._standby = None
-            self._drop_lead()
+            self._leave(waiter)
             self.ensure_led()
-
-    def relieve(self) -> None:
-        """End `stand_by`, if it is under way."""
-        standby = self._standby
-        if standby is not None:
-            standby.wake()
 
 
 _driver: Driver | None = None

@@ -24,9 +24,12 @@ from math import inf
 from time import monotonic
 from typing import Protocol
 
+from .waiter import Waiter
+
 log = logging.getLogger("engine.kernel")
 
 TICK = 0.002  # Seconds. Under the interpreter's 5 ms switch interval, above the cost of a tick (~15 us) by 100 times.
+SWEEP = 4096  # Timers; below this a sweep for withdrawn ones saves nothing worth having.
 QUIET_TICKS = 25  # Ticks without business before sleep: waking the thread costs more than 50 ms of ticking.
 
 
@@ -49,11 +52,11 @@ class Led(Protocol):
     def offer(self) -> bool:
         """Offer the leadership to a parked thread; False if none is parked."""
 
-    def stand_by(self, until: float | None) -> None:
-        """Lead until a thread wants to, or until the monotonic time `until`, or `relieve`."""
+    def stand_by(self, waiter: Waiter, until: float | None) -> None:
+        """Lead until a thread wants to, or until the monotonic time `until`, or until `waiter` is woken."""
 
-    def relieve(self) -> None:
-        """End `stand_by`."""
+    def run_ready(self) -> bool:
+        """Harvest what is there without waiting."""
 
 
 class TimerHandle:
@@ -90,8 +93,11 @@ class Monitor:
         self._armed = False
         # When the sleeping thread will wake by itself; guarded by _lock.
         self._wakes_at: float | None = None
-        # True while the monitor thread is inside `stand_by`; written by it alone.
-        self._standing_by = False
+        # What ends the monitor thread's `stand_by`, None outside one; written by it alone. It is set before the thread
+        # publishes when it will wake by itself, so that whoever rings after that ends the stand-by, begun or not.
+        self._standing_by: Waiter | None = None
+        # How many timers to have before looking for withdrawn ones; guarded by _lock.
+        self._sweep_at = SWEEP
 
     def arm(self) -> None:
         """Tick for a while: something may be stuck. Costs an attribute read when already ticking."""
@@ -109,7 +115,7 @@ class Monitor:
         with self._lock:
             self._watched[thing] = None
         self.arm()
-        if self._standing_by:
+        if self._standing_by is not None:
             self._ring()
 
     def call_at(self, when: float, function: Callable[[], None]) -> TimerHandle:
@@ -120,9 +126,11 @@ class Monitor:
             self._start_locked()
             # A thread that is awake (None) looks at the heap before it sleeps; a sleeping one may need to rise earlier.
             early = self._wakes_at is not None and when < self._wakes_at
-            if len(self._timers) > 4096 and sum(h.function is None for _, _, h in self._timers) * 2 > len(self._timers):
+            if len(self._timers) > self._sweep_at:
+                # Sweeping once the heap has doubled costs each timer a constant; what was withdrawn stays half at most.
                 self._timers = [entry for entry in self._timers if entry[2].function is not None]
                 heapq.heapify(self._timers)
+                self._sweep_at = max(SWEEP, 2 * len(self._timers))
         if early:
             self._ring()
         return handle
@@ -137,8 +145,9 @@ class Monitor:
             self._bell.release()
         except RuntimeError:
             pass  # It was rung already and the thread has not looked yet.
-        if self._standing_by:
-            self._driver.relieve()
+        standing_by = self._standing_by
+        if standing_by is not None:
+            standing_by.wake()
 
     def _run(self) -> None:
         quiet = 0
@@ -173,13 +182,16 @@ class Monitor:
             self.arm()
 
     def _stand_by(self) -> None:
-        self._standing_by = True
+        if self._watched:  # There are ticks to keep: harvest on each of them instead of leading.
+            self._driver.run_ready()
+            return
+        waiter = self._standing_by = Waiter()
         try:
             until = self._settle(None)
-            if not self._watched:  # With something watched there are ticks to keep: do not begin to lead.
-                self._driver.stand_by(until)
+            if not self._watched:
+                self._driver.stand_by(waiter, until)
         finally:
-            self._standing_by = False
+            self._standing_by = None
             self._rise()
 
     def _sleep(self, until: float | None) -> None:

@@ -35,7 +35,7 @@ class SlotOwner(Protocol):
 class ThreadRecord:
     """The kernel's record of one thread. Used by the thread itself, except where a guard is named."""
 
-    __slots__ = ("__weakref__", "alert", "apcs", "blocked", "ended", "ident", "native", "port", "slot")
+    __slots__ = ("__weakref__", "alert", "apcs", "ended", "ident", "native", "port", "slot", "waiting")
 
     def __init__(self) -> None:
         self.ident = threading.get_ident()
@@ -45,8 +45,8 @@ class ThreadRecord:
         self.port: SlotOwner | None = None
         # Guarded by the port's lock. Whether this thread is counted in the port's `active`.
         self.slot = False
-        # How many `blocking()` scopes and library waits are open, nested; only the outermost moves the slot.
-        self.blocked = 0
+        # True while the thread is inside a library wait that blocks. Written by the thread, read by anybody.
+        self.waiting = False
         # Guarded by `apc_lock`. First in, first out; dropped when the thread ends.
         self.apcs: deque[Callable[[], object]] = deque()
         # Guarded by `apc_lock`. Interrupts the alertable wait this thread is in, None outside one.
@@ -94,33 +94,50 @@ local = _Local()
 
 
 class Parked:
-    """A scope in which the current thread's slot on its port is free for another thread."""
+    """A scope in which the current thread's slot on its port is free for another thread.
 
-    __slots__ = ("_record",)
+    Scopes nest, and a thread may dequeue inside one: the scope that gave the slot back is the one that takes it again,
+    and a thread that has no slot at that time has none to give.
+    """
+
+    __slots__ = ("_record", "_released")
 
     def __init__(self, record: ThreadRecord) -> None:
         self._record = record
+        self._released = False
 
     def __enter__(self) -> None:
         record = self._record
-        record.blocked += 1
-        if record.blocked == 1 and record.port is not None:
-            record.port.release_slot(record)
+        port = record.port
+        if port is not None and record.slot:
+            try:
+                port.release_slot(record)
+                self._released = True
+            except BaseException:
+                port.retake_slot(record)
+                raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         record = self._record
-        record.blocked -= 1
-        if record.blocked == 0 and record.port is not None:
-            record.port.retake_slot(record)
+        if self._released:
+            self._released = False
+            if record.port is not None:
+                record.port.retake_slot(record)
 
 
 def park(waiter: Waiter, timeout: float | None) -> bool:
     """Block the current thread in `Driver.wait`, its slot given back meanwhile; return whether the wait was satisfied."""
+    if waiter.signalled:
+        return True  # Nothing to block for: only a real wait gives the slot back.
     record = local.record
-    if record.port is None:
-        return driver().wait(waiter, timeout)
-    with Parked(record):
-        return driver().wait(waiter, timeout)
+    record.waiting = True
+    try:
+        if not record.slot:
+            return driver().wait(waiter, timeout)
+        with Parked(record):
+            return driver().wait(waiter, timeout)
+    finally:
+        record.waiting = False
 
 
 def blocking() -> Parked:

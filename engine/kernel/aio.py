@@ -1,0 +1,159 @@
+"""The bridge to asyncio: a task awaits what any thread completes, and the loop drives the sockets meanwhile.
+
+Theory of operation. While a loop awaits something of the engine it watches the driver's descriptor, as it watches its
+own sockets, and harvests on its own thread what arrives: a reply that a task awaits needs no other thread. `Completion`
+is the one thing tasks await; completing it from the loop's thread resolves it in place, from another thread it joins a
+batch that costs the loop one wake-up. A loop that cannot watch a descriptor (the proactor of Windows) leaves the driving
+to the monitor.
+
+Guarantees: a completion is resolved once, on its loop; the descriptor is watched only while something is awaited.
+
+Assumes: `deque.append` and `popleft` are atomic, and are not reordered against a lock operation.
+"""
+
+import weakref
+from _thread import get_ident
+from collections import deque
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .driver import Driver, driver
+
+if TYPE_CHECKING:
+    import asyncio  # Takes longer to import than the whole engine; who runs a loop has it.
+
+
+class LoopBridge:
+    """What the engine keeps for one running event loop. Used on the loop's thread, except where said."""
+
+    def __init__(self, loop: "asyncio.AbstractEventLoop") -> None:
+        # The bridge is found through its loop, and must not keep it alive.
+        self._loop = weakref.ref(loop)
+        self.ident = get_ident()
+        self._awaited = 0
+        self._driver: Driver | None = None
+        self._fd = -1
+        # Any thread appends; the loop's thread takes. Completions that wait to be resolved.
+        self._completed: deque[Completion] = deque()
+        # True from when a wake-up of the loop was arranged until it looks. A lost update costs one more wake-up.
+        self._called = False
+
+    def hold(self) -> None:
+        """Something more is awaited."""
+        self._awaited += 1
+        if self._awaited == 1:
+            self._driver = driver()
+            self._fd = self._driver.watch(self._call)
+            if self._fd >= 0:
+                try:
+                    self.loop().add_reader(self._fd, self._harvest)
+                    return
+                except NotImplementedError:
+                    self._driver.unwatch(self._call)
+                    self._fd = -1
+            self._driver.attend(self, True)
+
+    def release(self) -> None:
+        """Something is awaited no longer."""
+        self._awaited -= 1
+        if self._awaited == 0 and self._driver is not None:
+            if self._fd >= 0:
+                loop = self._loop()
+                if loop is not None and not loop.is_closed():
+                    loop.remove_reader(self._fd)
+                self._driver.unwatch(self._call)
+            else:
+                self._driver.attend(self, False)
+            self._driver = None
+
+    def complete(self, completion: "Completion") -> None:
+        """Resolve `completion`, here or soon. Any thread."""
+        if get_ident() == self.ident:
+            completion._resolve()
+            return
+        self._completed.append(completion)
+        if not self._called:
+            self._called = True
+            self._call()
+
+    def descriptors(self) -> Sequence[int]:
+        """None: where the bridge is attended, it is there only to say that progress is needed."""
+        return ()
+
+    def drive(self) -> bool:
+        """Nothing to do."""
+        return False
+
+    def loop(self) -> "asyncio.AbstractEventLoop":
+        """The loop, which is running."""
+        loop = self._loop()
+        assert loop is not None, "a loop that runs is alive"
+        return loop
+
+    def _call(self) -> None:
+        """Have the loop look around. Any thread."""
+        loop = self._loop()
+        if loop is not None:
+            try:
+                loop.call_soon_threadsafe(self._look)
+            except RuntimeError:
+                pass  # The loop was closed, so nobody awaits any more.
+
+    def _look(self) -> None:
+        self._called = False
+        completed = self._completed
+        while completed:
+            completed.popleft()._resolve()
+        if self._driver is not None and self._fd >= 0:
+            self._harvest()
+
+    def _harvest(self) -> None:
+        # More than one round at a time would keep the loop's other work waiting.
+        if self._driver is not None and self._driver.run_ready():
+            self.loop().call_soon(self._harvest)
+
+
+# Guarded by being used for a loop by that loop's thread only.
+_bridges: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopBridge]" = weakref.WeakKeyDictionary()
+
+
+def bridge() -> LoopBridge:
+    """Return the bridge of the running event loop, making it on first use."""
+    from asyncio import get_running_loop
+
+    loop = get_running_loop()
+    found = _bridges.get(loop)
+    if found is None or found.ident != get_ident():  # A loop may be run by one thread now and by another later.
+        found = _bridges[loop] = LoopBridge(loop)
+    return found
+
+
+class Completion:
+    """Something that a task awaits and any thread completes, once.
+
+    Make it in the running loop; `wake` completes it, from any thread; `await` it in its loop, once. Cancelling the task
+    leaves the completion as it is: take it back from whoever would have called `wake`.
+    """
+
+    __slots__ = ("_bridge", "_future")
+
+    def __init__(self) -> None:
+        self._bridge = bridge()
+        self._future: asyncio.Future[None] = self._bridge.loop().create_future()
+
+    def wake(self) -> None:
+        """Complete: the task that awaits goes on. Any thread; never blocks. A second call does nothing."""
+        self._bridge.complete(self)
+
+    def _resolve(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if self._future.done():
+            return
+        self._bridge.hold()
+        try:
+            yield from self._future.__await__()
+        finally:
+            self._bridge.release()

@@ -1,0 +1,97 @@
+"""Events: a flag that threads wait on.
+
+Source: "Event Objects", "CreateEvent", "SetEvent", "ResetEvent", "PulseEvent"; section 11 of
+`docs/semantics/completion-port.md`.
+"""
+
+import warnings
+from types import TracebackType
+from typing import Self
+
+from .thread import ThreadRecord
+from .waitable import Waitable, dispatcher_lock, finish
+
+
+class Event(Waitable):
+    """A flag that is signaled by `set`. It can be waited for by threads, callbacks and, with `await`, by tasks.
+
+    Args:
+        manual_reset: True: stays signaled, for every wait, until `reset`. False: each `set` satisfies one wait, which
+            makes it nonsignaled again; a set that finds no wait stays until one comes, and sets in between coalesce.
+        signaled: the state to begin with.
+
+    The event belongs to who made it: close it, or use it as a context manager. One that is dropped open is reported as a
+    `ResourceWarning`.
+
+    Which of several pending waits a signal goes to is not promised.
+    """
+
+    __slots__ = ("_manual_reset", "_signaled")
+
+    def __init__(self, manual_reset: bool = False, signaled: bool = False) -> None:
+        super().__init__()
+        self._manual_reset = bool(manual_reset)
+        # Guarded by dispatcher_lock.
+        self._signaled = bool(signaled)
+
+    @property
+    def manual_reset(self) -> bool:
+        """Whether the event stays signaled until `reset`."""
+        return self._manual_reset
+
+    def set(self) -> None:
+        """Make the event signaled. Blocks: never. Raises: `InvalidHandle` if it is closed."""
+        with dispatcher_lock:
+            self._require_open()
+            self._signaled = True
+            if not self._blocks:
+                return
+            satisfied = self._release_locked()
+        finish(satisfied)
+
+    def reset(self) -> None:
+        """Make the event nonsignaled. Blocks: never. Raises: `InvalidHandle` if it is closed."""
+        with dispatcher_lock:
+            self._require_open()
+            self._signaled = False
+
+    def pulse(self) -> None:
+        """Satisfy the waits that are pending now (one of them, or all with manual reset), then be nonsignaled.
+
+        With no wait pending the pulse is lost. Source: "PulseEvent", which advises against it, for good reason: whether
+        another thread waits already is not something to rely on.
+        """
+        with dispatcher_lock:
+            self._require_open()
+            self._signaled = True
+            satisfied = self._release_locked()
+            self._signaled = False
+        finish(satisfied)
+
+    is_set = Waitable.is_signaled
+
+    def _signaled_locked(self, record: ThreadRecord | None) -> bool:
+        return self._signaled
+
+    def _consume_locked(self, record: ThreadRecord | None) -> bool:
+        if not self._manual_reset:
+            self._signaled = False
+        return False
+
+    def _restore_locked(self, record: ThreadRecord | None, abandoned: bool) -> None:
+        if not self._manual_reset:
+            self._signaled = True
+
+    def __repr__(self) -> str:
+        state = "closed" if self._life is None else "signaled" if self._signaled else "nonsignaled"
+        return f"<Event {'manual-reset' if self._manual_reset else 'auto-reset'} {state} waiting={len(self._blocks)}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_life", None) is not None:
+            warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2, source=self)

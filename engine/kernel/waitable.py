@@ -1,0 +1,442 @@
+"""Dispatcher objects: what threads, callbacks and event loops wait on, and the waits themselves.
+
+Theory of operation. One lock, `dispatcher_lock`, guards the signal state and the wait list of every dispatcher object of
+the process. So "all of these at the same instant", "the lowest index signalled" and "object or APC first" are plain
+questions asked under one lock. A `WaitBlock` is one pending wait, linked into each of its objects. Whoever signals an
+object walks its blocks, oldest first, while it stays signalled; a block that can now be satisfied consumes its objects
+at once, is unlinked everywhere, and is told (`finish`) after the lock was released.
+
+    attempt --satisfied--> (consumed)                     decided exactly once, under dispatcher_lock:
+       |                                                    satisfied | timed out | alerted | cancelled | closed
+       `--link--> pending --decide--> finish
+
+There are two kinds of block: `ThreadBlock`, a thread asleep in the driver, and `AsyncBlock`, a function to call: no
+thread is spent on it, so that thousands may be pending.
+
+Guarantees: a wait is decided once; a decision to satisfy consumes all its objects or none; a wait that ends by an
+exception (KeyboardInterrupt) gives back what it had consumed, to the next waiter if there is one; callbacks run with no
+lock held.
+
+Lock order: `dispatcher_lock` and `apc_lock` are never held together, and no other lock is taken inside either.
+
+Source: "Wait Functions", "Synchronization Objects"; `docs/semantics/completion-port.md`, section 11.
+"""
+
+import logging
+import os
+from _thread import allocate_lock
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from .apc import run_apcs, wait_alertably
+from .clock import SYSTEM_CLOCK, Cancellable, Clock
+from .driver import driver
+from .errors import AbandonedWait, Alerted, Forked, InvalidArgumentType, InvalidHandle, InvalidParameter
+from .status import Status
+from .thread import ThreadRecord, local, park
+from .waiter import Waiter
+
+log = logging.getLogger("engine.kernel")
+
+dispatcher_lock = allocate_lock()
+
+# How a wait was decided, where it is not the index of the object that satisfied it.
+TIMED_OUT = -1
+ALERTED = -2
+CANCELLED = -3
+CLOSED = -4
+
+# What an open object of this process carries; a forked child has a token of its own, a closed object None.
+_life = object()
+
+
+class WaitableStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a dispatcher object. `waiting` counts pending waits: threads, callbacks and tasks."""
+
+    signaled: bool
+    waiting: int
+    closed: bool
+
+
+class Waitable:
+    """Base of the dispatcher objects: a signal state, and the waits that are pending on it.
+
+    Threads: every method may be called from any thread, though not from a signal handler or a finalizer.
+    """
+
+    __slots__ = ("__weakref__", "_blocks", "_life")
+
+    # Whether a wait hands the object to the thread that waits (a mutex), so that only threads can wait for it.
+    _owned_by_threads = False
+
+    def __init__(self) -> None:
+        self._life: object = _life
+        # Guarded by dispatcher_lock. Pending waits in order of arrival, each with this object's index in it.
+        # Invariant at rest: no block in here could be satisfied.
+        self._blocks: dict[WaitBlock, int] = {}
+
+    # What each kind of object defines. All need dispatcher_lock; `record` is the waiting thread's, None for a callback.
+
+    def _signaled_locked(self, record: ThreadRecord | None) -> bool:
+        """Whether a wait by this thread would be satisfied now."""
+        raise NotImplementedError
+
+    def _consume_locked(self, record: ThreadRecord | None) -> bool:
+        """Take what satisfying one wait takes; True if the object was abandoned."""
+        return False
+
+    def _restore_locked(self, record: ThreadRecord | None, abandoned: bool) -> None:
+        """Undo one `_consume_locked`, whose result was `abandoned`, as if that wait had never been."""
+
+    # Waiting
+
+    def wait(self, timeout: float | None = None, *, alertable: bool = False) -> bool:
+        """Wait until the object is signaled, and consume the signal as this kind of object does.
+
+        Args: `timeout` in seconds; None waits for ever, 0 polls. `alertable` lets queued APCs end the wait.
+        Returns: True if the wait was satisfied, False if the time ran out, which changes nothing.
+        Raises: `Alerted` (192) when APCs ran instead; `InvalidHandle` (6) if the object is closed; `AbandonedWait` (735)
+            if it is closed while this thread waits; `InvalidParameter` for a negative timeout.
+        Blocks: until signaled; the thread's slot on its completion port is free meanwhile. A signal that is there beats
+            pending APCs, and pending APCs beat a timeout of 0.
+        Source: "WaitForSingleObjectEx".
+        """
+        return wait_on((self,), False, timeout, alertable).outcome == 0
+
+    async def wait_async(self, timeout: float | None = None) -> bool:
+        """Wait in the running event loop; otherwise as `wait`. Cancelling the task loses no signal."""
+        from .aio import Completion
+
+        completion = Completion()
+        handle = register_wait(self, lambda status: completion.wake(), timeout)
+        try:
+            await completion
+        except BaseException:
+            handle.abandon()
+            raise
+        return handle.collect()
+
+    def __await__(self) -> Generator[Any, None, bool]:
+        return self.wait_async().__await__()
+
+    def is_signaled(self) -> bool:
+        """Whether a wait by the calling thread would be satisfied now. Out of date as soon as it is returned."""
+        with dispatcher_lock:
+            self._require_open()
+            return self._signaled_locked(local.record)
+
+    def statistics(self) -> WaitableStatistics:
+        """Return a consistent snapshot. Never blocks."""
+        with dispatcher_lock:
+            open_ = self._life is _life
+            return WaitableStatistics(open_ and self._signaled_locked(None), len(self._blocks), not open_)
+
+    # Signalling, for the objects themselves
+
+    def _release_locked(self) -> "list[WaitBlock]":
+        """Satisfy pending waits, oldest first, while the object stays signaled; the caller finishes them unlocked."""
+        satisfied: list[WaitBlock] = []
+        for block in list(self._blocks):
+            if block.outcome is None and block.attempt_locked():
+                satisfied.append(block)
+                block.unlink_locked()
+        return satisfied
+
+    # End
+
+    def close(self) -> None:
+        """Close the object: waits that are pending end with `AbandonedWait`, later use is refused.
+
+        Closing twice does nothing. Blocks: never.
+        """
+        with dispatcher_lock:
+            if self._life is not _life:
+                return
+            self._life = None
+            abandoned = [block for block in list(self._blocks) if block.decide_locked(CLOSED)]
+        finish(abandoned)
+
+    def _require_open(self) -> None:
+        if self._life is not _life:
+            if self._life is None:
+                raise InvalidHandle(f"the {type(self).__name__} is closed")
+            raise Forked(f"this {type(self).__name__} was made before fork(): make a new one in the child")
+
+
+class WaitBlock:
+    """One wait for one object, for the first of several, or for all of them. Used once."""
+
+    __slots__ = ("_every", "_objects", "_record", "abandoned", "outcome")
+
+    def __init__(self, objects: Sequence[Waitable], every: bool, record: ThreadRecord | None) -> None:
+        self._objects = objects
+        self._every = every
+        self._record = record
+        # Guarded by dispatcher_lock until decided. None while pending, then an index or one of the codes above.
+        self.outcome: int | None = None
+        # The indexes of the mutexes that were taken over from a thread that had ended.
+        self.abandoned: tuple[int, ...] = ()
+
+    def attempt_locked(self) -> bool:
+        """Satisfy the wait if that is possible now: the lowest index that is signaled, or all at once."""
+        record = self._record
+        if self._every:
+            for waitable in self._objects:
+                if not waitable._signaled_locked(record):
+                    return False
+            self.abandoned = tuple(i for i, each in enumerate(self._objects) if each._consume_locked(record))
+            self.outcome = self.abandoned[0] if self.abandoned else 0
+            return True
+        for index, waitable in enumerate(self._objects):
+            if waitable._signaled_locked(record):
+                if waitable._consume_locked(record):
+                    self.abandoned = (index,)
+                self.outcome = index
+                return True
+        return False
+
+    def link_locked(self) -> None:
+        """Become pending: whoever signals one of the objects will find this wait."""
+        for index, waitable in enumerate(self._objects):
+            waitable._blocks[self] = index
+
+    def unlink_locked(self) -> None:
+        """Be pending no longer."""
+        for waitable in self._objects:
+            waitable._blocks.pop(self, None)
+
+    def decide_locked(self, outcome: int) -> bool:
+        """End a pending wait without satisfying it; False if it was decided already."""
+        if self.outcome is not None:
+            return False
+        self.outcome = outcome
+        self.unlink_locked()
+        return True
+
+    def undo(self, outcome: int) -> bool:
+        """The waiter is going away: end the wait, or give back what it consumed. True if it was pending."""
+        with dispatcher_lock:
+            if self.decide_locked(outcome):
+                return True
+            satisfied: list[WaitBlock] = []
+            if self.outcome is not None and self.outcome >= 0:
+                taken = range(len(self._objects)) if self._every else (self.outcome,)
+                self.outcome = outcome
+                for index in taken:
+                    self._objects[index]._restore_locked(self._record, index in self.abandoned)
+                for index in taken:
+                    satisfied += self._objects[index]._release_locked()
+        finish(satisfied)
+        return False
+
+    def finish(self) -> None:
+        """Tell whoever waits that the wait was decided. Called once, with no lock held."""
+        raise NotImplementedError
+
+
+def finish(blocks: Iterable[WaitBlock]) -> None:
+    """Tell the waiters of decided waits; with no lock held."""
+    for block in blocks:
+        block.finish()
+
+
+class ThreadBlock(WaitBlock):
+    """A thread's wait."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self, objects: Sequence[Waitable], every: bool, record: ThreadRecord) -> None:
+        super().__init__(objects, every, record)
+        self._waiter: Waiter | None = None
+
+    def block(self, record: ThreadRecord, waiter: Waiter, timeout: float | None, alertable: bool) -> None:
+        """Sleep until the pending wait is decided; `outcome` is set on return."""
+        try:
+            if alertable:
+                wait_alertably(record, self._alert, waiter, timeout)
+            else:
+                park(waiter, timeout)
+        except BaseException:
+            self.undo(CANCELLED)
+            raise
+        if self.outcome is None:
+            with dispatcher_lock:
+                self.decide_locked(TIMED_OUT)
+
+    def prepare_locked(self) -> Waiter:
+        """Become pending, as `block` needs it."""
+        waiter = self._waiter = Waiter()
+        self.link_locked()
+        return waiter
+
+    def _alert(self) -> None:
+        with dispatcher_lock:
+            alerted = self.decide_locked(ALERTED)
+        if alerted:
+            self.finish()
+
+    def finish(self) -> None:
+        """Wake the thread."""
+        assert self._waiter is not None, "a pending wait has a waiter"
+        self._waiter.wake()
+
+
+def wait_on(objects: Sequence[Waitable], every: bool, timeout: float | None, alertable: bool) -> ThreadBlock:
+    """Wait in the calling thread, for the first of `objects` or for all; `outcome` is an index or `TIMED_OUT`.
+
+    Raises what `Waitable.wait` raises.
+    """
+    if timeout is not None and not timeout >= 0:  # The comparison also refuses NaN.
+        raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {timeout!r}")
+    record = local.record
+    block = ThreadBlock(objects, every, record)
+    waiter = None
+    with dispatcher_lock:
+        for waitable in objects:
+            if waitable._life is not _life:
+                waitable._require_open()
+        if block.attempt_locked():
+            return block
+        if timeout != 0:
+            waiter = block.prepare_locked()
+    if waiter is None:
+        _poll(block, record, alertable)
+    else:
+        block.block(record, waiter, timeout, alertable)
+        if block.outcome == ALERTED:
+            run_apcs(record)
+            raise Alerted("APCs ran; the wait took nothing")
+        if block.outcome == CLOSED:
+            raise AbandonedWait("an object was closed while this thread waited on it")
+    return block
+
+
+def _poll(block: ThreadBlock, record: ThreadRecord, alertable: bool) -> None:
+    """The wait found nothing and may not block: harvest what has arrived, look again, then run APCs."""
+    if driver().sources:
+        driver().run_ready()
+        with dispatcher_lock:
+            if block.attempt_locked():
+                return
+    if alertable and run_apcs(record):
+        raise Alerted("APCs ran; the wait took nothing")
+    block.outcome = TIMED_OUT
+
+
+class AsyncBlock(WaitBlock):
+    """A wait whose end is told by calling a function; made by `register_wait`."""
+
+    __slots__ = ("_callback", "_timer")
+
+    def __init__(self, waitable: Waitable, callback: Callable[[Status], object]) -> None:
+        super().__init__((waitable,), False, None)
+        self._callback = callback
+        self._timer: Cancellable | None = None
+
+    def begin(self, timeout: float | None, clock: Clock) -> None:
+        """Look at the object, and be pending if it is not signaled."""
+        (waitable,) = self._objects
+        with dispatcher_lock:
+            waitable._require_open()
+            if not self.attempt_locked():
+                if timeout == 0:
+                    self.outcome = TIMED_OUT
+                else:
+                    self.link_locked()
+            decided = self.outcome is not None
+        if decided:
+            self.finish()
+        elif timeout is not None:
+            self._timer = clock.call_at(clock.monotonic() + timeout, self._expire)
+            if self.outcome is not None:
+                self._timer.cancel()  # It was decided before there was a timer for `finish` to cancel.
+
+    def _expire(self) -> None:
+        with dispatcher_lock:
+            expired = self.decide_locked(TIMED_OUT)
+        if expired:
+            self.finish()
+
+    def finish(self) -> None:
+        """Call the function."""
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            self._callback(self.status)
+        except Exception:
+            log.exception("the callback %r of a registered wait failed", self._callback)
+
+    @property
+    def status(self) -> Status:
+        """How the wait ended, or `PENDING`."""
+        if self.outcome is None:
+            return Status.PENDING
+        return _STATUSES[self.outcome]
+
+    def cancel(self) -> bool:
+        """Withdraw the wait; True if the function will not be called. Blocks: never.
+
+        False says that the wait was decided: the function was called, or another thread is about to.
+        """
+        with dispatcher_lock:
+            withdrawn = self.decide_locked(CANCELLED)
+        if withdrawn and self._timer is not None:
+            self._timer.cancel()
+        return withdrawn
+
+    def abandon(self) -> None:
+        """Withdraw the wait, and give back what it consumed if it was satisfied already."""
+        if self.undo(CANCELLED) and self._timer is not None:
+            self._timer.cancel()
+
+    def collect(self) -> bool:
+        """The result of a wait that was decided: True if satisfied, False if timed out."""
+        if self.outcome == CLOSED:
+            raise AbandonedWait("the object was closed while it was waited for")
+        return self.outcome == 0
+
+
+_STATUSES = {
+    0: Status.OK, TIMED_OUT: Status.TIMEOUT, CLOSED: Status.ABANDONED_WAIT, CANCELLED: Status.OPERATION_ABORTED,
+}  # fmt: skip
+
+
+def register_wait(
+    waitable: Any, callback: Callable[[Status], object], timeout: float | None = None, *, clock: Clock = SYSTEM_CLOCK
+) -> AsyncBlock:
+    """Have `callback(status)` called once, when `waitable` is signaled or the time is up.
+
+    Args: `waitable` is anything that `wait_any` takes, except a mutex: that belongs to a thread. `timeout` in seconds by
+        `clock`; None: no limit; 0: look once.
+        `callback` gets `Status.OK` with the signal consumed, `Status.TIMEOUT`, or `Status.ABANDONED_WAIT` if the object
+        was closed. It runs on whichever thread signals the object, on the monitor's for a timeout, or inside this call
+        if the wait can be decided at once; no lock is held. It must be quick, and must not block or raise.
+    Returns: a handle: `cancel()` withdraws the wait, and says whether that was in time.
+    Raises: `InvalidHandle` if the object is closed; `InvalidParameter`, `InvalidArgumentType`.
+    Blocks: never. No thread is spent on a pending wait.
+    Source: "RegisterWaitForSingleObject". Different from Windows: the wait is for one signal; register again for more.
+    """
+    if not callable(callback):
+        raise InvalidArgumentType(f"callback must be callable, not {type(callback).__name__}")
+    if timeout is not None and not timeout >= 0:
+        raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {timeout!r}")
+    if not isinstance(waitable, Waitable):
+        raise InvalidArgumentType(f"cannot wait for {type(waitable).__name__}")
+    if waitable._owned_by_threads:
+        raise InvalidParameter(f"a {type(waitable).__name__} is owned by threads: wait for it in a thread")
+    block = AsyncBlock(waitable, callback)
+    block.begin(timeout, clock)
+    return block
+
+
+def _after_fork_in_child() -> None:
+    global _life
+    _life = object()
+    if dispatcher_lock.locked():  # By a thread of the parent, which is not here to release it.
+        dispatcher_lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
