@@ -80,7 +80,7 @@ class LoopBridge:
         """None: where the bridge is attended, it is there only to say that progress is needed."""
         return ()
 
-    def drive(self) -> bool:
+    def drive(self, readable: bool) -> bool:
         """Nothing to do."""
         return False
 

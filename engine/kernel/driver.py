@@ -9,6 +9,10 @@ or, while another thread leads, it *parks* on its waiter's gate.
     running --wait--> parked  --own wait satisfied--> running
     parked  --nudged--> leading
 
+The leadership goes where the work goes. A leader whose last `MISPLACED` polls in a row brought something, but never what
+it waits for itself (the main thread of a service, waiting for its stop), yields to the next thread that comes to wait:
+that one is named the heir, and the leader parks in its place.
+
 A vacancy is filled by the next thread that waits. The monitor fills it when that takes longer than a tick while
 somebody depends on progress: a parked thread, or an *attended* source (a server, a call that will be told by callback).
 
@@ -49,8 +53,11 @@ class Source(Protocol):
     def descriptors(self) -> Sequence[int]:
         """The file descriptors (or, on Windows, socket handles) to watch for readability."""
 
-    def drive(self) -> bool:
-        """Harvest what is there; True if there may be more. Runs on any thread; must not block, wait or raise."""
+    def drive(self, readable: bool) -> bool:
+        """Harvest what is there; True if there may be more. Runs on any thread; must not block, wait or raise.
+
+        `readable`: a descriptor of the source was just seen to be readable; else only the source itself can tell.
+        """
 
 
 class _Bell:
@@ -125,6 +132,8 @@ def _make_poll() -> _Poll:
 
 _GONE = object()
 
+MISPLACED = 4  # Polls in a row for others only: two threads that take turns should not unseat each other.
+
 
 class Driver:
     """The poll set that all waits of a process share. Use `engine.kernel.driver.driver()` to reach it."""
@@ -138,6 +147,11 @@ class Driver:
         self._parked: dict[Waiter, None] = {}
         # Grows with each term of leadership; written under _mutex, read anywhere.
         self._term = 0
+        # Guarded by _mutex; read by the leader without it, which hears the bell after it was stored. A parked waiter that
+        # shall lead next, nobody else; None: whoever comes first.
+        self._heir: Waiter | None = None
+        # Polls in a row that brought the leader nothing of its own. Written by the leader, read as a hint.
+        self._foreign = 0
         # Sources that need progress though nobody waits; guarded by _mutex.
         self._attended: dict[Source, None] = {}
         # Guarded by _mutex; read by the leader without it (an entry that vanished meanwhile is skipped).
@@ -284,27 +298,31 @@ class Driver:
         takes its waiter back, as after a timeout.
         """
         deadline = None if timeout is None else monotonic() + timeout
-        while not waiter.signalled:
-            if self._touched:
-                # A leader would do it before it polls; a thread that is about to park has nobody to leave it to.
-                self._help()
-                if waiter.signalled:
-                    break
-            try:
-                if self._take_lead(waiter):
-                    self._lead(waiter, deadline)
-                else:
-                    left = FOREVER if deadline is None else min(deadline - monotonic(), FOREVER)
-                    if left > 0:
-                        waiter.gate.acquire(True, left)
-            finally:
+        try:
+            while not waiter.signalled:
+                if self._touched:
+                    # A leader would do it before it polls; a thread that is about to park has nobody to leave it to.
+                    self._help()
+                    if waiter.signalled:
+                        break
                 try:
-                    self._leave(waiter)
-                except BaseException:  # A signal handler raised in there: a leadership left behind would stop everybody.
-                    self._leave(waiter)
-                    raise
-            if deadline is not None and monotonic() >= deadline:
-                break
+                    if self._take_lead(waiter):
+                        self._lead(waiter, deadline)
+                    else:
+                        left = FOREVER if deadline is None else min(deadline - monotonic(), FOREVER)
+                        if left > 0:
+                            waiter.gate.acquire(True, left)
+                finally:
+                    try:
+                        self._leave(waiter)
+                    except BaseException:  # A signal handler raised in there: a vacancy nobody knows of stops everybody.
+                        self._leave(waiter)
+                        raise
+                if deadline is not None and monotonic() >= deadline:
+                    break
+        finally:
+            if self._heir is waiter:
+                self._renounce(waiter)
         return waiter.signalled
 
     def ensure_led(self) -> None:
@@ -315,25 +333,45 @@ class Driver:
     def _take_lead(self, waiter: Waiter) -> bool:
         """Become the leader, or be listed as parked."""
         with self._mutex:
-            if self._leader is None and self.sources:
+            heir = self._heir
+            if self._leader is None and self.sources and (heir is None or heir is waiter):
                 self._leader = waiter
+                self._heir = None
+                self._foreign = 0
                 self._term += 1
                 self.leader_ident = get_ident()
                 return True
             self._parked[waiter] = None
             standby = self._standby
+            usurps = standby is None and heir is None and self._leader is not None and self._foreign >= MISPLACED
+            if usurps:
+                self._heir = waiter
         if standby is not None:
             standby.wake()  # A waiting thread outranks the monitor, which will offer the leadership as it leaves.
+        elif usurps:
+            self._bell.ring()
         return False
+
+    def _renounce(self, waiter: Waiter) -> None:
+        """The heir's wait ended before it led."""
+        with self._mutex:
+            if self._heir is waiter:
+                self._heir = None
+        if self.vacant():
+            self.monitor.arm()
 
     def _leave(self, waiter: Waiter) -> None:
         """Lead no longer, be parked no longer."""
+        heir = None
         with self._mutex:
             if self._leader is waiter:
                 self._leader = None
                 self.leader_ident = 0
+                heir = self._heir
             else:
                 self._parked.pop(waiter, None)
+        if heir is not None:
+            heir.nudge()
         # Others may depend on progress; and a thread that was offered the leadership may leave without having taken it.
         if self.vacant():
             self.monitor.arm()
@@ -342,7 +380,7 @@ class Driver:
         waiter.interrupt = self._bell.ring
         poll = self._poll.poll
         try:
-            while not waiter.signalled:
+            while not waiter.signalled and self._heir is None:
                 self._polling = True
                 if self._touched:
                     self._drive_touched()
@@ -355,7 +393,8 @@ class Driver:
                         return
                 ready = poll(0.0 if self._touched else timeout)
                 self._polling = False
-                self._drive_ready(ready)
+                if not self._drive_ready(ready) and ready and not waiter.signalled:
+                    self._foreign += 1
         finally:
             self._polling = False
             waiter.interrupt = None
@@ -364,7 +403,7 @@ class Driver:
         touched = self._touched
         for source in list(touched):
             # Whoever takes the entry out does the work.
-            if touched.pop(source, _GONE) is not _GONE and source.drive():
+            if touched.pop(source, _GONE) is not _GONE and source.drive(False):
                 touched[source] = None
 
     def _drive_ready(self, ready: list[tuple[int, int]]) -> bool:
@@ -373,7 +412,7 @@ class Driver:
         for fd, _ in ready:
             source = self._by_fd.get(fd)
             if source is not None:
-                if source.drive():
+                if source.drive(True):
                     self._touched[source] = None
             elif fd == self._bell.fd and not self._polling:  # A leader that polls hears it by itself.
                 self._bell.silence()
@@ -393,7 +432,7 @@ class Driver:
     def offer(self) -> bool:
         """Offer the leadership to the thread that parked last; False if none is parked."""
         with self._mutex:
-            if self._leader is not None:
+            if self._leader is not None or self._heir is not None:
                 return True
             chosen = None
             while self._parked:
@@ -412,6 +451,7 @@ class Driver:
             if self._leader is not None or self._parked:
                 return
             self._leader = waiter
+            self._foreign = 0
             self._standby = waiter
             self._term += 1
             self.leader_ident = get_ident()
