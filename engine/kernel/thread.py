@@ -73,7 +73,7 @@ class _Departure:
         port, record.port = record.port, None
         if port is not None:
             port.depart(record)
-        for hook in end_hooks:
+        for hook in end_hooks or ():  # None while the interpreter shuts down: the main thread ends last.
             hook(record)
 
 

@@ -1,1 +1,80 @@
-"""Calls."""
+"""Asynchronous remote calls: begin one, keep its handle, be told when the reply is here, and collect it.
+
+    state        the states of a call, as a table
+    errors       outcomes that are not success
+    notify       how completion is told
+    call         the client's handle of one call
+    table        the outstanding calls of a client
+    interface    contracts: named, versioned sets of operations
+    binding      a client's view of one interface
+    client       one association with one server
+    channel      a link joined to the driver
+    server_call  the server's handle of one call
+    registry     which routine serves which operation
+    batch        the calls of one message, run by workers
+    listener     one endpoint of a server
+    coroutines   the event loop of `async def` routines
+    server       interfaces, endpoints and workers, and their life
+"""
+
+from .binding import Binding, BoundOperation
+from .call import Call
+from .client import Client, ClientStatistics
+from .errors import (
+    AccessDenied,
+    BadStubData,
+    CallCancelled,
+    CallFailed,
+    CallFailedDne,
+    CallTimeout,
+    PeerProtocolError,
+    PipeError,
+    RemoteFault,
+    ServerTooBusy,
+    ServerUnavailable,
+    UnknownInterface,
+    UnknownOperation,
+)
+from .interface import Interface, Operation, operation
+from .notify import ApcNotification, CallbackNotification, EventKind, apc
+from .registry import manager
+from .server import Server, ServerStatistics
+from .server_call import CallAttributes, ServerCall, current_call
+from .state import TRANSITIONS, On, State
+
+__all__ = [
+    "TRANSITIONS",
+    "AccessDenied",
+    "ApcNotification",
+    "BadStubData",
+    "Binding",
+    "BoundOperation",
+    "Call",
+    "CallAttributes",
+    "CallCancelled",
+    "CallFailed",
+    "CallFailedDne",
+    "CallTimeout",
+    "CallbackNotification",
+    "Client",
+    "ClientStatistics",
+    "EventKind",
+    "Interface",
+    "On",
+    "Operation",
+    "PeerProtocolError",
+    "PipeError",
+    "RemoteFault",
+    "Server",
+    "ServerCall",
+    "ServerStatistics",
+    "ServerTooBusy",
+    "ServerUnavailable",
+    "State",
+    "UnknownInterface",
+    "UnknownOperation",
+    "apc",
+    "current_call",
+    "manager",
+    "operation",
+]

@@ -1,0 +1,130 @@
+"""Bindings: a client's view of one interface, as an object with operations to call.
+
+A typed binding is an instance of (a hidden subclass of) the interface class, so type checkers see the contract's own
+signatures. A binding by name makes up operations as they are asked for.
+
+Source: "Binding Handles".
+"""
+
+from typing import Any, Protocol, TypeVar
+
+from ..kernel.errors import InvalidAsyncHandle, InvalidParameter
+from .call import Call
+from .interface import Interface, Operation, OperationSpec, specs_of, untyped
+from .notify import Notification, snapshot
+
+I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
+
+
+def check_seconds(name: str, value: float | None) -> float | None:
+    """Return `value` if it is None or a number of seconds of 0 or more; raise `InvalidParameter` otherwise."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0):
+        raise InvalidParameter(f"{name} must be None or a number of seconds of 0 or more, not {value!r}")
+    return value
+
+
+class Caller(Protocol):
+    """The client, as its bindings see it."""
+
+    def issue(
+        self,
+        spec: OperationSpec,
+        args: tuple[Any, ...],
+        notify: Notification,
+        timeout: float | None,
+        metadata: dict[str, str] | None,
+        handle: Call[Any] | None,
+    ) -> Call[Any]: ...
+
+
+class BoundOperation(Operation[..., Any]):
+    """An operation of one binding: call it and wait for the result, or `begin` the call and collect the result later."""
+
+    def __init__(self, caller: Caller, spec: OperationSpec, doc: str | None) -> None:
+        self._issue = caller.issue
+        self._arrange = spec.arrange
+        self.spec = spec
+        self.name = spec.name
+        self.one_way = spec.one_way
+        self.idempotent = spec.idempotent
+        self.__doc__ = doc
+
+    def __repr__(self) -> str:
+        return f"<operation {self.spec.target.interface}.{self.name}>"
+
+    def begin(
+        self,
+        *args: Any,
+        notify: Any = None,
+        timeout: float | None = None,
+        metadata: dict[str, str] | None = None,
+        handle: Call[Any] | None = None,
+        **kwargs: Any,
+    ) -> Call[Any]:
+        """Begin the call and return its handle at once.
+
+        Args:
+            args, kwargs: the operation's arguments. They are encoded now: changing them later changes nothing, except
+                for large `bytes`-like values and arrays (32 KiB or more), which must be left alone until the call ends.
+            notify: how to tell of the completion; see `engine.rpc.notify`. None: not at all.
+            timeout: seconds until the call ends with `CallTimeout` if there is no reply; None: the client's default.
+            metadata: texts for the routine to read.
+            handle: a handle to use again instead of a new one; its call must be over.
+        Raises: `InvalidArgumentType` naming the parameter; `InvalidHandle` if the client is closed; `QueueFull` if too
+            many calls are outstanding; `InvalidState` if `handle` carries a call. A call that raises here was not sent,
+            and nothing will be notified.
+        Threads: any. Blocks: never.
+        Source: "Making the Asynchronous Call".
+        """
+        if timeout is not None:
+            timeout = check_seconds("timeout", timeout)
+        return self._issue(self.spec, self._arrange(args, kwargs), snapshot(notify), timeout, metadata, handle)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the server and return the result; takes the arguments of `begin` but for `notify` and `handle`."""
+        timeout = kwargs.pop("timeout", None)
+        metadata = kwargs.pop("metadata", None)
+        if timeout is not None:
+            timeout = check_seconds("timeout", timeout)
+        call = self._issue(self.spec, self._arrange(args, kwargs), None, timeout, metadata, None)
+        try:
+            call.wait()
+        except BaseException:
+            # Interrupted: nobody holds the handle, so the call ends here.
+            _abandon(call)
+            raise
+        return call.complete()
+
+
+def _abandon(call: Call[Any]) -> None:
+    try:
+        call.cancel(abort=True)
+    except InvalidAsyncHandle:
+        pass  # It is over already.
+
+
+class Binding:
+    """A binding by name, without a contract: any public attribute is an operation that takes and returns plain values."""
+
+    def __init__(self, caller: Caller, interface: str) -> None:
+        self._caller = caller
+        self._interface = interface
+
+    def __getattr__(self, name: str) -> BoundOperation:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        bound = BoundOperation(self._caller, untyped(self._interface, name), None)
+        self.__dict__[name] = bound
+        return bound
+
+    def __repr__(self) -> str:
+        return f"<binding to {self._interface!r}>"
+
+
+def bind_typed(caller: Caller, interface: type[I]) -> I:
+    """Return an instance of `interface` whose operations call the server."""
+    binding = object.__new__(interface)
+    for name, spec in specs_of(interface).items():
+        described = getattr(interface, name)
+        setattr(binding, name, BoundOperation(caller, spec, getattr(described, "__doc__", None)))
+    return binding

@@ -1,0 +1,235 @@
+"""The client's handle of one asynchronous call.
+
+Theory of operation. `begin` makes a `Call` and enters it in its client's table under a number. Whoever takes the call
+out of that table, under the client's lock, decides its outcome: a reply, a lost connection, an abortive cancel or a
+timeout, the first one wins. The outcome is put in a box of one; `complete` pops the box, and popping a list is atomic,
+so of two threads that complete at once one gets the value and the other is told that the call is over.
+
+Guarantees: an accepted call gets exactly one outcome and one call-complete notification, and whoever sees the
+notification can complete.
+
+Source: "RPC_ASYNC_STATE", "Asynchronous Call State", "RpcAsyncCompleteCall", "RpcAsyncGetCallStatus".
+"""
+
+from collections.abc import Generator
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from transport import Buffer, Fault, ReplyRecord
+
+from ..kernel.errors import CallError, CallPending, InvalidAsyncHandle, InvalidState
+from ..kernel.status import Status
+from .errors import BadStubData, error_for
+from .notify import EventKind, Notification
+from .state import NEXT, On, State
+
+R = TypeVar("R")
+
+# Plain integers for the hot path: comparing with a member of an IntEnum costs as much as a method call.
+_PENDING, _CANCELLING, _DONE, _SPENT = int(State.PENDING), int(State.CANCELLING), int(State.DONE), int(State.SPENT)
+
+
+class LargeReply(msgspec.Struct, gc=False):
+    """A reply whose result travelled out of band, with the frame that holds it."""
+
+    record: ReplyRecord
+    blobs: list[Buffer]
+
+    @property
+    def status(self) -> int:
+        return self.record.status
+
+
+# How a call ended: what the server answered, or why no answer will come.
+Outcome = ReplyRecord | LargeReply | CallError
+
+
+class Issuer(Protocol):
+    """The client, as its calls see it."""
+
+    def wait_for(self, call: "Call[Any]", timeout: float | None) -> bool: ...
+    async def wait_for_async(self, call: "Call[Any]") -> None: ...
+    def cancel(self, call: "Call[Any]", abort: bool) -> None: ...
+    def poll(self) -> None: ...
+
+
+class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
+    """One outstanding call: its status, its outcome, the way to cancel it. `begin` returns one.
+
+    `user_data` is the caller's own and never looked at. A handle may carry one call after another: give it to `begin` as
+    `handle=`, after `initialize()` or as it is once its call is over.
+
+    Threads: every method may be called from any thread.
+    """
+
+    user_data: Any = None
+    # All below: written under the client's lock, except as said.
+    _client: Issuer | None = None
+    _spec: Any = None
+    _notify: Notification = None
+    _id: int = 0
+    # Moves by state.TRANSITIONS only. DONE -> SPENT is written by the thread that emptied the box.
+    _state: int = State.IDLE
+    # Filled once a call, before the notification is raised.
+    _box: list[Outcome] | None = None
+    # The timer of the call's own time limit, if it has one.
+    _timer: Any = None
+
+    @property
+    def state(self) -> State:
+        """Where the call is in its life: a snapshot."""
+        return State(self._state)
+
+    @property
+    def event(self) -> EventKind | None:
+        """The last event that was signalled for this call, None before the first."""
+        return EventKind.CALL_COMPLETE if self._state >= _DONE and self._box is not None else None
+
+    def __repr__(self) -> str:
+        name = "" if self._spec is None else f" {self._spec.target.interface}.{self._spec.name}"
+        return f"<Call {self._id}{name} {State(self._state).name}>"
+
+    def initialize(self) -> None:
+        """Make the handle ready for another call. `user_data` is kept.
+
+        Raises: `InvalidState` while a call is outstanding on it; that call is left alone.
+        Source: "RpcAsyncInitializeHandle".
+        """
+        if NEXT[self._state][On.REINITIALIZE] is None:
+            raise InvalidState(f"the handle carries a call that is {State(self._state).name}: complete it first")
+        self._client = None
+        self._spec = None
+        self._notify = None
+        self._box = None
+        self._state = State.IDLE
+
+    def status(self) -> int:
+        """Return 997 while the outcome is unknown, 0 after success, the outcome's status number after a failure.
+
+        Never changes anything; never blocks (it takes what has already arrived from the network).
+        Raises: `InvalidAsyncHandle` (1914) if the handle carries no call: never used, or completed.
+        Source: "RpcAsyncGetCallStatus".
+        """
+        if self._state == _PENDING or self._state == _CANCELLING:
+            assert self._client is not None
+            self._client.poll()
+        if self._state == _DONE and self._box:
+            try:
+                return self._box[0].status
+            except IndexError:
+                pass  # Completed by another thread between the two looks.
+        elif _PENDING <= self._state <= _CANCELLING:
+            return Status.PENDING
+        raise self._no_call()
+
+    def done(self) -> bool:
+        """Whether the outcome is known: `complete` would not raise `CallPending`. Never blocks."""
+        if self._state == _PENDING or self._state == _CANCELLING:
+            assert self._client is not None
+            self._client.poll()
+        return self._state >= _DONE
+
+    def complete(self) -> R:
+        """Collect the outcome: return the result, or raise the call's error. Never blocks.
+
+        Raises: `CallPending` (997) while the outcome is unknown: nothing is consumed, the handle stays good, the
+            notification still comes. `InvalidAsyncHandle` (1914) if the handle carries no call, or its outcome was
+            collected already. Otherwise the outcome itself: a `CallError` with its status.
+        Source: "RpcAsyncCompleteCall".
+        """
+        box = self._box
+        if box is None:
+            # DONE without a box: another thread is just recording the outcome, and has told nobody yet.
+            if not _PENDING <= self._state <= _DONE:
+                raise self._no_call()
+            assert self._client is not None
+            self._client.poll()
+            box = self._box
+            if box is None:
+                raise CallPending("the call is not complete: wait for its notification, then complete it")
+        try:
+            outcome = box.pop()
+        except IndexError:
+            raise self._no_call() from None
+        self._state = _SPENT
+        try:
+            if type(outcome) is ReplyRecord:
+                if outcome.status == 0:
+                    return self._spec.decode_result(outcome.value)  # type: ignore[no-any-return]
+                raise _fault(outcome)
+            if type(outcome) is LargeReply:
+                assert outcome.record.options is not None
+                return self._spec.decode_result(  # type: ignore[no-any-return]
+                    outcome.record.value, outcome.blobs, outcome.record.options.blobs
+                )
+        except msgspec.MsgspecError as error:
+            raise BadStubData(f"the result of {self._spec.name} is not what its annotation says: {error}") from error
+        assert isinstance(outcome, CallError)
+        raise outcome
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the outcome is known; return False if `timeout` (seconds, None for ever) ran out first.
+
+        Raises: `InvalidAsyncHandle` (1914) if the handle carries no call. Blocks: yes; the waiting thread drives the
+            network itself. The call goes on after a timeout: wait again, or `cancel`.
+        """
+        if self._state == _DONE:
+            return True
+        if self._client is None or not _PENDING <= self._state <= _CANCELLING:
+            raise self._no_call()
+        return self._client.wait_for(self, timeout)
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait, then `complete`. Raises `CallPending` if `timeout` (seconds, None for ever) ran out first."""
+        if self._box is None:
+            self.wait(timeout)
+        return self.complete()
+
+    def cancel(self, abort: bool = False) -> None:
+        """Ask for the call to be ended. Returns at once; the notification still comes, and the call is still completed.
+
+        Args: `abort` False asks the server, and the outcome is whatever it then does; True ends the call here and now
+            with `CallCancelled` (1818), tells the server, and discards a later reply.
+        Cancelling again, or when the outcome is known, does nothing.
+        Raises: `InvalidAsyncHandle` (1914) if the handle carries no call.
+        Source: "RpcAsyncCancelCall".
+        """
+        if self._state == _DONE and self._box:
+            return
+        if self._client is None or not _PENDING <= self._state <= _DONE:
+            raise self._no_call()
+        self._client.cancel(self, abort)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return self._wait_and_complete().__await__()
+
+    async def _wait_and_complete(self) -> R:
+        if self._box is None:
+            if self._client is None or not _PENDING <= self._state <= _CANCELLING:
+                raise self._no_call()
+            try:
+                await self._client.wait_for_async(self)
+            except BaseException:
+                # The awaiting task was cancelled, and with it goes the call that it alone was waiting for.
+                self._client.cancel(self, abort=True)
+                raise
+        return self.complete()
+
+    def _no_call(self) -> InvalidAsyncHandle:
+        how = "carries no call yet" if self._state == State.IDLE else "is spent: its call is over"
+        return InvalidAsyncHandle(f"the handle {how}")
+
+
+_decode_fault = msgspec.msgpack.Decoder(Fault | None).decode
+
+
+def _fault(record: ReplyRecord) -> CallError:
+    """Return the error that a reply with a status other than 0 stands for."""
+    try:
+        fault = _decode_fault(record.value)
+    except msgspec.MsgspecError:
+        fault = None  # The status is what counts; the rest is for people.
+    if fault is None:
+        return error_for(record.status, "")
+    return error_for(record.status, fault.text, fault.type, fault.traceback, fault.data)

@@ -1,0 +1,154 @@
+"""A link joined to the driver: who sends, who harvests, and how calls come to share messages.
+
+Theory of operation. The owner (a client or a server) collects what is to be sent under its own lock. `flush` sends it:
+one thread at a time holds the link's lock, and whoever finds it held leaves its own messages to the holder, which looks
+again after letting go. So what queues behind a send shares the next message, and nobody waits for a send of another.
+`defer` leaves the sending for later: to the next library wait of any thread, or to the monitor's next tick.
+
+    begin -> owner's writer -> flush -> link.send ... link.harvest -> owner.message -> owner.collect -> act
+
+Guarantees: what was given to the owner's writer leaves within a tick of the monitor, unless the link cannot send now;
+then it leaves when the link can. The owner's `message`, `connected` and `lost` run under the link's lock, one at a time,
+in the order in which the link saw them; its actions (waking, posting, calling) run after the lock was released.
+
+Lock order: link.lock, then the owner's lock.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from transport import Buffer, Link, PeerLost, Receiver
+
+from ..kernel.driver import driver
+
+log = logging.getLogger("engine.rpc")
+
+Parcel = tuple[bytes, list[Buffer]]  # A peer and the frames of one message for it.
+
+
+class Owner(Receiver, Protocol):
+    """What a channel asks of the client or server it works for."""
+
+    def outgoing(self) -> bool:
+        """Whether `next_message` might have something. An unguarded look."""
+
+    def next_message(self) -> Parcel | None:
+        """Take the next message to send, or None. Takes the owner's lock."""
+
+    def collect(self) -> list[Callable[[], object]]:
+        """Take what is to be done after a harvest, outside all locks."""
+
+
+class Channel:
+    """Moves an owner's messages through a link. Hashable by identity; one a link."""
+
+    def __init__(self, link: Link, owner: Owner) -> None:
+        self.link = link
+        self._lock = link.lock
+        self._owner = owner
+        # Guarded by link.lock: a message that the link could not take yet, and whether `close` ran.
+        self._stuck: Parcel | None = None
+        self._closed = False
+        # True from `defer` until the next tick; a lost update costs one more registration with the monitor.
+        self._ticking = False
+        self._driver = driver()
+        link.wake = self._woken
+        self._driver.register(self)
+
+    # Sending
+
+    def flush(self) -> None:
+        """Send what is waiting, or leave it to the thread that is using the link. Never blocks for long."""
+        sent = False
+        while self._owner.outgoing() and not self._lock.locked():
+            with self._lock:
+                progress = self._send_locked()
+            if not progress:
+                break
+            sent = True
+        if sent:
+            self._driver.touched(self)
+
+    def defer(self) -> None:
+        """What is waiting may be sent a little later: before the next wait, or at the next tick."""
+        self._driver.due(self)
+        if not self._ticking:
+            self._ticking = True
+            self._driver.monitor.watch(self)
+
+    def tick(self) -> bool:
+        """The monitor's tick: send what was deferred."""
+        self._ticking = False
+        if self._owner.outgoing():
+            self.drive(False)
+        return False
+
+    def _send_locked(self) -> bool:
+        """Send until nothing is left or the link cannot; return whether anything left."""
+        if self._closed:
+            return False
+        progress = False
+        while True:
+            parcel = self._stuck or self._owner.next_message()
+            self._stuck = None
+            if parcel is None:
+                return progress
+            try:
+                taken = self.link.send(*parcel)
+            except PeerLost:
+                progress = True  # The peer is gone, and with it all that was meant for it.
+                continue
+            if not taken:
+                self._stuck = parcel
+                return progress
+            progress = True
+
+    # Receiving
+
+    def descriptors(self) -> Sequence[int]:
+        """What the driver polls."""
+        return self.link.descriptors()
+
+    def drive(self, readable: bool) -> bool:
+        """Send what is waiting and harvest what has arrived; return whether there may be more."""
+        owner = self._owner
+        more = sent = False
+        with self._lock:
+            if self._closed:
+                return False
+            if self._stuck is not None or owner.outgoing():
+                sent = self._send_locked()
+            # A readable descriptor is answer enough: asking the link as well costs 1.6 us.
+            if readable or self.link.ready():
+                more = self.link.harvest(owner)
+            actions = owner.collect()
+        for act in actions:
+            try:
+                act()
+            except Exception:
+                log.exception("%r failed after a harvest", act)
+        if owner.outgoing() and self._stuck is None:
+            self.flush()
+        elif sent:
+            self._driver.look()  # The other end of an in-memory link may be due now.
+        return more
+
+    def _woken(self) -> None:
+        # An in-memory link has no descriptor. The sender calls this with its own link locked, so nothing is driven here:
+        # it does that itself, after letting go.
+        self._driver.due(self)
+
+    # End
+
+    def attend(self, wanted: bool) -> None:
+        """Say whether progress is needed even while no thread waits."""
+        self._driver.attend(self, wanted)
+
+    def close(self) -> None:
+        """Send what can be sent now, then close the link."""
+        self._driver.unregister(self)
+        with self._lock:
+            self._send_locked()
+            self._closed = True
+            self.link.close()

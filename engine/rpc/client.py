@@ -1,0 +1,593 @@
+"""The client: one association with one server, shared by any number of threads and event loops.
+
+Theory of operation. A call is encoded when it is begun, into the message that will leave next. While few calls are
+outstanding each leaves at once; beyond that, calls wait for company: the message leaves when it holds a quarter of the
+outstanding calls (at most `COALESCE_CALLS`), when any thread is about to wait, or at the monitor's next tick (2 ms),
+whichever comes first. Replies are harvested by whichever thread waits.
+
+    CONNECTING --connected--> CONNECTED --lost--> CONNECTING      any --close--> CLOSED
+
+While not connected, calls wait in the client; each has `connect_timeout` seconds to leave, after which it ends with
+`ServerUnavailable` (or `CallFailedDne`, if the server was reached before). When the connection is lost, calls that had
+left end with `CallFailed`, at once; the others wait for the next connection.
+
+Guarded by the table's lock: the writer, the outbox, the connection's state. Lock order: link.lock, then that lock.
+"""
+
+import logging
+import os
+import socket
+import warnings
+import weakref
+from _thread import allocate_lock
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+import msgspec
+
+from transport import (
+    Buffer,
+    Bye,
+    CallOptions,
+    CallWriter,
+    Cancel,
+    Conversation,
+    Endpoint,
+    Hello,
+    Kind,
+    PayloadTooLarge,
+    RemoteProtocolError,
+    Replies,
+    Reject,
+    Side,
+    Welcome,
+    connect,
+    decode,
+    encode,
+    encode_call,
+    split_out_of_band,
+)
+
+from ..kernel.aio import Completion
+from ..kernel.driver import driver
+from ..kernel.errors import (
+    CallError,
+    Forked,
+    InvalidArgumentType,
+    InvalidHandle,
+    InvalidParameter,
+    InvalidState,
+    QueueFull,
+)
+from ..kernel.monitor import TimerHandle
+from ..kernel.thread import park
+from ..kernel.waiter import Waiter
+from .binding import Binding, bind_typed, check_seconds
+from .call import Call, LargeReply
+from .channel import Channel, Parcel
+from .errors import (
+    CallCancelled,
+    CallFailed,
+    CallFailedDne,
+    CallTimeout,
+    PeerProtocolError,
+    ServerUnavailable,
+    error_for,
+)
+from .interface import Interface, OperationSpec
+from .notify import CallbackNotification, Notification, snapshot
+from .state import NEXT, On, State
+from .table import CallTable, Telling
+
+log = logging.getLogger("engine.rpc")
+
+I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
+
+COALESCE_CALLS = 32  # Most calls that wait for company; more save nothing measurable (a message costs ~3 us, a call ~1).
+COALESCE_BYTES = 64 * 1024  # A message of this size leaves: from here on copying costs more than sending.
+CONNECT_TIMEOUT = 5.0  # Seconds; long enough for a server that is just starting.
+MAX_CALLS = 1 << 20  # Outstanding calls of one client; arbitrary, about 1 GB.
+
+
+class Connection(Enum):
+    """Where a client's connection is in its life."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    CLOSED = "closed"
+
+
+class ClientStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a client's counters; all but `outstanding` only grow."""
+
+    connection: str
+    outstanding: int
+    calls_begun: int
+    calls_finished: int
+    replies_late: int
+    messages_sent: int
+    messages_received: int
+    garbage_received: int
+    connections: int
+
+
+class Client:
+    """A client of one server.
+
+    Args:
+        endpoint: `tcp://host:port`, `ipc://path`, `inproc://name` or `loopback://name`.
+        timeout: seconds that a call may take unless it says otherwise; None: no limit.
+        connect_timeout: seconds that a call may wait for a connection before it ends with `ServerUnavailable`; None: for
+            ever.
+        max_calls: outstanding calls allowed; beginning one more raises `QueueFull`.
+        metadata: texts sent with each connection, for the server's routines to read.
+        options: passed on to the transport: `heartbeat`, `linger`, `max_message_bytes`, `context`, `curve`.
+
+    Connecting happens in the background; the constructor does not wait for it. Close the client, or use it as a context
+    manager; one that is dropped open is reported as a `ResourceWarning`.
+
+    Threads: any, at once; calls from several threads share the connection. Blocks: only `close`, for `linger` seconds.
+    Source: "Binding Handles"; "Making the Asynchronous Call".
+    """
+
+    def __init__(
+        self,
+        endpoint: str | Endpoint,
+        *,
+        timeout: float | None = None,
+        connect_timeout: float | None = CONNECT_TIMEOUT,
+        max_calls: int = MAX_CALLS,
+        metadata: dict[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        self._timeout = check_seconds("timeout", timeout)
+        self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
+        if not isinstance(max_calls, int) or max_calls < 1:
+            raise InvalidParameter(f"max_calls must be an int of 1 or more, not {max_calls!r}")
+        self._max_calls = max_calls
+        self._metadata = metadata or {}
+        self._table = CallTable()
+        self._lock = self._table.lock
+        # All below, to the channel: guarded by _lock.
+        self._calls = self._table.calls
+        self._next_id = 1
+        self._writer = CallWriter()
+        # Messages that go before what the writer holds, each with the highest call number in it (0 for none).
+        self._outbox: deque[tuple[list[Buffer], int]] = deque()
+        self._state = Connection.CONNECTING
+        self._conversation = Conversation(Side.CLIENT)
+        self._hello_due = False
+        self._was_connected = False
+        # Calls up to this number were handed to the link on the present connection: they may run.
+        self._sent_id = 0
+        # (when it must have left, call number), in order, for calls begun or stranded while not connected.
+        self._stranded: deque[tuple[float, int]] = deque()
+        self._stranded_timer: TimerHandle | None = None
+        # Filled by a harvest, emptied by `collect` in the same hold of link.lock.
+        self._telling: Telling | None = None
+        self._association = os.urandom(16)
+        self._attended = False
+        self._forked = False
+        self._messages_sent = 0
+        self._messages_received = 0
+        self._garbage = 0
+        self._connections = 0
+        self._refusal = ""
+        self.endpoint = str(endpoint)
+        self._link = connect(endpoint, **options)
+        self._channel = Channel(self._link, self)
+        _open_clients.add(self)
+
+    # Binding
+
+    @overload
+    def bind(self, interface: type[I]) -> I: ...
+    @overload
+    def bind(self, interface: str) -> Binding: ...
+    def bind(self, interface: type[I] | str) -> Any:
+        """Return a binding: an object with the interface's operations, each callable and with a `begin`.
+
+        Args: an `Interface` class, or the name of an interface to call without a contract, with plain values.
+        Nothing is sent: whether the server knows the interface shows in the first call. Bindings need no closing.
+        """
+        if isinstance(interface, str):
+            return Binding(self, interface)
+        if isinstance(interface, type) and issubclass(interface, Interface):
+            return bind_typed(self, interface)
+        raise InvalidArgumentType(f"interface must be an Interface class or a name, not {interface!r}")
+
+    # Issuing
+
+    def issue(
+        self,
+        spec: OperationSpec,
+        args: tuple[Any, ...],
+        notify: Notification,
+        timeout: float | None,
+        metadata: dict[str, str] | None,
+        handle: Call[Any] | None,
+    ) -> Call[Any]:
+        """Accept a call, or raise; bindings' `begin` comes here with arguments that were checked."""
+        if handle is None:
+            call: Call[Any] = Call(None, self, spec, notify, 0, _ISSUING)
+        else:
+            call = self._reuse(handle, spec, notify)
+        if timeout is None:
+            timeout = self._timeout
+        options = None
+        if timeout is not None or metadata is not None or spec.one_way:
+            options = CallOptions(time_left=timeout, metadata=metadata, one_way=spec.one_way)
+        split = split_out_of_band(args)
+        try:
+            with self._lock:
+                if self._state is not _CONNECTED:
+                    self._check_open()
+                outstanding = len(self._calls)
+                if outstanding >= self._max_calls:
+                    raise QueueFull(f"{outstanding} calls are outstanding, max_calls allows no more: complete some first")
+                call_id = self._next_id
+                if split is None:
+                    self._writer.add(spec.target, call_id, args, options)
+                    due = self._writer.count >= COALESCE_CALLS or self._writer.count > outstanding >> 2
+                else:
+                    self._close_message_locked()
+                    self._outbox.append((encode_call(spec.target, call_id, args, options), call_id))
+                    due = True
+                self._next_id = call_id + 1
+                call._id = call_id
+                call._state = _PENDING
+                self._calls[call_id] = call
+                self._table.begun += 1
+                if type(notify) is CallbackNotification:
+                    self._table.callbacks += 1
+                    self._attend_locked()
+                if self._state is not _CONNECTED:
+                    self._strand_locked(call_id)
+        except BaseException as error:
+            call._state = State.SPENT
+            if isinstance(error, PayloadTooLarge):
+                raise InvalidParameter(f"{spec.name}: {error}") from error
+            if isinstance(error, (TypeError, msgspec.MsgspecError)):
+                raise InvalidArgumentType(f"{spec.name}: an argument cannot be sent: {error}") from error
+            raise
+        if timeout is not None:
+            self._limit(call, timeout)
+        if due:
+            self._channel.flush()
+        else:
+            self._channel.defer()
+        return call
+
+    def _reuse(self, handle: Call[Any], spec: OperationSpec, notify: Notification) -> Call[Any]:
+        if NEXT[handle._state][On.ISSUE] is None:
+            raise InvalidState(f"the handle carries a call that is {handle.state.name}: complete it, or use another handle")
+        handle.initialize()
+        handle._client, handle._spec, handle._notify = self, spec, notify
+        handle._timer = None
+        handle._state = _ISSUING
+        return handle
+
+    def _check_open(self) -> None:
+        if self._state is Connection.CLOSED:
+            if self._forked:
+                raise Forked("this client was made before fork(): make a new one in the child")
+            raise InvalidHandle("the client is closed")
+
+    def _close_message_locked(self) -> None:
+        """What the writer holds becomes a message of its own, in its place before what comes now."""
+        if self._writer.count:
+            self._outbox.append((self._writer.take(), self._next_id - 1))
+
+    def _limit(self, call: Call[Any], timeout: float) -> None:
+        call_id = call._id
+
+        def expire() -> None:
+            self._table.finish(call_id, CallTimeout(f"no reply within {timeout} s"))
+
+        timer = driver().monitor.call_at(monotonic() + timeout, expire)
+        call._timer = timer
+        if call._box is not None:  # The outcome came first, and found no timer to cancel.
+            timer.cancel()
+
+    # What calls ask for
+
+    def poll(self) -> None:
+        """Take what has arrived, without waiting."""
+        driver().run_ready()
+
+    def wait_for(self, call: Call[Any], timeout: float | None) -> bool:
+        """Wait until `call` has its outcome; False if `timeout` ran out first."""
+        check_seconds("timeout", timeout)
+        if timeout == 0:
+            self.poll()
+            return call._state >= State.DONE
+        waiter = Waiter()
+        if not self._table.await_outcome(call, waiter):
+            return True
+        signalled = False
+        try:
+            signalled = park(waiter, timeout)
+        finally:
+            if not signalled:
+                self._table.forget_waiter(call, waiter)
+        return signalled or call._state >= State.DONE
+
+    async def wait_for_async(self, call: Call[Any]) -> None:
+        """Wait in the running event loop until `call` has its outcome."""
+        completion = Completion()
+        if not self._table.await_outcome(call, completion):
+            return
+        self._channel.flush()
+        try:
+            await completion
+        finally:
+            self._table.forget_waiter(call, completion)
+
+    def cancel(self, call: Call[Any], abort: bool) -> None:
+        """Cancel a call: tell the server, and with `abort` end it here."""
+        call_id = call._id
+        telling = Telling()
+        with self._lock:
+            if self._calls.get(call_id) is not call:
+                return
+            if abort:
+                self._table.finish_locked(((call_id, CallCancelled("cancelled by its caller")),), telling)
+            else:
+                following = NEXT[call._state][On.CANCEL]
+                assert following is not None
+                call._state = following
+            self._close_message_locked()
+            self._outbox.append((encode(Cancel([(call_id, abort)])), 0))
+        telling()
+        self._channel.flush()
+
+    # The channel's side: sending
+
+    def outgoing(self) -> bool:
+        """Whether there may be something to send."""
+        return self._state is _CONNECTED and bool(self._writer.count or self._outbox or self._hello_due)
+
+    def next_message(self) -> Parcel | None:
+        """Take the next message to send, or None."""
+        with self._lock:
+            if self._state is not _CONNECTED:
+                return None
+            if self._hello_due:
+                self._hello_due = False
+                self._conversation.sent(Kind.HELLO)
+                frames = encode(
+                    Hello(self._association, os.getpid(), socket.gethostname(), "callport", 0.0, metadata=self._metadata)
+                )
+            elif self._outbox:
+                frames, last = self._outbox.popleft()
+                self._sent_id = max(self._sent_id, last)
+            elif self._writer.count:
+                frames = self._writer.take()
+                self._sent_id = self._next_id - 1
+            else:
+                return None
+            self._messages_sent += 1
+            return b"", frames
+
+    # The channel's side: receiving. Under link.lock, one at a time.
+
+    def message(self, peer: bytes, frames: list[Buffer]) -> None:
+        """Take one message from the server."""
+        self._messages_received += 1
+        try:
+            message = decode(frames)
+            if type(message) is Replies:
+                self._conversation.received(Kind.REPLIES)
+                blobs = frames[1:]
+                self._finish(
+                    [(record.id, LargeReply(record, blobs)) for record in message.records]
+                    if blobs
+                    else [(record.id, record) for record in message.records],
+                    late=True,
+                )
+            elif type(message) is Welcome:
+                self._conversation.received(Kind.WELCOME)
+            elif type(message) is Reject:
+                self._conversation.received(Kind.REJECT)
+                self._rejected(message)
+            elif type(message) is Bye:
+                self._conversation.received(Kind.BYE)
+                self._left(message)
+            else:
+                raise RemoteProtocolError(f"a server does not send {type(message).__name__}")
+        except RemoteProtocolError as error:
+            self._garbage += 1
+            if self._garbage == 1:
+                log.warning("%s: dropped a message: %s; further ones are only counted", self.endpoint, error)
+
+    def connected(self, peer: bytes) -> None:
+        """The connection is up."""
+        with self._lock:
+            if self._state is Connection.CLOSED:
+                return
+            self._state = _CONNECTED
+            self._conversation = Conversation(Side.CLIENT)
+            self._hello_due = True
+            self._was_connected = True
+            self._connections += 1
+            self._refusal = ""
+            self._stranded.clear()
+            self._attend_locked()
+
+    def lost(self, peer: bytes, reason: str) -> None:
+        """The connection is gone: calls that had left may have run, the others have not."""
+        with self._lock:
+            if self._state is not _CONNECTED:
+                return
+            self._state = Connection.CONNECTING
+            self._refusal = reason
+            sent = [call_id for call_id in self._calls if call_id <= self._sent_id]
+            for call_id in self._calls:
+                if call_id > self._sent_id:
+                    self._strand_locked(call_id)
+        self._finish([(call_id, CallFailed(f"the connection to {self.endpoint} was lost: {reason}")) for call_id in sent])
+
+    def refused(self, reason: str) -> None:
+        """An attempt to connect failed; the link goes on trying."""
+        self._refusal = reason
+
+    def _rejected(self, message: Reject) -> None:
+        """The server will not talk: nothing that was sent on this connection has run."""
+        status, reason = message.status, message.reason or f"it speaks versions {message.versions}"
+        with self._lock:
+            ended = list(self._calls)
+        kind = PeerProtocolError if not status else None
+        self._finish(
+            [(i, kind(f"{self.endpoint} refused to talk: {reason}") if kind else error_for(status, reason)) for i in ended]
+        )
+
+    def _left(self, message: Bye) -> None:
+        """The server closed in good order: what it had not answered by then it will not answer."""
+        self.lost(b"", message.reason or "the server closed")
+
+    def _finish(self, outcomes: list[tuple[int, Any]], late: bool = False) -> None:
+        """Record outcomes now; they are told of by `collect`, after link.lock was released."""
+        telling = self._telling
+        if telling is None:
+            telling = self._telling = Telling()
+        with self._lock:
+            ended = self._table.finish_locked(outcomes, telling)
+            if late:
+                self._table.late += len(outcomes) - ended
+            if self._attended:
+                self._attend_locked()
+
+    def collect(self) -> list[Callable[[], object]]:
+        """What is to be told of after a harvest."""
+        telling, self._telling = self._telling, None
+        if telling is None:
+            return []
+        return [telling]
+
+    # Calls that wait for a connection
+
+    def _strand_locked(self, call_id: int) -> None:
+        """Give a call that cannot leave its time limit, and see to it that somebody looks for the connection."""
+        self._attend_locked()
+        if self._connect_timeout is None:
+            return
+        when = monotonic() + self._connect_timeout
+        self._stranded.append((when, call_id))
+        if self._stranded_timer is None:
+            self._stranded_timer = driver().monitor.call_at(when, self._give_up)
+
+    def _give_up(self) -> None:
+        """End the calls that have waited for a connection too long."""
+        kind = CallFailedDne if self._was_connected else ServerUnavailable
+        why = f": {self._refusal}" if self._refusal else ""
+        expired: list[int] = []
+        telling = Telling()
+        with self._lock:
+            self._stranded_timer = None
+            now = monotonic()
+            while self._stranded and self._stranded[0][0] <= now:
+                expired.append(self._stranded.popleft()[1])
+            if self._stranded:
+                self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
+            text = f"no connection to {self.endpoint} within {self._connect_timeout} s{why}"
+            self._table.finish_locked([(call_id, kind(text)) for call_id in expired], telling)
+            if not self._calls:
+                # Nobody waits for what the writer still holds; it must not run later on.
+                self._outbox.clear()
+                self._writer = CallWriter()
+            self._attend_locked()
+        telling()
+
+    def _attend_locked(self) -> None:
+        """Say whether the network must be driven though no thread waits: for a callback, or for a connection."""
+        wanted = self._table.callbacks > 0 or (self._state is Connection.CONNECTING and bool(self._calls))
+        if wanted is not self._attended:
+            self._attended = wanted
+            self._channel.attend(wanted)
+
+    # End
+
+    def close(self) -> None:
+        """Close the client: outstanding calls end with `CallCancelled`, and what was sent leaves within `linger` seconds.
+
+        The server is told, so that it can release what it holds for this client. Closing twice does nothing.
+        Blocks: no longer than sending takes. Ports and events given as notification targets stay open: they are the
+        caller's.
+        """
+        telling = Telling()
+        with self._lock:
+            if self._state is Connection.CLOSED:
+                return
+            greeted = self._state is _CONNECTED and not self._hello_due
+            ended = [(call_id, CallCancelled("the client was closed")) for call_id in self._calls]
+            self._table.finish_locked(ended, telling)
+            if greeted and self._conversation.may_send(Kind.BYE):
+                self._close_message_locked()
+                self._outbox.append((encode(Bye(0, "the client closed")), 0))
+            else:
+                self._state = Connection.CLOSED
+            if self._stranded_timer is not None:
+                self._stranded_timer.cancel()
+        telling()
+        _open_clients.discard(self)
+        self._channel.close()
+        with self._lock:
+            self._state = Connection.CLOSED
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._state is Connection.CLOSED
+
+    def statistics(self) -> ClientStatistics:
+        """Return a consistent snapshot of the client's counters. Never blocks."""
+        with self._lock:
+            return ClientStatistics(
+                connection=self._state.value,
+                outstanding=len(self._calls),
+                calls_begun=self._table.begun,
+                calls_finished=self._table.finished,
+                replies_late=self._table.late,
+                messages_sent=self._messages_sent,
+                messages_received=self._messages_received,
+                garbage_received=self._garbage,
+                connections=self._connections,
+            )
+
+    def __repr__(self) -> str:
+        return f"<Client {self.endpoint} {self._state.value} outstanding={len(self._calls)}>"
+
+    def __del__(self) -> None:
+        if getattr(self, "_channel", None) is not None and self._state is not Connection.CLOSED:
+            warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2, source=self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+_CONNECTED = Connection.CONNECTED
+_PENDING = int(State.PENDING)
+_ISSUING = int(State.ISSUING)
+
+
+# Clients to disable in a forked child: their locks may be held by threads that are not there.
+_open_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for client in list(_open_clients):
+        client._lock = allocate_lock()
+        client._state = Connection.CLOSED
+        client._forked = True
+        client._calls.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,231 @@
+"""Interfaces: named, versioned sets of operations that client and server share.
+
+Theory of operation. A class statement that derives from `Interface` is the contract: each public method is an
+operation, its annotations are its wire types. Both sides build an `OperationSpec` from it: how to check and order
+arguments, how to decode them, how to decode the result. A binding without a contract gets specs made up by name
+(`untyped`), with plain values for types.
+
+Source: "The IDL and ACF Files" (what an interface is); "Declaring Asynchronous Functions".
+"""
+
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+import msgspec
+
+from transport import ArgsDecoder, Target, ValueDecoder
+
+from ..kernel.errors import InvalidArgumentType, InvalidParameter
+from .call import Call
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MISSING = inspect.Parameter.empty
+
+
+class Operation(Generic[P, R]):
+    """An operation of an interface. Called, it is the blocking call; `begin` is its asynchronous twin.
+
+    Made by the `operation` decorator, or from any public method of an `Interface`. On a binding it calls the server; on
+    the interface class itself it only describes.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], *, name: str | None = None, one_way: bool = False, idempotent: bool = False
+    ) -> None:
+        self.function = function
+        self.name = name or function.__name__
+        self.one_way = one_way
+        self.idempotent = idempotent
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the server, wait, and return the result: `begin`, wait and `complete` in one."""
+        raise InvalidParameter(f"{self.name} belongs to an interface: call it on a binding, `client.bind(...)`")
+
+    def begin(self, *args: Any, notify: Any = None, timeout: float | None = None, **kwargs: Any) -> Call[R]:
+        """Begin the call and return its handle at once. See `Binding` for the arguments."""
+        raise InvalidParameter(f"{self.name} belongs to an interface: begin it on a binding, `client.bind(...)`")
+
+
+@overload
+def operation(function: Callable[Concatenate[Any, P], R], /) -> Operation[P, R]: ...
+@overload
+def operation(
+    *, name: str | None = None, one_way: bool = False, idempotent: bool = False
+) -> Callable[[Callable[Concatenate[Any, P], R]], Operation[P, R]]: ...
+def operation(function: Any = None, /, **options: Any) -> Any:
+    """Declare a method of an `Interface` as an operation; needed only for its options, and for type checkers.
+
+    Args:
+        name: the operation's name on the wire, if it is not the method's.
+        one_way: nothing comes back: no result, no error, no promise of delivery ("maybe"). Implies idempotent.
+        idempotent: the operation may run more than once, so a call may be sent again after a lost connection.
+    """
+    if function is None:
+        return lambda function: Operation(function, **options)
+    return Operation(function)
+
+
+class Interface:
+    """Base of interfaces. Derive from it, and write each operation as a method with annotations and no body:
+
+        class Thesaurus(Interface, id="example.Thesaurus", version=(1, 0)):
+            @operation
+            def synonyms(self, word: str) -> list[str]: ...
+
+    Args of the class statement:
+        id: the interface's name on the wire; the class's name unless given.
+        version: (major, minor). A server serves clients with its own major version and no newer minor one.
+
+    Types may be whatever msgspec encodes: numbers, `str`, `bytes`, lists, tuples, sets, dicts, dataclasses, Structs,
+    enums, dates, UUIDs, unions; also `memoryview` and NumPy arrays, which travel without a copy. A parameter without an
+    annotation takes any plain value. A method without the decorator is an operation too.
+    """
+
+    interface_id: typing.ClassVar[str] = ""
+    interface_version: typing.ClassVar[tuple[int, int]] = (1, 0)
+
+    def __init_subclass__(cls, *, id: str | None = None, version: tuple[int, int] = (1, 0), **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if (
+            not isinstance(version, tuple)
+            or len(version) != 2
+            or not all(isinstance(part, int) and 0 <= part < 1 << 16 for part in version)
+        ):
+            raise InvalidParameter(f"version must be (major, minor), two numbers from 0 to 65535, not {version!r}")
+        if id is not None and (not isinstance(id, str) or not id):
+            raise InvalidParameter(f"id must be a text that is not empty, not {id!r}")
+        cls.interface_id = id or cls.__name__
+        cls.interface_version = version
+
+
+class OperationSpec:
+    """How one operation's calls are written and read; shared by every binding and every server that uses it."""
+
+    __slots__ = (
+        "_checks", "decode_args", "decode_result", "idempotent", "name", "one_way", "parameters", "required",
+        "signature", "target",
+    )  # fmt: skip
+
+    def __init__(self, target: Target, described: Operation[..., Any] | None) -> None:
+        self.target = target
+        self.name = target.operation
+        self.one_way = described is not None and described.one_way
+        self.idempotent = described is not None and (described.idempotent or described.one_way)
+        # None: without a contract, any number of plain values.
+        self.signature: inspect.Signature | None = None
+        self.parameters: tuple[str, ...] = ()
+        self.required = 0
+        self._checks: tuple[Any, ...] = ()
+        result: Any = Any
+        if described is not None:
+            result = self._describe(described.function)
+        self.decode_result: ValueDecoder[Any] = ValueDecoder(result)
+        self.decode_args: Callable[..., Sequence[Any]] = (
+            ValueDecoder(list[Any]) if self.signature is None else ArgsDecoder(self._checks, self.required)
+        )
+
+    def _describe(self, function: Callable[..., Any]) -> Any:
+        hints = typing.get_type_hints(function)
+        signature = inspect.signature(function)
+        named = list(signature.parameters.values())[1:]
+        for parameter in named:
+            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.POSITIONAL_ONLY):
+                raise InvalidParameter(f"{self.name}: parameter {parameter} cannot be sent: only plain positional ones can")
+        self.signature = signature.replace(parameters=named)
+        self.parameters = tuple(parameter.name for parameter in named)
+        self.required = sum(parameter.default is _MISSING for parameter in named)
+        self._checks = tuple(hints.get(name, Any) for name in self.parameters)
+        result = hints.get("return", Any)
+        # The result of an `async def` or of an ordinary method is annotated alike: with what the caller gets.
+        return type(None) if result is None else result
+
+    def arrange(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Return the arguments in wire order, checked against the contract.
+
+        Raises: `InvalidArgumentType`, naming the parameter: one is missing, unknown, given twice or of the wrong type.
+        """
+        if self.signature is None:
+            if kwargs:
+                raise InvalidArgumentType(f"{self.name}: arguments by keyword need an interface; got {', '.join(kwargs)}")
+            return args
+        if kwargs or len(args) != len(self._checks):
+            args = self._bind(args, kwargs)
+        for value, wanted in zip(args, self._checks):
+            if type(value) is not wanted and wanted is not Any:
+                return self._checked(args)
+        return args
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        assert self.signature is not None
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidArgumentType(f"{self.name}{self.signature}: {error}") from None
+        bound.apply_defaults()
+        return tuple(bound.arguments.values())
+
+    def _checked(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        for name, value, wanted in zip(self.parameters, args, self._checks):
+            if wanted is Any or type(value) is wanted or _is_buffer_for(value, wanted):
+                continue
+            try:
+                # Plain values only may stand for others (an int for a float); Structs and classes must be what they say.
+                msgspec.convert(value, wanted, from_attributes=False, builtin_types=(bytes, bytearray, memoryview))
+            except msgspec.ValidationError as error:
+                raise InvalidArgumentType(
+                    f"{self.name}: parameter {name!r} must be {_spell(wanted)}, not {type(value).__name__}: {error}"
+                ) from None
+            except TypeError:
+                # msgspec does not know the type; the encoder has the last word on the value.
+                continue
+        return args
+
+
+def _is_buffer_for(value: Any, wanted: Any) -> bool:
+    """Whether `value` may travel where bytes or an array are asked for."""
+    if wanted in (bytes, bytearray, memoryview):
+        return isinstance(value, (bytes, bytearray, memoryview))
+    origin = typing.get_origin(wanted) or wanted
+    return isinstance(origin, type) and hasattr(origin, "dtype") and isinstance(value, origin)
+
+
+def _spell(wanted: Any) -> str:
+    return wanted.__name__ if isinstance(wanted, type) else str(wanted).replace("typing.", "")
+
+
+def operations_of(interface: type[Interface]) -> dict[str, Operation[..., Any]]:
+    """Return the operations of an interface by attribute name, inherited ones included."""
+    found: dict[str, Operation[..., Any]] = {}
+    for kind in reversed(interface.__mro__):
+        if kind is Interface or not issubclass(kind, Interface):
+            continue
+        for name, value in vars(kind).items():
+            if isinstance(value, Operation):
+                found[name] = value
+            elif not name.startswith("_") and inspect.isfunction(value):
+                found[name] = Operation(value)
+    return found
+
+
+def specs_of(interface: type[Interface]) -> dict[str, OperationSpec]:
+    """Return the specs of an interface's operations by attribute name; built once a class."""
+    specs: dict[str, OperationSpec] | None = interface.__dict__.get("_specs")
+    if specs is None:
+        major, minor = interface.interface_version
+        specs = {
+            name: OperationSpec(Target(interface.interface_id, major, minor, described.name), described)
+            for name, described in operations_of(interface).items()
+        }
+        # Two threads may both build them: the results are equal, and one store wins.
+        interface._specs = specs  # type: ignore[attr-defined]  # a cache, invisible to type checkers on purpose
+    return specs
+
+
+def untyped(interface_id: str, operation_name: str) -> OperationSpec:
+    """Return the spec of an operation that is called by name, without a contract."""
+    return OperationSpec(Target(interface_id, 0, 0, operation_name), None)

@@ -1,0 +1,185 @@
+"""Which interfaces a server serves, and which routine serves which operation.
+
+Theory of operation. Registering builds an `Entry` for each operation. A call names its target (interface, version,
+operation); `find` looks it up once for each distinct target and remembers the answer, refusals included.
+
+Source: "Registering Interfaces", "RpcServerRegisterIf2", "RpcServerUnregisterIf".
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from transport import Target
+
+from ..kernel.errors import InvalidArgumentType, InvalidParameter, Misuse
+from ..kernel.status import Status
+from .interface import Interface, Operation, OperationSpec, specs_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+REMEMBERED_TARGETS = 4096  # Bound on what clients can make a server remember; arbitrary.
+
+
+def manager(function: F) -> F:
+    """Mark a routine as an asynchronous manager routine: it takes the call's handle before the operation's arguments.
+
+    Its return does not answer the call; `complete` or `abort` on the handle does, from any thread, at any time. An
+    exception that leaves it before it handed the call on aborts the call.
+
+        @manager
+        def synonyms(self, call: ServerCall, word: str) -> None:
+            queue.put((call, word))
+
+    Source: "Handling Asynchronous Calls".
+    """
+    function.__engine_manager__ = True  # type: ignore[attr-defined]  # a mark on the caller's own function
+    return function
+
+
+class Entry:
+    """One operation being served. `mean` is what it was seen to take, in seconds; it decides who runs it.
+
+    Unguarded: `mean` is a running mean of hints, and a lost update is a lost hint.
+    """
+
+    __slots__ = ("decode_args", "function", "is_coroutine", "mean", "spec", "takes_handle")
+
+    def __init__(self, spec: OperationSpec, function: Callable[..., Any]) -> None:
+        self.spec = spec
+        self.function = function
+        self.decode_args = spec.decode_args
+        self.takes_handle = bool(getattr(function, "__engine_manager__", False))
+        self.is_coroutine = inspect.iscoroutinefunction(function)
+        self.mean = 0.0
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a target is not served."""
+
+    status: int
+    text: str
+
+
+class Registry:
+    """The interfaces of one server. Registering may come before or after listening.
+
+    Threads: any. `find` relies on single dictionary operations; `register` and `unregister` replace whole dictionaries.
+    """
+
+    def __init__(self) -> None:
+        # Interface name -> major version -> (minor version, entries by operation name).
+        self._interfaces: dict[str, dict[int, tuple[int, dict[str, Entry]]]] = {}
+        self._found: dict[Target, Entry | Refusal] = {}
+
+    def register(self, interface: type[Interface] | str, implementation: Any) -> None:
+        """Serve `interface` by the methods of `implementation`; see `Server.register`."""
+        if isinstance(interface, str):
+            if not interface:
+                raise InvalidParameter("interface must be a name that is not empty")
+            name, (major, minor) = interface, (0, 0)
+            entries = _entries_by_name(interface, implementation)
+        elif isinstance(interface, type) and issubclass(interface, Interface):
+            name, (major, minor) = interface.interface_id, interface.interface_version
+            entries = _entries(interface, implementation)
+        else:
+            raise InvalidArgumentType(f"interface must be an Interface class or a name, not {interface!r}")
+        if major in self._interfaces.get(name, {}):
+            raise Misuse(
+                f"interface {name!r} version {major} is registered already: unregister it first",
+                status=Status.ALREADY_REGISTERED,
+            )
+        versions = {**self._interfaces.get(name, {}), major: (minor, entries)}
+        self._interfaces = {**self._interfaces, name: versions}
+        self._found = {}
+
+    def unregister(self, interface: type[Interface] | str) -> None:
+        """Serve `interface` no longer; see `Server.unregister`."""
+        name = interface if isinstance(interface, str) else interface.interface_id
+        major = 0 if isinstance(interface, str) else interface.interface_version[0]
+        if major not in self._interfaces.get(name, {}):
+            raise Misuse(f"interface {name!r} is not registered", status=Status.UNKNOWN_IF)
+        versions = {key: value for key, value in self._interfaces[name].items() if key != major}
+        self._interfaces = {key: value for key, value in self._interfaces.items() if key != name}
+        if versions:
+            self._interfaces[name] = versions
+        self._found = {}
+
+    def find(self, target: Target) -> Entry | Refusal:
+        """Return the entry that serves `target`, or why there is none."""
+        found = self._found
+        answer = found.get(target)
+        if answer is None:
+            answer = self._look_up(target)
+            if len(found) < REMEMBERED_TARGETS:
+                found[target] = answer
+        return answer
+
+    def _look_up(self, target: Target) -> Entry | Refusal:
+        versions = self._interfaces.get(target.interface)
+        if not versions:
+            return Refusal(Status.UNKNOWN_IF, f"the server has no interface {target.interface!r}")
+        # Version 0.0 is a caller without a contract: it takes what there is, the newest first.
+        major = target.major if (target.major, target.minor) != (0, 0) or 0 in versions else max(versions)
+        served = versions.get(major)
+        if served is None or served[0] < target.minor:
+            has = ", ".join(f"{major}.{minor}" for major, (minor, _) in sorted(versions.items()))
+            return Refusal(
+                Status.UNKNOWN_IF,
+                f"the server has interface {target.interface!r} in version {has}, not {target.major}.{target.minor}",
+            )
+        entry = served[1].get(target.operation)
+        if entry is None:
+            return Refusal(
+                Status.PROCNUM_OUT_OF_RANGE, f"interface {target.interface!r} has no operation {target.operation!r}"
+            )
+        return entry
+
+
+def _entries(interface: type[Interface], implementation: Any) -> dict[str, Entry]:
+    """Return the entries of a contract; raise if the implementation does not fit it."""
+    entries = {}
+    for attribute, spec in specs_of(interface).items():
+        function = getattr(implementation, attribute, None)
+        if not callable(function) or isinstance(function, Operation):
+            raise InvalidParameter(
+                f"{type(implementation).__name__} has no routine {attribute!r}, which {interface.__name__} asks for"
+            )
+        entry = Entry(spec, function)
+        _check_fits(entry, attribute)
+        entries[spec.name] = entry
+    return entries
+
+
+def _check_fits(entry: Entry, attribute: str) -> None:
+    try:
+        signature = inspect.signature(entry.function)
+    except (TypeError, ValueError):
+        return  # Something built in, which does not say what it takes.
+    count = len(entry.spec.parameters) + entry.takes_handle
+    try:
+        signature.bind(*range(count))
+    except TypeError as error:
+        handle = "the call's handle and " if entry.takes_handle else ""
+        raise InvalidParameter(
+            f"routine {attribute}{signature} cannot take {handle}({', '.join(entry.spec.parameters)}): {error}"
+        ) from None
+
+
+def _entries_by_name(name: str, implementation: Any) -> dict[str, Entry]:
+    """Return the entries of an object served without a contract: its public methods, typed by their annotations."""
+    if isinstance(implementation, Interface):
+        raise InvalidParameter("register an implementation of an Interface under the interface, not under a name")
+    entries = {}
+    for attribute in dir(implementation):
+        if attribute.startswith("_"):
+            continue
+        function = getattr(implementation, attribute)
+        if callable(function) and not isinstance(function, type):
+            entries[attribute] = Entry(OperationSpec(Target(name, 0, 0, attribute), None), function)
+    if not entries:
+        raise InvalidParameter(f"{type(implementation).__name__} has no public methods to serve as {name!r}")
+    return entries
+

@@ -1,0 +1,160 @@
+"""The server's handle of one call: who calls, how long there is, and the one way to answer.
+
+Theory of operation. A call is in its peer's table from its arrival until it is closed; closing it (complete, abort, the
+routine's return or exception) takes it out, under the server's lock, and whoever takes it out sends the answer. So the
+first closing wins, and every later one is told that the handle is over.
+
+Source: "Asynchronous RPC" (the server's side), "RpcAsyncCompleteCall", "RpcAsyncAbortCall", "RpcServerTestCancel",
+"RpcServerInqCallAttributes".
+"""
+
+from contextvars import ContextVar
+from time import monotonic
+from typing import Any, Protocol
+
+import msgspec
+
+from transport import Buffer, CallOptions
+
+from ..kernel.errors import InvalidParameter, InvalidState
+from ..kernel.status import Status
+
+
+class Peer(Protocol):
+    """A connected client, as its calls see it."""
+
+    lost: bool
+    association: bytes
+    metadata: dict[str, str]
+    process: int
+    host: str
+    address: str
+    user: str
+
+
+class Answerer(Protocol):
+    """What sends answers: the listener that the call came in by."""
+
+    def answer(self, call: "ServerCall", value: object) -> None: ...
+    def answer_fault(self, call: "ServerCall", status: int, text: str) -> None: ...
+
+
+class CallAttributes(msgspec.Struct, frozen=True):
+    """Who calls, and over what: a snapshot.
+
+    Fields:
+        interface, version, operation: what is called.
+        client_process, client_host: what the client says of itself; not verified.
+        client_address: where the connection comes from, as far as the transport tells; "" if it does not.
+        client_principal: who the client proved to be; "" for an anonymous one.
+        metadata: the connection's texts, overlaid with the call's own.
+        status: 1 in progress, 2 cancelled, 3 disconnected. Compare for equality: it is no bit field.
+    """
+
+    interface: str
+    version: tuple[int, int]
+    operation: str
+    client_process: int
+    client_host: str
+    client_address: str
+    client_principal: str
+    metadata: dict[str, str]
+    status: int
+
+
+class ServerCall(msgspec.Struct, eq=False, weakref=True):
+    """One call being served. A routine marked with `manager` gets it as its first argument and may keep it for later.
+
+    Close it exactly once, with `complete` or `abort`, from any thread, before or after the routine returned; calls may be
+    closed in any order. One that is never closed keeps the client waiting until its own time limit.
+
+    Threads: every method may be called from any thread.
+    """
+
+    _listener: Answerer
+    _peer: Any
+    _id: int
+    _entry: Any
+    _args: Any
+    _options: CallOptions | None = None
+    _blobs: list[Buffer] | None = None
+    # Monotonic time at which the client stops waiting; None: it does not say.
+    _deadline: float | None = None
+    # Set once, under the server's lock; read anywhere.
+    _cancelled: bool = False
+
+    def complete(self, value: Any = None) -> None:
+        """Answer the call with `value`. The outputs must be final: they are encoded before this returns.
+
+        Raises: `InvalidAsyncHandle` (1914) if the call was closed before. A value that cannot be sent closes the call
+            with `BadStubData`, and raises `InvalidArgumentType` here. If the client is gone the answer goes nowhere,
+            and nothing is raised.
+        Blocks: never. Source: "RpcAsyncCompleteCall".
+        """
+        self._listener.answer(self, value)
+
+    def abort(self, status: int, text: str = "") -> None:
+        """End the call with a failure: `status`, which is not 0, reaches the client unchanged.
+
+        Raises: `InvalidParameter` (87) for status 0; `InvalidAsyncHandle` (1914) if the call was closed before.
+        Blocks: never. Source: "RpcAsyncAbortCall".
+        """
+        if not isinstance(status, int) or isinstance(status, bool) or not 0 < status < 1 << 32:
+            raise InvalidParameter(f"status must be a number from 1 to 2**32 - 1, not {status!r}")
+        self._listener.answer_fault(self, int(status), text)
+
+    def test_cancel(self) -> bool:
+        """Whether the client asked to cancel the call. Cheap; the call must still be closed.
+
+        Source: "RpcServerTestCancel". Different from Windows: a truth value, where the status 0 means "yes" there.
+        """
+        return self._cancelled
+
+    def disconnected(self) -> bool:
+        """Whether the client is gone; an answer would go nowhere. The call must still be closed."""
+        return bool(self._peer.lost)
+
+    def time_left(self) -> float | None:
+        """Seconds until the client stops waiting, 0 or more; None if it set no limit."""
+        return None if self._deadline is None else max(0.0, self._deadline - monotonic())
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The connection's texts, overlaid with the call's own; a copy."""
+        options = self._options
+        own = options.metadata if options is not None else None
+        return {**self._peer.metadata, **(own or {})}
+
+    def attributes(self) -> CallAttributes:
+        """Return who calls, and over what. Source: "RpcServerInqCallAttributes"."""
+        peer, target = self._peer, self._entry.spec.target
+        return CallAttributes(
+            interface=target.interface,
+            version=(target.major, target.minor),
+            operation=target.operation,
+            client_process=peer.process,
+            client_host=peer.host,
+            client_address=peer.address,
+            client_principal=peer.user,
+            metadata=self.metadata,
+            status=3 if peer.lost else 2 if self._cancelled else 1,
+        )
+
+    def __repr__(self) -> str:
+        return f"<ServerCall {self._id} {self._entry.spec.target.interface}.{self._entry.spec.name}>"
+
+
+current: ContextVar[ServerCall | None] = ContextVar("engine.current_call", default=None)
+
+
+def current_call() -> ServerCall:
+    """Return the call that the running routine serves.
+
+    Works on the thread (or in the task) that runs the routine; a routine that hands over to another thread takes the
+    handle with it. Raises: `InvalidState` with status 1725 (NO_CALL_ACTIVE) where no call is being served.
+    Source: "RpcServerTestCancel" with a binding of zero.
+    """
+    call = current.get()
+    if call is None:
+        raise InvalidState("no call is being served here", status=Status.NO_CALL_ACTIVE)
+    return call

@@ -1,0 +1,162 @@
+"""The outstanding calls of a client: who is waiting for what, and how each call ends exactly once.
+
+Theory of operation. A call that was accepted is in `_calls` under its number until its outcome is known. Taking it out,
+under the table's lock, is what decides the outcome: a reply that finds no call is late and is dropped. Under the lock
+the outcome is recorded and what is to be told is collected; telling happens afterwards, outside all locks (`Telling`).
+
+Guarantees: each accepted call ends once and is told of once, after its outcome was recorded.
+"""
+
+import logging
+from _thread import allocate_lock
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from ..kernel.apc import queue_apc
+from ..kernel.errors import CallError, EngineError
+from ..kernel.event import Event
+from ..kernel.port import UNSET, CompletionPacket, CompletionPort, PacketTemplate
+from ..pool import default_pool
+from .call import Call, Outcome
+from .notify import ApcNotification, CallbackNotification, EventKind
+from .state import NEXT, On, State
+
+log = logging.getLogger("engine.rpc")
+
+_DONE = int(State.DONE)
+_OUTCOME = int(On.OUTCOME)
+
+
+class Wakeable(Protocol):
+    """A thread or a task that waits for one call."""
+
+    def wake(self) -> None: ...
+
+
+class Telling:
+    """What is to be told after outcomes were recorded. Filled under the table's lock, run outside all locks."""
+
+    __slots__ = ("_others", "_packets", "_port", "_waiters")
+
+    def __init__(self) -> None:
+        # Packets for one port in a row are delivered in one go.
+        self._port: CompletionPort | None = None
+        self._packets: list[CompletionPacket] = []
+        self._waiters: list[Wakeable] = []
+        self._others: list[Callable[[], object]] = []
+
+    def add(self, call: Call[object]) -> None:
+        """Add the notification of `call`."""
+        notify = call._notify
+        if type(notify) is PacketTemplate:
+            if notify.port is not self._port:
+                self._close_row()
+                self._port = notify.port
+            overlapped = notify.overlapped
+            self._packets.append(
+                CompletionPacket(notify.key, notify.transferred, call if overlapped is UNSET else overlapped)
+            )
+        elif isinstance(notify, Event):
+            self._others.append(notify.set)
+        elif type(notify) is CallbackNotification:
+            self._others.append(lambda: default_pool().post(lambda: notify.function(call, EventKind.CALL_COMPLETE)))
+        elif type(notify) is ApcNotification:
+            self._others.append(lambda: queue_apc(notify.function, call, EventKind.CALL_COMPLETE, thread=notify.thread))
+
+    def wake(self, waiters: Iterable[Wakeable]) -> None:
+        """Add threads or tasks that wait on a call itself."""
+        self._waiters.extend(waiters)
+
+    def _close_row(self) -> None:
+        port, packets = self._port, self._packets
+        if port is not None and packets:
+            self._others.append(lambda: port.deliver(packets))
+            self._packets = []
+
+    def __call__(self) -> None:
+        """Tell. Each target is told even if another one fails: it may have been closed, or its thread may be gone."""
+        if self._port is not None and not self._others:
+            self._port.deliver(self._packets)
+        else:
+            self._close_row()
+        for waiter in self._waiters:
+            waiter.wake()
+        for tell in self._others:
+            try:
+                tell()
+            except EngineError as error:
+                log.warning("a call's completion could not be told: %s; the call can still be completed", error)
+
+
+class CallTable:
+    """The calls of one client that have no outcome yet.
+
+    `lock` and `calls` are public: the client guards its writer and its connection state with the same lock, so that beginning a call
+    takes one lock, once. Methods ending in `_locked` need it held.
+    """
+
+    def __init__(self) -> None:
+        self.lock = allocate_lock()
+        # All guarded by `lock`.
+        self.calls: dict[int, Call[object]] = {}
+        self._waiting: dict[int, list[Wakeable]] = {}
+        # Calls that will be told by callback: somebody must drive the network though nobody waits.
+        self.callbacks = 0
+        # Counters, for statistics.
+        self.begun = 0
+        self.finished = 0
+        self.late = 0
+
+    def finish_locked(self, outcomes: Iterable[tuple[int, Outcome]], telling: Telling) -> int:
+        """Record outcomes, each for the call of that number; what is to be told goes to `telling`.
+
+        Returns how many calls that ended. A call that has ended already keeps its outcome.
+        """
+        take = self.calls.pop
+        ended = 0
+        for call_id, outcome in outcomes:
+            call = take(call_id, None)
+            if call is None:
+                continue
+            following = NEXT[call._state][_OUTCOME]
+            assert following is not None, "a call in the table is pending"
+            call._state = following
+            call._box = [outcome]
+            ended += 1
+            if call._timer is not None:
+                call._timer.cancel()
+            if call._notify is not None:
+                telling.add(call)
+                if type(call._notify) is CallbackNotification:
+                    self.callbacks -= 1
+            if self._waiting:
+                waiters = self._waiting.pop(call_id, None)
+                if waiters is not None:
+                    telling.wake(waiters)
+        self.finished += ended
+        return ended
+
+    def finish(self, call_id: int, outcome: Outcome) -> bool:
+        """End one call and tell; False if it has ended already. Any thread, holding nothing."""
+        telling = Telling()
+        with self.lock:
+            ended = self.finish_locked(((call_id, outcome),), telling) == 1
+        telling()
+        return ended
+
+    def await_outcome(self, call: Call[object], waiter: Wakeable) -> bool:
+        """Have `waiter` woken when the call ends; False if it has ended already."""
+        with self.lock:
+            if self.calls.get(call._id) is not call:
+                return False
+            self._waiting.setdefault(call._id, []).append(waiter)
+            return True
+
+    def forget_waiter(self, call: Call[object], waiter: Wakeable) -> None:
+        """Take a waiter back, after a timeout or an interrupt."""
+        with self.lock:
+            waiters = self._waiting.get(call._id)
+            if waiters is not None and waiter in waiters:
+                waiters.remove(waiter)
+                if not waiters:
+                    del self._waiting[call._id]

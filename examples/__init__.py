@@ -1,0 +1,1 @@
+"""Examples: small programs that show the engine at work."""

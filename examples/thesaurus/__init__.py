@@ -1,0 +1,1 @@
+"""A thesaurus: a contract, a service that stops gracefully, and a client."""
