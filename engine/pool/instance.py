@@ -1,0 +1,175 @@
+"""The running callback, as it sees itself: what it may say of its thread, and what is to happen when it
+returns.
+
+Theory of operation. A `CallbackInstance` is made when a callback first asks for it, so that those that never
+ask pay nothing. It belongs to one run of one callback and is dead once that returned.
+
+After the body returns, on the same thread and in this order: the finalization callback; leave the lock;
+release the mutex; release the semaphore; set the event; the function that was to be called. A step that fails
+is reported to the pool's error handler and the later ones are skipped. Only then does the callback stop
+counting and its waiters wake, so an event set here is seen before `wait` returns.
+
+Source: "CallbackMayRunLong", "DisassociateCurrentThreadFromCallback", "SetEventWhenCallbackReturns" and its
+siblings.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ..kernel.errors import InvalidParameter, InvalidState
+from .backlog import Callback, Ledger
+from .runner import Runner, WorkerState, current
+
+
+class _Settable(Protocol):
+    def set(self) -> object: ...
+
+
+class _Releasable(Protocol):
+    def release(self) -> object: ...
+
+
+class _Countable(Protocol):
+    def release(self, count: int, /) -> object: ...
+
+
+class CallbackInstance:
+    """The running callback; get it by `current_callback()`.
+
+    Threads: its methods may be called by the callback's own thread only, and before it returns; anything else
+    raises `InvalidState`. Of each kind of when-returns action the first one counts, as on Windows.
+    """
+
+    __slots__ = ("_actions", "_runner", "_source")
+
+    def __init__(self, runner: Runner, source: Ledger | None) -> None:
+        # None once the callback returned.
+        self._runner: Runner | None = runner
+        self._source = source
+        # By the order in which they are run.
+        self._actions: dict[int, Callable[[], object]] = {}
+
+    @property
+    def source(self) -> Any:
+        """The object whose callback this is (`Work`, `Timer`, `Wait`, `Io`), None for a simple callback."""
+        return self._source
+
+    @property
+    def context(self) -> Any:
+        """The context given when the object was made."""
+        return None if self._source is None else self._source._context
+
+    def _own(self) -> Runner:
+        runner = self._runner
+        if runner is None:
+            raise InvalidState("the callback has returned, and its instance went with it")
+        running = current.runner
+        if running is not runner:
+            raise InvalidState("only the thread that runs the callback may do this, for its innermost one")
+        return runner
+
+    def may_run_long(self) -> bool:
+        """Say that this callback will take long, so that it holds up no other.
+
+        Returns: True if another worker is idle or was started; False if there is none (Windows: 565,
+            TOO_MANY_THREADS). The callback counts as long in both cases: False is information, not refusal.
+            True again when it was said before, or by the environment.
+        Source: "CallbackMayRunLong".
+        """
+        runner = self._own()
+        return not isinstance(runner, WorkerState) or runner.port.spare(runner)
+
+    def disassociate(self) -> None:
+        """Stop counting for those who wait for this object's callbacks; a cleanup group still counts this
+        one.
+
+        Doing it twice is harmless. Source: "DisassociateCurrentThreadFromCallback".
+        """
+        runner = self._own()
+        if self._source is not None:
+            runner.port.disassociate(runner, self._source)
+
+    def leave_when_returns(self, lock: _Releasable) -> None:
+        """Release `lock`, which this thread holds, after the callback.
+
+        Source: "LeaveCriticalSectionWhenCallbackReturns".
+        """
+        self._own()
+        self._actions.setdefault(0, lock.release)
+
+    def release_mutex_when_returns(self, mutex: _Releasable) -> None:
+        """Release `mutex`, which this thread owns, after the callback.
+
+        Source: "ReleaseMutexWhenCallbackReturns".
+        """
+        self._own()
+        self._actions.setdefault(1, mutex.release)
+
+    def release_semaphore_when_returns(self, semaphore: _Countable, count: int = 1) -> None:
+        """Release `semaphore` by `count` after the callback.
+
+        Source: "ReleaseSemaphoreWhenCallbackReturns".
+        """
+        self._own()
+        if not isinstance(count, int) or count < 1:
+            raise InvalidParameter(f"count must be a positive int, not {count!r}")
+        self._actions.setdefault(2, lambda: semaphore.release(count))
+
+    def set_event_when_returns(self, event: _Settable) -> None:
+        """Set `event` after the callback. Source: "SetEventWhenCallbackReturns"."""
+        self._own()
+        self._actions.setdefault(3, event.set)
+
+    def call_when_returns(self, function: Callable[[], object]) -> None:
+        """Call `function()` last, after the callback: the place to give up what the callback needed.
+
+        Source: "FreeLibraryWhenCallbackReturns", which needs a kernel that can unload code behind the
+            caller's back.
+        """
+        self._own()
+        if not callable(function):
+            raise InvalidParameter(f"function must be callable, not {function!r}")
+        self._actions.setdefault(4, function)
+
+    def _returned(self) -> None:
+        runner, self._runner = self._runner, None
+        assert runner is not None
+        runner.instance = None
+        try:
+            for step in sorted(self._actions):
+                self._actions[step]()
+        except BaseException as error:
+            runner.port.fail(error, self._source)
+
+
+def instance_of(runner: Runner) -> CallbackInstance:
+    """Return the instance of the callback that `runner` runs, making it on first use."""
+    if runner.instance is None:
+        item = runner.item
+        runner.instance = CallbackInstance(runner, item.ledger if isinstance(item, Callback) else None)
+    instance: CallbackInstance = runner.instance
+    return instance
+
+
+def current_callback() -> CallbackInstance:
+    """Return the instance of the callback that the calling thread is running: the innermost one.
+
+    Raises: `InvalidState` outside of callbacks.
+    """
+    runner = current.runner
+    if runner is None or runner.item is None:
+        raise InvalidState("this thread is not running a callback of a pool")
+    return instance_of(runner)
+
+
+def after_return(runner: Runner) -> None:
+    """Do what was promised for the return of the callback that `runner` ran. Never raises."""
+    instance = instance_of(runner)
+    source = instance._source
+    if source is not None and source._finalization is not None:
+        try:
+            source._finalization(instance, source._context)
+        except BaseException as error:
+            runner.port.fail(error, source)
+            instance._actions.clear()
+    instance._returned()

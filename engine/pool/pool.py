@@ -1,0 +1,441 @@
+"""The thread pool: where callbacks run, and the limits of that.
+
+Theory of operation. A `ThreadPool` is the public face of a `WorkPort` (dispatch.py), which its workers know
+instead of it: a pool that is dropped without being closed is noticed, and its workers leave. This file holds
+what users decide: limits, what happens when the queue is full, who is told of errors, and how everything
+ends.
+
+Interpreter shutdown: workers are daemon threads, so nothing waits for them without a limit. An exit hook
+stops every pool: sources fire no more, queued callbacks are discarded, running ones get `EXIT_GRACE` seconds
+together, and whatever still runs then is abandoned, as process exit does on Windows. Who needs queued
+callbacks to run stops the pool himself.
+
+Source: "CreateThreadpool", "SetThreadpoolThreadMinimum", "SetThreadpoolThreadMaximum", "CloseThreadpool",
+"TrySubmitThreadpoolCallback".
+"""
+
+import atexit
+import itertools
+import logging
+import os
+import types
+import warnings
+import weakref
+from _thread import allocate_lock
+from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
+from time import monotonic
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import msgspec
+
+from ..kernel.driver import driver
+from ..kernel.errors import (
+    Deadlock,
+    InvalidArgumentType,
+    InvalidHandle,
+    InvalidParameter,
+    InvalidState,
+    QueueFull,
+)
+from ..kernel.thread import park
+from ..kernel.waiter import Waiter
+from .backlog import Callback, Item, Profile
+from .dispatch import WorkPort
+from .runner import WorkerState, current
+from .worker import run_here, work
+
+log = logging.getLogger("engine.pool")
+
+DEFAULT_MAXIMUM = 500  # Threads: Windows' figure.
+DEFAULT_QUEUE_LIMIT = 1 << 20  # Callbacks that users may leave queued; arbitrary, about 200 MB of them.
+EXIT_GRACE = 2.0  # Seconds that callbacks running at interpreter exit get, all pools together. Arbitrary.
+PROFILES = 1024  # Functions whose run time a pool remembers. Arbitrary.
+
+Policy = Literal["block", "reject", "caller_runs"]
+ErrorHandler = Callable[[BaseException, object], object]
+
+
+class PoolStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a pool.
+
+    Fields:
+        workers: threads, those being started included; idle: of them, those waiting for work.
+        running: callbacks that hold a slot; away: callbacks that run without one, being long.
+        queued: callbacks not yet started; submitted = queued + started + discarded.
+        failures: exceptions that left a callback.
+    """
+
+    name: str
+    minimum: int
+    maximum: int
+    concurrency: int
+    workers: int
+    idle: int
+    running: int
+    away: int
+    queued: int
+    submitted: int
+    started: int
+    discarded: int
+    failures: int
+    closed: bool
+
+
+class ThreadPool:
+    """A pool of worker threads that run callbacks.
+
+    Args:
+        minimum: threads kept at all times; started at once.
+        maximum: threads at most. 0 is taken as 1.
+        name: appears in the threads' names, `engine:NAME-worker-3`.
+        concurrency: how many callbacks hold a slot (run and do not block) at once. With the interpreter lock,
+            one awake thread is fastest, and one is the default: callbacks that block give their slot back
+            (inside the library's waits and `blocking()`, when they say so, when their mean run time is known
+            to be over 200 us), and from one that overruns 2-4 ms while others are queued it is taken. So
+            blocking callbacks run side by side up to `maximum`.
+        queue_limit: callbacks that may be queued by `submit` and `Work.submit`. Armed timers, waits and I/O
+            never fail on it.
+        policy: what a submission does when the limit is reached: "block" until there is room, "reject" it
+            with `QueueFull`, or "caller_runs": run it on the submitting thread. A callback of the pool itself
+            never blocks on its own pool's limit, which could never end: it gets `QueueFull`.
+        on_error: called as `on_error(error, owner)` on the worker for each exception that leaves a callback;
+            the default logs it to `engine.pool`. `owner` is the callback's object, or its function if it has
+            none.
+
+    The pool belongs to who made it: `stop` it, `close` it, or use it as a context manager, which stops it.
+
+    Threads: every method may be called from any thread. Source: "CreateThreadpool";
+        docs/semantics/thread-pool.md.
+    Different from Windows: `concurrency`, a bounded queue, and the error handler.
+    """
+
+    __slots__ = ("__weakref__", "_permanent", "_policy", "_port", "_profiles", "_queue_limit")
+
+    def __init__(
+        self,
+        minimum: int = 0,
+        maximum: int = DEFAULT_MAXIMUM,
+        *,
+        name: str | None = None,
+        concurrency: int = 1,
+        queue_limit: int = DEFAULT_QUEUE_LIMIT,
+        policy: Policy = "block",
+        on_error: ErrorHandler | None = None,
+    ) -> None:
+        self._permanent = False
+        check_count("minimum", minimum)
+        check_count("maximum", maximum)
+        check_count("concurrency", concurrency, least=1)
+        check_count("queue_limit", queue_limit, least=1)
+        maximum = maximum or 1
+        if minimum > maximum:
+            raise InvalidParameter(f"minimum must not exceed maximum, {maximum}, but is {minimum}")
+        if policy not in ("block", "reject", "caller_runs"):
+            raise InvalidParameter(f"policy must be 'block', 'reject' or 'caller_runs', not {policy!r}")
+        if on_error is not None and not callable(on_error):
+            raise InvalidArgumentType(f"on_error must be callable, not {type(on_error).__name__}")
+        name = name or f"pool{next(_numbers)}"
+        self._port = WorkPort(name, 0, maximum, concurrency, work, on_error or _log_error)
+        self._queue_limit = queue_limit
+        self._policy = policy
+        # Run times of simple callbacks by what identifies their function. Single-key operations only.
+        self._profiles: dict[object, Profile] = {}
+        _ports.add(self._port)
+        if minimum:
+            self._port.resize(minimum, maximum)
+
+    @property
+    def name(self) -> str:
+        """The pool's name, part of its threads' names."""
+        return self._port.name
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` or `stop` was called."""
+        return self._port.ending
+
+    def __repr__(self) -> str:
+        seen = self.statistics()
+        state = "closed" if seen.closed else f"workers={seen.workers} idle={seen.idle} queued={seen.queued}"
+        return f"<ThreadPool {self.name!r} {state}>"
+
+    # Limits
+
+    def set_minimum(self, minimum: int) -> bool:
+        """Keep at least `minimum` threads, starting them now; raises the maximum if need be.
+
+        Returns: False if the system refused to start that many threads. Raises: `InvalidHandle` if closed.
+        Source: "SetThreadpoolThreadMinimum".
+        """
+        check_count("minimum", minimum)
+        self._require_open()
+        self._port.resize(minimum, max(minimum, self._port.maximum))
+        return self.statistics().workers >= minimum
+
+    def set_maximum(self, maximum: int) -> None:
+        """Have at most `maximum` threads (0 is taken as 1); lowers the minimum if need be.
+
+        Running callbacks are not disturbed: excess threads leave as they become idle.
+        Source: "SetThreadpoolThreadMaximum".
+        """
+        check_count("maximum", maximum)
+        self._require_open()
+        maximum = maximum or 1
+        self._port.resize(min(self._port.minimum, maximum), maximum)
+
+    # Submitting
+
+    def submit(self, function: Callable[..., object], *args: Any) -> None:
+        """Queue the simple callback `function(*args)`, in a copy of the caller's context variables.
+
+        Its result is dropped and its exception goes to the pool's error handler: for a result use `Executor`,
+        for a callback that is queued again and again, waited for or cancelled use `Work`, for other
+        parameters `Environment.submit`.
+
+        Raises: `InvalidHandle` if the pool is closed; `QueueFull` under the "reject" policy.
+        Blocks: never, except under the "block" policy when the queue is full.
+        Source: "TrySubmitThreadpoolCallback".
+        """
+        if not callable(function):
+            raise InvalidArgumentType(f"function must be callable, not {type(function).__name__}")
+        self.enqueue(Callback(function, args, copy_context(), None, self.profile_of(function)))
+
+    def post(self, function: Callable[[], object]) -> None:
+        """Queue `function()`: the leanest way in, for code that posts much.
+
+        As `submit`, but the queue's limit does not apply, the context variables are the worker's own, and
+        nothing is learned of how long the function runs: put `slow()` around what is.
+
+        Raises: `InvalidHandle` once the pool is stopped. Blocks: never.
+        """
+        self._port.push(function)
+
+    def slow(self) -> "Slow":
+        """Return a context manager to put around what takes long in a callback of this pool.
+
+        Entering gives the callback's slot to another worker and sees to it that somebody attends to the
+        sockets. The slot is not taken back: the callback runs on without one until it returns. Outside the
+        pool's workers it does nothing.
+        """
+        return Slow(self._port)
+
+    def enqueue(self, item: Item) -> None:
+        """Queue a callback of a user's, under the pool's limit and policy. For the pool's own objects."""
+        port = self._port
+        if port.ending:
+            raise self._closed_error()
+        try:
+            port.push(item, self._queue_limit)
+        except QueueFull:
+            self._overflow(item)
+
+    def _overflow(self, item: Item) -> None:
+        port = self._port
+        if self._policy == "caller_runs":
+            run_here(port, item)
+            return
+        if self._policy == "reject" or running_on(port):
+            raise QueueFull(f"{self._queue_limit} callbacks are queued in the pool {self.name!r} already")
+        while True:
+            waiter = Waiter()
+            if port.wait_for_room(waiter, self._queue_limit):
+                try:
+                    park(waiter, None)
+                finally:
+                    port.pass_room_on(waiter)
+            if port.ending:
+                raise self._closed_error()
+            try:
+                port.push(item, self._queue_limit)
+                return
+            except QueueFull:
+                continue  # Another thread was faster.
+
+    def profile_of(self, function: Callable[..., object]) -> Profile:
+        """Return what is known of the run time of `function`. For the pool's own objects."""
+        key = _identity(function)
+        profile = self._profiles.get(key)
+        if profile is None:
+            if len(self._profiles) >= PROFILES:
+                self._profiles.clear()
+            profile = self._profiles[key] = Profile(long=self._port.eager)
+        return profile
+
+    # End
+
+    def close(self) -> None:
+        """Close the pool for new callbacks and return at once.
+
+        Queued callbacks still run, and objects that were armed before still fire; submitting or arming
+        through them raises `InvalidHandle`. The threads leave when there is nothing left to run. Closing
+        twice does nothing.
+        Raises: `InvalidState` for the process's default pool.
+        Source: "CloseThreadpool".
+        """
+        if self._permanent:
+            raise InvalidState("the process's default pool is never closed")
+        self._port.end()
+
+    def stop(self, timeout: float | None = None, *, cancel_pending: bool = False) -> bool:
+        """Close the pool, disarm its objects, and wait until its threads have ended.
+
+        Args: `timeout` in seconds for all of it, None for ever. `cancel_pending` discards what is queued at
+            once; otherwise it is run, and what is still queued when the time is up is discarded.
+        Returns: True if all threads ended in time. On False some callbacks still run: they cannot be
+            interrupted, and their daemon threads end when they return.
+        Raises: `Deadlock` when called by a callback of this pool.
+        """
+        check_timeout(timeout)
+        if running_on(self._port):
+            raise Deadlock(f"a callback of the pool {self.name!r} cannot wait for that pool to stop")
+        deadline = None if timeout is None else monotonic() + timeout
+        self.close()
+        for armed in list(self._port.objects):
+            armed._disarm()
+        try:
+            if not cancel_pending:
+                self._port.wait_ended(timeout)
+        finally:
+            self._port.stop()
+        self._port.wait_ended(_left(deadline))
+        # The last worker has told that it leaves; its thread is a few instructions from its end.
+        for thread in list(self._port.threads):
+            thread.join(_left(deadline))
+        return not self._port.threads
+
+    def statistics(self) -> PoolStatistics:
+        """Return a consistent snapshot of the pool's numbers. Never blocks."""
+        return PoolStatistics(**self._port.numbers())
+
+    def _require_open(self) -> None:
+        if self._port.ending:
+            raise self._closed_error()
+
+    def _closed_error(self) -> InvalidHandle:
+        return self._port.closed_error()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop(cancel_pending=kind is not None)
+
+    def __del__(self) -> None:
+        port = getattr(self, "_port", None)
+        if port is not None and not port.ending:
+            message = f"the pool {port.name!r} was dropped without close() or stop()"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+            port.drop()
+
+
+class Slow:
+    """The scope that `ThreadPool.slow` returns."""
+
+    __slots__ = ("_port",)
+
+    def __init__(self, port: WorkPort) -> None:
+        self._port = port
+
+    def __enter__(self) -> None:
+        runner = current.runner
+        if isinstance(runner, WorkerState) and runner.port is self._port:
+            self._port.go_away(runner)
+        else:
+            driver().ensure_led()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass  # Taking the slot back would make the worker that has it now one too many.
+
+
+def check_count(name: str, value: object, least: int = 0) -> None:
+    """Raise unless `value` is an int of `least` or more."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidArgumentType(f"{name} must be an int, not {type(value).__name__}")
+    if value < least:
+        raise InvalidParameter(f"{name} must be {least} or more, not {value}")
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raise unless `timeout` is None or a number of seconds of 0 or more."""
+    if timeout is not None and not timeout >= 0:  # The comparison also refuses NaN.
+        raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {timeout!r}")
+
+
+def running_on(port: WorkPort) -> bool:
+    """Whether the calling thread is inside a callback of `port`'s pool."""
+    runner = current.runner
+    while runner is not None:
+        if runner.port is port and runner.item is not None:
+            return True
+        runner = runner.outer
+    return False
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - monotonic())
+
+
+def _identity(function: Any) -> object:
+    """Return what stands for a function in the table of run times; keeps no object of the user's alive."""
+    while isinstance(function, partial):
+        # `asyncio.to_thread` hands in `partial(context.run, function, ...)`.
+        inner = function.func
+        function = function.args[0] if getattr(inner, "__name__", "") == "run" and function.args else inner
+    if isinstance(function, types.MethodType):
+        function = function.__func__
+    try:
+        return function.__code__
+    except AttributeError:
+        return getattr(function, "__qualname__", None) or type(function)
+
+
+def _log_error(error: BaseException, owner: object) -> None:
+    log.error("a callback of %r raised", owner, exc_info=error)
+
+
+_numbers = itertools.count(1)
+_ports: "weakref.WeakSet[WorkPort]" = weakref.WeakSet()
+_default: ThreadPool | None = None
+_default_lock = allocate_lock()
+
+
+def default_pool() -> ThreadPool:
+    """Return the process's default pool, made on first use and never closed; a forked child has its own."""
+    global _default
+    if _default is None:
+        with _default_lock:
+            if _default is None:
+                pool = ThreadPool(name="default")
+                pool._permanent = True
+                _default = pool
+    return _default
+
+
+def _at_exit() -> None:
+    ports = list(_ports)
+    for port in ports:
+        for armed in list(port.objects):
+            armed._disarm()
+        port.stop()
+    deadline = monotonic() + EXIT_GRACE
+    for port in ports:
+        if not running_on(port):
+            port.wait_ended(_left(deadline))
+
+
+def _after_fork_in_child() -> None:
+    global _default, _default_lock
+    _default = None
+    _default_lock = allocate_lock()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

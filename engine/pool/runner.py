@@ -1,0 +1,72 @@
+"""Who is running what: the per-thread records that a pool's port, its workers and their callbacks share.
+
+Theory of operation. `current.runner` is the innermost callback that a thread is running, or the idle worker
+that it is. A thread that runs a callback inside another (a submission under "caller_runs") has a chain of
+runners.
+"""
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ..kernel.thread import ThreadRecord
+from ..kernel.waiter import Waiter
+from .backlog import Item
+
+if TYPE_CHECKING:
+    from .dispatch import WorkPort
+
+
+class Runner:
+    """Where a callback is running: a worker, or a thread that runs one in the place of a worker."""
+
+    __slots__ = ("instance", "item", "outer", "port", "record", "seat", "stray")
+
+    def __init__(self, port: "WorkPort", record: ThreadRecord) -> None:
+        self.port = port
+        self.record = record
+        # What runs now, None between callbacks. Written by the own thread.
+        self.item: Item | None = None
+        # Made when the callback first asks for it; see instance.py.
+        self.instance: Any = None
+        # The runner inside whose callback this one runs, if any.
+        self.outer: Runner | None = None
+        # Guarded by the port's lock. Whether the callback disassociated; a worker's waiter while it is idle.
+        self.stray = False
+        self.seat: Seat | None = None
+
+
+class WorkerState(Runner):
+    """A worker, as its port sees it. Fields: guarded by the port's lock, unless named."""
+
+    __slots__ = ("away", "computes", "persistent", "seen", "stuck", "turn")
+
+    def __init__(self, port: "WorkPort", record: ThreadRecord) -> None:
+        super().__init__(port, record)
+        # Grows with each callback taken.
+        self.turn = 0
+        # The monitor's notes: `turn` as last seen, and for how many ticks it has been the same.
+        self.seen = -1
+        self.stuck = 0
+        # Whether its callback runs without a slot until it returns; whether it is counted as computing
+        # meanwhile.
+        self.away = False
+        self.computes = False
+        # Exempt from the idle exit: it ran a persistent callback.
+        self.persistent = False
+
+
+class Seat(Waiter):
+    """An idle worker's waiter. `result` is what it is to run, or None when it is to end."""
+
+    __slots__ = ("worker",)
+
+    def __init__(self, worker: WorkerState) -> None:
+        super().__init__()
+        self.worker = worker
+
+
+class _Current(threading.local):
+    runner: Runner | None = None  # The innermost callback that the thread is running, or the worker it is.
+
+
+current = _Current()
