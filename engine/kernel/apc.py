@@ -66,6 +66,45 @@ def queue_to(record: ThreadRecord, apc: Callable[[], object]) -> None:
         alert()
 
 
+class TimerApc:
+    """A timer's APC: at most once in its thread's queue, and withdrawn when the timer is set anew."""
+
+    __slots__ = ("_function", "_queued", "_record", "_withdrawn")
+
+    def __init__(self, function: Callable[[], object], record: ThreadRecord) -> None:
+        self._function = function
+        self._record = record
+        # Guarded by apc_lock, though its own thread clears `_queued` without it, as the first thing it does.
+        self._queued = False
+        self._withdrawn = False
+
+    def queue(self) -> None:
+        """Queue it, unless it is queued, withdrawn, or its thread has ended."""
+        record = self._record
+        with apc_lock:
+            if self._queued or self._withdrawn or record.ended:
+                return
+            self._queued = True
+            record.apcs.append(self)
+            alert = record.alert
+        if alert is not None:
+            alert()
+
+    def withdraw(self) -> None:
+        """Take it out of the queue, for good."""
+        with apc_lock:
+            self._withdrawn = True
+            if self._queued:
+                try:
+                    self._record.apcs.remove(self)
+                except ValueError:
+                    pass  # Its thread is about to run it.
+
+    def __call__(self) -> object:
+        self._queued = False
+        return self._function()
+
+
 def run_apcs(record: ThreadRecord) -> bool:
     """Run the calling thread's queued APCs, what they queue included; return whether there were any."""
     apcs = record.apcs

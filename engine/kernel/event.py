@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from .thread import ThreadRecord
-from .waitable import Waitable, dispatcher_lock, finish
+from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 
 
 class Event(Waitable):
@@ -48,6 +48,10 @@ class Event(Waitable):
                 return
             satisfied = self._release_locked()
         finish(satisfied)
+
+    def _signal_locked(self, record: ThreadRecord) -> list[WaitBlock]:
+        self._signaled = True
+        return self._release_locked()
 
     def reset(self) -> None:
         """Make the event nonsignaled. Blocks: never. Raises: `InvalidHandle` if it is closed."""

@@ -13,10 +13,13 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .driver import driver
 from .waiter import Waiter
+
+if TYPE_CHECKING:
+    from .mutex import Mutex
 
 
 class SlotOwner(Protocol):
@@ -35,7 +38,7 @@ class SlotOwner(Protocol):
 class ThreadRecord:
     """The kernel's record of one thread. Used by the thread itself, except where a guard is named."""
 
-    __slots__ = ("__weakref__", "alert", "apcs", "ended", "ident", "native", "port", "slot", "waiting")
+    __slots__ = ("__weakref__", "alert", "apcs", "ended", "ident", "mutexes", "native", "port", "slot", "waiting")
 
     def __init__(self) -> None:
         self.ident = threading.get_ident()
@@ -53,6 +56,8 @@ class ThreadRecord:
         self.alert: Callable[[], None] | None = None
         # Guarded by `apc_lock`.
         self.ended = False
+        # Guarded by `dispatcher_lock`. The mutexes that the thread owns.
+        self.mutexes: set[Mutex] = set()
 
 
 # Called with the record of each thread that first uses the library, or that ended; on that thread, holding nothing.

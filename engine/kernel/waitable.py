@@ -68,8 +68,10 @@ class Waitable:
 
     __slots__ = ("__weakref__", "_blocks", "_life")
 
-    # Whether a wait hands the object to the thread that waits (a mutex), so that only threads can wait for it.
+    # Whether a wait hands the object to the thread that waits (a mutex): then only threads can wait for it.
     _owned_by_threads = False
+    # Whether `_watch` must be called when a wait becomes pending, because nobody here signals the object.
+    _foreign = False
 
     def __init__(self) -> None:
         self._life: object = _life
@@ -89,6 +91,13 @@ class Waitable:
 
     def _restore_locked(self, record: ThreadRecord | None, abandoned: bool) -> None:
         """Undo one `_consume_locked`, whose result was `abandoned`, as if that wait had never been."""
+
+    def _signal_locked(self, record: ThreadRecord) -> "list[WaitBlock]":
+        """Signal the object, for `signal_and_wait`; the caller finishes what that satisfied."""
+        raise InvalidParameter(f"a {type(self).__name__} cannot be signaled by signal_and_wait")
+
+    def _watch(self) -> None:
+        """A wait for this foreign object is pending. Called with no lock held."""
 
     # Waiting
 
@@ -165,12 +174,28 @@ class Waitable:
             raise Forked(f"this {type(self).__name__} was made before fork(): make a new one in the child")
 
 
+# What makes a dispatcher object of a foreign one, or returns None: filled by the modules that know how.
+adapters: list[Callable[[object], Waitable | None]] = []
+
+
+def as_waitable(thing: object) -> Waitable:
+    """Return the dispatcher object to wait on for `thing`; raises `InvalidArgumentType` if there is none."""
+    if isinstance(thing, Waitable):
+        return thing
+    for adapt in adapters:
+        found = adapt(thing)
+        if found is not None:
+            return found
+    raise InvalidArgumentType(f"cannot wait for a {type(thing).__name__}")
+
+
 class WaitBlock:
     """One wait for one object, for the first of several, or for all of them. Used once."""
 
-    __slots__ = ("_every", "_objects", "_record", "abandoned", "outcome")
+    __slots__ = ("_every", "_foreign", "_objects", "_record", "abandoned", "outcome")
 
     def __init__(self, objects: Sequence[Waitable], every: bool, record: ThreadRecord | None) -> None:
+        self._foreign = False
         self._objects = objects
         self._every = every
         self._record = record
@@ -201,6 +226,14 @@ class WaitBlock:
         """Become pending: whoever signals one of the objects will find this wait."""
         for index, waitable in enumerate(self._objects):
             waitable._blocks[self] = index
+            if waitable._foreign:
+                self._foreign = True
+
+    def watch(self) -> None:
+        """Have foreign objects watched, now that the wait is pending. Called with no lock held."""
+        if self._foreign:
+            for waitable in self._objects:
+                waitable._watch()
 
     def unlink_locked(self) -> None:
         """Be pending no longer."""
@@ -251,25 +284,31 @@ class ThreadBlock(WaitBlock):
         super().__init__(objects, every, record)
         self._waiter: Waiter | None = None
 
-    def block(self, record: ThreadRecord, waiter: Waiter, timeout: float | None, alertable: bool) -> None:
-        """Sleep until the pending wait is decided; `outcome` is set on return."""
-        try:
-            if alertable:
-                wait_alertably(record, self._alert, waiter, timeout)
-            else:
-                park(waiter, timeout)
-        except BaseException:
-            self.undo(CANCELLED)
-            raise
+    def link_locked(self) -> None:
+        """Become pending; the thread will `sleep`."""
+        self._waiter = Waiter()
+        super().link_locked()
+
+    def poll(self) -> None:
+        """The wait found nothing and may not block: harvest what has arrived, and look once more."""
+        if driver().sources:
+            driver().run_ready()
+        with dispatcher_lock:
+            if not self.attempt_locked():
+                self.outcome = TIMED_OUT
+
+    def sleep(self, timeout: float | None, alertable: bool) -> None:
+        """Sleep until the pending wait is decided."""
+        waiter, record = self._waiter, self._record
+        assert waiter is not None and record is not None, "the wait is pending, and a thread's"
+        self.watch()
+        if alertable:
+            wait_alertably(record, self._alert, waiter, timeout)
+        else:
+            park(waiter, timeout)
         if self.outcome is None:
             with dispatcher_lock:
                 self.decide_locked(TIMED_OUT)
-
-    def prepare_locked(self) -> Waiter:
-        """Become pending, as `block` needs it."""
-        waiter = self._waiter = Waiter()
-        self.link_locked()
-        return waiter
 
     def _alert(self) -> None:
         with dispatcher_lock:
@@ -283,46 +322,53 @@ class ThreadBlock(WaitBlock):
         self._waiter.wake()
 
 
-def wait_on(objects: Sequence[Waitable], every: bool, timeout: float | None, alertable: bool) -> ThreadBlock:
-    """Wait in the calling thread, for the first of `objects` or for all; `outcome` is an index or `TIMED_OUT`.
-
-    Raises what `Waitable.wait` raises.
-    """
+def check_timeout(timeout: float | None) -> None:
+    """Raise `InvalidParameter` unless `timeout` is None or a number of seconds of 0 or more."""
     if timeout is not None and not timeout >= 0:  # The comparison also refuses NaN.
         raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {timeout!r}")
+
+
+def wait_on(
+    objects: Sequence[Waitable],
+    every: bool,
+    timeout: float | None,
+    alertable: bool,
+    *,
+    signal: Waitable | None = None,
+) -> ThreadBlock:
+    """Wait in the calling thread, for the first of `objects` or for all; `outcome` is an index or `TIMED_OUT`.
+
+    `signal` is an object to signal first, without anything happening in between. Raises what `Waitable.wait` raises.
+    """
+    check_timeout(timeout)
     record = local.record
     block = ThreadBlock(objects, every, record)
-    waiter = None
-    with dispatcher_lock:
-        for waitable in objects:
-            if waitable._life is not _life:
-                waitable._require_open()
-        if block.attempt_locked():
-            return block
-        if timeout != 0:
-            waiter = block.prepare_locked()
-    if waiter is None:
-        _poll(block, record, alertable)
-    else:
-        block.block(record, waiter, timeout, alertable)
-        if block.outcome == ALERTED:
-            run_apcs(record)
-            raise Alerted("APCs ran; the wait took nothing")
-        if block.outcome == CLOSED:
-            raise AbandonedWait("an object was closed while this thread waited on it")
-    return block
-
-
-def _poll(block: ThreadBlock, record: ThreadRecord, alertable: bool) -> None:
-    """The wait found nothing and may not block: harvest what has arrived, look again, then run APCs."""
-    if driver().sources:
-        driver().run_ready()
+    others: list[WaitBlock] = []
+    try:
         with dispatcher_lock:
-            if block.attempt_locked():
-                return
-    if alertable and run_apcs(record):
+            for waitable in objects:
+                waitable._require_open()
+            if signal is not None:
+                signal._require_open()
+                others = signal._signal_locked(record)
+            if not block.attempt_locked() and timeout != 0:
+                block.link_locked()
+        finish(others)
+        if block.outcome is None:
+            if timeout == 0:
+                block.poll()
+            else:
+                block.sleep(timeout, alertable)
+    except BaseException:  # A signal handler raised: what was consumed goes back, or on to another waiter.
+        block.undo(CANCELLED)
+        raise
+    if block.outcome == CLOSED:
+        raise AbandonedWait("an object was closed while this thread waited on it")
+    # A time that has run out still lets pending APCs run. These raise what they raise: the wait is over, it took nothing.
+    if block.outcome == ALERTED or (alertable and block.outcome == TIMED_OUT and record.apcs):
+        run_apcs(record)
         raise Alerted("APCs ran; the wait took nothing")
-    block.outcome = TIMED_OUT
+    return block
 
 
 class AsyncBlock(WaitBlock):
@@ -348,7 +394,9 @@ class AsyncBlock(WaitBlock):
             decided = self.outcome is not None
         if decided:
             self.finish()
-        elif timeout is not None:
+            return
+        self.watch()
+        if timeout is not None:
             self._timer = clock.call_at(clock.monotonic() + timeout, self._expire)
             if self.outcome is not None:
                 self._timer.cancel()  # It was decided before there was a timer for `finish` to cancel.
@@ -420,10 +468,8 @@ def register_wait(
     """
     if not callable(callback):
         raise InvalidArgumentType(f"callback must be callable, not {type(callback).__name__}")
-    if timeout is not None and not timeout >= 0:
-        raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {timeout!r}")
-    if not isinstance(waitable, Waitable):
-        raise InvalidArgumentType(f"cannot wait for {type(waitable).__name__}")
+    check_timeout(timeout)
+    waitable = as_waitable(waitable)
     if waitable._owned_by_threads:
         raise InvalidParameter(f"a {type(waitable).__name__} is owned by threads: wait for it in a thread")
     block = AsyncBlock(waitable, callback)

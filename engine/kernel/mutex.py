@@ -1,0 +1,136 @@
+"""Mutexes: owned by one thread at a time, and handed on when that thread ends.
+
+Theory of operation. The owner is a thread's record. When a thread ends, its record's mutexes are abandoned: they become
+free, and the next wait that takes one is told so, because what the mutex protects may have been left half changed.
+
+Source: "Mutex Objects", "CreateMutex", "ReleaseMutex"; section 11 of `docs/semantics/completion-port.md`.
+"""
+
+from types import TracebackType
+from typing import Self
+
+from .errors import NotOwner
+from .thread import ThreadRecord, end_hooks, local
+from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
+
+
+class Mutex(Waitable):
+    """A lock that a thread owns, recursively; signaled while nobody owns it.
+
+    A wait that is satisfied makes the thread the owner; waiting again while owning succeeds at once, and as many
+    releases are needed. `wait` (also called `acquire`) returns True or False as for any object; whether the mutex
+    came from a thread that ended without releasing it shows in `abandoned`.
+
+    Args: initially_owned: whether the creating thread owns the mutex to begin with.
+
+    As a context manager it is acquired and released; it needs no closing. It cannot be waited for by a callback or a
+    task: those have no thread to own it.
+    """
+
+    __slots__ = ("_abandoned", "_depth", "_owner", "_was_abandoned")
+
+    _owned_by_threads = True
+
+    def __init__(self, initially_owned: bool = False) -> None:
+        super().__init__()
+        # All guarded by dispatcher_lock. Invariant: (_owner is None) == (_depth == 0).
+        self._owner: ThreadRecord | None = None
+        self._depth = 0
+        # The last owner ended without releasing, and nobody has taken the mutex since.
+        self._abandoned = False
+        # The present owner took the mutex over from a thread that had ended.
+        self._was_abandoned = False
+        if initially_owned:
+            with dispatcher_lock:
+                self._consume_locked(local.record)
+
+    acquire = Waitable.wait
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the present owner took the mutex over from a thread that ended. True until it is released."""
+        return self._was_abandoned
+
+    def release(self) -> None:
+        """Give the mutex up, once for each time it was acquired.
+
+        Raises: `NotOwner` (288) if the calling thread does not own it; `InvalidHandle` if closed. Blocks: never.
+        """
+        record = local.record
+        with dispatcher_lock:
+            self._require_open()
+            satisfied = self._signal_locked(record)
+        finish(satisfied)
+
+    def close(self) -> None:
+        """Close the mutex, owned or not: waits that are pending end with `AbandonedWait`, later use is refused."""
+        super().close()
+        with dispatcher_lock:
+            self._free_locked()
+
+    def _signal_locked(self, record: ThreadRecord) -> list[WaitBlock]:
+        if self._owner is not record:
+            raise NotOwner("the mutex is not owned by this thread")
+        self._depth -= 1
+        if self._depth:
+            return []
+        self._free_locked()
+        return self._release_locked()
+
+    def _free_locked(self) -> None:
+        if self._owner is not None:
+            self._owner.mutexes.discard(self)
+        self._owner = None
+        self._depth = 0
+        self._was_abandoned = False
+
+    def _abandon_locked(self) -> list[WaitBlock]:
+        self._free_locked()
+        self._abandoned = True
+        return self._release_locked()
+
+    def _signaled_locked(self, record: ThreadRecord | None) -> bool:
+        return self._owner is None or self._owner is record
+
+    def _consume_locked(self, record: ThreadRecord | None) -> bool:
+        assert record is not None, "only threads wait for a mutex"
+        self._owner = record
+        self._depth += 1
+        if self._depth > 1:
+            return False
+        record.mutexes.add(self)
+        self._was_abandoned, self._abandoned = self._abandoned, False
+        return self._was_abandoned
+
+    def _restore_locked(self, record: ThreadRecord | None, abandoned: bool) -> None:
+        if self._owner is record and self._depth:
+            self._depth -= 1
+            if not self._depth:
+                self._free_locked()
+                self._abandoned = abandoned
+
+    def __repr__(self) -> str:
+        owner = self._owner
+        state = "closed" if self._life is None else "free" if owner is None else f"owned by {owner.ident} x{self._depth}"
+        return f"<Mutex {state} waiting={len(self._blocks)}>"
+
+    def __enter__(self) -> Self:
+        self.wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def _abandon(record: ThreadRecord) -> None:
+    """A thread ended: its mutexes go to whoever waits for them."""
+    satisfied: list[WaitBlock] = []
+    with dispatcher_lock:
+        for mutex in list(record.mutexes):
+            satisfied += mutex._abandon_locked()
+    finish(satisfied)
+
+
+end_hooks.append(_abandon)

@@ -1,0 +1,162 @@
+"""Waitable timers: objects that become signaled at a time, and may queue an APC then.
+
+Theory of operation. A timer has at most one *setting*: due time, period, APC. Setting it again replaces the setting as a
+whole; an expiry that is under way checks under `dispatcher_lock` that its setting is still the timer's. Each expiry
+signals the timer, then queues the APC to the thread that set it, then arms the next period.
+
+Source: "Waitable Timer Objects", "SetWaitableTimer", "CancelWaitableTimer"; section 12 of
+`docs/semantics/completion-port.md`.
+"""
+
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from .apc import TimerApc
+from .clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due
+from .errors import InvalidArgumentType, InvalidParameter
+from .thread import ThreadRecord, local
+from .waitable import Waitable, dispatcher_lock, finish
+
+
+class _Setting:
+    """What one `set` asked for."""
+
+    __slots__ = ("apc", "call", "due", "period")
+
+    def __init__(self, period: float, apc: TimerApc | None) -> None:
+        self.period = period
+        self.apc = apc
+        # The monotonic time of the expiry that is armed; None before the first one of an absolute due time.
+        self.due: float | None = None
+        self.call: Cancellable | None = None
+
+    def withdraw(self) -> None:
+        if self.call is not None:
+            self.call.cancel()
+        if self.apc is not None:
+            self.apc.withdraw()
+
+
+class WaitableTimer(Waitable):
+    """An object that becomes signaled when it is due, once or periodically.
+
+    Args:
+        manual_reset: True: stays signaled until set again, for every wait. False (a synchronization timer): each expiry
+            satisfies one wait; expiries that find no wait coalesce.
+        clock: where time comes from; tests give a `ManualClock`.
+
+    Close the timer, or use it as a context manager. One that is dropped open is reported as a `ResourceWarning`.
+    """
+
+    __slots__ = ("_clock", "_manual_reset", "_setting", "_signaled")
+
+    def __init__(self, manual_reset: bool = False, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        super().__init__()
+        self._manual_reset = bool(manual_reset)
+        self._clock = clock
+        # Guarded by dispatcher_lock.
+        self._signaled = False
+        self._setting: _Setting | None = None
+
+    def set(self, due: Due, period: float | timedelta = 0.0, apc: Callable[[], object] | None = None) -> None:
+        """Set the timer, replacing an earlier setting and clearing the signal.
+
+        Args:
+            due: when it first expires: seconds from now or a `timedelta`, which do not count time that the machine
+                sleeps; or a `datetime`, by the wall clock; one that is past means now. Never early.
+            period: seconds between later expiries, counted from the time when the last one was due; 0: only once.
+            apc: queued at each expiry to the thread that calls `set`, if it has not ended, unless it is queued already.
+                One of an earlier setting that has not run yet is withdrawn.
+        Raises: `InvalidHandle` if closed; `InvalidParameter`, `InvalidArgumentType`.
+        Blocks: never. Source: "SetWaitableTimer".
+        """
+        when = read_due(due)
+        seconds = period.total_seconds() if isinstance(period, timedelta) else period
+        if not isinstance(seconds, (int, float)):
+            raise InvalidArgumentType(f"period must be seconds or a timedelta, not {type(period).__name__}")
+        if not 0 <= seconds < float("inf"):
+            raise InvalidParameter(f"period must be 0 or more seconds, not {period!r}")
+        if apc is not None and not callable(apc):
+            raise InvalidArgumentType(f"apc must be callable, not {type(apc).__name__}")
+        setting = _Setting(seconds, None if apc is None else TimerApc(apc, local.record))
+        if not when[1]:
+            setting.due = self._clock.monotonic() + when[0]
+        with dispatcher_lock:
+            self._require_open()
+            former, self._setting = self._setting, setting
+            self._signaled = False
+        if former is not None:
+            former.withdraw()
+        self._arm(setting, call_when_due(self._clock, when, lambda: self._expire(setting)))
+
+    def cancel(self) -> None:
+        """Take the setting back: the timer will not expire. Its signal stays as it is; a queued APC is withdrawn.
+
+        Raises: `InvalidHandle` if closed. Blocks: never. Source: "CancelWaitableTimer".
+        """
+        with dispatcher_lock:
+            self._require_open()
+            former, self._setting = self._setting, None
+        if former is not None:
+            former.withdraw()
+
+    def close(self) -> None:
+        """Cancel and close the timer: waits that are pending end with `AbandonedWait`, later use is refused."""
+        super().close()
+        with dispatcher_lock:
+            former, self._setting = self._setting, None
+        if former is not None:
+            former.withdraw()
+
+    def _arm(self, setting: _Setting, call: Cancellable) -> None:
+        setting.call = call
+        if self._setting is not setting:  # Replaced before `withdraw` could see the call.
+            call.cancel()
+
+    def _expire(self, setting: _Setting) -> None:
+        with dispatcher_lock:
+            if self._setting is not setting:
+                return
+            self._signaled = True
+            satisfied = self._release_locked()
+        finish(satisfied)
+        if setting.apc is not None:
+            setting.apc.queue()
+        if setting.period:
+            clock = self._clock
+            now = clock.monotonic()
+            due = now if setting.due is None else setting.due
+            # Periods that were missed altogether are not made up for.
+            setting.due = due + setting.period * (int(max(now - due, 0.0) / setting.period) + 1)
+            self._arm(setting, clock.call_at(setting.due, lambda: self._expire(setting)))
+
+    def _signaled_locked(self, record: ThreadRecord | None) -> bool:
+        return self._signaled
+
+    def _consume_locked(self, record: ThreadRecord | None) -> bool:
+        if not self._manual_reset:
+            self._signaled = False
+        return False
+
+    def _restore_locked(self, record: ThreadRecord | None, abandoned: bool) -> None:
+        if not self._manual_reset:
+            self._signaled = True
+
+    def __repr__(self) -> str:
+        state = "closed" if self._life is None else "signaled" if self._signaled else "nonsignaled"
+        return f"<WaitableTimer {state} waiting={len(self._blocks)}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_life", None) is not None:
+            warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2, source=self)
