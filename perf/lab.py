@@ -1,0 +1,72 @@
+"""What a scenario's `run` is handed: processes, each started for it alone, and how hard to try."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from perf.children import START_TIMEOUT, Child, Progress
+from perf.subject import subject_module
+
+T = TypeVar("T")
+
+# Seconds that a measuring process may take; the longest scenario in --full takes two minutes.
+MEASURE_TIMEOUT = 300.0
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard a run tries. `rounds` overrides what each scenario takes for right."""
+
+    name: str  # "quick", "normal" or "full"
+    seconds: float  # for each figure of each round
+    rounds: int  # pairs of runs
+
+    def pick(self, quick: T, normal: T, full: T) -> T:
+        """Return the one that this effort stands for."""
+        return {"quick": quick, "normal": normal, "full": full}[self.name]
+
+
+EFFORTS = {
+    "quick": Effort("quick", 0.4, 3),
+    "normal": Effort("normal", 1.0, 5),
+    "full": Effort("full", 1.5, 5),
+}
+
+
+class ServerProcess(NamedTuple):
+    """A server that listens."""
+
+    endpoint: str
+    pid: int
+
+
+class Lab:
+    """Starts processes for one run of a scenario. `transport` is "ipc" or "tcp"."""
+
+    def __init__(self, effort: Effort, transport: str = "ipc", progress: Progress | None = None) -> None:
+        self.effort = effort
+        self.transport = transport
+        self.progress = progress
+
+    @contextmanager
+    def server(self, subject: str, **settings: Any) -> Iterator[ServerProcess]:
+        """Run a subject's server, or any worker function ("module:function"), in its own process."""
+        target = subject if ":" in subject else f"{subject_module(subject)}:serve"
+        with tempfile.TemporaryDirectory(prefix="perf-") as folder:
+            path = Path(folder) / "endpoint"
+            endpoint = f"ipc://{path}" if self.transport == "ipc" else "tcp://127.0.0.1:0"
+            with Child(target, {"endpoint": endpoint} | settings) as child:
+                ready = child.receive("ready", START_TIMEOUT)
+                yield ServerProcess(ready["endpoint"], ready["pid"])
+
+    def measure(self, target: str, server: ServerProcess | None = None, **settings: Any) -> Any:
+        """Run a worker function in a process of its own and return what it returns."""
+        if server is not None:
+            settings |= {"endpoint": server.endpoint, "server_pid": server.pid}
+        settings.setdefault("seconds", self.effort.seconds)
+        settings.setdefault("effort", self.effort.name)
+        with Child(target, settings) as child:
+            return child.receive("result", MEASURE_TIMEOUT, self.progress)

@@ -1,0 +1,103 @@
+"""Scenarios: each asks one question, of several subjects, and says in which unit it is answered.
+
+A scenario is a module of `perf.scenarios` with a `SCENARIO`. Its docstring opens with the question, the unit,
+and what would make the number wrong.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from perf.lab import Lab
+
+Figures = Mapping[str, float]
+
+
+class Against(NamedTuple):
+    """A ratio to form, run by run: `subject`'s metric by `against`'s. `metric` None: each that both have."""
+
+    subject: str
+    against: str
+    metric: str | None = None
+
+
+def _never_missing(subject: str) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What to run and how to read it.
+
+    Fields:
+        run: one run of one subject, in fresh processes: returns its metrics.
+        subjects: in the order of tables; interleaved when run.
+        ratios: which pairs are compared.
+        rounds: how often each subject is run at each effort; None: as often as the effort says.
+        default: whether it is part of a run that names no scenario, at each effort: quick, normal, full.
+        missing: says why a subject cannot be run here, None if it can.
+        headline: metrics shown in the terminal; empty: all of them.
+    """
+
+    name: str
+    run: Callable[[Lab, str], Figures]
+    subjects: Sequence[str]
+    ratios: Sequence[Against] = ()
+    rounds: tuple[int, int, int] | None = None
+    default: tuple[bool, bool, bool] = (False, True, True)
+    missing: Callable[[str], str | None] = _never_missing
+    headline: Sequence[str] = ()
+
+
+def names() -> list[str]:
+    """Return the names of all scenarios, in the order in which they are listed and run."""
+    import perf.scenarios
+
+    found = {info.name for info in pkgutil.iter_modules(perf.scenarios.__path__)}
+    first = [name for name in perf.scenarios.ORDER if name in found]
+    return first + sorted(found - set(first))
+
+
+def load(name: str) -> Scenario:
+    """Import the scenario called `name`; a name with dots is a module of somebody else's."""
+    module = importlib.import_module(name if "." in name else f"perf.scenarios.{name}")
+    scenario: Scenario = module.SCENARIO
+    return scenario
+
+
+def question(scenario: Scenario) -> str:
+    """Return the question a scenario asks: the first line of its module's docstring."""
+    module = importlib.import_module(scenario.run.__module__)
+    return (module.__doc__ or "").strip().partition("\n")[0]
+
+
+def unit_of(metric: str) -> str:
+    """Return a metric's unit, which its name tells."""
+    for part, unit in UNITS.items():
+        if part in metric:
+            return unit
+    raise KeyError(f"metric {metric!r} names no unit")
+
+
+def lower_is_better(unit: str) -> bool:
+    """Whether less of this unit is better."""
+    return unit not in ("1/s", "MB/s")
+
+
+# Looked for in this order: a name may hold two of them, cpu_us_per_call for one.
+UNITS = {
+    "calls_per_s": "1/s",
+    "files_per_s": "1/s",
+    "ops_per_s": "1/s",
+    "mb_per_s": "MB/s",
+    "bytes_per_call": "B",
+    "kib": "KiB",
+    "percent": "%",
+    "_us": "us",
+    "_ns": "ns",
+    "_ms": "ms",
+    "_s": "s",
+    "count": "",
+}

@@ -1,0 +1,1 @@
+"""One file a subject; see `perf.subject` for what each offers."""

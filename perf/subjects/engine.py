@@ -1,0 +1,94 @@
+"""Us: a client that collects its replies through a completion port, a server with a pool of workers."""
+
+from collections.abc import Sequence
+from itertools import islice
+from time import perf_counter_ns
+from typing import Any
+
+from engine import Client as EngineClient
+from engine import CompletionPort, Interface, Server, operation
+from perf.measure import ANSWER_TIMEOUT, WrongAnswer
+from perf.worker import Control
+
+NOTE = "4 workers, replies collected through a completion port"
+WORKERS = 4
+
+
+class Echo(Interface, id="perf.Echo"):
+    """The service that every subject offers."""
+
+    @operation
+    def echo(self, data: bytes) -> bytes:
+        """Return `data`."""
+
+
+class EchoService:
+    """It, served."""
+
+    def echo(self, data: bytes) -> bytes:
+        """Return `data`."""
+        return data
+
+
+def missing() -> str | None:
+    """We are always there."""
+    return None
+
+
+def serve(settings: dict[str, Any], control: Control) -> None:
+    """Serve `Echo`, with settings["workers"] workers."""
+    with Server(settings["endpoint"], workers=settings.get("workers", WORKERS)) as server:
+        server.register(Echo, EchoService())
+        server.listen()
+        control.ready(server.endpoint)
+        control.wait_for_end()
+
+
+class Client:
+    """One client with one port; each packet names its call, which carries what was sent."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._client = EngineClient(endpoint)
+        self._port = CompletionPort()
+        self._echo = self._client.bind(Echo).echo
+
+    def one_by_one(self, payloads: Sequence[bytes]) -> list[int]:
+        """Begin, take the packet, complete, compare."""
+        begin, get, now = self._echo.begin, self._port.get, perf_counter_ns
+        told = self._port.packet()
+        times = []
+        for payload in payloads:
+            start = now()
+            begin(payload, notify=told)
+            answer = get(ANSWER_TIMEOUT).overlapped.complete()
+            times.append(now() - start)
+            if answer != payload:
+                raise WrongAnswer(f"{answer[:16]!r} for {payload[:16]!r}")
+        return times
+
+    def stream(self, payloads: Sequence[bytes], outstanding: int) -> None:
+        """Take what is there, complete and compare it, and begin as many calls anew.
+
+        Completing a call twice raises, so as many packets as calls means that each call was answered once.
+        """
+        begin, get_many = self._echo.begin, self._port.get_many
+        told = self._port.packet()
+        waiting = iter(payloads)
+        for payload in islice(waiting, outstanding):
+            begin(payload, notify=told).user_data = payload
+        open_calls = len(payloads)
+        while open_calls:
+            packets = get_many(outstanding, ANSWER_TIMEOUT)
+            open_calls -= len(packets)
+            for packet in packets:
+                call = packet.overlapped
+                answer = call.complete()
+                if answer != call.user_data:
+                    raise WrongAnswer(f"{answer[:16]!r} for {call.user_data[:16]!r}")
+            for payload in islice(waiting, len(packets)):
+                begin(payload, notify=told).user_data = payload
+
+    def close(self) -> None:
+        """Close both."""
+        self._client.close()
+        self._port.close()

@@ -1,0 +1,109 @@
+"""What is shown in the terminal: progress bars while something runs, tables when it is done."""
+
+import math
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from perf.record import Record
+from perf.scenario import Scenario
+
+REFRESH = 2  # A second: drawing must not take from the cores that are being measured.
+
+
+def spell(value: float) -> str:
+    """Write a figure with three significant digits, and thousands apart."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{digits}f}"
+
+
+class Bars:
+    """A bar for each scenario that runs, then its table. A context manager, and a `Watcher`."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.fields[name]:<12}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[subject]:<14}"), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(),
+            console=console, refresh_per_second=REFRESH, transient=True,
+        )  # fmt: skip
+        self._task: TaskID | None = None
+
+    def begin(self, scenario: Scenario, steps: int) -> None:
+        """Draw an empty bar; where nothing can be drawn, say that it starts."""
+        self._task = self._progress.add_task("", name=scenario.name, subject="", total=steps)
+        if not self._console.is_terminal:
+            self._console.print(f"{scenario.name}: {steps} runs ...")
+
+    def step(self, scenario: Scenario, subject: str, done: float) -> None:
+        """Move the bar."""
+        assert self._task is not None
+        self._progress.update(self._task, completed=round(done, 2), subject=subject)
+
+    def end(self, scenario: Scenario, record: Record) -> None:
+        """Replace the bar by the table."""
+        assert self._task is not None
+        self._progress.remove_task(self._task)
+        self._task = None
+        self._console.print(scenario_table(record, scenario.name, scenario.headline))
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+def scenario_table(record: Record, scenario: str, headline: Iterable[str] = ()) -> Table:
+    """Return the table of one scenario: metric by metric, a row for each subject, beside it its ratios."""
+    results = [result for result in record.results if result.scenario == scenario]
+    shown = set(headline)
+    metrics = [m for m in dict.fromkeys(result.metric for result in results) if not shown or m in shown]
+    rounds = record.settings.get(f"{scenario}_rounds", "?")
+    table = Table(
+        title=f"[bold]{scenario}[/bold], median of {rounds}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1),
+        collapse_padding=True,
+    )
+    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("median", justify="right", no_wrap=True)
+    table.add_column("lowest - highest", justify="right", no_wrap=True)
+    table.add_column("ours / theirs", no_wrap=True)
+    for metric in metrics:
+        for row, result in enumerate(r for r in results if r.metric == metric):
+            ratios = [
+                f"[bold]{spell(r.median)}[/bold] x {r.against} [dim]{spell(r.low)} - {spell(r.high)}[/dim]"
+                for r in record.ratios
+                if (r.scenario, r.metric, r.subject) == (scenario, metric, result.subject)
+            ]
+            table.add_row(
+                "" if row else metric, result.subject, spell(result.median),
+                f"[dim]{spell(min(result.samples))} - {spell(max(result.samples))}[/dim]", "\n".join(ratios),
+            )  # fmt: skip
+        table.add_section()
+    for missing in record.missing:
+        if missing.scenario == scenario:
+            table.add_row("missing", f"[dim]{missing.subject}[/dim]", f"[dim]{missing.reason}[/dim]")
+    return table
