@@ -1,22 +1,19 @@
 """The completion port: first-in-first-out packets for last-in-first-out threads, under a concurrency value.
 
-Theory of operation. A port counts *active* threads: those that took something from it (or tried to) and have not
-blocked since. It hands out a packet only while `active < concurrency`. A thread that comes to dequeue gives its slot
-back first; one that blocks in a library wait or a `blocking()` scope gives it back for as long as it is blocked, and
-takes it back unconditionally. Waiting threads form a stack: the newest is released first, and its packet goes to it
-directly, without entering the queue.
+Theory of operation. The accounting, who may take a packet and who is released next, is that of `slots.py`, done under
+the port's lock. It comes to nothing when a packet is queued behind others, and when a thread that holds a slot comes back for
+more and finds it. These two, the common ones, go without the lock, straight to the deque:
 
-    event                                   effect (all under _lock)
-    post                                    waiter and free slot: newest waiter gets the packet; else queue it
-    associated thread dequeues              active -= 1, then try
-    try: free slot and a packet             active += 1, take the oldest
-    try: nothing takeable                   push on the waiters, block
-    wait timed out or was interrupted       leave the waiters, active += 1
-    associated thread blocks elsewhere      active -= 1, then release waiters while packets and slots last
-    that thread runs again                  active += 1, past the limit if need be
+    post, nobody waits                      append, then look for waiters: there are some only if they came meanwhile
+    the thread has a slot that suffices     popleft: giving the slot back and taking it again cancel out
 
-Guarantees: at rest there is never a waiter, a queued packet and a free slot at once. A packet is delivered to exactly
-one dequeue: if the chosen thread leaves its wait by an exception (KeyboardInterrupt), the packet goes back to the head.
+A thread that is going to block shows itself among the waiters first, and looks at the queue again after that; so of a
+thread that posts and one that goes to sleep, one sees the other.
+
+Guarantees: a packet is delivered to exactly one dequeue: if the chosen thread leaves its wait by an exception (KeyboardInterrupt), the packet goes back to the head.
+
+Assumes: `append`, `extend` and `popleft` of a deque are atomic; attribute accesses are not reordered against them. The
+two counters are kept without the lock: exact where the interpreter has a global lock, else good enough for statistics.
 
 Source: "I/O Completion Ports", "CreateIoCompletionPort", "GetQueuedCompletionStatus",
 "GetQueuedCompletionStatusEx", "PostQueuedCompletionStatus".
@@ -27,82 +24,48 @@ import warnings
 import weakref
 from _thread import allocate_lock
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import repeat, starmap
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-import msgspec
-
-from .apc import apc_lock, run_apcs
+from .apc import run_apcs, wait_alertably
+from .bridge import PortSignal, WaitPacket
 from .driver import driver
-from .errors import AbandonedWait, Alerted, Forked, InvalidArgumentType, InvalidHandle, InvalidParameter, QueueFull, WaitTimeout
-from .status import Status
-from .thread import ThreadRecord, local
+from .errors import (
+    AbandonedWait,
+    Alerted,
+    Forked,
+    InvalidArgumentType,
+    InvalidHandle,
+    InvalidParameter,
+    QueueFull,
+    WaitTimeout,
+)
+from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortStatistics
+from .slots import SlotQueue
+from .source import PortSource, bind
+from .thread import Association, ThreadRecord, local, park
+from .waitable import check_timeout
 from .waiter import Waiter
+
+__all__ = [
+    "DEFAULT_CAPACITY", "UNSET", "CompletionPacket", "CompletionPort", "PacketQueue", "PacketTemplate", "PortStatistics",
+]  # fmt: skip
 
 DEFAULT_CAPACITY = 1 << 20  # Packets that users may leave queued; arbitrary, some 100 MB of packets.
 
 
-class CompletionPacket(msgspec.Struct, frozen=True, gc=True):
-    """What one dequeue returns: four values, carried as they were given.
-
-    Fields:
-        key: the completion key of the source, or of the poster. Any value.
-        transferred: a byte count for I/O, otherwise whatever the poster chose. Any value.
-        overlapped: identifies the operation (for a remote call: its handle, unless the caller chose otherwise). Any value.
-        status: 0 for success, otherwise the operation's status number. A failed packet is a packet all the same.
-    """
-
-    key: Any = 0
-    transferred: Any = 0
-    overlapped: Any = None
-    status: int = 0
-
-
-class PortStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a port. `depth` counts queued packets only, not those handed to a thread."""
-
-    concurrency: int
-    depth: int
-    active: int
-    waiting: int
-    posted: int
-    taken: int
-    closed: bool
-
-
-class PacketQueue(Protocol):
-    """What a port keeps its queued packets in; a `deque` is one."""
-
-    def append(self, packet: CompletionPacket, /) -> None: ...
-    def appendleft(self, packet: CompletionPacket, /) -> None: ...
-    def popleft(self) -> CompletionPacket: ...
-    def clear(self) -> None: ...
-    def __len__(self) -> int: ...
-
-
-class PacketTemplate(msgspec.Struct, frozen=True):
-    """The packet that an operation will post when it completes: made by `CompletionPort.packet`."""
-
-    port: "CompletionPort"
-    key: Any
-    transferred: Any
-    overlapped: Any
-
-
-class Unset(msgspec.Struct, frozen=True):
-    """The type of `UNSET`."""
-
-
-UNSET = Unset()  # "No value given", where None is a value.
 _ABANDONED = object()
 _ALERTED = object()
+_TIMED_OUT = object()
 
 
-class CompletionPort:
+class CompletionPort(SlotQueue):
     """A queue of completion packets that threads take from, newest waiting thread first.
 
     Args:
+        source, key: bind this source at once, as `associate` does; if that fails there is no port.
         concurrency: how many threads may be active (running after a dequeue) at once; 0 means the number of logical
             processors. Fixed for the port's life. It limits running threads, not waiting ones.
         capacity: how many posted packets may be queued; at the limit `post` raises `QueueFull`. Packets of accepted
@@ -111,38 +74,48 @@ class CompletionPort:
     The port belongs to who made it: close it, or use it as a context manager. One that is dropped open is reported as a
     `ResourceWarning`.
 
-    Threads: every method may be called from any thread. Source: "CreateIoCompletionPort".
-    Different from Windows: a port is not itself waitable, and `capacity` bounds it.
+    Threads: every method may be called from any thread, though not from a signal handler or a finalizer.
+    Source: "CreateIoCompletionPort". Different from Windows: `capacity` bounds it.
     """
 
     __slots__ = (
-        "__weakref__", "_active", "_capacity", "_closed", "_concurrency", "_forked", "_lock", "_posted", "_queue", "_taken",
-        "_waiters",
+        "__weakref__", "_association", "_capacity", "_forked", "_open", "_signal", "_wait_packets",
     )  # fmt: skip
 
-    def __init__(self, concurrency: int = 0, *, capacity: int = DEFAULT_CAPACITY) -> None:
+    def __init__(
+        self,
+        concurrency: int = 0,
+        *,
+        source: PortSource | None = None,
+        key: Any = 0,
+        capacity: int = DEFAULT_CAPACITY,
+    ) -> None:
         if not isinstance(concurrency, int) or isinstance(concurrency, bool):
             raise InvalidArgumentType(f"concurrency must be an int, not {type(concurrency).__name__}")
         if concurrency < 0:
             raise InvalidParameter(f"concurrency must be 0 (the number of logical processors) or more, not {concurrency}")
         if not isinstance(capacity, int) or capacity < 1:
             raise InvalidParameter(f"capacity must be a positive int, not {capacity!r}")
-        self._concurrency = concurrency or os.cpu_count() or 1
+        super().__init__(concurrency or os.cpu_count() or 1)
         self._capacity = capacity
-        self._lock = allocate_lock()
-        # All below: guarded by _lock. Invariant at rest: not (_waiters and _queue and _active < _concurrency).
-        self._queue: PacketQueue = self._make_queue()
-        self._waiters: list[Waiter] = []
-        self._active = 0
-        self._posted = 0
-        self._taken = 0
-        self._closed = False
         # True in a forked child that inherited the port; written by the fork hook before any thread of the child runs.
         self._forked = False
+        # The queue, for those who need no lock; None when all must take it: the queue is a subclass's, or somebody
+        # watches what is queued, or the port is closed. Changed under _lock.
+        self._open: deque[CompletionPacket] | None = self._queue if isinstance(self._queue, deque) else None
+        # What associated threads hold of the port.
+        self._association = Association(self)
+        # Guarded by _lock. Made when somebody waits for the port itself.
+        self._signal: PortSignal | None = None
+        # Guarded by _lock. Those whose waits are to be withdrawn when the port closes.
+        self._wait_packets: weakref.WeakSet[WaitPacket] | None = None
         _open_ports.add(self)
-
-    def _make_queue(self) -> PacketQueue:
-        return deque()
+        if source is not None:
+            try:
+                self.associate(source, key)
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def concurrency(self) -> int:
@@ -158,6 +131,39 @@ class CompletionPort:
         state = "closed" if self._closed else f"depth={len(self._queue)} active={self._active} waiting={len(self._waiters)}"
         return f"<CompletionPort concurrency={self._concurrency} {state}>"
 
+    # Sources
+
+    def associate(self, source: PortSource, key: Any = 0) -> Self:
+        """Bind `source` to this port: from now on its operations complete here, under `key`.
+
+        A source has one port, for life; many sources may share a port, told apart by their keys.
+
+        Args: `source` has a method `bind_port(port, key)`, see `PortSource`. `key` is any value; it is not looked at.
+        Returns: the port.
+        Raises: `InvalidParameter` (87) for a source that is bound already, or that refuses; `InvalidArgumentType` (87)
+            for what is not a source; `InvalidHandle` if the port is closed. Then nothing has changed.
+        Source: "CreateIoCompletionPort".
+        """
+        if self._closed:
+            raise self._closed_error()
+        bind(source, self, key)
+        return self
+
+    def associate_wait(
+        self, waitable: Any, key: Any = 0, transferred: Any = 0, overlapped: Any = None, status: int = 0
+    ) -> WaitPacket:
+        """Have one packet with these values queued when `waitable` becomes signaled, which consumes the signal.
+
+        Args: `waitable` is anything `register_wait` takes: an event, semaphore, timer, thread, process, future.
+        Returns: the wait packet: `cancel` withdraws it, `associate` uses it again after its packet was dequeued,
+            `already_signaled` tells whether the packet was queued at once.
+        Raises: `InvalidHandle` if either is closed; `InvalidParameter` for a mutex; `InvalidArgumentType`.
+        Blocks: never; no thread is spent on a pending wait. Source: "NtAssociateWaitCompletionPacket".
+        """
+        packet = WaitPacket()
+        packet.associate(self, waitable, key, transferred, overlapped, status)
+        return packet
+
     # Posting
 
     def post(self, key: Any = 0, transferred: Any = 0, overlapped: Any = None, status: int = 0) -> None:
@@ -169,37 +175,68 @@ class CompletionPort:
         Source: "PostQueuedCompletionStatus". Different from Windows: a status may be posted too.
         """
         packet = CompletionPacket(key, transferred, overlapped, status)
-        with self._lock:
-            if self._closed:
-                raise self._closed_error()
-            if not self._waiters or self._active >= self._concurrency:
-                if len(self._queue) >= self._capacity:
-                    raise QueueFull(f"{self._capacity} packets are queued already: dequeue faster, or make `capacity` larger")
-                self._posted += 1
-                self._queue.append(packet)
-                return
+        queue = self._open
+        if queue is not None and len(queue) < self._capacity:
+            queue.append(packet)
             self._posted += 1
-            waiter = self._hand_over_locked(packet)
-        waiter.wake()
+            if self._waiters and self._active < self._concurrency:
+                self._pump()
+            if self._open is not queue:
+                self._overtaken()
+        else:
+            self._put((packet,), self._capacity)
 
-    def deliver(self, packets: Iterable[CompletionPacket]) -> bool:
+    def deliver(self, packets: Sequence[CompletionPacket]) -> bool:
         """Queue the packets of accepted operations, in order: as `post`, but `capacity` does not apply.
 
         Returns False, having dropped them, if the port is closed. Blocks: never.
         """
+        queue = self._open
+        if queue is not None:
+            queue.extend(packets)
+            self._posted += len(packets)
+            if self._waiters and self._active < self._concurrency:
+                self._pump()
+            if self._open is not queue:
+                self._overtaken()
+            return True
+        if self._closed:
+            return False
+        try:
+            self._put(packets, None)
+        except InvalidHandle:
+            return False
+        return True
+
+    def _put(self, packets: Sequence[CompletionPacket], capacity: int | None) -> None:
+        """Queue packets or hand them over, under the lock."""
         woken: list[Waiter] = []
+        signal = None
         with self._lock:
             if self._closed:
-                return False
+                raise self._closed_error()
             for packet in packets:
-                self._posted += 1
                 if self._waiters and self._active < self._concurrency:
                     woken.append(self._hand_over_locked(packet))
                 else:
+                    if capacity is not None and len(self._queue) >= capacity:
+                        raise QueueFull(f"{capacity} packets are queued: dequeue faster, or make `capacity` larger")
                     self._queue.append(packet)
+                    signal = self._signal
+                self._posted += 1
         for waiter in woken:
             waiter.wake()
-        return True
+        if signal is not None:
+            signal.notify()
+
+    def _overtaken(self) -> None:
+        """While a packet was queued without the lock, the port was closed, or somebody began to wait for the port."""
+        with self._lock:
+            if self._closed:
+                self._queue.clear()
+            signal = self._signal
+        if signal is not None:
+            signal.notify()
 
     def packet(self, key: Any = 0, transferred: Any = 0, overlapped: Any = UNSET) -> PacketTemplate:
         """Describe the packet that an operation shall post to this port when it completes.
@@ -223,33 +260,19 @@ class CompletionPort:
             ends, or dequeues again; that is so even after a timeout.
         Source: "GetQueuedCompletionStatus".
         """
+        if timeout is not None and not timeout >= 0:  # The comparison also refuses NaN.
+            check_timeout(timeout)
         record = local.record
-        waiter = None
-        if timeout is not None:
-            _check_timeout(timeout)
-            if timeout == 0 and not self._queue:
-                driver().run_ready()
-        if record.port is not self:
-            self._adopt(record)
-        with self._lock:
-            if self._closed:
-                raise self._closed_error()
-            if record.slot:
-                self._active -= 1
-            if self._queue and self._active < self._concurrency:
-                self._active += 1
-                record.slot = True
+        queue = self._open
+        if queue and record.slot and record.port is self._association and self._active <= self._concurrency:
+            try:
+                packet = queue.popleft()
+            except IndexError:
+                pass  # Another thread was faster.
+            else:
                 self._taken += 1
-                return self._queue.popleft()
-            if timeout == 0:
-                self._active += 1
-                record.slot = True
-                raise WaitTimeout("no packet is takeable")
-            record.slot = False
-            waiter = Waiter()
-            self._waiters.append(waiter)
-        packet: CompletionPacket = self._block(record, waiter, timeout)
-        return packet
+                return packet
+        return self._take(record, 1, timeout, False)[0]
 
     def get_many(self, maximum: int = 64, timeout: float | None = None, *, alertable: bool = False) -> list[CompletionPacket]:
         """Take up to `maximum` packets, oldest first, waiting for the first one if need be; never waits to fill the batch.
@@ -264,47 +287,85 @@ class CompletionPort:
         """
         if not isinstance(maximum, int) or maximum < 1:
             raise InvalidParameter(f"maximum must be an int of 1 or more, not {maximum!r}")
-        if timeout is not None:
-            _check_timeout(timeout)
-            if timeout == 0 and not self._queue:
-                driver().run_ready()
+        check_timeout(timeout)
         record = local.record
-        if alertable and record.apcs and record.port is not self:
-            run_apcs(record)
-            raise Alerted("APCs ran; the thread was not associated with the port")
-        if record.port is not self:
-            self._adopt(record)
-        with self._lock:
+        if record.port is not self._association:
             if self._closed:
                 raise self._closed_error()
-            if record.slot:
-                self._active -= 1
-                record.slot = False
-            batch = self._take_locked(record, maximum)
+            if alertable and run_apcs(record):
+                raise Alerted("APCs ran; the thread was not associated with the port")
+        queue = self._open
+        if queue and record.slot and record.port is self._association and self._active <= self._concurrency:
+            batch: list[CompletionPacket] = []
+            self._fill(batch, queue, maximum)
             if batch:
                 return batch
-            if timeout == 0:
-                self._active += 1
-                record.slot = True
-            else:
-                waiter = Waiter()
-                self._waiters.append(waiter)
-        if timeout == 0:
-            if alertable and run_apcs(record):
-                raise Alerted("APCs ran; no packet was takeable")
-            raise WaitTimeout("no packet is takeable")
-        if alertable:
-            first = self._block_alertably(record, waiter, timeout)
-        else:
-            first = self._block(record, waiter, timeout)
-        batch = [first]
-        if maximum > 1 and self._queue:
+        return self._take(record, maximum, timeout, alertable)
+
+    def _fill(self, batch: list[CompletionPacket], queue: PacketQueue, maximum: int) -> None:
+        """Move packets from the queue to `batch`, up to `maximum` in all."""
+        before = len(batch)
+        try:
+            # One call of C code: other threads may take from the queue too, so that it can run dry in the middle; what
+            # was taken until then stays in the batch.
+            batch.extend(starmap(queue.popleft, repeat((), min(len(queue), maximum - before))))
+        except IndexError:
+            pass
+        self._taken += len(batch) - before
+
+    def _take(
+        self, record: ThreadRecord, maximum: int, timeout: float | None, alertable: bool
+    ) -> list[CompletionPacket]:
+        """Dequeue by the book: give the slot back, then try, then block."""
+        if timeout == 0 and not self._queue and driver().sources:
+            driver().run_ready()
+        if record.port is not self._association:
+            self._adopt(record)
+        batch: list[CompletionPacket] = []
+        waiter = None
+        woken: list[Waiter] = []
+        try:
             with self._lock:
-                # The first packet's slot is this batch's slot: more packets need no more slots.
-                while len(batch) < maximum and self._queue:
-                    self._taken += 1
-                    batch.append(self._queue.popleft())
-        return batch
+                if self._closed:
+                    record.port = None
+                    record.slot = False
+                    raise self._closed_error()
+                if record.slot:
+                    self._active -= 1
+                    record.slot = False
+                if self._queue and self._active < self._concurrency:
+                    self._fill(batch, self._queue, maximum)
+                if batch or timeout == 0:
+                    self._active += 1
+                    record.slot = True
+                else:
+                    waiter = Waiter()
+                    self._waiters.append(waiter)
+                    if self._queue:  # Posted since, by a thread that saw no waiter; or there is no free slot.
+                        woken = self._pump_locked()
+            if waiter is None:
+                result = batch or _TIMED_OUT
+            else:
+                for other in woken:
+                    other.wake()
+                result = self._sleep(record, waiter, timeout, alertable)
+                if isinstance(result, CompletionPacket):
+                    batch.append(result)
+                    if maximum > 1 and self._queue:
+                        with self._lock:
+                            # The first packet's slot is this batch's slot: more packets need no more slots.
+                            self._fill(batch, self._queue, maximum)
+        except BaseException:
+            self._undo(record, waiter, batch)
+            raise
+        if batch:
+            return batch
+        if result is _ABANDONED:
+            raise AbandonedWait("the completion port was closed while this thread waited on it")
+        # A time that has run out still lets pending APCs run.
+        if alertable and (run_apcs(record) or result is _ALERTED):
+            raise Alerted("APCs ran; no packet was taken")
+        raise WaitTimeout("no packet is takeable" if timeout == 0 else f"no packet became takeable within {timeout} s")
 
     def _adopt(self, record: ThreadRecord) -> None:
         """Associate the thread with this port, leaving another one as if the thread had blocked there for good."""
@@ -313,55 +374,11 @@ class CompletionPort:
         former = record.port
         if former is not None:
             former.depart(record)
-        record.port = self
+        record.port = self._association
 
-    def _take_locked(self, record: ThreadRecord, maximum: int) -> list[CompletionPacket]:
-        batch: list[CompletionPacket] = []
-        queue = self._queue
-        if queue and self._active < self._concurrency:
-            self._active += 1
-            record.slot = True
-            while queue and len(batch) < maximum:
-                batch.append(queue.popleft())
-            self._taken += len(batch)
-        return batch
+    def _sleep(self, record: ThreadRecord, waiter: Waiter, timeout: float | None, alertable: bool) -> object:
+        """Sleep, with the waiter on the stack, until it has a result; the thread is active again on return."""
 
-    def _hand_over_locked(self, packet: CompletionPacket) -> Waiter:
-        """Give the packet and a slot to a waiter; the caller wakes it after releasing the lock."""
-        waiter = self._choose_locked()
-        waiter.result = packet
-        self._active += 1
-        self._taken += 1
-        return waiter
-
-    def _choose_locked(self) -> Waiter:
-        return self._waiters.pop()
-
-    def _block(self, record: ThreadRecord, waiter: Waiter, timeout: float | None) -> Any:
-        """Wait for a packet. The waiter is on the stack; on return the thread is active again."""
-        try:
-            signalled = driver().wait(waiter, timeout)
-        except BaseException:
-            self._put_back(record, waiter)
-            raise
-        if not signalled:
-            with self._lock:
-                if waiter.result is None:
-                    self._waiters.remove(waiter)
-                    self._active += 1
-                    record.slot = True
-                    raise WaitTimeout(f"no packet became takeable within {timeout} s")
-        result = waiter.result
-        if result is _ABANDONED:
-            raise AbandonedWait("the completion port was closed while this thread waited on it")
-        # The slot was counted by the thread that handed the packet over, under _lock; the field is this thread's own.
-        record.slot = True
-        if result is _ALERTED:
-            run_apcs(record)
-            raise Alerted("APCs ran; no packet was taken")
-        return result
-
-    def _block_alertably(self, record: ThreadRecord, waiter: Waiter, timeout: float | None) -> Any:
         def alert() -> None:
             with self._lock:
                 if waiter.result is not None:
@@ -371,63 +388,76 @@ class CompletionPort:
                 self._active += 1
             waiter.wake()
 
-        with apc_lock:
-            record.alert = alert
-            pending = bool(record.apcs)  # Queued before `alert` was there to be called.
-        try:
-            if pending:
-                alert()
-            return self._block(record, waiter, timeout)
-        finally:
-            with apc_lock:
-                record.alert = None
+        if alertable:
+            signalled = wait_alertably(record, alert, waiter, timeout)
+        else:
+            signalled = park(waiter, timeout)
+        if not signalled:
+            with self._lock:
+                if waiter.result is None:
+                    self._waiters.remove(waiter)
+                    waiter.result = _TIMED_OUT
+                    self._active += 1
+        result = waiter.result
+        # Whoever decided the wait counted the thread as active, under _lock; the field is this thread's own.
+        record.slot = result is not _ABANDONED
+        if result is _ABANDONED:
+            record.port = None
+        return result
 
-    def _put_back(self, record: ThreadRecord, waiter: Waiter) -> None:
-        """The wait ended by an exception: leave the stack, and let nobody miss the packet handed over meanwhile."""
+    def _undo(self, record: ThreadRecord, waiter: Waiter | None, batch: list[CompletionPacket]) -> None:
+        """The dequeue ends by an exception: leave the stack, and put back what was taken, to the head of the queue."""
         woken: list[Waiter] = []
         with self._lock:
-            result = waiter.result
-            if result is None:
-                self._waiters.remove(waiter)
-                self._active += 1
-            elif isinstance(result, CompletionPacket):
-                self._taken -= 1
-                self._queue.appendleft(result)
-                woken = self._pump_locked()
-            record.slot = not self._closed
+            if self._closed:
+                return
+            if waiter is not None:
+                if waiter.result is None:
+                    self._waiters.remove(waiter)
+                    self._active += 1
+                elif isinstance(waiter.result, CompletionPacket) and not batch:
+                    batch = [waiter.result]
+                record.slot = True
+            for packet in reversed(batch):
+                self._queue.appendleft(packet)
+            self._taken -= len(batch)
+            woken = self._pump_locked()
         for other in woken:
             other.wake()
 
-    def _pump_locked(self) -> list[Waiter]:
-        """Restore the invariant: hand packets to waiters while both and free slots last."""
-        woken: list[Waiter] = []
-        while self._waiters and self._queue and self._active < self._concurrency:
-            woken.append(self._hand_over_locked(self._queue.popleft()))
-        return woken
+    # Seen from outside: what is queued
 
-    # Slots
-
-    def release_slot(self, record: ThreadRecord) -> None:
-        """The associated thread blocks outside this port: its slot is free until `retake_slot`."""
+    def _watch_queue(self, wait_packet: WaitPacket | None = None) -> None:
+        """Have every post and dequeue take the lock, because somebody looks at what is queued."""
         with self._lock:
-            if not record.slot or self._closed:
-                return
-            record.slot = False
-            self._active -= 1
-            woken = self._pump_locked()
-        for waiter in woken:
-            waiter.wake()
+            if self._closed:
+                raise self._closed_error()
+            self._open = None
+            if wait_packet is not None:
+                if self._wait_packets is None:
+                    self._wait_packets = weakref.WeakSet()
+                self._wait_packets.add(wait_packet)
 
-    def retake_slot(self, record: ThreadRecord) -> None:
-        """The associated thread runs again: it is active at once, even past the concurrency value."""
+    def _find(self, packet: CompletionPacket, remove: bool) -> bool:
+        """Whether this very packet is queued; with `remove` it is taken out."""
         with self._lock:
-            if not record.slot and not self._closed:
-                record.slot = True
-                self._active += 1
+            queue = self._queue
+            if not isinstance(queue, deque):
+                return False
+            for index, each in enumerate(queue):
+                if each is packet:
+                    if remove:
+                        del queue[index]
+                    return True
+        return False
 
-    def depart(self, record: ThreadRecord) -> None:
-        """The thread ended, or went to another port: as if it had blocked here for good."""
-        self.release_slot(record)
+    def _as_waitable(self) -> PortSignal:
+        """Return the dispatcher object that is signaled while packets are queued."""
+        self._watch_queue()
+        with self._lock:
+            if self._signal is None:
+                self._signal = PortSignal(self)
+            return self._signal
 
     # End
 
@@ -440,14 +470,21 @@ class CompletionPort:
             if self._closed:
                 return
             self._closed = True
+            self._open = None
             abandoned, self._waiters = self._waiters, []
             for waiter in abandoned:
                 waiter.result = _ABANDONED
             self._queue.clear()
             self._active = 0
+            wait_packets, self._wait_packets = self._wait_packets, None
+            signal = self._signal
         _open_ports.discard(self)
         for waiter in abandoned:
             waiter.wake()
+        for wait_packet in wait_packets or ():
+            wait_packet.cancel()
+        if signal is not None:
+            signal.notify()
 
     def _closed_error(self) -> InvalidHandle:
         if self._forked:
@@ -486,12 +523,6 @@ class CompletionPort:
         self.close()
 
 
-def _check_timeout(timeout: float) -> None:
-    # The comparison also refuses NaN.
-    if not timeout >= 0:
-        raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {timeout!r}")
-
-
 # Ports to disable in a forked child: their locks may be held by threads that are not there.
 _open_ports: weakref.WeakSet[CompletionPort] = weakref.WeakSet()
 
@@ -500,6 +531,7 @@ def _after_fork_in_child() -> None:
     for port in list(_open_ports):
         port._lock = allocate_lock()
         port._forked = port._closed = True
+        port._open = None
         port._waiters = []
         port._queue.clear()
 

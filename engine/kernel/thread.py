@@ -35,6 +35,34 @@ class SlotOwner(Protocol):
         """The thread ended or went to another port."""
 
 
+class Association:
+    """What a thread holds of the port it is associated with: enough for its slot, not enough to keep the port alive."""
+
+    __slots__ = ("_port",)
+
+    def __init__(self, port: SlotOwner) -> None:
+        self._port = weakref.ref(port)
+
+    def release_slot(self, record: "ThreadRecord") -> None:
+        port = self._port()
+        if port is None:
+            record.slot = False
+        else:
+            port.release_slot(record)
+
+    def retake_slot(self, record: "ThreadRecord") -> None:
+        port = self._port()
+        if port is not None:
+            port.retake_slot(record)
+
+    def depart(self, record: "ThreadRecord") -> None:
+        port = self._port()
+        if port is None:
+            record.slot = False
+        else:
+            port.depart(record)
+
+
 class ThreadRecord:
     """The kernel's record of one thread. Used by the thread itself, except where a guard is named."""
 

@@ -1,0 +1,148 @@
+"""The two bridges between ports and waits: a signal that arrives as a packet, and a port that is waited for.
+
+Source: "NtAssociateWaitCompletionPacket", "NtCancelWaitCompletionPacket"; sections 13 and 14 of
+`docs/semantics/completion-port.md`.
+"""
+
+import weakref
+from _thread import allocate_lock
+from typing import TYPE_CHECKING, Any
+
+from .errors import InvalidState
+from .packet import CompletionPacket
+from .status import Status
+from .thread import ThreadRecord
+from .waitable import AsyncBlock, Waitable, adapters, dispatcher_lock, finish, register_wait
+
+if TYPE_CHECKING:
+    from .port import CompletionPort
+
+
+class WaitPacket:
+    """A packet that is queued to a port when something becomes signaled: once for each `associate`.
+
+    It is in use from `associate` until its packet was dequeued or it was cancelled. `CompletionPort.associate_wait`
+    makes one and associates it; keep it only if it may have to be cancelled or is to be used again.
+
+    Threads: every method may be called from any thread.
+    """
+
+    __slots__ = ("__weakref__", "_block", "_lock", "_packet", "_port", "_starting", "_told", "already_signaled")
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        # Guarded by _lock, but for `_packet` and `_told`, which whoever signals writes once: before and after queueing.
+        self._port: CompletionPort | None = None
+        self._packet: CompletionPacket | None = None
+        self._block: AsyncBlock | None = None
+        self._told = False
+        self._starting = False
+        # Whether the object was signaled when it was last associated, so that the packet was queued at once.
+        self.already_signaled = False
+
+    def associate(
+        self,
+        port: "CompletionPort",
+        waitable: Any,
+        key: Any = 0,
+        transferred: Any = 0,
+        overlapped: Any = None,
+        status: int = 0,
+    ) -> bool:
+        """Have one packet with these values queued to `port` when `waitable` becomes signaled.
+
+        Returns: whether it was signaled already. Raises: `InvalidState` with status 87 while the packet is in use;
+        otherwise as `CompletionPort.associate_wait`. If the object is closed while the wait is pending, the packet
+        comes with status 735 (ABANDONED_WAIT) instead of the one given. If the port is closed, the wait is withdrawn.
+        """
+
+        def tell(outcome: Status) -> None:
+            packet = CompletionPacket(key, transferred, overlapped, status if outcome is Status.OK else outcome)
+            self._packet = packet
+            port.deliver((packet,))
+            self._told = True
+
+        with self._lock:
+            if self._starting or self._in_use_locked():
+                raise InvalidState(
+                    "the wait packet is in use: dequeue its packet or cancel it first",
+                    status=Status.INVALID_PARAMETER,
+                )
+            self._starting = True
+            self._port, self._block, self._told = port, None, False
+        block = None
+        try:
+            port._watch_queue(self)
+            block = register_wait(waitable, tell)
+            self.already_signaled = block.status is not Status.PENDING
+        finally:
+            with self._lock:
+                self._starting = False
+                self._block = block
+        return self.already_signaled
+
+    def cancel(self, *, remove: bool = False) -> Status:
+        """Withdraw the wait; with `remove`, pull the packet back if it is queued already.
+
+        Returns:
+            `OK`: withdrawn, no packet will come. `PENDING` (997): the packet is queued or about to be, and still comes.
+            `OPERATION_ABORTED` (995): nothing to withdraw: the packet was dequeued, or this was never associated.
+        """
+        with self._lock:
+            block = self._block
+            if self._starting:
+                return Status.PENDING
+            if block is None:
+                return Status.OPERATION_ABORTED
+            if block.cancel():
+                self._block = None
+                return Status.OK
+            if not self._told:
+                return Status.PENDING
+            if self._queued_locked(remove):
+                if remove:
+                    self._block = None
+                    return Status.OK
+                return Status.PENDING
+            self._block = None
+            return Status.OPERATION_ABORTED
+
+    def _in_use_locked(self) -> bool:
+        return self._block is not None and (not self._told or self._queued_locked(False))
+
+    def _queued_locked(self, remove: bool) -> bool:
+        assert self._port is not None and self._packet is not None, "it was associated"
+        return self._port._find(self._packet, remove)
+
+
+class PortSignal(Waitable):
+    """A port as something to wait for: signaled while packets are queued, and for good once it is closed.
+
+    A wait consumes nothing. A packet that is handed straight to a thread in a dequeue is never queued, and so wakes
+    nobody here.
+    """
+
+    __slots__ = ("_port",)
+
+    def __init__(self, port: "CompletionPort") -> None:
+        super().__init__()
+        self._port = weakref.ref(port)
+
+    def notify(self) -> None:
+        """A packet was queued, or the port closed. Called with no lock held."""
+        with dispatcher_lock:
+            satisfied = self._release_locked() if self._blocks else []
+        finish(satisfied)
+
+    def _signaled_locked(self, record: ThreadRecord | None) -> bool:
+        port = self._port()
+        return port is None or port.closed or len(port) > 0
+
+
+def _adapt(thing: object) -> Waitable | None:
+    from .port import CompletionPort
+
+    return thing._as_waitable() if isinstance(thing, CompletionPort) else None
+
+
+adapters.append(_adapt)

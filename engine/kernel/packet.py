@@ -1,0 +1,65 @@
+"""Completion packets: what a port queues and a dequeue returns.
+
+Source: "GetQueuedCompletionStatus", "OVERLAPPED_ENTRY", for the fields.
+"""
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from .port import CompletionPort
+
+
+class CompletionPacket(msgspec.Struct, frozen=True, gc=True):
+    """What one dequeue returns: four values, carried as they were given.
+
+    Fields:
+        key: the completion key of the source, or of the poster. Any value.
+        transferred: a byte count for I/O, otherwise whatever the poster chose. Any value.
+        overlapped: identifies the operation (for a remote call: its handle, unless the caller chose otherwise). Any value.
+        status: 0 for success, otherwise the operation's status number. A failed packet is a packet all the same.
+    """
+
+    key: Any = 0
+    transferred: Any = 0
+    overlapped: Any = None
+    status: int = 0
+
+
+class PortStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a port. `depth` counts queued packets only, not those handed to a thread."""
+
+    concurrency: int
+    depth: int
+    active: int
+    waiting: int
+    posted: int
+    taken: int
+    closed: bool
+
+
+class PacketQueue(Protocol):
+    """What a port keeps its queued packets in; a `deque` is one."""
+
+    def append(self, packet: CompletionPacket, /) -> None: ...
+    def appendleft(self, packet: CompletionPacket, /) -> None: ...
+    def popleft(self) -> CompletionPacket: ...
+    def clear(self) -> None: ...
+    def __len__(self) -> int: ...
+
+
+class PacketTemplate(msgspec.Struct, frozen=True):
+    """The packet that an operation will post when it completes: made by `CompletionPort.packet`."""
+
+    port: "CompletionPort"
+    key: Any
+    transferred: Any
+    overlapped: Any
+
+
+class Unset(msgspec.Struct, frozen=True):
+    """The type of `UNSET`."""
+
+
+UNSET = Unset()  # "No value given", where None is a value.
