@@ -37,12 +37,27 @@ class LargeReply(msgspec.Struct, gc=False):
     blobs: list[Buffer]
 
     @property
+    def id(self) -> int:
+        return self.record.id
+
+    @property
     def status(self) -> int:
         return self.record.status
 
 
-# How a call ended: what the server answered, or why no answer will come.
-Outcome = ReplyRecord | LargeReply | CallError
+class Failure(msgspec.Struct):
+    """Why no answer will come. Each call has an error object of its own: two threads must not raise the same one."""
+
+    id: int
+    error: CallError
+
+    @property
+    def status(self) -> int:
+        return self.error.status
+
+
+# How the call of that `id` ended.
+Outcome = ReplyRecord | LargeReply | Failure
 
 
 class Issuer(Protocol):
@@ -165,8 +180,8 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
                 )
         except msgspec.MsgspecError as error:
             raise BadStubData(f"the result of {self._spec.name} is not what its annotation says: {error}") from error
-        assert isinstance(outcome, CallError)
-        raise outcome
+        assert type(outcome) is Failure
+        raise outcome.error
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the outcome is known; return False if `timeout` (seconds, None for ever) ran out first.

@@ -30,13 +30,13 @@ Parcel = tuple[bytes, list[Buffer]]  # A peer and the frames of one message for 
 class Owner(Receiver, Protocol):
     """What a channel asks of the client or server it works for."""
 
-    def outgoing(self) -> bool:
-        """Whether `next_message` might have something. An unguarded look."""
+    # Whether `next_message` might have something. Stored under the owner's lock, read anywhere.
+    outgoing: bool
 
     def next_message(self) -> Parcel | None:
         """Take the next message to send, or None. Takes the owner's lock."""
 
-    def collect(self) -> list[Callable[[], object]]:
+    def collect(self) -> Sequence[Callable[[], object]]:
         """Take what is to be done after a harvest, outside all locks."""
 
 
@@ -60,9 +60,11 @@ class Channel:
 
     def flush(self) -> None:
         """Send what is waiting, or leave it to the thread that is using the link. Never blocks for long."""
+        owner = self._owner
+        lock = self._lock
         sent = False
-        while self._owner.outgoing() and not self._lock.locked():
-            with self._lock:
+        while (owner.outgoing or self._stuck is not None) and not lock.locked():
+            with lock:
                 progress = self._send_locked()
             if not progress:
                 break
@@ -80,20 +82,20 @@ class Channel:
     def tick(self) -> bool:
         """The monitor's tick: send what was deferred."""
         self._ticking = False
-        if self._owner.outgoing():
-            self.drive(False)
+        self.flush()
         return False
 
     def _send_locked(self) -> bool:
         """Send until nothing is left or the link cannot; return whether anything left."""
         if self._closed:
             return False
+        owner = self._owner
         progress = False
-        while True:
-            parcel = self._stuck or self._owner.next_message()
-            self._stuck = None
+        while self._stuck is not None or owner.outgoing:
+            parcel = self._stuck or owner.next_message()
             if parcel is None:
-                return progress
+                break
+            self._stuck = None
             try:
                 taken = self.link.send(*parcel)
             except PeerLost:
@@ -101,8 +103,9 @@ class Channel:
                 continue
             if not taken:
                 self._stuck = parcel
-                return progress
+                break
             progress = True
+        return progress
 
     # Receiving
 
@@ -114,25 +117,30 @@ class Channel:
         """Send what is waiting and harvest what has arrived; return whether there may be more."""
         owner = self._owner
         more = sent = False
+        actions: Sequence[Callable[[], object]] = ()
         with self._lock:
             if self._closed:
                 return False
-            if self._stuck is not None or owner.outgoing():
-                sent = self._send_locked()
             # A readable descriptor is answer enough: asking the link as well costs 1.6 us.
-            if readable or self.link.ready():
+            arrived = readable or self.link.ready()
+            if not arrived:
+                # Nothing has arrived: what waits here leaves. The send may have consumed the edge of an arrival.
+                sent = self._send_locked()
+                arrived = sent and self.link.ready()
+            if arrived:
                 more = self.link.harvest(owner)
-            actions = owner.collect()
+                actions = owner.collect()
+                if self._stuck is not None:
+                    sent = more = self._send_locked() or more
+        if sent:
+            self._driver.look()  # The other end of an in-memory link may be due now.
         for act in actions:
             try:
                 act()
             except Exception:
                 log.exception("%r failed after a harvest", act)
-        if owner.outgoing() and self._stuck is None:
-            self.flush()
-        elif sent:
-            self._driver.look()  # The other end of an in-memory link may be due now.
-        return more
+        # What arrived comes first: what it makes the waiting thread begin can share a message with what waits here.
+        return more or (arrived and owner.outgoing and self._stuck is None)
 
     def _woken(self) -> None:
         # An in-memory link has no descriptor. The sender calls this with its own link locked, so nothing is driven here:

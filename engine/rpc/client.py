@@ -21,7 +21,7 @@ import warnings
 import weakref
 from _thread import allocate_lock
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from time import monotonic
 from types import TracebackType
@@ -64,17 +64,17 @@ from ..kernel.errors import (
     QueueFull,
 )
 from ..kernel.monitor import TimerHandle
+from ..kernel.status import Status
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 from .binding import Binding, bind_typed, check_seconds
-from .call import Call, LargeReply
+from .call import Call, Failure, LargeReply, Outcome
 from .channel import Channel, Parcel
 from .errors import (
     CallCancelled,
     CallFailed,
     CallFailedDne,
     CallTimeout,
-    PeerProtocolError,
     ServerUnavailable,
     error_for,
 )
@@ -172,6 +172,9 @@ class Client:
         self._association = os.urandom(16)
         self._attended = False
         self._forked = False
+        # The server has greeted: replies are in order. Under link.lock.
+        self._greeted = False
+        self.outgoing = False
         self._messages_sent = 0
         self._messages_received = 0
         self._garbage = 0
@@ -224,8 +227,8 @@ class Client:
         split = split_out_of_band(args)
         try:
             with self._lock:
-                if self._state is not _CONNECTED:
-                    self._check_open()
+                if self._state is Connection.CLOSED:
+                    raise self._closed_error()
                 outstanding = len(self._calls)
                 if outstanding >= self._max_calls:
                     raise QueueFull(f"{outstanding} calls are outstanding, max_calls allows no more: complete some first")
@@ -245,7 +248,9 @@ class Client:
                 if type(notify) is CallbackNotification:
                     self._table.callbacks += 1
                     self._attend_locked()
-                if self._state is not _CONNECTED:
+                if self._state is _CONNECTED:
+                    self.outgoing = True
+                else:
                     self._strand_locked(call_id)
         except BaseException as error:
             call._state = State.SPENT
@@ -271,11 +276,10 @@ class Client:
         handle._state = _ISSUING
         return handle
 
-    def _check_open(self) -> None:
-        if self._state is Connection.CLOSED:
-            if self._forked:
-                raise Forked("this client was made before fork(): make a new one in the child")
-            raise InvalidHandle("the client is closed")
+    def _closed_error(self) -> InvalidHandle:
+        if self._forked:
+            return Forked("this client was made before fork(): make a new one in the child")
+        return InvalidHandle("the client is closed")
 
     def _close_message_locked(self) -> None:
         """What the writer holds becomes a message of its own, in its place before what comes now."""
@@ -286,7 +290,7 @@ class Client:
         call_id = call._id
 
         def expire() -> None:
-            self._table.finish(call_id, CallTimeout(f"no reply within {timeout} s"))
+            self._table.finish(Failure(call_id, CallTimeout(f"no reply within {timeout} s")))
 
         timer = driver().monitor.call_at(monotonic() + timeout, expire)
         call._timer = timer
@@ -335,26 +339,24 @@ class Client:
             if self._calls.get(call_id) is not call:
                 return
             if abort:
-                self._table.finish_locked(((call_id, CallCancelled("cancelled by its caller")),), telling)
+                self._table.finish_locked((Failure(call_id, CallCancelled("cancelled by its caller")),), telling)
             else:
                 following = NEXT[call._state][On.CANCEL]
                 assert following is not None
                 call._state = following
             self._close_message_locked()
             self._outbox.append((encode(Cancel([(call_id, abort)])), 0))
+            self.outgoing = self._state is _CONNECTED
         telling()
         self._channel.flush()
 
     # The channel's side: sending
 
-    def outgoing(self) -> bool:
-        """Whether there may be something to send."""
-        return self._state is _CONNECTED and bool(self._writer.count or self._outbox or self._hello_due)
-
     def next_message(self) -> Parcel | None:
         """Take the next message to send, or None."""
         with self._lock:
             if self._state is not _CONNECTED:
+                self.outgoing = False
                 return None
             if self._hello_due:
                 self._hello_due = False
@@ -369,28 +371,31 @@ class Client:
                 frames = self._writer.take()
                 self._sent_id = self._next_id - 1
             else:
+                self.outgoing = False
                 return None
+            self.outgoing = self._writer.count > 0 or bool(self._outbox)
             self._messages_sent += 1
             return b"", frames
 
     # The channel's side: receiving. Under link.lock, one at a time.
 
-    def message(self, peer: bytes, frames: list[Buffer]) -> None:
-        """Take one message from the server."""
+    def message(self, peer: bytes, frames: list[Buffer]) -> bool:
+        """Take one message from the server. True: no more is expected now, so the harvest may end."""
         self._messages_received += 1
         try:
             message = decode(frames)
             if type(message) is Replies:
-                self._conversation.received(Kind.REPLIES)
-                blobs = frames[1:]
-                self._finish(
-                    [(record.id, LargeReply(record, blobs)) for record in message.records]
-                    if blobs
-                    else [(record.id, record) for record in message.records],
-                    late=True,
-                )
+                if not self._greeted:
+                    self._conversation.received(Kind.REPLIES)  # Raises: it is out of turn.
+                records = message.records
+                if len(frames) == 1:
+                    ended = self._finish(records)
+                else:
+                    ended = self._finish([LargeReply(records[0], frames[1:])])
+                self._table.late += len(records) - ended
             elif type(message) is Welcome:
                 self._conversation.received(Kind.WELCOME)
+                self._greeted = True
             elif type(message) is Reject:
                 self._conversation.received(Kind.REJECT)
                 self._rejected(message)
@@ -403,6 +408,7 @@ class Client:
             self._garbage += 1
             if self._garbage == 1:
                 log.warning("%s: dropped a message: %s; further ones are only counted", self.endpoint, error)
+        return not self._calls
 
     def connected(self, peer: bytes) -> None:
         """The connection is up."""
@@ -411,12 +417,14 @@ class Client:
                 return
             self._state = _CONNECTED
             self._conversation = Conversation(Side.CLIENT)
+            self._greeted = False
             self._hello_due = True
             self._was_connected = True
             self._connections += 1
             self._refusal = ""
             self._stranded.clear()
             self._attend_locked()
+            self.outgoing = True
 
     def lost(self, peer: bytes, reason: str) -> None:
         """The connection is gone: calls that had left may have run, the others have not."""
@@ -429,7 +437,8 @@ class Client:
             for call_id in self._calls:
                 if call_id > self._sent_id:
                     self._strand_locked(call_id)
-        self._finish([(call_id, CallFailed(f"the connection to {self.endpoint} was lost: {reason}")) for call_id in sent])
+        text = f"the connection to {self.endpoint} was lost: {reason}"
+        self._finish([Failure(call_id, CallFailed(text)) for call_id in sent])
 
     def refused(self, reason: str) -> None:
         """An attempt to connect failed; the link goes on trying."""
@@ -440,33 +449,28 @@ class Client:
         status, reason = message.status, message.reason or f"it speaks versions {message.versions}"
         with self._lock:
             ended = list(self._calls)
-        kind = PeerProtocolError if not status else None
-        self._finish(
-            [(i, kind(f"{self.endpoint} refused to talk: {reason}") if kind else error_for(status, reason)) for i in ended]
-        )
+        text = f"{self.endpoint} refused to talk: {reason}"
+        self._finish([Failure(call_id, error_for(status or Status.PROTOCOL_ERROR, text)) for call_id in ended])
 
     def _left(self, message: Bye) -> None:
         """The server closed in good order: what it had not answered by then it will not answer."""
         self.lost(b"", message.reason or "the server closed")
 
-    def _finish(self, outcomes: list[tuple[int, Any]], late: bool = False) -> None:
+    def _finish(self, outcomes: Sequence[Outcome]) -> int:
         """Record outcomes now; they are told of by `collect`, after link.lock was released."""
         telling = self._telling
         if telling is None:
             telling = self._telling = Telling()
         with self._lock:
             ended = self._table.finish_locked(outcomes, telling)
-            if late:
-                self._table.late += len(outcomes) - ended
             if self._attended:
                 self._attend_locked()
+        return ended
 
-    def collect(self) -> list[Callable[[], object]]:
+    def collect(self) -> Sequence[Callable[[], object]]:
         """What is to be told of after a harvest."""
         telling, self._telling = self._telling, None
-        if telling is None:
-            return []
-        return [telling]
+        return () if telling is None else (telling,)
 
     # Calls that wait for a connection
 
@@ -494,7 +498,7 @@ class Client:
             if self._stranded:
                 self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
             text = f"no connection to {self.endpoint} within {self._connect_timeout} s{why}"
-            self._table.finish_locked([(call_id, kind(text)) for call_id in expired], telling)
+            self._table.finish_locked([Failure(call_id, kind(text)) for call_id in expired], telling)
             if not self._calls:
                 # Nobody waits for what the writer still holds; it must not run later on.
                 self._outbox.clear()
@@ -523,11 +527,12 @@ class Client:
             if self._state is Connection.CLOSED:
                 return
             greeted = self._state is _CONNECTED and not self._hello_due
-            ended = [(call_id, CallCancelled("the client was closed")) for call_id in self._calls]
+            ended = [Failure(call_id, CallCancelled("the client was closed")) for call_id in self._calls]
             self._table.finish_locked(ended, telling)
             if greeted and self._conversation.may_send(Kind.BYE):
                 self._close_message_locked()
                 self._outbox.append((encode(Bye(0, "the client closed")), 0))
+                self.outgoing = True
             else:
                 self._state = Connection.CLOSED
             if self._stranded_timer is not None:

@@ -12,7 +12,7 @@ Lock order: link.lock, then the server's lock, which guards all fields here unle
 import logging
 import traceback
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +94,7 @@ class Listener:
         # Peers whose writer holds something.
         self._dirty: deque[Peer] = deque()
         self._outbox: deque[Parcel] = deque()
+        self.outgoing = False
         # Found by a harvest, done by `collect` in the same hold of link.lock.
         self._actions: list[Callable[[], object]] = []
         self.endpoint = link.endpoint
@@ -102,21 +103,19 @@ class Listener:
 
     # The channel's side: sending
 
-    def outgoing(self) -> bool:
-        """Whether there may be something to send."""
-        return bool(self._dirty or self._outbox)
-
     def next_message(self) -> Parcel | None:
         """Take the next message to send, or None."""
         with self._lock:
+            parcel = None
             if self._outbox:
-                return self._outbox.popleft()
-            while self._dirty:
+                parcel = self._outbox.popleft()
+            while parcel is None and self._dirty:
                 peer = self._dirty.popleft()
                 if peer.writer.count and not peer.lost:
                     self._server.counters.messages_out += 1
-                    return peer.id, peer.writer.take()
-            return None
+                    parcel = peer.id, peer.writer.take()
+            self.outgoing = bool(self._dirty or self._outbox)
+            return parcel
 
     # The channel's side: receiving. Under link.lock, one at a time.
 
@@ -164,10 +163,15 @@ class Listener:
         except RemoteProtocolError as error:
             self._drop(known, error)
 
-    def collect(self) -> list[Callable[[], object]]:
+    def collect(self) -> Sequence[Callable[[], object]]:
         """What is to be done after a harvest: post the batches."""
         actions, self._actions = self._actions, []
         return actions
+
+    def _post_locked(self, peer: Peer, frames: list[Buffer]) -> None:
+        """Send a message of its own to `peer` with the next flush."""
+        self._outbox.append((peer.id, frames))
+        self.outgoing = True
 
     def _greet(self, peer: Peer, hello: Hello) -> None:
         peer.association = hello.association
@@ -176,7 +180,7 @@ class Listener:
         peer.metadata = hello.metadata
         with self._lock:
             peer.conversation.sent(Kind.WELCOME)
-            self._outbox.append((peer.id, encode(self._server.welcome())))
+            self._post_locked(peer, encode(self._server.welcome()))
 
     def _drop(self, peer: Peer, error: RemoteProtocolError) -> None:
         self._server.counters.garbage += 1
@@ -187,7 +191,7 @@ class Listener:
         if isinstance(error, VersionMismatch) and peer.conversation.may_send(Kind.REJECT):
             with self._lock:
                 peer.conversation.sent(Kind.REJECT)
-                self._outbox.append((peer.id, encode(Reject([1], Status.PROTOCOL_ERROR, str(error)))))
+                self._post_locked(peer, encode(Reject([1], Status.PROTOCOL_ERROR, str(error))))
 
     def _take_calls(self, peer: Peer, message: Calls, blobs: list[Buffer]) -> None:
         server = self._server
@@ -267,7 +271,7 @@ class Listener:
                 return
             try:
                 if alone:
-                    self._outbox.append((peer.id, encode_reply(call._id, value)))
+                    self._post_locked(peer, encode_reply(call._id, value))
                 else:
                     peer.writer.add(call._id, value)
             except (TypeError, msgspec.MsgspecError, PayloadTooLarge) as error:
@@ -310,6 +314,7 @@ class Listener:
         writer = peer.writer
         if writer.count == 1:
             self._dirty.append(peer)
+            self.outgoing = True
         return writer.count >= COALESCE_REPLIES or writer.size >= COALESCE_BYTES
 
     # End
@@ -319,10 +324,10 @@ class Listener:
         with self._lock:
             for peer in self._peers.values():
                 if peer.writer.count:
-                    self._outbox.append((peer.id, peer.writer.take()))
+                    self._post_locked(peer, peer.writer.take())
                 if peer.conversation.may_send(Kind.BYE):
                     peer.conversation.sent(Kind.BYE)
-                    self._outbox.append((peer.id, encode(Bye(Status.SERVER_UNAVAILABLE, reason))))
+                    self._post_locked(peer, encode(Bye(Status.SERVER_UNAVAILABLE, reason)))
 
     def close(self) -> None:
         """Close the endpoint; what can be sent at once is sent."""

@@ -18,13 +18,13 @@ from ..kernel.event import Event
 from ..kernel.port import UNSET, CompletionPacket, CompletionPort, PacketTemplate
 from ..pool import default_pool
 from .call import Call, Outcome
-from .notify import ApcNotification, CallbackNotification, EventKind
+from .notify import ApcNotification, CallbackNotification, EventKind, Notification
 from .state import NEXT, On, State
 
 log = logging.getLogger("engine.rpc")
 
-_DONE = int(State.DONE)
-_OUTCOME = int(On.OUTCOME)
+# The column of the state table that an outcome moves along.
+_AFTER_OUTCOME = [NEXT[state][On.OUTCOME] for state in State]
 
 
 class Wakeable(Protocol):
@@ -36,52 +36,31 @@ class Wakeable(Protocol):
 class Telling:
     """What is to be told after outcomes were recorded. Filled under the table's lock, run outside all locks."""
 
-    __slots__ = ("_others", "_packets", "_port", "_waiters")
+    __slots__ = ("others", "rows", "waiters")
 
     def __init__(self) -> None:
-        # Packets for one port in a row are delivered in one go.
-        self._port: CompletionPort | None = None
-        self._packets: list[CompletionPacket] = []
-        self._waiters: list[Wakeable] = []
-        self._others: list[Callable[[], object]] = []
+        # Packets of one port are delivered in one go, in the order of their calls.
+        self.rows: dict[CompletionPort, list[CompletionPacket]] = {}
+        self.waiters: list[Wakeable] = []
+        self.others: list[Callable[[], object]] = []
 
-    def add(self, call: Call[object]) -> None:
-        """Add the notification of `call`."""
-        notify = call._notify
-        if type(notify) is PacketTemplate:
-            if notify.port is not self._port:
-                self._close_row()
-                self._port = notify.port
-            overlapped = notify.overlapped
-            self._packets.append(
-                CompletionPacket(notify.key, notify.transferred, call if overlapped is UNSET else overlapped)
-            )
-        elif isinstance(notify, Event):
-            self._others.append(notify.set)
-        elif type(notify) is CallbackNotification:
-            self._others.append(lambda: default_pool().post(lambda: notify.function(call, EventKind.CALL_COMPLETE)))
+    def add(self, call: Call[object], notify: Notification) -> None:
+        """Add the notification of `call`, which is not a packet."""
+        if type(notify) is CallbackNotification:
+            self.others.append(lambda: default_pool().post(lambda: notify.function(call, EventKind.CALL_COMPLETE)))
         elif type(notify) is ApcNotification:
-            self._others.append(lambda: queue_apc(notify.function, call, EventKind.CALL_COMPLETE, thread=notify.thread))
-
-    def wake(self, waiters: Iterable[Wakeable]) -> None:
-        """Add threads or tasks that wait on a call itself."""
-        self._waiters.extend(waiters)
-
-    def _close_row(self) -> None:
-        port, packets = self._port, self._packets
-        if port is not None and packets:
-            self._others.append(lambda: port.deliver(packets))
-            self._packets = []
+            self.others.append(lambda: queue_apc(notify.function, call, EventKind.CALL_COMPLETE, thread=notify.thread))
+        else:
+            assert isinstance(notify, Event)
+            self.others.append(notify.set)
 
     def __call__(self) -> None:
         """Tell. Each target is told even if another one fails: it may have been closed, or its thread may be gone."""
-        if self._port is not None and not self._others:
-            self._port.deliver(self._packets)
-        else:
-            self._close_row()
-        for waiter in self._waiters:
+        for port, packets in self.rows.items():
+            port.deliver(packets)
+        for waiter in self.waiters:
             waiter.wake()
-        for tell in self._others:
+        for tell in self.others:
             try:
                 tell()
             except EngineError as error:
@@ -105,42 +84,52 @@ class CallTable:
         # Counters, for statistics.
         self.begun = 0
         self.finished = 0
-        self.late = 0
+        self.late = 0  # By the thread that holds link.lock.
 
-    def finish_locked(self, outcomes: Iterable[tuple[int, Outcome]], telling: Telling) -> int:
-        """Record outcomes, each for the call of that number; what is to be told goes to `telling`.
+    def finish_locked(self, outcomes: Iterable[Outcome], telling: Telling) -> int:
+        """Record outcomes, each for the call of its number; what is to be told goes to `telling`.
 
         Returns how many calls that ended. A call that has ended already keeps its outcome.
         """
         take = self.calls.pop
+        rows = telling.rows
         ended = 0
-        for call_id, outcome in outcomes:
-            call = take(call_id, None)
+        for outcome in outcomes:
+            call = take(outcome.id, None)
             if call is None:
                 continue
-            following = NEXT[call._state][_OUTCOME]
+            following = _AFTER_OUTCOME[call._state]
             assert following is not None, "a call in the table is pending"
             call._state = following
             call._box = [outcome]
             ended += 1
             if call._timer is not None:
                 call._timer.cancel()
-            if call._notify is not None:
-                telling.add(call)
-                if type(call._notify) is CallbackNotification:
+            notify = call._notify
+            if type(notify) is PacketTemplate:
+                overlapped = notify.overlapped
+                packet = CompletionPacket(notify.key, notify.transferred, call if overlapped is UNSET else overlapped)
+                row = rows.get(notify.port)
+                if row is None:
+                    rows[notify.port] = [packet]
+                else:
+                    row.append(packet)
+            elif notify is not None:
+                telling.add(call, notify)
+                if type(notify) is CallbackNotification:
                     self.callbacks -= 1
             if self._waiting:
-                waiters = self._waiting.pop(call_id, None)
+                waiters = self._waiting.pop(outcome.id, None)
                 if waiters is not None:
-                    telling.wake(waiters)
+                    telling.waiters += waiters
         self.finished += ended
         return ended
 
-    def finish(self, call_id: int, outcome: Outcome) -> bool:
+    def finish(self, outcome: Outcome) -> bool:
         """End one call and tell; False if it has ended already. Any thread, holding nothing."""
         telling = Telling()
         with self.lock:
-            ended = self.finish_locked(((call_id, outcome),), telling) == 1
+            ended = self.finish_locked((outcome,), telling) == 1
         telling()
         return ended
 
