@@ -11,7 +11,6 @@ from typing import Any, Protocol, TypeVar
 from ..kernel.errors import InvalidAsyncHandle, InvalidParameter
 from .call import Call
 from .interface import Interface, Operation, OperationSpec, specs_of, untyped
-from .notify import Notification, snapshot
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
@@ -26,11 +25,12 @@ def check_seconds(name: str, value: float | None) -> float | None:
 class Caller(Protocol):
     """The client, as its bindings see it."""
 
-    def issue(
+    def begin(
         self,
         spec: OperationSpec,
         args: tuple[Any, ...],
-        notify: Notification,
+        kwargs: dict[str, Any] | None,
+        notify: Any,
         timeout: float | None,
         metadata: dict[str, str] | None,
         handle: Call[Any] | None,
@@ -41,8 +41,7 @@ class BoundOperation(Operation[..., Any]):
     """An operation of one binding: call it and wait for the result, or `begin` the call and collect the result later."""
 
     def __init__(self, caller: Caller, spec: OperationSpec, doc: str | None) -> None:
-        self._issue = caller.issue
-        self._arrange = spec.arrange
+        self._begin = caller.begin
         self.spec = spec
         self.name = spec.name
         self.one_way = spec.one_way
@@ -76,17 +75,15 @@ class BoundOperation(Operation[..., Any]):
         Threads: any. Blocks: never.
         Source: "Making the Asynchronous Call".
         """
-        if timeout is not None:
-            timeout = check_seconds("timeout", timeout)
-        return self._issue(self.spec, self._arrange(args, kwargs), snapshot(notify), timeout, metadata, handle)
+        return self._begin(self.spec, args, kwargs, notify, timeout, metadata, handle)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the server and return the result; takes the arguments of `begin` but for `notify` and `handle`."""
-        timeout = kwargs.pop("timeout", None)
-        metadata = kwargs.pop("metadata", None)
-        if timeout is not None:
-            timeout = check_seconds("timeout", timeout)
-        call = self._issue(self.spec, self._arrange(args, kwargs), None, timeout, metadata, None)
+        timeout = metadata = None
+        if kwargs:
+            timeout = kwargs.pop("timeout", None)
+            metadata = kwargs.pop("metadata", None)
+        call = self._begin(self.spec, args, kwargs, None, timeout, metadata, None)
         try:
             call.wait()
         except BaseException:

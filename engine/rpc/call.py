@@ -119,6 +119,17 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         self._box = None
         self._state = State.IDLE
 
+    def _adopt(self, client: Issuer, spec: Any, notify: Notification, call_id: int) -> None:
+        """Carry a call: from the states that allow it, through ISSUING, to PENDING. Under the client's lock."""
+        issuing = NEXT[self._state][On.ISSUE]
+        if issuing is None:
+            raise InvalidState(f"the handle carries a call that is {self.state.name}: complete it, or use another handle")
+        self._client, self._spec, self._notify, self._id = client, spec, notify, call_id
+        self._box = self._timer = None
+        accepted = NEXT[issuing][On.ACCEPTED]
+        assert accepted is not None
+        self._state = accepted
+
     def status(self) -> int:
         """Return 997 while the outcome is unknown, 0 after success, the outcome's status number after a failure.
 

@@ -24,6 +24,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MISSING = inspect.Parameter.empty
+_SMALL = frozenset((int, float, bool, str, type(None)))  # Types whose values never travel out of band.
 
 
 class Operation(Generic[P, R]):
@@ -107,8 +108,8 @@ class OperationSpec:
     """How one operation's calls are written and read; shared by every binding and every server that uses it."""
 
     __slots__ = (
-        "_checks", "decode_args", "decode_result", "idempotent", "name", "one_way", "parameters", "required",
-        "signature", "target",
+        "_checks", "decode_args", "decode_result", "exact", "idempotent", "name", "one_way", "parameters", "required",
+        "signature", "splits", "target",
     )  # fmt: skip
 
     def __init__(self, target: Target, described: Operation[..., Any] | None) -> None:
@@ -121,6 +122,10 @@ class OperationSpec:
         self.parameters: tuple[str, ...] = ()
         self.required = 0
         self._checks: tuple[Any, ...] = ()
+        # Arguments of exactly these types need no look by `arrange`.
+        self.exact: tuple[Any, ...] | None = None
+        # Whether an argument may be so large, or an array, that it travels out of band.
+        self.splits = True
         result: Any = Any
         if described is not None:
             result = self._describe(described.function)
@@ -139,7 +144,8 @@ class OperationSpec:
         self.signature = signature.replace(parameters=named)
         self.parameters = tuple(parameter.name for parameter in named)
         self.required = sum(parameter.default is _MISSING for parameter in named)
-        self._checks = tuple(hints.get(name, Any) for name in self.parameters)
+        self._checks = self.exact = tuple(hints.get(name, Any) for name in self.parameters)
+        self.splits = not _SMALL.issuperset(self._checks) if all(map(_hashable, self._checks)) else True
         result = hints.get("return", Any)
         # The result of an `async def` or of an ordinary method is annotated alike: with what the caller gets.
         return type(None) if result is None else result
@@ -192,6 +198,14 @@ def _is_buffer_for(value: Any, wanted: Any) -> bool:
         return isinstance(value, (bytes, bytearray, memoryview))
     origin = typing.get_origin(wanted) or wanted
     return isinstance(origin, type) and hasattr(origin, "dtype") and isinstance(value, origin)
+
+
+def _hashable(value: object) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _spell(wanted: Any) -> str:

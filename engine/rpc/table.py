@@ -82,7 +82,6 @@ class CallTable:
         # Calls that will be told by callback: somebody must drive the network though nobody waits.
         self.callbacks = 0
         # Counters, for statistics.
-        self.begun = 0
         self.finished = 0
         self.late = 0  # By the thread that holds link.lock.
 
