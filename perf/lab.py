@@ -44,10 +44,17 @@ class ServerProcess(NamedTuple):
 
 
 class Lab:
-    """Starts processes for one run of a scenario. `transport` is "ipc" or "tcp"."""
+    """Starts processes for one run of a scenario.
 
-    def __init__(self, effort: Effort, transport: str = "ipc", progress: Progress | None = None) -> None:
+    `transport` is "ipc" or "tcp". `scratch` is a folder that all runs of the scenario share; it goes when
+    they are over.
+    """
+
+    def __init__(
+        self, effort: Effort, scratch: Path, transport: str = "ipc", progress: Progress | None = None
+    ) -> None:
         self.effort = effort
+        self.scratch = scratch
         self.transport = transport
         self.progress = progress
 
@@ -56,8 +63,8 @@ class Lab:
         """Run a subject's server, or any worker function ("module:function"), in its own process."""
         target = subject if ":" in subject else f"{subject_module(subject)}:serve"
         with tempfile.TemporaryDirectory(prefix="perf-") as folder:
-            path = Path(folder) / "endpoint"
-            endpoint = f"ipc://{path}" if self.transport == "ipc" else "tcp://127.0.0.1:0"
+            # Short: the path of a Unix socket has room for some hundred characters.
+            endpoint = f"ipc://{folder}/s" if self.transport == "ipc" else "tcp://127.0.0.1:0"
             with Child(target, {"endpoint": endpoint} | settings) as child:
                 ready = child.receive("ready", START_TIMEOUT)
                 yield ServerProcess(ready["endpoint"], ready["pid"])

@@ -6,6 +6,8 @@ always slow for the same one.
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from perf import record as records
@@ -69,13 +71,14 @@ def _run_one(
     samples: dict[tuple[str, str], list[float]] = {}
     watcher.begin(scenario, rounds * len(present))
     done = 0
-    for turn in range(rounds):
-        for subject in present if turn % 2 == 0 else reversed(present):
-            watcher.step(scenario, subject, done)
-            lab = Lab(effort, transport, _fraction(watcher, scenario, subject, done))
-            for metric, value in scenario.run(lab, subject).items():
-                samples.setdefault((subject, metric), []).append(value)
-            done += 1
+    with TemporaryDirectory(prefix="perf-") as scratch:
+        for turn in range(rounds):
+            for subject in present if turn % 2 == 0 else reversed(present):
+                watcher.step(scenario, subject, done)
+                lab = Lab(effort, Path(scratch), transport, _fraction(watcher, scenario, subject, done))
+                for metric, value in scenario.run(lab, subject).items():
+                    samples.setdefault((subject, metric), []).append(value)
+                done += 1
     # In the order in which the scenario names its subjects, whichever ran first.
     samples = {key: samples[key] for key in sorted(samples, key=lambda key: present.index(key[0]))}
     results = records.results_of(scenario.name, samples)

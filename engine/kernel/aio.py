@@ -1,12 +1,13 @@
 """The bridge to asyncio: a task awaits what any thread completes, and the loop drives the sockets meanwhile.
 
-Theory of operation. While a loop awaits something of the engine it watches the driver's descriptor, as it watches its
-own sockets, and harvests on its own thread what arrives: a reply that a task awaits needs no other thread. `Completion`
-is the one thing tasks await; completing it from the loop's thread resolves it in place, from another thread it joins a
-batch that costs the loop one wake-up. A loop that cannot watch a descriptor (the proactor of Windows) leaves the driving
-to the monitor.
+Theory of operation. While a loop awaits something of the engine it watches the driver's descriptor, as it
+watches its own sockets, and harvests on its own thread what arrives: a reply that a task awaits needs no
+other thread. `Completion` is the one thing tasks await; completing it from the loop's thread resolves it in
+place, from another thread it joins a batch that costs the loop one wake-up. A loop that cannot watch a
+descriptor (the proactor of Windows) leaves the driving to the monitor.
 
-Guarantees: a completion is resolved once, on its loop; the descriptor is watched only while something is awaited.
+Guarantees: a completion is resolved once, on its loop; the descriptor is watched only while something is
+awaited.
 
 Assumes: `deque.append` and `popleft` are atomic, and are not reordered against a lock operation.
 """
@@ -35,7 +36,8 @@ class LoopBridge:
         self._fd = -1
         # Any thread appends; the loop's thread takes. Completions that wait to be resolved.
         self._completed: deque[Completion] = deque()
-        # True from when a wake-up of the loop was arranged until it looks. A lost update costs one more wake-up.
+        # True from when a wake-up of the loop was arranged until it looks. A lost update costs one more
+        # wake-up.
         self._called = False
 
     def hold(self) -> None:
@@ -123,7 +125,9 @@ def bridge() -> LoopBridge:
 
     loop = get_running_loop()
     found = _bridges.get(loop)
-    if found is None or found.ident != get_ident():  # A loop may be run by one thread now and by another later.
+    if (
+        found is None or found.ident != get_ident()
+    ):  # A loop may be run by one thread now and by another later.
         found = _bridges[loop] = LoopBridge(loop)
     return found
 
@@ -131,7 +135,8 @@ def bridge() -> LoopBridge:
 class Completion:
     """Something that a task awaits and any thread completes, once.
 
-    Make it in the running loop; `wake` completes it, from any thread; `await` it in its loop, once. Cancelling the task
+    Make it in the running loop; `wake` completes it, from any thread; `await` it in its loop, once.
+    Cancelling the task
     leaves the completion as it is: take it back from whoever would have called `wake`.
     """
 

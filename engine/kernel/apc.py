@@ -1,8 +1,8 @@
 """Asynchronous procedure calls: functions queued to one thread, run inside that thread's alertable waits.
 
-Theory of operation. Each thread has one queue, first in, first out. An alertable wait that finds nothing to take runs
-the whole queue, what the functions queue meanwhile included, and then ends with `Alerted`. A wait that is satisfied
-leaves the queue alone. When the thread ends, what is still queued is dropped.
+Theory of operation. Each thread has one queue, first in, first out. An alertable wait that finds nothing to
+take runs the whole queue, what the functions queue meanwhile included, and then ends with `Alerted`. A wait
+that is satisfied leaves the queue alone. When the thread ends, what is still queued is dropped.
 
 Guarantees: a function runs on its target thread only, at most once, holding no lock of the library.
 
@@ -20,19 +20,25 @@ from .status import Status
 from .thread import ThreadRecord, end_hooks, local, park, records, start_hooks
 from .waiter import Waiter
 
-# Guards every thread's APC queue and its `alert`. Held for a few operations only; nothing else is locked inside it.
+# Guards every thread's APC queue and its `alert`. Held for a few operations only; nothing else is locked
+# inside it.
 apc_lock = allocate_lock()
 
 # Guarded by apc_lock. APCs for threads that have not used the library yet: taken over as they first do.
-_early: "weakref.WeakKeyDictionary[threading.Thread, list[Callable[[], object]]]" = weakref.WeakKeyDictionary()
+_early: "weakref.WeakKeyDictionary[threading.Thread, list[Callable[[], object]]]" = (
+    weakref.WeakKeyDictionary()
+)
 
 
-def queue_apc(function: Callable[..., object], *args: object, thread: threading.Thread | int | None = None) -> None:
+def queue_apc(
+    function: Callable[..., object], *args: object, thread: threading.Thread | int | None = None
+) -> None:
     """Queue `function(*args)` to a thread, to run inside its next alertable wait.
 
-    Args: `thread` is a `threading.Thread`, a thread identifier, or None for the calling thread. An identifier must
-        belong to a thread that has used the library already.
-    Raises: `EngineError` with status 31 (GEN_FAILURE) if the thread has ended or is unknown; `InvalidArgumentType`.
+    Args: `thread` is a `threading.Thread`, a thread identifier, or None for the calling thread. An identifier
+        must belong to a thread that has used the library already.
+    Raises: `EngineError` with status 31 (GEN_FAILURE) if the thread has ended or is unknown;
+        `InvalidArgumentType`.
     Threads: any. Blocks: never.
     What the function raises leaves the alertable wait that runs it; the functions behind it stay queued.
     Source: "QueueUserAPC".
@@ -49,9 +55,13 @@ def queue_apc(function: Callable[..., object], *args: object, thread: threading.
     elif isinstance(thread, int):
         record = records.get(thread)
     else:
-        raise InvalidArgumentType(f"thread must be a Thread, an identifier or None, not {type(thread).__name__}")
+        raise InvalidArgumentType(
+            f"thread must be a Thread, an identifier or None, not {type(thread).__name__}"
+        )
     if record is None:
-        raise EngineError(f"thread {thread!r} has not used the library, or is unknown", status=Status.GEN_FAILURE)
+        raise EngineError(
+            f"thread {thread!r} has not used the library, or is unknown", status=Status.GEN_FAILURE
+        )
     queue_to(record, apc)
 
 
@@ -116,11 +126,14 @@ def run_apcs(record: ThreadRecord) -> bool:
     return ran
 
 
-def wait_alertably(record: ThreadRecord, alert: Callable[[], None], waiter: Waiter, timeout: float | None) -> bool:
+def wait_alertably(
+    record: ThreadRecord, alert: Callable[[], None], waiter: Waiter, timeout: float | None
+) -> bool:
     """Wait as `park` does, in the thread of `record`, but let APCs end the wait.
 
-    `alert()` is called when there are any, by the thread that queues one or by this one if they were queued before. It
-    decides under the guard of what is waited for whether the APCs come first, and wakes `waiter` if so.
+    `alert()` is called when there are any, by the thread that queues one or by this one if they were queued
+    before. It decides under the guard of what is waited for whether the APCs come first, and wakes `waiter`
+    if so.
     """
     with apc_lock:
         record.alert = alert

@@ -21,17 +21,28 @@ if TYPE_CHECKING:
 class WaitPacket:
     """A packet that is queued to a port when something becomes signaled: once for each `associate`.
 
-    It is in use from `associate` until its packet was dequeued or it was cancelled. `CompletionPort.associate_wait`
-    makes one and associates it; keep it only if it may have to be cancelled or is to be used again.
+    It is in use from `associate` until its packet was dequeued or it was cancelled.
+    `CompletionPort.associate_wait` makes one and associates it; keep it only if it may have to be cancelled
+    or is to be used again.
 
     Threads: every method may be called from any thread.
     """
 
-    __slots__ = ("__weakref__", "_block", "_lock", "_packet", "_port", "_starting", "_told", "already_signaled")
+    __slots__ = (
+        "__weakref__",
+        "_block",
+        "_lock",
+        "_packet",
+        "_port",
+        "_starting",
+        "_told",
+        "already_signaled",
+    )
 
     def __init__(self) -> None:
         self._lock = allocate_lock()
-        # Guarded by _lock, but for `_packet` and `_told`, which whoever signals writes once: before and after queueing.
+        # Guarded by _lock, but for `_packet` and `_told`, which whoever signals writes once: before and after
+        # queueing.
         self._port: CompletionPort | None = None
         self._packet: CompletionPacket | None = None
         self._block: AsyncBlock | None = None
@@ -51,13 +62,16 @@ class WaitPacket:
     ) -> bool:
         """Have one packet with these values queued to `port` when `waitable` becomes signaled.
 
-        Returns: whether it was signaled already. Raises: `InvalidState` with status 87 while the packet is in use;
-        otherwise as `CompletionPort.associate_wait`. If the object is closed while the wait is pending, the packet
-        comes with status 735 (ABANDONED_WAIT) instead of the one given. If the port is closed, the wait is withdrawn.
+        Returns: whether it was signaled already. Raises: `InvalidState` with status 87 while the packet is in
+        use; otherwise as `CompletionPort.associate_wait`. If the object is closed while the wait is pending,
+        the packet comes with status 735 (ABANDONED_WAIT) instead of the one given. If the port is closed, the
+        wait is withdrawn.
         """
 
         def tell(outcome: Status) -> None:
-            packet = CompletionPacket(key, transferred, overlapped, status if outcome is Status.OK else outcome)
+            packet = CompletionPacket(
+                key, transferred, overlapped, status if outcome is Status.OK else outcome
+            )
             self._packet = packet
             port.deliver((packet,))
             self._told = True
@@ -85,8 +99,9 @@ class WaitPacket:
         """Withdraw the wait; with `remove`, pull the packet back if it is queued already.
 
         Returns:
-            `OK`: withdrawn, no packet will come. `PENDING` (997): the packet is queued or about to be, and still comes.
-            `OPERATION_ABORTED` (995): nothing to withdraw: the packet was dequeued, or this was never associated.
+            `OK`: withdrawn, no packet will come. `PENDING` (997): the packet is queued or about to be, and
+            still comes. `OPERATION_ABORTED` (995): nothing to withdraw: the packet was dequeued, or this was
+            never associated.
         """
         with self._lock:
             block = self._block
@@ -118,8 +133,8 @@ class WaitPacket:
 class PortSignal(Waitable):
     """A port as something to wait for: signaled while packets are queued, and for good once it is closed.
 
-    A wait consumes nothing. A packet that is handed straight to a thread in a dequeue is never queued, and so wakes
-    nobody here.
+    A wait consumes nothing. A packet that is handed straight to a thread in a dequeue is never queued, and so
+    wakes nobody here.
     """
 
     __slots__ = ("_port",)

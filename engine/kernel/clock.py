@@ -1,9 +1,10 @@
 """Clocks: what timers read and are fired by, so that tests can replace time.
 
-Theory of operation. A timer asks its clock to call a function at a *monotonic* time. Relative due times are monotonic
-ones: they do not count time that the machine sleeps and do not move when the wall clock is set. Absolute due times are
-wall times: `call_at_wall` turns one into a monotonic time, and looks at the wall clock again at least every
-`WALL_RECHECK` seconds, so that a clock that was set, or a machine that slept, is noticed.
+Theory of operation. A timer asks its clock to call a function at a *monotonic* time. Relative due times are
+monotonic ones: they do not count time that the machine sleeps and do not move when the wall clock is set.
+Absolute due times are wall times: `call_at_wall` turns one into a monotonic time, and looks at the wall clock
+again at least every `WALL_RECHECK` seconds, so that a clock that was set, or a machine that slept, is
+noticed.
 
 Guarantees: nothing is called before it is due, by the clock its due time belongs to.
 
@@ -20,7 +21,8 @@ from .errors import InvalidArgumentType, InvalidParameter
 
 WALL_RECHECK = 1.0  # Seconds by which an absolute timer may be late after the wall clock jumped. Arbitrary.
 
-# Seconds from now, a duration, or an absolute time (a naive `datetime` is local time, as everywhere in Python).
+# Seconds from now, a duration, or an absolute time (a naive `datetime` is local time, as everywhere in
+# Python).
 Due = float | timedelta | datetime
 
 
@@ -41,7 +43,7 @@ class Clock(Protocol):
         """Wall time: seconds since 1970 in UTC. It may be set, forwards and backwards."""
 
     def call_at(self, when: float, function: Callable[[], None]) -> Cancellable:
-        """Call `function` once at the monotonic time `when`, never early. It must be quick and must not block."""
+        """Call the quick `function` once at the monotonic time `when`, never early."""
 
 
 class SystemClock:
@@ -114,11 +116,15 @@ def read_due(due: Due) -> tuple[float, bool]:
     elif not isinstance(due, (int, float)):
         raise InvalidArgumentType(f"due must be seconds, a timedelta or a datetime, not {type(due).__name__}")
     if not due >= 0:  # The comparison also refuses NaN.
-        raise InvalidParameter(f"due must be 0 or more seconds from now, not {due!r}; give a datetime for an absolute time")
+        raise InvalidParameter(
+            f"due must be 0 or more seconds from now, not {due!r}; give a datetime for an absolute time"
+        )
     return float(due), False
 
 
 def call_when_due(clock: Clock, due: tuple[float, bool], function: Callable[[], None]) -> Cancellable:
     """Call `function` once at the due time that `read_due` read."""
     when, absolute = due
-    return call_at_wall(clock, when, function) if absolute else clock.call_at(clock.monotonic() + when, function)
+    return (
+        call_at_wall(clock, when, function) if absolute else clock.call_at(clock.monotonic() + when, function)
+    )

@@ -377,21 +377,24 @@ class Driver:
             self.monitor.arm()
 
     def _lead(self, waiter: Waiter, deadline: float | None) -> None:
-        waiter.interrupt = self._bell.ring
+        ring = self._bell.ring
         poll = self._poll.poll
         try:
             while not waiter.signalled and self._heir is None:
                 self._polling = True
                 if self._touched:
                     self._drive_touched()
-                    if waiter.signalled:
-                        return
+                # Set for the poll only: what this thread harvests itself needs no bell to be noticed.
+                waiter.interrupt = ring
+                if waiter.signalled:
+                    return
                 timeout = FOREVER
                 if deadline is not None:
                     timeout = min(deadline - monotonic(), FOREVER)
                     if timeout <= 0:
                         return
                 ready = poll(0.0 if self._touched else timeout)
+                waiter.interrupt = None
                 self._polling = False
                 if not self._drive_ready(ready) and ready and not waiter.signalled:
                     self._foreign += 1

@@ -21,8 +21,9 @@
     |-- OperationAborted            995   the operation was cancelled
     `-- CallError                         the outcome of a remote call (engine.rpc adds its branches)
 
-An error says what happened, which value was seen and what to do. `status` is an `int` (a `Status` member where the
-number is listed), so that `except EngineError as e: return e.status` ports a Windows program line by line.
+An error says what happened, which value was seen and what to do. `status` is an `int` (a `Status` member
+where the number is listed), so that `except EngineError as e: return e.status` ports a Windows program line
+by line.
 """
 
 from .status import Status
@@ -98,7 +99,7 @@ class Deadlock(Misuse):
 
 
 class CallPending(EngineError):
-    """The outcome is not known yet. Asking harmed nothing: the handle stays good and the notification still comes."""
+    """The outcome is not known yet. Asking harmed nothing: the notification still comes."""
 
     status = Status.PENDING
 

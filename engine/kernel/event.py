@@ -13,15 +13,16 @@ from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 
 
 class Event(Waitable):
-    """A flag that is signaled by `set`. It can be waited for by threads, callbacks and, with `await`, by tasks.
+    """A flag that is signaled by `set`. Threads, callbacks and, with `await`, tasks can wait for it.
 
     Args:
-        manual_reset: True: stays signaled, for every wait, until `reset`. False: each `set` satisfies one wait, which
-            makes it nonsignaled again; a set that finds no wait stays until one comes, and sets in between coalesce.
+        manual_reset: True: stays signaled, for every wait, until `reset`. False: each `set` satisfies one
+            wait, which makes it nonsignaled again; a set that finds no wait stays until one comes, and sets
+            in between coalesce.
         signaled: the state to begin with.
 
-    The event belongs to who made it: close it, or use it as a context manager. One that is dropped open is reported as a
-    `ResourceWarning`.
+    The event belongs to who made it: close it, or use it as a context manager. One that is dropped open is
+    reported as a `ResourceWarning`.
 
     Which of several pending waits a signal goes to is not promised.
     """
@@ -60,10 +61,10 @@ class Event(Waitable):
             self._signaled = False
 
     def pulse(self) -> None:
-        """Satisfy the waits that are pending now (one of them, or all with manual reset), then be nonsignaled.
+        """Satisfy waits that are pending now (one, or all with manual reset), then be nonsignaled.
 
-        With no wait pending the pulse is lost. Source: "PulseEvent", which advises against it, for good reason: whether
-        another thread waits already is not something to rely on.
+        With no wait pending the pulse is lost. Source: "PulseEvent", which advises against it, for good
+        reason: whether another thread waits already is not something to rely on.
         """
         with dispatcher_lock:
             self._require_open()
@@ -88,12 +89,15 @@ class Event(Waitable):
 
     def __repr__(self) -> str:
         state = "closed" if self._life is None else "signaled" if self._signaled else "nonsignaled"
-        return f"<Event {'manual-reset' if self._manual_reset else 'auto-reset'} {state} waiting={len(self._blocks)}>"
+        kind = "manual-reset" if self._manual_reset else "auto-reset"
+        return f"<Event {kind} {state} waiting={len(self._blocks)}>"
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __del__(self) -> None:

@@ -1,17 +1,20 @@
 """The monitor: one thread a process that sleeps when all is idle.
 
-Theory of operation. The monitor does the three things that cannot be left to the threads that happen to be waiting:
-it fires timers; it watches, every `TICK` seconds while anything is armed, for work that is stuck behind a thread that
-is away (a vacant leadership, a pool's overrun callback, calls that queue unsent); and it leads the driver itself when
-somebody depends on progress and no thread waits. It runs no user code: what it fires only queues and wakes.
+Theory of operation. The monitor does the three things that cannot be left to the threads that happen to be
+waiting: it fires timers; it watches, every `TICK` seconds while anything is armed, for work that is stuck
+behind a thread that is away (a vacant leadership, a pool's overrun callback, calls that queue unsent); and it
+leads the driver itself when somebody depends on progress and no thread waits. It runs no user code: what it
+fires only queues and wakes.
 
     asleep --arm()--> ticking --QUIET_TICKS without business--> asleep
     ticking --vacant for a tick, nobody parked--> leading --a thread waits--> ticking
 
-Guarantees: nothing that was armed before `arm` returned is forgotten; when all is idle the thread blocks for good.
+Guarantees: nothing that was armed before `arm` returned is forgotten; when all is idle the thread blocks for
+good.
 
-Assumes: attribute stores and loads are not reordered across a lock operation. `arm` runs after the state it tells of
-was stored; the monitor clears `_armed` before it looks at that state for the last time. One of the two sees the other.
+Assumes: attribute stores and loads are not reordered across a lock operation. `arm` runs after the state it
+tells of was stored; the monitor clears `_armed` before it looks at that state for the last time. One of the
+two sees the other.
 """
 
 import heapq
@@ -28,7 +31,8 @@ from .waiter import Waiter
 
 log = logging.getLogger("engine.kernel")
 
-TICK = 0.002  # Seconds. Under the interpreter's 5 ms switch interval, above the cost of a tick (~15 us) by 100 times.
+# Seconds. Under the interpreter's switch interval of 5 ms, and a hundred times the cost of a tick (~15 us).
+TICK = 0.002
 SWEEP = 4096  # Timers; below this a sweep for withdrawn ones saves nothing worth having.
 QUIET_TICKS = 25  # Ticks without business before sleep: waking the thread costs more than 50 ms of ticking.
 
@@ -66,7 +70,8 @@ class TimerHandle:
 
     def __init__(self, when: float, function: Callable[[], None]) -> None:
         self.when = when
-        # None once fired or withdrawn. A single store or load: whichever of `cancel` and firing comes first wins.
+        # None once fired or withdrawn. A single store or load: whichever of `cancel` and firing comes first
+        # wins.
         self.function: Callable[[], None] | None = function
 
     def cancel(self) -> bool:
@@ -93,8 +98,9 @@ class Monitor:
         self._armed = False
         # When the sleeping thread will wake by itself; guarded by _lock.
         self._wakes_at: float | None = None
-        # What ends the monitor thread's `stand_by`, None outside one; written by it alone. It is set before the thread
-        # publishes when it will wake by itself, so that whoever rings after that ends the stand-by, begun or not.
+        # What ends the monitor thread's `stand_by`, None outside one; written by it alone. It is set before
+        # the thread publishes when it will wake by itself, so that whoever rings after that ends the
+        # stand-by, begun or not.
         self._standing_by: Waiter | None = None
         # How many timers to have before looking for withdrawn ones; guarded by _lock.
         self._sweep_at = SWEEP
@@ -119,15 +125,17 @@ class Monitor:
             self._ring()
 
     def call_at(self, when: float, function: Callable[[], None]) -> TimerHandle:
-        """Call `function` on the monitor thread at the monotonic time `when`, never early. It must not block."""
+        """Call the quick `function` on the monitor thread at the monotonic time `when`, never early."""
         handle = TimerHandle(when, function)
         with self._lock:
             heapq.heappush(self._timers, (when, next(self._order), handle))
             self._start_locked()
-            # A thread that is awake (None) looks at the heap before it sleeps; a sleeping one may need to rise earlier.
+            # A thread that is awake (None) looks at the heap before it sleeps; a sleeping one may need to
+            # rise earlier.
             early = self._wakes_at is not None and when < self._wakes_at
             if len(self._timers) > self._sweep_at:
-                # Sweeping once the heap has doubled costs each timer a constant; what was withdrawn stays half at most.
+                # Sweeping once the heap has doubled costs each timer a constant; what was withdrawn stays
+                # half at most.
                 self._timers = [entry for entry in self._timers if entry[2].function is not None]
                 heapq.heapify(self._timers)
                 self._sweep_at = max(SWEEP, 2 * len(self._timers))

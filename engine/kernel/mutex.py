@@ -1,7 +1,8 @@
 """Mutexes: owned by one thread at a time, and handed on when that thread ends.
 
-Theory of operation. The owner is a thread's record. When a thread ends, its record's mutexes are abandoned: they become
-free, and the next wait that takes one is told so, because what the mutex protects may have been left half changed.
+Theory of operation. The owner is a thread's record. When a thread ends, its record's mutexes are abandoned:
+they become free, and the next wait that takes one is told so, because what the mutex protects may have been
+left half changed.
 
 Source: "Mutex Objects", "CreateMutex", "ReleaseMutex"; section 11 of `docs/semantics/completion-port.md`.
 """
@@ -17,13 +18,14 @@ from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 class Mutex(Waitable):
     """A lock that a thread owns, recursively; signaled while nobody owns it.
 
-    A wait that is satisfied makes the thread the owner; waiting again while owning succeeds at once, and as many
-    releases are needed. `wait` (also called `acquire`) returns True or False as for any object; whether the mutex
-    came from a thread that ended without releasing it shows in `abandoned`.
+    A wait that is satisfied makes the thread the owner; waiting again while owning succeeds at once, and as
+    many releases are needed. `wait` (also called `acquire`) returns True or False as for any object; whether
+    the mutex came from a thread that ended without releasing it shows in `abandoned`.
 
     Args: initially_owned: whether the creating thread owns the mutex to begin with.
 
-    As a context manager it is acquired and released; it needs no closing. It cannot be waited for by a callback or a
+    As a context manager it is acquired and released; it needs no closing. It cannot be waited for by a
+    callback or a
     task: those have no thread to own it.
     """
 
@@ -48,13 +50,14 @@ class Mutex(Waitable):
 
     @property
     def abandoned(self) -> bool:
-        """Whether the present owner took the mutex over from a thread that ended. True until it is released."""
+        """Whether the owner took the mutex over from a thread that ended. True until it is released."""
         return self._was_abandoned
 
     def release(self) -> None:
         """Give the mutex up, once for each time it was acquired.
 
-        Raises: `NotOwner` (288) if the calling thread does not own it; `InvalidHandle` if closed. Blocks: never.
+        Raises: `NotOwner` (288) if the calling thread does not own it; `InvalidHandle` if closed. Blocks:
+            never.
         """
         record = local.record
         with dispatcher_lock:
@@ -63,7 +66,7 @@ class Mutex(Waitable):
         finish(satisfied)
 
     def close(self) -> None:
-        """Close the mutex, owned or not: waits that are pending end with `AbandonedWait`, later use is refused."""
+        """Close the mutex, owned or not: pending waits end with `AbandonedWait`, later use is refused."""
         super().close()
         with dispatcher_lock:
             self._free_locked()
@@ -111,7 +114,13 @@ class Mutex(Waitable):
 
     def __repr__(self) -> str:
         owner = self._owner
-        state = "closed" if self._life is None else "free" if owner is None else f"owned by {owner.ident} x{self._depth}"
+        state = (
+            "closed"
+            if self._life is None
+            else "free"
+            if owner is None
+            else f"owned by {owner.ident} x{self._depth}"
+        )
         return f"<Mutex {state} waiting={len(self._blocks)}>"
 
     def __enter__(self) -> Self:

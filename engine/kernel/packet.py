@@ -17,8 +17,10 @@ class CompletionPacket(msgspec.Struct, frozen=True, gc=True):
     Fields:
         key: the completion key of the source, or of the poster. Any value.
         transferred: a byte count for I/O, otherwise whatever the poster chose. Any value.
-        overlapped: identifies the operation (for a remote call: its handle, unless the caller chose otherwise). Any value.
-        status: 0 for success, otherwise the operation's status number. A failed packet is a packet all the same.
+        overlapped: identifies the operation (for a remote call: its handle, unless the caller chose
+            otherwise). Any value.
+        status: 0 for success, otherwise the operation's status number. A failed packet is a packet all the
+            same.
     """
 
     key: Any = 0

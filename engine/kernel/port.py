@@ -1,19 +1,22 @@
 """The completion port: first-in-first-out packets for last-in-first-out threads, under a concurrency value.
 
-Theory of operation. The accounting, who may take a packet and who is released next, is that of `slots.py`, done under
-the port's lock. It comes to nothing when a packet is queued behind others, and when a thread that holds a slot comes back for
-more and finds it. These two, the common ones, go without the lock, straight to the deque:
+Theory of operation. The accounting, who may take a packet and who is released next, is that of `slots.py`,
+done under the port's lock. It comes to nothing when a packet is queued behind others, and when a thread that
+holds a slot comes back for more and finds it. These two, the common ones, go without the lock, straight to
+the deque:
 
-    post, nobody waits                      append, then look for waiters: there are some only if they came meanwhile
-    the thread has a slot that suffices     popleft: giving the slot back and taking it again cancel out
+    post, nobody waits                    append, then look for waiters: some may have come meanwhile
+    a thread's slot suffices              popleft: giving the slot back and taking it again cancel out
 
-A thread that is going to block shows itself among the waiters first, and looks at the queue again after that; so of a
-thread that posts and one that goes to sleep, one sees the other.
+A thread that is going to block shows itself among the waiters first, and looks at the queue again after that;
+so of a thread that posts and one that goes to sleep, one sees the other.
 
-Guarantees: a packet is delivered to exactly one dequeue: if the chosen thread leaves its wait by an exception (KeyboardInterrupt), the packet goes back to the head.
+Guarantees: a packet is delivered to exactly one dequeue: if the chosen thread leaves its wait by an exception
+(KeyboardInterrupt), the packet goes back to the head.
 
-Assumes: `append`, `extend` and `popleft` of a deque are atomic; attribute accesses are not reordered against them. The
-two counters are kept without the lock: exact where the interpreter has a global lock, else good enough for statistics.
+Assumes: `append`, `extend` and `popleft` of a deque are atomic; attribute accesses are not reordered against
+them. The two counters are kept without the lock: exact where the interpreter has a global lock, else good
+enough for statistics.
 
 Source: "I/O Completion Ports", "CreateIoCompletionPort", "GetQueuedCompletionStatus",
 "GetQueuedCompletionStatusEx", "PostQueuedCompletionStatus".
@@ -50,8 +53,14 @@ from .waitable import check_timeout
 from .waiter import Waiter
 
 __all__ = [
-    "DEFAULT_CAPACITY", "UNSET", "CompletionPacket", "CompletionPort", "PacketQueue", "PacketTemplate", "PortStatistics",
-]  # fmt: skip
+    "DEFAULT_CAPACITY",
+    "UNSET",
+    "CompletionPacket",
+    "CompletionPort",
+    "PacketQueue",
+    "PacketTemplate",
+    "PortStatistics",
+]
 
 DEFAULT_CAPACITY = 1 << 20  # Packets that users may leave queued; arbitrary, some 100 MB of packets.
 
@@ -66,13 +75,14 @@ class CompletionPort(SlotQueue):
 
     Args:
         source, key: bind this source at once, as `associate` does; if that fails there is no port.
-        concurrency: how many threads may be active (running after a dequeue) at once; 0 means the number of logical
-            processors. Fixed for the port's life. It limits running threads, not waiting ones.
-        capacity: how many posted packets may be queued; at the limit `post` raises `QueueFull`. Packets of accepted
+        concurrency: how many threads may be active (running after a dequeue) at once; 0 means the number of
+            logical processors. Fixed for the port's life. It limits running threads, not waiting ones.
+        capacity: how many posted packets may be queued; at the limit `post` raises `QueueFull`. Packets of
+            accepted
             operations are never refused: each operation's own limit bounds them.
 
-    The port belongs to who made it: close it, or use it as a context manager. One that is dropped open is reported as a
-    `ResourceWarning`.
+    The port belongs to who made it: close it, or use it as a context manager. One that is dropped open is
+    reported as a `ResourceWarning`.
 
     Threads: every method may be called from any thread, though not from a signal handler or a finalizer.
     Source: "CreateIoCompletionPort". Different from Windows: `capacity` bounds it.
@@ -93,15 +103,18 @@ class CompletionPort(SlotQueue):
         if not isinstance(concurrency, int) or isinstance(concurrency, bool):
             raise InvalidArgumentType(f"concurrency must be an int, not {type(concurrency).__name__}")
         if concurrency < 0:
-            raise InvalidParameter(f"concurrency must be 0 (the number of logical processors) or more, not {concurrency}")
+            raise InvalidParameter(
+                f"concurrency must be 0 (the number of logical processors) or more, not {concurrency}"
+            )
         if not isinstance(capacity, int) or capacity < 1:
             raise InvalidParameter(f"capacity must be a positive int, not {capacity!r}")
         super().__init__(concurrency or os.cpu_count() or 1)
         self._capacity = capacity
-        # True in a forked child that inherited the port; written by the fork hook before any thread of the child runs.
+        # True in a forked child that inherited the port; written by the fork hook before any thread of the
+        # child runs.
         self._forked = False
-        # The queue, for those who need no lock; None when all must take it: the queue is a subclass's, or somebody
-        # watches what is queued, or the port is closed. Changed under _lock.
+        # The queue, for those who need no lock; None when all must take it: the queue is a subclass's, or
+        # somebody watches what is queued, or the port is closed. Changed under _lock.
         self._open: deque[CompletionPacket] | None = self._queue if isinstance(self._queue, deque) else None
         # What associated threads hold of the port.
         self._association = Association(self)
@@ -128,7 +141,11 @@ class CompletionPort(SlotQueue):
         return self._closed
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"depth={len(self._queue)} active={self._active} waiting={len(self._waiters)}"
+        state = (
+            "closed"
+            if self._closed
+            else f"depth={len(self._queue)} active={self._active} waiting={len(self._waiters)}"
+        )
         return f"<CompletionPort concurrency={self._concurrency} {state}>"
 
     # Sources
@@ -138,10 +155,12 @@ class CompletionPort(SlotQueue):
 
         A source has one port, for life; many sources may share a port, told apart by their keys.
 
-        Args: `source` has a method `bind_port(port, key)`, see `PortSource`. `key` is any value; it is not looked at.
+        Args: `source` has a method `bind_port(port, key)`, see `PortSource`. `key` is any value; it is not
+            looked at.
         Returns: the port.
-        Raises: `InvalidParameter` (87) for a source that is bound already, or that refuses; `InvalidArgumentType` (87)
-            for what is not a source; `InvalidHandle` if the port is closed. Then nothing has changed.
+        Raises: `InvalidParameter` (87) for a source that is bound already, or that refuses;
+            `InvalidArgumentType` (87) for what is not a source; `InvalidHandle` if the port is closed. Then
+            nothing has changed.
         Source: "CreateIoCompletionPort".
         """
         if self._closed:
@@ -152,11 +171,12 @@ class CompletionPort(SlotQueue):
     def associate_wait(
         self, waitable: Any, key: Any = 0, transferred: Any = 0, overlapped: Any = None, status: int = 0
     ) -> WaitPacket:
-        """Have one packet with these values queued when `waitable` becomes signaled, which consumes the signal.
+        """Have one packet queued when `waitable` becomes signaled, which consumes the signal.
 
-        Args: `waitable` is anything `register_wait` takes: an event, semaphore, timer, thread, process, future.
-        Returns: the wait packet: `cancel` withdraws it, `associate` uses it again after its packet was dequeued,
-            `already_signaled` tells whether the packet was queued at once.
+        Args: `waitable` is anything `register_wait` takes: an event, semaphore, timer, thread, process,
+            future.
+        Returns: the wait packet: `cancel` withdraws it, `associate` uses it again after its packet was
+            dequeued, `already_signaled` tells whether the packet was queued at once.
         Raises: `InvalidHandle` if either is closed; `InvalidParameter` for a mutex; `InvalidArgumentType`.
         Blocks: never; no thread is spent on a pending wait. Source: "NtAssociateWaitCompletionPacket".
         """
@@ -220,7 +240,9 @@ class CompletionPort(SlotQueue):
                     woken.append(self._hand_over_locked(packet))
                 else:
                     if capacity is not None and len(self._queue) >= capacity:
-                        raise QueueFull(f"{capacity} packets are queued: dequeue faster, or make `capacity` larger")
+                        raise QueueFull(
+                            f"{capacity} packets are queued: dequeue faster, or make `capacity` larger"
+                        )
                     self._queue.append(packet)
                     signal = self._signal
                 self._posted += 1
@@ -230,7 +252,7 @@ class CompletionPort(SlotQueue):
             signal.notify()
 
     def _overtaken(self) -> None:
-        """While a packet was queued without the lock, the port was closed, or somebody began to wait for the port."""
+        """The port was closed, or watched, while a packet was queued without the lock."""
         with self._lock:
             if self._closed:
                 self._queue.clear()
@@ -241,8 +263,8 @@ class CompletionPort(SlotQueue):
     def packet(self, key: Any = 0, transferred: Any = 0, overlapped: Any = UNSET) -> PacketTemplate:
         """Describe the packet that an operation shall post to this port when it completes.
 
-        Give the result as `notify=` when beginning a call. The three values come back unchanged in the packet;
-        `overlapped` is the operation's own handle unless given (None counts as given).
+        Give the result as `notify=` when beginning a call. The three values come back unchanged in the
+        packet; `overlapped` is the operation's own handle unless given (None counts as given).
         """
         return PacketTemplate(self, key, transferred, overlapped)
 
@@ -252,12 +274,14 @@ class CompletionPort(SlotQueue):
         """Take the oldest packet, waiting for one if need be.
 
         Args: `timeout` in seconds; None waits for ever, 0 polls.
-        Returns: the packet. A packet whose `status` is not 0 belongs to a failed operation and is returned all the same.
-        Raises: `WaitTimeout` (258) when nothing could be taken in time; `AbandonedWait` (735) if the port is closed while
-            waiting; `InvalidHandle` (6) if it was closed before; `InvalidParameter` for a negative timeout.
+        Returns: the packet. A packet whose `status` is not 0 belongs to a failed operation and is returned
+            all the same.
+        Raises: `WaitTimeout` (258) when nothing could be taken in time; `AbandonedWait` (735) if the port is
+            closed while waiting; `InvalidHandle` (6) if it was closed before; `InvalidParameter` for a
+            negative timeout.
         Blocks: until a packet is takeable: one is queued and fewer than `concurrency` threads are active.
-        Threads: any. The call associates the thread with this port, and the thread counts as active until it blocks,
-            ends, or dequeues again; that is so even after a timeout.
+        Threads: any. The call associates the thread with this port, and the thread counts as active until it
+            blocks, ends, or dequeues again; that is so even after a timeout.
         Source: "GetQueuedCompletionStatus".
         """
         if timeout is not None and not timeout >= 0:  # The comparison also refuses NaN.
@@ -274,14 +298,18 @@ class CompletionPort(SlotQueue):
                 return packet
         return self._take(record, 1, timeout, False)[0]
 
-    def get_many(self, maximum: int = 64, timeout: float | None = None, *, alertable: bool = False) -> list[CompletionPacket]:
-        """Take up to `maximum` packets, oldest first, waiting for the first one if need be; never waits to fill the batch.
+    def get_many(
+        self, maximum: int = 64, timeout: float | None = None, *, alertable: bool = False
+    ) -> list[CompletionPacket]:
+        """Take up to `maximum` packets, oldest first, waiting for the first but never to fill the batch.
 
-        Args: `maximum` >= 1; `timeout` in seconds, None for ever, 0 polls; `alertable` lets queued APCs end the wait.
-        Returns: 1 to `maximum` packets. Look at each one's own `status`: a failed packet does not fail the call.
-        Raises: as `get`; and `Alerted` (192), nothing taken, when APCs ran instead. Packets that are takeable go before
-            APCs for a thread associated with this port; for any other thread pending APCs run first, and the call then
-            does not associate it.
+        Args: `maximum` >= 1; `timeout` in seconds, None for ever, 0 polls; `alertable` lets queued APCs end
+            the wait.
+        Returns: 1 to `maximum` packets. Look at each one's own `status`: a failed packet does not fail the
+            call.
+        Raises: as `get`; and `Alerted` (192), nothing taken, when APCs ran instead. Packets that are takeable
+            go before APCs for a thread associated with this port; for any other thread pending APCs run
+            first, and the call then does not associate it.
         A batch takes one slot, however many packets it has.
         Source: "GetQueuedCompletionStatusEx".
         """
@@ -306,8 +334,8 @@ class CompletionPort(SlotQueue):
         """Move packets from the queue to `batch`, up to `maximum` in all."""
         before = len(batch)
         try:
-            # One call of C code: other threads may take from the queue too, so that it can run dry in the middle; what
-            # was taken until then stays in the batch.
+            # One call of C code: other threads may take from the queue too, so that it can run dry in the
+            # middle; what was taken until then stays in the batch.
             batch.extend(starmap(queue.popleft, repeat((), min(len(queue), maximum - before))))
         except IndexError:
             pass
@@ -365,10 +393,12 @@ class CompletionPort(SlotQueue):
         # A time that has run out still lets pending APCs run.
         if alertable and (run_apcs(record) or result is _ALERTED):
             raise Alerted("APCs ran; no packet was taken")
-        raise WaitTimeout("no packet is takeable" if timeout == 0 else f"no packet became takeable within {timeout} s")
+        raise WaitTimeout(
+            "no packet is takeable" if timeout == 0 else f"no packet became takeable within {timeout} s"
+        )
 
     def _adopt(self, record: ThreadRecord) -> None:
-        """Associate the thread with this port, leaving another one as if the thread had blocked there for good."""
+        """Associate the thread with this port, leaving another one as if it had blocked there for good."""
         if self._closed:
             raise self._closed_error()
         former = record.port
@@ -377,7 +407,7 @@ class CompletionPort(SlotQueue):
         record.port = self._association
 
     def _sleep(self, record: ThreadRecord, waiter: Waiter, timeout: float | None, alertable: bool) -> object:
-        """Sleep, with the waiter on the stack, until it has a result; the thread is active again on return."""
+        """Sleep, the waiter on the stack, until it has a result; the thread is active again on return."""
 
         def alert() -> None:
             with self._lock:
@@ -406,7 +436,7 @@ class CompletionPort(SlotQueue):
         return result
 
     def _undo(self, record: ThreadRecord, waiter: Waiter | None, batch: list[CompletionPacket]) -> None:
-        """The dequeue ends by an exception: leave the stack, and put back what was taken, to the head of the queue."""
+        """The dequeue ends by an exception: leave the stack, put what was taken back to the head."""
         woken: list[Waiter] = []
         with self._lock:
             if self._closed:
@@ -462,7 +492,7 @@ class CompletionPort(SlotQueue):
     # End
 
     def close(self) -> None:
-        """Close the port: threads waiting on it get `AbandonedWait`, queued packets are dropped, later use is refused.
+        """Close the port: waiting threads get `AbandonedWait`, queued packets are dropped.
 
         Closing twice does nothing. Blocks: never. Source: "CloseHandle", "GetQueuedCompletionStatus".
         """
@@ -519,7 +549,9 @@ class CompletionPort(SlotQueue):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -29,7 +29,9 @@ class Semaphore(Waitable):
             if not isinstance(value, int):
                 raise InvalidArgumentType(f"{name} must be an int, not {type(value).__name__}")
         if maximum < 1 or not 0 <= initial <= maximum:
-            raise InvalidParameter(f"0 <= initial <= maximum and maximum >= 1 must hold, not {initial} and {maximum}")
+            raise InvalidParameter(
+                f"0 <= initial <= maximum and maximum >= 1 must hold, not {initial} and {maximum}"
+            )
         super().__init__()
         self._maximum = maximum
         # Guarded by dispatcher_lock. Invariant: 0 <= _count <= _maximum.
@@ -38,8 +40,9 @@ class Semaphore(Waitable):
     def release(self, count: int = 1) -> int:
         """Add `count` to the semaphore's count, which satisfies up to as many waits.
 
-        Returns: the count before. Raises: `LimitExceeded` (298), with nothing changed, if the maximum would be passed;
-        `InvalidParameter` for a `count` below 1; `InvalidHandle` if closed. Threads: any, owner or not. Blocks: never.
+        Returns: the count before. Raises: `LimitExceeded` (298), with nothing changed, if the maximum would
+        be passed; `InvalidParameter` for a `count` below 1; `InvalidHandle` if closed. Threads: any, owner or
+        not. Blocks: never.
         """
         if not isinstance(count, int) or count < 1:
             raise InvalidParameter(f"count must be an int of 1 or more, not {count!r}")
@@ -54,7 +57,9 @@ class Semaphore(Waitable):
 
     def _add_locked(self, count: int) -> list[WaitBlock]:
         if self._count + count > self._maximum:
-            raise LimitExceeded(f"{self._count} + {count} would pass the semaphore's maximum of {self._maximum}")
+            raise LimitExceeded(
+                f"{self._count} + {count} would pass the semaphore's maximum of {self._maximum}"
+            )
         self._count += count
         return self._release_locked()
 
@@ -69,7 +74,8 @@ class Semaphore(Waitable):
         return False
 
     def _restore_locked(self, record: ThreadRecord | None, abandoned: bool) -> None:
-        # At the maximum somebody released more meanwhile than there was room for without this wait: the limit stands.
+        # At the maximum somebody released more meanwhile than there was room for without this wait: the limit
+        # stands.
         self._count = min(self._count + 1, self._maximum)
 
     def __repr__(self) -> str:

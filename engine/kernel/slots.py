@@ -1,10 +1,10 @@
 """Slots: how many threads may run after a dequeue, and which one is released next.
 
-Theory of operation. A port counts *active* threads: those that took something from it (or tried to) and have not
-blocked since. It hands out a packet only while `active < concurrency`. A thread that comes to dequeue gives its slot
-back first; one that blocks in a library wait or a `blocking()` scope gives it back for as long as it is blocked, and
-takes it back unconditionally. Waiting threads form a stack: the newest is released first, and its packet goes to it
-directly, without entering the queue.
+Theory of operation. A port counts *active* threads: those that took something from it (or tried to) and have
+not blocked since. It hands out a packet only while `active < concurrency`. A thread that comes to dequeue
+gives its slot back first; one that blocks in a library wait or a `blocking()` scope gives it back for as long
+as it is blocked, and takes it back unconditionally. Waiting threads form a stack: the newest is released
+first, and its packet goes to it directly, without entering the queue.
 
     event                                   effect (all under _lock)
     post                                    waiter and free slot: newest waiter gets the packet; else queue it
@@ -29,14 +29,15 @@ from .waiter import Waiter
 
 
 class SlotQueue:
-    """A queue of packets, a stack of waiting threads, and the count of active ones. Base of the completion port."""
+    """A queue of packets, a stack of waiting threads, a count of active ones. Base of the port."""
 
     __slots__ = ("_active", "_closed", "_concurrency", "_lock", "_posted", "_queue", "_taken", "_waiters")
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
         self._lock = allocate_lock()
-        # All below: guarded by _lock. Invariant at rest: not (_waiters and _queue and _active < _concurrency).
+        # All below: guarded by _lock. Invariant at rest: not (_waiters and _queue and _active <
+        # _concurrency).
         self._queue: PacketQueue = self._make_queue()
         self._waiters: list[Waiter] = []
         self._active = 0

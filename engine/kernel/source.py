@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class PortSource(Protocol):
     """Something whose operations can complete as packets: an overlapped socket, for one.
 
-    An implementation must be hashable by identity and weakly referable. After `bind_port` each operation that it
-    *accepts* delivers one packet with `key` to `port`, by `port.deliver`, whether the operation succeeds, fails or is
-    cancelled. What it did not accept, because it raised at once, delivers none.
+    An implementation must be hashable by identity and weakly referable. After `bind_port` each operation that
+    it *accepts* delivers one packet with `key` to `port`, by `port.deliver`, whether the operation succeeds,
+    fails or is cancelled. What it did not accept, because it raised at once, delivers none.
     """
 
     def bind_port(self, port: "CompletionPort", key: Any) -> None:
@@ -33,7 +33,9 @@ _bound: "weakref.WeakSet[PortSource]" = weakref.WeakSet()
 def bind(source: PortSource, port: "CompletionPort", key: Any) -> None:
     """Bind `source` to `port`, once and for all; raises `InvalidParameter`, having changed nothing."""
     if not callable(getattr(source, "bind_port", None)):
-        raise InvalidArgumentType(f"a {type(source).__name__} cannot be bound to a port: it has no `bind_port`")
+        raise InvalidArgumentType(
+            f"a {type(source).__name__} cannot be bound to a port: it has no `bind_port`"
+        )
     with _lock:
         if source in _bound:
             raise InvalidParameter(f"{source!r} is bound to a port already: a source keeps its port for life")

@@ -1,8 +1,9 @@
-"""Status numbers: one `IntEnum` with the numbers and the readable names of the Windows statuses the engine uses.
+"""Status numbers: one `IntEnum` with the numbers and the readable names of the Windows statuses the engine
+uses.
 
-A member's first name is the short one used throughout the engine; the full Windows symbols are aliases of it, so
-`Status.CALL_FAILED is Status.RPC_S_CALL_FAILED`. Several symbols share one number on purpose (997, 87, 14, 6):
-the operation that returned the number says which is meant.
+A member's first name is the short one used throughout the engine; the full Windows symbols are aliases of it,
+so `Status.CALL_FAILED is Status.RPC_S_CALL_FAILED`. Several symbols share one number on purpose (997, 87, 14,
+6): the operation that returned the number says which is meant.
 
 Source: "RPC Return Values", "System Error Codes", "Wait Functions".
 """
@@ -13,8 +14,8 @@ from enum import IntEnum
 class Status(IntEnum):
     """A Windows status number with a readable name.
 
-    Compare with `==` or `is`; a member is an `int`. `Status(1726)` looks a number up and raises `ValueError` for one
-    that is not listed; `Status.name_of(n)` never raises.
+    Compare with `==` or `is`; a member is an `int`. `Status(1726)` looks a number up and raises `ValueError`
+    for one that is not listed; `Status.name_of(n)` never raises.
     """
 
     OK = 0
@@ -100,7 +101,8 @@ class Status(IntEnum):
     PIPE_DISCIPLINE_ERROR = 1917
     PIPE_EMPTY = 1918
 
-    # The engine's own number, outside the Windows ranges in use: a routine raised an exception that carries no status.
+    # The engine's own number, outside the Windows ranges in use: a routine raised an exception that carries
+    # no status.
     REMOTE_FAULT = 0xE0000001
 
     # The full Windows symbols.
@@ -199,6 +201,6 @@ class Status(IntEnum):
 
     @classmethod
     def name_of(cls, number: int) -> str:
-        """Return the short name of `number`, or `"STATUS"` for a number that is not listed (an application's own)."""
+        """Return the short name of `number`, or `"STATUS"` for one that is not listed."""
         member = cls._value2member_map_.get(number)
         return "STATUS" if member is None else str(member.name)

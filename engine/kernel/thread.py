@@ -1,9 +1,9 @@
 """What the kernel knows of each thread: its port, its slot there, its APC queue, and when it ends.
 
 Theory of operation. A `ThreadRecord` is made the first time a thread uses the library and is reached through
-thread-local storage. `parked(record)` brackets every real wait of the library: inside it the thread's slot on its port
-is free for another. When a thread ends, its thread-local storage goes, and with it a `_Departure` whose finalizer
-takes the thread off its port and drops its APC queue.
+thread-local storage. `parked(record)` brackets every real wait of the library: inside it the thread's slot on
+its port is free for another. When a thread ends, its thread-local storage goes, and with it a `_Departure`
+whose finalizer takes the thread off its port and drops its APC queue.
 
 Assumes: CPython clears a thread's local storage on that thread as it ends.
 """
@@ -36,7 +36,7 @@ class SlotOwner(Protocol):
 
 
 class Association:
-    """What a thread holds of the port it is associated with: enough for its slot, not enough to keep the port alive."""
+    """What a thread holds of its port: enough for its slot, not enough to keep the port alive."""
 
     __slots__ = ("_port",)
 
@@ -66,7 +66,18 @@ class Association:
 class ThreadRecord:
     """The kernel's record of one thread. Used by the thread itself, except where a guard is named."""
 
-    __slots__ = ("__weakref__", "alert", "apcs", "ended", "ident", "mutexes", "native", "port", "slot", "waiting")
+    __slots__ = (
+        "__weakref__",
+        "alert",
+        "apcs",
+        "ended",
+        "ident",
+        "mutexes",
+        "native",
+        "port",
+        "slot",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.ident = threading.get_ident()
@@ -88,7 +99,8 @@ class ThreadRecord:
         self.mutexes: set[Mutex] = set()
 
 
-# Called with the record of each thread that first uses the library, or that ended; on that thread, holding nothing.
+# Called with the record of each thread that first uses the library, or that ended; on that thread, holding
+# nothing.
 start_hooks: list[Callable[[ThreadRecord], None]] = []
 end_hooks: list[Callable[[ThreadRecord], None]] = []
 
@@ -119,8 +131,8 @@ class _Local(threading.local):
             hook(self.record)
 
 
-# By thread identifier, for APCs sent to a `threading.Thread` or an identifier. An identifier is reused only after its
-# thread ended; the newer thread's record then replaces the older. Single-key operations only.
+# By thread identifier, for APCs sent to a `threading.Thread` or an identifier. An identifier is reused only
+# after its thread ended; the newer thread's record then replaces the older. Single-key operations only.
 records: "weakref.WeakValueDictionary[int, ThreadRecord]" = weakref.WeakValueDictionary()
 
 local = _Local()
@@ -129,8 +141,8 @@ local = _Local()
 class Parked:
     """A scope in which the current thread's slot on its port is free for another thread.
 
-    Scopes nest, and a thread may dequeue inside one: the scope that gave the slot back is the one that takes it again,
-    and a thread that has no slot at that time has none to give.
+    Scopes nest, and a thread may dequeue inside one: the scope that gave the slot back is the one that takes
+    it again, and a thread that has no slot at that time has none to give.
     """
 
     __slots__ = ("_record", "_released")
@@ -150,7 +162,9 @@ class Parked:
                 port.retake_slot(record)
                 raise
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         record = self._record
         if self._released:
             self._released = False
@@ -159,7 +173,7 @@ class Parked:
 
 
 def park(waiter: Waiter, timeout: float | None) -> bool:
-    """Block the current thread in `Driver.wait`, its slot given back meanwhile; return whether the wait was satisfied."""
+    """Sleep in `Driver.wait`, the slot given back meanwhile; return whether the wait was satisfied."""
     if waiter.signalled:
         return True  # Nothing to block for: only a real wait gives the slot back.
     record = local.record
@@ -174,15 +188,15 @@ def park(waiter: Waiter, timeout: float | None) -> bool:
 
 
 def blocking() -> Parked:
-    """Return a context manager that says "this thread blocks": its slot on its completion port is free inside it.
+    """Return a context manager that says "this thread blocks": its slot is free inside it.
 
-    Use it around calls that block outside the library (a database query, `time.sleep`, file I/O), so that another
-    thread of the port, or another worker of the pool, may run meanwhile. Leaving the scope takes the slot back at once,
-    which may pass the concurrency value for a moment; the excess drains as threads come back for more. Scopes nest.
-    In a thread that is associated with no port the scope does nothing.
+    Use it around calls that block outside the library (a database query, `time.sleep`, file I/O), so that
+    another thread of the port, or another worker of the pool, may run meanwhile. Leaving the scope takes the
+    slot back at once, which may pass the concurrency value for a moment; the excess drains as threads come
+    back for more. Scopes nest. In a thread that is associated with no port the scope does nothing.
 
     Threads: the scope belongs to the thread that entered it. Blocks: never.
-    Source: "I/O Completion Ports". Windows sees every blocking call; a library is told of them here, and counts its own
-    waits by itself. A thread that blocks in any other way keeps its slot.
+    Source: "I/O Completion Ports". Windows sees every blocking call; a library is told of them here, and
+    counts its own waits by itself. A thread that blocks in any other way keeps its slot.
     """
     return Parked(local.record)

@@ -1,8 +1,9 @@
 """Waitable timers: objects that become signaled at a time, and may queue an APC then.
 
-Theory of operation. A timer has at most one *setting*: due time, period, APC. Setting it again replaces the setting as a
-whole; an expiry that is under way checks under `dispatcher_lock` that its setting is still the timer's. Each expiry
-signals the timer, then queues the APC to the thread that set it, then arms the next period.
+Theory of operation. A timer has at most one *setting*: due time, period, APC. Setting it again replaces the
+setting as a whole; an expiry that is under way checks under `dispatcher_lock` that its setting is still the
+timer's. Each expiry signals the timer, then queues the APC to the thread that set it, then arms the next
+period.
 
 Source: "Waitable Timer Objects", "SetWaitableTimer", "CancelWaitableTimer"; section 12 of
 `docs/semantics/completion-port.md`.
@@ -44,11 +45,12 @@ class WaitableTimer(Waitable):
     """An object that becomes signaled when it is due, once or periodically.
 
     Args:
-        manual_reset: True: stays signaled until set again, for every wait. False (a synchronization timer): each expiry
-            satisfies one wait; expiries that find no wait coalesce.
+        manual_reset: True: stays signaled until set again, for every wait. False (a synchronization timer):
+            each expiry satisfies one wait; expiries that find no wait coalesce.
         clock: where time comes from; tests give a `ManualClock`.
 
-    Close the timer, or use it as a context manager. One that is dropped open is reported as a `ResourceWarning`.
+    Close the timer, or use it as a context manager. One that is dropped open is reported as a
+    `ResourceWarning`.
     """
 
     __slots__ = ("_clock", "_manual_reset", "_setting", "_signaled")
@@ -65,11 +67,12 @@ class WaitableTimer(Waitable):
         """Set the timer, replacing an earlier setting and clearing the signal.
 
         Args:
-            due: when it first expires: seconds from now or a `timedelta`, which do not count time that the machine
-                sleeps; or a `datetime`, by the wall clock; one that is past means now. Never early.
-            period: seconds between later expiries, counted from the time when the last one was due; 0: only once.
-            apc: queued at each expiry to the thread that calls `set`, if it has not ended, unless it is queued already.
-                One of an earlier setting that has not run yet is withdrawn.
+            due: when it first expires: seconds from now or a `timedelta`, which do not count time that the
+                machine sleeps; or a `datetime`, by the wall clock; one that is past means now. Never early.
+            period: seconds between later expiries, counted from the time when the last one was due; 0: only
+                once.
+            apc: queued at each expiry to the thread that calls `set`, if it has not ended, unless it is
+                queued already. One of an earlier setting that has not run yet is withdrawn.
         Raises: `InvalidHandle` if closed; `InvalidParameter`, `InvalidArgumentType`.
         Blocks: never. Source: "SetWaitableTimer".
         """
@@ -93,7 +96,7 @@ class WaitableTimer(Waitable):
         self._arm(setting, call_when_due(self._clock, when, lambda: self._expire(setting)))
 
     def cancel(self) -> None:
-        """Take the setting back: the timer will not expire. Its signal stays as it is; a queued APC is withdrawn.
+        """Take the setting back: the timer will not expire, a queued APC is withdrawn.
 
         Raises: `InvalidHandle` if closed. Blocks: never. Source: "CancelWaitableTimer".
         """
@@ -104,7 +107,7 @@ class WaitableTimer(Waitable):
             former.withdraw()
 
     def close(self) -> None:
-        """Cancel and close the timer: waits that are pending end with `AbandonedWait`, later use is refused."""
+        """Cancel and close the timer: pending waits end with `AbandonedWait`, later use is refused."""
         super().close()
         with dispatcher_lock:
             former, self._setting = self._setting, None

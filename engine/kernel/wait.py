@@ -15,14 +15,16 @@ from .thread import local, park
 from .waitable import TIMED_OUT, ThreadBlock, Waitable, as_waitable, check_timeout, wait_on
 from .waiter import Waiter
 
-MAXIMUM_WAIT_OBJECTS = 64  # As on Windows. For more, use callbacks: `register_wait`, or packets: `associate_wait`.
+MAXIMUM_WAIT_OBJECTS = (
+    64  # As on Windows. For more, use callbacks: `register_wait`, or packets: `associate_wait`.
+)
 
 
 class WaitResult(int):
     """Which object satisfied a wait: its index, as an `int`.
 
-    `abandoned` is True if it is a mutex that was taken over from a thread that had ended; `status` is the number that
-    Windows returns: the index, plus 128 if abandoned.
+    `abandoned` is True if it is a mutex that was taken over from a thread that had ended; `status` is the
+    number that Windows returns: the index, plus 128 if abandoned.
     """
 
     abandoned: bool
@@ -45,14 +47,16 @@ class WaitResult(int):
 def wait_any(objects: Iterable[Any], timeout: float | None = None, *, alertable: bool = False) -> WaitResult:
     """Wait until one of `objects` is signaled, and consume that one's signal only.
 
-    Args: `objects`: 1 to 64 different ones: events, semaphores, mutexes, waitable timers, completion ports, threads,
-        processes, futures. `timeout` in seconds; None waits for ever, 0 polls. `alertable` lets queued APCs end the wait.
+    Args: `objects`: 1 to 64 different ones: events, semaphores, mutexes, waitable timers, completion ports,
+        threads, processes, futures. `timeout` in seconds; None waits for ever, 0 polls. `alertable` lets
+        queued APCs end the wait.
     Returns: the index of the object; the lowest, if several are signaled when the wait begins.
-    Raises: `WaitTimeout` (258), nothing changed; `Alerted` (192) when APCs ran instead; `AbandonedWait` (735) if an
-        object is closed meanwhile; `InvalidHandle` (6) if one was closed before; `InvalidParameter` (87) for an empty
-        list, a long one, or one that holds an object twice; `InvalidArgumentType` for what cannot be waited for.
-    Blocks: until signaled; the thread's slot on its completion port is free meanwhile. A signal that is there beats
-        pending APCs, and pending APCs beat a timeout of 0.
+    Raises: `WaitTimeout` (258), nothing changed; `Alerted` (192) when APCs ran instead; `AbandonedWait` (735)
+        if an object is closed meanwhile; `InvalidHandle` (6) if one was closed before; `InvalidParameter`
+        (87) for an empty list, a long one, or one that holds an object twice; `InvalidArgumentType` for what
+        cannot be waited for.
+    Blocks: until signaled; the thread's slot on its completion port is free meanwhile. A signal that is there
+        beats pending APCs, and pending APCs beat a timeout of 0.
     Source: "WaitForMultipleObjectsEx".
     """
     return _result(wait_on(_checked(objects), False, timeout, alertable), timeout)
@@ -61,20 +65,24 @@ def wait_any(objects: Iterable[Any], timeout: float | None = None, *, alertable:
 def wait_all(objects: Iterable[Any], timeout: float | None = None, *, alertable: bool = False) -> WaitResult:
     """Wait until all `objects` are signaled at the same instant, and consume all of their signals at once.
 
-    Nothing is held while waiting: until all are signaled, others may take any of them. Returns 0, or the lowest index of
-    an abandoned mutex. Otherwise as `wait_any`.
+    Nothing is held while waiting: until all are signaled, others may take any of them. Returns 0, or the
+    lowest index of an abandoned mutex. Otherwise as `wait_any`.
     """
     return _result(wait_on(_checked(objects), True, timeout, alertable), timeout)
 
 
-def signal_and_wait(signal: Any, wait: Any, timeout: float | None = None, *, alertable: bool = False) -> WaitResult:
+def signal_and_wait(
+    signal: Any, wait: Any, timeout: float | None = None, *, alertable: bool = False
+) -> WaitResult:
     """Signal one object and wait for another, with nothing in between.
 
-    Args: `signal`: an event is set, a semaphore is released by 1, a mutex is released. `wait`: what to wait for; it may
-        be the same object. `timeout`, `alertable`: as for `wait_any`.
-    Returns: 0; `abandoned` tells about a mutex. Raises: as `wait_any`; and what signalling raises (`LimitExceeded`,
-        `NotOwner`), in which case there is no wait. After a `WaitTimeout` or `Alerted` the signal has been given.
-    Source: "SignalObjectAndWait". Different from Windows: the two halves are atomic, which its page does not promise.
+    Args: `signal`: an event is set, a semaphore is released by 1, a mutex is released. `wait`: what to wait
+        for; it may be the same object. `timeout`, `alertable`: as for `wait_any`.
+    Returns: 0; `abandoned` tells about a mutex. Raises: as `wait_any`; and what signalling raises
+        (`LimitExceeded`, `NotOwner`), in which case there is no wait. After a `WaitTimeout` or `Alerted` the
+        signal has been given.
+    Source: "SignalObjectAndWait". Different from Windows: the two halves are atomic, which its page does not
+        promise.
     """
     if not isinstance(signal, Waitable):
         raise InvalidArgumentType(f"cannot signal a {type(signal).__name__}")
@@ -84,9 +92,10 @@ def signal_and_wait(signal: Any, wait: Any, timeout: float | None = None, *, ale
 def sleep(seconds: float | None, *, alertable: bool = False) -> Status:
     """Sleep; with `alertable`, until APCs were queued and have run.
 
-    Args: `seconds`; None sleeps for ever. 0 only lets other threads run, and keeps the thread's slot on its port.
-    Returns: `Status.OK` after the full time, `Status.WAIT_IO_COMPLETION` (192) if APCs ran: pending ones run at once,
-        whatever `seconds` is. Raises: `InvalidParameter` for a negative time.
+    Args: `seconds`; None sleeps for ever. 0 only lets other threads run, and keeps the thread's slot on its
+        port.
+    Returns: `Status.OK` after the full time, `Status.WAIT_IO_COMPLETION` (192) if APCs ran: pending ones run
+        at once, whatever `seconds` is. Raises: `InvalidParameter` for a negative time.
     Blocks: for that time; the thread's slot on its completion port is free meanwhile. Source: "SleepEx".
     """
     check_timeout(seconds)

@@ -1,23 +1,25 @@
 """Dispatcher objects: what threads, callbacks and event loops wait on, and the waits themselves.
 
-Theory of operation. One lock, `dispatcher_lock`, guards the signal state and the wait list of every dispatcher object of
-the process. So "all of these at the same instant", "the lowest index signalled" and "object or APC first" are plain
-questions asked under one lock. A `WaitBlock` is one pending wait, linked into each of its objects. Whoever signals an
-object walks its blocks, oldest first, while it stays signalled; a block that can now be satisfied consumes its objects
-at once, is unlinked everywhere, and is told (`finish`) after the lock was released.
+Theory of operation. One lock, `dispatcher_lock`, guards the signal state and the wait list of every
+dispatcher object of the process. So "all of these at the same instant", "the lowest index signalled" and
+"object or APC first" are plain questions asked under one lock. A `WaitBlock` is one pending wait, linked into
+each of its objects. Whoever signals an object walks its blocks, oldest first, while it stays signalled; a
+block that can now be satisfied consumes its objects at once, is unlinked everywhere, and is told (`finish`)
+after the lock was released.
 
     attempt --satisfied--> (consumed)                     decided exactly once, under dispatcher_lock:
-       |                                                    satisfied | timed out | alerted | cancelled | closed
+       |                                                  satisfied | timed out | alerted | cancelled | closed
        `--link--> pending --decide--> finish
 
-There are two kinds of block: `ThreadBlock`, a thread asleep in the driver, and `AsyncBlock`, a function to call: no
-thread is spent on it, so that thousands may be pending.
+There are two kinds of block: `ThreadBlock`, a thread asleep in the driver, and `AsyncBlock`, a function to
+call: no thread is spent on it, so that thousands may be pending.
 
-Guarantees: a wait is decided once; a decision to satisfy consumes all its objects or none; a wait that ends by an
-exception (KeyboardInterrupt) gives back what it had consumed, to the next waiter if there is one; callbacks run with no
-lock held.
+Guarantees: a wait is decided once; a decision to satisfy consumes all its objects or none; a wait that ends
+by an exception (KeyboardInterrupt) gives back what it had consumed, to the next waiter if there is one;
+callbacks run with no lock held.
 
-Lock order: `dispatcher_lock` and `apc_lock` are never held together, and no other lock is taken inside either.
+Lock order: `dispatcher_lock` and `apc_lock` are never held together, and no other lock is taken inside
+either.
 
 Source: "Wait Functions", "Synchronization Objects"; `docs/semantics/completion-port.md`, section 11.
 """
@@ -79,7 +81,8 @@ class Waitable:
         # Invariant at rest: no block in here could be satisfied.
         self._blocks: dict[WaitBlock, int] = {}
 
-    # What each kind of object defines. All need dispatcher_lock; `record` is the waiting thread's, None for a callback.
+    # What each kind of object defines. All need dispatcher_lock; `record` is the waiting thread's, None for a
+    # callback.
 
     def _signaled_locked(self, record: ThreadRecord | None) -> bool:
         """Whether a wait by this thread would be satisfied now."""
@@ -97,7 +100,7 @@ class Waitable:
         raise InvalidParameter(f"a {type(self).__name__} cannot be signaled by signal_and_wait")
 
     def _watch(self) -> None:
-        """A wait for this foreign object is pending. Called with no lock held."""
+        """The pending waits for this foreign object changed. Called with no lock held."""
 
     # Waiting
 
@@ -106,10 +109,11 @@ class Waitable:
 
         Args: `timeout` in seconds; None waits for ever, 0 polls. `alertable` lets queued APCs end the wait.
         Returns: True if the wait was satisfied, False if the time ran out, which changes nothing.
-        Raises: `Alerted` (192) when APCs ran instead; `InvalidHandle` (6) if the object is closed; `AbandonedWait` (735)
-            if it is closed while this thread waits; `InvalidParameter` for a negative timeout.
-        Blocks: until signaled; the thread's slot on its completion port is free meanwhile. A signal that is there beats
-            pending APCs, and pending APCs beat a timeout of 0.
+        Raises: `Alerted` (192) when APCs ran instead; `InvalidHandle` (6) if the object is closed;
+            `AbandonedWait` (735) if it is closed while this thread waits; `InvalidParameter` for a negative
+            timeout.
+        Blocks: until signaled; the thread's slot on its completion port is free meanwhile. A signal that is
+            there beats pending APCs, and pending APCs beat a timeout of 0.
         Source: "WaitForSingleObjectEx".
         """
         return wait_on((self,), False, timeout, alertable).outcome == 0
@@ -131,7 +135,7 @@ class Waitable:
         return self.wait_async().__await__()
 
     def is_signaled(self) -> bool:
-        """Whether a wait by the calling thread would be satisfied now. Out of date as soon as it is returned."""
+        """Whether a wait by the calling thread would be satisfied now: old as soon as it is known."""
         with dispatcher_lock:
             self._require_open()
             return self._signaled_locked(local.record)
@@ -145,7 +149,7 @@ class Waitable:
     # Signalling, for the objects themselves
 
     def _release_locked(self) -> "list[WaitBlock]":
-        """Satisfy pending waits, oldest first, while the object stays signaled; the caller finishes them unlocked."""
+        """Satisfy pending waits, oldest first, while signaled; the caller finishes them unlocked."""
         satisfied: list[WaitBlock] = []
         for block in list(self._blocks):
             if block.outcome is None and block.attempt_locked():
@@ -199,10 +203,16 @@ class WaitBlock:
         self._objects = objects
         self._every = every
         self._record = record
-        # Guarded by dispatcher_lock until decided. None while pending, then an index or one of the codes above.
+        # Guarded by dispatcher_lock until decided: None while pending, then an index or one of the codes
+        # above.
         self.outcome: int | None = None
         # The indexes of the mutexes that were taken over from a thread that had ended.
         self.abandoned: tuple[int, ...] = ()
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether nobody sleeps in this wait."""
+        return self._record is None
 
     def attempt_locked(self) -> bool:
         """Satisfy the wait if that is possible now: the lowest index that is signaled, or all at once."""
@@ -336,9 +346,10 @@ def wait_on(
     *,
     signal: Waitable | None = None,
 ) -> ThreadBlock:
-    """Wait in the calling thread, for the first of `objects` or for all; `outcome` is an index or `TIMED_OUT`.
+    """Wait in the calling thread for the first of `objects`, or for all.
 
-    `signal` is an object to signal first, without anything happening in between. Raises what `Waitable.wait` raises.
+    `signal` is an object to signal first, without anything happening in between. Raises what `Waitable.wait`
+    raises.
     """
     check_timeout(timeout)
     record = local.record
@@ -364,7 +375,8 @@ def wait_on(
         raise
     if block.outcome == CLOSED:
         raise AbandonedWait("an object was closed while this thread waited on it")
-    # A time that has run out still lets pending APCs run. These raise what they raise: the wait is over, it took nothing.
+    # A time that has run out still lets pending APCs run. These raise what they raise: the wait is over, it
+    # took nothing.
     if block.outcome == ALERTED or (alertable and block.outcome == TIMED_OUT and record.apcs):
         run_apcs(record)
         raise Alerted("APCs ran; the wait took nothing")
@@ -409,8 +421,7 @@ class AsyncBlock(WaitBlock):
 
     def finish(self) -> None:
         """Call the function."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._retire()
         try:
             self._callback(self.status)
         except Exception:
@@ -430,14 +441,19 @@ class AsyncBlock(WaitBlock):
         """
         with dispatcher_lock:
             withdrawn = self.decide_locked(CANCELLED)
-        if withdrawn and self._timer is not None:
-            self._timer.cancel()
+        if withdrawn:
+            self._retire()
         return withdrawn
 
     def abandon(self) -> None:
         """Withdraw the wait, and give back what it consumed if it was satisfied already."""
-        if self.undo(CANCELLED) and self._timer is not None:
+        if self.undo(CANCELLED):
+            self._retire()
+
+    def _retire(self) -> None:
+        if self._timer is not None:
             self._timer.cancel()
+        self.watch()  # One pending wait less: less may have to be watched.
 
     def collect(self) -> bool:
         """The result of a wait that was decided: True if satisfied, False if timed out."""
@@ -447,24 +463,33 @@ class AsyncBlock(WaitBlock):
 
 
 _STATUSES = {
-    0: Status.OK, TIMED_OUT: Status.TIMEOUT, CLOSED: Status.ABANDONED_WAIT, CANCELLED: Status.OPERATION_ABORTED,
-}  # fmt: skip
+    0: Status.OK,
+    TIMED_OUT: Status.TIMEOUT,
+    CLOSED: Status.ABANDONED_WAIT,
+    CANCELLED: Status.OPERATION_ABORTED,
+}
 
 
 def register_wait(
-    waitable: Any, callback: Callable[[Status], object], timeout: float | None = None, *, clock: Clock = SYSTEM_CLOCK
+    waitable: Any,
+    callback: Callable[[Status], object],
+    timeout: float | None = None,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> AsyncBlock:
     """Have `callback(status)` called once, when `waitable` is signaled or the time is up.
 
-    Args: `waitable` is anything that `wait_any` takes, except a mutex: that belongs to a thread. `timeout` in seconds by
-        `clock`; None: no limit; 0: look once.
-        `callback` gets `Status.OK` with the signal consumed, `Status.TIMEOUT`, or `Status.ABANDONED_WAIT` if the object
-        was closed. It runs on whichever thread signals the object, on the monitor's for a timeout, or inside this call
-        if the wait can be decided at once; no lock is held. It must be quick, and must not block or raise.
+    Args: `waitable` is anything that `wait_any` takes, except a mutex: that belongs to a thread. `timeout` in
+        seconds by `clock`; None: no limit; 0: look once.
+        `callback` gets `Status.OK` with the signal consumed, `Status.TIMEOUT`, or `Status.ABANDONED_WAIT` if
+        the object was closed. It runs on whichever thread signals the object, on the monitor's for a timeout,
+        or inside this call if the wait can be decided at once; no lock is held. It must be quick, and must
+        not block or raise.
     Returns: a handle: `cancel()` withdraws the wait, and says whether that was in time.
     Raises: `InvalidHandle` if the object is closed; `InvalidParameter`, `InvalidArgumentType`.
     Blocks: never. No thread is spent on a pending wait.
-    Source: "RegisterWaitForSingleObject". Different from Windows: the wait is for one signal; register again for more.
+    Source: "RegisterWaitForSingleObject". Different from Windows: the wait is for one signal; register again
+        for more.
     """
     if not callable(callback):
         raise InvalidArgumentType(f"callback must be callable, not {type(callback).__name__}")

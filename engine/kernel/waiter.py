@@ -1,15 +1,16 @@
 """One blocked wait of one thread.
 
-Theory of operation. A thread that must block makes a fresh `Waiter`, registers it with the object it waits for, and
-hands it to `Driver.wait`. Whoever satisfies the wait stores the `result` under the object's guard, releases that guard
-and then calls `wake`, once. A fresh waiter for each wait means that a wake which arrives late (the waiter timed out
-and accepted the result meanwhile) lands on an object nobody looks at any more.
+Theory of operation. A thread that must block makes a fresh `Waiter`, registers it with the object it waits
+for, and hands it to `Driver.wait`. Whoever satisfies the wait stores the `result` under the object's guard,
+releases that guard and then calls `wake`, once. A fresh waiter for each wait means that a wake which arrives
+late (the waiter timed out and accepted the result meanwhile) lands on an object nobody looks at any more.
 
-A parked thread sleeps on `gate`; a leading thread sleeps in the driver's poll instead, so `wake` also interrupts the
-poll. `nudge` wakes a parked thread without satisfying its wait, to offer it the leadership.
+A parked thread sleeps on `gate`; a leading thread sleeps in the driver's poll instead, so `wake` also
+interrupts the poll. `nudge` wakes a parked thread without satisfying its wait, to offer it the leadership.
 
-Assumes: a store to `signalled` before `gate.release()` is seen after the matching `gate.acquire()` (a lock is a full
-fence), and a release of an already released gate is harmless because the thread it was meant for has yet to look.
+Assumes: a store to `signalled` before `gate.release()` is seen after the matching `gate.acquire()` (a lock is
+a full fence), and a release of an already released gate is harmless because the thread it was meant for has
+yet to look.
 """
 
 from _thread import allocate_lock
@@ -28,11 +29,12 @@ class Waiter:
         self.signalled = False
         # Guarded by the object waited for, until `signalled`. What the wait yields.
         self.result: object = None
-        # Set by the leading thread before it looks at `signalled` for the last time before polling, cleared after it.
+        # Set by the leading thread before it looks at `signalled` for the last time before polling, cleared
+        # after it.
         self.interrupt: Callable[[], None] | None = None
 
     def wake(self) -> None:
-        """Satisfy the wait: the thread returns from `Driver.wait`. Never blocks; call it outside all guards."""
+        """Satisfy the wait: the thread returns from `Driver.wait`. Call it outside all guards."""
         self.signalled = True
         self.nudge()
         interrupt = self.interrupt
@@ -44,4 +46,4 @@ class Waiter:
         try:
             self.gate.release()
         except RuntimeError:
-            pass  # Open already: the thread has not passed it yet, and will see what was stored before this call.
+            pass  # Open already: the thread has yet to pass it, and will see what was stored before.

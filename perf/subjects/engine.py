@@ -45,10 +45,11 @@ def serve(settings: dict[str, Any], control: Control) -> None:
 
 
 class Client:
-    """One client with one port; each packet names its call, which carries what was sent."""
+    """A port, and a client of its own unless one is `shared`; each call carries what was sent."""
 
-    def __init__(self, endpoint: str) -> None:
-        self._client = EngineClient(endpoint)
+    def __init__(self, endpoint: str, shared: EngineClient | None = None) -> None:
+        self._client = shared or EngineClient(endpoint)
+        self._owner = shared is None
         self._port = CompletionPort()
         self._echo = self._client.bind(Echo).echo
 
@@ -89,6 +90,7 @@ class Client:
                 begin(payload, notify=told).user_data = payload
 
     def close(self) -> None:
-        """Close both."""
-        self._client.close()
+        """Close the port, and the client if it is not shared."""
+        if self._owner:
+            self._client.close()
         self._port.close()

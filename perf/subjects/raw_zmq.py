@@ -29,7 +29,7 @@ def serve(settings: dict[str, Any], control: Control) -> None:
     socket.set_hwm(0)
     socket.bind(settings["endpoint"])
     control.end_with_parent()
-    control.ready(str(socket.getsockopt_string(zmq.LAST_ENDPOINT)))
+    control.ready(socket.getsockopt_string(zmq.LAST_ENDPOINT))
     recv, send = socket.recv, socket.send
     more = zmq.SNDMORE
     copy = settings.get("copy", True)

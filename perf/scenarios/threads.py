@@ -1,0 +1,88 @@
+"""What happens when several threads share one client?
+
+Unit: calls a second, all threads together, each with its own completion port; named by threads x outstanding
+calls of each. One thread with 256 outstanding is the measure of the others.
+
+What would make it wrong: threads that do not run at the same time (they start together, each has the same
+number of calls to make, and the clock runs until the last one is done); answers that are not compared.
+"""
+
+import os
+import threading
+from time import perf_counter
+from typing import Any
+
+from engine import Client as EngineClient
+from perf.lab import Lab
+from perf.measure import CpuMeter, calibrated, payloads
+from perf.scenario import Against, Figures, Scenario
+from perf.subjects.engine import Client
+from perf.worker import Control
+
+FIRST_CALLS = 4096
+MOST_CALLS = 400_000
+JOIN_TIMEOUT = 120.0  # Seconds after which a thread counts as hung.
+
+# (threads, outstanding calls of each) by the subject's name.
+SHAPES = {"engine": (1, 256), "engine-2x128": (2, 128), "engine-8x32": (8, 32), "engine-8x256": (8, 256)}
+
+
+def call(settings: dict[str, Any], control: Control) -> dict[str, float]:
+    """Worker function: one client, settings["threads"] threads."""
+    threads, outstanding = settings["threads"], settings["outstanding"]
+    pool = payloads(MOST_CALLS)
+    with EngineClient(settings["endpoint"]) as shared:
+        sessions = [Client("", shared) for _ in range(threads)]
+
+        def stream(count: int) -> None:
+            together(lambda turn: sessions[turn].stream(pool[turn:count:threads], outstanding), threads)
+
+        count = calibrated(stream, settings["seconds"], FIRST_CALLS, len(pool))
+        meter = CpuMeter(os.getpid(), settings["server_pid"])
+        meter.start()
+        start = perf_counter()
+        stream(count)
+        took = perf_counter() - start
+        meter.stop()
+        for session in sessions:
+            session.close()
+    return {"calls_per_s": count / took, "cpu_us_per_call": meter.seconds / count * 1e6}
+
+
+def together(work: Any, threads: int) -> None:
+    """Run work(0), work(1), ... each in a thread, all starting at once; raise the first failure."""
+    gate = threading.Barrier(threads)
+    failures: list[BaseException] = []
+
+    def main(turn: int) -> None:
+        try:
+            gate.wait(JOIN_TIMEOUT)
+            work(turn)
+        except BaseException as failure:
+            failures.append(failure)
+
+    workers = [threading.Thread(target=main, args=(turn,), daemon=True) for turn in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(JOIN_TIMEOUT)
+        if worker.is_alive() and not failures:
+            raise TimeoutError(f"a thread was still busy after {JOIN_TIMEOUT:g} s")
+    if failures:
+        raise failures[0]
+
+
+def run(lab: Lab, subject: str) -> Figures:
+    """Measure one shape once."""
+    threads, outstanding = SHAPES[subject]
+    with lab.server("engine") as server:
+        measured: Figures = lab.measure(f"{__name__}:call", server, threads=threads, outstanding=outstanding)
+        return measured
+
+
+SCENARIO = Scenario(
+    name="threads",
+    run=run,
+    subjects=tuple(SHAPES),
+    ratios=tuple(Against(subject, "engine") for subject in SHAPES if subject != "engine"),
+)
