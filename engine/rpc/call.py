@@ -182,7 +182,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         try:
             if type(outcome) is ReplyRecord:
                 if outcome.status == 0:
-                    return self._spec.decode_result(outcome.value)  # type: ignore[no-any-return]
+                    return self._spec.decode_plain(outcome.value)  # type: ignore[no-any-return]
                 raise _fault(outcome)
             if type(outcome) is LargeReply:
                 assert outcome.record.options is not None

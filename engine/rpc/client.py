@@ -39,6 +39,7 @@ from transport import (
     Endpoint,
     Hello,
     Kind,
+    Message,
     PayloadTooLarge,
     RemoteProtocolError,
     Replies,
@@ -383,31 +384,33 @@ class Client:
         self._messages_received += 1
         try:
             message = decode(frames)
-            if type(message) is Replies:
-                if not self._greeted:
-                    self._conversation.received(Kind.REPLIES)  # Raises: it is out of turn.
+            if type(message) is not Replies:
+                self._take(message)
+            elif self._greeted:
                 records = message.records
-                if len(frames) == 1:
-                    ended = self._finish(records)
-                else:
-                    ended = self._finish([LargeReply(records[0], frames[1:])])
-                self._table.late += len(records) - ended
-            elif type(message) is Welcome:
-                self._conversation.received(Kind.WELCOME)
-                self._greeted = True
-            elif type(message) is Reject:
-                self._conversation.received(Kind.REJECT)
-                self._rejected(message)
-            elif type(message) is Bye:
-                self._conversation.received(Kind.BYE)
-                self._left(message)
+                outcomes: Sequence[Outcome] = records if len(frames) == 1 else [LargeReply(records[0], frames[1:])]
+                self._table.late += len(records) - self._finish(outcomes)
             else:
-                raise RemoteProtocolError(f"a server does not send {type(message).__name__}")
+                self._conversation.received(Kind.REPLIES)  # Raises: it is out of turn.
         except RemoteProtocolError as error:
             self._garbage += 1
             if self._garbage == 1:
                 log.warning("%s: dropped a message: %s; further ones are only counted", self.endpoint, error)
         return not self._calls
+
+    def _take(self, message: Message) -> None:
+        """Take a message that is not replies."""
+        if type(message) is Welcome:
+            self._conversation.received(Kind.WELCOME)
+            self._greeted = True
+        elif type(message) is Reject:
+            self._conversation.received(Kind.REJECT)
+            self._rejected(message)
+        elif type(message) is Bye:
+            self._conversation.received(Kind.BYE)
+            self._left(message)
+        else:
+            raise RemoteProtocolError(f"a server does not send {type(message).__name__}")
 
     def connected(self, peer: bytes) -> None:
         """The connection is up."""

@@ -108,7 +108,7 @@ class OperationSpec:
     """How one operation's calls are written and read; shared by every binding and every server that uses it."""
 
     __slots__ = (
-        "_checks", "decode_args", "decode_result", "exact", "idempotent", "name", "one_way", "parameters", "required",
+        "_checks", "decode_args", "decode_plain", "decode_result", "exact", "idempotent", "name", "one_way", "parameters", "required",
         "signature", "splits", "target",
     )  # fmt: skip
 
@@ -130,6 +130,8 @@ class OperationSpec:
         if described is not None:
             result = self._describe(described.function)
         self.decode_result: ValueDecoder[Any] = ValueDecoder(result)
+        # The same for a result that travelled in band, without the step in between.
+        self.decode_plain: Callable[[msgspec.Raw], Any] = self.decode_result.plain
         self.decode_args: Callable[..., Sequence[Any]] = (
             ValueDecoder(list[Any]) if self.signature is None else ArgsDecoder(self._checks, self.required)
         )

@@ -13,7 +13,7 @@ snapshots.
 import importlib
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -133,7 +133,8 @@ class ValueDecoder(Generic[T]):
 
     def __init__(self, annotation: Any = Any) -> None:
         self.annotation = annotation
-        self._decode = msgspec.msgpack.Decoder(annotation).decode
+        #: Decodes a result that is not out of band: the same as a call, with one step less.
+        self.plain: Callable[[Buffer | msgspec.Raw], T] = msgspec.msgpack.Decoder(annotation).decode
 
     def __call__(
         self,
@@ -145,7 +146,7 @@ class ValueDecoder(Generic[T]):
         says.
         """
         if not descriptors:
-            return self._decode(raw)  # type: ignore[no-any-return]
+            return self.plain(raw)
         if len(descriptors) != 1 or len(blobs) != 1:
             raise msgspec.ValidationError(
                 "a result is at most one out-of-band value, and its frame must be there"
