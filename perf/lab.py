@@ -69,11 +69,18 @@ class Lab:
                 ready = child.receive("ready", START_TIMEOUT)
                 yield ServerProcess(ready["endpoint"], ready["pid"])
 
-    def measure(self, target: str, server: ServerProcess | None = None, **settings: Any) -> Any:
-        """Run a worker function in a process of its own and return what it returns."""
+    def measure(
+        self,
+        target: str,
+        server: ServerProcess | None = None,
+        *,
+        limit: float = MEASURE_TIMEOUT,
+        **settings: Any,
+    ) -> Any:
+        """Run a worker function in a process of its own and return its result; `limit` in seconds."""
         if server is not None:
             settings |= {"endpoint": server.endpoint, "server_pid": server.pid}
         settings.setdefault("seconds", self.effort.seconds)
         settings.setdefault("effort", self.effort.name)
         with Child(target, settings) as child:
-            return child.receive("result", MEASURE_TIMEOUT, self.progress)
+            return child.receive("result", limit, self.progress)

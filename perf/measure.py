@@ -4,8 +4,10 @@ Kept free of everything heavy: it is loaded beside what is being measured.
 """
 
 import math
+import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 ANSWER_TIMEOUT = 20.0  # Seconds that any one answer may take before the run fails.
@@ -41,6 +43,12 @@ def cpu_seconds(pid: int) -> float:
     this is Linux's clock of a process, named by the formula of clock_getcpuclockid(3).
     """
     return time.clock_gettime((~pid << 3) | 2)
+
+
+def rss_bytes(pid: int) -> int:
+    """Return the resident memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class CpuMeter:

@@ -31,6 +31,7 @@ import socket as sockets
 import struct
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from typing import Any, Final
 
@@ -84,31 +85,14 @@ _monitor_names: Final = itertools.count()
 class _ZmqLink(BaseLink):
     """What both sides share: the socket, its monitor, frames in and out."""
 
-    def __init__(self, endpoint: Endpoint, kind: int, events: int, options: LinkOptions) -> None:
+    _kind: int
+    _events: int
+    _verb: str
+
+    def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
         super().__init__(str(endpoint))
-        context = zmq.Context.shadow(options.context.underlying) if options.context else _shared_context()
-        socket = self._socket = context.socket(kind)
-        socket.set(zmq.LINGER, int(options.linger * 1000))
-        socket.set(zmq.MAXMSGSIZE, options.max_message_bytes)
-        # The server's replies are bounded by the calls it has taken, and those by the runtime.
-        socket.set(zmq.RCVHWM, 0)
-        socket.set(zmq.SNDHWM, 0 if kind == zmq.ROUTER else options.max_queued)
-        if endpoint.scheme == "tcp" and endpoint.host.startswith("["):
-            socket.set(zmq.IPV6, 1)
-        if options.heartbeat and not endpoint.local:
-            interval = int(options.heartbeat * 1000)
-            socket.set(zmq.HEARTBEAT_IVL, interval)
-            socket.set(zmq.HEARTBEAT_TIMEOUT, 3 * interval)
-            socket.set(zmq.HEARTBEAT_TTL, 3 * interval)
-        # The methods of the C class: those of zmq.Socket add a Python call to each (0.3 us).
-        plain: Any = super(zmq.Socket, socket)
-        self._recv = plain.recv
-        self._send = plain.send
-        self._input = [(socket, int(zmq.POLLIN))]
-        self._output = [(socket, int(zmq.POLLOUT))]
-        self._monitor: zmq.Socket[bytes] | None = None
-        if not endpoint.local:
-            self._open_monitor(context, events)
+        self._target = endpoint
+        self._options = options
         # Peers whose end the monitor told of, with the reason; `lost` is told when their messages are read.
         self._losing: dict[bytes, str] = {}
         self._messages_since_loss = 0
@@ -116,14 +100,52 @@ class _ZmqLink(BaseLink):
         # The last harvest ended early: whether there is more is not known. (A receive that finds nothing is
         # the dearest way to find out.)
         self._unsure = False
+        self._open()
+
+    def _open(self) -> None:
+        """Open a socket, and a monitor for it."""
+        options = self._options
+        context = zmq.Context.shadow(options.context.underlying) if options.context else _shared_context()
+        socket = self._socket = context.socket(self._kind)
+        # The methods of the C class: those of zmq.Socket add a Python call to each (0.3 us).
+        plain: Any = super(zmq.Socket, socket)
+        self._recv = plain.recv
+        self._send = plain.send
+        self._input = [(socket, int(zmq.POLLIN))]
+        self._output = [(socket, int(zmq.POLLOUT))]
+        self._monitor: zmq.Socket[bytes] | None = None
+        # What the monitor told and nobody has dealt with: events, each with its value.
+        self._told: deque[tuple[int, int]] = deque()
         # When the monitor was last seen to have nothing to say.
         self._looked = time.monotonic()
+        try:
+            socket.set(zmq.LINGER, int(options.linger * 1000))
+            socket.set(zmq.MAXMSGSIZE, options.max_message_bytes)
+            if self._target.scheme == "tcp" and self._target.host.startswith("["):
+                socket.set(zmq.IPV6, 1)
+            if options.heartbeat and not self._target.local:
+                interval = int(options.heartbeat * 1000)
+                socket.set(zmq.HEARTBEAT_IVL, interval)
+                socket.set(zmq.HEARTBEAT_TIMEOUT, 3 * interval)
+                socket.set(zmq.HEARTBEAT_TTL, 3 * interval)
+            if not self._target.local:
+                self._open_monitor(context)
+            self._attach(socket)
+        except (zmq.ZMQError, OSError, EndpointError) as error:
+            self._close_sockets()
+            if isinstance(error, EndpointError):
+                raise
+            raise EndpointError(f"cannot {self._verb} {self._target}: {error}") from error
 
-    def _open_monitor(self, context: "zmq.Context[Any]", events: int) -> None:
+    def _attach(self, socket: "zmq.Socket[bytes]") -> None:
+        """Set the options of one side, and connect or bind."""
+        raise NotImplementedError
+
+    def _open_monitor(self, context: "zmq.Context[Any]") -> None:
         # Not get_monitor_socket(): it names the pair after the socket's descriptor, which may be in use again
         # while the pair of a closed socket still exists.
         name = f"inproc://callport-monitor-{os.getpid()}-{next(_monitor_names)}"
-        self._socket.monitor(name, events)
+        self._socket.monitor(name, self._events)
         monitor = self._monitor = context.socket(zmq.PAIR)
         monitor.set(zmq.LINGER, 0)
         # No limit: ZeroMQ's thread would block on it. What waits here is bounded by the connections made.
@@ -136,8 +158,13 @@ class _ZmqLink(BaseLink):
         self._monitor_poll = select.poll()
         self._monitor_poll.register(monitor.fileno(), select.POLLIN)
 
-    def descriptors(self) -> list[int]:
-        """The socket's descriptor and the monitor's."""
+    def _close_sockets(self, linger: int | None = None) -> None:
+        if self._monitor is not None:
+            self._socket.disable_monitor()
+            self._monitor.close()
+        self._socket.close(linger)
+
+    def _inner_descriptors(self) -> list[int]:
         found = [self._socket.fileno()]
         if self._monitor is not None:
             found.append(self._monitor.fileno())
@@ -156,28 +183,23 @@ class _ZmqLink(BaseLink):
     def close(self) -> None:
         """Close both sockets; ZeroMQ's thread goes on sending for the linger time."""
         super().close()
-        if self._monitor is not None:
-            self._socket.disable_monitor()
-            self._monitor.close()
-        self._socket.close()
+        self._close_sockets()
 
-    def _read_events(self) -> list[tuple[int, int]]:
-        """What the monitor tells: events, each with its value."""
+    def _read_monitor(self) -> None:
+        """Take what the monitor tells."""
         monitor = self._monitor
         if monitor is None:
-            return []
+            return
         self._looked = time.monotonic()
         if not self._monitor_poll.poll(0):
-            return []
-        events: list[tuple[int, int]] = []
+            return
         with suppress(zmq.Again):
             while True:
                 head = monitor.recv(_NOBLOCK)
                 if monitor.get(zmq.RCVMORE):
                     monitor.recv(_NOBLOCK)
                     if len(head) == _EVENT.size:
-                        events.append(_EVENT.unpack(head))
-        return events
+                        self._told.append(_EVENT.unpack(head))
 
     def _read_rest(self, frames: list[Buffer]) -> None:
         """The frames after the first of a message. More than a message may have are read and dropped."""
@@ -218,10 +240,18 @@ class _ZmqLink(BaseLink):
     def _settle(self, receiver: Receiver) -> None:
         """Tell of the losses: all messages of those peers were read."""
         self._messages_since_loss = 0
-        losing, self._losing = self._losing, {}
-        for peer, reason in losing.items():
+        while self._losing:
+            peer, reason = self._losing.popitem()
             self._forget(peer)
             receiver.lost(peer, reason)
+
+    def _leave_early(self, receiver: Receiver, count: int) -> bool:
+        """There may be more, but this harvest ends."""
+        self._unsure = True
+        self._messages_since_loss += count
+        if self._losing and self._messages_since_loss > _LOSS_WAITS:
+            self._settle(receiver)
+        return True
 
     def _finish_harvest(self, receiver: Receiver, count: int) -> bool:
         """The socket was just seen empty, after `count` messages."""
@@ -235,7 +265,7 @@ class _ZmqLink(BaseLink):
                 if zmq_poll(self._input, 0):
                     return True
                 self._settle(receiver)
-        return False
+        return bool(self._told)
 
     def _forget(self, peer: bytes) -> None:
         raise NotImplementedError
@@ -245,34 +275,72 @@ class _ZmqLink(BaseLink):
 
 
 class ZmqClient(_ZmqLink):
-    """The client's side: one connection, which ZeroMQ makes again whenever it breaks."""
+    """The client's side: one connection, which ZeroMQ makes again whenever it breaks.
+
+    A connection that was made again begins with what was handed to the former one and never sent. So, once
+    ZeroMQ has it, the socket is replaced by a new one. (ZMQ_IMMEDIATE would drop those messages, but also
+    those that had arrived and were not read yet: replies that came just before their server ended.)
+    """
+
+    _kind = zmq.DEALER
+    _events = _CLIENT_EVENTS
+    _verb = "connect to"
 
     def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
-        super().__init__(endpoint, zmq.DEALER, _CLIENT_EVENTS, options)
-        socket = self._socket
+        # What is polled stays the same when the socket is replaced.
+        self._poll = select.epoll()
         try:
-            socket.set(zmq.IMMEDIATE, 1)
-            socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
-            socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
-            socket.set(zmq.CONNECT_TIMEOUT, int(options.connect_timeout * 1000))
-            if options.curve is not None:
-                options.curve.apply_to_client(socket)
-            socket.connect(str(endpoint))
-        except zmq.ZMQError as error:
-            self.close()
-            raise EndpointError(f"cannot connect to {endpoint}: {error}") from error
+            super().__init__(endpoint, options)
+        except BaseException:
+            self._poll.close()
+            raise
+
+    def _attach(self, socket: "zmq.Socket[bytes]") -> None:
+        # Nothing can be sent until the receiver was told `connected`.
         self._up = False
+        # The former connection is lost: the next one is to be made on a new socket.
+        self._worn = False
         # inproc: nobody will tell of the connection, so the first harvest does.
-        self._announce = endpoint.local
+        self._announce = self._target.local
         # The next CONNECT_RETRIED is the first attempt after a connection, not one that failed.
         self._first_attempt = False
+        # What is known of the attempt under way: how the handshake failed, and whether there was a host to
+        # reach.
         self._failure = ""
         self._reached = False
+        # Calls wait here, once the server has this many unread. Replies have no bound: there are no more than
+        # calls, and those the runtime counts.
+        socket.set(zmq.SNDHWM, self._options.max_queued)
+        socket.set(zmq.RCVHWM, 0)
+        socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+        socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+        socket.set(zmq.CONNECT_TIMEOUT, int(self._options.connect_timeout * 1000))
+        if self._options.curve is not None:
+            self._options.curve.apply_to_client(socket)
+        socket.connect(str(self._target))
+        for descriptor in self._inner_descriptors():
+            self._poll.register(descriptor, select.EPOLLIN)
+
+    def _replace(self) -> None:
+        """Go on with a new socket. What waits in the old one is for nobody."""
+        for descriptor in self._inner_descriptors():
+            self._poll.unregister(descriptor)
+        self._close_sockets(linger=0)
+        self._open()
+
+    def close(self) -> None:
+        """Close both sockets; ZeroMQ's thread goes on sending for the linger time."""
+        super().close()
+        self._poll.close()
+
+    def descriptors(self) -> list[int]:
+        """One, which stands for the socket's and the monitor's."""
+        return [self._poll.fileno()]
 
     def ready(self) -> bool:
         """Whether a message waits, or there is something else to tell."""
         self._unsure = False
-        return self._announce or bool(zmq_poll(self._input, 0))
+        return self._announce or bool(self._told) or bool(zmq_poll(self._input, 0))
 
     def writable(self) -> bool:
         """Whether the connection is up and the queue has room."""
@@ -299,82 +367,73 @@ class ZmqClient(_ZmqLink):
 
     def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
         """Deliver what has arrived; see `Link.harvest`."""
-        recv = self._recv
-        count = 0
-        if self._announce:
-            self._announce = False
-            self._up = True
-            receiver.connected(b"")
         try:
-            while not self._unsure or self.ready():
-                try:
-                    frame = recv(_NOBLOCK, False)
-                except zmq.Again:
-                    break
-                frames: list[Buffer] = [frame.bytes if len(frame) < NO_COPY_RECEIVE_BYTES else frame.buffer]
-                if frame.more:
-                    self._read_rest(frames)
-                if not self._up:
-                    self._look(receiver)
-                count += 1
-                if (self._up and receiver.message(b"", frames)) or count >= limit:
-                    self._unsure = True
-                    self._messages_since_loss += count
-                    if self._losing and self._messages_since_loss > _LOSS_WAITS:
-                        self._settle(receiver)
-                    return True
-                if not zmq_poll(self._input, 0):
-                    break
+            return self._harvest(receiver, limit)
         except zmq.ContextTerminated as error:
             raise LinkClosed("the ZeroMQ context was terminated") from error
         except BaseException:
-            self._tear()
+            # A message may be gone, and with it the answer to a call: have this connection count as lost.
+            up = self._up
+            self._replace()
+            if up:
+                self._losing[b""] = "interrupted while receiving"
             raise
+
+    def _harvest(self, receiver: Receiver, limit: int) -> bool:
+        recv = self._recv
+        count = 0
+        if self._announce:
+            if self._losing:
+                self._settle(receiver)
+            self._announce = False
+            self._up = True
+            receiver.connected(b"")
+        while not self._unsure or self.ready():
+            try:
+                frame = recv(_NOBLOCK, False)
+            except zmq.Again:
+                break
+            frames: list[Buffer] = [frame.bytes if len(frame) < NO_COPY_RECEIVE_BYTES else frame.buffer]
+            if frame.more:
+                self._read_rest(frames)
+            count += 1
+            # While there is no connection, a message answers something that was meant for the former one.
+            if (self._up and receiver.message(b"", frames)) or count >= limit:
+                return self._leave_early(receiver, count)
+            if not zmq_poll(self._input, 0):
+                break
         return self._finish_harvest(receiver, count)
 
-    def _tear(self) -> None:
-        """A message may be gone, and with it the answer to a call: begin a new connection, so that this one
-        counts as lost.
-        """
-        self._skip_message()
-        if self._up:
-            self._losing[b""] = "interrupted while receiving"
-            with suppress(zmq.ZMQError):
-                self._socket.disconnect(self.endpoint)
-            self._socket.connect(self.endpoint)
-            self._announce = self._monitor is None
-
     def _look(self, receiver: Receiver) -> None:
-        for event, value in self._read_events():
+        self._read_monitor()
+        while self._told and not self._losing:
+            # What follows a loss waits until the loss was told, and that until all messages were read.
+            event, value = self._told.popleft()
             if event == _UP:
-                if self._losing:
-                    self._settle(receiver)
+                if self._worn:
+                    self._replace()
+                    return
                 self._up = True
                 self._failure = ""
                 receiver.connected(b"")
             elif event == _DISCONNECTED:
                 self._first_attempt = True
                 if self._up:
-                    self._losing.setdefault(b"", "the connection was closed")
-                else:
-                    receiver.refused(
-                        f"{self.endpoint}: {self._failure or 'the peer closed the connection at once'}"
-                    )
+                    self._losing[b""] = "the connection was closed"
+                elif not self._worn:
+                    receiver.refused(f"{self.endpoint}: {self._failure or 'the peer closed it at once'}")
             elif event == _CLOSED:
                 self._reached = True
             elif event == _RETRIED:
-                if not self._first_attempt and not self._up:
-                    why = (
-                        "nobody listens there"
-                        if self._reached
-                        else "the host cannot be found, or not be reached"
-                    )
+                if not self._first_attempt:
+                    why = "nobody listens there" if self._reached else "its host cannot be found or reached"
                     receiver.refused(f"cannot connect to {self.endpoint}: {why}; next attempt in {value} ms")
                 self._first_attempt = self._reached = False
             else:
                 self._failure = f"the handshake failed: {_FAILURES[event]}"
 
     def _forget(self, peer: bytes) -> None:
+        self._worn = self._up
         self._up = False
 
     def peer_info(self, peer: bytes) -> PeerInfo:
@@ -385,25 +444,34 @@ class ZmqClient(_ZmqLink):
 class ZmqServer(_ZmqLink):
     """The server's side: all clients of one endpoint."""
 
+    _kind = zmq.ROUTER
+    _events = _SERVER_EVENTS
+    _verb = "bind"
+
     def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
-        super().__init__(endpoint, zmq.ROUTER, _SERVER_EVENTS, options)
         # Guarded by lock. Routing id -> what is known; exactly the peers told `connected` and not yet `lost`.
         self._peers: dict[bytes, PeerInfo] = {}
         # Guarded by lock. Descriptors of connections that the monitor told of, with the peer once it was
         # heard.
         self._accepted: dict[int, bytes | None] = {}
-        socket = self._socket
-        try:
-            _refuse_taken_path(endpoint)
-            socket.set(zmq.ROUTER_MANDATORY, 1)
-            socket.set(zmq.BACKLOG, 1024)
-            if options.curve is not None:
-                options.curve.apply_to_server(socket)
-            socket.bind(str(endpoint))
-        except (zmq.ZMQError, OSError) as error:
-            self.close()
-            raise EndpointError(f"cannot bind {endpoint}: {error}") from error
-        self.endpoint = socket.get(zmq.LAST_ENDPOINT).decode()
+        _refuse_taken_path(endpoint)
+        super().__init__(endpoint, options)
+        self.endpoint = self._socket.get(zmq.LAST_ENDPOINT).decode()
+
+    def _attach(self, socket: "zmq.Socket[bytes]") -> None:
+        # Replies have no bound here: there are no more than calls that were taken, and those the runtime
+        # counts.
+        socket.set(zmq.SNDHWM, 0)
+        socket.set(zmq.RCVHWM, self._options.max_queued)
+        socket.set(zmq.ROUTER_MANDATORY, 1)
+        socket.set(zmq.BACKLOG, 1024)
+        if self._options.curve is not None:
+            self._options.curve.apply_to_server(socket)
+        socket.bind(str(self._target))
+
+    def descriptors(self) -> list[int]:
+        """The socket's descriptor and the monitor's."""
+        return self._inner_descriptors()
 
     def send(self, peer: bytes, frames: list[Buffer]) -> bool:
         """Hand over one message; see `Link.send`."""
@@ -439,11 +507,7 @@ class ZmqServer(_ZmqLink):
                     self._meet(peer, frame, receiver)
                 count += 1
                 if receiver.message(peer, frames) or count >= limit:
-                    self._unsure = True
-                    self._messages_since_loss += count
-                    if self._losing and self._messages_since_loss > _LOSS_WAITS:
-                        self._settle(receiver)
-                    return True
+                    return self._leave_early(receiver, count)
                 if not zmq_poll(self._input, 0):
                     break
         except zmq.ContextTerminated as error:
@@ -453,6 +517,9 @@ class ZmqServer(_ZmqLink):
             # A call may be gone: the peer is forgotten, and its next message answered as a stranger's.
             if peer in peers:
                 self._losing[peer] = "interrupted while receiving"
+                for descriptor, owner in self._accepted.items():
+                    if owner == peer:
+                        self._accepted[descriptor] = None
             raise
         return self._finish_harvest(receiver, count)
 
@@ -478,12 +545,15 @@ class ZmqServer(_ZmqLink):
         receiver.connected(peer)
 
     def _look(self, receiver: Receiver) -> None:
-        for event, descriptor in self._read_events():
+        self._read_monitor()
+        while self._told:
+            event, descriptor = self._told[0]
             before = self._accepted.pop(descriptor, None)
             if before is not None:
                 self._losing[before] = "the connection was closed"
             if event == _ACCEPTED:
                 self._accepted[descriptor] = None
+            self._told.popleft()
 
     def _forget(self, peer: bytes) -> None:
         self._peers.pop(peer, None)

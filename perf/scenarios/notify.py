@@ -101,9 +101,11 @@ class Relay:
             self.over.set()
 
     def finish(self) -> None:
-        """Raise what went wrong."""
+        """Raise what went wrong, an answer that never came among it."""
         if self.failure is not None:
             raise self.failure
+        if self._left:
+            raise WrongAnswer(f"{self._left} calls were not answered")
 
 
 def by_apc(client: Client, sent: list[bytes]) -> None:
@@ -112,7 +114,7 @@ def by_apc(client: Client, sent: list[bytes]) -> None:
     relay.notify = apc(relay.completed)
     relay.start()
     deadline = monotonic() + ANSWER_TIMEOUT + len(sent) / 1000
-    while not relay.over.is_signaled:
+    while not relay.over.is_signaled():
         sleep(ANSWER_TIMEOUT, alertable=True)
         if monotonic() > deadline:
             raise TimeoutError("calls were not answered")

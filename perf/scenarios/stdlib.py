@@ -37,7 +37,7 @@ STRIDES = {"quick": 12, "normal": 4, "full": 1}
 
 
 class Facts(msgspec.Struct):
-    """What is to be known of a source file. `error` names what ended the counting of tokens, if anything did."""
+    """What is to be known of a source file. `error` names what ended the counting early, if anything."""
 
     tokens: int
     lines: int
@@ -85,7 +85,7 @@ def figures(count: int, size: int, took: float) -> dict[str, float]:
 
 
 def local(settings: dict[str, Any], control: Control) -> dict[str, float]:
-    """Worker function: examine all files in a plain loop, and leave the facts for the calls to be compared with."""
+    """Worker function: examine all files in a plain loop, and leave the facts to compare with."""
     files = sources(settings["stride"])
     facts = []
     start = perf_counter()

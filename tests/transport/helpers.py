@@ -1,0 +1,137 @@
+"""Links driven by hand: poll descriptors, harvest, note what the receiver was told."""
+
+import select
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from transport import Buffer, Link, PeerInfo
+
+#: Seconds that anything here may take. Spent only by a test that is about to fail.
+PATIENCE = 10.0
+
+
+class Party:
+    """A link and everything that it told its receiver, in order."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.log: list[tuple[str, bytes, object]] = []
+        self.woken = threading.Event()
+        link.wake = self.woken.set
+
+    # What a Receiver has.
+
+    def message(self, peer: bytes, frames: list[Buffer]) -> bool | None:
+        self.log.append(("message", peer, frames))
+        return None
+
+    def connected(self, peer: bytes) -> None:
+        self.log.append(("connected", peer, None))
+
+    def lost(self, peer: bytes, reason: str) -> None:
+        self.log.append(("lost", peer, reason))
+
+    def refused(self, reason: str) -> None:
+        self.log.append(("refused", b"", reason))
+
+    # What it was told, by kind.
+
+    def of(self, kind: str) -> list[tuple[bytes, object]]:
+        return [(peer, content) for what, peer, content in self.log if what == kind]
+
+    @property
+    def messages(self) -> list[tuple[bytes, list[bytes]]]:
+        return [
+            (peer, [bytes(frame) for frame in content])
+            for peer, content in self.of("message")
+            if isinstance(content, list)
+        ]
+
+    @property
+    def ups(self) -> list[bytes]:
+        return [peer for peer, _ in self.of("connected")]
+
+    @property
+    def losses(self) -> list[bytes]:
+        return [peer for peer, _ in self.of("lost")]
+
+    @property
+    def refusals(self) -> list[str]:
+        return [str(reason) for _, reason in self.of("refused")]
+
+    # The link, under its lock.
+
+    def send(self, peer: bytes, frames: list[Buffer]) -> bool:
+        with self.link.lock:
+            return self.link.send(peer, frames)
+
+    def harvest(self, limit: int = 64) -> bool:
+        with self.link.lock:
+            return self.link.harvest(self, limit)
+
+    def ready(self) -> bool:
+        with self.link.lock:
+            return self.link.ready()
+
+    def writable(self) -> bool:
+        with self.link.lock:
+            return self.link.writable()
+
+    def info(self, peer: bytes) -> PeerInfo:
+        with self.link.lock:
+            return self.link.peer_info(peer)
+
+    def close(self) -> None:
+        with self.link.lock:
+            self.link.close()
+
+
+def exchange(parties: Sequence[Party], until: Callable[[], object], patience: float = PATIENCE) -> None:
+    """Harvest whenever a descriptor is readable or a link says that it is ready, until `until()` is true."""
+    deadline = time.monotonic() + patience
+    poll = select.poll()
+    for party in parties:
+        for descriptor in party.link.descriptors():
+            poll.register(descriptor, select.POLLIN)
+    while True:
+        for party in parties:
+            while party.harvest():
+                pass
+        if until():
+            return
+        left = deadline - time.monotonic()
+        assert left > 0, f"it did not happen: {[party.log for party in parties]}"
+        if not any(party.ready() for party in parties):
+            # Bounded, because `until` may look at something that no descriptor tells of.
+            poll.poll(min(left, 0.05) * 1000)
+
+
+def wait_ready(party: Party, patience: float = PATIENCE) -> None:
+    """Wait until there is something to harvest, and leave it there."""
+    deadline = time.monotonic() + patience
+    poll = select.poll()
+    for descriptor in party.link.descriptors():
+        poll.register(descriptor, select.POLLIN)
+    while not party.ready():
+        left = deadline - time.monotonic()
+        assert left > 0, f"nothing came: {party.log}"
+        poll.poll(left * 1000)
+
+
+def settle(parties: Sequence[Party], quiet: float = 0.2) -> None:
+    """Harvest until nothing has happened for `quiet` seconds: to show that something does *not* come."""
+    poll = select.poll()
+    for party in parties:
+        for descriptor in party.link.descriptors():
+            poll.register(descriptor, select.POLLIN)
+    deadline = time.monotonic() + quiet
+    while (left := deadline - time.monotonic()) > 0:
+        before = sum(len(party.log) for party in parties)
+        for party in parties:
+            while party.harvest():
+                pass
+        if sum(len(party.log) for party in parties) != before:
+            deadline = time.monotonic() + quiet
+        elif not any(party.ready() for party in parties):
+            poll.poll(left * 1000)

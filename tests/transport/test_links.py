@@ -1,0 +1,485 @@
+"""The contract of a link, held by every kind: the rules at the top of `transport/link.py`."""
+
+import gc
+import os
+import threading
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.transport.helpers import Party, exchange, settle, wait_ready
+from transport import (
+    EndpointError,
+    LinkClosed,
+    LinkForked,
+    PeerLost,
+    bind,
+    connect,
+)
+
+_names = count()
+
+KINDS = ("tcp", "ipc", "inproc", "loopback")
+
+
+class House:
+    """Makes parties on endpoints of one kind, and closes them all."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self.folder = folder
+        self.parties: list[Party] = []
+
+    def endpoint(self) -> str:
+        """An endpoint that nobody has bound."""
+        if self.kind == "tcp":
+            return "tcp://127.0.0.1:*"
+        if self.kind == "ipc":
+            return f"ipc://{self.folder}/{next(_names)}"
+        return f"{self.kind}://test-{next(_names)}"
+
+    def server(self, endpoint: str | None = None, **options: object) -> Party:
+        return self._add(Party(bind(endpoint or self.endpoint(), **options)))
+
+    def client(self, server: Party | str, **options: object) -> Party:
+        endpoint = server if isinstance(server, str) else server.link.endpoint
+        return self._add(Party(connect(endpoint, **options)))
+
+    def _add(self, party: Party) -> Party:
+        self.parties.append(party)
+        return party
+
+    def pair(self, **options: object) -> tuple[Party, Party]:
+        """A server and a client that know of each other; the client's first message was b"hello"."""
+        server = self.server(**options)
+        client = self.client(server, **options)
+        exchange([server, client], lambda: client.ups)
+        assert client.send(b"", [b"hello"])
+        exchange([server, client], lambda: server.messages)
+        return server, client
+
+
+@pytest.fixture(params=KINDS)
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
+    found = House(request.param, tmp_path)
+    yield found
+    for party in found.parties:
+        party.close()
+    found.parties.clear()
+    gc.collect()
+
+
+class TestMessages:
+    def test_a_message_arrives_whole(self, house: House) -> None:
+        """Frames arrive as they were sent, small and large, each as one."""
+        server, client = house.pair()
+        frames = [b"", b"a", bytes(40_000), os.urandom(700_000)]
+        assert client.send(b"", list(frames))
+        exchange([server, client], lambda: len(server.messages) == 2)
+        assert server.messages[1][1] == frames
+
+    def test_both_ways(self, house: House) -> None:
+        """The server answers the peer that a message came from; the client's peer has no name."""
+        server, client = house.pair()
+        peer = server.messages[0][0]
+        frames = [b"answer", os.urandom(1_000_000)]
+        assert server.send(peer, list(frames))
+        exchange([server, client], lambda: client.messages)
+        assert client.messages == [(b"", frames)]
+
+    def test_order_is_kept(self, house: House) -> None:
+        """Messages of one peer arrive in the order sent, each once."""
+        server, client = house.pair()
+        for number in range(300):
+            while not client.send(b"", [b"%d" % number]):
+                exchange([server, client], client.writable)
+        exchange([server, client], lambda: len(server.messages) == 301)
+        assert [frames[0] for _, frames in server.messages[1:]] == [b"%d" % number for number in range(300)]
+
+    def test_a_harvest_takes_no_more_than_its_limit(self, house: House) -> None:
+        """If it took that many, it says that there may be more."""
+        server, client = house.pair()
+        for number in range(5):
+            assert server.send(server.messages[0][0], [b"%d" % number])
+        while (before := len(client.messages)) < 5:
+            wait_ready(client)
+            more = client.harvest(limit=2)
+            taken = len(client.messages) - before
+            assert taken <= 2
+            assert more or taken < 2
+        assert [frames for _, frames in client.messages] == [[b"%d" % number] for number in range(5)]
+
+    def test_a_receiver_ends_the_harvest(self, house: House) -> None:
+        """If `message` returns true the rest is left to the next harvest, and nothing is lost."""
+        server, client = house.pair()
+        peer = server.messages[0][0]
+        for number in range(3):
+            assert server.send(peer, [b"%d" % number])
+
+        class One(Party):
+            def message(self, peer: bytes, frames: list) -> bool:  # type: ignore[type-arg]
+                super().message(peer, frames)
+                return True
+
+        one = One(client.link)
+        for expected in (1, 2, 3):
+            wait_ready(one)
+            one.harvest()
+            assert len(one.messages) == expected
+        assert [frames for _, frames in one.messages] == [[b"0"], [b"1"], [b"2"]]
+
+    def test_clients_are_told_apart(self, house: House) -> None:
+        """Each client is a peer of its own, and gets what was sent to it."""
+        server = house.server()
+        clients = [house.client(server) for _ in range(5)]
+        exchange([server, *clients], lambda: all(client.ups for client in clients))
+        for number, client in enumerate(clients):
+            assert client.send(b"", [b"%d" % number])
+        exchange([server, *clients], lambda: len(server.messages) == 5)
+        assert len(set(server.ups)) == 5
+        for peer, frames in server.messages:
+            assert server.send(peer, [b"you are ", *frames])
+        exchange([server, *clients], lambda: all(client.messages for client in clients))
+        for number, client in enumerate(clients):
+            assert client.messages == [(b"", [b"you are ", b"%d" % number])]
+
+    def test_what_was_sent_is_a_snapshot_of_frames_that_were_copied(self, house: House) -> None:
+        """A small frame may be changed as soon as `send` returned."""
+        server, client = house.pair()
+        if house.kind == "loopback":
+            pytest.skip("the first frame of a message is handed over as it is")
+        buffer = bytearray(b"before")
+        assert client.send(b"", [buffer])
+        buffer[:] = b"after!"
+        exchange([server, client], lambda: len(server.messages) == 2)
+        assert server.messages[1][1] == [b"before"]
+
+
+class TestLife:
+    def test_connected_comes_first(self, house: House) -> None:
+        """Both sides are told of a peer before its first message, once."""
+        server, client = house.pair()
+        assert client.send(b"", [b"again"])
+        exchange([server, client], lambda: len(server.messages) == 2)
+        assert [what for what, _, _ in server.log] == ["connected", "message", "message"]
+        assert [what for what, _, _ in client.log if what != "refused"] == ["connected"]
+        assert len({peer for _, peer, _ in server.log}) == 1
+
+    def test_nothing_is_taken_before_connected(self, house: House) -> None:
+        """A send before `connected` was told returns False, and nothing is sent."""
+        server = house.server()
+        client = house.client(server)
+        assert not client.send(b"", [b"too early"])
+        assert not client.writable()
+        exchange([server, client], lambda: client.ups)
+        assert client.writable()
+        assert client.send(b"", [b"now"])
+        exchange([server, client], lambda: server.messages)
+        settle([server, client], 0.05)
+        assert [frames for _, frames in server.messages] == [[b"now"]]
+
+    def test_a_client_that_closes_is_lost(self, house: House) -> None:
+        """After all its messages, with a reason; sending to it raises PeerLost afterwards."""
+        if house.kind == "inproc":
+            pytest.skip("ZeroMQ tells nothing of inproc peers: a BYE does")
+        server, client = house.pair()
+        other = house.client(server)
+        exchange([server, other], lambda: other.ups)
+        assert other.send(b"", [b"I stay"])
+        for number in range(100):
+            assert client.send(b"", [b"%d" % number])
+        client.close()
+        exchange([server, other], lambda: server.losses)
+        peer = server.messages[0][0]
+        assert server.losses == [peer]
+        kinds = [what for what, of, _ in server.log if of == peer]
+        assert kinds == ["connected"] + ["message"] * 101 + ["lost"]
+        with pytest.raises(PeerLost):
+            server.send(peer, [b"too late"])
+        assert len(server.ups) == 2
+
+    def test_one_message_and_gone(self, house: House) -> None:
+        """What a client handed over before it closed arrives, and then it is lost, however late the server looks."""
+        if house.kind == "inproc":
+            pytest.skip("ZeroMQ tells nothing of inproc peers")
+        server = house.server()
+        client = house.client(server)
+        exchange([client], lambda: client.ups)
+        assert client.send(b"", [b"only this"])
+        client.close()
+        settle([], 0.1)
+        exchange([server], lambda: server.losses)
+        assert [what for what, _, _ in server.log] == ["connected", "message", "lost"]
+
+    def test_a_client_that_never_spoke_is_not_mentioned(self, house: House) -> None:
+        """The server hears of a peer with its first message."""
+        server = house.server()
+        client = house.client(server)
+        exchange([server, client], lambda: client.ups)
+        client.close()
+        settle([server], 0.1)
+        assert server.log == []
+
+    def test_an_unknown_peer(self, house: House) -> None:
+        """Sending to it, or asking about it, raises PeerLost."""
+        server, _ = house.pair()
+        with pytest.raises(PeerLost):
+            server.send(b"nobody", [b"x"])
+        with pytest.raises(PeerLost):
+            server.info(b"nobody")
+
+    def test_a_server_that_closes_is_lost(self, house: House) -> None:
+        """After all its messages; the client can send nothing then."""
+        if house.kind == "inproc":
+            pytest.skip("ZeroMQ tells nothing of inproc peers")
+        server, client = house.pair()
+        for number in range(20):
+            assert server.send(server.messages[0][0], [b"%d" % number])
+        server.close()
+        exchange([client], lambda: client.losses)
+        assert [what for what, _, _ in client.log if what != "refused"] == (
+            ["connected"] + ["message"] * 20 + ["lost"]
+        )
+        assert not client.send(b"", [b"x"])
+        assert not client.writable()
+
+    def test_a_server_that_comes_back(self, house: House) -> None:
+        """The client connects again by itself, and is a new peer."""
+        if house.kind == "inproc":
+            pytest.skip("ZeroMQ does not reconnect inproc")
+        server, client = house.pair()
+        first = server.messages[0][0]
+        endpoint = server.link.endpoint
+        server.close()
+        exchange([client], lambda: client.losses)
+        again = self._bind_again(house, endpoint)
+        exchange([again, client], lambda: len(client.ups) == 2)
+        assert client.send(b"", [b"hello again"])
+        exchange([again, client], lambda: again.messages)
+        peer, frames = again.messages[0]
+        assert frames == [b"hello again"]
+        assert peer != first
+        kinds = [what for what, _, _ in client.log if what != "refused"]
+        assert kinds == ["connected", "lost", "connected"]
+
+    def test_nothing_reaches_the_next_server_unannounced(self, house: House) -> None:
+        """A client that was not harvested while its server was replaced sends nothing to the new one before it is told."""
+        if house.kind == "inproc":
+            pytest.skip("ZeroMQ does not reconnect inproc")
+        server, client = house.pair()
+        endpoint = server.link.endpoint
+        server.close()
+        again = self._bind_again(house, endpoint)
+        observer = house.client(endpoint)
+        exchange([again, observer], lambda: observer.ups)
+        settle([again, observer], 0.3)  # time enough for the client's own connection
+        assert not client.send(b"", [b"meant for the other"])
+        exchange([again, client], lambda: len(client.ups) == 2)
+        assert again.messages == []
+
+    @staticmethod
+    def _bind_again(house: House, endpoint: str) -> Party:
+        bound: list[Party] = []
+
+        def try_it() -> bool:
+            # ZeroMQ gives an endpoint free in the background.
+            try:
+                bound.append(house.server(endpoint))
+            except EndpointError:
+                return False
+            return True
+
+        exchange([], try_it)
+        return bound[0]
+
+
+class TestRefusal:
+    def test_nobody_listens(self, house: House) -> None:
+        """The receiver is told, and the link goes on trying."""
+        if house.kind == "inproc":
+            pytest.skip("ZeroMQ waits silently for an inproc server")
+        endpoint = house.endpoint()
+        if house.kind == "tcp":
+            taken = house.server()
+            endpoint = taken.link.endpoint
+            taken.close()
+        client = house.client(endpoint)
+        exchange([client], lambda: client.refusals)
+        assert endpoint in client.refusals[0]
+        assert not client.ups
+        server = TestLife._bind_again(house, endpoint)
+        exchange([server, client], lambda: client.ups)
+
+    def test_a_client_needs_a_place_to_go(self) -> None:
+        """A port or host that only a server can use is refused at once."""
+        for text in ("tcp://127.0.0.1:*", "tcp://127.0.0.1:0", "tcp://*:5555"):
+            with pytest.raises(EndpointError):
+                connect(text)
+
+    def test_a_taken_endpoint(self, house: House) -> None:
+        """Binding it again raises EndpointError and leaves its server alone."""
+        server, client = house.pair()
+        with pytest.raises(EndpointError):
+            bind(server.link.endpoint)
+        assert client.send(b"", [b"still there?"])
+        exchange([server, client], lambda: len(server.messages) == 2)
+
+    def test_an_endpoint_that_is_not_to_be_had(self) -> None:
+        """It is an EndpointError that says so."""
+        with pytest.raises(EndpointError, match="cannot bind"):
+            bind("tcp://192.0.2.1:5555")
+        with pytest.raises(EndpointError, match="cannot bind"):
+            bind("ipc:///nonexistent/folder/socket")
+
+
+class TestBounds:
+    def test_a_full_queue_says_not_now(self, house: House) -> None:
+        """`send` returns False instead of queueing without end, and what was taken arrives."""
+        server, client = house.pair(max_queued=10)
+        payload = bytes(100_000)
+        taken = 0
+        while client.send(b"", [b"%d" % taken, payload]):
+            taken += 1
+            assert taken < 10_000, "nothing bounds the queue"
+        assert not client.writable()
+        exchange([server, client], client.writable)
+        assert client.send(b"", [b"last"])
+        exchange([server, client], lambda: server.messages[-1][1] == [b"last"])
+        numbers = [frames[0] for _, frames in server.messages[1:-1]]
+        assert numbers == [b"%d" % number for number in range(taken)]
+
+    def test_room_is_told_of(self, house: House) -> None:
+        """A client that was told "not now" sees a descriptor, or is woken, when there is room again."""
+        server, client = house.pair(max_queued=10)
+        while client.send(b"", [bytes(100_000)]):
+            pass
+        client.woken.clear()
+        if house.kind == "loopback":
+            while server.harvest():
+                pass
+            assert client.woken.wait(5)
+        exchange([client, server], client.writable)
+
+
+class TestUse:
+    def test_a_closed_link(self, house: House) -> None:
+        """Every use raises LinkClosed; closing again has no effect."""
+        server, client = house.pair()
+        peer = server.messages[0][0]
+        for party in (server, client):
+            party.close()
+            party.close()
+            uses: list[Callable[[], object]] = [
+                lambda party=party: party.send(peer, [b"x"]),
+                party.harvest,
+                party.ready,
+                party.writable,
+                party.link.descriptors,
+            ]
+            for use in uses:
+                with pytest.raises(LinkClosed, match="closed"):
+                    use()
+
+    def test_any_thread_may_use_a_link(self, house: House) -> None:
+        """One at a time, under the lock: ten threads send, another harvests."""
+        server, client = house.pair(max_queued=10_000)
+
+        def work(name: int) -> None:
+            for number in range(50):
+                assert client.send(b"", [b"%d" % name, b"%d" % number])
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in range(10)]
+        for thread in threads:
+            thread.start()
+        exchange([server, client], lambda: len(server.messages) == 501)
+        for thread in threads:
+            thread.join()
+        for name in range(10):
+            numbers = [frames[1] for _, frames in server.messages[1:] if frames[0] == b"%d" % name]
+            assert numbers == [b"%d" % number for number in range(50)]
+
+    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+    def test_a_forked_child(self, house: House) -> None:
+        """In the child every use raises LinkForked, even if the lock was held; the parent's link goes on working."""
+        server, client = house.pair()
+        with client.link.lock:
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    for party in (server, client):
+                        for use in (lambda p=party: p.send(b"", [b"x"]), party.harvest, party.ready):
+                            try:
+                                use()
+                            except LinkForked:
+                                continue
+                            os._exit(2)
+                        party.close()
+                    code = 0
+                finally:
+                    os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert client.send(b"", [b"from the parent"])
+        exchange([server, client], lambda: len(server.messages) == 2)
+
+    def test_the_bound_endpoint_is_the_real_one(self, house: House) -> None:
+        """A port chosen by the system is filled in."""
+        server = house.server()
+        assert "*" not in server.link.endpoint
+        assert server.link.endpoint.startswith(house.kind)
+        assert server.link.endpoint in repr(server.link)
+
+    def test_peer_info(self, house: House) -> None:
+        """The server knows where a peer is; nobody proved who it is."""
+        server, _ = house.pair()
+        info = server.info(server.messages[0][0])
+        assert info.user == ""
+        if house.kind == "tcp":
+            assert info.address == "127.0.0.1"
+
+
+class Interrupted(Party):
+    """A receiver that breaks in once, as Ctrl-C does."""
+
+    armed = True
+
+    def message(self, peer: bytes, frames: list) -> None:  # type: ignore[type-arg]
+        if self.armed:
+            self.armed = False
+            raise KeyboardInterrupt
+        super().message(peer, frames)
+
+
+class TestInterruption:
+    def test_of_a_client(self, house: House) -> None:
+        """A message may be gone, so the connection counts as lost, and another is made."""
+        if house.kind in ("inproc", "loopback"):
+            pytest.skip("one message is one step there, or there is no connection to lose")
+        server, client = house.pair()
+        peer = server.messages[0][0]
+        assert server.send(peer, [b"a", b"b"])
+        broken = Interrupted(client.link)
+        with pytest.raises(KeyboardInterrupt):
+            exchange([broken], lambda: False)
+        exchange([server, client], lambda: len(client.ups) == 2)
+        assert [what for what, _, _ in client.log if what != "refused"] == ["connected", "lost", "connected"]
+        exchange([server, client], lambda: server.losses == [peer])
+        assert client.send(b"", [b"fine"])
+        exchange([server, client], lambda: len(server.messages) == 2)
+
+    def test_of_a_server(self, house: House) -> None:
+        """That peer counts as lost; the next message is understood, and its sender a new peer."""
+        if house.kind in ("inproc", "loopback"):
+            pytest.skip("one message is one step there, or there is no connection to lose")
+        server, client = house.pair()
+        assert client.send(b"", [b"a", b"b"])
+        with pytest.raises(KeyboardInterrupt):
+            exchange([Interrupted(server.link)], lambda: False)
+        exchange([server, client], lambda: server.losses)
+        assert client.send(b"", [b"c", b"d"])
+        exchange([server, client], lambda: len(server.messages) == 2)
+        assert server.messages[1][1] == [b"c", b"d"]
+        assert [what for what, _, _ in server.log] == ["connected", "message", "lost", "connected", "message"]
