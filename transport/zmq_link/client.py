@@ -1,0 +1,198 @@
+"""The client's side."""
+
+import select
+import time
+from typing import Final
+
+import zmq
+from zmq.backend import zmq_poll
+
+from transport.endpoint import Endpoint
+from transport.errors import LinkClosed
+from transport.frames import Buffer
+from transport.link import LinkOptions, PeerInfo, Receiver
+from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NO_COPY_SEND_BYTES, NOBLOCK, ZmqLink
+
+#: Milliseconds before ZeroMQ tries to connect again; doubles up to the maximum.
+RECONNECT_MS: Final = 50
+RECONNECT_MAX_MS: Final = 1000
+# A look at the monitor serves for this many seconds. Less than RECONNECT_MS: see Guarantees.
+LOOK_SERVES: Final = 0.040
+
+_CLOSED: Final = int(zmq.Event.CLOSED)
+_RETRIED: Final = int(zmq.Event.CONNECT_RETRIED)
+_UP: Final = int(zmq.Event.HANDSHAKE_SUCCEEDED)
+_DISCONNECTED: Final = int(zmq.Event.DISCONNECTED)
+_FAILURES: Final[dict[int, str]] = {
+    int(zmq.Event.HANDSHAKE_FAILED_NO_DETAIL): "the peer broke off, or is not a ZeroMQ server",
+    int(zmq.Event.HANDSHAKE_FAILED_PROTOCOL): "the peer does not speak ZMTP, or not the same security",
+    int(zmq.Event.HANDSHAKE_FAILED_AUTH): "not authorised",
+}
+_CLIENT_EVENTS: Final = _UP | _DISCONNECTED | _CLOSED | _RETRIED | sum(_FAILURES)
+
+
+class ZmqClient(ZmqLink):
+    """The client's side: one connection, which ZeroMQ makes again whenever it breaks.
+
+    A connection that was made again begins with what was handed to the former one and never sent. So, once
+    ZeroMQ has it, the socket is replaced by a new one. (ZMQ_IMMEDIATE would drop those messages, but also
+    those that had arrived and were not read yet: replies that came just before their server ended.)
+    """
+
+    _kind = zmq.DEALER
+    _events = _CLIENT_EVENTS
+    _verb = "connect to"
+
+    def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
+        # What is polled stays the same when the socket is replaced.
+        self._poll = select.epoll()
+        try:
+            super().__init__(endpoint, options)
+        except BaseException:
+            self._poll.close()
+            raise
+
+    def _attach(self, socket: "zmq.Socket[bytes]") -> None:
+        # Nothing can be sent until the receiver was told `connected`.
+        self._up = False
+        # The former connection is lost: the next one is to be made on a new socket.
+        self._worn = False
+        # inproc: nobody will tell of the connection, so the first harvest does.
+        self._announce = self._target.local
+        # The next CONNECT_RETRIED is the first attempt after a connection, not one that failed.
+        self._first_attempt = False
+        # What is known of the attempt under way: how the handshake failed, and whether there was a host to
+        # reach.
+        self._failure = ""
+        self._reached = False
+        # Calls wait here, once the server has this many unread. Replies have no bound: there are no more than
+        # calls, and those the runtime counts.
+        socket.set(zmq.SNDHWM, self._options.max_queued)
+        socket.set(zmq.RCVHWM, 0)
+        socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+        socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+        socket.set(zmq.CONNECT_TIMEOUT, int(self._options.connect_timeout * 1000))
+        if self._options.curve is not None:
+            self._options.curve.apply_to_client(socket)
+        socket.connect(str(self._target))
+        for descriptor in self._inner_descriptors():
+            self._poll.register(descriptor, select.EPOLLIN)
+
+    def _replace(self) -> None:
+        """Go on with a new socket. What waits in the old one is for nobody."""
+        for descriptor in self._inner_descriptors():
+            self._poll.unregister(descriptor)
+        self._close_sockets(linger=0)
+        self._open()
+
+    def close(self) -> None:
+        """Close both sockets; ZeroMQ's thread goes on sending for the linger time."""
+        super().close()
+        self._poll.close()
+
+    def descriptors(self) -> list[int]:
+        """One, which stands for the socket's and the monitor's."""
+        return [self._poll.fileno()]
+
+    def ready(self) -> bool:
+        """Whether a message waits, or there is something else to tell."""
+        self._unsure = False
+        return self._announce or bool(self._told) or bool(zmq_poll(self._input, 0))
+
+    def writable(self) -> bool:
+        """Whether the connection is up and the queue has room."""
+        return self._up and not self._losing and bool(zmq_poll(self._output, 0))
+
+    def send(self, peer: bytes, frames: list[Buffer]) -> bool:
+        """Hand over one message; see `Link.send`."""
+        if not self._up or self._losing:
+            return False
+        if time.monotonic() - self._looked > LOOK_SERVES and self._monitor is not None:
+            if self._monitor_poll.poll(0):
+                return False  # the connection may be another one by now: a harvest will tell
+            self._looked = time.monotonic()
+        try:
+            if len(frames) == 1 and len(frames[0]) < NO_COPY_SEND_BYTES:
+                self._send(frames[0], NOBLOCK)
+            else:
+                self._send_frames(frames)
+        except zmq.Again:
+            return False
+        except zmq.ContextTerminated as error:
+            raise LinkClosed("the ZeroMQ context was terminated") from error
+        return True
+
+    def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
+        """Deliver what has arrived; see `Link.harvest`."""
+        try:
+            return self._harvest(receiver, limit)
+        except zmq.ContextTerminated as error:
+            raise LinkClosed("the ZeroMQ context was terminated") from error
+        except BaseException:
+            # A message may be gone, and with it the answer to a call: have this connection count as lost.
+            up = self._up
+            self._replace()
+            if up:
+                self._losing[b""] = "interrupted while receiving"
+            raise
+
+    def _harvest(self, receiver: Receiver, limit: int) -> bool:
+        recv = self._recv
+        count = 0
+        if self._announce:
+            if self._losing:
+                self._settle(receiver)
+            self._announce = False
+            self._up = True
+            receiver.connected(b"")
+        while not self._unsure or self.ready():
+            try:
+                frame = recv(NOBLOCK, False)
+            except zmq.Again:
+                break
+            frames: list[Buffer] = [frame.bytes if len(frame) < NO_COPY_RECEIVE_BYTES else frame.buffer]
+            if frame.more:
+                self._read_rest(frames)
+            count += 1
+            # While there is no connection, a message answers something that was meant for the former one.
+            if (self._up and receiver.message(b"", frames)) or count >= limit:
+                return self._leave_early(receiver, count)
+            if not zmq_poll(self._input, 0):
+                break
+        return self._finish_harvest(receiver, count)
+
+    def _look(self, receiver: Receiver) -> None:
+        self._read_monitor()
+        while self._told and not self._losing:
+            # What follows a loss waits until the loss was told, and that until all messages were read.
+            event, value = self._told.popleft()
+            if event == _UP:
+                if self._worn:
+                    self._replace()
+                    return
+                self._up = True
+                self._failure = ""
+                receiver.connected(b"")
+            elif event == _DISCONNECTED:
+                self._first_attempt = True
+                if self._up:
+                    self._losing[b""] = "the connection was closed"
+                elif not self._worn:
+                    receiver.refused(f"{self.endpoint}: {self._failure or 'the peer closed it at once'}")
+            elif event == _CLOSED:
+                self._reached = True
+            elif event == _RETRIED:
+                if not self._first_attempt:
+                    why = "nobody listens there" if self._reached else "its host cannot be found or reached"
+                    receiver.refused(f"cannot connect to {self.endpoint}: {why}; next attempt in {value} ms")
+                self._first_attempt = self._reached = False
+            else:
+                self._failure = f"the handshake failed: {_FAILURES[event]}"
+
+    def _forget(self, peer: bytes) -> None:
+        self._worn = self._up
+        self._up = False
+
+    def peer_info(self, peer: bytes) -> PeerInfo:
+        """Nothing: a client knows its server by the endpoint."""
+        return PeerInfo()

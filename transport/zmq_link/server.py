@@ -1,0 +1,162 @@
+"""The server's side."""
+
+import socket as sockets
+from typing import Final
+
+import zmq
+from zmq.backend import zmq_poll
+
+from transport.endpoint import Endpoint
+from transport.errors import EndpointError, LinkClosed, PeerLost
+from transport.frames import Buffer
+from transport.link import LinkOptions, PeerInfo, Receiver
+from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NOBLOCK, ZmqLink
+
+_ACCEPTED: Final = int(zmq.Event.ACCEPTED)
+_DISCONNECTED: Final = int(zmq.Event.DISCONNECTED)
+_SERVER_EVENTS: Final = _ACCEPTED | _DISCONNECTED
+
+
+class ZmqServer(ZmqLink):
+    """The server's side: all clients of one endpoint."""
+
+    _kind = zmq.ROUTER
+    _events = _SERVER_EVENTS
+    _verb = "bind"
+
+    def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
+        # Guarded by lock. Routing id -> what is known; exactly the peers told `connected` and not yet `lost`.
+        self._peers: dict[bytes, PeerInfo] = {}
+        # Guarded by lock. Descriptors of connections that the monitor told of, with the peer once it was
+        # heard.
+        self._accepted: dict[int, bytes | None] = {}
+        _refuse_taken_path(endpoint)
+        super().__init__(endpoint, options)
+        self.endpoint = self._socket.get(zmq.LAST_ENDPOINT).decode()
+
+    def _attach(self, socket: "zmq.Socket[bytes]") -> None:
+        # Replies have no bound here: there are no more than calls that were taken, and those the runtime
+        # counts.
+        socket.set(zmq.SNDHWM, 0)
+        socket.set(zmq.RCVHWM, self._options.max_queued)
+        socket.set(zmq.ROUTER_MANDATORY, 1)
+        socket.set(zmq.BACKLOG, 1024)
+        if self._options.curve is not None:
+            self._options.curve.apply_to_server(socket)
+        socket.bind(str(self._target))
+
+    def descriptors(self) -> list[int]:
+        """The socket's descriptor and the monitor's."""
+        return self._inner_descriptors()
+
+    def send(self, peer: bytes, frames: list[Buffer]) -> bool:
+        """Hand over one message; see `Link.send`."""
+        if peer not in self._peers:
+            raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}")
+        try:
+            self._send_frames([peer, *frames])
+        except zmq.Again:
+            return False
+        except zmq.ContextTerminated as error:
+            raise LinkClosed("the ZeroMQ context was terminated") from error
+        except zmq.ZMQError as error:
+            raise PeerLost(f"peer {peer.hex()} on {self.endpoint} is gone: {error}") from error
+        return True
+
+    def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
+        """Deliver what has arrived; see `Link.harvest`."""
+        recv = self._recv
+        peers = self._peers
+        count = 0
+        peer = b""
+        try:
+            while not self._unsure or self.ready():
+                try:
+                    peer = recv(NOBLOCK)
+                except zmq.Again:
+                    break
+                frame = recv(NOBLOCK, False)
+                frames: list[Buffer] = [frame.bytes if len(frame) < NO_COPY_RECEIVE_BYTES else frame.buffer]
+                if frame.more:
+                    self._read_rest(frames)
+                if peer not in peers:
+                    self._meet(peer, frame, receiver)
+                count += 1
+                if receiver.message(peer, frames) or count >= limit:
+                    return self._leave_early(receiver, count)
+                if not zmq_poll(self._input, 0):
+                    break
+        except zmq.ContextTerminated as error:
+            raise LinkClosed("the ZeroMQ context was terminated") from error
+        except BaseException:
+            self._skip_message()
+            # A call may be gone: the peer is forgotten, and its next message answered as a stranger's.
+            if peer in peers:
+                self._losing[peer] = "interrupted while receiving"
+                for descriptor, owner in self._accepted.items():
+                    if owner == peer:
+                        self._accepted[descriptor] = None
+            raise
+        return self._finish_harvest(receiver, count)
+
+    def _meet(self, peer: bytes, frame: zmq.Frame, receiver: Receiver) -> None:
+        """The first message of a peer: tie its routing id to its connection."""
+        # All that the monitor was told before this message was sent: above all that its connection was
+        # accepted.
+        self._look(receiver)
+        self._peers[peer] = PeerInfo(_text(frame, "Peer-Address"), _text(frame, "User-Id"))
+        if self._monitor is not None:
+            descriptor = frame.get(zmq.SRCFD)
+            if descriptor in self._accepted:
+                before = self._accepted[descriptor]
+                if before is not None:
+                    # The descriptor is in use again: the end of its former owner was not told of.
+                    self._losing.pop(before, None)
+                    self._forget(before)
+                    receiver.lost(before, "its connection was replaced")
+                self._accepted[descriptor] = peer
+            else:
+                # Accepted and gone again before it was heard.
+                self._losing[peer] = "the connection was closed"
+        receiver.connected(peer)
+
+    def _look(self, receiver: Receiver) -> None:
+        self._read_monitor()
+        while self._told:
+            event, descriptor = self._told[0]
+            before = self._accepted.pop(descriptor, None)
+            if before is not None:
+                self._losing[before] = "the connection was closed"
+            if event == _ACCEPTED:
+                self._accepted[descriptor] = None
+            self._told.popleft()
+
+    def _forget(self, peer: bytes) -> None:
+        self._peers.pop(peer, None)
+
+    def peer_info(self, peer: bytes) -> PeerInfo:
+        """What is known of a peer. Raises PeerLost if it is not known (any more)."""
+        try:
+            return self._peers[peer]
+        except KeyError:
+            raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}") from None
+
+
+def _text(frame: zmq.Frame, name: str) -> str:
+    """A property of the connection that a frame came on; "" if it has none."""
+    try:
+        return str(frame.get(name))
+    except zmq.ZMQError:
+        return ""
+
+
+def _refuse_taken_path(endpoint: Endpoint) -> None:
+    """ZeroMQ takes an ipc path away from a server that is alive: ask whether somebody answers there."""
+    if endpoint.scheme == "ipc" and not endpoint.name.startswith("@") and endpoint.name != "*":
+        with sockets.socket(sockets.AF_UNIX) as probe:
+            probe.settimeout(1.0)
+            try:
+                probe.connect(endpoint.name)
+            except OSError:
+                return
+        raise EndpointError(f"cannot bind {endpoint}: a server listens there")
