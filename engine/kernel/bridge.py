@@ -12,7 +12,7 @@ from .errors import InvalidState
 from .packet import CompletionPacket
 from .status import Status
 from .thread import ThreadRecord
-from .waitable import AsyncBlock, Waitable, adapters, dispatcher_lock, finish, register_wait
+from .waitable import RegisteredWait, Waitable, adapters, dispatcher_lock, finish, register_wait
 
 if TYPE_CHECKING:
     from .port import CompletionPort
@@ -45,7 +45,7 @@ class WaitPacket:
         # queueing.
         self._port: CompletionPort | None = None
         self._packet: CompletionPacket | None = None
-        self._block: AsyncBlock | None = None
+        self._block: RegisteredWait | None = None
         self._told = False
         self._starting = False
         # Whether the object was signaled when it was last associated, so that the packet was queued at once.

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Self
 
+from . import ends  # noqa: F401  # It teaches `as_waitable` about threads, processes and futures.
 from .apc import run_apcs, wait_alertably
 from .errors import InvalidArgumentType, InvalidParameter, WaitTimeout
 from .status import Status

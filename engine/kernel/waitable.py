@@ -11,7 +11,7 @@ after the lock was released.
        |                                                  satisfied | timed out | alerted | cancelled | closed
        `--link--> pending --decide--> finish
 
-There are two kinds of block: `ThreadBlock`, a thread asleep in the driver, and `AsyncBlock`, a function to
+There are two kinds of block: `ThreadBlock`, a thread asleep in the driver, and `RegisteredWait`, a function to
 call: no thread is spent on it, so that thousands may be pending.
 
 Guarantees: a wait is decided once; a decision to satisfy consumes all its objects or none; a wait that ends
@@ -383,7 +383,7 @@ def wait_on(
     return block
 
 
-class AsyncBlock(WaitBlock):
+class RegisteredWait(WaitBlock):
     """A wait whose end is told by calling a function; made by `register_wait`."""
 
     __slots__ = ("_callback", "_timer")
@@ -476,7 +476,7 @@ def register_wait(
     timeout: float | None = None,
     *,
     clock: Clock = SYSTEM_CLOCK,
-) -> AsyncBlock:
+) -> RegisteredWait:
     """Have `callback(status)` called once, when `waitable` is signaled or the time is up.
 
     Args: `waitable` is anything that `wait_any` takes, except a mutex: that belongs to a thread. `timeout` in
@@ -497,7 +497,7 @@ def register_wait(
     waitable = as_waitable(waitable)
     if waitable._owned_by_threads:
         raise InvalidParameter(f"a {type(waitable).__name__} is owned by threads: wait for it in a thread")
-    block = AsyncBlock(waitable, callback)
+    block = RegisteredWait(waitable, callback)
     block.begin(timeout, clock)
     return block
 
