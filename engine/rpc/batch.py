@@ -29,7 +29,7 @@ from ..kernel.status import Status
 from .server_call import ServerCall, current
 
 if TYPE_CHECKING:
-    from ..pool import ThreadPool
+    from ..pool.pool import ThreadPool
     from .listener import Listener
 
 log = logging.getLogger("engine.rpc")

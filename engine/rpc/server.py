@@ -25,7 +25,7 @@ from transport import Endpoint, Welcome, bind
 from ..kernel.errors import InvalidHandle, InvalidParameter, InvalidState, Misuse
 from ..kernel.event import Event
 from ..kernel.status import Status
-from ..pool import ThreadPool
+from ..pool.pool import ThreadPool
 from .binding import check_seconds
 from .coroutines import CoroutineRunner
 from .interface import Interface

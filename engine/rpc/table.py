@@ -16,7 +16,7 @@ from ..kernel.apc import queue_apc
 from ..kernel.errors import CallError, EngineError
 from ..kernel.event import Event
 from ..kernel.port import UNSET, CompletionPacket, CompletionPort, PacketTemplate
-from ..pool import default_pool
+from ..pool.pool import default_pool
 from .call import Call, Outcome
 from .notify import ApcNotification, CallbackNotification, EventKind, Notification
 from .state import NEXT, On, State
