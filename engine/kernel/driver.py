@@ -1,32 +1,35 @@
 """The driver: the one poll set of a process, led by whichever thread is waiting anyway.
 
-Theory of operation. Sources (links, overlapped sockets) register the descriptors whose readability means "harvest me".
-Every blocking wait of the library goes through `wait`. There the thread either *leads*: it polls all sources and
-harvests what it finds, itself, until its own wait is satisfied, so that a reply needs no hand-over between threads;
-or, while another thread leads, it *parks* on its waiter's gate.
+Theory of operation. Sources (links, overlapped sockets) register the descriptors whose readability means
+"harvest me". Every blocking wait of the library goes through `wait`. There the thread either *leads*: it
+polls all sources and harvests what it finds, itself, until its own wait is satisfied, so that a reply needs
+no hand-over between threads; or, while another thread leads, it *parks* on its waiter's gate.
 
-    running --wait--> leading --own wait satisfied--> running      (the leadership is left vacant: nobody is woken)
+    running --wait--> leading --own wait satisfied--> running     (a vacancy is left: nobody is woken for it)
     running --wait--> parked  --own wait satisfied--> running
     parked  --nudged--> leading
 
-The leadership goes where the work goes. A leader whose last `MISPLACED` polls in a row brought something, but never what
-it waits for itself (the main thread of a service, waiting for its stop), yields to the next thread that comes to wait:
-that one is named the heir, and the leader parks in its place.
+The leadership goes where the work goes. A leader whose last `MISPLACED` polls in a row brought something, but
+never what it waits for itself (the main thread of a service, waiting for its stop), yields to the next thread
+that comes to wait: that one is named the heir, and the leader parks in its place.
 
-A vacancy is filled by the next thread that waits. The monitor fills it when that takes longer than a tick while
-somebody depends on progress: a parked thread, or an *attended* source (a server, a call that will be told by callback).
+A vacancy is filled by the next thread that waits. The monitor fills it when that takes longer than a tick
+while somebody depends on progress: a parked thread, or an *attended* source (a server, a call that will be
+told by callback).
 
-A ZeroMQ descriptor is edge-triggered: any send or receive may consume its readiness. So whoever used a source from
-outside calls `touched`: if a thread is polling now, the caller harvests in its place; if not, the next leader looks at
-the source before it polls. Event loops poll too: they *watch* a second poll set, without the bell, and call `run_ready`.
+A ZeroMQ descriptor is edge-triggered: any send or receive may consume its readiness. So whoever used a source
+from outside calls `touched`: if a thread is polling now, the caller harvests in its place; if not, the next
+leader looks at the source before it polls. Event loops poll too: they *watch* a second poll set, without the
+bell, and call `run_ready`.
 
-Guarantees: at most one leader; a parked thread is never forgotten while sources exist; harvesting runs outside the
-driver's mutex, so sources may wake waiters, touch and unregister from inside it; a thread that is inside a harvest does
-not begin another one, what it touches is looked at after it.
+Guarantees: at most one leader; a parked thread is never forgotten while sources exist; harvesting runs
+outside the driver's mutex, so sources may wake waiters, touch and unregister from inside it; a thread that is
+inside a harvest does not begin another one, what it touches is looked at after it.
 
-Assumes: reads and writes of one attribute and `dict` insertion and removal of one key are atomic, and are not reordered
-across a lock operation. `touched` adds to `_touched` before it reads `_polling`; a leader sets `_polling` before it
-empties `_touched`: one of the two sees the other. The same holds for `Waiter.signalled` and `Waiter.interrupt`.
+Assumes: reads and writes of one attribute and `dict` insertion and removal of one key are atomic, and are not
+reordered across a lock operation. `touched` adds to `_touched` before it reads `_polling`; a leader sets
+`_polling` before it empties `_touched`: one of the two sees the other. The same holds for `Waiter.signalled`
+and `Waiter.interrupt`.
 """
 
 import logging
@@ -44,7 +47,7 @@ from .waiter import Waiter
 
 log = logging.getLogger("engine.kernel")
 
-FOREVER = 3600.0  # Seconds a single poll or park may last; loops go round, so the figure only bounds one system call.
+FOREVER = 3600.0  # Seconds that one poll or park may last; loops go round, so this bounds a system call only.
 
 
 class Source(Protocol):
@@ -54,9 +57,10 @@ class Source(Protocol):
         """The file descriptors (or, on Windows, socket handles) to watch for readability."""
 
     def drive(self, readable: bool) -> bool:
-        """Harvest what is there; True if there may be more. Runs on any thread; must not block, wait or raise.
+        """Harvest what is there; True if there may be more. On any thread; must not block, wait or raise.
 
-        `readable`: a descriptor of the source was just seen to be readable; else only the source itself can tell.
+        `readable`: a descriptor of the source was just seen to be readable; else only the source itself can
+        tell.
         """
 
 
@@ -142,13 +146,13 @@ class Driver:
         self._mutex = allocate_lock()
         # Guarded by _mutex. Invariant: _leader is a waiter inside `_lead`, or None.
         self._leader: Waiter | None = None
-        # Guarded by _mutex; insertion order is parking order. Waiters on their gate, each put and removed by itself,
-        # removed also by `offer`.
+        # Guarded by _mutex; insertion order is parking order. Waiters on their gate, each put and removed by
+        # itself, removed also by `offer`.
         self._parked: dict[Waiter, None] = {}
         # Grows with each term of leadership; written under _mutex, read anywhere.
         self._term = 0
-        # Guarded by _mutex; read by the leader without it, which hears the bell after it was stored. A parked waiter that
-        # shall lead next, nobody else; None: whoever comes first.
+        # Guarded by _mutex; read by the leader without it, which hears the bell after it was stored. A parked
+        # waiter that shall lead next, nobody else; None: whoever comes first.
         self._heir: Waiter | None = None
         # Polls in a row that brought the leader nothing of its own. Written by the leader, read as a hint.
         self._foreign = 0
@@ -189,7 +193,7 @@ class Driver:
         self.ensure_led()
 
     def unregister(self, source: Source) -> None:
-        """Poll `source` no longer; call it before its descriptors are closed. A harvest may still be under way."""
+        """Poll `source` no longer; to be called before its descriptors are closed. A harvest may go on."""
         with self._mutex:
             for fd in self.sources.pop(source, ()):
                 self._by_fd.pop(fd, None)
@@ -217,7 +221,7 @@ class Driver:
             self.monitor.arm()
 
     def touched(self, source: Source) -> None:
-        """Tell that `source` was used outside a harvest, or has something to harvest that no descriptor shows."""
+        """Tell that `source` was used from outside, or has more to harvest than a descriptor shows."""
         self._touched[source] = None
         self.look()
 
@@ -227,12 +231,12 @@ class Driver:
             self._help()
 
     def _help(self) -> None:
-        """Drive what was touched, unless this thread does so already: it looks again before it polls or sleeps."""
+        """Drive what was touched, unless this thread is doing so: it looks again before it polls."""
         me = get_ident()
         if me == self.leader_ident or me in self._helping:
             return
-        self._helping.add(me)
         try:
+            self._helping.add(me)
             self._drive_touched()
         finally:
             self._helping.discard(me)
@@ -248,17 +252,17 @@ class Driver:
         self._touched[source] = None
 
     def run_ready(self) -> bool:
-        """Harvest what is there without waiting; True if there may be more. Any thread; for polls and event loops."""
+        """Harvest what is there without waiting; True if there may be more. For polls and event loops."""
         me = get_ident()
         if me == self.leader_ident or me in self._helping:
             return False
-        self._helping.add(me)
         try:
+            self._helping.add(me)
             self._drive_touched()
             silenced = self._drive_ready(self._poll.poll(0))
         finally:
             self._helping.discard(me)
-        # The bell may have been meant for a leader that began to poll just now; or there is more for it to do.
+        # The bell may have been meant for a leader that began to poll just now; or there is more for it.
         if self._polling and (silenced or self._touched):
             self._bell.ring()
         return bool(self._touched)
@@ -266,9 +270,10 @@ class Driver:
     # Event loops
 
     def watch(self, call: Callable[[], None]) -> int:
-        """Begin to watch for an event loop: return a descriptor that is readable while `run_ready` has work, or -1.
+        """Begin to watch for an event loop; return a descriptor, readable while `run_ready` has work.
 
-        `call()` is called, on any thread, when there is work that no descriptor shows. -1: the platform has none.
+        `call()` is called, on any thread, when there is work that no descriptor shows. Returns -1
+        where the platform has no such descriptor.
         """
         with self._mutex:
             if self._watch is None:
@@ -294,14 +299,15 @@ class Driver:
     def wait(self, waiter: Waiter, timeout: float | None) -> bool:
         """Lead or park until `waiter` is signalled; return whether it is.
 
-        `timeout` is in seconds, None for ever. Raises what a signal handler raises (KeyboardInterrupt): the caller then
-        takes its waiter back, as after a timeout.
+        `timeout` is in seconds, None for ever. Raises what a signal handler raises (KeyboardInterrupt): the
+        caller then takes its waiter back, as after a timeout.
         """
         deadline = None if timeout is None else monotonic() + timeout
         try:
             while not waiter.signalled:
                 if self._touched:
-                    # A leader would do it before it polls; a thread that is about to park has nobody to leave it to.
+                    # A leader would do it before it polls; a thread that is about to park has nobody to leave
+                    # it to.
                     self._help()
                     if waiter.signalled:
                         break
@@ -315,7 +321,7 @@ class Driver:
                 finally:
                     try:
                         self._leave(waiter)
-                    except BaseException:  # A signal handler raised in there: a vacancy nobody knows of stops everybody.
+                    except BaseException:  # By a signal handler: a leader left behind would stop everybody.
                         self._leave(waiter)
                         raise
                 if deadline is not None and monotonic() >= deadline:
@@ -343,11 +349,12 @@ class Driver:
                 return True
             self._parked[waiter] = None
             standby = self._standby
-            usurps = standby is None and heir is None and self._leader is not None and self._foreign >= MISPLACED
+            misplaced = self._leader is not None and self._foreign >= MISPLACED
+            usurps = misplaced and standby is None and heir is None
             if usurps:
                 self._heir = waiter
         if standby is not None:
-            standby.wake()  # A waiting thread outranks the monitor, which will offer the leadership as it leaves.
+            standby.wake()  # A waiting thread outranks the monitor, which offers the leadership as it leaves.
         elif usurps:
             self._bell.ring()
         return False
@@ -372,7 +379,8 @@ class Driver:
                 self._parked.pop(waiter, None)
         if heir is not None:
             heir.nudge()
-        # Others may depend on progress; and a thread that was offered the leadership may leave without having taken it.
+        # Others may depend on progress; and a thread that was offered the leadership may leave without having
+        # taken it.
         if self.vacant():
             self.monitor.arm()
 
@@ -402,21 +410,33 @@ class Driver:
             self._polling = False
             waiter.interrupt = None
 
+    def _drive(self, source: Source, readable: bool) -> None:
+        """Harvest one source; it is looked at again if there may be more."""
+        try:
+            if source.drive(readable):
+                self._touched[source] = None
+        except Exception:
+            # It would fail again at once, and for ever, in threads that have nothing to do with it.
+            log.exception("the source %r failed and is polled no longer", source)
+            self.unregister(source)
+        except BaseException:  # A signal handler raised: what was seen to be there is still there.
+            self._touched[source] = None
+            raise
+
     def _drive_touched(self) -> None:
         touched = self._touched
         for source in list(touched):
             # Whoever takes the entry out does the work.
-            if touched.pop(source, _GONE) is not _GONE and source.drive(False):
-                touched[source] = None
+            if touched.pop(source, _GONE) is not _GONE:
+                self._drive(source, False)
 
     def _drive_ready(self, ready: list[tuple[int, int]]) -> bool:
-        """Drive the sources of these descriptors; return whether the bell was among them, and was silenced."""
+        """Drive the sources of these descriptors; return whether the bell was among them and silenced."""
         silenced = False
         for fd, _ in ready:
             source = self._by_fd.get(fd)
             if source is not None:
-                if source.drive(True):
-                    self._touched[source] = None
+                self._drive(source, True)
             elif fd == self._bell.fd and not self._polling:  # A leader that polls hears it by itself.
                 self._bell.silence()
                 silenced = True
@@ -484,8 +504,8 @@ def driver() -> Driver:
 
 
 def _after_fork_in_child() -> None:
-    # The parent's threads are not here: no leader, nobody parked, no monitor. The inherited poll set is shared with the
-    # parent, so it is left alone and a new one is made on first use.
+    # The parent's threads are not here: no leader, nobody parked, no monitor. The inherited poll set is
+    # shared with the parent, so it is left alone and a new one is made on first use.
     global _driver, _driver_lock
     _driver = None
     _driver_lock = allocate_lock()
