@@ -4,6 +4,7 @@ A process that fails, hangs or says something else than expected raises `ChildFa
 standard error; one that hangs is first asked for the stacks of its threads.
 """
 
+import contextlib
 import json
 import os
 import selectors
@@ -32,11 +33,12 @@ class Child:
     """One process that runs `target` ("module:function") with `settings`. Use as a context manager."""
 
     def __init__(self, target: str, settings: dict[str, Any]) -> None:
-        self.target = target
+        self._name = f"{target} {json.dumps(settings)}"
         self._stderr = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "perf", "worker", target, json.dumps(settings)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0,
+            start_new_session=True,  # Ctrl-C is the parent's affair; and what a process starts ends with it.
             env=os.environ | {"PYTHONFAULTHANDLER": "1"},
         )  # fmt: skip
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -70,12 +72,16 @@ class Child:
                     self._buffer += chunk
 
     def _failure(self, what: str, hung: bool = False) -> ChildFailed:
-        if hung:
+        return ChildFailed(f"{self._name} {what}\n{self._last_words(hung)}")
+
+    def _last_words(self, stacks: bool) -> str:
+        """Return the end of what the process wrote to standard error; first ask it for its stacks, if wanted."""
+        if stacks and self._process.poll() is None:
             self._process.send_signal(signal.SIGUSR1)
             self._wait(DUMP_TIME)
         self._stderr.seek(0)
-        words = self._stderr.read().decode(errors="replace").strip().splitlines()[-STDERR_LINES:]
-        return ChildFailed("\n".join([f"{self.target} {what}", *(f"    {line}" for line in words)]))
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        return "\n".join(f"    {line}" for line in lines[-STDERR_LINES:])
 
     def _wait(self, timeout: float) -> bool:
         try:
@@ -90,6 +96,9 @@ class Child:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, ChildFailed):
+            # Another process of the same run: what this one has to say may be the cause.
+            error.add_note(f"meanwhile {self._name}:\n{self._last_words(stacks=True)}")
         try:
             self._in.close()
             # After a failure or Ctrl-C nobody wants its answer any more.
@@ -98,8 +107,8 @@ class Child:
             if kind is None and self._process.returncode:
                 raise self._failure(f"ended with exit code {self._process.returncode}")
         finally:
-            if self._process.poll() is None:
-                self._process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
             self._out.close()
             self._stderr.close()

@@ -58,7 +58,9 @@ def main(argv: Sequence[str]) -> int:
         return {"list": _list, "run": _run}[options.command](options, console)
     except ChildFailed as error:
         console.print("[bold red]failed[/bold red]", end=" ")
-        console.print(str(error), markup=False, highlight=False)
+        console.print(
+            "\n".join([str(error), *getattr(error, "__notes__", ())]), markup=False, highlight=False
+        )
         return 1
     except KeyboardInterrupt:
         console.print("interrupted")

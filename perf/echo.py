@@ -7,7 +7,7 @@ import os
 from time import perf_counter
 from typing import Any
 
-from perf.measure import CpuMeter, calibrated, payloads, spread_us
+from perf.measure import CpuMeter, calibrated, family, payloads, spread_us
 from perf.subject import load
 from perf.worker import Control
 
@@ -24,7 +24,7 @@ def latency(settings: dict[str, Any], control: Control) -> dict[str, float]:
     count = calibrated(
         lambda count: client.one_by_one(pool[:count]), settings["seconds"], FIRST_LATENCY, len(pool)
     )
-    meter = CpuMeter(os.getpid(), settings["server_pid"])
+    meter = CpuMeter(os.getpid(), *family(settings["server_pid"]))
     meter.start()
     times = client.one_by_one(pool[-count:])
     meter.stop()
@@ -36,7 +36,7 @@ def throughput(settings: dict[str, Any], control: Control) -> dict[str, float]:
     """Windows of settings["outstanding"] calls each: calls a second, and processor time a call."""
     client = load(settings["subject"]).Client(settings["endpoint"])
     pool = payloads(MOST_CALLS, settings.get("size", 64))
-    meter = CpuMeter(os.getpid(), settings["server_pid"])
+    meter = CpuMeter(os.getpid(), *family(settings["server_pid"]))
     figures = {}
     for done, width in enumerate(settings["outstanding"]):
         control.progress(done, len(settings["outstanding"]))

@@ -48,12 +48,12 @@ class Control:
         while os.read(0, 4096):
             pass
 
-    def end_with_parent(self) -> None:
+    def end_with_parent(self, end: Callable[[], object] = lambda: os._exit(0)) -> None:
         """End this process when the parent wants it, whatever it does; for servers without a clean stop."""
 
         def watch() -> None:
             self.wait_for_end()
-            os._exit(0)
+            end()
 
         threading.Thread(target=watch, name="perf:end", daemon=True).start()
 
@@ -66,8 +66,6 @@ def main(argv: list[str]) -> int:
     target, settings = argv[1:]
     # A hung process is asked for its stacks before it is killed.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    # Ctrl-C reaches the whole group; the parent decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # What a library prints must not pass for the protocol.
     module, _, name = target.partition(":")

@@ -23,8 +23,8 @@ def run(lab: Lab, subject: str) -> Figures:
 SCENARIO = Scenario(
     name="latency",
     run=run,
-    subjects=("engine", "raw-zmq"),
-    ratios=(Against("engine", "raw-zmq"),),
+    subjects=("engine", "engine-loopback", "raw-zmq"),
+    ratios=(Against("engine", "raw-zmq"), Against("engine-loopback", "raw-zmq")),
     default=(True, True, True),
     headline=("p50_us", "p99_us", "cpu_us_per_call"),
 )

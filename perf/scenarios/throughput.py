@@ -28,7 +28,7 @@ def run(lab: Lab, subject: str) -> Figures:
 SCENARIO = Scenario(
     name="throughput",
     run=run,
-    subjects=("engine", "raw-zmq"),
-    ratios=(Against("engine", "raw-zmq"),),
+    subjects=("engine", "engine-loopback", "raw-zmq"),
+    ratios=(Against("engine", "raw-zmq"), Against("engine-loopback", "raw-zmq")),
     default=(True, True, True),
 )
