@@ -340,10 +340,10 @@ class TestBounds:
         server, client = house.pair(max_queued=10)
         payload = bytes(100_000)
         taken = 0
-        while client.send(b"", [b"%d" % taken, payload]):
-            taken += 1
+        # ZeroMQ's thread makes room as long as the kernel takes more.
+        while (sent := client.send(b"", [b"%d" % taken, payload])) or client.writable():
+            taken += sent
             assert taken < 10_000, "nothing bounds the queue"
-        assert not client.writable()
         exchange([server, client], client.writable)
         assert client.send(b"", [b"last"])
         exchange([server, client], lambda: server.messages[-1][1] == [b"last"])
@@ -353,7 +353,7 @@ class TestBounds:
     def test_room_is_told_of(self, house: House) -> None:
         """A client that was told "not now" sees a descriptor, or is woken, when there is room again."""
         server, client = house.pair(max_queued=10)
-        while client.send(b"", [bytes(100_000)]):
+        while client.send(b"", [bytes(100_000)]) or client.writable():
             pass
         client.woken.clear()
         if house.kind == "loopback":

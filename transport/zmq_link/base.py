@@ -57,7 +57,7 @@ class ZmqLink(BaseLink):
         # the dearest way to find out.)
         self._unsure = False
         self._open()
-        opened(self, options.linger)
+        opened(self)
 
     def _open(self) -> None:
         """Open a socket, and a monitor for it."""

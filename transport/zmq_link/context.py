@@ -9,6 +9,7 @@ from typing import Any
 import zmq
 from zmq.utils import garbage
 
+from transport.errors import LinkClosed
 from transport.link import BaseLink
 
 # Guards what follows.
@@ -17,13 +18,16 @@ _lock = threading.Lock()
 # lost, or their memory is freed under ZeroMQ's thread, which then aborts the process.
 _shared: "zmq.Context[Any] | None" = None
 _open_links: "weakref.WeakSet[BaseLink]" = weakref.WeakSet()
-_longest_linger = 0.0
+# The process is about to end: no new sockets.
+_ending = False
 
 
 def shared_context() -> "zmq.Context[Any]":
     """The context of all links that were not given one."""
     global _shared
     with _lock:
+        if _ending:
+            raise LinkClosed("the process is ending: no link can be opened any more")
         if _shared is None:
             _shared = zmq.Context()
             # A link has three sockets with its monitor; the default of 1023 would be 341 links.
@@ -31,12 +35,9 @@ def shared_context() -> "zmq.Context[Any]":
         return _shared
 
 
-def opened(link: BaseLink, linger: float) -> None:
-    """Have a link closed when the process ends, which then waits up to `linger` seconds for its messages."""
-    global _longest_linger
-    with _lock:
-        _open_links.add(link)
-        _longest_linger = max(_longest_linger, linger)
+def opened(link: BaseLink) -> None:
+    """Have a link closed when the process ends."""
+    _open_links.add(link)
 
 
 def name_collector() -> None:
@@ -52,6 +53,9 @@ def name_collector() -> None:
 
 def _at_exit() -> None:
     """Close what is open, and wait until what was handed over has left, for the longest linger time."""
+    global _ending
+    with _lock:
+        _ending = True
     for link in list(_open_links):
         # A thread that has been holding this lock for so long hangs in the middle of something.
         if not link.lock.acquire(timeout=1.0):
@@ -61,11 +65,8 @@ def _at_exit() -> None:
         finally:
             link.lock.release()
     if _shared is not None:
-        # It returns when every socket is closed and has lingered; a link opened just now by another thread
-        # would keep it for ever.
-        waiting = threading.Thread(target=_shared.term, name="transport:last-messages", daemon=True)
-        waiting.start()
-        waiting.join(_longest_linger + 1.0)
+        # Bounded: every socket is closed, no other will be opened, and each lingers for a limited time.
+        _shared.term()
 
 
 def _after_fork_in_child() -> None:
