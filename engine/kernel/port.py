@@ -212,7 +212,7 @@ class CompletionPort(SlotQueue):
         Returns False, having dropped them, if the port is closed. Blocks: never.
         """
         queue = self._open
-        if queue is not None:
+        if queue is not None and not self._waiters:
             queue.extend(packets)
             self._posted += len(packets)
             if self._waiters and self._active < self._concurrency:
@@ -220,8 +220,6 @@ class CompletionPort(SlotQueue):
             if self._open is not queue:
                 self._overtaken()
             return True
-        if self._closed:
-            return False
         try:
             self._put(packets, None)
         except InvalidHandle:
@@ -235,14 +233,17 @@ class CompletionPort(SlotQueue):
         with self._lock:
             if self._closed:
                 raise self._closed_error()
+            waiters = self._waiters
             for packet in packets:
-                if self._waiters and self._active < self._concurrency:
-                    woken.append(self._hand_over_locked(packet))
+                if waiters and self._active < self._concurrency:
+                    waiter = waiters.pop()
+                    waiter.result = packet
+                    self._active += 1
+                    self._taken += 1
+                    woken.append(waiter)
                 else:
                     if capacity is not None and len(self._queue) >= capacity:
-                        raise QueueFull(
-                            f"{capacity} packets are queued: dequeue faster, or make `capacity` larger"
-                        )
+                        raise QueueFull(f"{capacity} packets are queued: dequeue faster, or make `capacity` larger")
                     self._queue.append(packet)
                     signal = self._signal
                 self._posted += 1

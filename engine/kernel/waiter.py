@@ -36,7 +36,10 @@ class Waiter:
     def wake(self) -> None:
         """Satisfy the wait: the thread returns from `Driver.wait`. Call it outside all guards."""
         self.signalled = True
-        self.nudge()
+        try:
+            self.gate.release()
+        except RuntimeError:
+            pass  # As in `nudge`.
         interrupt = self.interrupt
         if interrupt is not None:
             interrupt()

@@ -53,6 +53,7 @@ class Channel:
         # True from `defer` until the next tick; a lost update costs one more registration with the monitor.
         self._ticking = False
         self._driver = driver()
+        self._fds = link.descriptors()
         link.wake = self._woken
         self._driver.register(self)
 
@@ -62,15 +63,18 @@ class Channel:
         """Send what is waiting, or leave it to the thread that is using the link. Never blocks for long."""
         owner = self._owner
         lock = self._lock
-        sent = False
+        arrived = sent = False
         while (owner.outgoing or self._stuck is not None) and not lock.locked():
             with lock:
-                progress = self._send_locked()
-            if not progress:
-                break
-            sent = True
-        if sent:
+                if not self._send_locked():
+                    break
+                # The send may have consumed the edge of something that arrived, which no poll will show then.
+                arrived = self.link.ready()
+                sent = True
+        if arrived:
             self._driver.touched(self)
+        elif sent and not self._fds:
+            self._driver.look()  # The other end of an in-memory link is due now.
 
     def defer(self) -> None:
         """What is waiting may be sent a little later: before the next wait, or at the next tick."""
@@ -87,22 +91,20 @@ class Channel:
 
     def _send_locked(self) -> bool:
         """Send until nothing is left or the link cannot; return whether anything left."""
-        if self._closed:
-            return False
         owner = self._owner
         progress = False
-        while self._stuck is not None or owner.outgoing:
-            parcel = self._stuck or owner.next_message()
+        while not self._closed:
+            parcel = self._stuck
             if parcel is None:
-                break
-            self._stuck = None
+                parcel = owner.next_message() if owner.outgoing else None
+                if parcel is None:
+                    break
             try:
                 taken = self.link.send(*parcel)
             except PeerLost:
-                progress = True  # The peer is gone, and with it all that was meant for it.
-                continue
+                taken = True  # The peer is gone, and with it all that was meant for it.
+            self._stuck = None if taken else parcel
             if not taken:
-                self._stuck = parcel
                 break
             progress = True
         return progress
@@ -111,7 +113,7 @@ class Channel:
 
     def descriptors(self) -> Sequence[int]:
         """What the driver polls."""
-        return self.link.descriptors()
+        return self._fds
 
     def drive(self, readable: bool) -> bool:
         """Send what is waiting and harvest what has arrived; return whether there may be more."""
@@ -132,8 +134,8 @@ class Channel:
                 actions = owner.collect()
                 if self._stuck is not None:
                     sent = more = self._send_locked() or more
-        if sent:
-            self._driver.look()  # The other end of an in-memory link may be due now.
+        if sent and not self._fds:
+            self._driver.look()  # The other end of an in-memory link is due now.
         for act in actions:
             try:
                 act()

@@ -388,8 +388,7 @@ class Client:
                 self._take(message)
             elif self._greeted:
                 records = message.records
-                outcomes: Sequence[Outcome] = records if len(frames) == 1 else [LargeReply(records[0], frames[1:])]
-                self._table.late += len(records) - self._finish(outcomes)
+                self._finish(records if len(frames) == 1 else [LargeReply(records[0], frames[1:])])
             else:
                 self._conversation.received(Kind.REPLIES)  # Raises: it is out of turn.
         except RemoteProtocolError as error:
@@ -458,16 +457,15 @@ class Client:
         """The server closed in good order: what it had not answered by then it will not answer."""
         self.lost(b"", message.reason or "the server closed")
 
-    def _finish(self, outcomes: Sequence[Outcome]) -> int:
+    def _finish(self, outcomes: Sequence[Outcome]) -> None:
         """Record outcomes now; they are told of by `collect`, after link.lock was released."""
         telling = self._telling
         if telling is None:
             telling = self._telling = Telling()
         with self._lock:
-            ended = self._table.finish_locked(outcomes, telling)
+            self._table.finish_locked(outcomes, telling)
             if self._attended:
                 self._attend_locked()
-        return ended
 
     def collect(self) -> Sequence[Callable[[], object]]:
         """What is to be told of after a harvest."""

@@ -58,12 +58,14 @@ log = logging.getLogger("engine.rpc")
 COALESCE_REPLIES = 32  # Replies in one message at the most, as with calls: a message costs ~3 us, a reply ~1.
 COALESCE_BYTES = 64 * 1024  # A message of this size leaves: from here on copying costs more than sending.
 
+_SMALL = frozenset((int, float, bool, str, type(None)))  # Types whose values never travel out of band.
+
 
 class Peer:
     """A connected client. Guarded by the server's lock; `lost` is set once and read anywhere."""
 
     __slots__ = (
-        "address", "association", "calls", "conversation", "garbage", "host", "id", "lost", "metadata", "process", "user",
+        "address", "association", "calls", "conversation", "garbage", "greeted", "host", "id", "lost", "metadata", "process", "user",
         "writer",
     )  # fmt: skip
 
@@ -75,6 +77,8 @@ class Peer:
         # Calls that arrived and are not closed. Taking a call out is closing it.
         self.calls: dict[int, ServerCall] = {}
         self.garbage = 0
+        # Calls are in order: after the greeting, before the goodbye.
+        self.greeted = False
         self.association = b""
         self.process = 0
         self.host = ""
@@ -147,7 +151,8 @@ class Listener:
         try:
             message = decode(frames)
             if type(message) is Calls:
-                known.conversation.received(Kind.CALLS)
+                if not known.greeted:
+                    known.conversation.received(Kind.CALLS)  # Raises: it is out of turn.
                 self._take_calls(known, message, frames[1:])
             elif type(message) is Hello:
                 known.conversation.received(Kind.HELLO)
@@ -157,6 +162,7 @@ class Listener:
                 self._cancel(known, message)
             elif type(message) is Bye:
                 known.conversation.received(Kind.BYE)
+                known.greeted = False
                 self.lost(peer, message.reason)
             else:
                 raise RemoteProtocolError(f"a client does not send {type(message).__name__}")
@@ -180,6 +186,7 @@ class Listener:
         peer.metadata = hello.metadata
         with self._lock:
             peer.conversation.sent(Kind.WELCOME)
+            peer.greeted = True
             self._post_locked(peer, encode(self._server.welcome()))
 
     def _drop(self, peer: Peer, error: RemoteProtocolError) -> None:
@@ -263,23 +270,34 @@ class Listener:
 
     def reply(self, call: ServerCall, value: object) -> None:
         """Close `call` with a result, which leaves with the next flush."""
+        # Flat on purpose: this runs for every call.
         peer = call._peer
-        alone = split_out_of_band((value,)) is not None
+        server = self._server
+        large = type(value) not in _SMALL and split_out_of_band((value,)) is not None
         with self._lock:
-            self._close_locked(call)
-            if peer.lost or (call._options is not None and call._options.one_way):
+            if peer.calls.pop(call._id, None) is not call:
+                raise _closed_before(call)
+            server.active -= 1
+            if server.draining:
+                server.closed_locked()
+            options = call._options
+            if peer.lost or (options is not None and options.one_way):
                 return
+            writer = peer.writer
             try:
-                if alone:
+                if large:
                     self._post_locked(peer, encode_reply(call._id, value))
-                else:
-                    peer.writer.add(call._id, value)
+                    return
+                writer.add(call._id, value)
             except (TypeError, msgspec.MsgspecError, PayloadTooLarge) as error:
-                spec = call._entry.spec
-                text = f"the result of {spec.name} cannot be sent: {error}"
+                text = f"the result of {call._entry.spec.name} cannot be sent: {error}"
                 self._fault_locked(peer, call._id, Status.BAD_STUB_DATA, Fault(type(error).__name__, text))
                 raise InvalidArgumentType(text) from error
-            full = self._mark_locked(peer)
+            count = writer.count
+            if count == 1:
+                self._dirty.append(peer)
+                self.outgoing = True
+            full = count >= COALESCE_REPLIES or writer.size >= COALESCE_BYTES
         if full:
             self.channel.flush()
 
@@ -291,7 +309,11 @@ class Listener:
         else:
             status, fault = describe(error, self._server.tracebacks)
         with self._lock:
-            self._close_locked(call)
+            if peer.calls.pop(call._id, None) is not call:
+                raise _closed_before(call)
+            self._server.active -= 1
+            if self._server.draining:
+                self._server.closed_locked()
             if not peer.lost and not (call._options is not None and call._options.one_way):
                 self._fault_locked(peer, call._id, status, fault)
 
@@ -301,21 +323,9 @@ class Listener:
             peer.writer.add_fault(call_id, status, fault)
         except (TypeError, msgspec.MsgspecError, PayloadTooLarge):
             peer.writer.add_fault(call_id, status, Fault(fault.type, fault.text[:1000]))
-        self._mark_locked(peer)
-
-    def _close_locked(self, call: ServerCall) -> None:
-        """Take the call out of its peer's table: from here on it is closed. The first one wins."""
-        if call._peer.calls.pop(call._id, None) is not call:
-            raise InvalidAsyncHandle(f"{call!r} was closed before")
-        self._server.closed_locked()
-
-    def _mark_locked(self, peer: Peer) -> bool:
-        """Note that the peer's writer holds something; return whether it is full."""
-        writer = peer.writer
-        if writer.count == 1:
+        if peer.writer.count == 1:
             self._dirty.append(peer)
             self.outgoing = True
-        return writer.count >= COALESCE_REPLIES or writer.size >= COALESCE_BYTES
 
     # End
 
@@ -337,6 +347,10 @@ class Listener:
             for peer in self._peers.values():
                 peer.lost = True
             self._peers.clear()
+
+
+def _closed_before(call: ServerCall) -> InvalidAsyncHandle:
+    return InvalidAsyncHandle(f"{call!r} was closed before: the first closing is the one that counts")
 
 
 def describe(error: BaseException, tracebacks: bool) -> tuple[int, Fault]:

@@ -121,6 +121,8 @@ class Server:
         self._listeners: list[Listener] = []
         # Calls that arrived and are not closed.
         self.active = 0
+        # Whether `closed_locked` is to be told of closed calls.
+        self.draining = False
         self._waited = False
         # Set while no call is open and the server does not listen.
         self._stopped = Event(manual_reset=True, signaled=True)
@@ -294,15 +296,16 @@ class Server:
         return Status.SERVER_UNAVAILABLE, "the server is not listening"
 
     def closed_locked(self) -> None:
-        """A call was closed."""
-        self.active -= 1
-        if self.active == 0 and self._phase is Phase.DRAINING and self._drained_locked():
+        """A call was closed while draining, and is not counted in `active` any more."""
+        if self._drained_locked():
             self._stopped.set()
 
     def _drained_locked(self) -> bool:
         """Whether the stop is complete; the phase moves on then."""
-        if self._phase is Phase.DRAINING and self.active == 0:
+        self.draining = self._phase is Phase.DRAINING
+        if self.draining and self.active == 0:
             self._phase = Phase.IDLE
+            self.draining = False
             return True
         return False
 

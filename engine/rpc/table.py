@@ -83,7 +83,7 @@ class CallTable:
         self.callbacks = 0
         # Counters, for statistics.
         self.finished = 0
-        self.late = 0  # By the thread that holds link.lock.
+        self.late = 0
 
     def finish_locked(self, outcomes: Iterable[Outcome], telling: Telling) -> int:
         """Record outcomes, each for the call of its number; what is to be told goes to `telling`.
@@ -96,6 +96,7 @@ class CallTable:
         for outcome in outcomes:
             call = take(outcome.id, None)
             if call is None:
+                self.late += 1
                 continue
             following = _AFTER_OUTCOME[call._state]
             assert following is not None, "a call in the table is pending"
