@@ -42,7 +42,9 @@ OUTSIDE = frozenset({"perf", "examples", "tests"})
 PUBLIC = frozenset({"engine", "engine.testing", "engine.win32", "transport"})
 
 # Tests that look inside, as paths under tests/, each with the reason why no public name would do.
-WHITE_BOX: dict[str, str] = {}
+WHITE_BOX: dict[str, str] = {
+    "kernel/test_driver.py": "sources are registered by the transport; no public name reaches the driver alone",
+}
 
 
 class Tree:
@@ -198,7 +200,7 @@ def test_allowed_arrows_are_left_alone(tmp_path: Path) -> None:
 
 def test_a_white_box_test_may_look_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test on the white-box list may import anything."""
-    lay(tmp_path, {"tests/kernel/test_driver.py": "from engine.kernel.driver import _poll\n"})
+    lay(tmp_path, {"tests/kernel/test_inside.py": "from engine.kernel.driver import _poll\n"})
     assert len(violations(tmp_path)) == 1
-    monkeypatch.setitem(WHITE_BOX, "kernel/test_driver.py", "made up")
+    monkeypatch.setitem(WHITE_BOX, "kernel/test_inside.py", "made up")
     assert violations(tmp_path) == []

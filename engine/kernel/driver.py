@@ -204,6 +204,9 @@ class Driver:
                         log.debug("descriptor %d was closed before its source was unregistered", fd)
             self._attended.pop(source, None)
             self._touched.pop(source, None)
+            standby = None if self._attended else self._standby
+        if standby is not None:
+            standby.wake()  # Nobody depends on the monitor's leading any more.
 
     def _polls(self) -> "Iterator[_Poll]":
         yield self._poll
@@ -217,7 +220,10 @@ class Driver:
                 self._attended[source] = None
             else:
                 self._attended.pop(source, None)
-        if self.vacant():
+            standby = None if self._attended else self._standby
+        if standby is not None:
+            standby.wake()
+        elif self.vacant():
             self.monitor.arm()
 
     def touched(self, source: Source) -> None:
