@@ -1,0 +1,606 @@
+"""The driver: waiting threads harvest the sources, and no wake-up is lost.
+
+White box: sources are made by the transport's links, so that no public name reaches the driver alone.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from engine import CompletionPort, Event, WaitTimeout, register_wait, sleep, wait_any
+from engine.kernel.driver import driver
+from engine.kernel.monitor import TICK
+from engine.testing import wait_until, wait_until_blocked
+
+from .helpers import Actor, asleep, error, getter, result
+
+Make = Callable[[], Actor]
+
+
+class Wire:
+    """A source on one end of a socket pair: each byte that arrives is one action, done by whoever harvests."""
+
+    def __init__(self, action: Callable[[], object], chunk: int = 1) -> None:
+        self._near, self._far = socket.socketpair()
+        self._near.setblocking(False)
+        self.action = action
+        self.chunk = chunk
+        self.threads: list[threading.Thread] = []
+        driver().register(self)
+
+    def send(self, count: int = 1) -> None:
+        """Have `count` actions done."""
+        self._far.send(b"x" * count)
+
+    def descriptors(self) -> Sequence[int]:
+        return [self._near.fileno()]
+
+    def drive(self, readable: bool) -> bool:
+        try:
+            data = self._near.recv(self.chunk)
+        except BlockingIOError:
+            return False
+        self.threads.append(threading.current_thread())
+        for _ in data:
+            self.action()
+        return len(data) == self.chunk
+
+    def close(self) -> None:
+        driver().unregister(self)
+        self._near.close()
+        self._far.close()
+
+
+@pytest.fixture
+def wires() -> Iterator[Callable[..., Wire]]:
+    """A function that makes wires; they are closed at the end."""
+    made: list[Wire] = []
+
+    def make(action: Callable[[], object], **named: int) -> Wire:
+        made.append(Wire(action, **named))
+        return made[-1]
+
+    yield make
+    for wire in made:
+        wire.close()
+
+
+@pytest.fixture
+def event() -> Iterator[Event]:
+    with Event() as made:
+        yield made
+
+
+class TestWhoHarvests:
+    """The thread that waits does the work."""
+
+    def test_a_waiting_thread_harvests_itself(
+        self, wires: Callable[..., Wire], port: CompletionPort, actor: Make
+    ) -> None:
+        """What arrives for a thread is harvested by that very thread."""
+        worker, wire = actor(), wires(port.post)
+        waiting = getter(worker, port)
+        wire.send()
+        result(waiting)
+        assert wire.threads == [worker.thread]
+
+    def test_every_kind_of_wait_does(self, wires: Callable[..., Wire], event: Event, actor: Make) -> None:
+        """Waits for objects, and sleeps, harvest as waits on a port do."""
+        worker, wire = actor(), wires(event.set)
+        for wait in (event.wait, lambda: wait_any([event])):
+            waiting = asleep(worker, wait)
+            wire.send()
+            result(waiting)
+        sleeping = asleep(worker, sleep, 0.05)
+        wire.send()
+        result(sleeping)
+        assert wire.threads == [worker.thread] * 3 and event.is_signaled()
+
+    def test_a_poll_harvests_what_is_there(self, wires: Callable[..., Wire], event: Event) -> None:
+        """A wait with a timeout of 0 that finds nothing looks at the sources once."""
+        wire = wires(event.set)
+        wire.send()
+        assert event.wait(0)
+        wire.send()
+        assert wait_any([event], 0) == 0
+        with CompletionPort(1) as port:
+            wire.action = port.post
+            wire.send()
+            assert port.get(0)
+            wire.send()
+            assert len(port.get_many(1, 0)) == 1
+
+    def test_another_waiter_parks(self, wires: Callable[..., Wire], actor: Make) -> None:
+        """While one thread leads, another one's packet is harvested by the leader and handed over."""
+        with CompletionPort(2) as first, CompletionPort(2) as second:
+            leader, follower, wire = actor(), actor(), wires(second.post)
+            leading = getter(leader, first)
+            following = getter(follower, second)
+            wire.send()
+            result(following)
+            assert wire.threads == [leader.thread]
+            first.post()
+            result(leading)
+
+    def test_a_vacant_leadership_is_filled(self, wires: Callable[..., Wire], actor: Make) -> None:
+        """When the leader leaves while another one waits, that one gets what arrives."""
+        with CompletionPort(2) as first, CompletionPort(2) as second:
+            leader, follower, wire = actor(), actor(), wires(second.post)
+            leading = getter(leader, first)
+            following = getter(follower, second)
+            first.post()
+            result(leading)
+            wire.send()
+            result(following)
+            assert leader.thread not in wire.threads
+
+    def test_an_attended_source_needs_no_waiter(self, wires: Callable[..., Wire], event: Event) -> None:
+        """What must go on though no thread waits is driven by the monitor."""
+        wire = wires(event.set)
+        driver().attend(wire, True)
+        told: list[int] = []
+        register_wait(event, told.append)
+        wire.send()
+        wait_until(lambda: told)
+        assert wire.threads[0].name == "engine:monitor"
+
+    def test_an_attended_source_goes_on_while_the_monitor_watches(
+        self, wires: Callable[..., Wire], event: Event
+    ) -> None:
+        """That holds while the monitor has something to tick for as well."""
+
+        class Watched:
+            on = True
+
+            def tick(self) -> bool:
+                return self.on
+
+        watched, wire = Watched(), wires(event.set)
+        driver().attend(wire, True)
+        driver().monitor.watch(watched)
+        try:
+            for _ in range(3):
+                told: list[int] = []
+                register_wait(event, told.append)
+                wire.send()
+                wait_until(lambda told=told: told)
+        finally:
+            watched.on = False
+
+    def test_a_loop_harvests_on_its_own_thread(
+        self, wires: Callable[..., Wire], event: Event, actor: Make
+    ) -> None:
+        """What a task awaits is harvested by its event loop."""
+        worker, wire = actor(), wires(event.set)
+
+        async def main() -> bool:
+            asyncio.get_running_loop().call_later(0.001, wire.send)
+            return await event
+
+        assert worker.do(lambda: asyncio.run(main()))
+        assert wire.threads == [worker.thread]
+
+    def test_a_loop_goes_on_with_what_is_left(self, wires: Callable[..., Wire], actor: Make) -> None:
+        """A source with much to harvest is harvested to the end, and other callbacks run in between."""
+        done: list[int] = []
+        wire = wires(lambda: done.append(1))
+
+        async def main() -> None:
+            with Event() as event:
+                wire.action = lambda: (done.append(1), len(done) == 500 and event.set())
+                wire.send(500)
+                await event
+
+        asyncio.run(main())
+        assert len(done) == 500
+
+
+class TestTouching:
+    """A source that was used from outside."""
+
+    class Silent:
+        """A source that no descriptor speaks for: `touched` alone tells that there is something."""
+
+        def __init__(self, action: Callable[[], object]) -> None:
+            self.action = action
+            self.due = 0
+
+        def descriptors(self) -> Sequence[int]:
+            return ()
+
+        def drive(self, readable: bool) -> bool:
+            if self.due:
+                self.due -= 1
+                self.action()
+            return self.due > 0
+
+    def test_who_touches_harvests_for_a_polling_leader(self, event: Event, actor: Make) -> None:
+        """If a thread is polling, the toucher harvests in its place."""
+        threads: list[threading.Thread] = []
+        source = self.Silent(lambda: (threads.append(threading.current_thread()), event.set()))
+        driver().register(source)
+        try:
+            waiting = asleep(actor(), event.wait)
+            wait_until(lambda: driver()._polling)
+            source.due = 1
+            driver().touched(source)
+            assert result(waiting)
+            assert threads == [threading.current_thread()]
+        finally:
+            driver().unregister(source)
+
+    def test_what_the_toucher_leaves_is_not_forgotten(self, event: Event, actor: Make) -> None:
+        """If there is more than one pass takes, the polling leader goes on with it."""
+        source = self.Silent(lambda: None)
+        source.action = lambda: source.due or event.set()
+        driver().register(source)
+        try:
+            waiting = asleep(actor(), event.wait)
+            wait_until(lambda: driver()._polling)
+            source.due = 100
+            driver().touched(source)
+            assert result(waiting)
+        finally:
+            driver().unregister(source)
+
+    def test_touching_inside_a_harvest_does_not_nest(self, event: Event, actor: Make) -> None:
+        """A source that touches itself while it is harvested is harvested again afterwards, not inside."""
+        depths: list[int] = []
+        depth = 0
+
+        def action() -> None:
+            nonlocal depth
+            depth += 1
+            depths.append(depth)
+            driver().touched(source)
+            depth -= 1
+            if not source.due:
+                event.set()
+
+        source = self.Silent(action)
+        driver().register(source)
+        try:
+            waiting = asleep(actor(), event.wait)
+            wait_until(lambda: driver()._polling)
+            source.due = 50
+            driver().touched(source)
+            assert result(waiting)
+            assert max(depths) == 1 and len(depths) == 50
+        finally:
+            driver().unregister(source)
+
+    def test_a_loop_hears_of_it(self, event: Event, actor: Make) -> None:
+        """A source touched while only an event loop watches is harvested too."""
+        source = self.Silent(event.set)
+        driver().register(source)
+
+        def touch() -> None:
+            source.due = 1
+            driver().touched(source)
+
+        async def main() -> bool:
+            awaiting = asyncio.ensure_future(event.wait_async())
+            await asyncio.sleep(0)
+            actor().start(touch)
+            return await asyncio.wait_for(awaiting, 10)
+
+        try:
+            assert asyncio.run(main())
+        finally:
+            driver().unregister(source)
+
+    def test_a_touch_before_a_wait_is_seen_by_it(self, event: Event) -> None:
+        """A source touched while nobody polls is harvested by the next thread that waits."""
+        source = self.Silent(event.set)
+        driver().register(source)
+        try:
+            source.due = 1
+            driver().due(source)
+            assert event.wait(10)
+        finally:
+            driver().unregister(source)
+
+
+class TestTime:
+    """Deadlines and timers."""
+
+    def test_traffic_for_others_does_not_delay_a_timeout(self, wires: Callable[..., Wire], event: Event) -> None:
+        """A leader's own time runs out although its sources always have more."""
+
+        class Endless:
+            def descriptors(self) -> Sequence[int]:
+                return ()
+
+            def drive(self, readable: bool) -> bool:
+                return True
+
+        source = Endless()
+        driver().register(source)
+        try:
+            start = time.monotonic()
+            assert not event.wait(0.02)
+            assert 0.02 <= time.monotonic() - start < 5
+        finally:
+            driver().unregister(source)
+
+    @pytest.mark.parametrize("timeout", [1e10, float("inf")])
+    def test_a_leader_may_have_a_huge_timeout(
+        self, wires: Callable[..., Wire], event: Event, actor: Make, timeout: float
+    ) -> None:
+        """A timeout longer than a poll allows is a wait all the same."""
+        wire = wires(event.set)
+        waiting = asleep(actor(), event.wait, timeout)
+        wire.send()
+        assert result(waiting)
+
+    def test_timers_fire_while_the_monitor_stands_by(self, wires: Callable[..., Wire]) -> None:
+        """A timer armed while the monitor leads the driver is on time, earlier ones than before too."""
+        wire = wires(int)
+        driver().attend(wire, True)
+        wait_until(lambda: driver()._standby is not None)
+        for _ in range(20):
+            fired = threading.Event()
+            late = driver().monitor.call_at(time.monotonic() + 60, int)
+            driver().monitor.call_at(time.monotonic() + 0.001, fired.set)
+            assert fired.wait(10)
+            late.cancel()
+
+    def test_withdrawn_timers_cost_little(self) -> None:
+        """A hundred thousand live timers, and as many withdrawn ones, take no quadratic time."""
+        monitor = driver().monitor
+        when = time.monotonic() + 3600
+        start = time.monotonic()
+        kept = [monitor.call_at(when, int) for _ in range(100_000)]
+        for _ in range(100_000):
+            monitor.call_at(when, int).cancel()
+        assert time.monotonic() - start < 20
+        assert len(monitor._timers) <= 2 * len(kept) + 1
+        for each in kept:
+            assert each.cancel()
+
+    def test_the_monitor_sleeps_when_all_is_idle(self) -> None:
+        """With nothing to do the monitor stops ticking."""
+        driver().monitor.arm()
+        wait_until(lambda: not driver().monitor._armed, 30)
+
+    def test_a_tick_is_short(self) -> None:
+        """A stall is noticed within a few milliseconds."""
+        assert TICK <= 0.005
+
+    def test_a_failing_tick_is_watched_no_longer(self, caplog: pytest.LogCaptureFixture) -> None:
+        """What a tick raises is logged once, and the monitor goes on."""
+
+        class Failing:
+            def tick(self) -> bool:
+                raise KeyError("tick")
+
+        driver().monitor.watch(Failing())
+        fired = threading.Event()
+        driver().monitor.call_at(time.monotonic(), lambda: 1 / 0)
+        driver().monitor.call_at(time.monotonic() + 0.01, fired.set)
+        assert fired.wait(10)
+        assert caplog.text.count("KeyError: 'tick'") == 1 and "ZeroDivisionError" in caplog.text
+
+
+class TestFailures:
+    """Sources that misbehave."""
+
+    def test_a_failing_source_is_dropped(
+        self, wires: Callable[..., Wire], event: Event, actor: Make, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """What a source raises does not reach the thread that happens to wait; it is polled no longer."""
+        failing, sound = wires(lambda: 1 / 0), wires(event.set)
+        waiting = asleep(actor(), event.wait)
+        failing.send()
+        wait_until(lambda: "ZeroDivisionError" in caplog.text)
+        assert failing not in driver().sources
+        sound.send()
+        assert result(waiting)
+
+    def test_a_source_may_leave_inside_its_harvest(
+        self, wires: Callable[..., Wire], event: Event, actor: Make
+    ) -> None:
+        """Unregistering from inside a harvest is allowed."""
+        wire = wires(event.set)
+        wire.action = lambda: (driver().unregister(wire), event.set())
+        waiting = asleep(actor(), event.wait)
+        wire.send()
+        assert result(waiting)
+
+
+class TestLostWakeups:
+    """Each primitive under a fuzzed schedule: threads switched all the time, and no wake-up is lost."""
+
+    ROUNDS = 1000
+
+    @pytest.fixture(autouse=True)
+    def switch_often(self) -> Iterator[None]:
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        yield
+        sys.setswitchinterval(before)
+
+    def ping_pong(self, actor: Make, ping: Callable[[], object], pong: Callable[[], object],
+                  wait_ping: Callable[[], object], wait_pong: Callable[[], object]) -> None:  # fmt: skip
+        """Two threads take turns; one lost wake-up and it hangs."""
+
+        def first() -> None:
+            for _ in range(self.ROUNDS):
+                ping()
+                wait_pong()
+
+        def second() -> None:
+            for _ in range(self.ROUNDS):
+                wait_ping()
+                pong()
+
+        for each in [actor().start(first), actor().start(second)]:
+            result(each)
+
+    @pytest.mark.parametrize("with_source", [False, True], ids=["parked", "led"])
+    def test_events(self, wires: Callable[..., Wire], actor: Make, with_source: bool) -> None:
+        """Events that two threads set for each other."""
+        with Event() as a, Event() as b:
+            if with_source:
+                wires(int)
+            self.ping_pong(actor, a.set, b.set, a.wait, b.wait)
+
+    def test_events_set_by_a_source(self, wires: Callable[..., Wire], actor: Make) -> None:
+        """Events that are set by a harvest, whichever thread makes it."""
+        with Event() as a, Event() as b:
+            first, second = wires(a.set), wires(b.set)
+            self.ping_pong(actor, first.send, second.send, a.wait, b.wait)
+
+    @pytest.mark.parametrize("with_source", [False, True], ids=["parked", "led"])
+    def test_ports(self, wires: Callable[..., Wire], actor: Make, with_source: bool) -> None:
+        """Packets that two threads post to each other."""
+        with CompletionPort(1) as a, CompletionPort(1) as b:
+            if with_source:
+                wires(int)
+            self.ping_pong(actor, a.post, b.post, a.get, b.get)
+
+    def test_ports_posted_to_by_a_source(self, wires: Callable[..., Wire], actor: Make) -> None:
+        """Packets that a harvest posts."""
+        with CompletionPort(1) as a, CompletionPort(1) as b:
+            first, second = wires(a.post), wires(b.post)
+            self.ping_pong(actor, first.send, second.send, a.get, lambda: b.get_many(4))
+
+    def test_short_timeouts_lose_nothing(self, wires: Callable[..., Wire], actor: Make) -> None:
+        """Waits that time out and are repeated lose neither packet nor signal."""
+        with CompletionPort(1) as port, Event() as event:
+            wire = wires(port.post)
+
+            def get() -> None:
+                while True:
+                    try:
+                        port.get(0.0002)
+                        return
+                    except WaitTimeout:
+                        pass
+
+            def wait() -> None:
+                while not event.wait(0.0002):
+                    pass
+
+            self.ping_pong(actor, wire.send, event.set, get, wait)
+
+    def test_semaphores_and_wait_any(self, actor: Make) -> None:
+        """Waits for any of several objects."""
+        with Event() as a, Event() as b, Event() as idle:
+            self.ping_pong(actor, a.set, b.set, lambda: wait_any([idle, a]), lambda: wait_any([b, idle]))
+
+    def test_many_threads_one_port(self, wires: Callable[..., Wire], actor: Make) -> None:
+        """Packets from posts and from a source, several takers: each is taken once."""
+        with CompletionPort(2) as port:
+            wire = wires(lambda: port.post("wire"))
+            total = 4 * self.ROUNDS
+            taken: list[object] = []
+
+            def take() -> None:
+                while True:
+                    taken.append(port.get().key)
+
+            taking = [actor().start(take) for _ in range(3)]
+            for number in range(total // 2):
+                port.post(number)
+                wire.send()
+            wait_until(lambda: len(taken) == total, 30)
+            port.close()
+            for each in taking:
+                error(each)
+            numbers = [key for key in taken if key != "wire"]
+            assert sorted(numbers) == list(range(total // 2))  # type: ignore[type-var]
+
+    def test_blocking_threads_hand_over(self, actor: Make) -> None:
+        """Threads that block after each packet let others in, and all packets are taken."""
+        with CompletionPort(1) as port, Event(manual_reset=True) as end:
+            taken: list[int] = []
+
+            def work() -> None:
+                while True:
+                    taken.append(port.get().key)
+                    end.wait(0.0001)
+
+            working = [actor().start(work) for _ in range(4)]
+            for number in range(self.ROUNDS):
+                port.post(number)
+            wait_until(lambda: len(taken) == self.ROUNDS)
+            port.close()
+            for each in working:
+                error(each)
+            assert sorted(taken) == list(range(self.ROUNDS))
+
+    def test_closing_under_traffic(self, actor: Make) -> None:
+        """A port that closes while threads come and go releases every one."""
+        for _ in range(20):
+            port = CompletionPort(1)
+
+            def take() -> None:
+                while True:
+                    port.get()  # noqa: B023
+
+            taking = [actor().start(take) for _ in range(2)]
+            for number in range(5):
+                port.post(number)
+            port.close()
+            assert {getattr(error(each), "status", None) for each in taking} <= {6, 735}
+
+    def test_registered_waits_are_told_once(self, actor: Make) -> None:
+        """Signals and cancels at the same time: told or withdrawn, never both, never neither."""
+        with Event() as event:
+            for _ in range(self.ROUNDS):
+                told: list[int] = []
+                handle = register_wait(event, told.append)
+                setting = actor_pool(actor).start(event.set)
+                withdrawn = handle.cancel()
+                result(setting)
+                assert withdrawn != bool(told)
+                event.reset()
+
+
+_pool: list[Actor] = []
+
+
+def actor_pool(actor: Make) -> Actor:
+    """One actor for a whole test."""
+    if not _pool or not _pool[0].thread.is_alive():
+        _pool[:] = [actor()]
+    return _pool[0]
+
+
+def test_wait_until_blocked_sees_a_leader(wires: Callable[..., Wire], event: Event, actor: Make) -> None:
+    """A thread that leads is asleep, too."""
+    wire, worker = wires(event.set), actor()
+    waiting = worker.start(event.wait)
+    wait_until_blocked(worker.thread)
+    wire.send()
+    assert result(waiting)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_has_a_driver_of_its_own(wires: Callable[..., Wire], event: Event, actor: Make) -> None:
+    """A child forked while a thread leads waits, drives and fires timers by itself."""
+    wire = wires(event.set)
+    waiting = asleep(actor(), event.wait)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            with Event() as own:
+                inner = Wire(own.set)
+                inner.send()
+                fired = threading.Event()
+                driver().monitor.call_at(time.monotonic(), fired.set)
+                code = 0 if own.wait(5) and fired.wait(5) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    wire.send()
+    assert result(waiting)
