@@ -20,6 +20,7 @@ import msgspec
 
 from ..kernel.waiter import Waiter
 
+NO_LIMIT = 1 << 62
 LONG = 200e-6  # Seconds of mean run time above which callbacks start without a slot; a hand-over costs 30 us.
 
 
@@ -74,20 +75,30 @@ class Ledger:
     """What one callback object has queued and running. All fields: guarded by the port's lock."""
 
     __slots__ = (
-        "__weakref__", "_context", "_discarded", "_finalization", "_listed", "_persistent", "_priority",
-        "_profile", "_queued", "_running", "_started", "_strays", "_waiters",
+        "__weakref__", "_args", "_context", "_discarded", "_finalization", "_function", "_listed", "_once",
+        "_persistent", "_priority", "_profile", "_queued", "_running", "_special", "_started", "_strays",
+        "_waiters",
     )  # fmt: skip
 
-    def __init__(self, priority: Priority, profile: Profile) -> None:
-        # The first five are fixed at creation.
+    def __init__(
+        self, priority: Priority, profile: Profile, function: Callable[..., object], args: tuple[Any, ...]
+    ) -> None:
+        # Down to `_once`: fixed before the first callback.
         self._priority = priority
         self._profile = profile
+        # Each callback is `_function(*_args, *more)`.
+        self._function = function
+        self._args = args
         # The object's context, and the function called with the instance and it after each callback.
         self._context: object = None
         self._finalization: Callable[[Any, Any], object] | None = None
         # Whether a thread that runs its callbacks must never exit.
         self._persistent = False
-        self._queued: deque[Callback] = deque()
+        # Whether one of the last two is given.
+        self._special = False
+        # Whether its first callback is its last one.
+        self._once = False
+        self._queued: deque[Turn] = deque()
         # Whether the object is in its class's ring. Invariant: listed, if anything is queued.
         self._listed = False
         # Invariant: _started + _discarded + len(_queued) = the callbacks ever queued.
@@ -102,6 +113,9 @@ class Ledger:
     def _disarm(self) -> None:
         """Stop the object's source (a timer, a registered wait). Called outside all locks."""
 
+    def _ended_locked(self) -> None:
+        """The callback of an object that has only one has returned."""
+
     def _busy_locked(self, whole: bool) -> bool:
         """Whether anything is outstanding; `whole` counts disassociated callbacks as well."""
         return bool(self._queued) or self._running > (0 if whole else self._strays)
@@ -114,57 +128,79 @@ class Ledger:
         return over
 
 
-class Callback(msgspec.Struct, eq=False):
-    """One queued callback: `function(*args)`, in `context` if there is one."""
+# Not looked at by the garbage collector, which would go through all that is queued again and again: a
+# callback leaves every cycle that it is part of when it is run or dropped.
+class Simple(msgspec.Struct, eq=False, gc=False):
+    """A queued callback that belongs to no object: `function(*args)`, in `context` if there is one."""
 
     function: Callable[..., object]
     args: tuple[Any, ...]
     context: Context | None
-    ledger: Ledger | None
     profile: Profile
     priority: Priority = Priority.NORMAL
 
 
+class Turn(msgspec.Struct, eq=False, gc=False):
+    """One queued callback of an object: its function with its arguments and `more`, in `context` if any."""
+
+    ledger: Ledger
+    context: Context | None
+    more: tuple[Any, ...] = ()
+
+
 # What a worker runs. A bare callable is the leanest: normal priority, nothing learned, no ledger.
-Item = Callback | Callable[[], object]
+Item = Turn | Simple | Callable[[], object]
+
+
+def profile_of(item: Item | None) -> Profile | None:
+    """Return what is known of the run time of `item`, if anything ever is."""
+    if isinstance(item, Turn):
+        return item.ledger._profile
+    return item.profile if isinstance(item, Simple) else None
 
 
 class FairQueue:
     """Three strict classes, in each of which objects take turns. Guarded by the port's lock."""
 
-    __slots__ = ("_depth", "_rings", "discarded")
+    __slots__ = ("_rings", "depth", "discarded")
 
     def __init__(self) -> None:
         self._rings: tuple[deque[Any], ...] = tuple(deque() for _ in Priority)
         # Invariant: the number of callbacks queued. A ring may also list ledgers that have none left.
-        self._depth = 0
+        self.depth = 0
         # Callbacks that were dropped.
         self.discarded = 0
 
     def __len__(self) -> int:
-        return self._depth
+        return self.depth
 
     def append(self, item: Any) -> None:
-        self._depth += 1
-        if item.__class__ is not Callback:
-            self._rings[1].append(item)
-            return
-        ledger = item.ledger
-        if ledger is None:
-            self._rings[item.priority].append(item)
-            return
-        ledger._queued.append(item)
-        if not ledger._listed:
-            ledger._listed = True
-            self._rings[ledger._priority].append(ledger)
+        self.take_in(deque((item,)), 1)
+
+    def take_in(self, inbox: deque[Any], number: int) -> None:
+        """Append the first `number` entries of `inbox`."""
+        take, simple = inbox.popleft, self._rings[1]
+        for _ in range(number):
+            item = take()
+            if type(item) is Turn:
+                ledger = item.ledger
+                ledger._queued.append(item)
+                if not ledger._listed:
+                    ledger._listed = True
+                    self._rings[ledger._priority].append(ledger)
+            elif type(item) is Simple:
+                self._rings[item.priority].append(item)
+            else:
+                simple.append(item)
+        self.depth += number
 
     def appendleft(self, item: Any) -> None:
         """Put back what was taken: it is the next of its class."""
-        self._depth += 1
-        ledger = item.ledger if item.__class__ is Callback else None
-        if ledger is None:
-            self._rings[getattr(item, "priority", Priority.NORMAL)].appendleft(item)
+        self.depth += 1
+        if not isinstance(item, Turn):
+            self._rings[item.priority if isinstance(item, Simple) else Priority.NORMAL].appendleft(item)
             return
+        ledger = item.ledger
         ledger._queued.appendleft(item)
         ledger._started -= 1
         ledger._running -= 1
@@ -172,26 +208,60 @@ class FairQueue:
         ledger._listed = True
         self._rings[ledger._priority].appendleft(ledger)
 
+    def fetch(self, train: deque[Any], number: int) -> None:
+        """Move up to `number` callbacks to `train`, in the order in which `popleft` would return them.
+
+        Stops before one that is known to be long, and behind one whose end somebody may be waiting for.
+        """
+        high, normal, low = self._rings
+        left = number
+        while left and (ring := high or normal or low):
+            entry = ring[0]
+            if not isinstance(entry, Ledger):
+                if type(entry) is Simple and entry.profile.long:
+                    break
+                train.append(ring.popleft())
+                left -= 1
+                continue
+            if entry._profile.long:
+                break
+            queued = entry._queued
+            several = 1
+            if len(queued) <= 1:
+                ring.popleft()
+                entry._listed = False
+                several = len(queued)  # 0: its callbacks were discarded.
+            elif len(ring) > 1:
+                ring.rotate(-1)  # It has had its turn.
+            else:
+                several = min(left, len(queued) - 1)  # Alone in its class, it has all turns.
+            train.extend([queued.popleft() for _ in range(several)])
+            entry._started += several
+            entry._running += several
+            left -= several
+            if not queued and entry._waiters:
+                break
+        self.depth -= number - left
+
     def popleft(self) -> Any:
-        for ring in self._rings:
-            while ring:
-                item = ring.popleft()
-                if not isinstance(item, Ledger):
-                    self._depth -= 1
-                    return item
-                queued = item._queued
+        high, normal, low = self._rings
+        while ring := high or normal or low:
+            entry = ring[0]
+            if not isinstance(entry, Ledger):
+                self.depth -= 1
+                return ring.popleft()
+            queued = entry._queued
+            if len(queued) > 1:
+                ring.rotate(-1)  # It has had its turn.
+            else:
+                ring.popleft()
+                entry._listed = False
                 if not queued:  # Its callbacks were discarded meanwhile.
-                    item._listed = False
                     continue
-                callback = queued.popleft()
-                if queued:
-                    ring.append(item)
-                else:
-                    item._listed = False
-                item._started += 1
-                item._running += 1
-                self._depth -= 1
-                return callback
+            entry._started += 1
+            entry._running += 1
+            self.depth -= 1
+            return queued.popleft()
         raise IndexError("the queue is empty")
 
     def discard(self, ledger: Ledger) -> int:
@@ -200,7 +270,7 @@ class FairQueue:
         ledger._queued.clear()
         ledger._discarded += number
         self.discarded += number
-        self._depth -= number
+        self.depth -= number
         return number
 
     def clear(self) -> None:
@@ -219,5 +289,5 @@ class FairQueue:
                     items.append(entry)
                     self.discarded += 1
             ring.clear()
-        self._depth = 0
+        self.depth = 0
         return items

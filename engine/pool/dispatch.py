@@ -1,8 +1,8 @@
-"""The heart of a thread pool: a completion port for callbacks that hires its own threads.
+"""The heart of a thread pool: who runs next, and on how many threads.
 
-Theory of operation. The pool's workers are the port's threads, so the port's slot rules say how many of them
-run: by default one, because under the global interpreter lock one awake thread is fastest. Every callback
-that blocks gives its slot back, and the slot releases the next worker:
+Theory of operation. The pool's workers are the threads of a port, so the port's slot rules (kernel/slots.py)
+say how many of them run: by default one, because under the global interpreter lock one awake thread is
+fastest. Every callback that blocks gives its slot back, and the slot releases the next worker:
 
     it blocks in a library wait or in `blocking()`       as on any port
     it said so: runs-long environment, `may_run_long`    from its start, or from the call on
@@ -13,150 +13,176 @@ A callback that runs without a slot for one of the last three reasons is *away*:
 returns. A worker that comes back for more reports the callback that it finished and takes the next one in one
 round under the lock.
 
-Growth: a thread is hired when something is queued, no idle worker can take it, and a slot is free. Whoever
-notices that hires, after releasing the lock.
+A thread is hired when something is queued, no idle worker can take it, and a slot is free.
+
+Pushing. What is pushed goes to the inbox, without the lock. While the pool is *calm* nothing else is
+needed: all slots are taken, so a worker is awake that will look into the inbox before it takes its next
+callback; the monitor ticks; no thread is wanted. Otherwise the pusher settles matters under the lock: what is
+in the inbox joins the queue, idle workers get what they can take, threads are hired.
+
+    pusher:   append to the inbox;  look whether it is calm
+    others:   end the calm under the lock;  look into the inbox after releasing it         one sees the other
 
 Guarantees: a queued callback is started or counted as discarded, exactly once; at rest there is never a
-queued callback, a free slot and an idle worker (or room for one more) at once; `workers <= maximum`, except
-just after it was lowered.
+queued callback, a free slot and an idle worker (or room for one more) at once.
 
-Assumes: the store of an attribute is atomic.
+Assumes: `append` and `popleft` of a deque are atomic; attribute accesses are not reordered against them and
+against lock operations.
 """
 
-import itertools
-import logging
 import os
-import threading
 import weakref
+from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Callable
-from threading import get_ident
+from threading import get_ident, main_thread
 from time import monotonic, process_time
 from typing import Any, cast
 
 from ..kernel.driver import driver
 from ..kernel.errors import Forked, InvalidHandle, QueueFull
-from ..kernel.port import CompletionPort, PacketQueue
-from ..kernel.thread import ThreadRecord, park
+from ..kernel.thread import ThreadRecord
 from ..kernel.waiter import Waiter
-from .backlog import Callback, FairQueue, Item, Ledger, Profile
+from .backlog import NO_LIMIT, Item, Ledger, Profile, Turn, profile_of
 from .runner import Runner, Seat, WorkerState, current
-
-log = logging.getLogger("engine.pool")
+from .staff import Staff, Todo, acquire_late, log
 
 IDLE_LIMIT = 10.0  # Seconds an idle worker above the minimum stays: Windows' figure ("Windows Internals").
-NO_LIMIT = 1 << 62
 
 # Ticks of the monitor (2 ms each) that a running callback may keep others waiting before its slot is taken.
-# While the process burns a whole processor the callback may merely be waiting for the interpreter lock, for
+# While the process burns half a processor the callback may merely be waiting for the interpreter lock, for
 # up to the 5 ms switch interval, and one more thread would only add to that: hence more patience, and much
 # more (arbitrary, 100 ms) once as many callbacks are away as there are processors.
 PATIENCE_IDLE, PATIENCE_BUSY, PATIENCE_CROWDED = 1, 5, 50
 PROCESSORS = os.cpu_count() or 1
 
+TRAIN = 32  # Callbacks that a worker fetches in one round under the lock; arbitrary, more gains little.
 
-class WorkPort(CompletionPort):
+
+class WorkPort(Staff):
     """The port of one pool: its queue, its slots and its threads. The pool's public face is `ThreadPool`."""
 
     __slots__ = (
-        "_away", "_computing", "_cpu", "_crew", "_ending", "_leavers", "_looked", "_main", "_room",
-        "_starting", "_stopped", "_watched", "_workers", "eager", "failures", "maximum", "minimum", "name",
-        "names", "objects", "on_error", "on_start", "recycle", "threads",
+        "_away", "_calm", "_computing", "_cpu", "_interruptible", "_looked", "_trains", "_watched",
+        "failures", "inbox", "lenient", "on_error",
     )  # fmt: skip
 
-    _queue: FairQueue
-    _waiters: list[Any]  # Of `Seat`s.
-
     def __init__(
-        self, name: str, minimum: int, maximum: int, concurrency: int, main: Callable[["WorkPort"], None],
+        self, name: str, maximum: int, concurrency: int, main: Callable[["WorkPort"], None],
         on_error: Callable[[BaseException, object], object],
     ) -> None:  # fmt: skip
-        super().__init__(concurrency)
-        self.name = name
-        # What a worker's thread runs: in worker.py, which knows this file.
-        self._main = main
+        super().__init__(name, maximum, concurrency, main)
         # Told of each exception that left a callback, and whose it was.
         self.on_error = on_error
-        # Run first by each worker's thread; the thread ends if it returns False. Fixed before the first push.
-        self.on_start: Callable[[], bool] | None = None
-        # Hire as soon as more is queued than idle workers could take, free slot or not. Fixed before the
-        # first push.
-        self.eager = False
-        # Callbacks after which a worker is replaced by a fresh one. Fixed before the first push.
-        self.recycle = NO_LIMIT
-        # The callback objects that are not closed: while there are any, the last worker stays.
-        self.objects: weakref.WeakSet[Ledger] = weakref.WeakSet()
-        # The running threads and those being started; single-element operations only.
-        self.threads: set[threading.Thread] = set()
-        self.names = itertools.count(1)
-        # All below: guarded by _lock. Invariant: _workers = len(_crew) + _starting.
-        self.minimum = minimum
-        self.maximum = maximum
-        self._crew: dict[ThreadRecord, WorkerState] = {}
-        self._workers = 0
-        self._starting = 0
+        # The only thread that a signal handler can interrupt, between any two operations.
+        self._interruptible = main_thread().ident
+        # Anybody appends; taken out under _lock. What was pushed and is not in the queue yet. A worker looks
+        # here before it begins a callback that it fetched earlier.
+        self.inbox: deque[Item] = deque()
+        # Written under _lock, read by whoever pushes. Invariant: calm only while all slots are taken, the
+        # monitor watches, no thread is wanted and the pool is not stopped.
+        self._calm = False
+        # All below: guarded by _lock.
+        # False only if no worker has anything fetched.
+        self._trains = False
         # Workers whose callback runs without a slot until it returns; those among them that compute.
         self._away = 0
         self._computing = 0
-        # Closed: workers leave as soon as nothing is queued. Stopped: nothing is accepted any more.
-        self._ending = False
-        self._stopped = False
-        # Threads in `wait_ended`.
-        self._leavers: list[Waiter] = []
         # Whether the monitor ticks for this pool, and what the clocks said when it last did.
         self._watched = False
         self._looked = 0.0
         self._cpu = 0.0
-        # Threads that wait to submit to a full queue, first in, first out.
-        self._room: deque[Waiter] = deque()
+        # Timers whose windows let them wait for another's expiry.
+        self.lenient: dict[Any, None] = {}
         self.failures = 0
-
-    def _make_queue(self) -> PacketQueue:
-        return FairQueue()
+        _ports.add(self)
 
     # Putting in
 
     def push(self, item: Item, limit: int = NO_LIMIT) -> None:
-        """Queue a callback, or hand it to an idle worker.
+        """Queue a callback.
 
         Raises `QueueFull` if `limit` callbacks are queued, `InvalidHandle` once the pool is stopped. Never
         blocks.
         """
-        seat: Seat | None = None
-        hires = 0
-        watch = False
-        with self._lock:
-            if self._stopped or self._closed:
-                raise self._closed_error()
-            if self._waiters and self._active < self._concurrency:
-                if item.__class__ is Callback and item.ledger is not None:
-                    item.ledger._started += 1
-                    item.ledger._running += 1
-                seat = self._hand_over_locked(item)
-            else:
-                queue = self._queue
-                if len(queue) >= limit:
-                    raise QueueFull(f"{limit} callbacks are queued already")
-                queue.append(item)
-                if not self._watched:
-                    self._watched = watch = True
-                if self._workers < self.maximum:
-                    hires = self._vacancies_locked()
-            self._posted += 1
-        if seat is not None:
-            self._wake(seat)
+        inbox = self.inbox
+        if len(inbox) + self._queue.depth >= limit:
+            raise QueueFull(f"{limit} callbacks are queued in the pool {self.name!r}")
+        if self._stopped:
+            raise self.closed_error()
+        inbox.append(item)
+        if not self._calm:
+            self._look()
+
+    def _look(self) -> None:
+        """Settle matters on behalf of whoever pushed."""
+        lock = self._lock
+        if get_ident() == self._interruptible:
+            with lock:  # Safe against an interruption just after the lock was acquired.
+                todo = self._settle_locked()
         else:
+            if not lock.acquire(False):
+                acquire_late(lock)
+            try:
+                todo = self._settle_locked()
+            finally:
+                lock.release()
+        self._act(todo)
+
+    def refresh(self) -> None:
+        """Bring what the calling thread pushed, and what was only fetched, into the queue."""
+        if self.inbox:
+            self._look()
+        if self._trains:
+            with self._lock:
+                self._recall_locked()
+                todo = self._settle_locked()
+            self._act(todo)
+
+    def _absorb_locked(self) -> None:
+        """Bring what was pushed into the queue; the caller settles matters, or is a worker that takes."""
+        number = len(self.inbox)
+        self._posted += number
+        self._queue.take_in(self.inbox, number)
+
+    def _settle_locked(self) -> Todo:
+        """Restore what holds at rest, after a slot became free, something was pushed, a limit changed."""
+        queue = self._queue
+        if self._trains and self._active < self._concurrency:
+            self._recall_locked()
+        if self.inbox:
+            self._absorb_locked()
+        if self._stopped:
+            self._calm = False
+            return (self._drain_locked()[1], 0, False)
+        if not queue.depth:
+            self._calm = False
+            return ([], 0, False)
+        woken = self._pump_locked()
+        hires = self._vacancies_locked()
+        watch = not self._watched
+        self._watched = True
+        self._calm = self._active >= self._concurrency and (not self.eager or self._workers >= self.maximum)
+        return woken, hires, watch
+
+    def _act(self, todo: Todo) -> None:
+        while True:
+            woken, hires, watch = todo
+            for waiter in woken:
+                # A worker that harvests while it waits may be handed what it harvested: it will see that by
+                # itself.
+                if isinstance(waiter, Seat) and waiter.worker.record.ident == get_ident():
+                    waiter.signalled = True
+                else:
+                    waiter.wake()
             if watch:
                 driver().monitor.watch(self)
             if hires:
                 self._hire(hires)
-
-    def _wake(self, seat: Seat) -> None:
-        # A worker that harvests while it waits may be handed what it harvested: it will see that by itself.
-        if seat.worker.record.ident == get_ident():
-            seat.signalled = True
-        else:
-            seat.wake()
+            if self._calm or not self.inbox:
+                return
+            with self._lock:  # Pushed by a thread that took the pool for calm, which it is no longer.
+                todo = self._settle_locked()
 
     def _choose_locked(self) -> Seat:
         """Prefer the thread that is harvesting, so that it runs what it found; else the newest idle one."""
@@ -179,8 +205,8 @@ class WorkPort(CompletionPort):
     def _assign_locked(self, worker: WorkerState, item: Item) -> None:
         """Count `item` as taken by `worker`, with a slot unless it is known to be long."""
         self._taken += 1
-        worker.turn += 1
-        if item.__class__ is Callback and item.profile.long and self._may_go_locked(worker, item.profile):
+        profile = profile_of(item)
+        if profile is not None and profile.long and self._may_go_locked(worker, profile):
             worker.away = True
             self._away += 1
         else:
@@ -198,54 +224,105 @@ class WorkPort(CompletionPort):
     # Taking out
 
     def next(self, worker: WorkerState) -> Item | None:
-        """Report the callback that `worker` finished and take the next one, idling if need be; None: end the
-        thread.
+        """Report the callback that `worker` finished and take the next one, idling if need be.
 
-        The result is already counted as started.
+        Returns None when the thread is to end. A callback is counted as started when it is returned.
         """
         record = worker.record
         if record.port is not self:  # The callback took from another port.
             self._rejoin(record)
+        worker.item = None
+        worker.turn += 1
         item: Item | None = None
-        woken: list[Waiter] = []
         seat: Seat | None = None
-        hires = 0
+        woken: list[Waiter] = []
+        todo: Todo | None = None
         lock = self._lock
-        # A worker is never the main thread, so no KeyboardInterrupt can arise between the two lines.
-        lock.acquire()
+        # A worker is never the main thread, so nothing can interrupt it before the `try`.
+        if not lock.acquire(False):
+            acquire_late(lock)
         try:
-            if worker.item is not None:
-                woken = self.finish_locked(worker)
-            if record.slot:
-                record.slot = False
-                self._active -= 1
-            elif worker.away:
-                self._return_locked(worker)
+            if worker.train:  # Something else was pushed meanwhile: put back, so that it can take its turn.
+                self._recall_locked()
+            # Before the report, so that a callback that submitted its own object again still counts.
+            if self.inbox:
+                self._absorb_locked()
+            if worker.done:
+                self._report_locked(worker, woken)
             queue = self._queue
-            if self._workers > self.maximum or worker.turn >= self.recycle or (self._ending and not queue):
-                woken += self._leave_locked(worker)
-                woken += self._pump_locked()
-                if self._ending and not queue:
-                    woken += self._dismiss_locked()
-                hires = self._vacancies_locked()
-            elif queue and self._active < self._concurrency:
+            if (
+                record.slot
+                and queue.depth
+                and self._active <= self._concurrency
+                and not (self._strict and self._must_leave_locked(worker))
+            ):
+                # The common case: giving the slot back and taking it again cancel out.
                 item = queue.popleft()
-                self._assign_locked(worker, item)
-                if self._room:
-                    woken.append(self._room.popleft())
-                if worker.away and queue:
-                    woken += self._pump_locked()
-                    hires = self._vacancies_locked()
+                profile = profile_of(item)
+                if profile is not None and profile.long:
+                    record.slot = False
+                    self._active -= 1
+                    self._assign_locked(worker, item)
+                    todo = self._settle_locked()
+                else:
+                    self._taken += 1
+                    if queue.depth and not self._strict and self._active == self._concurrency:
+                        queue.fetch(worker.train, TRAIN)
+                        self._taken += len(worker.train)
+                        self._trains = True
             else:
-                seat = worker.seat = Seat(worker)
-                self._waiters.append(seat)
+                if record.slot:
+                    record.slot = False
+                    self._active -= 1
+                elif worker.away:
+                    self._return_locked(worker)
+                if self._strict and self._must_leave_locked(worker):
+                    woken += self._leave_locked(worker)
+                elif queue.depth and self._active < self._concurrency:
+                    item = queue.popleft()
+                    self._assign_locked(worker, item)
+                elif self.ending and not queue.depth:
+                    woken += self._leave_locked(worker)
+                    woken += self._dismiss_locked(0)
+                else:
+                    seat = worker.seat = Seat(worker)
+                    self._waiters.append(seat)
+                todo = self._settle_locked()
+            if self._room:
+                woken.append(self._room.popleft())
         finally:
             lock.release()
-        if woken or hires:
-            self._act(woken, hires)
+        for waiter in woken:
+            waiter.wake()
+        if todo is not None:
+            self._act(todo)
         return item if seat is None else self._idle(worker, seat)
 
+    def _recall_locked(self) -> None:
+        """Put back what workers have fetched and not begun: for them it was only a reservation."""
+        self._trains = False
+        queue = self._queue
+        for worker in self._crew.values():
+            train = worker.train
+            while train:
+                try:
+                    item = train.pop()
+                except IndexError:
+                    break  # The worker has just begun it.
+                queue.appendleft(item)
+                self._taken -= 1
+
+    def _report_locked(self, worker: WorkerState, woken: list[Waiter]) -> None:
+        """The callbacks that the worker ran count as running no longer; `woken` gets the waiters to wake."""
+        done = worker.done
+        for ledger in done:
+            ledger._running -= 1
+            if worker.stray or ledger._once or (ledger._waiters and not ledger._queued):
+                woken += self._ended_locked(worker, ledger)
+        done.clear()
+
     def _idle(self, worker: WorkerState, seat: Seat) -> Item | None:
+        worker.idled = True
         try:
             while not driver().wait(seat, IDLE_LIMIT):
                 with self._lock:
@@ -257,7 +334,8 @@ class WorkPort(CompletionPort):
                     self._waiters.remove(seat)
                     worker.seat = None
                     woken = self._leave_locked(worker)
-                self._act(woken, 0)
+                for waiter in woken:
+                    waiter.wake()
                 return None
         except BaseException:  # Raised into the thread from outside: nobody shall miss what it was handed.
             with self._lock:
@@ -266,45 +344,95 @@ class WorkPort(CompletionPort):
                     worker.seat = None
                 elif seat.result is not None:
                     self._queue.appendleft(seat.result)
+                    self._taken -= 1
             raise
         return cast("Item | None", seat.result)
-
-    def _may_leave_locked(self, worker: WorkerState) -> bool:
-        if worker.persistent or self._queue or self._workers <= self.minimum:
-            return False
-        return self._ending or self._workers > 1 or not self.objects
 
     def _rejoin(self, record: ThreadRecord) -> None:
         if record.port is not None:
             record.port.depart(record)
         record.port = self
 
-    def finish_locked(self, runner: Runner) -> list[Waiter]:
-        """The runner's callback returned: it stops counting. Return the waiters to wake."""
-        item, runner.item = runner.item, None
-        ledger = item.ledger if item.__class__ is Callback else None
-        if ledger is None:
-            return []
-        ledger._running -= 1
+    def _ended_locked(self, runner: Runner, ledger: Ledger) -> list[Waiter]:
+        """One callback of `ledger` counts as running no longer; return the waiters to wake."""
         if runner.stray:
             runner.stray = False
             ledger._strays -= 1
+        if ledger._once:
+            ledger._ended_locked()
         return ledger._quiet_locked() if ledger._waiters else []
+
+    def crash(self, worker: WorkerState) -> None:
+        """The worker's thread ends by an exception raised into it from outside its callback."""
+        with self._lock:
+            self._recall_locked()
+            self._absorb_locked()
+            if isinstance(worker.item, Turn):
+                worker.done.append(worker.item.ledger)
+            worker.item = None
+            woken: list[Waiter] = []
+            self._report_locked(worker, woken)
+            if worker.record.slot:
+                worker.record.slot = False
+                self._active -= 1
+            if worker.away:
+                self._return_locked(worker)
+            if worker.record in self._crew:
+                woken += self._leave_locked(worker)
+            todo = self._settle_locked()
+        todo[0].extend(woken)
+        self._act(todo)
+
+    # Callbacks that run elsewhere, are dropped, or fail
 
     def begin(self, item: Item) -> None:
         """Count `item` as started on a thread that is no worker."""
         with self._lock:
             self._posted += 1
             self._taken += 1
-            if item.__class__ is Callback and item.ledger is not None:
+            if isinstance(item, Turn):
                 item.ledger._started += 1
                 item.ledger._running += 1
 
     def finish(self, runner: Runner) -> None:
         """The callback that `begin` counted returned."""
         with self._lock:
-            woken = self.finish_locked(runner)
-        self._act(woken, 0)
+            self._absorb_locked()
+            item, runner.item = runner.item, None
+            woken: list[Waiter] = []
+            if isinstance(item, Turn):
+                item.ledger._running -= 1
+                woken = self._ended_locked(runner, item.ledger)
+            todo = self._settle_locked()
+        todo[0].extend(woken)
+        self._act(todo)
+
+    def discard(self, ledger: Ledger) -> None:
+        """Drop what `ledger` has queued."""
+        with self._lock:
+            self._recall_locked()
+            self._absorb_locked()
+            self._queue.discard(ledger)
+            woken = ledger._quiet_locked()
+            # There is room for as many submitters, each of whom looks for himself.
+            woken += self._room
+            self._room.clear()
+            todo = self._settle_locked()
+        todo[0].extend(woken)
+        self._act(todo)
+
+    def disassociate(self, runner: Runner, ledger: Ledger) -> None:
+        """The callback that `runner` runs counts for `ledger` no longer, except for its cleanup group."""
+        with self._lock:
+            if runner.stray:
+                return
+            self._absorb_locked()
+            runner.stray = True
+            ledger._strays += 1
+            woken = ledger._quiet_locked()
+            todo = self._settle_locked()
+        todo[0].extend(woken)
+        self._act(todo)
 
     def fail(self, error: BaseException, owner: object) -> None:
         """Report an exception that left a callback of `owner`. Never raises; called outside all locks."""
@@ -319,30 +447,39 @@ class WorkPort(CompletionPort):
 
     def release_slot(self, record: ThreadRecord) -> None:
         """The worker blocks: its slot is free until `retake_slot`."""
-        with self._lock:
+        lock = self._lock
+        if not lock.acquire(False):
+            acquire_late(lock)
+        try:
             if not record.slot:
                 return
             record.slot = False
             self._active -= 1
-            woken = self._pump_locked()
-            hires = self._vacancies_locked()
-        self._act(woken, hires)
+            todo = self._settle_locked()
+        finally:
+            lock.release()
+        self._act(todo)
 
     def retake_slot(self, record: ThreadRecord) -> None:
         """The worker runs again: it is active at once, past the limit if need be, unless it is away."""
-        with self._lock:
+        lock = self._lock
+        if not lock.acquire(False):
+            acquire_late(lock)
+        try:
             worker = self._crew.get(record)
             if worker is not None and not worker.away and not record.slot:
                 record.slot = True
                 self._active += 1
+        finally:
+            lock.release()
 
     def go_away(self, worker: WorkerState) -> None:
         """The worker's callback runs without a slot from now until it returns. Called by that worker."""
         with self._lock:
             if worker.away:
                 return
-            woken, hires = self._away_locked(worker)
-        self._act(woken, hires)
+            todo = self._away_locked(worker)
+        self._act(todo)
         driver().ensure_led()
 
     def spare(self, worker: WorkerState) -> bool:
@@ -355,28 +492,18 @@ class WorkPort(CompletionPort):
             if hire:
                 self._workers += 1
                 self._starting += 1
-            woken, hires = self._away_locked(worker)
-        self._act(woken, hires + hire)
+            todo = self._away_locked(worker)
+        self._act((todo[0], todo[1] + hire, todo[2]))
         driver().ensure_led()
         return spare
 
-    def disassociate(self, runner: Runner, ledger: Ledger) -> None:
-        """The callback that `runner` runs counts for `ledger` no longer, except for its cleanup group."""
-        with self._lock:
-            if runner.stray:
-                return
-            runner.stray = True
-            ledger._strays += 1
-            woken = ledger._quiet_locked()
-        self._act(woken, 0)
-
-    def _away_locked(self, worker: WorkerState) -> tuple[list[Waiter], int]:
+    def _away_locked(self, worker: WorkerState) -> Todo:
         worker.away = True
         self._away += 1
         if worker.record.slot:
             worker.record.slot = False
             self._active -= 1
-        return self._pump_locked(), self._vacancies_locked()
+        return self._settle_locked()
 
     def _return_locked(self, worker: WorkerState) -> None:
         worker.away = False
@@ -387,218 +514,66 @@ class WorkPort(CompletionPort):
 
     def tick(self) -> bool:
         """The monitor's look: take the slot from callbacks that keep others waiting."""
-        woken: list[Waiter] = []
-        hires = 0
         now, cpu = monotonic(), process_time()
         with self._lock:
-            busy = cpu - self._cpu > 0.9 * (now - self._looked)
+            self._absorb_locked()
+            busy = cpu - self._cpu > 0.5 * (now - self._looked)
             self._looked, self._cpu = now, cpu
-            if not self._queue or self._stopped:
+            if self._queue.depth and not self._stopped:
+                if self._active >= self._concurrency:
+                    crowded = PATIENCE_BUSY if self._away < PROCESSORS else PATIENCE_CROWDED
+                    self._overrunning_locked(crowded if busy else PATIENCE_IDLE, busy)
+            else:
                 self._watched = False
-                return False
-            if self._active >= self._concurrency:
-                crowded = PATIENCE_BUSY if self._away < PROCESSORS else PATIENCE_CROWDED
-                patience = crowded if busy else PATIENCE_IDLE
-                for worker in self._crew.values():
-                    if worker.turn != worker.seen:
-                        worker.seen = worker.turn
-                        worker.stuck = 0
-                    elif worker.record.slot and worker.item is not None:
-                        worker.stuck += 1
-                        if worker.stuck >= patience:
-                            worker.stuck = 0
-                            self._overran_locked(worker, busy)
-            woken += self._pump_locked()
-            hires = self._vacancies_locked()
-        self._act(woken, hires)
-        return True
+            todo = self._settle_locked()
+            watched = self._watched
+        self._act((todo[0], todo[1], False))
+        return watched
 
-    def _overran_locked(self, worker: WorkerState, busy: bool) -> None:
-        item = worker.item
-        if not busy and item.__class__ is Callback:
-            item.profile.overran()
-        worker.away = True
-        self._away += 1
-        worker.record.slot = False
-        self._active -= 1
-
-    # Threads
-
-    def _vacancies_locked(self) -> int:
-        """Count as starting as many threads as are needed now; the caller hires them outside the lock."""
-        depth = len(self._queue)
-        if self.eager:
-            wanted = depth - len(self._waiters) - self._starting
-        elif self._waiters:
-            return 0
-        else:
-            wanted = min(depth, self._concurrency - self._active) - self._starting
-        number = min(wanted, self.maximum - self._workers)
-        if number <= 0:
-            return 0
-        self._workers += number
-        self._starting += number
-        return number
-
-    def _act(self, woken: list[Waiter], hires: int) -> None:
-        for waiter in woken:
-            waiter.wake()
-        if hires:
-            self._hire(hires)
-
-    def _hire(self, number: int) -> None:
-        for started in range(number):
-            name = f"engine:{self.name}-worker-{next(self.names)}"
-            thread = threading.Thread(target=self._main, args=(self,), name=name, daemon=True)
-            self.threads.add(thread)
-            try:
-                thread.start()
-            except RuntimeError:  # The system has no more threads, or the interpreter is shutting down.
-                self.threads.discard(thread)
-                log.exception("the pool %r could not start %s", self.name, name)
-                with self._lock:
-                    # What is queued stays queued: a running worker takes it, or the monitor tries again.
-                    self._workers -= number - started
-                    self._starting -= number - started
-                    woken = self._gone_locked()
-                self._act(woken, 0)
-                return
-
-    def arrive(self, worker: WorkerState) -> None:
-        """A hired thread reports for the first time, on that thread."""
-        with self._lock:
-            self._starting -= 1
-            self._crew[worker.record] = worker
-        worker.record.port = self
-
-    def crash(self, worker: WorkerState) -> None:
-        """The worker's thread ends by an exception raised into it from outside its callback."""
-        with self._lock:
-            woken: list[Waiter] = self.finish_locked(worker) if worker.item is not None else []
-            if worker.record.slot:
-                worker.record.slot = False
-                self._active -= 1
-            if worker.away:
-                self._return_locked(worker)
-            if worker.record in self._crew:
-                woken += self._leave_locked(worker)
-            woken += self._pump_locked()
-            hires = self._vacancies_locked()
-        self._act(woken, hires)
-
-    def _leave_locked(self, worker: WorkerState) -> list[Waiter]:
-        del self._crew[worker.record]
-        worker.record.port = None
-        self._workers -= 1
-        return self._gone_locked()
-
-    def _gone_locked(self) -> list[Waiter]:
-        if self._workers or self._queue:
-            return []
-        leavers, self._leavers = self._leavers, []
-        return leavers
-
-    def _dismiss_locked(self, keep: int = 0) -> list[Waiter]:
-        """Send idle workers away, the longest idle first, until `keep` threads are left."""
-        woken: list[Waiter] = []
-        while self._waiters and self._workers > keep:
-            seat: Seat = self._waiters.pop(0)
-            seat.worker.seat = None
-            seat.result = None
-            woken.append(seat)
-            woken += self._leave_locked(seat.worker)
-        return woken
-
-    def resize(self, minimum: int, maximum: int) -> None:
-        """Set the limits; hires up to the minimum at once and dismisses idle workers above the maximum."""
-        with self._lock:
-            self.minimum, self.maximum = minimum, maximum
-            woken = self._dismiss_locked(maximum)
-            hires = 0 if self._ending else max(0, minimum - self._workers)
-            self._workers += hires
-            self._starting += hires
-            hires += self._vacancies_locked()
-        self._act(woken, hires)
-
-    @property
-    def ending(self) -> bool:
-        """Whether the pool was closed for its users; sources armed before that may still fire."""
-        return self._ending or self._closed
-
-    def end(self) -> None:
-        """Close for users: workers leave once nothing is queued."""
-        with self._lock:
-            self._ending = True
-            self.minimum = 0
-            woken = [] if self._queue else self._dismiss_locked()
-            woken += self._room
-            self._room.clear()
-        self._act(woken, 0)
-
-    def stop(self) -> list[Item]:
-        """Accept nothing more and drop what is queued; return it."""
-        with self._lock:
-            self._ending = self._stopped = True
-            self.minimum = 0
-            woken: list[Waiter] = []
-            items: list[Item] = self._queue.drain()
-            for ledger in {item.ledger for item in items if isinstance(item, Callback)}:
-                if ledger is not None:
-                    woken += ledger._quiet_locked()
-            woken += self._dismiss_locked()
-            woken += self._gone_locked()
-            woken += self._room
-            self._room.clear()
-        self._act(woken, 0)
-        return items
-
-    def drop(self) -> None:
-        """`end`, for a finalizer: it may run in the midst of anything, holding this very lock included."""
-        if self._lock.acquire(False):
-            self._lock.release()
-            self.end()
-        else:
-            # Who holds the lock may not look again; the idle limit then ends the workers.
-            self._ending = True
-            self.minimum = 0
-
-    def wait_ended(self, timeout: float | None) -> bool:
-        """Wait until nothing is queued and no worker is left; the pool must be ending."""
-        with self._lock:
-            if not self._workers and not self._queue:
-                return True
-            waiter = Waiter()
-            self._leavers.append(waiter)
-        try:
-            return park(waiter, timeout)
-        finally:
-            with self._lock:
-                if waiter in self._leavers:
-                    self._leavers.remove(waiter)
+    def _overrunning_locked(self, patience: int, busy: bool) -> None:
+        for worker in self._crew.values():
+            item = worker.item
+            if worker.turn != worker.seen:
+                worker.seen = worker.turn
+                worker.stuck = 0
+            elif worker.record.slot and item is not None:
+                worker.stuck += 1
+                if worker.stuck >= patience:
+                    worker.stuck = 0
+                    profile = profile_of(item)
+                    if profile is not None and not busy:
+                        profile.overran()
+                    worker.away = True
+                    self._away += 1
+                    worker.record.slot = False
+                    self._active -= 1
 
     # Seen from outside
 
     def wait_for_room(self, waiter: Waiter, limit: int) -> bool:
         """Have `waiter` woken when fewer than `limit` callbacks are queued; False if that is so already."""
+        self.refresh()
         with self._lock:
-            if len(self._queue) < limit or self._ending:
+            if self._queue.depth < limit or self.ending:
                 return False
             self._room.append(waiter)
             return True
 
     def pass_room_on(self, waiter: Waiter) -> None:
         """`waiter` left; if it was woken for room that it does not use, the next one is told."""
+        following: list[Waiter] = []
         with self._lock:
             if waiter in self._room:
                 self._room.remove(waiter)
-                return
-            following = [self._room.popleft()] if self._room else []
-        self._act(following, 0)
+            elif self._room:
+                following = [self._room.popleft()]
+        for other in following:
+            other.wake()
 
     def numbers(self) -> dict[str, Any]:
         """Return the pool's statistics by name, consistent with each other."""
+        self.refresh()
         with self._lock:
-            queue = self._queue
             return {
                 "name": self.name,
                 "minimum": self.minimum,
@@ -608,22 +583,42 @@ class WorkPort(CompletionPort):
                 "idle": len(self._waiters),
                 "running": self._active,
                 "away": self._away,
-                "queued": len(queue),
+                "queued": self._queue.depth,
                 "submitted": self._posted,
                 "started": self._taken,
-                "discarded": queue.discarded,
+                "discarded": self._queue.discarded,
                 "failures": self.failures,
-                "closed": self._ending or self._closed,
+                "closed": self.ending,
             }
+
+    @property
+    def lock(self) -> LockType:
+        """Guards the pool's objects too. Held for a few operations only; no other is taken inside it."""
+        return self._lock
 
     def closed_error(self) -> InvalidHandle:
         """Return the error for use after the end."""
-        return self._closed_error()
-
-    def _closed_error(self) -> InvalidHandle:
         if self._forked:
             return Forked(f"the pool {self.name!r} was made before fork(): make a new one in the child")
         return InvalidHandle(f"the pool {self.name!r} is closed")
 
-    def __del__(self) -> None:
-        pass  # A pool's end is `ThreadPool`'s business; the port's own warning would be for another use.
+
+# Ports to disable in a forked child: their locks may be held by threads that are not there.
+_ports: weakref.WeakSet[WorkPort] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for port in list(_ports):
+        port._lock = allocate_lock()
+        port._forked = port._stopped = port.ending = True
+        port._calm = False
+        port._waiters = []
+        port._crew = {}
+        port._workers = port._starting = port._active = port._away = 0
+        port.inbox.clear()
+        port._queue.clear()
+        port.threads.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

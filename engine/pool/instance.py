@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..kernel.errors import InvalidParameter, InvalidState
-from .backlog import Callback, Ledger
+from .backlog import Ledger, Turn
 from .runner import Runner, WorkerState, current
 
 
@@ -146,7 +146,7 @@ def instance_of(runner: Runner) -> CallbackInstance:
     """Return the instance of the callback that `runner` runs, making it on first use."""
     if runner.instance is None:
         item = runner.item
-        runner.instance = CallbackInstance(runner, item.ledger if isinstance(item, Callback) else None)
+        runner.instance = CallbackInstance(runner, item.ledger if isinstance(item, Turn) else None)
     instance: CallbackInstance = runner.instance
     return instance
 
@@ -166,6 +166,8 @@ def after_return(runner: Runner) -> None:
     """Do what was promised for the return of the callback that `runner` ran. Never raises."""
     instance = instance_of(runner)
     source = instance._source
+    if source is not None and source._persistent and isinstance(runner, WorkerState):
+        runner.persistent = True
     if source is not None and source._finalization is not None:
         try:
             source._finalization(instance, source._context)

@@ -42,7 +42,7 @@ from ..kernel.errors import (
 )
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
-from .backlog import Callback, Item, Profile
+from .backlog import Profile, Simple, Turn
 from .dispatch import WorkPort
 from .runner import WorkerState, current
 from .worker import run_here, work
@@ -112,7 +112,7 @@ class ThreadPool:
     Different from Windows: `concurrency`, a bounded queue, and the error handler.
     """
 
-    __slots__ = ("__weakref__", "_permanent", "_policy", "_port", "_profiles", "_queue_limit")
+    __slots__ = ("__weakref__", "_permanent", "_policy", "_port", "_profiles", "queue_limit")
 
     def __init__(
         self,
@@ -138,14 +138,19 @@ class ThreadPool:
         if on_error is not None and not callable(on_error):
             raise InvalidArgumentType(f"on_error must be callable, not {type(on_error).__name__}")
         name = name or f"pool{next(_numbers)}"
-        self._port = WorkPort(name, 0, maximum, concurrency, work, on_error or _log_error)
-        self._queue_limit = queue_limit
+        self._port = WorkPort(name, maximum, concurrency, work, on_error or _log_error)
+        self.queue_limit = queue_limit
         self._policy = policy
         # Run times of simple callbacks by what identifies their function. Single-key operations only.
         self._profiles: dict[object, Profile] = {}
         _ports.add(self._port)
         if minimum:
             self._port.resize(minimum, maximum)
+
+    @property
+    def port(self) -> WorkPort:
+        """What does the work, for the pool's own objects."""
+        return self._port
 
     @property
     def name(self) -> str:
@@ -201,7 +206,7 @@ class ThreadPool:
         """
         if not callable(function):
             raise InvalidArgumentType(f"function must be callable, not {type(function).__name__}")
-        self.enqueue(Callback(function, args, copy_context(), None, self.profile_of(function)))
+        self.enqueue(Simple(function, args, copy_context(), self.profile_of(function)))
 
     def post(self, function: Callable[[], object]) -> None:
         """Queue `function()`: the leanest way in, for code that posts much.
@@ -222,26 +227,27 @@ class ThreadPool:
         """
         return Slow(self._port)
 
-    def enqueue(self, item: Item) -> None:
+    def enqueue(self, item: Simple | Turn) -> None:
         """Queue a callback of a user's, under the pool's limit and policy. For the pool's own objects."""
         port = self._port
         if port.ending:
             raise self._closed_error()
         try:
-            port.push(item, self._queue_limit)
+            port.push(item, self.queue_limit)
         except QueueFull:
-            self._overflow(item)
+            self.overflow(item)
 
-    def _overflow(self, item: Item) -> None:
+    def overflow(self, item: Simple | Turn) -> None:
+        """Do what the policy says with a callback that found the queue full. For the pool's own objects."""
         port = self._port
         if self._policy == "caller_runs":
             run_here(port, item)
             return
         if self._policy == "reject" or running_on(port):
-            raise QueueFull(f"{self._queue_limit} callbacks are queued in the pool {self.name!r} already")
+            raise QueueFull(f"{self.queue_limit} callbacks are queued in the pool {self.name!r} already")
         while True:
             waiter = Waiter()
-            if port.wait_for_room(waiter, self._queue_limit):
+            if port.wait_for_room(waiter, self.queue_limit):
                 try:
                     park(waiter, None)
                 finally:
@@ -249,7 +255,7 @@ class ThreadPool:
             if port.ending:
                 raise self._closed_error()
             try:
-                port.push(item, self._queue_limit)
+                port.push(item, self.queue_limit)
                 return
             except QueueFull:
                 continue  # Another thread was faster.
@@ -384,6 +390,8 @@ def _left(deadline: float | None) -> float | None:
 
 def _identity(function: Any) -> object:
     """Return what stands for a function in the table of run times; keeps no object of the user's alive."""
+    if isinstance(function, types.FunctionType):
+        return function.__code__
     while isinstance(function, partial):
         # `asyncio.to_thread` hands in `partial(context.run, function, ...)`.
         inner = function.func

@@ -6,11 +6,12 @@ runners.
 """
 
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from ..kernel.thread import ThreadRecord
 from ..kernel.waiter import Waiter
-from .backlog import Item
+from .backlog import Item, Ledger
 
 if TYPE_CHECKING:
     from .dispatch import WorkPort
@@ -38,12 +39,17 @@ class Runner:
 class WorkerState(Runner):
     """A worker, as its port sees it. Fields: guarded by the port's lock, unless named."""
 
-    __slots__ = ("away", "computes", "persistent", "seen", "stuck", "turn")
+    __slots__ = ("away", "computes", "done", "idled", "persistent", "seen", "stuck", "train", "turn")
 
     def __init__(self, port: "WorkPort", record: ThreadRecord) -> None:
         super().__init__(port, record)
-        # Grows with each callback taken.
+        # Grows with each callback taken; written by the own thread.
         self.turn = 0
+        # Callbacks fetched together with the one that runs: appended under the lock, taken out by anybody,
+        # from the left by this worker to run them, from the right to put them back.
+        self.train: deque[Item] = deque()
+        # The ledgers of the callbacks that ran since the worker last reported. Used by the own thread.
+        self.done: list[Ledger] = []
         # The monitor's notes: `turn` as last seen, and for how many ticks it has been the same.
         self.seen = -1
         self.stuck = 0
@@ -51,6 +57,8 @@ class WorkerState(Runner):
         # meanwhile.
         self.away = False
         self.computes = False
+        # Set by the own thread when it idled, cleared by its loop.
+        self.idled = False
         # Exempt from the idle exit: it ran a persistent callback.
         self.persistent = False
 

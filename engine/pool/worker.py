@@ -12,11 +12,13 @@ callback stops counting.
 import logging
 import threading
 from collections.abc import Callable
+from contextvars import Context
 from time import monotonic, thread_time
+from typing import Any
 
 from ..kernel.driver import driver
 from ..kernel.thread import local
-from .backlog import LONG, Callback, Item
+from .backlog import LONG, Item, Profile, Simple, Turn
 from .dispatch import WorkPort
 from .instance import after_return
 from .runner import Runner, WorkerState, current
@@ -31,7 +33,7 @@ def work(port: WorkPort) -> None:
     port.arrive(worker)
     try:
         if port.on_start is None or port.on_start():
-            loop(worker, port.next)
+            loop(port, worker)
         else:
             port.crash(worker)
     except BaseException:
@@ -42,48 +44,103 @@ def work(port: WorkPort) -> None:
         port.threads.discard(threading.current_thread())
 
 
-def loop(worker: WorkerState, take: Callable[[WorkerState], Item | None]) -> None:
+def loop(port: WorkPort, worker: WorkerState) -> None:
     """Take and run callbacks until there are none for this worker."""
+    take, train, inbox, done = port.next, worker.train, port.inbox, worker.done
+    then = monotonic()
+    # Whether to time each callback of a train: one of the last train may have been slow.
+    careful = False
     while True:
         item = take(worker)
         if item is None:
             return
-        run(worker, item)
-        item = None  # Nothing of a callback outlives it while the worker idles.
+        if worker.idled:
+            worker.idled = False
+            then = monotonic()
+        number = 0
+        while True:
+            number += 1
+            worker.item = item
+            profile = run(worker, item)
+            if type(item) is Turn:
+                done.append(item.ledger)
+            # What was fetched with it goes on without the lock, unless something else was pushed meanwhile.
+            if inbox or worker.stray or not train:
+                break
+            if careful:
+                then = timed(profile, then, 1)
+            try:
+                item = train.popleft()
+            except IndexError:  # Put back by another thread.
+                break
+            worker.turn += 1
+        # From the end of what ran before: taking is counted in, but the clock is read only once.
+        now = timed(profile, then, number)
+        careful = number > 1 and now - then > LONG
+        then = now
+        # Nothing of a callback outlives it while the worker idles.
+        item = profile = None
 
 
-def run(runner: Runner, item: Item) -> None:
-    """Run one callback to its end."""
-    runner.item = item
-    if not isinstance(item, Callback):
-        try:
-            item()
-        except BaseException as error:
-            runner.port.fail(error, item)
-        if runner.instance is not None:
-            after_return(runner)
-        return
-    profile = item.profile
-    long = profile.long
-    if long:
-        # Nobody may be waiting elsewhere to lead the driver while this thread is away.
-        driver().ensure_led()
-        cpu = thread_time()
-    ledger = item.ledger
-    begun = monotonic()
+def timed(profile: Profile | None, then: float, number: int) -> float:
+    """Learn from `number` callbacks that ran since `then`, the last with `profile`; return the time."""
+    now = monotonic()
+    if profile is not None and not profile.long:
+        mean = (now - then) / number
+        if mean > LONG or (profile.mean and number == 1):
+            profile.learn(mean, None)
+    return now
+
+
+def run(runner: Runner, item: Item) -> Profile | None:
+    """Run one callback to its end; return what is known of its run time, if anything ever is."""
+    owner: object = item
+    profile = None
+    special = False
     try:
-        context = item.context
-        if context is None:
-            item.function(*item.args)
-        else:
-            context.run(item.function, *item.args)
+        if type(item) is Turn:
+            owner = ledger = item.ledger
+            profile = ledger._profile
+            special = ledger._special
+            args = ledger._args + item.more if item.more else ledger._args
+            if profile.long:
+                run_long(profile, item.context, ledger._function, args)
+            elif item.context is None:
+                ledger._function(*args)
+            else:
+                item.context.run(ledger._function, *args)
+        elif type(item) is Simple:
+            owner = item.function
+            profile = item.profile
+            if profile.long:
+                run_long(profile, item.context, item.function, item.args)
+            elif item.context is None:
+                item.function(*item.args)
+            else:
+                item.context.run(item.function, *item.args)
+        elif callable(item):
+            item()
     except BaseException as error:
-        runner.port.fail(error, item.function if ledger is None else ledger)
-    elapsed = monotonic() - begun
-    if elapsed > LONG or profile.mean:
-        profile.learn(elapsed, thread_time() - cpu if long else None)
-    if runner.instance is not None or (ledger is not None and ledger._finalization is not None):
+        runner.port.fail(error, owner)
+    if special or runner.instance is not None:
         after_return(runner)
+    return profile
+
+
+def run_long(
+    profile: Profile, context: Context | None, function: Callable[..., object], args: tuple[Any, ...]
+) -> None:
+    """Call a function that is known to take long, and measure what it does with the time."""
+    # Nobody may be waiting elsewhere to lead the driver while this thread is away.
+    driver().ensure_led()
+    begun, cpu = monotonic(), thread_time()
+    try:
+        if context is None:
+            function(*args)
+        else:
+            context.run(function, *args)
+    finally:
+        profile.learn(monotonic() - begun, thread_time() - cpu)
 
 
 def run_here(port: WorkPort, item: Item) -> None:
@@ -91,6 +148,7 @@ def run_here(port: WorkPort, item: Item) -> None:
     runner = Runner(port, local.record)
     runner.outer = current.runner
     port.begin(item)
+    runner.item = item
     current.runner = runner
     try:
         run(runner, item)

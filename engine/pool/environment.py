@@ -1,0 +1,62 @@
+"""The callback environment: what the objects made from it have in common.
+
+Source: "InitializeThreadpoolEnvironment" and the "SetThreadpoolCallback..." family.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..kernel.errors import InvalidArgumentType, InvalidParameter
+from .backlog import Priority
+from .instance import CallbackInstance
+from .pool import ThreadPool
+
+if TYPE_CHECKING:
+    from .cleanup import CleanupGroup
+
+
+class Environment(msgspec.Struct, kw_only=True, eq=False):
+    """Parameters for the callback objects made from it. Read when an object is made: later changes do not
+    reach it.
+
+    Fields:
+        pool: where callbacks run; None: the process's default pool.
+        priority: a `Priority`. A free worker takes from the highest class that has anything; nothing is
+            preempted, and low can starve.
+        runs_long: treat each callback as if it had called `may_run_long`: it starts without a slot.
+        persistent: run callbacks only on threads that never exit: a worker that once ran one is exempt from
+            the idle exit until its pool ends.
+        cleanup_group: the group that the objects join.
+        cancel_callback: called by the group as `cancel_callback(object_context, cleanup_context)`, on the
+            thread that releases it, once for each object that it released with cancel.
+        finalization: called as `finalization(instance, object_context)` on the worker, right after each
+            callback.
+        keep_alive: anything; it is kept referenced as long as an object made from this environment is (in
+            place of a loaded library).
+        inherit_context: run callbacks in a copy of the context variables of whoever submitted or armed.
+
+    An object that is made checks the fields: `InvalidParameter` (87) or `InvalidArgumentType` (87).
+    """
+
+    pool: ThreadPool | None = None
+    priority: int = Priority.NORMAL
+    runs_long: bool = False
+    persistent: bool = False
+    cleanup_group: "CleanupGroup | None" = None
+    cancel_callback: Callable[[Any, Any], object] | None = None
+    finalization: Callable[[CallbackInstance, Any], object] | None = None
+    keep_alive: object = None
+    inherit_context: bool = True
+
+    def check(self) -> None:
+        """Raise unless objects can be made from this environment."""
+        if self.priority not in (Priority.HIGH, Priority.NORMAL, Priority.LOW):
+            raise InvalidParameter(f"priority must be HIGH (0), NORMAL (1) or LOW (2), not {self.priority!r}")
+        if self.pool is not None and not isinstance(self.pool, ThreadPool):
+            raise InvalidArgumentType(f"pool must be a ThreadPool or None, not {type(self.pool).__name__}")
+        for name in ("cancel_callback", "finalization"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise InvalidArgumentType(f"{name} must be callable or None, not {type(value).__name__}")

@@ -1,0 +1,192 @@
+"""I/O objects: a callback for each announced operation that completes.
+
+Theory of operation. An `Io` object is bound to a source of overlapped operations as a port would be; the
+packets that the source delivers are its callbacks. Every operation is announced before it is begun (`start`),
+so that the object knows what to wait for; an operation that will deliver no packet is taken back (`cancel`).
+
+    announced --packet--> queued --worker--> running
+    announced --cancel (it failed at once, or completed at once without a packet)--> forgotten by both sides
+    announced --wait(cancel_pending=True)--> swallowed when its packet comes
+
+Source: "CreateThreadpoolIo", "StartThreadpoolIo", "CancelThreadpoolIo", "WaitForThreadpoolIoCallbacks".
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from contextvars import Context
+from typing import Any, Protocol
+
+import msgspec
+
+from ..kernel.errors import InvalidState
+from ..kernel.port import CompletionPacket, CompletionPort
+from .environment import Environment
+from .pool import ThreadPool
+from .source import CallbackObject
+
+log = logging.getLogger("engine.pool")
+
+
+class Bindable(Protocol):
+    """A source of overlapped operations: an overlapped socket, for one."""
+
+    def bind_port(self, port: CompletionPort, key: Any) -> None:
+        """Deliver the packets of all operations to `port` under `key` from now on."""
+
+
+class IoStatistics(msgspec.Struct, frozen=True):
+    """A snapshot: started = announced + completed + cancelled + forgotten; `dropped`: not announced."""
+
+    started: int
+    announced: int
+    completed: int
+    cancelled: int
+    forgotten: int
+    dropped: int
+
+
+class _IoPort(CompletionPort):
+    """What the source takes for a completion port."""
+
+    __slots__ = ("_io",)
+
+    def __init__(self, io: "Io") -> None:
+        super().__init__(1)
+        self._io = io
+
+    def post(self, key: Any = 0, transferred: Any = 0, overlapped: Any = None, status: int = 0) -> None:
+        """Queue a callback with these values, if an operation was announced."""
+        self._io._arrived(CompletionPacket(key, transferred, overlapped, status))
+
+    def deliver(self, packets: Iterable[CompletionPacket]) -> bool:
+        """Queue a callback for each packet that was announced."""
+        for packet in packets:
+            self._io._arrived(packet)
+        return True
+
+    def __del__(self) -> None:
+        pass  # It holds no packets, and ends with its object and its source.
+
+
+class Io(CallbackObject):
+    """A callback for each operation of a source that completes.
+
+    Args:
+        source: an overlapped socket or another source that can be associated with a port. It is bound to this
+            object for life.
+        function, args: each callback is `function(*args, packet)`, with the operation's `CompletionPacket`:
+            `overlapped` identifies it, `status` is 0 or its error (995 if it was cancelled), `transferred`
+            the byte count.
+        pool, environment: where and how callbacks run; give at most one of them.
+        context: anything; handed to cancel and finalization callbacks.
+
+    Announce every operation with `start` before beginning it. Callbacks run in parallel and in any order.
+    """
+
+    __slots__ = (
+        "_announced", "_cancelled", "_completed", "_dropped", "_forgotten", "_started_io", "_swallow",
+        "_transit", "_variables",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        source: Bindable,
+        function: Callable[..., object],
+        *args: Any,
+        pool: ThreadPool | None = None,
+        environment: Environment | None = None,
+        context: object = None,
+    ) -> None:
+        # All guarded by the port's lock. Invariant: _started_io = _announced + _completed + _cancelled +
+        # _forgotten.
+        self._started_io = 0
+        self._announced = 0
+        self._completed = 0
+        self._cancelled = 0
+        self._forgotten = 0
+        # Of the forgotten ones, those whose packets may still come; and packets that nobody announced.
+        self._swallow = 0
+        self._dropped = 0
+        # Packets that have arrived and are being queued.
+        self._transit = 0
+        super().__init__(function, args, environment, pool, context)
+        self._variables: Context | None = self._capture()
+        try:
+            source.bind_port(_IoPort(self), self)
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self) -> None:
+        """Announce one operation, which is about to be begun.
+
+        From here on `wait` waits for it. Raises: `InvalidHandle` if the object or its pool is closed. Blocks:
+        never.
+        Source: "StartThreadpoolIo".
+        """
+        self._require_live()
+        with self._port.lock:
+            self._started_io += 1
+            self._announced += 1
+
+    def cancel(self) -> None:
+        """Take an announcement back: its operation failed at once, or completed at once without a packet.
+
+        Raises: `InvalidState` if nothing is announced. Blocks: never. Source: "CancelThreadpoolIo".
+        """
+        with self._port.lock:
+            if self._announced:
+                self._announced -= 1
+                self._cancelled += 1
+            elif self._swallow:  # Forgotten meanwhile: no packet will come for it.
+                self._swallow -= 1
+            else:
+                raise InvalidState("no operation is announced: call start() before each one")
+            woken = self._quiet_locked()
+        for waiter in woken:
+            waiter.wake()
+
+    def io_statistics(self) -> IoStatistics:
+        """Return a consistent snapshot of the announcements. Never blocks."""
+        with self._port.lock:
+            return IoStatistics(
+                started=self._started_io,
+                announced=self._announced,
+                completed=self._completed,
+                cancelled=self._cancelled,
+                forgotten=self._forgotten,
+                dropped=self._dropped,
+            )
+
+    def _arrived(self, packet: CompletionPacket) -> None:
+        with self._port.lock:
+            if self._swallow:
+                self._swallow -= 1
+                return
+            announced = self._announced > 0
+            if announced:
+                self._announced -= 1
+                self._completed += 1
+                self._transit += 1
+            else:
+                self._dropped += 1
+        if not announced:
+            log.warning("%r dropped a packet that no start() had announced: %r", self, packet)
+            return
+        context = self._variables.copy() if self._variables is not None else None
+        self._fire(context, packet)
+        with self._port.lock:
+            self._transit -= 1
+            woken = self._quiet_locked()
+        for waiter in woken:
+            waiter.wake()
+
+    def _busy_locked(self, whole: bool) -> bool:
+        return self._announced + self._transit > 0 or super()._busy_locked(whole)
+
+    def _discard(self) -> None:
+        with self._port.lock:
+            self._forgotten += self._announced
+            self._swallow += self._announced
+            self._announced = 0
+        super()._discard()

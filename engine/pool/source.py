@@ -1,0 +1,250 @@
+"""What all callback objects have in common: parameters, waiting for their callbacks, closing.
+
+Theory of operation. An object counts, under its pool's lock, what it has queued and running (`Ledger`); where
+its callbacks come from is its own affair (a submission, a timer, a signal, a packet), and so is `_disarm`,
+which stops that.
+
+    idle --submit, expiry, signal, packet--> queued n --a worker takes one--> running k --returns--> idle
+    queued n --wait(cancel_pending=True), group cancel--> idle
+    any --close--> no new callbacks; what is queued and running ends as usual
+
+Guarantees: everything that can fail because of a parameter fails when the object is made; after the source
+was disarmed and `wait(cancel_pending=True)` returned, no callback of the object runs again, unless somebody
+submits.
+
+Source: "WaitForThreadpoolWorkCallbacks", "CloseThreadpoolWork" and their siblings for timers, waits and I/O.
+"""
+
+import warnings
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from ..kernel.errors import Deadlock, InvalidArgumentType, InvalidHandle, InvalidParameter
+from ..kernel.thread import park
+from ..kernel.waiter import Waiter
+from .backlog import NO_LIMIT, Ledger, Priority, Profile, Turn
+from .environment import Environment
+from .pool import ThreadPool, check_timeout, default_pool
+from .runner import current
+
+if TYPE_CHECKING:
+    from .cleanup import CleanupGroup
+
+_DEFAULTS = Environment()
+
+
+class CallbackStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of one callback object: of `total` callbacks each is queued, started or discarded."""
+
+    total: int
+    queued: int
+    started: int
+    discarded: int
+    running: int
+    closed: bool
+
+
+class CallbackObject(Ledger):
+    """Base of `Work`, `Timer`, `Wait` and `Io`.
+
+    Close it, or use it as a context manager: that disarms it, waits for its callbacks (discarding queued ones
+    if the block failed) and closes it. One that is dropped open is reported as a `ResourceWarning`.
+    """
+
+    __slots__ = (
+        "_cancel_callback", "_closed", "_group", "_inherit", "_keep_alive", "_pool", "_port",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        function: Callable[..., object],
+        args: tuple[Any, ...],
+        environment: Environment | None,
+        pool: ThreadPool | None,
+        context: object,
+    ) -> None:
+        self._closed = True  # Until it is made.
+        if not callable(function):
+            raise InvalidArgumentType(f"function must be callable, not {type(function).__name__}")
+        if environment is None:
+            environment = _DEFAULTS
+        elif pool is not None:
+            raise InvalidParameter("give a pool or an environment, which names one, not both")
+        if not isinstance(environment, Environment):
+            raise InvalidArgumentType(f"environment must be an Environment, not {type(environment).__name__}")
+        environment.check()
+        pool = pool or environment.pool or default_pool()
+        if not isinstance(pool, ThreadPool):
+            raise InvalidArgumentType(f"pool must be a ThreadPool, not {type(pool).__name__}")
+        port = pool.port
+        if port.ending:
+            raise port.closed_error()
+        profile = Profile(long=environment.runs_long, fixed=environment.runs_long)
+        super().__init__(Priority(environment.priority), profile, function, args)
+        self._context = context
+        self._finalization = environment.finalization
+        self._persistent = environment.persistent
+        self._special = environment.finalization is not None or environment.persistent
+        self._pool = pool
+        self._port = port
+        self._inherit = environment.inherit_context
+        self._keep_alive = environment.keep_alive
+        self._cancel_callback = environment.cancel_callback
+        self._group: CleanupGroup | None = environment.cleanup_group
+        # Written under the port's lock. Whether it was closed, by its user or by its group.
+        self._closed = False
+        port.objects.add(self)
+        if self._group is not None:
+            self._group._join(self)
+
+    @property
+    def pool(self) -> ThreadPool:
+        """The pool that runs the callbacks."""
+        return self._pool
+
+    @property
+    def context(self) -> Any:
+        """What was given as `context`, for cancel and finalization callbacks; None if nothing was."""
+        return self._context
+
+    @property
+    def closed(self) -> bool:
+        """Whether the object was closed, or released by its group."""
+        return self._closed
+
+    def __repr__(self) -> str:
+        seen = self.statistics()
+        state = "closed" if seen.closed else f"queued={seen.queued} running={seen.running}"
+        return f"<{type(self).__name__} {getattr(self._function, '__qualname__', self._function)} {state}>"
+
+    def wait(self, timeout: float | None = None, *, cancel_pending: bool = False) -> bool:
+        """Wait until no callback of this object is queued or running.
+
+        Callbacks that disassociated do not count. The source is untouched: an armed timer stays armed, and
+        one that is not due yet is not waited for.
+
+        Args: `timeout` in seconds, None for ever, 0 asks. `cancel_pending` first discards what is queued;
+            what runs is never interrupted.
+        Returns: False if the time ran out.
+        Raises: `Deadlock` inside a callback of this object that has not disassociated; `InvalidHandle` if
+            closed; `InvalidParameter` for a negative timeout.
+        Threads: any, several at once. Blocks: as said; the thread's slot is free meanwhile.
+        Source: "WaitForThreadpoolWorkCallbacks". Different from Windows, which hangs for ever
+            where `Deadlock` is raised here.
+        """
+        check_timeout(timeout)
+        self._require_open()
+        if self._runs_here(whole=False):
+            raise Deadlock(f"a callback of a {type(self).__name__} cannot wait for it: disassociate first")
+        if cancel_pending:
+            self._discard()
+        return self._wait_quiet(timeout, whole=False)
+
+    def close(self) -> None:
+        """Close the object: its source is disarmed and it is refused from now on; what is queued still runs.
+
+        Closing does not wait, so a callback may run after it: the safe order is to disarm,
+        `wait(cancel_pending=True)`, close. It may be called in the object's own callback. Closing twice does
+        nothing.
+        Source: "CloseThreadpoolWork" and its siblings.
+        """
+        if self._retire():
+            self._leave_group()
+            self._disarm()
+
+    def statistics(self) -> CallbackStatistics:
+        """Return a consistent snapshot. Never blocks."""
+        self._port.refresh()
+        with self._port.lock:
+            queued = len(self._queued)
+            return CallbackStatistics(
+                total=queued + self._started + self._discarded,
+                queued=queued,
+                started=self._started,
+                discarded=self._discarded,
+                running=self._running,
+                closed=self._closed,
+            )
+
+    # For the kinds of object
+
+    def _capture(self) -> Context | None:
+        return copy_context() if self._inherit else None
+
+    def _fire(self, context: Context | None, *more: Any, limit: int = NO_LIMIT) -> None:
+        """Queue a callback for the object's source; a pool that was stopped meanwhile does not want it."""
+        try:
+            self._port.push(Turn(self, context, more), limit)
+        except InvalidHandle:
+            pass
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise InvalidHandle(f"the {type(self).__name__} is closed")
+
+    def _require_live(self) -> None:
+        """Raise unless the object may be submitted or armed."""
+        self._require_open()
+        if self._port.ending:
+            raise self._port.closed_error()
+
+    def _retire(self) -> bool:
+        """Mark as closed; False if it was already."""
+        with self._port.lock:
+            if self._closed:
+                return False
+            self._closed = True
+        self._port.objects.discard(self)
+        return True
+
+    def _leave_group(self) -> None:
+        if self._group is not None:
+            self._group._leave(self)
+
+    def _discard(self) -> None:
+        self._port.discard(self)
+
+    def _runs_here(self, whole: bool) -> bool:
+        """Whether the calling thread is inside a callback of this object, of those that count."""
+        runner = current.runner
+        while runner is not None:
+            item = runner.item
+            if isinstance(item, Turn) and item.ledger is self and (whole or not runner.stray):
+                return True
+            runner = runner.outer
+        return False
+
+    def _wait_quiet(self, timeout: float | None, whole: bool) -> bool:
+        self._port.refresh()
+        with self._port.lock:
+            if not self._busy_locked(whole):
+                return True
+            waiter = Waiter()
+            entry = (waiter, whole)
+            self._waiters.append(entry)
+        try:
+            return park(waiter, timeout)
+        finally:
+            with self._port.lock:
+                if entry in self._waiters:
+                    self._waiters.remove(entry)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._closed:
+            self._disarm()
+            if not self._runs_here(whole=False):
+                self.wait(cancel_pending=kind is not None)
+            self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2, source=self)

@@ -1,0 +1,274 @@
+"""The threads of a pool: hiring, arriving, leaving, and the end of it all.
+
+Theory of operation. A pool's port decides under its lock how many threads are wanted, counts them as
+*starting*, and hires them after releasing the lock. A thread that has arrived is a worker until it leaves:
+because nothing was there for it for `IDLE_LIMIT` seconds, because there are more than the maximum, because it
+has run its number of callbacks, or because the pool ends.
+
+Guarantees: workers <= maximum, except just after it was lowered; a thread that the system refuses costs
+nothing but a log entry, what is queued stays queued.
+"""
+
+import itertools
+import logging
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from time import sleep
+from typing import Any
+
+from ..kernel.slots import SlotQueue
+from ..kernel.thread import ThreadRecord, park
+from ..kernel.waiter import Waiter
+from .backlog import NO_LIMIT, FairQueue, Item, Ledger, Turn
+from .runner import Seat, WorkerState
+
+log = logging.getLogger("engine.pool")
+
+
+# What was decided under the port's lock, to be done after releasing it: whom to wake, how many threads to
+# hire, and whether to be watched by the monitor.
+Todo = tuple[list[Waiter], int, bool]
+
+
+def acquire_late(lock: Any) -> None:
+    """Acquire a lock that `acquire(False)` has just been refused, letting its holder finish first.
+
+    The holder was switched out in its few instructions under the lock. A thread that blocks on the lock wakes
+    up owning it, but not the interpreter lock; the next thread then blocks on it in turn, and from there on
+    every operation costs two thread switches (measured: 8 us instead of 2) for as long as both are busy: a
+    convoy. Threads that pause instead do not take part; one thread that does block is harmless.
+    """
+    for _ in range(5):
+        sleep(20e-6)
+        if lock.acquire(False):
+            return
+    lock.acquire()
+
+
+class Staff(SlotQueue):
+    """The part of a pool's port that has to do with threads."""
+
+    __slots__ = (
+        "__weakref__", "_crew", "_forked", "_leavers", "_main", "_names", "_room", "_starting", "_stopped",
+        "_strict", "_workers", "eager", "ending", "maximum", "minimum", "name", "objects", "on_start",
+        "recycle", "threads",
+    )  # fmt: skip
+
+    _queue: FairQueue
+    _waiters: list[Any]  # Of `Seat`s.
+
+    def __init__(self, name: str, maximum: int, concurrency: int, main: Callable[[Any], None]) -> None:
+        super().__init__(concurrency)
+        self.name = name
+        # What a worker's thread runs: in worker.py, which knows this file.
+        self._main = main
+        # The next four are fixed before the first push.
+        # Hire as soon as more is queued than idle workers could take, free slot or not.
+        self.eager = False
+        # Callbacks after which a worker is replaced by a fresh one.
+        self.recycle = NO_LIMIT
+        # Run first by each worker's thread; the thread ends if it returns False.
+        self.on_start: Callable[[], bool] | None = None
+        # Whether a worker that comes back may have to leave, for one of the two reasons that are rare.
+        self._strict = False
+        # The callback objects that are not closed: while there are any, the last worker stays.
+        self.objects: weakref.WeakSet[Ledger] = weakref.WeakSet()
+        # The running threads and those being started; single-element operations only.
+        self.threads: set[threading.Thread] = set()
+        self._names = itertools.count(1)
+        # All below: guarded by _lock. Invariant: _workers = len(_crew) + _starting.
+        self.minimum = 0
+        self.maximum = maximum
+        self._crew: dict[ThreadRecord, WorkerState] = {}
+        self._workers = 0
+        self._starting = 0
+        # Closed: users are refused, and workers leave as soon as nothing is queued. May be read without the
+        # lock.
+        self.ending = False
+        # Nothing is accepted any more.
+        self._stopped = False
+        # True in a forked child, whose parent's threads are not there.
+        self._forked = False
+        # Threads in `wait_ended`; threads that wait to submit to a full queue, first in, first out.
+        self._leavers: list[Waiter] = []
+        self._room: deque[Waiter] = deque()
+
+    def _make_queue(self) -> FairQueue:
+        return FairQueue()
+
+    def _absorb_locked(self) -> None:
+        """Bring what was pushed into the queue: see dispatch.py."""
+        raise NotImplementedError
+
+    def _recall_locked(self) -> None:
+        """Put back what was fetched and has not begun: see dispatch.py."""
+        raise NotImplementedError
+
+    def _settle_locked(self) -> Todo:
+        """Restore what holds at rest after a change: see dispatch.py."""
+        raise NotImplementedError
+
+    def _act(self, todo: Todo) -> None:
+        """Do what was decided; called outside the lock."""
+        raise NotImplementedError
+
+    # Hiring
+
+    def _vacancies_locked(self) -> int:
+        """Count as starting as many threads as are needed now; the caller hires them outside the lock."""
+        depth = self._queue.depth
+        if self.eager:
+            wanted = depth - len(self._waiters) - self._starting
+        elif self._waiters:
+            return 0
+        else:
+            wanted = min(depth, self._concurrency - self._active) - self._starting
+        number = min(wanted, self.maximum - self._workers)
+        if number <= 0:
+            return 0
+        self._workers += number
+        self._starting += number
+        return number
+
+    def _hire(self, number: int) -> None:
+        for started in range(number):
+            name = f"engine:{self.name}-worker-{next(self._names)}"
+            thread = threading.Thread(target=self._main, args=(self,), name=name, daemon=True)
+            self.threads.add(thread)
+            try:
+                thread.start()
+            except RuntimeError:  # The system has no more threads, or the interpreter is shutting down.
+                self.threads.discard(thread)
+                log.exception("the pool %r could not start %s", self.name, name)
+                with self._lock:
+                    # What is queued stays queued: a running worker takes it, or the monitor tries again.
+                    self._workers -= number - started
+                    self._starting -= number - started
+                    woken = self._gone_locked()
+                for waiter in woken:
+                    waiter.wake()
+                return
+
+    def arrive(self, worker: WorkerState) -> None:
+        """A hired thread reports for the first time, on that thread."""
+        with self._lock:
+            self._starting -= 1
+            self._crew[worker.record] = worker
+        worker.record.port = self
+
+    # Leaving
+
+    def _must_leave_locked(self, worker: WorkerState) -> bool:
+        return worker.turn >= self.recycle or (self._workers > self.maximum and not worker.persistent)
+
+    def _may_leave_locked(self, worker: WorkerState) -> bool:
+        """Whether a worker that has been idle for long is to leave."""
+        if worker.persistent or self._queue.depth or self._workers <= self.minimum:
+            return False
+        return self.ending or self._workers > 1 or not self.objects
+
+    def _leave_locked(self, worker: WorkerState) -> list[Waiter]:
+        del self._crew[worker.record]
+        worker.record.port = None
+        self._workers -= 1
+        return self._gone_locked()
+
+    def _gone_locked(self) -> list[Waiter]:
+        if self._workers or self._queue.depth:
+            return []
+        leavers, self._leavers = self._leavers, []
+        return leavers
+
+    def _dismiss_locked(self, keep: int) -> list[Waiter]:
+        """Send idle workers away, the longest idle first, until `keep` threads are left."""
+        woken: list[Waiter] = []
+        for seat in list(self._waiters):
+            if self._workers <= keep:
+                break
+            if seat.worker.persistent and not self.ending:
+                continue
+            self._waiters.remove(seat)
+            self._unseat_locked(seat)
+            woken.append(seat)
+            woken += self._leave_locked(seat.worker)
+        return woken
+
+    def _unseat_locked(self, seat: Seat) -> None:
+        seat.worker.seat = None
+        seat.result = None
+
+    def resize(self, minimum: int, maximum: int) -> None:
+        """Set the limits; hires up to the minimum at once and dismisses idle workers above the maximum."""
+        with self._lock:
+            self.minimum, self.maximum = minimum, maximum
+            self._strict = self._strict or self._workers > maximum
+            woken = self._dismiss_locked(maximum)
+            hires = 0 if self.ending else max(0, minimum - self._workers)
+            self._workers += hires
+            self._starting += hires
+            todo = self._settle_locked()
+        self._act((woken + todo[0], hires + todo[1], todo[2]))
+
+    # The end
+
+    def end(self) -> None:
+        """Close for users: workers leave once nothing is queued."""
+        with self._lock:
+            self.ending = True
+            self.minimum = 0
+            todo = self._settle_locked()
+            if not self._queue.depth:
+                todo[0].extend(self._dismiss_locked(0))
+            todo[0].extend(self._room)
+            self._room.clear()
+        self._act(todo)
+
+    def drop(self) -> None:
+        """`end`, for a finalizer: it may run in the midst of anything, with this very lock held."""
+        if self._lock.acquire(False):
+            self._lock.release()
+            self.end()
+        else:
+            # Whoever holds the lock may not look again; the idle limit then ends the workers.
+            self.ending = True
+            self.minimum = 0
+
+    def stop(self) -> list[Item]:
+        """Accept nothing more and drop what is queued; return it."""
+        with self._lock:
+            self.ending = self._stopped = True
+            self.minimum = 0
+            self._recall_locked()
+            self._absorb_locked()
+            items, woken = self._drain_locked()
+            woken += self._dismiss_locked(0) + self._gone_locked()
+            woken += self._room
+            self._room.clear()
+            todo = self._settle_locked()
+        todo[0].extend(woken)
+        self._act(todo)
+        return items
+
+    def _drain_locked(self) -> tuple[list[Item], list[Waiter]]:
+        """Drop what is queued; return it, and the waiters to wake."""
+        items = self._queue.drain()
+        woken: list[Waiter] = []
+        for ledger in {item.ledger for item in items if isinstance(item, Turn)}:
+            woken += ledger._quiet_locked()
+        return items, woken
+
+    def wait_ended(self, timeout: float | None) -> bool:
+        """Wait until nothing is queued and no worker is left; the pool must be ending."""
+        with self._lock:
+            if not self._workers and not self._queue.depth:
+                return True
+            waiter = Waiter()
+            self._leavers.append(waiter)
+        try:
+            return park(waiter, timeout)
+        finally:
+            with self._lock:
+                if waiter in self._leavers:
+                    self._leavers.remove(waiter)

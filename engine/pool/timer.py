@@ -1,0 +1,189 @@
+"""Timer objects: callbacks at a time, once or periodically.
+
+Theory of operation. A timer has at most one *setting*: due time, period, window. Setting it again replaces
+the whole setting; an expiry that is under way checks under the pool's lock that its setting is still the
+timer's. An expiry queues one callback and arms the next period, counted from when it was due; periods that
+were missed altogether are made up by one callback at once, and the beat goes on from there.
+
+A setting with a window may wait: it expires together with the next timer of the pool that expires within the
+window, or alone at the window's end. So expiries are grouped, and never early.
+
+Relative due times and periods do not count time that the machine sleeps; absolute due times do.
+
+Source: "SetThreadpoolTimer", "SetThreadpoolTimerEx", "IsThreadpoolTimerSet".
+"""
+
+from collections.abc import Callable
+from contextvars import Context
+from datetime import timedelta
+from math import inf
+from typing import Any
+
+from ..kernel.clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due
+from ..kernel.errors import InvalidArgumentType, InvalidParameter, QueueFull
+from .backlog import NO_LIMIT
+from .environment import Environment
+from .pool import ThreadPool
+from .source import CallbackObject
+
+
+class _Setting:
+    """What one `set` asked for. Fields: guarded by the port's lock once the timer has it."""
+
+    __slots__ = ("armed", "beat", "call", "context", "due", "period", "window")
+
+    def __init__(self, due: float | None, period: float, window: float, context: Context | None) -> None:
+        # The monotonic time of the next expiry; None until the first one of an absolute due time.
+        self.due = due
+        self.period = period
+        self.window = window
+        self.context = context
+        # Whether it will expire (again).
+        self.armed = True
+        # How often it has expired, and the call that will make it expire next.
+        self.beat = 0
+        self.call: Cancellable | None = None
+
+
+class Timer(CallbackObject):
+    """A callback that is queued when it is due, once or periodically.
+
+    Args:
+        function, args: each callback is `function(*args)`. In it, `current_callback()` gives its instance.
+        pool, environment: where and how callbacks run; give at most one of them.
+        context: anything; handed to cancel and finalization callbacks.
+        clock: where time comes from; tests give a `ManualClock`.
+
+    A slow callback does not hold the next one back: they may run in parallel.
+    """
+
+    __slots__ = ("_clock", "_setting")
+
+    def __init__(
+        self,
+        function: Callable[..., object],
+        *args: Any,
+        pool: ThreadPool | None = None,
+        environment: Environment | None = None,
+        context: object = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._clock = clock
+        # Guarded by the port's lock.
+        self._setting: _Setting | None = None
+        super().__init__(function, args, environment, pool, context)
+
+    def set(self, due: Due | None, period: float | timedelta = 0.0, window: float | timedelta = 0.0) -> bool:
+        """Set the timer, replacing an earlier setting as a whole, or disarm it.
+
+        Args:
+            due: when the callback is queued first: seconds from now or a `timedelta`; a `datetime`, by the
+                wall clock, one that is past meaning now; 0 for now; None disarms.
+            period: seconds between later callbacks; 0: only once. Of a relative timer they are counted from
+                when it was due, of an absolute one from its first expiry.
+            window: seconds by which a callback may be late, so that it can be grouped with others; never
+                early.
+        Returns: True if an expiry was withdrawn. False: there was none, and a callback may be queued or
+            running; what is queued already still runs.
+        Raises: `InvalidHandle` if the timer or its pool is closed; `InvalidParameter`, `InvalidArgumentType`.
+        Blocks: never. Source: "SetThreadpoolTimerEx".
+        """
+        if due is None:
+            self._require_open()
+            return self._replace(None)
+        when, absolute = read_due(due)
+        period = _seconds("period", period)
+        window = _seconds("window", window)
+        self._require_live()
+        now = self._clock.time() if absolute else 0.0
+        at_once = when <= now
+        due_at = None if absolute else self._clock.monotonic() + when
+        setting = _Setting(due_at, period, window, self._capture())
+        withdrawn = self._replace(setting)
+        if at_once and not window:
+            self._expire(setting, 0)
+        else:
+            latest = (max(when, now) + window, absolute)
+            self._arm(setting, 0, call_when_due(self._clock, latest, lambda: self._expire(setting, 0)))
+        return withdrawn
+
+    def is_set(self) -> bool:
+        """Whether the timer has a setting: False when new or disarmed, True even after a one-shot expired.
+
+        Source: "IsThreadpoolTimerSet".
+        """
+        return self._setting is not None
+
+    def _replace(self, setting: _Setting | None) -> bool:
+        lenient = self._port.lenient
+        with self._port.lock:
+            former, self._setting = self._setting, setting
+            lenient.pop(self, None)
+            if setting is not None and setting.window and setting.due is not None:
+                lenient[self] = None
+            withdrawn = former is not None and former.armed
+            call = None
+            if former is not None:
+                former.armed = False
+                call = former.call
+        if call is not None:
+            call.cancel()
+        return withdrawn
+
+    def _arm(self, setting: _Setting, beat: int, call: Cancellable) -> None:
+        with self._port.lock:
+            stale = not setting.armed or setting.beat != beat
+            if not stale:
+                setting.call = call
+        if stale:  # Replaced, or expired with another, before `call` could be seen.
+            call.cancel()
+
+    def _expire(self, setting: _Setting, beat: int) -> None:
+        """Queue the callback of `setting`, and those of timers that were waiting for company."""
+        now = self._clock.monotonic()
+        due: list[tuple[Timer, _Setting, int]] = [(self, setting, beat)]
+        with self._port.lock:
+            for timer in self._port.lenient:
+                other = timer._setting
+                if timer is not self and timer._clock is self._clock and other.due <= now:
+                    due.append((timer, other, other.beat))
+        for timer, each, its_beat in due:
+            timer._queue(each, its_beat, now)
+
+    def _queue(self, setting: _Setting, beat: int, now: float) -> None:
+        with self._port.lock:
+            if self._setting is not setting or not setting.armed or setting.beat != beat:
+                return
+            beat = setting.beat = beat + 1
+            call, setting.call = setting.call, None
+            if setting.period:
+                following = (now if setting.due is None else setting.due) + setting.period
+                setting.due = max(following, now)
+                if setting.window:
+                    self._port.lenient[self] = None
+            else:
+                setting.armed = False
+                self._port.lenient.pop(self, None)
+        if call is not None:
+            call.cancel()
+        # A Context runs one callback at a time, and those of a periodic timer may overlap.
+        context = setting.context.copy() if setting.context is not None else None
+        try:
+            self._fire(context, limit=self._pool.queue_limit if setting.period else NO_LIMIT)
+        except QueueFull as error:
+            self._port.fail(error, self)
+        if setting.period and setting.due is not None:
+            latest = setting.due + setting.window
+            self._arm(setting, beat, self._clock.call_at(latest, lambda: self._expire(setting, beat)))
+
+    def _disarm(self) -> None:
+        self._replace(None)
+
+
+def _seconds(name: str, value: float | timedelta) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not isinstance(seconds, (int, float)):
+        raise InvalidArgumentType(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
+    if not 0 <= seconds < inf:
+        raise InvalidParameter(f"{name} must be 0 or more seconds, not {value!r}")
+    return float(seconds)

@@ -1,0 +1,122 @@
+"""Wait objects: one callback when something is signaled, or when the time is up.
+
+Theory of operation. Setting the object registers one asynchronous wait with the kernel. Whoever decides that
+wait, the thread that signals or the monitor, consumes the signal then and there and queues the callback; the
+callback itself comes later, or never if it is discarded, in which case the signal is lost. No thread is spent
+on a wait.
+
+Source: "SetThreadpoolWait", "SetThreadpoolWaitEx"; "Wait Functions".
+"""
+
+from collections.abc import Callable
+from contextvars import Context
+from datetime import datetime
+from typing import Any
+
+from ..kernel.clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_at_wall, read_due
+from ..kernel.status import Status
+from ..kernel.waitable import RegisteredWait, register_wait
+from .environment import Environment
+from .pool import ThreadPool
+from .source import CallbackObject
+
+
+class _Registration:
+    """What one `set` asked for."""
+
+    __slots__ = ("block", "context", "limit")
+
+    def __init__(self, context: Context | None) -> None:
+        self.context = context
+        # The kernel's wait; None until `register_wait` has returned.
+        self.block: RegisteredWait | None = None
+        # An absolute time limit, which the kernel's waits do not have.
+        self.limit: Cancellable | None = None
+
+
+class Wait(CallbackObject):
+    """A callback that is queued once when an object is signaled or the time is up, each time the wait is set.
+
+    Args:
+        function, args: the callback is `function(*args, status)`: `Status.OK` (0) when signaled,
+            `Status.TIMEOUT` (258) when the time was up, `Status.ABANDONED_WAIT` (735) when the object was
+            closed.
+        pool, environment: where and how callbacks run; give at most one of them.
+        context: anything; handed to cancel and finalization callbacks.
+        clock: where time comes from; tests give a `ManualClock`.
+
+    Thousands may be set at once.
+    """
+
+    __slots__ = ("_clock", "_registration")
+
+    def __init__(
+        self,
+        function: Callable[..., object],
+        *args: Any,
+        pool: ThreadPool | None = None,
+        environment: Environment | None = None,
+        context: object = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._clock = clock
+        # Guarded by the port's lock.
+        self._registration: _Registration | None = None
+        super().__init__(function, args, environment, pool, context)
+
+    def set(self, waitable: Any, timeout: Due | None = None) -> bool:
+        """Wait for `waitable`, replacing an earlier wait, or for nothing any more.
+
+        Args:
+            waitable: anything that `wait_any` takes except a mutex, which belongs to a thread; None ends the
+                wait, and a signal that comes later stays in its object.
+            timeout: seconds, or a `datetime`; None for ever; 0 looks once. Ignored when `waitable` is None.
+        Returns: True if a pending wait was withdrawn. False: there was none, and a callback may be queued or
+            running.
+        Raises: `InvalidHandle` if this object, its pool or `waitable` is closed; `InvalidParameter`,
+            `InvalidArgumentType`. The former wait is gone even then.
+        Blocks: never. The signal is consumed when the wait is satisfied, before the callback runs.
+        Source: "SetThreadpoolWaitEx".
+        """
+        if waitable is None:
+            self._require_open()
+            return self._replace(None)
+        self._require_live()
+        when = None if timeout is None else read_due(timeout)
+        registration = _Registration(self._capture())
+        withdrawn = self._replace(registration)
+        absolute = isinstance(timeout, datetime)
+        relative = None if when is None or absolute else when[0]
+
+        def decided(status: Status) -> None:
+            if registration.limit is not None:
+                registration.limit.cancel()
+            self._fire(registration.context, status)
+
+        def expired() -> None:
+            if registration.block is not None and registration.block.cancel():
+                self._fire(registration.context, Status.TIMEOUT)
+
+        block = register_wait(waitable, decided, relative, clock=self._clock)
+        with self._port.lock:
+            registration.block = block
+            stale = self._registration is not registration
+        if stale:  # Replaced or disarmed by another thread meanwhile.
+            block.cancel()
+        elif absolute and when is not None and block.status is Status.PENDING:
+            limit = registration.limit = call_at_wall(self._clock, when[0], expired)
+            if block.status is not Status.PENDING:
+                limit.cancel()
+        return withdrawn
+
+    def _replace(self, registration: _Registration | None) -> bool:
+        with self._port.lock:
+            former, self._registration = self._registration, registration
+        if former is None or former.block is None:
+            return False
+        if former.limit is not None:
+            former.limit.cancel()
+        return former.block.cancel()
+
+    def _disarm(self) -> None:
+        self._replace(None)
