@@ -36,6 +36,16 @@ from .kernel.thread import blocking
 from .kernel.timer import WaitableTimer
 from .kernel.wait import MAXIMUM_WAIT_OBJECTS, WaitResult, signal_and_wait, sleep, wait_all, wait_any
 from .kernel.waitable import RegisteredWait, Waitable, WaitableStatistics, register_wait
+from .pool.backlog import Priority
+from .pool.cleanup import CleanupGroup
+from .pool.environment import Environment
+from .pool.instance import CallbackInstance, current_callback
+from .pool.io import Io, IoStatistics
+from .pool.pool import PoolStatistics, ThreadPool, default_pool
+from .pool.source import CallbackObject, CallbackStatistics
+from .pool.timer import Timer
+from .pool.wait import Wait
+from .pool.work import Work, submit_callback
 from .rpc import (
     TRANSITIONS,
     AccessDenied,
@@ -92,7 +102,11 @@ __all__ = [
     "CallFailedDne",
     "CallPending",
     "CallTimeout",
+    "CallbackInstance",
     "CallbackNotification",
+    "CallbackObject",
+    "CallbackStatistics",
+    "CleanupGroup",
     "Client",
     "ClientStatistics",
     "Clock",
@@ -100,6 +114,7 @@ __all__ = [
     "CompletionPort",
     "Deadlock",
     "EngineError",
+    "Environment",
     "Event",
     "EventKind",
     "Forked",
@@ -109,6 +124,8 @@ __all__ = [
     "InvalidHandle",
     "InvalidParameter",
     "InvalidState",
+    "Io",
+    "IoStatistics",
     "LimitExceeded",
     "Misuse",
     "Mutex",
@@ -120,8 +137,10 @@ __all__ = [
     "PacketTemplate",
     "PeerProtocolError",
     "PipeError",
+    "PoolStatistics",
     "PortSource",
     "PortStatistics",
+    "Priority",
     "QueueFull",
     "RegisteredWait",
     "RemoteFault",
@@ -134,24 +153,31 @@ __all__ = [
     "State",
     "Status",
     "SystemClock",
+    "ThreadPool",
+    "Timer",
     "UnknownInterface",
     "UnknownOperation",
+    "Wait",
     "WaitPacket",
     "WaitResult",
     "WaitTimeout",
     "Waitable",
     "WaitableStatistics",
     "WaitableTimer",
+    "Work",
     "WouldBlock",
     "apc",
     "blocking",
     "current_call",
+    "current_callback",
+    "default_pool",
     "manager",
     "operation",
     "queue_apc",
     "register_wait",
     "signal_and_wait",
     "sleep",
+    "submit_callback",
     "wait_all",
     "wait_any",
 ]
