@@ -1,4 +1,4 @@
-"""pyzmq's thread that frees large buffers belongs to the process: it starts before the tests count threads."""
+"""pyzmq's thread that frees large buffers is the process's: it starts before tests count threads."""
 
 import pytest
 

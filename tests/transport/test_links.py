@@ -201,7 +201,7 @@ class TestLife:
         assert len(server.ups) == 2
 
     def test_one_message_and_gone(self, house: House) -> None:
-        """What a client handed over before it closed arrives, and then it is lost, however late the server looks."""
+        """What a client handed over before it closed arrives; then it is lost, however late one looks."""
         if house.kind == "inproc":
             pytest.skip("ZeroMQ tells nothing of inproc peers")
         server = house.server()
@@ -265,7 +265,7 @@ class TestLife:
         assert kinds == ["connected", "lost", "connected"]
 
     def test_nothing_reaches_the_next_server_unannounced(self, house: House) -> None:
-        """A client that was not harvested while its server was replaced sends nothing to the new one before it is told."""
+        """While its server was replaced, nobody harvested the client: it sends nothing until it was told."""
         if house.kind == "inproc":
             pytest.skip("ZeroMQ does not reconnect inproc")
         server, client = house.pair()
@@ -402,7 +402,7 @@ class TestUse:
 
     @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
     def test_a_forked_child(self, house: House) -> None:
-        """In the child every use raises LinkForked, even if the lock was held; the parent's link goes on working."""
+        """In the child every use raises LinkForked, whoever held the lock; the parent's goes on working."""
         server, client = house.pair()
         with client.link.lock:
             pid = os.fork()

@@ -79,10 +79,9 @@ class ZmqServer(ZmqLink):
                 frames: list[Buffer] = [frame.bytes if len(frame) < NO_COPY_RECEIVE_BYTES else frame.buffer]
                 if frame.more:
                     self._read_rest(frames)
-                if peer not in peers:
-                    self._meet(peer, frame, receiver)
                 count += 1
-                if receiver.message(peer, frames) or count >= limit:
+                met = peer in peers or self._meet(peer, frame, receiver)
+                if (met and receiver.message(peer, frames)) or count >= limit:
                     return self._leave_early(receiver, count)
                 if not zmq_poll(self._input, 0):
                     break
@@ -99,14 +98,20 @@ class ZmqServer(ZmqLink):
             raise
         return self._finish_harvest(receiver, count)
 
-    def _meet(self, peer: bytes, frame: zmq.Frame, receiver: Receiver) -> None:
-        """The first message of a peer: tie its routing id to its connection."""
+    def _meet(self, peer: bytes, frame: zmq.Frame, receiver: Receiver) -> bool:
+        """The first message of a peer: tie its routing id to its connection.
+
+        Returns: False if it has none that is known: a peer older than ZMTP 3.0, as which ZeroMQ takes
+            whatever does not begin like one (a browser). Its messages are dropped.
+        """
         # All that the monitor was told before this message was sent: above all that its connection was
         # accepted.
         self._look(receiver)
-        self._peers[peer] = PeerInfo(_text(frame, "Peer-Address"), _text(frame, "User-Id"))
         if self._monitor is not None:
-            descriptor = frame.get(zmq.SRCFD)
+            try:
+                descriptor = frame.get(zmq.SRCFD)
+            except zmq.ZMQError:
+                return False
             if descriptor in self._accepted:
                 before = self._accepted[descriptor]
                 if before is not None:
@@ -118,7 +123,9 @@ class ZmqServer(ZmqLink):
             else:
                 # Accepted and gone again before it was heard.
                 self._losing[peer] = "the connection was closed"
+        self._peers[peer] = PeerInfo(_text(frame, "Peer-Address"), _text(frame, "User-Id"))
         receiver.connected(peer)
+        return True
 
     def _look(self, receiver: Receiver) -> None:
         self._read_monitor()
