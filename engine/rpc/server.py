@@ -207,6 +207,8 @@ class Server:
         """
         check_seconds("timeout", timeout)
         with self.lock:
+            if self._phase is Phase.CLOSED:
+                return True
             if self._waited:
                 raise InvalidState("another thread waits for this server already", status=Status.ALREADY_LISTENING)
             if self._phase is Phase.IDLE and not self._listeners:
@@ -216,6 +218,8 @@ class Server:
             return self._stopped.wait(timeout)
         finally:
             self._waited = False
+            if self._phase is Phase.CLOSED:
+                self._stopped.close()
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Stop, wait up to `timeout` seconds for running calls, tell the clients, and release everything.
@@ -245,6 +249,8 @@ class Server:
         self.coroutines.stop(left)
         if self._owns_pool:
             self.pool.stop(left)
+        if not self._waited:  # Otherwise the event goes with the thread that still waits on it.
+            self._stopped.close()
 
     @property
     def endpoint(self) -> str:

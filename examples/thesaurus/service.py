@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections import Counter, defaultdict
+from types import FrameType
 
 from engine import Server, ServerCall, ThreadPool, manager
 from examples.thesaurus.contract import Entry, Thesaurus
@@ -66,12 +67,18 @@ class Words:
         return max(chains, key=len, default=list(path))
 
 
+def end_the_wait(number: int, frame: FrameType | None) -> None:
+    """Interrupt the main thread, which waits for the server; once is enough, though supervisors may send more."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Serve until Ctrl-C or SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     endpoint = sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:5555"
-    # SIGTERM ends the wait below as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end_the_wait)
     with ThreadPool(maximum=4, name="chains") as background, Server(endpoint, workers=4) as server:
         server.register(Thesaurus, Words(background))
         server.listen()
