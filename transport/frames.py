@@ -89,7 +89,7 @@ class Welcome(msgspec.Struct, array_like=True, gc=False):
 
 
 class Reject(msgspec.Struct, array_like=True, gc=False):
-    """The server will not talk: nothing sent on this connection since it opened was or will be run.
+    """The server does not talk, or not any more. Before a WELCOME: nothing that was sent has run.
 
     Its layout is the same in every version of the protocol, present and future.
     """
