@@ -128,9 +128,8 @@ class ZmqLink(BaseLink):
         return found
 
     def ready(self) -> bool:
-        """Whether a message waits. (The monitor's descriptor speaks for itself: nothing but `harvest` reads
-        there.)
-        """
+        """Whether a message waits. (The monitor's descriptor speaks for itself: only `harvest` reads it.)"""
+        self._unsure = False
         return bool(zmq_poll(self._input, 0))
 
     def writable(self) -> bool:
