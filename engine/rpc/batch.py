@@ -17,6 +17,7 @@ behind a slow one while a worker is free.
 
 import logging
 from collections import deque
+from contextlib import suppress
 from time import monotonic, perf_counter
 from types import CoroutineType
 from typing import TYPE_CHECKING
@@ -55,6 +56,7 @@ class Batch:
 
     def post(self) -> None:
         """Hand the batch to the pool."""
+        self._listener.batches.append(self)
         self._post_runner()
         if len(self._calls) > 1:
             driver().monitor.watch(self)
@@ -79,7 +81,10 @@ class Batch:
         """Run calls until none is left. On a pool worker."""
         self._posted = False
         calls = self._calls
+        batches = self._listener.batches
         flush = self._listener.channel.flush
+        with suppress(ValueError):
+            batches.remove(self)  # Only its first runner finds it there.
         while calls:
             try:
                 slow = calls[0]._entry.mean > SLOW
@@ -95,7 +100,9 @@ class Batch:
             else:
                 self._run_next()
         current.set(None)
-        flush()
+        # What the next batch answers may share a message with this one's answers.
+        if not batches:
+            flush()
 
     def _run_next(self) -> None:
         try:

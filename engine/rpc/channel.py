@@ -15,7 +15,7 @@ Lock order: link.lock, then the owner's lock.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Protocol
 
 from transport import Buffer, Link, PeerLost, Receiver
@@ -30,11 +30,12 @@ Parcel = tuple[bytes, list[Buffer]]  # A peer and the frames of one message for 
 class Owner(Receiver, Protocol):
     """What a channel asks of the client or server it works for."""
 
-    # Whether `next_message` might have something. Stored under the owner's lock, read anywhere.
-    outgoing: bool
+    @property
+    def outgoing(self) -> Sized:
+        """What is to be sent; true while `next_message` might have something."""
 
     def next_message(self) -> Parcel | None:
-        """Take the next message to send, or None. Takes the owner's lock."""
+        """Take the next message to send, or None. May take the owner's lock."""
 
     def collect(self) -> Sequence[Callable[[], object]]:
         """Take what is to be done after a harvest, outside all locks."""
@@ -142,7 +143,12 @@ class Channel:
             except Exception:
                 log.exception("%r failed after a harvest", act)
         # What arrived comes first: what it makes the waiting thread begin can share a message with what waits here.
-        return more or (arrived and owner.outgoing and self._stuck is None)
+        return more or (arrived and bool(owner.outgoing) and self._stuck is None)
+
+    def take_back(self) -> bool:
+        """Forget a message that the link did not take, if there is one; its owner has it. Under link.lock."""
+        stuck, self._stuck = self._stuck, None
+        return stuck is not None
 
     def _woken(self) -> None:
         # An in-memory link has no descriptor. The sender calls this with its own link locked, so nothing is driven here:

@@ -1,9 +1,11 @@
 """The client: one association with one server, shared by any number of threads and event loops.
 
-Theory of operation. A call is encoded when it is begun, into the message that will leave next. While few calls are
-outstanding each leaves at once; beyond that, calls wait for company: the message leaves when it holds a quarter of the
-outstanding calls (at most `COALESCE_CALLS`), when any thread is about to wait, or at the monitor's next tick (2 ms),
-whichever comes first. Replies are harvested by whichever thread waits.
+Theory of operation. Beginning a call enters it in the table and appends it to the queue of what is to be sent; neither
+takes a lock. While few calls are outstanding each leaves at once; beyond that calls wait for company: they leave when
+half of the outstanding calls wait (at most `COALESCE_CALLS`), when any thread is about to wait, or at
+the monitor's next tick (2 ms), whichever comes first. What waits is encoded as it leaves, many calls in one step;
+arguments that could change until then are encoded when the call is begun. Replies are harvested by whichever thread
+waits.
 
     CONNECTING --connected--> CONNECTED --lost--> CONNECTING      any --close--> CLOSED
 
@@ -11,9 +13,15 @@ While not connected, calls wait in the client; each has `connect_timeout` second
 `ServerUnavailable` (or `CallFailedDne`, if the server was reached before). When the connection is lost, calls that had
 left end with `CallFailed`, at once; the others wait for the next connection.
 
-Guarded by the table's lock: the writer, the outbox, the connection's state. Lock order: link.lock, then that lock.
+Guarded by the table's lock: the connection's state. Only under link.lock: taking from the queue, and what a harvest
+leaves for `collect`. Lock order: link.lock, then the table's lock.
+
+Assumes: `deque.append` and `popleft`, and insertion and removal of one key of a `dict`, are atomic and are not
+reordered. `begin` enters and appends its call before it looks at `_state`; `lost` and `close` store `_state` before they
+look at the calls and the queue. One of the two sees the other, so no call is left behind.
 """
 
+import itertools
 import logging
 import os
 import socket
@@ -22,6 +30,7 @@ import weakref
 from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import Enum
 from time import monotonic
 from types import TracebackType
@@ -30,10 +39,10 @@ from typing import Any, Self, TypeVar, overload
 import msgspec
 
 from transport import (
+    SETTLED_BYTES,
     Buffer,
     Bye,
     CallOptions,
-    CallWriter,
     Cancel,
     Conversation,
     Endpoint,
@@ -41,22 +50,26 @@ from transport import (
     Kind,
     Message,
     PayloadTooLarge,
+    PendingCall,
+    Reject,
     RemoteProtocolError,
     Replies,
-    Reject,
+    ReplyRecord,
     Side,
     Welcome,
     connect,
     decode,
     encode,
     encode_call,
+    encode_calls,
+    encode_value,
+    settled,
     split_out_of_band,
 )
 
 from ..kernel.aio import Completion
 from ..kernel.driver import driver
 from ..kernel.errors import (
-    CallError,
     Forked,
     InvalidArgumentType,
     InvalidHandle,
@@ -89,7 +102,7 @@ log = logging.getLogger("engine.rpc")
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
 COALESCE_CALLS = 32  # Most calls that wait for company; more save nothing measurable (a message costs ~3 us, a call ~1).
-COALESCE_BYTES = 64 * 1024  # A message of this size leaves: from here on copying costs more than sending.
+FEW_CALLS = 4  # As long as no more are outstanding, none waits for company.
 CONNECT_TIMEOUT = 5.0  # Seconds; long enough for a server that is just starting.
 MAX_CALLS = 1 << 20  # Outstanding calls of one client; arbitrary, about 1 GB.
 
@@ -100,6 +113,13 @@ class Connection(Enum):
     CONNECTING = "connecting"
     CONNECTED = "connected"
     CLOSED = "closed"
+
+
+class Special(msgspec.Struct, eq=False):
+    """A message of its own in the queue: a call with large values, or one that is no call (number 0)."""
+
+    frames: list[Buffer]
+    call_id: int = 0
 
 
 class ClientStatistics(msgspec.Struct, frozen=True):
@@ -155,16 +175,15 @@ class Client:
         self._lock = self._table.lock
         # All below, to the channel: guarded by _lock.
         self._calls = self._table.calls
-        self._next_id = 1
-        self._writer = CallWriter()
-        # Messages that go before what the writer holds, each with the highest call number in it (0 for none).
-        self._outbox: deque[tuple[list[Buffer], int]] = deque()
+        self._next_id = itertools.count(1).__next__
+        # What is to be sent, oldest first. Appended by any thread, taken under link.lock. Its truth is asked for by the
+        # channel: is there something to send?
+        self.outgoing: deque[PendingCall | Special] = deque()
+        # What the message taken last was made of, in case the link did not take it before the connection was lost.
+        self._taken: list[PendingCall | Special] = []
         self._state = Connection.CONNECTING
         self._conversation = Conversation(Side.CLIENT)
-        self._hello_due = False
         self._was_connected = False
-        # Calls up to this number were handed to the link on the present connection: they may run.
-        self._sent_id = 0
         # (when it must have left, call number), in order, for calls begun or stranded while not connected.
         self._stranded: deque[tuple[float, int]] = deque()
         self._stranded_timer: TimerHandle | None = None
@@ -173,9 +192,11 @@ class Client:
         self._association = os.urandom(16)
         self._attended = False
         self._forked = False
+        # Closed while connected: what is queued still leaves.
+        self._closing = False
+        self._hello = Special([])
         # The server has greeted: replies are in order. Under link.lock.
         self._greeted = False
-        self.outgoing = False
         self._messages_sent = 0
         self._messages_received = 0
         self._garbage = 0
@@ -217,7 +238,7 @@ class Client:
         handle: Call[Any] | None,
     ) -> Call[Any]:
         """Accept a call, or raise. Bindings' operations come here; `BoundOperation.begin` describes the arguments."""
-        # Flat on purpose: this runs for every call, and each function it would call costs a tenth of it.
+        # Flat, and without a lock: this runs for every call.
         if kwargs or tuple(map(type, args)) != spec.exact:
             args = spec.arrange(args, kwargs or {})
         if notify is not None and type(notify) is not PacketTemplate:
@@ -226,65 +247,75 @@ class Client:
             timeout = self._timeout
         else:
             check_seconds("timeout", timeout)
+        calls = self._calls
+        if self._state is _CLOSED:
+            raise self._closed_error()
+        if len(calls) >= self._max_calls:
+            raise QueueFull(f"{len(calls)} calls are outstanding, max_calls allows no more: complete some first")
         options = None
         if timeout is not None or metadata is not None or spec.one_way:
             options = CallOptions(time_left=timeout, metadata=metadata, one_way=spec.one_way)
-        large = spec.splits and split_out_of_band(args) is not None
-        calls = self._calls
-        with self._lock:
-            state = self._state
-            if state is _CLOSED:
-                raise self._closed_error()
-            outstanding = len(calls)
-            if outstanding >= self._max_calls:
-                raise QueueFull(f"{outstanding} calls are outstanding, max_calls allows no more: complete some first")
-            call_id = self._next_id
-            writer = self._writer
-            try:
-                if large:
-                    frames = encode_call(spec.target, call_id, args, options)
-                else:
-                    writer.add(spec.target, call_id, args, options)
-            except (TypeError, msgspec.MsgspecError, PayloadTooLarge) as error:
-                raise InvalidArgumentType(f"{spec.name}: an argument cannot be sent: {error}") from error
-            if large:
-                self._close_message_locked()
-                self._outbox.append((frames, call_id))
-                due = True
-            else:
-                count = writer.count
-                due = count >= COALESCE_CALLS or count > outstanding >> 2 or writer.size >= COALESCE_BYTES
-            if handle is None:
-                call: Call[Any] = Call(None, self, spec, notify, call_id, _PENDING)
-            else:
-                call = handle
-                call._adopt(self, spec, notify, call_id)
-            self._next_id = call_id + 1
-            calls[call_id] = call
-            if type(notify) is CallbackNotification:
-                self._table.callbacks += 1
-                self._attend_locked()
-            if state is _CONNECTED:
-                self.outgoing = True
-            else:
-                self._strand_locked(call_id)
-        if timeout is not None:
-            self._limit(call, timeout)
-        if due:
+        call_id = self._next_id()
+        pending: PendingCall | Special
+        if settled(args):
+            pending = (call_id, spec.target, args, options)
+            due = False
+        else:
+            pending, due = self._encode_now(call_id, spec, args, options)
+        if handle is None:
+            call: Call[Any] = Call(None, self, spec, notify, call_id, _PENDING)
+        else:
+            call = handle
+            call._adopt(self, spec, notify, call_id)
+        calls[call_id] = call
+        outgoing = self.outgoing
+        outgoing.append(pending)
+        if self._state is not _CONNECTED or timeout is not None or spec.one_way or type(notify) is CallbackNotification:
+            self._settle(call, timeout)
+        waiting = len(outgoing)
+        outstanding = len(calls)
+        if due or waiting >= COALESCE_CALLS or outstanding <= FEW_CALLS or waiting > outstanding >> 1:
             self._channel.flush()
         else:
             self._channel.defer()
         return call
 
+    def _encode_now(
+        self, call_id: int, spec: OperationSpec, args: tuple[Any, ...], options: CallOptions | None
+    ) -> tuple[PendingCall | Special, bool]:
+        """Encode arguments that may change later, or are large; tell whether the call is to leave at once."""
+        try:
+            if split_out_of_band(args) is not None:
+                return Special(encode_call(spec.target, call_id, args, options), call_id), True
+            encoded = encode_value(args)
+        except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge) as error:
+            raise InvalidArgumentType(f"{spec.name}: an argument cannot be sent: {error}") from error
+        return (call_id, spec.target, encoded, options), len(memoryview(encoded)) > SETTLED_BYTES
+
+    def _settle(self, call: Call[Any], timeout: float | None) -> None:
+        """What few calls need, after they were appended to the queue."""
+        call_id = call._id
+        with self._lock:
+            if self._state is _CLOSED:
+                # Closed since the call was begun. If `close` did not end it, it was never accepted.
+                if self._calls.pop(call_id, None) is call:
+                    call._state = State.SPENT
+                    raise self._closed_error()
+                return
+            if type(call._notify) is CallbackNotification:
+                self._table.callbacks += 1
+            if self._state is Connection.CONNECTING:
+                self._strand_locked(call_id)
+            self._attend_locked()
+        if call._spec.one_way:
+            self._table.finish(ReplyRecord(call_id, 0, _NIL))
+        elif timeout is not None:
+            self._limit(call, timeout)
+
     def _closed_error(self) -> InvalidHandle:
         if self._forked:
             return Forked("this client was made before fork(): make a new one in the child")
         return InvalidHandle("the client is closed")
-
-    def _close_message_locked(self) -> None:
-        """What the writer holds becomes a message of its own, in its place before what comes now."""
-        if self._writer.count:
-            self._outbox.append((self._writer.take(), self._next_id - 1))
 
     def _limit(self, call: Call[Any], timeout: float) -> None:
         call_id = call._id
@@ -344,38 +375,32 @@ class Client:
                 following = NEXT[call._state][On.CANCEL]
                 assert following is not None
                 call._state = following
-            self._close_message_locked()
-            self._outbox.append((encode(Cancel([(call_id, abort)])), 0))
-            self.outgoing = self._state is _CONNECTED
+        self.outgoing.append(Special(encode(Cancel([(call_id, abort)]))))
         telling()
         self._channel.flush()
 
     # The channel's side: sending
 
     def next_message(self) -> Parcel | None:
-        """Take the next message to send, or None."""
-        with self._lock:
-            if self._state is not _CONNECTED:
-                self.outgoing = False
-                return None
-            if self._hello_due:
-                self._hello_due = False
-                self._conversation.sent(Kind.HELLO)
-                frames = encode(
-                    Hello(self._association, os.getpid(), socket.gethostname(), "callport", 0.0, metadata=self._metadata)
-                )
-            elif self._outbox:
-                frames, last = self._outbox.popleft()
-                self._sent_id = max(self._sent_id, last)
-            elif self._writer.count:
-                frames = self._writer.take()
-                self._sent_id = self._next_id - 1
-            else:
-                self.outgoing = False
-                return None
-            self.outgoing = self._writer.count > 0 or bool(self._outbox)
-            self._messages_sent += 1
-            return b"", frames
+        """Take the next message to send, or None. Under link.lock."""
+        queue = self.outgoing
+        # A client that closes still sends what was accepted, and its goodbye.
+        if not queue or not (self._state is _CONNECTED or self._closing):
+            return None
+        first = queue.popleft()
+        self._taken = taken = [first]
+        if type(first) is Special:
+            frames = first.frames
+        else:
+            while queue and len(taken) < COALESCE_CALLS:
+                further = queue.popleft()
+                if type(further) is Special:
+                    queue.appendleft(further)
+                    break
+                taken.append(further)
+            frames = encode_calls(taken)  # type: ignore[arg-type]  # no Special among them
+        self._messages_sent += 1
+        return b"", frames
 
     # The channel's side: receiving. Under link.lock, one at a time.
 
@@ -413,19 +438,21 @@ class Client:
 
     def connected(self, peer: bytes) -> None:
         """The connection is up."""
+        hello = Hello(self._association, os.getpid(), socket.gethostname(), "callport", 0.0, metadata=self._metadata)
         with self._lock:
-            if self._state is Connection.CLOSED:
+            if self._state is _CLOSED:
                 return
-            self._state = _CONNECTED
             self._conversation = Conversation(Side.CLIENT)
+            self._conversation.sent(Kind.HELLO)
             self._greeted = False
-            self._hello_due = True
             self._was_connected = True
             self._connections += 1
             self._refusal = ""
             self._stranded.clear()
+            self._hello = Special(encode(hello))
+            self.outgoing.appendleft(self._hello)
+            self._state = _CONNECTED
             self._attend_locked()
-            self.outgoing = True
 
     def lost(self, peer: bytes, reason: str) -> None:
         """The connection is gone: calls that had left may have run, the others have not."""
@@ -434,9 +461,15 @@ class Client:
                 return
             self._state = Connection.CONNECTING
             self._refusal = reason
-            sent = [call_id for call_id in self._calls if call_id <= self._sent_id]
-            for call_id in self._calls:
-                if call_id > self._sent_id:
+            queue = self.outgoing
+            if self._channel.take_back():
+                queue.extendleft(reversed(self._taken))
+            with suppress(ValueError):
+                queue.remove(self._hello)
+            unsent = {_number(pending) for pending in queue.copy()}
+            sent = [call_id for call_id in list(self._calls) if call_id not in unsent]
+            for call_id in list(self._calls):
+                if call_id in unsent:
                     self._strand_locked(call_id)
         text = f"the connection to {self.endpoint} was lost: {reason}"
         self._finish([Failure(call_id, CallFailed(text)) for call_id in sent])
@@ -450,6 +483,7 @@ class Client:
         status, reason = message.status, message.reason or f"it speaks versions {message.versions}"
         with self._lock:
             ended = list(self._calls)
+            self.outgoing.clear()
         text = f"{self.endpoint} refused to talk: {reason}"
         self._finish([Failure(call_id, error_for(status or Status.PROTOCOL_ERROR, text)) for call_id in ended])
 
@@ -499,10 +533,12 @@ class Client:
                 self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
             text = f"no connection to {self.endpoint} within {self._connect_timeout} s{why}"
             self._table.finish_locked([Failure(call_id, kind(text)) for call_id in expired], telling)
-            if not self._calls:
-                # Nobody waits for what the writer still holds; it must not run later on.
-                self._outbox.clear()
-                self._writer = CallWriter()
+            # They must not run later on, after their callers were told that they did not.
+            gone = set(expired)
+            for pending in self.outgoing.copy():
+                if _number(pending) in gone:
+                    with suppress(ValueError):
+                        self.outgoing.remove(pending)
             self._attend_locked()
         telling()
 
@@ -526,22 +562,17 @@ class Client:
         with self._lock:
             if self._state is Connection.CLOSED:
                 return
-            greeted = self._state is _CONNECTED and not self._hello_due
-            ended = [Failure(call_id, CallCancelled("the client was closed")) for call_id in self._calls]
+            if self._state is _CONNECTED and self._conversation.may_send(Kind.BYE):
+                self.outgoing.append(Special(encode(Bye(0, "the client closed"))))
+                self._closing = True
+            self._state = _CLOSED
+            ended = [Failure(call_id, CallCancelled("the client was closed")) for call_id in list(self._calls)]
             self._table.finish_locked(ended, telling)
-            if greeted and self._conversation.may_send(Kind.BYE):
-                self._close_message_locked()
-                self._outbox.append((encode(Bye(0, "the client closed")), 0))
-                self.outgoing = True
-            else:
-                self._state = Connection.CLOSED
             if self._stranded_timer is not None:
                 self._stranded_timer.cancel()
         telling()
         _open_clients.discard(self)
         self._channel.close()
-        with self._lock:
-            self._state = Connection.CLOSED
 
     @property
     def closed(self) -> bool:
@@ -554,7 +585,7 @@ class Client:
             return ClientStatistics(
                 connection=self._state.value,
                 outstanding=len(self._calls),
-                calls_begun=self._next_id - 1,
+                calls_begun=self._table.finished + len(self._calls),
                 calls_finished=self._table.finished,
                 replies_late=self._table.late,
                 messages_sent=self._messages_sent,
@@ -579,7 +610,13 @@ class Client:
 
 _CONNECTED = Connection.CONNECTED
 _CLOSED = Connection.CLOSED
+_NIL = msgspec.Raw(b"\xc0")
 _PENDING = int(State.PENDING)
+
+
+def _number(pending: PendingCall | Special) -> int:
+    """The number of the call that waits to be sent, 0 for what is no call."""
+    return pending.call_id if isinstance(pending, Special) else pending[0]
 
 
 # Clients to disable in a forked child: their locks may be held by threads that are not there.

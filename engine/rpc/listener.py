@@ -1,12 +1,17 @@
 """One endpoint of a server: its peers, the calls that arrive from them, and the answers that go back.
 
 Theory of operation. A harvest decodes a message, enters its calls in their peer's table and posts one batch to the
-server's pool. Answers are encoded into their peer's next message; a batch's runner sends when the batch is done or a
-message is full, everybody else at once, and what queues behind a send shares a message.
+server's pool. Answering takes the call out of that table, which closes it, and appends the answer to its peer's queue;
+neither takes a lock. A batch's runner sends when nothing is left to run, everybody else at once, and what queues
+behind a send shares a message, encoded in one step.
 
-    link.harvest -> message -> Batch -> pool ... routine -> answer -> writer -> channel.flush -> link.send
+    link.harvest -> message -> Batch -> pool ... routine -> answer -> peer's queue -> channel.flush -> link.send
 
-Lock order: link.lock, then the server's lock, which guards all fields here unless said otherwise.
+Lock order: link.lock, then the server's lock.
+
+Assumes: `deque.append` and `popleft`, and insertion and removal of one key of a `dict`, are atomic and are not
+reordered. Whoever appends an answer does so before looking at `Peer.queued`; the sender clears that before it empties
+the queue: one of the two sees the other, so no answer is left behind.
 """
 
 import logging
@@ -15,8 +20,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from transport import (
     Buffer,
@@ -30,15 +33,18 @@ from transport import (
     Kind,
     Link,
     PayloadTooLarge,
-    RemoteProtocolError,
+    PeerInfo,
+    PendingReply,
     Reject,
-    ReplyWriter,
+    RemoteProtocolError,
     Side,
     VersionMismatch,
-    Welcome,
     decode,
     encode,
+    encode_replies,
     encode_reply,
+    encode_value,
+    settled,
     split_out_of_band,
 )
 
@@ -56,35 +62,38 @@ if TYPE_CHECKING:
 log = logging.getLogger("engine.rpc")
 
 COALESCE_REPLIES = 32  # Replies in one message at the most, as with calls: a message costs ~3 us, a reply ~1.
-COALESCE_BYTES = 64 * 1024  # A message of this size leaves: from here on copying costs more than sending.
-
-_SMALL = frozenset((int, float, bool, str, type(None)))  # Types whose values never travel out of band.
 
 
 class Peer:
-    """A connected client. Guarded by the server's lock; `lost` is set once and read anywhere."""
+    """A connected client."""
 
     __slots__ = (
-        "address", "association", "calls", "conversation", "garbage", "greeted", "host", "id", "lost", "metadata", "process", "user",
-        "writer",
+        "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id", "lost", "metadata",
+        "process", "queued", "user",
     )  # fmt: skip
 
-    def __init__(self, id: bytes) -> None:
+    def __init__(self, id: bytes, info: PeerInfo) -> None:
         self.id = id
+        self.address = info.address
+        self.user = info.user
+        # Set once, under the server's lock; read anywhere.
         self.lost = False
+        # Under link.lock.
         self.conversation = Conversation(Side.SERVER)
-        self.writer = ReplyWriter()
-        # Calls that arrived and are not closed. Taking a call out is closing it.
-        self.calls: dict[int, ServerCall] = {}
         self.garbage = 0
-        # Calls are in order: after the greeting, before the goodbye.
+        # Calls are in order: after the greeting, before the goodbye. Under link.lock.
         self.greeted = False
+        # What the greeting said.
         self.association = b""
         self.process = 0
         self.host = ""
-        self.address = ""
-        self.user = ""
         self.metadata: dict[str, str] = {}
+        # Calls that arrived and are not closed. Taking a call out is closing it: one atomic operation, anywhere.
+        self.calls: dict[int, ServerCall] = {}
+        # Answers to be sent, or frames of a message of its own. Appended anywhere, taken under link.lock.
+        self.answers: deque[PendingReply | list[Buffer]] = deque()
+        # Whether the listener was told that there are answers.
+        self.queued = False
 
 
 class Listener:
@@ -95,10 +104,10 @@ class Listener:
         self._link = link
         self._lock = server.lock
         self._peers: dict[bytes, Peer] = {}
-        # Peers whose writer holds something.
-        self._dirty: deque[Peer] = deque()
-        self._outbox: deque[Parcel] = deque()
-        self.outgoing = False
+        # Peers that have answers to be sent. Appended anywhere, taken under link.lock.
+        self.outgoing: deque[Peer] = deque()
+        # Batches that were posted and not begun: while there are any, answers wait for theirs.
+        self.batches: deque[Batch] = deque()
         # Found by a harvest, done by `collect` in the same hold of link.lock.
         self._actions: list[Callable[[], object]] = []
         self.endpoint = link.endpoint
@@ -108,28 +117,60 @@ class Listener:
     # The channel's side: sending
 
     def next_message(self) -> Parcel | None:
-        """Take the next message to send, or None."""
+        """Take the next message to send, or None. Under link.lock."""
+        while self.outgoing:
+            peer = self.outgoing.popleft()
+            peer.queued = False
+            answers = peer.answers
+            if peer.lost:
+                self._sent(sum(type(answer) is tuple for answer in answers))
+                answers.clear()
+                continue
+            if not answers:
+                continue
+            first = answers.popleft()
+            if type(first) is tuple:
+                taken = [first]
+                while answers and len(taken) < COALESCE_REPLIES:
+                    further = answers.popleft()
+                    if type(further) is not tuple:
+                        answers.appendleft(further)
+                        break
+                    taken.append(further)
+                frames = encode_replies(taken)
+                self._sent(len(taken))
+            else:
+                frames = first  # type: ignore[assignment]  # not a tuple, so it is frames
+            if answers:
+                self._tell(peer)
+            return peer.id, frames
+        return None
+
+    def _sent(self, answers: int) -> None:
+        """These answers leave: their calls are over."""
+        server = self._server
         with self._lock:
-            parcel = None
-            if self._outbox:
-                parcel = self._outbox.popleft()
-            while parcel is None and self._dirty:
-                peer = self._dirty.popleft()
-                if peer.writer.count and not peer.lost:
-                    self._server.counters.messages_out += 1
-                    parcel = peer.id, peer.writer.take()
-            self.outgoing = bool(self._dirty or self._outbox)
-            return parcel
+            server.counters.messages_out += 1
+            server.active -= answers
+            if server.draining:
+                server.closed_locked()
+
+    def _tell(self, peer: Peer) -> None:
+        """`peer` has something to send."""
+        if not peer.queued:
+            peer.queued = True
+            self.outgoing.append(peer)
+
+    def _send_alone(self, peer: Peer, frames: list[Buffer]) -> None:
+        """Send a message of its own to `peer` with the next flush."""
+        peer.answers.append(frames)
+        self._tell(peer)
 
     # The channel's side: receiving. Under link.lock, one at a time.
 
     def connected(self, peer: bytes) -> None:
         """A client was heard of."""
-        known = Peer(peer)
-        info = self._link.peer_info(peer)
-        known.address, known.user = info.address, info.user
-        with self._lock:
-            self._peers[peer] = known
+        self._peers[peer] = Peer(peer, self._link.peer_info(peer))
 
     def lost(self, peer: bytes, reason: str) -> None:
         """A client is gone. Its running calls go on; their answers will go nowhere."""
@@ -174,20 +215,14 @@ class Listener:
         actions, self._actions = self._actions, []
         return actions
 
-    def _post_locked(self, peer: Peer, frames: list[Buffer]) -> None:
-        """Send a message of its own to `peer` with the next flush."""
-        self._outbox.append((peer.id, frames))
-        self.outgoing = True
-
     def _greet(self, peer: Peer, hello: Hello) -> None:
         peer.association = hello.association
         peer.process = hello.pid
         peer.host = hello.host
         peer.metadata = hello.metadata
-        with self._lock:
-            peer.conversation.sent(Kind.WELCOME)
-            peer.greeted = True
-            self._post_locked(peer, encode(self._server.welcome()))
+        peer.conversation.sent(Kind.WELCOME)
+        peer.greeted = True
+        self._send_alone(peer, encode(self._server.welcome()))
 
     def _drop(self, peer: Peer, error: RemoteProtocolError) -> None:
         self._server.counters.garbage += 1
@@ -196,9 +231,8 @@ class Listener:
             where = peer.address or peer.id.hex()
             log.warning("%s: dropped a message from %s: %s; further ones are only counted", self.endpoint, where, error)
         if isinstance(error, VersionMismatch) and peer.conversation.may_send(Kind.REJECT):
-            with self._lock:
-                peer.conversation.sent(Kind.REJECT)
-                self._post_locked(peer, encode(Reject([1], Status.PROTOCOL_ERROR, str(error))))
+            peer.conversation.sent(Kind.REJECT)
+            self._send_alone(peer, encode(Reject([1], Status.PROTOCOL_ERROR, str(error))))
 
     def _take_calls(self, peer: Peer, message: Calls, blobs: list[Buffer]) -> None:
         server = self._server
@@ -207,30 +241,36 @@ class Listener:
         accepted: deque[ServerCall] = deque()
         refused: list[tuple[int, int, str]] = []
         calls = peer.calls
+        records = message.records
         with self._lock:
             room = server.room_locked()
-            for record in message.records:
-                entry = found[record.target]
-                call_id = record.id
-                options = record.options
-                if type(entry) is Refusal:
-                    refused.append((call_id, entry.status, entry.text))
-                elif room <= 0:
-                    refused.append((call_id, *server.refusal_locked()))
-                elif call_id in calls:
-                    raise RemoteProtocolError(f"call number {call_id} is in use already")
+            server.counters.calls_in += len(records)
+            # As if all were accepted; refusals are answered, and an answer that leaves is counted off.
+            server.active += len(records)
+            no_room = server.refusal_locked() if room < len(records) else None
+        for record in records:
+            entry = found[record.target]
+            call_id = record.id
+            if type(entry) is Refusal:
+                refused.append((call_id, entry.status, entry.text))
+            elif room <= 0:
+                assert no_room is not None
+                refused.append((call_id, *no_room))
+            elif call_id in calls:
+                # Whose call is it? Both ends would be wrong for one of them.
+                self._sent(1)
+                peer.garbage += 1
+                server.counters.garbage += 1
+            else:
+                room -= 1
+                if record.options is None:
+                    call = ServerCall(self, peer, call_id, entry, record.args)
                 else:
-                    room -= 1
-                    if options is None:
-                        call = ServerCall(self, peer, call_id, entry, record.args)
-                    else:
-                        call = self._call_with_options(peer, call_id, entry, record.args, options, blobs)
-                    calls[call_id] = call
-                    accepted.append(call)
-            server.active += len(accepted)
-            server.counters.calls_in += len(message.records)
-            for call_id, status, text in refused:
-                self._fault_locked(peer, call_id, status, Fault("", text))
+                    call = self._call_with_options(peer, call_id, entry, record.args, record.options, blobs)
+                calls[call_id] = call
+                accepted.append(call)
+        for call_id, status, text in refused:
+            self._fault(peer, call_id, status, Fault("", text))
         if accepted:
             self._actions.append(Batch(self, server.pool, accepted).post)
 
@@ -270,36 +310,34 @@ class Listener:
 
     def reply(self, call: ServerCall, value: object) -> None:
         """Close `call` with a result, which leaves with the next flush."""
-        # Flat on purpose: this runs for every call.
+        # Flat, and without a lock: this runs for every call.
         peer = call._peer
-        server = self._server
-        large = type(value) not in _SMALL and split_out_of_band((value,)) is not None
-        with self._lock:
-            if peer.calls.pop(call._id, None) is not call:
-                raise _closed_before(call)
-            server.active -= 1
-            if server.draining:
-                server.closed_locked()
-            options = call._options
-            if peer.lost or (options is not None and options.one_way):
-                return
-            writer = peer.writer
-            try:
-                if large:
-                    self._post_locked(peer, encode_reply(call._id, value))
-                    return
-                writer.add(call._id, value)
-            except (TypeError, msgspec.MsgspecError, PayloadTooLarge) as error:
-                text = f"the result of {call._entry.spec.name} cannot be sent: {error}"
-                self._fault_locked(peer, call._id, Status.BAD_STUB_DATA, Fault(type(error).__name__, text))
-                raise InvalidArgumentType(text) from error
-            count = writer.count
-            if count == 1:
-                self._dirty.append(peer)
-                self.outgoing = True
-            full = count >= COALESCE_REPLIES or writer.size >= COALESCE_BYTES
-        if full:
-            self.channel.flush()
+        if peer.calls.pop(call._id, None) is not call:
+            raise _closed_before(call)
+        options = call._options
+        if peer.lost or (options is not None and options.one_way):
+            self._sent(1)
+            return
+        if settled((value,)):
+            peer.answers.append((call._id, 0, value))
+        else:
+            self._reply_now(call, peer, value)
+        if not peer.queued:
+            peer.queued = True
+            self.outgoing.append(peer)
+
+    def _reply_now(self, call: ServerCall, peer: Peer, value: object) -> None:
+        """Encode a result that may change later, or is large."""
+        try:
+            if split_out_of_band((value,)) is not None:
+                peer.answers.append(encode_reply(call._id, value))
+                self._sent(1)
+            else:
+                peer.answers.append((call._id, 0, encode_value(value)))
+        except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge) as error:
+            text = f"the result of {call._entry.spec.name} cannot be sent: {error}"
+            self._fault(peer, call._id, Status.BAD_STUB_DATA, Fault(type(error).__name__, text))
+            raise InvalidArgumentType(text) from error
 
     def reply_fault(self, call: ServerCall, status: int, error: BaseException | None, text: str = "") -> None:
         """Close `call` with a failure, which leaves with the next flush; an `error` brings its own status."""
@@ -308,45 +346,38 @@ class Listener:
             fault = Fault("", text)
         else:
             status, fault = describe(error, self._server.tracebacks)
-        with self._lock:
-            if peer.calls.pop(call._id, None) is not call:
-                raise _closed_before(call)
-            self._server.active -= 1
-            if self._server.draining:
-                self._server.closed_locked()
-            if not peer.lost and not (call._options is not None and call._options.one_way):
-                self._fault_locked(peer, call._id, status, fault)
+        if peer.calls.pop(call._id, None) is not call:
+            raise _closed_before(call)
+        if peer.lost or (call._options is not None and call._options.one_way):
+            self._sent(1)
+        else:
+            self._fault(peer, call._id, status, fault)
 
-    def _fault_locked(self, peer: Peer, call_id: int, status: int, fault: Fault) -> None:
-        self._server.counters.faults += 1
+    def _fault(self, peer: Peer, call_id: int, status: int, fault: Fault) -> None:
+        with self._lock:
+            self._server.counters.faults += 1
         try:
-            peer.writer.add_fault(call_id, status, fault)
-        except (TypeError, msgspec.MsgspecError, PayloadTooLarge):
-            peer.writer.add_fault(call_id, status, Fault(fault.type, fault.text[:1000]))
-        if peer.writer.count == 1:
-            self._dirty.append(peer)
-            self.outgoing = True
+            value = encode_value(fault)
+        except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge):
+            # What the exception says of itself cannot be sent; that it was raised can.
+            value = encode_value(Fault(fault.type, fault.text[:1000].encode("ascii", "replace").decode("ascii")))
+        peer.answers.append((call_id, status, value))
+        self._tell(peer)
 
     # End
 
-    def say_bye(self, reason: str) -> None:
-        """Tell every client that this endpoint goes away."""
-        with self._lock:
-            for peer in self._peers.values():
-                if peer.writer.count:
-                    self._post_locked(peer, peer.writer.take())
+    def close(self) -> None:
+        """Tell every client that this endpoint goes away, send what can be sent at once, and close."""
+        with self.channel.link.lock:
+            for peer in list(self._peers.values()):
                 if peer.conversation.may_send(Kind.BYE):
                     peer.conversation.sent(Kind.BYE)
-                    self._post_locked(peer, encode(Bye(Status.SERVER_UNAVAILABLE, reason)))
-
-    def close(self) -> None:
-        """Close the endpoint; what can be sent at once is sent."""
-        self.say_bye("the server closed")
+                    self._send_alone(peer, encode(Bye(Status.SERVER_UNAVAILABLE, "the server closed")))
         self.channel.close()
         with self._lock:
             for peer in self._peers.values():
                 peer.lost = True
-            self._peers.clear()
+        self._peers.clear()
 
 
 def _closed_before(call: ServerCall) -> InvalidAsyncHandle:

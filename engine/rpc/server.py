@@ -207,7 +207,7 @@ class Server:
         """
         check_seconds("timeout", timeout)
         with self.lock:
-            if self._phase is Phase.CLOSED:
+            if self.closed:
                 return True
             if self._waited:
                 raise InvalidState("another thread waits for this server already", status=Status.ALREADY_LISTENING)
@@ -218,8 +218,13 @@ class Server:
             return self._stopped.wait(timeout)
         finally:
             self._waited = False
-            if self._phase is Phase.CLOSED:
+            if self.closed:
                 self._stopped.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._phase is Phase.CLOSED
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Stop, wait up to `timeout` seconds for running calls, tell the clients, and release everything.

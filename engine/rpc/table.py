@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from ..kernel.apc import queue_apc
-from ..kernel.errors import CallError, EngineError
+from ..kernel.errors import EngineError
 from ..kernel.event import Event
 from ..kernel.port import UNSET, CompletionPacket, CompletionPort, PacketTemplate
 from ..pool.pool import default_pool

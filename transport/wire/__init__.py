@@ -9,12 +9,19 @@ from transport.wire.blobs import OOB_LIMIT, ArgsDecoder, ValueDecoder, split_out
 from transport.wire.codec import (
     COALESCE_BYTES,
     MAX_RECORD_BYTES,
+    SETTLED_BYTES,
     CallWriter,
+    PendingCall,
+    PendingReply,
     ReplyWriter,
     decode,
     encode,
     encode_call,
+    encode_calls,
+    encode_replies,
     encode_reply,
+    encode_value,
+    settled,
 )
 from transport.wire.conversation import TRANSITIONS, Conversation, ConversationState, Side, Way
 
@@ -27,6 +34,9 @@ __all__ = [
     "CallWriter",
     "Conversation",
     "ConversationState",
+    "PendingCall",
+    "PendingReply",
+    "SETTLED_BYTES",
     "ReplyWriter",
     "Side",
     "ValueDecoder",
@@ -34,6 +44,10 @@ __all__ = [
     "decode",
     "encode",
     "encode_call",
+    "encode_calls",
+    "encode_replies",
     "encode_reply",
+    "encode_value",
+    "settled",
     "split_out_of_band",
 ]

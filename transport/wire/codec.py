@@ -216,6 +216,75 @@ def _check_size(buffer: bytearray, start: int, max_bytes: int) -> None:
         raise PayloadTooLarge(f"the values take {size} bytes, {max_bytes} are allowed in one record")
 
 
+#: Bytes or text up to this size may be encoded later with others; a longer value is worth a message of its own.
+SETTLED_BYTES: Final = 4096
+_INT_LEAST, _INT_BEYOND = -(1 << 63), 1 << 64
+_CONSTANTS: Final = frozenset((float, bool, type(None)))
+
+_CALLS_PREFIX: Final = MAGIC + bytes((VERSION, Kind.CALLS))
+_REPLIES_PREFIX: Final = MAGIC + bytes((VERSION, Kind.REPLIES))
+
+#: A call that waits to be sent: its number, its target, its arguments (encoded already if they are not `settled`),
+#: its options.
+PendingCall = tuple[int, Target, "Sequence[object] | msgspec.Raw", CallOptions | None]
+#: A reply that waits to be sent: the call's number, the status, the value (encoded already if it is not `settled`).
+PendingReply = tuple[int, int, object]
+
+
+def settled(values: Sequence[object]) -> bool:
+    """Whether encoding these values later gives what encoding them now would give, cannot fail, and is small.
+
+    So it is for short bytes and ASCII text, for numbers that MessagePack has, for truth values and None: nobody can
+    change them meanwhile. What is not settled is encoded at once, with `encode_value`.
+    """
+    for value in values:
+        kind = type(value)
+        if kind is bytes:
+            if len(value) > SETTLED_BYTES:  # type: ignore[arg-type]
+                return False
+        elif kind is str:
+            if len(value) > SETTLED_BYTES or not value.isascii():  # type: ignore[arg-type, attr-defined]
+                return False
+        elif kind is int:
+            if not _INT_LEAST <= value < _INT_BEYOND:  # type: ignore[operator]
+                return False
+        elif kind not in _CONSTANTS:
+            return False
+    return True
+
+
+def encode_value(value: object, max_bytes: int = MAX_RECORD_BYTES) -> msgspec.Raw:
+    """Encode arguments or a result now, to be sent later.
+
+    Raises: TypeError, ValueError or OverflowError for what cannot be encoded. PayloadTooLarge.
+    """
+    raw = _encode(value)
+    if len(raw) > max_bytes:
+        raise PayloadTooLarge(f"the values take {len(raw)} bytes, {max_bytes} are allowed")
+    return msgspec.Raw(raw)
+
+
+def encode_calls(calls: Sequence[PendingCall]) -> list[Buffer]:
+    """The frames of one message with these calls, one or more. Cannot fail."""
+    if len(calls) == 1:
+        call_id, target, args, options = calls[0]
+        record = (call_id, 0, args) if options is None else (call_id, 0, args, options)
+        return [_CALLS_PREFIX + _encode(((record,), (target,)))]
+    indexes: dict[Target, int] = {}
+    last, at = None, 0
+    records = []
+    for call_id, target, args, options in calls:
+        if target is not last:  # Hashing a target costs as much as encoding a record, and mostly there is one.
+            last, at = target, indexes.setdefault(target, len(indexes))
+        records.append((call_id, at, args) if options is None else (call_id, at, args, options))
+    return [_CALLS_PREFIX + _encode((records, tuple(indexes)))]
+
+
+def encode_replies(replies: Sequence[PendingReply]) -> list[Buffer]:
+    """The frames of one message with these replies, one or more. Cannot fail."""
+    return [_REPLIES_PREFIX + _encode((replies,))]
+
+
 def encode_call(
     target: Target,
     call_id: int,
