@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -30,19 +30,26 @@ class ChildFailed(Exception):
 
 
 class Child:
-    """One process that runs `target` ("module:function") with `settings`. Use as a context manager."""
+    """One process that runs `target` ("module:function") with `settings`. Use as a context manager.
 
-    def __init__(self, target: str, settings: dict[str, Any]) -> None:
+    `prefix` is a command to run it under, a profiler's say.
+    """
+
+    def __init__(self, target: str, settings: dict[str, Any], prefix: Sequence[str] = ()) -> None:
         self._name = f"{target} {json.dumps(settings)}"
         self._stderr = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "perf", "worker", target, json.dumps(settings)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0,
-            start_new_session=True,  # Ctrl-C is the parent's affair; and what a process starts ends with it.
-            env=os.environ | {"PYTHONFAULTHANDLER": "1"},
-        )  # fmt: skip
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._in, self._out = self._process.stdin, self._process.stdout
+        self._out, pipe = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [*prefix, sys.executable, "-m", "perf", "worker", target, json.dumps(settings), str(pipe)],
+                stdin=subprocess.PIPE, stdout=self._stderr, stderr=self._stderr, pass_fds=(pipe,), bufsize=0,
+                start_new_session=True,  # Ctrl-C is the parent's; and what it starts ends with it.
+                env=os.environ | {"PYTHONFAULTHANDLER": "1"},
+            )  # fmt: skip
+        finally:
+            os.close(pipe)
+        assert self._process.stdin is not None
+        self._in = self._process.stdin
         self._buffer = b""
         self.pid = self._process.pid
 
@@ -65,7 +72,7 @@ class Child:
                 elif not selector.select(max(0.0, deadline - monotonic())):
                     raise self._failure(f"did nothing for {timeout:g} s", hung=True)
                 else:
-                    chunk = os.read(self._out.fileno(), 1 << 16)
+                    chunk = os.read(self._out, 1 << 16)
                     if not chunk:
                         self._wait(END_TIMEOUT)
                         raise self._failure(f"ended with exit code {self._process.poll()}")
@@ -75,7 +82,7 @@ class Child:
         return ChildFailed(f"{self._name} {what}\n{self._last_words(hung)}")
 
     def _last_words(self, stacks: bool) -> str:
-        """Return the end of what the process wrote to standard error; first ask it for its stacks, if wanted."""
+        """Return the end of what the process wrote; first ask it for its `stacks`, if wanted."""
         if stacks and self._process.poll() is None:
             self._process.send_signal(signal.SIGUSR1)
             self._wait(DUMP_TIME)
@@ -110,5 +117,5 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
-            self._out.close()
+            os.close(self._out)
             self._stderr.close()

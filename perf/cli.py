@@ -8,14 +8,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from perf import compare, goals, runner, scenario
 from perf import record as records
-from perf import runner, scenario
 from perf.children import ChildFailed
 from perf.lab import EFFORTS
-from perf.terminal import Bars
+from perf.terminal import Bars, change_table, goal_table
 
 RECORD = Path(__file__).parent / "report" / "latest.json"
-PIPE_WIDTH = 110  # Columns of tables that go to a file or a log.
+PIPE_WIDTH = 140  # Columns of tables that go to a file or a log.
 PAGE = RECORD.with_name("index.html")
 
 
@@ -45,6 +45,23 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--transport", choices=("ipc", "tcp"), default="ipc", help="between the processes (default: ipc)"
     )
+
+    compare = commands.add_parser(
+        "compare", help="say what changed between two records, and what may be noise"
+    )
+    compare.add_argument("before", type=Path, metavar="A.json")
+    compare.add_argument("after", type=Path, metavar="B.json")
+
+    report = commands.add_parser("report", help="write the HTML page of a record")
+    report.add_argument(
+        "record", type=Path, nargs="?", default=RECORD, metavar="FILE", help="default: the last run"
+    )
+    report.add_argument("--out", type=Path, default=PAGE, metavar="PAGE", help=f"default: {PAGE}")
+
+    profile = commands.add_parser("profile", help="show where the time of a scenario goes (py-spy)")
+    profile.add_argument("name", metavar="NAME")
+    profile.add_argument("--subject", default="engine", help="default: engine")
+    profile.add_argument("--native", action="store_true", help="show C frames too")
     return main
 
 
@@ -55,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     if not console.is_terminal:
         console = Console(width=PIPE_WIDTH)
     try:
-        return {"list": _list, "run": _run}[options.command](options, console)
+        return COMMANDS[options.command](options, console)
     except ChildFailed as error:
         console.print("[bold red]failed[/bold red]", end=" ")
         console.print(
@@ -65,6 +82,9 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         console.print("interrupted")
         return 130
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 def _list(options: argparse.Namespace, console: Console) -> int:
@@ -78,19 +98,45 @@ def _list(options: argparse.Namespace, console: Console) -> int:
 
 def _run(options: argparse.Namespace, console: Console) -> int:
     effort = EFFORTS[options.effort or "normal"]
-    known = scenario.names()
-    unknown = [name for name in options.names if name not in known and "." not in name]
-    if unknown:
-        print(f"no scenario {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
-        return 2
     if options.rounds is not None and options.rounds < 1:
-        print("--rounds takes a number of 1 or more", file=sys.stderr)
-        return 2
-    chosen = [scenario.load(name) for name in options.names or known]
+        raise ValueError("--rounds takes a number of 1 or more")
+    chosen = [_scenario(name) for name in options.names or scenario.names()]
     if not options.names:
         chosen = [found for found in chosen if effort.pick(*found.default)]
     with Bars(console) as bars:
         record = runner.run(chosen, effort, bars, options.transport, options.rounds)
+    console.print(goal_table(goals.verdicts(record)))
     for path in {RECORD, options.json} - {None}:
         records.save(record, path)
     return 0
+
+
+def _scenario(name: str) -> scenario.Scenario:
+    if "." not in name and name not in scenario.names():
+        raise ValueError(f"no scenario {name!r}; there are {', '.join(scenario.names())}")
+    return scenario.load(name)
+
+
+def _compare(options: argparse.Namespace, console: Console) -> int:
+    changes = compare.compare(records.read(options.before), records.read(options.after))
+    if not changes:
+        raise ValueError("the two records have nothing in common")
+    console.print(change_table(changes))
+    return 0
+
+
+def _report(options: argparse.Namespace, console: Console) -> int:
+    from perf.page import write  # Loads the plotting library, which nothing else needs.
+
+    write(records.read(options.record), options.out)
+    console.print(f"wrote {options.out}")
+    return 0
+
+
+def _profile(options: argparse.Namespace, console: Console) -> int:
+    from perf.profile import profile
+
+    return profile(_scenario(options.name), options.subject, options.native, console)
+
+
+COMMANDS = {"list": _list, "run": _run, "compare": _compare, "report": _report, "profile": _profile}

@@ -1,7 +1,7 @@
 """What a scenario's `run` is handed: processes, each started for it alone, and how hard to try."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,16 +47,22 @@ class Lab:
     """Starts processes for one run of a scenario.
 
     `transport` is "ipc" or "tcp". `scratch` is a folder that all runs of the scenario share; it goes when
-    they are over.
+    they are over. `prefix` gives the command to run a target under, a profiler's say.
     """
 
     def __init__(
-        self, effort: Effort, scratch: Path, transport: str = "ipc", progress: Progress | None = None
+        self,
+        effort: Effort,
+        scratch: Path,
+        transport: str = "ipc",
+        progress: Progress | None = None,
+        prefix: Callable[[str], Sequence[str]] = lambda target: (),
     ) -> None:
         self.effort = effort
         self.scratch = scratch
         self.transport = transport
         self.progress = progress
+        self._prefix = prefix
 
     @contextmanager
     def server(self, subject: str, **settings: Any) -> Iterator[ServerProcess]:
@@ -65,7 +71,7 @@ class Lab:
         with tempfile.TemporaryDirectory(prefix="perf-") as folder:
             # Short: the path of a Unix socket has room for some hundred characters.
             endpoint = f"ipc://{folder}/s" if self.transport == "ipc" else "tcp://127.0.0.1:0"
-            with Child(target, {"endpoint": endpoint} | settings) as child:
+            with Child(target, {"endpoint": endpoint} | settings, self._prefix(target)) as child:
                 ready = child.receive("ready", START_TIMEOUT)
                 yield ServerProcess(ready["endpoint"], ready["pid"])
 
@@ -82,5 +88,5 @@ class Lab:
             settings |= {"endpoint": server.endpoint, "server_pid": server.pid}
         settings.setdefault("seconds", self.effort.seconds)
         settings.setdefault("effort", self.effort.name)
-        with Child(target, settings) as child:
+        with Child(target, settings, self._prefix(target)) as child:
             return child.receive("result", limit, self.progress)

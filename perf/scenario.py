@@ -5,6 +5,7 @@ and what would make the number wrong.
 """
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,10 +68,14 @@ def load(name: str) -> Scenario:
     return scenario
 
 
+def description(scenario: Scenario) -> str:
+    """Return what a scenario says of itself: its question, a blank line, then how it is measured."""
+    return inspect.getdoc(importlib.import_module(scenario.run.__module__)) or ""
+
+
 def question(scenario: Scenario) -> str:
-    """Return the question a scenario asks: the first line of its module's docstring."""
-    module = importlib.import_module(scenario.run.__module__)
-    return (module.__doc__ or "").strip().partition("\n")[0]
+    """Return the question that a scenario asks."""
+    return description(scenario).partition("\n")[0]
 
 
 def unit_of(metric: str) -> str:

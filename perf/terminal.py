@@ -18,6 +18,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from perf.compare import Change
+from perf.goals import Verdict
 from perf.record import Record
 from perf.scenario import Scenario
 
@@ -71,6 +73,45 @@ class Bars:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+
+def goal_table(verdicts: Iterable[Verdict]) -> Table:
+    """Return the table of goals."""
+    table = Table(title="[bold]goals[/bold]", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("goal", justify="right", no_wrap=True)
+    table.add_column("median", justify="right", no_wrap=True)
+    table.add_column("lowest - highest", justify="right", no_wrap=True)
+    for verdict in verdicts:
+        goal = verdict.goal
+        colour, word = ("green", "reached") if verdict.reached else ("red", "missed")
+        unit = f" x {goal.against}" if goal.against else ""
+        table.add_row(
+            f"[{colour}]{word}[/{colour}]", f"{goal.what}", f"{goal.sense} {spell(goal.limit)}{unit}",
+            f"[bold]{spell(verdict.median)}[/bold]",
+            f"[dim]{spell(verdict.low)} - {spell(verdict.high)}[/dim]",
+        )  # fmt: skip
+    return table
+
+
+def change_table(changes: Iterable[Change]) -> Table:
+    """Return the table of a comparison: what changed stands out, what may be noise does not."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for heading in ("before", "after", "after / before", "p"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for change in changes:
+        colour = {"faster": "green", "less": "green", "slower": "red", "more": "red"}.get(change.word, "dim")
+        name = f"{change.subject} / {change.against}" if change.against else change.subject
+        table.add_row(
+            change.scenario, change.metric, name, spell(change.before), spell(change.after),
+            f"{change.factor:.3f}", f"{change.p:.3f}", f"[{colour}]{change.word}[/{colour}]",
+        )  # fmt: skip
+    return table
 
 
 def scenario_table(record: Record, scenario: str, headline: Iterable[str] = ()) -> Table:

@@ -1,6 +1,6 @@
 """A measuring process, seen from inside: it calls one function, and speaks with its parent in lines of JSON.
 
-What goes to standard output is the protocol, one object a line: {"ready": ...} from a server that listens,
+Their line is a pipe of its own, one object a line: {"ready": ...} from a server that listens,
 {"progress": [done, total]} from a long measurement, {"result": ...} at last. The parent closes standard input
 when the process is to end, and the operating system does so when the parent dies: no server outlives its run.
 """
@@ -62,14 +62,12 @@ Entry = Callable[[dict[str, Any], Control], Any]
 
 
 def main(argv: list[str]) -> int:
-    """Run `worker MODULE:FUNCTION SETTINGS`; SETTINGS is a JSON object."""
-    target, settings = argv[1:]
+    """Run `worker MODULE:FUNCTION SETTINGS PIPE`; SETTINGS is a JSON object, PIPE a file descriptor."""
+    target, settings, pipe = argv[1:]
     # A hung process is asked for its stacks before it is killed.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # What a library prints must not pass for the protocol.
     module, _, name = target.partition(":")
     function = cast(Entry, getattr(importlib.import_module(module), name))
-    control = Control(out)
+    control = Control(os.fdopen(int(pipe), "w"))
     control.send(result=function(json.loads(settings), control))
     return 0

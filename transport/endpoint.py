@@ -7,8 +7,9 @@ process loopback://name     plain memory inside this process, without ZeroMQ: th
 """
 
 import os
-from dataclasses import dataclass
 from typing import Self
+
+import msgspec
 
 from transport.errors import EndpointError
 
@@ -18,8 +19,7 @@ SCHEMES = ("tcp", "ipc", "inproc", "loopback")
 MAX_IPC_PATH = 107
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True):
     """Where a server listens. Build it with `Endpoint.parse`; `str()` gives the text back.
 
     `host` and `port` are set for tcp only; `name` is the path of an ipc endpoint and the name of the

@@ -20,17 +20,19 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
-from transport.errors import LinkClosed, LinkForked
+import msgspec
+
+from transport.errors import EndpointError, LinkClosed, LinkForked
 from transport.frames import MAX_MESSAGE_BYTES, Buffer
+
+#: Longest heartbeat and the like, in seconds: three times as many milliseconds still fit ZeroMQ's option.
+MAX_SECONDS: Final = 2000
 
 
 class Receiver(Protocol):
-    """What a link hands its findings to, from inside `harvest`. Each method must be quick and must not
-    raise.
-    """
+    """What a link hands its findings to, from inside `harvest`. Its methods must be quick and not raise."""
 
     def message(self, peer: bytes, frames: list[Buffer]) -> bool | None:
         """A whole message. `peer` is b"" on the client's side.
@@ -49,10 +51,11 @@ class Receiver(Protocol):
         """Client: an attempt to connect failed. The link goes on trying."""
 
 
-@dataclass(frozen=True, slots=True)
-class PeerInfo:
-    """What the transport knows of a peer. `address` is that of its host, `user` who it proved to be
-    (CURVE).
+class PeerInfo(msgspec.Struct, frozen=True):
+    """What the transport knows of a peer.
+
+    `address` is that of its host; on ipc "localhost:uid:gid:pid", as the kernel tells it. `user` is the
+    public key that it proved to own, if the server asks for that (`Curve.allowed`).
     """
 
     address: str = ""
@@ -69,19 +72,24 @@ class Keys(Protocol):
         """Set the keys on a socket that is to bind."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkOptions:
+# A struct rather than a dataclass: making one of those takes a millisecond at every import.
+class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of a link. Each kind of link takes from them what concerns it.
 
     Args:
-        max_message_bytes: the largest frame taken from a peer; ZeroMQ drops the connection of one who sends a
-            larger. max_queued: messages that a client hands over ahead of the connection before `send` says
-            "not now". heartbeat: seconds between ZMTP pings on tcp and ipc; a peer that answers none for
-            three times as long is lost. ZeroMQ's own thread sends and answers them, so a process that is
-            busy, or holds the GIL, stays alive. 0: none. linger: seconds for which a closed link goes on
-            sending what was handed over. connect_timeout: seconds for one attempt to connect. curve: keys,
-            for an encrypted and authenticated link; None: neither. context: the ZeroMQ context; None: one
-            that the links of this process share.
+        max_message_bytes: the largest frame taken from a peer; ZeroMQ closes the connection of one who
+            sends a larger.
+        max_queued: messages that a client hands over, and that a server leaves unread for each client, before
+            `send` says "not now". (On loopback: in each queue.)
+        heartbeat: seconds between ZMTP pings on tcp and ipc; a peer that answers none for three times as long
+            is lost. ZeroMQ's own thread sends and answers them, so a process that is busy, or holds the GIL,
+            stays alive. 0: none.
+        linger: seconds for which a closed link goes on sending what was handed over.
+        connect_timeout: seconds for one attempt to connect.
+        curve: keys, for an encrypted and authenticated link; None: neither.
+        context: the ZeroMQ context; None: one that the links of this process share.
+
+    Raises: EndpointError for a number that is out of range.
     """
 
     max_message_bytes: int = MAX_MESSAGE_BYTES
@@ -91,6 +99,16 @@ class LinkOptions:
     connect_timeout: float = 5.0
     curve: Keys | None = None
     context: Any = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_message_bytes", "max_queued"):
+            if not 1 <= getattr(self, name) < 1 << 31:
+                raise EndpointError(f"{name} must be from 1 to {(1 << 31) - 1}, not {getattr(self, name)}")
+        for name in ("heartbeat", "linger", "connect_timeout"):
+            if not 0 <= getattr(self, name) <= MAX_SECONDS:
+                raise EndpointError(
+                    f"{name} must be from 0 to {MAX_SECONDS} seconds, not {getattr(self, name)}"
+                )
 
 
 class Link(Protocol):

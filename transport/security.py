@@ -10,8 +10,9 @@ import itertools
 import os
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from transport.errors import EndpointError
 
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
+class Curve(msgspec.Struct, frozen=True):
     """The keys of one side.
 
     Args:
@@ -33,9 +33,12 @@ class Curve:
     """
 
     public_key: str
-    secret_key: str = field(repr=False)
+    secret_key: str
     server_key: str | None = None
     allowed: frozenset[str] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Curve {self.public_key}>"
 
     @staticmethod
     def new_keys() -> tuple[str, str]:

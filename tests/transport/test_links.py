@@ -333,6 +333,25 @@ class TestRefusal:
         with pytest.raises(EndpointError, match="cannot bind"):
             bind("ipc:///nonexistent/folder/socket")
 
+    @pytest.mark.parametrize(
+        "option",
+        [
+            {"max_queued": 0},
+            {"max_message_bytes": 0},
+            {"max_queued": 1 << 31},
+            {"heartbeat": -1},
+            {"linger": -1.0},
+            {"linger": float("inf")},
+            {"heartbeat": float("nan")},
+            {"connect_timeout": 5000},
+        ],
+        ids=str,
+    )
+    def test_settings_out_of_range(self, option: dict[str, float]) -> None:
+        """They are refused by name: 0 and -1 mean something else to ZeroMQ."""
+        with pytest.raises(EndpointError, match=next(iter(option))):
+            bind("tcp://127.0.0.1:*", **option)
+
 
 class TestBounds:
     def test_a_full_queue_says_not_now(self, house: House) -> None:

@@ -344,8 +344,8 @@ def encode(message: Message) -> list[Buffer]:
 # Prefix -> kind, and what reads the body. A REJECT is the one message that every version can read: it says
 # which versions the other side has.
 _READERS: Final[dict[bytes, tuple[int, Callable[[Buffer], Any]]]] = {
-    MAGIC + bytes((version, kind)): (kind.value, msgspec.msgpack.Decoder(message_type).decode)
-    for message_type, kind in KIND_OF.items()
+    MAGIC + bytes((version, kind)): (kind.value, read)
+    for kind, read in [(kind, msgspec.msgpack.Decoder(of).decode) for of, kind in KIND_OF.items()]
     for version in (range(256) if kind is Kind.REJECT else (VERSION,))
 }
 

@@ -1,0 +1,187 @@
+"""The HTML page of a record: one file that fetches nothing, light or dark as the reader's system is set."""
+
+from html import escape
+from pathlib import Path
+
+from perf import plots, scenario
+from perf.goals import verdicts
+from perf.record import Ratio, Record, Result
+from perf.terminal import spell
+
+INTRODUCTION = """
+Every answer was compared with what was sent. Each figure is the median of several runs in fresh processes;
+subjects take turns, and a ratio is formed run by run, so that what the machine does to both cancels out. Bars
+and bands reach from the lowest run to the highest. Ratios are always ours divided by theirs.
+"""
+
+STYLE = Path(__file__).with_name("page.css")
+
+
+def write(record: Record, path: Path) -> None:
+    """Write the page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(record), encoding="utf-8")
+
+
+def page(record: Record) -> str:
+    """Return the page."""
+    drawn = plots.draw(record)
+    names = list(dict.fromkeys(result.scenario for result in record.results))
+    sections = "".join(section(record, name, drawn.get(name, [])) for name in names)
+    links = " ".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in names)
+    machine, versions = record.machine, record.versions
+    origin = ", ".join(
+        (
+            str(record.settings.get("started", "")),
+            f"{record.settings.get('effort', '')} run",
+            str(machine.get("processor", "")),
+            f"{machine.get('cores', '?')} cores",
+            f"Python {versions.get('python', '?')}",
+            f"pyzmq {versions.get('pyzmq', '?')}",
+        )
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>callport: performance</title>
+<style>{STYLE.read_text()}</style>
+</head>
+<body>
+<main>
+<h1>callport: performance</h1>
+<p class="soft">{escape(origin)}</p>
+{tiles(record)}
+<p>{INTRODUCTION}</p>
+<nav>{links}</nav>
+<h2>Overview</h2>
+{figures(drawn.get("", []))}
+{goal_table(record)}
+{sections}
+<h2>Machine, versions, settings</h2>
+{definitions(record.machine)}{definitions(record.versions)}{definitions(record.settings)}
+</main>
+</body>
+</html>
+"""
+
+
+def tiles(record: Record) -> str:
+    """Return the headline figures."""
+    shown = []
+    for metric, scenario_name, what in (
+        ("p50_us", "latency", "round trip, beside raw pyzmq"),
+        ("calls_per_s_256", "throughput", "calls a second at 256 outstanding, beside raw pyzmq"),
+    ):
+        ratio = record.find_ratio(scenario_name, metric, "engine", "raw-zmq")
+        ours = record.find(scenario_name, "engine", metric)
+        if ratio is not None and ours is not None:
+            shown.append((f"{spell(ratio.median)} x", f"{what}: {spell(ours.median)} {ours.unit}"))
+    work = record.find("stdlib", "engine", "files_per_s")
+    if work is not None:
+        shown.append(
+            (f"{spell(work.median)} /s", "source files of the standard library examined by the service")
+        )
+    held = verdicts(record)
+    if held:
+        shown.append((f"{sum(verdict.reached for verdict in held)} of {len(held)}", "goals reached"))
+    cards = "".join(
+        f'<div class="tile"><b>{escape(figure)}</b>{escape(what)}</div>' for figure, what in shown
+    )
+    return f'<div class="tiles">{cards}</div>'
+
+
+def figures(svgs: list[str]) -> str:
+    """Return plots."""
+    return "".join(f"<figure>{svg}</figure>" for svg in svgs)
+
+
+def section(record: Record, name: str, svgs: list[str]) -> str:
+    """Return a scenario's question, plots and table."""
+    question, detail = asked(name)
+    missing = [entry for entry in record.missing if entry.scenario == name]
+    lacking = "".join(
+        f'<p class="soft">Missing: {escape(entry.subject)} ({escape(entry.reason)})</p>' for entry in missing
+    )
+    about = f"<details><summary>How it is measured, and what would make it wrong</summary>{detail}</details>"
+    return (
+        f'<h2 id="{escape(name)}">{escape(name)}</h2><p>{escape(question)}</p>{about if detail else ""}'
+        f"{figures(svgs)}{lacking}{result_table(record, name)}"
+    )
+
+
+def asked(name: str) -> tuple[str, str]:
+    """Return a scenario's question, and the rest of what it says of itself, as paragraphs."""
+    try:
+        text = scenario.description(scenario.load(name))
+    except ImportError:
+        return "", ""  # A record from elsewhere, of a scenario that is not here.
+    first, _, rest = text.partition("\n\n")
+    return first, "".join(f"<p><small>{escape(part)}</small></p>" for part in rest.split("\n\n") if part)
+
+
+def result_table(record: Record, name: str) -> str:
+    """Return all figures of a scenario."""
+    results = [result for result in record.results if result.scenario == name]
+    rows = []
+    for metric in dict.fromkeys(result.metric for result in results):
+        for turn, result in enumerate(result for result in results if result.metric == metric):
+            ratios = [
+                ratio
+                for ratio in record.ratios
+                if (ratio.scenario, ratio.metric, ratio.subject) == (name, metric, result.subject)
+            ]
+            rows.append(result_row("" if turn else metric, result, ratios))
+    return (
+        '<div class="scroll"><table><tr><th></th><th></th>'
+        '<th class="n">median</th><th class="n">lowest - highest</th>'
+        f"<th></th><th>ours / theirs</th></tr>{''.join(rows)}</table></div>"
+    )
+
+
+def result_row(metric: str, result: Result, ratios: list[Ratio]) -> str:
+    """Return one row."""
+    beside = "<br>".join(
+        f"<b>{spell(ratio.median)}</b> x {escape(ratio.against)} "
+        f'<span class="soft">{spell(ratio.low)} - {spell(ratio.high)}</span>'
+        for ratio in ratios
+    )
+    return (
+        f"<tr><td>{escape(metric)}</td><td>{escape(result.subject)}</td>"
+        f"<td class='n'>{spell(result.median)}</td>"
+        f"<td class='n soft'>{spell(min(result.samples))} - {spell(max(result.samples))}</td>"
+        f"<td class='soft'>{escape(result.unit)}</td><td>{beside}</td></tr>"
+    )
+
+
+def goal_table(record: Record) -> str:
+    """Return the goals."""
+    rows = []
+    for verdict in verdicts(record):
+        goal = verdict.goal
+        word, kind = ("reached", "good") if verdict.reached else ("missed", "bad")
+        beside = f" x {escape(goal.against)}" if goal.against else ""
+        rows.append(
+            f'<tr><td class="{kind}">{word}</td><td>{escape(goal.what)}</td>'
+            f"<td class='n'>{escape(goal.sense)} {spell(goal.limit)}{beside}</td>"
+            f"<td class='n'><b>{spell(verdict.median)}</b></td>"
+            f"<td class='n soft'>{spell(verdict.low)} - {spell(verdict.high)}</td></tr>"
+        )
+    if not rows:
+        return ""
+    return (
+        '<details><summary>Goals as a table</summary><div class="scroll"><table>'
+        '<tr><th></th><th></th><th class="n">goal</th><th class="n">median</th>'
+        '<th class="n">lowest - highest</th></tr>'
+        f"{''.join(rows)}</table></div></details>"
+    )
+
+
+def definitions(entries: dict[str, str] | dict[str, str | int | float]) -> str:
+    """Return names and values."""
+    return (
+        "<dl>"
+        + "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in entries.items())
+        + "</dl>"
+    )
