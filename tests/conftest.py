@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 # The engine's monitor thread belongs to the process: whoever needs it first starts it, and it stays.
-PROCESS_WIDE = frozenset({"engine:monitor"})
+PROCESS_WIDE = frozenset({"engine:monitor", "transport:sent-buffers"})
 
 # Seconds in which a thread that was told to end must have ended. Spent only by a test that is about to fail.
 GRACE = 5.0

@@ -2,9 +2,9 @@
 
 Theory of operation. A batch is posted to the pool once, and its runner takes the calls in the order in which they
 arrived. Quick routines run one after the other on that one thread, and their answers share messages. A routine whose
-measured mean is above `SLOW` (or that is seen to overrun) is another matter: before it starts, what is left of the batch
-is posted for another worker, and the thread gives up its slot and the leadership, so that slow calls run side by side
-on as many workers as the pool has.
+measured mean is above `SLOW` (or that is seen to overrun) is another matter: before it starts, what is left of the
+batch is posted for another worker, and the thread gives up its slot and the leadership, so that slow calls run side by
+side on as many workers as the pool has.
 
     runner takes a call
       quick -> run it, learn, next
@@ -62,7 +62,9 @@ class Batch:
             driver().monitor.watch(self)
 
     def tick(self) -> bool:
-        """The monitor's tick: if nothing was taken since the last one, the runner is away, and the others must not wait."""
+        """The monitor's tick: if nothing was taken since the last one, the runner is away, and the others must not
+        wait.
+        """
         left = len(self._calls)
         if not left:
             return False

@@ -38,7 +38,9 @@ class Caller(Protocol):
 
 
 class BoundOperation(Operation[..., Any]):
-    """An operation of one binding: call it and wait for the result, or `begin` the call and collect the result later."""
+    """An operation of one binding: call it and wait for the result, or `begin` the call and collect the result
+    later.
+    """
 
     def __init__(self, caller: Caller, spec: OperationSpec, doc: str | None) -> None:
         self._begin = caller.begin
@@ -101,7 +103,9 @@ def _abandon(call: Call[Any]) -> None:
 
 
 class Binding:
-    """A binding by name, without a contract: any public attribute is an operation that takes and returns plain values."""
+    """A binding by name, without a contract: any public attribute is an operation that takes and returns plain
+    values.
+    """
 
     def __init__(self, caller: Caller, interface: str) -> None:
         self._caller = caller

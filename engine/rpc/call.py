@@ -72,8 +72,8 @@ class Issuer(Protocol):
 class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
     """One outstanding call: its status, its outcome, the way to cancel it. `begin` returns one.
 
-    `user_data` is the caller's own and never looked at. A handle may carry one call after another: give it to `begin` as
-    `handle=`, after `initialize()` or as it is once its call is over.
+    `user_data` is the caller's own and never looked at. A handle may carry one call after another: give it to `begin`
+    as `handle=`, after `initialize()` or as it is once its call is over.
 
     Threads: every method may be called from any thread.
     """
@@ -123,7 +123,9 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         """Carry a call: from the states that allow it, through ISSUING, to PENDING. Under the client's lock."""
         issuing = NEXT[self._state][On.ISSUE]
         if issuing is None:
-            raise InvalidState(f"the handle carries a call that is {self.state.name}: complete it, or use another handle")
+            raise InvalidState(
+                f"the handle carries a call that is {self.state.name}: complete it, or use another handle"
+            )
         self._client, self._spec, self._notify, self._id = client, spec, notify, call_id
         self._box = self._timer = None
         accepted = NEXT[issuing][On.ACCEPTED]

@@ -8,8 +8,8 @@ again after letting go. So what queues behind a send shares the next message, an
     begin -> owner's writer -> flush -> link.send ... link.harvest -> owner.message -> owner.collect -> act
 
 Guarantees: what was given to the owner's writer leaves within a tick of the monitor, unless the link cannot send now;
-then it leaves when the link can. The owner's `message`, `connected` and `lost` run under the link's lock, one at a time,
-in the order in which the link saw them; its actions (waking, posting, calling) run after the lock was released.
+then it leaves when the link can. The owner's `message`, `connected` and `lost` run under the link's lock, one at a
+time, in the order in which the link saw them; its actions (waking, posting, calling) run after the lock was released.
 
 Lock order: link.lock, then the owner's lock.
 """
@@ -151,8 +151,8 @@ class Channel:
         return stuck is not None
 
     def _woken(self) -> None:
-        # An in-memory link has no descriptor. The sender calls this with its own link locked, so nothing is driven here:
-        # it does that itself, after letting go.
+        # An in-memory link has no descriptor. The sender calls this with its own link locked, so nothing is driven
+        # here: it does that itself, after letting go.
         self._driver.due(self)
 
     # End

@@ -17,8 +17,8 @@ Guarded by the table's lock: the connection's state. Only under link.lock: takin
 leaves for `collect`. Lock order: link.lock, then the table's lock.
 
 Assumes: `deque.append` and `popleft`, and insertion and removal of one key of a `dict`, are atomic and are not
-reordered. `begin` enters and appends its call before it looks at `_state`; `lost` and `close` store `_state` before they
-look at the calls and the queue. One of the two sees the other, so no call is left behind.
+reordered. `begin` enters and appends its call before it looks at `_state`; `lost` and `close` store `_state` before
+they look at the calls and the queue. One of the two sees the other, so no call is left behind.
 """
 
 import itertools
@@ -101,7 +101,7 @@ log = logging.getLogger("engine.rpc")
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
-COALESCE_CALLS = 32  # Most calls that wait for company; more save nothing measurable (a message costs ~3 us, a call ~1).
+COALESCE_CALLS = 32  # Most calls in one message; more save nothing measurable (a message costs ~3 us, a call ~1).
 FEW_CALLS = 4  # As long as no more are outstanding, none waits for company.
 CONNECT_TIMEOUT = 5.0  # Seconds; long enough for a server that is just starting.
 MAX_CALLS = 1 << 20  # Outstanding calls of one client; arbitrary, about 1 GB.
@@ -142,8 +142,8 @@ class Client:
     Args:
         endpoint: `tcp://host:port`, `ipc://path`, `inproc://name` or `loopback://name`.
         timeout: seconds that a call may take unless it says otherwise; None: no limit.
-        connect_timeout: seconds that a call may wait for a connection before it ends with `ServerUnavailable`; None: for
-            ever.
+        connect_timeout: seconds that a call may wait for a connection before it ends with `ServerUnavailable`; None:
+            for ever.
         max_calls: outstanding calls allowed; beginning one more raises `QueueFull`.
         metadata: texts sent with each connection, for the server's routines to read.
         options: passed on to the transport: `heartbeat`, `linger`, `max_message_bytes`, `context`, `curve`.
@@ -552,7 +552,8 @@ class Client:
     # End
 
     def close(self) -> None:
-        """Close the client: outstanding calls end with `CallCancelled`, and what was sent leaves within `linger` seconds.
+        """Close the client: outstanding calls end with `CallCancelled`, and what was sent leaves within `linger`
+        seconds.
 
         The server is told, so that it can release what it holds for this client. Closing twice does nothing.
         Blocks: no longer than sending takes. Ports and events given as notification targets stay open: they are the
@@ -604,7 +605,9 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -139,7 +139,9 @@ BY_STATUS: Mapping[int, type[CallError]] = {
 }  # fmt: skip
 
 
-def error_for(status: int, text: str, type_name: str = "", traceback: str | None = None, data: object = None) -> CallError:
+def error_for(
+    status: int, text: str, type_name: str = "", traceback: str | None = None, data: object = None
+) -> CallError:
     """Return the error that stands for `status`: its own class if it has one, else a `RemoteFault` that carries it."""
     kind = BY_STATUS.get(status)
     if kind is None:

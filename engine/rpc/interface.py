@@ -24,7 +24,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MISSING = inspect.Parameter.empty
-_SMALL = frozenset((int, float, bool, str, type(None)))  # Types whose values never travel out of band.
 
 
 class Operation(Generic[P, R]):
@@ -108,8 +107,8 @@ class OperationSpec:
     """How one operation's calls are written and read; shared by every binding and every server that uses it."""
 
     __slots__ = (
-        "_checks", "decode_args", "decode_plain", "decode_result", "exact", "idempotent", "name", "one_way", "parameters", "required",
-        "signature", "splits", "target",
+        "_checks", "decode_args", "decode_plain", "decode_result", "exact", "idempotent", "name", "one_way",
+        "parameters", "required", "signature", "target",
     )  # fmt: skip
 
     def __init__(self, target: Target, described: Operation[..., Any] | None) -> None:
@@ -124,8 +123,6 @@ class OperationSpec:
         self._checks: tuple[Any, ...] = ()
         # Arguments of exactly these types need no look by `arrange`.
         self.exact: tuple[Any, ...] | None = None
-        # Whether an argument may be so large, or an array, that it travels out of band.
-        self.splits = True
         result: Any = Any
         if described is not None:
             result = self._describe(described.function)
@@ -137,17 +134,19 @@ class OperationSpec:
         )
 
     def _describe(self, function: Callable[..., Any]) -> Any:
-        hints = typing.get_type_hints(function)
+        try:
+            hints = typing.get_type_hints(function)
+        except NameError as error:
+            raise InvalidParameter(f"{self.name}: an annotation names what cannot be found: {error}") from None
         signature = inspect.signature(function)
         named = list(signature.parameters.values())[1:]
         for parameter in named:
             if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.POSITIONAL_ONLY):
-                raise InvalidParameter(f"{self.name}: parameter {parameter} cannot be sent: only plain positional ones can")
+                raise InvalidParameter(f"{self.name}: parameter {parameter} cannot be sent, only positional ones can")
         self.signature = signature.replace(parameters=named)
         self.parameters = tuple(parameter.name for parameter in named)
         self.required = sum(parameter.default is _MISSING for parameter in named)
         self._checks = self.exact = tuple(hints.get(name, Any) for name in self.parameters)
-        self.splits = not _SMALL.issuperset(self._checks) if all(map(_hashable, self._checks)) else True
         result = hints.get("return", Any)
         # The result of an `async def` or of an ordinary method is annotated alike: with what the caller gets.
         return type(None) if result is None else result
@@ -159,11 +158,11 @@ class OperationSpec:
         """
         if self.signature is None:
             if kwargs:
-                raise InvalidArgumentType(f"{self.name}: arguments by keyword need an interface; got {', '.join(kwargs)}")
+                raise InvalidArgumentType(f"{self.name}: arguments by keyword need an interface: {', '.join(kwargs)}")
             return args
         if kwargs or len(args) != len(self._checks):
             args = self._bind(args, kwargs)
-        for value, wanted in zip(args, self._checks):
+        for value, wanted in zip(args, self._checks, strict=True):
             if type(value) is not wanted and wanted is not Any:
                 return self._checked(args)
         return args
@@ -178,11 +177,12 @@ class OperationSpec:
         return tuple(bound.arguments.values())
 
     def _checked(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        for name, value, wanted in zip(self.parameters, args, self._checks):
+        for name, value, wanted in zip(self.parameters, args, self._checks, strict=True):
             if wanted is Any or type(value) is wanted or _is_buffer_for(value, wanted):
                 continue
             try:
-                # Plain values only may stand for others (an int for a float); Structs and classes must be what they say.
+                # Plain values only may stand for others (an int for a float); Structs and classes must be what they
+                # say.
                 msgspec.convert(value, wanted, from_attributes=False, builtin_types=(bytes, bytearray, memoryview))
             except msgspec.ValidationError as error:
                 raise InvalidArgumentType(
@@ -200,14 +200,6 @@ def _is_buffer_for(value: Any, wanted: Any) -> bool:
         return isinstance(value, (bytes, bytearray, memoryview))
     origin = typing.get_origin(wanted) or wanted
     return isinstance(origin, type) and hasattr(origin, "dtype") and isinstance(value, origin)
-
-
-def _hashable(value: object) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
 
 
 def _spell(wanted: Any) -> str:

@@ -68,8 +68,8 @@ class Peer:
     """A connected client."""
 
     __slots__ = (
-        "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id", "lost", "metadata",
-        "process", "queued", "user",
+        "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id", "lost",
+        "metadata", "process", "queued", "user",
     )  # fmt: skip
 
     def __init__(self, id: bytes, info: PeerInfo) -> None:

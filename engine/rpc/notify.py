@@ -59,7 +59,8 @@ def apc(function: Callable[[Any, EventKind], object], thread: threading.Thread |
     Args: `function(call, kind)` runs in an alertable wait of `thread`: a `threading.Thread`, the identifier of one that
         has used the library, or None for the calling thread.
     If that thread has ended when the call completes, the notification is lost; the call can still be completed.
-    Different from Windows: None is resolved where `apc` is called, which is where the call is begun unless you store it.
+    Different from Windows: None is resolved where `apc` is called, which is where the call is begun unless you store
+    it.
     """
     if not callable(function):
         raise InvalidArgumentType(f"function must be callable, not {type(function).__name__}")

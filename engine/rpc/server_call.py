@@ -65,8 +65,8 @@ class CallAttributes(msgspec.Struct, frozen=True):
 class ServerCall(msgspec.Struct, eq=False, weakref=True):
     """One call being served. A routine marked with `manager` gets it as its first argument and may keep it for later.
 
-    Close it exactly once, with `complete` or `abort`, from any thread, before or after the routine returned; calls may be
-    closed in any order. One that is never closed keeps the client waiting until its own time limit.
+    Close it exactly once, with `complete` or `abort`, from any thread, before or after the routine returned; calls may
+    be closed in any order. One that is never closed keeps the client waiting until its own time limit.
 
     Threads: every method may be called from any thread.
     """

@@ -1,7 +1,7 @@
 """The states of a client's call, as a table.
 
-Rows are states, columns are events, a cell is the next state. A missing cell is an error of the caller's, and leaves the
-state unchanged. The table knows nothing of sockets, threads or roles.
+Rows are states, columns are events, a cell is the next state. A missing cell is an error of the caller's, and leaves
+the state unchanged. The table knows nothing of sockets, threads or roles.
 
     IDLE       initialised; carries no call
     ISSUING    inside `begin`, not yet returned

@@ -70,8 +70,8 @@ class Telling:
 class CallTable:
     """The calls of one client that have no outcome yet.
 
-    `lock` and `calls` are public: the client guards its writer and its connection state with the same lock, so that beginning a call
-    takes one lock, once. Methods ending in `_locked` need it held.
+    `lock` and `calls` are public: the client guards its writer and its connection state with the same lock, so that
+    beginning a call takes one lock, once. Methods ending in `_locked` need it held.
     """
 
     def __init__(self) -> None:
