@@ -204,9 +204,15 @@ class FairQueue:
         ledger._queued.appendleft(item)
         ledger._started -= 1
         ledger._running -= 1
-        # Listed twice is harmless: the second time it has its turn, or has nothing left.
-        ledger._listed = True
-        self._rings[ledger._priority].appendleft(ledger)
+        ring = self._rings[ledger._priority]
+        if not ledger._listed:
+            ledger._listed = True
+            ring.appendleft(ledger)
+        elif ring[-1] is ledger:
+            ring.rotate(1)  # Its turn was the latest one taken, and is given back.
+        else:
+            ring.remove(ledger)
+            ring.appendleft(ledger)
 
     def fetch(self, train: deque[Any], number: int) -> None:
         """Move up to `number` callbacks to `train`, in the order in which `popleft` would return them.

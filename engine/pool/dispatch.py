@@ -47,8 +47,6 @@ from .backlog import NO_LIMIT, Item, Ledger, Profile, Turn, profile_of
 from .runner import Runner, Seat, WorkerState, current
 from .staff import Staff, Todo, acquire_late, log
 
-IDLE_LIMIT = 10.0  # Seconds an idle worker above the minimum stays: Windows' figure ("Windows Internals").
-
 # Ticks of the monitor (2 ms each) that a running callback may keep others waiting before its slot is taken.
 # While the process burns half a processor the callback may merely be waiting for the interpreter lock, for
 # up to the 5 ms switch interval, and one more thread would only add to that: hence more patience, and much
@@ -131,9 +129,7 @@ class WorkPort(Staff):
 
     def refresh(self) -> None:
         """Bring what the calling thread pushed, and what was only fetched, into the queue."""
-        if self.inbox:
-            self._look()
-        if self._trains:
+        if self._trains or self.inbox:
             with self._lock:
                 self._recall_locked()
                 todo = self._settle_locked()
@@ -324,7 +320,7 @@ class WorkPort(Staff):
     def _idle(self, worker: WorkerState, seat: Seat) -> Item | None:
         worker.idled = True
         try:
-            while not driver().wait(seat, IDLE_LIMIT):
+            while not driver().wait(seat, self.idle_limit):
                 with self._lock:
                     if worker.seat is None:
                         break  # Handed something just now.

@@ -12,26 +12,21 @@ Source: "CreateThreadpoolIo", "StartThreadpoolIo", "CancelThreadpoolIo", "WaitFo
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextvars import Context
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from ..kernel.errors import InvalidState
-from ..kernel.port import CompletionPacket, CompletionPort
+from ..kernel.packet import CompletionPacket
+from ..kernel.port import CompletionPort
+from ..kernel.source import PortSource, bind
 from .environment import Environment
 from .pool import ThreadPool
 from .source import CallbackObject
 
 log = logging.getLogger("engine.pool")
-
-
-class Bindable(Protocol):
-    """A source of overlapped operations: an overlapped socket, for one."""
-
-    def bind_port(self, port: CompletionPort, key: Any) -> None:
-        """Deliver the packets of all operations to `port` under `key` from now on."""
 
 
 class IoStatistics(msgspec.Struct, frozen=True):
@@ -58,7 +53,7 @@ class _IoPort(CompletionPort):
         """Queue a callback with these values, if an operation was announced."""
         self._io._arrived(CompletionPacket(key, transferred, overlapped, status))
 
-    def deliver(self, packets: Iterable[CompletionPacket]) -> bool:
+    def deliver(self, packets: Sequence[CompletionPacket]) -> bool:
         """Queue a callback for each packet that was announced."""
         for packet in packets:
             self._io._arrived(packet)
@@ -90,7 +85,7 @@ class Io(CallbackObject):
 
     def __init__(
         self,
-        source: Bindable,
+        source: PortSource,
         function: Callable[..., object],
         *args: Any,
         pool: ThreadPool | None = None,
@@ -112,7 +107,7 @@ class Io(CallbackObject):
         super().__init__(function, args, environment, pool, context)
         self._variables: Context | None = self._capture()
         try:
-            source.bind_port(_IoPort(self), self)
+            bind(source, _IoPort(self), self)
         except BaseException:
             self.close()
             raise

@@ -50,6 +50,7 @@ from .worker import run_here, work
 log = logging.getLogger("engine.pool")
 
 DEFAULT_MAXIMUM = 500  # Threads: Windows' figure.
+IDLE_LIMIT = 10.0  # Seconds an idle worker above the minimum stays: Windows' figure ("Windows Internals").
 DEFAULT_QUEUE_LIMIT = 1 << 20  # Callbacks that users may leave queued; arbitrary, about 200 MB of them.
 EXIT_GRACE = 2.0  # Seconds that callbacks running at interpreter exit get, all pools together. Arbitrary.
 PROFILES = 1024  # Functions whose run time a pool remembers. Arbitrary.
@@ -105,6 +106,8 @@ class ThreadPool:
             the default logs it to `engine.pool`. `owner` is the callback's object, or its function if it has
             none.
 
+        idle_limit: seconds after which an idle thread above the minimum ends.
+
     The pool belongs to who made it: `stop` it, `close` it, or use it as a context manager, which stops it.
 
     Threads: every method may be called from any thread. Source: "CreateThreadpool";
@@ -124,6 +127,7 @@ class ThreadPool:
         queue_limit: int = DEFAULT_QUEUE_LIMIT,
         policy: Policy = "block",
         on_error: ErrorHandler | None = None,
+        idle_limit: float = IDLE_LIMIT,
     ) -> None:
         self._permanent = False
         check_count("minimum", minimum)
@@ -139,6 +143,8 @@ class ThreadPool:
             raise InvalidArgumentType(f"on_error must be callable, not {type(on_error).__name__}")
         name = name or f"pool{next(_numbers)}"
         self._port = WorkPort(name, maximum, concurrency, work, on_error or _log_error)
+        check_timeout(idle_limit)
+        self._port.idle_limit = idle_limit
         self.queue_limit = queue_limit
         self._policy = policy
         # Run times of simple callbacks by what identifies their function. Single-key operations only.

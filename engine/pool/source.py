@@ -38,13 +38,17 @@ _DEFAULTS = Environment()
 
 
 class CallbackStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of one callback object: of `total` callbacks each is queued, started or discarded."""
+    """A snapshot of one callback object: of `total` callbacks each is queued, started or discarded.
+
+    `running` callbacks have not returned; `waiting` threads are in `wait`, or release the group.
+    """
 
     total: int
     queued: int
     started: int
     discarded: int
     running: int
+    waiting: int
     closed: bool
 
 
@@ -95,11 +99,11 @@ class CallbackObject(Ledger):
         self._keep_alive = environment.keep_alive
         self._cancel_callback = environment.cancel_callback
         self._group: CleanupGroup | None = environment.cleanup_group
+        if self._group is not None:
+            self._group._join(self)
         # Written under the port's lock. Whether it was closed, by its user or by its group.
         self._closed = False
         port.objects.add(self)
-        if self._group is not None:
-            self._group._join(self)
 
     @property
     def pool(self) -> ThreadPool:
@@ -167,6 +171,7 @@ class CallbackObject(Ledger):
                 started=self._started,
                 discarded=self._discarded,
                 running=self._running,
+                waiting=len(self._waiters),
                 closed=self._closed,
             )
 

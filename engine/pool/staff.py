@@ -2,7 +2,7 @@
 
 Theory of operation. A pool's port decides under its lock how many threads are wanted, counts them as
 *starting*, and hires them after releasing the lock. A thread that has arrived is a worker until it leaves:
-because nothing was there for it for `IDLE_LIMIT` seconds, because there are more than the maximum, because it
+because nothing was there for it for the idle limit, because there are more than the maximum, because it
 has run its number of callbacks, or because the pool ends.
 
 Guarantees: workers <= maximum, except just after it was lowered; a thread that the system refuses costs
@@ -52,8 +52,8 @@ class Staff(SlotQueue):
 
     __slots__ = (
         "__weakref__", "_crew", "_forked", "_leavers", "_main", "_names", "_room", "_starting", "_stopped",
-        "_strict", "_workers", "eager", "ending", "maximum", "minimum", "name", "objects", "on_start",
-        "recycle", "threads",
+        "_strict", "_workers", "eager", "ending", "idle_limit", "maximum", "minimum", "name", "objects",
+        "on_start", "recycle", "threads",
     )  # fmt: skip
 
     _queue: FairQueue
@@ -64,11 +64,13 @@ class Staff(SlotQueue):
         self.name = name
         # What a worker's thread runs: in worker.py, which knows this file.
         self._main = main
-        # The next four are fixed before the first push.
+        # The next five are fixed before the first push.
         # Hire as soon as more is queued than idle workers could take, free slot or not.
         self.eager = False
         # Callbacks after which a worker is replaced by a fresh one.
         self.recycle = NO_LIMIT
+        # Seconds that an idle worker above the minimum stays.
+        self.idle_limit = 0.0
         # Run first by each worker's thread; the thread ends if it returns False.
         self.on_start: Callable[[], bool] | None = None
         # Whether a worker that comes back may have to leave, for one of the two reasons that are rare.
