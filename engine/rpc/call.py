@@ -135,6 +135,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
     def status(self) -> int:
         """Return 997 while the outcome is unknown, 0 after success, the outcome's status number after a failure.
 
+        An outcome with the status 997, which a server may choose, is told as 1726 here; `complete` tells the very one.
         Never changes anything; never blocks (it takes what has already arrived from the network).
         Raises: `InvalidAsyncHandle` (1914) if the handle carries no call: never used, or completed.
         Source: "RpcAsyncGetCallStatus".
@@ -142,21 +143,25 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         if self._state == _PENDING or self._state == _CANCELLING:
             assert self._client is not None
             self._client.poll()
-        if self._state == _DONE and self._box:
-            try:
-                return self._box[0].status
-            except IndexError:
-                pass  # Completed by another thread between the two looks.
-        elif _PENDING <= self._state <= _CANCELLING:
-            return Status.PENDING
-        raise self._no_call()
+        # The box tells: the state may move on between two looks at it.
+        box = self._box
+        if box is None:
+            if _PENDING <= self._state <= _DONE:
+                return Status.PENDING
+            raise self._no_call()
+        try:
+            status = box[0].status
+        except IndexError:
+            raise self._no_call() from None
+        # A server may end a call with any code, but 997 tells that a call has not ended.
+        return Status.CALL_FAILED if status == Status.PENDING else status
 
     def done(self) -> bool:
         """Whether the outcome is known: `complete` would not raise `CallPending`. Never blocks."""
         if self._state == _PENDING or self._state == _CANCELLING:
             assert self._client is not None
             self._client.poll()
-        return self._state >= _DONE
+        return self._box is not None
 
     def complete(self) -> R:
         """Collect the outcome: return the result, or raise the call's error. Never blocks.
@@ -202,9 +207,9 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         Raises: `InvalidAsyncHandle` (1914) if the handle carries no call. Blocks: yes; the waiting thread drives the
             network itself. The call goes on after a timeout: wait again, or `cancel`.
         """
-        if self._state == _DONE:
+        if self._box:
             return True
-        if self._client is None or not _PENDING <= self._state <= _CANCELLING:
+        if self._client is None or not _PENDING <= self._state <= _DONE:
             raise self._no_call()
         return self._client.wait_for(self, timeout)
 
@@ -234,7 +239,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
 
     async def _wait_and_complete(self) -> R:
         if self._box is None:
-            if self._client is None or not _PENDING <= self._state <= _CANCELLING:
+            if self._client is None or not _PENDING <= self._state <= _DONE:
                 raise self._no_call()
             try:
                 await self._client.wait_for_async(self)

@@ -247,6 +247,8 @@ class Client:
             timeout = self._timeout
         else:
             check_seconds("timeout", timeout)
+        if handle is not None and not isinstance(handle, Call):
+            raise InvalidArgumentType(f"handle must be a Call or None, not {type(handle).__name__}")
         calls = self._calls
         if self._state is _CLOSED:
             raise self._closed_error()
