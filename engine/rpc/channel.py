@@ -65,7 +65,11 @@ class Channel:
         owner = self._owner
         lock = self._lock
         arrived = sent = False
-        while (owner.outgoing or self._stuck is not None) and not lock.locked():
+        while owner.outgoing or self._stuck is not None:
+            if lock.locked():
+                # The thread that uses the link looks again before it polls. It may not be going to poll: then the tick.
+                self.defer()
+                break
             with lock:
                 if not self._send_locked():
                     break

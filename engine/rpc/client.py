@@ -39,7 +39,6 @@ from typing import Any, Self, TypeVar, overload
 import msgspec
 
 from transport import (
-    SETTLED_BYTES,
     Buffer,
     Bye,
     CallOptions,
@@ -101,7 +100,9 @@ log = logging.getLogger("engine.rpc")
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
-COALESCE_CALLS = 32  # Most calls in one message; more save nothing measurable (a message costs ~3 us, a call ~1).
+COALESCE_CALLS = 128  # Most calls in one message: a message costs ~100 us of both sides' time, a call ~5.
+COALESCE_BYTES = 64 * 1024  # A message of this size leaves: its first call has waited long enough for the others.
+LONE_BYTES = 16 * 1024  # A call of this size waits for no company.
 FEW_CALLS = 4  # As long as no more are outstanding, none waits for company.
 CONNECT_TIMEOUT = 5.0  # Seconds; long enough for a server that is just starting.
 MAX_CALLS = 1 << 20  # Outstanding calls of one client; arbitrary, about 1 GB.
@@ -292,7 +293,7 @@ class Client:
             encoded = encode_value(args)
         except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge) as error:
             raise InvalidArgumentType(f"{spec.name}: an argument cannot be sent: {error}") from error
-        return (call_id, spec.target, encoded, options), len(memoryview(encoded)) > SETTLED_BYTES
+        return (call_id, spec.target, encoded, options), len(memoryview(encoded)) > LONE_BYTES
 
     def _settle(self, call: Call[Any], timeout: float | None) -> None:
         """What few calls need, after they were appended to the queue."""
@@ -394,12 +395,15 @@ class Client:
         if type(first) is Special:
             frames = first.frames
         else:
-            while queue and len(taken) < COALESCE_CALLS:
+            size = 0
+            while queue and len(taken) < COALESCE_CALLS and size < COALESCE_BYTES:
                 further = queue.popleft()
-                if type(further) is Special:
+                if isinstance(further, Special):
                     queue.appendleft(further)
                     break
                 taken.append(further)
+                if type(further[2]) is msgspec.Raw:  # The others are short.
+                    size += len(memoryview(further[2]))
             frames = encode_calls(taken)  # type: ignore[arg-type]  # no Special among them
         self._messages_sent += 1
         return b"", frames

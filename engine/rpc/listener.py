@@ -21,6 +21,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from transport import (
     Buffer,
     Bye,
@@ -61,7 +63,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("engine.rpc")
 
-COALESCE_REPLIES = 32  # Replies in one message at the most, as with calls: a message costs ~3 us, a reply ~1.
+COALESCE_REPLIES = 128  # Most replies in one message, as with calls: a message costs ~100 us of both sides' time.
+COALESCE_BYTES = 64 * 1024  # A message of this size leaves: its first reply has waited long enough for the others.
 
 
 class Peer:
@@ -131,12 +134,15 @@ class Listener:
             first = answers.popleft()
             if type(first) is tuple:
                 taken = [first]
-                while answers and len(taken) < COALESCE_REPLIES:
+                size = 0
+                while answers and len(taken) < COALESCE_REPLIES and size < COALESCE_BYTES:
                     further = answers.popleft()
                     if type(further) is not tuple:
                         answers.appendleft(further)
                         break
                     taken.append(further)
+                    if type(further[2]) is msgspec.Raw:  # The others are short.
+                        size += len(memoryview(further[2]))
                 frames = encode_replies(taken)
                 self._sent(len(taken))
             else:

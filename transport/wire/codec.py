@@ -217,7 +217,7 @@ def _check_size(buffer: bytearray, start: int, max_bytes: int) -> None:
 
 
 #: Bytes or text up to this size may be encoded later with others; a longer value is worth a message of its own.
-SETTLED_BYTES: Final = 4096
+SETTLED_BYTES: Final = 1024
 _INT_LEAST, _INT_BEYOND = -(1 << 63), 1 << 64
 _CONSTANTS: Final = frozenset((float, bool, type(None)))
 
