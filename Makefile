@@ -57,7 +57,7 @@ perf: $(READY)
 	$(PY) -m perf run --quick $(PERF_ARGS)
 
 perf-full: $(READY)
-	$(PY) -m perf run $(PERF_ARGS)
+	$(PY) -m perf run --full $(PERF_ARGS)
 
 perf-peers: $(READY_PEERS)
 	$(PY) -m perf run peers $(PERF_ARGS)

@@ -35,27 +35,19 @@ def parser() -> argparse.ArgumentParser:
     effort.add_argument(
         "--quick", action="store_const", const="quick", dest="effort", help="short runs, under two minutes"
     )
-    effort.add_argument(
-        "--full", action="store_const", const="full", dest="effort", help="long runs and wide sweeps"
-    )
+    effort.add_argument("--full", action="store_const", const="full", dest="effort", help="long runs and wide sweeps")
     run.add_argument("--json", type=Path, metavar="FILE", help="save the record here too")
     run.add_argument(
         "--rounds", type=int, metavar="N", help="pairs of runs, instead of what each scenario takes for right"
     )
-    run.add_argument(
-        "--transport", choices=("ipc", "tcp"), default="ipc", help="between the processes (default: ipc)"
-    )
+    run.add_argument("--transport", choices=("ipc", "tcp"), default="ipc", help="between the processes (default: ipc)")
 
-    compare = commands.add_parser(
-        "compare", help="say what changed between two records, and what may be noise"
-    )
+    compare = commands.add_parser("compare", help="say what changed between two records, and what may be noise")
     compare.add_argument("before", type=Path, metavar="A.json")
     compare.add_argument("after", type=Path, metavar="B.json")
 
     report = commands.add_parser("report", help="write the HTML page of a record")
-    report.add_argument(
-        "record", type=Path, nargs="?", default=RECORD, metavar="FILE", help="default: the last run"
-    )
+    report.add_argument("record", type=Path, nargs="?", default=RECORD, metavar="FILE", help="default: the last run")
     report.add_argument("--out", type=Path, default=PAGE, metavar="PAGE", help=f"default: {PAGE}")
 
     profile = commands.add_parser("profile", help="show where the time of a scenario goes (py-spy)")
@@ -75,9 +67,7 @@ def main(argv: Sequence[str]) -> int:
         return COMMANDS[options.command](options, console)
     except ChildFailed as error:
         console.print("[bold red]failed[/bold red]", end=" ")
-        console.print(
-            "\n".join([str(error), *getattr(error, "__notes__", ())]), markup=False, highlight=False
-        )
+        console.print("\n".join([str(error), *getattr(error, "__notes__", ())]), markup=False, highlight=False)
         return 1
     except KeyboardInterrupt:
         console.print("interrupted")

@@ -20,7 +20,7 @@ from perf.scenario import lower_is_better
 
 ALPHA = 0.01
 LEAST_CHANGE = 0.03
-SIZES = ("B", "KiB", "%", "")  # Units of which one has less, not faster.
+SIZES = ("B", "KiB", "%", "wakes/s")  # Units of which one has less, not faster.
 
 Word = Literal["faster", "slower", "less", "more", "no difference to be seen", "too few samples"]
 
@@ -72,9 +72,7 @@ def compare(before: Record, after: Record) -> list[Change]:
     return changes
 
 
-def _change(
-    name: tuple[str, str, str, str], before: Sequence[float], after: Sequence[float], unit: str
-) -> Change:
+def _change(name: tuple[str, str, str, str], before: Sequence[float], after: Sequence[float], unit: str) -> Change:
     old, new = statistics.median(before), statistics.median(after)
     factor = new / old if old else math.inf
     p = rank_sum(tuple(before), tuple(after))

@@ -21,9 +21,7 @@ def latency(settings: dict[str, Any], control: Control) -> dict[str, float]:
     client = load(settings["subject"]).Client(settings["endpoint"])
     size = settings.get("size", 64)
     pool = payloads(MOST_CALLS // 4, size)
-    count = calibrated(
-        lambda count: client.one_by_one(pool[:count]), settings["seconds"], FIRST_LATENCY, len(pool)
-    )
+    count = calibrated(lambda count: client.one_by_one(pool[:count]), settings["seconds"], FIRST_LATENCY, len(pool))
     meter = CpuMeter(os.getpid(), *family(settings["server_pid"]))
     meter.start()
     times = client.one_by_one(pool[-count:])

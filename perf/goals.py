@@ -63,9 +63,7 @@ GOALS = (
     Goal("callbacks", "pool", "ops_per_s", "engine", TPE, ">=", 8.0),
     Goal("callbacks through the executor", "pool", "ops_per_s", "engine-executor", TPE, ">=", 1.5),
     Goal("submit to done", "pool", "p50_us", "engine", TPE, "<=", 1.0),
-    Goal(
-        "memory of an outstanding call, bytes", "memory", "client_bytes_per_call", "engine", None, "<=", 1024
-    ),
+    Goal("memory of an outstanding call, bytes", "memory", "client_bytes_per_call", "engine", None, "<=", 1024),
     Goal("memory of idle parts, KiB", "memory", "idle_over_bare_kib", "engine", None, "<=", 6 * 1024),
     Goal("1000 clients, 64 of them busy", "clients", "calls_per_s", "engine-1000", "engine", ">=", 0.7),
     Goal("gRPC, threads", "peers", "calls_per_s_256", "engine", "grpc-sync", ">=", 40.0),

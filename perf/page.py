@@ -71,24 +71,20 @@ def tiles(record: Record) -> str:
     """Return the headline figures."""
     shown = []
     for metric, scenario_name, what in (
-        ("p50_us", "latency", "round trip, beside raw pyzmq"),
-        ("calls_per_s_256", "throughput", "calls a second at 256 outstanding, beside raw pyzmq"),
+        ("p50_us", "latency", "raw pyzmq's round trip"),
+        ("calls_per_s_256", "throughput", "raw pyzmq's calls a second, 256 outstanding"),
     ):
         ratio = record.find_ratio(scenario_name, metric, "engine", "raw-zmq")
         ours = record.find(scenario_name, "engine", metric)
         if ratio is not None and ours is not None:
-            shown.append((f"{spell(ratio.median)} x", f"{what}: {spell(ours.median)} {ours.unit}"))
+            shown.append((f"{spell(ratio.median)} x", f"{what}; ours: {spell(ours.median)} {ours.unit}"))
     work = record.find("stdlib", "engine", "files_per_s")
     if work is not None:
-        shown.append(
-            (f"{spell(work.median)} /s", "source files of the standard library examined by the service")
-        )
+        shown.append((f"{spell(work.median)} /s", "source files of the standard library examined by the service"))
     held = verdicts(record)
     if held:
         shown.append((f"{sum(verdict.reached for verdict in held)} of {len(held)}", "goals reached"))
-    cards = "".join(
-        f'<div class="tile"><b>{escape(figure)}</b>{escape(what)}</div>' for figure, what in shown
-    )
+    cards = "".join(f'<div class="tile"><b>{escape(figure)}</b>{escape(what)}</div>' for figure, what in shown)
     return f'<div class="tiles">{cards}</div>'
 
 
@@ -180,8 +176,4 @@ def goal_table(record: Record) -> str:
 
 def definitions(entries: dict[str, str] | dict[str, str | int | float]) -> str:
     """Return names and values."""
-    return (
-        "<dl>"
-        + "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in entries.items())
-        + "</dl>"
-    )
+    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in entries.items()) + "</dl>"

@@ -14,11 +14,12 @@ import matplotlib
 
 matplotlib.use("svg")
 
-import matplotlib.pyplot as plt  # the backend comes first
-from matplotlib.ticker import FuncFormatter, NullFormatter
+import matplotlib.pyplot as plt
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from perf.goals import verdicts
 from perf.record import Record
+from perf.scenario import lower_is_better, unit_of
 from perf.terminal import spell
 
 # Stand-ins for CSS variables; nothing else may have these colours.
@@ -32,7 +33,7 @@ WIDTH = 7.6  # Inches, which the page scales to its column.
 # The same subject has the same colour in every plot.
 COLOURS = {"engine": SERIES[0], "raw-zmq": SERIES[1], "engine-loopback": SERIES[2], "engine-array": SERIES[3]}
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -81,7 +82,9 @@ def canvas(height: float, columns: int = 1) -> tuple[Any, Any]:
 
 
 def plain(axis: Any) -> None:
-    """Label a logarithmic axis with plain numbers."""
+    """Label a logarithmic axis with plain numbers, at 1, 2, 5 where there is room for them."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 200 else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, place: compact(value)))
     axis.set_minor_formatter(NullFormatter())
 
@@ -94,9 +97,7 @@ def compact(value: float) -> str:
     return f"{value:g}"
 
 
-def series(
-    record: Record, scenario: str, subject: str, pattern: str
-) -> list[tuple[float, float, float, float]]:
+def series(record: Record, scenario: str, subject: str, pattern: str) -> list[tuple[float, float, float, float]]:
     """Return (x, median, lowest, highest) of all metrics that match, x being what the pattern catches."""
     points = []
     for result in record.results:
@@ -149,10 +150,7 @@ def throughput(record: Record) -> str | None:
 
 def latency(record: Record) -> str | None:
     """Percentiles of the round trip."""
-    found = {
-        subject: series(record, "latency", subject, r"p([\d.]+)_us")
-        for subject in subjects(record, "latency")
-    }
+    found = {subject: series(record, "latency", subject, r"p([\d.]+)_us") for subject in subjects(record, "latency")}
     if not found:
         return None
     figure, axes = canvas(3.2)
@@ -176,9 +174,7 @@ def open_loop(record: Record) -> str | None:
         for percent, style in (("50", "-"), ("99", "--"), ("99.9", ":")):
             points = series(record, "open_loop", subject, rf"p{re.escape(percent)}_us_at_(\d+)")
             if points:
-                lines(
-                    axes, points, colour_of(subject, turn), linestyle=style, label=f"{subject}, {percent} %"
-                )
+                lines(axes, points, colour_of(subject, turn), linestyle=style, label=f"{subject}, {percent} %")
     axes.set(
         xscale="log",
         yscale="log",
@@ -219,23 +215,40 @@ def payload(record: Record) -> str | None:
 Row = tuple[str, float, float, float, str]  # label, median, lowest, highest, colour
 
 
-def dots(rows: Sequence[Row], name: str, label: str, mark: float | None = None) -> str:
-    """Draw a row for each figure: a dot at its median, a bar from lowest to highest, the figure beside it."""
-    figure, axes = canvas(0.9 + 0.27 * len(rows))
+def beside(axes: Any, rows: Sequence[Row], label: str) -> Any:
+    """Name the rows on the left, write their figures on the right; return their places."""
     places = range(len(rows), 0, -1)
-    for place, (_, middle, low, high, colour) in zip(places, rows, strict=True):
-        axes.plot([low, high], [place, place], color=colour, linewidth=3, alpha=0.35, solid_capstyle="round")
-        axes.plot([middle], [place], "o", color=colour, markersize=6)
+    for place, row in zip(places, rows, strict=True):
         axes.annotate(
-            spell(middle), (high, place), (7, 0), textcoords="offset points", va="center", fontsize=9
-        )
+            spell(row[1]), (1, place), (8, 0), xycoords=("axes fraction", "data"),
+            textcoords="offset points", va="center", fontsize=9,
+        )  # fmt: skip
     axes.set_yticks(list(places), [row[0] for row in rows])
-    axes.set(xscale="log", xlabel=label, ylim=(0.3, len(rows) + 0.7))
-    axes.margins(x=0.12)
+    axes.set(xlabel=label, ylim=(0.3, len(rows) + 0.7))
     axes.grid(visible=False, axis="y")
+    return places
+
+
+def dots(rows: Sequence[Row], name: str, label: str, mark: float | None = None) -> str:
+    """Draw rows on a logarithmic axis: a dot at the median, a bar from lowest to highest."""
+    figure, axes = canvas(0.9 + 0.27 * len(rows))
+    axes.set_xscale("log")
+    for place, (_, middle, low, high, colour) in zip(beside(axes, rows, label), rows, strict=True):
+        axes.plot([low, high], [place, place], color=colour, linewidth=4, alpha=0.35, solid_capstyle="round")
+        axes.plot([middle], [place], "o", color=colour, markersize=6)
     if mark is not None:
         axes.axvline(mark, color=INK, linewidth=1)
     plain(axes.xaxis)
+    return finish(figure, name)
+
+
+def bars(rows: Sequence[Row], name: str, label: str) -> str:
+    """Draw rows on an axis that begins at zero: a bar to the median, a line from lowest to highest."""
+    figure, axes = canvas(0.9 + 0.32 * len(rows))
+    for place, (_, middle, low, high, colour) in zip(beside(axes, rows, label), rows, strict=True):
+        axes.barh(place, middle, height=0.6, color=colour, alpha=0.75)
+        axes.plot([low, high], [place, place], color=INK, linewidth=1.2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: compact(value)))
     return finish(figure, name)
 
 
@@ -256,45 +269,54 @@ def goals(record: Record) -> str | None:
 
 
 def floor(record: Record) -> str | None:
-    """Every ratio to raw pyzmq."""
-    rows: list[Row] = [
-        (f"{ratio.scenario} {ratio.metric}", ratio.median, ratio.low, ratio.high, SERIES[0])
+    """The ratios to raw pyzmq, those first of which more is better."""
+    shown = [
+        (lower_is_better(unit_of(ratio.metric)), ratio)
         for ratio in record.ratios
         if (ratio.subject, ratio.against) == ("engine", "raw-zmq")
         and ratio.scenario in ("latency", "throughput", "payload")
     ]
+    rows: list[Row] = []
+    for less, ratio in sorted(shown, key=lambda entry: entry[0]):
+        better = (ratio.median <= 1) if less else (ratio.median >= 1)
+        label = f"{ratio.scenario} {ratio.metric}, {'less' if less else 'more'} is better"
+        rows.append((label, ratio.median, ratio.low, ratio.high, GOOD if better else BAD))
     return dots(rows, "ratio to the floor", "engine / raw pyzmq (1 is as raw pyzmq)", 1.0) if rows else None
 
 
-def bars(record: Record, scenario: str, metric: str, label: str) -> str | None:
-    """Draw one metric of all subjects of a scenario."""
+def rows_of(record: Record, scenario: str, metric: str) -> list[Row]:
+    """Return a row for each subject of a scenario."""
     rows: list[Row] = []
     for subject in subjects(record, scenario):
         result = record.find(scenario, subject, metric)
         if result is not None:
             colour = SERIES[0] if subject == "engine" else SERIES[1]
             rows.append((subject, result.median, min(result.samples), max(result.samples), colour))
-    return dots(rows, f"{scenario} {metric}", label) if len(rows) > 1 else None
+    return rows
 
 
 def peers_rate(record: Record) -> str | None:
-    """Calls a second, by library."""
-    return bars(record, "peers", "calls_per_s_256", "calls a second, 256 outstanding (logarithmic)")
+    """Calls a second, by library; they differ by hundreds, so the axis is logarithmic."""
+    rows = rows_of(record, "peers", "calls_per_s_256")
+    return dots(rows, "peers, rate", "calls a second, 256 outstanding, logarithmic") if rows else None
 
 
 def peers_latency(record: Record) -> str | None:
     """Round trip, by library."""
-    return bars(record, "peers", "p50_us", "round trip, one call outstanding, us (logarithmic)")
+    rows = rows_of(record, "peers", "p50_us")
+    return bars(rows, "peers, round trip", "round trip, one call outstanding, us") if rows else None
 
 
 def notify(record: Record) -> str | None:
     """Calls a second, by way of being notified."""
-    return bars(record, "notify", "calls_per_s_256", "calls a second, 256 outstanding (logarithmic)")
+    rows = rows_of(record, "notify", "calls_per_s_256")
+    return bars(rows, "notification", "calls a second, 256 outstanding") if rows else None
 
 
 def threads(record: Record) -> str | None:
     """Calls a second, by client threads."""
-    return bars(record, "threads", "calls_per_s", "calls a second, all threads (logarithmic)")
+    rows = rows_of(record, "threads", "calls_per_s")
+    return bars(rows, "client threads", "calls a second, all threads together") if rows else None
 
 
 # By scenario, in the order of the page; "" is the overview.

@@ -30,9 +30,7 @@ def profile(scenario: Scenario, subject: str, native: bool, console: Console) ->
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     looking = [command, "record", "--rate", str(RATE), "--format", "raw", "--threads"]
-    looking.append(
-        "--native" if native else "--nonblocking"
-    )  # C frames can only be seen of a process at rest.
+    looking.append("--native" if native else "--nonblocking")  # C frames can only be seen of a process at rest.
 
     def prefix(target: str) -> list[str]:
         name = target.removeprefix("perf.").replace(":", ".")
@@ -71,6 +69,6 @@ def _table(path: Path) -> Table:
     table.add_column("own", justify="right")
     table.add_column("with callees", justify="right")
     table.add_column("where")
-    for frame, count in own.most_common(ROWS):
-        table.add_row(f"{count / total:.1%}", f"{within[frame] / total:.1%}", frame)
+    for frame, looks in own.most_common(ROWS):
+        table.add_row(f"{looks / total:.1%}", f"{within[frame] / total:.1%}", frame)
     return table

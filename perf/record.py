@@ -104,9 +104,7 @@ def ratios_of(results: Iterable[Result], wanted: Iterable[Against]) -> list[Rati
                 quotients = paired(ours.samples, theirs[metric].samples)
                 if quotients:
                     median = statistics.median(quotients)
-                    ratios.append(
-                        Ratio(ours.scenario, metric, *pair[:2], median, min(quotients), max(quotients))
-                    )
+                    ratios.append(Ratio(ours.scenario, metric, *pair[:2], median, min(quotients), max(quotients)))
     return ratios
 
 
@@ -115,9 +113,7 @@ def machine() -> dict[str, str | int | float]:
     processor = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(
-            (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor
-        )
+        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
     except OSError:
         pass  # Not Linux: the architecture must do.
     return {

@@ -93,16 +93,16 @@ def lower_is_better(unit: str) -> bool:
 
 # Looked for in this order: a name may hold two of them, cpu_us_per_call for one.
 UNITS = {
+    "wakes_per_s": "wakes/s",
     "calls_per_s": "1/s",
     "files_per_s": "1/s",
     "ops_per_s": "1/s",
     "mb_per_s": "MB/s",
     "bytes_per_call": "B",
-    "kib": "KiB",
+    "_kib": "KiB",
     "percent": "%",
     "_us": "us",
     "_ns": "ns",
     "_ms": "ms",
     "_s": "s",
-    "count": "",
 }

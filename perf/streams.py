@@ -66,9 +66,7 @@ def by_threads(calls: Sequence[Callable[[bytes], object]], payloads: Sequence[by
         raise failures[0]
 
 
-async def by_tasks(
-    call: Callable[[bytes], Awaitable[Any]], payloads: Sequence[bytes], outstanding: int
-) -> None:
+async def by_tasks(call: Callable[[bytes], Awaitable[Any]], payloads: Sequence[bytes], outstanding: int) -> None:
     """Share the payloads out to `outstanding` tasks."""
 
     async def work(turn: int) -> None:
@@ -100,9 +98,7 @@ class Loop:
 
         return self._runner.run(work())
 
-    def stream(
-        self, call: Callable[[bytes], Awaitable[Any]], payloads: Sequence[bytes], outstanding: int
-    ) -> None:
+    def stream(self, call: Callable[[bytes], Awaitable[Any]], payloads: Sequence[bytes], outstanding: int) -> None:
         """As `by_tasks`."""
         self._runner.run(by_tasks(call, payloads, outstanding))
 

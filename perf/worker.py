@@ -15,9 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO, cast
 
-PROGRESS_INTERVAL = (
-    0.25  # Seconds between progress lines: often enough for an eye, too seldom to be measured.
-)
+PROGRESS_INTERVAL = 0.25  # Seconds between progress lines: often enough for an eye, too seldom to be measured.
 
 
 class Control:

@@ -1,5 +1,7 @@
 """One file a question; see `perf.scenario` for what each offers."""
 
+__all__ = ["ORDER"]
+
 # How they are listed and run: what a visitor asks first comes first.
 ORDER = (
     "latency", "throughput", "stdlib", "blocking", "idle", "notify", "threads", "payload", "open_loop",

@@ -47,9 +47,7 @@ def call(settings: dict[str, Any], control: Control) -> dict[str, float]:
     """Worker function: the client."""
     client = Client(settings["endpoint"])
     pool = payloads(100_000)
-    count = calibrated(
-        lambda count: client.stream(pool[:count], OUTSTANDING), settings["seconds"], 1000, len(pool)
-    )
+    count = calibrated(lambda count: client.stream(pool[:count], OUTSTANDING), settings["seconds"], 1000, len(pool))
     meter = CpuMeter(os.getpid(), settings["server_pid"])
     meter.start()
     start = perf_counter()

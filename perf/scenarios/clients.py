@@ -39,7 +39,7 @@ def idle(settings: dict[str, Any], control: Control) -> None:
         for turn in range(settings["clients"]):
             client = clients.enter_context(Client(settings["endpoint"], context=context))
             hello = b"%d" % turn
-            if client.bind(Echo).echo(hello, timeout=ANSWER_TIMEOUT) != hello:
+            if client.bind(Echo).echo.begin(hello, timeout=ANSWER_TIMEOUT).result() != hello:
                 raise WrongAnswer(f"to client {turn}")
         control.ready()
         control.wait_for_end()
@@ -53,9 +53,7 @@ def call(settings: dict[str, Any], control: Control) -> dict[str, float]:
         port = opened.enter_context(CompletionPort())
         clients = [opened.enter_context(Client(settings["endpoint"])) for _ in range(BUSY)]
         # The key says which client's call has ended, and so who begins the next one.
-        senders = [
-            (client.bind(Echo).echo.begin, port.packet(key=turn)) for turn, client in enumerate(clients)
-        ]
+        senders = [(client.bind(Echo).echo.begin, port.packet(key=turn)) for turn, client in enumerate(clients)]
 
         def stream(count: int) -> None:
             waiting = deque(pool[:count])

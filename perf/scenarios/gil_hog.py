@@ -57,10 +57,15 @@ def hog(settings: dict[str, Any], control: Control) -> None:
         compute = client.bind(Hog).compute
         compute(BUSY)
         control.ready()
-        threading.Thread(target=lambda: (control.wait_for_end(), over.set()), daemon=True).start()
+
+        def watch() -> None:
+            control.wait_for_end()
+            over.set()
+
+        threading.Thread(target=watch, daemon=True).start()
         turns = 0
         while not over.is_set():
-            turns += compute(BUSY, timeout=10.0) > 0
+            turns += compute.begin(BUSY, timeout=10.0).result() > 0
         if not turns:
             raise RuntimeError("the hog never ran")
 

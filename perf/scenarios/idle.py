@@ -48,7 +48,7 @@ def call(settings: dict[str, Any], control: Control) -> dict[str, float]:
         took = perf_counter() - start
         meter.stop()
         woken = sum(map(switches, pids)) - before
-    return {"cpu_percent": meter.seconds / took * 100, "wakes_per_s_count": woken / took}
+    return {"cpu_percent": meter.seconds / took * 100, "wakes_per_s": woken / took}
 
 
 def _wait(port: CompletionPort, seconds: float) -> None:

@@ -41,6 +41,4 @@ def run(lab: Lab, subject: str) -> Figures:
     return {"import_ms": statistics.median(start(IMPORTS[subject]) for _ in range(lab.effort.pick(*STARTS)))}
 
 
-SCENARIO = Scenario(
-    name="import_time", run=run, subjects=tuple(IMPORTS), ratios=(Against("engine", "zmq+msgspec"),)
-)
+SCENARIO = Scenario(name="import_time", run=run, subjects=tuple(IMPORTS), ratios=(Against("engine", "zmq+msgspec"),))

@@ -40,7 +40,7 @@ def by_event(client: Client, sent: list[bytes]) -> None:
     """Wait for each call's own event, oldest call first."""
     begin = client.bind(Echo).echo.begin
     waiting = iter(sent)
-    open_calls = deque()
+    open_calls: deque[tuple[Call[bytes], bytes, Event]] = deque()
     for payload in islice(waiting, OUTSTANDING):
         event = Event()
         open_calls.append((begin(payload, notify=event), payload, event))

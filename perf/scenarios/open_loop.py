@@ -91,7 +91,7 @@ def raw(endpoint: str) -> tuple[Callable[[int, int, Finish], None], Callable[[],
                 sent += 1
             # Edge-triggered: the socket is asked first, and the descriptor waited for only when it has
             # nothing.
-            if socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            if socket.events & zmq.POLLIN:
                 if socket.recv() != pool[done & 0xFFFF]:
                     raise WrongAnswer(f"to call {done}")
                 finish(perf_counter_ns() - start - done * gap)
@@ -138,9 +138,7 @@ def call(settings: dict[str, Any], control: Control) -> dict[str, float]:
 def run(lab: Lab, subject: str) -> Figures:
     """Measure one subject once, at each rate."""
     with lab.server(subject) as server:
-        measured: Figures = lab.measure(
-            f"{__name__}:call", server, subject=subject, rates=lab.effort.pick(*RATES)
-        )
+        measured: Figures = lab.measure(f"{__name__}:call", server, subject=subject, rates=lab.effort.pick(*RATES))
         return measured
 
 

@@ -169,11 +169,7 @@ def call(settings: dict[str, Any], control: Control) -> dict[str, float]:
 
 def missing(subject: str) -> str | None:
     """Arrays need NumPy."""
-    return (
-        "NumPy is not installed"
-        if subject == "engine-array" and not importlib.util.find_spec("numpy")
-        else None
-    )
+    return "NumPy is not installed" if subject == "engine-array" and not importlib.util.find_spec("numpy") else None
 
 
 def run(lab: Lab, subject: str) -> Figures:

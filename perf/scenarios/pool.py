@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter, perf_counter_ns
 from typing import Any
 
-from engine import Executor, ThreadPool, Work
+import engine
 from perf.lab import Lab
 from perf.measure import ANSWER_TIMEOUT, WrongAnswer, percentile
 from perf.scenario import Against, Figures, Scenario
@@ -39,7 +39,7 @@ def work_objects(count: int, trips: int) -> tuple[float, list[int]]:
     counter = itertools.count()
     now = perf_counter_ns
     times = []
-    with ThreadPool(WORKERS, WORKERS) as pool, Work(counter.__next__, pool=pool) as work:
+    with engine.ThreadPool(WORKERS, WORKERS) as pool, engine.Work(counter.__next__, pool=pool) as work:
         for _ in range(WARM_UP):
             work.submit()
         work.wait()
@@ -81,7 +81,7 @@ def futures(make: Callable[[], AnyExecutor], count: int, trips: int) -> tuple[fl
 
 SUBJECTS: dict[str, Callable[[int, int], tuple[float, list[int]]]] = {
     "engine": work_objects,
-    "engine-executor": lambda count, trips: futures(lambda: Executor(WORKERS), count, trips),
+    "engine-executor": lambda count, trips: futures(lambda: engine.Executor(WORKERS), count, trips),
     "ThreadPoolExecutor": lambda count, trips: futures(lambda: ThreadPoolExecutor(WORKERS), count, trips),
 }
 

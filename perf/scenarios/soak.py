@@ -59,6 +59,4 @@ def run(lab: Lab, subject: str) -> Figures:
         return measured
 
 
-SCENARIO = Scenario(
-    name="soak", run=run, subjects=("engine",), rounds=(1, 1, 1), default=(False, False, False)
-)
+SCENARIO = Scenario(name="soak", run=run, subjects=("engine",), rounds=(1, 1, 1), default=(False, False, False))

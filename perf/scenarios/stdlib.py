@@ -144,7 +144,7 @@ def call(settings: dict[str, Any], control: Control) -> dict[str, float]:
 def run(lab: Lab, subject: str) -> Figures:
     """Measure one subject once."""
     # The first round begins with the plain loop, and so the facts are there for the calls of every round.
-    settings = {"stride": STRIDES[lab.effort.name], "facts": str(lab.scratch / "facts.json")}
+    settings: dict[str, Any] = {"stride": STRIDES[lab.effort.name], "facts": str(lab.scratch / "facts.json")}
     measured: Figures
     if subject == "plain-loop":
         measured = lab.measure(f"{__name__}:local", **settings)

@@ -19,9 +19,7 @@ def run(lab: Lab, subject: str) -> Figures:
     """Measure one subject once, at each width."""
     with lab.server(subject) as server:
         outstanding = lab.effort.pick(SOME, SOME, SWEEP)
-        figures: Figures = lab.measure(
-            "perf.echo:throughput", server, subject=subject, outstanding=outstanding
-        )
+        figures: Figures = lab.measure("perf.echo:throughput", server, subject=subject, outstanding=outstanding)
         return figures
 
 

@@ -23,7 +23,7 @@ def serve(settings: dict[str, Any], control: Control) -> None:
     """Serve echo on a port that the system chooses."""
     import Pyro5.api
 
-    @Pyro5.api.expose  # type: ignore[misc,untyped-decorator]
+    @Pyro5.api.expose
     class Service:
         def echo(self, data: bytes) -> bytes:
             return data

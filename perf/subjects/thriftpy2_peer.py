@@ -53,7 +53,7 @@ class Client:
 
         host, port = host_and_port(endpoint)
         self._clients = [
-            make_client(contract().Echo, host, port, timeout=ANSWER_TIMEOUT * 1000) for _ in range(THREADS)
+            make_client(contract().Echo, host, port, timeout=int(ANSWER_TIMEOUT * 1000)) for _ in range(THREADS)
         ]
 
     def one_by_one(self, payloads: Sequence[bytes]) -> list[int]:
