@@ -21,6 +21,7 @@ reordered. `begin` enters and appends its call before it looks at `_state`; `los
 they look at the calls and the queue. One of the two sees the other, so no call is left behind.
 """
 
+import atexit
 import itertools
 import logging
 import os
@@ -150,7 +151,8 @@ class Client:
         options: passed on to the transport: `heartbeat`, `linger`, `max_message_bytes`, `context`, `curve`.
 
     Connecting happens in the background; the constructor does not wait for it. Close the client, or use it as a context
-    manager; one that is dropped open is reported as a `ResourceWarning`.
+    manager: it stays open, and goes on serving its calls, though nobody refers to it. One that is still open when the
+    process ends is reported as a `ResourceWarning`.
 
     Threads: any, at once; calls from several threads share the connection. Blocks: only `close`, for `linger` seconds.
     Source: "Binding Handles"; "Making the Asynchronous Call".
@@ -369,18 +371,25 @@ class Client:
         """Cancel a call: tell the server, and with `abort` end it here."""
         call_id = call._id
         telling = Telling()
+        unsent = None
         with self._lock:
             if self._calls.get(call_id) is not call:
                 return
             if abort:
+                unsent = next((pending for pending in self.outgoing.copy() if _number(pending) == call_id), None)
                 self._table.finish_locked((Failure(call_id, CallCancelled("cancelled by its caller")),), telling)
             else:
                 following = NEXT[call._state][On.CANCEL]
                 assert following is not None
                 call._state = following
-        self.outgoing.append(Special(encode(Cancel([(call_id, abort)]))))
         telling()
-        self._channel.flush()
+        if unsent is not None:
+            with suppress(ValueError):  # It leaves just now after all.
+                self.outgoing.remove(unsent)
+                return
+        if self._state is _CONNECTED:
+            self.outgoing.append(Special(encode(Cancel([(call_id, abort)]))))
+            self._channel.flush()
 
     # The channel's side: sending
 
@@ -455,6 +464,13 @@ class Client:
             self._connections += 1
             self._refusal = ""
             self._stranded.clear()
+            now = monotonic()
+            for pending in self.outgoing.copy():
+                # The time limit of a call ran while it waited for the connection.
+                if not isinstance(pending, Special) and pending[3] is not None and pending[3].time_left is not None:
+                    call = self._calls.get(pending[0])
+                    if call is not None and call._timer is not None:
+                        pending[3].time_left = max(0.0, call._timer.when - now)
             self._hello = Special(encode(hello))
             self.outgoing.appendleft(self._hello)
             self._state = _CONNECTED
@@ -485,13 +501,23 @@ class Client:
         self._refusal = reason
 
     def _rejected(self, message: Reject) -> None:
-        """The server will not talk: nothing that was sent on this connection has run."""
-        status, reason = message.status, message.reason or f"it speaks versions {message.versions}"
-        with self._lock:
-            ended = list(self._calls)
-            self.outgoing.clear()
+        """The server will not talk, or has lost the thread of the conversation."""
+        reason = message.reason or f"it speaks versions {message.versions}"
+        if self._greeted:
+            # What it had taken may run; the conversation begins again on the same connection.
+            self.lost(b"", f"the server broke off: {reason}")
+            self.connected(b"")
+            return
+        # Our greeting was refused: nothing that was sent has run, and on this connection nothing will.
         text = f"{self.endpoint} refused to talk: {reason}"
-        self._finish([Failure(call_id, error_for(status or Status.PROTOCOL_ERROR, text)) for call_id in ended])
+        with self._lock:
+            self._state = Connection.CONNECTING
+            self._refusal = text
+            self.outgoing.clear()
+            ended = list(self._calls)
+        self._finish(
+            [Failure(call_id, error_for(message.status or Status.PROTOCOL_ERROR, text)) for call_id in ended]
+        )
 
     def _left(self, message: Bye) -> None:
         """The server closed in good order: what it had not answered by then it will not answer."""
@@ -604,10 +630,6 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client {self.endpoint} {self._state.value} outstanding={len(self._calls)}>"
 
-    def __del__(self) -> None:
-        if getattr(self, "_channel", None) is not None and self._state is not Connection.CLOSED:
-            warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2, source=self)
-
     def __enter__(self) -> Self:
         return self
 
@@ -634,11 +656,21 @@ _open_clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for client in list(_open_clients):
-        client._lock = allocate_lock()
+        client._lock = client._table.lock = allocate_lock()
         client._state = Connection.CLOSED
         client._forked = True
-        client._calls.clear()
+        while client._calls:
+            call_id, call = client._calls.popitem()
+            call._state = State.DONE
+            call._box = [Failure(call_id, CallFailed("the call was begun before fork(): its reply goes to the parent"))]
+    _open_clients.clear()
 
 
+def _at_exit() -> None:
+    for client in list(_open_clients):
+        warnings.warn(f"{client!r} was never closed", ResourceWarning, stacklevel=1, source=client)
+
+
+atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)

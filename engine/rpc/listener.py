@@ -49,6 +49,7 @@ from transport import (
     settled,
     split_out_of_band,
 )
+from transport.frames import VERSION
 
 from ..kernel.errors import EngineError, InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.status import Status
@@ -72,7 +73,7 @@ class Peer:
 
     __slots__ = (
         "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id", "lost",
-        "metadata", "process", "queued", "user",
+        "metadata", "process", "queued", "refused", "user",
     )  # fmt: skip
 
     def __init__(self, id: bytes, info: PeerInfo) -> None:
@@ -84,6 +85,7 @@ class Peer:
         # Under link.lock.
         self.conversation = Conversation(Side.SERVER)
         self.garbage = 0
+        self.refused = False
         # Calls are in order: after the greeting, before the goodbye. Under link.lock.
         self.greeted = False
         # What the greeting said.
@@ -197,6 +199,10 @@ class Listener:
         self._server.counters.messages_in += 1
         try:
             message = decode(frames)
+        except RemoteProtocolError as error:
+            self._drop(known, error, isinstance(error, VersionMismatch))
+            return
+        try:
             if type(message) is Calls:
                 if not known.greeted:
                     known.conversation.received(Kind.CALLS)  # Raises: it is out of turn.
@@ -214,7 +220,7 @@ class Listener:
             else:
                 raise RemoteProtocolError(f"a client does not send {type(message).__name__}")
         except RemoteProtocolError as error:
-            self._drop(known, error)
+            self._drop(known, error, True)
 
     def collect(self) -> Sequence[Callable[[], object]]:
         """What is to be done after a harvest: post the batches."""
@@ -230,15 +236,17 @@ class Listener:
         peer.greeted = True
         self._send_alone(peer, encode(self._server.welcome()))
 
-    def _drop(self, peer: Peer, error: RemoteProtocolError) -> None:
+    def _drop(self, peer: Peer, error: RemoteProtocolError, understood: bool) -> None:
         self._server.counters.garbage += 1
         peer.garbage += 1
         if peer.garbage == 1:
             where = peer.address or peer.id.hex()
             log.warning("%s: dropped a message from %s: %s; further ones are only counted", self.endpoint, where, error)
-        if isinstance(error, VersionMismatch) and peer.conversation.may_send(Kind.REJECT):
-            peer.conversation.sent(Kind.REJECT)
-            self._send_alone(peer, encode(Reject([1], Status.PROTOCOL_ERROR, str(error))))
+        if understood and not peer.greeted and not peer.refused:
+            # It speaks our protocol, but not in our version, or without a greeting: say so, once. The conversation
+            # stays fresh, so that a greeting may still come.
+            peer.refused = True
+            self._send_alone(peer, encode(Reject([VERSION], Status.PROTOCOL_ERROR, str(error))))
 
     def _take_calls(self, peer: Peer, message: Calls, blobs: list[Buffer]) -> None:
         server = self._server

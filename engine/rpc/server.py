@@ -8,10 +8,12 @@ clients stay connected.
 Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtWaitServerListen", "RpcMgmtInqStats".
 """
 
+import atexit
 import logging
 import os
 import socket
 import warnings
+import weakref
 from _thread import allocate_lock
 from enum import Enum
 from time import monotonic
@@ -22,7 +24,7 @@ import msgspec
 
 from transport import Endpoint, Welcome, bind
 
-from ..kernel.errors import InvalidHandle, InvalidParameter, InvalidState, Misuse
+from ..kernel.errors import Forked, InvalidHandle, InvalidParameter, InvalidState, Misuse
 from ..kernel.event import Event
 from ..kernel.status import Status
 from ..pool.pool import ThreadPool
@@ -86,7 +88,8 @@ class Server:
         name: appears in thread names and log records.
         options: passed on to the transport: `heartbeat`, `linger`, `max_message_bytes`, `context`, `curve`.
 
-    Register interfaces before or after `listen`. Close the server, or use it as a context manager.
+    Register interfaces before or after `listen`. Close the server, or use it as a context manager: it goes on serving
+    though nobody refers to it. One that is still open when the process ends is reported as a `ResourceWarning`.
 
     Threads: every method may be called from any thread, `stop` from a routine too.
     Source: "RpcServerUseProtseqEp", "RpcServerListen".
@@ -103,6 +106,7 @@ class Server:
         **options: Any,
     ) -> None:
         self._phase = Phase.CLOSED
+        self._forked = False
         if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
             raise InvalidParameter(f"workers must be an int of 1 or more, not {workers!r}")
         if not isinstance(max_calls, int) or isinstance(max_calls, bool) or max_calls < 1:
@@ -129,6 +133,7 @@ class Server:
         self._owns_pool = pool is None
         self.pool = pool or ThreadPool(workers, workers, name=name)
         self._phase = Phase.IDLE
+        _open_servers.add(self)
 
     # Interfaces
 
@@ -247,6 +252,7 @@ class Server:
         with self.lock:
             self._phase = Phase.CLOSED
             listeners, self._listeners = self._listeners, []
+        _open_servers.discard(self)
         for listener in listeners:
             listener.close()
         self._stopped.set()
@@ -321,15 +327,13 @@ class Server:
         return False
 
     def _check_open(self) -> None:
+        if self._forked:
+            raise Forked("this server was made before fork(): make a new one in the child")
         if self._phase is Phase.CLOSED:
             raise InvalidHandle("the server is closed")
 
     def __repr__(self) -> str:
         return f"<Server {self.name} {', '.join(self.endpoints)} {self._phase.value} active={self.active}>"
-
-    def __del__(self) -> None:
-        if self._phase is not Phase.CLOSED:
-            warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2, source=self)
 
     def __enter__(self) -> Self:
         return self
@@ -338,3 +342,25 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+# Servers to report at exit, and to disable in a forked child: their locks may be held by threads that are not there.
+_open_servers: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for server in list(_open_servers):
+        server.lock = allocate_lock()
+        server._phase = Phase.CLOSED
+        server._forked = True
+    _open_servers.clear()
+
+
+def _at_exit() -> None:
+    for server in list(_open_servers):
+        warnings.warn(f"{server!r} was never closed", ResourceWarning, stacklevel=1, source=server)
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
