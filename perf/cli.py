@@ -98,6 +98,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     console.print(goal_table(goals.verdicts(record)))
     for path in {RECORD, options.json} - {None}:
         records.save(record, path)
+    console.print(f"saved {RECORD}; as a page: python -m perf report")
     return 0
 
 

@@ -12,7 +12,7 @@ from .errors import InvalidState
 from .packet import CompletionPacket
 from .status import Status
 from .thread import ThreadRecord
-from .waitable import RegisteredWait, Waitable, adapters, dispatcher_lock, finish, register_wait
+from .waitable import RegisteredWait, Waitable, WaitBlock, adapters, dispatcher_lock, finish, register_wait
 
 if TYPE_CHECKING:
     from .port import CompletionPort
@@ -145,9 +145,12 @@ class PortSignal(Waitable):
 
     def notify(self) -> None:
         """A packet was queued, or the port closed. Called with no lock held."""
-        with dispatcher_lock:
-            satisfied = self._release_locked() if self._blocks else []
-        finish(satisfied)
+        satisfied: list[WaitBlock] = []
+        try:
+            with dispatcher_lock:
+                self._release_locked(satisfied)
+        finally:
+            finish(satisfied)
 
     def _signaled_locked(self, record: ThreadRecord | None) -> bool:
         port = self._port()

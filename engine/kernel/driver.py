@@ -60,7 +60,8 @@ class Source(Protocol):
         """Harvest what is there; True if there may be more. On any thread; must not block, wait or raise.
 
         `readable`: a descriptor of the source was just seen to be readable; else only the source itself can
-        tell.
+        tell. In the main thread a signal handler may raise in the midst of it (KeyboardInterrupt): then it is
+        called again, by this or another thread, and what it had begun is for the source to mend.
         """
 
 
@@ -425,16 +426,17 @@ class Driver:
             # It would fail again at once, and for ever, in threads that have nothing to do with it.
             log.exception("the source %r failed and is polled no longer", source)
             self.unregister(source)
-        except BaseException:  # A signal handler raised: what was seen to be there is still there.
-            self._touched[source] = None
-            raise
 
     def _drive_touched(self) -> None:
         touched = self._touched
         for source in list(touched):
-            # Whoever takes the entry out does the work.
-            if touched.pop(source, _GONE) is not _GONE:
-                self._drive(source, False)
+            try:
+                # Whoever takes the entry out does the work.
+                if touched.pop(source, _GONE) is not _GONE:
+                    self._drive(source, False)
+            except BaseException:  # A signal handler raised: what was there to be seen is still there.
+                touched[source] = None
+                raise
 
     def _drive_ready(self, ready: list[tuple[int, int]]) -> bool:
         """Drive the sources of these descriptors; return whether the bell was among them and silenced."""
@@ -442,7 +444,11 @@ class Driver:
         for fd, _ in ready:
             source = self._by_fd.get(fd)
             if source is not None:
-                self._drive(source, True)
+                try:
+                    self._drive(source, True)
+                except BaseException:
+                    self._touched[source] = None
+                    raise
             elif fd == self._bell.fd and not self._polling:  # A leader that polls hears it by itself.
                 self._bell.silence()
                 silenced = True

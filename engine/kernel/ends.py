@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from .driver import driver
 from .thread import ThreadRecord, end_hooks
-from .waitable import Waitable, adapters, dispatcher_lock, finish
+from .waitable import Waitable, WaitBlock, adapters, dispatcher_lock, finish
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -51,9 +51,12 @@ class _End(Waitable):
 
     def notify(self) -> None:
         """It has ended, or may have. Called with no lock held."""
-        with dispatcher_lock:
-            satisfied = self._release_locked() if self._blocks else []
-        finish(satisfied)
+        satisfied: list[WaitBlock] = []
+        try:
+            with dispatcher_lock:
+                self._release_locked(satisfied)
+        finally:
+            finish(satisfied)
 
 
 class _Looked(_End):

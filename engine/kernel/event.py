@@ -42,17 +42,16 @@ class Event(Waitable):
 
     def set(self) -> None:
         """Make the event signaled. Blocks: never. Raises: `InvalidHandle` if it is closed."""
-        with dispatcher_lock:
-            self._require_open()
-            self._signaled = True
-            if not self._blocks:
-                return
-            satisfied = self._release_locked()
-        finish(satisfied)
-
-    def _signal_locked(self, record: ThreadRecord) -> list[WaitBlock]:
-        self._signaled = True
-        return self._release_locked()
+        satisfied: list[WaitBlock] = []
+        try:
+            with dispatcher_lock:
+                self._require_open()
+                self._signaled = True
+                if not self._blocks:
+                    return
+                self._release_locked(satisfied)
+        finally:
+            finish(satisfied)
 
     def reset(self) -> None:
         """Make the event nonsignaled. Blocks: never. Raises: `InvalidHandle` if it is closed."""
@@ -66,14 +65,21 @@ class Event(Waitable):
         With no wait pending the pulse is lost. Source: "PulseEvent", which advises against it, for good
         reason: whether another thread waits already is not something to rely on.
         """
-        with dispatcher_lock:
-            self._require_open()
-            self._signaled = True
-            satisfied = self._release_locked()
-            self._signaled = False
-        finish(satisfied)
+        satisfied: list[WaitBlock] = []
+        try:
+            with dispatcher_lock:
+                self._require_open()
+                self._signaled = True
+                self._release_locked(satisfied)
+                self._signaled = False
+        finally:
+            finish(satisfied)
 
     is_set = Waitable.is_signaled
+
+    def _signal_locked(self, record: ThreadRecord, satisfied: list[WaitBlock]) -> None:
+        self._signaled = True
+        self._release_locked(satisfied)
 
     def _signaled_locked(self, record: ThreadRecord | None) -> bool:
         return self._signaled

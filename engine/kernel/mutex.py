@@ -60,10 +60,13 @@ class Mutex(Waitable):
             never.
         """
         record = local.record
-        with dispatcher_lock:
-            self._require_open()
-            satisfied = self._signal_locked(record)
-        finish(satisfied)
+        satisfied: list[WaitBlock] = []
+        try:
+            with dispatcher_lock:
+                self._require_open()
+                self._signal_locked(record, satisfied)
+        finally:
+            finish(satisfied)
 
     def close(self) -> None:
         """Close the mutex, owned or not: pending waits end with `AbandonedWait`, later use is refused."""
@@ -71,14 +74,14 @@ class Mutex(Waitable):
         with dispatcher_lock:
             self._free_locked()
 
-    def _signal_locked(self, record: ThreadRecord) -> list[WaitBlock]:
+    def _signal_locked(self, record: ThreadRecord, satisfied: list[WaitBlock]) -> None:
         if self._owner is not record:
             raise NotOwner("the mutex is not owned by this thread")
-        self._depth -= 1
-        if self._depth:
-            return []
-        self._free_locked()
-        return self._release_locked()
+        if self._depth > 1:
+            self._depth -= 1
+        else:
+            self._free_locked()
+            self._release_locked(satisfied)
 
     def _free_locked(self) -> None:
         if self._owner is not None:
@@ -87,23 +90,22 @@ class Mutex(Waitable):
         self._depth = 0
         self._was_abandoned = False
 
-    def _abandon_locked(self) -> list[WaitBlock]:
+    def _abandon_locked(self, satisfied: list[WaitBlock]) -> None:
         self._free_locked()
         self._abandoned = True
-        return self._release_locked()
+        self._release_locked(satisfied)
 
     def _signaled_locked(self, record: ThreadRecord | None) -> bool:
         return self._owner is None or self._owner is record
 
     def _consume_locked(self, record: ThreadRecord | None) -> bool:
         assert record is not None, "only threads wait for a mutex"
+        if self._depth == 0:
+            record.mutexes.add(self)
+            self._was_abandoned, self._abandoned = self._abandoned, False
         self._owner = record
         self._depth += 1
-        if self._depth > 1:
-            return False
-        record.mutexes.add(self)
-        self._was_abandoned, self._abandoned = self._abandoned, False
-        return self._was_abandoned
+        return self._depth == 1 and self._was_abandoned
 
     def _restore_locked(self, record: ThreadRecord | None, abandoned: bool) -> None:
         if self._owner is record and self._depth:
@@ -138,7 +140,7 @@ def _abandon(record: ThreadRecord) -> None:
     satisfied: list[WaitBlock] = []
     with dispatcher_lock:
         for mutex in list(record.mutexes):
-            satisfied += mutex._abandon_locked()
+            mutex._abandon_locked(satisfied)
     finish(satisfied)
 
 

@@ -197,10 +197,14 @@ class CompletionPort(SlotQueue):
         packet = CompletionPacket(key, transferred, overlapped, status)
         queue = self._open
         if queue is not None and len(queue) < self._capacity:
-            queue.append(packet)
-            self._posted += 1
-            if self._waiters and self._active < self._concurrency:
+            try:
+                queue.append(packet)
+                self._posted += 1
+                if self._waiters and self._active < self._concurrency:
+                    self._pump()
+            except BaseException:
                 self._pump()
+                raise
             if self._open is not queue:
                 self._overtaken()
         else:
@@ -213,10 +217,14 @@ class CompletionPort(SlotQueue):
         """
         queue = self._open
         if queue is not None and not self._waiters:
-            queue.extend(packets)
-            self._posted += len(packets)
-            if self._waiters and self._active < self._concurrency:
+            try:
+                queue.extend(packets)
+                self._posted += len(packets)
+                if self._waiters and self._active < self._concurrency:
+                    self._pump()
+            except BaseException:
                 self._pump()
+                raise
             if self._open is not queue:
                 self._overtaken()
             return True
@@ -230,25 +238,34 @@ class CompletionPort(SlotQueue):
         """Queue packets or hand them over, under the lock."""
         woken: list[Waiter] = []
         signal = None
-        with self._lock:
-            if self._closed:
-                raise self._closed_error()
-            waiters = self._waiters
-            for packet in packets:
-                if waiters and self._active < self._concurrency:
-                    waiter = waiters.pop()
-                    waiter.result = packet
-                    self._active += 1
-                    self._taken += 1
-                    woken.append(waiter)
-                else:
-                    if capacity is not None and len(self._queue) >= capacity:
-                        raise QueueFull(f"{capacity} packets are queued: dequeue faster, or make `capacity` larger")
-                    self._queue.append(packet)
-                    signal = self._signal
-                self._posted += 1
-        for waiter in woken:
-            waiter.wake()
+        try:
+            with self._lock:
+                if self._closed:
+                    raise self._closed_error()
+                waiters = self._waiters
+                for packet in packets:
+                    if waiters and self._active < self._concurrency:
+                        # `_hand_over_locked` in line: this is the way of every reply to a waiting thread.
+                        waiter = waiters[-1]
+                        del waiters[-1]
+                        waiter.result = packet
+                        self._active += 1
+                        self._taken += 1
+                        woken.append(waiter)
+                    else:
+                        if capacity is not None and len(self._queue) >= capacity:
+                            raise QueueFull(
+                                f"{capacity} packets are queued: dequeue faster, or make `capacity` larger"
+                            )
+                        self._queue.append(packet)
+                        signal = self._signal
+                    self._posted += 1
+            for waiter in woken:
+                waiter.wake()
+        except BaseException:
+            for waiter in woken:
+                waiter.wake()
+            raise
         if signal is not None:
             signal.notify()
 
@@ -291,12 +308,11 @@ class CompletionPort(SlotQueue):
         queue = self._open
         if queue and record.slot and record.port is self._association and self._active <= self._concurrency:
             try:
-                packet = queue.popleft()
+                for packet in self._pops:
+                    self._taken += 1
+                    return packet
             except IndexError:
                 pass  # Another thread was faster.
-            else:
-                self._taken += 1
-                return packet
         return self._take(record, 1, timeout, False)[0]
 
     def get_many(
@@ -326,7 +342,11 @@ class CompletionPort(SlotQueue):
         queue = self._open
         if queue and record.slot and record.port is self._association and self._active <= self._concurrency:
             batch: list[CompletionPacket] = []
-            self._fill(batch, queue, maximum)
+            try:
+                self._fill(batch, queue, maximum)
+            except BaseException:
+                self._undo(record, None, batch)
+                raise
             if batch:
                 return batch
         return self._take(record, maximum, timeout, alertable)
@@ -352,7 +372,6 @@ class CompletionPort(SlotQueue):
             self._adopt(record)
         batch: list[CompletionPacket] = []
         waiter = None
-        woken: list[Waiter] = []
         try:
             with self._lock:
                 if self._closed:
@@ -370,13 +389,11 @@ class CompletionPort(SlotQueue):
                 else:
                     waiter = Waiter()
                     self._waiters.append(waiter)
-                    if self._queue:  # Posted since, by a thread that saw no waiter; or there is no free slot.
-                        woken = self._pump_locked()
             if waiter is None:
                 result = batch or _TIMED_OUT
             else:
-                for other in woken:
-                    other.wake()
+                if self._queue:  # Posted since, by a thread that saw no waiter; or there is no free slot.
+                    self._pump()
                 result = self._sleep(record, waiter, timeout, alertable)
                 if isinstance(result, CompletionPacket):
                     batch.append(result)
@@ -438,23 +455,23 @@ class CompletionPort(SlotQueue):
 
     def _undo(self, record: ThreadRecord, waiter: Waiter | None, batch: list[CompletionPacket]) -> None:
         """The dequeue ends by an exception: leave the stack, put what was taken back to the head."""
-        woken: list[Waiter] = []
         with self._lock:
             if self._closed:
                 return
+            counted = record.slot
             if waiter is not None:
-                if waiter.result is None:
+                if waiter in self._waiters:
                     self._waiters.remove(waiter)
-                    self._active += 1
-                elif isinstance(waiter.result, CompletionPacket) and not batch:
+                counted = counted or waiter.result is not None
+                if isinstance(waiter.result, CompletionPacket) and not batch:
                     batch = [waiter.result]
-                record.slot = True
+                    self._taken -= 1
+            if not counted:
+                self._active += 1
+            record.slot = True
             for packet in reversed(batch):
                 self._queue.appendleft(packet)
-            self._taken -= len(batch)
-            woken = self._pump_locked()
-        for other in woken:
-            other.wake()
+        self._pump()
 
     # Seen from outside: what is queued
 

@@ -46,25 +46,28 @@ class Semaphore(Waitable):
         """
         if not isinstance(count, int) or count < 1:
             raise InvalidParameter(f"count must be an int of 1 or more, not {count!r}")
-        with dispatcher_lock:
-            self._require_open()
-            before = self._count
-            satisfied = self._add_locked(count)
-        finish(satisfied)
+        satisfied: list[WaitBlock] = []
+        try:
+            with dispatcher_lock:
+                self._require_open()
+                before = self._count
+                self._add_locked(count, satisfied)
+        finally:
+            finish(satisfied)
         return before
 
     acquire = Waitable.wait
 
-    def _add_locked(self, count: int) -> list[WaitBlock]:
+    def _add_locked(self, count: int, satisfied: list[WaitBlock]) -> None:
         if self._count + count > self._maximum:
             raise LimitExceeded(
                 f"{self._count} + {count} would pass the semaphore's maximum of {self._maximum}"
             )
         self._count += count
-        return self._release_locked()
+        self._release_locked(satisfied)
 
-    def _signal_locked(self, record: ThreadRecord) -> list[WaitBlock]:
-        return self._add_locked(1)
+    def _signal_locked(self, record: ThreadRecord, satisfied: list[WaitBlock]) -> None:
+        self._add_locked(1, satisfied)
 
     def _signaled_locked(self, record: ThreadRecord | None) -> bool:
         return self._count > 0

@@ -31,7 +31,7 @@ from .waiter import Waiter
 class SlotQueue:
     """A queue of packets, a stack of waiting threads, a count of active ones. Base of the port."""
 
-    __slots__ = ("_active", "_closed", "_concurrency", "_lock", "_posted", "_queue", "_taken", "_waiters")
+    __slots__ = ("_active", "_closed", "_concurrency", "_lock", "_pops", "_posted", "_queue", "_taken", "_waiters")
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
@@ -39,6 +39,9 @@ class SlotQueue:
         # All below: guarded by _lock. Invariant at rest: not (_waiters and _queue and _active <
         # _concurrency).
         self._queue: PacketQueue = self._make_queue()
+        # Takes the oldest packet, as one step of a `for` loop: unlike after a call, no signal handler can raise
+        # between the taking and the assignment, which would lose the packet. IndexError: the queue is empty.
+        self._pops = iter(self._queue.popleft, None)
         self._waiters: list[Waiter] = []
         self._active = 0
         self._posted = 0
@@ -58,38 +61,54 @@ class SlotQueue:
         return waiter
 
     def _choose_locked(self) -> Waiter:
-        return self._waiters.pop()
+        waiter = self._waiters[-1]
+        del self._waiters[-1]
+        return waiter
 
     def _pump_locked(self) -> list[Waiter]:
         """Restore the invariant: hand packets to waiters while both and free slots last."""
         woken: list[Waiter] = []
-        while self._waiters and self._queue and self._active < self._concurrency:
-            try:
-                packet = self._queue.popleft()
-            except IndexError:
-                break  # A thread that needs no lock took it.
-            woken.append(self._hand_over_locked(packet))
+        packet = None
+        try:
+            while self._waiters and self._queue and self._active < self._concurrency:
+                for packet in self._pops:  # noqa: B007
+                    break
+                assert packet is not None, "an empty queue raises"
+                woken.append(self._hand_over_locked(packet))
+        except IndexError:
+            pass  # A thread that needs no lock took it.
+        except BaseException:  # A signal handler raised: nobody shall sleep on what was handed over, or miss it.
+            if packet is not None and not (woken and woken[-1].result is packet):
+                self._queue.appendleft(packet)
+            for waiter in woken:
+                waiter.wake()
+            raise
         return woken
 
     def _pump(self) -> None:
-        """Hand over what was queued while a thread went to sleep."""
-        with self._lock:
-            woken = self._pump_locked()
-        for waiter in woken:
-            waiter.wake()
+        """Restore the invariant, and wake who was given something."""
+        woken: list[Waiter] = []
+        try:
+            with self._lock:
+                woken = self._pump_locked()
+            for waiter in woken:
+                waiter.wake()
+        except BaseException:
+            for waiter in woken:
+                waiter.wake()
+            raise
 
     def release_slot(self, record: ThreadRecord) -> None:
         """The associated thread blocks outside this port: its slot is free until `retake_slot`."""
-        with self._lock:
-            if not record.slot:
-                return
-            record.slot = False
-            if self._closed:
-                return
-            self._active -= 1
-            woken = self._pump_locked()
-        for waiter in woken:
-            waiter.wake()
+        try:
+            with self._lock:
+                if record.slot:
+                    record.slot = False
+                    if not self._closed:
+                        self._active -= 1
+        finally:
+            if self._waiters and self._queue:
+                self._pump()
 
     def retake_slot(self, record: ThreadRecord) -> None:
         """The associated thread runs again: it is active at once, even past the concurrency value."""

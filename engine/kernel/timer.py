@@ -19,7 +19,7 @@ from .apc import TimerApc
 from .clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due
 from .errors import InvalidArgumentType, InvalidParameter
 from .thread import ThreadRecord, local
-from .waitable import Waitable, dispatcher_lock, finish
+from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 
 
 class _Setting:
@@ -120,12 +120,15 @@ class WaitableTimer(Waitable):
             call.cancel()
 
     def _expire(self, setting: _Setting) -> None:
-        with dispatcher_lock:
-            if self._setting is not setting:
-                return
-            self._signaled = True
-            satisfied = self._release_locked()
-        finish(satisfied)
+        satisfied: list[WaitBlock] = []
+        try:
+            with dispatcher_lock:
+                if self._setting is not setting:
+                    return
+                self._signaled = True
+                self._release_locked(satisfied)
+        finally:
+            finish(satisfied)
         if setting.apc is not None:
             setting.apc.queue()
         if setting.period:

@@ -27,7 +27,7 @@ Source: "Wait Functions", "Synchronization Objects"; `docs/semantics/completion-
 import logging
 import os
 from _thread import allocate_lock
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import msgspec
@@ -95,8 +95,8 @@ class Waitable:
     def _restore_locked(self, record: ThreadRecord | None, abandoned: bool) -> None:
         """Undo one `_consume_locked`, whose result was `abandoned`, as if that wait had never been."""
 
-    def _signal_locked(self, record: ThreadRecord) -> "list[WaitBlock]":
-        """Signal the object, for `signal_and_wait`; the caller finishes what that satisfied."""
+    def _signal_locked(self, record: ThreadRecord, satisfied: "list[WaitBlock]") -> None:
+        """Signal the object; the caller finishes, unlocked, what that satisfied."""
         raise InvalidParameter(f"a {type(self).__name__} cannot be signaled by signal_and_wait")
 
     def _watch(self) -> None:
@@ -148,14 +148,16 @@ class Waitable:
 
     # Signalling, for the objects themselves
 
-    def _release_locked(self) -> "list[WaitBlock]":
+    def _release_locked(self, satisfied: "list[WaitBlock]") -> None:
         """Satisfy pending waits, oldest first, while signaled; the caller finishes them unlocked."""
-        satisfied: list[WaitBlock] = []
         for block in list(self._blocks):
-            if block.outcome is None and block.attempt_locked():
+            if block.outcome is None:
+                # In the list before it is decided: whatever happens, it will be told.
                 satisfied.append(block)
-                block.unlink_locked()
-        return satisfied
+                if block.attempt_locked():
+                    block.unlink_locked()
+                else:
+                    satisfied.pop()
 
     # End
 
@@ -164,12 +166,17 @@ class Waitable:
 
         Closing twice does nothing. Blocks: never.
         """
-        with dispatcher_lock:
-            if self._life is not _life:
-                return
-            self._life = None
-            abandoned = [block for block in list(self._blocks) if block.decide_locked(CLOSED)]
-        finish(abandoned)
+        abandoned: list[WaitBlock] = []
+        try:
+            with dispatcher_lock:
+                if self._life is not _life:
+                    return
+                self._life = None
+                abandoned += self._blocks
+                for block in abandoned:
+                    block.decide_locked(CLOSED)
+        finally:
+            finish(abandoned)
 
     def _require_open(self) -> None:
         if self._life is not _life:
@@ -196,7 +203,7 @@ def as_waitable(thing: object) -> Waitable:
 class WaitBlock:
     """One wait for one object, for the first of several, or for all of them. Used once."""
 
-    __slots__ = ("_every", "_foreign", "_objects", "_record", "abandoned", "outcome")
+    __slots__ = ("_consumed", "_every", "_foreign", "_objects", "_record", "abandoned", "outcome")
 
     def __init__(self, objects: Sequence[Waitable], every: bool, record: ThreadRecord | None) -> None:
         self._foreign = False
@@ -206,6 +213,8 @@ class WaitBlock:
         # Guarded by dispatcher_lock until decided: None while pending, then an index or one of the codes
         # above.
         self.outcome: int | None = None
+        # Guarded likewise. How many objects a wait for all has consumed.
+        self._consumed = 0
         # The indexes of the mutexes that were taken over from a thread that had ended.
         self.abandoned: tuple[int, ...] = ()
 
@@ -221,7 +230,14 @@ class WaitBlock:
             for waitable in self._objects:
                 if not waitable._signaled_locked(record):
                     return False
-            self.abandoned = tuple(i for i, each in enumerate(self._objects) if each._consume_locked(record))
+            try:
+                for index, waitable in enumerate(self._objects):
+                    if waitable._consume_locked(record):
+                        self.abandoned += (index,)
+                    self._consumed = index + 1
+            except BaseException:  # By a signal handler: all or none.
+                self._give_back_locked()
+                raise
             self.outcome = self.abandoned[0] if self.abandoned else 0
             return True
         for index, waitable in enumerate(self._objects):
@@ -260,29 +276,43 @@ class WaitBlock:
 
     def undo(self, outcome: int) -> bool:
         """The waiter is going away: end the wait, or give back what it consumed. True if it was pending."""
-        with dispatcher_lock:
-            if self.decide_locked(outcome):
-                return True
-            satisfied: list[WaitBlock] = []
-            if self.outcome is not None and self.outcome >= 0:
-                taken = range(len(self._objects)) if self._every else (self.outcome,)
-                self.outcome = outcome
-                for index in taken:
-                    self._objects[index]._restore_locked(self._record, index in self.abandoned)
-                for index in taken:
-                    satisfied += self._objects[index]._release_locked()
-        finish(satisfied)
+        satisfied: list[WaitBlock] = []
+        try:
+            with dispatcher_lock:
+                if self.decide_locked(outcome):
+                    return True
+                if self.outcome is not None and self.outcome >= 0:
+                    self._give_back_locked()
+                    self.outcome = outcome
+                    for waitable in self._objects:
+                        waitable._release_locked(satisfied)
+        finally:
+            finish(satisfied)
         return False
 
+    def _give_back_locked(self) -> None:
+        """Undo what was consumed."""
+        for index in range(self._consumed) if self._every else (self.outcome or 0,):
+            self._objects[index]._restore_locked(self._record, index in self.abandoned)
+        self._consumed = 0
+        self.abandoned = ()
+
     def finish(self) -> None:
-        """Tell whoever waits that the wait was decided. Called once, with no lock held."""
+        """Tell whoever waits that the wait was decided. A second call does nothing. Called with no lock held."""
         raise NotImplementedError
 
 
-def finish(blocks: Iterable[WaitBlock]) -> None:
+def finish(blocks: Sequence[WaitBlock]) -> None:
     """Tell the waiters of decided waits; with no lock held."""
-    for block in blocks:
-        block.finish()
+    try:
+        for block in blocks:
+            if block.outcome is not None:
+                block.finish()
+    except BaseException:  # A signal handler raised: the others are told all the same.
+        for block in blocks:
+            if block.outcome is not None:
+                block.finish()
+        raise
 
 
 class ThreadBlock(WaitBlock):
@@ -361,7 +391,7 @@ def wait_on(
                 waitable._require_open()
             if signal is not None:
                 signal._require_open()
-                others = signal._signal_locked(record)
+                signal._signal_locked(record, others)
             if not block.attempt_locked() and timeout != 0:
                 block.link_locked()
         finish(others)
@@ -371,6 +401,7 @@ def wait_on(
             else:
                 block.sleep(timeout, alertable)
     except BaseException:  # A signal handler raised: what was consumed goes back, or on to another waiter.
+        finish(others)
         block.undo(CANCELLED)
         raise
     if block.outcome == CLOSED:
@@ -390,7 +421,8 @@ class RegisteredWait(WaitBlock):
 
     def __init__(self, waitable: Waitable, callback: Callable[[Status], object]) -> None:
         super().__init__((waitable,), False, None)
-        self._callback = callback
+        # None once it was called.
+        self._callback: Callable[[Status], object] | None = callback
         self._timer: Cancellable | None = None
 
     def begin(self, timeout: float | None, clock: Clock) -> None:
@@ -422,10 +454,12 @@ class RegisteredWait(WaitBlock):
     def finish(self) -> None:
         """Call the function."""
         self._retire()
-        try:
-            self._callback(self.status)
-        except Exception:
-            log.exception("the callback %r of a registered wait failed", self._callback)
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            try:
+                callback(self.status)
+            except Exception:
+                log.exception("the callback %r of a registered wait failed", callback)
 
     @property
     def status(self) -> Status:
