@@ -17,16 +17,18 @@ behind a slow one while a worker is free.
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic, perf_counter
 from types import CoroutineType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..kernel.driver import driver
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.status import Status
+from .registry import Entry
 from .server_call import ServerCall, current
 
 if TYPE_CHECKING:
@@ -87,65 +89,82 @@ class Batch:
         flush = self._listener.channel.flush
         with suppress(ValueError):
             batches.remove(self)  # Only its first runner finds it there.
+        now = perf_counter()
         while calls:
             try:
                 slow = calls[0]._entry.mean > SLOW
+                if not slow:
+                    call = calls.popleft()
             except IndexError:
-                break  # Another runner took it between the two looks.
+                break  # Another runner took the last one between two looks.
             if slow:
+                # All that may let another runner go first comes before a call is taken, because calls are entered in
+                # the order in which they are taken.
                 if len(calls) > 1:
                     self._post_runner()
                 flush()
                 with self._pool.slow():
-                    self._run_next()
+                    taken = _take(calls)
+                    if taken is None:
+                        break
+                    call = taken
+                    self._run_one(call, call._entry)
                 flush()
             else:
-                self._run_next()
+                self._run_one(call, call._entry)
+            entry = call._entry
+            # One look at the clock a call: where one ends the next begins.
+            then, now = now, perf_counter()
+            took = now - then
+            if took > SLOW / 10 or entry.mean:
+                entry.mean += (took - entry.mean) * LEARNING
         current.set(None)
         # What the next batch answers may share a message with this one's answers.
         if not batches:
             flush()
 
-    def _run_next(self) -> None:
-        try:
-            call = self._calls.popleft()
-        except IndexError:
-            return
+    def _run_one(self, call: ServerCall, entry: Entry) -> None:
         listener = self._listener
-        entry = call._entry
         if call._cancelled or (call._deadline is not None and monotonic() >= call._deadline):
             why = "cancelled" if call._cancelled else "its time ran out"
             _refuse(listener, call, Status.CALL_CANCELLED, f"{why} before it was started")
             return
         try:
-            if call._blobs is None:
-                args = entry.decode_args(call._args)
-            else:
-                args = entry.decode_args(call._args, call._blobs, call._options.blobs)  # type: ignore[union-attr]
-        except msgspec.MsgspecError as error:
-            _refuse(listener, call, Status.BAD_STUB_DATA, f"the arguments of {entry.spec.name} cannot be read: {error}")
-            return
+            args = entry.decode_plain(call._args) if call._blobs is None else _decode_large(call, entry)
+        except msgspec.MsgspecError:
+            try:
+                args = _decode_large(call, entry)
+            except msgspec.MsgspecError as error:
+                text = f"the arguments of {entry.spec.name} cannot be read: {error}"
+                _refuse(listener, call, Status.BAD_STUB_DATA, text)
+                return
         current.set(call)
-        began = perf_counter()
         try:
-            if entry.takes_handle:
-                value = entry.function(call, *args)
-            else:
-                value = entry.function(*args)
+            value = entry.function(call, *args) if entry.takes_handle else entry.function(*args)
         except BaseException as error:
             # BaseException too: a routine that exits or is interrupted must not take a worker with it.
             _fail(listener, call, error)
-        else:
-            if type(value) is CoroutineType:
-                listener.start(call, value)
-            elif not entry.takes_handle:
-                try:
-                    listener.reply(call, value)
-                except (InvalidArgumentType, InvalidAsyncHandle) as error:
-                    log.error("%r: %s", call, error)
-        took = perf_counter() - began
-        if took > SLOW / 10 or entry.mean:
-            entry.mean += (took - entry.mean) * LEARNING
+            return
+        if type(value) is CoroutineType:
+            listener.start(call, value)
+        elif not entry.takes_handle:
+            try:
+                listener.reply(call, value)
+            except (InvalidArgumentType, InvalidAsyncHandle) as error:
+                log.error("%r: %s", call, error)
+
+
+def _take(calls: deque[ServerCall]) -> ServerCall | None:
+    try:
+        return calls.popleft()
+    except IndexError:
+        return None
+
+
+def _decode_large(call: ServerCall, entry: Entry) -> Sequence[Any]:
+    """Decode arguments of which some travelled out of band, or were left to the routine's defaults."""
+    options = call._options
+    return entry.decode_args(call._args, call._blobs or (), None if options is None else options.blobs)
 
 
 def _refuse(listener: "Listener", call: ServerCall, status: int, text: str) -> None:

@@ -53,6 +53,8 @@ class Channel:
         self._closed = False
         # True from `defer` until the next tick; a lost update costs one more registration with the monitor.
         self._ticking = False
+        # True from `defer` until the next `drive`, which clears it before it looks at what there is to send.
+        self.deferred = False
         self._driver = driver()
         self._fds = link.descriptors()
         link.wake = self._woken
@@ -83,6 +85,7 @@ class Channel:
 
     def defer(self) -> None:
         """What is waiting may be sent a little later: before the next wait, or at the next tick."""
+        self.deferred = True
         self._driver.due(self)
         if not self._ticking:
             self._ticking = True
@@ -128,6 +131,7 @@ class Channel:
         with self._lock:
             if self._closed:
                 return False
+            self.deferred = False
             # A readable descriptor is answer enough: asking the link as well costs 1.6 us.
             arrived = readable or self.link.ready()
             if not arrived:

@@ -281,7 +281,7 @@ class Client:
         outstanding = len(calls)
         if due or waiting >= COALESCE_CALLS or outstanding <= FEW_CALLS or waiting > outstanding >> 1:
             self._channel.flush()
-        else:
+        elif not self._channel.deferred:
             self._channel.defer()
         return call
 

@@ -10,7 +10,7 @@ Source: "The IDL and ACF Files" (what an interface is); "Declaring Asynchronous 
 
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
@@ -129,7 +129,7 @@ class OperationSpec:
         self.decode_result: ValueDecoder[Any] = ValueDecoder(result)
         # The same for a result that travelled in band, without the step in between.
         self.decode_plain: Callable[[msgspec.Raw], Any] = self.decode_result.plain
-        self.decode_args: Callable[..., Sequence[Any]] = (
+        self.decode_args: ArgsDecoder | ValueDecoder[list[Any]] = (
             ValueDecoder(list[Any]) if self.signature is None else ArgsDecoder(self._checks, self.required)
         )
 
