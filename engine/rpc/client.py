@@ -344,7 +344,7 @@ class Client:
         check_seconds("timeout", timeout)
         if timeout == 0:
             self.poll()
-            return call._state >= State.DONE
+            return call._box is not None
         waiter = Waiter()
         if not self._table.await_outcome(call, waiter):
             return True
@@ -354,7 +354,7 @@ class Client:
         finally:
             if not signalled:
                 self._table.forget_waiter(call, waiter)
-        return signalled or call._state >= State.DONE
+        return signalled or call._box is not None
 
     async def wait_for_async(self, call: Call[Any]) -> None:
         """Wait in the running event loop until `call` has its outcome."""

@@ -1,0 +1,165 @@
+"""Services to call: in processes of their own, and in this one, on each transport."""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import CompletionPort, Event, Server, default_pool
+from engine.testing import LIMIT
+from transport import bind, connect
+
+from .helpers import Bench, Service
+from .service import make_server
+
+TRANSPORTS = ("tcp", "ipc", "inproc", "loopback")
+_numbers = itertools.count()
+
+
+def new_endpoint(transport: str, folder: Path) -> str:
+    """Return an endpoint that nobody uses."""
+    number = next(_numbers)
+    return {
+        "tcp": "tcp://127.0.0.1:*",
+        "ipc": f"ipc://{folder}/{number}",
+        "inproc": f"inproc://rpc-{number}",
+        "loopback": f"loopback://rpc-{number}",
+    }[transport]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for ipc endpoints, with a short name: theirs are bounded."""
+    return tmp_path_factory.mktemp("rpc")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lasting_threads(folder: Path) -> None:
+    """Threads that belong to the process start before the tests count threads: pyzmq's, and the default pool's."""
+    pool = default_pool()
+    pool.set_maximum(2)
+    pool.set_minimum(2)
+    endpoint = new_endpoint("inproc", folder)
+    server, client = bind(endpoint), connect(endpoint)
+    for link in (client, server):
+        with link.lock:
+            link.close()
+    done = threading.Event()
+    pool.submit(done.set)
+    assert done.wait(LIMIT)
+
+
+@pytest.fixture(scope="session")
+def services(folder: Path) -> Iterator[Callable[[str], str]]:
+    """A function that returns the endpoint of a service in another process, one for each transport."""
+    running: dict[str, Service] = {}
+
+    def find(transport: str) -> str:
+        if transport not in running:
+            running[transport] = Service(new_endpoint(transport, folder))
+        return running[transport].endpoint
+
+    yield find
+    for service in running.values():
+        with service:
+            pass
+
+
+@pytest.fixture
+def service(folder: Path) -> Iterator[Callable[..., Service]]:
+    """A function that starts a service of the test's own in another process."""
+    running: list[Service] = []
+
+    def start(*endpoints: str, **options: Any) -> Service:
+        running.append(Service(*(endpoints or (new_endpoint("ipc", folder),)), **options))
+        return running[-1]
+
+    yield start
+    for each in running:
+        with each:
+            pass
+
+
+@pytest.fixture
+def endpoint(folder: Path) -> str:
+    """An ipc endpoint that nobody uses."""
+    return new_endpoint("ipc", folder)
+
+
+@pytest.fixture
+def local(folder: Path) -> Iterator[Callable[..., Server]]:
+    """A function that makes a listening server of the probe in this process."""
+    running: list[Server] = []
+
+    def start(*endpoints: str, **options: Any) -> Server:
+        server, _ = make_server(*(endpoints or (new_endpoint("ipc", folder),)), **options)
+        running.append(server)
+        server.listen()
+        return server
+
+    yield start
+    for each in running:
+        each.close(0)
+
+
+@pytest.fixture
+def benches() -> Iterator[Callable[..., Bench]]:
+    """A function that makes a bench for an endpoint; they are closed with the test."""
+    made: list[Bench] = []
+
+    def make(endpoint: str, **options: Any) -> Bench:
+        made.append(Bench(endpoint, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def bench(benches: Callable[..., Bench], services: Callable[[str], str]) -> Bench:
+    """A client of a service in another process, over ipc."""
+    return benches(services("ipc"))
+
+
+@pytest.fixture(params=TRANSPORTS)
+def any_bench(request: pytest.FixtureRequest, benches: Callable[..., Bench]) -> Bench:
+    """A client on each transport: the service is in another process where the transport reaches one."""
+    if request.param in ("tcp", "ipc"):
+        endpoint = request.getfixturevalue("services")(request.param)
+    else:
+        server = request.getfixturevalue("local")(
+            new_endpoint(request.param, request.getfixturevalue("folder"))
+        )
+        endpoint = server.endpoint
+    return benches(endpoint)
+
+
+@pytest.fixture
+def port() -> Iterator[CompletionPort]:
+    """A port to be told through."""
+    with CompletionPort() as made:
+        yield made
+
+
+@pytest.fixture
+def events() -> Iterator[Callable[..., Event]]:
+    """A function that makes an event; they are closed with the test."""
+    made: list[Event] = []
+
+    def make(**options: bool) -> Event:
+        made.append(Event(**options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def key(request: pytest.FixtureRequest) -> str:
+    """A key for a held call that no other test uses."""
+    return f"{request.node.name}-{next(_numbers)}"

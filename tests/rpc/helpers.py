@@ -1,0 +1,266 @@
+"""Words for what the tests do: services in their own process, peers that lie, code interrupted at each line."""
+
+import inspect
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FrameType, TracebackType
+from typing import Any, Self
+
+import zmq
+
+from engine import Client, EngineError
+from engine.testing import LIMIT
+from transport import Hello, Message, Welcome, decode, encode
+
+from .contract import Control, Probe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+GONE = 1914  # The status of a handle that carries no call.
+PENDING = 997
+
+
+def status_of(action: Callable[[], object]) -> int:
+    """Run the action; return 0, or the status of what it raised."""
+    try:
+        action()
+    except EngineError as error:
+        return int(error.status)
+    return 0
+
+
+class Service:
+    """The tests' service in a process of its own, which does what it is told."""
+
+    def __init__(self, *endpoints: str, pool: dict[str, Any] | None = None, **server: Any) -> None:
+        self._errors = tempfile.TemporaryFile()
+        options = json.dumps({"endpoints": endpoints, "server": server, "pool": pool})
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.rpc.service", options],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd=ROOT,
+        )
+        self.pid = self._process.pid
+        self._read = b""
+        self.endpoints: list[str] = self._answer()
+
+    @property
+    def endpoint(self) -> str:
+        return self.endpoints[0]
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + LIMIT
+        while b"\n" not in self._read:
+            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            some = os.read(self._process.stdout.fileno(), 65536) if ready else b""
+            if not some:
+                raise AssertionError(f"the service did not answer; it said:\n{self.log()}")
+            self._read += some
+        line, _, self._read = self._read.partition(b"\n")
+        return json.loads(line)
+
+    def start(self, *order: Any) -> None:
+        """Give an order, and do not wait for the answer: `finish` does."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def finish(self) -> Any:
+        """Wait for the answer to an order that was started."""
+        return self._answer()
+
+    def order(self, *order: Any) -> Any:
+        """Give an order, and return its answer."""
+        self.start(*order)
+        return self.finish()
+
+    def kill(self) -> None:
+        """Kill the process as an operator does: no goodbye, no flushing."""
+        self._process.kill()
+        self._process.wait(LIMIT)
+
+    def end(self) -> None:
+        """Have the process end, and see it gone."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
+        try:
+            self._process.wait(LIMIT)
+        finally:
+            self._process.kill()
+            self._process.wait(LIMIT)
+            self._process.stdout.close()
+
+    def log(self) -> str:
+        """What the process has logged so far."""
+        self._errors.seek(0)
+        return self._errors.read().decode()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+        self._errors.close()
+
+
+class Bench:
+    """A client under test and, beside it, a client of the control that says how held calls end."""
+
+    def __init__(self, endpoint: str, **options: Any) -> None:
+        self.endpoint = endpoint
+        self.client = Client(endpoint, **options)
+        self.probe = self.client.bind(Probe)
+        self._aside = Client(endpoint)
+        self.control = self._aside.bind(Control)
+
+    def held(self, key: str, **options: Any) -> Any:
+        """Begin a call and return it when its routine has begun; the control ends it."""
+        call = self.probe.hold.begin(key, **options)
+        self.control.arrived(key)
+        return call
+
+    def done(self, value: object = "value", **options: Any) -> Any:
+        """Return a call whose reply has arrived and is not collected."""
+        call = self.probe.echo.begin(value, **options)
+        assert call.wait(LIMIT)
+        return call
+
+    def failed(self, key: str, status: int = 4711, **options: Any) -> Any:
+        """Return a call that the server has aborted and that is not collected."""
+        call = self.held(key, **options)
+        assert self.control.abort(key, status, "aborted") == 0
+        assert call.wait(LIMIT)
+        return call
+
+    def close(self) -> None:
+        self.client.close()
+        self._aside.close()
+
+
+class RawPeer:
+    """A ZeroMQ socket that says what it likes. Use it as a context manager."""
+
+    def __init__(self, kind: int) -> None:
+        self._context: zmq.Context[Any] = zmq.Context()
+        self.socket = self._context.socket(kind)
+        self.socket.set(zmq.LINGER, 1000)
+
+    def receive(self) -> list[bytes]:
+        if not self.socket.poll(LIMIT * 1000):
+            raise AssertionError("nothing came")
+        return self.socket.recv_multipart()
+
+    def close(self) -> None:
+        self.socket.close()
+        self._context.term()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class RawClient(RawPeer):
+    """A client of a real server that says what it likes."""
+
+    def __init__(self, endpoint: str, greet: bool = True) -> None:
+        super().__init__(zmq.DEALER)
+        self.socket.connect(endpoint)
+        if greet:
+            self.say(Hello(b"\1" * 16, pid=1, host="raw"))
+            assert type(self.hear()) is Welcome
+
+    def send(self, *frames: bytes) -> None:
+        self.socket.send_multipart(frames)
+
+    def say(self, message: Message) -> None:
+        self.socket.send_multipart(encode(message))
+
+    def hear(self) -> Message:
+        return decode(self.receive())
+
+
+class RawServer(RawPeer):
+    """A server for one real client that says what it likes."""
+
+    def __init__(self, endpoint: str, receive_limit: int | None = None) -> None:
+        super().__init__(zmq.ROUTER)
+        if receive_limit is not None:
+            self.socket.set(zmq.RCVHWM, receive_limit)
+        self.socket.bind(endpoint)
+        self.endpoint = self.socket.get(zmq.LAST_ENDPOINT).decode()
+        self.peer = b""
+
+    def hear(self) -> Message:
+        self.peer, *frames = self.receive()
+        return decode(frames)
+
+    def greet(self) -> None:
+        """Take the client's greeting, and answer it."""
+        assert type(self.hear()) is Hello
+        self.say(Welcome(b"\2" * 16))
+
+    def send(self, *frames: bytes) -> None:
+        self.socket.send_multipart([self.peer, *frames])
+
+    def say(self, message: Message) -> None:
+        self.send(*encode(message))
+
+
+@contextmanager
+def at_line(number: int, where: Callable[[CodeType], bool], action: Callable[[], None]) -> Iterator[list[int]]:
+    """Run `action` as the calling thread reaches line `number` of the code that `where` picks.
+
+    Lines are counted as they run. Yields a list that holds, afterwards, how many lines were reached.
+    """
+    reached = [0]
+    busy = False
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal busy
+        if busy or not where(frame.f_code):
+            return None
+        if event == "line":
+            reached[0] += 1
+            if reached[0] == number + 1:
+                busy = True
+                try:
+                    action()
+                finally:
+                    busy = False
+        return trace
+
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield reached
+    finally:
+        sys.settrace(former)
+
+
+def code_of(*functions: Callable[..., Any]) -> Callable[[CodeType], bool]:
+    """Pick the code of these functions, for `at_line`."""
+    codes = {inspect.unwrap(function).__code__ for function in functions}
+    return lambda code: code in codes
+
+
+def code_in(folder: str) -> Callable[[CodeType], bool]:
+    """Pick all code in the files below a folder of the project, for `at_line`."""
+    start = str(ROOT / folder)
+    return lambda code: code.co_filename.startswith(start)

@@ -1,0 +1,304 @@
+"""The tests' service: the routines, and a process that serves them and does what its standard input says.
+
+    python -m tests.rpc.service OPTIONS     OPTIONS as JSON: {"endpoints": [...], "server": {...}}
+
+Each line of input is a JSON list, the name of an order and its arguments; each is answered with a JSON line.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from engine import (
+    Client,
+    EngineError,
+    RemoteFault,
+    Server,
+    ServerCall,
+    ThreadPool,
+    blocking,
+    current_call,
+    manager,
+)
+from engine.testing import LIMIT, wait_until
+
+from .contract import Account, Control, Point, Probe
+
+
+class Unspeakable(Exception):
+    """An exception that cannot say what happened."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def status_of(action: Callable[[], object]) -> int:
+    """Run the action; return 0, or the status of what it raised."""
+    try:
+        action()
+    except EngineError as error:
+        return int(error.status)
+    return 0
+
+
+class Board:
+    """Where held calls wait: by key, until the control ends them. Several calls may have come under one key."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        # All guarded by _changed.
+        self._held: dict[str, ServerCall] = {}
+        self._futures: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]]] = {}
+        self._waiting: dict[str, list[ServerCall]] = {}
+        self.notes: Counter[str] = Counter()
+        self.echoed: list[Any] = []
+
+    def put(self, key: str, call: ServerCall) -> None:
+        with self._changed:
+            self._held[key] = call
+            waiting = self._waiting.pop(key, [])
+            self._changed.notify_all()
+        for each in waiting:
+            each.complete()
+
+    def when_there(self, key: str, call: ServerCall) -> None:
+        """Answer `call` once something is held under `key`."""
+        with self._changed:
+            if key not in self._held:
+                self._waiting.setdefault(key, []).append(call)
+                return
+        call.complete()
+
+    def get(self, key: str) -> ServerCall:
+        with self._changed:
+            return self._held[key]
+
+    def note(self, key: str) -> None:
+        with self._changed:
+            self.notes[key] += 1
+            self._changed.notify_all()
+
+    def noted(self, key: str) -> int:
+        with self._changed:
+            self._changed.wait_for(lambda: self.notes[key], LIMIT)
+            return self.notes[key]
+
+    def put_future(self, key: str, loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Any]") -> None:
+        with self._changed:
+            self._futures[key] = loop, future
+
+    def resolve(self, key: str, value: object) -> bool:
+        """End the coroutine that waits under `key`, if one does."""
+        with self._changed:
+            found = self._futures.pop(key, None)
+        if found is None:
+            return False
+        loop, future = found
+        loop.call_soon_threadsafe(lambda: future.done() or future.set_result(value))
+        return True
+
+
+class ProbeRoutines:
+    """Implements `Probe`."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def echo(self, value: Any) -> Any:
+        self._board.echoed.append(value)
+        return value
+
+    def add(self, left: int, right: int = 10) -> int:
+        return left + right
+
+    def nothing(self) -> None:
+        pass
+
+    @manager
+    def hold(self, call: ServerCall, key: str) -> None:
+        self._board.put(key, call)
+
+    async def hold_coroutine(self, key: str) -> Any:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._board.put_future(key, loop, future)
+        self._board.put(key, current_call())
+        return await future
+
+    def fail(self, kind: str, text: str) -> int:
+        if kind == "Unspeakable":
+            raise Unspeakable
+        if kind == "SystemExit":
+            raise SystemExit(text)
+        if kind == "surrogate":
+            raise OSError("no such file: \udcff")
+        kinds: dict[str, type[BaseException]] = {
+            kind.__name__: kind for kind in (ValueError, KeyError, KeyboardInterrupt, ZeroDivisionError)
+        }
+        raise kinds[kind](text)
+
+    def fail_with_status(self, status: int) -> int:
+        raise RemoteFault("as told", status=status)
+
+    def mistyped(self) -> Any:
+        return "not a number"
+
+    def unsendable(self, kind: str) -> Any:
+        circle: list[Any] = []
+        circle.append(circle)
+        return {
+            "object": object(),
+            "huge": 1 << 70,
+            "surrogate": "\udcff",
+            "circle": circle,
+        }[kind]
+
+    def point(self, point: Point) -> Point:
+        return Point(-point.x, -point.y)
+
+    def account(self, account: Account) -> Account:
+        return Account(account.owner, account.balance * 2, account.tags)
+
+    def plain(self, *args: Any) -> Any:
+        return args
+
+    def checksum(self, data: bytes) -> int:
+        assert type(data) is bytes
+        return sum(data)
+
+    def reversed_bytes(self, data: bytes) -> bytes:
+        return data[::-1]
+
+    def viewed(self, data: memoryview) -> memoryview:
+        assert type(data) is memoryview
+        return data
+
+    def two_large(self, left: bytes, name: str, right: bytes) -> tuple[int, str, int]:
+        return len(left), name, len(right)
+
+    def who(self) -> dict[str, Any]:
+        call = current_call()
+        return {**msgspec.structs.asdict(call.attributes()), "repr": repr(call), "server_process": os.getpid()}
+
+    def time_left(self) -> float | None:
+        return current_call().time_left()
+
+    def nested(self, endpoint: str, depth: int) -> int:
+        if depth == 0:
+            return 0
+        with Client(endpoint) as client:
+            return 1 + client.bind(Probe).nested(endpoint, depth - 1)
+
+    def other_name(self) -> str:
+        return "by another name"
+
+    def note(self, key: str) -> None:
+        self._board.note(key)
+
+
+class ControlRoutines:
+    """Implements `Control`."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    @manager
+    def arrived(self, call: ServerCall, key: str) -> None:
+        self._board.when_there(key, call)
+
+    def complete(self, key: str, value: Any = None) -> int:
+        if self._board.resolve(key, value):
+            return 0
+        return status_of(lambda: self._board.get(key).complete(value))
+
+    def abort(self, key: str, status: int, text: str = "") -> int:
+        return status_of(lambda: self._board.get(key).abort(status, text))
+
+    def close_twice(self, key: str, first: str, second: str) -> tuple[int, int]:
+        call = self._board.get(key)
+        ways = {"complete": lambda: call.complete("done"), "abort": lambda: call.abort(4711, "given up")}
+        return status_of(ways[first]), status_of(ways[second])
+
+    def close_at_once(self, key: str, threads: int) -> list[int]:
+        call = self._board.get(key)
+        barrier = threading.Barrier(threads)
+        statuses: list[int] = []
+
+        def close(value: int) -> None:
+            barrier.wait(LIMIT)
+            statuses.append(status_of(lambda: call.complete(value)))
+
+        running = [threading.Thread(target=close, args=(number,)) for number in range(threads)]
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join(LIMIT)
+        return sorted(statuses)
+
+    def seen(self, key: str) -> tuple[bool, bool, int]:
+        call = self._board.get(key)
+        return call.test_cancel(), call.disconnected(), call.attributes().status
+
+    def seen_cancelled(self, key: str) -> None:
+        call = self._board.get(key)
+        with blocking():
+            wait_until(call.test_cancel)
+
+    def seen_disconnected(self, key: str) -> None:
+        call = self._board.get(key)
+        with blocking():
+            wait_until(call.disconnected)
+
+    def noted(self, key: str) -> int:
+        with blocking():
+            return self._board.noted(key)
+
+    def echoed(self) -> list[Any]:
+        return self._board.echoed
+
+
+def make_server(*endpoints: str, **options: Any) -> tuple[Server, Board]:
+    """Return a server of the probe and the control that does not listen yet, and where its calls are held."""
+    board = Board()
+    server = Server(*endpoints, **options)
+    server.register(Probe, ProbeRoutines(board))
+    server.register(Control, ControlRoutines(board))
+    return server, board
+
+
+def obey(server: Server, order: str, *args: Any) -> Any:
+    """Carry out one order from the input."""
+    if order == "statistics":
+        return msgspec.to_builtins(server.statistics())
+    if order == "unregister":
+        return status_of(lambda: server.unregister(Probe))
+    if order == "endpoints":
+        return server.endpoints
+    return status_of(lambda: getattr(server, order)(*args))
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    options = json.loads(sys.argv[1])
+    pool_options = options.get("pool")
+    pool = ThreadPool(**pool_options) if pool_options else None
+    server, _ = make_server(*options["endpoints"], pool=pool, **options["server"])
+    server.listen()
+    print(json.dumps(server.endpoints), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(obey(server, *json.loads(line))), flush=True)
+    server.close(0)
+    if pool is not None:
+        pool.stop(1.0)
+
+
+if __name__ == "__main__":
+    main()
