@@ -14,6 +14,7 @@ subjects take turns, and a ratio is formed run by run, so that what the machine 
 and bands reach from the lowest run to the highest. Ratios are always ours divided by theirs.
 """
 
+MOST_ROWS = 16  # A longer table than this is folded up.
 STYLE = Path(__file__).with_name("page.css")
 
 
@@ -103,7 +104,7 @@ def section(record: Record, name: str, svgs: list[str]) -> str:
     about = f"<details><summary>How it is measured, and what would make it wrong</summary>{detail}</details>"
     return (
         f'<h2 id="{escape(name)}">{escape(name)}</h2><p>{escape(question)}</p>{about if detail else ""}'
-        f"{figures(svgs)}{lacking}{result_table(record, name)}"
+        f"{figures(svgs)}{lacking}{result_table(record, name, bool(svgs))}"
     )
 
 
@@ -117,8 +118,8 @@ def asked(name: str) -> tuple[str, str]:
     return first, "".join(f"<p><small>{escape(part)}</small></p>" for part in rest.split("\n\n") if part)
 
 
-def result_table(record: Record, name: str) -> str:
-    """Return all figures of a scenario."""
+def result_table(record: Record, name: str, drawn: bool) -> str:
+    """Return all figures of a scenario; folded up if they are many and the plots show them."""
     results = [result for result in record.results if result.scenario == name]
     rows = []
     for metric in dict.fromkeys(result.metric for result in results):
@@ -129,11 +130,14 @@ def result_table(record: Record, name: str) -> str:
                 if (ratio.scenario, ratio.metric, ratio.subject) == (name, metric, result.subject)
             ]
             rows.append(result_row("" if turn else metric, result, ratios))
-    return (
+    table = (
         '<div class="scroll"><table><tr><th></th><th></th>'
         '<th class="n">median</th><th class="n">lowest - highest</th>'
         f"<th></th><th>ours / theirs</th></tr>{''.join(rows)}</table></div>"
     )
+    if drawn and len(rows) > MOST_ROWS:
+        return f"<details><summary>All {len(rows)} figures</summary>{table}</details>"
+    return table
 
 
 def result_row(metric: str, result: Result, ratios: list[Ratio]) -> str:

@@ -138,12 +138,12 @@ def throughput(record: Record) -> str | None:
         lines(left, points, colour_of(subject, turn), label=subject)
         cost = series(record, "throughput", subject, r"cpu_us_per_call_(\d+)")
         lines(right, cost, colour_of(subject, turn), label=subject)
-    ticks = [point[0] for point in next(iter(found.values()))]
+    ticks = [int(point[0]) for point in next(iter(found.values()))]
     for axes, label in ((left, "calls a second"), (right, "processor time a call, us")):
         axes.set(xscale="log", yscale="log", xlabel="outstanding calls", ylabel=label)
-        plain(axes.xaxis)
         plain(axes.yaxis)
-        axes.set_xticks(ticks)
+        axes.set_xticks(ticks, [str(tick) for tick in ticks], fontsize=9)
+        axes.xaxis.set_minor_formatter(NullFormatter())
     left.legend()
     return finish(figure, "throughput over outstanding calls")
 

@@ -93,6 +93,7 @@ def lower_is_better(unit: str) -> bool:
 
 # Looked for in this order: a name may hold two of them, cpu_us_per_call for one.
 UNITS = {
+    "_growth": "x",
     "wakes_per_s": "wakes/s",
     "calls_per_s": "1/s",
     "files_per_s": "1/s",
