@@ -67,7 +67,6 @@ from transport import (
     split_out_of_band,
 )
 
-from ..kernel.aio import Completion
 from ..kernel.driver import driver
 from ..kernel.errors import (
     Forked,
@@ -358,6 +357,8 @@ class Client:
 
     async def wait_for_async(self, call: Call[Any]) -> None:
         """Wait in the running event loop until `call` has its outcome."""
+        from ..kernel.aio import Completion  # Here, because who does not await need not import asyncio (20 ms).
+
         completion = Completion()
         if not self._table.await_outcome(call, completion):
             return

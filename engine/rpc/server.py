@@ -18,7 +18,7 @@ from _thread import allocate_lock
 from enum import Enum
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -29,10 +29,12 @@ from ..kernel.event import Event
 from ..kernel.status import Status
 from ..pool.pool import ThreadPool
 from .binding import check_seconds
-from .coroutines import CoroutineRunner
 from .interface import Interface
 from .listener import Listener
 from .registry import Registry
+
+if TYPE_CHECKING:
+    from .coroutines import CoroutineRunner
 
 log = logging.getLogger("engine.rpc")
 
@@ -117,7 +119,8 @@ class Server:
         self.tracebacks = tracebacks
         self.registry = Registry()
         self.counters = Counters()
-        self.coroutines = CoroutineRunner(name)
+        # Made for the first `async def` routine; guarded by `lock`.
+        self._coroutines: CoroutineRunner | None = None
         self._instance = os.urandom(16)
         self._max_calls = max_calls
         # Guards all below, and the fields of the listeners.
@@ -257,7 +260,8 @@ class Server:
             listener.close()
         self._stopped.set()
         left = max(0.1, deadline - monotonic())
-        self.coroutines.stop(left)
+        if self._coroutines is not None:
+            self._coroutines.stop(left)
         if self._owns_pool:
             self.pool.stop(left)
         if not self._waited:  # Otherwise the event goes with the thread that still waits on it.
@@ -300,6 +304,16 @@ class Server:
     def welcome(self) -> Welcome:
         """What is said to a client that greets."""
         return Welcome(self._instance, os.getpid(), socket.gethostname(), "callport")
+
+    @property
+    def coroutines(self) -> "CoroutineRunner":
+        """What runs `async def` routines."""
+        from .coroutines import CoroutineRunner  # Here, because who has none need not import asyncio (20 ms).
+
+        with self.lock:
+            if self._coroutines is None:
+                self._coroutines = CoroutineRunner(self.name)
+            return self._coroutines
 
     def room_locked(self) -> int:
         """How many more calls may be accepted now."""
