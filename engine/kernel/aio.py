@@ -39,11 +39,14 @@ class LoopBridge:
         # True from when a wake-up of the loop was arranged until it looks. A lost update costs one more
         # wake-up.
         self._called = False
+        # Whether `_leave`, or `_turn`, is among what the loop will call next. Loop's thread only.
+        self._leaving = False
+        self._turning = False
 
     def hold(self) -> None:
         """Something more is awaited."""
         self._awaited += 1
-        if self._awaited == 1:
+        if self._driver is None:
             self._driver = driver()
             self._fd = self._driver.watch(self._call)
             if self._fd >= 0:
@@ -58,6 +61,27 @@ class LoopBridge:
     def release(self) -> None:
         """Something is awaited no longer."""
         self._awaited -= 1
+        if self._awaited == 0 and not self._leaving:
+            # A task that awaits one thing after another would begin and end the watch each time.
+            try:
+                self.loop().call_soon(self._leave)
+                self._leaving = True
+            except RuntimeError:
+                self._leave()  # The loop is closed.
+
+    def turn_soon(self) -> None:
+        """Drive what is due as soon as the tasks that are ready now have run: they may have more to send."""
+        if not self._turning:
+            self._turning = True
+            self.loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turning = False
+        if driver().run_ready():
+            self.turn_soon()
+
+    def _leave(self) -> None:
+        self._leaving = False
         if self._awaited == 0 and self._driver is not None:
             if self._fd >= 0:
                 loop = self._loop()
@@ -95,11 +119,14 @@ class LoopBridge:
     def _call(self) -> None:
         """Have the loop look around. Any thread."""
         loop = self._loop()
-        if loop is not None:
-            try:
+        try:
+            if loop is not None:
                 loop.call_soon_threadsafe(self._look)
-            except RuntimeError:
-                pass  # The loop was closed, so nobody awaits any more.
+                return
+        except RuntimeError:
+            pass
+        # The loop was closed, so nobody awaits any more.
+        driver().unwatch(self._call)
 
     def _look(self) -> None:
         self._called = False
@@ -145,6 +172,10 @@ class Completion:
     def __init__(self) -> None:
         self._bridge = bridge()
         self._future: asyncio.Future[None] = self._bridge.loop().create_future()
+
+    def drive_soon(self) -> None:
+        """Have the loop drive what is due once the tasks that are ready have run."""
+        self._bridge.turn_soon()
 
     def wake(self) -> None:
         """Complete: the task that awaits goes on. Any thread; never blocks. A second call does nothing."""

@@ -12,7 +12,7 @@ Source: "RPC_ASYNC_STATE", "Asynchronous Call State", "RpcAsyncCompleteCall", "R
 """
 
 from collections.abc import Generator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -23,6 +23,9 @@ from ..kernel.status import Status
 from .errors import BadStubData, error_for
 from .notify import EventKind, Notification
 from .state import NEXT, On, State
+
+if TYPE_CHECKING:
+    from ..kernel.aio import Completion
 
 R = TypeVar("R")
 
@@ -64,7 +67,8 @@ class Issuer(Protocol):
     """The client, as its calls see it."""
 
     def wait_for(self, call: "Call[Any]", timeout: float | None) -> bool: ...
-    async def wait_for_async(self, call: "Call[Any]") -> None: ...
+    def expect(self, call: "Call[Any]") -> "Completion | None": ...
+    def give_up_waiting(self, call: "Call[Any]", completion: "Completion") -> None: ...
     def cancel(self, call: "Call[Any]", abort: bool) -> None: ...
     def poll(self) -> None: ...
 
@@ -235,18 +239,17 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         self._client.cancel(self, abort)
 
     def __await__(self) -> Generator[Any, None, R]:
-        return self._wait_and_complete().__await__()
-
-    async def _wait_and_complete(self) -> R:
+        """Await the outcome, then `complete`. A task that is cancelled meanwhile cancels the call, abortively."""
         if self._box is None:
             if self._client is None or not _PENDING <= self._state <= _DONE:
                 raise self._no_call()
-            try:
-                await self._client.wait_for_async(self)
-            except BaseException:
-                # The awaiting task was cancelled, and with it goes the call that it alone was waiting for.
-                self._client.cancel(self, abort=True)
-                raise
+            completion = self._client.expect(self)
+            if completion is not None:
+                try:
+                    yield from completion.__await__()
+                except BaseException:
+                    self._client.give_up_waiting(self, completion)
+                    raise
         return self.complete()
 
     def _no_call(self) -> InvalidAsyncHandle:

@@ -35,7 +35,7 @@ from contextlib import suppress
 from enum import Enum
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import msgspec
 
@@ -95,6 +95,9 @@ from .interface import Interface, OperationSpec
 from .notify import CallbackNotification, snapshot
 from .state import NEXT, On, State
 from .table import CallTable, Telling
+
+if TYPE_CHECKING:
+    from ..kernel.aio import Completion
 
 log = logging.getLogger("engine.rpc")
 
@@ -355,18 +358,23 @@ class Client:
                 self._table.forget_waiter(call, waiter)
         return signalled or call._box is not None
 
-    async def wait_for_async(self, call: Call[Any]) -> None:
-        """Wait in the running event loop until `call` has its outcome."""
+    def expect(self, call: Call[Any]) -> "Completion | None":
+        """Return what the running event loop can await until `call` has its outcome; None if it has it."""
         from ..kernel.aio import Completion  # Here, because who does not await need not import asyncio (20 ms).
 
         completion = Completion()
         if not self._table.await_outcome(call, completion):
-            return
-        self._channel.flush()
-        try:
-            await completion
-        finally:
-            self._table.forget_waiter(call, completion)
+            return None
+        if self.outgoing:
+            # Not at once: other tasks that are ready may begin calls that can share a message.
+            self._channel.defer()
+            completion.drive_soon()
+        return completion
+
+    def give_up_waiting(self, call: Call[Any], completion: "Completion") -> None:
+        """The task that awaited `call` was cancelled, and with it goes the call that it alone was waiting for."""
+        self._table.forget_waiter(call, completion)
+        self.cancel(call, abort=True)
 
     def cancel(self, call: Call[Any], abort: bool) -> None:
         """Cancel a call: tell the server, and with `abort` end it here."""
