@@ -1,1 +1,1 @@
-"""Tests of the kernel: one class a section of the reference, one promise a test."""
+"""Tests of the kernel: one class a section of `docs/semantics/completion-port.md`, one promise a test."""

@@ -434,6 +434,20 @@ class TestSlots:
         port.close()
         assert isinstance(error(sleeper), AbandonedWait)
 
+    def test_a_wait_that_only_runs_apcs_keeps_the_slot(self, port: CompletionPort, actor: Make) -> None:
+        """An alertable wait that finds APCs pending does not block, and so does not release the slot."""
+        worker = actor()
+        join_as_active(worker, port)
+        sleeper = getter(actor(), port)
+        port.post(1)
+        with Event() as event:
+            for wait in (lambda: event.wait(alertable=True), lambda: sleep(None, alertable=True) and 1 / 0):
+                queue_apc(int, thread=worker.thread)
+                assert isinstance(error(worker.start(wait)), (Alerted, ZeroDivisionError))
+        assert not sleeper.done() and active(port) == 1
+        port.close()
+        assert isinstance(error(sleeper), AbandonedWait)
+
     def test_a_sleep_of_zero_keeps_the_slot(self, port: CompletionPort, actor: Make) -> None:
         """A zero-length sleep is only a yield."""
         worker = actor()

@@ -1,6 +1,6 @@
 """The port against a small model of its accounting: any sequence of events, and the numbers agree after each.
 
-The model is the event table of section 4, line by line. Threads are real; each step is done to its end before the next.
+The model is the event table of section 4 of `docs/semantics/completion-port.md`, line by line. Threads are real; each step is done to its end before the next.
 """
 
 from collections import deque
@@ -21,7 +21,7 @@ LIMITS = (1, 2)
 
 
 class ModelPort:
-    """What the reference says a port keeps."""
+    """What the page says a port keeps."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -46,7 +46,7 @@ class ModelPort:
 
 
 class ModelThread:
-    """What the reference says a thread keeps."""
+    """What the page says a thread keeps."""
 
     def __init__(self) -> None:
         self.port: ModelPort | None = None
