@@ -24,6 +24,7 @@ $(READY): pyproject.toml
 	    "callport needs Python 3.11 or later, this is " + sys.version.split()[0] + "; choose with PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) --editable '.[dev]'
+	@$(PY) -m compileall -q engine transport perf  # even where Python is told not to keep what it compiled
 	@touch $@
 
 $(READY_PEERS): $(READY)
