@@ -52,7 +52,7 @@ class Staff(SlotQueue):
 
     __slots__ = (
         "__weakref__", "_crew", "_forked", "_leavers", "_main", "_names", "_room", "_starting", "_stopped",
-        "_strict", "_workers", "eager", "ending", "idle_limit", "maximum", "minimum", "name", "objects",
+        "_strict", "_thread_name", "_workers", "eager", "ending", "idle_limit", "maximum", "minimum", "name", "objects",
         "on_start", "recycle", "threads",
     )  # fmt: skip
 
@@ -79,6 +79,7 @@ class Staff(SlotQueue):
         self.objects: weakref.WeakSet[Ledger] = weakref.WeakSet()
         # The running threads and those being started; single-element operations only.
         self.threads: set[threading.Thread] = set()
+        self._thread_name = f"engine:{name}-worker-"
         self._names = itertools.count(1)
         # All below: guarded by _lock. Invariant: _workers = len(_crew) + _starting.
         self.minimum = 0
@@ -116,6 +117,25 @@ class Staff(SlotQueue):
         """Do what was decided; called outside the lock."""
         raise NotImplementedError
 
+    def prepare(
+        self, thread_name: str, first: int, *, eager: bool, recycle: int | None, on_start: Callable[[], bool]
+    ) -> None:
+        """Settle how threads are called, hired, replaced and begun; before the first push."""
+        self._thread_name = thread_name
+        self._names = itertools.count(first)
+        self.eager = eager
+        self.recycle = recycle or NO_LIMIT
+        self._strict = recycle is not None
+        self.on_start = on_start
+
+    def armed(self) -> list[Ledger]:
+        """Return the callback objects that are not closed."""
+        while True:
+            try:
+                return list(self.objects)
+            except RuntimeError:  # Another thread made one meanwhile.
+                continue
+
     # Hiring
 
     def _vacancies_locked(self) -> int:
@@ -136,7 +156,7 @@ class Staff(SlotQueue):
 
     def _hire(self, number: int) -> None:
         for started in range(number):
-            name = f"engine:{self.name}-worker-{next(self._names)}"
+            name = f"{self._thread_name}{next(self._names)}"
             thread = threading.Thread(target=self._main, args=(self,), name=name, daemon=True)
             self.threads.add(thread)
             try:
