@@ -167,7 +167,8 @@ def _adopt_early(record: ThreadRecord) -> None:
     thread = record.native()
     with apc_lock:
         if thread is not None:
-            record.apcs.extend(_early.pop(thread, ()))
+            # In front: who queued early may have found the record since, and queued to it directly.
+            record.apcs.extendleft(reversed(_early.pop(thread, [])))
 
 
 def _drop(record: ThreadRecord) -> None:
