@@ -135,10 +135,10 @@ def wait_alertably(
     before. It decides under the guard of what is waited for whether the APCs come first, and wakes `waiter`
     if so.
     """
-    with apc_lock:
-        record.alert = alert
-        pending = bool(record.apcs)  # Queued before `alert` was there to be called.
     try:
+        with apc_lock:
+            record.alert = alert
+            pending = bool(record.apcs)  # Queued before `alert` was there to be called.
         if pending:
             alert()
         return park(waiter, timeout)
