@@ -119,8 +119,10 @@ class Batch:
             if took > SLOW / 10 or entry.mean:
                 entry.mean += (took - entry.mean) * LEARNING
         current.call = None
-        # What the next batch answers may share a message with this one's answers.
-        if not batches:
+        # What the next batch answers may share a message with this one's answers, unless one of its routines blocks.
+        if batches:
+            self._listener.channel.expect()
+        else:
             flush()
 
     def _run_one(self, call: ServerCall, entry: Entry) -> None:
