@@ -61,7 +61,7 @@ class WorkPort(Staff):
     """The port of one pool: its queue, its slots and its threads. The pool's public face is `ThreadPool`."""
 
     __slots__ = (
-        "_away", "_calm", "_computing", "_cpu", "_interruptible", "_looked", "_watched",
+        "_away", "_calm", "_computing", "_cpu", "_interruptible", "_looked", "_unled", "_watched",
         "failures", "inbox", "lenient", "on_error",
         "trains",
     )  # fmt: skip
@@ -91,6 +91,8 @@ class WorkPort(Staff):
         self._watched = False
         self._looked = 0.0
         self._cpu = 0.0
+        # Whether idle workers may sleep where the driver does not know of them.
+        self._unled = False
         # Timers whose windows let them wait for another's expiry.
         self.lenient: dict[Any, None] = {}
         self.failures = 0
@@ -373,12 +375,24 @@ class WorkPort(Staff):
 
     def _sleep(self, seat: Seat) -> bool:
         """Sleep until the seat is given something; False once the idle limit has passed."""
-        if driver().sources:
-            return driver().wait(seat, self.idle_limit)
-        # Nothing to lead, so the plain lock will do, in half the time. Should a source be registered meanwhile, the
-        # monitor leads until the first worker comes back here. (Given something by this very thread, just before it
-        # sleeps, the seat is signalled while its lock is still closed.)
-        return seat.signalled or seat.gate.acquire(True, min(self.idle_limit, TIMEOUT_MAX))
+        # Given something by this very thread, just before it sleeps, the seat is signalled with its gate closed.
+        while not seat.signalled:
+            if driver().sources:
+                if self._unled:
+                    self._rouse()
+                return driver().wait(seat, self.idle_limit)
+            # There is nothing to lead, so the gate alone will do, in half the time.
+            self._unled = True
+            if not seat.gate.acquire(True, min(self.idle_limit, TIMEOUT_MAX)):
+                break
+        return seat.signalled
+
+    def _rouse(self) -> None:
+        """Sources were registered while workers slept at their gates alone: let those go to the driver, too."""
+        with self._lock:
+            self._unled = False
+            for seat in self._waiters:
+                seat.nudge()
 
     def _rejoin(self, record: ThreadRecord) -> None:
         if record.port is not None:
