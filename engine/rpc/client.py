@@ -176,6 +176,7 @@ class Client:
         self.endpoint = str(endpoint)
         self._link = connect(endpoint, **options)
         self._channel = Channel(self._link, self)
+        self._channel.open()
         _open_clients.add(self)
 
     # Binding
@@ -427,6 +428,8 @@ class Client:
             self.outgoing.appendleft(self._hello)
             self._state = _CONNECTED
             self._attend_locked()
+        # The greeting, and the calls that wait behind it, leave though no thread may come to wait.
+        self._channel.expect()
 
     def lost(self, peer: bytes, reason: str) -> None:
         """The connection is gone: calls that had left may have run, the others have not."""
