@@ -306,8 +306,10 @@ class Listener:
 
     def answer(self, call: ServerCall, value: object) -> None:
         """Close `call` with a result and send it now, with whatever else waits."""
-        self.reply(call, value)
-        self.channel.flush()
+        try:
+            self.reply(call, value)
+        finally:
+            self.channel.flush()  # A result that cannot be sent raises, and leaves a fault to be sent instead.
 
     def answer_fault(self, call: ServerCall, status: int, text: str) -> None:
         """Close `call` with a failure and send it now, with whatever else waits."""
