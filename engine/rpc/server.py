@@ -24,7 +24,7 @@ import msgspec
 
 from transport import Endpoint, Welcome, bind
 
-from ..kernel.errors import Forked, InvalidHandle, InvalidParameter, InvalidState, Misuse
+from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter, InvalidState, Misuse
 from ..kernel.event import Event
 from ..kernel.status import Status
 from ..pool.pool import ThreadPool
@@ -32,6 +32,7 @@ from .binding import check_seconds
 from .interface import Interface
 from .listener import Listener
 from .registry import Registry
+from .server_call import ServerCall, current
 
 if TYPE_CHECKING:
     from .coroutines import CoroutineRunner
@@ -88,7 +89,7 @@ class Server:
         max_calls: calls that may be open at once; the next one is refused with `ServerTooBusy`.
         tracebacks: send the traceback of a routine that raised to the client.
         name: appears in thread names and log records.
-        options: passed on to the transport: `heartbeat`, `linger`, `max_message_bytes`, `context`, `curve`.
+        options: of the transport, as for `Client`.
 
     Register interfaces before or after `listen`. Close the server, or use it as a context manager: it goes on serving
     though nobody refers to it. One that is still open when the process ends is reported as a `ResourceWarning`.
@@ -146,8 +147,10 @@ class Server:
         Args:
             interface: an `Interface` class; `implementation` needs a method for each of its operations, of the same
                 name. Or a name: all public methods of `implementation` are served without a contract.
-            implementation: any object. Methods run on the pool's threads, several at once; `async def` methods run in
-                the server's event loop; those marked with `manager` get the call's handle and answer when they like.
+            implementation: any object. Methods run on the pool's threads, several at once; those marked with `manager`
+                get the call's handle and answer when they like. `async def` methods run in the server's event loop and
+                need no worker; their task is cancelled when the client cancels the call or its time runs out, which
+                other routines notice by `test_cancel` only.
         Raises: `InvalidParameter` if a method is missing or does not take the operation's parameters; `Misuse` 1711
             (ALREADY_REGISTERED).
         Source: "RpcServerRegisterIf".
@@ -238,9 +241,13 @@ class Server:
         """Stop, wait up to `timeout` seconds for running calls, tell the clients, and release everything.
 
         Calls that are still open then end with `CallFailed` at their clients. Closing twice does nothing.
+        Raises: `Deadlock` in a routine of this server: it would wait for itself. `stop` does not wait.
         Blocks: for `timeout` seconds at the most, plus as long again for workers that do not come back.
         """
         check_seconds("timeout", timeout)
+        here = current.get()
+        if here is not None and here._listener.serves(self):
+            raise Deadlock("a routine cannot close its own server, which would wait for the routine: call stop() in it")
         with self.lock:
             if self._phase is Phase.CLOSED:
                 return
@@ -315,6 +322,11 @@ class Server:
                 self._coroutines = CoroutineRunner(self.name)
             return self._coroutines
 
+    def cancel_coroutine(self, call: ServerCall) -> None:
+        """The client asked to cancel `call`: if an `async def` routine serves it, its task is cancelled."""
+        if self._coroutines is not None:
+            self._coroutines.cancel(call)
+
     def room_locked(self) -> int:
         """How many more calls may be accepted now."""
         return self._max_calls - self.active if self._phase is Phase.LISTENING else 0
@@ -323,7 +335,7 @@ class Server:
         """Why there is no room."""
         self.counters.refused += 1
         if self._phase is Phase.LISTENING:
-            return Status.SERVER_TOO_BUSY, f"{self.active} calls are open, the server allows no more"
+            return Status.SERVER_TOO_BUSY, f"{self._max_calls} calls are open, and the server takes no more at once"
         return Status.SERVER_UNAVAILABLE, "the server is not listening"
 
     def closed_locked(self) -> None:
