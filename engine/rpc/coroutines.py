@@ -36,7 +36,7 @@ class CoroutineRunner:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, listener: "Listener", call: ServerCall, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Run `coroutine`; what it returns or raises closes `call`. After `stop` the call is closed and nothing is run."""
+        """Run `coroutine`; what it returns or raises closes `call`. Once stopped, close the call without running it."""
         context = copy_context()
         context.run(task_call.set, call)
 
