@@ -132,6 +132,7 @@ class Server:
         # Whether `closed_locked` is to be told of closed calls.
         self.draining = False
         self._waited = False
+        self._closing = False
         # Set while no call is open and the server does not listen.
         self._stopped = Event(manual_reset=True, signaled=True)
         self._owns_pool = pool is None
@@ -249,8 +250,9 @@ class Server:
         if here is not None and here._listener.serves(self):
             raise Deadlock("a routine cannot close its own server, which would wait for the routine: call stop() in it")
         with self.lock:
-            if self._phase is Phase.CLOSED:
+            if self.closed or self._closing:
                 return
+            self._closing = True
             drain = self._phase is not Phase.IDLE
             self._phase = Phase.DRAINING
             ended = self._drained_locked()
@@ -320,6 +322,8 @@ class Server:
         with self.lock:
             if self._coroutines is None:
                 self._coroutines = CoroutineRunner(self.name)
+                if self.closed:  # By a call that was still waiting for a worker.
+                    self._coroutines.stop(0)
             return self._coroutines
 
     def cancel_coroutine(self, call: ServerCall) -> None:
