@@ -18,7 +18,6 @@ import logging
 import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -307,7 +306,6 @@ class Listener:
                 call = peer.calls.get(call_id)
                 if call is not None:
                     call._cancelled = True
-                    self._actions.append(partial(self._server.cancel_coroutine, call))
 
     # Answers
 
