@@ -5,6 +5,7 @@ import sys
 import threading
 from typing import Any
 
+from engine import blocking
 from engine.testing import LIMIT, wait_until
 from engine.win32 import (
     RPC_ASYNC_STATE,
@@ -52,7 +53,7 @@ class DeskRoutines:
         self._held: dict[str, RPC_ASYNC_STATE] = {}
 
     def _find(self, key: str) -> RPC_ASYNC_STATE:
-        with self._changed:
+        with blocking(), self._changed:
             assert self._changed.wait_for(lambda: key in self._held, LIMIT)
             return self._held[key]
 
@@ -86,7 +87,8 @@ class DeskRoutines:
     def asked(self, key: str, until: bool) -> int:
         binding = RpcAsyncGetCallHandle(self._find(key))
         if until:
-            wait_until(lambda: RpcServerTestCancel(binding) == RPC_S_OK)
+            with blocking():
+                wait_until(lambda: RpcServerTestCancel(binding) == RPC_S_OK)
         return RpcServerTestCancel(binding)
 
     def status_of(self, key: str) -> int:

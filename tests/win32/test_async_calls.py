@@ -509,7 +509,7 @@ class TestOutcomes:
     def test_the_server_is_killed(self, victim: Any, event: Any) -> None:
         """T9: 1726 for a call that may have run, 1722 or 1727 for one that did not, each with its notification."""
         path, process = victim
-        with Client(f"ipc://{path}", connect_timeout=0.05) as client:
+        with Client(f"ipc://{path}", connect_timeout=1.0) as client:
             desk = client.bind(Desk)
             handle, key = by_event(event), new_key()
             RpcAsyncCall(handle, desk.hold, key)
