@@ -626,6 +626,7 @@ def _after_fork_in_child() -> None:
 def _at_exit() -> None:
     for client in list(_open_clients):
         warnings.warn(f"{client!r} was never closed", ResourceWarning, stacklevel=1, source=client)
+        client.close()
 
 
 atexit.register(_at_exit)

@@ -384,6 +384,7 @@ def _after_fork_in_child() -> None:
 def _at_exit() -> None:
     for server in list(_open_servers):
         warnings.warn(f"{server!r} was never closed", ResourceWarning, stacklevel=1, source=server)
+        server.close(0.0)
 
 
 atexit.register(_at_exit)
