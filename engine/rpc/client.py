@@ -143,7 +143,7 @@ class Client:
     ) -> None:
         self._timeout = check_seconds("timeout", timeout)
         self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
-        if not isinstance(max_calls, int) or max_calls < 1:
+        if not isinstance(max_calls, int) or isinstance(max_calls, bool) or max_calls < 1:
             raise InvalidParameter(f"max_calls must be an int of 1 or more, not {max_calls!r}")
         self._max_calls = max_calls
         self._metadata = {} if metadata is None else check_metadata(metadata)
