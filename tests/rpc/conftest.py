@@ -13,22 +13,11 @@ from engine import CompletionPort, Event, Server, default_pool
 from engine.testing import LIMIT
 from transport import bind, connect
 
-from .helpers import Bench, Service
+from .helpers import Bench, Service, new_endpoint
 from .service import make_server
 
 TRANSPORTS = ("tcp", "ipc", "inproc", "loopback")
 _numbers = itertools.count()
-
-
-def new_endpoint(transport: str, folder: Path) -> str:
-    """Return an endpoint that nobody uses."""
-    number = next(_numbers)
-    return {
-        "tcp": "tcp://127.0.0.1:*",
-        "ipc": f"ipc://{folder}/{number}",
-        "inproc": f"inproc://rpc-{number}",
-        "loopback": f"loopback://rpc-{number}",
-    }[transport]
 
 
 @pytest.fixture(scope="session")
