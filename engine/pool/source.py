@@ -84,7 +84,7 @@ class CallbackObject(Ledger):
         pool = pool or environment.pool or default_pool()
         if not isinstance(pool, ThreadPool):
             raise InvalidArgumentType(f"pool must be a ThreadPool, not {type(pool).__name__}")
-        port = pool.port
+        port = pool._port
         if port.ending:
             raise port.closed_error()
         profile = Profile(long=environment.runs_long, fixed=environment.runs_long)

@@ -244,6 +244,17 @@ class TestWhenReturns:
             assert not event.is_signaled()
         assert [type(error).__name__ for error, _ in errors] == ["LimitExceeded"]
 
+    def test_a_finalization_that_fails_skips_them(
+        self, pool: ThreadPool, errors: list[tuple[BaseException, object]]
+    ) -> None:
+        """A finalization callback that raises is reported, and the steps behind it are skipped."""
+        environment = Environment(pool=pool, finalization=lambda instance, context: 1 / 0)
+        with Event(True) as event:
+            with Work(lambda: current_callback().set_event_when_returns(event), environment=environment) as work:
+                work.submit()
+            assert not event.is_signaled()
+        assert [type(error) for error, _ in errors] == [ZeroDivisionError]
+
     def test_they_run_after_a_failure_too(self, pool: ThreadPool, errors: list[object]) -> None:
         """A callback that raises still has its when-returns actions run."""
         with Event(True) as event:
