@@ -15,6 +15,7 @@ import socket
 import warnings
 import weakref
 from _thread import allocate_lock
+from contextlib import suppress
 from enum import Enum
 from time import monotonic
 from types import TracebackType
@@ -267,7 +268,8 @@ class Server:
         _open_servers.discard(self)
         for listener in listeners:
             listener.close()
-        self._stopped.set()
+        with suppress(InvalidHandle):  # Closed by the thread that waited, on its way out.
+            self._stopped.set()
         left = max(0.1, deadline - monotonic())
         if self._coroutines is not None:
             self._coroutines.stop(left)
