@@ -115,6 +115,28 @@ class TestDisassociate:
             assert work.statistics().running == 1
             blocker.release()
 
+    def test_only_the_one_that_disassociated_counts_less(self, single: ThreadPool) -> None:
+        """Of callbacks that a worker runs one after the other, only the one that disassociated counts less."""
+        blocker = occupy(single)
+        with (
+            Work(int, pool=single) as other,
+            Work(lambda: current_callback().disassociate(), pool=single) as work,
+        ):
+            for _ in range(3):
+                other.submit()
+            work.submit()
+            blocker.release()
+            settle(single)
+            for each in (other, work):
+                assert each.wait(0)
+                assert each.statistics().running == 0
+            more = occupy(single)
+            work.submit()
+            other.submit()
+            assert not work.wait(0)
+            assert not other.wait(0)
+            more.release()
+
     def test_a_waiting_thread_is_woken(self, pool: ThreadPool) -> None:
         """Disassociating releases threads that wait already."""
         go, blocker = threading.Event(), Blocker()
