@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
 from .call import Call
-from .interface import Interface, Operation, OperationSpec, specs_of, untyped
+from .interface import Interface, Operation, OperationSpec, check_name, specs_of, untyped
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
@@ -124,12 +124,14 @@ class Binding:
     """
 
     def __init__(self, caller: Caller, interface: str) -> None:
+        check_name("interface", interface)
         self._caller = caller
         self._interface = interface
 
     def __getattr__(self, name: str) -> BoundOperation:
         if name.startswith("_"):
             raise AttributeError(name)
+        check_name("the operation", name)
         bound = BoundOperation(self._caller, untyped(self._interface, name), None)
         self.__dict__[name] = bound
         return bound

@@ -27,6 +27,7 @@ from transport import (
     Buffer,
     Bye,
     CallOptions,
+    CallRecord,
     Calls,
     Cancel,
     Conversation,
@@ -129,8 +130,10 @@ class Listener:
             peer.queued = False
             answers = peer.answers
             if peer.lost:
-                self._sent(sum(type(answer) is tuple for answer in answers))
-                answers.clear()
+                gone = 0
+                while answers:  # One by one: others may append meanwhile.
+                    gone += type(answers.popleft()) is tuple
+                self._sent(gone, 0)
                 continue
             if not answers:
                 continue
@@ -155,11 +158,11 @@ class Listener:
             return peer.id, frames
         return None
 
-    def _sent(self, answers: int) -> None:
-        """These answers leave: their calls are over."""
+    def _sent(self, answers: int, messages: int = 1) -> None:
+        """These answers leave, in so many messages, or are for nobody: their calls are over."""
         server = self._server
         with self._lock:
-            server.counters.messages_out += 1
+            server.counters.messages_out += messages
             server.active -= answers
             if server.draining:
                 server.closed_locked()
@@ -259,7 +262,8 @@ class Listener:
         find = server.registry.find
         found = [find(target) for target in message.targets]
         accepted: deque[ServerCall] = deque()
-        refused: list[tuple[int, int, str]] = []
+        refused: list[tuple[CallRecord, int, str]] = []
+        turned_away = 0
         calls = peer.calls
         records = message.records
         with self._lock:
@@ -272,13 +276,14 @@ class Listener:
             entry = found[record.target]
             call_id = record.id
             if type(entry) is Refusal:
-                refused.append((call_id, entry.status, entry.text))
+                refused.append((record, entry.status, entry.text))
             elif room <= 0:
                 assert no_room is not None
-                refused.append((call_id, *no_room))
+                refused.append((record, *no_room))
+                turned_away += 1
             elif call_id in calls:
                 # Whose call is it? Both ends would be wrong for one of them.
-                self._sent(1)
+                self._sent(1, 0)
                 peer.garbage += 1
                 server.counters.garbage += 1
             else:
@@ -289,8 +294,14 @@ class Listener:
                     call = self._call_with_options(peer, call_id, entry, record.args, record.options, blobs)
                 calls[call_id] = call
                 accepted.append(call)
-        for call_id, status, text in refused:
-            self._fault(peer, call_id, status, Fault("", text))
+        if turned_away:
+            with self._lock:
+                server.counters.refused += turned_away
+        for record, status, text in refused:
+            if record.options is not None and record.options.one_way:
+                self._sent(1, 0)
+            else:
+                self._fault(peer, record.id, status, Fault("", text))
         if accepted:
             self._actions.append(Batch(self, server.pool, accepted).post)
 
@@ -342,7 +353,7 @@ class Listener:
             raise _closed_before(call)
         options = call._options
         if peer.lost or (options is not None and options.one_way):
-            self._sent(1)
+            self._sent(1, 0)
             return
         if settled((value,)):
             peer.answers.append((call._id, 0, value))
@@ -375,7 +386,7 @@ class Listener:
         if peer.calls.pop(call._id, None) is not call:
             raise _closed_before(call)
         if peer.lost or (call._options is not None and call._options.one_way):
-            self._sent(1)
+            self._sent(1, 0)
         else:
             self._fault(peer, call._id, status, fault)
 

@@ -334,7 +334,6 @@ class Server:
 
     def refusal_locked(self) -> tuple[int, str]:
         """Why there is no room."""
-        self.counters.refused += 1
         if self._phase is Phase.LISTENING:
             return Status.SERVER_TOO_BUSY, f"{self._max_calls} calls are open, and the server takes no more at once"
         return Status.SERVER_UNAVAILABLE, "the server is not listening"

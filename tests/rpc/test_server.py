@@ -521,6 +521,17 @@ class TestStatistics:
         call.result(LIMIT)
         wait_until(lambda: server.statistics().active == 0)
 
+    def test_each_refused_call_is_counted(self, local: Callable[..., Server], benches: Benches, key: str) -> None:
+        """Calls refused for the limit are counted one by one, however many share a message."""
+        server = local(max_calls=8)
+        bench = benches(server.endpoint)
+        calls = [bench.probe.hold.begin(f"{key}-{number}") for number in range(40)]
+        refused = [call for call in calls[8:] if status_of(lambda call=call: call.result(LIMIT)) == 1723]
+        assert len(refused) == 32
+        assert server.statistics().refused == 32 and server.statistics().active == 8
+        for call in calls[:8]:
+            call.cancel(abort=True)
+
     def test_of_a_client(self, bench: Bench, key: str) -> None:
         """A client counts its calls, messages and connections."""
         bench.probe.echo(1)
