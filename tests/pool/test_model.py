@@ -232,7 +232,8 @@ def hammer(seconds: float, seed: int) -> None:
         generators = [random.Random(chance.random()) for _ in range(4)]
         threads = [in_thread(partial(use, generator)) for generator in generators]
         for thread in threads:
-            joined(thread)
+            thread.join(seconds + LIMIT)
+            assert not thread.is_alive()
         for each in (*timers, *waits):
             each.set(None)
         for each in (*works, *timers, *waits):
