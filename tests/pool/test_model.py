@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from engine import CleanupGroup, Environment, Event, Priority, ThreadPool, Timer, Wait, Work, blocking, current_callback
 from engine.testing import LIMIT, wait_until
 
-from .helpers import in_thread, joined
+from .helpers import in_thread
 
 
 class Model:
