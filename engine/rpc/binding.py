@@ -6,6 +6,7 @@ signatures. A binding by name makes up operations as they are asked for.
 Source: "Binding Handles".
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from ..kernel.errors import InvalidAsyncHandle, InvalidParameter
@@ -90,12 +91,13 @@ class BoundOperation(Operation[..., Any]):
             call.wait()
         except BaseException:
             # Interrupted: nobody holds the handle, so the call ends here.
-            _abandon(call)
+            abandon(call)
             raise
         return call.complete()
 
 
-def _abandon(call: Call[Any]) -> None:
+def abandon(call: Call[Any]) -> None:
+    """End a call that nobody is going to collect."""
     try:
         call.cancel(abort=True)
     except InvalidAsyncHandle:
@@ -122,10 +124,10 @@ class Binding:
         return f"<binding to {self._interface!r}>"
 
 
-def bind_typed(caller: Caller, interface: type[I]) -> I:
-    """Return an instance of `interface` whose operations call the server."""
+def bind_typed(caller: Caller, interface: type[I], kind: Callable[[OperationSpec], type[BoundOperation]]) -> I:
+    """Return an instance of `interface` whose operations, of the kinds that `kind` says, call the server."""
     binding = object.__new__(interface)
     for name, spec in specs_of(interface).items():
         described = getattr(interface, name)
-        setattr(binding, name, BoundOperation(caller, spec, getattr(described, "__doc__", None)))
+        setattr(binding, name, kind(spec)(caller, spec, getattr(described, "__doc__", None)))
     return binding

@@ -40,17 +40,21 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 import msgspec
 
 from transport import (
+    PIPE_WINDOW_BYTES,
     Buffer,
     Bye,
     CallOptions,
     Cancel,
     Conversation,
+    Credit,
     Endpoint,
     Hello,
     Kind,
+    Limits,
     Message,
     PayloadTooLarge,
     PendingCall,
+    Pipe,
     Reject,
     RemoteProtocolError,
     Replies,
@@ -80,6 +84,7 @@ from ..kernel.port import PacketTemplate
 from ..kernel.status import Status
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
+from . import pipe_client
 from .binding import Binding, bind_typed, check_seconds
 from .call import Call, Failure, LargeReply, Outcome
 from .channel import Channel, Parcel
@@ -93,7 +98,9 @@ from .errors import (
 )
 from .interface import Interface, OperationSpec
 from .notify import CallbackNotification, snapshot
+from .pipe import Shipment, check_window
 from .state import NEXT, On, State
+from .stream import operation_kind
 from .table import CallTable, Telling
 
 if TYPE_CHECKING:
@@ -120,10 +127,20 @@ class Connection(Enum):
 
 
 class Special(msgspec.Struct, eq=False):
-    """A message of its own in the queue: a call with large values, or one that is no call (number 0)."""
+    """A message of its own in the queue: a call with large values, or one that is no call (number 0).
+
+    One without frames is a shipment of elements for pipes; its frames are made as it leaves.
+    """
 
     frames: list[Buffer]
     call_id: int = 0
+    shipment: Shipment | None = None
+
+    def take(self) -> list[Buffer]:
+        """Make the frames. They are kept, in case the link does not take them."""
+        assert self.shipment is not None
+        self.frames = self.shipment.take()
+        return self.frames
 
 
 class ClientStatistics(msgspec.Struct, frozen=True):
@@ -150,6 +167,8 @@ class Client:
             for ever.
         max_calls: outstanding calls allowed; beginning one more raises `QueueFull`.
         metadata: texts sent with each connection, for the server's routines to read.
+        pipe_window: bytes of encoded elements that the server may push into each pipe ahead of what is pulled, 1 or
+            more.
         options: passed on to the transport: `heartbeat`, `linger`, `max_message_bytes`, `context`, `curve`.
 
     Connecting happens in the background; the constructor does not wait for it. Close the client, or use it as a context
@@ -168,6 +187,7 @@ class Client:
         connect_timeout: float | None = CONNECT_TIMEOUT,
         max_calls: int = MAX_CALLS,
         metadata: dict[str, str] | None = None,
+        pipe_window: int = PIPE_WINDOW_BYTES,
         **options: Any,
     ) -> None:
         self._timeout = check_seconds("timeout", timeout)
@@ -175,6 +195,9 @@ class Client:
         if not isinstance(max_calls, int) or max_calls < 1:
             raise InvalidParameter(f"max_calls must be an int of 1 or more, not {max_calls!r}")
         self._max_calls = max_calls
+        self.pipe_window = check_window(pipe_window)
+        # What the server lets this side push into each pipe; the standard one until it has said so.
+        self.peer_window = PIPE_WINDOW_BYTES
         self._metadata = metadata or {}
         self._table = CallTable()
         self._lock = self._table.lock
@@ -227,7 +250,7 @@ class Client:
         if isinstance(interface, str):
             return Binding(self, interface)
         if isinstance(interface, type) and issubclass(interface, Interface):
-            return bind_typed(self, interface)
+            return bind_typed(self, interface, operation_kind)
         raise InvalidArgumentType(f"interface must be an Interface class or a name, not {interface!r}")
 
     # Issuing
@@ -241,8 +264,12 @@ class Client:
         timeout: float | None,
         metadata: dict[str, str] | None,
         handle: Call[Any] | None,
+        pipes: "pipe_client.ClientPipes | None" = None,
     ) -> Call[Any]:
-        """Accept a call, or raise. Bindings' operations come here; `BoundOperation.begin` describes the arguments."""
+        """Accept a call, or raise. Bindings' operations come here; `BoundOperation.begin` describes the arguments.
+
+        A call with `pipes` has a handle.
+        """
         # Flat, and without a lock: this runs for every call.
         if kwargs or tuple(map(type, args)) != spec.exact:
             args = spec.arrange(args, kwargs or {})
@@ -260,8 +287,8 @@ class Client:
         if len(calls) >= self._max_calls:
             raise QueueFull(f"{len(calls)} calls are outstanding, max_calls allows no more: complete some first")
         options = None
-        if timeout is not None or metadata is not None or spec.one_way:
-            options = CallOptions(time_left=timeout, metadata=metadata, one_way=spec.one_way)
+        if timeout is not None or metadata is not None or spec.optioned:
+            options = CallOptions(time_left=timeout, metadata=metadata, one_way=spec.one_way, pipes=spec.directions)
         call_id = self._next_id()
         pending: PendingCall | Special
         if settled(args):
@@ -273,7 +300,7 @@ class Client:
             call: Call[Any] = Call(None, self, spec, notify, call_id, _PENDING)
         else:
             call = handle
-            call._adopt(self, spec, notify, call_id)
+            call._adopt(self, spec, notify, call_id, pipes)
         calls[call_id] = call
         outgoing = self.outgoing
         outgoing.append(pending)
@@ -328,7 +355,9 @@ class Client:
         call_id = call._id
 
         def expire() -> None:
-            self._table.finish(Failure(call_id, CallTimeout(f"no reply within {timeout} s")))
+            ended = self._table.finish(Failure(call_id, CallTimeout(f"no reply within {timeout} s")))
+            if ended and call._pipes is not None:
+                self.tell_cancel(call_id, True)  # It may be waiting for this side to push or pull.
 
         timer = driver().monitor.call_at(monotonic() + timeout, expire)
         call._timer = timer
@@ -396,9 +425,27 @@ class Client:
             with suppress(ValueError):  # It leaves just now after all.
                 self.outgoing.remove(unsent)
                 return
+        self.tell_cancel(call_id, abort)
+
+    def tell_cancel(self, call_id: int, abort: bool) -> None:
+        """Tell the server that a call ought to end."""
+        self.send(encode(Cancel([(call_id, abort)])))
+
+    def ship(self, shipment: Shipment) -> None:
+        """Queue elements for pipes. Takes no lock."""
+        self.outgoing.append(Special([], 0, shipment))
+
+    def send(self, frames: list[Buffer], soon: bool = False) -> None:
+        """Send a message of its own, if connected: what it is about ends with the connection.
+
+        `soon`: before the next wait of any thread, without a lock taken here.
+        """
         if self._state is _CONNECTED:
-            self.outgoing.append(Special(encode(Cancel([(call_id, abort)]))))
-            self._channel.flush()
+            self.outgoing.append(Special(frames))
+            if soon:
+                driver().due(self._channel)
+            else:
+                self._channel.flush()
 
     # The channel's side: sending
 
@@ -411,7 +458,7 @@ class Client:
         first = queue.popleft()
         self._taken = taken = [first]
         if type(first) is Special:
-            frames = first.frames
+            frames = first.frames or first.take()
         else:
             size = 0
             while queue and len(taken) < COALESCE_CALLS and size < COALESCE_BYTES:
@@ -451,6 +498,10 @@ class Client:
         if type(message) is Welcome:
             self._conversation.received(Kind.WELCOME)
             self._greeted = True
+            pipe_client.widen(self, message.limits.pipe_window_bytes)
+        elif type(message) is Pipe or type(message) is Credit:
+            self._conversation.received(Kind.PIPE)  # Allowed in the same states as CREDIT.
+            pipe_client.take(self, message)
         elif type(message) is Reject:
             self._conversation.received(Kind.REJECT)
             self._rejected(message)
@@ -460,9 +511,20 @@ class Client:
         else:
             raise RemoteProtocolError(f"a server does not send {type(message).__name__}")
 
+    def do_later(self, actions: Sequence[Callable[[], object]]) -> None:
+        """Have the actions done by `collect`, after link.lock was released."""
+        if actions:
+            telling = self._telling
+            if telling is None:
+                telling = self._telling = Telling()
+            telling.others += actions
+
     def connected(self, peer: bytes) -> None:
         """The connection is up."""
-        hello = Hello(self._association, os.getpid(), socket.gethostname(), "callport", 0.0, metadata=self._metadata)
+        hello = Hello(
+            self._association, os.getpid(), socket.gethostname(), "callport", 0.0,
+            Limits(pipe_window_bytes=self.pipe_window), self._metadata,
+        )  # fmt: skip
         with self._lock:
             if self._state is _CLOSED:
                 return
@@ -492,6 +554,7 @@ class Client:
                 return
             self._state = Connection.CONNECTING
             self._refusal = reason
+            pipe_client.widen(self, PIPE_WINDOW_BYTES)  # Until the next server says so itself.
             queue = self.outgoing
             if self._channel.take_back():
                 queue.extendleft(reversed(self._taken))
