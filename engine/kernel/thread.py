@@ -115,10 +115,11 @@ class _Departure:
         self._record = record
         self._pid = os.getpid()
 
-    def __del__(self) -> None:
+    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
+        # (`getpid`: the module's names may be gone when the main thread ends, as the interpreter shuts down.)
         # A forked child drops the storage of its parent's threads before any fork hook runs. They have not
         # ended, and the locks that they held will never be released here.
-        if self._pid != os.getpid():
+        if self._pid != getpid():
             return
         record = self._record
         port, record.port = record.port, None

@@ -150,7 +150,7 @@ class WorkPort(Staff):
             self._absorb_locked()
         if self._stopped:
             self._calm = False
-            return (self._drain_locked()[1], 0, False)
+            return self._drain_locked(), 0, False
         if not queue.depth:
             self._calm = False
             return ([], 0, False)

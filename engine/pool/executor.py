@@ -26,7 +26,7 @@ from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from ..kernel.errors import Deadlock, InvalidHandle, InvalidParameter
-from .backlog import Item, Priority, Simple
+from .backlog import Priority, Simple
 from .dispatch import WorkPort
 from .pool import (
     DEFAULT_QUEUE_LIMIT,
@@ -127,9 +127,11 @@ class Executor(ThreadPoolExecutor):
         try:
             pool.enqueue(call)
         except InvalidHandle:
+            if state.broken:
+                raise BrokenThreadPool(state.broken) from None
             raise RuntimeError("cannot schedule new futures after shutdown") from None
-        if state.broken:  # Meanwhile, and it may not have seen this call.
-            state.fail_queued()
+        if state.port.stopped:  # Meanwhile, and whoever stopped it may not have seen this call.
+            state.settle_queued()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None) -> None:
@@ -147,7 +149,7 @@ class Executor(ThreadPoolExecutor):
             raise Deadlock("a call cannot wait for the end of its own executor")
         state.port.end()
         if cancel_futures:
-            cancel(state.port.stop())
+            state.settle_queued()
         if wait:
             state.wait_ended(timeout)
 
@@ -205,14 +207,18 @@ class _State:
         except BaseException:
             standard_log.critical("Exception in initializer:", exc_info=True)
             self.broken = "a thread's initializer failed: this executor runs nothing any more"
-            self.fail_queued()
+            self.settle_queued()
             return False
         return True
 
-    def fail_queued(self) -> None:
-        """Settle the futures of queued calls: nothing will run them."""
+    def settle_queued(self) -> None:
+        """Run no more calls: fail those that have not begun if the executor is broken, else cancel them."""
         for item in self.port.stop():
-            future = future_of(item)
+            assert isinstance(item, Simple)
+            future: Future[Any] = item.args[0]
+            if not self.broken:
+                future.cancel()
+            # Unlike `cancel`, this tells whoever waits for a cancelled future in `wait` or `as_completed`.
             if future.set_running_or_notify_cancel():
                 future.set_exception(BrokenThreadPool(self.broken))
 
@@ -221,7 +227,7 @@ class _State:
         deadline = None if timeout is None else monotonic() + timeout
         threads = set(self.port.threads)
         ended = self.port.wait_ended(timeout)
-        cancel(self.port.stop())
+        self.settle_queued()
         threads |= self.port.threads
         for thread in threads:
             thread.join(None if deadline is None else max(0.0, deadline - monotonic()))
@@ -240,21 +246,6 @@ def run_call(future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...],
         del future
     else:
         future.set_result(result)
-
-
-def future_of(item: Item) -> Future[Any]:
-    """Return the future of a queued call."""
-    assert isinstance(item, Simple)
-    future: Future[Any] = item.args[0]
-    return future
-
-
-def cancel(items: list[Item]) -> None:
-    """Cancel the futures of calls that were taken out of the queue, and tell whoever waits for them."""
-    for item in items:
-        future = future_of(item)
-        if future.cancel():
-            future.set_running_or_notify_cancel()
 
 
 _numbers = itertools.count()

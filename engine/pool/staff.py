@@ -51,7 +51,7 @@ class Staff(SlotQueue):
     """The part of a pool's port that has to do with threads."""
 
     __slots__ = (
-        "__weakref__", "_crew", "_forked", "_leavers", "_main", "_names", "_room", "_starting", "_stopped",
+        "__weakref__", "_crew", "_forked", "_leavers", "_main", "_names", "_orphans", "_room", "_starting", "_stopped",
         "_strict", "_thread_name", "_workers", "eager", "ending", "idle_limit", "maximum", "minimum", "name", "objects",
         "on_start", "recycle", "threads",
     )  # fmt: skip
@@ -94,6 +94,8 @@ class Staff(SlotQueue):
         self._stopped = False
         # True in a forked child, whose parent's threads are not there.
         self._forked = False
+        # What was pushed while the pool stopped, for whoever stops it next.
+        self._orphans: list[Item] = []
         # Threads in `wait_ended`; threads that wait to submit to a full queue, first in, first out.
         self._leavers: list[Waiter] = []
         self._room: deque[Waiter] = deque()
@@ -183,7 +185,7 @@ class Staff(SlotQueue):
     # Leaving
 
     def _must_leave_locked(self, worker: WorkerState) -> bool:
-        return worker.turn >= self.recycle or (self._workers > self.maximum and not worker.persistent)
+        return worker.turn > self.recycle or (self._workers > self.maximum and not worker.persistent)
 
     def _may_leave_locked(self, worker: WorkerState) -> bool:
         """Whether a worker that has been idle for long is to leave."""
@@ -235,6 +237,11 @@ class Staff(SlotQueue):
 
     # The end
 
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing is accepted any more."""
+        return self._stopped
+
     def end(self) -> None:
         """Close for users: workers leave once nothing is queued."""
         with self._lock:
@@ -258,13 +265,14 @@ class Staff(SlotQueue):
             self.minimum = 0
 
     def stop(self) -> list[Item]:
-        """Accept nothing more and drop what is queued; return it."""
+        """Accept nothing more and drop what is queued; return it. Again: return what came in late."""
         with self._lock:
             self.ending = self._stopped = True
             self.minimum = 0
             self._recall_locked()
             self._absorb_locked()
-            items, woken = self._drain_locked()
+            woken = self._drain_locked()
+            items, self._orphans = self._orphans, []
             woken += self._dismiss_locked(0) + self._gone_locked()
             woken += self._room
             self._room.clear()
@@ -273,13 +281,14 @@ class Staff(SlotQueue):
         self._act(todo)
         return items
 
-    def _drain_locked(self) -> tuple[list[Item], list[Waiter]]:
-        """Drop what is queued; return it, and the waiters to wake."""
+    def _drain_locked(self) -> list[Waiter]:
+        """Drop what is queued; return the waiters to wake."""
         items = self._queue.drain()
         woken: list[Waiter] = []
         for ledger in {item.ledger for item in items if isinstance(item, Turn)}:
             woken += ledger._quiet_locked()
-        return items, woken
+        self._orphans += items
+        return woken
 
     def wait_ended(self, timeout: float | None) -> bool:
         """Wait until nothing is queued and no worker is left; the pool must be ending."""

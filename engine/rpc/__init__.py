@@ -12,7 +12,9 @@
     pipe_client  the client's ends of a call's pipes
     pipe_server  the server's ends, and the routines that use them
     stream       operations with pipes: iterables to push, a stream to iterate over
+    connection   where a client's connection is in its life
     client       one association with one server
+    outbox       what a client has to send
     channel      a link joined to the driver
     server_call  the server's handle of one call
     registry     which routine serves which operation
@@ -24,7 +26,8 @@
 
 from .binding import Binding, BoundOperation
 from .call import Call
-from .client import Client, ClientStatistics
+from .client import Client
+from .connection import ClientStatistics
 from .errors import (
     AccessDenied,
     BadStubData,

@@ -118,12 +118,15 @@ class Batch:
             took = now - then
             if took > SLOW / 10 or entry.mean:
                 entry.mean += (took - entry.mean) * LEARNING
-        current.set(None)
-        # What the next batch answers may share a message with this one's answers.
-        if not batches:
+        current.call = None
+        # What the next batch answers may share a message with this one's answers, unless one of its routines blocks.
+        if batches:
+            self._listener.channel.expect()
+        else:
             flush()
 
     def _run_one(self, call: ServerCall, entry: Entry) -> None:
+        # Flat where the usual call goes through, because this runs for every call.
         listener = self._listener
         if call._cancelled or (call._deadline is not None and monotonic() >= call._deadline):
             why = "cancelled" if call._cancelled else "its time ran out"
@@ -138,7 +141,7 @@ class Batch:
                 text = f"the arguments of {entry.spec.name} cannot be read: {error}"
                 _refuse(listener, call, Status.BAD_STUB_DATA, text)
                 return
-        current.set(call)
+        current.call = call
         try:
             value = entry.function(call, *args) if entry.takes_handle else entry.function(*args)
         except BaseException as error:

@@ -91,6 +91,12 @@ class Channel:
             self._ticking = True
             self._driver.monitor.watch(self)
 
+    def expect(self) -> None:
+        """What is waiting is about to be sent by somebody; should that take longer than a tick, the monitor sends."""
+        if not self._ticking:
+            self._ticking = True
+            self._driver.monitor.watch(self)
+
     def tick(self) -> bool:
         """The monitor's tick: send what was deferred."""
         self._ticking = False

@@ -18,6 +18,7 @@ from ..kernel.status import Status
 from .call import Call, Failure
 from .errors import PeerProtocolError, PipeError
 from .notify import CallbackNotification, EventKind, Notification
+from .outbox import Special
 from .pipe import UNBOUNDED, PipeSet, Shipment
 from .signals import Signals
 from .state import State
@@ -124,7 +125,7 @@ class ClientPipes(PipeSet):
             self._owner.send(encode(Cancel([(self.call._id, True)])), soon=True)
 
     def ship(self, shipment: Shipment) -> None:
-        self._owner.ship(shipment)
+        self._owner.outgoing.append(Special([], 0, shipment))
 
     def send(self, frames: list[Buffer]) -> None:
         self._owner.send(frames)
