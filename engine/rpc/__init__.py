@@ -9,6 +9,7 @@
     binding      a client's view of one interface
     signals      several things to tell of one call, in order
     pipe         typed streams beside the arguments, the same at both ends
+    pipe_set     the pipes of one call, at one end: what moves, and who waits for it
     pipe_client  the client's ends of a call's pipes
     pipe_server  the server's ends, and the routines that use them
     stream       operations with pipes: iterables to push, a stream to iterate over

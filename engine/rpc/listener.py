@@ -60,8 +60,8 @@ from . import pipe_server
 from .batch import Batch
 from .channel import Channel, Parcel
 from .errors import CallCancelled, CallFailed, RemoteFault
-from .pipe import Shipment
 from .pipe_server import ServerPipes
+from .pipe_set import Shipment
 from .registry import Refusal
 from .server_call import ServerCall
 

@@ -16,7 +16,7 @@ import msgspec
 
 from transport import Buffer, PendingCall, encode_calls
 
-from .pipe import Shipment
+from .pipe_set import Shipment
 
 COALESCE_CALLS = 128  # Most calls in one message: a message costs ~100 us of both sides' time, a call ~5.
 COALESCE_BYTES = 64 * 1024  # A message of this size leaves: its first call has waited long enough for the others.

@@ -19,7 +19,8 @@ from .call import Call, Failure
 from .errors import PeerProtocolError, PipeError
 from .notify import CallbackNotification, EventKind, Notification
 from .outbox import Special
-from .pipe import UNBOUNDED, PipeSet, Shipment
+from .pipe import UNBOUNDED
+from .pipe_set import PipeSet, Shipment
 from .signals import Signals
 from .state import State
 

@@ -24,8 +24,9 @@ from ..kernel.errors import CallError, InvalidAsyncHandle, InvalidParameter
 from ..kernel.status import Status
 from .errors import BadStubData, PeerProtocolError, PipeError
 from .notify import EventKind, snapshot
-from .pipe import UNBOUNDED, PipeSet, Shipment
+from .pipe import UNBOUNDED
 from .pipe import Pipe as PipeEnd
+from .pipe_set import PipeSet, Shipment
 from .server_call import ServerCall
 from .signals import Signals
 
