@@ -119,6 +119,15 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
         """This side's ends of the call's pipes, by the names of their parameters; empty if it has none."""
         return {} if self._pipes is None else {pipe.name: pipe for pipe in self._pipes.pipes}
 
+    def pipe(self, name: str) -> "Pipe[Any]":
+        """Return this side's end of the pipe that stands for the parameter `name`.
+
+        Raises: `InvalidParameter` if there is no such pipe.
+        """
+        if self._pipes is None:
+            raise InvalidParameter(f"{self!r} has no pipe {name!r}, and no other")
+        return self._pipes.find(name)  # type: ignore[no-any-return]
+
     def notify_pipes(self, notify: Any, send_complete: bool = False) -> None:
         """Choose how sends and receives of the call's pipes are told, before the first push or pull.
 

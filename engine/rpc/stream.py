@@ -46,14 +46,16 @@ _tasks: set[Any] = set()
 class PipedOperation(BoundOperation):
     """An operation with pipes, of one binding.
 
-    The arguments are the operation's own without its pipes; an iterable for a pipe that the client pushes is given by
-    the parameter's name, or in its place if all arguments are given in their places.
+    Positional arguments are the operation's own without its pipes. If there are more of them, they stand in their
+    places among all parameters but the pipes that the server pushes, and those for pipes are iterables. An iterable may
+    also be given by the parameter's name.
     """
 
     def __init__(self, caller: Any, spec: OperationSpec, doc: str | None) -> None:
         super().__init__(caller, spec, doc)
         self._client: Client = caller
         assert spec.signature is not None
+        self._pushed = [pipe for pipe in spec.pipes if pipe.inbound]
         names = {pipe.name for pipe in spec.pipes}
         parameters = [p for p in spec.signature.parameters.values() if p.name not in names]
         self._plain: inspect.Signature = spec.signature.replace(parameters=parameters)
@@ -141,7 +143,13 @@ class PipedOperation(BoundOperation):
         spec = self.spec
         found: dict[str, Any] = {}
         plain = list(args)
-        if len(args) == len(spec.parameters):
+        if len(args) > len(self._plain.parameters):
+            passed = spec.pipes if len(args) == len(spec.parameters) else self._pushed
+            for pipe in spec.pipes:  # From left to right, so that each position is the final one.
+                if pipe not in passed:
+                    plain.insert(pipe.position, None)
+            if len(plain) != len(spec.parameters):
+                raise InvalidArgumentType(f"{self.name}{spec.signature}: {len(args)} arguments do not fit")
             for pipe in reversed(spec.pipes):
                 found[pipe.name] = plain.pop(pipe.position)
         for pipe in spec.pipes:
