@@ -28,6 +28,7 @@ from typing import Any, ParamSpec, TypeVar
 from ..kernel.errors import Deadlock, InvalidHandle, InvalidParameter
 from .backlog import Priority, Simple
 from .dispatch import WorkPort
+from .future import CallFuture
 from .pool import (
     DEFAULT_QUEUE_LIMIT,
     Policy,
@@ -121,7 +122,7 @@ class Executor(ThreadPoolExecutor):
             raise BrokenThreadPool(state.broken)
         if _exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        future: Future[T] = Future()
+        future = CallFuture[T]()
         pool = self._pool
         call = Simple(run_call, (future, fn, args, kwargs), copy_context(), pool.profile_of(fn), priority)
         try:

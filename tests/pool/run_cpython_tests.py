@@ -3,8 +3,8 @@
     python tests/pool/run_cpython_tests.py [names of test modules]
 
 The tests are those of the running Python (its `test` package must be installed), unchanged. They begin from
-`concurrent.futures.ThreadPoolExecutor`, so a subclass of ours by that name is put there first; the scripts that the tests
-run in processes of their own get the same line in front.
+`concurrent.futures.ThreadPoolExecutor`, so a subclass of ours by that name is put there first; the scripts that
+the tests run in processes of their own get the same lines in front.
 """
 
 import importlib

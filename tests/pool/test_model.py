@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections import deque
+from functools import partial
 
 import pytest
 from hypothesis import settings
@@ -65,7 +66,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.expected: list[int] = []
         self.running = False
         self.works: dict[int, Work] = {}
+        self.made: dict[int, Work] = {}
         self.priorities: dict[int, Priority] = {}
+        self.returned: dict[int, int] = {}
         self.totals: dict[int, list[int]] = {}
         self.names = 0
         for priority in Priority:
@@ -78,6 +81,7 @@ class PoolMachine(RuleBasedStateMachine):
         )  # fmt: skip
         name, self.names = self.names, self.names + 1
         self.works[name] = Work(self.body, name, environment=environment, context=name)
+        self.made[name] = self.works[name]
         self.priorities[name] = priority
         # Submitted, started, discarded.
         self.totals[name] = [0, 0, 0]
@@ -119,9 +123,13 @@ class PoolMachine(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: self.running)
     def let_return(self) -> None:
+        name = self.expected[-1]
+        self.returned[name] = self.returned.get(name, 0) + 1
         self.permits.release()
         self.running = False
         self.begin_next()
+        work = self.made[name]
+        wait_until(lambda: work.statistics().started - work.statistics().running >= self.returned[name])
 
     @rule(number=st.integers(0, 7))
     def cancel(self, number: int) -> None:
@@ -221,7 +229,8 @@ def hammer(seconds: float, seed: int) -> None:
                 else:
                     pool.statistics()
 
-        threads = [in_thread(lambda rng=random.Random(chance.random()): use(rng)) for _ in range(4)]
+        generators = [random.Random(chance.random()) for _ in range(4)]
+        threads = [in_thread(partial(use, generator)) for generator in generators]
         for thread in threads:
             joined(thread)
         for each in (*timers, *waits):
