@@ -7,6 +7,7 @@
     table        the outstanding calls of a client
     interface    contracts: named, versioned sets of operations
     binding      a client's view of one interface
+    fill         results that fill the caller's buffers
     signals      several things to tell of one call, in order
     pipe         typed streams beside the arguments, the same at both ends
     pipe_set     the pipes of one call, at one end: what moves, and who waits for it

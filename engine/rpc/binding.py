@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..kernel.errors import InvalidAsyncHandle, InvalidParameter
 from .call import Call
+from .fill import filling
 from .interface import Interface, Operation, OperationSpec, specs_of, untyped
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
@@ -61,6 +62,7 @@ class BoundOperation(Operation[..., Any]):
         timeout: float | None = None,
         metadata: dict[str, str] | None = None,
         handle: Call[Any] | None = None,
+        into: Any = None,
         **kwargs: Any,
     ) -> Call[Any]:
         """Begin the call and return its handle at once.
@@ -72,21 +74,30 @@ class BoundOperation(Operation[..., Any]):
             timeout: seconds until the call ends with `CallTimeout` if there is no reply; None: the client's default.
             metadata: texts for the routine to read.
             handle: a handle to use again instead of a new one; its call must be over.
+            into: a writable buffer (`bytearray`, `memoryview`, array) that completing the call fills with its result,
+                bytes or an array; or, for a tuple as result, a tuple of such buffers, with None for what is no buffer.
+                `complete` then returns the filled part of each as a view. A result that does not fit is `BadStubData`
+                with status 122, and changes nothing.
         Raises: `InvalidArgumentType` naming the parameter; `InvalidHandle` if the client is closed; `QueueFull` if too
             many calls are outstanding; `InvalidState` if `handle` carries a call. A call that raises here was not sent,
             and nothing will be notified.
         Threads: any. Blocks: never.
         Source: "Making the Asynchronous Call".
         """
-        return self._begin(self.spec, args, kwargs, notify, timeout, metadata, handle)
+        spec = self.spec if into is None else filling(self.spec, into)
+        return self._begin(spec, args, kwargs, notify, timeout, metadata, handle)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the server and return the result; takes the arguments of `begin` but for `notify` and `handle`."""
         timeout = metadata = None
+        spec = self.spec
         if kwargs:
             timeout = kwargs.pop("timeout", None)
             metadata = kwargs.pop("metadata", None)
-        call = self._begin(self.spec, args, kwargs, None, timeout, metadata, None)
+            into = kwargs.pop("into", None)
+            if into is not None:
+                spec = filling(spec, into)
+        call = self._begin(spec, args, kwargs, None, timeout, metadata, None)
         try:
             call.wait()
         except BaseException:
