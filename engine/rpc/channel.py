@@ -57,7 +57,10 @@ class Channel:
         self.deferred = False
         self._driver = driver()
         self._fds = link.descriptors()
-        link.wake = self._woken
+
+    def open(self) -> None:
+        """Begin to work for the owner, which knows its channel by now: any thread may drive it from here on."""
+        self.link.wake = self._woken
         self._driver.register(self)
 
     # Sending

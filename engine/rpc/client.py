@@ -82,7 +82,7 @@ from ..kernel.status import Status
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 from . import pipe_client
-from .binding import Binding, bind_typed, check_seconds
+from .binding import Binding, bind_typed, check_metadata, check_seconds
 from .call import Call, Failure, LargeReply, Outcome
 from .channel import Channel, Parcel
 from .connection import ClientStatistics, Connection
@@ -156,7 +156,7 @@ class Client:
         self.pipe_window = check_window(pipe_window)
         # What the server lets this side push into each pipe; the standard one until it has said so.
         self.peer_window = PIPE_WINDOW_BYTES
-        self._metadata = metadata or {}
+        self._metadata = {} if metadata is None else check_metadata(metadata)
         self._table = CallTable()
         self._lock = self._table.lock
         # All below, to the channel: guarded by _lock.
@@ -189,6 +189,7 @@ class Client:
         self.endpoint = str(endpoint)
         self._link = connect(endpoint, **options)
         self._channel = Channel(self._link, self)
+        self._channel.open()
         _open_clients.add(self)
 
     # Binding
@@ -234,7 +235,9 @@ class Client:
         if timeout is None:
             timeout = self._timeout
         else:
-            check_seconds("timeout", timeout)
+            timeout = check_seconds("timeout", timeout)
+        if metadata is not None:
+            metadata = check_metadata(metadata)
         if handle is not None and not isinstance(handle, Call):
             raise InvalidArgumentType(f"handle must be a Call or None, not {type(handle).__name__}")
         calls = self._calls
@@ -475,6 +478,8 @@ class Client:
             self.outgoing.appendleft(self._hello)
             self._state = _CONNECTED
             self._attend_locked()
+        # The greeting, and the calls that wait behind it, leave though no thread may come to wait.
+        self._channel.expect()
 
     def lost(self, peer: bytes, reason: str) -> None:
         """The connection is gone: calls that had left may have run, the others have not."""
