@@ -32,6 +32,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "transport.link", "transport.endpoint", "transport.errors", "transport.frames", "transport.security",
         "zmq",
     ),
+    "transport.overlapped": ("transport.errors", "zmq"),
     "perf": ("zmq",),
     "examples": ("zmq",),
     "tests": ("perf", "examples", "zmq"),

@@ -57,7 +57,19 @@ class Batch:
         self._seen = -1
 
     def post(self) -> None:
-        """Hand the batch to the pool."""
+        """Hand the batch to the pool; `async def` routines go to the server's event loop, and need no worker."""
+        calls = self._calls
+        if any(call._entry.is_coroutine for call in calls):
+            for _ in range(len(calls)):
+                call = calls.popleft()
+                if call._entry.is_coroutine:
+                    self._run_one(call, call._entry)
+                else:
+                    calls.append(call)
+            current.call = None
+            if not calls:
+                self._listener.channel.flush()
+                return
         self._listener.batches.append(self)
         self._post_runner()
         if len(self._calls) > 1:

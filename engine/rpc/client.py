@@ -70,6 +70,7 @@ from transport import (
 
 from ..kernel.driver import driver
 from ..kernel.errors import (
+    CallError,
     Forked,
     InvalidArgumentType,
     InvalidHandle,
@@ -127,7 +128,9 @@ class Client:
         metadata: texts sent with each connection, for the server's routines to read.
         pipe_window: bytes of encoded elements that the server may push into each pipe ahead of what is pulled, 1 or
             more.
-        options: passed on to the transport: `heartbeat`, `linger`, `max_message_bytes`, `context`, `curve`.
+        options: of the transport, see `transport.LinkOptions`: `heartbeat` (seconds between pings, 5), `linger`
+            (seconds that a closed client goes on sending, 1), `max_message_bytes` (the largest frame taken, 256 MiB),
+            `curve` (keys), `context` (a ZeroMQ context of your own).
 
     Connecting happens in the background; the constructor does not wait for it. Close the client, or use it as a context
     manager: it stays open, and goes on serving its calls, though nobody refers to it. One that is still open when the
@@ -314,9 +317,11 @@ class Client:
         call_id = call._id
 
         def expire() -> None:
-            ended = self._table.finish(Failure(call_id, CallTimeout(f"no reply within {timeout} s")))
-            if ended and call._pipes is not None:
-                self.tell_cancel(call_id, True)  # It may be waiting for this side to push or pull.
+            error: CallError = CallTimeout(f"no reply within {timeout} s")
+            if self._state is Connection.CONNECTING and self._outbox.withdraw({call_id}):
+                error = self._unreachable(timeout)
+            if self._table.finish(Failure(call_id, error)) and call._pipes is not None:
+                self.tell_cancel(call_id, True)  # Its routine may be waiting for this side to push or pull.
 
         timer = driver().monitor.call_at(monotonic() + timeout, expire)
         call._timer = timer
@@ -556,8 +561,6 @@ class Client:
 
     def _give_up(self) -> None:
         """End the calls that have waited for a connection too long."""
-        kind = CallFailedDne if self._was_connected else ServerUnavailable
-        why = f": {self._refusal}" if self._refusal else ""
         expired: list[int] = []
         telling = Telling()
         with self._lock:
@@ -567,12 +570,19 @@ class Client:
                 expired.append(self._stranded.popleft()[1])
             if self._stranded:
                 self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
-            text = f"no connection to {self.endpoint} within {self._connect_timeout} s{why}"
-            self._table.finish_locked([Failure(call_id, kind(text)) for call_id in expired], telling)
+            assert self._connect_timeout is not None
+            failed = [Failure(call_id, self._unreachable(self._connect_timeout)) for call_id in expired]
+            self._table.finish_locked(failed, telling)
             # They must not run later on, after their callers were told that they did not.
             self._outbox.withdraw(set(expired))
             self._attend_locked()
         telling()
+
+    def _unreachable(self, waited: float) -> CallError:
+        """Why a call ends that never left."""
+        kind = CallFailedDne if self._was_connected else ServerUnavailable
+        why = f": {self._refusal}" if self._refusal else ""
+        return kind(f"no connection to {self.endpoint} within {waited} s{why}")
 
     def _attend_locked(self) -> None:
         """Say whether the network must be driven though no thread waits: for a callback, or for a connection."""

@@ -31,22 +31,30 @@ class CoroutineRunner:
         # Guarded by _lock.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._stopped = False
         # In the loop's thread only. Keeps tasks alive: a loop refers to them weakly.
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[ServerCall, asyncio.Task[None]] = {}
 
     def start(self, listener: "Listener", call: ServerCall, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Run `coroutine`; what it returns or raises closes `call`."""
+        """Run `coroutine`; what it returns or raises closes `call`. Once stopped, close the call without running it."""
         context = copy_context()
         context.run(task_call.set, call)
 
         def begin() -> None:
             task = loop.create_task(self._serve(listener, call, coroutine), context=context)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[call] = task
+            task.add_done_callback(lambda _: self._tasks.pop(call, None))
+            if call.test_cancel():
+                task.cancel()
 
         with self._lock:
-            loop = self._loop or self._start_locked()
-        loop.call_soon_threadsafe(begin)
+            stopped = self._stopped
+            if not stopped:
+                loop = self._loop or self._start_locked()
+                loop.call_soon_threadsafe(begin)
+        if stopped:
+            coroutine.close()
+            self._close(call, lambda: listener.answer_fault(call, Status.CALL_CANCELLED, "the server was closed"))
 
     def _start_locked(self) -> asyncio.AbstractEventLoop:
         self._loop = loop = asyncio.new_event_loop()
@@ -58,17 +66,21 @@ class CoroutineRunner:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
-            for task in self._tasks:
+            # Every task has begun then: one that is cancelled before would never await its coroutine.
+            loop.run_until_complete(asyncio.sleep(0))
+            tasks = list(self._tasks.values())
+            for task in tasks:
                 task.cancel()
-            if self._tasks:
-                loop.run_until_complete(asyncio.wait(self._tasks))
+            if tasks:
+                loop.run_until_complete(asyncio.wait(tasks))
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
 
     async def _serve(self, listener: "Listener", call: ServerCall, coroutine: Coroutine[Any, Any, Any]) -> None:
         try:
-            value = await coroutine
+            async with asyncio.timeout(call.time_left()):
+                value = await coroutine
         except asyncio.CancelledError:
             self._close(call, lambda: listener.answer_fault(call, Status.CALL_CANCELLED, "the routine was cancelled"))
             raise
@@ -85,9 +97,23 @@ class CoroutineRunner:
         except (InvalidAsyncHandle, InvalidArgumentType) as error:
             log.error("%r: %s", call, error)
 
+    def cancel(self, call: ServerCall) -> None:
+        """Cancel the task that serves `call`, if there is one. Any thread."""
+
+        def cancel() -> None:
+            task = self._tasks.get(call)
+            if task is not None:
+                task.cancel()
+
+        with self._lock:
+            loop = self._loop
+        if loop is not None:
+            loop.call_soon_threadsafe(cancel)
+
     def stop(self, timeout: float) -> None:
         """Cancel what still runs and end the thread, within `timeout` seconds."""
         with self._lock:
+            self._stopped = True
             loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return

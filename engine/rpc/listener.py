@@ -18,6 +18,7 @@ import logging
 import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +53,9 @@ from transport import (
     settled,
     split_out_of_band,
 )
-from transport.frames import VERSION
+from transport.frames import MAGIC, VERSION
 
-from ..kernel.errors import EngineError, InvalidArgumentType, InvalidAsyncHandle
+from ..kernel.errors import CallError, EngineError, InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.status import Status
 from . import pipe_server
 from .batch import Batch
@@ -213,6 +214,11 @@ class Listener:
             message = decode(frames)
         except RemoteProtocolError as error:
             self._drop(known, error, isinstance(error, VersionMismatch))
+            if known.greeted and bytes(frames[0][:2]) == MAGIC:
+                # It may have held calls, which would wait for ever: the conversation begins again, and they fail.
+                known.greeted = False
+                known.conversation = Conversation(Side.SERVER)
+                self.send_alone(known, encode(Reject([VERSION], Status.PROTOCOL_ERROR, str(error))))
             return
         try:
             if type(message) is Calls:
@@ -321,6 +327,7 @@ class Listener:
                     call._cancelled = True
                     if abort and call._pipes is not None:
                         self._actions += call._pipes.fail(CallCancelled, "the client has cancelled the call")
+                    self._actions.append(partial(self._server.cancel_coroutine, call))
 
     # Answers
 
@@ -340,6 +347,10 @@ class Listener:
         """Close `call` with what its routine raised and send it now, with whatever else waits."""
         self.reply_fault(call, 0, error)
         self.channel.flush()
+
+    def serves(self, server: "Server") -> bool:
+        """Whether this is an endpoint of `server`."""
+        return self._server is server
 
     def start(self, call: ServerCall, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run an `async def` routine in the server's event loop; its end closes the call."""
@@ -429,6 +440,9 @@ def _closed_before(call: ServerCall) -> InvalidAsyncHandle:
 def describe(error: BaseException, tracebacks: bool) -> tuple[int, Fault]:
     """Return the status and the fault that stand for an exception raised by a routine."""
     trace = "".join(traceback.format_exception(error)) if tracebacks else None
+    if isinstance(error, CallError) and error.collected and not isinstance(error, RemoteFault):
+        # The outcome of a call that this routine made. Its status says what became of that call, not of this one.
+        return Status.REMOTE_FAULT, Fault(type(error).__name__, str(error), trace)
     if isinstance(error, RemoteFault):
         # A fault of a call that this routine made travels on as it came.
         return _failure(error.status), Fault(error.type_name, error.text, trace or error.traceback, error.data)

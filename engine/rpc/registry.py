@@ -46,7 +46,7 @@ class Entry:
     Unguarded: `mean` is a running mean of hints, and a lost update is a lost hint.
     """
 
-    __slots__ = ("decode_args", "decode_plain", "function", "mean", "spec", "takes_handle")
+    __slots__ = ("decode_args", "decode_plain", "function", "is_coroutine", "mean", "spec", "takes_handle")
 
     def __init__(self, spec: OperationSpec, function: Callable[..., Any]) -> None:
         self.spec = spec
@@ -55,6 +55,7 @@ class Entry:
         # The same for the usual call, which has all its arguments, in band: one step less.
         self.decode_plain = spec.decode_args.plain
         self.takes_handle = bool(getattr(function, "__engine_manager__", False))
+        self.is_coroutine = inspect.iscoroutinefunction(function)
         self.mean = 0.0
 
 

@@ -24,7 +24,7 @@ import msgspec
 
 from transport import PIPE_WINDOW_BYTES, Endpoint, Limits, Welcome, bind
 
-from ..kernel.errors import Forked, InvalidHandle, InvalidParameter, InvalidState, Misuse
+from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter, InvalidState, Misuse
 from ..kernel.event import Event
 from ..kernel.status import Status
 from ..pool.pool import ThreadPool
@@ -33,6 +33,7 @@ from .interface import Interface
 from .listener import Listener
 from .pipe import check_window
 from .registry import Registry
+from .server_call import ServerCall, current
 
 if TYPE_CHECKING:
     from .coroutines import CoroutineRunner
@@ -90,7 +91,7 @@ class Server:
         tracebacks: send the traceback of a routine that raised to the client.
         pipe_window: bytes of encoded elements that a client may push into each pipe ahead of what is pulled, 1 or more.
         name: appears in thread names and log records.
-        options: passed on to the transport: `heartbeat`, `linger`, `max_message_bytes`, `context`, `curve`.
+        options: of the transport, as for `Client`.
 
     Register interfaces before or after `listen`. Close the server, or use it as a context manager: it goes on serving
     though nobody refers to it. One that is still open when the process ends is reported as a `ResourceWarning`.
@@ -135,6 +136,7 @@ class Server:
         # Whether `closed_locked` is to be told of closed calls.
         self.draining = False
         self._waited = False
+        self._closing = False
         # Set while no call is open and the server does not listen.
         self._stopped = Event(manual_reset=True, signaled=True)
         self._owns_pool = pool is None
@@ -150,8 +152,10 @@ class Server:
         Args:
             interface: an `Interface` class; `implementation` needs a method for each of its operations, of the same
                 name. Or a name: all public methods of `implementation` are served without a contract.
-            implementation: any object. Methods run on the pool's threads, several at once; `async def` methods run in
-                the server's event loop; those marked with `manager` get the call's handle and answer when they like.
+            implementation: any object. Methods run on the pool's threads, several at once; those marked with `manager`
+                get the call's handle and answer when they like. `async def` methods run in the server's event loop and
+                need no worker; their task is cancelled when the client cancels the call or its time runs out, which
+                other routines notice by `test_cancel` only.
         Raises: `InvalidParameter` if a method is missing or does not take the operation's parameters; `Misuse` 1711
             (ALREADY_REGISTERED).
         Source: "RpcServerRegisterIf".
@@ -242,12 +246,17 @@ class Server:
         """Stop, wait up to `timeout` seconds for running calls, tell the clients, and release everything.
 
         Calls that are still open then end with `CallFailed` at their clients. Closing twice does nothing.
+        Raises: `Deadlock` in a routine of this server: it would wait for itself. `stop` does not wait.
         Blocks: for `timeout` seconds at the most, plus as long again for workers that do not come back.
         """
         check_seconds("timeout", timeout)
+        here = current.get()
+        if here is not None and here._listener.serves(self):
+            raise Deadlock("a routine cannot close its own server, which would wait for the routine: call stop() in it")
         with self.lock:
-            if self._phase is Phase.CLOSED:
+            if self.closed or self._closing:
                 return
+            self._closing = True
             drain = self._phase is not Phase.IDLE
             self._phase = Phase.DRAINING
             ended = self._drained_locked()
@@ -318,7 +327,14 @@ class Server:
         with self.lock:
             if self._coroutines is None:
                 self._coroutines = CoroutineRunner(self.name)
+                if self.closed:  # By a call that was still waiting for a worker.
+                    self._coroutines.stop(0)
             return self._coroutines
+
+    def cancel_coroutine(self, call: ServerCall) -> None:
+        """The client asked to cancel `call`: if an `async def` routine serves it, its task is cancelled."""
+        if self._coroutines is not None:
+            self._coroutines.cancel(call)
 
     def room_locked(self) -> int:
         """How many more calls may be accepted now."""
@@ -328,7 +344,7 @@ class Server:
         """Why there is no room."""
         self.counters.refused += 1
         if self._phase is Phase.LISTENING:
-            return Status.SERVER_TOO_BUSY, f"{self.active} calls are open, the server allows no more"
+            return Status.SERVER_TOO_BUSY, f"{self._max_calls} calls are open, and the server takes no more at once"
         return Status.SERVER_UNAVAILABLE, "the server is not listening"
 
     def closed_locked(self) -> None:
