@@ -33,7 +33,7 @@ class CoroutineRunner:
         self._thread: threading.Thread | None = None
         self._stopped = False
         # In the loop's thread only. Keeps tasks alive: a loop refers to them weakly.
-        self._tasks: dict[ServerCall, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, listener: "Listener", call: ServerCall, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run `coroutine`; what it returns or raises closes `call`. Once stopped, close the call without running it."""
@@ -42,10 +42,8 @@ class CoroutineRunner:
 
         def begin() -> None:
             task = loop.create_task(self._serve(listener, call, coroutine), context=context)
-            self._tasks[call] = task
-            task.add_done_callback(lambda _: self._tasks.pop(call, None))
-            if call.test_cancel():
-                task.cancel()
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
         with self._lock:
             stopped = self._stopped
@@ -68,19 +66,17 @@ class CoroutineRunner:
             loop.run_forever()
             # Every task has begun then: one that is cancelled before would never await its coroutine.
             loop.run_until_complete(asyncio.sleep(0))
-            tasks = list(self._tasks.values())
-            for task in tasks:
+            for task in self._tasks:
                 task.cancel()
-            if tasks:
-                loop.run_until_complete(asyncio.wait(tasks))
+            if self._tasks:
+                loop.run_until_complete(asyncio.wait(self._tasks))
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
 
     async def _serve(self, listener: "Listener", call: ServerCall, coroutine: Coroutine[Any, Any, Any]) -> None:
         try:
-            async with asyncio.timeout(call.time_left()):
-                value = await coroutine
+            value = await coroutine
         except asyncio.CancelledError:
             self._close(call, lambda: listener.answer_fault(call, Status.CALL_CANCELLED, "the routine was cancelled"))
             raise
@@ -96,19 +92,6 @@ class CoroutineRunner:
             answer()
         except (InvalidAsyncHandle, InvalidArgumentType) as error:
             log.error("%r: %s", call, error)
-
-    def cancel(self, call: ServerCall) -> None:
-        """Cancel the task that serves `call`, if there is one. Any thread."""
-
-        def cancel() -> None:
-            task = self._tasks.get(call)
-            if task is not None:
-                task.cancel()
-
-        with self._lock:
-            loop = self._loop
-        if loop is not None:
-            loop.call_soon_threadsafe(cancel)
 
     def stop(self, timeout: float) -> None:
         """Cancel what still runs and end the thread, within `timeout` seconds."""

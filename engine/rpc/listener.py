@@ -18,7 +18,6 @@ import logging
 import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -327,7 +326,6 @@ class Listener:
                     call._cancelled = True
                     if abort and call._pipes is not None:
                         self._actions += call._pipes.fail(CallCancelled, "the client has cancelled the call")
-                    self._actions.append(partial(self._server.cancel_coroutine, call))
 
     # Answers
 

@@ -33,7 +33,7 @@ from .interface import Interface
 from .listener import Listener
 from .pipe import check_window
 from .registry import Registry
-from .server_call import ServerCall, current
+from .server_call import current
 
 if TYPE_CHECKING:
     from .coroutines import CoroutineRunner
@@ -154,8 +154,8 @@ class Server:
                 name. Or a name: all public methods of `implementation` are served without a contract.
             implementation: any object. Methods run on the pool's threads, several at once; those marked with `manager`
                 get the call's handle and answer when they like. `async def` methods run in the server's event loop and
-                need no worker; their task is cancelled when the client cancels the call or its time runs out, which
-                other routines notice by `test_cancel` only.
+                need no worker. A cancel, or the end of the client's patience, interrupts no routine of any kind: it
+                shows in `test_cancel`, `disconnected` and `time_left` of the call's handle (`current_call()`).
         Raises: `InvalidParameter` if a method is missing or does not take the operation's parameters; `Misuse` 1711
             (ALREADY_REGISTERED).
         Source: "RpcServerRegisterIf".
@@ -330,11 +330,6 @@ class Server:
                 if self.closed:  # By a call that was still waiting for a worker.
                     self._coroutines.stop(0)
             return self._coroutines
-
-    def cancel_coroutine(self, call: ServerCall) -> None:
-        """The client asked to cancel `call`: if an `async def` routine serves it, its task is cancelled."""
-        if self._coroutines is not None:
-            self._coroutines.cancel(call)
 
     def room_locked(self) -> int:
         """How many more calls may be accepted now."""
