@@ -361,6 +361,10 @@ class Driver:
                 self._term += 1
                 self.leader_ident = get_ident()
                 return True
+            if heir is waiter and not self.sources:
+                # Its turn came when there is nothing to lead. Kept as the heir, it would keep others from leading
+                # what is registered later.
+                heir = self._heir = None
             self._parked[waiter] = None
             standby = self._standby
             misplaced = self._leader is not None and self._foreign >= MISPLACED

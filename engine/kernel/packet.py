@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class CompletionPacket(msgspec.Struct, frozen=True, gc=True):
-    """What one dequeue returns: four values, carried as they were given.
+    """What one dequeue returns: five values, carried as they were given.
 
     Fields:
         key: the completion key of the source, or of the poster. Any value.
@@ -21,12 +21,15 @@ class CompletionPacket(msgspec.Struct, frozen=True, gc=True):
             otherwise). Any value.
         status: 0 for success, otherwise the operation's status number. A failed packet is a packet all the
             same.
+        event: for a remote call with pipes, which of its signals this is: an `EventKind`. 0: the operation is
+            complete, as every other packet says.
     """
 
     key: Any = 0
     transferred: Any = 0
     overlapped: Any = None
     status: int = 0
+    event: int = 0
 
 
 class PortStatistics(msgspec.Struct, frozen=True):

@@ -7,6 +7,13 @@
     table        the outstanding calls of a client
     interface    contracts: named, versioned sets of operations
     binding      a client's view of one interface
+    fill         results that fill the caller's buffers
+    signals      several things to tell of one call, in order
+    pipe         typed streams beside the arguments, the same at both ends
+    pipe_set     the pipes of one call, at one end: what moves, and who waits for it
+    pipe_client  the client's ends of a call's pipes
+    pipe_server  the server's ends, and the routines that use them
+    stream       operations with pipes: iterables to push, a stream to iterate over
     connection   where a client's connection is in its life
     client       one association with one server
     outbox       what a client has to send
@@ -40,10 +47,12 @@ from .errors import (
 )
 from .interface import Interface, Operation, operation
 from .notify import ApcNotification, CallbackNotification, EventKind, apc
+from .pipe import InOutPipe, InPipe, OutPipe, Pipe, PipePending
 from .registry import manager
 from .server import Server, ServerStatistics
 from .server_call import CallAttributes, ServerCall, current_call
 from .state import TRANSITIONS, On, State
+from .stream import PipedOperation, Stream
 
 __all__ = [
     "TRANSITIONS",
@@ -62,11 +71,17 @@ __all__ = [
     "Client",
     "ClientStatistics",
     "EventKind",
+    "InOutPipe",
+    "InPipe",
     "Interface",
     "On",
     "Operation",
+    "OutPipe",
     "PeerProtocolError",
+    "Pipe",
     "PipeError",
+    "PipePending",
+    "PipedOperation",
     "RemoteFault",
     "Server",
     "ServerCall",
@@ -74,6 +89,7 @@ __all__ = [
     "ServerTooBusy",
     "ServerUnavailable",
     "State",
+    "Stream",
     "UnknownInterface",
     "UnknownOperation",
     "apc",

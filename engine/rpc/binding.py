@@ -7,10 +7,12 @@ Source: "Binding Handles".
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
 from .call import Call
+from .fill import filling
 from .interface import Interface, Operation, OperationSpec, check_name, specs_of, untyped
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
@@ -76,6 +78,7 @@ class BoundOperation(Operation[..., Any]):
         timeout: float | None = None,
         metadata: dict[str, str] | None = None,
         handle: Call[Any] | None = None,
+        into: Any = None,
         **kwargs: Any,
     ) -> Call[Any]:
         """Begin the call and return its handle at once.
@@ -87,31 +90,41 @@ class BoundOperation(Operation[..., Any]):
             timeout: seconds until the call ends with `CallTimeout` if there is no reply; None: the client's default.
             metadata: texts for the routine to read.
             handle: a handle to use again instead of a new one; its call must be over.
+            into: a writable buffer (`bytearray`, `memoryview`, array) that completing the call fills with its result,
+                bytes or an array; or, for a tuple as result, a tuple of such buffers, with None for what is no buffer.
+                `complete` then returns the filled part of each as a view. A result that does not fit is `BadStubData`
+                with status 122, and changes nothing.
         Raises: `InvalidArgumentType` naming the parameter; `InvalidHandle` if the client is closed; `QueueFull` if too
             many calls are outstanding; `InvalidState` if `handle` carries a call. A call that raises here was not sent,
             and nothing will be notified.
         Threads: any. Blocks: never.
         Source: "Making the Asynchronous Call".
         """
-        return self._begin(self.spec, args, kwargs, notify, timeout, metadata, handle)
+        spec = self.spec if into is None else filling(self.spec, into)
+        return self._begin(spec, args, kwargs, notify, timeout, metadata, handle)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the server and return the result; takes the arguments of `begin` but for `notify` and `handle`."""
         timeout = metadata = None
+        spec = self.spec
         if kwargs:
             timeout = kwargs.pop("timeout", None)
             metadata = kwargs.pop("metadata", None)
-        call = self._begin(self.spec, args, kwargs, None, timeout, metadata, None)
+            into = kwargs.pop("into", None)
+            if into is not None:
+                spec = filling(spec, into)
+        call = self._begin(spec, args, kwargs, None, timeout, metadata, None)
         try:
             call.wait()
         except BaseException:
             # Interrupted: nobody holds the handle, so the call ends here.
-            _abandon(call)
+            abandon(call)
             raise
         return call.complete()
 
 
-def _abandon(call: Call[Any]) -> None:
+def abandon(call: Call[Any]) -> None:
+    """End a call that nobody is going to collect."""
     try:
         call.cancel(abort=True)
     except InvalidAsyncHandle:
@@ -140,10 +153,10 @@ class Binding:
         return f"<binding to {self._interface!r}>"
 
 
-def bind_typed(caller: Caller, interface: type[I]) -> I:
-    """Return an instance of `interface` whose operations call the server."""
+def bind_typed(caller: Caller, interface: type[I], kind: Callable[[OperationSpec], type[BoundOperation]]) -> I:
+    """Return an instance of `interface` whose operations, of the kinds that `kind` says, call the server."""
     binding = object.__new__(interface)
     for name, spec in specs_of(interface).items():
         described = getattr(interface, name)
-        setattr(binding, name, BoundOperation(caller, spec, getattr(described, "__doc__", None)))
+        setattr(binding, name, kind(spec)(caller, spec, getattr(described, "__doc__", None)))
     return binding

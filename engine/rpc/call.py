@@ -18,7 +18,7 @@ import msgspec
 
 from transport import Buffer, Fault, ReplyRecord
 
-from ..kernel.errors import CallError, CallPending, InvalidAsyncHandle, InvalidState
+from ..kernel.errors import CallError, CallPending, InvalidAsyncHandle, InvalidParameter, InvalidState
 from ..kernel.status import Status
 from .errors import BadStubData, error_for
 from .notify import EventKind, Notification
@@ -26,6 +26,7 @@ from .state import NEXT, On, State
 
 if TYPE_CHECKING:
     from ..kernel.aio import Completion
+    from .pipe import Pipe
 
 R = TypeVar("R")
 
@@ -94,6 +95,8 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
     _box: list[Outcome] | None = None
     # The timer of the call's own time limit, if it has one.
     _timer: Any = None
+    # The client's ends of the call's pipes, if it has any.
+    _pipes: Any = None
 
     @property
     def state(self) -> State:
@@ -103,6 +106,8 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
     @property
     def event(self) -> EventKind | None:
         """The last event that was signalled for this call, None before the first."""
+        if self._pipes is not None:
+            return self._pipes.signals.event  # type: ignore[no-any-return]
         return EventKind.CALL_COMPLETE if self._state >= _DONE and self._box is not None else None
 
     def __repr__(self) -> str:
@@ -122,8 +127,23 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         self._notify = None
         self._box = None
         self._state = State.IDLE
+        self._pipes = None
 
-    def _adopt(self, client: Issuer, spec: Any, notify: Notification, call_id: int) -> None:
+    @property
+    def pipes(self) -> "dict[str, Pipe[Any]]":
+        """This side's ends of the call's pipes, by the names of their parameters; empty if it has none."""
+        return {} if self._pipes is None else {pipe.name: pipe for pipe in self._pipes.pipes}
+
+    def pipe(self, name: str) -> "Pipe[Any]":
+        """Return this side's end of the pipe that stands for the parameter `name`.
+
+        Raises: `InvalidParameter` if there is no such pipe. Source: "Client-side Asynchronous Pipe Handling".
+        """
+        if self._pipes is None:
+            raise InvalidParameter(f"the call has no pipe {name!r}, and no other")
+        return self._pipes.find(name)  # type: ignore[no-any-return]
+
+    def _adopt(self, client: Issuer, spec: Any, notify: Notification, call_id: int, pipes: Any = None) -> None:
         """Carry a call: from the states that allow it, through ISSUING, to PENDING. Under the client's lock."""
         issuing = NEXT[self._state][On.ISSUE]
         if issuing is None:
@@ -132,6 +152,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
             )
         self._client, self._spec, self._notify, self._id = client, spec, notify, call_id
         self._box = self._timer = None
+        self._pipes = pipes
         accepted = NEXT[issuing][On.ACCEPTED]
         assert accepted is not None
         self._state = accepted
@@ -172,9 +193,12 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
 
         Raises: `CallPending` (997) while the outcome is unknown: nothing is consumed, the handle stays good, the
             notification still comes. `InvalidAsyncHandle` (1914) if the handle carries no call, or its outcome was
-            collected already. Otherwise the outcome itself: a `CallError` with its status.
+            collected already. `PipeError` 1917 before all pipes are at their end, which ends the call. Otherwise the
+            outcome itself: a `CallError` with its status.
         Source: "RpcAsyncCompleteCall".
         """
+        if self._pipes is not None:
+            self._pipes.check_complete()
         box = self._box
         if box is None:
             # DONE without a box: another thread is just recording the outcome, and has told nobody yet.

@@ -53,7 +53,7 @@ class Channel:
         self._closed = False
         # True from `defer` until the next tick; a lost update costs one more registration with the monitor.
         self._ticking = False
-        # True from `defer` until the next `drive`, which clears it before it looks at what there is to send.
+        # True from `defer` until the next `drive` or tick, which clears it before it looks at what there is to send.
         self.deferred = False
         self._driver = driver()
         self._fds = link.descriptors()
@@ -102,7 +102,7 @@ class Channel:
 
     def tick(self) -> bool:
         """The monitor's tick: send what was deferred."""
-        self._ticking = False
+        self._ticking = self.deferred = False
         self.flush()
         return False
 

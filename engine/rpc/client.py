@@ -38,17 +38,21 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 import msgspec
 
 from transport import (
+    PIPE_WINDOW_BYTES,
     Buffer,
     Bye,
     CallOptions,
     Cancel,
     Conversation,
+    Credit,
     Endpoint,
     Hello,
     Kind,
+    Limits,
     Message,
     PayloadTooLarge,
     PendingCall,
+    Pipe,
     Reject,
     RemoteProtocolError,
     Replies,
@@ -78,6 +82,7 @@ from ..kernel.port import PacketTemplate
 from ..kernel.status import Status
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
+from . import pipe_client
 from .binding import Binding, bind_typed, check_metadata, check_seconds
 from .call import Call, Failure, LargeReply, Outcome
 from .channel import Channel, Parcel
@@ -93,7 +98,9 @@ from .errors import (
 from .interface import Interface, OperationSpec
 from .notify import CallbackNotification, snapshot
 from .outbox import COALESCE_CALLS, Outbox, Special
+from .pipe import check_window
 from .state import NEXT, On, State
+from .stream import operation_kind
 from .table import CallTable, Telling
 
 if TYPE_CHECKING:
@@ -119,6 +126,8 @@ class Client:
             for ever.
         max_calls: outstanding calls allowed; beginning one more raises `QueueFull`.
         metadata: texts sent with each connection, for the server's routines to read.
+        pipe_window: bytes of encoded elements that the server may push into each pipe ahead of what is pulled, 1 or
+            more.
         options: of the transport, see `transport.LinkOptions`: `heartbeat` (seconds between pings, 5), `linger`
             (seconds that a closed client goes on sending, 1), `max_message_bytes` (the largest frame taken, 256 MiB),
             `curve` (keys), `context` (a ZeroMQ context of your own).
@@ -139,6 +148,7 @@ class Client:
         connect_timeout: float | None = CONNECT_TIMEOUT,
         max_calls: int = MAX_CALLS,
         metadata: dict[str, str] | None = None,
+        pipe_window: int = PIPE_WINDOW_BYTES,
         **options: Any,
     ) -> None:
         self._timeout = check_seconds("timeout", timeout)
@@ -146,6 +156,9 @@ class Client:
         if not isinstance(max_calls, int) or isinstance(max_calls, bool) or max_calls < 1:
             raise InvalidParameter(f"max_calls must be an int of 1 or more, not {max_calls!r}")
         self._max_calls = max_calls
+        self.pipe_window = check_window(pipe_window)
+        # What the server lets this side push into each pipe; the standard one until it has said so.
+        self.peer_window = PIPE_WINDOW_BYTES
         self._metadata = {} if metadata is None else check_metadata(metadata)
         self._table = CallTable()
         self._lock = self._table.lock
@@ -197,7 +210,7 @@ class Client:
         if isinstance(interface, str):
             return Binding(self, interface)
         if isinstance(interface, type) and issubclass(interface, Interface):
-            return bind_typed(self, interface)
+            return bind_typed(self, interface, operation_kind)
         raise InvalidArgumentType(f"interface must be an Interface class or a name, not {interface!r}")
 
     # Issuing
@@ -211,8 +224,12 @@ class Client:
         timeout: float | None,
         metadata: dict[str, str] | None,
         handle: Call[Any] | None,
+        pipes: "pipe_client.ClientPipes | None" = None,
     ) -> Call[Any]:
-        """Accept a call, or raise. Bindings' operations come here; `BoundOperation.begin` describes the arguments."""
+        """Accept a call, or raise. Bindings' operations come here; `BoundOperation.begin` describes the arguments.
+
+        A call with `pipes` has a handle.
+        """
         # Flat, and without a lock: this runs for every call.
         if kwargs or tuple(map(type, args)) != spec.exact:
             args = spec.arrange(args, kwargs or {})
@@ -232,8 +249,8 @@ class Client:
         if len(calls) >= self._max_calls:
             raise QueueFull(f"{len(calls)} calls are outstanding, max_calls allows no more: complete some first")
         options = None
-        if timeout is not None or metadata is not None or spec.one_way:
-            options = CallOptions(time_left=timeout, metadata=metadata, one_way=spec.one_way)
+        if timeout is not None or metadata is not None or spec.optioned:
+            options = CallOptions(time_left=timeout, metadata=metadata, one_way=spec.one_way, pipes=spec.directions)
         call_id = self._next_id()
         pending: PendingCall | Special
         if settled(args):
@@ -245,7 +262,7 @@ class Client:
             call: Call[Any] = Call(None, self, spec, notify, call_id, _PENDING)
         else:
             call = handle
-            call._adopt(self, spec, notify, call_id)
+            call._adopt(self, spec, notify, call_id, pipes)
         calls[call_id] = call
         outgoing = self.outgoing
         outgoing.append(pending)
@@ -303,7 +320,8 @@ class Client:
             error: CallError = CallTimeout(f"no reply within {timeout} s")
             if self._state is Connection.CONNECTING and self._outbox.withdraw({call_id}):
                 error = self._unreachable(timeout)
-            self._table.finish(Failure(call_id, error))
+            if self._table.finish(Failure(call_id, error)) and call._pipes is not None:
+                self.tell_cancel(call_id, True)  # Its routine may be waiting for this side to push or pull.
 
         timer = driver().monitor.call_at(monotonic() + timeout, expire)
         call._timer = timer
@@ -367,9 +385,23 @@ class Client:
         telling()
         if abort and self._outbox.withdraw({call_id}):
             return  # The server has not heard of it.
+        self.tell_cancel(call_id, abort)
+
+    def tell_cancel(self, call_id: int, abort: bool) -> None:
+        """Tell the server that a call ought to end."""
+        self.send(encode(Cancel([(call_id, abort)])))
+
+    def send(self, frames: list[Buffer], soon: bool = False) -> None:
+        """Send a message of its own, if connected: what it is about ends with the connection.
+
+        `soon`: before the next wait of any thread, without a lock taken here.
+        """
         if self._state is _CONNECTED:
-            self.outgoing.append(Special(encode(Cancel([(call_id, abort)]))))
-            self._channel.flush()
+            self.outgoing.append(Special(frames))
+            if soon:
+                driver().due(self._channel)
+            else:
+                self._channel.flush()
 
     # The channel's side: sending
 
@@ -406,6 +438,10 @@ class Client:
         if type(message) is Welcome:
             self._conversation.received(Kind.WELCOME)
             self._greeted = True
+            pipe_client.widen(self, message.limits.pipe_window_bytes)
+        elif type(message) is Pipe or type(message) is Credit:
+            self._conversation.received(Kind.PIPE)  # Allowed in the same states as CREDIT.
+            pipe_client.take(self, message)
         elif type(message) is Reject:
             self._conversation.received(Kind.REJECT)
             self._rejected(message)
@@ -415,9 +451,20 @@ class Client:
         else:
             raise RemoteProtocolError(f"a server does not send {type(message).__name__}")
 
+    def do_later(self, actions: Sequence[Callable[[], object]]) -> None:
+        """Have the actions done by `collect`, after link.lock was released."""
+        if actions:
+            telling = self._telling
+            if telling is None:
+                telling = self._telling = Telling()
+            telling.others += actions
+
     def connected(self, peer: bytes) -> None:
         """The connection is up."""
-        hello = Hello(self._association, os.getpid(), socket.gethostname(), "callport", 0.0, metadata=self._metadata)
+        hello = Hello(
+            self._association, os.getpid(), socket.gethostname(), "callport", 0.0,
+            Limits(pipe_window_bytes=self.pipe_window), self._metadata,
+        )  # fmt: skip
         with self._lock:
             if self._state is _CLOSED:
                 return
@@ -446,6 +493,7 @@ class Client:
                 return
             self._state = Connection.CONNECTING
             self._refusal = reason
+            pipe_client.widen(self, PIPE_WINDOW_BYTES)  # Until the next server says so itself.
             if self._channel.take_back():
                 self._outbox.put_back()
             self._outbox.discard(self._hello)

@@ -19,6 +19,10 @@ from transport import ArgsDecoder, Blob, Buffer, Target, ValueDecoder
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
 from .call import Call
+from .pipe import DIRECTIONS, PipeSpec
+
+if typing.TYPE_CHECKING:
+    from .stream import Stream
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,13 +45,20 @@ class Operation(Generic[P, R]):
     """
 
     def __init__(
-        self, function: Callable[..., Any], *, name: str | None = None, one_way: bool = False, idempotent: bool = False
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        one_way: bool = False,
+        idempotent: bool = False,
+        duplex: bool = False,
     ) -> None:
         self.function = function
         self.name = function.__name__ if name is None else name
         check_name("name", self.name)
         self.one_way = one_way
         self.idempotent = idempotent
+        self.duplex = duplex
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -58,12 +69,16 @@ class Operation(Generic[P, R]):
         """Begin the call and return its handle at once. See `Binding` for the arguments."""
         raise InvalidParameter(f"{self.name} belongs to an interface: begin it on a binding, `client.bind(...)`")
 
+    def stream(self, *args: Any, **kwargs: Any) -> "Stream[Any, R]":
+        """Begin a call with one out pipe, to be iterated over. See `PipedOperation` for the arguments."""
+        raise InvalidParameter(f"{self.name} has no pipe to stream from, or is not an operation of a binding")
+
 
 @overload
 def operation(function: Callable[Concatenate[Any, P], R], /) -> Operation[P, R]: ...
 @overload
 def operation(
-    *, name: str | None = None, one_way: bool = False, idempotent: bool = False
+    *, name: str | None = None, one_way: bool = False, idempotent: bool = False, duplex: bool = False
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Operation[P, R]]: ...
 def operation(function: Any = None, /, **options: Any) -> Any:
     """Declare a method of an `Interface` as an operation; needed only for its options, and for type checkers.
@@ -73,6 +88,7 @@ def operation(function: Any = None, /, **options: Any) -> Any:
         one_way: nothing comes back: no result, no error, no promise of delivery ("maybe"). Implies idempotent.
         idempotent: running the operation more than once does no harm. A promise to the caller, who may call again after
             a `CallFailed`; the client sends nothing twice.
+        duplex: its pipes may be used in any order, where otherwise all inputs come before all outputs.
     """
     if function is None:
         return lambda function: Operation(function, **options)
@@ -130,8 +146,8 @@ class OperationSpec:
     """How one operation's calls are written and read; shared by every binding and every server that uses it."""
 
     __slots__ = (
-        "_checks", "decode_args", "decode_plain", "decode_result", "exact", "idempotent", "name", "one_way",
-        "parameters", "required", "signature", "target",
+        "_checks", "decode_args", "decode_plain", "decode_result", "directions", "duplex", "exact", "idempotent",
+        "name", "one_way", "optioned", "parameters", "pipes", "required", "signature", "target",
     )  # fmt: skip
 
     def __init__(self, target: Target, described: Operation[..., Any] | None) -> None:
@@ -144,11 +160,17 @@ class OperationSpec:
         self.parameters: tuple[str, ...] = ()
         self.required = 0
         self._checks: tuple[Any, ...] = ()
+        # Parameters that are pipes, and how a call says so on the wire.
+        self.pipes: tuple[PipeSpec, ...] = ()
+        self.directions: list[tuple[int, str]] | None = None
+        self.duplex = described is not None and described.duplex
         # Arguments of exactly these types need no look by `arrange`.
         self.exact: tuple[Any, ...] | None = None
         result: Any = Any
         if described is not None:
             result = self._describe(described.function)
+        # Whether each of its calls needs options on the wire.
+        self.optioned = self.one_way or bool(self.pipes)
         self.decode_result: ValueDecoder[Any] = ValueDecoder(result)
         # The same for a result that travelled in band, without the step in between.
         self.decode_plain: Callable[[msgspec.Raw], Any] = self.decode_result.plain
@@ -173,7 +195,20 @@ class OperationSpec:
         self.signature = signature.replace(parameters=named)
         self.parameters = tuple(parameter.name for parameter in named)
         self.required = sum(parameter.default is _MISSING for parameter in named)
-        self._checks = self.exact = tuple(hints.get(name, Any) for name in self.parameters)
+        checks = [hints.get(name, Any) for name in self.parameters]
+        self.pipes = tuple(
+            PipeSpec(name, position, direction, (typing.get_args(check) or (Any,))[0])
+            for position, (name, check) in enumerate(zip(self.parameters, checks, strict=True))
+            if (direction := DIRECTIONS.get(typing.get_origin(check) or check)) is not None
+        )
+        for pipe in self.pipes:
+            checks[pipe.position] = type(None)  # What stands in its place on the wire.
+            self.required = max(self.required, pipe.position + 1)
+        if self.pipes:
+            self.directions = [(pipe.position, pipe.direction) for pipe in self.pipes]
+            if self.idempotent:
+                raise InvalidParameter(f"{self.name}: an operation with pipes cannot be idempotent or one way")
+        self._checks = self.exact = tuple(checks)
         result = hints.get("return", Any)
         # The result of an `async def` or of an ordinary method is annotated alike: with what the caller gets.
         return type(None) if result is None else result

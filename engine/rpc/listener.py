@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from transport import (
+    PIPE_WINDOW_BYTES,
     Buffer,
     Bye,
     CallOptions,
@@ -31,6 +32,7 @@ from transport import (
     Calls,
     Cancel,
     Conversation,
+    Credit,
     Fault,
     Hello,
     Kind,
@@ -38,6 +40,7 @@ from transport import (
     PayloadTooLarge,
     PeerInfo,
     PendingReply,
+    Pipe,
     Reject,
     RemoteProtocolError,
     Side,
@@ -54,9 +57,12 @@ from transport.frames import MAGIC, VERSION
 
 from ..kernel.errors import CallError, EngineError, InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.status import Status
+from . import pipe_server
 from .batch import Batch
 from .channel import Channel, Parcel
-from .errors import RemoteFault
+from .errors import CallCancelled, CallFailed, RemoteFault
+from .pipe_server import ServerPipes
+from .pipe_set import Shipment
 from .registry import Refusal
 from .server_call import ServerCall
 
@@ -74,7 +80,7 @@ class Peer:
 
     __slots__ = (
         "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id", "lost",
-        "metadata", "process", "queued", "refused", "user",
+        "metadata", "pipe_window", "process", "queued", "refused", "user",
     )  # fmt: skip
 
     def __init__(self, id: bytes, info: PeerInfo) -> None:
@@ -94,10 +100,12 @@ class Peer:
         self.process = 0
         self.host = ""
         self.metadata: dict[str, str] = {}
+        self.pipe_window = PIPE_WINDOW_BYTES
         # Calls that arrived and are not closed. Taking a call out is closing it: one atomic operation, anywhere.
         self.calls: dict[int, ServerCall] = {}
-        # Answers to be sent, or frames of a message of its own. Appended anywhere, taken under link.lock.
-        self.answers: deque[PendingReply | list[Buffer]] = deque()
+        # Answers to be sent, or a message of its own: its frames, or what makes them. Appended anywhere, taken under
+        # link.lock.
+        self.answers: deque[PendingReply | list[Buffer] | Shipment] = deque()
         # Whether the listener was told that there are answers.
         self.queued = False
 
@@ -152,9 +160,9 @@ class Listener:
                 frames = encode_replies(taken)
                 self._sent(len(taken))
             else:
-                frames = first  # type: ignore[assignment]  # not a tuple, so it is frames
+                frames = first.take() if type(first) is Shipment else first  # type: ignore[assignment]  # no tuple
             if answers:
-                self._tell(peer)
+                self.tell(peer)
             return peer.id, frames
         return None
 
@@ -167,16 +175,16 @@ class Listener:
             if server.draining:
                 server.closed_locked()
 
-    def _tell(self, peer: Peer) -> None:
+    def tell(self, peer: Peer) -> None:
         """`peer` has something to send."""
         if not peer.queued:
             peer.queued = True
             self.outgoing.append(peer)
 
-    def _send_alone(self, peer: Peer, frames: list[Buffer]) -> None:
+    def send_alone(self, peer: Peer, frames: list[Buffer]) -> None:
         """Send a message of its own to `peer` with the next flush."""
         peer.answers.append(frames)
-        self._tell(peer)
+        self.tell(peer)
 
     # The channel's side: receiving. Under link.lock, one at a time.
 
@@ -191,6 +199,9 @@ class Listener:
             if known is None:
                 return
             known.lost = True
+        for call in list(known.calls.values()):
+            if call._pipes is not None:
+                self._actions += call._pipes.fail(CallFailed, f"the client is gone: {reason}")
 
     def refused(self, reason: str) -> None:
         """Does not happen on a server."""
@@ -209,7 +220,7 @@ class Listener:
                 # It may have held calls, which would wait for ever: the conversation begins again, and they fail.
                 known.greeted = False
                 known.conversation = Conversation(Side.SERVER)
-                self._send_alone(known, encode(Reject([VERSION], Status.PROTOCOL_ERROR, str(error))))
+                self.send_alone(known, encode(Reject([VERSION], Status.PROTOCOL_ERROR, str(error))))
             return
         try:
             if type(message) is Calls:
@@ -226,6 +237,9 @@ class Listener:
                 known.conversation.received(Kind.BYE)
                 known.greeted = False
                 self.lost(peer, message.reason)
+            elif type(message) is Pipe or type(message) is Credit:
+                known.conversation.received(Kind.PIPE)  # Allowed in the same states as CREDIT.
+                self._actions += pipe_server.take(known.calls, message)
             else:
                 raise RemoteProtocolError(f"a client does not send {type(message).__name__}")
         except RemoteProtocolError as error:
@@ -241,9 +255,10 @@ class Listener:
         peer.process = hello.pid
         peer.host = hello.host
         peer.metadata = hello.metadata
+        peer.pipe_window = hello.limits.pipe_window_bytes
         peer.conversation.sent(Kind.WELCOME)
         peer.greeted = True
-        self._send_alone(peer, encode(self._server.welcome()))
+        self.send_alone(peer, encode(self._server.welcome()))
 
     def _drop(self, peer: Peer, error: RemoteProtocolError, understood: bool) -> None:
         self._server.counters.garbage += 1
@@ -255,7 +270,7 @@ class Listener:
             # It speaks our protocol, but not in our version, or without a greeting: say so, once. The conversation
             # stays fresh, so that a greeting may still come.
             peer.refused = True
-            self._send_alone(peer, encode(Reject([VERSION], Status.PROTOCOL_ERROR, str(error))))
+            self.send_alone(peer, encode(Reject([VERSION], Status.PROTOCOL_ERROR, str(error))))
 
     def _take_calls(self, peer: Peer, message: Calls, blobs: list[Buffer]) -> None:
         server = self._server
@@ -309,14 +324,19 @@ class Listener:
         self, peer: Peer, call_id: int, entry: Any, args: Any, options: CallOptions, blobs: list[Buffer]
     ) -> ServerCall:
         deadline = None if options.time_left is None else monotonic() + options.time_left
-        return ServerCall(self, peer, call_id, entry, args, options, blobs or None, deadline)
+        call = ServerCall(self, peer, call_id, entry, args, options, blobs or None, deadline)
+        if options.pipes is not None and options.pipes == entry.spec.directions:
+            call._pipes = ServerPipes(self, peer, call, entry.spec, self._server.pipe_window)
+        return call
 
     def _cancel(self, peer: Peer, message: Cancel) -> None:
         with self._lock:
-            for call_id, _ in message.calls:
+            for call_id, abort in message.calls:
                 call = peer.calls.get(call_id)
                 if call is not None:
                     call._cancelled = True
+                    if abort and call._pipes is not None:
+                        self._actions += call._pipes.fail(CallCancelled, "the client has cancelled the call")
 
     # Answers
 
@@ -399,7 +419,7 @@ class Listener:
             # What the exception says of itself cannot be sent; that it was raised can.
             value = encode_value(Fault(fault.type, fault.text[:1000].encode("ascii", "replace").decode("ascii")))
         peer.answers.append((call_id, status, value))
-        self._tell(peer)
+        self.tell(peer)
 
     # End
 
@@ -409,11 +429,16 @@ class Listener:
             for peer in list(self._peers.values()):
                 if peer.conversation.may_send(Kind.BYE):
                     peer.conversation.sent(Kind.BYE)
-                    self._send_alone(peer, encode(Bye(Status.SERVER_UNAVAILABLE, "the server closed")))
+                    self.send_alone(peer, encode(Bye(Status.SERVER_UNAVAILABLE, "the server closed")))
         self.channel.close()
         with self._lock:
             for peer in self._peers.values():
                 peer.lost = True
+        for peer in self._peers.values():
+            for call in list(peer.calls.values()):
+                if call._pipes is not None:
+                    for act in call._pipes.fail(CallFailed, "the server was closed"):
+                        act()
         self._peers.clear()
 
 

@@ -16,15 +16,21 @@ import msgspec
 
 from transport import Buffer, PendingCall, encode_calls
 
+from .pipe_set import Shipment
+
 COALESCE_CALLS = 128  # Most calls in one message: a message costs ~100 us of both sides' time, a call ~5.
 COALESCE_BYTES = 64 * 1024  # A message of this size leaves: its first call has waited long enough for the others.
 
 
 class Special(msgspec.Struct, eq=False):
-    """A message of its own in the queue: a call with large values, or one that is no call (number 0)."""
+    """A message of its own in the queue: a call with large values, or one that is no call (number 0).
+
+    One without frames is a shipment of elements for pipes; its frames are made as it leaves.
+    """
 
     frames: list[Buffer]
     call_id: int = 0
+    shipment: Shipment | None = None
 
 
 class Outbox:
@@ -44,6 +50,8 @@ class Outbox:
         first = queue.popleft()
         if isinstance(first, Special):
             self._taken = [first]
+            if first.shipment is not None and not first.frames:
+                first.frames = first.shipment.take()  # Kept: the link may not take them.
             return first.frames
         calls = [first]
         size = 0

@@ -17,6 +17,7 @@ from transport import Target
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, Misuse
 from ..kernel.status import Status
 from .interface import Interface, Operation, OperationSpec, specs_of
+from .pipe_server import PipedRoutine
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -151,6 +152,9 @@ def _entries(interface: type[Interface], implementation: Any) -> dict[str, Entry
             )
         entry = Entry(spec, function)
         _check_fits(entry, attribute)
+        if spec.pipes:
+            entry.function = PipedRoutine(spec, function, entry.takes_handle)
+            entry.takes_handle = True  # It answers the call itself.
         entries[spec.name] = entry
     return entries
 

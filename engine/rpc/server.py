@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from transport import Endpoint, Welcome, bind
+from transport import PIPE_WINDOW_BYTES, Endpoint, Limits, Welcome, bind
 
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter, InvalidState, Misuse
 from ..kernel.event import Event
@@ -32,6 +32,7 @@ from ..pool.pool import ThreadPool
 from .binding import check_seconds
 from .interface import Interface
 from .listener import Listener
+from .pipe import check_window
 from .registry import Registry
 from .server_call import current
 
@@ -89,6 +90,7 @@ class Server:
         pool: a `ThreadPool` of the caller's to run routines on, instead of one of the server's own.
         max_calls: calls that may be open at once; the next one is refused with `ServerTooBusy`.
         tracebacks: send the traceback of a routine that raised to the client.
+        pipe_window: bytes of encoded elements that a client may push into each pipe ahead of what is pulled, 1 or more.
         name: appears in thread names and log records.
         options: of the transport, as for `Client`.
 
@@ -106,6 +108,7 @@ class Server:
         pool: ThreadPool | None = None,
         max_calls: int = MAX_CALLS,
         tracebacks: bool = False,
+        pipe_window: int = PIPE_WINDOW_BYTES,
         name: str = "server",
         **options: Any,
     ) -> None:
@@ -119,6 +122,7 @@ class Server:
         self._options = options
         self.name = name
         self.tracebacks = tracebacks
+        self.pipe_window = check_window(pipe_window)
         self.registry = Registry()
         self.counters = Counters()
         # Made for the first `async def` routine; guarded by `lock`.
@@ -314,7 +318,8 @@ class Server:
 
     def welcome(self) -> Welcome:
         """What is said to a client that greets."""
-        return Welcome(self._instance, os.getpid(), socket.gethostname(), "callport")
+        limits = Limits(pipe_window_bytes=self.pipe_window)
+        return Welcome(self._instance, os.getpid(), socket.gethostname(), "callport", limits=limits)
 
     @property
     def coroutines(self) -> "CoroutineRunner":

@@ -11,7 +11,7 @@ Source: "Asynchronous RPC" (the server's side), "RpcAsyncCompleteCall", "RpcAsyn
 import threading
 from contextvars import ContextVar
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -19,6 +19,9 @@ from transport import Buffer, CallOptions
 
 from ..kernel.errors import InvalidParameter, InvalidState
 from ..kernel.status import Status
+
+if TYPE_CHECKING:
+    from .pipe import Pipe
 
 
 class Peer(Protocol):
@@ -84,15 +87,20 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
     _deadline: float | None = None
     # Set once, under the server's lock; read anywhere.
     _cancelled: bool = False
+    # The server's ends of the call's pipes, if it has any.
+    _pipes: Any = None
 
     def complete(self, value: Any = None) -> None:
         """Answer the call with `value`. The outputs must be final: they are encoded before this returns.
 
         Raises: `InvalidAsyncHandle` (1914) if the call was closed before. A value that cannot be sent closes the call
             with `BadStubData`, and raises `InvalidArgumentType` here. If the client is gone the answer goes nowhere,
-            and nothing is raised.
+            and nothing is raised. `PipeError` 1917 before all pipes are at their end, or the error that they failed
+            with: the call is closed with that.
         Blocks: never. Source: "RpcAsyncCompleteCall".
         """
+        if self._pipes is not None:
+            self._pipes.before_complete()
         self._listener.answer(self, value)
 
     def abort(self, status: int, text: str = "") -> None:
@@ -104,6 +112,36 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
         if not isinstance(status, int) or isinstance(status, bool) or not 0 < status < 1 << 32:
             raise InvalidParameter(f"status must be a number from 1 to 2**32 - 1, not {status!r}")
         self._listener.answer_fault(self, int(status), text)
+        if self._pipes is not None:
+            self._pipes.close()
+
+    @property
+    def pipes(self) -> "dict[str, Pipe[Any]]":
+        """This side's ends of the call's pipes, by the names of their parameters; empty if it has none."""
+        return {} if self._pipes is None else {pipe.name: pipe for pipe in self._pipes.pipes}
+
+    def pipe(self, name: str) -> "Pipe[Any]":
+        """Return this side's end of the pipe that stands for the parameter `name`.
+
+        Raises: `InvalidParameter` if there is no such pipe.
+        """
+        if self._pipes is None:
+            raise InvalidParameter(f"{self!r} has no pipe {name!r}, and no other")
+        return self._pipes.find(name)  # type: ignore[no-any-return]
+
+    def notify_pipes(self, notify: Any, send_complete: bool = False) -> None:
+        """Choose how sends and receives of the call's pipes are told, before the first push or pull.
+
+        Args:
+            notify: as for a client's call: an Event, a port or `port.packet(...)`, `apc(...)`, a callable, or None.
+                An APC or a callable gets this handle, and RECEIVE_COMPLETE or SEND_COMPLETE.
+            send_complete: signal SEND_COMPLETE after each push, as soon as the next one would be taken.
+        Raises: `InvalidParameter` if the call has no pipes; `InvalidArgumentType` for another `notify`.
+        Source: "Server-side Asynchronous Pipe Handling".
+        """
+        if self._pipes is None:
+            raise InvalidParameter(f"{self!r} has no pipes")
+        self._pipes.notify(notify, send_complete)
 
     def test_cancel(self) -> bool:
         """Whether the client asked to cancel the call. Cheap; the call must still be closed.

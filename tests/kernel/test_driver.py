@@ -16,7 +16,7 @@ import pytest
 from engine import CompletionPort, Event, WaitTimeout, register_wait, sleep, wait_any
 from engine.kernel.driver import driver
 from engine.kernel.monitor import TICK
-from engine.testing import wait_until, wait_until_blocked
+from engine.testing import LIMIT, wait_until, wait_until_blocked
 
 from .helpers import Actor, asleep, error, getter, result
 
@@ -139,6 +139,37 @@ class TestWhoHarvests:
             wire.send()
             result(following)
             assert leader.thread not in wire.threads
+
+    def test_an_heir_without_anything_to_lead(self, wires: Callable[..., Wire], event: Event, actor: Make) -> None:
+        """A thread that is to lead next, and finds the last source gone, does not keep others from leading later."""
+        with CompletionPort(2) as first, CompletionPort(2) as second:
+            inside, go_on = threading.Event(), threading.Event()
+            done = 0
+
+            def act() -> None:
+                nonlocal done
+                done += 1
+                if done == 10:  # The leader has had many rounds for nothing of its own, and is in the midst of one.
+                    inside.set()
+                    assert go_on.wait(LIMIT)
+
+            gone = wires(act)
+            leading = getter(actor(), first)
+            for number in range(1, 11):
+                gone.send()
+                wait_until(lambda number=number: done == number)  # type: ignore[misc]  # bound at once
+            assert inside.wait(LIMIT)
+            inheriting = getter(actor(), second)
+            wait_until(lambda: driver()._heir is not None)
+            driver().unregister(gone)
+            go_on.set()
+            wait_until(lambda: driver()._heir is None)
+            wire = wires(event.set)
+            wire.send()
+            assert event.wait(LIMIT)
+            for port, waiting in ((first, leading), (second, inheriting)):
+                port.post()
+                result(waiting)
 
     def test_an_attended_source_needs_no_waiter(self, wires: Callable[..., Wire], event: Event) -> None:
         """What must go on though no thread waits is driven by the monitor."""

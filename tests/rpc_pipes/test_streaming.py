@@ -1,0 +1,409 @@
+"""The four kinds of streaming, by iterators and asynchronous iterators, on both sides."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from engine import (
+    CallCancelled,
+    EngineError,
+    InvalidArgumentType,
+    InvalidParameter,
+    PipePending,
+    RemoteFault,
+)
+from engine.testing import LIMIT, Gate, wait_until
+
+from .conftest import Bench
+from .contract import Point
+from .service import status_of
+
+
+async def later(count: int) -> AsyncIterator[int]:
+    """Yield the numbers below `count`, letting other tasks run in between."""
+    for number in range(count):
+        await asyncio.sleep(0)
+        yield number
+
+
+class TestStreamUnary:
+    """Many elements to the server, one result back."""
+
+    @pytest.mark.parametrize("name", ["total", "total_async"])
+    def test_a_blocking_call(self, bench: Bench, name: str) -> None:
+        """The calling thread pushes what the iterable yields, and gets the result."""
+        assert getattr(bench.streams, name)(5, range(1000)) == 5 + sum(range(1000))
+        assert getattr(bench.streams, name)(5, numbers=iter([1, 2])) == 8
+        assert getattr(bench.streams, name)(start=5, numbers=[]) == 5
+
+    def test_a_pipe_in_the_first_place(self, far: Bench) -> None:
+        """A pipe may be given by name wherever it stands, and the defaults of the others hold."""
+        assert status_of(lambda: far.streams.first(numbers=[4711])) == 4711
+        assert status_of(lambda: far.streams.first(2, numbers=[4711])) == 9422
+        assert status_of(lambda: far.streams.first([4711], 3)) == 14133
+
+    def test_begin_with_an_iterable(self, bench: Bench) -> None:
+        """The library pushes it, from another thread; the call is completed as any other."""
+        call = bench.streams.total.begin(5, range(1000))
+        assert call.result(LIMIT) == 5 + sum(range(1000))
+
+    def test_begin_with_an_asynchronous_iterable(self, bench: Bench) -> None:
+        """A task of the running loop pushes it."""
+
+        async def main() -> int:
+            calls = [bench.streams.total.begin(number, later(50)) for number in range(3)]
+            return [await call for call in calls] == [sum(range(50)) + number for number in range(3)]
+
+        assert asyncio.run(main())
+
+    def test_an_asynchronous_iterable_without_a_loop(self, far: Bench) -> None:
+        """There is nobody to iterate over it."""
+        with pytest.raises(InvalidArgumentType, match="event loop"):
+            far.streams.total.begin(5, later(1))
+        with pytest.raises(InvalidArgumentType, match="iterable"):
+            far.streams.total(5, later(1))
+
+    def test_an_iterable_that_raises_in_a_blocking_call(self, bench: Bench) -> None:
+        """Its exception comes out, and the call is cancelled."""
+
+        def broken() -> Iterator[int]:
+            yield 1
+            raise LookupError("no more")
+
+        with pytest.raises(LookupError, match="no more"):
+            bench.streams.total(5, broken())
+        assert bench.client.statistics().outstanding == 0
+
+    def test_an_iterable_that_raises_elsewhere(self, bench: Bench) -> None:
+        """The call ends with 1818, which says why."""
+
+        def broken() -> Iterator[int]:
+            yield 1
+            raise LookupError("no more")
+
+        call = bench.streams.total.begin(5, broken())
+        assert call.wait(LIMIT)
+        with pytest.raises(CallCancelled, match="LookupError: no more") as caught:
+            call.complete()
+        assert isinstance(caught.value.__cause__, LookupError)
+
+    def test_a_server_that_wants_no_more(self, bench: Bench) -> None:
+        """Its outcome is what the caller gets, and the iterable is left alone."""
+
+        def endless() -> Iterator[int]:
+            while True:
+                yield 4711
+
+        assert status_of(lambda: bench.streams.first(numbers=endless())) == 4711
+        call = bench.streams.first.begin(numbers=endless())
+        assert call.wait(LIMIT) and status_of(call.complete) == 4711
+
+    def test_what_is_no_iterable(self, far: Bench) -> None:
+        """It is refused, and nothing is sent."""
+        for bad in (5, "text", b"bytes"):
+            with pytest.raises(InvalidArgumentType, match="numbers"):
+                far.streams.total.begin(5, bad)
+        with pytest.raises(InvalidArgumentType, match="left out|leave it out"):
+            far.streams.count.begin(5, numbers=[1])
+        with pytest.raises(InvalidArgumentType):
+            far.streams.total.begin("five", [1])
+        with pytest.raises(InvalidArgumentType):
+            far.streams.total.begin()
+        with pytest.raises(InvalidArgumentType, match="needs an iterable"):
+            far.streams.total(5)
+        with pytest.raises(InvalidArgumentType, match="twice"):
+            far.streams.total.begin(5, [1], numbers=[1])
+        assert far.client.statistics().outstanding == 0
+
+
+class TestUnaryStream:
+    """One request, many elements back."""
+
+    def test_for(self, bench: Bench) -> None:
+        """A stream yields the elements; its result is there at the end."""
+        stream = bench.streams.count.stream(2500)
+        assert stream.result is None
+        assert list(stream) == list(range(2500))
+        assert stream.result == "counted"
+        assert list(stream) == []
+
+    def test_async_for(self, bench: Bench) -> None:
+        """The same in an event loop, several streams at once."""
+
+        async def gather(limit: int) -> list[int]:
+            stream = bench.streams.count.stream(limit)
+            found = [number async for number in stream]
+            assert stream.result == "counted"
+            return found
+
+        async def main() -> list[list[int]]:
+            return list(await asyncio.gather(*(gather(limit) for limit in (0, 1, 700))))
+
+        assert asyncio.run(main()) == [[], [0], list(range(700))]
+
+    def test_an_asynchronous_generator(self, bench: Bench) -> None:
+        """It serves the pipe as a generator does."""
+        stream = bench.streams.count_async.stream(1500)
+        assert list(stream) == list(range(1500))
+        assert stream.result is None
+
+    def test_a_generator_that_raises(self, bench: Bench) -> None:
+        """What it had yielded arrives, then its error."""
+        stream = bench.streams.count_then_fail.stream(10)
+        found = []
+        with pytest.raises(RemoteFault, match="after counting") as caught:
+            for number in stream:
+                found.append(number)
+        assert found == list(range(10))
+        assert caught.value.type_name == "KeyError"
+
+    def test_iterating_over_a_pipe_of_a_call(self, bench: Bench) -> None:
+        """A pipe iterates too; the call is completed by hand."""
+        call = bench.streams.count.begin(100)
+        assert list(call.pipe("numbers")) == list(range(100))
+        assert call.result(LIMIT) == "counted"
+
+        async def main() -> tuple[list[int], str]:
+            call = bench.streams.count.begin(100)
+            return [number async for number in call.pipe("numbers")], await call
+
+        assert asyncio.run(main()) == (list(range(100)), "counted")
+
+    def test_left_early_in_a_with_block(self, bench: Bench) -> None:
+        """The call is cancelled, and the routine ends."""
+        with bench.streams.swell.stream(1000) as stream:
+            for block in stream:
+                assert len(block) == 1000
+                break
+        assert bench.client.statistics().outstanding == 0
+        wait_until(lambda: bench.aside.swelled() == -1)
+        stream.close()
+        assert list(stream) == []
+
+    def test_dropped_early(self, bench: Bench) -> None:
+        """A stream that is dropped has its call cancelled as well."""
+        for _ in bench.streams.swell.stream(1000):
+            break
+        gc.collect()
+        wait_until(lambda: bench.aside.swelled() == -1)
+        wait_until(lambda: bench.client.statistics().outstanding == 0)
+
+    def test_left_early_in_a_task(self, bench: Bench) -> None:
+        """A task that is cancelled while it waits for an element leaves the call to be cancelled."""
+
+        async def main() -> None:
+            async with bench.streams.held_out.stream("never pushed") as stream:
+                task = asyncio.ensure_future(anext(aiter(stream)))
+                await asyncio.sleep(0)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+        asyncio.run(main())
+        assert bench.client.statistics().outstanding == 0
+
+    def test_what_cannot_be_streamed(self, far: Bench) -> None:
+        """Streaming takes one pipe to pull; calling outright takes none."""
+        with pytest.raises(InvalidParameter):
+            far.streams.total.stream(5, [1])
+        with pytest.raises(InvalidParameter):
+            far.streams.held_many.stream("key")
+        with pytest.raises(InvalidParameter):
+            far.hand.arrived.stream("key")
+        with pytest.raises(InvalidParameter, match="stream"):
+            far.streams.count(5)
+        with pytest.raises(InvalidArgumentType, match="numbers"):
+            far.streams.backwards.stream()
+        assert far.client.statistics().outstanding == 0
+
+
+class TestStreamStream:
+    """Many elements both ways."""
+
+    def test_in_then_out(self, bench: Bench) -> None:
+        """By default the routine pulls all before it pushes."""
+        stream = bench.streams.backwards.stream(range(300))
+        assert list(stream) == list(reversed(range(300)))
+        assert stream.result == 300
+
+    def test_two_pipes(self, bench: Bench) -> None:
+        """An in pipe and an out pipe do the same."""
+        stream = bench.streams.mirror.stream([Point(number) for number in range(50)])
+        assert list(stream) == [Point(0, number) for number in range(50)]
+
+    @pytest.mark.parametrize("name", ["doubled", "doubled_async"])
+    def test_both_at_once(self, bench: Bench, name: str) -> None:
+        """A duplex operation answers each element before the next is there."""
+        answered = Gate()
+
+        def questions() -> Iterator[int]:
+            yield 1
+            answered.pass_through()
+            yield 2
+
+        stream = getattr(bench.streams, name).stream(questions())
+        assert next(stream) == 2
+        answered.open()
+        assert list(stream) == [4]
+        assert stream.result == "doubled"
+
+    def test_both_at_once_in_a_loop(self, bench: Bench) -> None:
+        """The same with asynchronous iterators."""
+
+        async def main() -> list[int]:
+            answered = asyncio.Event()
+
+            async def questions() -> AsyncIterator[int]:
+                yield 1
+                await answered.wait()
+                yield 2
+
+            stream = bench.streams.doubled.stream(questions())
+            found = [await anext(stream)]
+            answered.set()
+            return found + [number async for number in stream]
+
+        assert asyncio.run(main()) == [2, 4]
+
+    def test_by_hand_in_a_duplex_call(self, bench: Bench) -> None:
+        """A client may pull before it has pushed all, if the operation is duplex."""
+        call = bench.streams.doubled.begin()
+        pipe = call.pipe("numbers")
+        for number in range(10):
+            pipe.push([number])
+            assert pipe.pull_wait(timeout=LIMIT) == [2 * number]
+        pipe.push([])
+        assert pipe.pull_wait(timeout=LIMIT) == []
+        assert call.result(LIMIT) == "doubled"
+
+    def test_by_hand_in_a_task(self, bench: Bench) -> None:
+        """The same, awaited."""
+
+        async def main() -> Any:
+            call = bench.streams.doubled_async.begin()
+            pipe = call.pipe("numbers")
+            for number in range(10):
+                await pipe.push_async([number])
+                assert await pipe.pull_async() == [2 * number]
+            await pipe.push_async([])
+            assert await pipe.pull_async() == []
+            return await call
+
+        assert asyncio.run(main()) == "doubled"
+
+
+class TestFailures:
+    """Section 8: a peer that goes ends every wait on a pipe, with the right status."""
+
+    def test_a_killed_server(self, service: Any, benches: Any) -> None:
+        """A pull that waits, a push that waits and an awaiting task all end with 1726."""
+        running = service()
+        bench = benches(running.endpoint)
+        reading = bench.held("held_out", "reading")
+        writing = bench.held("held_in", "writing")
+        stream = bench.streams.held_out.stream("streaming")
+        bench.hand.arrived("streaming")
+        writing.pipe("numbers").push([1] * 1_000_000)  # Beyond the window: the next one waits.
+        assert status_of(lambda: writing.pipe("numbers").push([1])) == 997
+
+        async def main() -> list[int]:
+            async def fail(awaitable: Any) -> int:
+                try:
+                    await awaitable
+                except EngineError as error:
+                    return int(error.status)
+                return 0
+
+            waiting = [
+                asyncio.ensure_future(fail(reading.pipe("numbers").pull_async())),
+                asyncio.ensure_future(fail(writing.pipe("numbers").push_async([1]))),
+                asyncio.ensure_future(fail(anext(stream))),
+            ]
+            await asyncio.sleep(0)
+            running.kill()
+            return list(await asyncio.gather(*waiting))
+
+        assert asyncio.run(main()) == [1726, 1726, 1726]
+        assert status_of(reading.complete) == 1914
+
+    def test_a_killed_server_and_a_waiting_thread(self, service: Any, benches: Any) -> None:
+        """A thread that iterates gets 1726 too."""
+        running = service()
+        bench = benches(running.endpoint)
+        stream = bench.streams.swell.stream(10)
+        next(stream)
+        running.kill()
+        with pytest.raises(EngineError) as caught:
+            for _ in stream:
+                pass
+        assert caught.value.status == 1726
+
+    def test_a_client_that_closes(self, bench: Bench, benches: Any) -> None:
+        """A routine that waits for room is ended when its client is gone."""
+        other = benches(bench.client.endpoint)
+        stream = other.streams.swell.stream(100_000)
+        next(stream)
+        other.close()
+        wait_until(lambda: bench.aside.swelled() == -1)
+        with pytest.raises(CallCancelled):
+            for _ in stream:
+                pass
+
+    def test_a_killed_client(self, service: Any, benches: Any) -> None:
+        """So it is when the client is killed."""
+        import os
+        import subprocess
+        import sys
+
+        from .conftest import ROOT
+
+        running = service()
+        bench = benches(running.endpoint)
+        script = (
+            "import sys, time\nfrom engine import Client\nfrom tests.rpc_pipes.contract import Streams\n"
+            f"client = Client({running.endpoint!r})\n"
+            "next(client.bind(Streams).swell.stream(100_000))\nprint('pulled', flush=True)\nsys.stdin.read()\n"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT,
+            env=os.environ,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None and process.stdout.readline() == b"pulled\n"
+            assert bench.aside.swelled() > 0
+            process.kill()
+        wait_until(lambda: bench.aside.swelled() == -1)
+
+    def test_a_time_limit(self, bench: Bench) -> None:
+        """It ends a stream, and the routine that serves it."""
+        stream = bench.streams.swell.stream(100_000, timeout=0.05)
+        assert stream.call.wait(LIMIT)
+        with pytest.raises(EngineError) as caught:
+            for _ in stream:
+                pass
+        assert caught.value.status == 1818
+        wait_until(lambda: bench.aside.swelled() == -1)
+
+    def test_nobody_is_there(self) -> None:
+        """A call with pipes that reaches no server ends as any other, and so do its pipes."""
+        from engine import Client
+
+        from .contract import Streams
+
+        with Client("loopback://nobody", connect_timeout=0.01) as client:
+            streams = client.bind(Streams)
+            assert status_of(lambda: streams.total(5, [1])) == 1722
+            assert status_of(lambda: list(streams.count.stream(5))) == 1722
+            call = streams.count.begin(5)
+            assert status_of(lambda: call.pipe("numbers").pull_wait()) == 1722
+
+    def test_interrupted_waits(self, far: Bench, key: str) -> None:
+        """A wait that ran out leaves nothing behind: the next one gets what comes."""
+        call = far.held("held_out", key)
+        for _ in range(3):
+            with pytest.raises(PipePending):
+                call.pipe("numbers").pull_wait(timeout=0.001)
+        assert far.hand.push(key, "numbers", [1]) == 0
+        assert call.pipe("numbers").pull_wait(timeout=LIMIT) == [1]
