@@ -207,7 +207,9 @@ class Listener:
             self._drop(known, error, isinstance(error, VersionMismatch))
             if known.greeted and bytes(frames[0][:2]) == MAGIC:
                 # It may have held calls, which would wait for ever: the conversation begins again, and they fail.
+                # What is on its way from before is dropped in silence.
                 known.greeted = False
+                known.refused = True
                 known.conversation = Conversation(Side.SERVER)
                 self._send_alone(known, encode(Reject([VERSION], Status.PROTOCOL_ERROR, str(error))))
             return
@@ -243,6 +245,7 @@ class Listener:
         peer.metadata = hello.metadata
         peer.conversation.sent(Kind.WELCOME)
         peer.greeted = True
+        peer.refused = False
         self._send_alone(peer, encode(self._server.welcome()))
 
     def _drop(self, peer: Peer, error: RemoteProtocolError, understood: bool) -> None:
