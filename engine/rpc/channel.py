@@ -140,12 +140,12 @@ class Channel:
         owner = self._owner
         more = sent = False
         actions: Sequence[Callable[[], object]] = ()
-        with self._lock:
-            if self._closed:
-                return False
-            self.deferred = False
-            # A readable descriptor is answer enough: asking the link as well costs 1.6 us.
-            try:
+        try:
+            with self._lock:
+                if self._closed:
+                    return False
+                self.deferred = False
+                # A readable descriptor is answer enough: asking the link as well costs 1.6 us.
                 arrived = readable or self.link.ready()
                 if not arrived:
                     # Nothing has arrived: what waits here leaves. The send may have consumed the edge of an arrival.
@@ -156,9 +156,9 @@ class Channel:
                     actions = owner.collect()
                     if self._stuck is not None:
                         sent = more = self._send_locked() or more
-            except LinkClosed:  # As in `_send_locked`.
-                self._closed = True
-                return False
+        except LinkClosed:  # As in `_send_locked`.
+            self._closed = True
+            return False
         if sent and not self._fds:
             self._driver.look()  # The other end of an in-memory link is due now.
         for act in actions:

@@ -218,7 +218,9 @@ class Listener:
             self._drop(known, error, isinstance(error, VersionMismatch))
             if known.greeted and bytes(frames[0][:2]) == MAGIC:
                 # It may have held calls, which would wait for ever: the conversation begins again, and they fail.
+                # What is on its way from before is dropped in silence.
                 known.greeted = False
+                known.refused = True
                 known.conversation = Conversation(Side.SERVER)
                 self.send_alone(known, encode(Reject([VERSION], Status.PROTOCOL_ERROR, str(error))))
             return
@@ -258,6 +260,7 @@ class Listener:
         peer.pipe_window = hello.limits.pipe_window_bytes
         peer.conversation.sent(Kind.WELCOME)
         peer.greeted = True
+        peer.refused = False
         self.send_alone(peer, encode(self._server.welcome()))
 
     def _drop(self, peer: Peer, error: RemoteProtocolError, understood: bool) -> None:
@@ -335,8 +338,10 @@ class Listener:
                 call = peer.calls.get(call_id)
                 if call is not None:
                     call._cancelled = True
-                    if abort and call._pipes is not None:
-                        self._actions += call._pipes.fail(CallCancelled, "the client has cancelled the call")
+                    if abort:
+                        call._deadline = 0.0  # Nobody waits for it any more: if it was not started it never is.
+                        if call._pipes is not None:
+                            self._actions += call._pipes.fail(CallCancelled, "the client has cancelled the call")
 
     # Answers
 

@@ -200,8 +200,12 @@ class RawClient(RawPeer):
         super().__init__(zmq.DEALER)
         self.socket.connect(endpoint)
         if greet:
-            self.say(Hello(b"\1" * 16, pid=1, host="raw"))
-            assert type(self.hear()) is Welcome
+            self.greet()
+
+    def greet(self) -> None:
+        """Say hello, and be welcomed."""
+        self.say(Hello(b"\1" * 16, pid=1, host="raw"))
+        assert type(self.hear()) is Welcome
 
     def send(self, *frames: bytes) -> None:
         self.socket.send_multipart(frames)
