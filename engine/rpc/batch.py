@@ -140,7 +140,7 @@ class Batch:
     def _run_one(self, call: ServerCall, entry: Entry) -> None:
         # Flat where the usual call goes through, because this runs for every call.
         listener = self._listener
-        if call._deadline is not None and monotonic() >= call._deadline:
+        if call._cancelled or (call._deadline is not None and monotonic() >= call._deadline):
             why = "cancelled" if call._cancelled else "its time ran out"
             _refuse(listener, call, Status.CALL_CANCELLED, f"{why} before it was started")
             return

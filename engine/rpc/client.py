@@ -318,7 +318,8 @@ class Client:
 
         def expire() -> None:
             error: CallError = CallTimeout(f"no reply within {timeout} s")
-            if self._state is Connection.CONNECTING and self._outbox.withdraw({call_id}):
+            # Only if an attempt to connect has failed: otherwise the time was just too short.
+            if self._state is Connection.CONNECTING and self._refusal and self._outbox.withdraw({call_id}):
                 error = self._unreachable(timeout)
             if self._table.finish(Failure(call_id, error)) and call._pipes is not None:
                 self.tell_cancel(call_id, True)  # Its routine may be waiting for this side to push or pull.

@@ -338,10 +338,8 @@ class Listener:
                 call = peer.calls.get(call_id)
                 if call is not None:
                     call._cancelled = True
-                    if abort:
-                        call._deadline = 0.0  # Nobody waits for it any more: if it was not started it never is.
-                        if call._pipes is not None:
-                            self._actions += call._pipes.fail(CallCancelled, "the client has cancelled the call")
+                    if abort and call._pipes is not None:
+                        self._actions += call._pipes.fail(CallCancelled, "the client has cancelled the call")
 
     # Answers
 
