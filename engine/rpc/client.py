@@ -367,7 +367,7 @@ class Client:
         telling()
         if abort and self._outbox.withdraw({call_id}):
             return  # The server has not heard of it.
-        if self._state is _CONNECTED:
+        if self._state is _CONNECTED or not abort:  # A call that waits for the connection is followed by its cancel.
             self.outgoing.append(Special(encode(Cancel([(call_id, abort)]))))
             self._channel.flush()
 
