@@ -23,8 +23,6 @@ from time import monotonic, perf_counter
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from ..kernel.driver import driver
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.status import Status
@@ -146,10 +144,10 @@ class Batch:
             return
         try:
             args = entry.decode_plain(call._args) if call._blobs is None else _decode_large(call, entry)
-        except msgspec.MsgspecError:
+        except Exception:  # Decoding runs into whatever was sent, and runs the types' own checks.
             try:
                 args = _decode_large(call, entry)
-            except msgspec.MsgspecError as error:
+            except Exception as error:
                 text = f"the arguments of {entry.spec.name} cannot be read: {error}"
                 _refuse(listener, call, Status.BAD_STUB_DATA, text)
                 return

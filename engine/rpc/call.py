@@ -224,7 +224,9 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
                 return self._spec.decode_result(  # type: ignore[no-any-return]
                     outcome.record.value, outcome.blobs, outcome.record.options.blobs
                 )
-        except msgspec.MsgspecError as error:
+        except CallError:
+            raise
+        except Exception as error:  # Decoding runs into whatever was sent, and runs the types' own checks.
             raise BadStubData(f"the result of {self._spec.name} is not what its annotation says: {error}") from error
         assert type(outcome) is Failure
         raise _collected(outcome.error)
@@ -293,7 +295,7 @@ def _fault(record: ReplyRecord) -> CallError:
     """Return the error that a reply with a status other than 0 stands for."""
     try:
         fault = _decode_fault(record.value)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         fault = None  # The status is what counts; the rest is for people.
     if fault is None:
         return error_for(record.status, "")

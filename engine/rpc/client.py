@@ -386,7 +386,10 @@ class Client:
         telling()
         if abort and self._outbox.withdraw({call_id}):
             return  # The server has not heard of it.
-        self.tell_cancel(call_id, abort)
+        if self._state is _CONNECTED or abort:
+            self.tell_cancel(call_id, abort)
+        else:
+            self.outgoing.append(Special(encode(Cancel([(call_id, False)]))))  # It follows the call, which waits too.
 
     def tell_cancel(self, call_id: int, abort: bool) -> None:
         """Tell the server that a call ought to end."""

@@ -165,6 +165,7 @@ class TestTimeLimit:
 
     def test_ends_with_1818(self, any_bench: Bench, key: str) -> None:
         """A call whose time ran out ends with `CallTimeout`, which is a `TimeoutError` with status 1818."""
+        any_bench.probe.nothing()
         call = any_bench.probe.hold.begin(key, timeout=0.02)
         assert call.wait(LIMIT)
         with pytest.raises(CallTimeout) as raised:
@@ -173,6 +174,7 @@ class TestTimeLimit:
 
     def test_of_zero(self, bench: Bench, key: str) -> None:
         """A limit of zero leaves no time."""
+        bench.probe.nothing()
         with pytest.raises(CallTimeout):
             bench.probe.hold(key, timeout=0)
 
@@ -183,6 +185,7 @@ class TestTimeLimit:
     def test_the_clients_default(self, benches: Benches, services: Callable[[str], str], key: str) -> None:
         """A client's limit holds for each call that does not say otherwise."""
         bench = benches(services("ipc"), timeout=0.02)
+        bench.probe.echo(1, timeout=LIMIT)
         assert status_of(lambda: bench.probe.hold(key)) == 1818
         left = bench.probe.time_left(timeout=LIMIT)
         assert left is not None and LIMIT / 2 < left <= LIMIT
@@ -199,6 +202,7 @@ class TestTimeLimit:
 
     def test_the_server_is_not_told(self, bench: Bench, key: str) -> None:
         """Running out of time is no cancel: the server is not told (C11)."""
+        bench.probe.nothing()
         call = bench.held(key, timeout=0.05)
         assert status_of(lambda: call.result(LIMIT)) == 1818
         bench.probe.nothing()

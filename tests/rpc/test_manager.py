@@ -1,5 +1,6 @@
 """The server's side of a call: "Handling Asynchronous Calls", "Sending the Asynchronous Reply", section 4."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -376,34 +377,32 @@ class TestCoroutines:
         server.close(0)
         assert [status_of(lambda call=call: call.result(LIMIT)) for call in calls] == [1726] * 3
 
-    def test_begun_as_the_server_closes(
-        self, local: Callable[..., Server], benches: Benches, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """Calls of coroutines that wait behind a blocked worker when the server closes harm nobody."""
+    def test_need_no_worker(self, local: Callable[..., Server], benches: Benches, key: str) -> None:
+        """Coroutines are begun, and go on, while routines block every worker."""
         gate = Gate()
 
         class Routines:
             def block(self) -> None:
                 gate.pass_through()
 
-            async def later(self) -> None:
-                raise AssertionError("not reached")
-
         server = local(workers=1)
         server.register("blocks", Routines())
         bench = benches(server.endpoint)
-        binding = bench.client.bind("blocks")
-        begun = [binding.block.begin()]
+        blocking = bench.client.bind("blocks").block.begin()
         gate.wait_for_arrivals()
-        arrived = server.statistics().calls_in
-        begun += [binding.later.begin() for _ in range(3)]
-        wait_until(lambda: server.statistics().calls_in == arrived + 3)
-        closing = threading.Thread(target=server.close, args=(0,))
-        closing.start()
-        assert [status_of(lambda call=call: call.result(LIMIT)) for call in begun] == [1726] * 4
-        gate.open()
-        closing.join(LIMIT)
-        assert "Traceback" not in caplog.text
+
+        async def main() -> None:
+            mixed = [bench.probe.echo.begin("later"), bench.probe.hold_coroutine.begin(key)]
+            wait_until(lambda: server.statistics().active == 3)
+            mixed[1].cancel()
+            gate.open()
+            assert await mixed[0] == "later"
+            bench.control.seen_cancelled(key)
+            bench.control.complete(key, "went on")
+            assert await mixed[1] == "went on"
+
+        asyncio.run(main())
+        blocking.result(LIMIT)
 
 
 class TestCallAttributes:

@@ -1,5 +1,6 @@
 """What travels: contracts, typed arguments and results, large values: section 1.5 and "The IDL and ACF Files"."""
 
+import dataclasses
 import datetime
 import hashlib
 import uuid
@@ -164,6 +165,63 @@ class TestTypedValues:
         with pytest.raises(BadStubData, match="mistyped"):
             bench.probe.mistyped()
         assert bench.client.bind("test.Probe").mistyped() == "not a number"
+
+
+@dataclasses.dataclass
+class Fussy:
+    """A type with a check of its own."""
+
+    value: int
+
+    def __post_init__(self) -> None:
+        if self.value < 0:
+            raise RuntimeError("not below zero")
+
+
+class TestChecksOfTypes:
+    """Types that check their own values, and raise what they like."""
+
+    class Fussing(Interface, id="test.Fussing"):
+        """Takes and returns such a type."""
+
+        @operation
+        def take(self, fussy: Fussy) -> int:
+            """Return the value."""
+            raise NotImplementedError
+
+        @operation
+        def give(self, value: int) -> Fussy:
+            """Return it wrapped."""
+            raise NotImplementedError
+
+    class Routines:
+        """Implements `Fussing`, after a fashion."""
+
+        def take(self, fussy: Fussy) -> int:
+            return fussy.value
+
+        def give(self, value: int) -> Any:
+            return {"value": value}
+
+    def test_at_the_server(self, local: Callable[..., Server], benches: Benches) -> None:
+        """An argument that its type refuses ends the call with 1783; the server lives on."""
+        server = local()
+        server.register(self.Fussing, self.Routines())
+        client = benches(server.endpoint).client
+        call = client.bind("test.Fussing").take.begin({"value": -1})
+        assert call.wait(LIMIT), "the call was never answered"
+        with pytest.raises(BadStubData, match="take"):
+            call.complete()
+        assert client.bind(self.Fussing).take(Fussy(3)) == 3
+
+    def test_at_the_client(self, local: Callable[..., Server], benches: Benches) -> None:
+        """A result that its type refuses gives 1783."""
+        server = local()
+        server.register(self.Fussing, self.Routines())
+        binding = benches(server.endpoint).client.bind(self.Fussing)
+        with pytest.raises(BadStubData, match="give"):
+            binding.give(-1)
+        assert binding.give(3) == Fussy(3)
 
 
 class TestLargeValues:
