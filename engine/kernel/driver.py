@@ -352,7 +352,7 @@ class Driver:
 
     def _take_lead(self, waiter: Waiter) -> bool:
         """Become the leader, or be listed as parked."""
-        if not self.sources:
+        if not self.sources and self._heir is not waiter:
             # There is nothing to lead: the short way. Listed first, looked again after that; whoever registers
             # the first source looks at the list after it.
             self._parked[waiter] = None
