@@ -100,17 +100,21 @@ def interrupted(endpoint: str) -> None:
         probe = client.bind(Probe)
         control = client.bind(Control)
         main = threading.main_thread()
+        noticed = threading.Event()
 
         def interrupt() -> None:
             control.arrived("interrupted")
             wait_until_blocked(main)
-            signal.pthread_kill(main.ident or 0, signal.SIGINT)
+            # A signal that comes just before a system call is noticed only after it, so one may not be enough.
+            while not noticed.wait(0.1):
+                signal.pthread_kill(main.ident or 0, signal.SIGINT)
 
         other = threading.Thread(target=interrupt)
         other.start()
         try:
             probe.hold("interrupted")
         except KeyboardInterrupt:
+            noticed.set()
             print("interrupted")
         other.join(LIMIT)
         control.seen_cancelled("interrupted")

@@ -397,6 +397,7 @@ class TestCoroutines:
             mixed[1].cancel()
             gate.open()
             assert await mixed[0] == "later"
+            bench.control.arrived(key)
             bench.control.seen_cancelled(key)
             bench.control.complete(key, "went on")
             assert await mixed[1] == "went on"
