@@ -11,10 +11,10 @@ import pytest
 
 from engine import Call, Client, CompletionPort, InvalidAsyncHandle, InvalidHandle, Server, State
 from engine.testing import LIMIT, Gate, wait_until
-from transport import Bye
+from transport import Bye, Target, encode_calls
 
 from .contract import Probe
-from .helpers import Bench, Elsewhere, RawServer, at_line, code_in, code_of, status_of
+from .helpers import Bench, Elsewhere, RawClient, RawServer, at_line, code_in, code_of, status_of
 from .service import make_server
 
 Benches = Callable[..., Bench]
@@ -90,6 +90,32 @@ class TestSending:
         finally:
             gates["second"].open()
         assert (first.complete(), quick.complete(), second.result(LIMIT)) == ("first", "quick", "second")
+
+
+class TestAnswering:
+    """What breaks in on an answer."""
+
+    @pytest.mark.parametrize("value", ["small", bytes(1 << 18), ["encoded at once"]], ids=["small", "large", "list"])
+    def test_losing_the_client_at_any_line(self, endpoint: str, benches: Benches, key: str, value: Any) -> None:
+        """When the client goes at any line of an answer, the call is over all the same: the server can stop."""
+        hold = Target("test.Probe", 1, 2, "hold")
+        server, board = make_server(endpoint)
+        with server:
+            server.listen()
+            control = benches(endpoint).control
+            for number in range(LINES):
+                name = f"{key}-{number}"
+                with RawClient(endpoint) as raw:
+                    raw.send(*map(bytes, encode_calls([(1, hold, (name,), None)])))
+                    control.arrived(name)
+                    call = board.get(name)
+                    lose = Elsewhere(lambda raw=raw, call=call: (raw.say(Bye(0, "")), wait_until(call.disconnected)))
+                    with at_line(number, code_in("engine/rpc/listener.py"), lose):
+                        call.complete(value)
+                    lose.join()
+            server.stop()
+            assert server.wait(SOON), f"{server.statistics().active} calls are counted as open"
+            assert server.statistics().active == 0
 
 
 class TestBeginning:
