@@ -14,10 +14,11 @@ import time
 import warnings
 from typing import Any
 
-from engine import Call, Client, CompletionPort, EngineError, Event, EventKind, Forked
+from engine import Call, Client, CompletionPort, EngineError, Event, EventKind, Forked, Server
 from engine.testing import LIMIT, wait_until_blocked
 
 from .contract import Control, Probe
+from .service import make_server
 
 
 def one_way(endpoint: str) -> None:
@@ -157,6 +158,41 @@ def in_child(endpoint: str, client: Client, held: "Call[Any]") -> int:
     client.close()
     with Client(endpoint) as mine:
         return 0 if mine.bind(Probe).echo("child") == "child" else 4
+
+
+def forked_server(endpoint: str) -> None:
+    """In a forked child the server refuses; a new one works there, and the parent's goes on."""
+    warnings.simplefilter("ignore", DeprecationWarning)
+    server, _ = make_server(endpoint)
+    with server:
+        server.listen()
+        with Client(endpoint) as client:
+            client.bind(Probe).nothing()
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    code = server_in_child(endpoint, server)
+                finally:
+                    os._exit(code)
+            _, status = os.waitpid(child, 0)
+            print(os.waitstatus_to_exitcode(status), client.bind(Probe).echo("parent"))
+
+
+def server_in_child(endpoint: str, server: Server) -> int:
+    """What the forked child does; returns 0 if all was as it should be."""
+    try:
+        server.listen()
+    except Forked:
+        pass
+    else:
+        return 2
+    server.close()
+    mine, _ = make_server(endpoint + "-child")
+    with mine:
+        mine.listen()
+        with Client(endpoint + "-child") as client:
+            return 0 if client.bind(Probe).echo("child") == "child" else 3
 
 
 def never_closed(endpoint: str) -> None:

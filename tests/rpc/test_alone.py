@@ -92,6 +92,11 @@ class TestForks:
         assert run("forked", services("ipc")) == "0 parent parent"
 
 
+    def test_a_server_in_the_child(self, endpoint: str) -> None:
+        """The child's copy refuses; a new server works there, and the parent's goes on."""
+        assert run("forked_server", endpoint) == "0 parent"
+
+
 class TestEnds:
     """The end of a process, and dropped clients."""
 

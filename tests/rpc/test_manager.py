@@ -561,6 +561,20 @@ class TestNestedCalls:
         clients.append(benches(server.endpoint).client)
         assert clients[0].bind("deep").deep(20) == 20
 
+    def test_awaited_in_a_coroutine(self, local: Callable[..., Server], benches: Benches) -> None:
+        """An `async def` routine may await calls, of another server and of its own, with one worker in each."""
+        clients: list[Client] = []
+
+        class Routines:
+            async def total(self, values: list[int]) -> int:
+                calls = [client.bind(Probe).echo.begin(value) for value in values for client in clients]
+                return sum(await asyncio.gather(*calls))
+
+        server, other = local(workers=1), local(workers=1)
+        server.register("totals", Routines())
+        clients += [benches(server.endpoint).client, benches(other.endpoint).client]
+        assert clients[0].bind("totals").total([1, 2, 3]) == 12
+
     def test_several_clients_nest_at_once(self, service: Callable[..., Service], benches: Benches) -> None:
         """Nested calls of several clients at once all end."""
         outer, inner = service(workers=2), service(workers=2)

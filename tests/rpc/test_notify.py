@@ -695,6 +695,25 @@ class TestAwait:
 
         asyncio.run(main())
 
+    def test_one_loop_after_another(self, bench: Bench) -> None:
+        """Any number of loops, one after the other, may use one client."""
+
+        async def main(number: int) -> int:
+            return await bench.probe.echo.begin(number)
+
+        assert [asyncio.run(main(number)) for number in range(20)] == list(range(20))
+
+    def test_a_call_begun_in_another_loop(self, bench: Bench, key: str) -> None:
+        """A call belongs to no loop: it may be begun in one and awaited in the next."""
+
+        async def begin() -> "Call[Any]":
+            return bench.probe.hold.begin(key)
+
+        call = asyncio.run(begin())
+        bench.control.arrived(key)
+        bench.control.complete(key, "elsewhere")
+        assert asyncio.run(bench_await(call)) == "elsewhere"
+
     def test_a_loop_that_serves_too(self, local: Callable[..., Server], benches: Benches) -> None:
         """Client and server may live in one process, with an event loop that awaits."""
         server = local()

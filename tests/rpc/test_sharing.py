@@ -218,6 +218,24 @@ class TestManyClients:
                 server.close(0)
 
 
+class TestTightQueues:
+    """Links that take one message at a time."""
+
+    @pytest.mark.parametrize("transport", ["tcp", "ipc", "inproc", "loopback"])
+    def test_all_is_answered(self, transport: str, folder: Any, local: Callable[..., Server], benches: Benches) -> None:
+        """However little a link takes at once, every call leaves and every answer comes, small and large."""
+        server = local(new_endpoint(transport, folder), max_queued=1)
+        bench = benches(server.endpoint, max_queued=1)
+        with CompletionPort() as port:
+            for number in range(400):
+                bench.probe.echo.begin([number] if number % 9 else [number, bytes(100_000)], notify=port)
+            assert sorted(port.get(LIMIT).overlapped.complete()[0] for _ in range(400)) == list(range(400))
+            values = [bytes([number]) * 200_000 for number in range(30)]
+            calls = [bench.probe.viewed.begin(value) for value in values]
+            assert [bytes(call.result(LIMIT)) for call in calls] == values
+        wait_until(lambda: server.statistics().active == 0)
+
+
 class TestOrder:
     """Section 7: which call comes first."""
 
