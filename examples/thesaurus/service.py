@@ -82,8 +82,9 @@ def main() -> None:
     with ThreadPool(maximum=4, name="chains") as background, Server(endpoint, workers=4) as server:
         server.register(Thesaurus, Words(background))
         server.listen()
-        print(f"listening on {server.endpoint}", flush=True)
         try:
+            # Whoever reads this may send the signal at once.
+            print(f"listening on {server.endpoint}", flush=True)
             server.wait()
         except KeyboardInterrupt:
             log.info("stopping: %d calls are open", server.statistics().active)
