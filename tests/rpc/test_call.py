@@ -301,6 +301,7 @@ class TestExactlyOneOutcome:
             with at_line(number, recording, look) as lines:
                 call.wait(LIMIT)
             assert seen in ([], [0, "value"])
+            assert call.state is (State.SPENT if seen else State.DONE)
             if lines[0] == 0:
                 continue  # Another thread took the reply.
             if number >= lines[0]:

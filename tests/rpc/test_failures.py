@@ -31,7 +31,7 @@ from engine import (
     UnknownOperation,
 )
 from engine.testing import LIMIT, wait_until
-from transport import Bye, Calls, Reject, Welcome
+from transport import Bye, Calls, Reject, Welcome, bind
 
 from .contract import Control, Probe
 from .helpers import GONE, PENDING, Bench, RawServer, Service, new_endpoint, status_of
@@ -505,6 +505,37 @@ class TestRefusal:
             raw.say(Bye(0, "closing time"))
             with pytest.raises(CallFailed, match="closing time"):
                 call.result(LIMIT)
+
+    def test_what_the_link_had_not_taken(self, local: Callable[..., Any], folder: Any) -> None:
+        """When the connection is lost, what had left may have run; what the link had no room for goes to the next."""
+
+        class Reader:
+            """Takes what arrives, and forgets it."""
+
+            def message(self, peer: bytes, frames: Any) -> None: ...
+            def connected(self, peer: bytes) -> None: ...
+            def lost(self, peer: bytes, reason: str) -> None: ...
+
+        def something_has_come() -> bool:
+            first.status()
+            with link.lock:
+                return link.ready()
+
+        endpoint = new_endpoint("loopback", folder)
+        link = bind(endpoint, max_queued=1)
+        with Client(endpoint, connect_timeout=LIMIT) as client:
+            first = client.bind(Probe).echo.begin(1)
+            wait_until(something_has_come)
+            with link.lock:
+                link.harvest(Reader())
+            wait_until(something_has_come)
+            second = client.bind(Probe).echo.begin(2)
+            assert second.status() == PENDING
+            with link.lock:
+                link.close()
+            assert status_of(lambda: first.result(LIMIT)) == 1726
+            local(endpoint)
+            assert second.result(LIMIT) == 2
 
     def test_a_server_that_reads_nothing(self, endpoint: str, service: Callable[..., Service]) -> None:
         """Calls pile up before a server that reads nothing; when another takes its place, nothing old disturbs it."""

@@ -468,6 +468,17 @@ class TestCallAttributes:
         assert control.complete(key, "nobody") == 0
         assert control.complete(key, "nobody") == GONE
 
+    def test_cancelled_and_gone(self, services: Callable[[str], str], benches: Benches, key: str) -> None:
+        """A call that was cancelled and whose client is gone is disconnected, above all: status 3."""
+        going = benches(services("ipc"))
+        going.held(key).cancel()
+        control = benches(services("ipc")).control
+        control.seen_cancelled(key)
+        assert list(control.seen(key)) == [True, False, 2]
+        going.client.close()
+        control.seen_disconnected(key)
+        assert list(control.seen(key)) == [True, True, 3]
+
     def test_after_the_client_was_killed(self, services: Callable[[str], str], benches: Benches, key: str) -> None:
         """A client process that was killed is noticed too."""
         source = (
