@@ -13,8 +13,9 @@ from engine import CompletionPort, Event, Server, default_pool
 from engine.testing import LIMIT
 from transport import bind, connect
 
+from .contract import Adder
 from .helpers import Bench, Service, new_endpoint
-from .service import make_server
+from .service import Adding, make_server
 
 TRANSPORTS = ("tcp", "ipc", "inproc", "loopback")
 _numbers = itertools.count()
@@ -86,6 +87,14 @@ def service(folder: Path) -> Iterator[Callable[..., Service]]:
 def endpoint(folder: Path) -> str:
     """An ipc endpoint that nobody uses."""
     return new_endpoint("ipc", folder)
+
+
+@pytest.fixture
+def server(endpoint: str) -> Iterator[Server]:
+    """A server of `Adder` in this process that does not listen yet."""
+    with Server(endpoint) as made:
+        made.register(Adder, Adding())
+        yield made
 
 
 @pytest.fixture

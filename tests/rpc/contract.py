@@ -197,3 +197,12 @@ class Control(Interface, id="test.Control"):
     def echoed(self) -> list[Any]:
         """Return what `echo` was given, in that order."""
         raise NotImplementedError
+
+
+class Adder(Interface, id="test.Adder", version=(2, 3)):
+    """A small contract."""
+
+    @operation
+    def add(self, left: int, right: int) -> int:
+        """Return the sum."""
+        raise NotImplementedError

@@ -265,6 +265,13 @@ class ControlRoutines:
         return self._board.echoed
 
 
+class Adding:
+    """Implements `Adder`."""
+
+    def add(self, left: int, right: int) -> int:
+        return left + right
+
+
 def make_server(*endpoints: str, **options: Any) -> tuple[Server, Board]:
     """Return a server of the probe and the control that does not listen yet, and where its calls are held."""
     board = Board()

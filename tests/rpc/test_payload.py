@@ -129,6 +129,7 @@ class TestTypedValues:
     )
     def test_wrong_types(self, bench: Bench, operation_name: str, args: tuple[Any, ...], parameter: str) -> None:
         """A wrong type is refused before anything is sent, naming the parameter and the type seen."""
+        bench.probe.nothing()
         sent = bench.client.statistics().messages_sent
         bound = getattr(bench.probe, operation_name)
         for call in (bound, bound.begin):
