@@ -321,13 +321,15 @@ class TestGracefulEnd:
 
     @pytest.mark.parametrize("transport", ["tcp", "ipc", "loopback"])
     def test_a_new_server_in_its_place(
-        self, transport: str, folder: Any, local: Callable[..., Any], benches: Benches
+        self, transport: str, folder: Any, local: Callable[..., Any], benches: Benches, key: str
     ) -> None:
         """After a graceful end the client finds the next server."""
         server = local(new_endpoint(transport, folder))
         bench = benches(server.endpoint)
         assert bench.probe.echo(1) == 1
-        server.close()
+        held = bench.held(key)
+        server.close(0)
+        assert status_of(lambda: held.result(LIMIT)) == 1726  # The client has noticed.
         local(server.endpoint if transport != "tcp" else bench.endpoint)
         assert bench.probe.echo(2) == 2
 
