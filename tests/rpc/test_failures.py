@@ -269,13 +269,15 @@ class TestKilled:
         assert bench.probe.echo("back") == "back"
         assert bench.client.statistics().connections == 2
 
-    def test_again_and_again(self, service: Callable[..., Service], benches: Benches) -> None:
+    def test_again_and_again(self, service: Callable[..., Service], benches: Benches, key: str) -> None:
         """That works as often as it has to."""
         mine = service()
         bench = benches(mine.endpoint)
         for number in range(3):
             assert bench.probe.echo(number) == number
+            held = bench.held(key)
             mine.kill()
+            assert status_of(lambda held=held: held.result(LIMIT)) == 1726
             mine = service(mine.endpoint)
         assert bench.probe.echo("still") == "still"
 
