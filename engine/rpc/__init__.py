@@ -12,6 +12,13 @@
     server_call  the server's handle of one call
     registry     which routine serves which operation
     batch        the calls of one message, run by workers
+    gate         who may call an interface, and how many at once
+    attachment   what few calls have beside themselves
+    subscription being told that a call's client cancelled, or is gone
+    inheritance  what calls made inside a routine take over
+    context      state that a server keeps for a client
+    context_book, context_routine   who uses it, and its rundown
+    management   what a client may ask of any server
     listener     one endpoint of a server
     coroutines   the event loop of `async def` routines
     server       interfaces, endpoints and workers, and their life
@@ -20,6 +27,7 @@
 from .binding import Binding, BoundOperation
 from .call import Call
 from .client import Client, ClientStatistics
+from .context import Context
 from .errors import (
     AccessDenied,
     BadStubData,
@@ -27,6 +35,8 @@ from .errors import (
     CallFailed,
     CallFailedDne,
     CallTimeout,
+    ContextMismatch,
+    NullContext,
     PeerProtocolError,
     PipeError,
     RemoteFault,
@@ -36,10 +46,12 @@ from .errors import (
     UnknownOperation,
 )
 from .interface import Interface, Operation, operation
+from .management import Management
 from .notify import ApcNotification, CallbackNotification, EventKind, apc
 from .registry import manager
-from .server import Server, ServerStatistics
+from .server import Server
 from .server_call import CallAttributes, ServerCall, current_call
+from .server_statistics import ServerStatistics
 from .state import TRANSITIONS, On, State
 
 __all__ = [
@@ -58,8 +70,12 @@ __all__ = [
     "CallbackNotification",
     "Client",
     "ClientStatistics",
+    "Context",
+    "ContextMismatch",
     "EventKind",
     "Interface",
+    "Management",
+    "NullContext",
     "On",
     "Operation",
     "PeerProtocolError",

@@ -129,6 +129,9 @@ class Batch:
             why = "cancelled" if call._cancelled else "its time ran out"
             _refuse(listener, call, Status.CALL_CANCELLED, f"{why} before it was started")
             return
+        if entry.gate is not None and (refusal := entry.gate.examine(call)) is not None:
+            _refuse(listener, call, Status.ACCESS_DENIED, refusal)
+            return
         try:
             args = entry.decode_plain(call._args) if call._blobs is None else _decode_large(call, entry)
         except msgspec.MsgspecError:

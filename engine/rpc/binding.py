@@ -48,6 +48,7 @@ class BoundOperation(Operation[..., Any]):
         self.name = spec.name
         self.one_way = spec.one_way
         self.idempotent = spec.idempotent
+        self.shared_context = spec.shared_context
         self.__doc__ = doc
 
     def __repr__(self) -> str:

@@ -91,8 +91,10 @@ from .errors import (
     ServerUnavailable,
     error_for,
 )
+from .inheritance import inherit
 from .interface import Interface, OperationSpec
 from .notify import CallbackNotification, snapshot
+from .server_call import current
 from .state import NEXT, On, State
 from .table import CallTable, Telling
 
@@ -252,6 +254,9 @@ class Client:
             timeout = self._timeout
         else:
             check_seconds("timeout", timeout)
+        outer = current.get()
+        if outer is not None:
+            timeout, metadata = inherit(outer, timeout, metadata, self._metadata)
         if handle is not None and not isinstance(handle, Call):
             raise InvalidArgumentType(f"handle must be a Call or None, not {type(handle).__name__}")
         calls = self._calls

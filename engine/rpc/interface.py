@@ -19,6 +19,8 @@ from transport import ArgsDecoder, Target, ValueDecoder
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
 from .call import Call
+from .context import Context, context_kind
+from .errors import NullContext
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,12 +36,19 @@ class Operation(Generic[P, R]):
     """
 
     def __init__(
-        self, function: Callable[..., Any], *, name: str | None = None, one_way: bool = False, idempotent: bool = False
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        one_way: bool = False,
+        idempotent: bool = False,
+        shared_context: bool = False,
     ) -> None:
         self.function = function
         self.name = name or function.__name__
         self.one_way = one_way
         self.idempotent = idempotent
+        self.shared_context = shared_context
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -55,7 +64,7 @@ class Operation(Generic[P, R]):
 def operation(function: Callable[Concatenate[Any, P], R], /) -> Operation[P, R]: ...
 @overload
 def operation(
-    *, name: str | None = None, one_way: bool = False, idempotent: bool = False
+    *, name: str | None = None, one_way: bool = False, idempotent: bool = False, shared_context: bool = False
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Operation[P, R]]: ...
 def operation(function: Any = None, /, **options: Any) -> Any:
     """Declare a method of an `Interface` as an operation; needed only for its options, and for type checkers.
@@ -64,6 +73,7 @@ def operation(function: Any = None, /, **options: Any) -> Any:
         name: the operation's name on the wire, if it is not the method's.
         one_way: nothing comes back: no result, no error, no promise of delivery ("maybe"). Implies idempotent.
         idempotent: the operation may run more than once, so a call may be sent again after a lost connection.
+        shared_context: calls may use a context handle while others of this kind use it; see `Context`.
     """
     if function is None:
         return lambda function: Operation(function, **options)
@@ -107,8 +117,8 @@ class OperationSpec:
     """How one operation's calls are written and read; shared by every binding and every server that uses it."""
 
     __slots__ = (
-        "_checks", "decode_args", "decode_plain", "decode_result", "exact", "idempotent", "name", "one_way",
-        "parameters", "required", "signature", "target",
+        "_checks", "contexts", "decode_args", "decode_plain", "decode_result", "exact", "idempotent", "name", "one_way",
+        "parameters", "required", "shared_context", "signature", "target",
     )  # fmt: skip
 
     def __init__(self, target: Target, described: Operation[..., Any] | None) -> None:
@@ -116,6 +126,9 @@ class OperationSpec:
         self.name = target.operation
         self.one_way = described is not None and described.one_way
         self.idempotent = described is not None and (described.idempotent or described.one_way)
+        self.shared_context = described is not None and described.shared_context
+        # Positions of the parameters that are context handles, and whether each must be given.
+        self.contexts: tuple[tuple[int, bool], ...] = ()
         # None: without a contract, any number of plain values.
         self.signature: inspect.Signature | None = None
         self.parameters: tuple[str, ...] = ()
@@ -130,7 +143,7 @@ class OperationSpec:
         # The same for a result that travelled in band, without the step in between.
         self.decode_plain: Callable[[msgspec.Raw], Any] = self.decode_result.plain
         self.decode_args: ArgsDecoder | ValueDecoder[list[Any]] = (
-            ValueDecoder(list[Any]) if self.signature is None else ArgsDecoder(self._checks, self.required)
+            ValueDecoder(list[Any]) if self.signature is None else ArgsDecoder(self._wire_types(), self.required)
         )
 
     def _describe(self, function: Callable[..., Any]) -> Any:
@@ -146,10 +159,22 @@ class OperationSpec:
         self.signature = signature.replace(parameters=named)
         self.parameters = tuple(parameter.name for parameter in named)
         self.required = sum(parameter.default is _MISSING for parameter in named)
-        self._checks = self.exact = tuple(hints.get(name, Any) for name in self.parameters)
+        checks = [hints.get(name, Any) for name in self.parameters]
+        kinds = [context_kind(annotation) for annotation in checks]
+        self.contexts = tuple((at, kind) for at, kind in enumerate(kinds) if kind is not None)
+        for at, required in self.contexts:
+            checks[at] = Context if required else Context | None
+        self._checks = self.exact = tuple(checks)
         result = hints.get("return", Any)
         # The result of an `async def` or of an ordinary method is annotated alike: with what the caller gets.
         return type(None) if result is None else result
+
+    def _wire_types(self) -> tuple[Any, ...]:
+        """What the server decodes arguments to: a missing context handle has a status of its own."""
+        if not self.contexts:
+            return self._checks
+        handles = {at for at, _ in self.contexts}
+        return tuple(Context | None if at in handles else wanted for at, wanted in enumerate(self._checks))
 
     def arrange(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Return the arguments in wire order, checked against the contract.
@@ -180,6 +205,8 @@ class OperationSpec:
         for name, value, wanted in zip(self.parameters, args, self._checks, strict=True):
             if wanted is Any or type(value) is wanted or _is_buffer_for(value, wanted):
                 continue
+            if value is None and wanted is Context:
+                raise NullContext(f"{self.name}: parameter {name!r} is a context handle, and must not be None")
             try:
                 # Plain values only may stand for others (an int for a float); Structs and classes must be what they
                 # say.

@@ -16,8 +16,10 @@ the queue: one of the two sees the other, so no answer is left behind.
 
 import logging
 import traceback
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -51,12 +53,16 @@ from transport import (
 )
 from transport.frames import VERSION
 
-from ..kernel.errors import EngineError, InvalidArgumentType, InvalidAsyncHandle
+from ..kernel.errors import EngineError, InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
 from ..kernel.status import Status
+from .attachment import Closing, when_closed
 from .batch import Batch
 from .channel import Channel, Parcel
+from .context_book import ContextBook, key_of
 from .errors import RemoteFault
-from .registry import Refusal
+from .gate import Gate, is_local
+from .notify import EventKind
+from .registry import Entry, Refusal
 from .server_call import ServerCall
 
 if TYPE_CHECKING:
@@ -72,14 +78,15 @@ class Peer:
     """A connected client."""
 
     __slots__ = (
-        "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id", "lost",
-        "metadata", "process", "queued", "refused", "user",
+        "__weakref__", "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id",
+        "joined", "local", "lost", "metadata", "process", "queued", "refused", "user", "verdicts",
     )  # fmt: skip
 
-    def __init__(self, id: bytes, info: PeerInfo) -> None:
+    def __init__(self, id: bytes, info: PeerInfo, local: bool) -> None:
         self.id = id
         self.address = info.address
         self.user = info.user
+        self.local = local
         # Set once, under the server's lock; read anywhere.
         self.lost = False
         # Under link.lock.
@@ -90,9 +97,13 @@ class Peer:
         self.greeted = False
         # What the greeting said.
         self.association = b""
+        # Whether it was counted among the connections of its association.
+        self.joined = False
         self.process = 0
         self.host = ""
         self.metadata: dict[str, str] = {}
+        # What security callbacks said of it. Single atomic operations only.
+        self.verdicts: dict[Gate, bool] = {}
         # Calls that arrived and are not closed. Taking a call out is closing it: one atomic operation, anywhere.
         self.calls: dict[int, ServerCall] = {}
         # Answers to be sent, or frames of a message of its own. Appended anywhere, taken under link.lock.
@@ -109,6 +120,10 @@ class Listener:
         self._link = link
         self._lock = server.lock
         self._peers: dict[bytes, Peer] = {}
+        # Those that are gone while calls of theirs still run. Under link.lock.
+        self._departed: weakref.WeakSet[Peer] = weakref.WeakSet()
+        # The context handles of the server.
+        self.contexts: ContextBook = server.contexts
         # Peers that have answers to be sent. Appended anywhere, taken under link.lock.
         self.outgoing: deque[Peer] = deque()
         # Batches that were posted and not begun: while there are any, answers wait for theirs.
@@ -178,7 +193,8 @@ class Listener:
 
     def connected(self, peer: bytes) -> None:
         """A client was heard of."""
-        self._peers[peer] = Peer(peer, self._link.peer_info(peer))
+        info = self._link.peer_info(peer)
+        self._peers[peer] = Peer(peer, info, is_local(self.endpoint, info.address))
 
     def lost(self, peer: bytes, reason: str) -> None:
         """A client is gone. Its running calls go on; their answers will go nowhere."""
@@ -187,6 +203,20 @@ class Listener:
             if known is None:
                 return
             known.lost = True
+        self._actions += self._part(known)
+
+    def _part(self, peer: Peer) -> list[Callable[[], object]]:
+        """What is to be done after a client has gone: tell its calls' subscribers, and run down its contexts."""
+        calls = list(peer.calls.values())
+        if calls:
+            self._departed.add(peer)
+        acts: list[Callable[[], object]] = [
+            partial(_tell, call, EventKind.CLIENT_DISCONNECT) for call in calls if call._extra is not None
+        ]
+        if peer.joined:
+            peer.joined = False
+            acts += self.contexts.leave(key_of(peer))
+        return acts
 
     def refused(self, reason: str) -> None:
         """Does not happen on a server."""
@@ -234,6 +264,8 @@ class Listener:
         peer.metadata = hello.metadata
         peer.conversation.sent(Kind.WELCOME)
         peer.greeted = True
+        peer.joined = True
+        self.contexts.join(key_of(peer))
         self._send_alone(peer, encode(self._server.welcome()))
 
     def _drop(self, peer: Peer, error: RemoteProtocolError, understood: bool) -> None:
@@ -251,9 +283,10 @@ class Listener:
     def _take_calls(self, peer: Peer, message: Calls, blobs: list[Buffer]) -> None:
         server = self._server
         find = server.registry.find
-        found = [find(target) for target in message.targets]
+        found: list[Any] = [find(target) for target in message.targets]  # Entry or Refusal.
         accepted: deque[ServerCall] = deque()
         refused: list[tuple[int, int, str]] = []
+        crowded = 0
         calls = peer.calls
         records = message.records
         with self._lock:
@@ -267,22 +300,34 @@ class Listener:
             call_id = record.id
             if type(entry) is Refusal:
                 refused.append((call_id, entry.status, entry.text))
-            elif room <= 0:
+                continue
+            auto = entry.auto
+            if auto is None and room <= 0:
                 assert no_room is not None
                 refused.append((call_id, *no_room))
+                crowded += 1
             elif call_id in calls:
                 # Whose call is it? Both ends would be wrong for one of them.
                 self._sent(1)
                 peer.garbage += 1
                 server.counters.garbage += 1
+            elif auto is not None and (why := server.enter(auto)) is not None:
+                refused.append((call_id, *why))
+                crowded += 1
             else:
-                room -= 1
+                if auto is None:
+                    room -= 1
                 if record.options is None:
                     call = ServerCall(self, peer, call_id, entry, record.args)
                 else:
                     call = self._call_with_options(peer, call_id, entry, record.args, record.options, blobs)
                 calls[call_id] = call
+                if auto is not None:
+                    when_closed(call, partial(server.leave, auto))
                 accepted.append(call)
+        if crowded:
+            with self._lock:
+                server.counters.refused += crowded
         for call_id, status, text in refused:
             self._fault(peer, call_id, status, Fault("", text))
         if accepted:
@@ -300,6 +345,8 @@ class Listener:
                 call = peer.calls.get(call_id)
                 if call is not None:
                     call._cancelled = True
+                    if call._extra is not None:
+                        self._actions.append(partial(_tell, call, EventKind.CLIENT_CANCEL))
 
     # Answers
 
@@ -328,6 +375,9 @@ class Listener:
         peer = call._peer
         if peer.calls.pop(call._id, None) is not call:
             raise _closed_before(call)
+        if call._extra is not None:
+            self._reply_attached(call, peer, value)
+            return
         options = call._options
         if peer.lost or (options is not None and options.one_way):
             self._sent(1)
@@ -340,18 +390,41 @@ class Listener:
             peer.queued = True
             self.outgoing.append(peer)
 
-    def _reply_now(self, call: ServerCall, peer: Peer, value: object) -> None:
-        """Encode a result that may change later, or is large."""
+    def _reply_attached(self, call: ServerCall, peer: Peer, value: object) -> None:
+        """As `reply`, for a call that has an attachment: whether the result can be sent decides what becomes of it."""
+        attachment = call._extra
+        assert attachment is not None
+        options = call._options
+        if peer.lost or (options is not None and options.one_way):
+            attachment.end(Closing.UNSENT)
+            self._sent(1)
+            return
+        # Ended between packing and sending: what the result refers to is there when it arrives.
+        ended = partial(attachment.end, Closing.ANSWERED)
         try:
-            if split_out_of_band((value,)) is not None:
-                peer.answers.append(encode_reply(call._id, value))
-                self._sent(1)
-            else:
-                peer.answers.append((call._id, 0, encode_value(value)))
+            self._reply_now(call, peer, value, ended)
+        except InvalidArgumentType:
+            attachment.end(Closing.UNSENT)
+            raise
+        finally:
+            self._tell(peer)
+
+    def _reply_now(
+        self, call: ServerCall, peer: Peer, value: object, packed: Callable[[], object] | None = None
+    ) -> None:
+        """Encode a result that may change later, or is large. `packed` is called when it is, before it can leave."""
+        try:
+            large = split_out_of_band((value,)) is not None
+            answer = encode_reply(call._id, value) if large else (call._id, 0, encode_value(value))
         except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge) as error:
             text = f"the result of {call._entry.spec.name} cannot be sent: {error}"
             self._fault(peer, call._id, Status.BAD_STUB_DATA, Fault(type(error).__name__, text))
             raise InvalidArgumentType(text) from error
+        if packed is not None:
+            packed()
+        peer.answers.append(answer)
+        if large:
+            self._sent(1)
 
     def reply_fault(self, call: ServerCall, status: int, error: BaseException | None, text: str = "") -> None:
         """Close `call` with a failure, which leaves with the next flush; an `error` brings its own status."""
@@ -362,6 +435,8 @@ class Listener:
             status, fault = describe(error, self._server.tracebacks)
         if peer.calls.pop(call._id, None) is not call:
             raise _closed_before(call)
+        if call._extra is not None:
+            call._extra.end(Closing.FAILED)
         if peer.lost or (call._options is not None and call._options.one_way):
             self._sent(1)
         else:
@@ -388,10 +463,38 @@ class Listener:
                     peer.conversation.sent(Kind.BYE)
                     self._send_alone(peer, encode(Bye(Status.SERVER_UNAVAILABLE, "the server closed")))
         self.channel.close()
-        with self._lock:
+        acts: list[Callable[[], object]] = []
+        with self.channel.link.lock:
             for peer in self._peers.values():
                 peer.lost = True
-        self._peers.clear()
+                acts += self._part(peer)
+            self._peers.clear()
+        for act in acts:
+            act()
+
+    def running(self, entries: set[Entry]) -> list[ServerCall]:
+        """Return the open calls of these operations, those of clients that are gone included."""
+        with self.channel.link.lock:
+            peers = [*self._peers.values(), *self._departed]
+            return [call for peer in peers for call in list(peer.calls.values()) if call._entry in entries]
+
+    def called_out(self) -> None:
+        """A routine has begun a call of its own."""
+        with self._lock:
+            self._server.counters.calls_out += 1
+
+    def resume(self, call: ServerCall) -> None:
+        """Run a call again that had to wait for a context handle."""
+        try:
+            Batch(self, self._server.pool, deque((call,))).post()
+        except InvalidHandle as error:  # The server is closing, and its workers have gone.
+            self.reply_fault(call, 0, error)
+
+
+def _tell(call: ServerCall, kind: EventKind) -> None:
+    """Tell the subscribers of a call, if it has any."""
+    if call._extra is not None and call._extra.subscriptions is not None:
+        call._extra.subscriptions.tell(kind)
 
 
 def _closed_before(call: ServerCall) -> InvalidAsyncHandle:
