@@ -11,7 +11,7 @@
     channel      a link joined to the driver
     server_call  the server's handle of one call
     registry     which routine serves which operation
-    batch        the calls of one message, run by workers
+    lane         the calls of one connection, run by workers in order
     gate         who may call an interface, and how many at once
     attachment   what few calls have beside themselves
     subscription being told that a call's client cancelled, or is gone

@@ -108,14 +108,16 @@ class Binding:
     values.
     """
 
-    def __init__(self, caller: Caller, interface: str) -> None:
+    def __init__(self, caller: Caller, interface: str, causal: bool) -> None:
         self._caller = caller
         self._interface = interface
+        self._causal = causal
 
     def __getattr__(self, name: str) -> BoundOperation:
         if name.startswith("_"):
             raise AttributeError(name)
-        bound = BoundOperation(self._caller, untyped(self._interface, name), None)
+        spec = untyped(self._interface, name)
+        bound = BoundOperation(self._caller, spec if self._causal else spec.without_order(), None)
         self.__dict__[name] = bound
         return bound
 
@@ -123,10 +125,12 @@ class Binding:
         return f"<binding to {self._interface!r}>"
 
 
-def bind_typed(caller: Caller, interface: type[I]) -> I:
+def bind_typed(caller: Caller, interface: type[I], causal: bool) -> I:
     """Return an instance of `interface` whose operations call the server."""
     binding = object.__new__(interface)
     for name, spec in specs_of(interface).items():
         described = getattr(interface, name)
+        if not causal:
+            spec = spec.without_order()
         setattr(binding, name, BoundOperation(caller, spec, getattr(described, "__doc__", None)))
     return binding

@@ -217,19 +217,22 @@ class Client:
     # Binding
 
     @overload
-    def bind(self, interface: type[I]) -> I: ...
+    def bind(self, interface: type[I], *, causal: bool = True) -> I: ...
     @overload
-    def bind(self, interface: str) -> Binding: ...
-    def bind(self, interface: type[I] | str) -> Any:
+    def bind(self, interface: str, *, causal: bool = True) -> Binding: ...
+    def bind(self, interface: type[I] | str, *, causal: bool = True) -> Any:
         """Return a binding: an object with the interface's operations, each callable and with a `begin`.
 
-        Args: an `Interface` class, or the name of an interface to call without a contract, with plain values.
+        Args:
+            interface: an `Interface` class, or the name of one to call without a contract, with plain values.
+            causal: the server enters routines in the order in which the calls of this client are begun; False: calls of
+                this binding have no place in that order, and wait for none of the others.
         Nothing is sent: whether the server knows the interface shows in the first call. Bindings need no closing.
         """
         if isinstance(interface, str):
-            return Binding(self, interface)
+            return Binding(self, interface, causal)
         if isinstance(interface, type) and issubclass(interface, Interface):
-            return bind_typed(self, interface)
+            return bind_typed(self, interface, causal)
         raise InvalidArgumentType(f"interface must be an Interface class or a name, not {interface!r}")
 
     # Issuing
@@ -265,8 +268,8 @@ class Client:
         if len(calls) >= self._max_calls:
             raise QueueFull(f"{len(calls)} calls are outstanding, max_calls allows no more: complete some first")
         options = None
-        if timeout is not None or metadata is not None or spec.one_way:
-            options = CallOptions(time_left=timeout, metadata=metadata, one_way=spec.one_way)
+        if timeout is not None or metadata is not None or spec.special:
+            options = CallOptions(time_left=timeout, metadata=metadata, lane=spec.lane, one_way=spec.one_way)
         call_id = self._next_id()
         pending: PendingCall | Special
         if settled(args):

@@ -1,12 +1,17 @@
 """Context handles: state that a server keeps for one client, which the client knows as an opaque token.
 
-    class Files(Interface):                              class Routines:
-        def open(self, path: str) -> Context[File]: ...      def open(self, path):
-        def read(self, file: Context[File]) -> bytes: ...        return current_call().open_context(File(path), File.drop)
-        def close(self, file: Context[File]) -> None: ...    def read(self, file):
-                                                                 return file.state.read()
-                                                             def close(self, file):
-                                                                 file.close()
+    class Files(Interface):
+        def open(self, path: str) -> Context[File]: ...
+        def read(self, file: Context[File]) -> bytes: ...
+        def close(self, file: Context[File]) -> None: ...
+
+    class Routines:
+        def open(self, path):
+            return current_call().open_context(File(path), rundown=File.drop)
+        def read(self, file):
+            return file.state.read()
+        def close(self, file):
+            file.close()
 
 Calls that take the same handle run one after the other, unless their operation is declared with
 `@operation(shared_context=True)`: those run beside each other. A waiting call takes no thread.

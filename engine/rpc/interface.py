@@ -11,11 +11,13 @@ Source: "The IDL and ACF Files" (what an interface is); "Declaring Asynchronous 
 import inspect
 import typing
 from collections.abc import Callable
+from copy import copy
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
 from transport import ArgsDecoder, Target, ValueDecoder
+from transport.frames import NO_LANE
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
 from .call import Call
@@ -117,14 +119,18 @@ class OperationSpec:
     """How one operation's calls are written and read; shared by every binding and every server that uses it."""
 
     __slots__ = (
-        "_checks", "contexts", "decode_args", "decode_plain", "decode_result", "exact", "idempotent", "name", "one_way",
-        "parameters", "required", "shared_context", "signature", "target",
+        "_checks", "contexts", "decode_args", "decode_plain", "decode_result", "exact", "idempotent", "lane", "name",
+        "one_way", "parameters", "required", "shared_context", "signature", "special", "target",
     )  # fmt: skip
 
     def __init__(self, target: Target, described: Operation[..., Any] | None) -> None:
         self.target = target
         self.name = target.operation
         self.one_way = described is not None and described.one_way
+        # The order that calls have a place in; None: their connection's.
+        self.lane: int | None = None
+        # Whether each call says something of itself that most do not.
+        self.special = self.one_way
         self.idempotent = described is not None and (described.idempotent or described.one_way)
         self.shared_context = described is not None and described.shared_context
         # Positions of the parameters that are context handles, and whether each must be given.
@@ -168,6 +174,13 @@ class OperationSpec:
         result = hints.get("return", Any)
         # The result of an `async def` or of an ordinary method is annotated alike: with what the caller gets.
         return type(None) if result is None else result
+
+    def without_order(self) -> "OperationSpec":
+        """Return a copy for calls that have no place in any order."""
+        other = copy(self)
+        other.lane = NO_LANE
+        other.special = True
+        return other
 
     def _wire_types(self) -> tuple[Any, ...]:
         """What the server decodes arguments to: a missing context handle has a status of its own."""

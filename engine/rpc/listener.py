@@ -1,11 +1,11 @@
 """One endpoint of a server: its peers, the calls that arrive from them, and the answers that go back.
 
-Theory of operation. A harvest decodes a message, enters its calls in their peer's table and posts one batch to the
-server's pool. Answering takes the call out of that table, which closes it, and appends the answer to its peer's queue;
-neither takes a lock. A batch's runner sends when nothing is left to run, everybody else at once, and what queues
+Theory of operation. A harvest decodes a message, enters its calls in their peer's table and in its lane, which is run by
+the server's pool. Answering takes the call out of that table, which closes it, and appends the answer to its peer's
+queue; neither takes a lock. A lane's runner sends when nothing is left to run, everybody else at once, and what queues
 behind a send shares a message, encoded in one step.
 
-    link.harvest -> message -> Batch -> pool ... routine -> answer -> peer's queue -> channel.flush -> link.send
+    link.harvest -> message -> Lane -> pool ... routine -> answer -> peer's queue -> channel.flush -> link.send
 
 Lock order: link.lock, then the server's lock.
 
@@ -51,16 +51,16 @@ from transport import (
     settled,
     split_out_of_band,
 )
-from transport.frames import VERSION
+from transport.frames import NO_LANE, VERSION
 
-from ..kernel.errors import EngineError, InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
+from ..kernel.errors import EngineError, InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.status import Status
 from .attachment import Closing, when_closed
-from .batch import Batch
 from .channel import Channel, Parcel
 from .context_book import ContextBook, key_of
 from .errors import RemoteFault
 from .gate import Gate, is_local
+from .lane import Lane
 from .notify import EventKind
 from .registry import Entry, Refusal
 from .server_call import ServerCall
@@ -79,11 +79,12 @@ class Peer:
 
     __slots__ = (
         "__weakref__", "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id",
-        "joined", "local", "lost", "metadata", "process", "queued", "refused", "user", "verdicts",
+        "joined", "lane", "local", "lost", "metadata", "process", "queued", "refused", "user", "verdicts",
     )  # fmt: skip
 
-    def __init__(self, id: bytes, info: PeerInfo, local: bool) -> None:
+    def __init__(self, id: bytes, info: PeerInfo, local: bool, lane: Lane) -> None:
         self.id = id
+        self.lane = lane
         self.address = info.address
         self.user = info.user
         self.local = local
@@ -126,8 +127,8 @@ class Listener:
         self.contexts: ContextBook = server.contexts
         # Peers that have answers to be sent. Appended anywhere, taken under link.lock.
         self.outgoing: deque[Peer] = deque()
-        # Batches that were posted and not begun: while there are any, answers wait for theirs.
-        self.batches: deque[Batch] = deque()
+        # Lanes that were posted and not begun: while there are any, answers wait for theirs.
+        self.posted: deque[Lane] = deque()
         # Found by a harvest, done by `collect` in the same hold of link.lock.
         self._actions: list[Callable[[], object]] = []
         self.endpoint = link.endpoint
@@ -194,7 +195,7 @@ class Listener:
     def connected(self, peer: bytes) -> None:
         """A client was heard of."""
         info = self._link.peer_info(peer)
-        self._peers[peer] = Peer(peer, info, is_local(self.endpoint, info.address))
+        self._peers[peer] = Peer(peer, info, is_local(self.endpoint, info.address), Lane(self, self._server.pool))
 
     def lost(self, peer: bytes, reason: str) -> None:
         """A client is gone. Its running calls go on; their answers will go nowhere."""
@@ -253,7 +254,7 @@ class Listener:
             self._drop(known, error, True)
 
     def collect(self) -> Sequence[Callable[[], object]]:
-        """What is to be done after a harvest: post the batches."""
+        """What is to be done after a harvest: post the lanes."""
         actions, self._actions = self._actions, []
         return actions
 
@@ -284,7 +285,8 @@ class Listener:
         server = self._server
         find = server.registry.find
         found: list[Any] = [find(target) for target in message.targets]  # Entry or Refusal.
-        accepted: deque[ServerCall] = deque()
+        accepted: list[ServerCall] = []
+        apart: list[ServerCall] = []
         refused: list[tuple[int, int, str]] = []
         crowded = 0
         calls = peer.calls
@@ -317,21 +319,32 @@ class Listener:
             else:
                 if auto is None:
                     room -= 1
-                if record.options is None:
+                options = record.options
+                if options is None:
                     call = ServerCall(self, peer, call_id, entry, record.args)
+                    accepted.append(call)
                 else:
-                    call = self._call_with_options(peer, call_id, entry, record.args, record.options, blobs)
+                    call = self._call_with_options(peer, call_id, entry, record.args, options, blobs)
+                    (apart if options.lane == NO_LANE else accepted).append(call)
                 calls[call_id] = call
                 if auto is not None:
                     when_closed(call, partial(server.leave, auto))
-                accepted.append(call)
         if crowded:
             with self._lock:
                 server.counters.refused += crowded
         for call_id, status, text in refused:
             self._fault(peer, call_id, status, Fault("", text))
         if accepted:
-            self._actions.append(Batch(self, server.pool, accepted).post)
+            peer.lane.put(accepted)
+            self._actions.append(peer.lane.post)
+        if apart:
+            self._actions.append(self._run_apart(apart))
+
+    def _run_apart(self, calls: list[ServerCall]) -> Callable[[], object]:
+        """Return what has these calls run, outside of their connection's order."""
+        lane = Lane(self, self._server.pool)
+        lane.put(calls)
+        return lane.post
 
     def _call_with_options(
         self, peer: Peer, call_id: int, entry: Any, args: Any, options: CallOptions, blobs: list[Buffer]
@@ -485,10 +498,7 @@ class Listener:
 
     def resume(self, call: ServerCall) -> None:
         """Run a call again that had to wait for a context handle."""
-        try:
-            Batch(self, self._server.pool, deque((call,))).post()
-        except InvalidHandle as error:  # The server is closing, and its workers have gone.
-            self.reply_fault(call, 0, error)
+        self._run_apart([call])()
 
 
 def _tell(call: ServerCall, kind: EventKind) -> None:
