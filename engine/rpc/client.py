@@ -404,7 +404,8 @@ class Client:
             with suppress(ValueError):  # It leaves just now after all.
                 self.outgoing.remove(unsent)
                 return
-        if self._state is _CONNECTED:
+        # A call that still waits for a connection is cancelled when it has one: the request follows it.
+        if self._state is _CONNECTED or not abort:
             self.outgoing.append(Special(encode(Cancel([(call_id, abort)]))))
             self._channel.flush()
 

@@ -1,7 +1,7 @@
 """One endpoint of a server: its peers, the calls that arrive from them, and the answers that go back.
 
-Theory of operation. A harvest decodes a message, enters its calls in their peer's table and in its lane, which is run by
-the server's pool. Answering takes the call out of that table, which closes it, and appends the answer to its peer's
+Theory of operation. A harvest decodes a message, enters its calls in their peer's table and in its lane, which is run
+by the server's pool. Answering takes the call out of that table, which closes it, and appends the answer to its peer's
 queue; neither takes a lock. A lane's runner sends when nothing is left to run, everybody else at once, and what queues
 behind a send shares a message, encoded in one step.
 

@@ -118,9 +118,10 @@ class Subscriptions:
 
 def subscribe(call: "ServerCall", kind: EventKind | Iterable[EventKind], notify: Any) -> None:
     """See `ServerCall.subscribe`."""
-    kinds = frozenset((kind,) if isinstance(kind, int) else kind)
-    if not kinds or not kinds <= KINDS:
+    wanted = frozenset((kind,) if isinstance(kind, int) else kind)
+    if not wanted or not wanted <= KINDS:
         raise _unsupported(kind)
+    kinds = frozenset(map(EventKind, wanted))
     if notify is None:
         raise InvalidParameter("notify must say how to tell, None does not: use `test_cancel` and `disconnected`")
     target = snapshot(notify)
