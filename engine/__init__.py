@@ -39,6 +39,7 @@ from .kernel.waitable import RegisteredWait, Waitable, WaitableStatistics, regis
 from .pool.backlog import Priority
 from .pool.cleanup import CleanupGroup
 from .pool.environment import Environment
+from .pool.executor import Executor
 from .pool.instance import CallbackInstance, current_callback
 from .pool.io import Io, IoStatistics
 from .pool.pool import PoolStatistics, ThreadPool, default_pool
@@ -123,6 +124,7 @@ __all__ = [
     "Environment",
     "Event",
     "EventKind",
+    "Executor",
     "Forked",
     "Interface",
     "InvalidArgumentType",

@@ -152,9 +152,8 @@ def bridge() -> LoopBridge:
 
     loop = get_running_loop()
     found = _bridges.get(loop)
-    if (
-        found is None or found.ident != get_ident()
-    ):  # A loop may be run by one thread now and by another later.
+    # A loop may be run by one thread now and by another later.
+    if found is None or found.ident != get_ident():
         found = _bridges[loop] = LoopBridge(loop)
     return found
 
@@ -163,8 +162,7 @@ class Completion:
     """Something that a task awaits and any thread completes, once.
 
     Make it in the running loop; `wake` completes it, from any thread; `await` it in its loop, once.
-    Cancelling the task
-    leaves the completion as it is: take it back from whoever would have called `wake`.
+    Cancelling the task leaves the completion as it is: take it back from whoever would have called `wake`.
     """
 
     __slots__ = ("_bridge", "_future")

@@ -135,10 +135,10 @@ def wait_alertably(
     before. It decides under the guard of what is waited for whether the APCs come first, and wakes `waiter`
     if so.
     """
-    with apc_lock:
-        record.alert = alert
-        pending = bool(record.apcs)  # Queued before `alert` was there to be called.
     try:
+        with apc_lock:
+            record.alert = alert
+            pending = bool(record.apcs)  # Queued before `alert` was there to be called.
         if pending:
             alert()
         return park(waiter, timeout)
@@ -167,7 +167,8 @@ def _adopt_early(record: ThreadRecord) -> None:
     thread = record.native()
     with apc_lock:
         if thread is not None:
-            record.apcs.extend(_early.pop(thread, ()))
+            # In front: who queued early may have found the record since, and queued to it directly.
+            record.apcs.extendleft(reversed(_early.pop(thread, [])))
 
 
 def _drop(record: ThreadRecord) -> None:

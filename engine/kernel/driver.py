@@ -184,30 +184,37 @@ class Driver:
     def register(self, source: Source) -> None:
         """Poll `source` from now on. Any thread; never blocks."""
         with self._mutex:
-            fds = list(source.descriptors())
-            self.sources[source] = fds
-            for fd in fds:
-                self._by_fd[fd] = source
-                for poll in self._polls():
-                    poll.register(fd, READABLE)
+            self.sources[source] = []
+            try:
+                for fd in source.descriptors():
+                    self._by_fd[fd] = source
+                    self.sources[source].append(fd)
+                    for poll in self._polls():
+                        poll.register(fd, READABLE)
+            except BaseException:  # Not a descriptor that can be polled.
+                self._forget_locked(source)
+                raise
         self.touched(source)
         self.ensure_led()
 
     def unregister(self, source: Source) -> None:
         """Poll `source` no longer; to be called before its descriptors are closed. A harvest may go on."""
         with self._mutex:
-            for fd in self.sources.pop(source, ()):
-                self._by_fd.pop(fd, None)
-                for poll in self._polls():
-                    try:
-                        poll.unregister(fd)
-                    except (OSError, KeyError, ValueError):
-                        log.debug("descriptor %d was closed before its source was unregistered", fd)
-            self._attended.pop(source, None)
-            self._touched.pop(source, None)
+            self._forget_locked(source)
             standby = None if self._attended else self._standby
         if standby is not None:
             standby.wake()  # Nobody depends on the monitor's leading any more.
+
+    def _forget_locked(self, source: Source) -> None:
+        for fd in self.sources.pop(source, ()):
+            self._by_fd.pop(fd, None)
+            for poll in self._polls():
+                try:
+                    poll.unregister(fd)
+                except (OSError, KeyError, ValueError):
+                    log.debug("descriptor %d was closed before its source was unregistered", fd)
+        self._attended.pop(source, None)
+        self._touched.pop(source, None)
 
     def _polls(self) -> "Iterator[_Poll]":
         yield self._poll

@@ -463,6 +463,8 @@ class CompletionPort(SlotQueue):
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
                 counted = counted or waiter.result is not None
+                if waiter.result is None:
+                    waiter.result = _TIMED_OUT  # An APC that comes now finds it decided.
                 if isinstance(waiter.result, CompletionPacket) and not batch:
                     batch = [waiter.result]
                     self._taken -= 1

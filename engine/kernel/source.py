@@ -5,9 +5,13 @@ Source: "CreateIoCompletionPort"; section 2 of `docs/semantics/completion-port.m
 
 import weakref
 from _thread import allocate_lock
+from collections.abc import Iterable
+from itertools import starmap
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .driver import Source, driver
 from .errors import InvalidArgumentType, InvalidParameter
+from .packet import CompletionPacket
 
 if TYPE_CHECKING:
     from .port import CompletionPort
@@ -19,10 +23,46 @@ class PortSource(Protocol):
     An implementation must be hashable by identity and weakly referable. After `bind_port` each operation that
     it *accepts* delivers one packet with `key` to `port`, by `port.deliver`, whether the operation succeeds,
     fails or is cancelled. What it did not accept, because it raised at once, delivers none.
+
+    A source that has descriptors to poll, or cannot import this package, also has a method
+    `bind_services(services)`. It is called just before `bind_port`, with the port's `PortServices`.
     """
 
     def bind_port(self, port: "CompletionPort", key: Any) -> None:
         """Remember `port` and `key`; called once in the source's life. Raise `InvalidParameter` to refuse."""
+
+
+class PortServices:
+    """What the kernel does for a source: it makes its packets, and has it polled by whoever waits.
+
+    Threads: any. Blocks: never.
+    """
+
+    __slots__ = ("_driver", "_port")
+
+    def __init__(self, port: "CompletionPort") -> None:
+        self._port = port
+        self._driver = driver()
+
+    def deliver(self, outcomes: Iterable[tuple[Any, Any, Any, int]]) -> bool:
+        """Queue one packet for each (key, transferred, overlapped, status); False if the port is closed."""
+        return self._port.deliver(list(starmap(CompletionPacket, outcomes)))
+
+    def full(self) -> bool:
+        """Whether as many packets are queued as the port's capacity: a reason to accept no operation."""
+        return len(self._port) >= self._port._capacity
+
+    def register(self, source: Source) -> None:
+        """Have `source` polled from now on; see `Driver.register`."""
+        self._driver.register(source)
+
+    def unregister(self, source: Source) -> None:
+        """Have `source` polled no longer; to be called before its descriptors are closed."""
+        self._driver.unregister(source)
+
+    def attend(self, source: Source, wanted: bool) -> None:
+        """Say whether `source` needs progress even while no thread waits."""
+        self._driver.attend(source, wanted)
 
 
 _lock = allocate_lock()
@@ -41,6 +81,9 @@ def bind(source: PortSource, port: "CompletionPort", key: Any) -> None:
             raise InvalidParameter(f"{source!r} is bound to a port already: a source keeps its port for life")
         _bound.add(source)
     try:
+        bind_services = getattr(source, "bind_services", None)
+        if bind_services is not None:
+            bind_services(PortServices(port))
         source.bind_port(port, key)
     except BaseException:
         with _lock:

@@ -8,6 +8,7 @@ whose finalizer takes the thread off its port and drops its APC queue.
 Assumes: CPython clears a thread's local storage on that thread as it ends.
 """
 
+import os
 import threading
 import weakref
 from collections import deque
@@ -108,12 +109,18 @@ end_hooks: list[Callable[[ThreadRecord], None]] = []
 class _Departure:
     """Lives in the thread's local storage and nowhere else: its finalizer runs when the thread ends."""
 
-    __slots__ = ("_record",)
+    __slots__ = ("_pid", "_record")
 
     def __init__(self, record: ThreadRecord) -> None:
         self._record = record
+        self._pid = os.getpid()
 
-    def __del__(self) -> None:
+    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
+        # (`getpid`: the module's names may be gone when the main thread ends, as the interpreter shuts down.)
+        # A forked child drops the storage of its parent's threads before any fork hook runs. They have not
+        # ended, and the locks that they held will never be released here.
+        if self._pid != getpid():
+            return
         record = self._record
         port, record.port = record.port, None
         if port is not None:

@@ -18,8 +18,8 @@ Guarantees: a wait is decided once; a decision to satisfy consumes all its objec
 by an exception (KeyboardInterrupt) gives back what it had consumed, to the next waiter if there is one;
 callbacks run with no lock held.
 
-Lock order: `dispatcher_lock` and `apc_lock` are never held together, and no other lock is taken inside
-either.
+Lock order: `dispatcher_lock` and `apc_lock` are never held together, and no other lock of the library is taken
+inside either. Asking a thread, process or future whether it has ended takes a lock of its own for a moment.
 
 Source: "Wait Functions", "Synchronization Objects"; `docs/semantics/completion-port.md`, section 11.
 """
@@ -428,22 +428,27 @@ class RegisteredWait(WaitBlock):
     def begin(self, timeout: float | None, clock: Clock) -> None:
         """Look at the object, and be pending if it is not signaled."""
         (waitable,) = self._objects
-        with dispatcher_lock:
-            waitable._require_open()
-            if not self.attempt_locked():
-                if timeout == 0:
-                    self.outcome = TIMED_OUT
-                else:
-                    self.link_locked()
-            decided = self.outcome is not None
+        try:
+            with dispatcher_lock:
+                waitable._require_open()
+                if not self.attempt_locked():
+                    if timeout == 0:
+                        self.outcome = TIMED_OUT
+                    else:
+                        self.link_locked()
+                decided = self.outcome is not None
+            if not decided:
+                self.watch()
+                if timeout is not None:
+                    self._timer = clock.call_at(clock.monotonic() + timeout, self._expire)
+                    if self.outcome is not None:
+                        self._timer.cancel()  # It was decided before there was a timer for `finish` to cancel.
+        except BaseException:  # The caller gets no handle: there shall be no wait.
+            self._callback = None
+            self.abandon()
+            raise
         if decided:
             self.finish()
-            return
-        self.watch()
-        if timeout is not None:
-            self._timer = clock.call_at(clock.monotonic() + timeout, self._expire)
-            if self.outcome is not None:
-                self._timer.cancel()  # It was decided before there was a timer for `finish` to cancel.
 
     def _expire(self) -> None:
         with dispatcher_lock:

@@ -122,9 +122,13 @@ class Ledger:
 
     def _quiet_locked(self) -> list[Waiter]:
         """Return the waiters whose wait is over; the caller wakes them after releasing the lock."""
-        over = [waiter for waiter, whole in self._waiters if not self._busy_locked(whole)]
-        if over:
-            self._waiters = [entry for entry in self._waiters if self._busy_locked(entry[1])]
+        if not self._waiters or self._busy_locked(False):
+            return []
+        if not self._busy_locked(True):
+            everybody, self._waiters = self._waiters, []
+            return [waiter for waiter, _ in everybody]
+        over = [waiter for waiter, whole in self._waiters if not whole]
+        self._waiters = [entry for entry in self._waiters if entry[1]]
         return over
 
 

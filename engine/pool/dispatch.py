@@ -35,7 +35,7 @@ import weakref
 from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Callable
-from threading import get_ident, main_thread
+from threading import TIMEOUT_MAX, get_ident, main_thread
 from time import monotonic, process_time
 from typing import Any, cast
 
@@ -61,8 +61,9 @@ class WorkPort(Staff):
     """The port of one pool: its queue, its slots and its threads. The pool's public face is `ThreadPool`."""
 
     __slots__ = (
-        "_away", "_calm", "_computing", "_cpu", "_interruptible", "_looked", "_trains", "_watched",
+        "_away", "_calm", "_computing", "_cpu", "_interruptible", "_looked", "_unled", "_watched",
         "failures", "inbox", "lenient", "on_error",
+        "trains",
     )  # fmt: skip
 
     def __init__(
@@ -82,7 +83,7 @@ class WorkPort(Staff):
         self._calm = False
         # All below: guarded by _lock.
         # False only if no worker has anything fetched.
-        self._trains = False
+        self.trains = False
         # Workers whose callback runs without a slot until it returns; those among them that compute.
         self._away = 0
         self._computing = 0
@@ -90,6 +91,8 @@ class WorkPort(Staff):
         self._watched = False
         self._looked = 0.0
         self._cpu = 0.0
+        # Whether idle workers may sleep where the driver does not know of them.
+        self._unled = False
         # Timers whose windows let them wait for another's expiry.
         self.lenient: dict[Any, None] = {}
         self.failures = 0
@@ -108,9 +111,34 @@ class WorkPort(Staff):
             raise QueueFull(f"{limit} callbacks are queued in the pool {self.name!r}")
         if self._stopped:
             raise self.closed_error()
-        inbox.append(item)
-        if not self._calm:
-            self._look()
+        if self._calm or not self._hand_over(item):
+            inbox.append(item)
+            if not self._calm:
+                self._look()
+
+    def _hand_over(self, item: Item) -> bool:
+        """Hand `item` to an idle worker if nothing else is queued: the short way, and a common one."""
+        if not self._waiters or self.inbox:
+            return False
+        with self._lock:
+            if (
+                not self._waiters
+                or self.inbox
+                or self._queue.depth
+                or self._active >= self._concurrency
+                or self._stopped
+            ):
+                return False
+            if type(item) is Turn:
+                item.ledger._started += 1
+                item.ledger._running += 1
+            seat = self._hand_over_locked(item)
+            self._posted += 1
+        if seat.worker.record.ident == get_ident():
+            seat.signalled = True
+        else:
+            seat.wake()
+        return True
 
     def _look(self) -> None:
         """Settle matters on behalf of whoever pushed."""
@@ -129,7 +157,7 @@ class WorkPort(Staff):
 
     def refresh(self) -> None:
         """Bring what the calling thread pushed, and what was only fetched, into the queue."""
-        if self._trains or self.inbox:
+        if self.trains or self.inbox:
             with self._lock:
                 self._recall_locked()
                 todo = self._settle_locked()
@@ -144,17 +172,17 @@ class WorkPort(Staff):
     def _settle_locked(self) -> Todo:
         """Restore what holds at rest, after a slot became free, something was pushed, a limit changed."""
         queue = self._queue
-        if self._trains and self._active < self._concurrency:
+        if self.trains and self._active < self._concurrency:
             self._recall_locked()
         if self.inbox:
             self._absorb_locked()
         if self._stopped:
             self._calm = False
-            return (self._drain_locked()[1], 0, False)
+            return self._drain_locked(), 0, False
+        woken = self._pump_locked() if queue.depth else []
         if not queue.depth:
             self._calm = False
-            return ([], 0, False)
-        woken = self._pump_locked()
+            return woken, 0, False
         hires = self._vacancies_locked()
         watch = not self._watched
         self._watched = True
@@ -180,18 +208,14 @@ class WorkPort(Staff):
             with self._lock:  # Pushed by a thread that took the pool for calm, which it is no longer.
                 todo = self._settle_locked()
 
-    def _choose_locked(self) -> Seat:
-        """Prefer the thread that is harvesting, so that it runs what it found; else the newest idle one."""
-        runner = current.runner
-        seat = None if runner is None or runner.port is not self else runner.seat
-        if seat is None:
-            newest: Seat = self._waiters.pop()
-            return newest
-        self._waiters.remove(seat)
-        return seat
-
     def _hand_over_locked(self, packet: Any) -> Seat:
-        seat = self._choose_locked()
+        runner = current.runner
+        # Prefer the thread that is harvesting, so that it runs what it found; else the newest idle one.
+        if runner is None or runner.seat is None or runner.port is not self:
+            seat: Seat = self._waiters.pop()
+        else:
+            seat = runner.seat
+            self._waiters.remove(seat)
         worker = seat.worker
         worker.seat = None
         seat.result = packet
@@ -201,7 +225,7 @@ class WorkPort(Staff):
     def _assign_locked(self, worker: WorkerState, item: Item) -> None:
         """Count `item` as taken by `worker`, with a slot unless it is known to be long."""
         self._taken += 1
-        profile = profile_of(item)
+        profile = item.ledger._profile if type(item) is Turn else profile_of(item)
         if profile is not None and profile.long and self._may_go_locked(worker, profile):
             worker.away = True
             self._away += 1
@@ -265,7 +289,7 @@ class WorkPort(Staff):
                     if queue.depth and not self._strict and self._active == self._concurrency:
                         queue.fetch(worker.train, TRAIN)
                         self._taken += len(worker.train)
-                        self._trains = True
+                        self.trains = True
             else:
                 if record.slot:
                     record.slot = False
@@ -283,7 +307,10 @@ class WorkPort(Staff):
                 else:
                     seat = worker.seat = Seat(worker)
                     self._waiters.append(seat)
-                todo = self._settle_locked()
+                if self.inbox or queue.depth or self.trains or self._stopped:
+                    todo = self._settle_locked()
+                else:
+                    self._calm = False
             if self._room:
                 woken.append(self._room.popleft())
         finally:
@@ -292,11 +319,13 @@ class WorkPort(Staff):
             waiter.wake()
         if todo is not None:
             self._act(todo)
+        elif self.inbox and not self._calm:  # Pushed by a thread that took the pool for calm.
+            self._look()
         return item if seat is None else self._idle(worker, seat)
 
     def _recall_locked(self) -> None:
         """Put back what workers have fetched and not begun: for them it was only a reservation."""
-        self._trains = False
+        self.trains = False
         queue = self._queue
         for worker in self._crew.values():
             train = worker.train
@@ -320,7 +349,7 @@ class WorkPort(Staff):
     def _idle(self, worker: WorkerState, seat: Seat) -> Item | None:
         worker.idled = True
         try:
-            while not driver().wait(seat, self.idle_limit):
+            while not self._sleep(seat):
                 with self._lock:
                     if worker.seat is None:
                         break  # Handed something just now.
@@ -343,6 +372,27 @@ class WorkPort(Staff):
                     self._taken -= 1
             raise
         return cast("Item | None", seat.result)
+
+    def _sleep(self, seat: Seat) -> bool:
+        """Sleep until the seat is given something; False once the idle limit has passed."""
+        # Given something by this very thread, just before it sleeps, the seat is signalled with its gate closed.
+        while not seat.signalled:
+            if driver().sources:
+                if self._unled:
+                    self._rouse()
+                return driver().wait(seat, self.idle_limit)
+            # There is nothing to lead, so the gate alone will do, in half the time.
+            self._unled = True
+            if not seat.gate.acquire(True, min(self.idle_limit, TIMEOUT_MAX)):
+                break
+        return seat.signalled
+
+    def _rouse(self) -> None:
+        """Sources were registered while workers slept at their gates alone: let those go to the driver, too."""
+        with self._lock:
+            self._unled = False
+            for seat in self._waiters:
+                seat.nudge()
 
     def _rejoin(self, record: ThreadRecord) -> None:
         if record.port is not None:

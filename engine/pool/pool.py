@@ -305,8 +305,9 @@ class ThreadPool:
             raise Deadlock(f"a callback of the pool {self.name!r} cannot wait for that pool to stop")
         deadline = None if timeout is None else monotonic() + timeout
         self.close()
-        for armed in list(self._port.objects):
+        for armed in self._port.armed():
             armed._disarm()
+        threads = set(self._port.threads)
         try:
             if not cancel_pending:
                 self._port.wait_ended(timeout)
@@ -314,9 +315,10 @@ class ThreadPool:
             self._port.stop()
         self._port.wait_ended(_left(deadline))
         # The last worker has told that it leaves; its thread is a few instructions from its end.
-        for thread in list(self._port.threads):
+        threads |= self._port.threads
+        for thread in threads:
             thread.join(_left(deadline))
-        return not self._port.threads
+        return not any(thread.is_alive() for thread in threads)
 
     def statistics(self) -> PoolStatistics:
         """Return a consistent snapshot of the pool's numbers. Never blocks."""
@@ -435,7 +437,7 @@ def default_pool() -> ThreadPool:
 def _at_exit() -> None:
     ports = list(_ports)
     for port in ports:
-        for armed in list(port.objects):
+        for armed in port.armed():
             armed._disarm()
         port.stop()
     deadline = monotonic() + EXIT_GRACE

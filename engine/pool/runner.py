@@ -6,6 +6,7 @@ runners.
 """
 
 import threading
+from _thread import allocate_lock
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,12 @@ class Seat(Waiter):
     __slots__ = ("worker",)
 
     def __init__(self, worker: WorkerState) -> None:
-        super().__init__()
+        # As `Waiter.__init__`, which would cost another call for each idling.
+        self.gate = allocate_lock()
+        self.gate.acquire()
+        self.signalled = False
+        self.result = None
+        self.interrupt = None
         self.worker = worker
 
 

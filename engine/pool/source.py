@@ -224,8 +224,10 @@ class CallbackObject(Ledger):
         return False
 
     def _wait_quiet(self, timeout: float | None, whole: bool) -> bool:
-        self._port.refresh()
-        with self._port.lock:
+        port = self._port
+        if port.inbox or port.trains:
+            port.refresh()
+        with port.lock:
             if not self._busy_locked(whole):
                 return True
             waiter = Waiter()
@@ -234,9 +236,10 @@ class CallbackObject(Ledger):
         try:
             return park(waiter, timeout)
         finally:
-            with self._port.lock:
-                if entry in self._waiters:
-                    self._waiters.remove(entry)
+            if not waiter.signalled:
+                with self._port.lock:
+                    if entry in self._waiters:
+                        self._waiters.remove(entry)
 
     def __enter__(self) -> Self:
         return self

@@ -51,8 +51,8 @@ class Staff(SlotQueue):
     """The part of a pool's port that has to do with threads."""
 
     __slots__ = (
-        "__weakref__", "_crew", "_forked", "_leavers", "_main", "_names", "_room", "_starting", "_stopped",
-        "_strict", "_workers", "eager", "ending", "idle_limit", "maximum", "minimum", "name", "objects",
+        "__weakref__", "_crew", "_forked", "_leavers", "_main", "_names", "_orphans", "_room", "_starting", "_stopped",
+        "_strict", "_thread_name", "_workers", "eager", "ending", "idle_limit", "maximum", "minimum", "name", "objects",
         "on_start", "recycle", "threads",
     )  # fmt: skip
 
@@ -79,6 +79,7 @@ class Staff(SlotQueue):
         self.objects: weakref.WeakSet[Ledger] = weakref.WeakSet()
         # The running threads and those being started; single-element operations only.
         self.threads: set[threading.Thread] = set()
+        self._thread_name = f"engine:{name}-worker-"
         self._names = itertools.count(1)
         # All below: guarded by _lock. Invariant: _workers = len(_crew) + _starting.
         self.minimum = 0
@@ -93,6 +94,8 @@ class Staff(SlotQueue):
         self._stopped = False
         # True in a forked child, whose parent's threads are not there.
         self._forked = False
+        # What was pushed while the pool stopped, for whoever stops it next.
+        self._orphans: list[Item] = []
         # Threads in `wait_ended`; threads that wait to submit to a full queue, first in, first out.
         self._leavers: list[Waiter] = []
         self._room: deque[Waiter] = deque()
@@ -116,6 +119,25 @@ class Staff(SlotQueue):
         """Do what was decided; called outside the lock."""
         raise NotImplementedError
 
+    def prepare(
+        self, thread_name: str, first: int, *, eager: bool, recycle: int | None, on_start: Callable[[], bool]
+    ) -> None:
+        """Settle how threads are called, hired, replaced and begun; before the first push."""
+        self._thread_name = thread_name
+        self._names = itertools.count(first)
+        self.eager = eager
+        self.recycle = recycle or NO_LIMIT
+        self._strict = recycle is not None
+        self.on_start = on_start
+
+    def armed(self) -> list[Ledger]:
+        """Return the callback objects that are not closed."""
+        while True:
+            try:
+                return list(self.objects)
+            except RuntimeError:  # Another thread made one meanwhile.
+                continue
+
     # Hiring
 
     def _vacancies_locked(self) -> int:
@@ -136,7 +158,7 @@ class Staff(SlotQueue):
 
     def _hire(self, number: int) -> None:
         for started in range(number):
-            name = f"engine:{self.name}-worker-{next(self._names)}"
+            name = f"{self._thread_name}{next(self._names)}"
             thread = threading.Thread(target=self._main, args=(self,), name=name, daemon=True)
             self.threads.add(thread)
             try:
@@ -163,7 +185,7 @@ class Staff(SlotQueue):
     # Leaving
 
     def _must_leave_locked(self, worker: WorkerState) -> bool:
-        return worker.turn >= self.recycle or (self._workers > self.maximum and not worker.persistent)
+        return worker.turn > self.recycle or (self._workers > self.maximum and not worker.persistent)
 
     def _may_leave_locked(self, worker: WorkerState) -> bool:
         """Whether a worker that has been idle for long is to leave."""
@@ -215,6 +237,11 @@ class Staff(SlotQueue):
 
     # The end
 
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing is accepted any more."""
+        return self._stopped
+
     def end(self) -> None:
         """Close for users: workers leave once nothing is queued."""
         with self._lock:
@@ -238,13 +265,14 @@ class Staff(SlotQueue):
             self.minimum = 0
 
     def stop(self) -> list[Item]:
-        """Accept nothing more and drop what is queued; return it."""
+        """Accept nothing more and drop what is queued; return it. Again: return what came in late."""
         with self._lock:
             self.ending = self._stopped = True
             self.minimum = 0
             self._recall_locked()
             self._absorb_locked()
-            items, woken = self._drain_locked()
+            woken = self._drain_locked()
+            items, self._orphans = self._orphans, []
             woken += self._dismiss_locked(0) + self._gone_locked()
             woken += self._room
             self._room.clear()
@@ -253,13 +281,14 @@ class Staff(SlotQueue):
         self._act(todo)
         return items
 
-    def _drain_locked(self) -> tuple[list[Item], list[Waiter]]:
-        """Drop what is queued; return it, and the waiters to wake."""
+    def _drain_locked(self) -> list[Waiter]:
+        """Drop what is queued; return the waiters to wake."""
         items = self._queue.drain()
         woken: list[Waiter] = []
         for ledger in {item.ledger for item in items if isinstance(item, Turn)}:
             woken += ledger._quiet_locked()
-        return items, woken
+        self._orphans += items
+        return woken
 
     def wait_ended(self, timeout: float | None) -> bool:
         """Wait until nothing is queued and no worker is left; the pool must be ending."""

@@ -7,7 +7,9 @@
     table        the outstanding calls of a client
     interface    contracts: named, versioned sets of operations
     binding      a client's view of one interface
+    connection   where a client's connection is in its life
     client       one association with one server
+    outbox       what a client has to send
     channel      a link joined to the driver
     server_call  the server's handle of one call
     registry     which routine serves which operation
@@ -26,7 +28,8 @@
 
 from .binding import Binding, BoundOperation
 from .call import Call
-from .client import Client, ClientStatistics
+from .client import Client
+from .connection import ClientStatistics
 from .context import Context
 from .errors import (
     AccessDenied,

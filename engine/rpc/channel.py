@@ -57,7 +57,10 @@ class Channel:
         self.deferred = False
         self._driver = driver()
         self._fds = link.descriptors()
-        link.wake = self._woken
+
+    def open(self) -> None:
+        """Begin to work for the owner, which knows its channel by now: any thread may drive it from here on."""
+        self.link.wake = self._woken
         self._driver.register(self)
 
     # Sending
@@ -87,6 +90,12 @@ class Channel:
         """What is waiting may be sent a little later: before the next wait, or at the next tick."""
         self.deferred = True
         self._driver.due(self)
+        if not self._ticking:
+            self._ticking = True
+            self._driver.monitor.watch(self)
+
+    def expect(self) -> None:
+        """What is waiting is about to be sent by somebody; should that take longer than a tick, the monitor sends."""
         if not self._ticking:
             self._ticking = True
             self._driver.monitor.watch(self)

@@ -31,8 +31,6 @@ import weakref
 from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from enum import Enum
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
@@ -61,7 +59,6 @@ from transport import (
     decode,
     encode,
     encode_call,
-    encode_calls,
     encode_value,
     settled,
     split_out_of_band,
@@ -80,9 +77,11 @@ from ..kernel.port import PacketTemplate
 from ..kernel.status import Status
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
+from . import server_call
 from .binding import Binding, bind_typed, check_seconds
 from .call import Call, Failure, LargeReply, Outcome
 from .channel import Channel, Parcel
+from .connection import ClientStatistics, Connection
 from .errors import (
     CallCancelled,
     CallFailed,
@@ -94,7 +93,7 @@ from .errors import (
 from .inheritance import inherit
 from .interface import Interface, OperationSpec
 from .notify import CallbackNotification, snapshot
-from .server_call import current
+from .outbox import COALESCE_CALLS, Outbox, Special
 from .state import NEXT, On, State
 from .table import CallTable, Telling
 
@@ -105,41 +104,10 @@ log = logging.getLogger("engine.rpc")
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
-COALESCE_CALLS = 128  # Most calls in one message: a message costs ~100 us of both sides' time, a call ~5.
-COALESCE_BYTES = 64 * 1024  # A message of this size leaves: its first call has waited long enough for the others.
 LONE_BYTES = 16 * 1024  # A call of this size waits for no company.
 FEW_CALLS = 4  # As long as no more are outstanding, none waits for company.
 CONNECT_TIMEOUT = 5.0  # Seconds; long enough for a server that is just starting.
 MAX_CALLS = 1 << 20  # Outstanding calls of one client; arbitrary, about 1 GB.
-
-
-class Connection(Enum):
-    """Where a client's connection is in its life."""
-
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    CLOSED = "closed"
-
-
-class Special(msgspec.Struct, eq=False):
-    """A message of its own in the queue: a call with large values, or one that is no call (number 0)."""
-
-    frames: list[Buffer]
-    call_id: int = 0
-
-
-class ClientStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a client's counters; all but `outstanding` only grow."""
-
-    connection: str
-    outstanding: int
-    calls_begun: int
-    calls_finished: int
-    replies_late: int
-    messages_sent: int
-    messages_received: int
-    garbage_received: int
-    connections: int
 
 
 class Client:
@@ -183,11 +151,9 @@ class Client:
         # All below, to the channel: guarded by _lock.
         self._calls = self._table.calls
         self._next_id = itertools.count(1).__next__
-        # What is to be sent, oldest first. Appended by any thread, taken under link.lock. Its truth is asked for by the
-        # channel: is there something to send?
-        self.outgoing: deque[PendingCall | Special] = deque()
-        # What the message taken last was made of, in case the link did not take it before the connection was lost.
-        self._taken: list[PendingCall | Special] = []
+        self._outbox = Outbox()
+        # Its truth is asked for by the channel: is there something to send?
+        self.outgoing = self._outbox.queue
         self._state = Connection.CONNECTING
         self._conversation = Conversation(Side.CLIENT)
         self._was_connected = False
@@ -212,6 +178,7 @@ class Client:
         self.endpoint = str(endpoint)
         self._link = connect(endpoint, **options)
         self._channel = Channel(self._link, self)
+        self._channel.open()
         _open_clients.add(self)
 
     # Binding
@@ -257,8 +224,7 @@ class Client:
             timeout = self._timeout
         else:
             check_seconds("timeout", timeout)
-        outer = current.get()
-        if outer is not None:
+        if server_call.serving and (outer := server_call.current.get()) is not None:
             timeout, metadata = inherit(outer, timeout, metadata, self._metadata)
         if handle is not None and not isinstance(handle, Call):
             raise InvalidArgumentType(f"handle must be a Call or None, not {type(handle).__name__}")
@@ -388,22 +354,18 @@ class Client:
         """Cancel a call: tell the server, and with `abort` end it here."""
         call_id = call._id
         telling = Telling()
-        unsent = None
         with self._lock:
             if self._calls.get(call_id) is not call:
                 return
             if abort:
-                unsent = next((pending for pending in self.outgoing.copy() if _number(pending) == call_id), None)
                 self._table.finish_locked((Failure(call_id, CallCancelled("cancelled by its caller")),), telling)
             else:
                 following = NEXT[call._state][On.CANCEL]
                 assert following is not None
                 call._state = following
         telling()
-        if unsent is not None:
-            with suppress(ValueError):  # It leaves just now after all.
-                self.outgoing.remove(unsent)
-                return
+        if abort and self._outbox.withdraw({call_id}):
+            return  # The server has not heard of it.
         # A call that still waits for a connection is cancelled when it has one: the request follows it.
         if self._state is _CONNECTED or not abort:
             self.outgoing.append(Special(encode(Cancel([(call_id, abort)]))))
@@ -413,27 +375,11 @@ class Client:
 
     def next_message(self) -> Parcel | None:
         """Take the next message to send, or None. Under link.lock."""
-        queue = self.outgoing
         # A client that closes still sends what was accepted, and its goodbye.
-        if not queue or not (self._state is _CONNECTED or self._closing):
+        if not self.outgoing or not (self._state is _CONNECTED or self._closing):
             return None
-        first = queue.popleft()
-        self._taken = taken = [first]
-        if type(first) is Special:
-            frames = first.frames
-        else:
-            size = 0
-            while queue and len(taken) < COALESCE_CALLS and size < COALESCE_BYTES:
-                further = queue.popleft()
-                if isinstance(further, Special):
-                    queue.appendleft(further)
-                    break
-                taken.append(further)
-                if type(further[2]) is msgspec.Raw:  # The others are short.
-                    size += len(memoryview(further[2]))
-            frames = encode_calls(taken)  # type: ignore[arg-type]  # no Special among them
         self._messages_sent += 1
-        return b"", frames
+        return b"", self._outbox.take()
 
     # The channel's side: receiving. Under link.lock, one at a time.
 
@@ -482,17 +428,16 @@ class Client:
             self._connections += 1
             self._refusal = ""
             self._stranded.clear()
+            # The time limit of a call ran while it waited for the connection.
             now = monotonic()
-            for pending in self.outgoing.copy():
-                # The time limit of a call ran while it waited for the connection.
-                if not isinstance(pending, Special) and pending[3] is not None and pending[3].time_left is not None:
-                    call = self._calls.get(pending[0])
-                    if call is not None and call._timer is not None:
-                        pending[3].time_left = max(0.0, call._timer.when - now)
+            limited = [(i, call._timer) for i, call in list(self._calls.items()) if call._timer is not None]
+            self._outbox.refresh_limits({i: max(0.0, timer.when - now) for i, timer in limited})
             self._hello = Special(encode(hello))
             self.outgoing.appendleft(self._hello)
             self._state = _CONNECTED
             self._attend_locked()
+        # The greeting, and the calls that wait behind it, leave though no thread may come to wait.
+        self._channel.expect()
 
     def lost(self, peer: bytes, reason: str) -> None:
         """The connection is gone: calls that had left may have run, the others have not."""
@@ -501,12 +446,10 @@ class Client:
                 return
             self._state = Connection.CONNECTING
             self._refusal = reason
-            queue = self.outgoing
             if self._channel.take_back():
-                queue.extendleft(reversed(self._taken))
-            with suppress(ValueError):
-                queue.remove(self._hello)
-            unsent = {_number(pending) for pending in queue.copy()}
+                self._outbox.put_back()
+            self._outbox.discard(self._hello)
+            unsent = self._outbox.numbers()
             sent = [call_id for call_id in list(self._calls) if call_id not in unsent]
             for call_id in list(self._calls):
                 if call_id in unsent:
@@ -584,11 +527,7 @@ class Client:
             text = f"no connection to {self.endpoint} within {self._connect_timeout} s{why}"
             self._table.finish_locked([Failure(call_id, kind(text)) for call_id in expired], telling)
             # They must not run later on, after their callers were told that they did not.
-            gone = set(expired)
-            for pending in self.outgoing.copy():
-                if _number(pending) in gone:
-                    with suppress(ValueError):
-                        self.outgoing.remove(pending)
+            self._outbox.withdraw(set(expired))
             self._attend_locked()
         telling()
 
@@ -661,11 +600,6 @@ _CONNECTED = Connection.CONNECTED
 _CLOSED = Connection.CLOSED
 _NIL = msgspec.Raw(b"\xc0")
 _PENDING = int(State.PENDING)
-
-
-def _number(pending: PendingCall | Special) -> int:
-    """The number of the call that waits to be sent, 0 for what is no call."""
-    return pending.call_id if isinstance(pending, Special) else pending[0]
 
 
 # Clients to disable in a forked child: their locks may be held by threads that are not there.

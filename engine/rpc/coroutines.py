@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.status import Status
-from .server_call import ServerCall
+from .server_call import ServerCall, task_call
 
 if TYPE_CHECKING:
     from .listener import Listener
@@ -37,6 +37,7 @@ class CoroutineRunner:
     def start(self, listener: "Listener", call: ServerCall, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run `coroutine`; what it returns or raises closes `call`."""
         context = copy_context()
+        context.run(task_call.set, call)
 
         def begin() -> None:
             task = loop.create_task(self._serve(listener, call, coroutine), context=context)

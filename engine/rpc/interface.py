@@ -16,7 +16,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
-from transport import ArgsDecoder, Target, ValueDecoder
+from transport import ArgsDecoder, PlainArgsDecoder, Target, ValueDecoder
 from transport.frames import NO_LANE
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
@@ -148,8 +148,8 @@ class OperationSpec:
         self.decode_result: ValueDecoder[Any] = ValueDecoder(result)
         # The same for a result that travelled in band, without the step in between.
         self.decode_plain: Callable[[msgspec.Raw], Any] = self.decode_result.plain
-        self.decode_args: ArgsDecoder | ValueDecoder[list[Any]] = (
-            ValueDecoder(list[Any]) if self.signature is None else ArgsDecoder(self._wire_types(), self.required)
+        self.decode_args: ArgsDecoder | PlainArgsDecoder = (
+            PlainArgsDecoder() if self.signature is None else ArgsDecoder(self._wire_types(), self.required)
         )
 
     def _describe(self, function: Callable[..., Any]) -> Any:

@@ -211,12 +211,15 @@ class Lane:
                     left = self._take(thread)
         finally:
             self._give_back(thread)
-        current.set(None)
-        # What runs next may answer in the same messages.
-        if not posted:
+        current.call = None
+        # What runs next may answer in the same messages, unless one of its routines blocks.
+        if posted:
+            self._listener.channel.expect()
+        else:
             flush()
 
     def _run_one(self, call: ServerCall, entry: Entry, slow: bool) -> None:
+        # Flat where the usual call goes through, because this runs for every call.
         listener = self._listener
         if call._cancelled or (call._deadline is not None and monotonic() >= call._deadline):
             why = "cancelled" if call._cancelled else "its time ran out"
@@ -234,7 +237,7 @@ class Lane:
                 text = f"the arguments of {entry.spec.name} cannot be read: {error}"
                 _refuse(listener, call, Status.BAD_STUB_DATA, text)
                 return
-        current.set(call)
+        current.call = call
         if slow:
             self._pass_on()
         try:

@@ -133,6 +133,7 @@ class Listener:
         self._actions: list[Callable[[], object]] = []
         self.endpoint = link.endpoint
         self.channel = Channel(link, self)
+        self.channel.open()
         self.channel.attend(True)
 
     # The channel's side: sending

@@ -36,7 +36,7 @@ from .interface import Interface
 from .listener import Listener
 from .management import Authorize, Management, ManagementRoutines
 from .registry import Entry, Registry
-from .server_call import CallAttributes, ServerCall, current
+from .server_call import CallAttributes, ServerCall, begin_serving, current
 from .server_statistics import Counters, ServerStatistics
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ class Server:
         self.contexts = ContextBook(self.pool, _resume)
         self.registry.register(Management, ManagementRoutines(self, authorize), OPEN, lasting=True)
         self._phase = Phase.IDLE
+        begin_serving()
         _open_servers.add(self)
 
     # Interfaces

@@ -8,6 +8,7 @@ Source: "Asynchronous RPC" (the server's side), "RpcAsyncCompleteCall", "RpcAsyn
 "RpcServerInqCallAttributes".
 """
 
+import threading
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from time import monotonic
@@ -204,14 +205,39 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
         return f"<ServerCall {self._id} {self._entry.spec.target.interface}.{self._entry.spec.name}>"
 
 
-current: ContextVar[ServerCall | None] = ContextVar("engine.current_call", default=None)
+# Whether this process has, or had, a server: without one nobody needs to ask what is served here.
+serving = False
+
+
+def begin_serving() -> None:
+    """A server is made."""
+    global serving
+    serving = True
+
+
+# The call that a task serves: one that runs an `async def` routine, and what it starts.
+task_call: ContextVar[ServerCall | None] = ContextVar("engine.task_call", default=None)
+
+
+class _Current(threading.local):
+    """The call being served here. A worker stores it for each call; a context variable would cost five times that."""
+
+    call: ServerCall | None = None
+
+    def get(self) -> ServerCall | None:
+        """Return the call that this thread, or else this task, serves."""
+        return self.call or task_call.get()
+
+
+current = _Current()
 
 
 def current_call() -> ServerCall:
     """Return the call that the running routine serves.
 
-    Works on the thread (or in the task) that runs the routine; a routine that hands over to another thread takes the
-    handle with it. Raises: `InvalidState` with status 1725 (NO_CALL_ACTIVE) where no call is being served.
+    Works on the thread, or in the task and those it starts, that runs the routine; a routine that hands over to
+    another thread takes the handle with it.
+    Raises: `InvalidState` with status 1725 (NO_CALL_ACTIVE) where no call is being served.
     Source: "RpcServerTestCancel" with a binding of zero.
     """
     call = current.get()

@@ -403,6 +403,21 @@ class TestFailures:
         sound.send()
         assert result(waiting)
 
+    def test_a_source_that_cannot_be_polled_is_refused(self, event: Event) -> None:
+        """Registering a descriptor that is none fails, and leaves nothing behind."""
+
+        class Broken:
+            def descriptors(self) -> Sequence[int]:
+                return [10**6]
+
+            def drive(self, readable: bool) -> bool:
+                raise AssertionError
+
+        source = Broken()
+        with pytest.raises(OSError):
+            driver().register(source)
+        assert source not in driver().sources and not event.wait(0.001)
+
     def test_a_source_may_leave_inside_its_harvest(
         self, wires: Callable[..., Wire], event: Event, actor: Make
     ) -> None:

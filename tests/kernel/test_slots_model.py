@@ -1,6 +1,7 @@
 """The port against a small model of its accounting: any sequence of events, and the numbers agree after each.
 
-The model is the event table of section 4 of `docs/semantics/completion-port.md`, line by line. Threads are real; each step is done to its end before the next.
+The model is the event table of section 4 of `docs/semantics/completion-port.md`, line by line. Threads are
+real; each step is done to its end before the next.
 """
 
 from collections import deque

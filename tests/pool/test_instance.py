@@ -63,7 +63,11 @@ class TestInstance:
         seen: list[CallbackInstance] = []
         pool.submit(lambda: seen.append(current_callback()))
         settle(pool)
-        for call in (seen[0].may_run_long, seen[0].disassociate, lambda: seen[0].release_semaphore_when_returns(Semaphore(0, 1))):
+        (instance,) = seen
+        for call in (
+            instance.may_run_long, instance.disassociate,
+            lambda: instance.release_semaphore_when_returns(Semaphore(0, 1)),
+        ):  # fmt: skip
             with pytest.raises(InvalidState):
                 call()
 

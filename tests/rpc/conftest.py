@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,14 @@ def lasting_threads(folder: Path) -> None:
     done = threading.Event()
     pool.submit(done.set)
     assert done.wait(LIMIT)
+
+
+@pytest.fixture(autouse=True)
+def no_wait_runs_out() -> Iterator[None]:
+    """A test that waited as long as `LIMIT` missed a wake-up, even if what it waited for had happened by then."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < LIMIT, "something was not told in time"
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,11 @@ import select
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from linecache import getline
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Self
@@ -223,11 +225,34 @@ class RawServer(RawPeer):
         self.send(*encode(message))
 
 
+class Elsewhere:
+    """An action for `at_line` that another thread performs; it may need a lock that the interrupted thread holds.
+
+    Called, it lets the action go as far as it can, then lets the interrupted thread go on.
+    """
+
+    PAUSE = 0.02  # Seconds; an action that needs no such lock takes less.
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self._thread = threading.Thread(target=action)
+
+    def __call__(self) -> None:
+        self._thread.start()
+        self._thread.join(self.PAUSE)
+
+    def join(self) -> None:
+        """See the action end, if it began."""
+        if self._thread.ident is not None:
+            self._thread.join(LIMIT)
+
+
 @contextmanager
 def at_line(number: int, where: Callable[[CodeType], bool], action: Callable[[], None]) -> Iterator[list[int]]:
     """Run `action` as the calling thread reaches line `number` of the code that `where` picks.
 
-    Lines are counted as they run. Yields a list that holds, afterwards, how many lines were reached.
+    Lines are counted as they run, but for those of a `with`, which are reached once more on leaving its block: no signal
+    handler ever runs there, and what raised there would leave a lock held. Yields a list that holds, afterwards, how
+    many lines were reached.
     """
     reached = [0]
     busy = False
@@ -236,7 +261,7 @@ def at_line(number: int, where: Callable[[CodeType], bool], action: Callable[[],
         nonlocal busy
         if busy or not where(frame.f_code):
             return None
-        if event == "line":
+        if event == "line" and not getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
             reached[0] += 1
             if reached[0] == number + 1:
                 busy = True

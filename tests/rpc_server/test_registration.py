@@ -428,7 +428,10 @@ class TestManagement:
 
     def test_authorized(self, servers: Servers, clients: Clients, endpoint: str) -> None:
         """An authorize function decides on all of it."""
-        server = servers(endpoint, authorize=lambda who: who.metadata.get("key") == "secret" and who.operation == "stop")
+        def authorize(who: CallAttributes) -> bool:
+            return who.metadata.get("key") == "secret" and who.operation == "stop"
+
+        server = servers(endpoint, authorize=authorize)
         server.register("r", Routines())
         server.listen()
         stranger, friend = clients(endpoint), clients(endpoint, metadata={"key": "secret"})

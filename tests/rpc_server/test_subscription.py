@@ -180,7 +180,9 @@ class TestClosing:
 
     @pytest.mark.parametrize("closing", ("complete", "abort"))
     @pytest.mark.parametrize("how", WAYS)
-    def test_ends_subscriptions(self, benches: Callable[..., Any], bench: Any, key: str, how: str, closing: str) -> None:
+    def test_ends_subscriptions(
+        self, benches: Callable[..., Any], bench: Any, key: str, how: str, closing: str
+    ) -> None:
         """Closing the call ends its subscriptions: neither a late cancel nor a disconnect is told."""
         leaving = benches(bench.endpoint)
         call = leaving.held(key)
@@ -263,7 +265,9 @@ class TestClosing:
         assert binding.queued() == 0
         assert "could not be told" in caplog.text
 
-    def test_misuse_is_one_error(self, servers: Callable[..., Server], clients: Callable[..., Any], endpoint: str) -> None:
+    def test_misuse_is_one_error(
+        self, servers: Callable[..., Server], clients: Callable[..., Any], endpoint: str
+    ) -> None:
         """Errors of misuse are one branch of the tree, and say what was wrong."""
         seen: list[str] = []
 

@@ -1,0 +1,89 @@
+"""The futures of an executor: standard ones that make their condition variable only when somebody needs it.
+
+Theory of operation. Making and using a `Condition` is half the cost of a quick call, and most futures are
+settled before anybody waits for them. So a `CallFuture` has none at first, and one process-wide lock guards
+its few transitions. Whoever asks for `_condition`, as all inherited methods, `wait` and `as_completed` do,
+gets one made under that lock; from there on the inherited methods do everything, under that condition, as for
+any future. A settled future never changes again, so all that were settled without a condition share one.
+
+Guarantees: a transition is made either under `_guard` while there is no condition, or under the condition: never both.
+"""
+
+from _thread import allocate_lock
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING, RUNNING
+from threading import Condition
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_guard = allocate_lock()
+# What settled futures without a condition of their own are locked by; reentrant, since `wait` locks many at once.
+_settled = Condition()
+
+
+class CallFuture(Future[T]):
+    """A future of an executor's call; see `concurrent.futures.Future`."""
+
+    def __init__(self) -> None:
+        # Not that of the base, whose point is the condition.
+        self._own: Condition | None = None
+        self._state = PENDING
+        self._result = None
+        self._exception = None
+        self._waiters = []
+        self._done_callbacks: list[Callable[[Future[T]], object]] = []
+
+    @property
+    def _condition(self) -> Condition:  # type: ignore[override]
+        own = self._own
+        if own is not None:
+            return own
+        with _guard:
+            if self._own is None:
+                if self._state in (FINISHED, CANCELLED_AND_NOTIFIED):
+                    return _settled
+                self._own = Condition()
+            return self._own
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Begin, unless the future was cancelled; for the executor."""
+        with _guard:
+            if self._own is None and self._state == PENDING:
+                self._state = RUNNING
+                return True
+        return super().set_running_or_notify_cancel()
+
+    def set_result(self, result: T) -> None:
+        """Settle the future; for the executor."""
+        if not self._settle(result, None):
+            super().set_result(result)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Settle the future; for the executor."""
+        if not self._settle(None, exception):
+            super().set_exception(exception)
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        """Have `fn(future)` called when the future is settled or cancelled; at once if it is already."""
+        with _guard:
+            if self._own is None and self._state in (PENDING, RUNNING):
+                self._done_callbacks.append(fn)
+                return
+        super().add_done_callback(fn)
+
+    def _settle(self, result: T | None, exception: BaseException | None) -> bool:
+        """Make the last transition, if nobody has asked for the condition yet."""
+        with _guard:
+            if self._own is not None or self._state not in (PENDING, RUNNING):
+                return False
+            self._result = result
+            self._exception = exception
+            self._state = FINISHED
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except Exception:
+                LOGGER.exception("exception calling callback for %r", self)
+        return True

@@ -1,0 +1,93 @@
+"""What a client has to send: calls that wait for company, and messages of their own.
+
+Theory of operation. Any thread appends, with no lock; one thread at a time takes, under link.lock. A call waits as the
+tuple that will be encoded with others when it leaves; a `Special` is a message already.
+
+Guarantees: what one thread appends leaves in the order in which it was appended.
+
+Assumes: `deque.append`, `popleft`, `copy` and `remove` are atomic.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+
+import msgspec
+
+from transport import Buffer, PendingCall, encode_calls
+
+COALESCE_CALLS = 128  # Most calls in one message: a message costs ~100 us of both sides' time, a call ~5.
+COALESCE_BYTES = 64 * 1024  # A message of this size leaves: its first call has waited long enough for the others.
+
+
+class Special(msgspec.Struct, eq=False):
+    """A message of its own in the queue: a call with large values, or one that is no call (number 0)."""
+
+    frames: list[Buffer]
+    call_id: int = 0
+
+
+class Outbox:
+    """The queue of one client. `queue` is public: beginning a call appends to it directly."""
+
+    __slots__ = ("_taken", "queue")
+
+    def __init__(self) -> None:
+        # Oldest first.
+        self.queue: deque[PendingCall | Special] = deque()
+        # Under link.lock: what the message taken last was made of.
+        self._taken: Sequence[PendingCall | Special] = ()
+
+    def take(self) -> list[Buffer]:
+        """Take the frames of the next message; there must be one. Under link.lock."""
+        queue = self.queue
+        first = queue.popleft()
+        if isinstance(first, Special):
+            self._taken = [first]
+            return first.frames
+        calls = [first]
+        size = 0
+        while queue and len(calls) < COALESCE_CALLS and size < COALESCE_BYTES:
+            further = queue.popleft()
+            if isinstance(further, Special):
+                queue.appendleft(further)
+                break
+            calls.append(further)
+            if type(further[2]) is msgspec.Raw:  # The others are short.
+                size += len(memoryview(further[2]))
+        self._taken = calls
+        return encode_calls(calls)
+
+    def put_back(self) -> None:
+        """The message taken last did not leave: what it was made of is the oldest again. Under link.lock."""
+        self.queue.extendleft(reversed(self._taken))
+        self._taken = ()
+
+    def numbers(self) -> set[int]:
+        """The numbers of the calls that have not left."""
+        return {_number(pending) for pending in self.queue.copy()}
+
+    def withdraw(self, call_ids: set[int]) -> bool:
+        """Take these calls out of the queue; False if one of them leaves just now, or has left."""
+        found = 0
+        for pending in self.queue.copy():
+            if _number(pending) in call_ids:
+                with suppress(ValueError):
+                    self.queue.remove(pending)
+                    found += 1
+        return found == len(call_ids)
+
+    def discard(self, special: Special) -> None:
+        """Take a message of its own out of the queue, if it is still there."""
+        with suppress(ValueError):
+            self.queue.remove(special)
+
+    def refresh_limits(self, time_left: dict[int, float]) -> None:
+        """Tell calls that waited for a connection what is left of their time limits."""
+        for pending in self.queue.copy():
+            if not isinstance(pending, Special) and pending[3] is not None and pending[0] in time_left:
+                pending[3].time_left = time_left[pending[0]]
+
+
+def _number(pending: PendingCall | Special) -> int:
+    return pending.call_id if isinstance(pending, Special) else pending[0]

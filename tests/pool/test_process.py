@@ -1,0 +1,111 @@
+"""Interpreter exit and fork, each in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def run(script: str, limit: float = 20.0) -> subprocess.CompletedProcess[str]:
+    """Run `script` in a fresh interpreter; it must exit by itself within the limit."""
+    head = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport threading, time, os\nfrom engine import *\n"
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", head + script], capture_output=True, text=True, timeout=limit
+    )
+
+
+class TestExit:
+    """Section 12, interpreter shutdown."""
+
+    def test_idle_threads_do_not_keep_the_process(self) -> None:
+        """Idle workers, armed timers and waits do not keep the interpreter from exiting."""
+        done = run(
+            "import warnings; warnings.simplefilter('ignore')\n"
+            "pool = ThreadPool(4)\ntimer = Timer(print, pool=pool)\ntimer.set(100)\n"
+            "wait = Wait(print, pool=pool)\nwait.set(Semaphore(0, 1))\nran = threading.Event()\n"
+            "default_pool().submit(lambda: (print('ran'), ran.set()))\nran.wait()\n"
+        )
+        assert done.returncode == 0
+        assert done.stdout == "ran\n"
+
+    def test_queued_callbacks_are_discarded_and_running_ones_finish(self) -> None:
+        """At exit queued callbacks are discarded, and running ones get a moment to finish."""
+        done = run(
+            "import warnings; warnings.simplefilter('ignore')\n"
+            "pool = ThreadPool(1, 1)\nbegun = threading.Event()\n"
+            "pool.submit(lambda: (begun.set(), time.sleep(0.2), print('finished', flush=True)))\n"
+            "pool.submit(print, 'queued')\nbegun.wait()\n"
+        )
+        assert done.returncode == 0
+        assert done.stdout == "finished\n"
+
+    def test_a_callback_that_hangs_does_not_keep_the_process(self) -> None:
+        """A callback that never returns is abandoned."""
+        done = run(
+            "import warnings; warnings.simplefilter('ignore')\n"
+            "pool = ThreadPool()\nbegun = threading.Event()\n"
+            "pool.submit(lambda: (begun.set(), time.sleep(1000)))\nbegun.wait()\n"
+        )
+        assert done.returncode == 0
+
+    def test_an_executors_calls_are_run(self) -> None:
+        """At exit an executor's calls are run, and no more are accepted."""
+        done = run("executor = Executor(1)\nfor i in range(3): executor.submit(print, i)\n")
+        assert done.returncode == 0
+        assert done.stdout == "0\n1\n2\n"
+
+    def test_an_executors_calls_have_a_limit(self) -> None:
+        """Calls that outlast the exit limit are abandoned, with a log entry."""
+        done = run(
+            "executor = Executor(1, exit_timeout=0.1)\nbegun = threading.Event()\n"
+            "executor.submit(lambda: (begun.set(), time.sleep(1000)))\nexecutor.submit(print, 'queued')\nbegun.wait()\n"
+        )
+        assert done.returncode == 0
+        assert done.stdout == ""
+        assert "still run" in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(sys, "getswitchinterval") or sys.platform == "win32", reason="no fork")
+class TestFork:
+    """A forked child has none of its parent's threads."""
+
+    def test_inherited_pools_are_refused_and_nothing_hangs(self) -> None:
+        """In the child inherited pools and objects raise `Forked`; new ones work, the default pool is new."""
+        done = run(
+            "import warnings; warnings.simplefilter('ignore')\n"
+            "pool = ThreadPool(2); work = Work(int, pool=pool); default_pool().submit(int)\n"
+            "before = default_pool()\n"
+            "child = os.fork()\n"
+            "if not child:\n"
+            "    for call in (lambda: pool.submit(int), work.submit, lambda: pool.set_minimum(1)):\n"
+            "        try: call(); os._exit(1)\n"
+            "        except Forked: pass\n"
+            "    if default_pool() is before: os._exit(2)\n"
+            "    ran = threading.Event(); default_pool().submit(ran.set)\n"
+            "    if not ran.wait(5): os._exit(3)\n"
+            "    if not pool.stop(5): os._exit(4)\n"
+            "    os._exit(0)\n"
+            "status = os.waitpid(child, 0)[1]\n"
+            "print(os.waitstatus_to_exitcode(status))\n"
+        )
+        assert done.stdout == "0\n", done.stderr
+
+    def test_forking_while_the_pool_is_busy(self) -> None:
+        """Forks in the midst of the pool's work leave children that end."""
+        done = run(
+            "import warnings; warnings.simplefilter('ignore')\n"
+            "pool = ThreadPool(4); ended = []\n"
+            "work = Work(lambda: ended or work.submit(), pool=pool)\n"
+            "for _ in range(4): work.submit()\n"
+            "codes = set()\n"
+            "for _ in range(30):\n"
+            "    child = os.fork()\n"
+            "    if not child: os._exit(default_pool().statistics().workers)\n"
+            "    codes.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+            "ended.append(1)\n"
+            "print(codes, pool.stop(5))\n"
+        )
+        assert done.stdout == "{0} True\n", done.stderr

@@ -1,0 +1,223 @@
+"""Races, closed one step at a time: what happens elsewhere happens here at each line of the code that it may meet.
+
+A thread is interrupted as it reaches line after line, and what another thread might do is done there and then.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from engine import Call, Client, CompletionPort, InvalidAsyncHandle, InvalidHandle, Server, State
+from engine.testing import LIMIT, Gate, wait_until
+from transport import Bye
+
+from .contract import Probe
+from .helpers import Bench, Elsewhere, RawServer, at_line, code_in, code_of, status_of
+from .service import make_server
+
+Benches = Callable[..., Bench]
+
+SOON = 2.0  # Seconds; much longer than a call takes, and than the monitor needs to find a call that nobody sends.
+
+
+class TestSending:
+    """A message that is begun while another thread uses the link leaves all the same."""
+
+    def test_a_call_begun_at_any_line(self, any_bench: Bench) -> None:
+        """A call begun at any line of a channel's work is answered, though its thread leaves the sending to others."""
+        probe = any_bench.probe
+        probe.nothing()
+        for number in itertools.count():
+            begun: list[Call[Any]] = []
+
+            def begin(begun: list[Call[Any]] = begun) -> None:
+                begun.append(probe.echo.begin("in between"))
+
+            with at_line(number, code_in("engine/rpc/channel.py"), begin) as lines:
+                assert probe.echo("first") == "first"
+            for call in begun:
+                assert call.wait(SOON), f"the call begun at line {number} was never sent"
+                assert call.complete() == "in between"
+            if number >= lines[0]:
+                break
+        assert number > 10
+
+    @pytest.mark.parametrize("transport", ["ipc", "loopback"])
+    def test_an_answer_given_at_any_line(self, transport: str, endpoint: str, benches: Benches, key: str) -> None:
+        """An answer given at any line of a server's work, on the client's side too, reaches the client."""
+        server, board = make_server(endpoint.replace("ipc:/", "loopback:") if transport == "loopback" else endpoint)
+        with server:
+            server.listen()
+            bench = benches(server.endpoint)
+            for number in itertools.count():
+                name = f"{key}-{number}"
+                call = bench.held(name)
+
+                answer = Elsewhere(lambda name=name: board.get(name).complete("answered"))
+                with at_line(number, code_in("engine/rpc/channel.py"), answer) as lines:
+                    assert bench.probe.echo("first") == "first"
+                answer.join()
+                if number >= lines[0]:
+                    call.cancel(abort=True)
+                    board.get(name).complete()
+                    break
+                assert call.wait(SOON), f"the answer given at line {number} was never sent"
+                assert call.complete() == "answered"
+            assert number > 10
+
+    def test_answers_wait_for_no_other_batch(self, local: Callable[..., Server], benches: Benches) -> None:
+        """Answers leave though the calls that came after theirs are not answered yet, and block the only worker."""
+        gates = {"first": Gate(), "second": Gate()}
+
+        class Routines:
+            def quick(self) -> str:
+                return "quick"
+
+            def block(self, name: str) -> str:
+                gates[name].pass_through()
+                return name
+
+        server = local(workers=1)
+        server.register("blocks", Routines())
+        client = benches(server.endpoint).client
+        binding = client.bind("blocks")
+        first = binding.block.begin("first")
+        gates["first"].wait_for_arrivals()
+        begun = server.statistics().calls_in
+        quick, second = binding.quick.begin(), binding.block.begin("second")
+        wait_until(lambda: server.statistics().calls_in == begun + 2)
+        gates["first"].open()
+        gates["second"].wait_for_arrivals()
+        try:
+            assert first.wait(SOON), "an answer waits for a routine that blocks"
+            assert quick.wait(SOON), "an answer waits for a routine that blocks"
+        finally:
+            gates["second"].open()
+        assert (first.complete(), quick.complete(), second.result(LIMIT)) == ("first", "quick", "second")
+
+
+class TestBeginning:
+    """What breaks in on the beginning of a call."""
+
+    def test_closing_at_any_line(self, services: Callable[[str], str]) -> None:
+        """Closed at any line of `begin`, the client refuses the call or ends it: nothing is left pending."""
+        for number in itertools.count():
+            with CompletionPort() as port:
+                client = Client(services("ipc"))
+                probe = client.bind(Probe)
+                probe.nothing()
+                call = None
+                with at_line(number, code_of(Client.begin), client.close) as lines:
+                    try:
+                        call = probe.echo.begin("closed?", notify=port)
+                    except InvalidHandle:
+                        pass
+                client.close()
+                if call is not None:
+                    assert call.done()
+                    assert port.get(0).overlapped is call
+                    assert status_of(call.complete) in (0, 1818)
+                assert status_of(lambda port=port: port.get(0)) == 258
+            if number >= lines[0]:
+                break
+        assert number > 10
+
+    def test_losing_the_server_at_any_line(self, endpoint: str) -> None:
+        """When the connection is lost at any line of `begin`, the call ends once, or waits for the next connection."""
+        for number in itertools.count():
+            with CompletionPort() as port, RawServer(f"{endpoint}{number}") as raw:
+                with Client(raw.endpoint, connect_timeout=0.05) as client:
+                    probe = client.bind(Probe)
+                    probe.note("to connect")
+                    raw.greet()
+
+                    def lose(raw: RawServer = raw, client: Client = client) -> None:
+                        raw.say(Bye(0, "gone"))
+                        while client.statistics().connection == "connected":
+                            status_of(waiting.status)
+
+                    waiting = probe.echo.begin("waiting")
+                    with at_line(number, code_of(Client.begin), lose) as lines:
+                        call = probe.echo.begin("lost?", notify=port)
+                    if number < lines[0]:
+                        assert port.get(LIMIT).overlapped is call
+                        assert status_of(call.complete) in (1726, 1727)
+                        assert status_of(lambda port=port: port.get(0)) == 258
+            if number >= lines[0]:
+                break
+        assert number > 10
+
+    def test_ctrl_c_at_any_line(self, bench: Bench) -> None:
+        """An interrupt at any line of `begin` costs that call at most: all others are answered."""
+        bench.probe.nothing()
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        for number in itertools.count():
+            with at_line(number, code_of(Client.begin), interrupt) as lines:
+                try:
+                    call = bench.probe.echo.begin("interrupted")
+                except KeyboardInterrupt:
+                    call = None
+            others = [bench.probe.echo.begin(each) for each in range(8)]
+            for each, other in enumerate(others):
+                assert other.wait(SOON), f"after an interrupt at line {number} a call is not answered"
+                assert other.complete() == each
+            if call is not None:
+                assert call.result(LIMIT) == "interrupted"
+                break
+        assert number > 10 and number >= lines[0]
+
+    def test_ctrl_c_at_any_line_of_a_wait(self, bench: Bench, key: str) -> None:
+        """An interrupt at any line of a wait leaves the call pending, and it can be waited for again.
+
+        An interrupt in the middle of a harvest may cost the connection, and then the calls end.
+        """
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        for number in itertools.count():
+            name = f"{key}-{number}"
+            call = bench.held(name)
+            interrupted = False
+            with at_line(number, code_in("engine/rpc"), interrupt) as lines:
+                try:
+                    call.wait(0.001)
+                except KeyboardInterrupt:
+                    interrupted = True
+            bench.control.complete(name, "unharmed")
+            assert call.wait(SOON), f"after an interrupt at line {number} the call does not end"
+            assert status_of(call.complete) in (0, 1726)
+            assert bench.probe.echo(number) == number
+            if not interrupted and number >= lines[0]:
+                break
+        assert number > 5
+
+
+class TestCancelling:
+    """What a cancel meets."""
+
+    @pytest.mark.parametrize("abort", [False, True])
+    def test_the_reply_arrives_at_any_line(self, bench: Bench, abort: bool) -> None:
+        """Whichever of reply and cancel comes first, the call has one outcome and is told of once (T14)."""
+        with CompletionPort() as port:
+            for number in itertools.count():
+                call = bench.probe.echo.begin("replied", notify=port)
+                arrive = Elsewhere(lambda call=call: call.wait(SOON))
+                with at_line(number, code_of(Client.cancel, Call.cancel), arrive) as lines:
+                    call.cancel(abort)
+                arrive.join()
+                packet = port.get(LIMIT)
+                assert packet.overlapped is call
+                assert status_of(call.complete) in ((0, 1818) if abort else (0,))
+                with pytest.raises(InvalidAsyncHandle):
+                    call.complete()
+                assert status_of(lambda: port.get(0)) == 258
+                assert call.state is State.SPENT
+                if number >= lines[0]:
+                    break
+            assert number > 3
