@@ -5,8 +5,37 @@ from typing import Any
 
 import pytest
 
-from engine import BadStubData, CallCancelled, ContextMismatch, InvalidState, NullContext, RemoteFault
-from engine.testing import LIMIT
+from engine import (
+    BadStubData,
+    CallCancelled,
+    Client,
+    Context,
+    ContextMismatch,
+    Interface,
+    InvalidState,
+    NullContext,
+    RemoteFault,
+    Server,
+    ServerCall,
+    current_call,
+    manager,
+    operation,
+)
+from engine.testing import LIMIT, wait_until
+
+
+class Names(Interface):
+    """Opens handles, and holds calls on them."""
+
+    @operation
+    def open(self, name: str) -> Context[str]:
+        """Open a handle."""
+        raise NotImplementedError
+
+    @operation
+    def hold(self, name: Context[str]) -> None:
+        """Use a handle until the test ends the call."""
+        raise NotImplementedError
 
 
 class TestHandles:
@@ -256,6 +285,32 @@ class TestRundown:
         assert any_bench.keeper.rundowns(key) == 0
         any_bench.keeper.release(key)
         assert any_bench.keeper.wait_rundown(key) == 1
+
+    def test_server_closes(self, endpoint: str) -> None:
+        """A server that closes runs down what its clients have open, those whose calls still run included."""
+        gone: list[str] = []
+
+        class Routines:
+            def open(self, name: str) -> Context[str]:
+                return current_call().open_context(name, gone.append)
+
+            @manager
+            def hold(self, call: ServerCall, name: Context[str]) -> None:
+                held.append(call)
+
+        held: list[ServerCall] = []
+        server = Server(endpoint)
+        server.register(Names, Routines())
+        server.listen()
+        with Client(endpoint) as client:
+            names = client.bind(Names)
+            names.open("idle")
+            names.hold.begin(names.open("used"))
+            wait_until(lambda: held)
+            server.close(0)
+            assert gone == ["idle"]
+            held[0].abort(1)
+            assert sorted(gone) == ["idle", "used"]
 
     def test_other_clients_keep_theirs(self, benches: Callable[..., Any], bench: Any, key: str) -> None:
         """The handles of other clients are left alone."""

@@ -33,7 +33,7 @@ class TestCausal:
         assert bench.order.entered() == list(range(3000))
 
     def test_slow_and_quick_among_other_clients(self, benches: Callable[..., Any], fresh: str) -> None:
-        """So are slow ones, which run side by side, and quick ones among them, while other clients keep workers busy."""
+        """So are slow ones, which run side by side, and quick ones among them, while others keep workers busy."""
         bench, others = benches(fresh), [benches(fresh) for _ in range(3)]
         over = threading.Event()
 

@@ -1,5 +1,8 @@
 """Interfaces with conditions: who may call, how large, how many at once, and when they listen."""
 
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +29,7 @@ from engine import (
 )
 from engine.testing import LIMIT, wait_until
 
-from .conftest import Child
+from .conftest import ROOT, Child
 
 Servers = Callable[..., Server]
 Clients = Callable[..., Client]
@@ -328,6 +331,25 @@ class TestSecurity:
         with pytest.raises(AccessDenied):
             clients(endpoint).bind("r").echo()
         assert not judge.asked
+
+    def test_secure_only_admits(self) -> None:
+        """One who has proved who he is passes, and the callback learns who that is."""
+        # In a process of its own: a server that checks keys leaves pyzmq's thread for it behind.
+        subprocess.run([sys.executable, "-m", "tests.rpc_server.secure"], cwd=ROOT, timeout=2 * LIMIT, check=True)
+
+    def test_local_only_refuses(self, servers: Servers, clients: Clients) -> None:
+        """Callers that do not come from a loopback address are refused."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect(("192.0.2.1", 9))  # Sends nothing: it asks which address would be used.
+                address = probe.getsockname()[0]
+            except OSError:
+                pytest.skip("this machine has no address but loopback")
+        server = servers(f"tcp://{address}:*")
+        server.register("r", Routines(), local_only=True)
+        server.listen()
+        with pytest.raises(AccessDenied):
+            clients(server.endpoint).bind("r").echo()
 
     @pytest.mark.parametrize("where", ("tcp://127.0.0.1:*", "ipc", "loopback://registration", "inproc://registration"))
     def test_local_only(self, servers: Servers, clients: Clients, endpoint: str, where: str) -> None:
