@@ -34,10 +34,10 @@ class Context(msgspec.Struct, Generic[S], array_like=True, dict=True, eq=False, 
     Fields:
         token: 16 bytes, good for this server and for the client that got it, as long as it stays connected.
 
-    In an `Interface`, a parameter annotated `Context[...]` takes one, `Context[...] | None` takes None too. A call with a
-    handle that was closed, or is another client's, ends with `ContextMismatch` (6); with None where a handle is needed it
-    raises `NullContext` (1775). A handle that the client loses its connection with is run down, and unknown from then
-    on.
+    In an `Interface`, a parameter annotated `Context[...]` takes one, `Context[...] | None` takes None too. A call with
+    a handle that was closed, or is another client's, ends with `ContextMismatch` (6); with None where a handle is
+    needed it raises `NullContext` (1775). A handle that the client loses its connection with is run down, and unknown
+    from then on.
     """
 
     token: bytes
