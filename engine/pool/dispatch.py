@@ -565,7 +565,8 @@ class WorkPort(Staff):
             self._absorb_locked()
             busy = cpu - self._cpu > 0.5 * (now - self._looked)
             self._looked, self._cpu = now, cpu
-            if self._queue.depth and not self._stopped:
+            self.trains = self.trains and any(worker.train for worker in self._crew.values())
+            if (self._queue.depth or self.trains) and not self._stopped:
                 if self._active >= self._concurrency:
                     crowded = PATIENCE_BUSY if self._away < PROCESSORS else PATIENCE_CROWDED
                     self._overrunning_locked(crowded if busy else PATIENCE_IDLE, busy)

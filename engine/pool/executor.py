@@ -36,6 +36,7 @@ from .pool import (
     ThreadPool,
     check_count,
     check_timeout,
+    exit_ports,
     running_on,
 )
 
@@ -97,6 +98,7 @@ class Executor(ThreadPoolExecutor):
         prefix = thread_name_prefix or f"engine:{type(self).__name__}-{next(_numbers)}"
         self._pool = _InnerPool(0, max_workers, name=prefix, queue_limit=queue_limit, policy=policy)
         port = self._pool.port
+        exit_ports.discard(port)  # Executors see to their own end.
         self._state = _State(port, initializer, initargs, exit_timeout)
         port.prepare(prefix + "_", 0, eager=True, recycle=max_tasks_per_worker, on_start=self._state.start)
         _states.add(self._state)

@@ -149,7 +149,7 @@ class ThreadPool:
         self._policy = policy
         # Run times of simple callbacks by what identifies their function. Single-key operations only.
         self._profiles: dict[object, Profile] = {}
-        _ports.add(self._port)
+        exit_ports.add(self._port)
         if minimum:
             self._port.resize(minimum, maximum)
 
@@ -417,7 +417,8 @@ def _log_error(error: BaseException, owner: object) -> None:
 
 
 _numbers = itertools.count(1)
-_ports: "weakref.WeakSet[WorkPort]" = weakref.WeakSet()
+# The ports to stop at interpreter exit.
+exit_ports: "weakref.WeakSet[WorkPort]" = weakref.WeakSet()
 _default: ThreadPool | None = None
 _default_lock = allocate_lock()
 
@@ -435,7 +436,7 @@ def default_pool() -> ThreadPool:
 
 
 def _at_exit() -> None:
-    ports = list(_ports)
+    ports = list(exit_ports)
     for port in ports:
         for armed in port.armed():
             armed._disarm()

@@ -6,9 +6,10 @@ signatures. A binding by name makes up operations as they are asked for.
 Source: "Binding Handles".
 """
 
+import math
 from typing import Any, Protocol, TypeVar
 
-from ..kernel.errors import InvalidAsyncHandle, InvalidParameter
+from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
 from .call import Call
 from .interface import Interface, Operation, OperationSpec, specs_of, untyped
 
@@ -16,10 +17,25 @@ I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
 
 def check_seconds(name: str, value: float | None) -> float | None:
-    """Return `value` if it is None or a number of seconds of 0 or more; raise `InvalidParameter` otherwise."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0):
-        raise InvalidParameter(f"{name} must be None or a number of seconds of 0 or more, not {value!r}")
-    return value
+    """Return `value` as a float if it is a number of seconds of 0 or more, or None; else raise `InvalidParameter`."""
+    if value is None:
+        return None
+    try:
+        seconds = math.nan if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
+    except OverflowError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise InvalidParameter(f"{name} must be None or a number of seconds of 0 or more, not {value!r:.100}")
+    return seconds
+
+
+def check_metadata(value: dict[str, str]) -> dict[str, str]:
+    """Return a copy of `value` if it maps texts to texts that can be sent; else raise `InvalidArgumentType`."""
+    try:
+        "".join((*value.keys(), *value.values())).encode()
+        return dict(value)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InvalidArgumentType(f"metadata must be a dict of texts, not {value!r:.100}: {error}") from None
 
 
 class Caller(Protocol):

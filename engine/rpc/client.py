@@ -78,7 +78,7 @@ from ..kernel.status import Status
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 from . import server_call
-from .binding import Binding, bind_typed, check_seconds
+from .binding import Binding, bind_typed, check_metadata, check_seconds
 from .call import Call, Failure, LargeReply, Outcome
 from .channel import Channel, Parcel
 from .connection import ClientStatistics, Connection
@@ -145,7 +145,7 @@ class Client:
         if not isinstance(max_calls, int) or max_calls < 1:
             raise InvalidParameter(f"max_calls must be an int of 1 or more, not {max_calls!r}")
         self._max_calls = max_calls
-        self._metadata = metadata or {}
+        self._metadata = {} if metadata is None else check_metadata(metadata)
         self._table = CallTable()
         self._lock = self._table.lock
         # All below, to the channel: guarded by _lock.
@@ -223,7 +223,9 @@ class Client:
         if timeout is None:
             timeout = self._timeout
         else:
-            check_seconds("timeout", timeout)
+            timeout = check_seconds("timeout", timeout)
+        if metadata is not None:
+            metadata = check_metadata(metadata)
         if server_call.serving and (outer := server_call.current.get()) is not None:
             timeout, metadata = inherit(outer, timeout, metadata, self._metadata)
         if handle is not None and not isinstance(handle, Call):

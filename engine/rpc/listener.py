@@ -366,8 +366,10 @@ class Listener:
 
     def answer(self, call: ServerCall, value: object) -> None:
         """Close `call` with a result and send it now, with whatever else waits."""
-        self.reply(call, value)
-        self.channel.flush()
+        try:
+            self.reply(call, value)
+        finally:
+            self.channel.flush()  # A result that cannot be sent raises, and leaves a fault to be sent instead.
 
     def answer_fault(self, call: ServerCall, status: int, text: str) -> None:
         """Close `call` with a failure and send it now, with whatever else waits."""
@@ -514,10 +516,18 @@ def _closed_before(call: ServerCall) -> InvalidAsyncHandle:
 
 def describe(error: BaseException, tracebacks: bool) -> tuple[int, Fault]:
     """Return the status and the fault that stand for an exception raised by a routine."""
-    text = "".join(traceback.format_exception(error)) if tracebacks else None
+    trace = "".join(traceback.format_exception(error)) if tracebacks else None
     if isinstance(error, RemoteFault):
         # A fault of a call that this routine made travels on as it came.
-        return int(error.status), Fault(error.type_name, error.text, text or error.traceback, error.data)
-    if isinstance(error, EngineError):
-        return int(error.status), Fault(type(error).__name__, str(error.args[0]) if error.args else "", text)
-    return Status.REMOTE_FAULT, Fault(type(error).__name__, str(error), text)
+        return _failure(error.status), Fault(error.type_name, error.text, trace or error.traceback, error.data)
+    try:
+        text = (str(error.args[0]) if error.args else "") if isinstance(error, EngineError) else str(error)
+    except Exception as unspeakable:
+        text = f"(its text cannot be told: {type(unspeakable).__name__})"
+    status = _failure(error.status) if isinstance(error, EngineError) else Status.REMOTE_FAULT
+    return status, Fault(type(error).__name__, text, trace)
+
+
+def _failure(status: int) -> int:
+    """Return `status` if it is one that a failure can have: not 0, which would say that there was none."""
+    return int(status) if isinstance(status, int) and 0 < status < 1 << 32 else Status.REMOTE_FAULT

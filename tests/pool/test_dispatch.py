@@ -13,6 +13,7 @@ from engine import (
     ThreadPool,
     Work,
     blocking,
+    current_callback,
     submit_callback,
 )
 from engine.testing import Gate
@@ -222,6 +223,30 @@ class TestPriority:
             assert urgent.wait(10)
         assert order == ["normal", "high"] + ["normal"] * 4
 
+    def test_a_lower_one_that_comes_later_waits_for_what_was_fetched(self, single: ThreadPool) -> None:
+        """A low callback waits for all normal ones, those included that a worker had fetched when it came."""
+        blocker, gate = occupy(single), Gate()
+        order: list[str] = []
+
+        def normal() -> None:
+            order.append("normal")
+            if len(order) == 1:
+                gate.pass_through()
+
+        with (
+            Work(normal, pool=single) as work,
+            Work(order.append, "low", environment=Environment(pool=single, priority=Priority.LOW)) as late,
+        ):
+            for _ in range(5):
+                work.submit()
+            blocker.release()
+            gate.wait_for_arrivals()
+            late.submit()
+            gate.open()
+            assert work.wait(10)
+            assert late.wait(10)
+        assert order == ["normal"] * 5 + ["low"]
+
     def test_another_priority_is_refused(self, single: ThreadPool) -> None:
         """A priority that does not exist fails the creation with 87."""
         with pytest.raises(InvalidParameter) as refused:
@@ -258,6 +283,50 @@ class TestSlots:
         pool.submit(meet)
         settle(pool)
         assert not both.broken
+
+    def test_a_blocking_scope_lets_fetched_callbacks_go(self, pool: ThreadPool) -> None:
+        """What a worker fetched together with a callback that blocks runs elsewhere meanwhile."""
+        pool.set_maximum(2)
+        first, second = occupy(pool), occupy(pool)
+        both = threading.Barrier(2)
+
+        def meet() -> None:
+            with blocking():
+                both.wait(10)
+
+        with Work(meet, pool=pool) as work:
+            for _ in range(4):
+                work.submit()
+            first.release()
+            second.release()
+            assert work.wait(10)
+        assert not both.broken
+
+    def test_an_overrun_lets_fetched_callbacks_go(self, pool: ThreadPool) -> None:
+        """The same where the callback blocks unseen, and nothing else is queued."""
+        blocker, meeting = occupy(pool), threading.Barrier(3)
+        with Work(meeting.wait, 10, pool=pool) as work:
+            for _ in range(3):
+                work.submit()
+            blocker.release()
+            assert work.wait(10)
+        assert not meeting.broken
+
+    def test_what_is_long_stays_long_when_a_scope_ends(self, pool: ThreadPool) -> None:
+        """A callback that says it runs long inside a `blocking()` scope takes no slot when it leaves the scope."""
+        blocker = Blocker()
+
+        def body() -> None:
+            with blocking():
+                current_callback().may_run_long()
+            blocker()
+
+        pool.submit(body)
+        blocker.wait_until_running()
+        assert pool.statistics().running == 0
+        blocker.release()
+        settle(pool)
+        assert pool.statistics().away == 0
 
     def test_a_library_wait_lets_the_next_callback_run(self, pool: ThreadPool) -> None:
         """A callback that waits for another object lets that one's callback run."""

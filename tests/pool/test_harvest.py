@@ -3,14 +3,15 @@
 import socket
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from engine import ThreadPool
 from engine.kernel.driver import driver
-from engine.testing import LIMIT, wait_until
+from engine.testing import wait_until
 
-from .helpers import Blocker, Recorder, settle
+from .helpers import Blocker, settle
 
 
 class Wire:
@@ -81,18 +82,17 @@ class TestHarvest:
         try:
             late.send()
             wait_until(lambda: len(late.ran) == 1)
-            wait_until(lambda: driver().leader_ident in {thread.ident for thread in workers()})
-            blocker, recorder = Blocker(), Recorder()
-            with_slow = threading.Thread(target=lambda: pool.post(lambda: slowly(pool, blocker)))
-            with_slow.start()
-            with_slow.join(LIMIT)
-            blocker.wait_until_running()
-            # Another worker leads, and runs what arrives now.
-            late.send()
-            wait_until(lambda: len(late.ran) == 2)
-            pool.submit(recorder)
-            recorder.wait_for(1)
-            blocker.release()
+            wait_until(lambda: driver().leader_ident in worker_idents())
+            blockers = [Blocker() for _ in range(2)]
+            for count, blocker in enumerate(blockers, 1):
+                pool.post(partial(slowly, pool, blocker))
+                blocker.wait_until_running()
+                # Another worker leads now, neither the monitor nor one that is away.
+                wait_until(lambda: driver().leader_ident in worker_idents())
+                late.send()
+                wait_until(lambda count=count: len(late.ran) == 1 + count)
+            for blocker in blockers:
+                blocker.release()
         finally:
             driver().unregister(late)
             late.near.close()
@@ -104,5 +104,5 @@ def slowly(pool: ThreadPool, blocker: Blocker) -> None:
         blocker()
 
 
-def workers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if "worker" in thread.name]
+def worker_idents() -> set[int | None]:
+    return {thread.ident for thread in threading.enumerate() if "worker" in thread.name}

@@ -25,14 +25,17 @@ class Model:
         self.queued: dict[int, int] = {}
 
     def submit(self, name: int, priority: Priority) -> None:
-        if not self.queued.get(name):
+        # An object whose callbacks were discarded keeps its place.
+        if name not in self.rings[priority]:
             self.rings[priority].append(name)
         self.queued[name] = self.queued.get(name, 0) + 1
 
     def take(self) -> int:
         for ring in self.rings.values():
-            if ring:
+            while ring:
                 name = ring.popleft()
+                if not self.queued[name]:
+                    continue
                 self.queued[name] -= 1
                 if self.queued[name]:
                     ring.append(name)
@@ -42,9 +45,6 @@ class Model:
     def discard(self, name: int) -> int:
         number = self.queued.get(name, 0)
         self.queued[name] = 0
-        for ring in self.rings.values():
-            if name in ring:
-                ring.remove(name)
         return number
 
     @property

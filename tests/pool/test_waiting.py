@@ -55,7 +55,7 @@ class TestWait:
 
     def test_cancel_reaches_what_a_worker_has_fetched(self, single: ThreadPool) -> None:
         """Of many queued callbacks all that have not begun are discarded, those that a worker fetched included."""
-        gate, recorder = Gate(), Recorder()
+        blocker, gate, recorder = occupy(single), Gate(), Recorder()
 
         def first_stops() -> None:
             recorder()
@@ -65,6 +65,7 @@ class TestWait:
         with Work(first_stops, pool=single) as work:
             for _ in range(20):
                 work.submit()
+            blocker.release()
             gate.wait_for_arrivals()
             assert not work.wait(0, cancel_pending=True)
             gate.open()

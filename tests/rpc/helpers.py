@@ -250,9 +250,9 @@ class Elsewhere:
 def at_line(number: int, where: Callable[[CodeType], bool], action: Callable[[], None]) -> Iterator[list[int]]:
     """Run `action` as the calling thread reaches line `number` of the code that `where` picks.
 
-    Lines are counted as they run, but for those of a `with`, which are reached once more on leaving its block: no signal
-    handler ever runs there, and what raised there would leave a lock held. Yields a list that holds, afterwards, how
-    many lines were reached.
+    Lines are counted as they run, but for those of a `with`, which are reached once more on leaving its block: no
+    signal handler ever runs there, and what raised there would leave a lock held. Yields a list that holds, afterwards,
+    how many lines were reached.
     """
     reached = [0]
     busy = False

@@ -189,7 +189,9 @@ class TestCommonRules:
         with pytest.raises(InvalidArgumentType, match="notify"):
             bench.probe.echo.begin(1, notify=notify)
 
-    def test_one_handle_told_in_different_ways(self, events: Callable[..., Event], bench: Bench, port: CompletionPort) -> None:
+    def test_one_handle_told_in_different_ways(
+        self, events: Callable[..., Event], bench: Bench, port: CompletionPort
+    ) -> None:
         """Each call on a handle has the target it was issued with."""
         event = events()
         call = bench.probe.echo.begin(1, notify=event)

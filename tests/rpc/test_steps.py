@@ -133,12 +133,13 @@ class TestBeginning:
                     probe.note("to connect")
                     raw.greet()
 
-                    def lose(raw: RawServer = raw, client: Client = client) -> None:
+                    waiting = probe.echo.begin("waiting")
+
+                    def lose(raw: RawServer = raw, client: Client = client, waiting: Call[Any] = waiting) -> None:
                         raw.say(Bye(0, "gone"))
                         while client.statistics().connection == "connected":
                             status_of(waiting.status)
 
-                    waiting = probe.echo.begin("waiting")
                     with at_line(number, code_of(Client.begin), lose) as lines:
                         call = probe.echo.begin("lost?", notify=port)
                     if number < lines[0]:
