@@ -120,6 +120,8 @@ class Server:
         # Whether `closed_locked` is to be told of closed calls.
         self.draining = False
         self._waited = False
+        # Whether `listen` succeeded, ever.
+        self._listened = False
         # Set while no call is open and the server does not listen.
         self._stopped = Event(manual_reset=True, signaled=True)
         self._owns_pool = pool is None
@@ -250,6 +252,7 @@ class Server:
             self._phase = Phase.IDLE
             self._stopped.set()
             raise
+        self._listened = True
         if wait:
             self.wait()
 
@@ -293,7 +296,7 @@ class Server:
                 return True
             if self._waited:
                 raise InvalidState("another thread waits for this server already", status=Status.ALREADY_LISTENING)
-            if self._phase is Phase.IDLE and not self._listeners:
+            if self._phase is Phase.IDLE and not self._listened:
                 raise InvalidState("the server was not told to listen", status=Status.NOT_LISTENING)
             self._waited = True
         try:

@@ -419,6 +419,10 @@ class TestListen:
             with pytest.raises(InvalidState) as caught:
                 action()
             assert caught.value.status == status
+        server.register("auto", Routines(), auto_listen=True)
+        with pytest.raises(InvalidState) as caught:
+            server.wait()
+        assert caught.value.status == 1715, "an interface that listens by itself changes nothing"
         server.listen()
         with pytest.raises(InvalidState) as caught:
             server.listen()
