@@ -9,20 +9,31 @@
     loopback    inside one process, without ZeroMQ
     opening     `connect` and `bind`: which link serves which endpoint
     security    CURVE keys
+    overlapped  any ZeroMQ socket or file descriptor, its operations completing as packets on a port
 
 This package imports nothing of `engine`. Arrows: zmq_link, loopback -> link; wire -> frames -> errors.
 `PROTOCOL.md` describes the messages for those who write another implementation.
 """
 
+import typing
+
 from transport.endpoint import Endpoint
 from transport.errors import (
     EndpointError,
+    InvalidOperation,
     LinkClosed,
     LinkForked,
     LocalProtocolError,
+    OperationFailed,
+    OperationNotFound,
+    OperationPending,
+    OverlappedError,
     PayloadTooLarge,
     PeerLost,
     RemoteProtocolError,
+    SourceClosed,
+    SourceForked,
+    TooManyOperations,
     TransportError,
     VersionMismatch,
 )
@@ -67,7 +78,6 @@ from transport.wire import (
     ConversationState,
     PendingCall,
     PendingReply,
-    PlainArgsDecoder,
     ReplyWriter,
     Side,
     ValueDecoder,
@@ -83,6 +93,21 @@ from transport.wire import (
     split_out_of_band,
 )
 
+if typing.TYPE_CHECKING:
+    from transport.overlapped import (
+        SKIP_PORT_ON_SUCCESS,
+        SKIP_SET_EVENT_ON_HANDLE,
+        Operation,
+        OverlappedDescriptor,
+        OverlappedSocket,
+        OverlappedSource,
+        ReadOperation,
+        ReceiveOperation,
+        SendOperation,
+        SourceStatistics,
+        WriteOperation,
+    )
+
 __all__ = [
     "COALESCE_BYTES",
     "MAX_MESSAGE_BYTES",
@@ -90,6 +115,9 @@ __all__ = [
     "MAX_RECORD_BYTES",
     "OOB_LIMIT",
     "PIPE_WINDOW_BYTES",
+    "SETTLED_BYTES",
+    "SKIP_PORT_ON_SUCCESS",
+    "SKIP_SET_EVENT_ON_HANDLE",
     "TRANSITIONS",
     "ArgsDecoder",
     "Blob",
@@ -108,6 +136,7 @@ __all__ = [
     "EndpointError",
     "Fault",
     "Hello",
+    "InvalidOperation",
     "Keys",
     "Kind",
     "Limits",
@@ -117,29 +146,43 @@ __all__ = [
     "LinkOptions",
     "LocalProtocolError",
     "Message",
+    "Operation",
+    "OperationFailed",
+    "OperationNotFound",
+    "OperationPending",
+    "OverlappedDescriptor",
+    "OverlappedError",
+    "OverlappedSocket",
+    "OverlappedSource",
     "PayloadTooLarge",
     "PeerInfo",
     "PeerLost",
+    "PendingCall",
+    "PendingReply",
     "Pipe",
     "PipeChunk",
+    "ReadOperation",
+    "ReceiveOperation",
     "Receiver",
     "Reject",
     "RemoteProtocolError",
     "Replies",
     "ReplyOptions",
     "ReplyRecord",
-    "PendingCall",
-    "PendingReply",
-    "PlainArgsDecoder",
-    "SETTLED_BYTES",
     "ReplyWriter",
+    "SendOperation",
     "Side",
+    "SourceClosed",
+    "SourceForked",
+    "SourceStatistics",
     "Target",
+    "TooManyOperations",
     "TransportError",
     "ValueDecoder",
     "VersionMismatch",
     "Way",
     "Welcome",
+    "WriteOperation",
     "bind",
     "connect",
     "decode",
@@ -152,3 +195,13 @@ __all__ = [
     "settled",
     "split_out_of_band",
 ]
+
+
+def __getattr__(name: str) -> typing.Any:
+    """Import `transport.overlapped` when a name of it is first used: the engine does not need it to start."""
+    if name in __all__:
+        from transport import overlapped
+
+        value = globals()[name] = getattr(overlapped, name)
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,6 +9,14 @@ TransportError
         VersionMismatch     it speaks another version; `version` is the one it used
     PeerLost                there is no connection to that peer
     EndpointError           the endpoint's text is wrong, or it cannot be used (also a ValueError)
+    OverlappedError         an overlapped operation or its source; `status` is the Windows number
+        InvalidOperation    87    the call cannot be right: mend it (also a ValueError)
+        SourceClosed        6     the source was closed, or given back by `detach`
+            SourceForked    6     the source was made by the parent process
+        TooManyOperations   1816  a bound was reached; nothing was begun
+        OperationNotFound   1168  a cancel found nothing to cancel
+        OperationPending    996   the result was asked for before the operation completed
+        OperationFailed           the operation failed; `status` says how (995: it was cancelled)
 """
 
 
@@ -54,3 +62,55 @@ class PeerLost(TransportError):
 
 class EndpointError(TransportError, ValueError):
     """The endpoint's text is wrong, or the endpoint cannot be used as asked."""
+
+
+class OverlappedError(TransportError):
+    """An overlapped operation or its source says no; `status` is the Windows number."""
+
+    status = 31
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        if status is not None:
+            self.status = status
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} [{self.status}]"
+
+
+class InvalidOperation(OverlappedError, ValueError):
+    """An argument is wrong, or this kind of source cannot do that. Nothing was begun."""
+
+    status = 87
+
+
+class SourceClosed(OverlappedError):
+    """The source was closed, or given back by `detach`."""
+
+    status = 6
+
+
+class SourceForked(SourceClosed):
+    """The source was made by the parent process: make one in this process."""
+
+
+class TooManyOperations(OverlappedError):
+    """A bound was reached: pending operations of the source, or packets in its port. Nothing was begun."""
+
+    status = 1816
+
+
+class OperationNotFound(OverlappedError):
+    """A cancel found no pending operation that it is about."""
+
+    status = 1168
+
+
+class OperationPending(OverlappedError):
+    """The operation has not completed yet; asking harmed nothing."""
+
+    status = 996
+
+
+class OperationFailed(OverlappedError):
+    """The operation failed: at once, and then it was not accepted; or later, and `status` is its packet's."""

@@ -147,6 +147,11 @@ class OperationAborted(EngineError):
 
 
 class CallError(EngineError):
-    """The outcome of a remote call was not success; `status` tells which."""
+    """The outcome of a remote call was not success; `status` tells which.
+
+    `collected` is True for one that `complete` raised. A routine that raises one of its own making ends its call with
+    that status; one that lets a collected error pass ends it as with any other exception, by a `RemoteFault`.
+    """
 
     status = Status.CALL_FAILED
+    collected = False

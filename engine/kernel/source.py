@@ -60,6 +60,10 @@ class PortServices:
         """Have `source` polled no longer; to be called before its descriptors are closed."""
         self._driver.unregister(source)
 
+    def due(self, source: Source) -> None:
+        """Have `source` driven before the next poll or park of any thread."""
+        self._driver.due(source)
+
     def attend(self, source: Source, wanted: bool) -> None:
         """Say whether `source` needs progress even while no thread waits."""
         self._driver.attend(source, wanted)

@@ -194,7 +194,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
             if type(outcome) is ReplyRecord:
                 if outcome.status == 0:
                     return self._spec.decode_plain(outcome.value)  # type: ignore[no-any-return]
-                raise _fault(outcome)
+                raise _collected(_fault(outcome))
             if type(outcome) is LargeReply:
                 assert outcome.record.options is not None
                 return self._spec.decode_result(  # type: ignore[no-any-return]
@@ -203,7 +203,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         except msgspec.MsgspecError as error:
             raise BadStubData(f"the result of {self._spec.name} is not what its annotation says: {error}") from error
         assert type(outcome) is Failure
-        raise outcome.error
+        raise _collected(outcome.error)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the outcome is known; return False if `timeout` (seconds, None for ever) ran out first.
@@ -258,6 +258,11 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
 
 
 _decode_fault = msgspec.msgpack.Decoder(Fault | None).decode
+
+
+def _collected(error: CallError) -> CallError:
+    error.collected = True
+    return error
 
 
 def _fault(record: ReplyRecord) -> CallError:

@@ -18,7 +18,7 @@ import logging
 from collections.abc import Callable, Sequence, Sized
 from typing import Protocol
 
-from transport import Buffer, Link, PeerLost, Receiver
+from transport import Buffer, Link, LinkClosed, PeerLost, Receiver
 
 from ..kernel.driver import driver
 
@@ -120,6 +120,9 @@ class Channel:
                 taken = self.link.send(*parcel)
             except PeerLost:
                 taken = True  # The peer is gone, and with it all that was meant for it.
+            except LinkClosed:  # Not by us: the process ends, and the transport with it.
+                self._closed = True
+                break
             self._stuck = None if taken else parcel
             if not taken:
                 break
@@ -142,16 +145,20 @@ class Channel:
                 return False
             self.deferred = False
             # A readable descriptor is answer enough: asking the link as well costs 1.6 us.
-            arrived = readable or self.link.ready()
-            if not arrived:
-                # Nothing has arrived: what waits here leaves. The send may have consumed the edge of an arrival.
-                sent = self._send_locked()
-                arrived = sent and self.link.ready()
-            if arrived:
-                more = self.link.harvest(owner)
-                actions = owner.collect()
-                if self._stuck is not None:
-                    sent = more = self._send_locked() or more
+            try:
+                arrived = readable or self.link.ready()
+                if not arrived:
+                    # Nothing has arrived: what waits here leaves. The send may have consumed the edge of an arrival.
+                    sent = self._send_locked()
+                    arrived = sent and self.link.ready()
+                if arrived:
+                    more = self.link.harvest(owner)
+                    actions = owner.collect()
+                    if self._stuck is not None:
+                        sent = more = self._send_locked() or more
+            except LinkClosed:  # As in `_send_locked`.
+                self._closed = True
+                return False
         if sent and not self._fds:
             self._driver.look()  # The other end of an in-memory link is due now.
         for act in actions:

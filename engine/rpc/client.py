@@ -66,6 +66,7 @@ from transport import (
 
 from ..kernel.driver import driver
 from ..kernel.errors import (
+    CallError,
     Forked,
     InvalidArgumentType,
     InvalidHandle,
@@ -120,7 +121,9 @@ class Client:
             for ever.
         max_calls: outstanding calls allowed; beginning one more raises `QueueFull`.
         metadata: texts sent with each connection, for the server's routines to read.
-        options: passed on to the transport: `heartbeat`, `linger`, `max_message_bytes`, `context`, `curve`.
+        options: of the transport, see `transport.LinkOptions`: `heartbeat` (seconds between pings, 5), `linger`
+            (seconds that a closed client goes on sending, 1), `max_message_bytes` (the largest frame taken, 256 MiB),
+            `curve` (keys), `context` (a ZeroMQ context of your own).
 
     Connecting happens in the background; the constructor does not wait for it. Close the client, or use it as a context
     manager: it stays open, and goes on serving its calls, though nobody refers to it. One that is still open when the
@@ -142,7 +145,7 @@ class Client:
     ) -> None:
         self._timeout = check_seconds("timeout", timeout)
         self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
-        if not isinstance(max_calls, int) or max_calls < 1:
+        if not isinstance(max_calls, int) or isinstance(max_calls, bool) or max_calls < 1:
             raise InvalidParameter(f"max_calls must be an int of 1 or more, not {max_calls!r}")
         self._max_calls = max_calls
         self._metadata = {} if metadata is None else check_metadata(metadata)
@@ -304,7 +307,10 @@ class Client:
         call_id = call._id
 
         def expire() -> None:
-            self._table.finish(Failure(call_id, CallTimeout(f"no reply within {timeout} s")))
+            error: CallError = CallTimeout(f"no reply within {timeout} s")
+            if self._state is Connection.CONNECTING and self._outbox.withdraw({call_id}):
+                error = self._unreachable(timeout)
+            self._table.finish(Failure(call_id, error))
 
         timer = driver().monitor.call_at(monotonic() + timeout, expire)
         call._timer = timer
@@ -515,8 +521,6 @@ class Client:
 
     def _give_up(self) -> None:
         """End the calls that have waited for a connection too long."""
-        kind = CallFailedDne if self._was_connected else ServerUnavailable
-        why = f": {self._refusal}" if self._refusal else ""
         expired: list[int] = []
         telling = Telling()
         with self._lock:
@@ -526,12 +530,19 @@ class Client:
                 expired.append(self._stranded.popleft()[1])
             if self._stranded:
                 self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
-            text = f"no connection to {self.endpoint} within {self._connect_timeout} s{why}"
-            self._table.finish_locked([Failure(call_id, kind(text)) for call_id in expired], telling)
+            assert self._connect_timeout is not None
+            failed = [Failure(call_id, self._unreachable(self._connect_timeout)) for call_id in expired]
+            self._table.finish_locked(failed, telling)
             # They must not run later on, after their callers were told that they did not.
             self._outbox.withdraw(set(expired))
             self._attend_locked()
         telling()
+
+    def _unreachable(self, waited: float) -> CallError:
+        """Why a call ends that never left."""
+        kind = CallFailedDne if self._was_connected else ServerUnavailable
+        why = f": {self._refusal}" if self._refusal else ""
+        return kind(f"no connection to {self.endpoint} within {waited} s{why}")
 
     def _attend_locked(self) -> None:
         """Say whether the network must be driven though no thread waits: for a callback, or for a connection."""
@@ -623,6 +634,7 @@ def _after_fork_in_child() -> None:
 def _at_exit() -> None:
     for client in list(_open_clients):
         warnings.warn(f"{client!r} was never closed", ResourceWarning, stacklevel=1, source=client)
+        client.close()
 
 
 atexit.register(_at_exit)

@@ -31,11 +31,12 @@ class CoroutineRunner:
         # Guarded by _lock.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._stopped = False
         # In the loop's thread only. Keeps tasks alive: a loop refers to them weakly.
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, listener: "Listener", call: ServerCall, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Run `coroutine`; what it returns or raises closes `call`."""
+        """Run `coroutine`; what it returns or raises closes `call`. Once stopped, close the call without running it."""
         context = copy_context()
         context.run(task_call.set, call)
 
@@ -45,8 +46,13 @@ class CoroutineRunner:
             task.add_done_callback(self._tasks.discard)
 
         with self._lock:
-            loop = self._loop or self._start_locked()
-        loop.call_soon_threadsafe(begin)
+            stopped = self._stopped
+            if not stopped:
+                loop = self._loop or self._start_locked()
+                loop.call_soon_threadsafe(begin)
+        if stopped:
+            coroutine.close()
+            self._close(call, lambda: listener.answer_fault(call, Status.CALL_CANCELLED, "the server was closed"))
 
     def _start_locked(self) -> asyncio.AbstractEventLoop:
         self._loop = loop = asyncio.new_event_loop()
@@ -58,6 +64,8 @@ class CoroutineRunner:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
+            # Every task has begun then: one that is cancelled before would never await its coroutine.
+            loop.run_until_complete(asyncio.sleep(0))
             for task in self._tasks:
                 task.cancel()
             if self._tasks:
@@ -88,6 +96,7 @@ class CoroutineRunner:
     def stop(self, timeout: float) -> None:
         """Cancel what still runs and end the thread, within `timeout` seconds."""
         with self._lock:
+            self._stopped = True
             loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return

@@ -10,13 +10,13 @@ Source: "The IDL and ACF Files" (what an interface is); "Declaring Asynchronous 
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
-from transport import ArgsDecoder, PlainArgsDecoder, Target, ValueDecoder
+from transport import ArgsDecoder, Blob, Buffer, Target, ValueDecoder
 from transport.frames import NO_LANE
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
@@ -27,6 +27,7 @@ from .errors import NullContext
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_TAKEN = frozenset(("notify", "timeout", "metadata", "handle"))  # What `begin` takes besides the arguments.
 _MISSING = inspect.Parameter.empty
 
 
@@ -74,7 +75,8 @@ def operation(function: Any = None, /, **options: Any) -> Any:
     Args:
         name: the operation's name on the wire, if it is not the method's.
         one_way: nothing comes back: no result, no error, no promise of delivery ("maybe"). Implies idempotent.
-        idempotent: the operation may run more than once, so a call may be sent again after a lost connection.
+        idempotent: running the operation more than once does no harm. A promise to the caller, who may call again after
+            a `CallFailed`; the client sends nothing twice.
         shared_context: calls may use a context handle while others of this kind use it; see `Context`.
     """
     if function is None:
@@ -115,6 +117,20 @@ class Interface:
         cls.interface_version = version
 
 
+class PlainArgs:
+    """Decodes the arguments of a call without a contract: any number of plain values."""
+
+    def __init__(self) -> None:
+        self.plain = ValueDecoder[list[Any]](list[Any]).plain
+
+    def __call__(
+        self, raw: msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None
+    ) -> Sequence[Any]:
+        """Decode; see `ArgsDecoder`."""
+        args = self.plain(raw)
+        return ArgsDecoder([Any] * len(args))(raw, blobs, descriptors) if descriptors else args
+
+
 class OperationSpec:
     """How one operation's calls are written and read; shared by every binding and every server that uses it."""
 
@@ -148,8 +164,8 @@ class OperationSpec:
         self.decode_result: ValueDecoder[Any] = ValueDecoder(result)
         # The same for a result that travelled in band, without the step in between.
         self.decode_plain: Callable[[msgspec.Raw], Any] = self.decode_result.plain
-        self.decode_args: ArgsDecoder | PlainArgsDecoder = (
-            PlainArgsDecoder() if self.signature is None else ArgsDecoder(self._wire_types(), self.required)
+        self.decode_args: ArgsDecoder | PlainArgs = (
+            PlainArgs() if self.signature is None else ArgsDecoder(self._wire_types(), self.required)
         )
 
     def _describe(self, function: Callable[..., Any]) -> Any:
@@ -162,6 +178,10 @@ class OperationSpec:
         for parameter in named:
             if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.POSITIONAL_ONLY):
                 raise InvalidParameter(f"{self.name}: parameter {parameter} cannot be sent, only positional ones can")
+            if parameter.name in _TAKEN:
+                raise InvalidParameter(
+                    f"{self.name}: parameter {parameter.name!r} has the name of an option of `begin`: rename it"
+                )
         self.signature = signature.replace(parameters=named)
         self.parameters = tuple(parameter.name for parameter in named)
         self.required = sum(parameter.default is _MISSING for parameter in named)

@@ -12,6 +12,9 @@ seen to stay inside a routine, the monitor takes the lane away.
       slow  -> give the slot back, pass the lane on, run it, send its answer, take the lane again if nobody has it
     monitor sees the same call waiting at two ticks -> is the runner inside a routine? pass the lane on, send answers
 
+A routine that is an `async def` counts as entered when it was handed to the event loop, which begins them in order. If
+nobody has the lane that is done at once, by the thread that found the call, so that it needs no worker.
+
 Calls that have no place in any order (see `Client.bind`), and those that begin again, have lanes of their own.
 
 Guarantees: the routine of a call is entered after that of the call before it; they may end in any order. No call that
@@ -84,6 +87,14 @@ class Lane:
 
     def post(self) -> None:
         """Have the calls run."""
+        try:
+            entry = self._calls[0]._entry
+        except IndexError:
+            return  # An earlier runner has taken them.
+        if entry.is_coroutine and entry.gate is None:
+            self._begin_coroutines()
+            if not self._calls:
+                return
         lock = self._lock
         lock.acquire()
         try:
@@ -96,6 +107,25 @@ class Lane:
         if (busy or len(self._calls) > 1) and not self._watched:
             self._watched = True
             driver().monitor.watch(self)
+
+    def _begin_coroutines(self) -> None:
+        """Begin the `async def` routines that come first: they run in the server's event loop, and need no worker."""
+        with self._lock:
+            if self._holder:
+                return
+            self._holder = get_ident()
+        calls = self._calls
+        # The thread that harvests may do so in the midst of a routine of its own.
+        outer = current.call
+        try:
+            while calls and (entry := calls[0]._entry).is_coroutine and entry.gate is None:
+                self._run_one(calls.popleft(), entry, False)
+        finally:
+            current.call = outer
+            # Not `_give_back`: `post` goes on, and looks for calls after this.
+            with self._lock:
+                self._holder = 0
+        self._listener.channel.flush()
 
     def _post_locked(self) -> None:
         if not self._posted:

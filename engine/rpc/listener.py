@@ -51,9 +51,9 @@ from transport import (
     settled,
     split_out_of_band,
 )
-from transport.frames import NO_LANE, VERSION
+from transport.frames import MAGIC, NO_LANE, VERSION
 
-from ..kernel.errors import EngineError, InvalidArgumentType, InvalidAsyncHandle
+from ..kernel.errors import CallError, EngineError, InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.status import Status
 from .attachment import Closing, when_closed
 from .channel import Channel, Parcel
@@ -233,6 +233,14 @@ class Listener:
             message = decode(frames)
         except RemoteProtocolError as error:
             self._drop(known, error, isinstance(error, VersionMismatch))
+            if known.greeted and bytes(frames[0][:2]) == MAGIC:
+                # It may have held calls, which would wait for ever: the conversation begins again, and they fail.
+                known.greeted = False
+                known.conversation = Conversation(Side.SERVER)
+                if known.joined:
+                    known.joined = False
+                    self._actions += self.contexts.leave(key_of(known))
+                self._send_alone(known, encode(Reject([VERSION], Status.PROTOCOL_ERROR, str(error))))
             return
         try:
             if type(message) is Calls:
@@ -381,6 +389,10 @@ class Listener:
         self.reply_fault(call, 0, error)
         self.channel.flush()
 
+    def serves(self, server: "Server") -> bool:
+        """Whether this is an endpoint of `server`."""
+        return self._server is server
+
     def start(self, call: ServerCall, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run an `async def` routine in the server's event loop; its end closes the call."""
         self._server.coroutines.start(self, call, coroutine)
@@ -517,6 +529,9 @@ def _closed_before(call: ServerCall) -> InvalidAsyncHandle:
 def describe(error: BaseException, tracebacks: bool) -> tuple[int, Fault]:
     """Return the status and the fault that stand for an exception raised by a routine."""
     trace = "".join(traceback.format_exception(error)) if tracebacks else None
+    if isinstance(error, CallError) and error.collected and not isinstance(error, RemoteFault):
+        # The outcome of a call that this routine made. Its status says what became of that call, not of this one.
+        return Status.REMOTE_FAULT, Fault(type(error).__name__, str(error), trace)
     if isinstance(error, RemoteFault):
         # A fault of a call that this routine made travels on as it came.
         return _failure(error.status), Fault(error.type_name, error.text, trace or error.traceback, error.data)

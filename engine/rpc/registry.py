@@ -48,7 +48,9 @@ class Entry:
     Unguarded: `mean` is a running mean of hints, and a lost update is a lost hint.
     """
 
-    __slots__ = ("auto", "decode_args", "decode_plain", "function", "gate", "mean", "spec", "takes_handle")
+    __slots__ = (
+        "auto", "decode_args", "decode_plain", "function", "gate", "is_coroutine", "mean", "spec", "takes_handle",
+    )  # fmt: skip
 
     def __init__(self, spec: OperationSpec, function: Callable[..., Any]) -> None:
         # The conditions of its interface, if it has any; `auto` is the same if the interface listens by itself.
@@ -60,6 +62,7 @@ class Entry:
         # The same for the usual call, which has all its arguments, in band: one step less.
         self.decode_plain = spec.decode_args.plain
         self.takes_handle = bool(getattr(function, "__engine_manager__", False))
+        self.is_coroutine = inspect.iscoroutinefunction(function)
         self.mean = 0.0
 
 

@@ -71,7 +71,7 @@ class Server:
             client. None: everybody may look, nobody may stop the server.
         tracebacks: send the traceback of a routine that raised to the client.
         name: appears in thread names and log records.
-        options: passed on to the transport: `heartbeat`, `linger`, `max_message_bytes`, `context`, `curve`.
+        options: of the transport, as for `Client`.
 
     Register interfaces before or after `listen`. Close the server, or use it as a context manager: it goes on serving
     though nobody refers to it. One that is still open when the process ends is reported as a `ResourceWarning`.
@@ -152,8 +152,10 @@ class Server:
         Args:
             interface: an `Interface` class; `implementation` needs a method for each of its operations, of the same
                 name. Or a name: all public methods of `implementation` are served without a contract.
-            implementation: any object. Methods run on the pool's threads, several at once; `async def` methods run in
-                the server's event loop; those marked with `manager` get the call's handle and answer when they like.
+            implementation: any object. Methods run on the pool's threads, several at once; those marked with `manager`
+                get the call's handle and answer when they like. `async def` methods run in the server's event loop and
+                need no worker. A cancel, or the end of the client's patience, interrupts no routine of any kind: it
+                shows in `test_cancel`, `disconnected` and `time_left` of the call's handle (`current_call()`).
             max_calls: with `auto_listen`, calls of this interface that may be open at once, the next one is refused
                 with `ServerTooBusy`; None: any number. Otherwise the server's own limit rules, and this one is ignored.
             max_request_bytes: a call with larger arguments, encoded, ends with `AccessDenied`.
@@ -315,11 +317,15 @@ class Server:
         """Stop, wait up to `timeout` seconds for running calls, tell the clients, and release everything.
 
         Calls that are still open then end with `CallFailed` at their clients. Closing twice does nothing.
+        Raises: `Deadlock` in a routine of this server: it would wait for itself. `stop` does not wait.
         Blocks: for `timeout` seconds at the most, plus as long again for workers that do not come back.
         """
         check_seconds("timeout", timeout)
+        here = current.get()
+        if here is not None and here._listener.serves(self):
+            raise Deadlock("a routine cannot close its own server, which would wait for the routine: call stop() in it")
         with self.lock:
-            if self._phase is Phase.CLOSED:
+            if self.closed or self._closing:
                 return
             drain = self._phase is not Phase.IDLE or self._auto_active > 0
             self._closing = True
@@ -394,6 +400,8 @@ class Server:
         with self.lock:
             if self._coroutines is None:
                 self._coroutines = CoroutineRunner(self.name)
+                if self.closed:  # By a call that was still waiting for a worker.
+                    self._coroutines.stop(0)
             return self._coroutines
 
     def room_locked(self) -> int:
@@ -403,7 +411,7 @@ class Server:
     def refusal_locked(self) -> tuple[int, str]:
         """Why there is no room."""
         if self._phase is Phase.LISTENING:
-            return Status.SERVER_TOO_BUSY, f"{self._max_calls} calls are open, the server allows no more"
+            return Status.SERVER_TOO_BUSY, f"{self._max_calls} calls are open, and the server takes no more at once"
         return Status.SERVER_UNAVAILABLE, "the server is not listening"
 
     def enter(self, gate: Gate) -> tuple[int, str] | None:
@@ -479,6 +487,7 @@ def _after_fork_in_child() -> None:
 def _at_exit() -> None:
     for server in list(_open_servers):
         warnings.warn(f"{server!r} was never closed", ResourceWarning, stacklevel=1, source=server)
+        server.close(0.0)
 
 
 atexit.register(_at_exit)

@@ -10,6 +10,7 @@ Guarantees: each accepted call ends once and is told of once, after its outcome 
 import logging
 from _thread import allocate_lock
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 from ..kernel.apc import queue_apc
@@ -47,7 +48,8 @@ class Telling:
     def add(self, call: Call[object], notify: Notification) -> None:
         """Add the notification of `call`, which is not a packet."""
         if type(notify) is CallbackNotification:
-            self.others.append(lambda: default_pool().post(lambda: notify.function(call, EventKind.CALL_COMPLETE)))
+            told = partial(notify.function, call, EventKind.CALL_COMPLETE)
+            self.others.append(lambda: default_pool().post(told))
         elif type(notify) is ApcNotification:
             self.others.append(lambda: queue_apc(notify.function, call, EventKind.CALL_COMPLETE, thread=notify.thread))
         else:

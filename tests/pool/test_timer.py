@@ -234,6 +234,20 @@ class TestWindow:
             clock.advance(0.075)
             recorder.wait_for(2)
 
+    def test_company_does_not_make_a_timer_early(self, pool: ThreadPool, clock: ManualClock) -> None:
+        """A timer that waits for company is not fired by one that expires before it is due."""
+        recorder = Recorder()
+        with (
+            Timer(recorder, "wide", pool=pool, clock=clock) as wide,
+            Timer(recorder, "early", pool=pool, clock=clock) as early,
+        ):
+            wide.set(0.2, 0, 1)
+            early.set(0.1)
+            clock.advance(0.1)
+            recorder.wait_for(1)
+            settle(pool)
+            assert recorder.calls == [("early",)]
+
     def test_a_periodic_timer_with_a_window(self, pool: ThreadPool, clock: ManualClock) -> None:
         """Each expiry of a periodic timer has the window, counted from when it was due."""
         recorder = Recorder()

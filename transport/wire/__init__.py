@@ -5,7 +5,7 @@ blobs           large values out of band; typed decoding of arguments and result
 conversation    which message may be sent or taken when: a table for each side
 """
 
-from transport.wire.blobs import OOB_LIMIT, ArgsDecoder, PlainArgsDecoder, ValueDecoder, split_out_of_band
+from transport.wire.blobs import OOB_LIMIT, ArgsDecoder, ValueDecoder, split_out_of_band
 from transport.wire.codec import (
     COALESCE_BYTES,
     MAX_RECORD_BYTES,
@@ -36,7 +36,6 @@ __all__ = [
     "ConversationState",
     "PendingCall",
     "PendingReply",
-    "PlainArgsDecoder",
     "SETTLED_BYTES",
     "ReplyWriter",
     "Side",

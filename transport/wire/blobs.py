@@ -217,35 +217,6 @@ class ArgsDecoder:
         return decoder
 
 
-class PlainArgsDecoder:
-    """Decodes the arguments of a call without annotations: any number, to plain values.
-
-    Threads: any, at once.
-    """
-
-    def __init__(self) -> None:
-        #: Decodes all of them if none is out of band: the same as a call, with one step less.
-        self.plain: Callable[[Buffer | msgspec.Raw], list[Any]] = msgspec.msgpack.Decoder(list[Any]).decode
-
-    def __call__(
-        self,
-        raw: Buffer | msgspec.Raw,
-        blobs: Sequence[Buffer] = (),
-        descriptors: Sequence[Blob] | None = None,
-    ) -> list[Any]:
-        """Decode. Raises as `ArgsDecoder` does."""
-        args = self.plain(raw)
-        given = descriptors or ()
-        if len(given) != len(blobs):
-            raise msgspec.ValidationError(f"{len(given)} out-of-band arguments but {len(blobs)} frames")
-        for descriptor, blob in zip(given, blobs, strict=True):
-            position = descriptor.position
-            if position >= len(args):
-                raise msgspec.ValidationError(f"out-of-band position {position} does not fit {len(args)} arguments")
-            args[position] = _restore(descriptor, blob, Any, f"`$[{position}]`")
-        return args
-
-
 def _array_length(raw: Buffer | msgspec.Raw) -> int:
     """How many elements the encoded array has; -1 if it is none."""
     head = bytes(memoryview(raw)[:5])

@@ -32,10 +32,10 @@ _CLIENT_EVENTS: Final = _UP | _DISCONNECTED | _CLOSED | _RETRIED | sum(_FAILURES
 
 
 class ZmqClient(ZmqLink):
-    """The client's side: one connection, which ZeroMQ makes again whenever it breaks.
+    """The client's side: one connection, which is made again whenever it breaks.
 
-    A connection that was made again begins with what was handed to the former one and never sent. So, once
-    ZeroMQ has it, the socket is replaced by a new one. (ZMQ_IMMEDIATE would drop those messages, but also
+    A connection that was made again begins with what was handed to the former one and never sent. So the
+    socket is replaced by a new one once the loss was told. (ZMQ_IMMEDIATE would drop those messages, but also
     those that had arrived and were not read yet: replies that came just before their server ended.)
     """
 
@@ -55,8 +55,6 @@ class ZmqClient(ZmqLink):
     def _attach(self, socket: "zmq.Socket[bytes]") -> None:
         # Nothing can be sent until the receiver was told `connected`.
         self._up = False
-        # The former connection is lost: the next one is to be made on a new socket.
-        self._worn = False
         # inproc: nobody will tell of the connection, so the first harvest does.
         self._announce = self._target.local
         # The next CONNECT_RETRIED is the first attempt after a connection, not one that failed.
@@ -137,7 +135,6 @@ class ZmqClient(ZmqLink):
             raise
 
     def _harvest(self, receiver: Receiver, limit: int) -> bool:
-        recv = self._recv
         count = 0
         if self._announce:
             if self._losing:
@@ -145,6 +142,7 @@ class ZmqClient(ZmqLink):
             self._announce = False
             self._up = True
             receiver.connected(b"")
+        recv = self._recv  # Not before: telling of a loss replaces the socket.
         while not self._unsure or self.ready():
             try:
                 frame = recv(NOBLOCK, False)
@@ -167,9 +165,6 @@ class ZmqClient(ZmqLink):
             # What follows a loss waits until the loss was told, and that until all messages were read.
             event, value = self._told.popleft()
             if event == _UP:
-                if self._worn:
-                    self._replace()
-                    return
                 self._up = True
                 self._failure = ""
                 receiver.connected(b"")
@@ -177,7 +172,7 @@ class ZmqClient(ZmqLink):
                 self._first_attempt = True
                 if self._up:
                     self._losing[b""] = "the connection was closed"
-                elif not self._worn:
+                else:
                     receiver.refused(f"{self.endpoint}: {self._failure or 'the peer closed it at once'}")
             elif event == _CLOSED:
                 self._reached = True
@@ -190,8 +185,8 @@ class ZmqClient(ZmqLink):
                 self._failure = f"the handshake failed: {_FAILURES[event]}"
 
     def _forget(self, peer: bytes) -> None:
-        self._worn = self._up
-        self._up = False
+        # At once, and not when ZeroMQ has made the next connection: after a message that was too large it never does.
+        self._replace()
 
     def peer_info(self, peer: bytes) -> PeerInfo:
         """Nothing: a client knows its server by the endpoint."""

@@ -1,0 +1,74 @@
+"""The documented Windows names, with their numbers and their manners, over the engine's own objects.
+
+For porting programs line by line: `from engine.win32 import *`. Results come as return values; what C passes the
+address of is a `Box`; a failure is a number, or a None or False with `GetLastError()`. Handles are the engine's objects
+(`CompletionPort`, `Event`, `ThreadPool`, ...), so both ways of writing may be mixed.
+
+    constants           statuses, notification types, flags
+    errors              the last error of a thread
+    values              boxes, times
+    handles             CloseHandle
+    ports               completion ports
+    objects             events, semaphores, mutexes, waitable timers
+    waits               waiting, sleeping, APCs
+    environment         the callback environment
+    threadpool          pools, work, cleanup groups, the running callback
+    threadpool_sources  timers, waits, I/O
+    async_state         RPC_ASYNC_STATE
+    async_calls         RpcAsync...: the life of a call
+    call_attributes     what a routine may ask of its call
+    bindings            string bindings and binding handles
+    server              listening, interfaces, statistics
+
+Names that the engine has no counterpart for return the number that Windows documents for "cannot support".
+"""
+
+from . import (
+    async_calls,
+    async_state,
+    bindings,
+    call_attributes,
+    constants,
+    environment,
+    errors,
+    handles,
+    objects,
+    ports,
+    server,
+    threadpool,
+    threadpool_sources,
+    values,
+    waits,
+)
+from .async_calls import *  # noqa: F403
+from .async_state import *  # noqa: F403
+from .bindings import *  # noqa: F403
+from .call_attributes import *  # noqa: F403
+from .constants import *  # noqa: F403
+from .environment import *  # noqa: F403
+from .errors import *  # noqa: F403
+from .handles import *  # noqa: F403
+from .objects import *  # noqa: F403
+from .ports import *  # noqa: F403
+from .server import *  # noqa: F403
+from .threadpool import *  # noqa: F403
+from .threadpool_sources import *  # noqa: F403
+from .values import *  # noqa: F403
+from .waits import *  # noqa: F403
+
+__all__: list[str] = []
+__all__ += async_calls.__all__
+__all__ += async_state.__all__
+__all__ += bindings.__all__
+__all__ += call_attributes.__all__
+__all__ += constants.__all__
+__all__ += environment.__all__
+__all__ += errors.__all__
+__all__ += handles.__all__
+__all__ += objects.__all__
+__all__ += ports.__all__
+__all__ += server.__all__
+__all__ += threadpool.__all__
+__all__ += threadpool_sources.__all__
+__all__ += values.__all__
+__all__ += waits.__all__

@@ -1,0 +1,220 @@
+"""The asynchronous handle: what the caller writes into it, and what is behind it.
+
+Theory of operation. An `RPC_ASYNC_STATE` is the caller's record of one call. The runtime's half is in `RuntimeInfo`:
+on the client a `Call`, from the first call that is issued on it, on the server the `ServerCall`. A client's `Call` is
+put there before the call is issued, because the notification may be seen by another thread before the issuing function
+has returned. Issuing takes a copy of the notification fields, so later edits change nothing.
+
+    RAW --initialise--> IDLE --issue--> PENDING --outcome--> DONE --complete--> SPENT --issue, initialise--> ...
+
+A handle is usable while its size, signature, lock and stub fields are as initialising left them; otherwise every
+function says 1914.
+
+Source: "RPC_ASYNC_STATE", "RPC_ASYNC_NOTIFICATION_INFO", "RPCNOTIFICATION_ROUTINE", "Asynchronous Call State".
+"""
+
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from .. import (
+    Call,
+    CompletionPort,
+    EngineError,
+    Event,
+    EventKind,
+    InvalidAsyncHandle,
+    InvalidParameter,
+    InvalidState,
+    ServerCall,
+    apc,
+    manager,
+)
+from .constants import RPC_ASYNC_SIGNATURE, RPC_ASYNC_VERSION_1_0, RPC_NOTIFICATION_TYPES, RPC_S_CANNOT_SUPPORT
+from .errors import contained
+
+__all__ = ["RPC_ASYNC_NOTIFICATION_INFO", "RPC_ASYNC_STATE", "async_manager", "sizeof"]
+
+# `routine(state, context, event)`; the context is reserved, and None.
+NotificationRoutine = Callable[["RPC_ASYNC_STATE", None, EventKind], object]
+
+
+class _Apc:
+    """The target of type 2. `hThread`: a `threading.Thread` or an identifier; 0 or None: the issuing thread."""
+
+    __slots__ = ("NotificationRoutine", "hThread")
+
+    def __init__(self) -> None:
+        self.NotificationRoutine: NotificationRoutine | None = None
+        self.hThread: threading.Thread | int | None = None
+
+
+class _Ioc:
+    """The target of type 3: a port, and the three values that its packet will have."""
+
+    __slots__ = ("dwCompletionKey", "dwNumberOfBytesTransferred", "hIOPort", "lpOverlapped")
+
+    def __init__(self) -> None:
+        self.hIOPort: CompletionPort | None = None
+        self.dwNumberOfBytesTransferred: Any = 0
+        self.dwCompletionKey: Any = 0
+        self.lpOverlapped: Any = None
+
+
+class RPC_ASYNC_NOTIFICATION_INFO:
+    """The targets, one for each type; only that of the handle's `NotificationType` counts.
+
+    Fields: `APC.NotificationRoutine`, `APC.hThread`; `IOC.hIOPort`, `IOC.dwNumberOfBytesTransferred`,
+        `IOC.dwCompletionKey`, `IOC.lpOverlapped`; `hEvent`; `NotificationRoutine`.
+    """
+
+    __slots__ = ("APC", "IOC", "NotificationRoutine", "hEvent")
+
+    def __init__(self) -> None:
+        self.APC = _Apc()
+        self.IOC = _Ioc()
+        self.hEvent: Event | None = None
+        self.NotificationRoutine: NotificationRoutine | None = None
+
+
+class RPC_ASYNC_STATE:
+    """One outstanding call. Initialise it by `RpcAsyncInitializeHandle`, then choose how its end is told.
+
+    Fields:
+        UserInfo: the caller's own, never looked at.
+        Event: the last event that was signaled for a call on this handle.
+        NotificationType, u: how to tell; there is no default, and initialising leaves them alone.
+        Flags: `RPC_C_NOTIFY_ON_SEND_COMPLETE`; cleared by initialising.
+        RuntimeInfo: the engine's object for the call. The rest is not for editing.
+    """
+
+    __slots__ = (
+        "Flags", "Lock", "NotificationType", "Reserved", "RuntimeInfo", "Signature", "Size", "StubInfo", "UserInfo",
+        "_event", "u",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.Size = 0
+        self.Signature = 0
+        self.Lock = 0
+        self.Flags = 0
+        self.StubInfo: object = None
+        self.UserInfo: Any = None
+        self.RuntimeInfo: Call[Any] | ServerCall | None = None
+        self._event: EventKind = EventKind.CALL_COMPLETE
+        self.NotificationType: int = RPC_NOTIFICATION_TYPES.RpcNotificationTypeNone
+        self.u = RPC_ASYNC_NOTIFICATION_INFO()
+        self.Reserved = (0, 0, 0, 0)
+
+    @property
+    def Event(self) -> EventKind:
+        """The last event that was signaled."""
+        call = self.RuntimeInfo
+        if isinstance(call, Call) and call.event is not None:
+            self._event = call.event
+        return self._event
+
+    @Event.setter
+    def Event(self, value: EventKind) -> None:
+        self._event = value
+
+    def __repr__(self) -> str:
+        return f"<RPC_ASYNC_STATE {self.RuntimeInfo!r}>"
+
+
+def sizeof(kind: object) -> int:
+    """Return the size of an `RPC_ASYNC_STATE`, as C does, for `RpcAsyncInitializeHandle`."""
+    if kind is RPC_ASYNC_STATE or isinstance(kind, RPC_ASYNC_STATE):
+        return RPC_ASYNC_VERSION_1_0
+    raise TypeError(f"only an RPC_ASYNC_STATE has a size here, not {kind!r}")
+
+
+def stamp(state: RPC_ASYNC_STATE) -> None:
+    """Write the fields that make a handle a usable one, and clear those of the runtime."""
+    state.Size = RPC_ASYNC_VERSION_1_0
+    state.Signature = RPC_ASYNC_SIGNATURE
+    state.Lock = 0
+    state.Flags = 0
+    state.StubInfo = None
+    state.RuntimeInfo = None
+    state.Reserved = (0, 0, 0, 0)
+
+
+def usable(state: object) -> RPC_ASYNC_STATE:
+    """Return the handle; raises `InvalidAsyncHandle` (1914) if it was not initialised, or was tampered with."""
+    if not isinstance(state, RPC_ASYNC_STATE):
+        raise InvalidAsyncHandle(f"{state!r} is not an RPC_ASYNC_STATE")
+    stamped = (state.Size, state.Signature, state.Lock, state.StubInfo)
+    if stamped != (RPC_ASYNC_VERSION_1_0, RPC_ASYNC_SIGNATURE, 0, None):
+        raise InvalidAsyncHandle("the handle is not initialised, or its fields were overwritten")
+    return state
+
+
+def client_call(state: object) -> Call[Any]:
+    """Return the call behind a client's handle; raises 1914 if there is none, 1915 for a server's handle."""
+    found = usable(state).RuntimeInfo
+    if isinstance(found, Call):
+        return found
+    if isinstance(found, ServerCall):
+        raise InvalidState("this is for the client, and the handle is a server's")
+    raise InvalidAsyncHandle("the handle carries no call yet")
+
+
+def notification(state: RPC_ASYNC_STATE) -> Any:
+    """Return a copy of the handle's notification fields, as the engine's `notify=`."""
+    u = state.u
+    match state.NotificationType:
+        case RPC_NOTIFICATION_TYPES.RpcNotificationTypeNone:
+            return None
+        case RPC_NOTIFICATION_TYPES.RpcNotificationTypeEvent:
+            if isinstance(u.hEvent, Event):
+                return u.hEvent
+            raise InvalidParameter(f"u.hEvent must be an event, not {u.hEvent!r}")
+        case RPC_NOTIFICATION_TYPES.RpcNotificationTypeApc:
+            thread = u.APC.hThread or None
+            if thread is not None and not isinstance(thread, (threading.Thread, int)):
+                raise InvalidParameter(f"u.APC.hThread must be a thread, or 0, not {thread!r}")
+            return apc(contained(_tell(state, u.APC.NotificationRoutine)), thread)
+        case RPC_NOTIFICATION_TYPES.RpcNotificationTypeIoc:
+            if not isinstance(u.IOC.hIOPort, CompletionPort):
+                raise InvalidParameter(f"u.IOC.hIOPort must be a completion port, not {u.IOC.hIOPort!r}")
+            return u.IOC.hIOPort.packet(u.IOC.dwCompletionKey, u.IOC.dwNumberOfBytesTransferred, u.IOC.lpOverlapped)
+        case RPC_NOTIFICATION_TYPES.RpcNotificationTypeHwnd:
+            raise EngineError("there are no window messages here", status=RPC_S_CANNOT_SUPPORT)
+        case RPC_NOTIFICATION_TYPES.RpcNotificationTypeCallback:
+            return _tell(state, u.NotificationRoutine)
+        case other:
+            raise InvalidParameter(f"NotificationType must be one of RPC_NOTIFICATION_TYPES, not {other!r}")
+
+
+def _tell(state: RPC_ASYNC_STATE, routine: NotificationRoutine | None) -> Callable[[Any, EventKind], object]:
+    if not callable(routine):
+        raise InvalidParameter(f"NotificationRoutine must be callable, not {routine!r}")
+
+    def tell(call: object, event: EventKind) -> None:
+        state.Event = event
+        routine(state, None, event)
+
+    return tell
+
+
+def async_manager(function: Callable[..., object]) -> Callable[..., object]:
+    """Mark a routine as an asynchronous manager routine, as `[async]` in an ACF file does: the handle comes first.
+
+        @async_manager
+        def synonyms(self, pAsync, word):
+            SubmitThreadpoolWork(...)          # later, on any thread: RpcAsyncCompleteCall(pAsync, Box([...]))
+
+    Source: "Handling Asynchronous Calls".
+    """
+
+    @wraps(function)
+    def routine(*args: Any) -> object:
+        place = 0 if isinstance(args[0], ServerCall) else 1  # After `self`, in a method.
+        state = RPC_ASYNC_STATE()
+        stamp(state)
+        state.RuntimeInfo = args[place]
+        return function(*args[:place], state, *args[place + 1 :])
+
+    return manager(routine)

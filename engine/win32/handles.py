@@ -1,0 +1,46 @@
+"""Handles: the engine's own objects stand for them, so there is no table and nothing to look up.
+
+Source: "CloseHandle", "GetCurrentThread".
+"""
+
+import threading
+from typing import Any
+
+from .. import CompletionPort, InvalidHandle, Waitable
+from .errors import fails_with
+
+__all__ = ["CloseHandle", "GetCurrentThread", "GetCurrentThreadId"]
+
+
+@fails_with(False)
+def CloseHandle(hObject: Any) -> bool:
+    """Close a port, an event or another dispatcher object, a source of packets, or the handle of a thread or process.
+
+    Returns: True; or False with the last error 6 for what is closed already, or is no handle.
+    A thread or process does not end by it. A port's or object's waiters do, with 735; on Windows an object lives on
+    as long as another handle to it is open, here there is only one.
+    """
+    if isinstance(hObject, CompletionPort):
+        closed = hObject.closed
+    elif isinstance(hObject, Waitable):
+        closed = hObject.statistics().closed
+    elif isinstance(hObject, threading.Thread) or hasattr(hObject, "pid"):
+        return True
+    else:
+        closed = getattr(hObject, "closed", False)
+        if not callable(getattr(hObject, "close", None)):
+            raise InvalidHandle(f"{hObject!r} is not a handle")
+    if closed:
+        raise InvalidHandle(f"{hObject!r} is closed already")
+    hObject.close()
+    return True
+
+
+def GetCurrentThread() -> threading.Thread:
+    """Return the calling thread's handle. Different from Windows: it may be given to another thread."""
+    return threading.current_thread()
+
+
+def GetCurrentThreadId() -> int:
+    """Return the calling thread's identifier."""
+    return threading.get_ident()

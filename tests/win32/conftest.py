@@ -1,0 +1,111 @@
+"""A service in a process of its own, written with the Windows names, and what every test cleans up after."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import Client, default_pool
+from engine.testing import LIMIT
+from engine.win32 import CloseHandle, SetLastError
+from transport import bind, connect
+
+from .contract import Desk
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lasting_threads() -> None:
+    """Threads that belong to the process start before the tests count threads: pyzmq's, and the default pool's."""
+    pool = default_pool()
+    pool.set_maximum(2)
+    pool.set_minimum(2)
+    server, client = bind("inproc://win32-lasting"), connect("inproc://win32-lasting")
+    for link in (client, server):
+        with link.lock:
+            link.close()
+    done = threading.Event()
+    pool.submit(done.set)
+    assert done.wait(LIMIT)
+
+
+@pytest.fixture(autouse=True)
+def no_error_yet() -> None:
+    """No test sees the last error of another one."""
+    SetLastError(0)
+
+
+@pytest.fixture
+def handles() -> Iterator[Callable[[Any], Any]]:
+    """A function that returns its argument, a handle, which is closed with the test unless the test does."""
+    made: list[Any] = []
+
+    def keep(handle: Any) -> Any:
+        assert handle is not None
+        made.append(handle)
+        return handle
+
+    yield keep
+    for handle in made:
+        CloseHandle(handle)
+
+
+@contextmanager
+def served(path: str) -> Iterator["subprocess.Popen[str]"]:
+    """A service in a process of its own that listens on `path`; killed in the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.win32.service", path], stdout=subprocess.PIPE, cwd=ROOT, text=True
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "listening\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait(LIMIT)
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The path on which the service in another process listens; in the end it stops when it is told to."""
+    path = str(tmp_path_factory.mktemp("win32") / "desk")
+    with served(path) as process:
+        yield path
+        with Client(f"ipc://{path}") as client:
+            client.bind(Desk).stop(timeout=LIMIT)
+        assert process.wait(LIMIT) == 0
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """The path and the process of a service that the test may kill."""
+    path = str(tmp_path / "victim")
+    with served(path) as process:
+        yield path, process
+
+
+@pytest.fixture
+def client(service: str) -> Iterator[Client]:
+    """A client of the service."""
+    with Client(f"ipc://{service}") as made:
+        yield made
+
+
+@pytest.fixture
+def desk(client: Client) -> Desk:
+    """The service, to be called asynchronously."""
+    return client.bind(Desk)
+
+
+@pytest.fixture
+def control(service: str) -> Iterator[Desk]:
+    """The same service through a connection of its own: it says how held calls end."""
+    with Client(f"ipc://{service}") as made:
+        yield made.bind(Desk)

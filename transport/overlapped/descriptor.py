@@ -1,0 +1,231 @@
+"""Overlapped file descriptors: pipes, stream sockets, terminals, the ends of a child process.
+
+Theory of operation. A descriptor shows levels: it is readable as long as there is something to read, whether
+anybody wants it or not. So each source has a poll set of its own, in which the descriptor is for the
+directions that have operations pending; that set's own descriptor is what the port polls. (Poll sets nest:
+one is readable while it has something to tell.) An interest that is no longer needed is dropped only when it
+makes itself felt, so that one read after another costs one system call each.
+
+Source: "ReadFile", "WriteFile", "Pipes"; Linux' `epoll(7)` by way of the standard `selectors`.
+"""
+
+import errno
+import os
+import selectors
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from typing import Any, Final
+
+from transport.errors import InvalidOperation
+from transport.overlapped.operation import (
+    BROKEN_PIPE,
+    GEN_FAILURE,
+    HANDLE_EOF,
+    INVALID_HANDLE,
+    ITSELF,
+    NETNAME_DELETED,
+    OK,
+    Operation,
+    Settable,
+    readable,
+    writable,
+)
+from transport.overlapped.source import DEFAULT_LIMIT, INPUT, OUTPUT, OverlappedSource
+
+_STATUSES: Final = {
+    errno.EPIPE: BROKEN_PIPE,
+    errno.ECONNRESET: NETNAME_DELETED,
+    errno.EBADF: INVALID_HANDLE,
+}
+
+
+class ReadOperation(Operation[Any]):
+    """A read; `result()` is what was read."""
+
+    __slots__ = ("_size", "_target")
+
+    def __init__(
+        self, source: "OverlappedDescriptor", size: int, target: memoryview | None, overlapped: Any,
+        event: Settable | None, packet: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(source, overlapped, event, packet)
+        self._size = size
+        self._target = target
+
+    def _attempt(self, handle: int) -> int | None:
+        target = self._target
+        try:
+            # Each read is one step of a `for` loop: no signal handler can raise between it and the storing of
+            # what was read, which would lose that.
+            while self._result is None:
+                if target is None:
+                    for data in iter(partial(os.read, handle, self._size), None):
+                        self._result = data
+                        break
+                else:
+                    for count in iter(partial(os.readv, handle, [target]), None):
+                        self._result = target[:count]
+                        break
+        except BlockingIOError:
+            return None
+        self._transferred = len(self._result)
+        return OK if self._transferred else HANDLE_EOF
+
+
+class WriteOperation(Operation[int]):
+    """A write; `result()` is the number of bytes, which is all of them."""
+
+    __slots__ = ("_data",)
+
+    def __init__(
+        self, source: "OverlappedDescriptor", data: memoryview, overlapped: Any, event: Settable | None, packet: bool
+    ) -> None:
+        super().__init__(source, overlapped, event, packet)
+        self._data = data
+
+    def _attempt(self, handle: int) -> int | None:
+        data = self._data
+        try:
+            while self._transferred < len(data):
+                for count in iter(partial(os.write, handle, data[self._transferred :]), None):
+                    self._transferred += count
+                    break
+        except BlockingIOError:
+            return None
+        self._result = self._transferred
+        return OK
+
+
+class OverlappedDescriptor(OverlappedSource):
+    """A stream of bytes with a file descriptor, whose reads and writes complete as packets on a port.
+
+    Args:
+        file: a descriptor, or an object with a method `fileno`: an end of a pipe, a connected stream socket,
+            `Popen.stdout`. It is made non-blocking, for all who share it, until
+            `detach`. Nothing may be left in a buffer of
+            the object. From here on it is used through this object. (Regular files work: they are always
+            ready, so each operation completes when it is begun.)
+        limit: how many operations may be pending.
+
+    Raises: `InvalidOperation` (87).
+
+    Reads get the stream's bytes in the order in which they were begun, writes leave in that order, and
+    neither waits for the other. What the other end did is the outcome of an accepted operation, a packet, even
+    if it was known when the operation was begun: 38 (HANDLE_EOF) for a read at the end, 64 (NETNAME_DELETED)
+    for a connection that was reset, 109 (BROKEN_PIPE) for a write that nobody can read.
+
+    Different from Windows: the end of a stream is 38 for pipes and sockets too, not 109 and an empty success.
+    """
+
+    _outcomes = frozenset({HANDLE_EOF, NETNAME_DELETED, BROKEN_PIPE})
+
+    def __init__(self, file: Any, *, limit: int = DEFAULT_LIMIT) -> None:
+        try:
+            fd = file if isinstance(file, int) else file.fileno()
+            blocking = os.get_blocking(fd)
+            os.set_blocking(fd, False)
+        except (AttributeError, OSError, ValueError) as error:
+            raise InvalidOperation(f"file must be an open descriptor, or have one: {error}") from error
+        self._selector = selectors.DefaultSelector()
+        super().__init__(limit)
+        self._file = file
+        self._handle = fd
+        self._blocking = blocking
+        # Guarded by _lock. What the selector looks for, an or of `INPUT` and `OUTPUT`.
+        self._interest = 0
+
+    def begin_read(
+        self,
+        size_or_buffer: Any = 65536,
+        *,
+        overlapped: Any = ITSELF,
+        event: Settable | None = None,
+        packet: bool = True,
+    ) -> ReadOperation:
+        """Begin to read what there is, or comes; see `OverlappedSource` for what all begins share.
+
+        Args: `size_or_buffer` is the most bytes to read, 1 or more, or a writable buffer to read into.
+        `result()`: bytes, or a memoryview of what was filled. Transferred: how many; never 0 of a success.
+        """
+        if isinstance(size_or_buffer, int):
+            size, target = size_or_buffer, None
+            if size < 1:
+                raise InvalidOperation(f"a read takes 1 byte or more, not {size}")
+        else:
+            size, target = 0, writable(size_or_buffer)
+        return self._begin(ReadOperation(self, size, target, overlapped, event, packet), self._input)
+
+    def begin_write(
+        self, data: Any, *, overlapped: Any = ITSELF, event: Settable | None = None, packet: bool = True
+    ) -> WriteOperation:
+        """Begin to write all of `data`; see `OverlappedSource` for what all begins share.
+
+        Args: `data` is a bytes-like object, which belongs to the operation until it completes.
+        `result()`, transferred: how many bytes the system took; of a write that failed, how many until then.
+        """
+        return self._begin(WriteOperation(self, readable(data), overlapped, event, packet), self._output)
+
+    def exclusive(self) -> AbstractContextManager[Any]:
+        """Lend the object for other uses, `shutdown` for one: `with source.exclusive() as file: ...`.
+
+        Nobody else uses it meanwhile. Inside, call nothing that blocks, and no method of this object.
+        """
+        return self._exclusive(self._file)
+
+    def detach(self) -> Any:
+        """Close this object but not the file, which is returned: it is the caller's alone again.
+
+        What is pending completes with 995. Raises: `SourceClosed`.
+        """
+        with self._lock:
+            self._require_open_locked()
+        self._end(close=False)
+        return self._file
+
+    def _descriptors(self) -> Sequence[int]:
+        return [self._selector.fileno()]
+
+    def _ready_locked(self) -> int:
+        return INPUT | OUTPUT  # An attempt costs no more than asking.
+
+    def _wanted(self) -> int:
+        return (INPUT if self._input else 0) | (OUTPUT if self._output else 0)
+
+    def _woken_locked(self) -> None:
+        self._look_for(self._interest & self._wanted())
+
+    def _watch_locked(self) -> None:
+        self._look_for(self._interest | self._wanted())
+
+    def _look_for(self, interest: int) -> None:
+        if interest == self._interest:
+            return
+        with suppress(KeyError):
+            self._selector.unregister(self._handle)
+        self._interest = 0
+        if interest:
+            self._selector.register(self._handle, interest)
+        self._interest = interest
+
+    def _is_fatal(self, error: Exception) -> bool:
+        return isinstance(error, OSError) and error.errno == errno.EBADF
+
+    def _status_of(self, error: Exception) -> int:
+        assert isinstance(error, OSError), "nothing else is caught"
+        return _STATUSES.get(error.errno or 0, GEN_FAILURE)
+
+    def _release_locked(self, close: bool) -> None:
+        self._look_for(0)
+        self._selector.close()
+        if not close:
+            with suppress(OSError):
+                os.set_blocking(self._handle, self._blocking)
+        elif isinstance(self._file, int):
+            with suppress(OSError):
+                os.close(self._file)
+        else:
+            self._file.close()
+
+
+assert (selectors.EVENT_READ, selectors.EVENT_WRITE) == (INPUT, OUTPUT)
