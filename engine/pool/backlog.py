@@ -75,7 +75,7 @@ class Ledger:
     """What one callback object has queued and running. All fields: guarded by the port's lock."""
 
     __slots__ = (
-        "__weakref__", "_args", "_context", "_discarded", "_finalization", "_function", "_listed", "_once",
+        "__weakref__", "_args", "_context", "_discarded", "_finalization", "_function", "_once",
         "_persistent", "_priority", "_profile", "_queued", "_running", "_special", "_started", "_strays",
         "_waiters",
     )  # fmt: skip
@@ -99,8 +99,6 @@ class Ledger:
         # Whether its first callback is its last one.
         self._once = False
         self._queued: deque[Turn] = deque()
-        # Whether the object is in its class's ring. Invariant: listed, if anything is queued.
-        self._listed = False
         # Invariant: _started + _discarded + len(_queued) = the callbacks ever queued.
         self._started = 0
         self._discarded = 0
@@ -164,13 +162,17 @@ def profile_of(item: Item | None) -> Profile | None:
 
 
 class FairQueue:
-    """Three strict classes, in each of which objects take turns. Guarded by the port's lock."""
+    """Three strict classes, in each of which objects take turns. Guarded by the port's lock.
+
+    Invariant: a ledger is in its class's ring, once, exactly while it has callbacks queued.
+    """
 
     __slots__ = ("_rings", "depth", "discarded")
 
     def __init__(self) -> None:
+        # Of ledgers, simple callbacks and bare callables.
         self._rings: tuple[deque[Any], ...] = tuple(deque() for _ in Priority)
-        # Invariant: the number of callbacks queued. A ring may also list ledgers that have none left.
+        # Invariant: the number of callbacks queued.
         self.depth = 0
         # Callbacks that were dropped.
         self.discarded = 0
@@ -188,10 +190,9 @@ class FairQueue:
             item = take()
             if type(item) is Turn:
                 ledger = item.ledger
-                ledger._queued.append(item)
-                if not ledger._listed:
-                    ledger._listed = True
+                if not ledger._queued:
                     self._rings[ledger._priority].append(ledger)
+                ledger._queued.append(item)
             elif type(item) is Simple:
                 self._rings[item.priority].append(item)
             else:
@@ -205,18 +206,17 @@ class FairQueue:
             self._rings[item.priority if isinstance(item, Simple) else Priority.NORMAL].appendleft(item)
             return
         ledger = item.ledger
-        ledger._queued.appendleft(item)
-        ledger._started -= 1
-        ledger._running -= 1
         ring = self._rings[ledger._priority]
-        if not ledger._listed:
-            ledger._listed = True
+        if not ledger._queued:
             ring.appendleft(ledger)
         elif ring[-1] is ledger:
             ring.rotate(1)  # Its turn was the latest one taken, and is given back.
         else:
             ring.remove(ledger)
             ring.appendleft(ledger)
+        ledger._queued.appendleft(item)
+        ledger._started -= 1
+        ledger._running -= 1
 
     def fetch(self, train: deque[Any], number: int) -> None:
         """Move up to `number` callbacks to `train`, in the order in which `popleft` would return them.
@@ -237,10 +237,8 @@ class FairQueue:
                 break
             queued = entry._queued
             several = 1
-            if len(queued) <= 1:
+            if len(queued) == 1:
                 ring.popleft()
-                entry._listed = False
-                several = len(queued)  # 0: its callbacks were discarded.
             elif len(ring) > 1:
                 ring.rotate(-1)  # It has had its turn.
             else:
@@ -255,33 +253,29 @@ class FairQueue:
 
     def popleft(self) -> Any:
         high, normal, low = self._rings
-        while ring := high or normal or low:
-            entry = ring[0]
-            if not isinstance(entry, Ledger):
-                self.depth -= 1
-                return ring.popleft()
-            queued = entry._queued
-            if len(queued) > 1:
-                ring.rotate(-1)  # It has had its turn.
-            else:
-                ring.popleft()
-                entry._listed = False
-                if not queued:  # Its callbacks were discarded meanwhile.
-                    continue
-            entry._started += 1
-            entry._running += 1
-            self.depth -= 1
-            return queued.popleft()
-        raise IndexError("the queue is empty")
+        ring = high or normal or low
+        self.depth -= 1
+        entry = ring[0]
+        if not isinstance(entry, Ledger):
+            return ring.popleft()
+        queued = entry._queued
+        if len(queued) > 1:
+            ring.rotate(-1)  # It has had its turn.
+        else:
+            ring.popleft()
+        entry._started += 1
+        entry._running += 1
+        return queued.popleft()
 
-    def discard(self, ledger: Ledger) -> int:
-        """Drop what `ledger` has queued; return how many."""
+    def discard(self, ledger: Ledger) -> None:
+        """Drop what `ledger` has queued."""
         number = len(ledger._queued)
-        ledger._queued.clear()
-        ledger._discarded += number
-        self.discarded += number
-        self.depth -= number
-        return number
+        if number:
+            self._rings[ledger._priority].remove(ledger)
+            ledger._queued.clear()
+            ledger._discarded += number
+            self.discarded += number
+            self.depth -= number
 
     def clear(self) -> None:
         self.drain()
@@ -290,9 +284,8 @@ class FairQueue:
         """Drop everything; return it."""
         items: list[Any] = []
         for ring in self._rings:
-            for entry in ring:
+            for entry in list(ring):
                 if isinstance(entry, Ledger):
-                    entry._listed = False
                     items.extend(entry._queued)
                     self.discard(entry)
                 else:

@@ -32,7 +32,7 @@ against lock operations.
 
 import os
 import weakref
-from _thread import LockType, allocate_lock
+from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable
 from threading import TIMEOUT_MAX, get_ident, main_thread
@@ -40,12 +40,12 @@ from time import monotonic, process_time
 from typing import Any, cast
 
 from ..kernel.driver import driver
-from ..kernel.errors import Forked, InvalidHandle, QueueFull
+from ..kernel.errors import QueueFull
 from ..kernel.thread import ThreadRecord
 from ..kernel.waiter import Waiter
 from .backlog import NO_LIMIT, Item, Ledger, Profile, Turn, profile_of
 from .runner import Runner, Seat, WorkerState, current
-from .staff import Staff, Todo, acquire_late, log
+from .staff import Staff, Todo, acquire_late
 
 # Ticks of the monitor (2 ms each) that a running callback may keep others waiting before its slot is taken.
 # While the process burns half a processor the callback may merely be waiting for the interpreter lock, for
@@ -61,18 +61,15 @@ class WorkPort(Staff):
     """The port of one pool: its queue, its slots and its threads. The pool's public face is `ThreadPool`."""
 
     __slots__ = (
-        "_away", "_calm", "_computing", "_cpu", "_interruptible", "_looked", "_unled", "_watched",
-        "failures", "inbox", "lenient", "on_error",
-        "trains",
+        "_calm", "_computing", "_cpu", "_interruptible", "_looked", "_unled", "_watched",
+        "inbox", "lenient", "trains",
     )  # fmt: skip
 
     def __init__(
         self, name: str, maximum: int, concurrency: int, main: Callable[["WorkPort"], None],
         on_error: Callable[[BaseException, object], object],
     ) -> None:  # fmt: skip
-        super().__init__(name, maximum, concurrency, main)
-        # Told of each exception that left a callback, and whose it was.
-        self.on_error = on_error
+        super().__init__(name, maximum, concurrency, main, on_error)
         # The only thread that a signal handler can interrupt, between any two operations.
         self._interruptible = main_thread().ident
         # Anybody appends; taken out under _lock. What was pushed and is not in the queue yet. A worker looks
@@ -84,8 +81,7 @@ class WorkPort(Staff):
         # All below: guarded by _lock.
         # False only if no worker has anything fetched.
         self.trains = False
-        # Workers whose callback runs without a slot until it returns; those among them that compute.
-        self._away = 0
+        # Of the workers that are away, those that compute.
         self._computing = 0
         # Whether the monitor ticks for this pool, and what the clocks said when it last did.
         self._watched = False
@@ -95,7 +91,6 @@ class WorkPort(Staff):
         self._unled = False
         # Timers whose windows let them wait for another's expiry.
         self.lenient: dict[Any, None] = {}
-        self.failures = 0
         _ports.add(self)
 
     # Putting in
@@ -337,13 +332,18 @@ class WorkPort(Staff):
                 queue.appendleft(item)
                 self._taken -= 1
 
-    def _report_locked(self, worker: WorkerState, woken: list[Waiter]) -> None:
+    def _report_locked(self, worker: Runner, woken: list[Waiter]) -> None:
         """The callbacks that the worker ran count as running no longer; `woken` gets the waiters to wake."""
         done = worker.done
+        if worker.stray:  # It was the last one: a worker reports at once when its callback has disassociated.
+            worker.stray = False
+            done[-1]._strays -= 1
         for ledger in done:
             ledger._running -= 1
-            if worker.stray or ledger._once or (ledger._waiters and not ledger._queued):
-                woken += self._ended_locked(worker, ledger)
+            if ledger._once:
+                ledger._ended_locked()
+            if ledger._waiters and not ledger._queued:
+                woken += ledger._quiet_locked()
         done.clear()
 
     def _idle(self, worker: WorkerState, seat: Seat) -> Item | None:
@@ -399,15 +399,6 @@ class WorkPort(Staff):
             record.port.depart(record)
         record.port = self
 
-    def _ended_locked(self, runner: Runner, ledger: Ledger) -> list[Waiter]:
-        """One callback of `ledger` counts as running no longer; return the waiters to wake."""
-        if runner.stray:
-            runner.stray = False
-            ledger._strays -= 1
-        if ledger._once:
-            ledger._ended_locked()
-        return ledger._quiet_locked() if ledger._waiters else []
-
     def crash(self, worker: WorkerState) -> None:
         """The worker's thread ends by an exception raised into it from outside its callback."""
         with self._lock:
@@ -429,7 +420,7 @@ class WorkPort(Staff):
         todo[0].extend(woken)
         self._act(todo)
 
-    # Callbacks that run elsewhere, are dropped, or fail
+    # Callbacks that run elsewhere, or are dropped
 
     def begin(self, item: Item) -> None:
         """Count `item` as started on a thread that is no worker."""
@@ -442,13 +433,10 @@ class WorkPort(Staff):
 
     def finish(self, runner: Runner) -> None:
         """The callback that `begin` counted returned."""
+        woken: list[Waiter] = []
         with self._lock:
             self._absorb_locked()
-            item, runner.item = runner.item, None
-            woken: list[Waiter] = []
-            if isinstance(item, Turn):
-                item.ledger._running -= 1
-                woken = self._ended_locked(runner, item.ledger)
+            self._report_locked(runner, woken)
             todo = self._settle_locked()
         todo[0].extend(woken)
         self._act(todo)
@@ -479,15 +467,6 @@ class WorkPort(Staff):
             todo = self._settle_locked()
         todo[0].extend(woken)
         self._act(todo)
-
-    def fail(self, error: BaseException, owner: object) -> None:
-        """Report an exception that left a callback of `owner`. Never raises; called outside all locks."""
-        with self._lock:
-            self.failures += 1
-        try:
-            self.on_error(error, owner)
-        except BaseException:
-            log.exception("the error handler of the pool %r failed, told of %r", self.name, error)
 
     # Slots
 
@@ -594,60 +573,6 @@ class WorkPort(Staff):
                     self._away += 1
                     worker.record.slot = False
                     self._active -= 1
-
-    # Seen from outside
-
-    def wait_for_room(self, waiter: Waiter, limit: int) -> bool:
-        """Have `waiter` woken when fewer than `limit` callbacks are queued; False if that is so already."""
-        self.refresh()
-        with self._lock:
-            if self._queue.depth < limit or self.ending:
-                return False
-            self._room.append(waiter)
-            return True
-
-    def pass_room_on(self, waiter: Waiter) -> None:
-        """`waiter` left; if it was woken for room that it does not use, the next one is told."""
-        following: list[Waiter] = []
-        with self._lock:
-            if waiter in self._room:
-                self._room.remove(waiter)
-            elif self._room:
-                following = [self._room.popleft()]
-        for other in following:
-            other.wake()
-
-    def numbers(self) -> dict[str, Any]:
-        """Return the pool's statistics by name, consistent with each other."""
-        self.refresh()
-        with self._lock:
-            return {
-                "name": self.name,
-                "minimum": self.minimum,
-                "maximum": self.maximum,
-                "concurrency": self._concurrency,
-                "workers": self._workers,
-                "idle": len(self._waiters),
-                "running": self._active,
-                "away": self._away,
-                "queued": self._queue.depth,
-                "submitted": self._posted,
-                "started": self._taken,
-                "discarded": self._queue.discarded,
-                "failures": self.failures,
-                "closed": self.ending,
-            }
-
-    @property
-    def lock(self) -> LockType:
-        """Guards the pool's objects too. Held for a few operations only; no other is taken inside it."""
-        return self._lock
-
-    def closed_error(self) -> InvalidHandle:
-        """Return the error for use after the end."""
-        if self._forked:
-            return Forked(f"the pool {self.name!r} was made before fork(): make a new one in the child")
-        return InvalidHandle(f"the pool {self.name!r} is closed")
 
 
 # Ports to disable in a forked child: their locks may be held by threads that are not there.

@@ -97,7 +97,7 @@ class Executor(ThreadPoolExecutor):
         self._max_workers = max_workers
         prefix = thread_name_prefix or f"engine:{type(self).__name__}-{next(_numbers)}"
         self._pool = _InnerPool(0, max_workers, name=prefix, queue_limit=queue_limit, policy=policy)
-        port = self._pool.port
+        port = self._pool._port
         exit_ports.discard(port)  # Executors see to their own end.
         self._state = _State(port, initializer, initargs, exit_timeout)
         port.prepare(prefix + "_", 0, eager=True, recycle=max_tasks_per_worker, on_start=self._state.start)
@@ -126,9 +126,9 @@ class Executor(ThreadPoolExecutor):
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         future = CallFuture[T]()
         pool = self._pool
-        call = Simple(run_call, (future, fn, args, kwargs), copy_context(), pool.profile_of(fn), priority)
+        call = Simple(run_call, (future, fn, args, kwargs), copy_context(), pool._profile_of(fn), priority)
         try:
-            pool.enqueue(call)
+            pool._enqueue(call)
         except InvalidHandle:
             if state.broken:
                 raise BrokenThreadPool(state.broken) from None
@@ -164,7 +164,7 @@ class Executor(ThreadPoolExecutor):
 
     @property
     def _threads(self) -> set[threading.Thread]:  # type: ignore[override]
-        return set(self._pool.port.threads)
+        return set(self._pool._port.threads)
 
     @property
     def _broken(self) -> bool:  # type: ignore[override]

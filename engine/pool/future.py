@@ -6,6 +6,9 @@ its few transitions. Whoever asks for `_condition`, as all inherited methods, `w
 gets one made under that lock; from there on the inherited methods do everything, under that condition, as for
 any future. A settled future never changes again, so all that were settled without a condition share one.
 
+`result` and `exception` need no condition: they sleep in the library, so that a call of the executor that waits for
+another one gives its slot back, and the sockets are attended to.
+
 Guarantees: a transition is made either under `_guard` while there is no condition, or under the condition: never both.
 """
 
@@ -15,6 +18,9 @@ from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING, RUNNING
 from threading import Condition
 from typing import TypeVar
+
+from ..kernel.thread import park
+from ..kernel.waiter import Waiter
 
 T = TypeVar("T")
 
@@ -34,6 +40,8 @@ class CallFuture(Future[T]):
         self._exception = None
         self._waiters = []
         self._done_callbacks: list[Callable[[Future[T]], object]] = []
+        # Threads in `result` or `exception`. Appended to under _guard while there is no condition.
+        self._sleepers: list[Waiter] | None = None
 
     @property
     def _condition(self) -> Condition:  # type: ignore[override]
@@ -59,11 +67,28 @@ class CallFuture(Future[T]):
         """Settle the future; for the executor."""
         if not self._settle(result, None):
             super().set_result(result)
+        self._wake()
 
     def set_exception(self, exception: BaseException | None) -> None:
         """Settle the future; for the executor."""
         if not self._settle(None, exception):
             super().set_exception(exception)
+        self._wake()
+
+    def cancel(self) -> bool:
+        """Cancel the call if it has not begun; whether it is cancelled."""
+        cancelled = super().cancel()
+        if cancelled:
+            self._wake()
+        return cancelled
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the call's result, or raise what it raised; see `concurrent.futures.Future.result`."""
+        return super().result(self._sleep(timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the call raised, or None; see `concurrent.futures.Future.exception`."""
+        return super().exception(self._sleep(timeout))
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Have `fn(future)` called when the future is settled or cancelled; at once if it is already."""
@@ -87,3 +112,22 @@ class CallFuture(Future[T]):
             except Exception:
                 LOGGER.exception("exception calling callback for %r", self)
         return True
+
+    def _sleep(self, timeout: float | None) -> float | None:
+        """Sleep until the future is settled if nobody has asked for the condition; return the time left for that."""
+        if self._state == FINISHED:
+            return 0
+        with _guard:
+            if self._own is not None or self._state not in (PENDING, RUNNING):
+                return timeout
+            waiter = Waiter()
+            if self._sleepers is None:
+                self._sleepers = []
+            self._sleepers.append(waiter)
+        park(waiter, None if timeout is None else max(0.0, timeout))
+        return 0
+
+    def _wake(self) -> None:
+        if self._sleepers is not None:
+            for waiter in self._sleepers:
+                waiter.wake()

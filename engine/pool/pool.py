@@ -31,6 +31,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
+from ..kernel.clock import SYSTEM_CLOCK, Clock
 from ..kernel.driver import driver
 from ..kernel.errors import (
     Deadlock,
@@ -107,6 +108,8 @@ class ThreadPool:
             none.
 
         idle_limit: seconds after which an idle thread above the minimum ends.
+        clock: where the pool's timers and waits take time from unless they name a clock; tests give a
+            `ManualClock`.
 
     The pool belongs to who made it: `stop` it, `close` it, or use it as a context manager, which stops it.
 
@@ -115,7 +118,7 @@ class ThreadPool:
     Different from Windows: `concurrency`, a bounded queue, and the error handler.
     """
 
-    __slots__ = ("__weakref__", "_permanent", "_policy", "_port", "_profiles", "queue_limit")
+    __slots__ = ("__weakref__", "_clock", "_permanent", "_policy", "_port", "_profiles", "_queue_limit")
 
     def __init__(
         self,
@@ -128,8 +131,10 @@ class ThreadPool:
         policy: Policy = "block",
         on_error: ErrorHandler | None = None,
         idle_limit: float = IDLE_LIMIT,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._permanent = False
+        self._clock = clock
         check_count("minimum", minimum)
         check_count("maximum", maximum)
         check_count("concurrency", concurrency, least=1)
@@ -145,18 +150,13 @@ class ThreadPool:
         self._port = WorkPort(name, maximum, concurrency, work, on_error or _log_error)
         check_timeout(idle_limit)
         self._port.idle_limit = idle_limit
-        self.queue_limit = queue_limit
+        self._queue_limit = queue_limit
         self._policy = policy
         # Run times of simple callbacks by what identifies their function. Single-key operations only.
         self._profiles: dict[object, Profile] = {}
         exit_ports.add(self._port)
         if minimum:
             self._port.resize(minimum, maximum)
-
-    @property
-    def port(self) -> WorkPort:
-        """What does the work, for the pool's own objects."""
-        return self._port
 
     @property
     def name(self) -> str:
@@ -212,7 +212,7 @@ class ThreadPool:
         """
         if not callable(function):
             raise InvalidArgumentType(f"function must be callable, not {type(function).__name__}")
-        self.enqueue(Simple(function, args, copy_context(), self.profile_of(function)))
+        self._enqueue(Simple(function, args, copy_context(), self._profile_of(function)))
 
     def post(self, function: Callable[[], object]) -> None:
         """Queue `function()`: the leanest way in, for code that posts much.
@@ -233,27 +233,27 @@ class ThreadPool:
         """
         return Slow(self._port)
 
-    def enqueue(self, item: Simple | Turn) -> None:
+    def _enqueue(self, item: Simple | Turn) -> None:
         """Queue a callback of a user's, under the pool's limit and policy. For the pool's own objects."""
         port = self._port
         if port.ending:
             raise self._closed_error()
         try:
-            port.push(item, self.queue_limit)
+            port.push(item, self._queue_limit)
         except QueueFull:
-            self.overflow(item)
+            self._overflow(item)
 
-    def overflow(self, item: Simple | Turn) -> None:
+    def _overflow(self, item: Simple | Turn) -> None:
         """Do what the policy says with a callback that found the queue full. For the pool's own objects."""
         port = self._port
         if self._policy == "caller_runs":
             run_here(port, item)
             return
         if self._policy == "reject" or running_on(port):
-            raise QueueFull(f"{self.queue_limit} callbacks are queued in the pool {self.name!r} already")
+            raise QueueFull(f"{self._queue_limit} callbacks are queued in the pool {self.name!r} already")
         while True:
             waiter = Waiter()
-            if port.wait_for_room(waiter, self.queue_limit):
+            if port.wait_for_room(waiter, self._queue_limit):
                 try:
                     park(waiter, None)
                 finally:
@@ -261,12 +261,12 @@ class ThreadPool:
             if port.ending:
                 raise self._closed_error()
             try:
-                port.push(item, self.queue_limit)
+                port.push(item, self._queue_limit)
                 return
             except QueueFull:
                 continue  # Another thread was faster.
 
-    def profile_of(self, function: Callable[..., object]) -> Profile:
+    def _profile_of(self, function: Callable[..., object]) -> Profile:
         """Return what is known of the run time of `function`. For the pool's own objects."""
         key = _identity(function)
         profile = self._profiles.get(key)

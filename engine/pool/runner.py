@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 class Runner:
     """Where a callback is running: a worker, or a thread that runs one in the place of a worker."""
 
-    __slots__ = ("instance", "item", "outer", "port", "record", "seat", "stray")
+    __slots__ = ("done", "instance", "item", "outer", "port", "record", "seat", "stray")
 
     def __init__(self, port: "WorkPort", record: ThreadRecord) -> None:
         self.port = port
         self.record = record
         # What runs now, None between callbacks. Written by the own thread.
         self.item: Item | None = None
+        # The ledgers of the callbacks that ran since the last report. Used by the own thread.
+        self.done: list[Ledger] = []
         # Made when the callback first asks for it; see instance.py.
         self.instance: Any = None
         # The runner inside whose callback this one runs, if any.
@@ -40,7 +42,7 @@ class Runner:
 class WorkerState(Runner):
     """A worker, as its port sees it. Fields: guarded by the port's lock, unless named."""
 
-    __slots__ = ("away", "computes", "done", "idled", "persistent", "seen", "stuck", "train", "turn")
+    __slots__ = ("away", "computes", "idled", "persistent", "seen", "stuck", "train", "turn")
 
     def __init__(self, port: "WorkPort", record: ThreadRecord) -> None:
         super().__init__(port, record)
@@ -49,8 +51,6 @@ class WorkerState(Runner):
         # Callbacks fetched together with the one that runs: appended under the lock, taken out by anybody,
         # from the left by this worker to run them, from the right to put them back.
         self.train: deque[Item] = deque()
-        # The ledgers of the callbacks that ran since the worker last reported. Used by the own thread.
-        self.done: list[Ledger] = []
         # The monitor's notes: `turn` as last seen, and for how many ticks it has been the same.
         self.seen = -1
         self.stuck = 0

@@ -84,7 +84,7 @@ class CallbackObject(Ledger):
         pool = pool or environment.pool or default_pool()
         if not isinstance(pool, ThreadPool):
             raise InvalidArgumentType(f"pool must be a ThreadPool, not {type(pool).__name__}")
-        port = pool.port
+        port = pool._port
         if port.ending:
             raise port.closed_error()
         profile = Profile(long=environment.runs_long, fixed=environment.runs_long)
@@ -140,9 +140,11 @@ class CallbackObject(Ledger):
         Source: "WaitForThreadpoolWorkCallbacks". Different from Windows, which hangs for ever
             where `Deadlock` is raised here.
         """
-        check_timeout(timeout)
-        self._require_open()
-        if self._runs_here(whole=False):
+        if timeout is not None:
+            check_timeout(timeout)
+        if self._closed:
+            self._require_open()
+        if current.runner is not None and self._runs_here(whole=False):
             raise Deadlock(f"a callback of a {type(self).__name__} cannot wait for it: disassociate first")
         if cancel_pending:
             self._discard()

@@ -13,11 +13,13 @@ import itertools
 import logging
 import threading
 import weakref
+from _thread import LockType
 from collections import deque
 from collections.abc import Callable
 from time import sleep
 from typing import Any
 
+from ..kernel.errors import Forked, InvalidHandle
 from ..kernel.slots import SlotQueue
 from ..kernel.thread import ThreadRecord, park
 from ..kernel.waiter import Waiter
@@ -51,19 +53,24 @@ class Staff(SlotQueue):
     """The part of a pool's port that has to do with threads."""
 
     __slots__ = (
-        "__weakref__", "_crew", "_forked", "_leavers", "_main", "_names", "_orphans", "_room", "_starting", "_stopped",
-        "_strict", "_thread_name", "_workers", "eager", "ending", "idle_limit", "maximum", "minimum", "name", "objects",
-        "on_start", "recycle", "threads",
+        "__weakref__", "_away", "_crew", "_forked", "_leavers", "_main", "_names", "_on_error", "_orphans",
+        "_room", "_starting", "_stopped", "_strict", "_thread_name", "_workers", "eager", "ending", "failures",
+        "idle_limit", "maximum", "minimum", "name", "objects", "on_start", "recycle", "threads",
     )  # fmt: skip
 
     _queue: FairQueue
     _waiters: list[Any]  # Of `Seat`s.
 
-    def __init__(self, name: str, maximum: int, concurrency: int, main: Callable[[Any], None]) -> None:
+    def __init__(
+        self, name: str, maximum: int, concurrency: int, main: Callable[[Any], None],
+        on_error: Callable[[BaseException, object], object],
+    ) -> None:  # fmt: skip
         super().__init__(concurrency)
         self.name = name
         # What a worker's thread runs: in worker.py, which knows this file.
         self._main = main
+        # Told of each exception that left a callback, and whose it was.
+        self._on_error = on_error
         # The next five are fixed before the first push.
         # Hire as soon as more is queued than idle workers could take, free slot or not.
         self.eager = False
@@ -96,6 +103,10 @@ class Staff(SlotQueue):
         self._forked = False
         # What was pushed while the pool stopped, for whoever stops it next.
         self._orphans: list[Item] = []
+        # Workers whose callback runs without a slot until it returns.
+        self._away = 0
+        # Exceptions that left a callback.
+        self.failures = 0
         # Threads in `wait_ended`; threads that wait to submit to a full queue, first in, first out.
         self._leavers: list[Waiter] = []
         self._room: deque[Waiter] = deque()
@@ -109,6 +120,10 @@ class Staff(SlotQueue):
 
     def _recall_locked(self) -> None:
         """Put back what was fetched and has not begun: see dispatch.py."""
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """Bring all that has not begun into the queue: see dispatch.py."""
         raise NotImplementedError
 
     def _settle_locked(self) -> Todo:
@@ -137,6 +152,15 @@ class Staff(SlotQueue):
                 return list(self.objects)
             except RuntimeError:  # Another thread made one meanwhile.
                 continue
+
+    def fail(self, error: BaseException, owner: object) -> None:
+        """Report an exception that left a callback of `owner`. Never raises; called outside all locks."""
+        with self._lock:
+            self.failures += 1
+        try:
+            self._on_error(error, owner)
+        except BaseException:
+            log.exception("the error handler of the pool %r failed, told of %r", self.name, error)
 
     # Hiring
 
@@ -303,3 +327,57 @@ class Staff(SlotQueue):
             with self._lock:
                 if waiter in self._leavers:
                     self._leavers.remove(waiter)
+
+    # Seen from outside
+
+    def wait_for_room(self, waiter: Waiter, limit: int) -> bool:
+        """Have `waiter` woken when fewer than `limit` callbacks are queued; False if that is so already."""
+        self.refresh()
+        with self._lock:
+            if self._queue.depth < limit or self.ending:
+                return False
+            self._room.append(waiter)
+            return True
+
+    def pass_room_on(self, waiter: Waiter) -> None:
+        """`waiter` left; if it was woken for room that it does not use, the next one is told."""
+        following: list[Waiter] = []
+        with self._lock:
+            if waiter in self._room:
+                self._room.remove(waiter)
+            elif self._room:
+                following = [self._room.popleft()]
+        for other in following:
+            other.wake()
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the pool's statistics by name, consistent with each other."""
+        self.refresh()
+        with self._lock:
+            return {
+                "name": self.name,
+                "minimum": self.minimum,
+                "maximum": self.maximum,
+                "concurrency": self._concurrency,
+                "workers": self._workers,
+                "idle": len(self._waiters),
+                "running": self._active,
+                "away": self._away,
+                "queued": self._queue.depth,
+                "submitted": self._posted,
+                "started": self._taken,
+                "discarded": self._queue.discarded,
+                "failures": self.failures,
+                "closed": self.ending,
+            }
+
+    @property
+    def lock(self) -> LockType:
+        """Guards the pool's objects too. Held for a few operations only; no other is taken inside it."""
+        return self._lock
+
+    def closed_error(self) -> InvalidHandle:
+        """Return the error for use after the end."""
+        if self._forked:
+            return Forked(f"the pool {self.name!r} was made before fork(): make a new one in the child")
+        return InvalidHandle(f"the pool {self.name!r} is closed")

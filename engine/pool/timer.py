@@ -19,7 +19,7 @@ from datetime import timedelta
 from math import inf
 from typing import Any
 
-from ..kernel.clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due
+from ..kernel.clock import Cancellable, Clock, Due, call_when_due, read_due
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, QueueFull
 from .backlog import NO_LIMIT
 from .environment import Environment
@@ -52,7 +52,7 @@ class Timer(CallbackObject):
         function, args: each callback is `function(*args)`. In it, `current_callback()` gives its instance.
         pool, environment: where and how callbacks run; give at most one of them.
         context: anything; handed to cancel and finalization callbacks.
-        clock: where time comes from; tests give a `ManualClock`.
+        clock: where time comes from; None: the pool's clock.
 
     A slow callback does not hold the next one back: they may run in parallel.
     """
@@ -66,12 +66,12 @@ class Timer(CallbackObject):
         pool: ThreadPool | None = None,
         environment: Environment | None = None,
         context: object = None,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: Clock | None = None,
     ) -> None:
-        self._clock = clock
         # Guarded by the port's lock.
         self._setting: _Setting | None = None
         super().__init__(function, args, environment, pool, context)
+        self._clock = clock or self._pool._clock
 
     def set(self, due: Due | None, period: float | timedelta = 0.0, window: float | timedelta = 0.0) -> bool:
         """Set the timer, replacing an earlier setting as a whole, or disarm it.
@@ -169,7 +169,7 @@ class Timer(CallbackObject):
         # A Context runs one callback at a time, and those of a periodic timer may overlap.
         context = setting.context.copy() if setting.context is not None else None
         try:
-            self._fire(context, limit=self._pool.queue_limit if setting.period else NO_LIMIT)
+            self._fire(context, limit=self._pool._queue_limit if setting.period else NO_LIMIT)
         except QueueFull as error:
             self._port.fail(error, self)
         if setting.period and setting.due is not None:

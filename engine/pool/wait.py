@@ -13,7 +13,7 @@ from contextvars import Context
 from datetime import datetime
 from typing import Any
 
-from ..kernel.clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_at_wall, read_due
+from ..kernel.clock import Cancellable, Clock, Due, call_at_wall, read_due
 from ..kernel.status import Status
 from ..kernel.waitable import RegisteredWait, register_wait
 from .environment import Environment
@@ -43,7 +43,7 @@ class Wait(CallbackObject):
             closed.
         pool, environment: where and how callbacks run; give at most one of them.
         context: anything; handed to cancel and finalization callbacks.
-        clock: where time comes from; tests give a `ManualClock`.
+        clock: where time comes from; None: the pool's clock.
 
     Thousands may be set at once.
     """
@@ -57,12 +57,12 @@ class Wait(CallbackObject):
         pool: ThreadPool | None = None,
         environment: Environment | None = None,
         context: object = None,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: Clock | None = None,
     ) -> None:
-        self._clock = clock
         # Guarded by the port's lock.
         self._registration: _Registration | None = None
         super().__init__(function, args, environment, pool, context)
+        self._clock = clock or self._pool._clock
 
     def set(self, waitable: Any, timeout: Due | None = None) -> bool:
         """Wait for `waitable`, replacing an earlier wait, or for nothing any more.

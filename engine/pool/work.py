@@ -51,9 +51,9 @@ class Work(CallbackObject):
         context = copy_context() if self._inherit else None
         turn = Turn(self, context)
         try:
-            self._port.push(turn, self._pool.queue_limit)
+            self._port.push(turn, self._pool._queue_limit)
         except QueueFull:
-            self._pool.overflow(turn)
+            self._pool._overflow(turn)
 
 
 class SimpleCallback(CallbackObject):
@@ -83,7 +83,7 @@ def submit_callback(
     simple = SimpleCallback(function, args, environment, None, context)
     simple._once = True
     try:
-        simple._pool.enqueue(Turn(simple, simple._capture()))
+        simple._pool._enqueue(Turn(simple, simple._capture()))
     except BaseException:
         simple.close()
         raise

@@ -154,4 +154,7 @@ def run_here(port: WorkPort, item: Item) -> None:
         run(runner, item)
     finally:
         current.runner = runner.outer
+        runner.item = None
+        if isinstance(item, Turn):
+            runner.done.append(item.ledger)
         port.finish(runner)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
 from .call import Call
-from .interface import Interface, Operation, OperationSpec, specs_of, untyped
+from .interface import Interface, Operation, OperationSpec, check_name, specs_of, untyped
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
@@ -125,6 +125,7 @@ class Binding:
     """
 
     def __init__(self, caller: Caller, interface: str, causal: bool) -> None:
+        check_name("interface", interface)
         self._caller = caller
         self._interface = interface
         self._causal = causal
@@ -132,6 +133,7 @@ class Binding:
     def __getattr__(self, name: str) -> BoundOperation:
         if name.startswith("_"):
             raise AttributeError(name)
+        check_name("the operation", name)
         spec = untyped(self._interface, name)
         bound = BoundOperation(self._caller, spec if self._causal else spec.without_order(), None)
         self.__dict__[name] = bound

@@ -31,6 +31,12 @@ _TAKEN = frozenset(("notify", "timeout", "metadata", "handle"))  # What `begin` 
 _MISSING = inspect.Parameter.empty
 
 
+def check_name(parameter: str, name: object) -> None:
+    """Raise `InvalidParameter` unless `name` can be the name of an interface or an operation."""
+    if not isinstance(name, str) or not name or any("\ud800" <= character <= "\udfff" for character in name):
+        raise InvalidParameter(f"{parameter} must be a text that is not empty and can be sent, not {name!r}")
+
+
 class Operation(Generic[P, R]):
     """An operation of an interface. Called, it is the blocking call; `begin` is its asynchronous twin.
 
@@ -48,7 +54,8 @@ class Operation(Generic[P, R]):
         shared_context: bool = False,
     ) -> None:
         self.function = function
-        self.name = name or function.__name__
+        self.name = function.__name__ if name is None else name
+        check_name("name", self.name)
         self.one_way = one_way
         self.idempotent = idempotent
         self.shared_context = shared_context
@@ -111,8 +118,8 @@ class Interface:
             or not all(isinstance(part, int) and 0 <= part < 1 << 16 for part in version)
         ):
             raise InvalidParameter(f"version must be (major, minor), two numbers from 0 to 65535, not {version!r}")
-        if id is not None and (not isinstance(id, str) or not id):
-            raise InvalidParameter(f"id must be a text that is not empty, not {id!r}")
+        if id is not None:
+            check_name("id", id)
         cls.interface_id = id or cls.__name__
         cls.interface_version = version
 

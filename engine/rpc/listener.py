@@ -29,6 +29,7 @@ from transport import (
     Buffer,
     Bye,
     CallOptions,
+    CallRecord,
     Calls,
     Cancel,
     Conversation,
@@ -145,8 +146,10 @@ class Listener:
             peer.queued = False
             answers = peer.answers
             if peer.lost:
-                self._sent(sum(type(answer) is tuple for answer in answers))
-                answers.clear()
+                gone = 0
+                while answers:  # One by one: others may append meanwhile.
+                    gone += type(answers.popleft()) is tuple
+                self._sent(gone, 0)
                 continue
             if not answers:
                 continue
@@ -171,11 +174,11 @@ class Listener:
             return peer.id, frames
         return None
 
-    def _sent(self, answers: int) -> None:
-        """These answers leave: their calls are over."""
+    def _sent(self, answers: int, messages: int = 1) -> None:
+        """These answers leave, in so many messages, or are for nobody: their calls are over."""
         server = self._server
         with self._lock:
-            server.counters.messages_out += 1
+            server.counters.messages_out += messages
             server.active -= answers
             if server.draining:
                 server.closed_locked()
@@ -235,7 +238,9 @@ class Listener:
             self._drop(known, error, isinstance(error, VersionMismatch))
             if known.greeted and bytes(frames[0][:2]) == MAGIC:
                 # It may have held calls, which would wait for ever: the conversation begins again, and they fail.
+                # What is on its way from before is dropped in silence.
                 known.greeted = False
+                known.refused = True
                 known.conversation = Conversation(Side.SERVER)
                 if known.joined:
                     known.joined = False
@@ -274,6 +279,7 @@ class Listener:
         peer.metadata = hello.metadata
         peer.conversation.sent(Kind.WELCOME)
         peer.greeted = True
+        peer.refused = False
         peer.joined = True
         self.contexts.join(key_of(peer))
         self._send_alone(peer, encode(self._server.welcome()))
@@ -296,8 +302,8 @@ class Listener:
         found: list[Any] = [find(target) for target in message.targets]  # Entry or Refusal.
         accepted: list[ServerCall] = []
         apart: list[ServerCall] = []
-        refused: list[tuple[int, int, str]] = []
-        crowded = 0
+        refused: list[tuple[CallRecord, int, str]] = []
+        turned_away = 0
         calls = peer.calls
         records = message.records
         with self._lock:
@@ -310,21 +316,21 @@ class Listener:
             entry = found[record.target]
             call_id = record.id
             if type(entry) is Refusal:
-                refused.append((call_id, entry.status, entry.text))
+                refused.append((record, entry.status, entry.text))
                 continue
             auto = entry.auto
             if auto is None and room <= 0:
                 assert no_room is not None
-                refused.append((call_id, *no_room))
-                crowded += 1
+                refused.append((record, *no_room))
+                turned_away += 1
             elif call_id in calls:
                 # Whose call is it? Both ends would be wrong for one of them.
-                self._sent(1)
+                self._sent(1, 0)
                 peer.garbage += 1
                 server.counters.garbage += 1
             elif auto is not None and (why := server.enter(auto)) is not None:
-                refused.append((call_id, *why))
-                crowded += 1
+                refused.append((record, *why))
+                turned_away += 1
             else:
                 if auto is None:
                     room -= 1
@@ -338,11 +344,14 @@ class Listener:
                 calls[call_id] = call
                 if auto is not None:
                     when_closed(call, partial(server.leave, auto))
-        if crowded:
+        if turned_away:
             with self._lock:
-                server.counters.refused += crowded
-        for call_id, status, text in refused:
-            self._fault(peer, call_id, status, Fault("", text))
+                server.counters.refused += turned_away
+        for record, status, text in refused:
+            if record.options is not None and record.options.one_way:
+                self._sent(1, 0)
+            else:
+                self._fault(peer, record.id, status, Fault("", text))
         if accepted:
             peer.lane.put(accepted)
             self._actions.append(peer.lane.post)
@@ -408,7 +417,7 @@ class Listener:
             return
         options = call._options
         if peer.lost or (options is not None and options.one_way):
-            self._sent(1)
+            self._sent(1, 0)
             return
         if settled((value,)):
             peer.answers.append((call._id, 0, value))
@@ -425,7 +434,7 @@ class Listener:
         options = call._options
         if peer.lost or (options is not None and options.one_way):
             attachment.end(Closing.UNSENT)
-            self._sent(1)
+            self._sent(1, 0)
             return
         # Ended between packing and sending: what the result refers to is there when it arrives.
         ended = partial(attachment.end, Closing.ANSWERED)
@@ -466,7 +475,7 @@ class Listener:
         if call._extra is not None:
             call._extra.end(Closing.FAILED)
         if peer.lost or (call._options is not None and call._options.one_way):
-            self._sent(1)
+            self._sent(1, 0)
         else:
             self._fault(peer, call._id, status, fault)
 

@@ -17,6 +17,7 @@ import warnings
 import weakref
 from _thread import allocate_lock
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from time import monotonic
 from types import TracebackType
@@ -344,7 +345,8 @@ class Server:
         _open_servers.discard(self)
         for listener in listeners:
             listener.close()
-        self._stopped.set()
+        with suppress(InvalidHandle):  # Closed by the thread that waited, on its way out.
+            self._stopped.set()
         left = max(0.1, deadline - monotonic())
         if self._coroutines is not None:
             self._coroutines.stop(left)

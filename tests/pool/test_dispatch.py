@@ -16,6 +16,7 @@ from engine import (
     current_callback,
     submit_callback,
 )
+
 from .helpers import Blocker, Recorder, occupy, settle
 
 

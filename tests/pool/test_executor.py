@@ -8,13 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 
 import pytest
 
 from engine import Deadlock, Executor, InvalidParameter, Priority, QueueFull
-from engine.testing import Gate, wait_until
+from engine.testing import Gate, wait_until, wait_until_blocked
 
 from .helpers import Blocker, in_thread, joined
 
@@ -257,6 +257,51 @@ class TestMore:
 
         with Executor(4) as executor:
             assert [executor.submit(outer).result(10) for _ in range(20)] == [32] * 20
+
+    def test_a_full_house_of_waiting_calls(self) -> None:
+        """Calls that wait for results are library waits: they hold no slot, so their subcalls run at once."""
+
+        def tree(depth: int) -> int:
+            if not depth:
+                return 1
+            return sum(future.result(10) for future in [executor.submit(tree, depth - 1) for _ in range(2)])
+
+        with Executor(40) as executor:
+            assert executor.submit(tree, 4).result(10) == 16
+
+    def test_waiting_with_a_limit(self) -> None:
+        """`result` and `exception` with a timeout raise TimeoutError, and the future stays good."""
+        blocker = Blocker()
+        with Executor(1) as executor:
+            future = executor.submit(blocker)
+            blocker.wait_until_running()
+            for wait_for in (future.result, future.exception):
+                with pytest.raises(TimeoutError):
+                    wait_for(0.01)
+            sleeper = in_thread(lambda: future.result(10))
+            blocker.release()
+            joined(sleeper)
+            assert future.result(0) is None
+
+    def test_a_cancelled_future_wakes_who_sleeps_on_it(self) -> None:
+        """Cancelling a future wakes threads in `result`."""
+        blocker, woken = Blocker(), threading.Event()
+        with Executor(1) as executor:
+            executor.submit(blocker)
+            blocker.wait_until_running()
+            future = executor.submit(int)
+
+            def sleep() -> None:
+                with pytest.raises(CancelledError):
+                    future.result(10)
+                woken.set()
+
+            sleeper = in_thread(sleep)
+            wait_until_blocked(sleeper)
+            assert future.cancel()
+            joined(sleeper)
+            assert woken.is_set()
+            blocker.release()
 
     def test_statistics(self) -> None:
         """The executor shows its pool's statistics."""

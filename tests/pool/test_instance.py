@@ -115,6 +115,28 @@ class TestDisassociate:
             assert work.statistics().running == 1
             blocker.release()
 
+    def test_only_the_one_that_disassociated_counts_less(self, single: ThreadPool) -> None:
+        """Of callbacks that a worker runs one after the other, only the one that disassociated counts less."""
+        blocker = occupy(single)
+        with (
+            Work(int, pool=single) as other,
+            Work(lambda: current_callback().disassociate(), pool=single) as work,
+        ):
+            for _ in range(3):
+                other.submit()
+            work.submit()
+            blocker.release()
+            settle(single)
+            for each in (other, work):
+                assert each.wait(0)
+                assert each.statistics().running == 0
+            more = occupy(single)
+            work.submit()
+            other.submit()
+            assert not work.wait(0)
+            assert not other.wait(0)
+            more.release()
+
     def test_a_waiting_thread_is_woken(self, pool: ThreadPool) -> None:
         """Disassociating releases threads that wait already."""
         go, blocker = threading.Event(), Blocker()
@@ -243,6 +265,17 @@ class TestWhenReturns:
                 work.submit()
             assert not event.is_signaled()
         assert [type(error).__name__ for error, _ in errors] == ["LimitExceeded"]
+
+    def test_a_finalization_that_fails_skips_them(
+        self, pool: ThreadPool, errors: list[tuple[BaseException, object]]
+    ) -> None:
+        """A finalization callback that raises is reported, and the steps behind it are skipped."""
+        environment = Environment(pool=pool, finalization=lambda instance, context: 1 / 0)
+        with Event(True) as event:
+            with Work(lambda: current_callback().set_event_when_returns(event), environment=environment) as work:
+                work.submit()
+            assert not event.is_signaled()
+        assert [type(error) for error, _ in errors] == [ZeroDivisionError]
 
     def test_they_run_after_a_failure_too(self, pool: ThreadPool, errors: list[object]) -> None:
         """A callback that raises still has its when-returns actions run."""

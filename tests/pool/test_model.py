@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from engine import CleanupGroup, Environment, Event, Priority, ThreadPool, Timer, Wait, Work, blocking, current_callback
 from engine.testing import LIMIT, wait_until
 
-from .helpers import in_thread, joined
+from .helpers import in_thread
 
 
 class Model:
@@ -25,17 +25,14 @@ class Model:
         self.queued: dict[int, int] = {}
 
     def submit(self, name: int, priority: Priority) -> None:
-        # An object whose callbacks were discarded keeps its place.
-        if name not in self.rings[priority]:
+        if not self.queued.get(name):
             self.rings[priority].append(name)
         self.queued[name] = self.queued.get(name, 0) + 1
 
     def take(self) -> int:
         for ring in self.rings.values():
-            while ring:
+            if ring:
                 name = ring.popleft()
-                if not self.queued[name]:
-                    continue
                 self.queued[name] -= 1
                 if self.queued[name]:
                     ring.append(name)
@@ -45,6 +42,9 @@ class Model:
     def discard(self, name: int) -> int:
         number = self.queued.get(name, 0)
         self.queued[name] = 0
+        for ring in self.rings.values():
+            if name in ring:
+                ring.remove(name)
         return number
 
     @property
@@ -174,7 +174,7 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 TestPoolModel = PoolMachine.TestCase
-TestPoolModel.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestPoolModel.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
 def hammer(seconds: float, seed: int) -> None:
@@ -232,7 +232,8 @@ def hammer(seconds: float, seed: int) -> None:
         generators = [random.Random(chance.random()) for _ in range(4)]
         threads = [in_thread(partial(use, generator)) for generator in generators]
         for thread in threads:
-            joined(thread)
+            thread.join(seconds + LIMIT)
+            assert not thread.is_alive()
         for each in (*timers, *waits):
             each.set(None)
         for each in (*works, *timers, *waits):

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from engine import Event, InvalidArgumentType, InvalidParameter, ThreadPool, Timer
+from engine import Event, InvalidArgumentType, InvalidParameter, ThreadPool, Timer, Wait
 from engine.testing import ManualClock
 
 from .helpers import Blocker, Recorder, occupy, settle
@@ -324,6 +324,16 @@ class TestSetting:
         with Timer(again, pool=pool, clock=clock) as timer:
             timer.set(0)
             recorder.wait_for(3)
+
+    def test_a_pool_has_a_clock(self, clock: ManualClock) -> None:
+        """The pool's clock is that of its timers and waits, unless they name another."""
+        recorder = Recorder()
+        with ThreadPool(clock=clock) as pool, Timer(recorder, pool=pool) as timer, Event() as event:
+            with Wait(recorder, pool=pool) as wait:
+                timer.set(1)
+                wait.set(event, 1)
+                clock.advance(1)
+                recorder.wait_for(2)
 
     def test_the_system_clock_is_never_early(self, pool: ThreadPool) -> None:
         """On the machine's clock no callback observes its timer early."""

@@ -1,6 +1,7 @@
 """Words for what the tests do: services in their own process, peers that lie, code interrupted at each line."""
 
 import inspect
+import itertools
 import json
 import os
 import select
@@ -28,6 +29,20 @@ ROOT = Path(__file__).resolve().parents[2]
 
 GONE = 1914  # The status of a handle that carries no call.
 PENDING = 997
+
+
+_numbers = itertools.count()
+
+
+def new_endpoint(transport: str, folder: Path) -> str:
+    """Return an endpoint that nobody uses."""
+    number = next(_numbers)
+    return {
+        "tcp": "tcp://127.0.0.1:*",
+        "ipc": f"ipc://{folder}/{number}",
+        "inproc": f"inproc://rpc-{number}",
+        "loopback": f"loopback://rpc-{number}",
+    }[transport]
 
 
 def status_of(action: Callable[[], object]) -> int:
@@ -102,6 +117,7 @@ class Service:
             self._process.kill()
             self._process.wait(LIMIT)
             self._process.stdout.close()
+            self._errors.close()
 
     def log(self) -> str:
         """What the process has logged so far."""
@@ -115,7 +131,6 @@ class Service:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.end()
-        self._errors.close()
 
 
 class Bench:
@@ -185,8 +200,12 @@ class RawClient(RawPeer):
         super().__init__(zmq.DEALER)
         self.socket.connect(endpoint)
         if greet:
-            self.say(Hello(b"\1" * 16, pid=1, host="raw"))
-            assert type(self.hear()) is Welcome
+            self.greet()
+
+    def greet(self) -> None:
+        """Say hello, and be welcomed."""
+        self.say(Hello(b"\1" * 16, pid=1, host="raw"))
+        assert type(self.hear()) is Welcome
 
     def send(self, *frames: bytes) -> None:
         self.socket.send_multipart(frames)

@@ -1,0 +1,432 @@
+"""Peers that send what they should not: dropped, counted, logged once a peer; never an exception, never a hang."""
+
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine import BadStubData, Client, RemoteFault, Server
+from engine.testing import LIMIT, wait_until
+from transport import (
+    Blob,
+    Bye,
+    CallOptions,
+    CallRecord,
+    Calls,
+    Cancel,
+    Hello,
+    Kind,
+    Reject,
+    Replies,
+    ReplyOptions,
+    ReplyRecord,
+    Target,
+    Welcome,
+    encode,
+    encode_calls,
+)
+
+from .contract import Probe
+from .helpers import PENDING, Bench, RawClient, RawServer, Service, status_of
+
+Benches = Callable[..., Bench]
+
+TARGET = Target("test.Probe", 1, 2, "echo")
+GOOD = bytes(encode_calls([(1, TARGET, ("good",), None)])[0])
+NIL = msgspec.Raw(b"\xc0")
+
+
+def prefix(kind: int, version: int = 1) -> bytes:
+    """The first four bytes of a message."""
+    return b"CP" + bytes((version, kind))
+
+
+def calls(*records: CallRecord, targets: tuple[Target, ...] = (TARGET,)) -> bytes:
+    """A message of calls, however wrong."""
+    return bytes(encode(Calls(list(records), list(targets)))[0])
+
+
+def call(number: int, target: int = 0, options: CallOptions | None = None) -> CallRecord:
+    """One call of `echo`, with the number as its argument."""
+    return CallRecord(number, target, msgspec.Raw(msgspec.msgpack.encode((number,))), options)
+
+
+GARBAGE: dict[str, list[bytes]] = {
+    "nothing": [b""],
+    "noise": [bytes(range(256))],
+    "text": [b"GET / HTTP/1.1\r\n\r\n"],
+    "another magic": [b"XX" + GOOD[2:]],
+    "a prefix alone": [prefix(Kind.CALLS)],
+    "half a prefix": [b"CP"],
+    "truncated": [GOOD[: len(GOOD) // 2]],
+    "one byte short": [GOOD[:-1]],
+    "a byte too many": [GOOD + b"\0"],
+    "an unknown kind": [prefix(200) + b"\x90"],
+    "kind zero": [prefix(0) + b"\x90"],
+    "a reply to a server": [bytes(encode(Replies([ReplyRecord(1, 0, NIL)]))[0])],
+    "a welcome to a server": [bytes(encode(Welcome(b"\3" * 16))[0])],
+    "a second hello": [bytes(encode(Hello(b"\1" * 16))[0])],
+    "no calls": [calls()],
+    "a target out of range": [calls(call(1, 7))],
+    "a target below zero": [calls(call(1, -1))],
+    "one number twice": [calls(call(1), call(1))],
+    "a huge count": [prefix(Kind.CALLS) + b"\x92\xdd\xff\xff\xff\xff"],
+    "a huge text": [prefix(Kind.HELLO) + b"\x91\xdb\xff\xff\xff\xff"],
+    "deep nesting": [prefix(Kind.CALLS) + b"\x91" * 100_000],
+    "a map for an array": [prefix(Kind.CALLS) + b"\x80"],
+    "frames left over": [GOOD, b"left over"],
+    "many frames": [GOOD] + [b"x"] * 300,
+    "blobs without frames": [calls(call(1, 0, CallOptions(blobs=[])))[:-1] + b"\xc1"],
+    "a bad text": [prefix(Kind.BYE) + b"\x92\x00\xa2\xff\xff"],
+    "a cancel of nothing": [prefix(Kind.CANCEL) + b"\x91\x91\x92\xff\xc3"],
+    "a number that is a text": [prefix(Kind.CALLS) + b"\x92\x91\x93\xa1x\x00\x90\x90"],
+    "nan for a time": [
+        prefix(Kind.CALLS) + b"\x92\x91\x94\x01\x00\x90\x81\xa1t\xa1x\x91" + msgspec.msgpack.encode(TARGET)
+    ],
+}
+
+
+# Those that are not ours at all, or can be read and are out of turn: they held no calls, and are dropped in silence.
+SILENT = {
+    "nothing", "noise", "text", "another magic", "a reply to a server", "a welcome to a server", "a second hello",
+}  # fmt: skip
+
+
+def send_garbage(raw: RawClient, name: str) -> None:
+    """Send it, and begin the conversation again where the server has ended it."""
+    raw.send(*GARBAGE[name])
+    if name not in SILENT:
+        answer = raw.hear()
+        assert type(answer) is Reject and answer.status == 1728
+        raw.greet()
+
+
+class TestToAServer:
+    """What a server does with them."""
+
+    @pytest.mark.parametrize("transport", ["tcp", "ipc"])
+    def test_everything_at_once(self, transport: str, services: Callable[[str], str], benches: Benches) -> None:
+        """After each sort of garbage the same peer is served, and so are others."""
+        other = benches(services(transport))
+        with RawClient(other.endpoint) as raw:
+            for number, name in enumerate(GARBAGE):
+                send_garbage(raw, name)
+                raw.send(calls(call(1000 + number)))
+                reply = raw.hear()
+                assert type(reply) is Replies
+                assert [(record.id, record.status) for record in reply.records] == [(1000 + number, 0)]
+        assert other.probe.echo("alive") == "alive"
+
+    @pytest.mark.parametrize("name", GARBAGE)
+    def test_each_is_dropped_and_counted(
+        self, local: Callable[..., Server], name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Each is dropped and counted, and no call comes of it."""
+        server = local()
+        with RawClient(server.endpoint) as raw, caplog.at_level(logging.WARNING):
+            send_garbage(raw, name)
+            raw.send(calls(call(77)))
+            reply = raw.hear()
+            assert type(reply) is Replies and [record.id for record in reply.records] == [77]
+            assert server.statistics().garbage_received == 1
+            assert server.statistics().calls_in == 1
+        assert "dropped a message" in caplog.text
+        assert not [record for record in caplog.records if record.levelno > logging.WARNING]
+
+    def test_calls_lost_in_garbage_do_not_hang(self, local: Callable[..., Server]) -> None:
+        """A message that is ours and cannot be read may have held calls: its sender is rejected, once for each."""
+        server = local()
+        with RawClient(server.endpoint) as raw:
+            for _ in range(2):
+                raw.send(GOOD[:-1])
+                assert type(raw.hear()) is Reject
+                raw.send(calls(call(1)))  # On its way already: not run, and not rejected again.
+                raw.greet()
+            raw.send(calls(call(2)))
+            assert [record.id for record in raw.hear().records] == [2]  # type: ignore[union-attr]
+        assert server.statistics().calls_in == 1
+
+    def test_logged_once_a_peer(self, service: Callable[..., Service], benches: Benches) -> None:
+        """A peer's garbage is logged once, with a reason; further pieces are only counted."""
+        mine = service()
+        for _ in range(2):
+            with RawClient(mine.endpoint) as raw:
+                for _ in range(50):
+                    raw.send(b"garbage")
+                raw.send(calls(call(1)))
+                raw.hear()
+        statistics = mine.order("statistics")
+        assert statistics["garbage_received"] == 100
+        assert mine.log().count("dropped a message") == 2
+        assert "not a message of this protocol" in mine.log()
+        assert "Traceback" not in mine.log()
+
+    @pytest.mark.parametrize("message", [calls(call(1)), b"noise", bytes(encode(Cancel([(1, True)]))[0])])
+    def test_from_a_stranger(self, local: Callable[..., Server], message: bytes) -> None:
+        """One who does not begin with a greeting is not served; a greeting later on is too late or answered."""
+        server = local()
+        with RawClient(server.endpoint, greet=False) as raw:
+            raw.send(message)
+            wait_until(lambda: server.statistics().garbage_received == 1)
+            assert server.statistics().calls_in == 0
+
+    def test_another_version(self, local: Callable[..., Server]) -> None:
+        """One who speaks another version is told which versions there are."""
+        server = local()
+        with RawClient(server.endpoint, greet=False) as raw:
+            raw.send(prefix(Kind.HELLO, 99) + b"\x90")
+            answer = raw.hear()
+            assert type(answer).__name__ == "Reject"
+            assert answer.versions == [1] and answer.status == 1728  # type: ignore[union-attr]
+            raw.send(prefix(Kind.HELLO, 99) + b"\x90")
+            wait_until(lambda: server.statistics().garbage_received == 2)
+
+    def test_a_number_in_use(self, local: Callable[..., Server], benches: Benches, key: str) -> None:
+        """A second call under a number that is in use is dropped; the first is answered once, others as ever."""
+        server = local()
+        hold = Target("test.Probe", 1, 2, "hold")
+        control = benches(server.endpoint).control
+        with RawClient(server.endpoint) as raw:
+            args = msgspec.Raw(msgspec.msgpack.encode((key,)))
+            raw.send(calls(CallRecord(5, 0, args), targets=(hold,)))
+            control.arrived(key)
+            raw.send(calls(call(6), call(5), call(7)))
+            ids = []
+            while len(ids) < 2:
+                ids += [record.id for record in raw.hear().records]  # type: ignore[union-attr]
+            assert sorted(ids) == [6, 7]
+            control.complete(key, "first")
+            (record,) = raw.hear().records  # type: ignore[union-attr]
+            assert (record.id, msgspec.msgpack.decode(record.value)) == (5, "first")
+        wait_until(lambda: server.statistics().active == 0)
+
+    def test_arguments_that_are_none(self, local: Callable[..., Server]) -> None:
+        """Arguments that cannot be read end their call with 1783, and no other."""
+        server = local()
+        bad = [b"\xc1", b"\xc0", b"\x91\xdb\xff\xff\xff\xff", b"\x92\x01", b"\x91" * 1000]
+        with RawClient(server.endpoint) as raw:
+            for number, args in enumerate(bad):
+                raw.send(calls(CallRecord(number, 0, msgspec.Raw(args))))
+                answer = raw.hear()
+                if type(answer) is Reject:  # The message as a whole could not be read.
+                    raw.greet()
+                else:
+                    assert [record.status for record in answer.records] == [1783]  # type: ignore[union-attr]
+            raw.send(calls(call(99)))
+            assert [record.id for record in raw.hear().records] == [99]  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize("number", [0, -1, 1 << 63, (1 << 64) - 1])
+    def test_odd_numbers(self, local: Callable[..., Server], number: int) -> None:
+        """A call's number is the client's affair: it comes back as it was, or the message is dropped."""
+        server = local()
+        with RawClient(server.endpoint) as raw:
+            raw.send(calls(call(number)))
+            raw.send(calls(call(42)))
+            ids = []
+            while 42 not in ids:
+                ids += [record.id for record in raw.hear().records]  # type: ignore[union-attr]
+            assert ids in ([number, 42], [42])
+
+    def test_options_that_make_no_sense(self, local: Callable[..., Server]) -> None:
+        """Odd time limits, unknown pipes and lanes harm nobody."""
+        server = local()
+        odd = [
+            CallOptions(time_left=float("nan")),
+            CallOptions(time_left=-1.0),
+            CallOptions(time_left=float("inf")),
+            CallOptions(time_left=1e308),
+            CallOptions(lane=-5),
+            CallOptions(attempt=3),
+            CallOptions(object_id=b"x"),
+            CallOptions(metadata={"": ""}),
+        ]
+        with RawClient(server.endpoint) as raw:
+            for number, options in enumerate(odd):
+                raw.send(calls(call(number, 0, options)))
+                (record,) = raw.hear().records  # type: ignore[union-attr]
+                assert record.id == number and record.status in (0, 1818)
+
+    def test_a_goodbye_and_then_more(self, local: Callable[..., Server]) -> None:
+        """What comes after a goodbye is dropped."""
+        server = local()
+        with RawClient(server.endpoint) as raw:
+            raw.say(Bye(0, "gone"))
+            raw.send(calls(call(1)))
+            raw.send(b"noise")
+        with RawClient(server.endpoint) as raw:
+            raw.send(calls(call(2)))
+            assert [record.id for record in raw.hear().records] == [2]  # type: ignore[union-attr]
+        assert server.statistics().calls_in == 1
+
+    def test_a_message_above_the_limit(self, service: Callable[..., Service], benches: Benches) -> None:
+        """One who sends more than the server takes loses the connection; others stay."""
+        mine = service("tcp://127.0.0.1:*", max_message_bytes=100_000)
+        other = benches(mine.endpoint)
+        other.probe.nothing()
+        with RawClient(mine.endpoint) as raw:
+            raw.send(bytes(1_000_000))
+            assert other.probe.echo("served") == "served"
+        assert other.client.statistics().connections == 1
+
+    def test_something_that_is_no_zeromq(self, services: Callable[[str], str], benches: Benches) -> None:
+        """A connection that does not speak ZMTP is closed, and nobody else notices."""
+        endpoint = services("tcp")
+        host, port = endpoint.removeprefix("tcp://").split(":")
+        with socket.create_connection((host, int(port)), timeout=LIMIT) as raw:
+            raw.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
+            assert benches(endpoint).probe.echo("served") == "served"
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        data=st.one_of(
+            st.binary(max_size=200),
+            st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)).map(
+                lambda change: GOOD[: change[0]] + bytes((change[1],)) + GOOD[change[0] + 1 :]
+            ),
+            st.tuples(st.sampled_from(list(Kind)), st.binary(max_size=64)).map(lambda pair: prefix(pair[0]) + pair[1]),
+        )
+    )
+    def test_anything(self, fuzzed: tuple[RawClient, Server], data: bytes) -> None:
+        """Whatever bytes come, the server lives, and serves the next one."""
+        raw, server = fuzzed
+        with RawClient(server.endpoint) as fuzzer:
+            fuzzer.send(data)
+            raw.send(calls(call(4242)))
+            assert 4242 in {record.id for record in raw.hear().records}  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def fuzzed(local: Callable[..., Server]) -> Any:
+    """A server and a client that goes on using it."""
+    server = local()
+    with RawClient(server.endpoint) as raw:
+        yield raw, server
+
+
+class TestToAClient:
+    """What a client does with them."""
+
+    @pytest.fixture
+    def pair(self, endpoint: str) -> Any:
+        """A raw server, a client that it has greeted, and a call that it was sent."""
+        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=0.2) as client:
+            call = client.bind(Probe).echo.begin("x")
+            raw.greet()
+            message = raw.hear()
+            assert type(message) is Calls
+            yield raw, client, call, message.records[0].id
+
+    @pytest.mark.parametrize(
+        "name", [name for name in GARBAGE if name not in ("a reply to a server", "a welcome to a server")]
+    )
+    def test_each_is_dropped_and_counted(
+        self, pair: tuple[RawServer, Client, Any, int], name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Each is dropped and counted, and the call waits on for its answer."""
+        raw, client, call, number = pair
+        raw.send(*GARBAGE[name])
+        raw.say(Replies([ReplyRecord(number, 0, msgspec.Raw(msgspec.msgpack.encode("answer")))]))
+        assert call.result(LIMIT) == "answer"
+        assert client.statistics().garbage_received == 1
+        assert caplog.text.count("dropped a message") == 1
+
+    def test_logged_once(self, pair: tuple[RawServer, Client, Any, int], caplog: pytest.LogCaptureFixture) -> None:
+        """Garbage of one server is logged once; further pieces are only counted."""
+        raw, client, call, number = pair
+        for _ in range(20):
+            raw.send(b"garbage")
+        raw.say(Replies([ReplyRecord(number, 0, NIL)]))
+        assert call.result(LIMIT) is None
+        assert client.statistics().garbage_received == 20
+        assert caplog.text.count("dropped a message") == 1
+
+    def test_answers_to_nobody(self, pair: tuple[RawServer, Client, Any, int]) -> None:
+        """An answer to a call that does not exist is counted as late."""
+        raw, client, call, number = pair
+        raw.say(Replies([ReplyRecord(number + 1000, 0, NIL), ReplyRecord(-1, 0, NIL)]))
+        raw.say(Replies([ReplyRecord(number, 0, NIL)]))
+        raw.say(Replies([ReplyRecord(number, 0, NIL)]))
+        assert call.result(LIMIT) is None
+        pending = client.bind(Probe).echo.begin("to poll")
+        wait_until(lambda: pending.status() == PENDING and client.statistics().replies_late == 3)
+
+    def test_answers_twice(self, pair: tuple[RawServer, Client, Any, int]) -> None:
+        """Of two answers to one call the first is the outcome."""
+        raw, _, call, number = pair
+        for value in ("first", "second"):
+            raw.say(Replies([ReplyRecord(number, 0, msgspec.Raw(msgspec.msgpack.encode(value)))]))
+        assert call.result(LIMIT) == "first"
+
+    @pytest.mark.parametrize("value", [b"\xc1", b"\xdb\xff\xff\xff\xff", b"", b"\x91" * 100_000])
+    def test_a_result_that_cannot_be_read(self, pair: tuple[RawServer, Client, Any, int], value: bytes) -> None:
+        """A result that cannot be read is an outcome, or its message is dropped; never an exception elsewhere."""
+        raw, client, call, number = pair
+        raw.say(Replies([ReplyRecord(number, 0, msgspec.Raw(value))]))
+        raw.say(Replies([ReplyRecord(number, 1726, NIL)]))
+        assert call.wait(LIMIT)
+        assert status_of(call.complete) in (1783, 1726)
+        assert client.statistics().outstanding == 0
+
+    @pytest.mark.parametrize("value", [b"\xc0", b"\x90", b"\x01", b"\xa4text", b"\x94\x01\x02\x03\x04"])
+    @pytest.mark.parametrize("status", [1726, 4711, -1, 1 << 40])
+    def test_a_fault_that_is_none(
+        self, pair: tuple[RawServer, Client, Any, int], value: bytes, status: int
+    ) -> None:
+        """A failure whose description cannot be read keeps its status."""
+        raw, _, call, number = pair
+        raw.say(Replies([ReplyRecord(number, status, msgspec.Raw(value))]))
+        assert call.wait(LIMIT)
+        assert status_of(call.complete) == status
+
+    def test_answers_before_the_greeting(self, endpoint: str) -> None:
+        """A server that answers before it has greeted is not believed."""
+        with RawServer(endpoint) as raw, Client(endpoint) as client:
+            call = client.bind(Probe).echo.begin("x")
+            raw.hear()
+            raw.say(Replies([ReplyRecord(1, 0, NIL)]))
+            raw.say(Welcome(b"\2" * 16))
+            message = raw.hear()
+            assert type(message) is Calls
+            raw.say(Replies([ReplyRecord(message.records[0].id, 0, msgspec.Raw(b"\x07"))]))
+            assert call.result(LIMIT) == 7
+            assert client.statistics().garbage_received == 1
+
+    def test_a_blob_that_does_not_fit(self, pair: tuple[RawServer, Client, Any, int]) -> None:
+        """A large value whose description does not fit its bytes gives 1783."""
+        raw, _, call, number = pair
+        options = ReplyOptions(blobs=[Blob(0, "a", "f8", (1000, 1000))])
+        raw.send(bytes(encode(Replies([ReplyRecord(number, 0, NIL, options)]))[0]), struct.pack("d", 1.0))
+        assert call.wait(LIMIT)
+        with pytest.raises(BadStubData):
+            call.complete()
+
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(data=st.tuples(st.sampled_from(list(Kind)), st.binary(max_size=64)))
+    def test_anything(self, fuzzed_client: tuple[RawServer, Client], data: tuple[Kind, bytes]) -> None:
+        """Whatever bytes come, the client lives, and its calls end."""
+        raw, client = fuzzed_client
+        if data[0] in (Kind.BYE, Kind.REJECT):
+            return  # They may be in order, and end the connection.
+        call = client.bind(Probe).echo.begin("x")
+        message = raw.hear()
+        assert type(message) is Calls
+        raw.send(prefix(data[0]) + data[1])
+        raw.say(Replies([ReplyRecord(message.records[-1].id, 4711, NIL)]))
+        assert call.wait(LIMIT)
+        with pytest.raises(RemoteFault):
+            call.complete()
+
+    @pytest.fixture
+    def fuzzed_client(self, endpoint: str) -> Any:
+        """A raw server and a client that it has greeted."""
+        with RawServer(endpoint) as raw, Client(endpoint) as client:
+            client.bind(Probe).note.begin("connect")
+            raw.greet()
+            assert type(raw.hear()) is Calls
+            yield raw, client

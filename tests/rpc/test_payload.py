@@ -1,0 +1,460 @@
+"""What travels: contracts, typed arguments and results, large values: section 1.5 and "The IDL and ACF Files"."""
+
+import datetime
+import hashlib
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from engine import (
+    BadStubData,
+    Client,
+    CompletionPort,
+    EngineError,
+    Interface,
+    InvalidArgumentType,
+    InvalidParameter,
+    Operation,
+    Server,
+    operation,
+)
+from engine.testing import LIMIT
+from transport import OOB_LIMIT
+
+from .contract import Account, Colour, Point, Probe
+from .helpers import Bench, status_of
+
+Benches = Callable[..., Bench]
+
+
+class TestPlainValues:
+    """Values without a type of their own."""
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            None, True, False, 0, 1, -1, 127, 128, -32, -33, 2**31, -(2**31), 2**63 - 1, -(2**63), 2**64 - 1, 0.0, -1.5,
+            1e308, "", "text", "größer €", "\N{GRINNING FACE}" * 100, "x" * 2000, b"", b"bytes", bytes(2000), [],
+            [1, "two", None], {}, {"key": [1, {"inner": b"x"}]}, {1: "one"}, [[[[]]]],
+        ],
+        ids=lambda value: f"{type(value).__name__}-{str(value)[:12]!r}",
+    )  # fmt: skip
+    def test_come_back(self, bench: Bench, value: Any) -> None:
+        """Each plain value arrives as it was sent, there and back."""
+        back = bench.probe.echo(value)
+        assert back == value and type(back) is type(value)
+
+    def test_over_each_transport(self, any_bench: Bench) -> None:
+        """That holds on each transport."""
+        value = {"list": [1, 2.5, None, True], "bytes": b"\0\1", "text": "größer"}
+        assert any_bench.probe.echo(value) == value
+
+    @pytest.mark.parametrize(
+        "value", [object(), 2**64, -(2**63) - 1, "\udcff", lambda: None, {"key": object()}, [2**70], {(): object()}]
+    )
+    def test_that_cannot_be_sent(self, bench: Bench, value: Any) -> None:
+        """A value that cannot be sent is refused by `begin`, naming the operation; other calls are unharmed."""
+        beside = [bench.probe.echo.begin(number) for number in range(5)]
+        with CompletionPort() as port:
+            with pytest.raises(InvalidArgumentType, match="echo"):
+                bench.probe.echo.begin(value, notify=port)
+            assert status_of(lambda: port.get(0)) == 258
+        beside += [bench.probe.echo.begin(number) for number in range(5, 10)]
+        assert [call.result(LIMIT) for call in beside] == list(range(10))
+
+    def test_a_value_that_contains_itself(self, bench: Bench) -> None:
+        """A list that contains itself is refused."""
+        circle: list[Any] = []
+        circle.append(circle)
+        with pytest.raises(InvalidArgumentType):
+            bench.probe.echo(circle)
+        assert bench.probe.echo("unharmed") == "unharmed"
+
+    @pytest.mark.parametrize("size", [1, 10, 1000])
+    def test_arguments_are_a_snapshot(self, bench: Bench, size: int) -> None:
+        """Changing an argument after `begin` changes nothing, whenever the call leaves."""
+        for _ in range(10):
+            value = ["as begun"] * size
+            calls = [bench.probe.echo.begin(value) for _ in range(8)]
+            value[0] = "changed"
+            assert all(call.result(LIMIT)[0] == "as begun" for call in calls)
+
+    def test_a_bytearray_is_a_snapshot(self, bench: Bench) -> None:
+        """So it is with a small `bytearray`."""
+        value = bytearray(b"as begun")
+        calls = [bench.probe.echo.begin(value) for _ in range(8)]
+        value[:] = b"changed!"
+        assert all(bytes(call.result(LIMIT)) == b"as begun" for call in calls)
+
+
+class TestTypedValues:
+    """Types that the contract names."""
+
+    def test_struct(self, any_bench: Bench) -> None:
+        """A Struct arrives as a Struct."""
+        assert any_bench.probe.point(Point(1, -2)) == Point(-1, 2)
+
+    def test_dataclass(self, bench: Bench) -> None:
+        """A dataclass arrives as a dataclass."""
+        assert bench.probe.account(Account("me", 1.5, ["a"])) == Account("me", 3.0, ["a"])
+
+    def test_standard_types(self, bench: Bench) -> None:
+        """Enums, dates, UUIDs, unions and nested containers arrive as their types say."""
+        values = (Colour.BLUE, datetime.date(2024, 2, 29), uuid.UUID(int=7), None, {"a": [1, 2]})
+        assert bench.probe.plain(*values) == values
+
+    def test_an_int_for_a_float(self, bench: Bench) -> None:
+        """Plain values that stand for others are taken: an int for a float."""
+        assert bench.probe.account(Account("me", 2)).balance == 4.0
+
+    @pytest.mark.parametrize(
+        ("operation_name", "args", "parameter"),
+        [
+            ("add", ("1", 2), "left"),
+            ("add", (1, "2"), "right"),
+            ("add", (1.5, 2), "left"),
+            ("add", (None, 2), "left"),
+            ("add", (True, 2), "left"),
+            ("point", ((1, 2),), "point"),
+            ("account", (Point(1),), "account"),
+            ("plain", (3, datetime.date(2024, 2, 29), uuid.UUID(int=7), None, {}), "colour"),
+            ("plain", (Colour.RED, datetime.date(2024, 2, 29), uuid.UUID(int=7), "x", {}), "maybe"),
+            ("plain", (Colour.RED, datetime.date(2024, 2, 29), uuid.UUID(int=7), 1, {"a": ["x"]}), "many"),
+            ("checksum", ("text",), "data"),
+            ("checksum", ([1, 2],), "data"),
+        ],
+    )
+    def test_wrong_types(self, bench: Bench, operation_name: str, args: tuple[Any, ...], parameter: str) -> None:
+        """A wrong type is refused before anything is sent, naming the parameter and the type seen."""
+        sent = bench.client.statistics().messages_sent
+        bound = getattr(bench.probe, operation_name)
+        for call in (bound, bound.begin):
+            with pytest.raises(InvalidArgumentType, match=rf"'{parameter}' must be .*not"):
+                call(*args)
+        assert bench.client.statistics().messages_sent == sent
+
+    @pytest.mark.parametrize(
+        ("args", "kwargs"),
+        [((), {}), ((1, 2, 3), {}), ((1,), {"left": 1}), ((1,), {"middle": 2}), ((), {"right": 1})],
+    )
+    def test_wrong_numbers(self, bench: Bench, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Missing, surplus, unknown and doubled arguments are refused, naming the operation."""
+        with pytest.raises(InvalidArgumentType, match="add"):
+            bench.probe.add(*args, **kwargs)
+        with pytest.raises(InvalidArgumentType, match="add"):
+            bench.probe.add.begin(*args, **kwargs)
+
+    def test_wrong_types_seen_by_the_server(self, bench: Bench) -> None:
+        """What a caller without the contract sends wrongly ends with 1783, naming the operation."""
+        untyped = bench.client.bind("test.Probe")
+        for args in (("x", 1), (), (1, 2, 3), (None,)):
+            with pytest.raises(BadStubData, match="add"):
+                untyped.add(*args)
+        assert untyped.add(1) == 11
+
+    def test_keywords_need_a_contract(self, bench: Bench) -> None:
+        """Without a contract arguments have no names."""
+        with pytest.raises(InvalidArgumentType, match="keyword"):
+            bench.client.bind("test.Probe").add(left=1)
+
+    def test_a_result_of_the_wrong_type(self, bench: Bench) -> None:
+        """A result that is not what the contract says gives 1783, naming the operation."""
+        with pytest.raises(BadStubData, match="mistyped"):
+            bench.probe.mistyped()
+        assert bench.client.bind("test.Probe").mistyped() == "not a number"
+
+
+class TestLargeValues:
+    """Values that travel beside the message."""
+
+    @pytest.mark.parametrize("size", [0, 1, 1024, OOB_LIMIT - 1, OOB_LIMIT, OOB_LIMIT + 1, 1 << 20])
+    def test_bytes(self, any_bench: Bench, size: int) -> None:
+        """Bytes of any size arrive as they were, there and back."""
+        data = bytes(range(256)) * (size // 256 + 1)
+        data = data[:size]
+        assert any_bench.probe.reversed_bytes(data) == data[::-1]
+
+    @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+    def test_kinds_of_buffers(self, bench: Bench, kind: type) -> None:
+        """A `bytearray` or `memoryview` may stand for `bytes`, small or large; the routine gets what it asked for."""
+        for size in (10, 1 << 18):
+            assert bench.probe.checksum(kind(b"\1" * size)) == size
+
+    def test_views(self, bench: Bench) -> None:
+        """An operation may take and return `memoryview`."""
+        for size in (10, 1 << 20):
+            view = bench.probe.viewed(memoryview(b"\2" * size))
+            assert type(view) is memoryview and view.readonly and bytes(view) == b"\2" * size
+
+    def test_a_view_that_has_gaps(self, bench: Bench) -> None:
+        """A `memoryview` that is not contiguous is sent as the bytes it shows."""
+        data = bytes(range(256)) * 2048
+        assert bytes(bench.probe.viewed(memoryview(data)[::2])) == data[::2]
+
+    def test_several_in_one_call(self, bench: Bench) -> None:
+        """Large and small arguments mix in one call."""
+        assert bench.probe.two_large(b"x" * 300_000, "name", b"y" * 400_000) == (300_000, "name", 400_000)
+        assert bench.probe.two_large(b"x", "name", b"y" * 400_000) == (1, "name", 400_000)
+        assert bench.probe.two_large(b"", "name", b"") == (0, "name", 0)
+
+    def test_many_outstanding(self, bench: Bench) -> None:
+        """Many large calls may be outstanding; each gets its own answer."""
+        values = [bytes([number]) * 200_000 for number in range(20)]
+        calls = [bench.probe.reversed_bytes.begin(value) for value in values]
+        small = [bench.probe.echo.begin(number) for number in range(20)]
+        assert [call.result(LIMIT) for call in calls] == values
+        assert [call.result(LIMIT) for call in small] == list(range(20))
+
+    def test_inside_other_values(self, bench: Bench) -> None:
+        """Large bytes inside a container travel too."""
+        value = {"data": [b"z" * 500_000, "text"], "more": b"w" * 100_000}
+        assert bench.probe.echo(value) == value
+
+    def test_sixteen_megabytes(self, any_bench: Bench) -> None:
+        """Sixteen megabytes arrive unharmed."""
+        data = hashlib.sha256(b"seed").digest() * (1 << 19)
+        assert hashlib.sha256(any_bench.probe.viewed(data)).digest() == hashlib.sha256(data).digest()
+
+    def test_without_a_contract(self, bench: Bench) -> None:
+        """Callers without a contract send and get large bytes."""
+        untyped = bench.client.bind("test.Probe")
+        assert untyped.echo(b"v" * 300_000) == b"v" * 300_000
+        assert untyped.checksum(b"\1" * 300_000) == 300_000
+
+    def test_the_wrong_type(self, bench: Bench) -> None:
+        """Large bytes for a parameter of another type are refused on either side."""
+        with pytest.raises(InvalidArgumentType, match="left"):
+            bench.probe.add(bytes(300_000), 1)
+        with pytest.raises(BadStubData):
+            bench.client.bind("test.Probe").add(bytes(300_000), 1)
+
+    def test_above_the_servers_limit(self, service: Callable[..., Any], benches: Benches) -> None:
+        """A call larger than the server takes fails, and later calls go on."""
+        bench = benches(service(max_message_bytes=1 << 20).endpoint)
+        assert bench.probe.checksum(bytes(1000)) == 0
+        assert status_of(lambda: bench.probe.checksum(bytes(4 << 20))) == 1726
+        assert bench.probe.echo("goes on") == "goes on"
+
+    def test_above_the_clients_limit(self, services: Callable[[str], str], benches: Benches) -> None:
+        """A result larger than the client takes fails its call, and later calls go on."""
+        bench = benches(services("ipc"), max_message_bytes=1 << 20)
+        assert status_of(lambda: bench.probe.reversed_bytes(bytes((1 << 20) - 2000))) == 0
+        assert status_of(lambda: bench.client.bind("test.Probe").echo(["x" * 1000] * 4000)) == 1726
+        assert bench.probe.echo("goes on") == "goes on"
+
+
+class TestArrays:
+    """NumPy arrays."""
+
+    @pytest.mark.parametrize(
+        ("dtype", "shape"),
+        [
+            ("f8", (1000,)), ("f8", (0,)), ("i4", (3, 4, 5)), ("u1", (256, 256)), ("c16", (2, 2)), ("?", (7,)),
+            (">i2", (9,)),
+        ],
+    )
+    def test_come_back(self, any_bench: Bench, dtype: str, shape: tuple[int, ...]) -> None:
+        """Arrays of numbers arrive with their type and shape, whatever their size."""
+        numpy = pytest.importorskip("numpy")
+        array = numpy.arange(numpy.prod(shape)).reshape(shape).astype(dtype)
+        back = any_bench.probe.echo(array)
+        assert back.dtype == array.dtype and back.shape == array.shape and (back == array).all()
+
+    def test_in_another_order(self, bench: Bench) -> None:
+        """An array with gaps, or in another order, arrives with its values in place."""
+        numpy = pytest.importorskip("numpy")
+        array = numpy.arange(1_000_000, dtype="f4").reshape(1000, 1000)
+        assert (bench.probe.echo(array.T) == array.T).all()
+        assert (bench.probe.echo(array[::2, ::3]) == array[::2, ::3]).all()
+
+    def test_in_a_contract(self, local: Callable[..., Server], benches: Benches) -> None:
+        """A contract may name the array type."""
+        numpy = pytest.importorskip("numpy")
+
+        class Arrays(Interface, id="test.Arrays"):
+            @operation
+            def scale(self, array: numpy.ndarray, factor: float) -> numpy.ndarray:
+                """Return the array multiplied."""
+                raise NotImplementedError
+
+        class Scaling:
+            def scale(self, array: Any, factor: float) -> Any:
+                return array * factor
+
+        server = local()
+        server.register(Arrays, Scaling())
+        arrays = benches(server.endpoint).client.bind(Arrays)
+        array = numpy.ones((300, 300))
+        assert (arrays.scale(array, 3.0) == array * 3).all()
+        with pytest.raises(InvalidArgumentType, match="array"):
+            arrays.scale([1, 2, 3], 2.0)
+
+    def test_of_objects(self, bench: Bench) -> None:
+        """An array of objects cannot travel; `begin` says so."""
+        numpy = pytest.importorskip("numpy")
+        with pytest.raises(InvalidArgumentType, match="echo"):
+            bench.probe.echo(numpy.array([object()]))
+        assert bench.probe.echo("unharmed") == "unharmed"
+
+
+class TestContracts:
+    """Interfaces as classes."""
+
+    def test_names_and_versions(self) -> None:
+        """An interface has an id and a version; the class's name and 1.0 unless given."""
+
+        class Bare(Interface):
+            pass
+
+        assert (Bare.interface_id, Bare.interface_version) == ("Bare", (1, 0))
+        assert (Probe.interface_id, Probe.interface_version) == ("test.Probe", (1, 2))
+
+    @pytest.mark.parametrize("version", [1, (1,), (1, 2, 3), ("1", "0"), (-1, 0), (0, 70000), None])
+    def test_versions_that_are_none(self, version: Any) -> None:
+        """A version that is none is refused as the class is made."""
+        with pytest.raises(InvalidParameter, match="version"):
+            type("Bad", (Interface,), {}, version=version)
+
+    @pytest.mark.parametrize("name", ["", 3, "\udcff"])
+    def test_names_that_are_none(self, bench: Bench, name: Any) -> None:
+        """A name that is none, or cannot be sent, is refused, as an id and as a binding."""
+        with pytest.raises(EngineError, match="id"):
+            type("Bad", (Interface,), {}, id=name)
+        with pytest.raises(EngineError, match="interface"):
+            bench.client.bind(name)
+        assert bench.probe.echo("unharmed") == "unharmed"
+
+    def test_inherited_operations(self, local: Callable[..., Server], benches: Benches) -> None:
+        """An interface has the operations of its bases too."""
+
+        class Base(Interface, id="test.Base"):
+            @operation
+            def one(self) -> int:
+                """Return 1."""
+                raise NotImplementedError
+
+        class Derived(Base, id="test.Derived"):
+            @operation
+            def two(self) -> int:
+                """Return 2."""
+                raise NotImplementedError
+
+        class Both:
+            def one(self) -> int:
+                return 1
+
+            def two(self) -> int:
+                return 2
+
+        server = local()
+        server.register(Derived, Both())
+        derived = benches(server.endpoint).client.bind(Derived)
+        assert (derived.one(), derived.two()) == (1, 2)
+
+    def test_without_the_decorator(self, local: Callable[..., Server], benches: Benches) -> None:
+        """A public method is an operation with or without the decorator; hidden ones are none."""
+
+        class Plain(Interface, id="test.Plain"):
+            def shown(self, value: int) -> int:
+                """Return the value."""
+                raise NotImplementedError
+
+            def _hidden(self) -> None:
+                """No operation."""
+
+        class Routines:
+            def shown(self, value: int) -> int:
+                return value
+
+        server = local()
+        server.register(Plain, Routines())
+        plain = benches(server.endpoint).client.bind(Plain)
+        assert plain.shown(7) == 7
+        with pytest.raises(InvalidArgumentType, match="value"):
+            plain.shown("7")
+
+    def test_a_name_of_its_own(self, bench: Bench) -> None:
+        """An operation may have another name on the wire than in the class."""
+        assert bench.probe.other_name() == "by another name"
+        assert bench.client.bind("test.Probe").renamed() == "by another name"
+        assert status_of(bench.client.bind("test.Probe").other_name) == 1745
+
+    @pytest.mark.parametrize("source", ["*args: int", "**kwargs: int", "*, only: int"])
+    def test_parameters_that_cannot_be_sent(self, bench: Bench, source: str) -> None:
+        """An operation takes plain positional parameters only; others are refused as it is bound."""
+        space: dict[str, Any] = {"Interface": Interface}
+        exec(f"class Bad(Interface):\n    def bad(self, {source}) -> None: ...\n", space)
+        with pytest.raises(InvalidParameter, match="bad"):
+            bench.client.bind(space["Bad"])
+
+    @pytest.mark.parametrize("interface", [3, None, int, object()])
+    def test_a_binding_to_what_is_none(self, bench: Bench, interface: Any) -> None:
+        """Something that is no interface cannot be bound."""
+        with pytest.raises(InvalidArgumentType, match="interface"):
+            bench.client.bind(interface)
+
+    def test_bindings_are_typed(self, bench: Bench) -> None:
+        """A binding is an instance of its interface, and its operations are described."""
+        assert isinstance(bench.probe, Probe)
+        assert isinstance(bench.probe.echo, Operation)
+        assert bench.probe.echo.__doc__ == "Return the value."
+        assert bench.probe.note.one_way and not bench.probe.echo.one_way
+
+    def test_many_bindings(self, services: Callable[[str], str]) -> None:
+        """Bindings are cheap, share the connection, and need no closing."""
+        with Client(services("ipc")) as client:
+            for number in range(200):
+                assert client.bind(Probe).echo(number) == number
+            assert client.statistics().connections == 1
+
+
+class TestOneWay:
+    """`maybe`: operations without an answer (8.5)."""
+
+    def test_returns_at_once(self, any_bench: Bench, key: str) -> None:
+        """A one-way call is complete when it is accepted, and runs at the server."""
+        call = any_bench.probe.note.begin(key)
+        assert call.done() and call.complete() is None
+        assert any_bench.probe.note(key) is None
+        assert any_bench.control.noted(key) >= 1
+
+    def test_is_told_like_any_other(self, bench: Bench, key: str, port: CompletionPort) -> None:
+        """Its notification comes, once."""
+        call = bench.probe.note.begin(key, notify=port)
+        assert port.get(LIMIT).overlapped is call
+        assert status_of(lambda: port.get(0)) == 258
+
+    def test_nothing_comes_back(self, bench: Bench) -> None:
+        """Not even an error comes back: an unknown operation, or one that fails."""
+
+        class Unknown(Interface, id="test.Probe", version=(1, 0)):
+            @operation(one_way=True)
+            def unknown(self) -> None:
+                """Unknown to the service."""
+
+            @operation(one_way=True)
+            def mistyped(self) -> None:
+                """Returns a value at the service."""
+
+            @operation(one_way=True)
+            def fail(self, kind: str, text: str) -> None:
+                """Raises at the service."""
+
+        binding = bench.client.bind(Unknown)
+        binding.unknown()
+        binding.mistyped()
+        binding.fail("ValueError", "nobody hears")
+        bench.probe.nothing()
+        assert bench.client.statistics().replies_late == 0
+
+    def test_to_nobody(self, endpoint: str) -> None:
+        """A one-way call to nobody succeeds: delivery is not promised."""
+        with Client(endpoint, connect_timeout=0.05) as client:
+            assert client.bind(Probe).note.begin("nobody").complete() is None
+
+    def test_arguments_are_checked(self, bench: Bench) -> None:
+        """Its arguments are checked as any."""
+        with pytest.raises(InvalidArgumentType, match="key"):
+            bench.probe.note(3)
