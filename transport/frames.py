@@ -121,14 +121,18 @@ class Blob(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     shape: tuple[Natural, ...] = ()
 
 
+#: The lane of a call that has no place in any order.
+NO_LANE: Final = -1
+
+
 class CallOptions(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
     """What few calls need. A map with short keys on the wire; absent means the default.
 
     `time_left` is in seconds, counted from the sending. `lane` names the sequence of calls that this one
-    keeps its place in; None: no order. `attempt` is above 0 when an idempotent call is sent again.
-    `object_id` picks a manager by object. `pipes` gives [position, direction] for each argument that is a
-    pipe: "i" to the server, "o" from it, "b" both. `blobs` describes the out-of-band arguments, in the order
-    of their frames.
+    keeps its place in; None: that of the connection, `NO_LANE`: no order. `attempt` is above 0 when an
+    idempotent call is sent again. `object_id` picks a manager by object. `pipes` gives [position, direction]
+    for each argument that is a pipe: "i" to the server, "o" from it, "b" both. `blobs` describes the
+    out-of-band arguments, in the order of their frames.
     """
 
     time_left: float | None = msgspec.field(default=None, name="t")

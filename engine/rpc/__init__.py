@@ -20,7 +20,14 @@
     channel      a link joined to the driver
     server_call  the server's handle of one call
     registry     which routine serves which operation
-    batch        the calls of one message, run by workers
+    lane         the calls of one connection, run by workers in order
+    gate         who may call an interface, and how many at once
+    attachment   what few calls have beside themselves
+    subscription being told that a call's client cancelled, or is gone
+    inheritance  what calls made inside a routine take over
+    context      state that a server keeps for a client
+    context_book, context_routine   who uses it, and its rundown
+    management   what a client may ask of any server
     listener     one endpoint of a server
     coroutines   the event loop of `async def` routines
     server       interfaces, endpoints and workers, and their life
@@ -30,6 +37,7 @@ from .binding import Binding, BoundOperation
 from .call import Call
 from .client import Client
 from .connection import ClientStatistics
+from .context import Context
 from .errors import (
     AccessDenied,
     BadStubData,
@@ -37,6 +45,8 @@ from .errors import (
     CallFailed,
     CallFailedDne,
     CallTimeout,
+    ContextMismatch,
+    NullContext,
     PeerProtocolError,
     PipeError,
     RemoteFault,
@@ -46,11 +56,13 @@ from .errors import (
     UnknownOperation,
 )
 from .interface import Interface, Operation, operation
+from .management import Management
 from .notify import ApcNotification, CallbackNotification, EventKind, apc
 from .pipe import InOutPipe, InPipe, OutPipe, Pipe, PipePending
 from .registry import manager
-from .server import Server, ServerStatistics
+from .server import Server
 from .server_call import CallAttributes, ServerCall, current_call
+from .server_statistics import ServerStatistics
 from .state import TRANSITIONS, On, State
 from .stream import PipedOperation, Stream
 
@@ -70,10 +82,14 @@ __all__ = [
     "CallbackNotification",
     "Client",
     "ClientStatistics",
+    "Context",
+    "ContextMismatch",
     "EventKind",
     "InOutPipe",
     "InPipe",
     "Interface",
+    "Management",
+    "NullContext",
     "On",
     "Operation",
     "OutPipe",

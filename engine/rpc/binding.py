@@ -66,6 +66,7 @@ class BoundOperation(Operation[..., Any]):
         self.name = spec.name
         self.one_way = spec.one_way
         self.idempotent = spec.idempotent
+        self.shared_context = spec.shared_context
         self.__doc__ = doc
 
     def __repr__(self) -> str:
@@ -136,16 +137,18 @@ class Binding:
     values.
     """
 
-    def __init__(self, caller: Caller, interface: str) -> None:
+    def __init__(self, caller: Caller, interface: str, causal: bool) -> None:
         check_name("interface", interface)
         self._caller = caller
         self._interface = interface
+        self._causal = causal
 
     def __getattr__(self, name: str) -> BoundOperation:
         if name.startswith("_"):
             raise AttributeError(name)
         check_name("the operation", name)
-        bound = BoundOperation(self._caller, untyped(self._interface, name), None)
+        spec = untyped(self._interface, name)
+        bound = BoundOperation(self._caller, spec if self._causal else spec.without_order(), None)
         self.__dict__[name] = bound
         return bound
 
@@ -153,10 +156,14 @@ class Binding:
         return f"<binding to {self._interface!r}>"
 
 
-def bind_typed(caller: Caller, interface: type[I], kind: Callable[[OperationSpec], type[BoundOperation]]) -> I:
+def bind_typed(
+    caller: Caller, interface: type[I], kind: Callable[[OperationSpec], type[BoundOperation]], causal: bool
+) -> I:
     """Return an instance of `interface` whose operations, of the kinds that `kind` says, call the server."""
     binding = object.__new__(interface)
     for name, spec in specs_of(interface).items():
         described = getattr(interface, name)
+        if not causal:
+            spec = spec.without_order()
         setattr(binding, name, kind(spec)(caller, spec, getattr(described, "__doc__", None)))
     return binding

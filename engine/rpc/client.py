@@ -82,7 +82,7 @@ from ..kernel.port import PacketTemplate
 from ..kernel.status import Status
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
-from . import pipe_client
+from . import pipe_client, server_call
 from .binding import Binding, bind_typed, check_metadata, check_seconds
 from .call import Call, Failure, LargeReply, Outcome
 from .channel import Channel, Parcel
@@ -95,6 +95,7 @@ from .errors import (
     ServerUnavailable,
     error_for,
 )
+from .inheritance import inherit
 from .interface import Interface, OperationSpec
 from .notify import CallbackNotification, snapshot
 from .outbox import COALESCE_CALLS, Outbox, Special
@@ -198,19 +199,22 @@ class Client:
     # Binding
 
     @overload
-    def bind(self, interface: type[I]) -> I: ...
+    def bind(self, interface: type[I], *, causal: bool = True) -> I: ...
     @overload
-    def bind(self, interface: str) -> Binding: ...
-    def bind(self, interface: type[I] | str) -> Any:
+    def bind(self, interface: str, *, causal: bool = True) -> Binding: ...
+    def bind(self, interface: type[I] | str, *, causal: bool = True) -> Any:
         """Return a binding: an object with the interface's operations, each callable and with a `begin`.
 
-        Args: an `Interface` class, or the name of an interface to call without a contract, with plain values.
+        Args:
+            interface: an `Interface` class, or the name of one to call without a contract, with plain values.
+            causal: the server enters routines in the order in which the calls of this client are begun; False: calls of
+                this binding have no place in that order, and wait for none of the others.
         Nothing is sent: whether the server knows the interface shows in the first call. Bindings need no closing.
         """
         if isinstance(interface, str):
-            return Binding(self, interface)
+            return Binding(self, interface, causal)
         if isinstance(interface, type) and issubclass(interface, Interface):
-            return bind_typed(self, interface, operation_kind)
+            return bind_typed(self, interface, operation_kind, causal)
         raise InvalidArgumentType(f"interface must be an Interface class or a name, not {interface!r}")
 
     # Issuing
@@ -241,6 +245,8 @@ class Client:
             timeout = check_seconds("timeout", timeout)
         if metadata is not None:
             metadata = check_metadata(metadata)
+        if server_call.serving and (outer := server_call.current.get()) is not None:
+            timeout, metadata = inherit(outer, timeout, metadata, self._metadata)
         if handle is not None and not isinstance(handle, Call):
             raise InvalidArgumentType(f"handle must be a Call or None, not {type(handle).__name__}")
         calls = self._calls
@@ -249,8 +255,10 @@ class Client:
         if len(calls) >= self._max_calls:
             raise QueueFull(f"{len(calls)} calls are outstanding, max_calls allows no more: complete some first")
         options = None
-        if timeout is not None or metadata is not None or spec.optioned:
-            options = CallOptions(time_left=timeout, metadata=metadata, one_way=spec.one_way, pipes=spec.directions)
+        if timeout is not None or metadata is not None or spec.special:
+            options = CallOptions(
+                time_left=timeout, metadata=metadata, lane=spec.lane, one_way=spec.one_way, pipes=spec.directions
+            )
         call_id = self._next_id()
         pending: PendingCall | Special
         if settled(args):

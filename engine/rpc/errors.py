@@ -8,6 +8,8 @@
     |-- CallCancelled            1818  cancelled, by either side
     |   `-- CallTimeout          1818  also a TimeoutError: the call's own time ran out
     |-- AccessDenied             5     refused by the server's security
+    |-- ContextMismatch          6     a context handle that the server does not know
+    |-- NullContext              1775  None where a context handle is needed
     |-- UnknownInterface         1717  no such interface, or not in that version
     |-- UnknownOperation         1745  the interface has no such operation
     |-- BadStubData              1783  arguments or result could not be decoded
@@ -63,6 +65,18 @@ class AccessDenied(CallError):
     """The server's security refused the call; it did not run."""
 
     status = Status.ACCESS_DENIED
+
+
+class ContextMismatch(CallError):
+    """A context handle was closed, or is not this client's, or not this server's; the routine was not entered."""
+
+    status = Status.RPC_X_SS_CONTEXT_MISMATCH
+
+
+class NullContext(CallError):
+    """None was given where a context handle is needed; the routine was not entered."""
+
+    status = Status.IN_NULL_CONTEXT
 
 
 class UnknownInterface(CallError):
@@ -128,8 +142,8 @@ class RemoteFault(CallError):
 BY_STATUS: Mapping[int, type[CallError]] = {
     kind.status: kind
     for kind in (
-        ServerUnavailable, CallFailed, CallFailedDne, ServerTooBusy, CallCancelled, AccessDenied, UnknownInterface,
-        UnknownOperation, BadStubData, PeerProtocolError,
+        ServerUnavailable, CallFailed, CallFailedDne, ServerTooBusy, CallCancelled, AccessDenied, ContextMismatch,
+        NullContext, UnknownInterface, UnknownOperation, BadStubData, PeerProtocolError,
     )
 } | {
     Status.WRONG_PIPE_ORDER: PipeError,

@@ -11,14 +11,18 @@ Source: "The IDL and ACF Files" (what an interface is); "Declaring Asynchronous 
 import inspect
 import typing
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
 from transport import ArgsDecoder, Blob, Buffer, Target, ValueDecoder
+from transport.frames import NO_LANE
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
 from .call import Call
+from .context import Context, context_kind
+from .errors import NullContext
 from .pipe import DIRECTIONS, PipeSpec
 
 if typing.TYPE_CHECKING:
@@ -52,6 +56,7 @@ class Operation(Generic[P, R]):
         one_way: bool = False,
         idempotent: bool = False,
         duplex: bool = False,
+        shared_context: bool = False,
     ) -> None:
         self.function = function
         self.name = function.__name__ if name is None else name
@@ -59,6 +64,7 @@ class Operation(Generic[P, R]):
         self.one_way = one_way
         self.idempotent = idempotent
         self.duplex = duplex
+        self.shared_context = shared_context
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -78,7 +84,12 @@ class Operation(Generic[P, R]):
 def operation(function: Callable[Concatenate[Any, P], R], /) -> Operation[P, R]: ...
 @overload
 def operation(
-    *, name: str | None = None, one_way: bool = False, idempotent: bool = False, duplex: bool = False
+    *,
+    name: str | None = None,
+    one_way: bool = False,
+    idempotent: bool = False,
+    duplex: bool = False,
+    shared_context: bool = False,
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Operation[P, R]]: ...
 def operation(function: Any = None, /, **options: Any) -> Any:
     """Declare a method of an `Interface` as an operation; needed only for its options, and for type checkers.
@@ -89,6 +100,7 @@ def operation(function: Any = None, /, **options: Any) -> Any:
         idempotent: running the operation more than once does no harm. A promise to the caller, who may call again after
             a `CallFailed`; the client sends nothing twice.
         duplex: its pipes may be used in any order, where otherwise all inputs come before all outputs.
+        shared_context: calls may use a context handle while others of this kind use it; see `Context`.
     """
     if function is None:
         return lambda function: Operation(function, **options)
@@ -146,15 +158,21 @@ class OperationSpec:
     """How one operation's calls are written and read; shared by every binding and every server that uses it."""
 
     __slots__ = (
-        "_checks", "decode_args", "decode_plain", "decode_result", "directions", "duplex", "exact", "idempotent",
-        "name", "one_way", "optioned", "parameters", "pipes", "required", "signature", "target",
+        "_checks", "contexts", "decode_args", "decode_plain", "decode_result", "directions", "duplex", "exact",
+        "idempotent", "lane", "name", "one_way", "parameters", "pipes", "required", "shared_context", "signature",
+        "special", "target",
     )  # fmt: skip
 
     def __init__(self, target: Target, described: Operation[..., Any] | None) -> None:
         self.target = target
         self.name = target.operation
         self.one_way = described is not None and described.one_way
+        # The order that calls have a place in; None: their connection's.
+        self.lane: int | None = None
         self.idempotent = described is not None and (described.idempotent or described.one_way)
+        self.shared_context = described is not None and described.shared_context
+        # Positions of the parameters that are context handles, and whether each must be given.
+        self.contexts: tuple[tuple[int, bool], ...] = ()
         # None: without a contract, any number of plain values.
         self.signature: inspect.Signature | None = None
         self.parameters: tuple[str, ...] = ()
@@ -169,13 +187,13 @@ class OperationSpec:
         result: Any = Any
         if described is not None:
             result = self._describe(described.function)
-        # Whether each of its calls needs options on the wire.
-        self.optioned = self.one_way or bool(self.pipes)
+        # Whether each call says something of itself that most do not.
+        self.special = self.one_way or bool(self.pipes)
         self.decode_result: ValueDecoder[Any] = ValueDecoder(result)
         # The same for a result that travelled in band, without the step in between.
         self.decode_plain: Callable[[msgspec.Raw], Any] = self.decode_result.plain
         self.decode_args: ArgsDecoder | PlainArgs = (
-            PlainArgs() if self.signature is None else ArgsDecoder(self._checks, self.required)
+            PlainArgs() if self.signature is None else ArgsDecoder(self._wire_types(), self.required)
         )
 
     def _describe(self, function: Callable[..., Any]) -> Any:
@@ -208,10 +226,28 @@ class OperationSpec:
             self.directions = [(pipe.position, pipe.direction) for pipe in self.pipes]
             if self.idempotent:
                 raise InvalidParameter(f"{self.name}: an operation with pipes cannot be idempotent or one way")
+        kinds = [context_kind(annotation) for annotation in checks]
+        self.contexts = tuple((at, kind) for at, kind in enumerate(kinds) if kind is not None)
+        for at, required in self.contexts:
+            checks[at] = Context if required else Context | None
         self._checks = self.exact = tuple(checks)
         result = hints.get("return", Any)
         # The result of an `async def` or of an ordinary method is annotated alike: with what the caller gets.
         return type(None) if result is None else result
+
+    def without_order(self) -> "OperationSpec":
+        """Return a copy for calls that have no place in any order."""
+        other = copy(self)
+        other.lane = NO_LANE
+        other.special = True
+        return other
+
+    def _wire_types(self) -> tuple[Any, ...]:
+        """What the server decodes arguments to: a missing context handle has a status of its own."""
+        if not self.contexts:
+            return self._checks
+        handles = {at for at, _ in self.contexts}
+        return tuple(Context | None if at in handles else wanted for at, wanted in enumerate(self._checks))
 
     def arrange(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Return the arguments in wire order, checked against the contract.
@@ -242,6 +278,8 @@ class OperationSpec:
         for name, value, wanted in zip(self.parameters, args, self._checks, strict=True):
             if wanted is Any or type(value) is wanted or _is_buffer_for(value, wanted):
                 continue
+            if value is None and wanted is Context:
+                raise NullContext(f"{self.name}: parameter {name!r} is a context handle, and must not be None")
             try:
                 # Plain values only may stand for others (an int for a float); Structs and classes must be what they
                 # say.

@@ -1,11 +1,11 @@
 """One endpoint of a server: its peers, the calls that arrive from them, and the answers that go back.
 
-Theory of operation. A harvest decodes a message, enters its calls in their peer's table and posts one batch to the
-server's pool. Answering takes the call out of that table, which closes it, and appends the answer to its peer's queue;
-neither takes a lock. A batch's runner sends when nothing is left to run, everybody else at once, and what queues
+Theory of operation. A harvest decodes a message, enters its calls in their peer's table and in its lane, which is run
+by the server's pool. Answering takes the call out of that table, which closes it, and appends the answer to its peer's
+queue; neither takes a lock. A lane's runner sends when nothing is left to run, everybody else at once, and what queues
 behind a send shares a message, encoded in one step.
 
-    link.harvest -> message -> Batch -> pool ... routine -> answer -> peer's queue -> channel.flush -> link.send
+    link.harvest -> message -> Lane -> pool ... routine -> answer -> peer's queue -> channel.flush -> link.send
 
 Lock order: link.lock, then the server's lock.
 
@@ -16,8 +16,10 @@ the queue: one of the two sees the other, so no answer is left behind.
 
 import logging
 import traceback
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -53,17 +55,21 @@ from transport import (
     settled,
     split_out_of_band,
 )
-from transport.frames import MAGIC, VERSION
+from transport.frames import MAGIC, NO_LANE, VERSION
 
 from ..kernel.errors import CallError, EngineError, InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.status import Status
 from . import pipe_server
-from .batch import Batch
+from .attachment import Closing, when_closed
 from .channel import Channel, Parcel
+from .context_book import ContextBook, key_of
 from .errors import CallCancelled, CallFailed, RemoteFault
+from .gate import Gate, is_local
+from .lane import Lane
+from .notify import EventKind
 from .pipe_server import ServerPipes
 from .pipe_set import Shipment
-from .registry import Refusal
+from .registry import Entry, Refusal
 from .server_call import ServerCall
 
 if TYPE_CHECKING:
@@ -79,14 +85,17 @@ class Peer:
     """A connected client."""
 
     __slots__ = (
-        "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id", "lost",
-        "metadata", "pipe_window", "process", "queued", "refused", "user",
+        "__weakref__", "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id",
+        "joined", "lane", "local", "lost", "metadata", "pipe_window", "process", "queued", "refused", "user",
+        "verdicts",
     )  # fmt: skip
 
-    def __init__(self, id: bytes, info: PeerInfo) -> None:
+    def __init__(self, id: bytes, info: PeerInfo, local: bool, lane: Lane) -> None:
         self.id = id
+        self.lane = lane
         self.address = info.address
         self.user = info.user
+        self.local = local
         # Set once, under the server's lock; read anywhere.
         self.lost = False
         # Under link.lock.
@@ -97,10 +106,14 @@ class Peer:
         self.greeted = False
         # What the greeting said.
         self.association = b""
+        # Whether it was counted among the connections of its association.
+        self.joined = False
         self.process = 0
         self.host = ""
         self.metadata: dict[str, str] = {}
         self.pipe_window = PIPE_WINDOW_BYTES
+        # What security callbacks said of it. Single atomic operations only.
+        self.verdicts: dict[Gate, bool] = {}
         # Calls that arrived and are not closed. Taking a call out is closing it: one atomic operation, anywhere.
         self.calls: dict[int, ServerCall] = {}
         # Answers to be sent, or a message of its own: its frames, or what makes them. Appended anywhere, taken under
@@ -118,10 +131,14 @@ class Listener:
         self._link = link
         self._lock = server.lock
         self._peers: dict[bytes, Peer] = {}
+        # Those that are gone while calls of theirs still run. Under link.lock.
+        self._departed: weakref.WeakSet[Peer] = weakref.WeakSet()
+        # The context handles of the server.
+        self.contexts: ContextBook = server.contexts
         # Peers that have answers to be sent. Appended anywhere, taken under link.lock.
         self.outgoing: deque[Peer] = deque()
-        # Batches that were posted and not begun: while there are any, answers wait for theirs.
-        self.batches: deque[Batch] = deque()
+        # Lanes that were posted and not begun: while there are any, answers wait for theirs.
+        self.posted: deque[Lane] = deque()
         # Found by a harvest, done by `collect` in the same hold of link.lock.
         self._actions: list[Callable[[], object]] = []
         self.endpoint = link.endpoint
@@ -190,7 +207,8 @@ class Listener:
 
     def connected(self, peer: bytes) -> None:
         """A client was heard of."""
-        self._peers[peer] = Peer(peer, self._link.peer_info(peer))
+        info = self._link.peer_info(peer)
+        self._peers[peer] = Peer(peer, info, is_local(self.endpoint, info.address), Lane(self, self._server.pool))
 
     def lost(self, peer: bytes, reason: str) -> None:
         """A client is gone. Its running calls go on; their answers will go nowhere."""
@@ -199,9 +217,23 @@ class Listener:
             if known is None:
                 return
             known.lost = True
-        for call in list(known.calls.values()):
+        self._actions += self._part(known, f"the client is gone: {reason}")
+
+    def _part(self, peer: Peer, why: str) -> list[Callable[[], object]]:
+        """What is to be done after a client has gone: end pipes, tell subscribers, run contexts down."""
+        acts: list[Callable[[], object]] = []
+        calls = list(peer.calls.values())
+        if calls:
+            self._departed.add(peer)
+        for call in calls:
             if call._pipes is not None:
-                self._actions += call._pipes.fail(CallFailed, f"the client is gone: {reason}")
+                acts += call._pipes.fail(CallFailed, why)
+            if call._extra is not None:
+                acts.append(partial(_tell, call, EventKind.CLIENT_DISCONNECT))
+        if peer.joined:
+            peer.joined = False
+            acts += self.contexts.leave(key_of(peer))
+        return acts
 
     def refused(self, reason: str) -> None:
         """Does not happen on a server."""
@@ -222,6 +254,9 @@ class Listener:
                 known.greeted = False
                 known.refused = True
                 known.conversation = Conversation(Side.SERVER)
+                if known.joined:
+                    known.joined = False
+                    self._actions += self.contexts.leave(key_of(known))
                 self.send_alone(known, encode(Reject([VERSION], Status.PROTOCOL_ERROR, str(error))))
             return
         try:
@@ -248,7 +283,7 @@ class Listener:
             self._drop(known, error, True)
 
     def collect(self) -> Sequence[Callable[[], object]]:
-        """What is to be done after a harvest: post the batches."""
+        """What is to be done after a harvest: post the lanes."""
         actions, self._actions = self._actions, []
         return actions
 
@@ -261,6 +296,8 @@ class Listener:
         peer.conversation.sent(Kind.WELCOME)
         peer.greeted = True
         peer.refused = False
+        peer.joined = True
+        self.contexts.join(key_of(peer))
         self.send_alone(peer, encode(self._server.welcome()))
 
     def _drop(self, peer: Peer, error: RemoteProtocolError, understood: bool) -> None:
@@ -278,8 +315,9 @@ class Listener:
     def _take_calls(self, peer: Peer, message: Calls, blobs: list[Buffer]) -> None:
         server = self._server
         find = server.registry.find
-        found = [find(target) for target in message.targets]
-        accepted: deque[ServerCall] = deque()
+        found: list[Any] = [find(target) for target in message.targets]  # Entry or Refusal.
+        accepted: list[ServerCall] = []
+        apart: list[ServerCall] = []
         refused: list[tuple[CallRecord, int, str]] = []
         turned_away = 0
         calls = peer.calls
@@ -295,7 +333,9 @@ class Listener:
             call_id = record.id
             if type(entry) is Refusal:
                 refused.append((record, entry.status, entry.text))
-            elif room <= 0:
+                continue
+            auto = entry.auto
+            if auto is None and room <= 0:
                 assert no_room is not None
                 refused.append((record, *no_room))
                 turned_away += 1
@@ -304,14 +344,22 @@ class Listener:
                 self._sent(1, 0)
                 peer.garbage += 1
                 server.counters.garbage += 1
+            elif auto is not None and (why := server.enter(auto)) is not None:
+                refused.append((record, *why))
+                turned_away += 1
             else:
-                room -= 1
-                if record.options is None:
+                if auto is None:
+                    room -= 1
+                options = record.options
+                if options is None:
                     call = ServerCall(self, peer, call_id, entry, record.args)
+                    accepted.append(call)
                 else:
-                    call = self._call_with_options(peer, call_id, entry, record.args, record.options, blobs)
+                    call = self._call_with_options(peer, call_id, entry, record.args, options, blobs)
+                    (apart if options.lane == NO_LANE else accepted).append(call)
                 calls[call_id] = call
-                accepted.append(call)
+                if auto is not None:
+                    when_closed(call, partial(server.leave, auto))
         if turned_away:
             with self._lock:
                 server.counters.refused += turned_away
@@ -321,7 +369,16 @@ class Listener:
             else:
                 self._fault(peer, record.id, status, Fault("", text))
         if accepted:
-            self._actions.append(Batch(self, server.pool, accepted).post)
+            peer.lane.put(accepted)
+            self._actions.append(peer.lane.post)
+        if apart:
+            self._actions.append(self._run_apart(apart))
+
+    def _run_apart(self, calls: list[ServerCall]) -> Callable[[], object]:
+        """Return what has these calls run, outside of their connection's order."""
+        lane = Lane(self, self._server.pool)
+        lane.put(calls)
+        return lane.post
 
     def _call_with_options(
         self, peer: Peer, call_id: int, entry: Any, args: Any, options: CallOptions, blobs: list[Buffer]
@@ -340,6 +397,8 @@ class Listener:
                     call._cancelled = True
                     if abort and call._pipes is not None:
                         self._actions += call._pipes.fail(CallCancelled, "the client has cancelled the call")
+                    if call._extra is not None:
+                        self._actions.append(partial(_tell, call, EventKind.CLIENT_CANCEL))
 
     # Answers
 
@@ -374,6 +433,9 @@ class Listener:
         peer = call._peer
         if peer.calls.pop(call._id, None) is not call:
             raise _closed_before(call)
+        if call._extra is not None:
+            self._reply_attached(call, peer, value)
+            return
         options = call._options
         if peer.lost or (options is not None and options.one_way):
             self._sent(1, 0)
@@ -386,18 +448,41 @@ class Listener:
             peer.queued = True
             self.outgoing.append(peer)
 
-    def _reply_now(self, call: ServerCall, peer: Peer, value: object) -> None:
-        """Encode a result that may change later, or is large."""
+    def _reply_attached(self, call: ServerCall, peer: Peer, value: object) -> None:
+        """As `reply`, for a call that has an attachment: whether the result can be sent decides what becomes of it."""
+        attachment = call._extra
+        assert attachment is not None
+        options = call._options
+        if peer.lost or (options is not None and options.one_way):
+            attachment.end(Closing.UNSENT)
+            self._sent(1, 0)
+            return
+        # Ended between packing and sending: what the result refers to is there when it arrives.
+        ended = partial(attachment.end, Closing.ANSWERED)
         try:
-            if split_out_of_band((value,)) is not None:
-                peer.answers.append(encode_reply(call._id, value))
-                self._sent(1)
-            else:
-                peer.answers.append((call._id, 0, encode_value(value)))
+            self._reply_now(call, peer, value, ended)
+        except InvalidArgumentType:
+            attachment.end(Closing.UNSENT)
+            raise
+        finally:
+            self.tell(peer)
+
+    def _reply_now(
+        self, call: ServerCall, peer: Peer, value: object, packed: Callable[[], object] | None = None
+    ) -> None:
+        """Encode a result that may change later, or is large. `packed` is called when it is, before it can leave."""
+        try:
+            large = split_out_of_band((value,)) is not None
+            answer = encode_reply(call._id, value) if large else (call._id, 0, encode_value(value))
         except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge) as error:
             text = f"the result of {call._entry.spec.name} cannot be sent: {error}"
             self._fault(peer, call._id, Status.BAD_STUB_DATA, Fault(type(error).__name__, text))
             raise InvalidArgumentType(text) from error
+        if packed is not None:
+            packed()
+        peer.answers.append(answer)
+        if large:
+            self._sent(1)
 
     def reply_fault(self, call: ServerCall, status: int, error: BaseException | None, text: str = "") -> None:
         """Close `call` with a failure, which leaves with the next flush; an `error` brings its own status."""
@@ -408,6 +493,8 @@ class Listener:
             status, fault = describe(error, self._server.tracebacks)
         if peer.calls.pop(call._id, None) is not call:
             raise _closed_before(call)
+        if call._extra is not None:
+            call._extra.end(Closing.FAILED)
         if peer.lost or (call._options is not None and call._options.one_way):
             self._sent(1, 0)
         else:
@@ -434,15 +521,35 @@ class Listener:
                     peer.conversation.sent(Kind.BYE)
                     self.send_alone(peer, encode(Bye(Status.SERVER_UNAVAILABLE, "the server closed")))
         self.channel.close()
-        with self._lock:
+        acts: list[Callable[[], object]] = []
+        with self.channel.link.lock:
             for peer in self._peers.values():
                 peer.lost = True
-        for peer in self._peers.values():
-            for call in list(peer.calls.values()):
-                if call._pipes is not None:
-                    for act in call._pipes.fail(CallFailed, "the server was closed"):
-                        act()
-        self._peers.clear()
+                acts += self._part(peer, "the server was closed")
+            self._peers.clear()
+        for act in acts:
+            act()
+
+    def running(self, entries: set[Entry]) -> list[ServerCall]:
+        """Return the open calls of these operations, those of clients that are gone included."""
+        with self.channel.link.lock:
+            peers = [*self._peers.values(), *self._departed]
+            return [call for peer in peers for call in list(peer.calls.values()) if call._entry in entries]
+
+    def called_out(self) -> None:
+        """A routine has begun a call of its own."""
+        with self._lock:
+            self._server.counters.calls_out += 1
+
+    def resume(self, call: ServerCall) -> None:
+        """Run a call again that had to wait for a context handle."""
+        self._run_apart([call])()
+
+
+def _tell(call: ServerCall, kind: EventKind) -> None:
+    """Tell the subscribers of a call, if it has any."""
+    if call._extra is not None and call._extra.subscriptions is not None:
+        call._extra.subscriptions.tell(kind)
 
 
 def _closed_before(call: ServerCall) -> InvalidAsyncHandle:

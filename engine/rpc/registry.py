@@ -7,7 +7,8 @@ Source: "Registering Interfaces", "RpcServerRegisterIf2", "RpcServerUnregisterIf
 """
 
 import inspect
-from collections.abc import Callable
+from _thread import allocate_lock
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,6 +17,8 @@ from transport import Target
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, Misuse
 from ..kernel.status import Status
+from .context_routine import ContextRoutine
+from .gate import Gate
 from .interface import Interface, Operation, OperationSpec, specs_of
 from .pipe_server import PipedRoutine
 
@@ -46,9 +49,14 @@ class Entry:
     Unguarded: `mean` is a running mean of hints, and a lost update is a lost hint.
     """
 
-    __slots__ = ("decode_args", "decode_plain", "function", "is_coroutine", "mean", "spec", "takes_handle")
+    __slots__ = (
+        "auto", "decode_args", "decode_plain", "function", "gate", "is_coroutine", "mean", "spec", "takes_handle",
+    )  # fmt: skip
 
     def __init__(self, spec: OperationSpec, function: Callable[..., Any]) -> None:
+        # The conditions of its interface, if it has any; `auto` is the same if the interface listens by itself.
+        self.gate: Gate | None = None
+        self.auto: Gate | None = None
         self.spec = spec
         self.function = function
         self.decode_args = spec.decode_args
@@ -66,6 +74,15 @@ class Refusal(msgspec.Struct, frozen=True):
     text: str
 
 
+class Served(msgspec.Struct, frozen=True, eq=False):
+    """One registered interface."""
+
+    minor: int
+    entries: dict[str, Entry]
+    auto_listen: bool
+    lasting: bool
+
+
 class Registry:
     """The interfaces of one server. Registering may come before or after listening.
 
@@ -73,42 +90,65 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        # Interface name -> major version -> (minor version, entries by operation name).
-        self._interfaces: dict[str, dict[int, tuple[int, dict[str, Entry]]]] = {}
+        # Guards changes; reading takes a whole dictionary and needs no lock.
+        self._lock = allocate_lock()
+        # Interface name -> major version -> what is served.
+        self._interfaces: dict[str, dict[int, Served]] = {}
         self._found: dict[Target, Entry | Refusal] = {}
 
-    def register(self, interface: type[Interface] | str, implementation: Any) -> None:
-        """Serve `interface` by the methods of `implementation`; see `Server.register`."""
+    def register(self, interface: type[Interface] | str, implementation: Any, gate: Gate, lasting: bool) -> None:
+        """Serve `interface` by the methods of `implementation`, behind `gate`; see `Server.register`.
+
+        A `lasting` one stays when all interfaces are unregistered.
+        """
         if isinstance(interface, str):
             if not interface:
                 raise InvalidParameter("interface must be a name that is not empty")
-            name, (major, minor) = interface, (0, 0)
             entries = _entries_by_name(interface, implementation)
+            minor = 0
         elif isinstance(interface, type) and issubclass(interface, Interface):
-            name, (major, minor) = interface.interface_id, interface.interface_version
             entries = _entries(interface, implementation)
+            minor = interface.interface_version[1]
         else:
             raise InvalidArgumentType(f"interface must be an Interface class or a name, not {interface!r}")
-        if major in self._interfaces.get(name, {}):
-            raise Misuse(
-                f"interface {name!r} version {major} is registered already: unregister it first",
-                status=Status.ALREADY_REGISTERED,
-            )
-        versions = {**self._interfaces.get(name, {}), major: (minor, entries)}
-        self._interfaces = {**self._interfaces, name: versions}
-        self._found = {}
+        if gate.needed:
+            for entry in entries.values():
+                entry.gate = gate
+                entry.auto = gate if gate.auto_listen else None
+        name, major = _key(interface)
+        with self._lock:
+            if major in self._interfaces.get(name, {}):
+                raise Misuse(
+                    f"interface {name!r} version {major} is registered already: unregister it first",
+                    status=Status.ALREADY_REGISTERED,
+                )
+            versions = {**self._interfaces.get(name, {}), major: Served(minor, entries, gate.auto_listen, lasting)}
+            self._interfaces = {**self._interfaces, name: versions}
+            self._found = {}
 
-    def unregister(self, interface: type[Interface] | str) -> None:
-        """Serve `interface` no longer; see `Server.unregister`."""
-        name = interface if isinstance(interface, str) else interface.interface_id
-        major = 0 if isinstance(interface, str) else interface.interface_version[0]
-        if major not in self._interfaces.get(name, {}):
-            raise Misuse(f"interface {name!r} is not registered", status=Status.UNKNOWN_IF)
-        versions = {key: value for key, value in self._interfaces[name].items() if key != major}
-        self._interfaces = {key: value for key, value in self._interfaces.items() if key != name}
-        if versions:
-            self._interfaces[name] = versions
-        self._found = {}
+    def served(self, interface: type[Interface] | str | None) -> list[tuple[tuple[str, int], "Served"]]:
+        """Return what `unregister` would remove, with its key; raise as it would."""
+        with self._lock:
+            if interface is None:
+                return [
+                    ((name, major), served)
+                    for name, versions in self._interfaces.items()
+                    for major, served in versions.items()
+                    if not served.auto_listen and not served.lasting
+                ]
+            name, major = _key(interface)
+            if major not in self._interfaces.get(name, {}):
+                raise Misuse(f"interface {name!r} is not registered", status=Status.UNKNOWN_IF)
+            return [((name, major), self._interfaces[name][major])]
+
+    def unregister(self, keys: Iterable[tuple[str, int]]) -> None:
+        """Serve these interfaces no longer; those that are gone already are passed over."""
+        with self._lock:
+            left = {name: dict(versions) for name, versions in self._interfaces.items()}
+            for name, major in keys:
+                left.get(name, {}).pop(major, None)
+            self._interfaces = {name: versions for name, versions in left.items() if versions}
+            self._found = {}
 
     def find(self, target: Target) -> Entry | Refusal:
         """Return the entry that serves `target`, or why there is none."""
@@ -127,18 +167,25 @@ class Registry:
         # Version 0.0 is a caller without a contract: it takes what there is, the newest first.
         major = target.major if (target.major, target.minor) != (0, 0) or 0 in versions else max(versions)
         served = versions.get(major)
-        if served is None or served[0] < target.minor:
-            has = ", ".join(f"{major}.{minor}" for major, (minor, _) in sorted(versions.items()))
+        if served is None or served.minor < target.minor:
+            has = ", ".join(f"{major}.{served.minor}" for major, served in sorted(versions.items()))
             return Refusal(
                 Status.UNKNOWN_IF,
                 f"the server has interface {target.interface!r} in version {has}, not {target.major}.{target.minor}",
             )
-        entry = served[1].get(target.operation)
+        entry = served.entries.get(target.operation)
         if entry is None:
             return Refusal(
                 Status.PROCNUM_OUT_OF_RANGE, f"interface {target.interface!r} has no operation {target.operation!r}"
             )
         return entry
+
+
+def _key(interface: type[Interface] | str) -> tuple[str, int]:
+    """The name and the major version of an interface."""
+    if isinstance(interface, str):
+        return interface, 0
+    return interface.interface_id, interface.interface_version[0]
 
 
 def _entries(interface: type[Interface], implementation: Any) -> dict[str, Entry]:
@@ -155,6 +202,9 @@ def _entries(interface: type[Interface], implementation: Any) -> dict[str, Entry
         if spec.pipes:
             entry.function = PipedRoutine(spec, function, entry.takes_handle)
             entry.takes_handle = True  # It answers the call itself.
+        if spec.contexts:
+            entry.function = ContextRoutine(entry.function, spec.contexts, spec.shared_context, entry.takes_handle)
+            entry.takes_handle = True
         entries[spec.name] = entry
     return entries
 

@@ -3,7 +3,8 @@
     IDLE --listen--> LISTENING --stop--> DRAINING --last call closed--> IDLE     any --close--> CLOSED
 
 While LISTENING, calls run. While DRAINING, running calls go on and new ones are refused with `ServerUnavailable`; the
-clients stay connected.
+clients stay connected. Interfaces that listen by themselves are served in all phases but CLOSED; a stop does not wait
+for their calls, a close does.
 
 Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtWaitServerListen", "RpcMgmtInqStats".
 """
@@ -15,13 +16,12 @@ import socket
 import warnings
 import weakref
 from _thread import allocate_lock
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-
-import msgspec
 
 from transport import PIPE_WINDOW_BYTES, Endpoint, Limits, Welcome, bind
 
@@ -29,12 +29,17 @@ from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter, I
 from ..kernel.event import Event
 from ..kernel.status import Status
 from ..pool.pool import ThreadPool
+from .attachment import Closing, is_open, when_closed
 from .binding import check_seconds
+from .context_book import ContextBook
+from .gate import OPEN, Gate
 from .interface import Interface
 from .listener import Listener
+from .management import Authorize, Management, ManagementRoutines
 from .pipe import check_window
-from .registry import Registry
-from .server_call import current
+from .registry import Entry, Registry
+from .server_call import CallAttributes, ServerCall, begin_serving, current
+from .server_statistics import Counters, ServerStatistics
 
 if TYPE_CHECKING:
     from .coroutines import CoroutineRunner
@@ -55,31 +60,6 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
-class Counters(msgspec.Struct):
-    """What a server counts; guarded by the server's lock, except that `messages_in` and `garbage` are counted under
-    link.lock."""
-
-    calls_in: int = 0
-    messages_in: int = 0
-    messages_out: int = 0
-    faults: int = 0
-    refused: int = 0
-    garbage: int = 0
-
-
-class ServerStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a server. `active` counts calls that arrived and are not closed; the counters only grow."""
-
-    phase: str
-    active: int
-    calls_in: int
-    messages_in: int
-    messages_out: int
-    faults: int
-    refused: int
-    garbage_received: int
-
-
 class Server:
     """Serves interfaces on endpoints.
 
@@ -89,6 +69,8 @@ class Server:
         workers: how many threads may run routines at once, 1 or more.
         pool: a `ThreadPool` of the caller's to run routines on, instead of one of the server's own.
         max_calls: calls that may be open at once; the next one is refused with `ServerTooBusy`.
+        authorize: `authorize(attributes)` decides who may use `Management`: True allows `attributes.operation` to that
+            client. None: everybody may look, nobody may stop the server.
         tracebacks: send the traceback of a routine that raised to the client.
         pipe_window: bytes of encoded elements that a client may push into each pipe ahead of what is pulled, 1 or more.
         name: appears in thread names and log records.
@@ -108,6 +90,7 @@ class Server:
         pool: ThreadPool | None = None,
         max_calls: int = MAX_CALLS,
         tracebacks: bool = False,
+        authorize: Authorize | None = None,
         pipe_window: int = PIPE_WINDOW_BYTES,
         name: str = "server",
         **options: Any,
@@ -116,8 +99,7 @@ class Server:
         self._forked = False
         if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
             raise InvalidParameter(f"workers must be an int of 1 or more, not {workers!r}")
-        if not isinstance(max_calls, int) or isinstance(max_calls, bool) or max_calls < 1:
-            raise Misuse(f"max_calls must be an int of 1 or more, not {max_calls!r}", status=Status.MAX_CALLS_TOO_SMALL)
+        _check_max_calls(max_calls)
         self._endpoints = [Endpoint.parse(endpoint) for endpoint in endpoints]
         self._options = options
         self.name = name
@@ -129,25 +111,47 @@ class Server:
         self._coroutines: CoroutineRunner | None = None
         self._instance = os.urandom(16)
         self._max_calls = max_calls
+        # Held while the endpoints are bound, so that they are bound once. Lock order: before all others.
+        self._binding = allocate_lock()
         # Guards all below, and the fields of the listeners.
         self.lock = allocate_lock()
         self._listeners: list[Listener] = []
         # Calls that arrived and are not closed.
         self.active = 0
+        # Those among them that no stop waits for, less such as were closed and wait to be sent.
+        self._auto_active = 0
+        # Set by `close`: nothing is taken any more, and all calls are waited for.
+        self._closing = False
         # Whether `closed_locked` is to be told of closed calls.
         self.draining = False
         self._waited = False
-        self._closing = False
+        # Whether `listen` succeeded, ever.
+        self._listened = False
         # Set while no call is open and the server does not listen.
         self._stopped = Event(manual_reset=True, signaled=True)
         self._owns_pool = pool is None
         self.pool = pool or ThreadPool(workers, workers, name=name)
+        self.contexts = ContextBook(self.pool, _resume)
+        self.registry.register(Management, ManagementRoutines(self, authorize), OPEN, lasting=True)
         self._phase = Phase.IDLE
+        begin_serving()
         _open_servers.add(self)
 
     # Interfaces
 
-    def register(self, interface: type[Interface] | str, implementation: Any) -> None:
+    def register(
+        self,
+        interface: type[Interface] | str,
+        implementation: Any,
+        *,
+        max_calls: int | None = None,
+        max_request_bytes: int | None = None,
+        auto_listen: bool = False,
+        security: Callable[[CallAttributes], object] | None = None,
+        secure_only: bool = False,
+        local_only: bool = False,
+        no_cache: bool = False,
+    ) -> None:
         """Serve `interface` by the methods of `implementation`.
 
         Args:
@@ -157,51 +161,122 @@ class Server:
                 get the call's handle and answer when they like. `async def` methods run in the server's event loop and
                 need no worker. A cancel, or the end of the client's patience, interrupts no routine of any kind: it
                 shows in `test_cancel`, `disconnected` and `time_left` of the call's handle (`current_call()`).
+            max_calls: with `auto_listen`, calls of this interface that may be open at once, the next one is refused
+                with `ServerTooBusy`; None: any number. Otherwise the server's own limit rules, and this one is ignored.
+            max_request_bytes: a call with larger arguments, encoded, ends with `AccessDenied`.
+            auto_listen: serve it from now until it is unregistered, whatever `listen` and `stop` say. The endpoints are
+                bound now if they are not yet.
+            security: `security(attributes)` admits a client by returning True; on anything else, or an exception, the
+                call ends with `AccessDenied`. Asked once for each connection, before the first call runs. It runs on
+                the pool. Different from Windows: anonymous clients are asked about too, unless `secure_only`; and 0,
+                which admits there, does not.
+            secure_only: clients that have not proved who they are get `AccessDenied`.
+            local_only: so do clients on other machines: those that come over tcp from anything but a loopback address.
+            no_cache: ask `security` for each call.
         Raises: `InvalidParameter` if a method is missing or does not take the operation's parameters; `Misuse` 1711
-            (ALREADY_REGISTERED).
-        Source: "RpcServerRegisterIf".
+            (ALREADY_REGISTERED), 1742 (MAX_CALLS_TOO_SMALL); with `auto_listen` also what `listen` raises if an
+            endpoint cannot be bound.
+        Source: "RpcServerRegisterIf", "RpcServerRegisterIf2", "Interface Registration Flags".
         """
-        self.registry.register(interface, implementation)
+        name = interface if isinstance(interface, str) else getattr(interface, "__name__", "")
+        gate = Gate(name, max_calls, max_request_bytes, auto_listen, security, secure_only, local_only, no_cache)
+        if auto_listen:
+            with self.lock:
+                self._check_open()
+            self._bind()
+        self.registry.register(interface, implementation, gate, lasting=False)
 
-    def unregister(self, interface: type[Interface] | str) -> None:
+    def unregister(self, interface: type[Interface] | str | None = None, *, wait: bool = False) -> None:
         """Serve `interface` no longer: new calls are refused with `UnknownInterface`, running ones go on.
 
-        Raises: `Misuse` 1717 (UNKNOWN_IF) if it is not registered. Source: "RpcServerUnregisterIf".
+        Args:
+            interface: what was registered; None for all interfaces but those that listen by themselves.
+            wait: return when the last running call of it is closed. Always so for an interface that listens by itself.
+        Raises: `Misuse` 1717 (UNKNOWN_IF) if it is not registered; `Deadlock`, and nothing is unregistered, if the
+            calling routine serves one of the calls to be waited for.
+        Source: "RpcServerUnregisterIf", "RpcServerUnregisterIfEx".
         """
-        self.registry.unregister(interface)
+        served = self.registry.served(interface)
+        awaited = {entry for _, each in served if wait or each.auto_listen for entry in each.entries.values()}
+        serving = current.get()
+        if serving is not None and serving._entry in awaited and is_open(serving):
+            raise Deadlock("a routine cannot wait for the end of its own call: unregister without waiting")
+        self.registry.unregister(key for key, _ in served)
+        if awaited:
+            self._await_calls(awaited)
+
+    def _await_calls(self, entries: set[Entry]) -> None:
+        """Wait until the running calls of these operations are closed; no new ones come."""
+        with Event(manual_reset=True) as closed:
+            counting = allocate_lock()
+            left = 1  # One for the loop below, so that the event is set once all are known.
+
+            def done(how: Closing | None) -> None:
+                nonlocal left
+                with counting:
+                    left -= 1
+                    last = left == 0
+                if last:
+                    closed.set()
+
+            for listener in list(self._listeners):
+                for call in listener.running(entries):
+                    with counting:
+                        left += 1
+                    # A function of its own for each call: what is taken back is found by identity.
+                    if not when_closed(call, lambda how: done(how)):
+                        done(None)
+            done(None)
+            closed.wait()
 
     # Life
 
-    def listen(self, *, wait: bool = False) -> None:
+    def listen(self, *, max_calls: int | None = None, wait: bool = False) -> None:
         """Begin to take calls.
 
-        Args: `wait` True returns only after `stop` and the last running call, as `self.wait()`.
-        Raises: `InvalidState` 1713 (ALREADY_LISTENING), 1714 (NO_PROTSEQS_REGISTERED) without an endpoint;
+        Args:
+            max_calls: calls that may be open at once from now on; None: as before.
+            wait: True returns only after `stop` and the last running call, as `self.wait()`.
+        Raises: `Misuse` 1742 (MAX_CALLS_TOO_SMALL) for a limit below 1; `InvalidState` 1713 (ALREADY_LISTENING), 1714
+            (NO_PROTSEQS_REGISTERED) without an endpoint;
             `transport.EndpointError` if an endpoint is taken; `InvalidHandle` if the server is closed.
         Source: "RpcServerListen".
         """
+        if max_calls is not None:
+            _check_max_calls(max_calls)
         with self.lock:
             self._check_open()
             if self._phase is not Phase.IDLE:
                 raise InvalidState(f"the server is {self._phase.value} already", status=Status.ALREADY_LISTENING)
             if not self._endpoints:
                 raise InvalidState("the server has no endpoint to listen on", status=Status.NO_PROTSEQS_REGISTERED)
+            self._max_calls = max_calls or self._max_calls
             self._phase = Phase.LISTENING
-            bound = bool(self._listeners)
         self._stopped.reset()
-        if not bound:
-            try:
-                for endpoint in self._endpoints:
-                    self._listeners.append(Listener(self, bind(endpoint, **self._options)))
-            except BaseException:
-                listeners, self._listeners = self._listeners, []
-                for listener in listeners:
-                    listener.close()
-                self._phase = Phase.IDLE
-                self._stopped.set()
-                raise
+        try:
+            self._bind()
+        except BaseException:
+            self._phase = Phase.IDLE
+            self._stopped.set()
+            raise
+        self._listened = True
         if wait:
             self.wait()
+
+    def _bind(self) -> None:
+        """Bind the endpoints, all or none, if they are not bound."""
+        with self._binding:
+            if self._listeners:
+                return
+            listeners: list[Listener] = []
+            try:
+                for endpoint in self._endpoints:
+                    listeners.append(Listener(self, bind(endpoint, **self._options)))
+            except BaseException:
+                for listener in listeners:
+                    listener.close()
+                raise
+            self._listeners = listeners
 
     def stop(self) -> None:
         """Take no new calls; running ones go on. Returns at once; `wait` waits for the last one.
@@ -228,7 +303,7 @@ class Server:
                 return True
             if self._waited:
                 raise InvalidState("another thread waits for this server already", status=Status.ALREADY_LISTENING)
-            if self._phase is Phase.IDLE and not self._listeners:
+            if self._phase is Phase.IDLE and not self._listened:
                 raise InvalidState("the server was not told to listen", status=Status.NOT_LISTENING)
             self._waited = True
         try:
@@ -257,10 +332,12 @@ class Server:
         with self.lock:
             if self.closed or self._closing:
                 return
+            drain = self._phase is not Phase.IDLE or self._auto_active > 0
             self._closing = True
-            drain = self._phase is not Phase.IDLE
             self._phase = Phase.DRAINING
             ended = self._drained_locked()
+            if not ended:
+                self._stopped.reset()  # A stop did not wait for all that is waited for now.
         if ended:
             self._stopped.set()
         deadline = monotonic() + timeout
@@ -307,6 +384,7 @@ class Server:
                 phase=self._phase.value,
                 active=self.active,
                 calls_in=counters.calls_in,
+                calls_out=counters.calls_out,
                 messages_in=counters.messages_in,
                 messages_out=counters.messages_out,
                 faults=counters.faults,
@@ -335,13 +413,30 @@ class Server:
 
     def room_locked(self) -> int:
         """How many more calls may be accepted now."""
-        return self._max_calls - self.active if self._phase is Phase.LISTENING else 0
+        return self._max_calls - self.active + self._auto_active if self._phase is Phase.LISTENING else 0
 
     def refusal_locked(self) -> tuple[int, str]:
         """Why there is no room."""
         if self._phase is Phase.LISTENING:
             return Status.SERVER_TOO_BUSY, f"{self._max_calls} calls are open, and the server takes no more at once"
         return Status.SERVER_UNAVAILABLE, "the server is not listening"
+
+    def enter(self, gate: Gate) -> tuple[int, str] | None:
+        """Count a call of an interface that listens by itself, or return why it is refused."""
+        with self.lock:
+            if self._closing:
+                return Status.SERVER_UNAVAILABLE, "the server is closing"
+            if gate.max_calls is not None and gate.active >= gate.max_calls:
+                return Status.SERVER_TOO_BUSY, f"{gate.active} calls of {gate.name!r} are open, no more are allowed"
+            gate.active += 1
+            self._auto_active += 1
+        return None
+
+    def leave(self, gate: Gate, how: Closing) -> None:
+        """A call that `enter` counted was closed; it stays in `active` until its answer was sent."""
+        with self.lock:
+            gate.active -= 1
+            self._auto_active -= 1
 
     def closed_locked(self) -> None:
         """A call was closed while draining, and is not counted in `active` any more."""
@@ -351,7 +446,7 @@ class Server:
     def _drained_locked(self) -> bool:
         """Whether the stop is complete; the phase moves on then."""
         self.draining = self._phase is Phase.DRAINING
-        if self.draining and self.active == 0:
+        if self.draining and self.active == (0 if self._closing else self._auto_active):
             self._phase = Phase.IDLE
             self.draining = False
             return True
@@ -373,6 +468,15 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _resume(call: ServerCall) -> None:
+    call._listener.resume(call)
+
+
+def _check_max_calls(value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise Misuse(f"max_calls must be an int of 1 or more, not {value!r}", status=Status.MAX_CALLS_TOO_SMALL)
 
 
 # Servers to report at exit, and to disable in a forked child: their locks may be held by threads that are not there.

@@ -9,9 +9,10 @@ Source: "Asynchronous RPC" (the server's side), "RpcAsyncCompleteCall", "RpcAsyn
 """
 
 import threading
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -19,6 +20,13 @@ from transport import Buffer, CallOptions
 
 from ..kernel.errors import InvalidParameter, InvalidState
 from ..kernel.status import Status
+from .attachment import Attachment
+from .context import Context
+from .context_book import ContextBook
+from .notify import EventKind
+from .subscription import subscribe, unsubscribe
+
+S = TypeVar("S")
 
 if TYPE_CHECKING:
     from .pipe import Pipe
@@ -38,6 +46,16 @@ class Peer(Protocol):
 
 class Answerer(Protocol):
     """What sends answers: the listener that the call came in by."""
+
+    @property
+    def contexts(self) -> ContextBook:
+        """The context handles of its server."""
+
+    def called_out(self) -> None:
+        """A routine has begun a call of its own."""
+
+    def resume(self, call: "ServerCall") -> None:
+        """Run a call again that had to wait."""
 
     def answer(self, call: "ServerCall", value: object) -> None: ...
     def answer_fault(self, call: "ServerCall", status: int, text: str) -> None: ...
@@ -89,6 +107,8 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
     _cancelled: bool = False
     # The server's ends of the call's pipes, if it has any.
     _pipes: Any = None
+    # What few calls have beside all this.
+    _extra: Attachment | None = None
 
     def complete(self, value: Any = None) -> None:
         """Answer the call with `value`. The outputs must be final: they are encoded before this returns.
@@ -158,6 +178,46 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
         """Seconds until the client stops waiting, 0 or more; None if it set no limit."""
         return None if self._deadline is None else max(0.0, self._deadline - monotonic())
 
+    def subscribe(self, kind: EventKind | Iterable[EventKind], notify: Any) -> None:
+        """Be told when the client cancels the call (`EventKind.CLIENT_CANCEL`), or is gone (`CLIENT_DISCONNECT`).
+
+        Args:
+            kind: one of the two, or both, for which an event does not do: it cannot tell them apart.
+            notify: an `Event`, a `CompletionPort` or `port.packet(...)` (whose overlapped value is this handle unless
+                given), `apc(...)`, or a callable. Functions are called with this handle and the kind; callables run on
+                the default pool.
+        What has happened already is told at once. Each kind is told once, and can be subscribed to once a call. Closing
+        the call ends its subscriptions: what is queued to a port then still arrives, functions that have not begun are
+        not called.
+        Raises: `Misuse` 1764 (CANNOT_SUPPORT) for another kind; `InvalidParameter` (87) without `notify`, or for both
+            kinds by an event; `InvalidState` (1915) the second time; `InvalidAsyncHandle` (1914) if the call was
+            closed.
+        Threads: any; serialised here, so two threads may subscribe and unsubscribe at once. Blocks: never.
+        Source: "RpcServerSubscribeForNotification".
+        """
+        subscribe(self, kind, notify)
+
+    def unsubscribe(self, kind: EventKind) -> int:
+        """End a subscription; return how many notifications of that kind were queued, 0 or 1.
+
+        One that is queued still arrives, unless the call is closed first. To learn the number unsubscribe before
+        closing; otherwise it is not needed.
+        Raises: as `subscribe`; `InvalidState` (1915) if there is no subscription of that kind.
+        Source: "RpcServerUnsubscribeForNotification".
+        """
+        return unsubscribe(self, kind)
+
+    def open_context(self, state: S, rundown: Callable[[S], object] | None = None) -> Context[S]:
+        """Make a context handle for `state`, to be part of this call's result; see `Context`.
+
+        Args: `rundown(state)` is called once on a thread of the server's pool if the client goes without having closed
+            the handle, or if the result cannot be sent.
+        The client can use it once the call was answered. If the routine raises, or aborts the call, there is no such
+        handle: the routine cleans up what it made, and `rundown` is not called.
+        Raises: `InvalidAsyncHandle` (1914) if the call was closed. Source: "Context Handles".
+        """
+        return self._listener.contexts.open(self, state, rundown)
+
     @property
     def metadata(self) -> dict[str, str]:
         """The connection's texts, overlaid with the call's own; a copy."""
@@ -182,6 +242,16 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
 
     def __repr__(self) -> str:
         return f"<ServerCall {self._id} {self._entry.spec.target.interface}.{self._entry.spec.name}>"
+
+
+# Whether this process has, or had, a server: without one nobody needs to ask what is served here.
+serving = False
+
+
+def begin_serving() -> None:
+    """A server is made."""
+    global serving
+    serving = True
 
 
 # The call that a task serves: one that runs an `async def` routine, and what it starts.

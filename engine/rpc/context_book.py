@@ -1,0 +1,274 @@
+"""The context handles of a server: which client has which, who uses them now, and their rundown.
+
+Theory of operation. The connections of one client share an association. While an association has a connection, the
+tokens of its open handles are in its dictionary. A call that takes handles gets all of them at once or waits in the
+queue of one that is busy, so no two calls can wait for each other; whoever leaves a handle lets in those who can go on.
+
+    open_context --call answered--> open --call closes it--> closed
+                                      `--last connection gone, no call uses it any more--> run down, once
+
+A handle made by a call is nobody's until the call is answered. If the answer is a failure, the routine has cleaned up;
+if there was an answer but it cannot reach the client, the handle is run down.
+
+Guarantees: each handle is either closed or run down, once; it is run down after the calls that use it were closed.
+
+Lock order: link.lock, then the book's lock. Rundown routines run on the pool, holding nothing.
+
+Source: "Server Context Rundown Routine", "Failure Semantics for Context Handles", "Multi-threaded Clients and Context
+Handles".
+"""
+
+import logging
+import os
+from _thread import allocate_lock
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..kernel.errors import InvalidAsyncHandle, InvalidHandle
+from .attachment import Closing, attachment_of, when_closed
+from .context import Context
+from .errors import ContextMismatch
+
+if TYPE_CHECKING:
+    from ..pool.pool import ThreadPool
+    from .server_call import ServerCall
+
+log = logging.getLogger("engine.rpc")
+
+S = TypeVar("S")
+
+TOKEN_BYTES = 16  # Random, so that nobody guesses another's; as long as an association's name.
+
+
+class Opened:
+    """The server's side of one handle; guarded by the book's lock, but for `closing`."""
+
+    __slots__ = ("closing", "doomed", "exclusive", "gone", "holders", "rundown", "state", "token", "waiting")
+
+    def __init__(self, token: bytes, state: Any, rundown: Callable[[Any], object] | None) -> None:
+        self.token = token
+        self.state = state
+        self.rundown = rundown
+        # A routine closes it with the end of its call. Set by the routine.
+        self.closing = False
+        # Its token leads nowhere any more. `doomed`: it is to be run down when the last call has left it.
+        self.gone = False
+        self.doomed = False
+        # Calls that use it. Invariant: holders <= 1 if exclusive.
+        self.holders = 0
+        self.exclusive = False
+        self.waiting: deque[Waiting] = deque()
+
+    def free_for(self, shared: bool) -> bool:
+        """Whether a call may go in now."""
+        return self.holders == 0 or (shared and not self.exclusive)
+
+
+class Association:
+    """What a server knows of one client: how many connections it has, and its open handles."""
+
+    __slots__ = ("connections", "contexts")
+
+    def __init__(self) -> None:
+        # Guarded by the book's lock. Invariant: in the book exactly while connections > 0.
+        self.connections = 0
+        self.contexts: dict[bytes, Context[Any]] = {}
+
+
+class Waiting:
+    """A call that waits for its handles."""
+
+    __slots__ = ("call", "needs", "shared")
+
+    def __init__(self, call: "ServerCall", needs: list[Opened], shared: bool) -> None:
+        self.call = call
+        self.needs = needs
+        self.shared = shared
+
+
+class Use:
+    """The handles that one call has made, and those that it uses; guarded by the book's lock."""
+
+    __slots__ = ("granted", "held", "made")
+
+    def __init__(self) -> None:
+        self.made: list[Context[Any]] = []
+        self.held: list[Opened] = []
+        self.granted = False
+
+
+class ContextBook:
+    """The context handles of one server. Threads: any."""
+
+    def __init__(self, pool: "ThreadPool", resume: Callable[["ServerCall"], object]) -> None:
+        self._pool = pool
+        # Runs a call again that had to wait.
+        self._resume = resume
+        self._lock = allocate_lock()
+        # Guarded by _lock. By what the client calls itself and who it proved to be.
+        self._associations: dict[tuple[bytes, str], Association] = {}
+
+    # Connections
+
+    def join(self, key: tuple[bytes, str]) -> None:
+        """A connection of the association `key` has come."""
+        with self._lock:
+            self._associations.setdefault(key, Association()).connections += 1
+
+    def leave(self, key: tuple[bytes, str]) -> list[Callable[[], object]]:
+        """A connection has gone; return what is to be done, outside all locks: rundown, if it was the last one."""
+        with self._lock:
+            association = self._associations[key]
+            association.connections -= 1
+            if association.connections:
+                return []
+            del self._associations[key]
+            over: list[Opened] = []
+            resumed: list[ServerCall] = []
+            for context in association.contexts.values():
+                opened = _opened(context)
+                opened.gone = True
+                if opened.holders:
+                    opened.doomed = True
+                else:
+                    over.append(opened)
+                _admit_locked(opened, resumed)
+        return [partial(self._run_down, opened) for opened in over] + [partial(self._resume, call) for call in resumed]
+
+    # Calls
+
+    def open(self, call: "ServerCall", state: S, rundown: Callable[[S], object] | None) -> Context[S]:
+        """Make a handle that becomes the client's when `call` is answered."""
+        token = os.urandom(TOKEN_BYTES)
+        context: Context[S] = Context(token)
+        context.__dict__["opened"] = Opened(token, state, rundown)
+        use = self._use_of(call)
+        with self._lock:
+            use.made.append(context)
+        return context
+
+    def find(self, call: "ServerCall", token: bytes) -> Context[Any]:
+        """Return the handle of that token; raises `ContextMismatch`."""
+        with self._lock:
+            association = self._associations.get(key_of(call._peer))
+            context = None if association is None else association.contexts.get(token)
+        if context is None:
+            raise ContextMismatch("the context handle is closed, or another client's, or another server's")
+        return context
+
+    def enter(self, call: "ServerCall", contexts: Sequence[Context[Any]], shared: bool) -> bool:
+        """Let `call` use these handles until it is closed. False: it has to wait, and will be run again."""
+        use = self._use_of(call)
+        needs = list(dict.fromkeys(map(_opened, contexts)))
+        with self._lock:
+            if use.granted:
+                return True
+            if any(opened.gone for opened in needs):
+                raise ContextMismatch("the context handle was closed while the call waited for it")
+            # Those who wait already go first.
+            busy = next((opened for opened in needs if opened.waiting or not opened.free_for(shared)), None)
+            if busy is not None:
+                busy.waiting.append(Waiting(call, needs, shared))
+                return False
+            _hold_locked(use, needs, shared)
+            return True
+
+    def _use_of(self, call: "ServerCall") -> Use:
+        attachment = attachment_of(call)
+        with self._lock:
+            use: Use | None = attachment.contexts
+            if use is None:
+                use = Use()
+                if not when_closed(call, partial(self._finish, call, use)):
+                    raise InvalidAsyncHandle(f"{call!r} was closed: it can have no context handles any more")
+                attachment.contexts = use
+        return use
+
+    def _finish(self, call: "ServerCall", use: Use, how: Closing) -> None:
+        """`call` was closed: what it did to handles takes effect, and others may use them."""
+        over: list[Opened] = []
+        resumed: list[ServerCall] = []
+        with self._lock:
+            association = self._associations.get(key_of(call._peer))
+            for context in use.made:
+                opened = _opened(context)
+                if how is Closing.ANSWERED and association is not None and not opened.closing:
+                    association.contexts[opened.token] = context
+                else:
+                    opened.gone = True
+                    if how is not Closing.FAILED and not opened.closing:
+                        over.append(opened)
+            for opened in use.held:
+                opened.holders -= 1
+                if opened.closing and not opened.gone:
+                    opened.gone = True
+                    assert association is not None, "a handle that is not gone has its association"
+                    del association.contexts[opened.token]
+                if opened.doomed and not opened.holders:
+                    opened.doomed = False
+                    if not opened.closing:
+                        over.append(opened)
+                _admit_locked(opened, resumed)
+            use.made, use.held = [], []
+        for opened in over:
+            self._run_down(opened)
+        for waiter in resumed:
+            self._resume(waiter)
+
+    def _run_down(self, opened: Opened) -> None:
+        """Have the rundown routine of a handle run; it is not reached by anybody else any more."""
+        if opened.rundown is None:
+            return
+        try:
+            self._pool.post(partial(_call_rundown, opened))
+        except InvalidHandle:
+            _call_rundown(opened)  # The server is closing, and its workers have gone.
+
+
+def key_of(peer: Any) -> tuple[bytes, str]:
+    """What a connected client belongs to: the association that it named, as the user who it proved to be."""
+    return peer.association, peer.user
+
+
+def _opened(context: Context[Any]) -> Opened:
+    opened: Opened = context.__dict__["opened"]
+    return opened
+
+
+def _hold_locked(use: Use, needs: list[Opened], shared: bool) -> None:
+    for opened in needs:
+        opened.holders += 1
+        opened.exclusive = not shared
+    use.held = needs
+
+
+def _admit_locked(opened: Opened, resumed: list["ServerCall"]) -> None:
+    """Let in who waits for `opened` and can go on now, oldest first."""
+    queue = opened.waiting
+    while queue:
+        first = queue[0]
+        if any(needed.gone for needed in first.needs):
+            # It will find that out by itself.
+            resumed.append(queue.popleft().call)
+            continue
+        busy = next((needed for needed in first.needs if not needed.free_for(first.shared)), None)
+        if busy is opened:
+            return
+        queue.popleft()
+        if busy is not None:
+            busy.waiting.append(first)  # Whoever leaves that one looks again.
+            continue
+        use: Use = attachment_of(first.call).contexts
+        use.granted = True
+        _hold_locked(use, first.needs, first.shared)
+        resumed.append(first.call)
+
+
+def _call_rundown(opened: Opened) -> None:
+    assert opened.rundown is not None
+    try:
+        opened.rundown(opened.state)
+    except Exception:
+        log.exception("the rundown routine of a context handle failed")

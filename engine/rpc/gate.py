@@ -1,0 +1,107 @@
+"""The gate of an interface: who may call it, how large, how many at once, and whether it listens by itself.
+
+Theory of operation. An interface that is registered with any of these conditions has a gate; the operations of all
+others have None in its place. How many may call is decided as calls arrive, under the server's lock. Who may call, and
+how large, is decided by the worker that is to run the call, before its arguments are decoded: a security callback is
+the program's own code, and may take its time.
+
+Source: "Interface Registration Flags", "RpcServerRegisterIf2", "RPC_IF_CALLBACK_FN".
+"""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..kernel.errors import InvalidArgumentType, InvalidParameter, Misuse
+from ..kernel.status import Status
+
+if TYPE_CHECKING:
+    from .server_call import CallAttributes, ServerCall
+
+log = logging.getLogger("engine.rpc")
+
+
+class Gate:
+    """The conditions of one interface; see `Server.register`."""
+
+    __slots__ = (
+        "active", "auto_listen", "local_only", "max_calls", "max_request_bytes", "name", "no_cache", "secure_only",
+        "security",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        max_calls: int | None,
+        max_request_bytes: int | None,
+        auto_listen: bool,
+        security: Callable[["CallAttributes"], object] | None,
+        secure_only: bool,
+        local_only: bool,
+        no_cache: bool,
+    ) -> None:
+        if max_calls is not None and (not isinstance(max_calls, int) or isinstance(max_calls, bool) or max_calls < 1):
+            raise Misuse(f"max_calls must be an int of 1 or more, not {max_calls!r}", status=Status.MAX_CALLS_TOO_SMALL)
+        if max_request_bytes is not None and (not isinstance(max_request_bytes, int) or max_request_bytes < 0):
+            raise InvalidParameter(f"max_request_bytes must be an int of 0 or more, not {max_request_bytes!r}")
+        if security is not None and not callable(security):
+            raise InvalidArgumentType(f"security must be callable, not {type(security).__name__}")
+        self.name = name
+        self.max_calls = max_calls
+        self.max_request_bytes = max_request_bytes
+        self.auto_listen = auto_listen
+        self.security = security
+        self.secure_only = secure_only
+        self.local_only = local_only
+        self.no_cache = no_cache
+        # Calls that arrived and are not closed, of an interface that listens by itself. Under the server's lock.
+        self.active = 0
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is any condition."""
+        return (
+            self.auto_listen or self.secure_only or self.local_only
+            or self.max_request_bytes is not None or self.security is not None
+        )  # fmt: skip
+
+    def examine(self, call: "ServerCall") -> str | None:
+        """Return why `call` may not run, None if it may. On a worker, holding nothing."""
+        peer = call._peer
+        if self.local_only and not peer.local:
+            return f"interface {self.name!r} is for callers on this machine"
+        if self.secure_only and not peer.user:
+            return f"interface {self.name!r} is for callers who prove who they are"
+        if self.max_request_bytes is not None:
+            size = len(memoryview(call._args)) + sum(map(len, call._blobs or ()))
+            if size > self.max_request_bytes:
+                return f"a request of {size} bytes; interface {self.name!r} takes {self.max_request_bytes}"
+        if self.security is not None and not self._admits(call, self.security):
+            return f"the security callback of interface {self.name!r} refused"
+        return None
+
+    def _admits(self, call: "ServerCall", security: Callable[["CallAttributes"], object]) -> bool:
+        # By gate; belongs to the connection, and goes with it. Two workers may both ask: their answers count alike.
+        verdicts: dict[Gate, bool] = call._peer.verdicts
+        known = None if self.no_cache else verdicts.get(self)
+        if known is not None:
+            return known
+        try:
+            verdict = security(call.attributes()) is True
+        except Exception:
+            log.exception("the security callback of interface %r failed: the call is refused", self.name)
+            return False
+        if not self.no_cache:
+            verdicts[self] = verdict
+        return verdict
+
+
+# The gate of an interface without conditions.
+OPEN = Gate("", None, None, False, None, False, False, False)
+
+
+def is_local(endpoint: str, address: str) -> bool:
+    """Whether a client that came to `endpoint` from `address` is on this machine, as far as the transport tells."""
+    if not endpoint.startswith("tcp:"):
+        return True
+    return address.removeprefix("::ffff:").startswith("127.") or address == "::1"

@@ -1,0 +1,321 @@
+"""A lane: the calls of one connection that wait to be run, in the order in which they were begun.
+
+Theory of operation. Arriving calls are appended to their connection's lane, and a runner is posted to the pool. One
+runner at a time has the lane: only it takes calls and enters their routines, so routines are entered in order. Quick
+ones run one after the other on that one thread, and their answers share messages. A routine whose measured mean is
+above `SLOW` is another matter: just before it is entered the lane goes to another runner, and the thread gives up its
+slot and the leadership, so that slow calls run side by side on as many workers as the pool has. From a runner that is
+seen to stay inside a routine, the monitor takes the lane away.
+
+    runner has the lane, takes a call
+      quick -> run it, learn, next
+      slow  -> give the slot back, pass the lane on, run it, send its answer, take the lane again if nobody has it
+    monitor sees the same call waiting at two ticks -> is the runner inside a routine? pass the lane on, send answers
+
+A routine that is an `async def` counts as entered when it was handed to the event loop, which begins them in order. If
+nobody has the lane that is done at once, by the thread that found the call, so that it needs no worker.
+
+Calls that have no place in any order (see `Client.bind`), and those that begin again, have lanes of their own.
+
+Guarantees: the routine of a call is entered after that of the call before it; they may end in any order. No call that
+arrived waits behind a slow one for longer than two ticks while a worker is free. A runner takes what waited when it
+began; what came later has its place behind the other lanes.
+
+Assumes: a thread that releases a lock and calls a function goes on at once. (It may lose the interpreter in between,
+once in some hundred thousand slow calls under full load; what the routines' first lines do can then be seen in another
+order.) A routine that is not written in Python is not seen to be entered: those behind it wait until it returns.
+
+Source: "Causal Ordering of Asynchronous Calls".
+"""
+
+import logging
+import os
+import sys
+from _thread import allocate_lock, get_ident
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from time import monotonic, perf_counter
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+import transport
+
+from ..kernel.driver import driver
+from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
+from ..kernel.status import Status
+from .registry import Entry
+from .server_call import ServerCall, current
+
+if TYPE_CHECKING:
+    from ..pool.pool import ThreadPool
+    from .listener import Listener
+
+log = logging.getLogger("engine.rpc")
+
+SLOW = 200e-6  # Seconds. A hand-over between threads costs ~30 us on each side; below a few of them it does not pay.
+LEARNING = 0.1  # Weight of the newest run in the running mean: about ten runs to change one's mind.
+
+
+class Lane:
+    """Calls that are entered in order."""
+
+    __slots__ = ("_calls", "_holder", "_listener", "_lock", "_pool", "_posted", "_seen", "_watched")
+
+    def __init__(self, listener: "Listener", pool: "ThreadPool") -> None:
+        self._listener = listener
+        self._pool = pool
+        # Appended under link.lock, taken by the holder.
+        self._calls: deque[ServerCall] = deque()
+        self._lock = allocate_lock()
+        # The thread that has the lane; 0: nobody. Set under _lock; read by anybody.
+        self._holder = 0
+        # A runner was posted and has not begun. Under _lock.
+        # Invariant, whenever _lock is free: calls wait => a runner is posted, or somebody has the lane, or `post` is
+        # about to be called.
+        self._posted = False
+        # What waited first at the monitor's last tick. Monitor only.
+        self._seen: ServerCall | None = None
+        # The monitor was told. A hint: a lost update registers once more.
+        self._watched = False
+
+    def put(self, calls: Iterable[ServerCall]) -> None:
+        """Append calls. Under link.lock; then have `post` called outside of it."""
+        self._calls.extend(calls)
+
+    def post(self) -> None:
+        """Have the calls run."""
+        try:
+            entry = self._calls[0]._entry
+        except IndexError:
+            return  # An earlier runner has taken them.
+        if entry.is_coroutine and entry.gate is None:
+            self._begin_coroutines()
+            if not self._calls:
+                return
+        lock = self._lock
+        lock.acquire()
+        try:
+            busy = self._holder
+            if not self._posted:
+                self._listener.posted.append(self)
+                self._post_locked()
+        finally:
+            lock.release()
+        if (busy or len(self._calls) > 1) and not self._watched:
+            self._watched = True
+            driver().monitor.watch(self)
+
+    def _begin_coroutines(self) -> None:
+        """Begin the `async def` routines that come first: they run in the server's event loop, and need no worker."""
+        with self._lock:
+            if self._holder:
+                return
+            self._holder = get_ident()
+        calls = self._calls
+        # The thread that harvests may do so in the midst of a routine of its own.
+        outer = current.call
+        try:
+            while calls and (entry := calls[0]._entry).is_coroutine and entry.gate is None:
+                self._run_one(calls.popleft(), entry, False)
+        finally:
+            current.call = outer
+            # Not `_give_back`: `post` goes on, and looks for calls after this.
+            with self._lock:
+                self._holder = 0
+        self._listener.channel.flush()
+
+    def _post_locked(self) -> None:
+        if not self._posted:
+            self._posted = True
+            try:
+                self._pool.post(self._run)
+            except InvalidHandle:
+                # The server has closed, and told its clients: what waits here is nobody's business any more.
+                log.debug("calls arrived after the workers had gone")
+
+    def tick(self) -> bool:
+        """The monitor's tick: if nobody took a call since the last one, the holder is away, and the others must not
+        wait.
+        """
+        try:
+            first = self._calls[0]
+        except IndexError:
+            self._seen = None
+            # Told first, looked second: `post` comes after `put`, and asks.
+            self._watched = False
+            if not self._calls:
+                return False
+            self._watched = True
+            return True
+        if first is self._seen:
+            self._take_away()
+        self._seen = first
+        self._listener.channel.flush()
+        return True
+
+    def _take_away(self) -> None:
+        with self._lock:
+            holder = self._holder
+            # Taken first, looked second: a holder that comes out of its routine from now on asks before it takes
+            # another call, and waits for the lock to do so.
+            self._holder = 0
+            if holder and not _inside_routine(holder):
+                self._holder = holder
+            else:
+                self._post_locked()
+
+    def _pass_on(self) -> None:
+        """Let another runner have the lane: the next step of this one is to enter a slow routine.
+
+        The lock is kept until that step: a runner that begins meanwhile waits for it.
+        """
+        lock = self._lock
+        lock.acquire()
+        try:
+            if self._calls:
+                self._post_locked()
+            self._pool.slow().__enter__()
+            self._holder = 0
+        finally:
+            lock.release()
+
+    def _take(self, thread: int) -> int:
+        """Take the lane, if it is free, for as many calls as are returned."""
+        with self._lock:
+            if self._holder == 0 and self._calls:
+                self._holder = thread
+                return 1
+            return 1 if self._holder == thread and self._calls else 0
+
+    def _give_back(self, thread: int) -> None:
+        """Let go of the lane, if this thread has it; see to it that somebody takes what came meanwhile."""
+        lock = self._lock
+        lock.acquire()
+        try:
+            if self._holder == thread:
+                self._holder = 0
+                if self._calls:
+                    self._post_locked()
+        finally:
+            lock.release()
+
+    def _run(self) -> None:
+        """Run the calls that wait. On a pool worker."""
+        calls = self._calls
+        posted = self._listener.posted
+        flush = self._listener.channel.flush
+        thread = get_ident()
+        lock = self._lock
+        lock.acquire()
+        try:
+            self._posted = False
+            with suppress(ValueError):
+                posted.remove(self)  # Absent if a runner posted this one.
+            if self._holder:
+                return  # Whoever has the lane goes on with these calls, or has them posted again.
+            self._holder = thread
+            left = len(calls)
+        finally:
+            lock.release()
+        now = perf_counter()
+        try:
+            while left:
+                call = calls.popleft()
+                left -= 1
+                entry = call._entry
+                if entry.mean > SLOW:
+                    flush()
+                    self._run_one(call, entry, True)
+                    flush()
+                else:
+                    self._run_one(call, entry, False)
+                # One look at the clock a call: where one ends the next begins.
+                then, now = now, perf_counter()
+                took = now - then
+                if took > SLOW / 10 or entry.mean:
+                    entry.mean += (took - entry.mean) * LEARNING
+                if self._holder != thread:  # Passed on, or taken away.
+                    left = self._take(thread)
+        finally:
+            self._give_back(thread)
+        current.call = None
+        # What runs next may answer in the same messages, unless one of its routines blocks.
+        if posted:
+            self._listener.channel.expect()
+        else:
+            flush()
+
+    def _run_one(self, call: ServerCall, entry: Entry, slow: bool) -> None:
+        # Flat where the usual call goes through, because this runs for every call.
+        listener = self._listener
+        if call._cancelled or (call._deadline is not None and monotonic() >= call._deadline):
+            why = "cancelled" if call._cancelled else "its time ran out"
+            _refuse(listener, call, Status.CALL_CANCELLED, f"{why} before it was started")
+            return
+        if entry.gate is not None and (refusal := entry.gate.examine(call)) is not None:
+            _refuse(listener, call, Status.ACCESS_DENIED, refusal)
+            return
+        try:
+            args = entry.decode_plain(call._args) if call._blobs is None else _decode_large(call, entry)
+        except Exception:  # Decoding runs into whatever was sent, and runs the types' own checks.
+            try:
+                args = _decode_large(call, entry)
+            except Exception as error:
+                text = f"the arguments of {entry.spec.name} cannot be read: {error}"
+                _refuse(listener, call, Status.BAD_STUB_DATA, text)
+                return
+        current.call = call
+        if slow:
+            self._pass_on()
+        try:
+            value = entry.function(call, *args) if entry.takes_handle else entry.function(*args)
+        except BaseException as error:
+            # BaseException too: a routine that exits or is interrupted must not take a worker with it.
+            _fail(listener, call, error)
+            return
+        if type(value) is CoroutineType:
+            listener.start(call, value)
+        elif not entry.takes_handle:
+            try:
+                listener.reply(call, value)
+            except (InvalidArgumentType, InvalidAsyncHandle) as error:
+                log.error("%r: %s", call, error)
+
+
+def _decode_large(call: ServerCall, entry: Entry) -> Sequence[Any]:
+    """Decode arguments of which some travelled out of band, or were left to the routine's defaults."""
+    options = call._options
+    return entry.decode_args(call._args, call._blobs or (), None if options is None else options.blobs)
+
+
+def _refuse(listener: "Listener", call: ServerCall, status: int, text: str) -> None:
+    """Close a call that was not started."""
+    try:
+        listener.reply_fault(call, status, None, text)
+    except InvalidAsyncHandle:
+        log.debug("%r was closed before it was started", call)
+
+
+def _fail(listener: "Listener", call: ServerCall, error: BaseException) -> None:
+    """Close a call whose routine raised; if the routine had closed it before, only report what it raised."""
+    try:
+        listener.reply_fault(call, 0, error)
+    except InvalidAsyncHandle:
+        log.error("%r raised after it was closed", call, exc_info=error)
+
+
+# Where the library's own code is.
+_OWN = tuple(os.path.join(os.path.dirname(file), "") for file in (__file__, str(transport.__file__)))
+_RUN_ONE = Lane._run_one.__code__
+
+
+def _inside_routine(thread: int) -> bool:
+    """Whether a runner is inside the routine of a call, as far as can be seen: rather False than a wrong True."""
+    frame = sys._current_frames().get(thread)
+    inner = []
+    while frame is not None and frame.f_code is not _RUN_ONE:
+        inner.append(frame.f_code.co_filename)
+        frame = frame.f_back
+    # The routine is what runs first that is not the library's own; a wrapper around it may be.
+    return frame is not None and any(not name.startswith(_OWN) for name in inner)

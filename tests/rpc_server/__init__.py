@@ -1,0 +1,1 @@
+"""Tests of what a server offers beside plain calls: subscriptions, conditions, contexts, order."""
