@@ -59,8 +59,15 @@ class ByHand:
     def __init__(self, source: OverlappedSource) -> None:
         self.outcomes: list[tuple[Any, Any, Any, int]] = []
         self._due: list[Any] = []
+        self._registered: list[Any] = []
         source.bind_services(self)
         source.bind_port(None, "key")
+
+    def drive(self) -> None:
+        """Drive what is polled, as whoever waits does when its descriptor is readable; then what is due."""
+        for source in self._registered:
+            source.drive(True)
+        self.drive_due()
 
     def drive_due(self) -> None:
         """Drive what is due."""
@@ -76,10 +83,10 @@ class ByHand:
         return False
 
     def register(self, source: Any) -> None:
-        pass
+        self._registered.append(source)
 
     def unregister(self, source: Any) -> None:
-        pass
+        self._registered.remove(source)
 
     def due(self, source: Any) -> None:
         self._due.append(source)
