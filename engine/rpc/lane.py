@@ -89,7 +89,7 @@ class Lane:
             entry = self._calls[0]._entry
         except IndexError:
             return  # An earlier runner has taken them.
-        if entry.is_coroutine and entry.gate is None:
+        if _needs_no_worker(entry):
             self._begin_coroutines()
             if not self._calls:
                 return
@@ -116,11 +116,11 @@ class Lane:
         # The thread that harvests may do so in the midst of a routine of its own.
         outer = current.call
         try:
-            while calls and (entry := calls[0]._entry).is_coroutine and entry.gate is None:
+            while calls and _needs_no_worker(entry := calls[0]._entry):
                 self._run_one(calls.popleft(), entry, False)
         finally:
             current.call = outer
-            # Not `_give_back`: `post` goes on, and looks for calls after this.
+            # Not `_give_back`: who called goes on, and looks for calls after this.
             with self._lock:
                 self._holder = 0
         self._listener.channel.flush()
@@ -148,13 +148,14 @@ class Lane:
                 return False
             self._watched = True
             return True
-        if first is self._seen:
-            self._take_away()
+        if first is self._seen and self._take_away():
+            self.post()
         self._seen = first
         self._listener.channel.flush()
         return True
 
-    def _take_away(self) -> None:
+    def _take_away(self) -> bool:
+        """Take the lane from a holder that is inside a routine; return whether nobody has it."""
         with self._lock:
             holder = self._holder
             # Taken first, looked second: a holder that comes out of its routine from now on asks before it takes
@@ -162,8 +163,7 @@ class Lane:
             self._holder = 0
             if holder and not _inside_routine(holder):
                 self._holder = holder
-            else:
-                self._post_locked()
+            return self._holder == 0
 
     def _pass_on(self) -> None:
         """Let another runner have the lane: the next step of this one is to enter a slow routine.
@@ -281,6 +281,11 @@ class Lane:
                 listener.reply(call, value)
             except (InvalidArgumentType, InvalidAsyncHandle) as error:
                 log.error("%r: %s", call, error)
+
+
+def _needs_no_worker(entry: Entry) -> bool:
+    """Whether entering the routine is quick for sure: it only begins in the event loop, and no gate is asked first."""
+    return entry.is_coroutine and entry.gate is None
 
 
 def _decode_large(call: ServerCall, entry: Entry) -> Sequence[Any]:

@@ -377,32 +377,30 @@ class TestCoroutines:
         server.close(0)
         assert [status_of(lambda call=call: call.result(LIMIT)) for call in calls] == [1726] * 3
 
-    def test_need_no_worker(self, local: Callable[..., Server], benches: Benches, key: str) -> None:
-        """Coroutines are begun, and go on, while routines block every worker."""
+    def test_need_no_worker(self, local: Callable[..., Server], benches: Benches) -> None:
+        """Coroutines are begun, and go on, while routines that came before them block every worker."""
         gate = Gate()
 
         class Routines:
             def block(self) -> None:
                 gate.pass_through()
 
+            async def think(self, word: str) -> str:
+                await asyncio.sleep(0)
+                return word
+
         server = local(workers=1)
-        server.register("blocks", Routines())
-        bench = benches(server.endpoint)
-        blocking = bench.client.bind("blocks").block.begin()
+        server.register("routines", Routines())
+        routines = benches(server.endpoint).client.bind("routines")
+        blocking = routines.block.begin()
         gate.wait_for_arrivals()
 
-        async def main() -> None:
-            mixed = [bench.probe.echo.begin("later"), bench.probe.hold_coroutine.begin(key)]
-            wait_until(lambda: server.statistics().active == 3)
-            mixed[1].cancel()
-            gate.open()
-            assert await mixed[0] == "later"
-            bench.control.arrived(key)
-            bench.control.seen_cancelled(key)
-            bench.control.complete(key, "went on")
-            assert await mixed[1] == "went on"
+        async def main() -> list[str]:
+            return [await routines.think.begin(word) for word in ("one", "two")]
 
-        asyncio.run(main())
+        assert asyncio.run(main()) == ["one", "two"]
+        assert not blocking.done()
+        gate.open()
         blocking.result(LIMIT)
 
 
