@@ -265,6 +265,10 @@ class Driver:
         """Have `source` driven before the next poll or park of any thread. Costs a dictionary store."""
         self._touched[source] = None
 
+    def withdraw(self, source: Source) -> None:
+        """Take back `due` or `touched`: there is nothing to harvest or to send. Under the source's own lock."""
+        self._touched.pop(source, None)
+
     def run_ready(self) -> bool:
         """Harvest what is there without waiting; True if there may be more. For polls and event loops."""
         me = get_ident()
@@ -403,7 +407,7 @@ class Driver:
                 heir.nudge()
         # Others may depend on progress; and a thread that was offered the leadership may leave without having
         # taken it.
-        if self.sources and self.vacant():
+        if not self.monitor.armed and self.vacant():
             self.monitor.arm()
 
     def _lead(self, waiter: Waiter, deadline: float | None) -> None:
@@ -432,26 +436,24 @@ class Driver:
             self._polling = False
             waiter.interrupt = None
 
-    def _drive(self, source: Source, readable: bool) -> None:
-        """Harvest one source; it is looked at again if there may be more."""
-        try:
-            if source.drive(readable):
-                self._touched[source] = None
-        except Exception:
-            # It would fail again at once, and for ever, in threads that have nothing to do with it.
-            log.exception("the source %r failed and is polled no longer", source)
-            self.unregister(source)
-
     def _drive_touched(self) -> None:
         touched = self._touched
         for source in list(touched):
             try:
                 # Whoever takes the entry out does the work.
-                if touched.pop(source, _GONE) is not _GONE:
-                    self._drive(source, False)
-            except BaseException:  # A signal handler raised: what was there to be seen is still there.
-                touched[source] = None
-                raise
+                if touched.pop(source, _GONE) is not _GONE and source.drive(False):
+                    touched[source] = None
+            except BaseException as error:
+                self._failed(source, error)
+
+    def _failed(self, source: Source, error: BaseException) -> None:
+        """A harvest raised: stop it, or go on raising."""
+        if not isinstance(error, Exception):  # A signal handler raised: what was there to be seen is still there.
+            self._touched[source] = None
+            raise error
+        # It would fail again at once, and for ever, in threads that have nothing to do with it.
+        log.error("the source %r failed and is polled no longer", source, exc_info=error)
+        self.unregister(source)
 
     def _drive_ready(self, ready: list[tuple[int, int]]) -> bool:
         """Drive the sources of these descriptors; return whether the bell was among them and silenced."""
@@ -460,10 +462,10 @@ class Driver:
             source = self._by_fd.get(fd)
             if source is not None:
                 try:
-                    self._drive(source, True)
-                except BaseException:
-                    self._touched[source] = None
-                    raise
+                    if source.drive(True):
+                        self._touched[source] = None
+                except BaseException as error:
+                    self._failed(source, error)
             elif fd == self._bell.fd and not self._polling:  # A leader that polls hears it by itself.
                 self._bell.silence()
                 silenced = True

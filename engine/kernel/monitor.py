@@ -13,7 +13,7 @@ Guarantees: nothing that was armed before `arm` returned is forgotten; when all 
 good.
 
 Assumes: attribute stores and loads are not reordered across a lock operation. `arm` runs after the state it
-tells of was stored; the monitor clears `_armed` before it looks at that state for the last time. One of the
+tells of was stored; the monitor clears `armed` before it looks at that state for the last time. One of the
 two sees the other.
 """
 
@@ -95,7 +95,7 @@ class Monitor:
         self._bell = allocate_lock()
         self._bell.acquire()
         # True while the thread ticks. Set under _lock; read anywhere (see Assumes).
-        self._armed = False
+        self.armed = False
         # When the sleeping thread will wake by itself; guarded by _lock.
         self._wakes_at: float | None = None
         # What ends the monitor thread's `stand_by`, None outside one; written by it alone. It is set before
@@ -107,12 +107,12 @@ class Monitor:
 
     def arm(self) -> None:
         """Tick for a while: something may be stuck. Costs an attribute read when already ticking."""
-        if self._armed:
+        if self.armed:
             return
         with self._lock:
-            if self._armed:
+            if self.armed:
                 return
-            self._armed = True
+            self.armed = True
             self._start_locked()
         self._ring()
 
@@ -162,7 +162,7 @@ class Monitor:
         vacant_term = -1
         while True:
             next_timer = self._fire_due()
-            if not self._armed:
+            if not self.armed:
                 self._sleep(next_timer)
                 quiet = 0
                 continue
@@ -184,7 +184,7 @@ class Monitor:
 
     def _disarm(self) -> None:
         with self._lock:
-            self._armed = False
+            self.armed = False
         # Whatever was stored before an `arm` that still saw us armed is visible now: look once more.
         if self._watched or self._driver.vacant():
             self.arm()

@@ -48,7 +48,7 @@ from .errors import (
 from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortStatistics
 from .slots import SlotQueue
 from .source import PortSource, bind
-from .thread import Association, ThreadRecord, local, park
+from .thread import Association, ThreadRecord, local
 from .waitable import check_timeout
 from .waiter import Waiter
 
@@ -394,7 +394,20 @@ class CompletionPort(SlotQueue):
             else:
                 if self._queue:  # Posted since, by a thread that saw no waiter; or there is no free slot.
                     self._pump()
-                result = self._sleep(record, waiter, timeout, alertable)
+                if alertable:
+                    signalled = self._sleep_alertably(record, waiter, timeout)
+                else:
+                    # The slot was given back above.
+                    record.waiting = True
+                    try:
+                        signalled = driver().wait(waiter, timeout)
+                    finally:
+                        record.waiting = False
+                if not signalled:
+                    self._give_up(waiter)
+                result = waiter.result
+                # Whoever decided the wait counted the thread as active, under _lock; the field is this thread's own.
+                record.slot = result is not _ABANDONED
                 if isinstance(result, CompletionPacket):
                     batch.append(result)
                     if maximum > 1 and self._queue:
@@ -407,6 +420,7 @@ class CompletionPort(SlotQueue):
         if batch:
             return batch
         if result is _ABANDONED:
+            record.port = None
             raise AbandonedWait("the completion port was closed while this thread waited on it")
         # A time that has run out still lets pending APCs run.
         if alertable and (run_apcs(record) or result is _ALERTED):
@@ -424,8 +438,8 @@ class CompletionPort(SlotQueue):
             former.depart(record)
         record.port = self._association
 
-    def _sleep(self, record: ThreadRecord, waiter: Waiter, timeout: float | None, alertable: bool) -> object:
-        """Sleep, the waiter on the stack, until it has a result; the thread is active again on return."""
+    def _sleep_alertably(self, record: ThreadRecord, waiter: Waiter, timeout: float | None) -> bool:
+        """Sleep, the waiter on the stack, until it has a result or an APC comes; return whether it has one."""
 
         def alert() -> None:
             with self._lock:
@@ -436,22 +450,15 @@ class CompletionPort(SlotQueue):
                 self._active += 1
             waiter.wake()
 
-        if alertable:
-            signalled = wait_alertably(record, alert, waiter, timeout)
-        else:
-            signalled = park(waiter, timeout)
-        if not signalled:
-            with self._lock:
-                if waiter.result is None:
-                    self._waiters.remove(waiter)
-                    waiter.result = _TIMED_OUT
-                    self._active += 1
-        result = waiter.result
-        # Whoever decided the wait counted the thread as active, under _lock; the field is this thread's own.
-        record.slot = result is not _ABANDONED
-        if result is _ABANDONED:
-            record.port = None
-        return result
+        return wait_alertably(record, alert, waiter, timeout)
+
+    def _give_up(self, waiter: Waiter) -> None:
+        """The time is up: leave the stack, unless the wait was decided just now."""
+        with self._lock:
+            if waiter.result is None:
+                self._waiters.remove(waiter)
+                waiter.result = _TIMED_OUT
+                self._active += 1
 
     def _undo(self, record: ThreadRecord, waiter: Waiter | None, batch: list[CompletionPacket]) -> None:
         """The dequeue ends by an exception: leave the stack, put what was taken back to the head."""

@@ -111,6 +111,39 @@ class WorkPort(Staff):
             if not self._calm:
                 self._look()
 
+    def post(self, function: Callable[[], object]) -> None:
+        """Queue a plain function, for which there is no limit; a worker that harvested it while idle runs it next."""
+        runner = current.runner
+        if runner is None or runner.seat is None or runner.port is not self or not self._keep(runner.seat, function):
+            self.push(function)
+
+    def _keep(self, seat: Seat, function: Callable[[], object]) -> bool:
+        """Have the calling thread, an idle worker, run `function` next: nobody need be woken."""
+        lock = self._lock
+        # A worker is never the main thread, so nothing can interrupt it before the `try`.
+        lock.acquire()
+        try:
+            worker = seat.worker
+            if (
+                worker.seat is not seat
+                or self.inbox
+                or self._queue.depth
+                or self._active >= self._concurrency
+                or self._stopped
+            ):
+                return False
+            self._waiters.remove(seat)
+            worker.seat = None
+            worker.record.slot = True
+            self._active += 1
+            self._taken += 1
+            self._posted += 1
+            seat.result = function
+        finally:
+            lock.release()
+        seat.signalled = True  # It will see that by itself.
+        return True
+
     def _hand_over(self, item: Item) -> bool:
         """Hand `item` to an idle worker if nothing else is queued: the short way, and a common one."""
         if not self._waiters or self.inbox:

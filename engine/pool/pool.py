@@ -222,7 +222,7 @@ class ThreadPool:
 
         Raises: `InvalidHandle` once the pool is stopped. Blocks: never.
         """
-        self._port.push(function)
+        self._port.post(function)
 
     def slow(self) -> "Slow":
         """Return a context manager to put around what takes long in a callback of this pool.

@@ -5,7 +5,7 @@ one thread at a time holds the link's lock, and whoever finds it held leaves its
 again after letting go. So what queues behind a send shares the next message, and nobody waits for a send of another.
 `defer` leaves the sending for later: to the next library wait of any thread, or to the monitor's next tick.
 
-    begin -> owner's writer -> flush -> link.send ... link.harvest -> owner.message -> owner.collect -> act
+    begin -> owner's writer -> flush -> link.send ... link.harvest -> owner.message -> owner.actions -> act
 
 Guarantees: what was given to the owner's writer leaves within a tick of the monitor, unless the link cannot send now;
 then it leaves when the link can. The owner's `message`, `connected` and `lost` run under the link's lock, one at a
@@ -30,15 +30,15 @@ Parcel = tuple[bytes, list[Buffer]]  # A peer and the frames of one message for 
 class Owner(Receiver, Protocol):
     """What a channel asks of the client or server it works for."""
 
+    # Under link.lock: what a harvest brought to be done, outside all locks.
+    actions: list[Callable[[], object]]
+
     @property
     def outgoing(self) -> Sized:
         """What is to be sent; true while `next_message` might have something."""
 
     def next_message(self) -> Parcel | None:
         """Take the next message to send, or None. May take the owner's lock."""
-
-    def collect(self) -> Sequence[Callable[[], object]]:
-        """Take what is to be done after a harvest, outside all locks."""
 
 
 class Channel:
@@ -81,6 +81,10 @@ class Channel:
                 # The send may have consumed the edge of something that arrived, which no poll will show then.
                 arrived = self.link.ready()
                 sent = True
+                if not arrived:
+                    # That was the look that may be due. What is appended from here on this loop sees, or `defer` tells.
+                    self.deferred = False
+                    self._driver.withdraw(self)
         if arrived:
             self._driver.touched(self)
         elif sent and not self._fds:
@@ -153,7 +157,8 @@ class Channel:
                     arrived = sent and self.link.ready()
                 if arrived:
                     more = self.link.harvest(owner)
-                    actions = owner.collect()
+                    if owner.actions:
+                        actions, owner.actions = owner.actions, []
                     if self._stuck is not None:
                         sent = more = self._send_locked() or more
         except LinkClosed:  # As in `_send_locked`.

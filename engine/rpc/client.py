@@ -102,7 +102,7 @@ from .outbox import COALESCE_CALLS, Outbox, Special
 from .pipe import check_window
 from .state import NEXT, On, State
 from .stream import operation_kind
-from .table import CallTable, Telling
+from .table import CallTable, perform
 
 if TYPE_CHECKING:
     from ..kernel.aio import Completion
@@ -175,8 +175,8 @@ class Client:
         # (when it must have left, call number), in order, for calls begun or stranded while not connected.
         self._stranded: deque[tuple[float, int]] = deque()
         self._stranded_timer: TimerHandle | None = None
-        # Filled by a harvest, emptied by `collect` in the same hold of link.lock.
-        self._telling: Telling | None = None
+        # Under link.lock: what a harvest brought to be done after it.
+        self.actions: list[Callable[[], object]] = []
         self._association = os.urandom(16)
         self._attended = False
         self._forked = False
@@ -381,17 +381,17 @@ class Client:
     def cancel(self, call: Call[Any], abort: bool) -> None:
         """Cancel a call: tell the server, and with `abort` end it here."""
         call_id = call._id
-        telling = Telling()
+        actions: list[Callable[[], object]] = []
         with self._lock:
             if self._calls.get(call_id) is not call:
                 return
             if abort:
-                self._table.finish_locked((Failure(call_id, CallCancelled("cancelled by its caller")),), telling)
+                self._table.finish_locked((Failure(call_id, CallCancelled("cancelled by its caller")),), actions)
             else:
                 following = NEXT[call._state][On.CANCEL]
                 assert following is not None
                 call._state = following
-        telling()
+        perform(actions)
         if abort and self._outbox.withdraw({call_id}):
             return  # The server has not heard of it.
         if self._state is _CONNECTED or abort:
@@ -435,8 +435,14 @@ class Client:
             if type(message) is not Replies:
                 self._take(message)
             elif self._greeted:
+                # `_finish` in line: this is the way of every reply.
                 records = message.records
-                self._finish(records if len(frames) == 1 else [LargeReply(records[0], frames[1:])])
+                with self._lock:
+                    self._table.finish_locked(
+                        records if len(frames) == 1 else (LargeReply(records[0], frames[1:]),), self.actions
+                    )
+                    if self._attended:
+                        self._attend_locked()
             else:
                 self._conversation.received(Kind.REPLIES)  # Raises: it is out of turn.
         except RemoteProtocolError as error:
@@ -464,12 +470,8 @@ class Client:
             raise RemoteProtocolError(f"a server does not send {type(message).__name__}")
 
     def do_later(self, actions: Sequence[Callable[[], object]]) -> None:
-        """Have the actions done by `collect`, after link.lock was released."""
-        if actions:
-            telling = self._telling
-            if telling is None:
-                telling = self._telling = Telling()
-            telling.others += actions
+        """Have the actions done after link.lock was released."""
+        self.actions += actions
 
     def connected(self, peer: bytes) -> None:
         """The connection is up."""
@@ -545,19 +547,11 @@ class Client:
         self.lost(b"", message.reason or "the server closed")
 
     def _finish(self, outcomes: Sequence[Outcome]) -> None:
-        """Record outcomes now; they are told of by `collect`, after link.lock was released."""
-        telling = self._telling
-        if telling is None:
-            telling = self._telling = Telling()
+        """Record outcomes now; they are told of after link.lock was released."""
         with self._lock:
-            self._table.finish_locked(outcomes, telling)
+            self._table.finish_locked(outcomes, self.actions)
             if self._attended:
                 self._attend_locked()
-
-    def collect(self) -> Sequence[Callable[[], object]]:
-        """What is to be told of after a harvest."""
-        telling, self._telling = self._telling, None
-        return () if telling is None else (telling,)
 
     # Calls that wait for a connection
 
@@ -574,7 +568,7 @@ class Client:
     def _give_up(self) -> None:
         """End the calls that have waited for a connection too long."""
         expired: list[int] = []
-        telling = Telling()
+        actions: list[Callable[[], object]] = []
         with self._lock:
             self._stranded_timer = None
             now = monotonic()
@@ -584,11 +578,11 @@ class Client:
                 self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
             assert self._connect_timeout is not None
             failed = [Failure(call_id, self._unreachable(self._connect_timeout)) for call_id in expired]
-            self._table.finish_locked(failed, telling)
+            self._table.finish_locked(failed, actions)
             # They must not run later on, after their callers were told that they did not.
             self._outbox.withdraw(set(expired))
             self._attend_locked()
-        telling()
+        perform(actions)
 
     def _unreachable(self, waited: float) -> CallError:
         """Why a call ends that never left."""
@@ -613,7 +607,7 @@ class Client:
         Blocks: no longer than sending takes. Ports and events given as notification targets stay open: they are the
         caller's.
         """
-        telling = Telling()
+        actions: list[Callable[[], object]] = []
         with self._lock:
             if self._state is Connection.CLOSED:
                 return
@@ -622,10 +616,10 @@ class Client:
                 self._closing = True
             self._state = _CLOSED
             ended = [Failure(call_id, CallCancelled("the client was closed")) for call_id in list(self._calls)]
-            self._table.finish_locked(ended, telling)
+            self._table.finish_locked(ended, actions)
             if self._stranded_timer is not None:
                 self._stranded_timer.cancel()
-        telling()
+        perform(actions)
         _open_clients.discard(self)
         self._channel.close()
 

@@ -34,7 +34,6 @@ import sys
 from _thread import allocate_lock, get_ident
 from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from time import monotonic, perf_counter
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -89,7 +88,7 @@ class Lane:
             entry = self._calls[0]._entry
         except IndexError:
             return  # An earlier runner has taken them.
-        if _needs_no_worker(entry):
+        if entry.needs_no_worker:
             self._begin_coroutines()
             if not self._calls:
                 return
@@ -116,7 +115,7 @@ class Lane:
         # The thread that harvests may do so in the midst of a routine of its own.
         outer = current.call
         try:
-            while calls and _needs_no_worker(entry := calls[0]._entry):
+            while calls and (entry := calls[0]._entry).needs_no_worker:
                 self._run_one(calls.popleft(), entry, False)
         finally:
             current.call = outer
@@ -210,8 +209,10 @@ class Lane:
         lock.acquire()
         try:
             self._posted = False
-            with suppress(ValueError):
-                posted.remove(self)  # Absent if a runner posted this one.
+            try:
+                posted.remove(self)
+            except ValueError:
+                pass  # A runner posted this one.
             if self._holder:
                 return  # Whoever has the lane goes on with these calls, or has them posted again.
             self._holder = thread
@@ -237,14 +238,14 @@ class Lane:
                     entry.mean += (took - entry.mean) * LEARNING
                 if self._holder != thread:  # Passed on, or taken away.
                     left = self._take(thread)
+            current.call = None
+            # What runs next may answer in the same messages, unless one of its routines blocks.
+            if posted:
+                self._listener.channel.expect()
+            else:
+                flush()
         finally:
             self._give_back(thread)
-        current.call = None
-        # What runs next may answer in the same messages, unless one of its routines blocks.
-        if posted:
-            self._listener.channel.expect()
-        else:
-            flush()
 
     def _run_one(self, call: ServerCall, entry: Entry, slow: bool) -> None:
         # Flat where the usual call goes through, because this runs for every call.
@@ -281,11 +282,6 @@ class Lane:
                 listener.reply(call, value)
             except (InvalidArgumentType, InvalidAsyncHandle) as error:
                 log.error("%r: %s", call, error)
-
-
-def _needs_no_worker(entry: Entry) -> bool:
-    """Whether entering the routine is quick for sure: it only begins in the event loop, and no gate is asked first."""
-    return entry.is_coroutine and entry.gate is None
 
 
 def _decode_large(call: ServerCall, entry: Entry) -> Sequence[Any]:

@@ -18,7 +18,7 @@ import logging
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -140,7 +140,7 @@ class Listener:
         # Lanes that were posted and not begun: while there are any, answers wait for theirs.
         self.posted: deque[Lane] = deque()
         # Found by a harvest, done by `collect` in the same hold of link.lock.
-        self._actions: list[Callable[[], object]] = []
+        self.actions: list[Callable[[], object]] = []
         self.endpoint = link.endpoint
         self.channel = Channel(link, self)
         self.channel.open()
@@ -217,7 +217,7 @@ class Listener:
             if known is None:
                 return
             known.lost = True
-        self._actions += self._part(known, f"the client is gone: {reason}")
+        self.actions += self._part(known, f"the client is gone: {reason}")
 
     def _part(self, peer: Peer, why: str) -> list[Callable[[], object]]:
         """What is to be done after a client has gone: end pipes, tell subscribers, run contexts down."""
@@ -256,7 +256,7 @@ class Listener:
                 known.conversation = Conversation(Side.SERVER)
                 if known.joined:
                     known.joined = False
-                    self._actions += self.contexts.leave(key_of(known))
+                    self.actions += self.contexts.leave(key_of(known))
                 self.send_alone(known, encode(Reject([VERSION], Status.PROTOCOL_ERROR, str(error))))
             return
         try:
@@ -276,16 +276,11 @@ class Listener:
                 self.lost(peer, message.reason)
             elif type(message) is Pipe or type(message) is Credit:
                 known.conversation.received(Kind.PIPE)  # Allowed in the same states as CREDIT.
-                self._actions += pipe_server.take(known.calls, message)
+                self.actions += pipe_server.take(known.calls, message)
             else:
                 raise RemoteProtocolError(f"a client does not send {type(message).__name__}")
         except RemoteProtocolError as error:
             self._drop(known, error, True)
-
-    def collect(self) -> Sequence[Callable[[], object]]:
-        """What is to be done after a harvest: post the lanes."""
-        actions, self._actions = self._actions, []
-        return actions
 
     def _greet(self, peer: Peer, hello: Hello) -> None:
         peer.association = hello.association
@@ -370,9 +365,9 @@ class Listener:
                 self._fault(peer, record.id, status, Fault("", text))
         if accepted:
             peer.lane.put(accepted)
-            self._actions.append(peer.lane.post)
+            self.actions.append(peer.lane.post)
         if apart:
-            self._actions.append(self._run_apart(apart))
+            self.actions.append(self._run_apart(apart))
 
     def _run_apart(self, calls: list[ServerCall]) -> Callable[[], object]:
         """Return what has these calls run, outside of their connection's order."""
@@ -396,9 +391,9 @@ class Listener:
                 if call is not None:
                     call._cancelled = True
                     if abort and call._pipes is not None:
-                        self._actions += call._pipes.fail(CallCancelled, "the client has cancelled the call")
+                        self.actions += call._pipes.fail(CallCancelled, "the client has cancelled the call")
                     if call._extra is not None:
-                        self._actions.append(partial(_tell, call, EventKind.CLIENT_CANCEL))
+                        self.actions.append(partial(_tell, call, EventKind.CLIENT_CANCEL))
 
     # Answers
 

@@ -50,7 +50,7 @@ class Entry:
     """
 
     __slots__ = (
-        "auto", "decode_args", "decode_plain", "function", "gate", "is_coroutine", "mean", "spec", "takes_handle",
+        "auto", "decode_args", "decode_plain", "function", "gate", "mean", "needs_no_worker", "spec", "takes_handle",
     )  # fmt: skip
 
     def __init__(self, spec: OperationSpec, function: Callable[..., Any]) -> None:
@@ -63,7 +63,8 @@ class Entry:
         # The same for the usual call, which has all its arguments, in band: one step less.
         self.decode_plain = spec.decode_args.plain
         self.takes_handle = bool(getattr(function, "__engine_manager__", False))
-        self.is_coroutine = inspect.iscoroutinefunction(function)
+        # Entering the routine is quick for sure: it only begins in the event loop, and no gate is asked first.
+        self.needs_no_worker = inspect.iscoroutinefunction(function)
         self.mean = 0.0
 
 
@@ -114,6 +115,7 @@ class Registry:
         if gate.needed:
             for entry in entries.values():
                 entry.gate = gate
+                entry.needs_no_worker = False
                 entry.auto = gate if gate.auto_listen else None
         name, major = _key(interface)
         with self._lock:

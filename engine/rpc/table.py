@@ -2,7 +2,7 @@
 
 Theory of operation. A call that was accepted is in `_calls` under its number until its outcome is known. Taking it out,
 under the table's lock, is what decides the outcome: a reply that finds no call is late and is dropped. Under the lock
-the outcome is recorded and what is to be told is collected; telling happens afterwards, outside all locks (`Telling`).
+the outcome is recorded and what is to be told is collected; telling happens afterwards, outside all locks.
 
 Guarantees: each accepted call ends once and is told of once, after its outcome was recorded.
 """
@@ -34,39 +34,24 @@ class Wakeable(Protocol):
     def wake(self) -> None: ...
 
 
-class Telling:
-    """What is to be told after outcomes were recorded. Filled under the table's lock, run outside all locks."""
-
-    __slots__ = ("others", "rows", "waiters")
-
-    def __init__(self) -> None:
-        # Packets of one port are delivered in one go, in the order of their calls.
-        self.rows: dict[CompletionPort, list[CompletionPacket]] = {}
-        self.waiters: list[Wakeable] = []
-        self.others: list[Callable[[], object]] = []
-
-    def add(self, call: Call[object], notify: Notification) -> None:
-        """Add the notification of `call`, which is not a packet."""
+def _tell(call: Call[object], notify: Notification) -> None:
+    """Notify of the end of `call` otherwise than by packet. The target may have been closed, or its thread be gone."""
+    try:
         if type(notify) is CallbackNotification:
-            told = partial(notify.function, call, EventKind.CALL_COMPLETE)
-            self.others.append(lambda: default_pool().post(told))
+            default_pool().post(partial(notify.function, call, EventKind.CALL_COMPLETE))
         elif type(notify) is ApcNotification:
-            self.others.append(lambda: queue_apc(notify.function, call, EventKind.CALL_COMPLETE, thread=notify.thread))
+            queue_apc(notify.function, call, EventKind.CALL_COMPLETE, thread=notify.thread)
         else:
             assert isinstance(notify, Event)
-            self.others.append(notify.set)
+            notify.set()
+    except EngineError as error:
+        log.warning("a call's completion could not be told: %s; the call can still be completed", error)
 
-    def __call__(self) -> None:
-        """Tell. Each target is told even if another one fails: it may have been closed, or its thread may be gone."""
-        for port, packets in self.rows.items():
-            port.deliver(packets)
-        for waiter in self.waiters:
-            waiter.wake()
-        for tell in self.others:
-            try:
-                tell()
-            except EngineError as error:
-                log.warning("a call's completion could not be told: %s; the call can still be completed", error)
+
+def perform(actions: Iterable[Callable[[], object]]) -> None:
+    """Do what was collected under a lock."""
+    for act in actions:
+        act()
 
 
 class CallTable:
@@ -87,13 +72,14 @@ class CallTable:
         self.finished = 0
         self.late = 0
 
-    def finish_locked(self, outcomes: Iterable[Outcome], telling: Telling) -> int:
-        """Record outcomes, each for the call of its number; what is to be told goes to `telling`.
+    def finish_locked(self, outcomes: Iterable[Outcome], actions: list[Callable[[], object]]) -> int:
+        """Record outcomes, each for the call of its number; what is to be done, outside all locks, goes to `actions`.
 
         Returns how many calls that ended. A call that has ended already keeps its outcome.
         """
         take = self.calls.pop
-        rows = telling.rows
+        # Packets of one port are delivered in one go, in the order of their calls.
+        rows: dict[CompletionPort, list[CompletionPacket]] = {}
         ended = 0
         for outcome in outcomes:
             call = take(outcome.id, None)
@@ -113,26 +99,27 @@ class CallTable:
                 packet = CompletionPacket(notify.key, notify.transferred, call if overlapped is UNSET else overlapped)
                 row = rows.get(notify.port)
                 if row is None:
-                    rows[notify.port] = [packet]
+                    row = rows[notify.port] = [packet]
+                    actions.append(partial(notify.port.deliver, row))
                 else:
                     row.append(packet)
             elif notify is not None:
-                telling.add(call, notify)
+                actions.append(partial(_tell, call, notify))
                 if type(notify) is CallbackNotification:
                     self.callbacks -= 1
             if self._waiting:
                 waiters = self._waiting.pop(outcome.id, None)
                 if waiters is not None:
-                    telling.waiters += waiters
+                    actions += [waiter.wake for waiter in waiters]
         self.finished += ended
         return ended
 
     def finish(self, outcome: Outcome) -> bool:
         """End one call and tell; False if it has ended already. Any thread, holding nothing."""
-        telling = Telling()
+        actions: list[Callable[[], object]] = []
         with self.lock:
-            ended = self.finish_locked((outcome,), telling) == 1
-        telling()
+            ended = self.finish_locked((outcome,), actions) == 1
+        perform(actions)
         return ended
 
     def await_outcome(self, call: Call[object], waiter: Wakeable) -> bool:

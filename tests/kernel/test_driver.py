@@ -398,7 +398,7 @@ class TestTime:
     def test_the_monitor_sleeps_when_all_is_idle(self) -> None:
         """With nothing to do the monitor stops ticking."""
         driver().monitor.arm()
-        wait_until(lambda: not driver().monitor._armed, 30)
+        wait_until(lambda: not driver().monitor.armed, 30)
 
     def test_a_tick_is_short(self) -> None:
         """A stall is noticed within a few milliseconds."""

@@ -202,10 +202,9 @@ class ZmqLink(BaseLink):
             receiver.lost(peer, reason)
 
     def _leave_early(self, receiver: Receiver, count: int) -> bool:
-        """There may be more, but this harvest ends."""
-        self._unsure = True
+        """There may be more, but this harvest ends; a loss is waiting to be told."""
         self._messages_since_loss += count
-        if self._losing and self._messages_since_loss > _LOSS_WAITS:
+        if self._messages_since_loss > _LOSS_WAITS:
             self._settle(receiver)
         return True
 

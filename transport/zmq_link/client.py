@@ -122,8 +122,31 @@ class ZmqClient(ZmqLink):
 
     def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
         """Deliver what has arrived; see `Link.harvest`."""
+        count = 0
         try:
-            return self._harvest(receiver, limit)
+            if self._announce:
+                if self._losing:
+                    self._settle(receiver)
+                self._announce = False
+                self._up = True
+                receiver.connected(b"")
+            recv = self._recv  # Not before: telling of a loss replaces the socket.
+            while not self._unsure or self.ready():
+                try:
+                    frame = recv(NOBLOCK, False)
+                except zmq.Again:
+                    break
+                frames: list[Buffer] = [frame.bytes if len(frame) < NO_COPY_RECEIVE_BYTES else frame.buffer]
+                if frame.more:
+                    self._read_rest(frames)
+                count += 1
+                # While there is no connection, a message answers something that was meant for the former one.
+                if (self._up and receiver.message(b"", frames)) or count >= limit:
+                    self._unsure = True
+                    return not self._losing or self._leave_early(receiver, count)
+                if not zmq_poll(self._input, 0):
+                    break
+            return self._finish_harvest(receiver, count)
         except zmq.ContextTerminated as error:
             raise LinkClosed("the ZeroMQ context was terminated") from error
         except BaseException:
@@ -133,31 +156,6 @@ class ZmqClient(ZmqLink):
             if up:
                 self._losing[b""] = "interrupted while receiving"
             raise
-
-    def _harvest(self, receiver: Receiver, limit: int) -> bool:
-        count = 0
-        if self._announce:
-            if self._losing:
-                self._settle(receiver)
-            self._announce = False
-            self._up = True
-            receiver.connected(b"")
-        recv = self._recv  # Not before: telling of a loss replaces the socket.
-        while not self._unsure or self.ready():
-            try:
-                frame = recv(NOBLOCK, False)
-            except zmq.Again:
-                break
-            frames: list[Buffer] = [frame.bytes if len(frame) < NO_COPY_RECEIVE_BYTES else frame.buffer]
-            if frame.more:
-                self._read_rest(frames)
-            count += 1
-            # While there is no connection, a message answers something that was meant for the former one.
-            if (self._up and receiver.message(b"", frames)) or count >= limit:
-                return self._leave_early(receiver, count)
-            if not zmq_poll(self._input, 0):
-                break
-        return self._finish_harvest(receiver, count)
 
     def _look(self, receiver: Receiver) -> None:
         self._read_monitor()

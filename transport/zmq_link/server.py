@@ -82,7 +82,8 @@ class ZmqServer(ZmqLink):
                 count += 1
                 met = peer in peers or self._meet(peer, frame, receiver)
                 if (met and receiver.message(peer, frames)) or count >= limit:
-                    return self._leave_early(receiver, count)
+                    self._unsure = True
+                    return not self._losing or self._leave_early(receiver, count)
                 if not zmq_poll(self._input, 0):
                     break
         except zmq.ContextTerminated as error:
