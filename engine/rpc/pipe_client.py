@@ -25,6 +25,7 @@ from .signals import Signals
 from .state import State
 
 if TYPE_CHECKING:
+    from .association import Association
     from .client import Client
     from .interface import OperationSpec
 
@@ -142,7 +143,7 @@ class ClientPipes(PipeSet):
         return self.call._id
 
 
-def widen(client: "Client", window: int) -> None:
+def widen(client: "Association", window: int) -> None:
     """The server said how much may be pushed into each pipe to begin with. Under link.lock."""
     if window == client.peer_window:
         return
@@ -152,7 +153,7 @@ def widen(client: "Client", window: int) -> None:
             client.do_later(call._pipes.opened(window or UNBOUNDED))
 
 
-def take(client: "Client", message: Pipe | Credit) -> None:
+def take(client: "Association", message: Pipe | Credit) -> None:
     """Take elements of pipes, or credit for them. Calls that have ended have none. Under link.lock."""
     if type(message) is Pipe:
         for chunk in message.chunks:
@@ -163,7 +164,7 @@ def take(client: "Client", message: Pipe | Credit) -> None:
             _take_one(client, call_id, (index, size))
 
 
-def _take_one(client: "Client", call_id: int, item: PipeChunk | tuple[int, int]) -> None:
+def _take_one(client: "Association", call_id: int, item: PipeChunk | tuple[int, int]) -> None:
     call = client._calls.get(call_id)
     if call is None or call._pipes is None:
         return
