@@ -7,7 +7,7 @@ Theory of operation. The link connects, and connects again, by itself; it tells 
 
 While not connected, calls wait in the client; each has `connect_timeout` seconds to leave, after which it ends with
 `ServerUnavailable` (or `CallFailedDne`, if the server was reached before). When the connection is lost, calls that had
-left end with `CallFailed`, at once; the others wait for the next connection.
+left end with `CallFailed`, at once, unless they are sent again (`retry.py`); the others wait for the next connection.
 
 Guarded by the table's lock: the connection's state. Only under link.lock: what a harvest leaves for `collect`. Lock
 order: link.lock, then the table's lock.
@@ -19,6 +19,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 
 from transport import (
@@ -48,12 +49,15 @@ from .channel import Channel
 from .connection import Connection
 from .errors import CallFailed, CallFailedDne, ServerUnavailable, error_for
 from .outbox import Outbox, Special
+from .retry import Retries
 from .table import CallTable, Telling
 
 
 class Association:
     """What a client is to its connection. `Client` derives from it, and adds the calls."""
 
+    # Made by the client, with its own settings.
+    _retries: Retries
     # Made last by the client, which the channel works for.
     _channel: Channel
 
@@ -138,6 +142,11 @@ class Association:
 
     def lost(self, peer: bytes, reason: str) -> None:
         """The connection is gone: calls that had left may have run, the others have not."""
+        self._lost(reason, True)
+
+    def _lost(self, reason: str, again: bool) -> None:
+        """The connection is gone; `again`: calls that had left may be sent over the next one."""
+        text = f"the connection to {self.endpoint} was lost: {reason}"
         with self._lock:
             if self._state is not _CONNECTED:
                 return
@@ -147,13 +156,33 @@ class Association:
             if self._channel.take_back():
                 self._outbox.put_back()
             self._outbox.discard(self._hello)
-            unsent = self._outbox.numbers()
-            sent = [call_id for call_id in list(self._calls) if call_id not in unsent]
-            for call_id in list(self._calls):
+            unsent = self._outbox.numbers() | self._retries.backing_off
+            retried: list[int] = []
+            failed: list[int] = []
+            for call_id, call in list(self._calls.items()):
                 if call_id in unsent:
                     self._strand_locked(call_id)
-        text = f"the connection to {self.endpoint} was lost: {reason}"
-        self._finish([Failure(call_id, CallFailed(text)) for call_id in sent])
+                elif again and self._retries.take_locked(call, text):
+                    self._strand_locked(call_id)
+                    retried.append(call_id)
+                else:
+                    failed.append(call_id)
+            for wait, group in self._retries.waits_locked(retried):
+                driver().monitor.call_at(monotonic() + wait, partial(self._send_again, group))
+        self._finish([Failure(call_id, CallFailed(text)) for call_id in failed])
+
+    def _send_again(self, call_ids: list[int]) -> None:
+        """These calls have backed off."""
+        with self._lock:
+            if self._state is _CLOSED:
+                return
+            # A call whose connection was lost while it was being begun is there already.
+            queued = self._outbox.numbers()
+            for call_id in call_ids:
+                pending = self._retries.renew_locked(call_id)
+                if pending is not None and call_id not in queued:
+                    self.outgoing.append(pending)
+        self._channel.flush()
 
     def refused(self, reason: str) -> None:
         """An attempt to connect failed; the link goes on trying."""
@@ -164,7 +193,8 @@ class Association:
         reason = message.reason or f"it speaks versions {message.versions}"
         if self._greeted:
             # What it had taken may run; the conversation begins again on the same connection.
-            self.lost(b"", f"the server broke off: {reason}")
+            # Nothing is sent again: it may have been what the server could not read.
+            self._lost(f"the server broke off: {reason}", False)
             self.connected(b"")
             return
         # Our greeting was refused: nothing that was sent has run, and on this connection nothing will.
@@ -173,10 +203,14 @@ class Association:
             self._state = Connection.CONNECTING
             self._refusal = text
             self.outgoing.clear()
-            ended = list(self._calls)
-        self._finish(
-            [Failure(call_id, error_for(message.status or Status.PROTOCOL_ERROR, text)) for call_id in ended]
-        )
+            status = message.status or Status.PROTOCOL_ERROR
+            ended = [
+                # Over a former connection it may have run.
+                Failure(call_id, CallFailed(f"{lost}; {text}") if lost else error_for(status, text))
+                for call_id in list(self._calls)
+                for lost in (self._retries.lost_locked(call_id),)
+            ]
+        self._finish(ended)
 
     def _left(self, message: Bye) -> None:
         """The server closed in good order: what it had not answered by then it will not answer."""
@@ -231,18 +265,24 @@ class Association:
             if self._stranded:
                 self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
             assert self._connect_timeout is not None
-            failed = [Failure(call_id, self._unreachable(self._connect_timeout)) for call_id in expired]
+            failed = [Failure(call_id, self._unreachable_locked(call_id, self._connect_timeout)) for call_id in expired]
             self._table.finish_locked(failed, telling)
             # They must not run later on, after their callers were told that they did not.
             self._outbox.withdraw(set(expired))
             self._attend_locked()
         telling()
 
-    def _unreachable(self, waited: float) -> CallError:
-        """Why a call ends that never left."""
-        kind = CallFailedDne if self._was_connected else ServerUnavailable
+    def _unreachable_locked(self, call_id: int, waited: float) -> CallError:
+        """Why a call ends that waited for a connection."""
+        lost = self._retries.lost_locked(call_id)
+        kind = CallFailed if lost else CallFailedDne if self._was_connected else ServerUnavailable
+        first = f"{lost}; to send it again there was " if lost else ""
         why = f": {self._refusal}" if self._refusal else ""
-        return kind(f"no connection to {self.endpoint} within {waited} s{why}")
+        return kind(f"{first}no connection to {self.endpoint} within {waited} s{why}")
+
+    def _withdraw_locked(self, call_id: int) -> bool:
+        """Have a call not leave that waits to; False if it leaves just now, or has left."""
+        return call_id in self._retries.backing_off or self._outbox.withdraw({call_id})
 
     def _attend_locked(self) -> None:
         """Say whether the network must be driven though no thread waits: for a callback, or for a connection."""

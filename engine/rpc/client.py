@@ -65,7 +65,7 @@ from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 from . import pipe_client, server_call
 from .association import Association
-from .binding import Binding, bind_typed, check_metadata, check_seconds
+from .binding import Binding, bind_typed, check_count, check_metadata, check_seconds
 from .call import Call, Failure, LargeReply
 from .channel import Channel, Parcel
 from .connection import ClientStatistics, Connection
@@ -79,6 +79,7 @@ from .interface import Interface, OperationSpec
 from .notify import CallbackNotification, snapshot
 from .outbox import COALESCE_CALLS, Special
 from .pipe import check_window
+from .retry import RETRIES, RETRY_BUDGET, Retries
 from .state import NEXT, On, State
 from .stream import operation_kind
 from .table import Telling
@@ -103,8 +104,13 @@ class Client(Association):
         endpoint: `tcp://host:port`, `ipc://path`, `inproc://name` or `loopback://name`.
         timeout: seconds that a call may take unless it says otherwise; None: no limit.
         connect_timeout: seconds that a call may wait for a connection before it ends with `ServerUnavailable`; None:
-            for ever.
+            for ever. Each call waits for itself, even if one before it has waited in vain.
         max_calls: outstanding calls allowed; beginning one more raises `QueueFull`.
+        retries: how often a call of an idempotent operation may be sent again, each time that its connection is lost
+            before the answer has come; it waits for the next connection as a new call would. 0: never. Other calls are
+            never sent twice, nor is one that was cancelled.
+        retry_budget: so many calls may be sent again, and one more for every ten answers to calls of such operations.
+            The next one ends with `CallFailed`, as without retries.
         metadata: texts sent with each connection, for the server's routines to read.
         pipe_window: bytes of encoded elements that the server may push into each pipe ahead of what is pulled, 1 or
             more.
@@ -127,6 +133,8 @@ class Client(Association):
         timeout: float | None = None,
         connect_timeout: float | None = CONNECT_TIMEOUT,
         max_calls: int = MAX_CALLS,
+        retries: int = RETRIES,
+        retry_budget: int = RETRY_BUDGET,
         metadata: dict[str, str] | None = None,
         pipe_window: int = PIPE_WINDOW_BYTES,
         **options: Any,
@@ -141,6 +149,7 @@ class Client(Association):
             check_window(pipe_window),
             {} if metadata is None else check_metadata(metadata),
         )
+        self._retries = Retries(self._table, check_count("retries", retries), check_count("retry_budget", retry_budget))
         self._next_id = itertools.count(1).__next__
         self._forked = False
         # Closed while connected: what is queued still leaves.
@@ -229,6 +238,8 @@ class Client(Association):
         else:
             call = handle
             call._adopt(self, spec, notify, call_id, pipes)
+        if spec.retried:
+            self._retries.keep(call, call_id, pending)
         calls[call_id] = call
         outgoing = self.outgoing
         outgoing.append(pending)
@@ -261,6 +272,7 @@ class Client(Association):
             if self._state is _CLOSED:
                 # Closed since the call was begun. If `close` did not end it, it was never accepted.
                 if self._calls.pop(call_id, None) is call:
+                    self._retries.forget_locked(call_id)
                     call._state = State.SPENT
                     raise self._closed_error()
                 return
@@ -285,8 +297,9 @@ class Client(Association):
         def expire() -> None:
             error: CallError = CallTimeout(f"no reply within {timeout} s")
             # Only if an attempt to connect has failed: otherwise the time was just too short.
-            if self._state is Connection.CONNECTING and self._refusal and self._outbox.withdraw({call_id}):
-                error = self._unreachable(timeout)
+            with self._lock:
+                if self._state is Connection.CONNECTING and self._refusal and self._withdraw_locked(call_id):
+                    error = self._unreachable_locked(call_id, timeout)
             if self._table.finish(Failure(call_id, error)) and call._pipes is not None:
                 self.tell_cancel(call_id, True)  # Its routine may be waiting for this side to push or pull.
 
@@ -345,6 +358,10 @@ class Client(Association):
                 return
             if abort:
                 self._table.finish_locked((Failure(call_id, CallCancelled("cancelled by its caller")),), telling)
+            elif (lost := self._retries.lost_locked(call_id)) and self._withdraw_locked(call_id):
+                error = CallFailed(f"{lost}; it was not sent again, for it was cancelled")
+                self._table.finish_locked((Failure(call_id, error),), telling)
+                abort = True
             else:
                 following = NEXT[call._state][On.CANCEL]
                 assert following is not None
@@ -447,6 +464,8 @@ class Client(Association):
                 messages_received=self._messages_received,
                 garbage_received=self._garbage,
                 connections=self._connections,
+                retries=self._retries.sent,
+                retries_refused=self._retries.refused,
             )
 
     def __repr__(self) -> str:
