@@ -48,6 +48,7 @@ from .call import Failure, Outcome
 from .channel import Channel
 from .connection import Connection
 from .errors import CallFailed, CallFailedDne, ServerUnavailable, error_for
+from .fit import UNGREETED_BYTES, Oversize, largest_message
 from .outbox import Outbox, Special
 from .retry import Retries
 from .table import CallTable, Telling
@@ -62,13 +63,16 @@ class Association:
     _channel: Channel
 
     def __init__(
-        self, endpoint: str, connect_timeout: float | None, pipe_window: int, metadata: dict[str, str]
+        self, endpoint: str, connect_timeout: float | None, pipe_window: int, metadata: dict[str, str], largest: int
     ) -> None:
         self.endpoint = endpoint
         self._connect_timeout = connect_timeout
         self.pipe_window = pipe_window
         # What the server lets this side push into each pipe; the standard one until it has said so.
         self.peer_window = PIPE_WINDOW_BYTES
+        # How large a message each side takes, in bytes; the server's is that of `fit.py` until it has said so.
+        self._largest = largest
+        self.message_limit = UNGREETED_BYTES
         self._metadata = metadata
         self._table = CallTable()
         self._lock = self._table.lock
@@ -90,8 +94,11 @@ class Association:
         self._hello = Special([])
         # The server has greeted: replies are in order. Under link.lock.
         self._greeted = False
+        # Closed while connected: what is queued still leaves.
+        self._closing = False
         self._connections = 0
         self._refusal = ""
+        self.oversize = Oversize(endpoint)
 
     # What the link and the server tell. Under link.lock, one at a time.
 
@@ -100,6 +107,9 @@ class Association:
         if type(message) is Welcome:
             self._conversation.received(Kind.WELCOME)
             self._greeted = True
+            self.message_limit = largest_message(message.limits.message_bytes)
+            if self.outgoing:
+                self.do_later((self._channel.flush,))  # What was too large to leave before.
             pipe_client.widen(self, message.limits.pipe_window_bytes)
         elif type(message) is Pipe or type(message) is Credit:
             self._conversation.received(Kind.PIPE)  # Allowed in the same states as CREDIT.
@@ -117,7 +127,7 @@ class Association:
         """The connection is up."""
         hello = Hello(
             self._association, os.getpid(), socket.gethostname(), "callport", 0.0,
-            Limits(pipe_window_bytes=self.pipe_window), self._metadata,
+            Limits(message_bytes=self._largest, pipe_window_bytes=self.pipe_window), self._metadata,
         )  # fmt: skip
         with self._lock:
             if self._state is _CLOSED:
@@ -125,6 +135,7 @@ class Association:
             self._conversation = Conversation(Side.CLIENT)
             self._conversation.sent(Kind.HELLO)
             self._greeted = False
+            self.message_limit = UNGREETED_BYTES
             self._was_connected = True
             self._connections += 1
             self._refusal = ""

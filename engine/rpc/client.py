@@ -74,6 +74,7 @@ from .errors import (
     CallFailed,
     CallTimeout,
 )
+from .fit import check_message_bytes, fit, size_of
 from .inheritance import inherit
 from .interface import Interface, OperationSpec
 from .notify import CallbackNotification, snapshot
@@ -115,7 +116,8 @@ class Client(Association):
         pipe_window: bytes of encoded elements that the server may push into each pipe ahead of what is pulled, 1 or
             more.
         options: of the transport, see `transport.LinkOptions`: `heartbeat` (seconds between pings, 5), `linger`
-            (seconds that a closed client goes on sending, 1), `max_message_bytes` (the largest frame taken, 256 MiB),
+            (seconds that a closed client goes on sending, 1), `max_message_bytes` (the largest message
+            taken, 64 KiB or more, 256 MiB; a larger result ends its call with `BadStubData`),
             `curve` (keys), `context` (a ZeroMQ context of your own).
 
     Connecting happens in the background; the constructor does not wait for it. Close the client, or use it as a context
@@ -148,12 +150,11 @@ class Client(Association):
             check_seconds("connect_timeout", connect_timeout),
             check_window(pipe_window),
             {} if metadata is None else check_metadata(metadata),
+            check_message_bytes(options),
         )
         self._retries = Retries(self._table, check_count("retries", retries), check_count("retry_budget", retry_budget))
         self._next_id = itertools.count(1).__next__
         self._forked = False
-        # Closed while connected: what is queued still leaves.
-        self._closing = False
         # Counters; under link.lock.
         self._messages_sent = 0
         self._messages_received = 0
@@ -257,13 +258,22 @@ class Client(Association):
         self, call_id: int, spec: OperationSpec, args: tuple[Any, ...], options: CallOptions | None
     ) -> tuple[PendingCall | Special, bool]:
         """Encode arguments that may change later, or are large; tell whether the call is to leave at once."""
+        frames: list[Buffer] = []
+        encoded = _NIL
         try:
             if split_out_of_band(args) is not None:
-                return Special(encode_call(spec.target, call_id, args, options), call_id), True
-            encoded = encode_value(args)
+                frames = encode_call(spec.target, call_id, args, options)
+            else:
+                encoded = encode_value(args)
         except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge) as error:
             raise InvalidArgumentType(f"{spec.name}: an argument cannot be sent: {error}") from error
-        return (call_id, spec.target, encoded, options), len(memoryview(encoded)) > LONE_BYTES
+        size = size_of(frames) if frames else len(memoryview(encoded))
+        if size > self.message_limit and self._greeted:
+            text = self.oversize.report(f"a call of {spec.name}", size, self.endpoint, self.message_limit)
+            raise InvalidArgumentType(text)
+        if frames:
+            return Special(frames, call_id), True
+        return (call_id, spec.target, encoded, options), size > LONE_BYTES
 
     def _settle(self, call: Call[Any], timeout: float | None) -> None:
         """What few calls need, after they were appended to the queue."""
@@ -353,6 +363,7 @@ class Client(Association):
         """Cancel a call: tell the server, and with `abort` end it here."""
         call_id = call._id
         telling = Telling()
+        unsent = False
         with self._lock:
             if self._calls.get(call_id) is not call:
                 return
@@ -361,13 +372,13 @@ class Client(Association):
             elif (lost := self._retries.lost_locked(call_id)) and self._withdraw_locked(call_id):
                 error = CallFailed(f"{lost}; it was not sent again, for it was cancelled")
                 self._table.finish_locked((Failure(call_id, error),), telling)
-                abort = True
+                unsent = True
             else:
                 following = NEXT[call._state][On.CANCEL]
                 assert following is not None
                 call._state = following
         telling()
-        if abort and self._outbox.withdraw({call_id}):
+        if unsent or (abort and self._outbox.withdraw({call_id})):
             return  # The server has not heard of it.
         if self._state is _CONNECTED or abort:
             self.tell_cancel(call_id, abort)
@@ -397,8 +408,13 @@ class Client(Association):
         # A client that closes still sends what was accepted, and its goodbye.
         if not self.outgoing or not (self._state is _CONNECTED or self._closing):
             return None
+        frames = self._outbox.take()
+        if len(frames) > 1 or len(frames[0]) > self.message_limit:
+            frames = fit(self, frames)
+            if not frames:
+                return None
         self._messages_sent += 1
-        return b"", self._outbox.take()
+        return b"", frames
 
     # The channel's side: receiving. Under link.lock, one at a time.
 

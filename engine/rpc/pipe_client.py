@@ -20,6 +20,7 @@ from .errors import PeerProtocolError, PipeError
 from .notify import CallbackNotification, EventKind, Notification
 from .outbox import Special
 from .pipe import UNBOUNDED
+from .pipe import Pipe as PipeEnd
 from .pipe_set import PipeSet, Shipment
 from .signals import Signals
 from .state import State
@@ -141,6 +142,10 @@ class ClientPipes(PipeSet):
 
     def call_id(self) -> int:
         return self.call._id
+
+    def check_size(self, pipe: PipeEnd[Any], size: int) -> None:
+        client = self._owner
+        client.oversize.check_push(pipe.name, size, client.endpoint, client.message_limit if client._greeted else 0)
 
 
 def widen(client: "Association", window: int) -> None:
