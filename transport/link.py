@@ -77,8 +77,8 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of a link. Each kind of link takes from them what concerns it.
 
     Args:
-        max_message_bytes: the largest frame taken from a peer; ZeroMQ closes the connection of one who
-            sends a larger.
+        max_message_bytes: the largest frame taken from a peer; the connection of one who sends a larger is
+            closed.
         max_queued: messages that a client hands over, and that a server leaves unread for each client, before
             `send` says "not now". (On loopback: in each queue.)
         heartbeat: seconds between ZMTP pings on tcp and ipc; a peer that answers none for three times as long

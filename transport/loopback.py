@@ -3,7 +3,8 @@
 Theory of operation. Each side has a queue of what it is to harvest: (what, peer, content). A send appends to
 the other side's queue and calls its `wake`. No lock is shared: each side's state is guarded by its own link's
 lock, and the queues are deques, whose `append` and `popleft` are atomic (also in free-threaded builds). A
-registry finds a server by name, and keeps the clients that wait for one.
+registry finds a server by name, and keeps the clients that wait for one. A frame that is too large for the other side
+ends the connection, as it does on a network, and another one is made.
 
 Guarantees: those of `Link`. The blobs of a message are those of the sender, not copies, unless the sender
 could still change them: then they are copied, since what was received must stay as it is. Each side's queue
@@ -35,6 +36,7 @@ class _Loopback(BaseLink):
         super().__init__(str(endpoint))
         self._name = endpoint.name
         self._max_queued = options.max_queued
+        self._max_bytes = options.max_message_bytes
         # What is to be harvested: (what, peer, content). Appended to by the other side, without a lock.
         self._queue: deque[tuple[int, bytes, Any]] = deque()
         # Senders that found the queue full, to be woken when it is half empty. Added to by the other side.
@@ -66,13 +68,23 @@ class _Loopback(BaseLink):
             # look again.
             if len(self._queue) >= self._max_queued:
                 return False
+        if len(frames[0]) > self._max_bytes:
+            self._break(sender, peer)
+            return True
         if len(frames) > 1:
+            if max(map(len, frames)) > self._max_bytes:
+                self._break(sender, peer)
+                return True
             frames = [frames[0], *map(_frozen, frames[1:])]
         self._queue.append((_MESSAGE, peer, frames))
         wake = self.wake
         if wake is not None:
             wake()
         return True
+
+    def _break(self, sender: "_Loopback", peer: bytes) -> None:
+        """End the connection over which `sender` sent a frame that is too large here, and make another."""
+        raise NotImplementedError
 
     def _feed(self) -> None:
         """After a harvest: tell those who wait for room."""
@@ -97,6 +109,8 @@ class LoopbackClient(_Loopback):
         # Guarded by lock. Who the last harvest said we are connected to, and what we are called there.
         self._server: LoopbackServer | None = None
         self._peer = b""
+        # Guarded by _registry_lock, read without it. The connection that the last harvest told of is gone.
+        self._cut = False
         with _registry_lock:
             server = _servers.get(self._name)
             if server is None:
@@ -108,14 +122,14 @@ class LoopbackClient(_Loopback):
     def send(self, peer: bytes, frames: list[Buffer]) -> bool:
         """Hand over one message; see `Link.send`."""
         server = self._server
-        if server is None or server._closed:
+        if server is None or server._closed or self._cut:
             return False
         return server._offer(self, self._peer, frames)
 
     def writable(self) -> bool:
         """Whether there is a server, with room in its queue."""
         server = self._server
-        return server is not None and not server._closed and len(server._queue) < server._max_queued
+        return server is not None and not server._closed and not self._cut and len(server._queue) < server._max_queued
 
     def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
         """Deliver what has arrived; see `Link.harvest`."""
@@ -129,6 +143,7 @@ class LoopbackClient(_Loopback):
                     break
             elif what == _CONNECTED:
                 self._server, self._peer = content, peer
+                self._cut = False
                 receiver.connected(b"")
             elif what == _LOST:
                 if self._server is not None:
@@ -139,6 +154,10 @@ class LoopbackClient(_Loopback):
         if self._starved:
             self._feed()
         return bool(queue)
+
+    def _break(self, sender: _Loopback, peer: bytes) -> None:
+        assert isinstance(sender, LoopbackServer)
+        sender._cut_off(self, peer)
 
     def peer_info(self, peer: bytes) -> PeerInfo:
         """Nothing: a client knows its server by the endpoint."""
@@ -163,6 +182,9 @@ class LoopbackServer(_Loopback):
         self._clients: dict[bytes, LoopbackClient] = {}
         # Guarded by lock. Exactly the peers told `connected` and not yet `lost`.
         self._known: set[bytes] = set()
+        # Guarded by _registry_lock, read without it. Peers that were cut off, until their client is heard of anew: a
+        # message that was just being handed over may come after their end, and does not bring them back.
+        self._cut_peers: dict[bytes, LoopbackClient] = {}
         with _registry_lock:
             if self._name in _servers:
                 self._refuse(lambda: EndpointError(f"{endpoint} was never bound"))
@@ -176,6 +198,30 @@ class LoopbackServer(_Loopback):
         peer = next(_peers).to_bytes(8)
         self._clients[peer] = client
         client._put(_CONNECTED, peer, self)
+
+    def _break(self, sender: _Loopback, peer: bytes) -> None:
+        assert isinstance(sender, LoopbackClient)
+        self._cut_off(sender, peer)
+
+    def _cut_off(self, client: LoopbackClient, peer: bytes) -> None:
+        """End a connection because of a frame that was too large, and make another."""
+        with _registry_lock:
+            if self._clients.pop(peer, None) is not client:
+                return
+            client._cut = True
+            self._cut_peers[peer] = client
+            self._put(_LOST, peer, "a message was too large")
+            client._put(_LOST, b"", "a message was too large")
+            self._attach(client)
+
+    def _heard(self, peer: bytes) -> bool:
+        """A peer's first message came: whether it is taken. What its client said over an earlier connection is past."""
+        with _registry_lock:
+            if peer in self._cut_peers:
+                return False
+            client = self._clients.get(peer)
+            self._cut_peers = {cut: of for cut, of in self._cut_peers.items() if of is not client}
+            return True
 
     def _detach(self, client: LoopbackClient) -> None:
         """Called with _registry_lock held: a client closes."""
@@ -205,6 +251,8 @@ class LoopbackServer(_Loopback):
             what, peer, content = queue.popleft()
             if what == _MESSAGE:
                 if peer not in known:
+                    if self._cut_peers and not self._heard(peer):
+                        continue
                     known.add(peer)
                     receiver.connected(peer)
                 if receiver.message(peer, content):

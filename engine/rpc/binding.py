@@ -31,6 +31,13 @@ def check_seconds(name: str, value: float | None) -> float | None:
     return seconds
 
 
+def check_count(name: str, value: int) -> int:
+    """Return `value` if it is an int of 0 or more; else raise `InvalidParameter`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InvalidParameter(f"{name} must be an int of 0 or more, not {value!r:.100}")
+    return value
+
+
 def check_metadata(value: dict[str, str]) -> dict[str, str]:
     """Return a copy of `value` if it maps texts to texts that can be sent; else raise `InvalidArgumentType`."""
     try:

@@ -1,4 +1,4 @@
-"""The client: one association with one server, shared by any number of threads and event loops.
+"""The client: calls of one association with one server, shared by any number of threads and event loops.
 
 Theory of operation. Beginning a call enters it in the table and appends it to the queue of what is to be sent; neither
 takes a lock. While few calls are outstanding each leaves at once; beyond that calls wait for company: they leave when
@@ -7,14 +7,9 @@ the monitor's next tick (2 ms), whichever comes first. What waits is encoded as 
 arguments that could change until then are encoded when the call is begun. Replies are harvested by whichever thread
 waits.
 
-    CONNECTING --connected--> CONNECTED --lost--> CONNECTING      any --close--> CLOSED
+The life of the connection, and what becomes of calls when it goes, is in `association.py`.
 
-While not connected, calls wait in the client; each has `connect_timeout` seconds to leave, after which it ends with
-`ServerUnavailable` (or `CallFailedDne`, if the server was reached before). When the connection is lost, calls that had
-left end with `CallFailed`, at once; the others wait for the next connection.
-
-Guarded by the table's lock: the connection's state. Only under link.lock: taking from the queue, and what a harvest
-leaves for `collect`. Lock order: link.lock, then the table's lock.
+Only under link.lock: taking from the queue. Lock order: link.lock, then the table's lock.
 
 Assumes: `deque.append` and `popleft`, and insertion and removal of one key of a `dict`, are atomic and are not
 reordered. `begin` enters and appends its call before it looks at `_state`; `lost` and `close` store `_state` before
@@ -25,12 +20,10 @@ import atexit
 import itertools
 import logging
 import os
-import socket
 import warnings
 import weakref
 from _thread import allocate_lock
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
@@ -43,22 +36,13 @@ from transport import (
     Bye,
     CallOptions,
     Cancel,
-    Conversation,
-    Credit,
     Endpoint,
-    Hello,
     Kind,
-    Limits,
-    Message,
     PayloadTooLarge,
     PendingCall,
-    Pipe,
-    Reject,
     RemoteProtocolError,
     Replies,
     ReplyRecord,
-    Side,
-    Welcome,
     connect,
     decode,
     encode,
@@ -77,32 +61,30 @@ from ..kernel.errors import (
     InvalidParameter,
     QueueFull,
 )
-from ..kernel.monitor import TimerHandle
 from ..kernel.port import PacketTemplate
-from ..kernel.status import Status
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 from . import pipe_client, server_call
-from .binding import Binding, bind_typed, check_metadata, check_seconds
-from .call import Call, Failure, LargeReply, Outcome
+from .association import Association
+from .binding import Binding, bind_typed, check_count, check_metadata, check_seconds
+from .call import Call, Failure, LargeReply
 from .channel import Channel, Parcel
 from .connection import ClientStatistics, Connection
 from .errors import (
     CallCancelled,
     CallFailed,
-    CallFailedDne,
     CallTimeout,
-    ServerUnavailable,
-    error_for,
 )
+from .fit import check_message_bytes, fit, size_of
 from .inheritance import inherit
 from .interface import Interface, OperationSpec
 from .notify import CallbackNotification, snapshot
-from .outbox import COALESCE_CALLS, Outbox, Special
+from .outbox import COALESCE_CALLS, Special
 from .pipe import check_window
+from .retry import RETRIES, RETRY_BUDGET, Retries
 from .state import NEXT, On, State
 from .stream import operation_kind
-from .table import CallTable, perform
+from .table import perform
 
 if TYPE_CHECKING:
     from ..kernel.aio import Completion
@@ -117,20 +99,26 @@ CONNECT_TIMEOUT = 5.0  # Seconds; long enough for a server that is just starting
 MAX_CALLS = 1 << 20  # Outstanding calls of one client; arbitrary, about 1 GB.
 
 
-class Client:
+class Client(Association):
     """A client of one server.
 
     Args:
         endpoint: `tcp://host:port`, `ipc://path`, `inproc://name` or `loopback://name`.
         timeout: seconds that a call may take unless it says otherwise; None: no limit.
         connect_timeout: seconds that a call may wait for a connection before it ends with `ServerUnavailable`; None:
-            for ever.
+            for ever. Each call waits for itself, even if one before it has waited in vain.
         max_calls: outstanding calls allowed; beginning one more raises `QueueFull`.
+        retries: how often a call of an idempotent operation may be sent again, each time that its connection is lost
+            before the answer has come; it waits for the next connection as a new call would. 0: never. Other calls are
+            never sent twice, nor is one that was cancelled.
+        retry_budget: so many calls may be sent again, and one more for every ten answers to calls of such operations.
+            The next one ends with `CallFailed`, as without retries.
         metadata: texts sent with each connection, for the server's routines to read.
         pipe_window: bytes of encoded elements that the server may push into each pipe ahead of what is pulled, 1 or
             more.
         options: of the transport, see `transport.LinkOptions`: `heartbeat` (seconds between pings, 5), `linger`
-            (seconds that a closed client goes on sending, 1), `max_message_bytes` (the largest frame taken, 256 MiB),
+            (seconds that a closed client goes on sending, 1), `max_message_bytes` (the largest message
+            taken, 64 KiB or more, 256 MiB; a larger result ends its call with `BadStubData`),
             `curve` (keys), `context` (a ZeroMQ context of your own).
 
     Connecting happens in the background; the constructor does not wait for it. Close the client, or use it as a context
@@ -148,49 +136,30 @@ class Client:
         timeout: float | None = None,
         connect_timeout: float | None = CONNECT_TIMEOUT,
         max_calls: int = MAX_CALLS,
+        retries: int = RETRIES,
+        retry_budget: int = RETRY_BUDGET,
         metadata: dict[str, str] | None = None,
         pipe_window: int = PIPE_WINDOW_BYTES,
         **options: Any,
     ) -> None:
         self._timeout = check_seconds("timeout", timeout)
-        self._connect_timeout = check_seconds("connect_timeout", connect_timeout)
         if not isinstance(max_calls, int) or isinstance(max_calls, bool) or max_calls < 1:
             raise InvalidParameter(f"max_calls must be an int of 1 or more, not {max_calls!r}")
         self._max_calls = max_calls
-        self.pipe_window = check_window(pipe_window)
-        # What the server lets this side push into each pipe; the standard one until it has said so.
-        self.peer_window = PIPE_WINDOW_BYTES
-        self._metadata = {} if metadata is None else check_metadata(metadata)
-        self._table = CallTable()
-        self._lock = self._table.lock
-        # All below, to the channel: guarded by _lock.
-        self._calls = self._table.calls
+        super().__init__(
+            str(endpoint),
+            check_seconds("connect_timeout", connect_timeout),
+            check_window(pipe_window),
+            {} if metadata is None else check_metadata(metadata),
+            check_message_bytes(options),
+        )
+        self._retries = Retries(self._table, check_count("retries", retries), check_count("retry_budget", retry_budget))
         self._next_id = itertools.count(1).__next__
-        self._outbox = Outbox()
-        # Its truth is asked for by the channel: is there something to send?
-        self.outgoing = self._outbox.queue
-        self._state = Connection.CONNECTING
-        self._conversation = Conversation(Side.CLIENT)
-        self._was_connected = False
-        # (when it must have left, call number), in order, for calls begun or stranded while not connected.
-        self._stranded: deque[tuple[float, int]] = deque()
-        self._stranded_timer: TimerHandle | None = None
-        # Under link.lock: what a harvest brought to be done after it.
-        self.actions: list[Callable[[], object]] = []
-        self._association = os.urandom(16)
-        self._attended = False
         self._forked = False
-        # Closed while connected: what is queued still leaves.
-        self._closing = False
-        self._hello = Special([])
-        # The server has greeted: replies are in order. Under link.lock.
-        self._greeted = False
+        # Counters; under link.lock.
         self._messages_sent = 0
         self._messages_received = 0
         self._garbage = 0
-        self._connections = 0
-        self._refusal = ""
-        self.endpoint = str(endpoint)
         self._link = connect(endpoint, **options)
         self._channel = Channel(self._link, self)
         self._channel.open()
@@ -271,6 +240,8 @@ class Client:
         else:
             call = handle
             call._adopt(self, spec, notify, call_id, pipes)
+        if spec.retried:
+            self._retries.keep(call, call_id, pending)
         calls[call_id] = call
         outgoing = self.outgoing
         outgoing.append(pending)
@@ -288,13 +259,22 @@ class Client:
         self, call_id: int, spec: OperationSpec, args: tuple[Any, ...], options: CallOptions | None
     ) -> tuple[PendingCall | Special, bool]:
         """Encode arguments that may change later, or are large; tell whether the call is to leave at once."""
+        frames: list[Buffer] = []
+        encoded = _NIL
         try:
             if split_out_of_band(args) is not None:
-                return Special(encode_call(spec.target, call_id, args, options), call_id), True
-            encoded = encode_value(args)
+                frames = encode_call(spec.target, call_id, args, options)
+            else:
+                encoded = encode_value(args)
         except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge) as error:
             raise InvalidArgumentType(f"{spec.name}: an argument cannot be sent: {error}") from error
-        return (call_id, spec.target, encoded, options), len(memoryview(encoded)) > LONE_BYTES
+        size = size_of(frames) if frames else len(memoryview(encoded))
+        if size > self.message_limit and self._greeted:
+            text = self.oversize.report(f"a call of {spec.name}", size, self.endpoint, self.message_limit)
+            raise InvalidArgumentType(text)
+        if frames:
+            return Special(frames, call_id), True
+        return (call_id, spec.target, encoded, options), size > LONE_BYTES
 
     def _settle(self, call: Call[Any], timeout: float | None) -> None:
         """What few calls need, after they were appended to the queue."""
@@ -303,6 +283,7 @@ class Client:
             if self._state is _CLOSED:
                 # Closed since the call was begun. If `close` did not end it, it was never accepted.
                 if self._calls.pop(call_id, None) is call:
+                    self._retries.forget_locked(call_id)
                     call._state = State.SPENT
                     raise self._closed_error()
                 return
@@ -327,8 +308,9 @@ class Client:
         def expire() -> None:
             error: CallError = CallTimeout(f"no reply within {timeout} s")
             # Only if an attempt to connect has failed: otherwise the time was just too short.
-            if self._state is Connection.CONNECTING and self._refusal and self._outbox.withdraw({call_id}):
-                error = self._unreachable(timeout)
+            with self._lock:
+                if self._state is Connection.CONNECTING and self._refusal and self._withdraw_locked(call_id):
+                    error = self._unreachable_locked(call_id, timeout)
             if self._table.finish(Failure(call_id, error)) and call._pipes is not None:
                 self.tell_cancel(call_id, True)  # Its routine may be waiting for this side to push or pull.
 
@@ -382,17 +364,22 @@ class Client:
         """Cancel a call: tell the server, and with `abort` end it here."""
         call_id = call._id
         actions: list[Callable[[], object]] = []
+        unsent = False
         with self._lock:
             if self._calls.get(call_id) is not call:
                 return
             if abort:
                 self._table.finish_locked((Failure(call_id, CallCancelled("cancelled by its caller")),), actions)
+            elif (lost := self._retries.lost_locked(call_id)) and self._withdraw_locked(call_id):
+                error = CallFailed(f"{lost}; it was not sent again, for it was cancelled")
+                self._table.finish_locked((Failure(call_id, error),), actions)
+                unsent = True
             else:
                 following = NEXT[call._state][On.CANCEL]
                 assert following is not None
                 call._state = following
         perform(actions)
-        if abort and self._outbox.withdraw({call_id}):
+        if unsent or (abort and self._outbox.withdraw({call_id})):
             return  # The server has not heard of it.
         if self._state is _CONNECTED or abort:
             self.tell_cancel(call_id, abort)
@@ -422,8 +409,13 @@ class Client:
         # A client that closes still sends what was accepted, and its goodbye.
         if not self.outgoing or not (self._state is _CONNECTED or self._closing):
             return None
+        frames = self._outbox.take()
+        if len(frames) > 1 or len(frames[0]) > self.message_limit:
+            frames = fit(self, frames)
+            if not frames:
+                return None
         self._messages_sent += 1
-        return b"", self._outbox.take()
+        return b"", frames
 
     # The channel's side: receiving. Under link.lock, one at a time.
 
@@ -450,152 +442,6 @@ class Client:
             if self._garbage == 1:
                 log.warning("%s: dropped a message: %s; further ones are only counted", self.endpoint, error)
         return not self._calls
-
-    def _take(self, message: Message) -> None:
-        """Take a message that is not replies."""
-        if type(message) is Welcome:
-            self._conversation.received(Kind.WELCOME)
-            self._greeted = True
-            pipe_client.widen(self, message.limits.pipe_window_bytes)
-        elif type(message) is Pipe or type(message) is Credit:
-            self._conversation.received(Kind.PIPE)  # Allowed in the same states as CREDIT.
-            pipe_client.take(self, message)
-        elif type(message) is Reject:
-            self._conversation.received(Kind.REJECT)
-            self._rejected(message)
-        elif type(message) is Bye:
-            self._conversation.received(Kind.BYE)
-            self._left(message)
-        else:
-            raise RemoteProtocolError(f"a server does not send {type(message).__name__}")
-
-    def do_later(self, actions: Sequence[Callable[[], object]]) -> None:
-        """Have the actions done after link.lock was released."""
-        self.actions += actions
-
-    def connected(self, peer: bytes) -> None:
-        """The connection is up."""
-        hello = Hello(
-            self._association, os.getpid(), socket.gethostname(), "callport", 0.0,
-            Limits(pipe_window_bytes=self.pipe_window), self._metadata,
-        )  # fmt: skip
-        with self._lock:
-            if self._state is _CLOSED:
-                return
-            self._conversation = Conversation(Side.CLIENT)
-            self._conversation.sent(Kind.HELLO)
-            self._greeted = False
-            self._was_connected = True
-            self._connections += 1
-            self._refusal = ""
-            self._stranded.clear()
-            # The time limit of a call ran while it waited for the connection.
-            now = monotonic()
-            limited = [(i, call._timer) for i, call in list(self._calls.items()) if call._timer is not None]
-            self._outbox.refresh_limits({i: max(0.0, timer.when - now) for i, timer in limited})
-            self._hello = Special(encode(hello))
-            self.outgoing.appendleft(self._hello)
-            self._state = _CONNECTED
-            self._attend_locked()
-        # The greeting, and the calls that wait behind it, leave though no thread may come to wait.
-        self._channel.expect()
-
-    def lost(self, peer: bytes, reason: str) -> None:
-        """The connection is gone: calls that had left may have run, the others have not."""
-        with self._lock:
-            if self._state is not _CONNECTED:
-                return
-            self._state = Connection.CONNECTING
-            self._refusal = reason
-            pipe_client.widen(self, PIPE_WINDOW_BYTES)  # Until the next server says so itself.
-            if self._channel.take_back():
-                self._outbox.put_back()
-            self._outbox.discard(self._hello)
-            unsent = self._outbox.numbers()
-            sent = [call_id for call_id in list(self._calls) if call_id not in unsent]
-            for call_id in list(self._calls):
-                if call_id in unsent:
-                    self._strand_locked(call_id)
-        text = f"the connection to {self.endpoint} was lost: {reason}"
-        self._finish([Failure(call_id, CallFailed(text)) for call_id in sent])
-
-    def refused(self, reason: str) -> None:
-        """An attempt to connect failed; the link goes on trying."""
-        self._refusal = reason
-
-    def _rejected(self, message: Reject) -> None:
-        """The server will not talk, or has lost the thread of the conversation."""
-        reason = message.reason or f"it speaks versions {message.versions}"
-        if self._greeted:
-            # What it had taken may run; the conversation begins again on the same connection.
-            self.lost(b"", f"the server broke off: {reason}")
-            self.connected(b"")
-            return
-        # Our greeting was refused: nothing that was sent has run, and on this connection nothing will.
-        text = f"{self.endpoint} refused to talk: {reason}"
-        with self._lock:
-            self._state = Connection.CONNECTING
-            self._refusal = text
-            self.outgoing.clear()
-            ended = list(self._calls)
-        self._finish(
-            [Failure(call_id, error_for(message.status or Status.PROTOCOL_ERROR, text)) for call_id in ended]
-        )
-
-    def _left(self, message: Bye) -> None:
-        """The server closed in good order: what it had not answered by then it will not answer."""
-        self.lost(b"", message.reason or "the server closed")
-
-    def _finish(self, outcomes: Sequence[Outcome]) -> None:
-        """Record outcomes now; they are told of after link.lock was released."""
-        with self._lock:
-            self._table.finish_locked(outcomes, self.actions)
-            if self._attended:
-                self._attend_locked()
-
-    # Calls that wait for a connection
-
-    def _strand_locked(self, call_id: int) -> None:
-        """Give a call that cannot leave its time limit, and see to it that somebody looks for the connection."""
-        self._attend_locked()
-        if self._connect_timeout is None:
-            return
-        when = monotonic() + self._connect_timeout
-        self._stranded.append((when, call_id))
-        if self._stranded_timer is None:
-            self._stranded_timer = driver().monitor.call_at(when, self._give_up)
-
-    def _give_up(self) -> None:
-        """End the calls that have waited for a connection too long."""
-        expired: list[int] = []
-        actions: list[Callable[[], object]] = []
-        with self._lock:
-            self._stranded_timer = None
-            now = monotonic()
-            while self._stranded and self._stranded[0][0] <= now:
-                expired.append(self._stranded.popleft()[1])
-            if self._stranded:
-                self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
-            assert self._connect_timeout is not None
-            failed = [Failure(call_id, self._unreachable(self._connect_timeout)) for call_id in expired]
-            self._table.finish_locked(failed, actions)
-            # They must not run later on, after their callers were told that they did not.
-            self._outbox.withdraw(set(expired))
-            self._attend_locked()
-        perform(actions)
-
-    def _unreachable(self, waited: float) -> CallError:
-        """Why a call ends that never left."""
-        kind = CallFailedDne if self._was_connected else ServerUnavailable
-        why = f": {self._refusal}" if self._refusal else ""
-        return kind(f"no connection to {self.endpoint} within {waited} s{why}")
-
-    def _attend_locked(self) -> None:
-        """Say whether the network must be driven though no thread waits: for a callback, or for a connection."""
-        wanted = self._table.callbacks > 0 or (self._state is Connection.CONNECTING and bool(self._calls))
-        if wanted is not self._attended:
-            self._attended = wanted
-            self._channel.attend(wanted)
 
     # End
 
@@ -641,6 +487,8 @@ class Client:
                 messages_received=self._messages_received,
                 garbage_received=self._garbage,
                 connections=self._connections,
+                retries=self._retries.sent,
+                retries_refused=self._retries.refused,
             )
 
     def __repr__(self) -> str:

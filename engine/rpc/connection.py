@@ -14,7 +14,11 @@ class Connection(Enum):
 
 
 class ClientStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a client's counters; all but `outstanding` only grow."""
+    """A snapshot of a client's counters; all but `outstanding` only grow.
+
+    `retries`: how often calls of idempotent operations were queued again; `retries_refused`: how often the budget
+    forbade it.
+    """
 
     connection: str
     outstanding: int
@@ -25,3 +29,5 @@ class ClientStatistics(msgspec.Struct, frozen=True):
     messages_received: int
     garbage_received: int
     connections: int
+    retries: int
+    retries_refused: int

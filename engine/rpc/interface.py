@@ -97,8 +97,9 @@ def operation(function: Any = None, /, **options: Any) -> Any:
     Args:
         name: the operation's name on the wire, if it is not the method's.
         one_way: nothing comes back: no result, no error, no promise of delivery ("maybe"). Implies idempotent.
-        idempotent: running the operation more than once does no harm. A promise to the caller, who may call again after
-            a `CallFailed`; the client sends nothing twice.
+        idempotent: running the operation more than once does no harm. A promise to clients, which send a call again on
+            their own if its connection is lost before the answer has come, within `Client(retries=, retry_budget=)` and
+            the call's time limit. A call sent again comes behind those begun meanwhile. Not for pipes.
         duplex: its pipes may be used in any order, where otherwise all inputs come before all outputs.
         shared_context: calls may use a context handle while others of this kind use it; see `Context`.
     """
@@ -159,7 +160,8 @@ class OperationSpec:
 
     __slots__ = (
         "_checks", "contexts", "decode_args", "decode_plain", "decode_result", "directions", "duplex", "exact",
-        "idempotent", "lane", "name", "one_way", "parameters", "pipes", "required", "shared_context", "signature",
+        "idempotent", "lane", "name", "one_way", "parameters", "pipes", "required", "retried", "shared_context",
+        "signature",
         "special", "target",
     )  # fmt: skip
 
@@ -170,6 +172,8 @@ class OperationSpec:
         # The order that calls have a place in; None: their connection's.
         self.lane: int | None = None
         self.idempotent = described is not None and (described.idempotent or described.one_way)
+        # Whether its calls are sent again when their connection is lost.
+        self.retried = self.idempotent and not self.one_way
         self.shared_context = described is not None and described.shared_context
         # Positions of the parameters that are context handles, and whether each must be given.
         self.contexts: tuple[tuple[int, bool], ...] = ()

@@ -15,6 +15,7 @@ the queue: one of the two sees the other, so no answer is left behind.
 """
 
 import logging
+import sys
 import traceback
 import weakref
 from collections import deque
@@ -64,6 +65,7 @@ from .attachment import Closing, when_closed
 from .channel import Channel, Parcel
 from .context_book import ContextBook, key_of
 from .errors import CallCancelled, CallFailed, RemoteFault
+from .fit import Oversize, fit_replies, largest_message, size_of
 from .gate import Gate, is_local
 from .lane import Lane
 from .notify import EventKind
@@ -86,8 +88,8 @@ class Peer:
 
     __slots__ = (
         "__weakref__", "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id",
-        "joined", "lane", "local", "lost", "metadata", "pipe_window", "process", "queued", "refused", "user",
-        "verdicts",
+        "joined", "lane", "local", "lost", "message_limit", "metadata", "pipe_window", "process", "queued", "refused",
+        "user", "verdicts",
     )  # fmt: skip
 
     def __init__(self, id: bytes, info: PeerInfo, local: bool, lane: Lane) -> None:
@@ -112,6 +114,7 @@ class Peer:
         self.host = ""
         self.metadata: dict[str, str] = {}
         self.pipe_window = PIPE_WINDOW_BYTES
+        self.message_limit = sys.maxsize
         # What security callbacks said of it. Single atomic operations only.
         self.verdicts: dict[Gate, bool] = {}
         # Calls that arrived and are not closed. Taking a call out is closing it: one atomic operation, anywhere.
@@ -139,9 +142,10 @@ class Listener:
         self.outgoing: deque[Peer] = deque()
         # Lanes that were posted and not begun: while there are any, answers wait for theirs.
         self.posted: deque[Lane] = deque()
-        # Found by a harvest, done by `collect` in the same hold of link.lock.
+        # Under link.lock: what a harvest brought to be done after it.
         self.actions: list[Callable[[], object]] = []
         self.endpoint = link.endpoint
+        self.oversize = Oversize(self.endpoint)
         self.channel = Channel(link, self)
         self.channel.open()
         self.channel.attend(True)
@@ -175,6 +179,8 @@ class Listener:
                     if type(further[2]) is msgspec.Raw:  # The others are short.
                         size += len(memoryview(further[2]))
                 frames = encode_replies(taken)
+                if len(frames[0]) > peer.message_limit:
+                    frames = fit_replies(peer, taken, self.oversize)
                 self._sent(len(taken))
             else:
                 frames = first.take() if type(first) is Shipment else first  # type: ignore[assignment]  # no tuple
@@ -287,6 +293,7 @@ class Listener:
         peer.process = hello.pid
         peer.host = hello.host
         peer.metadata = hello.metadata
+        peer.message_limit = largest_message(hello.limits.message_bytes)
         peer.pipe_window = hello.limits.pipe_window_bytes
         peer.conversation.sent(Kind.WELCOME)
         peer.greeted = True
@@ -469,6 +476,9 @@ class Listener:
         try:
             large = split_out_of_band((value,)) is not None
             answer = encode_reply(call._id, value) if large else (call._id, 0, encode_value(value))
+            size = size_of(answer) if type(answer) is list else len(memoryview(answer[2]))
+            if size > peer.message_limit:
+                raise PayloadTooLarge(self.oversize.report("the result", size, "the client", peer.message_limit))
         except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge) as error:
             text = f"the result of {call._entry.spec.name} cannot be sent: {error}"
             self._fault(peer, call._id, Status.BAD_STUB_DATA, Fault(type(error).__name__, text))

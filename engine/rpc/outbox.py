@@ -36,26 +36,26 @@ class Special(msgspec.Struct, eq=False):
 class Outbox:
     """The queue of one client. `queue` is public: beginning a call appends to it directly."""
 
-    __slots__ = ("_taken", "queue")
+    __slots__ = ("queue", "taken")
 
     def __init__(self) -> None:
         # Oldest first.
         self.queue: deque[PendingCall | Special] = deque()
         # Under link.lock: what the message taken last was made of.
-        self._taken: Sequence[PendingCall | Special] = ()
+        self.taken: Sequence[PendingCall | Special] = ()
 
-    def take(self) -> list[Buffer]:
-        """Take the frames of the next message; there must be one. Under link.lock."""
+    def take(self, most: int = COALESCE_CALLS) -> list[Buffer]:
+        """Take the frames of the next message, of `most` calls; there must be one. Under link.lock."""
         queue = self.queue
         first = queue.popleft()
         if isinstance(first, Special):
-            self._taken = [first]
+            self.taken = [first]
             if first.shipment is not None and not first.frames:
                 first.frames = first.shipment.take()  # Kept: the link may not take them.
             return first.frames
         calls = [first]
         size = 0
-        while queue and len(calls) < COALESCE_CALLS and size < COALESCE_BYTES:
+        while queue and len(calls) < most and size < COALESCE_BYTES:
             further = queue.popleft()
             if isinstance(further, Special):
                 queue.appendleft(further)
@@ -63,13 +63,13 @@ class Outbox:
             calls.append(further)
             if type(further[2]) is msgspec.Raw:  # The others are short.
                 size += len(memoryview(further[2]))
-        self._taken = calls
+        self.taken = calls
         return encode_calls(calls)
 
     def put_back(self) -> None:
         """The message taken last did not leave: what it was made of is the oldest again. Under link.lock."""
-        self.queue.extendleft(reversed(self._taken))
-        self._taken = ()
+        self.queue.extendleft(reversed(self.taken))
+        self.taken = ()
 
     def numbers(self) -> set[int]:
         """The numbers of the calls that have not left."""

@@ -20,11 +20,13 @@ from .errors import PeerProtocolError, PipeError
 from .notify import CallbackNotification, EventKind, Notification
 from .outbox import Special
 from .pipe import UNBOUNDED
+from .pipe import Pipe as PipeEnd
 from .pipe_set import PipeSet, Shipment
 from .signals import Signals
 from .state import State
 
 if TYPE_CHECKING:
+    from .association import Association
     from .client import Client
     from .interface import OperationSpec
 
@@ -141,8 +143,12 @@ class ClientPipes(PipeSet):
     def call_id(self) -> int:
         return self.call._id
 
+    def check_size(self, pipe: PipeEnd[Any], size: int) -> None:
+        client = self._owner
+        client.oversize.check_push(pipe.name, size, client.endpoint, client.message_limit if client._greeted else 0)
 
-def widen(client: "Client", window: int) -> None:
+
+def widen(client: "Association", window: int) -> None:
     """The server said how much may be pushed into each pipe to begin with. Under link.lock."""
     if window == client.peer_window:
         return
@@ -152,7 +158,7 @@ def widen(client: "Client", window: int) -> None:
             client.do_later(call._pipes.opened(window or UNBOUNDED))
 
 
-def take(client: "Client", message: Pipe | Credit) -> None:
+def take(client: "Association", message: Pipe | Credit) -> None:
     """Take elements of pipes, or credit for them. Calls that have ended have none. Under link.lock."""
     if type(message) is Pipe:
         for chunk in message.chunks:
@@ -163,7 +169,7 @@ def take(client: "Client", message: Pipe | Credit) -> None:
             _take_one(client, call_id, (index, size))
 
 
-def _take_one(client: "Client", call_id: int, item: PipeChunk | tuple[int, int]) -> None:
+def _take_one(client: "Association", call_id: int, item: PipeChunk | tuple[int, int]) -> None:
     call = client._calls.get(call_id)
     if call is None or call._pipes is None:
         return

@@ -102,6 +102,9 @@ class ServerPipes(PipeSet):
         self.broken(error)
         raise error
 
+    def check_size(self, pipe: PipeEnd[Any], size: int) -> None:
+        self._listener.oversize.check_push(pipe.name, size, "the client", self._peer.message_limit)
+
     def state_locked(self) -> int:
         return 2 if self._closed else 0 if self._failure is None else 1
 

@@ -119,6 +119,10 @@ class PipeSet:
         """The call's number on its connection."""
         raise NotImplementedError
 
+    def check_size(self, pipe: Pipe[Any], size: int) -> None:
+        """Raise `BadStubData` if a push of so many bytes is more than the peer takes."""
+        raise NotImplementedError
+
     # Pushing and pulling
 
     def guard(self, action: Callable[[], R]) -> R:
@@ -205,6 +209,8 @@ class PipeSet:
         """Push encoded elements; False if there is no room: what `make` makes is woken, or SEND_COMPLETE signalled."""
         size = len(memoryview(raw))
         end = size == 1
+        if size > SHIPMENT_BYTES:
+            self.check_size(pipe, size)
         told = False
         with self.lock:
             state = self.state_locked()

@@ -32,6 +32,7 @@ from ..pool.pool import ThreadPool
 from .attachment import Closing, is_open, when_closed
 from .binding import check_seconds
 from .context_book import ContextBook
+from .fit import check_message_bytes
 from .gate import OPEN, Gate
 from .interface import Interface
 from .listener import Listener
@@ -102,6 +103,7 @@ class Server:
         _check_max_calls(max_calls)
         self._endpoints = [Endpoint.parse(endpoint) for endpoint in endpoints]
         self._options = options
+        self._largest = check_message_bytes(options)
         self.name = name
         self.tracebacks = tracebacks
         self.pipe_window = check_window(pipe_window)
@@ -396,7 +398,7 @@ class Server:
 
     def welcome(self) -> Welcome:
         """What is said to a client that greets."""
-        limits = Limits(pipe_window_bytes=self.pipe_window)
+        limits = Limits(message_bytes=self._largest, pipe_window_bytes=self.pipe_window)
         return Welcome(self._instance, os.getpid(), socket.gethostname(), "callport", limits=limits)
 
     @property

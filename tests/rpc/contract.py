@@ -139,6 +139,16 @@ class Probe(Interface, id="test.Probe", version=(1, 2)):
         """An operation with a name of its own on the wire."""
         raise NotImplementedError
 
+    @operation(idempotent=True)
+    def again(self, value: Any) -> Any:
+        """Return the value; may run twice."""
+        raise NotImplementedError
+
+    @operation(idempotent=True)
+    def hold_again(self, key: str) -> Any:
+        """As `hold`, noted, and it may run twice."""
+        raise NotImplementedError
+
     @operation(one_way=True)
     def note(self, key: str) -> None:
         """Count the key; nothing comes back."""

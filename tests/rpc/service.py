@@ -200,6 +200,14 @@ class ProbeRoutines:
     def other_name(self) -> str:
         return "by another name"
 
+    def again(self, value: Any) -> Any:
+        return value
+
+    @manager
+    def hold_again(self, call: ServerCall, key: str) -> None:
+        self._board.note(key)
+        self._board.put(key, call)
+
     def note(self, key: str) -> None:
         self._board.note(key)
 

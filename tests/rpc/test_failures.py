@@ -285,6 +285,7 @@ class TestKilled:
         """Calls begun after the loss end with 1727 if no server comes: they did not run."""
         mine = service()
         bench = benches(mine.endpoint, connect_timeout=0.05)
+        wait_until(lambda: status_of(lambda: bench.probe.echo(0)) == 0)  # On a busy machine connecting takes longer.
         call = bench.held(key)
         mine.kill()
         assert status_of(lambda: call.result(LIMIT)) == 1726

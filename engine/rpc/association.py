@@ -1,0 +1,295 @@
+"""A client's association with its server: the life of the connection, and what becomes of calls when it goes.
+
+Theory of operation. The link connects, and connects again, by itself; it tells of it here (`connected`, `lost`,
+`refused`), and so does the server (`WELCOME`, `REJECT`, `BYE`).
+
+    CONNECTING --connected--> CONNECTED --lost--> CONNECTING      any --close--> CLOSED
+
+While not connected, calls wait in the client; each has `connect_timeout` seconds to leave, after which it ends with
+`ServerUnavailable` (or `CallFailedDne`, if the server was reached before). When the connection is lost, calls that had
+left end with `CallFailed`, at once, unless they are sent again (`retry.py`); the others wait for the next connection.
+
+Guarded by the table's lock: the connection's state. Only under link.lock: `actions`. Lock
+order: link.lock, then the table's lock.
+
+Assumes: what `client.py` says: `lost` stores `_state` before it looks at the calls and the queue.
+"""
+
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import monotonic
+
+from transport import (
+    PIPE_WINDOW_BYTES,
+    Bye,
+    Conversation,
+    Credit,
+    Hello,
+    Kind,
+    Limits,
+    Message,
+    Pipe,
+    Reject,
+    RemoteProtocolError,
+    Side,
+    Welcome,
+    encode,
+)
+
+from ..kernel.driver import driver
+from ..kernel.errors import CallError
+from ..kernel.monitor import TimerHandle
+from ..kernel.status import Status
+from . import pipe_client
+from .call import Failure, Outcome
+from .channel import Channel
+from .connection import Connection
+from .errors import CallFailed, CallFailedDne, ServerUnavailable, error_for
+from .fit import UNGREETED_BYTES, Oversize, largest_message
+from .outbox import Outbox, Special
+from .retry import Retries
+from .table import CallTable, perform
+
+
+class Association:
+    """What a client is to its connection. `Client` derives from it, and adds the calls."""
+
+    # Made by the client, with its own settings.
+    _retries: Retries
+    # Made last by the client, which the channel works for.
+    _channel: Channel
+
+    def __init__(
+        self, endpoint: str, connect_timeout: float | None, pipe_window: int, metadata: dict[str, str], largest: int
+    ) -> None:
+        self.endpoint = endpoint
+        self._connect_timeout = connect_timeout
+        self.pipe_window = pipe_window
+        # What the server lets this side push into each pipe; the standard one until it has said so.
+        self.peer_window = PIPE_WINDOW_BYTES
+        # How large a message each side takes, in bytes; the server's is that of `fit.py` until it has said so.
+        self._largest = largest
+        self.message_limit = UNGREETED_BYTES
+        self._metadata = metadata
+        self._table = CallTable()
+        self._lock = self._table.lock
+        # All below: guarded by _lock, except as said.
+        self._calls = self._table.calls
+        self._outbox = Outbox()
+        # Its truth is asked for by the channel: is there something to send?
+        self.outgoing = self._outbox.queue
+        self._state = Connection.CONNECTING
+        self._conversation = Conversation(Side.CLIENT)
+        self._was_connected = False
+        # (when it must have left, call number), in order, for calls begun or stranded while not connected.
+        self._stranded: deque[tuple[float, int]] = deque()
+        self._stranded_timer: TimerHandle | None = None
+        # Under link.lock: what a harvest brought to be done after it.
+        self.actions: list[Callable[[], object]] = []
+        self._association = os.urandom(16)
+        self._attended = False
+        self._hello = Special([])
+        # The server has greeted: replies are in order. Under link.lock.
+        self._greeted = False
+        # Closed while connected: what is queued still leaves.
+        self._closing = False
+        self._connections = 0
+        self._refusal = ""
+        self.oversize = Oversize(endpoint)
+
+    # What the link and the server tell. Under link.lock, one at a time.
+
+    def _take(self, message: Message) -> None:
+        """Take a message that is not replies."""
+        if type(message) is Welcome:
+            self._conversation.received(Kind.WELCOME)
+            self._greeted = True
+            self.message_limit = largest_message(message.limits.message_bytes)
+            if self.outgoing:
+                self.do_later((self._channel.flush,))  # What was too large to leave before.
+            pipe_client.widen(self, message.limits.pipe_window_bytes)
+        elif type(message) is Pipe or type(message) is Credit:
+            self._conversation.received(Kind.PIPE)  # Allowed in the same states as CREDIT.
+            pipe_client.take(self, message)
+        elif type(message) is Reject:
+            self._conversation.received(Kind.REJECT)
+            self._rejected(message)
+        elif type(message) is Bye:
+            self._conversation.received(Kind.BYE)
+            self._left(message)
+        else:
+            raise RemoteProtocolError(f"a server does not send {type(message).__name__}")
+
+    def connected(self, peer: bytes) -> None:
+        """The connection is up."""
+        hello = Hello(
+            self._association, os.getpid(), socket.gethostname(), "callport", 0.0,
+            Limits(message_bytes=self._largest, pipe_window_bytes=self.pipe_window), self._metadata,
+        )  # fmt: skip
+        with self._lock:
+            if self._state is _CLOSED:
+                return
+            self._conversation = Conversation(Side.CLIENT)
+            self._conversation.sent(Kind.HELLO)
+            self._greeted = False
+            self.message_limit = UNGREETED_BYTES
+            self._was_connected = True
+            self._connections += 1
+            self._refusal = ""
+            self._stranded.clear()
+            # The time limit of a call ran while it waited for the connection.
+            now = monotonic()
+            limited = [(i, call._timer) for i, call in list(self._calls.items()) if call._timer is not None]
+            self._outbox.refresh_limits({i: max(0.0, timer.when - now) for i, timer in limited})
+            self._hello = Special(encode(hello))
+            self.outgoing.appendleft(self._hello)
+            self._state = _CONNECTED
+            self._attend_locked()
+        # The greeting, and the calls that wait behind it, leave though no thread may come to wait.
+        self._channel.expect()
+
+    def lost(self, peer: bytes, reason: str) -> None:
+        """The connection is gone: calls that had left may have run, the others have not."""
+        self._lost(reason, True)
+
+    def _lost(self, reason: str, again: bool) -> None:
+        """The connection is gone; `again`: calls that had left may be sent over the next one."""
+        text = f"the connection to {self.endpoint} was lost: {reason}"
+        with self._lock:
+            if self._state is not _CONNECTED:
+                return
+            self._state = Connection.CONNECTING
+            self._refusal = reason
+            pipe_client.widen(self, PIPE_WINDOW_BYTES)  # Until the next server says so itself.
+            if self._channel.take_back():
+                self._outbox.put_back()
+            self._outbox.discard(self._hello)
+            unsent = self._outbox.numbers() | self._retries.backing_off
+            retried: list[int] = []
+            failed: list[int] = []
+            for call_id, call in list(self._calls.items()):
+                if call_id in unsent:
+                    self._strand_locked(call_id)
+                elif again and self._retries.take_locked(call, text):
+                    self._strand_locked(call_id)
+                    retried.append(call_id)
+                else:
+                    failed.append(call_id)
+            for wait, group in self._retries.waits_locked(retried):
+                driver().monitor.call_at(monotonic() + wait, partial(self._send_again, group))
+        self._finish([Failure(call_id, CallFailed(text)) for call_id in failed])
+
+    def _send_again(self, call_ids: list[int]) -> None:
+        """These calls have backed off."""
+        with self._lock:
+            if self._state is _CLOSED:
+                return
+            # A call whose connection was lost while it was being begun is there already.
+            queued = self._outbox.numbers()
+            for call_id in call_ids:
+                pending = self._retries.renew_locked(call_id)
+                if pending is not None and call_id not in queued:
+                    self.outgoing.append(pending)
+        self._channel.flush()
+
+    def refused(self, reason: str) -> None:
+        """An attempt to connect failed; the link goes on trying."""
+        self._refusal = reason
+
+    def _rejected(self, message: Reject) -> None:
+        """The server will not talk, or has lost the thread of the conversation."""
+        reason = message.reason or f"it speaks versions {message.versions}"
+        if self._greeted:
+            # What it had taken may run; the conversation begins again on the same connection.
+            # Nothing is sent again: it may have been what the server could not read.
+            self._lost(f"the server broke off: {reason}", False)
+            self.connected(b"")
+            return
+        # Our greeting was refused: nothing that was sent has run, and on this connection nothing will.
+        text = f"{self.endpoint} refused to talk: {reason}"
+        with self._lock:
+            self._state = Connection.CONNECTING
+            self._refusal = text
+            self.outgoing.clear()
+            status = message.status or Status.PROTOCOL_ERROR
+            ended = [
+                # Over a former connection it may have run.
+                Failure(call_id, CallFailed(f"{lost}; {text}") if lost else error_for(status, text))
+                for call_id in list(self._calls)
+                for lost in (self._retries.lost_locked(call_id),)
+            ]
+        self._finish(ended)
+
+    def _left(self, message: Bye) -> None:
+        """The server closed in good order: what it had not answered by then it will not answer."""
+        self.lost(b"", message.reason or "the server closed")
+
+    # What a harvest leaves
+
+    def do_later(self, actions: Sequence[Callable[[], object]]) -> None:
+        """Have the actions done after link.lock was released."""
+        self.actions += actions
+
+    def _finish(self, outcomes: Sequence[Outcome]) -> None:
+        """Record outcomes now; they are told of after link.lock was released."""
+        with self._lock:
+            self._table.finish_locked(outcomes, self.actions)
+            if self._attended:
+                self._attend_locked()
+
+    # Calls that wait for a connection
+
+    def _strand_locked(self, call_id: int) -> None:
+        """Give a call that cannot leave its time limit, and see to it that somebody looks for the connection."""
+        self._attend_locked()
+        if self._connect_timeout is None:
+            return
+        when = monotonic() + self._connect_timeout
+        self._stranded.append((when, call_id))
+        if self._stranded_timer is None:
+            self._stranded_timer = driver().monitor.call_at(when, self._give_up)
+
+    def _give_up(self) -> None:
+        """End the calls that have waited for a connection too long."""
+        expired: list[int] = []
+        actions: list[Callable[[], object]] = []
+        with self._lock:
+            self._stranded_timer = None
+            now = monotonic()
+            while self._stranded and self._stranded[0][0] <= now:
+                expired.append(self._stranded.popleft()[1])
+            if self._stranded:
+                self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
+            assert self._connect_timeout is not None
+            failed = [Failure(call_id, self._unreachable_locked(call_id, self._connect_timeout)) for call_id in expired]
+            self._table.finish_locked(failed, actions)
+            # They must not run later on, after their callers were told that they did not.
+            self._outbox.withdraw(set(expired))
+            self._attend_locked()
+        perform(actions)
+
+    def _unreachable_locked(self, call_id: int, waited: float) -> CallError:
+        """Why a call ends that waited for a connection."""
+        lost = self._retries.lost_locked(call_id)
+        kind = CallFailed if lost else CallFailedDne if self._was_connected else ServerUnavailable
+        first = f"{lost}; to send it again there was " if lost else ""
+        why = f": {self._refusal}" if self._refusal else ""
+        return kind(f"{first}no connection to {self.endpoint} within {waited} s{why}")
+
+    def _withdraw_locked(self, call_id: int) -> bool:
+        """Have a call not leave that waits to; False if it leaves just now, or has left."""
+        return call_id in self._retries.backing_off or self._outbox.withdraw({call_id})
+
+    def _attend_locked(self) -> None:
+        """Say whether the network must be driven though no thread waits: for a callback, or for a connection."""
+        wanted = self._table.callbacks > 0 or (self._state is Connection.CONNECTING and bool(self._calls))
+        if wanted is not self._attended:
+            self._attended = wanted
+            self._channel.attend(wanted)
+
+
+_CONNECTED = Connection.CONNECTED
+_CLOSED = Connection.CLOSED

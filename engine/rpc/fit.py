@@ -1,0 +1,159 @@
+"""What the peer takes in one message, and how what is sent is kept below it.
+
+Theory of operation. Each side says in its greeting how large a message it takes (`max_message_bytes`); the link of a
+peer that gets a larger one breaks the connection, and with it everybody's calls. So the sender looks at each message
+that is about to leave. Of several calls or replies, half are left for the next message; one that is too large alone
+does not leave at all, and its call ends with `BadStubData`. What is known to be too large when it is begun, pushed or
+answered is refused there.
+
+Until the server's greeting has come, the client sends nothing above `UNGREETED_BYTES`, which every peer takes: larger
+messages, and what is behind them, wait for the greeting.
+
+All under link.lock.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from transport import Buffer, Cancel, Fault, PendingReply, encode, encode_replies, encode_value
+from transport import Pipe as PipeMessage
+from transport.frames import MAX_MESSAGE_BYTES
+
+from ..kernel.driver import driver
+from ..kernel.errors import InvalidParameter
+from ..kernel.status import Status
+from .call import Failure
+from .errors import BadStubData
+from .outbox import Special
+from .pipe_set import SHIPMENT_BYTES
+from .table import perform
+
+if TYPE_CHECKING:
+    from .association import Association
+    from .listener import Peer
+
+log = logging.getLogger("engine.rpc")
+
+UNGREETED_BYTES = 64 * 1024  # Arbitrary: room for a first burst of calls. No peer may take less.
+# What a shipment may hold besides the push that makes it leave: others, and the heads of all.
+_SHIPMENT_REST = 2 * SHIPMENT_BYTES
+
+
+def check_message_bytes(options: dict[str, Any]) -> int:
+    """Return how large a message this side takes, by its `max_message_bytes`; raise `InvalidParameter` if that is none.
+
+    A link bounds frames, and the protocol's reader has a bound of its own: the smaller one rules.
+    """
+    value = options.get("max_message_bytes", MAX_MESSAGE_BYTES)
+    if not isinstance(value, int) or isinstance(value, bool) or value < UNGREETED_BYTES:
+        raise InvalidParameter(f"max_message_bytes must be an int of {UNGREETED_BYTES} or more, not {value!r:.100}")
+    return min(value, MAX_MESSAGE_BYTES)
+
+
+def largest_message(announced: int) -> int:
+    """What a peer takes that announced this; 0 stands for no limit."""
+    return announced or sys.maxsize
+
+
+def size_of(frames: list[Buffer]) -> int:
+    """The bytes of a message."""
+    return sum(map(len, frames))
+
+
+class Oversize:
+    """Tells of what is too large for the peers of one endpoint; the log hears of the first only."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        # Unguarded: two that come first at once are both logged.
+        self._reported = False
+
+    def report(self, what: str, size: int, who: str, limit: int) -> str:
+        """Return what to tell, in one sentence. Any thread, holding any lock."""
+        text = f"{what} takes {size} bytes, and {who} takes no message above {limit} (its max_message_bytes)"
+        if not self._reported:
+            self._reported = True
+            told = partial(log.warning, "%s: not sent: %s; further ones are not told of", self._endpoint, text)
+            driver().monitor.call_at(monotonic(), told)
+        return text
+
+    def check_push(self, pipe: str, size: int, who: str, message_limit: int) -> None:
+        """Raise `BadStubData` if a push of so many bytes might make a message above the limit; 0: it is not known."""
+        if message_limit and size > message_limit - _SHIPMENT_REST:
+            raise BadStubData(self.report(f"a push into pipe {pipe!r}", size + _SHIPMENT_REST, who, message_limit))
+
+
+def fit(client: "Association", frames: list[Buffer]) -> list[Buffer]:
+    """Return `frames`, which were just taken from the client's outbox, or less of them; [] if nothing can leave now."""
+    outbox = client._outbox
+    while True:
+        size = size_of(frames)
+        if size <= client.message_limit:
+            return frames
+        taken = outbox.taken
+        first = taken[0]
+        if len(taken) > 1:
+            outbox.put_back()
+            frames = outbox.take(len(taken) // 2)
+            continue
+        if isinstance(first, Special) and not first.call_id and first.shipment is None:
+            return frames  # It is about the connection, which cannot do without it.
+        if not client._greeted:
+            if not client._closing:
+                outbox.put_back()
+                return []
+            # Its call is over: it is left out.
+        elif isinstance(first, Special) and first.shipment is not None:
+            _split(client, first)
+        else:
+            _refuse(client, first.call_id if isinstance(first, Special) else first[0], "the call", size)
+        if not outbox.queue:
+            return []
+        frames = outbox.take()
+
+
+def _split(client: "Association", special: Special) -> None:
+    """Have each chunk of a shipment leave alone; a call that has one that is too large ends."""
+    assert special.shipment is not None
+    alone: list[Special] = []
+    for chunk in special.shipment.chunks:
+        frames = encode(PipeMessage([chunk]))
+        if size_of(frames) <= client.message_limit:
+            alone.append(Special(frames))
+        else:
+            _refuse(client, chunk.id, f"what was pushed into pipe {chunk.pipe}", size_of(frames))
+            alone.append(Special(encode(Cancel([(chunk.id, True)]))))
+    client.outgoing.extendleft(reversed(alone))
+
+
+def _refuse(client: "Association", call_id: int, what: str, size: int) -> None:
+    """End a call that cannot be sent."""
+    text = client.oversize.report(what, size, client.endpoint, client.message_limit)
+    actions: list[Callable[[], object]] = []
+    with client._lock:
+        ended = client._table.finish_locked((Failure(call_id, BadStubData(text)),), actions)
+    if ended:
+        # Soon, on a thread that holds no link's lock.
+        driver().monitor.call_at(monotonic(), partial(perform, actions))
+
+
+def fit_replies(peer: "Peer", taken: list[PendingReply], oversize: Oversize) -> list[Buffer]:
+    """Return a message of less answers than `taken`, which are more than the client takes; the others wait again.
+
+    `taken` holds, afterwards, those that are in the message.
+    """
+    while len(taken) > 1:
+        half = len(taken) // 2
+        peer.answers.extendleft(reversed(taken[half:]))
+        del taken[half:]
+        frames = encode_replies(taken)
+        if len(frames[0]) <= peer.message_limit:
+            return frames
+    call_id = taken[0][0]
+    text = oversize.report("the answer", len(memoryview(encode_value(taken[0]))), "the client", peer.message_limit)
+    taken[0] = (call_id, int(Status.BAD_STUB_DATA), encode_value(Fault("PayloadTooLarge", text)))
+    return encode_replies(taken)
