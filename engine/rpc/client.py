@@ -2,8 +2,8 @@
 
 Theory of operation. Beginning a call enters it in the table and appends it to the queue of what is to be sent; neither
 takes a lock. While few calls are outstanding each leaves at once; beyond that calls wait for company: they leave when
-half of the outstanding calls wait (at most `COALESCE_CALLS`), when any thread is about to wait, or at
-the monitor's next tick (2 ms), whichever comes first. What waits is encoded as it leaves, many calls in one step;
+half as many wait as were outstanding lately (at most `COALESCE_RECORDS`), when any thread is about to wait, or at the
+monitor's next tick (2 ms), whichever comes first. What waits is encoded as it leaves, many calls in one step;
 arguments that could change until then are encoded when the call is begun. Replies are harvested by whichever thread
 waits.
 
@@ -32,10 +32,12 @@ import msgspec
 
 from transport import (
     PIPE_WINDOW_BYTES,
+    SETTLED_BYTES,
     Buffer,
     Bye,
     CallOptions,
     Cancel,
+    EncodedCall,
     Endpoint,
     Kind,
     PayloadTooLarge,
@@ -69,6 +71,7 @@ from .association import Association
 from .binding import Binding, bind_typed, check_count, check_metadata, check_seconds
 from .call import Call, Failure, LargeReply
 from .channel import Channel, Parcel
+from .coalesce import COALESCE_RECORDS
 from .connection import ClientStatistics, Connection
 from .errors import (
     CallCancelled,
@@ -79,7 +82,7 @@ from .fit import check_message_bytes, fit, size_of
 from .inheritance import inherit
 from .interface import Interface, OperationSpec
 from .notify import CallbackNotification, snapshot
-from .outbox import COALESCE_CALLS, Special
+from .outbox import Special
 from .pipe import check_window
 from .retry import RETRIES, RETRY_BUDGET, Retries
 from .state import NEXT, On, State
@@ -154,8 +157,11 @@ class Client(Association):
             check_message_bytes(options),
         )
         self._retries = Retries(self._table, check_count("retries", retries), check_count("retry_budget", retry_budget))
-        self._next_id = itertools.count(1).__next__
+        self._ids = itertools.count(1)
         self._forked = False
+        # How many calls may wait for company. Written under link.lock, read as a hint. From the calls outstanding when
+        # replies came last: those that are begun in answer to these replies are many if these were many.
+        self._company = 0
         # Counters; under link.lock.
         self._messages_sent = 0
         self._messages_received = 0
@@ -204,7 +210,7 @@ class Client(Association):
         A call with `pipes` has a handle.
         """
         # Flat, and without a lock: this runs for every call.
-        if kwargs or tuple(map(type, args)) != spec.exact:
+        if kwargs or (type(args[0]) is not spec.only if len(args) == 1 else tuple(map(type, args)) != spec.exact):
             args = spec.arrange(args, kwargs or {})
         if notify is not None and type(notify) is not PacketTemplate:
             notify = snapshot(notify)
@@ -228,9 +234,9 @@ class Client(Association):
             options = CallOptions(
                 time_left=timeout, metadata=metadata, lane=spec.lane, one_way=spec.one_way, pipes=spec.directions
             )
-        call_id = self._next_id()
+        call_id = next(self._ids)
         pending: PendingCall | Special
-        if settled(args):
+        if (spec.only is bytes and type(args[0]) is bytes and len(args[0]) <= SETTLED_BYTES) or settled(args):
             pending = (call_id, spec.target, args, options)
             due = False
         else:
@@ -247,9 +253,7 @@ class Client(Association):
         outgoing.append(pending)
         if self._state is not _CONNECTED or timeout is not None or spec.one_way or type(notify) is CallbackNotification:
             self._settle(call, timeout)
-        waiting = len(outgoing)
-        outstanding = len(calls)
-        if due or waiting >= COALESCE_CALLS or outstanding <= FEW_CALLS or waiting > outstanding >> 1:
+        if due or len(outgoing) > self._company:
             self._channel.flush()
         elif not self._channel.deferred:
             self._channel.defer()
@@ -274,7 +278,7 @@ class Client(Association):
             raise InvalidArgumentType(text)
         if frames:
             return Special(frames, call_id), True
-        return (call_id, spec.target, encoded, options), size > LONE_BYTES
+        return EncodedCall(call_id, spec.target, encoded, options), size > LONE_BYTES
 
     def _settle(self, call: Call[Any], timeout: float | None) -> None:
         """What few calls need, after they were appended to the queue."""
@@ -415,7 +419,15 @@ class Client(Association):
             if not frames:
                 return None
         self._messages_sent += 1
+        company = self._company_of(len(self._calls))
+        if company > self._company:
+            self._company = company
         return b"", frames
+
+    @staticmethod
+    def _company_of(outstanding: int) -> int:
+        """How many calls may wait for more of them, when so many are outstanding."""
+        return min(outstanding >> 1, COALESCE_RECORDS - 1) if outstanding > FEW_CALLS else 0
 
     # The channel's side: receiving. Under link.lock, one at a time.
 
@@ -429,6 +441,7 @@ class Client(Association):
             elif self._greeted:
                 # `_finish` in line: this is the way of every reply.
                 records = message.records
+                self._company = self._company_of(len(self._calls))
                 with self._lock:
                     self._table.finish_locked(
                         records if len(frames) == 1 else (LargeReply(records[0], frames[1:]),), self.actions

@@ -19,7 +19,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from transport import Buffer, Cancel, Fault, PendingReply, encode, encode_replies, encode_value
+from transport import Buffer, Cancel, EncodedReply, Fault, PendingReply, encode, encode_replies, encode_value
 from transport import Pipe as PipeMessage
 from transport.frames import MAX_MESSAGE_BYTES
 
@@ -155,5 +155,5 @@ def fit_replies(peer: "Peer", taken: list[PendingReply], oversize: Oversize) -> 
             return frames
     call_id = taken[0][0]
     text = oversize.report("the answer", len(memoryview(encode_value(taken[0]))), "the client", peer.message_limit)
-    taken[0] = (call_id, int(Status.BAD_STUB_DATA), encode_value(Fault("PayloadTooLarge", text)))
+    taken[0] = EncodedReply(call_id, int(Status.BAD_STUB_DATA), encode_value(Fault("PayloadTooLarge", text)))
     return encode_replies(taken)

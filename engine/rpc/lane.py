@@ -54,12 +54,14 @@ log = logging.getLogger("engine.rpc")
 
 SLOW = 200e-6  # Seconds. A hand-over between threads costs ~30 us on each side; below a few of them it does not pay.
 LEARNING = 0.1  # Weight of the newest run in the running mean: about ten runs to change one's mind.
+NOTABLE = SLOW / 10  # What takes less is not learned: most routines never get a mean.
+TIMED_TOGETHER = 16  # Quick calls that one look at the clock is for: it costs as much as decoding their arguments.
 
 
 class Lane:
     """Calls that are entered in order."""
 
-    __slots__ = ("_calls", "_holder", "_listener", "_lock", "_pool", "_posted", "_seen", "_watched")
+    __slots__ = ("_calls", "_careful", "_holder", "_listener", "_lock", "_pool", "_posted", "_seen", "_watched")
 
     def __init__(self, listener: "Listener", pool: "ThreadPool") -> None:
         self._listener = listener
@@ -73,6 +75,8 @@ class Lane:
         # Invariant, whenever _lock is free: calls wait => a runner is posted, or somebody has the lane, or `post` is
         # about to be called.
         self._posted = False
+        # Whether calls took long lately, so that each is timed by itself. Written by the holder.
+        self._careful = False
         # What waited first at the monitor's last tick. Monitor only.
         self._seen: ServerCall | None = None
         # The monitor was told. A hint: a lost update registers once more.
@@ -219,25 +223,40 @@ class Lane:
             left = len(calls)
         finally:
             lock.release()
+        run_one = self._run_one
+        careful = self._careful or left < TIMED_TOGETHER
+        long = False
+        number = 0
         now = perf_counter()
         try:
             while left:
                 call = calls.popleft()
                 left -= 1
+                number += 1
                 entry = call._entry
-                if entry.mean > SLOW:
-                    flush()
-                    self._run_one(call, entry, True)
-                    flush()
+                if entry.mean <= NOTABLE:
+                    run_one(call, entry, False)
                 else:
-                    self._run_one(call, entry, False)
-                # One look at the clock a call: where one ends the next begins.
-                then, now = now, perf_counter()
-                took = now - then
-                if took > SLOW / 10 or entry.mean:
-                    entry.mean += (took - entry.mean) * LEARNING
+                    if not careful:
+                        careful, number, now = True, 1, perf_counter()
+                    if entry.mean > SLOW:
+                        flush()
+                        run_one(call, entry, True)
+                        flush()
+                    else:
+                        run_one(call, entry, False)
+                if careful or number == TIMED_TOGETHER:
+                    # Where one call ends the next begins.
+                    then, now = now, perf_counter()
+                    took = (now - then) / number
+                    if number == 1 and (took > NOTABLE or entry.mean):
+                        entry.mean += (took - entry.mean) * LEARNING
+                    if took > NOTABLE:
+                        careful = long = True
+                    number = 0
                 if self._holder != thread:  # Passed on, or taken away.
                     left = self._take(thread)
+            self._careful = long
             current.call = None
             # What runs next may answer in the same messages, unless one of its routines blocks.
             if posted:
@@ -250,13 +269,14 @@ class Lane:
     def _run_one(self, call: ServerCall, entry: Entry, slow: bool) -> None:
         # Flat where the usual call goes through, because this runs for every call.
         listener = self._listener
-        if call._cancelled or (call._deadline is not None and monotonic() >= call._deadline):
-            why = "cancelled" if call._cancelled else "its time ran out"
-            _refuse(listener, call, Status.CALL_CANCELLED, f"{why} before it was started")
-            return
-        if entry.gate is not None and (refusal := entry.gate.examine(call)) is not None:
-            _refuse(listener, call, Status.ACCESS_DENIED, refusal)
-            return
+        if call._options is not None or call._cancelled or entry.gate is not None:
+            if call._cancelled or (call._deadline is not None and monotonic() >= call._deadline):
+                why = "cancelled" if call._cancelled else "its time ran out"
+                _refuse(listener, call, Status.CALL_CANCELLED, f"{why} before it was started")
+                return
+            if entry.gate is not None and (refusal := entry.gate.examine(call)) is not None:
+                _refuse(listener, call, Status.ACCESS_DENIED, refusal)
+                return
         try:
             args = entry.decode_plain(call._args) if call._blobs is None else _decode_large(call, entry)
         except Exception:  # Decoding runs into whatever was sent, and runs the types' own checks.

@@ -24,10 +24,9 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from transport import (
     PIPE_WINDOW_BYTES,
+    SETTLED_BYTES,
     Buffer,
     Bye,
     CallOptions,
@@ -36,6 +35,7 @@ from transport import (
     Cancel,
     Conversation,
     Credit,
+    EncodedReply,
     Fault,
     Hello,
     Kind,
@@ -63,6 +63,7 @@ from ..kernel.status import Status
 from . import pipe_server
 from .attachment import Closing, when_closed
 from .channel import Channel, Parcel
+from .coalesce import take_together
 from .context_book import ContextBook, key_of
 from .errors import CallCancelled, CallFailed, RemoteFault
 from .fit import Oversize, fit_replies, largest_message, size_of
@@ -79,8 +80,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("engine.rpc")
 
-COALESCE_REPLIES = 128  # Most replies in one message, as with calls: a message costs ~100 us of both sides' time.
-COALESCE_BYTES = 64 * 1024  # A message of this size leaves: its first reply has waited long enough for the others.
 
 
 class Peer:
@@ -161,23 +160,16 @@ class Listener:
             if peer.lost:
                 gone = 0
                 while answers:  # One by one: others may append meanwhile.
-                    gone += type(answers.popleft()) is tuple
+                    gone += isinstance(answers.popleft(), tuple)
                 self._sent(gone, 0)
                 continue
             if not answers:
                 continue
             first = answers.popleft()
-            if type(first) is tuple:
+            if isinstance(first, tuple):
                 taken = [first]
-                size = 0
-                while answers and len(taken) < COALESCE_REPLIES and size < COALESCE_BYTES:
-                    further = answers.popleft()
-                    if type(further) is not tuple:
-                        answers.appendleft(further)
-                        break
-                    taken.append(further)
-                    if type(further[2]) is msgspec.Raw:  # The others are short.
-                        size += len(memoryview(further[2]))
+                if answers:
+                    take_together(answers, taken)
                 frames = encode_replies(taken)
                 if len(frames[0]) > peer.message_limit:
                     frames = fit_replies(peer, taken, self.oversize)
@@ -442,7 +434,7 @@ class Listener:
         if peer.lost or (options is not None and options.one_way):
             self._sent(1, 0)
             return
-        if settled((value,)):
+        if value is None or (type(value) is bytes and len(value) <= SETTLED_BYTES) or settled((value,)):
             peer.answers.append((call._id, 0, value))
         else:
             self._reply_now(call, peer, value)
@@ -475,7 +467,7 @@ class Listener:
         """Encode a result that may change later, or is large. `packed` is called when it is, before it can leave."""
         try:
             large = split_out_of_band((value,)) is not None
-            answer = encode_reply(call._id, value) if large else (call._id, 0, encode_value(value))
+            answer = encode_reply(call._id, value) if large else EncodedReply(call._id, 0, encode_value(value))
             size = size_of(answer) if type(answer) is list else len(memoryview(answer[2]))
             if size > peer.message_limit:
                 raise PayloadTooLarge(self.oversize.report("the result", size, "the client", peer.message_limit))
@@ -513,7 +505,7 @@ class Listener:
         except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge):
             # What the exception says of itself cannot be sent; that it was raised can.
             value = encode_value(Fault(fault.type, fault.text[:1000].encode("ascii", "replace").decode("ascii")))
-        peer.answers.append((call_id, status, value))
+        peer.answers.append(EncodedReply(call_id, status, value))
         self.tell(peer)
 
     # End

@@ -16,10 +16,8 @@ import msgspec
 
 from transport import Buffer, PendingCall, encode_calls
 
+from .coalesce import COALESCE_RECORDS, take_together
 from .pipe_set import Shipment
-
-COALESCE_CALLS = 128  # Most calls in one message: a message costs ~100 us of both sides' time, a call ~5.
-COALESCE_BYTES = 64 * 1024  # A message of this size leaves: its first call has waited long enough for the others.
 
 
 class Special(msgspec.Struct, eq=False):
@@ -44,7 +42,7 @@ class Outbox:
         # Under link.lock: what the message taken last was made of.
         self.taken: Sequence[PendingCall | Special] = ()
 
-    def take(self, most: int = COALESCE_CALLS) -> list[Buffer]:
+    def take(self, most: int = COALESCE_RECORDS) -> list[Buffer]:
         """Take the frames of the next message, of `most` calls; there must be one. Under link.lock."""
         queue = self.queue
         first = queue.popleft()
@@ -53,17 +51,10 @@ class Outbox:
             if first.shipment is not None and not first.frames:
                 first.frames = first.shipment.take()  # Kept: the link may not take them.
             return first.frames
-        calls = [first]
-        size = 0
-        while queue and len(calls) < most and size < COALESCE_BYTES:
-            further = queue.popleft()
-            if isinstance(further, Special):
-                queue.appendleft(further)
-                break
-            calls.append(further)
-            if type(further[2]) is msgspec.Raw:  # The others are short.
-                size += len(memoryview(further[2]))
+        calls: list[PendingCall] = [first]
         self.taken = calls
+        if queue:
+            take_together(queue, calls, most)
         return encode_calls(calls)
 
     def put_back(self) -> None:

@@ -25,7 +25,7 @@ from time import monotonic
 
 import msgspec
 
-from transport import CallOptions, Calls, PendingCall, decode, encode_calls
+from transport import CallOptions, Calls, EncodedCall, PendingCall, decode, encode_calls
 
 from .call import Call, Failure
 from .outbox import Special
@@ -137,13 +137,16 @@ class Retries:
         timer = kept.call._timer
         left = None if timer is None else max(0.0, timer.when - monotonic())
         pending = kept.pending
+        if isinstance(pending, EncodedCall):
+            return pending._replace(options=_again(pending.options, kept.tries, left))
         if not isinstance(pending, Special):
             _, target, args, options = pending
             return call_id, target, args, _again(options, kept.tries, left)
         message = decode(pending.frames)
         assert isinstance(message, Calls)
         record = message.records[0]
-        again = (call_id, message.targets[record.target], record.args, _again(record.options, kept.tries, left))
+        options = _again(record.options, kept.tries, left)
+        again = EncodedCall(call_id, message.targets[record.target], record.args, options)
         return Special([*encode_calls([again]), *pending.frames[1:]], call_id)
 
     def lost_locked(self, call_id: int) -> str:

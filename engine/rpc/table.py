@@ -80,6 +80,9 @@ class CallTable:
         take = self.calls.pop
         # Packets of one port are delivered in one go, in the order of their calls.
         rows: dict[CompletionPort, list[CompletionPacket]] = {}
+        # What the last packet was made by: calls in a row are mostly told in one way.
+        template: PacketTemplate | None = None
+        row: list[CompletionPacket] = []
         ended = 0
         for outcome in outcomes:
             call = take(outcome.id, None)
@@ -95,14 +98,14 @@ class CallTable:
                 call._timer.cancel()
             notify = call._notify
             if type(notify) is PacketTemplate:
-                overlapped = notify.overlapped
-                packet = CompletionPacket(notify.key, notify.transferred, call if overlapped is UNSET else overlapped)
-                row = rows.get(notify.port)
-                if row is None:
-                    row = rows[notify.port] = [packet]
-                    actions.append(partial(notify.port.deliver, row))
-                else:
-                    row.append(packet)
+                if notify is not template:
+                    template = notify
+                    key, transferred, overlapped = notify.key, notify.transferred, notify.overlapped
+                    if notify.port not in rows:
+                        rows[notify.port] = []
+                        actions.append(partial(notify.port.deliver, rows[notify.port]))
+                    row = rows[notify.port]
+                row.append(CompletionPacket(key, transferred, call if overlapped is UNSET else overlapped))
             elif notify is not None:
                 actions.append(partial(_tell, call, notify))
                 if type(notify) is CallbackNotification:

@@ -13,7 +13,7 @@ message leaves:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -224,11 +224,31 @@ _CONSTANTS: Final = frozenset((float, bool, type(None)))
 _CALLS_PREFIX: Final = MAGIC + bytes((VERSION, Kind.CALLS))
 _REPLIES_PREFIX: Final = MAGIC + bytes((VERSION, Kind.REPLIES))
 
-#: A call that waits to be sent: its number, its target, its arguments (encoded already if they are not `settled`),
-#: its options.
-PendingCall = tuple[int, Target, "Sequence[object] | msgspec.Raw", CallOptions | None]
-#: A reply that waits to be sent: the call's number, the status, the value (encoded already if it is not `settled`).
-PendingReply = tuple[int, int, object]
+
+
+class EncodedCall(NamedTuple):
+    """A call that waits to be sent, its arguments encoded already because they are not `settled`."""
+
+    call_id: int
+    target: Target
+    args: msgspec.Raw
+    options: CallOptions | None
+
+
+#: A call that waits to be sent: its number, its target, its arguments, its options.
+PendingCall = tuple[int, Target, Sequence[object], CallOptions | None] | EncodedCall
+
+
+class EncodedReply(NamedTuple):
+    """A reply that waits to be sent, its value encoded already because it is not `settled`."""
+
+    call_id: int
+    status: int
+    value: msgspec.Raw
+
+
+#: A reply that waits to be sent: the call's number, the status, the value.
+PendingReply = tuple[int, int, object] | EncodedReply
 
 
 def settled(values: Sequence[object]) -> bool:
@@ -270,6 +290,11 @@ def encode_calls(calls: Sequence[PendingCall]) -> list[Buffer]:
         call_id, target, args, options = calls[0]
         record = (call_id, 0, args) if options is None else (call_id, 0, args, options)
         return [_CALLS_PREFIX + _encode(((record,), (target,)))]
+    # Mostly all calls have one target and no options.
+    first = calls[0][1]
+    alike = [(call_id, 0, args) for call_id, target, args, options in calls if target is first and options is None]
+    if len(alike) == len(calls):
+        return [_CALLS_PREFIX + _encode((alike, (first,)))]
     indexes: dict[Target, int] = {}
     last, at = None, 0
     records = []
@@ -382,7 +407,12 @@ def decode(
     if kind == _CALLS or kind == _REPLIES:
         records = message.records
         # Most of what there is to check has nothing to say about one record without options.
-        if len(records) != 1 or len(frames) != 1 or records[0].options is not None or (kind == _CALLS and records[0].target):
+        if (
+            len(records) != 1
+            or len(frames) != 1
+            or records[0].options is not None
+            or (kind == _CALLS and (records[0].target or not message.targets))
+        ):
             _check_records(message, len(frames) - 1, max_records)
     elif len(frames) > 1:
         raise RemoteProtocolError(f"{Kind(kind).name} has no frames beyond the first")
