@@ -61,6 +61,9 @@ class Caller(Protocol):
         handle: Call[Any] | None,
     ) -> Call[Any]: ...
 
+    def shortcut(self, spec: OperationSpec) -> Callable[..., Call[Any]] | None:
+        """Return what does the same as `BoundOperation.begin` in less time, if there is any."""
+
 
 class BoundOperation(Operation[..., Any]):
     """An operation of one binding: call it and wait for the result, or `begin` the call and collect the result
@@ -75,6 +78,9 @@ class BoundOperation(Operation[..., Any]):
         self.idempotent = spec.idempotent
         self.shared_context = spec.shared_context
         self.__doc__ = doc
+        shortcut = caller.shortcut(spec)
+        if shortcut is not None:
+            self.begin = shortcut  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
         return f"<operation {self.spec.target.interface}.{self.name}>"

@@ -24,6 +24,7 @@ import warnings
 import weakref
 from _thread import allocate_lock
 from collections.abc import Callable
+from functools import wraps
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
@@ -68,7 +69,7 @@ from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 from . import pipe_client, server_call
 from .association import Association
-from .binding import Binding, bind_typed, check_count, check_metadata, check_seconds
+from .binding import Binding, BoundOperation, bind_typed, check_count, check_metadata, check_seconds
 from .call import Call, Failure, LargeReply
 from .channel import Channel, Parcel
 from .coalesce import COALESCE_RECORDS
@@ -78,6 +79,7 @@ from .errors import (
     CallFailed,
     CallTimeout,
 )
+from .fill import filling
 from .fit import check_message_bytes, fit, size_of
 from .inheritance import inherit
 from .interface import Interface, OperationSpec
@@ -258,6 +260,58 @@ class Client(Association):
         elif not self._channel.deferred:
             self._channel.defer()
         return call
+
+    def shortcut(self, spec: OperationSpec) -> Callable[..., Call[Any]] | None:
+        """Return what does for the usual call what `BoundOperation.begin` does for any, in two thirds of the time.
+
+        What does not change from call to call is looked up once. A call that needs more than a place in the table and
+        in the queue goes the long way; if each does, None is returned. The steps, and their order, are those of
+        `begin`.
+        """
+        if spec.special or spec.retried or self._timeout is not None:
+            return None
+        client, calls, outgoing, channel, ids = self, self._calls, self.outgoing, self._channel, self._ids
+        target, exact, only, typed = spec.target, spec.exact, spec.only, spec.signature is not None
+        flush, short = channel.flush, SETTLED_BYTES if spec.only is bytes else -1
+
+        @wraps(BoundOperation.begin)
+        def begin_usual(
+            *args: Any,
+            notify: Any = None,
+            timeout: float | None = None,
+            metadata: dict[str, str] | None = None,
+            handle: Call[Any] | None = None,
+            into: Any = None,
+            **kwargs: Any,
+        ) -> Call[Any]:
+            if (
+                client._state is not _CONNECTED
+                or (notify is not None and type(notify) is not PacketTemplate)
+                or timeout is not None
+                or metadata is not None
+                or handle is not None
+                or into is not None
+                or kwargs
+                or len(calls) >= client._max_calls
+                or (typed and (type(args[0]) is not only if len(args) == 1 else tuple(map(type, args)) != exact))
+                or not ((short > 0 and len(args[0]) <= short) or settled(args))
+                or (server_call.serving and server_call.current.get() is not None)
+            ):
+                chosen = spec if into is None else filling(spec, into)
+                return client.begin(chosen, args, kwargs, notify, timeout, metadata, handle)
+            call_id = next(ids)
+            call: Call[Any] = Call(None, client, spec, notify, call_id, _PENDING)
+            calls[call_id] = call
+            outgoing.append((call_id, target, args, None))
+            if client._state is not _CONNECTED:
+                client._settle(call, None)
+            if len(outgoing) > client._company:
+                flush()
+            elif not channel.deferred:
+                channel.defer()
+            return call
+
+        return begin_usual
 
     def _encode_now(
         self, call_id: int, spec: OperationSpec, args: tuple[Any, ...], options: CallOptions | None
