@@ -37,7 +37,7 @@ from collections import deque
 from collections.abc import Callable
 from threading import TIMEOUT_MAX, get_ident, main_thread
 from time import monotonic, process_time
-from typing import Any, cast
+from typing import Any
 
 from ..kernel.driver import driver
 from ..kernel.errors import QueueFull
@@ -404,16 +404,18 @@ class WorkPort(Staff):
                     self._queue.appendleft(seat.result)
                     self._taken -= 1
             raise
-        return cast("Item | None", seat.result)
+        item: Item | None = seat.result  # type: ignore[assignment]  # what a seat is given
+        return item
 
     def _sleep(self, seat: Seat) -> bool:
         """Sleep until the seat is given something; False once the idle limit has passed."""
+        led = driver()
         # Given something by this very thread, just before it sleeps, the seat is signalled with its gate closed.
         while not seat.signalled:
-            if driver().sources:
+            if led.sources:
                 if self._unled:
                     self._rouse()
-                return driver().wait(seat, self.idle_limit)
+                return led.wait(seat, self.idle_limit)
             # There is nothing to lead, so the gate alone will do, in half the time.
             self._unled = True
             if not seat.gate.acquire(True, min(self.idle_limit, TIMEOUT_MAX)):

@@ -33,7 +33,7 @@ import os
 import sys
 from _thread import allocate_lock, get_ident
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from time import monotonic, perf_counter
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -61,13 +61,13 @@ TIMED_TOGETHER = 16  # Quick calls that one look at the clock is for: it costs a
 class Lane:
     """Calls that are entered in order."""
 
-    __slots__ = ("_calls", "_careful", "_holder", "_listener", "_lock", "_pool", "_posted", "_seen", "_watched")
+    __slots__ = ("_careful", "_holder", "_listener", "_lock", "_pool", "_posted", "_seen", "_watched", "calls")
 
     def __init__(self, listener: "Listener", pool: "ThreadPool") -> None:
         self._listener = listener
         self._pool = pool
-        # Appended under link.lock, taken by the holder.
-        self._calls: deque[ServerCall] = deque()
+        # Appended under link.lock, taken by the holder. Whoever appends calls `post` after it, outside of the lock.
+        self.calls: deque[ServerCall] = deque()
         self._lock = allocate_lock()
         # The thread that has the lane; 0: nobody. Set under _lock; read by anybody.
         self._holder = 0
@@ -82,30 +82,22 @@ class Lane:
         # The monitor was told. A hint: a lost update registers once more.
         self._watched = False
 
-    def put(self, calls: Iterable[ServerCall]) -> None:
-        """Append calls. Under link.lock; then have `post` called outside of it."""
-        self._calls.extend(calls)
-
     def post(self) -> None:
         """Have the calls run."""
         try:
-            entry = self._calls[0]._entry
+            entry = self.calls[0]._entry
         except IndexError:
             return  # An earlier runner has taken them.
         if entry.needs_no_worker:
             self._begin_coroutines()
-            if not self._calls:
+            if not self.calls:
                 return
-        lock = self._lock
-        lock.acquire()
-        try:
+        with self._lock:
             busy = self._holder
             if not self._posted:
                 self._listener.posted.append(self)
                 self._post_locked()
-        finally:
-            lock.release()
-        if (busy or len(self._calls) > 1) and not self._watched:
+        if (busy or len(self.calls) > 1) and not self._watched:
             self._watched = True
             driver().monitor.watch(self)
 
@@ -115,7 +107,7 @@ class Lane:
             if self._holder:
                 return
             self._holder = get_ident()
-        calls = self._calls
+        calls = self.calls
         # The thread that harvests may do so in the midst of a routine of its own.
         outer = current.call
         try:
@@ -142,12 +134,12 @@ class Lane:
         wait.
         """
         try:
-            first = self._calls[0]
+            first = self.calls[0]
         except IndexError:
             self._seen = None
-            # Told first, looked second: `post` comes after `put`, and asks.
+            # Told first, looked second: `post` comes after the calls, and asks.
             self._watched = False
-            if not self._calls:
+            if not self.calls:
                 return False
             self._watched = True
             return True
@@ -176,7 +168,7 @@ class Lane:
         lock = self._lock
         lock.acquire()
         try:
-            if self._calls:
+            if self.calls:
                 self._post_locked()
             self._pool.slow().__enter__()
             self._holder = 0
@@ -186,10 +178,10 @@ class Lane:
     def _take(self, thread: int) -> int:
         """Take the lane, if it is free, for as many calls as are returned."""
         with self._lock:
-            if self._holder == 0 and self._calls:
+            if self._holder == 0 and self.calls:
                 self._holder = thread
                 return 1
-            return 1 if self._holder == thread and self._calls else 0
+            return 1 if self._holder == thread and self.calls else 0
 
     def _give_back(self, thread: int) -> None:
         """Let go of the lane, if this thread has it; see to it that somebody takes what came meanwhile."""
@@ -198,14 +190,14 @@ class Lane:
         try:
             if self._holder == thread:
                 self._holder = 0
-                if self._calls:
+                if self.calls:
                     self._post_locked()
         finally:
             lock.release()
 
     def _run(self) -> None:
         """Run the calls that wait. On a pool worker."""
-        calls = self._calls
+        calls = self.calls
         posted = self._listener.posted
         flush = self._listener.channel.flush
         thread = get_ident()

@@ -236,11 +236,11 @@ class Listener:
     def refused(self, reason: str) -> None:
         """Does not happen on a server."""
 
-    def message(self, peer: bytes, frames: list[Buffer]) -> None:
-        """Take one message from a client."""
+    def message(self, peer: bytes, frames: list[Buffer]) -> bool:
+        """Take one message from a client. True: more is hardly there, so the harvest may end."""
         known = self._peers.get(peer)
         if known is None:
-            return
+            return False
         self._server.counters.messages_in += 1
         try:
             message = decode(frames)
@@ -256,12 +256,14 @@ class Listener:
                     known.joined = False
                     self.actions += self.contexts.leave(key_of(known))
                 self.send_alone(known, encode(Reject([VERSION], Status.PROTOCOL_ERROR, str(error))))
-            return
+            return False
         try:
             if type(message) is Calls:
                 if not known.greeted:
                     known.conversation.received(Kind.CALLS)  # Raises: it is out of turn.
                 self._take_calls(known, message, frames[1:])
+                # The only client waits for its only call: look for more after that was answered.
+                return len(known.calls) == 1 and len(self._peers) == 1
             elif type(message) is Hello:
                 known.conversation.received(Kind.HELLO)
                 self._greet(known, message)
@@ -279,6 +281,7 @@ class Listener:
                 raise RemoteProtocolError(f"a client does not send {type(message).__name__}")
         except RemoteProtocolError as error:
             self._drop(known, error, True)
+        return False
 
     def _greet(self, peer: Peer, hello: Hello) -> None:
         peer.association = hello.association
@@ -309,7 +312,9 @@ class Listener:
     def _take_calls(self, peer: Peer, message: Calls, blobs: list[Buffer]) -> None:
         server = self._server
         find = server.registry.find
-        found: list[Any] = [find(target) for target in message.targets]  # Entry or Refusal.
+        targets = message.targets
+        # Entry or Refusal.
+        found: list[Any] = [find(targets[0])] if len(targets) == 1 else [find(target) for target in targets]
         accepted: list[ServerCall] = []
         apart: list[ServerCall] = []
         refused: list[tuple[CallRecord, int, str]] = []
@@ -363,7 +368,7 @@ class Listener:
             else:
                 self._fault(peer, record.id, status, Fault("", text))
         if accepted:
-            peer.lane.put(accepted)
+            peer.lane.calls.extend(accepted)
             self.actions.append(peer.lane.post)
         if apart:
             self.actions.append(self._run_apart(apart))
@@ -371,7 +376,7 @@ class Listener:
     def _run_apart(self, calls: list[ServerCall]) -> Callable[[], object]:
         """Return what has these calls run, outside of their connection's order."""
         lane = Lane(self, self._server.pool)
-        lane.put(calls)
+        lane.calls.extend(calls)
         return lane.post
 
     def _call_with_options(
