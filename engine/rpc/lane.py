@@ -46,6 +46,7 @@ from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidHand
 from ..kernel.status import Status
 from .registry import Entry
 from .server_call import ServerCall, current
+from .suspicion import examine
 
 if TYPE_CHECKING:
     from ..pool.pool import ThreadPool
@@ -281,6 +282,8 @@ class Lane:
                 listener.reply(call, value)
             except (InvalidArgumentType, InvalidAsyncHandle) as error:
                 log.error("%r: %s", call, error)
+        elif entry.watched:
+            examine(call, value)
 
 
 def _needs_no_worker(entry: Entry) -> bool:
