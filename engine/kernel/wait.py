@@ -120,6 +120,7 @@ def _checked(objects: Iterable[Any]) -> list[Waitable]:
     try:
         given = list(objects)
     except TypeError:
+        as_waitable(objects)  # Raises if a list would not help.
         kind = type(objects).__name__
         raise InvalidArgumentType(f"objects must be a list of what to wait for, not one {kind}: pass [it]") from None
     if not 1 <= len(given) <= MAXIMUM_WAIT_OBJECTS:
