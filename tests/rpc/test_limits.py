@@ -8,6 +8,7 @@ import pytest
 
 from engine import (
     BadStubData,
+    CallPending,
     Client,
     CompletionPort,
     EngineError,
@@ -26,6 +27,14 @@ from .helpers import Bench, RawClient, RawServer, Service, new_endpoint, status_
 
 Benches = Callable[..., Bench]
 Services = Callable[..., Service]
+
+def hear_call(server: RawServer) -> Any:
+    """Take a message of one call."""
+    message = server.hear()
+    assert isinstance(message, Calls)
+    (record,) = message.records
+    return record
+
 
 LEAST = 64 * 1024  # The smallest limit that there is.
 
@@ -95,6 +104,16 @@ class TestCalls:
             service(endpoint, max_message_bytes=LEAST)
             assert {call.result(LIMIT) for call in calls} == {"x" * 1000}
             assert client.statistics().connections == 1
+
+    def test_nobody_waits(self, endpoint: str) -> None:
+        """A large call that waits for the greeting leaves when it comes, though no thread waits for anything."""
+        with RawServer(endpoint) as server, Client(endpoint) as client:
+            call = client.bind(Probe).echo.begin(bytes(300_000))
+            client.bind(Probe).echo.begin("behind")
+            server.greet()
+            assert [hear_call(server).id for _ in range(2)] == [1, 2]
+            with pytest.raises(CallPending):
+                call.complete()
 
     def test_closing_before_the_greeting(self, endpoint: str) -> None:
         """A client that closes while a large call waits for the greeting still says goodbye."""
