@@ -1,6 +1,7 @@
 """`max_message_bytes`: what is too large for the other side is refused, and harms nobody else (section 10)."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -111,7 +112,9 @@ class TestCalls:
             call = client.bind(Probe).echo.begin(bytes(300_000))
             client.bind(Probe).echo.begin("behind")
             server.greet()
+            greeted = time.monotonic()
             assert [hear_call(server).id for _ in range(2)] == [1, 2]
+            assert time.monotonic() - greeted < LIMIT / 2, "somebody else came by"
             with pytest.raises(CallPending):
                 call.complete()
 
@@ -137,6 +140,13 @@ class TestAnswers:
         with pytest.raises(BadStubData, match=rf"result.* takes 9\d{{4}} bytes.* {LEAST} .*max_message_bytes"):
             other.result(LIMIT)
         assert bench.control.complete(key, "unharmed") == 0 and held.result(LIMIT) == "unharmed"
+        assert bench.client.statistics().connections == 1
+
+    def test_many(self, service: Services, benches: Benches) -> None:
+        """Answers that share messages stay below the client's limit together."""
+        bench = benches(service().endpoint, max_message_bytes=LEAST)
+        calls = [bench.probe.echo.begin("x" * 1000) for _ in range(1000)]
+        assert {call.result(LIMIT) for call in calls} == {"x" * 1000}
         assert bench.client.statistics().connections == 1
 
     def test_a_client_that_takes_nothing(self, local: Callable[..., Server]) -> None:
