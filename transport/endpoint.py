@@ -89,7 +89,9 @@ class Endpoint(msgspec.Struct, frozen=True):
     def require_connectable(self) -> None:
         """Raise EndpointError if only a server can use this endpoint."""
         if self.scheme == "tcp" and (self.port == 0 or self.host == "*"):
-            raise EndpointError(f"{self}: a client needs the host and the port of the server")
+            raise EndpointError(
+                f"{self}: a client needs the host and the port of the server, which knows the port once it listens"
+            )
 
 
 def _schemes() -> str:

@@ -117,7 +117,12 @@ def sleep(seconds: float | None, *, alertable: bool = False) -> Status:
 
 
 def _checked(objects: Iterable[Any]) -> list[Waitable]:
-    given = list(objects)
+    try:
+        given = list(objects)
+    except TypeError:
+        as_waitable(objects)  # Raises if a list would not help.
+        kind = type(objects).__name__
+        raise InvalidArgumentType(f"objects must be a list of what to wait for, not one {kind}: pass [it]") from None
     if not 1 <= len(given) <= MAXIMUM_WAIT_OBJECTS:
         raise InvalidParameter(f"a wait takes 1 to {MAXIMUM_WAIT_OBJECTS} objects, not {len(given)}")
     waitables = [as_waitable(each) for each in given]

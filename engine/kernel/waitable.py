@@ -197,7 +197,8 @@ def as_waitable(thing: object) -> Waitable:
         found = adapt(thing)
         if found is not None:
             return found
-    raise InvalidArgumentType(f"cannot wait for a {type(thing).__name__}")
+    hint = ": use its own wait(), or an Event that it sets" if callable(getattr(thing, "wait", None)) else ""
+    raise InvalidArgumentType(f"cannot wait for a {type(thing).__name__} together with others{hint}")
 
 
 class WaitBlock:

@@ -91,6 +91,8 @@ class Association:
         self.actions: list[Callable[[], object]] = []
         self._association = os.urandom(16)
         self._attended = False
+        # What is to be sent waits for the greeting; see `fit.py`.
+        self._held = False
         self._hello = Special([])
         # The server has greeted: replies are in order. Under link.lock.
         self._greeted = False
@@ -108,8 +110,7 @@ class Association:
             self._conversation.received(Kind.WELCOME)
             self._greeted = True
             self.message_limit = largest_message(message.limits.message_bytes)
-            if self.outgoing:
-                self.do_later((self._channel.flush,))  # What was too large to leave before.
+            self.hold(False)
             pipe_client.widen(self, message.limits.pipe_window_bytes)
         elif type(message) is Pipe or type(message) is Credit:
             self._conversation.received(Kind.PIPE)  # Allowed in the same states as CREDIT.
@@ -122,6 +123,15 @@ class Association:
             self._left(message)
         else:
             raise RemoteProtocolError(f"a server does not send {type(message).__name__}")
+
+    def hold(self, held: bool) -> None:
+        """Something is too large to leave before the greeting; or that has come. Under link.lock."""
+        if held is not self._held:
+            with self._lock:
+                self._held = held
+                self._attend_locked()
+            if not held:
+                self.do_later((self._channel.flush,))
 
     def connected(self, peer: bytes) -> None:
         """The connection is up."""
@@ -163,6 +173,7 @@ class Association:
                 return
             self._state = Connection.CONNECTING
             self._refusal = reason
+            self._held = False
             pipe_client.widen(self, PIPE_WINDOW_BYTES)  # Until the next server says so itself.
             if self._channel.take_back():
                 self._outbox.put_back()
@@ -284,8 +295,9 @@ class Association:
         return call_id in self._retries.backing_off or self._outbox.withdraw({call_id})
 
     def _attend_locked(self) -> None:
-        """Say whether the network must be driven though no thread waits: for a callback, or for a connection."""
-        wanted = self._table.callbacks > 0 or (self._state is Connection.CONNECTING and bool(self._calls))
+        """Say whether the network must be driven though no thread waits: for a callback, a connection, a greeting."""
+        connecting = self._state is Connection.CONNECTING and bool(self._calls)
+        wanted = connecting or self._held or self._table.callbacks > 0
         if wanted is not self._attended:
             self._attended = wanted
             self._channel.attend(wanted)

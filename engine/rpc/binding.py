@@ -108,9 +108,10 @@ class BoundOperation(Operation[..., Any]):
                 bytes or an array; or, for a tuple as result, a tuple of such buffers, with None for what is no buffer.
                 `complete` then returns the filled part of each as a view. A result that does not fit is `BadStubData`
                 with status 122, and changes nothing.
-        Raises: `InvalidArgumentType` naming the parameter; `InvalidHandle` if the client is closed; `QueueFull` if too
-            many calls are outstanding; `InvalidState` if `handle` carries a call. A call that raises here was not sent,
-            and nothing will be notified.
+        Raises: `InvalidArgumentType` naming the parameter, or if the arguments are larger than the server takes (before
+            a connection that is not known, and the call ends with `BadStubData`); `InvalidHandle` if the client is
+            closed; `QueueFull` if too many calls are outstanding; `InvalidState` if `handle` carries a call. A call
+            that raises here was not sent, and nothing will be notified.
         Threads: any. Blocks: never.
         Source: "Making the Asynchronous Call".
         """

@@ -12,7 +12,7 @@
     |-- NullContext              1775  None where a context handle is needed
     |-- UnknownInterface         1717  no such interface, or not in that version
     |-- UnknownOperation         1745  the interface has no such operation
-    |-- BadStubData              1783  arguments or result could not be decoded
+    |-- BadStubData              1783  arguments or result could not be decoded, or are too large
     |-- PeerProtocolError        1728  the peer speaks another version, or not this protocol
     |-- PipeError                1831, 1916, 1917, 1918  a pipe was used out of turn
     `-- RemoteFault              any   the routine raised, or aborted with a code of its own
@@ -92,7 +92,7 @@ class UnknownOperation(CallError):
 
 
 class BadStubData(CallError):
-    """Arguments or a result could not be decoded as their types say."""
+    """Arguments or a result could not be decoded as their types say, or are larger than the other side takes."""
 
     status = Status.BAD_STUB_DATA
 

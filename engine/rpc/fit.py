@@ -105,6 +105,7 @@ def fit(client: "Association", frames: list[Buffer]) -> list[Buffer]:
         if not client._greeted:
             if not client._closing:
                 outbox.put_back()
+                client.hold(True)
                 return []
             # Its call is over: it is left out.
         elif isinstance(first, Special) and first.shipment is not None:

@@ -45,6 +45,7 @@ from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidHand
 from ..kernel.status import Status
 from .registry import Entry
 from .server_call import ServerCall, current
+from .suspicion import examine
 
 if TYPE_CHECKING:
     from ..pool.pool import ThreadPool
@@ -294,6 +295,8 @@ class Lane:
                 listener.reply(call, value)
             except (InvalidArgumentType, InvalidAsyncHandle) as error:
                 log.error("%r: %s", call, error)
+        elif entry.watched:
+            examine(call, value)
 
 
 def _decode_large(call: ServerCall, entry: Entry) -> Sequence[Any]:

@@ -21,6 +21,7 @@ from .context_routine import ContextRoutine
 from .gate import Gate
 from .interface import Interface, Operation, OperationSpec, specs_of
 from .pipe_server import PipedRoutine
+from .suspicion import WATCHED
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,6 +52,7 @@ class Entry:
 
     __slots__ = (
         "auto", "decode_args", "decode_plain", "function", "gate", "mean", "needs_no_worker", "spec", "takes_handle",
+        "watched",
     )  # fmt: skip
 
     def __init__(self, spec: OperationSpec, function: Callable[..., Any]) -> None:
@@ -63,6 +65,8 @@ class Entry:
         # The same for the usual call, which has all its arguments, in band: one step less.
         self.decode_plain = spec.decode_args.plain
         self.takes_handle = bool(getattr(function, "__engine_manager__", False))
+        # How many of its calls are still looked at; see `suspicion`. A hint.
+        self.watched = WATCHED
         # Entering the routine is quick for sure: it only begins in the event loop, and no gate is asked first.
         self.needs_no_worker = inspect.iscoroutinefunction(function)
         self.mean = 0.0
@@ -183,6 +187,15 @@ class Registry:
         return entry
 
 
+def _refuse_class(implementation: Any, attributes: Iterable[str]) -> None:
+    """Raise if the implementation is a class, whose methods want an instance."""
+    if isinstance(implementation, type):
+        for attribute in attributes:
+            if inspect.isfunction(inspect.getattr_static(implementation, attribute, None)):
+                name = implementation.__name__
+                raise InvalidParameter(f"implementation must be an object, not the class {name}: pass {name}(...)")
+
+
 def _key(interface: type[Interface] | str) -> tuple[str, int]:
     """The name and the major version of an interface."""
     if isinstance(interface, str):
@@ -193,6 +206,7 @@ def _key(interface: type[Interface] | str) -> tuple[str, int]:
 def _entries(interface: type[Interface], implementation: Any) -> dict[str, Entry]:
     """Return the entries of a contract; raise if the implementation does not fit it."""
     entries = {}
+    _refuse_class(implementation, specs_of(interface))
     for attribute, spec in specs_of(interface).items():
         function = getattr(implementation, attribute, None)
         if not callable(function) or isinstance(function, Operation):
@@ -231,6 +245,7 @@ def _entries_by_name(name: str, implementation: Any) -> dict[str, Entry]:
     if isinstance(implementation, Interface):
         raise InvalidParameter("register an implementation of an Interface under the interface, not under a name")
     entries = {}
+    _refuse_class(implementation, (name for name in dir(implementation) if not name.startswith("_")))
     for attribute in dir(implementation):
         if attribute.startswith("_"):
             continue

@@ -75,7 +75,7 @@ class Server:
         tracebacks: send the traceback of a routine that raised to the client.
         pipe_window: bytes of encoded elements that a client may push into each pipe ahead of what is pulled, 1 or more.
         name: appears in thread names and log records.
-        options: of the transport, as for `Client`.
+        options: of the transport, as for `Client`; clients are told of `max_message_bytes`, and keep below it.
 
     Register interfaces before or after `listen`. Close the server, or use it as a context manager: it goes on serving
     though nobody refers to it. One that is still open when the process ends is reported as a `ResourceWarning`.

@@ -289,20 +289,6 @@ class TestLargeValues:
         with pytest.raises(BadStubData):
             bench.client.bind("test.Probe").add(bytes(300_000), 1)
 
-    def test_above_the_servers_limit(self, service: Callable[..., Any], benches: Benches) -> None:
-        """A call larger than the server takes fails, and later calls go on."""
-        bench = benches(service(max_message_bytes=1 << 20).endpoint)
-        assert bench.probe.checksum(bytes(1000)) == 0
-        assert status_of(lambda: bench.probe.checksum(bytes(4 << 20))) == 1726
-        assert bench.probe.echo("goes on") == "goes on"
-
-    def test_above_the_clients_limit(self, services: Callable[[str], str], benches: Benches) -> None:
-        """A result larger than the client takes fails its call, and later calls go on."""
-        bench = benches(services("ipc"), max_message_bytes=1 << 20)
-        assert status_of(lambda: bench.probe.reversed_bytes(bytes((1 << 20) - 2000))) == 0
-        assert status_of(lambda: bench.client.bind("test.Probe").echo(["x" * 1000] * 4000)) == 1726
-        assert bench.probe.echo("goes on") == "goes on"
-
 
 class TestArrays:
     """NumPy arrays."""

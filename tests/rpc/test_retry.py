@@ -6,9 +6,21 @@ from typing import Any
 
 import pytest
 
-from engine import CallFailed, CallTimeout, Client, CompletionPort, EngineError, RemoteFault, Server
-from engine.testing import LIMIT
-from transport import Calls, Reject, Replies, ReplyRecord, encode_value
+from engine import (
+    CallFailed,
+    CallTimeout,
+    Client,
+    CompletionPort,
+    EngineError,
+    Interface,
+    RemoteFault,
+    Server,
+    ServerCall,
+    manager,
+    operation,
+)
+from engine.testing import LIMIT, wait_until
+from transport import Calls, Reject, Replies, ReplyRecord, bind, encode_value
 
 from .contract import Probe
 from .helpers import GONE, PENDING, Bench, RawServer, Service, new_endpoint, status_of
@@ -119,6 +131,24 @@ class TestKilled:
         bench.control.arrived(key)
         assert time.monotonic() - began >= 0.02
 
+    def test_lost_again_meanwhile(
+        self, local: Callable[..., Server], benches: Benches, folder: Any, key: str
+    ) -> None:
+        """Connections that come and go while it waits are none of its tries."""
+        endpoint = new_endpoint("loopback", folder)
+        first = local(endpoint)
+        bench = benches(endpoint, retries=1, connect_timeout=LIMIT)
+        call = held_again(bench, key)
+        first.close(0)
+        for _ in range(3):
+            link = bind(endpoint)
+            with link.lock:
+                link.close()
+        local(endpoint)
+        bench.control.arrived(key)
+        assert bench.control.complete(key, "answer") == 0 and call.result(LIMIT) == "answer"
+        assert bench.client.statistics().connections == 5
+
 
 class TestBounds:
     """A call is not sent again for ever, and not all of them are."""
@@ -170,6 +200,40 @@ class TestBounds:
                 assert 0 < record.options.time_left < 1.1
                 with pytest.raises(CallTimeout):
                     calls[1].result(LIMIT)
+
+    def test_what_is_left_is_sent(
+        self, local: Callable[..., Server], benches: Benches, folder: Any
+    ) -> None:
+        """The next server is told what is left of the limit, also if it was there before the call was due again."""
+        endpoint = new_endpoint("loopback", folder)
+        left: list[float | None] = []
+
+        class Patient(Interface, id="test.Patient"):
+            @operation(idempotent=True)
+            def wait(self) -> None:
+                """Is answered by the second server."""
+
+        class Routines:
+            @manager
+            def wait(self, call: ServerCall) -> None:
+                left.append(call.time_left())
+                if len(left) == 2:
+                    call.complete()
+
+        def serve() -> Server:
+            server = local(endpoint)
+            server.register(Patient, Routines())
+            return server
+
+        first = serve()
+        with Client(endpoint, connect_timeout=LIMIT) as client:
+            call = client.bind(Patient).wait.begin(timeout=LIMIT)
+            assert not call.wait(0)
+            wait_until(lambda: len(left) == 1)
+            first.close(0)
+            serve()
+            assert call.result(LIMIT) is None
+        assert left[0] is not None and left[1] is not None and left[1] <= left[0] - 0.02
 
     def test_the_budget(self, service: Services, benches: Benches, key: str) -> None:
         """No more calls are sent again than the client's budget allows; the others end with 1726."""

@@ -369,6 +369,23 @@ class TestBounds:
         numbers = [frames[0] for _, frames in server.messages[1:-1]]
         assert numbers == [b"%d" % number for number in range(taken)]
 
+    @pytest.mark.parametrize("sender", ["server", "client"])
+    def test_a_frame_that_is_too_large(self, house: House, sender: str) -> None:
+        """Its connection ends, and the client makes another; what came before was delivered."""
+        if house.kind == "inproc":
+            pytest.skip("ZeroMQ has no such limit inproc")
+        server, client = parties = house.pair(max_message_bytes=10_000)
+        peer = server.messages[0][0]
+        party, other, to = (server, client, peer) if sender == "server" else (client, server, b"")
+        assert party.send(to, [b"before", bytes(10_000)])
+        assert party.send(to, [b"small", bytes(10_001)])
+        exchange(parties, lambda: len(client.ups) == 2 and server.losses)
+        assert (client.losses, server.losses) == ([b""], [peer])
+        assert [frames[0] for _, frames in other.messages if frames[0] != b"hello"] == [b"before"]
+        assert client.send(b"", [b"again"])
+        exchange(parties, lambda: server.messages[-1][1] == [b"again"])
+        assert server.messages[-1][0] != peer
+
     def test_room_is_told_of(self, house: House) -> None:
         """A client that was told "not now" sees a descriptor, or is woken, when there is room again."""
         server, client = house.pair(max_queued=10)
