@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, Misuse
 from ..kernel.status import Status
+from .server_call import current
 
 if TYPE_CHECKING:
     from .server_call import CallAttributes, ServerCall
@@ -86,11 +87,15 @@ class Gate:
         known = None if self.no_cache else verdicts.get(self)
         if known is not None:
             return known
+        outer = current.call
+        current.call = call
         try:
             verdict = security(call.attributes()) is True
         except Exception:
             log.exception("the security callback of interface %r failed: the call is refused", self.name)
             return False
+        finally:
+            current.call = outer
         if not self.no_cache:
             verdicts[self] = verdict
         return verdict

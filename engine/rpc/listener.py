@@ -61,6 +61,7 @@ from ..kernel.errors import CallError, EngineError, InvalidArgumentType, Invalid
 from ..kernel.status import Status
 from . import pipe_server
 from .attachment import Closing, when_closed
+from .authentication import level_of
 from .channel import Channel, Parcel
 from .context_book import ContextBook, key_of
 from .errors import CallCancelled, CallFailed, RemoteFault
@@ -142,6 +143,8 @@ class Listener:
         # Found by a harvest, done by `collect` in the same hold of link.lock.
         self._actions: list[Callable[[], object]] = []
         self.endpoint = link.endpoint
+        # How well the connections to this endpoint are protected.
+        self.authentication_level = level_of(self.endpoint, server.encrypts)
         self.channel = Channel(link, self)
         self.channel.open()
         self.channel.attend(True)
