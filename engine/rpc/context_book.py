@@ -52,14 +52,16 @@ class Opened:
     """The server's side of one handle; guarded by the book's lock, but for `closing`."""
 
     __slots__ = (
-        "aside", "closing", "doomed", "entry", "exclusive", "gone", "holders", "rundown", "state", "token", "upgrading",
-        "waiting",
+        "aside", "closing", "doomed", "exclusive", "gone", "holders", "interface", "rundown", "state", "token",
+        "upgrading", "waiting",
     )  # fmt: skip
 
-    def __init__(self, token: bytes, entry: Any, state: Any, rundown: Callable[[Any], object] | None) -> None:
+    def __init__(
+        self, token: bytes, interface: tuple[str, int], state: Any, rundown: Callable[[Any], object] | None
+    ) -> None:
         self.token = token
-        # The operation that opened it.
-        self.entry = entry
+        # Name and major version of the interface whose operation opened it.
+        self.interface = interface
         self.state = state
         self.rundown = rundown
         # A routine closes it with the end of its call. Set by the routine.
@@ -168,13 +170,13 @@ class ContextBook:
             *(partial(self._go_on, waiter) for waiter in resumed),
         ]
 
-    def run_down(self, entries: Collection[Any]) -> None:
-        """End the handles that these operations have opened. Rundown routines run here, on the calling thread."""
+    def run_down(self, interfaces: Collection[tuple[str, int]]) -> None:
+        """End the handles that operations of these interfaces have opened. Rundown routines run on this thread."""
         ended: list[Opened] = []
         with self._lock:
             for association in self._associations.values():
                 for token, context in list(association.contexts.items()):
-                    if _opened(context).entry in entries:
+                    if _opened(context).interface in interfaces:
                         del association.contexts[token]
                         ended.append(_opened(context))
             over, resumed = _end_locked(ended)
@@ -189,8 +191,9 @@ class ContextBook:
     def open(self, call: "ServerCall", state: S, rundown: Callable[[S], object] | None) -> Context[S]:
         """Make a handle that becomes the client's when `call` is answered."""
         token = os.urandom(TOKEN_BYTES)
+        target = call._entry.spec.target
         context: Context[S] = Context(token)
-        context.__dict__["opened"] = Opened(token, call._entry, state, rundown)
+        context.__dict__["opened"] = Opened(token, (target.interface, target.major), state, rundown)
         use = self._use_of(call)
         with self._lock:
             use.made.append(context)

@@ -212,7 +212,7 @@ class Server:
         if awaited:
             self._await_calls(awaited)
         if run_down:
-            self.contexts.run_down(awaited)
+            self.contexts.run_down([key for key, _ in served])
 
     def _await_calls(self, entries: set[Entry]) -> None:
         """Wait until the running calls of these operations are closed; no new ones come."""
