@@ -87,15 +87,12 @@ class Gate:
         known = None if self.no_cache else verdicts.get(self)
         if known is not None:
             return known
-        outer = current.call
-        current.call = call
+        current.call = call  # This worker's next one in any case; whoever runs the next call sets it anew.
         try:
             verdict = security(call.attributes()) is True
         except Exception:
             log.exception("the security callback of interface %r failed: the call is refused", self.name)
             return False
-        finally:
-            current.call = outer
         if not self.no_cache:
             verdicts[self] = verdict
         return verdict

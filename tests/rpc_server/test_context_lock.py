@@ -237,6 +237,23 @@ class TestShared:
         bench.use("share", "other")
 
 
+    def test_who_gave_way_goes_first(self, bench: Bench) -> None:
+        """When the one that won shares the handle again, new calls wait for the one that gave way."""
+        first, ledger = bench.use("share", "first")
+        second, _ = bench.use("share", "second")
+        locking = Locking(first, ledger)
+        wait_until_blocked(locking.thread)
+        later = Locking(second, ledger)
+        assert locking.wait() is True
+        assert first.lock_context(ledger, shared=True)
+        entered = bench.waits("share", "late")
+        first.complete("")
+        assert later.wait() is False
+        assert not entered()
+        second.complete("")
+        wait_until(entered)
+
+
 class TestMisuse:
     """What cannot be locked, and what ends while it is locked."""
 
