@@ -246,6 +246,20 @@ class TestAutoListen:
         assert over_tcp().greet("tcp") == "Hello, tcp!"
 
 
+    def test_an_endpoint_added_later(self, unregistered: Greeter, connect: Callable[[], Any], path: str) -> None:
+        """An endpoint that comes later is served from the next listening on, with the conditions as they were."""
+        judge = Judge(RPC_S_OK)
+        assert RpcServerRegisterIfEx(Hello, None, unregistered, RPC_IF_AUTOLISTEN, MANY, judge) == RPC_S_OK
+        hello = connect()
+        assert hello.greet("before") == "Hello, before!"
+        assert RpcServerUseProtseqEp("ncalrpc", 0, f"{path}-later", None) == RPC_S_OK
+        listen()
+        with Client(f"ipc://{path}-later") as later:
+            assert later.bind(Hello).greet("there") == "Hello, there!"
+        assert connect().greet("here") == "Hello, here!"
+        assert len(judge.seen) == 3
+
+
 class TestSecurity:
     """ "RPC_IF_CALLBACK_FN", "Interface Registration Flags"."""
 
