@@ -23,6 +23,7 @@
     lane         the calls of one connection, run by workers in order
     gate         who may call an interface, and how many at once
     attachment   what few calls have beside themselves
+    authentication  how well a connection is protected
     subscription being told that a call's client cancelled, or is gone
     inheritance  what calls made inside a routine take over
     context      state that a server keeps for a client

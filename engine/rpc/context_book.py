@@ -7,6 +7,10 @@ queue of one that is busy, so no two calls can wait for each other; whoever leav
     open_context --call answered--> open --call closes it--> closed
                                       `--last connection gone, no call uses it any more--> run down, once
 
+A call that shares a handle may want it alone. The first to ask waits until the others have left, and keeps new ones
+out. If one of the others asks too, each would wait for the other: that one is put aside until the first is closed, and
+is told that it gave way.
+
 A handle made by a call is nobody's until the call is answered. If the answer is a failure, the routine has cleaned up;
 if there was an answer but it cannot reach the client, the handle is run down.
 
@@ -15,19 +19,21 @@ Guarantees: each handle is either closed or run down, once; it is run down after
 Lock order: link.lock, then the book's lock. Rundown routines run on the pool, holding nothing.
 
 Source: "Server Context Rundown Routine", "Failure Semantics for Context Handles", "Multi-threaded Clients and Context
-Handles".
+Handles", "RpcSsContextLockExclusive", "RpcServerUnregisterIfEx".
 """
 
 import logging
 import os
+import sys
 from _thread import allocate_lock
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..kernel.errors import InvalidAsyncHandle, InvalidHandle
-from .attachment import Closing, attachment_of, when_closed
+from ..kernel.errors import Deadlock, InvalidAsyncHandle, InvalidHandle, InvalidState
+from ..kernel.event import Event
+from .attachment import Closing, attachment_of, is_open, when_closed
 from .context import Context
 from .errors import ContextMismatch
 
@@ -45,10 +51,17 @@ TOKEN_BYTES = 16  # Random, so that nobody guesses another's; as long as an asso
 class Opened:
     """The server's side of one handle; guarded by the book's lock, but for `closing`."""
 
-    __slots__ = ("closing", "doomed", "exclusive", "gone", "holders", "rundown", "state", "token", "waiting")
+    __slots__ = (
+        "aside", "closing", "doomed", "exclusive", "gone", "holders", "interface", "rundown", "state", "token",
+        "upgrading", "waiting",
+    )  # fmt: skip
 
-    def __init__(self, token: bytes, state: Any, rundown: Callable[[Any], object] | None) -> None:
+    def __init__(
+        self, token: bytes, interface: tuple[str, int], state: Any, rundown: Callable[[Any], object] | None
+    ) -> None:
         self.token = token
+        # Name and major version of the interface whose operation opened it.
+        self.interface = interface
         self.state = state
         self.rundown = rundown
         # A routine closes it with the end of its call. Set by the routine.
@@ -56,13 +69,24 @@ class Opened:
         # Its token leads nowhere any more. `doomed`: it is to be run down when the last call has left it.
         self.gone = False
         self.doomed = False
-        # Calls that use it. Invariant: holders <= 1 if exclusive.
+        # Calls that use it, those put aside included. Invariant: users <= 1 if exclusive.
         self.holders = 0
         self.exclusive = False
+        # The one among them that waits to have it alone; and those that waited when they came second.
+        # Invariants, whenever the lock is free: upgrading => users > 1; aside => users > 0.
+        self.upgrading: Upgrade | None = None
+        self.aside: deque[Upgrade] = deque()
         self.waiting: deque[Waiting] = deque()
+
+    @property
+    def users(self) -> int:
+        """How many calls may touch the state now."""
+        return self.holders - len(self.aside)
 
     def free_for(self, shared: bool) -> bool:
         """Whether a call may go in now."""
+        if self.upgrading is not None or self.aside:
+            return False  # They have been in longer.
         return self.holders == 0 or (shared and not self.exclusive)
 
 
@@ -91,12 +115,27 @@ class Waiting:
 class Use:
     """The handles that one call has made, and those that it uses; guarded by the book's lock."""
 
-    __slots__ = ("granted", "held", "made")
+    __slots__ = ("granted", "held", "made", "upgrade")
 
     def __init__(self) -> None:
         self.made: list[Context[Any]] = []
         self.held: list[Opened] = []
         self.granted = False
+        # Set while the call waits to have a handle alone.
+        self.upgrade: Upgrade | None = None
+
+
+class Upgrade:
+    """A call that waits to have a handle alone, which it shares; guarded by the book's lock."""
+
+    __slots__ = ("closed", "opened", "over", "use")
+
+    def __init__(self, use: Use, opened: Opened) -> None:
+        self.use = use
+        self.opened = opened
+        # Set when it has it; or, and then `closed` says so, when the call was closed.
+        self.over = Event()
+        self.closed = False
 
 
 class ContextBook:
@@ -125,25 +164,36 @@ class ContextBook:
             if association.connections:
                 return []
             del self._associations[key]
-            over: list[Opened] = []
-            resumed: list[ServerCall] = []
-            for context in association.contexts.values():
-                opened = _opened(context)
-                opened.gone = True
-                if opened.holders:
-                    opened.doomed = True
-                else:
-                    over.append(opened)
-                _admit_locked(opened, resumed)
-        return [partial(self._run_down, opened) for opened in over] + [partial(self._resume, call) for call in resumed]
+            over, resumed = _end_locked(map(_opened, association.contexts.values()))
+        return [
+            *(partial(self._run_down, opened) for opened in over),
+            *(partial(self._go_on, waiter) for waiter in resumed),
+        ]
+
+    def run_down(self, interfaces: Collection[tuple[str, int]]) -> None:
+        """End the handles that operations of these interfaces have opened. Rundown routines run on this thread."""
+        ended: list[Opened] = []
+        with self._lock:
+            for association in self._associations.values():
+                for token, context in list(association.contexts.items()):
+                    if _opened(context).interface in interfaces:
+                        del association.contexts[token]
+                        ended.append(_opened(context))
+            over, resumed = _end_locked(ended)
+        for opened in over:
+            if opened.rundown is not None:
+                _call_rundown(opened)
+        for waiter in resumed:
+            self._go_on(waiter)
 
     # Calls
 
     def open(self, call: "ServerCall", state: S, rundown: Callable[[S], object] | None) -> Context[S]:
         """Make a handle that becomes the client's when `call` is answered."""
         token = os.urandom(TOKEN_BYTES)
+        target = call._entry.spec.target
         context: Context[S] = Context(token)
-        context.__dict__["opened"] = Opened(token, state, rundown)
+        context.__dict__["opened"] = Opened(token, (target.interface, target.major), state, rundown)
         use = self._use_of(call)
         with self._lock:
             use.made.append(context)
@@ -175,6 +225,45 @@ class ContextBook:
             _hold_locked(use, needs, shared)
             return True
 
+    def lock(self, call: "ServerCall", context: Context[Any], shared: bool) -> bool:
+        """Change how `call` uses a handle; see `ServerCall.lock_context`."""
+        opened: Opened | None = context.__dict__.get("opened")
+        use: Use | None = attachment_of(call).contexts
+        resumed: list[ServerCall | Upgrade] = []
+        upgrade: Upgrade | None = None
+        gives_way = False
+        with self._lock:
+            if not is_open(call):
+                raise InvalidAsyncHandle(f"{call!r} was closed: it uses no context handles any more")
+            if use is not None and any(made is context for made in use.made):
+                return True
+            if use is None or opened is None or opened not in use.held:
+                raise InvalidState(f"{call!r} was not given {context!r}")
+            if use.upgrade is not None:
+                raise InvalidState(f"another thread is just changing what {call!r} has locked")
+            if opened.exclusive or opened.users == 1:
+                opened.exclusive = not shared
+                _admit_locked(opened, resumed)
+            elif not shared:
+                _check_may_wait(use)
+                use.upgrade = upgrade = Upgrade(use, opened)
+                gives_way = opened.upgrading is not None
+                if gives_way:
+                    opened.aside.append(upgrade)
+                    _admit_locked(opened, resumed)  # The first one may have waited for this one only.
+                else:
+                    opened.upgrading = upgrade
+        for waiter in resumed:
+            self._go_on(waiter)
+        if upgrade is None:
+            return True
+        # An exception in this wait leaves the call as it is: waiting, and then having the handle, until it is closed.
+        upgrade.over.wait()
+        upgrade.over.close()
+        if upgrade.closed:
+            raise InvalidAsyncHandle(f"{call!r} was closed while it waited to have {context!r} alone")
+        return not gives_way
+
     def _use_of(self, call: "ServerCall") -> Use:
         attachment = attachment_of(call)
         with self._lock:
@@ -189,8 +278,11 @@ class ContextBook:
     def _finish(self, call: "ServerCall", use: Use, how: Closing) -> None:
         """`call` was closed: what it did to handles takes effect, and others may use them."""
         over: list[Opened] = []
-        resumed: list[ServerCall] = []
+        resumed: list[ServerCall | Upgrade] = []
         with self._lock:
+            if use.upgrade is not None:
+                _withdraw_locked(use.upgrade)
+                resumed.append(use.upgrade)
             association = self._associations.get(key_of(call._peer))
             for context in use.made:
                 opened = _opened(context)
@@ -215,6 +307,13 @@ class ContextBook:
         for opened in over:
             self._run_down(opened)
         for waiter in resumed:
+            self._go_on(waiter)
+
+    def _go_on(self, waiter: "ServerCall | Upgrade") -> None:
+        """Wake a call that has waited."""
+        if isinstance(waiter, Upgrade):
+            waiter.over.set()
+        else:
             self._resume(waiter)
 
     def _run_down(self, opened: Opened) -> None:
@@ -244,8 +343,50 @@ def _hold_locked(use: Use, needs: list[Opened], shared: bool) -> None:
     use.held = needs
 
 
-def _admit_locked(opened: Opened, resumed: list["ServerCall"]) -> None:
-    """Let in who waits for `opened` and can go on now, oldest first."""
+def _end_locked(handles: Iterable[Opened]) -> tuple[list[Opened], "list[ServerCall | Upgrade]"]:
+    """Make handles unknown; return those to be run down now, and who can go on. The others wait for their users."""
+    over: list[Opened] = []
+    resumed: list[ServerCall | Upgrade] = []
+    for opened in handles:
+        opened.gone = True
+        if opened.holders:
+            opened.doomed = True
+        else:
+            over.append(opened)
+        _admit_locked(opened, resumed)
+    return over, resumed
+
+
+def _check_may_wait(use: Use) -> None:
+    """Raise `Deadlock` where waiting to have a handle alone could keep those from leaving for whom it waits."""
+    if len(use.held) > 1:
+        raise Deadlock("a call that uses several context handles cannot wait to have one alone")
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        raise Deadlock("a coroutine cannot wait to have a context handle alone: it would stop its event loop")
+
+
+def _withdraw_locked(upgrade: Upgrade) -> None:
+    """The call of `upgrade` was closed."""
+    opened = upgrade.opened
+    if opened.upgrading is upgrade:
+        opened.upgrading = None
+    else:
+        opened.aside.remove(upgrade)
+    upgrade.closed = True
+
+
+def _admit_locked(opened: Opened, resumed: "list[ServerCall | Upgrade]") -> None:
+    """Let in who waits for `opened` and can go on now: who is in already, then the others, oldest first."""
+    upgrade: Upgrade | None = None
+    if opened.upgrading is not None and opened.users == 1:
+        upgrade, opened.upgrading = opened.upgrading, None
+    elif opened.aside and opened.users == 0:
+        upgrade = opened.aside.popleft()
+    if upgrade is not None:
+        opened.exclusive = True
+        upgrade.use.upgrade = None
+        resumed.append(upgrade)
     queue = opened.waiting
     while queue:
         first = queue[0]

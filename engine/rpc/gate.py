@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, Misuse
 from ..kernel.status import Status
+from .server_call import current
 
 if TYPE_CHECKING:
     from .server_call import CallAttributes, ServerCall
@@ -86,6 +87,7 @@ class Gate:
         known = None if self.no_cache else verdicts.get(self)
         if known is not None:
             return known
+        current.call = call  # This worker's next one in any case; whoever runs the next call sets it anew.
         try:
             verdict = security(call.attributes()) is True
         except Exception:

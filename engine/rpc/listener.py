@@ -62,6 +62,7 @@ from ..kernel.errors import CallError, EngineError, InvalidArgumentType, Invalid
 from ..kernel.status import Status
 from . import pipe_server
 from .attachment import Closing, when_closed
+from .authentication import level_of
 from .channel import Channel, Parcel
 from .coalesce import take_together
 from .context_book import ContextBook, key_of
@@ -145,6 +146,8 @@ class Listener:
         self.actions: list[Callable[[], object]] = []
         self.endpoint = link.endpoint
         self.oversize = Oversize(self.endpoint)
+        # How well the connections to this endpoint are protected.
+        self.authentication_level = level_of(self.endpoint, server.encrypts)
         self.channel = Channel(link, self)
         self.channel.open()
         self.channel.attend(True)

@@ -104,6 +104,7 @@ class Server:
         self._endpoints = [Endpoint.parse(endpoint) for endpoint in endpoints]
         self._options = options
         self._largest = check_message_bytes(options)
+        self.encrypts = options.get("curve") is not None
         self.name = name
         self.tracebacks = tracebacks
         self.pipe_window = check_window(pipe_window)
@@ -170,8 +171,8 @@ class Server:
                 bound now if they are not yet.
             security: `security(attributes)` admits a client by returning True; on anything else, or an exception, the
                 call ends with `AccessDenied`. Asked once for each connection, before the first call runs. It runs on
-                the pool. Different from Windows: anonymous clients are asked about too, unless `secure_only`; and 0,
-                which admits there, does not.
+                the pool, and `current_call()` in it is the call it is asked about. Different from Windows: anonymous
+                clients are asked about too, unless `secure_only`; and 0, which admits there, does not.
             secure_only: clients that have not proved who they are get `AccessDenied`.
             local_only: so do clients on other machines: those that come over tcp from anything but a loopback address.
             no_cache: ask `security` for each call.
@@ -188,17 +189,23 @@ class Server:
             self._bind()
         self.registry.register(interface, implementation, gate, lasting=False)
 
-    def unregister(self, interface: type[Interface] | str | None = None, *, wait: bool = False) -> None:
+    def unregister(
+        self, interface: type[Interface] | str | None = None, *, wait: bool = False, run_down: bool = False
+    ) -> None:
         """Serve `interface` no longer: new calls are refused with `UnknownInterface`, running ones go on.
 
         Args:
             interface: what was registered; None for all interfaces but those that listen by themselves.
             wait: return when the last running call of it is closed. Always so for an interface that listens by itself.
+            run_down: wait likewise, and then run down the context handles that its operations have opened; those that
+                calls of other interfaces still use are run down when these are closed. The rundown routines of the
+                rest have ended when this returns. Otherwise handles stay, for the case that it is registered again.
         Raises: `Misuse` 1717 (UNKNOWN_IF) if it is not registered; `Deadlock`, and nothing is unregistered, if the
             calling routine serves one of the calls to be waited for.
         Source: "RpcServerUnregisterIf", "RpcServerUnregisterIfEx".
         """
         served = self.registry.served(interface)
+        wait = wait or run_down
         awaited = {entry for _, each in served if wait or each.auto_listen for entry in each.entries.values()}
         serving = current.get()
         if serving is not None and serving._entry in awaited and is_open(serving):
@@ -206,6 +213,8 @@ class Server:
         self.registry.unregister(key for key, _ in served)
         if awaited:
             self._await_calls(awaited)
+        if run_down:
+            self.contexts.run_down([key for key, _ in served])
 
     def _await_calls(self, entries: set[Entry]) -> None:
         """Wait until the running calls of these operations are closed; no new ones come."""

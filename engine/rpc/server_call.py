@@ -51,6 +51,10 @@ class Answerer(Protocol):
     def contexts(self) -> ContextBook:
         """The context handles of its server."""
 
+    @property
+    def authentication_level(self) -> int:
+        """How well its connections are protected."""
+
     def called_out(self) -> None:
         """A routine has begun a call of its own."""
 
@@ -70,6 +74,8 @@ class CallAttributes(msgspec.Struct, frozen=True):
         client_process, client_host: what the client says of itself; not verified.
         client_address: where the connection comes from, as far as the transport tells; "" if it does not.
         client_principal: who the client proved to be; "" for an anonymous one.
+        authentication_level: how well the connection is protected, in Windows' numbers: 6 (privacy) with CURVE, and on
+            ipc, inproc and loopback, which do not leave the machine; 1 (none) on plain tcp.
         metadata: the connection's texts, overlaid with the call's own.
         status: 1 in progress, 2 cancelled, 3 disconnected. Compare for equality: it is no bit field.
     """
@@ -81,6 +87,7 @@ class CallAttributes(msgspec.Struct, frozen=True):
     client_host: str
     client_address: str
     client_principal: str
+    authentication_level: int
     metadata: dict[str, str]
     status: int
 
@@ -218,6 +225,22 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
         """
         return self._listener.contexts.open(self, state, rundown)
 
+    def lock_context(self, context: Context[Any], shared: bool = False) -> bool:
+        """Change how this call uses a context handle that it was given: alone, or `shared` with others of that kind.
+
+        For a handle that this call has made there is nothing to do. A call that leaves its routine before it is closed
+        keeps what it has.
+        Returns: True; False if this call gave way to another that wanted the handle alone as well (Windows'
+            ERROR_MORE_WRITES, 1120): it has the handle alone now, but must look anew at all that it knew of the state.
+        Raises: `InvalidState` (1915) for a handle that this call was not given, or whose lock another thread is
+            changing; `Deadlock` (1131) if it would have to wait and is a coroutine, which would stop its event loop, or
+            uses further handles, for which the others might wait; `InvalidAsyncHandle` (1914) if the call was closed,
+            also meanwhile.
+        Threads: any, one at a time. Blocks: until the others that use the handle are closed, never if `shared`.
+        Source: "RpcSsContextLockExclusive", "RpcSsContextLockShared".
+        """
+        return self._listener.contexts.lock(self, context, shared)
+
     @property
     def metadata(self) -> dict[str, str]:
         """The connection's texts, overlaid with the call's own; a copy."""
@@ -236,6 +259,7 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
             client_host=peer.host,
             client_address=peer.address,
             client_principal=peer.user,
+            authentication_level=self._listener.authentication_level,
             metadata=self.metadata,
             status=3 if peer.lost else 2 if self._cancelled else 1,
         )

@@ -17,8 +17,13 @@ address of is a `Box`; a failure is a number, or a None or False with `GetLastEr
     async_state         RPC_ASYNC_STATE
     async_calls         RpcAsync...: the life of a call
     call_attributes     what a routine may ask of its call
-    bindings            string bindings and binding handles
-    server              listening, interfaces, statistics
+    subscriptions       being told of a cancel or a disconnect
+    contexts            context handles
+    bindings            string bindings, binding handles and their options
+    process             what this process serves
+    server              endpoints, listening
+    interfaces          registering interfaces, and on which conditions
+    management          statistics and the stop, here and from afar
 
 Names that the engine has no counterpart for return the number that Windows documents for "cannot support".
 """
@@ -29,12 +34,16 @@ from . import (
     bindings,
     call_attributes,
     constants,
+    contexts,
     environment,
     errors,
     handles,
+    interfaces,
+    management,
     objects,
     ports,
     server,
+    subscriptions,
     threadpool,
     threadpool_sources,
     values,
@@ -45,12 +54,16 @@ from .async_state import *  # noqa: F403
 from .bindings import *  # noqa: F403
 from .call_attributes import *  # noqa: F403
 from .constants import *  # noqa: F403
+from .contexts import *  # noqa: F403
 from .environment import *  # noqa: F403
 from .errors import *  # noqa: F403
 from .handles import *  # noqa: F403
+from .interfaces import *  # noqa: F403
+from .management import *  # noqa: F403
 from .objects import *  # noqa: F403
 from .ports import *  # noqa: F403
 from .server import *  # noqa: F403
+from .subscriptions import *  # noqa: F403
 from .threadpool import *  # noqa: F403
 from .threadpool_sources import *  # noqa: F403
 from .values import *  # noqa: F403
@@ -62,12 +75,16 @@ __all__ += async_state.__all__
 __all__ += bindings.__all__
 __all__ += call_attributes.__all__
 __all__ += constants.__all__
+__all__ += contexts.__all__
 __all__ += environment.__all__
 __all__ += errors.__all__
 __all__ += handles.__all__
+__all__ += interfaces.__all__
+__all__ += management.__all__
 __all__ += objects.__all__
 __all__ += ports.__all__
 __all__ += server.__all__
+__all__ += subscriptions.__all__
 __all__ += threadpool.__all__
 __all__ += threadpool_sources.__all__
 __all__ += values.__all__

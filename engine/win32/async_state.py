@@ -14,6 +14,7 @@ Source: "RPC_ASYNC_STATE", "RPC_ASYNC_NOTIFICATION_INFO", "RPCNOTIFICATION_ROUTI
 """
 
 import threading
+import weakref
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -36,8 +37,9 @@ from .errors import contained
 
 __all__ = ["RPC_ASYNC_NOTIFICATION_INFO", "RPC_ASYNC_STATE", "async_manager", "sizeof"]
 
-# `routine(state, context, event)`; the context is reserved, and None.
-NotificationRoutine = Callable[["RPC_ASYNC_STATE", None, EventKind], object]
+# `routine(state, context, event)`; the context is reserved, and None. The state is the handle; or, where a server
+# subscribed to a call that is not asynchronous to it, that call's binding handle.
+NotificationRoutine = Callable[[Any, None, EventKind], object]
 
 
 class _Apc:
@@ -91,7 +93,7 @@ class RPC_ASYNC_STATE:
 
     __slots__ = (
         "Flags", "Lock", "NotificationType", "Reserved", "RuntimeInfo", "Signature", "Size", "StubInfo", "UserInfo",
-        "_event", "u",
+        "__weakref__", "_event", "u",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -163,8 +165,17 @@ def client_call(state: object) -> Call[Any]:
 
 def notification(state: RPC_ASYNC_STATE) -> Any:
     """Return a copy of the handle's notification fields, as the engine's `notify=`."""
-    u = state.u
-    match state.NotificationType:
+    return target(state.NotificationType, state.u, state)
+
+
+def target(kind: int, u: RPC_ASYNC_NOTIFICATION_INFO, subject: "RPC_ASYNC_STATE | ServerCall") -> Any:
+    """Return what the fields say, as the engine's `notify=`; a routine is told of `subject`.
+
+    Raises: 87 for a target that does not fit, 1764 for window messages.
+    """
+    if not isinstance(u, RPC_ASYNC_NOTIFICATION_INFO) and kind != RPC_NOTIFICATION_TYPES.RpcNotificationTypeNone:
+        raise InvalidParameter(f"the targets must be an RPC_ASYNC_NOTIFICATION_INFO, not {u!r}")
+    match kind:
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeNone:
             return None
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeEvent:
@@ -175,7 +186,7 @@ def notification(state: RPC_ASYNC_STATE) -> Any:
             thread = u.APC.hThread or None
             if thread is not None and not isinstance(thread, (threading.Thread, int)):
                 raise InvalidParameter(f"u.APC.hThread must be a thread, or 0, not {thread!r}")
-            return apc(contained(_tell(state, u.APC.NotificationRoutine)), thread)
+            return apc(contained(_tell(subject, u.APC.NotificationRoutine)), thread)
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeIoc:
             if not isinstance(u.IOC.hIOPort, CompletionPort):
                 raise InvalidParameter(f"u.IOC.hIOPort must be a completion port, not {u.IOC.hIOPort!r}")
@@ -183,20 +194,32 @@ def notification(state: RPC_ASYNC_STATE) -> Any:
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeHwnd:
             raise EngineError("there are no window messages here", status=RPC_S_CANNOT_SUPPORT)
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeCallback:
-            return _tell(state, u.NotificationRoutine)
+            return _tell(subject, u.NotificationRoutine)
         case other:
             raise InvalidParameter(f"NotificationType must be one of RPC_NOTIFICATION_TYPES, not {other!r}")
 
 
-def _tell(state: RPC_ASYNC_STATE, routine: NotificationRoutine | None) -> Callable[[Any, EventKind], object]:
+def _tell(
+    subject: "RPC_ASYNC_STATE | ServerCall", routine: NotificationRoutine | None
+) -> Callable[[Any, EventKind], object]:
     if not callable(routine):
         raise InvalidParameter(f"NotificationRoutine must be callable, not {routine!r}")
 
     def tell(call: object, event: EventKind) -> None:
-        state.Event = event
-        routine(state, None, event)
+        if isinstance(subject, RPC_ASYNC_STATE):
+            subject.Event = event
+        routine(subject, None, event)
 
     return tell
+
+
+# The handles of calls that asynchronous manager routines serve, by the identity of the call, which they keep alive.
+_served: "weakref.WeakValueDictionary[int, RPC_ASYNC_STATE]" = weakref.WeakValueDictionary()
+
+
+def state_of(call: ServerCall) -> RPC_ASYNC_STATE | None:
+    """Return the handle that an asynchronous manager routine got for `call`; None if there is none any more."""
+    return _served.get(id(call))
 
 
 def async_manager(function: Callable[..., object]) -> Callable[..., object]:
@@ -215,6 +238,7 @@ def async_manager(function: Callable[..., object]) -> Callable[..., object]:
         state = RPC_ASYNC_STATE()
         stamp(state)
         state.RuntimeInfo = args[place]
+        _served[id(args[place])] = state
         return function(*args[:place], state, *args[place + 1 :])
 
     return manager(routine)

@@ -2,29 +2,37 @@
 
 Theory of operation. A string binding is `protocol sequence:address[endpoint]`. The protocol sequences are the engine's
 own (tcp, ipc, inproc, loopback), and of Windows' names those that have a counterpart: ncacn_ip_tcp is tcp, ncalrpc is
-ipc, its endpoint a path. A binding handle is a `Client`; `handle.bind(interface)` has the operations to call.
+ipc, its endpoint a path. A binding handle is a `Client`; `handle.bind(interface)` has the operations to call. The ones
+made here are `BindingHandle`s, clients whose options may change: what is begun afterwards is begun with them.
 
 Source: "RpcStringBindingCompose", "RpcBindingFromStringBinding", "RpcBindingFree", "RpcStringFree",
 "RpcBindingSetOption", "RpcBindingBind".
 """
 
 import re
+from typing import Any
 
 from transport import Endpoint, EndpointError
 
-from .. import Client, EngineError, InvalidState
+from .. import Call, Client, EngineError, InvalidState
 from .constants import (
+    RPC_C_OPT_BINDING_NONCAUSAL,
+    RPC_C_OPT_CALL_TIMEOUT,
+    RPC_C_OPT_DONT_LINGER,
+    RPC_C_OPT_UNIQUE_BINDING,
     RPC_S_CANNOT_SUPPORT,
     RPC_S_INVALID_BINDING,
     RPC_S_INVALID_ENDPOINT_FORMAT,
     RPC_S_INVALID_STRING_BINDING,
     RPC_S_OK,
     RPC_S_PROTSEQ_NOT_SUPPORTED,
+    RPC_S_WRONG_KIND_OF_BINDING,
 )
 from .errors import returns_status
-from .values import Box
+from .values import Box, seconds, word
 
 __all__ = [
+    "BindingHandle",
     "RpcBindingBind",
     "RpcBindingFree",
     "RpcBindingFromStringBinding",
@@ -38,6 +46,39 @@ _SCHEMES = {
     "ncacn_ip_tcp": "tcp", "ncalrpc": "ipc", "tcp": "tcp", "ipc": "ipc", "inproc": "inproc", "loopback": "loopback",
 }  # fmt: skip
 _BINDING = re.compile(r"(?P<protseq>\w+):(?P<address>.*)\[(?P<endpoint>[^]]+)\]")
+
+
+class BindingHandle(Client):
+    """What `RpcBindingFromStringBinding` makes: a client with options, which `RpcBindingSetOption` changes.
+
+    Fields:
+        causal: calls have a place in the order of the client's calls.
+        call_timeout: seconds that a call may take unless it says otherwise; None: no limit.
+    Both count for calls that are begun from then on, by bindings made before as well.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(endpoint)
+        self.causal = True
+        self.call_timeout: float | None = None
+
+    def begin(
+        self,
+        spec: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        notify: Any,
+        timeout: float | None,
+        metadata: dict[str, str] | None,
+        handle: Call[Any] | None,
+        pipes: Any = None,
+    ) -> Call[Any]:
+        """Accept a call with the options of now; see `Client.begin`."""
+        if not self.causal:
+            spec = spec.without_order()
+        if timeout is None:
+            timeout = self.call_timeout
+        return super().begin(spec, args, kwargs, notify, timeout, metadata, handle, pipes)
 
 
 def endpoint_of(protseq: str, address: str, endpoint: str) -> Endpoint:
@@ -81,7 +122,7 @@ def RpcBindingFromStringBinding(StringBinding: str, Binding: Box) -> int:
         return RPC_S_INVALID_STRING_BINDING
     endpoint = endpoint_of(found["protseq"], found["address"] or "127.0.0.1", found["endpoint"])
     try:
-        Binding.value = Client(endpoint)
+        Binding.value = BindingHandle(endpoint)
     except EndpointError as error:
         raise EngineError(str(error), status=RPC_S_INVALID_ENDPOINT_FORMAT) from error
     return RPC_S_OK
@@ -101,9 +142,37 @@ def RpcBindingFree(Binding: Box) -> int:
     return RPC_S_OK
 
 
-def RpcBindingSetOption(hBinding: Client, option: int, optionValue: object) -> int:
-    """Set an option of a binding: there are none here; a call's time limit is its `timeout=`. Returns: 1764."""
-    return RPC_S_CANNOT_SUPPORT
+@returns_status
+def RpcBindingSetOption(hBinding: Client, option: int, optionValue: int) -> int:
+    """Set an option of a binding handle, for all calls that are begun from now on.
+
+    Args:
+        option, optionValue:
+            `RPC_C_OPT_BINDING_NONCAUSAL`: True: calls have no place in the order of this client's calls.
+            `RPC_C_OPT_CALL_TIMEOUT`: milliseconds until a call ends with 1818; 0 or INFINITE: no limit. Different from
+                Windows: counted from the beginning of the call, and it holds for asynchronous calls too.
+            `RPC_C_OPT_UNIQUE_BINDING`: nothing to choose: each binding handle has a connection of its own.
+            `RPC_C_OPT_DONT_LINGER`: True only: no connection outlives its binding handle.
+    Returns: 0; 1764 for another option, and for lingering; 1701 for a `Client` that was not made by
+        `RpcBindingFromStringBinding`, which has the same as `bind(causal=)` and `timeout=`, and for DONT_LINGER before
+        the first call; 1702 for what is no open binding handle.
+    """
+    if not isinstance(hBinding, Client) or hBinding.closed:
+        raise InvalidState(f"{hBinding!r} is not an open binding handle", status=RPC_S_INVALID_BINDING)
+    value = word("optionValue", optionValue)
+    if not isinstance(hBinding, BindingHandle):
+        return RPC_S_WRONG_KIND_OF_BINDING
+    if option == RPC_C_OPT_BINDING_NONCAUSAL:
+        hBinding.causal = not value
+    elif option == RPC_C_OPT_CALL_TIMEOUT:
+        hBinding.call_timeout = seconds(value) or None
+    elif option == RPC_C_OPT_DONT_LINGER:
+        if hBinding.statistics().calls_begun == 0:
+            return RPC_S_WRONG_KIND_OF_BINDING
+        return RPC_S_OK if value else RPC_S_CANNOT_SUPPORT
+    elif option != RPC_C_OPT_UNIQUE_BINDING:
+        return RPC_S_CANNOT_SUPPORT
+    return RPC_S_OK
 
 
 def RpcBindingBind(pAsync: object, Binding: Client, IfSpec: object) -> int:

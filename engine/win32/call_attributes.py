@@ -3,8 +3,7 @@
 Theory of operation. The binding handle of a call is its `ServerCall`, by `RpcAsyncGetCallHandle`; None means the call
 that the calling thread serves. Names are counted as C would: bytes of UTF-16 with its closing zero.
 
-Source: "RpcServerTestCancel", "RpcServerInqCallAttributes", "RPC_CALL_ATTRIBUTES_V2",
-"RpcServerSubscribeForNotification".
+Source: "RpcServerTestCancel", "RpcServerInqCallAttributes", "RPC_CALL_ATTRIBUTES_V2", "Authentication-Level Constants".
 """
 
 from typing import Any
@@ -12,8 +11,6 @@ from typing import Any
 from .. import InvalidParameter, InvalidState, ServerCall, current_call
 from .constants import (
     ERROR_MORE_DATA,
-    RPC_C_AUTHN_LEVEL_NONE,
-    RPC_C_AUTHN_LEVEL_PKT_PRIVACY,
     RPC_PROTSEQ_LRPC,
     RPC_PROTSEQ_TCP,
     RPC_QUERY_CALL_LOCAL_ADDRESS,
@@ -21,7 +18,6 @@ from .constants import (
     RPC_QUERY_CLIENT_PRINCIPAL_NAME,
     RPC_QUERY_SERVER_PRINCIPAL_NAME,
     RPC_S_CALL_IN_PROGRESS,
-    RPC_S_CANNOT_SUPPORT,
     RPC_S_INVALID_BINDING,
     RPC_S_OK,
     rcclClientUnknownLocality,
@@ -35,9 +31,7 @@ __all__ = [
     "RPC_CALL_ATTRIBUTES_V1",
     "RPC_CALL_ATTRIBUTES_V2",
     "RpcServerInqCallAttributes",
-    "RpcServerSubscribeForNotification",
     "RpcServerTestCancel",
-    "RpcServerUnsubscribeForNotification",
 ]
 
 _QUERIES = {
@@ -52,6 +46,8 @@ _QUERIES = {
 class RPC_CALL_ATTRIBUTES_V1:
     """Who calls. Set `Version`, `Flags` and, for a name, a box and the bytes it may have; the rest is filled in.
 
+    `AuthenticationLevel` is 6 (privacy) where the connection is encrypted or does not leave the machine, 1 (none) on
+    plain tcp. `NullSession`: the client has not proved who it is. `AuthenticationService` stays 0, and
     `ServerPrincipalName` is not known here: its length becomes 0.
     """
 
@@ -88,7 +84,8 @@ class RPC_CALL_ATTRIBUTES_V2(RPC_CALL_ATTRIBUTES_V1):
         self.InterfaceUuid = ""
 
 
-def _served(binding: object) -> ServerCall:
+def served(binding: object) -> ServerCall:
+    """Return the call that a binding handle stands for, None for the one served here; raises 1702, 1725."""
     if binding is None:
         return current_call()
     if not isinstance(binding, ServerCall):
@@ -103,7 +100,7 @@ def RpcServerTestCancel(BindingHandle: ServerCall | None) -> int:
     Returns: 0: yes, cancelled; 1791 (CALL_IN_PROGRESS): no; 1725: no call is being served by this thread; 1702: this is
         no call's handle. The call must still be completed or aborted.
     """
-    return RPC_S_OK if _served(BindingHandle).test_cancel() else RPC_S_CALL_IN_PROGRESS
+    return RPC_S_OK if served(BindingHandle).test_cancel() else RPC_S_CALL_IN_PROGRESS
 
 
 @returns_status
@@ -114,7 +111,7 @@ def RpcServerInqCallAttributes(ClientBinding: ServerCall | None, RpcCallAttribut
         that does not fit, with the length that it needs; 1725 and 1702 as `RpcServerTestCancel`.
     """
     wanted = RpcCallAttributes
-    call = _served(ClientBinding)
+    call = served(ClientBinding)
     if wanted.Version not in _QUERIES or (wanted.Version == 2) != isinstance(wanted, RPC_CALL_ATTRIBUTES_V2):
         raise InvalidParameter(f"Version must be 1 or 2, as the structure is, not {wanted.Version}")
     if wanted.Flags & ~_QUERIES[wanted.Version]:
@@ -124,7 +121,7 @@ def RpcServerInqCallAttributes(ClientBinding: ServerCall | None, RpcCallAttribut
             raise InvalidParameter(f"{name} has a length, and no box")
     known = call.attributes()
     principal = known.client_principal
-    wanted.AuthenticationLevel = RPC_C_AUTHN_LEVEL_PKT_PRIVACY if principal else RPC_C_AUTHN_LEVEL_NONE
+    wanted.AuthenticationLevel = known.authentication_level
     wanted.NullSession = not principal
     if isinstance(wanted, RPC_CALL_ATTRIBUTES_V2):
         wanted.ProtocolSequence, wanted.IsClientLocal = _place(known.client_address)
@@ -154,17 +151,3 @@ def _place(address: str) -> tuple[int, int]:
         return RPC_PROTSEQ_LRPC, rcclClientUnknownLocality
     local = address.startswith("127.") or address in ("::1", "::ffff:127.0.0.1")
     return RPC_PROTSEQ_TCP, rcclLocal if local else rcclRemote
-
-
-def RpcServerSubscribeForNotification(
-    Binding: ServerCall | None, Notification: int, NotificationType: int, NotificationInfo: object
-) -> int:
-    """Be told that the client cancelled or went away: not offered here. Returns: 1764; test for it instead."""
-    return RPC_S_CANNOT_SUPPORT
-
-
-def RpcServerUnsubscribeForNotification(
-    Binding: ServerCall | None, Notification: int, NotificationsQueued: Box | None
-) -> int:
-    """Undo a subscription: there are none. Returns: 1764."""
-    return RPC_S_CANNOT_SUPPORT

@@ -11,6 +11,20 @@ from enum import IntEnum
 from .. import EventKind, Priority, Status
 
 __all__ = [
+    "RPC_C_OPT_BINDING_NONCAUSAL",
+    "RPC_C_OPT_UNIQUE_BINDING",
+    "RPC_C_OPT_CALL_TIMEOUT",
+    "RPC_C_OPT_DONT_LINGER",
+    "RPC_IF_AUTOLISTEN",
+    "RPC_IF_ALLOW_SECURE_ONLY",
+    "RPC_IF_ALLOW_CALLBACKS_WITH_NO_AUTH",
+    "RPC_IF_ALLOW_LOCAL_ONLY",
+    "RPC_IF_SEC_NO_CACHE",
+    "RPC_C_MGMT_INQ_IF_IDS",
+    "RPC_C_MGMT_INQ_PRINC_NAME",
+    "RPC_C_MGMT_INQ_STATS",
+    "RPC_C_MGMT_IS_SERVER_LISTEN",
+    "RPC_C_MGMT_STOP_SERVER_LISTEN",
     "EPT_S_CANT_CREATE",
     "EPT_S_CANT_PERFORM_OP",
     "EPT_S_INVALID_ENTRY",
@@ -213,6 +227,26 @@ RPC_PROTSEQ_LRPC = 3
 rcclLocal = 1
 rcclRemote = 2
 rcclClientUnknownLocality = 3
+
+# Options of a binding.
+RPC_C_OPT_BINDING_NONCAUSAL = 9
+RPC_C_OPT_UNIQUE_BINDING = 11
+RPC_C_OPT_CALL_TIMEOUT = 12
+RPC_C_OPT_DONT_LINGER = 13
+
+# Interfaces: the conditions on which they are registered.
+RPC_IF_AUTOLISTEN = 0x01
+RPC_IF_ALLOW_SECURE_ONLY = 0x08
+RPC_IF_ALLOW_CALLBACKS_WITH_NO_AUTH = 0x10
+RPC_IF_ALLOW_LOCAL_ONLY = 0x20
+RPC_IF_SEC_NO_CACHE = 0x40
+
+# What a client may ask of a server's management; the first two nobody can ask here.
+RPC_C_MGMT_INQ_IF_IDS = 0
+RPC_C_MGMT_INQ_PRINC_NAME = 1
+RPC_C_MGMT_INQ_STATS = 2
+RPC_C_MGMT_IS_SERVER_LISTEN = 3
+RPC_C_MGMT_STOP_SERVER_LISTEN = 4
 
 # The server.
 RPC_C_LISTEN_MAX_CALLS_DEFAULT = 1234  # Means: no limit of the caller's.

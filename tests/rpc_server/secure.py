@@ -28,6 +28,7 @@ def main() -> None:
         with Client(server.endpoint, curve=Curve(*there, server_key=here[0])) as client:
             assert client.bind("r").echo(1) == 1
     assert [attributes.client_principal for attributes in asked] == [there[0]]
+    assert [attributes.authentication_level for attributes in asked] == [6], "over tcp, but encrypted"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Context handles: whose they are, who may use them when, and what becomes of them."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ from engine import (
     manager,
     operation,
 )
-from engine.testing import LIMIT, wait_until
+from engine.testing import LIMIT, wait_until, wait_until_blocked
 
 
 class Names(Interface):
@@ -31,6 +32,15 @@ class Names(Interface):
     def open(self, name: str) -> Context[str]:
         """Open a handle."""
         raise NotImplementedError
+
+    @operation
+    def hold(self, name: Context[str]) -> None:
+        """Use a handle until the test ends the call."""
+        raise NotImplementedError
+
+
+class Users(Interface):
+    """Uses handles that another interface has opened."""
 
     @operation
     def hold(self, name: Context[str]) -> None:
@@ -321,3 +331,73 @@ class TestRundown:
         assert gone is not None and bench.keeper.wait_rundown(f"{key}-gone") == 1
         assert bench.store.lines(kept) == ["line"]
         assert bench.keeper.rundowns(f"{key}-kept") == 0
+
+    def test_unregistering(self, servers: Callable[..., Server], clients: Callable[..., Client], endpoint: str) -> None:
+        """Unregistering an interface runs its handles down if asked to: once its calls are closed, and before it
+        returns. Those of other interfaces stay.
+        """
+        gone: list[str] = []
+        held: list[ServerCall] = []
+
+        class Routines:
+            def open(self, name: str) -> Context[str]:
+                return current_call().open_context(name, gone.append)
+
+            @manager
+            def hold(self, call: ServerCall, name: Context[str]) -> None:
+                held.append(call)
+
+        server = servers(endpoint)
+        server.register(Names, Routines())
+        server.register("others", Routines())
+        server.listen()
+        client = clients(endpoint)
+        names = client.bind(Names)
+        kept = client.bind("others").open("other")
+        names.open("idle")
+        names.hold.begin(names.open("used"))
+        wait_until(lambda: held)
+        thread = threading.Thread(target=server.unregister, args=(Names,), kwargs={"run_down": True})
+        thread.start()
+        wait_until_blocked(thread)
+        assert not gone
+        held[0].complete()
+        thread.join(LIMIT)
+        assert sorted(gone) == ["idle", "used"]
+        client.close()
+        wait_until(lambda: "other" in gone)
+        assert kept is not None and len(gone) == 3
+
+    def test_unregistering_without(
+        self, servers: Callable[..., Server], clients: Callable[..., Client], endpoint: str
+    ) -> None:
+        """Otherwise they stay, and are good when the interface is registered again; one that a call of another
+        interface uses is unknown at once, and run down with the end of that call.
+        """
+        gone: list[str] = []
+        held: list[ServerCall] = []
+
+        class Routines:
+            def open(self, name: str) -> Context[str]:
+                return current_call().open_context(name, gone.append)
+
+            @manager
+            def hold(self, call: ServerCall, name: Context[str]) -> None:
+                held.append(call)
+
+        server = servers(endpoint)
+        server.register(Names, Routines())
+        server.register(Users, Routines())
+        server.listen()
+        client = clients(endpoint)
+        name = client.bind(Names).open("name")
+        server.unregister(Names, wait=True)
+        client.bind(Users).hold.begin(name)
+        wait_until(lambda: held)
+        server.register(Names, Routines())
+        server.unregister(Names, run_down=True)
+        assert not gone
+        with pytest.raises(ContextMismatch):
+            client.bind(Users).hold(name)
+        held[0].complete()
+        wait_until(lambda: gone == ["name"])

@@ -323,6 +323,36 @@ class TestSecurity:
         assert all("guarded" in name for name in judge.threads)
         assert judge.asked[0].metadata == {"team": "blue", "trace": "1"}
 
+    def test_asks_of_its_call(self, servers: Servers, clients: Clients, endpoint: str) -> None:
+        """In it `current_call()` is the call that it is asked about; afterwards nobody is served on that thread."""
+        server, seen = servers(endpoint, workers=1), []
+
+        def judge(attributes: CallAttributes) -> bool:
+            seen.append((current_call().attributes() == attributes, current_call().time_left() is not None))
+            return len(seen) > 1
+
+        server.register("r", Routines(), security=judge, no_cache=True)
+        server.listen()
+        binding = clients(endpoint).bind("r")
+        with pytest.raises(AccessDenied):
+            binding.echo(1, timeout=LIMIT)
+        assert binding.echo(2) == 2
+        assert seen == [(True, True), (True, False)]
+
+    @pytest.mark.parametrize(
+        ("where", "level"),
+        (("tcp://127.0.0.1:*", 1), ("ipc", 6), ("loopback://level", 6), ("inproc://level", 6)),
+    )
+    def test_level(self, servers: Servers, clients: Clients, endpoint: str, where: str, level: int) -> None:
+        """The attributes tell how well the connection is protected: privacy where it stays on this machine, and not on
+        plain tcp.
+        """
+        server, judge = servers(endpoint if where == "ipc" else where), Judge(True)
+        server.register("r", Routines(), security=judge)
+        server.listen()
+        clients(server.endpoint).bind("r").echo()
+        assert [attributes.authentication_level for attributes in judge.asked] == [level]
+
     def test_secure_only(self, servers: Servers, clients: Clients, endpoint: str) -> None:
         """Where only known callers are allowed, an anonymous one gets 5 before the callback is asked."""
         server, judge = servers(endpoint), Judge(True)

@@ -12,10 +12,28 @@ import pytest
 
 from engine import Client, default_pool
 from engine.testing import LIMIT
-from engine.win32 import CloseHandle, SetLastError
-from transport import bind, connect
+from engine.win32 import (
+    RPC_S_DUPLICATE_ENDPOINT,
+    RPC_S_OK,
+    Box,
+    CloseHandle,
+    RpcBindingFree,
+    RpcBindingFromStringBinding,
+    RpcMgmtSetAuthorizationFn,
+    RpcMgmtStopServerListening,
+    RpcMgmtWaitServerListen,
+    RpcServerRegisterIf,
+    RpcServerUnregisterIf,
+    RpcServerUseProtseqEp,
+    RpcStringBindingCompose,
+    RpcStringFree,
+    SetLastError,
+)
+from transport import bind
+from transport import connect as connect_link
 
 from .contract import Desk
+from .greeter import Greeter, Hello
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +44,7 @@ def lasting_threads() -> None:
     pool = default_pool()
     pool.set_maximum(2)
     pool.set_minimum(2)
-    server, client = bind("inproc://win32-lasting"), connect("inproc://win32-lasting")
+    server, client = bind("inproc://win32-lasting"), connect_link("inproc://win32-lasting")
     for link in (client, server):
         with link.lock:
             link.close()
@@ -109,3 +127,58 @@ def control(service: str) -> Iterator[Desk]:
     """The same service through a connection of its own: it says how held calls end."""
     with Client(f"ipc://{service}") as made:
         yield made.bind(Desk)
+
+
+@pytest.fixture(scope="session")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where this process serves. Endpoints are the process's: they are never taken back."""
+    return str(tmp_path_factory.mktemp("served") / "hello")
+
+
+@pytest.fixture
+def endpoint(path: str) -> str:
+    assert RpcServerUseProtseqEp("ncalrpc", 0, path, None) in (RPC_S_OK, RPC_S_DUPLICATE_ENDPOINT)
+    return path
+
+
+@pytest.fixture
+def quiet(endpoint: str) -> Iterator[None]:
+    """This process serves nothing, and is managed by nobody, when the test has ended."""
+    yield
+    RpcMgmtSetAuthorizationFn(None)
+    RpcMgmtStopServerListening(None)
+    RpcMgmtWaitServerListen()
+    assert RpcServerUnregisterIf(None, None, True) == RPC_S_OK
+
+
+@pytest.fixture
+def greeter(quiet: None) -> Iterator[Greeter]:
+    """The implementation, registered; the process has stopped listening afterwards."""
+    made = Greeter()
+    assert RpcServerRegisterIf(Hello, None, made) == RPC_S_OK
+    yield made
+    made.gate.open()
+
+
+@pytest.fixture
+def binding(endpoint: str) -> Iterator[Callable[[], Client]]:
+    """A function that makes a binding handle of this process, as the samples do. Call it when the process listens."""
+    made: list[Box] = []
+
+    def bind() -> Client:
+        text, binding = Box(), Box()
+        assert RpcStringBindingCompose(None, "ncalrpc", None, endpoint, None, text) == RPC_S_OK
+        assert RpcBindingFromStringBinding(text.value, binding) == RPC_S_OK
+        assert RpcStringFree(text) == RPC_S_OK
+        made.append(binding)
+        return binding.value  # type: ignore[no-any-return]
+
+    yield bind
+    for box in made:
+        assert RpcBindingFree(box) == RPC_S_OK
+
+
+@pytest.fixture
+def connect(binding: Callable[[], Client]) -> Callable[[], Any]:
+    """A function that makes a binding of `Hello`."""
+    return lambda: binding().bind(Hello)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from engine import Interface, operation
+from engine import Context, Interface, operation
 
 
 class Desk(Interface, id="test.win32.Desk"):
@@ -66,4 +66,95 @@ class Desk(Interface, id="test.win32.Desk"):
     @operation
     def stop(self) -> int:
         """Stop listening."""
+        raise NotImplementedError
+
+    @operation
+    def allow(self, operations: list[int] | None) -> int:
+        """Let clients use these management operations only; None: the default."""
+        raise NotImplementedError
+
+
+class Watch(Interface, id="test.win32.Watch"):
+    """Calls whose server wants to know of a cancel or a disconnect."""
+
+    @operation
+    def hold(self, key: str) -> Any:
+        """Keep the call until it is finished."""
+        raise NotImplementedError
+
+    @operation
+    def patient(self, key: str) -> Any:
+        """Work until the client cancels or goes; then give up."""
+        raise NotImplementedError
+
+    @operation
+    def plain(self, key: str) -> list[Any]:
+        """Wait, in a routine that is not asynchronous, until the client cancels; return what it was told."""
+        raise NotImplementedError
+
+    @operation
+    def entered(self, key: str) -> None:
+        """Wait until the call of that key is being served."""
+        raise NotImplementedError
+
+    @operation
+    def subscribe(self, key: str, notification: int, kind: int) -> int:
+        """Subscribe the held call; return what that returned."""
+        raise NotImplementedError
+
+    @operation
+    def unsubscribe(self, key: str, notification: int) -> list[Any]:
+        """Unsubscribe; return what that returned, and the count."""
+        raise NotImplementedError
+
+    @operation
+    def told(self, key: str, kind: int) -> list[Any]:
+        """Wait until the held call's subscriber was told; return what it was told."""
+        raise NotImplementedError
+
+    @operation
+    def finish(self, key: str) -> int:
+        """Complete the held call; return what that returned."""
+        raise NotImplementedError
+
+
+class Drawer(Interface, id="test.win32.Drawer"):
+    """Sheets of paper, by context handles."""
+
+    @operation
+    def open(self, name: str) -> Context[Any]:
+        """Take out a new sheet."""
+        raise NotImplementedError
+
+    @operation
+    def write(self, sheet: Context[Any], line: str) -> int:
+        """Add a line; return how many there are."""
+        raise NotImplementedError
+
+    @operation(shared_context=True)
+    def study(self, sheet: Context[Any], key: str) -> list[int]:
+        """Share the sheet until the gate of `key` is open, lock it until that of `key leaving` is; share it again.
+
+        Return what locking returned.
+        """
+        raise NotImplementedError
+
+    @operation
+    def close(self, sheet: Context[Any]) -> None:
+        """Put the sheet away."""
+        raise NotImplementedError
+
+    @operation
+    def arrived(self, key: str, count: int) -> None:
+        """Wait until so many calls share a sheet under `key`."""
+        raise NotImplementedError
+
+    @operation
+    def go_on(self, key: str) -> None:
+        """Open the gate of `key`."""
+        raise NotImplementedError
+
+    @operation
+    def dropped(self, name: str) -> None:
+        """Wait until the sheet of that name was run down."""
         raise NotImplementedError

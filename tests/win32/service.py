@@ -5,7 +5,7 @@ import sys
 import threading
 from typing import Any
 
-from engine import blocking
+from engine import ServerCall, blocking
 from engine.testing import LIMIT, wait_until
 from engine.win32 import (
     RPC_ASYNC_STATE,
@@ -16,6 +16,7 @@ from engine.win32 import (
     RPC_QUERY_CLIENT_PID,
     RPC_QUERY_CLIENT_PRINCIPAL_NAME,
     RPC_QUERY_SERVER_PRINCIPAL_NAME,
+    RPC_S_CALL_IN_PROGRESS,
     RPC_S_OK,
     Box,
     RpcAsyncAbortCall,
@@ -26,6 +27,7 @@ from engine.win32 import (
     RpcAsyncInitializeHandle,
     RpcMgmtInqStats,
     RpcMgmtIsServerListening,
+    RpcMgmtSetAuthorizationFn,
     RpcMgmtStatsVectorFree,
     RpcMgmtStopServerListening,
     RpcMgmtWaitServerListen,
@@ -33,7 +35,6 @@ from engine.win32 import (
     RpcServerInqCallAttributes,
     RpcServerListen,
     RpcServerRegisterIf,
-    RpcServerSubscribeForNotification,
     RpcServerTestCancel,
     RpcServerUnregisterIf,
     RpcServerUseProtseqEp,
@@ -41,7 +42,9 @@ from engine.win32 import (
     sizeof,
 )
 
-from .contract import Desk
+from .contract import Desk, Drawer, Watch
+from .drawer import Keeping
+from .watching import Watching
 
 
 class DeskRoutines:
@@ -114,7 +117,6 @@ class DeskRoutines:
         return {
             "returned": returned,
             "cancelled": RpcServerTestCancel(None),
-            "subscribed": RpcServerSubscribeForNotification(None, 2, 3, None),
             "pid": os.getpid(),
             **vars(attributes),
         }
@@ -131,6 +133,17 @@ class DeskRoutines:
             "counters": counters,
         }
 
+    def allow(self, operations: list[int] | None) -> int:
+        if operations is None:
+            return RpcMgmtSetAuthorizationFn(None)
+        allowed = operations
+
+        def authorize(binding: ServerCall, operation: int, status: Box) -> bool:
+            # The binding is good for what may be asked of any call.
+            return RpcServerTestCancel(binding) == RPC_S_CALL_IN_PROGRESS and operation in allowed
+
+        return RpcMgmtSetAuthorizationFn(authorize)
+
     def stop(self) -> int:
         return RpcMgmtStopServerListening(None)
 
@@ -143,6 +156,8 @@ def check(status: int) -> None:
 def main() -> None:
     check(RpcServerUseProtseqEp("ncalrpc", RPC_C_PROTSEQ_MAX_REQS_DEFAULT, sys.argv[1], None))
     check(RpcServerRegisterIf(Desk, None, DeskRoutines()))
+    check(RpcServerRegisterIf(Watch, None, Watching()))
+    check(RpcServerRegisterIf(Drawer, None, Keeping()))
     check(RpcServerListen(1, RPC_C_LISTEN_MAX_CALLS_DEFAULT, True))
     print("listening", flush=True)
     check(RpcMgmtWaitServerListen())

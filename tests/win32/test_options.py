@@ -1,0 +1,125 @@
+"""Options of a binding handle by the Windows names: section 3.12."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from engine import CallTimeout, Client
+from engine.testing import LIMIT
+from engine.win32 import (
+    INFINITE,
+    RPC_C_OPT_BINDING_NONCAUSAL,
+    RPC_C_OPT_CALL_TIMEOUT,
+    RPC_C_OPT_DONT_LINGER,
+    RPC_C_OPT_UNIQUE_BINDING,
+    RPC_S_CALL_CANCELLED,
+    RPC_S_CANNOT_SUPPORT,
+    RPC_S_INVALID_BINDING,
+    RPC_S_OK,
+    RPC_S_WRONG_KIND_OF_BINDING,
+    RpcBindingSetOption,
+    RpcServerListen,
+    RpcServerRegisterIf,
+)
+
+from .contract import Desk
+from .greeter import Greeter, Hello
+
+Bind = Callable[[], Client]
+
+
+@pytest.fixture
+def listening(greeter: Greeter) -> Greeter:
+    assert RpcServerListen(1, 10, True) == RPC_S_OK
+    return greeter
+
+
+class TestCallTimeout:
+    """RPC_C_OPT_CALL_TIMEOUT."""
+
+    def test_ends_calls(self, listening: Greeter, binding: Bind) -> None:
+        """A call without an answer in that time ends with 1818, whether it was begun before as a binding or after."""
+        handle = binding()
+        hello = handle.bind(Hello)
+        assert RpcBindingSetOption(handle, RPC_C_OPT_CALL_TIMEOUT, 50) == RPC_S_OK
+        for bound in (hello, handle.bind(Hello)):
+            with pytest.raises(CallTimeout) as caught:
+                bound.block()
+            assert caught.value.status == RPC_S_CALL_CANCELLED
+
+    @pytest.mark.parametrize("none", (0, INFINITE))
+    def test_none(self, listening: Greeter, binding: Bind, none: int) -> None:
+        """0 and INFINITE take it back; a call's own limit counts in any case."""
+        handle = binding()
+        hello: Any = handle.bind(Hello)
+        assert RpcBindingSetOption(handle, RPC_C_OPT_CALL_TIMEOUT, 1) == RPC_S_OK
+        assert hello.greet("in time", timeout=LIMIT) == "Hello, in time!"
+        assert RpcBindingSetOption(handle, RPC_C_OPT_CALL_TIMEOUT, none) == RPC_S_OK
+        call = hello.block.begin()
+        listening.gate.wait_for_arrivals(1)
+        assert not call.wait(0.05), "longer than the limit was"
+        listening.gate.open()
+        call.result(LIMIT)
+
+
+class TestNonCausal:
+    """RPC_C_OPT_BINDING_NONCAUSAL."""
+
+    def test_waits_for_none(self, quiet: None, binding: Bind) -> None:
+        """Calls begun from then on have no place in the order, until it is taken back.
+
+        A routine that is not written in Python is not seen to be entered: the call after it waits until it returns.
+        """
+        lock = threading.Lock()
+        lock.acquire()
+
+        class Routines:
+            block = lock.acquire
+            greet = "Hello, {}!".format
+
+        assert RpcServerRegisterIf("builtin", None, Routines()) == RPC_S_OK
+        assert RpcServerListen(1, 10, True) == RPC_S_OK
+        handle = binding()
+        bound = handle.bind("builtin")
+        first = bound.block.begin()
+        second = bound.greet.begin("after it")
+        assert RpcBindingSetOption(handle, RPC_C_OPT_BINDING_NONCAUSAL, True) == RPC_S_OK
+        assert bound.greet("World") == "Hello, World!"
+        assert RpcBindingSetOption(handle, RPC_C_OPT_BINDING_NONCAUSAL, False) == RPC_S_OK
+        third = bound.greet.begin("in its place")
+        assert not (first.done() or second.done() or third.done())
+        lock.release()
+        assert [call.result(LIMIT) for call in (second, third)] == ["Hello, after it!", "Hello, in its place!"]
+        assert first.result(LIMIT) is True
+
+
+class TestOthers:
+    """What there is nothing to choose about."""
+
+    def test_of_connections(self, listening: Greeter, binding: Bind) -> None:
+        """Each handle has a connection of its own, and it does not linger; that can be said after a call only: 1701."""
+        handle = binding()
+        for value in (True, False):
+            assert RpcBindingSetOption(handle, RPC_C_OPT_UNIQUE_BINDING, value) == RPC_S_OK
+            assert RpcBindingSetOption(handle, RPC_C_OPT_DONT_LINGER, value) == RPC_S_WRONG_KIND_OF_BINDING
+        handle.bind(Hello).greet("World")
+        assert RpcBindingSetOption(handle, RPC_C_OPT_DONT_LINGER, True) == RPC_S_OK
+        assert RpcBindingSetOption(handle, RPC_C_OPT_DONT_LINGER, False) == RPC_S_CANNOT_SUPPORT
+
+    def test_statuses(self, client: Client, service: str, binding: Bind) -> None:
+        """1764 for another option, 1701 for a client of another kind, 1702 for what is none; values are numbers."""
+        handle = binding()
+        assert RpcBindingSetOption(handle, 1, 0) == RPC_S_CANNOT_SUPPORT
+        assert RpcBindingSetOption(client, RPC_C_OPT_CALL_TIMEOUT, 1) == RPC_S_WRONG_KIND_OF_BINDING
+        assert client.bind(Desk).echo(1) == 1
+        with Client(f"ipc://{service}") as freed:
+            pass
+        for wrong in ("no binding", freed):
+            assert RpcBindingSetOption(wrong, RPC_C_OPT_CALL_TIMEOUT, 1) == RPC_S_INVALID_BINDING  # type: ignore[arg-type]
+        for value in (-1, 1 << 32):
+            with pytest.raises(ValueError):
+                RpcBindingSetOption(handle, RPC_C_OPT_CALL_TIMEOUT, value)
+        with pytest.raises(TypeError):
+            RpcBindingSetOption(handle, RPC_C_OPT_CALL_TIMEOUT, "soon")  # type: ignore[arg-type]
