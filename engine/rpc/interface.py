@@ -23,6 +23,7 @@ from ..kernel.errors import InvalidArgumentType, InvalidParameter
 from .call import Call
 from .context import Context, context_kind
 from .errors import NullContext
+from .outputs import OutputSpec, outputs_of, reply_decoder
 from .pipe import DIRECTIONS, PipeSpec
 
 if typing.TYPE_CHECKING:
@@ -121,6 +122,11 @@ class Interface:
     Types may be whatever msgspec encodes: numbers, `str`, `bytes`, lists, tuples, sets, dicts, dataclasses, Structs,
     enums, dates, UUIDs, unions; also `memoryview` and NumPy arrays, which travel without a copy. A parameter without an
     annotation takes any plain value. A method without the decorator is an operation too.
+
+    A parameter `Out[...]` or `InOut[...]` of `bytearray`, `memoryview` or a NumPy array is a buffer of the caller's:
+    the routine gets one of its own of the same size, and completing the call fills the caller's with what that holds
+    when the call is answered. A routine that shrinks its `bytearray` fills as much. Where bytes are asked for, any
+    writable buffer without gaps will do; leave it alone, and its size, until the call was completed.
     """
 
     interface_id: typing.ClassVar[str] = ""
@@ -158,9 +164,9 @@ class OperationSpec:
     """How one operation's calls are written and read; shared by every binding and every server that uses it."""
 
     __slots__ = (
-        "_checks", "contexts", "decode_args", "decode_plain", "decode_result", "directions", "duplex", "exact",
-        "idempotent", "lane", "name", "one_way", "parameters", "pipes", "required", "shared_context", "signature",
-        "special", "target",
+        "_checks", "contexts", "decode_args", "decode_outputs", "decode_plain", "decode_result", "directions", "duplex",
+        "exact", "idempotent", "lane", "name", "one_way", "outputs", "parameters", "pipes", "required",
+        "shared_context", "signature", "special", "target",
     )  # fmt: skip
 
     def __init__(self, target: Target, described: Operation[..., Any] | None) -> None:
@@ -173,6 +179,8 @@ class OperationSpec:
         self.shared_context = described is not None and described.shared_context
         # Positions of the parameters that are context handles, and whether each must be given.
         self.contexts: tuple[tuple[int, bool], ...] = ()
+        # Parameters that are output buffers.
+        self.outputs: tuple[OutputSpec, ...] = ()
         # None: without a contract, any number of plain values.
         self.signature: inspect.Signature | None = None
         self.parameters: tuple[str, ...] = ()
@@ -190,6 +198,7 @@ class OperationSpec:
         # Whether each call says something of itself that most do not.
         self.special = self.one_way or bool(self.pipes)
         self.decode_result: ValueDecoder[Any] = ValueDecoder(result)
+        self.decode_outputs = reply_decoder(result, self.outputs)
         # The same for a result that travelled in band, without the step in between.
         self.decode_plain: Callable[[msgspec.Raw], Any] = self.decode_result.plain
         self.decode_args: ArgsDecoder | PlainArgs = (
@@ -230,6 +239,12 @@ class OperationSpec:
         self.contexts = tuple((at, kind) for at, kind in enumerate(kinds) if kind is not None)
         for at, required in self.contexts:
             checks[at] = Context if required else Context | None
+        self.outputs = outputs_of(self.name, function, self.parameters)
+        for output in self.outputs:
+            checks[output.position] = Any  # Looked at as the call is begun, by `with_outputs`.
+            self.required = max(self.required, output.position + 1)
+        if self.outputs and self.one_way:
+            raise InvalidParameter(f"{self.name}: nothing comes back of a one-way operation, so it has no outputs")
         self._checks = self.exact = tuple(checks)
         result = hints.get("return", Any)
         # The result of an `async def` or of an ordinary method is annotated alike: with what the caller gets.
@@ -243,11 +258,15 @@ class OperationSpec:
         return other
 
     def _wire_types(self) -> tuple[Any, ...]:
-        """What the server decodes arguments to: a missing context handle has a status of its own."""
-        if not self.contexts:
-            return self._checks
-        handles = {at for at, _ in self.contexts}
-        return tuple(Context | None if at in handles else wanted for at, wanted in enumerate(self._checks))
+        """What the server decodes arguments to: a missing context handle has a status of its own, and of an output
+        only the size may be sent.
+        """
+        kinds = list(self._checks)
+        for at, _ in self.contexts:
+            kinds[at] = Context | None
+        for output in self.outputs:
+            kinds[output.position] = output.sent
+        return tuple(kinds)
 
     def arrange(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Return the arguments in wire order, checked against the contract.

@@ -49,6 +49,7 @@ from transport import (
     VersionMismatch,
     decode,
     encode,
+    encode_parts,
     encode_replies,
     encode_reply,
     encode_value,
@@ -472,8 +473,13 @@ class Listener:
     ) -> None:
         """Encode a result that may change later, or is large. `packed` is called when it is, before it can leave."""
         try:
-            large = split_out_of_band((value,)) is not None
-            answer = encode_reply(call._id, value) if large else (call._id, 0, encode_value(value))
+            if call._extra is not None and call._extra.outputs is not None:
+                parts = (value, *call._extra.outputs)
+                large = split_out_of_band(parts) is not None
+                answer = encode_parts(call._id, parts) if large else (call._id, 0, encode_value(parts))
+            else:
+                large = split_out_of_band((value,)) is not None
+                answer = encode_reply(call._id, value) if large else (call._id, 0, encode_value(value))
         except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge) as error:
             text = f"the result of {call._entry.spec.name} cannot be sent: {error}"
             self._fault(peer, call._id, Status.BAD_STUB_DATA, Fault(type(error).__name__, text))

@@ -20,6 +20,7 @@ from ..kernel.status import Status
 from .context_routine import ContextRoutine
 from .gate import Gate
 from .interface import Interface, Operation, OperationSpec, specs_of
+from .outputs import OutputRoutine
 from .pipe_server import PipedRoutine
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -204,6 +205,9 @@ def _entries(interface: type[Interface], implementation: Any) -> dict[str, Entry
             entry.takes_handle = True  # It answers the call itself.
         if spec.contexts:
             entry.function = ContextRoutine(entry.function, spec.contexts, spec.shared_context, entry.takes_handle)
+            entry.takes_handle = True
+        if spec.outputs:
+            entry.function = OutputRoutine(spec, entry.function, entry.takes_handle)
             entry.takes_handle = True
         entries[spec.name] = entry
     return entries

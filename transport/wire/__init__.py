@@ -5,7 +5,7 @@ blobs           large values out of band; typed decoding of arguments and result
 conversation    which message may be sent or taken when: a table for each side
 """
 
-from transport.wire.blobs import OOB_LIMIT, ArgsDecoder, ValueDecoder, split_out_of_band
+from transport.wire.blobs import OOB_LIMIT, ArgsDecoder, ValueDecoder, empty_array, split_out_of_band
 from transport.wire.codec import (
     COALESCE_BYTES,
     MAX_RECORD_BYTES,
@@ -18,6 +18,7 @@ from transport.wire.codec import (
     encode,
     encode_call,
     encode_calls,
+    encode_parts,
     encode_replies,
     encode_reply,
     encode_value,
@@ -42,9 +43,11 @@ __all__ = [
     "ValueDecoder",
     "Way",
     "decode",
+    "empty_array",
     "encode",
     "encode_call",
     "encode_calls",
+    "encode_parts",
     "encode_replies",
     "encode_reply",
     "encode_value",

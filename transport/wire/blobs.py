@@ -261,9 +261,7 @@ def _restore_array(descriptor: Blob, blob: Buffer, annotation: Any, where: str) 
             f"Expected `{getattr(annotation, '__name__', annotation)}`, got an array - at {where}"
         )
     try:
-        dtype = numpy.dtype(descriptor.dtype)
-        if dtype.kind not in _ARRAY_KINDS or dtype.fields is not None or dtype.subdtype is not None:
-            raise ValueError(f"arrays of {descriptor.dtype!r} do not travel")
+        dtype = _plain_dtype(numpy, descriptor.dtype)
         if math.prod(descriptor.shape) * dtype.itemsize != len(blob):
             shape = list(descriptor.shape)
             raise ValueError(f"{len(blob)} bytes do not fill shape {shape} of {descriptor.dtype!r}")
@@ -272,3 +270,26 @@ def _restore_array(descriptor: Blob, blob: Buffer, annotation: Any, where: str) 
         raise msgspec.ValidationError(f"{error} - at {where}") from None
     array.flags.writeable = False
     return array
+
+
+def _plain_dtype(numpy: Any, text: str) -> Any:
+    """The type of items that `text` says, if arrays of it travel."""
+    dtype = numpy.dtype(text)
+    if dtype.kind not in _ARRAY_KINDS or dtype.fields is not None or dtype.subdtype is not None:
+        raise ValueError(f"arrays of {text!r} do not travel")
+    return dtype
+
+
+def empty_array(dtype: str, shape: Sequence[int], max_bytes: int) -> Any:
+    """Return a NumPy array of zeros, of the type and shape that a peer asks for.
+
+    Raises: ValueError if there is no such array, or it has more than `max_bytes`.
+    """
+    try:
+        numpy: Any = importlib.import_module("numpy")  # not a dependency: who sends arrays has it
+        items = _plain_dtype(numpy, dtype)
+    except (ImportError, TypeError, SyntaxError) as error:
+        raise ValueError(str(error)) from None
+    if any(extent < 0 for extent in shape) or math.prod(shape) * items.itemsize > max_bytes:
+        raise ValueError(f"an array of shape {list(shape)} of {dtype!r}, {max_bytes} bytes are allowed")
+    return numpy.zeros(tuple(shape), items)
