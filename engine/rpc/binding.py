@@ -53,6 +53,7 @@ class Caller(Protocol):
         timeout: float | None,
         metadata: dict[str, str] | None,
         handle: Call[Any] | None,
+        pipes: Any = None,
     ) -> Call[Any]: ...
 
 

@@ -21,6 +21,7 @@ from transport.frames import NO_LANE
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
 from .call import Call
+from .conformance import misfit
 from .context import Context, context_kind
 from .errors import NullContext
 from .outputs import OutputSpec, outputs_of, reply_decoder
@@ -32,8 +33,11 @@ if typing.TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_TAKEN = frozenset(("notify", "timeout", "metadata", "handle"))  # What `begin` takes besides the arguments.
+# What `begin` takes besides the arguments.
+_TAKEN = frozenset(("notify", "timeout", "metadata", "handle", "into"))
 _MISSING = inspect.Parameter.empty
+
+Metadata = dict[str, str] | None
 
 
 def check_name(parameter: str, name: object) -> None:
@@ -68,17 +72,60 @@ class Operation(Generic[P, R]):
         self.shared_context = shared_context
         self.__doc__ = function.__doc__
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    # What a type checker sees. PEP 612 allows no keyword beside `P.kwargs`, so arguments are checked in calls without
+    # options; in a call with an option, only the result and the options are.
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def __call__(
+        self, *args: Any, timeout: float | None, metadata: Metadata = None, into: Any = None, **kwargs: Any
+    ) -> R: ...
+    @overload
+    def __call__(self, *args: Any, metadata: Metadata, into: Any = None, **kwargs: Any) -> R: ...
+    @overload
+    def __call__(self, *args: Any, into: Any, **kwargs: Any) -> R: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> R:
         """Call the server, wait, and return the result: `begin`, wait and `complete` in one."""
         raise InvalidParameter(f"{self.name} belongs to an interface: call it on a binding, `client.bind(...)`")
 
-    def begin(self, *args: Any, notify: Any = None, timeout: float | None = None, **kwargs: Any) -> Call[R]:
-        """Begin the call and return its handle at once. See `Binding` for the arguments."""
+    @overload
+    def begin(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
+    @overload
+    def begin(
+        self, *args: Any, notify: Any, timeout: float | None = None, metadata: Metadata = None, into: Any = None,
+        handle: Call[Any] | None = None, send_complete: bool = False, **kwargs: Any,
+    ) -> Call[R]: ...
+    @overload
+    def begin(
+        self, *args: Any, timeout: float | None, metadata: Metadata = None, into: Any = None,
+        handle: Call[Any] | None = None, send_complete: bool = False, **kwargs: Any,
+    ) -> Call[R]: ...
+    @overload
+    def begin(
+        self, *args: Any, metadata: Metadata, into: Any = None, handle: Call[Any] | None = None,
+        send_complete: bool = False, **kwargs: Any,
+    ) -> Call[R]: ...
+    @overload
+    def begin(
+        self, *args: Any, into: Any, handle: Call[Any] | None = None, send_complete: bool = False, **kwargs: Any
+    ) -> Call[R]: ...
+    @overload
+    def begin(
+        self, *args: Any, handle: Call[Any] | None, send_complete: bool = False, **kwargs: Any
+    ) -> Call[R]: ...
+    @overload
+    def begin(self, *args: Any, send_complete: bool, **kwargs: Any) -> Call[R]: ...
+    def begin(self, *args: Any, **kwargs: Any) -> Call[R]:
+        """Begin the call and return its handle at once. See `BoundOperation.begin` for the arguments."""
         raise InvalidParameter(f"{self.name} belongs to an interface: begin it on a binding, `client.bind(...)`")
 
     def stream(self, *args: Any, **kwargs: Any) -> "Stream[Any, R]":
         """Begin a call with one out pipe, to be iterated over. See `PipedOperation` for the arguments."""
-        raise InvalidParameter(f"{self.name} has no pipe to stream from, or is not an operation of a binding")
+        raise InvalidParameter(
+            f"{self.name} has no pipe to stream from. Pipes are declared by an Interface: a binding by name has none, "
+            "and an operation of the class itself is none of a binding"
+        )
 
 
 @overload
@@ -295,34 +342,11 @@ class OperationSpec:
 
     def _checked(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         for name, value, wanted in zip(self.parameters, args, self._checks, strict=True):
-            if wanted is Any or type(value) is wanted or _is_buffer_for(value, wanted):
-                continue
             if value is None and wanted is Context:
                 raise NullContext(f"{self.name}: parameter {name!r} is a context handle, and must not be None")
-            try:
-                # Plain values only may stand for others (an int for a float); Structs and classes must be what they
-                # say.
-                msgspec.convert(value, wanted, from_attributes=False, builtin_types=(bytes, bytearray, memoryview))
-            except msgspec.ValidationError as error:
-                raise InvalidArgumentType(
-                    f"{self.name}: parameter {name!r} must be {_spell(wanted)}, not {type(value).__name__}: {error}"
-                ) from None
-            except TypeError:
-                # msgspec does not know the type; the encoder has the last word on the value.
-                continue
+            if (why := misfit(value, wanted)) is not None:
+                raise InvalidArgumentType(f"{self.name}: parameter {name!r} {why}")
         return args
-
-
-def _is_buffer_for(value: Any, wanted: Any) -> bool:
-    """Whether `value` may travel where bytes or an array are asked for."""
-    if wanted in (bytes, bytearray, memoryview):
-        return isinstance(value, (bytes, bytearray, memoryview))
-    origin = typing.get_origin(wanted) or wanted
-    return isinstance(origin, type) and hasattr(origin, "dtype") and isinstance(value, origin)
-
-
-def _spell(wanted: Any) -> str:
-    return wanted.__name__ if isinstance(wanted, type) else str(wanted).replace("typing.", "")
 
 
 def operations_of(interface: type[Interface]) -> dict[str, Operation[..., Any]]:
