@@ -36,7 +36,7 @@ _making = allocate_lock()
 class Attachment:
     """The attachment of one call. Make one with `attachment_of`."""
 
-    __slots__ = ("contexts", "ends", "outputs", "subscriptions")
+    __slots__ = ("contexts", "ends", "outputs", "span", "status", "subscriptions")
 
     def __init__(self) -> None:
         # Set once, by whoever needs them first; each guards itself.
@@ -44,6 +44,10 @@ class Attachment:
         self.contexts: Any = None
         # The routine's output buffers, which its answer is to carry. Set once, before the routine runs.
         self.outputs: list[Any] | None = None
+        # What telemetry keeps of the call. Set once, before the routine runs.
+        self.span: Any = None
+        # What the call failed with, before the ends run.
+        self.status = 0
         # Quick functions that take no link's lock, run once each. Single atomic operations only.
         self.ends: deque[End] = deque()
 

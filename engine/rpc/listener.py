@@ -500,6 +500,7 @@ class Listener:
         if peer.calls.pop(call._id, None) is not call:
             raise _closed_before(call)
         if call._extra is not None:
+            call._extra.status = status
             call._extra.end(Closing.FAILED)
         if peer.lost or (call._options is not None and call._options.one_way):
             self._sent(1, 0)

@@ -96,6 +96,21 @@ class Registry:
         # Interface name -> major version -> what is served.
         self._interfaces: dict[str, dict[int, Served]] = {}
         self._found: dict[Target, Entry | Refusal] = {}
+        # Changes each entry before it is served, if set: for telemetry.
+        self._decorate: Callable[[Entry], object] | None = None
+
+    def decorate(self, change: Callable[[Entry], object]) -> None:
+        """Have `change` called with each entry, those that are served already included."""
+        with self._lock:
+            self._decorate = change
+            entries = [
+                entry
+                for versions in self._interfaces.values()
+                for served in versions.values()
+                for entry in served.entries.values()
+            ]
+        for entry in entries:
+            change(entry)
 
     def register(self, interface: type[Interface] | str, implementation: Any, gate: Gate, lasting: bool) -> None:
         """Serve `interface` by the methods of `implementation`, behind `gate`; see `Server.register`.
@@ -116,6 +131,9 @@ class Registry:
             for entry in entries.values():
                 entry.gate = gate
                 entry.auto = gate if gate.auto_listen else None
+        if self._decorate is not None:
+            for entry in entries.values():
+                self._decorate(entry)
         name, major = _key(interface)
         with self._lock:
             if major in self._interfaces.get(name, {}):

@@ -34,6 +34,17 @@ class Wakeable(Protocol):
     def wake(self) -> None: ...
 
 
+class Observer:
+    """Who waits for a call in order to see how it ended, not to complete it: that may have happened when it wakes."""
+
+    # Set under the table's lock, before `wake`.
+    outcome: Outcome | None = None
+
+    def wake(self) -> None:
+        """The call has its outcome."""
+        raise NotImplementedError
+
+
 class Telling:
     """What is to be told after outcomes were recorded. Filled under the table's lock, run outside all locks."""
 
@@ -124,6 +135,9 @@ class CallTable:
                 waiters = self._waiting.pop(outcome.id, None)
                 if waiters is not None:
                     telling.waiters += waiters
+                    for waiter in waiters:
+                        if isinstance(waiter, Observer):
+                            waiter.outcome = outcome
         self.finished += ended
         return ended
 
