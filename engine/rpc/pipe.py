@@ -145,13 +145,13 @@ class Pipe(Generic[T]):
         raw = self.owner.guard(lambda: self.owner.encode(self, elements))
         driver().run_ready()
         if not self.owner.guard(lambda: self.owner.offer(self, raw, None)):
-            raise PipePending(f"pipe {self.name!r} has no room: the reader is behind")
+            raise PipePending(f"pipe {self.name!r} has no room: the reader is its pipe_window behind")
 
     def push_wait(self, elements: Iterable[T], timeout: float | None = None) -> None:
         """As `push`, but wait for room. Raises `PipePending` if `timeout` (seconds, None for ever) ran out first."""
         raw = self.owner.guard(lambda: self.owner.encode(self, elements))
         if not self.owner.wait(lambda make: self.owner.offer(self, raw, make), self.pushers, timeout):
-            raise PipePending(f"pipe {self.name!r} had no room for {timeout} s: the reader is behind")
+            raise PipePending(f"pipe {self.name!r} had no room for {timeout} s: the reader is its pipe_window behind")
 
     async def push_async(self, elements: Iterable[T]) -> None:
         """As `push`, but the task waits for room."""

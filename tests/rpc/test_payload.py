@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import hashlib
+import tracemalloc
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -349,6 +350,29 @@ class TestArrays:
         assert (arrays.scale(array, 3.0) == array * 3).all()
         with pytest.raises(InvalidArgumentType, match="array"):
             arrays.scale([1, 2, 3], 2.0)
+
+    def test_without_a_copy(self, any_bench: Bench) -> None:
+        """A large array is sent from where it is, and one that arrived lies in the message that brought it: neither
+        takes memory of its own. So what arrived is read-only.
+        """
+        numpy = pytest.importorskip("numpy")
+        array = numpy.ones(2 << 20)
+        any_bench.probe.nothing()
+        tracemalloc.start()
+        try:
+            call = any_bench.probe.echo.begin(array)
+            assert call.wait(LIMIT)
+            sent = tracemalloc.get_traced_memory()[1]
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            back = call.complete()
+            received = tracemalloc.get_traced_memory()[1] - before
+        finally:
+            tracemalloc.stop()
+        assert (back == array).all() and not back.flags.owndata and not back.flags.writeable
+        assert received < array.nbytes / 4
+        if not any_bench.client.endpoint.startswith(("inproc", "loopback")):  # There the server's memory counts too.
+            assert sent < array.nbytes / 4
 
     def test_of_objects(self, bench: Bench) -> None:
         """An array of objects cannot travel; `begin` says so."""
