@@ -137,11 +137,17 @@ class TestSpans:
         assert told == [(mine, mine[0])]
 
     def test_context_handles(self, bench: Bench) -> None:
-        """Operations with context handles are traced like others."""
+        """A call that waits for a context handle, and then runs from its beginning, has one span."""
         handle = bench.binding.open()
-        calls = [bench.binding.use.begin(handle) for _ in range(5)]
-        assert [call.result(LIMIT) for call in calls] == ["state"] * 5
-        wait_until(lambda: len(bench.recorder.spans("test.Traced/use")) == 5)
+        kept = bench.binding.keep.begin(handle)
+        with bench.tracer.start_as_current_span("caller"):
+            mine = here()
+            waiting = bench.binding.use.begin(handle)
+        bench.plain.where()  # Behind it: it was looked at, and waits.
+        assert not waiting.done()
+        bench.binding.release()
+        assert kept.result(LIMIT) is None and waiting.result(LIMIT) == "state"
+        assert bench.server_span(mine[0], "test.Traced/use")["parent"] == bench.span("test.Traced/use")["span"]
 
 
 class TestFailures:

@@ -3,6 +3,7 @@
     python -m tests.rpc.traced_service ENDPOINT     prints the endpoint as bound
 """
 
+import queue
 import sys
 from typing import Any
 
@@ -13,6 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from engine import Client, Context, Interface, RemoteFault, Server, ServerCall, current_call, manager, operation
 from engine.otel import instrument
+from engine.testing import LIMIT
 
 
 class Traced(Interface, id="test.Traced"):
@@ -56,6 +58,16 @@ class Traced(Interface, id="test.Traced"):
     @operation
     def use(self, opened: Context[str]) -> str:
         """Return the state of a context handle."""
+        raise NotImplementedError
+
+    @operation
+    def keep(self, opened: Context[str]) -> None:
+        """A manager routine: keeps the call, and with it the handle, until `release`."""
+        raise NotImplementedError
+
+    @operation
+    def release(self) -> None:
+        """End the call that is kept, once there is one."""
         raise NotImplementedError
 
     @operation
@@ -114,6 +126,7 @@ class Routines:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._kept: queue.SimpleQueue[ServerCall] = queue.SimpleQueue()
 
     def where(self) -> list[str]:
         return here()
@@ -142,6 +155,13 @@ class Routines:
     def use(self, opened: Context[str]) -> str:
         return opened.state
 
+    @manager
+    def keep(self, call: ServerCall, opened: Context[str]) -> None:
+        self._kept.put(call)
+
+    def release(self) -> None:
+        self._kept.get(timeout=LIMIT).complete()
+
     def metadata(self) -> dict[str, str]:
         return current_call().metadata
 
@@ -158,8 +178,8 @@ def make_server(endpoint: str, recorder: Recorder) -> Server:
     routines = Routines(recorder)
     server.register(Observer, routines)
     instrument(server, recorder.provider)
-    instrument(server, recorder.provider)  # Changes nothing.
     server.register(Traced, routines)
+    instrument(server, recorder.provider)  # Changes nothing.
     server.listen()
     return server
 

@@ -290,6 +290,6 @@ def empty_array(dtype: str, shape: Sequence[int], max_bytes: int) -> Any:
         items = _plain_dtype(numpy, dtype)
     except (ImportError, TypeError, SyntaxError) as error:
         raise ValueError(str(error)) from None
-    if any(extent < 0 for extent in shape) or math.prod(shape) * items.itemsize > max_bytes:
+    if math.prod(shape) * items.itemsize > max_bytes:
         raise ValueError(f"an array of shape {list(shape)} of {dtype!r}, {max_bytes} bytes are allowed")
     return numpy.zeros(tuple(shape), items)
