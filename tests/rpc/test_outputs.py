@@ -133,7 +133,7 @@ class Routines:
 
     @manager
     def reshape(self, call: ServerCall, values: Any) -> None:
-        values.shape = (values.size,)
+        values.resize((values.size,), refcheck=False)
         call.complete()
 
 
