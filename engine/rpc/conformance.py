@@ -4,10 +4,11 @@ A peer decodes by the same annotation, and would refuse what does not conform. L
 element it is, where the caller still knows.
 """
 
-import typing
 from typing import Any
 
 import msgspec
+
+from transport import bare_type
 
 
 def misfit(value: Any, wanted: Any) -> str | None:
@@ -35,7 +36,7 @@ def _is_buffer_for(value: Any, wanted: Any) -> bool:
     """Whether `value` may travel where bytes or an array are asked for."""
     if wanted in (bytes, bytearray, memoryview):
         return isinstance(value, (bytes, bytearray, memoryview))
-    origin = typing.get_origin(wanted) or wanted
+    origin = bare_type(wanted)
     return isinstance(origin, type) and hasattr(origin, "dtype") and isinstance(value, origin)
 
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
-from transport import MAX_MESSAGE_BYTES, ArgsDecoder, Blob, Buffer, ValueDecoder, empty_array
+from transport import MAX_MESSAGE_BYTES, ArgsDecoder, Blob, Buffer, ValueDecoder, bare_type, empty_array
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
 from ..kernel.status import Status
@@ -68,7 +68,7 @@ class OutputSpec:
     __slots__ = ("flow", "is_array", "kind", "name", "position")
 
     def __init__(self, operation: str, name: str, position: int, kind: Any, flow: Flow) -> None:
-        origin = typing.get_origin(kind) or kind
+        origin = bare_type(kind)
         self.name = name
         self.position = position
         self.flow = flow

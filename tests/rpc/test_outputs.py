@@ -31,6 +31,7 @@ from transport import MAX_MESSAGE_BYTES
 from .helpers import Bench, new_endpoint
 
 numpy: Any = pytest.importorskip("numpy")
+pytest.importorskip("numpy.typing")
 
 LARGE = 300_000  # Bytes: they travel out of band.
 
@@ -79,7 +80,7 @@ class Buffers(Interface, id="test.Buffers"):
         raise NotImplementedError
 
     @operation
-    def reshape(self, values: Out[numpy.ndarray]) -> None:
+    def reshape(self, values: Out[numpy.typing.NDArray[numpy.float64]]) -> None:
         """Answer, by hand, with an array of another shape."""
         raise NotImplementedError
 

@@ -329,13 +329,15 @@ class TestArrays:
         assert (bench.probe.echo(array.T) == array.T).all()
         assert (bench.probe.echo(array[::2, ::3]) == array[::2, ::3]).all()
 
-    def test_in_a_contract(self, local: Callable[..., Server], benches: Benches) -> None:
-        """A contract may name the array type."""
+    @pytest.mark.parametrize("parameters", [False, True])
+    def test_in_a_contract(self, local: Callable[..., Server], benches: Benches, parameters: bool) -> None:
+        """A contract may name the array type, with or without the type of the items."""
         numpy = pytest.importorskip("numpy")
+        kind = pytest.importorskip("numpy.typing").NDArray[numpy.float64] if parameters else numpy.ndarray
 
         class Arrays(Interface, id="test.Arrays"):
             @operation
-            def scale(self, array: numpy.ndarray, factor: float) -> numpy.ndarray:
+            def scale(self, array: kind, factor: float) -> kind:
                 """Return the array multiplied."""
                 raise NotImplementedError
 

@@ -13,6 +13,7 @@ snapshots.
 import importlib
 import math
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
@@ -229,6 +230,21 @@ def _array_length(raw: Buffer | msgspec.Raw) -> int:
     return -1
 
 
+def bare_type(annotation: Any) -> Any:
+    """Return the class that `annotation` stands for, without its parameters: `ndarray` for `NDArray[float64]`.
+
+    Aliases made by `type` statements are followed; what is no alias and has no parameters comes back as it is.
+    """
+    while True:
+        origin = typing.get_origin(annotation)
+        if origin is not None:
+            annotation = origin
+        elif hasattr(annotation, "__value__"):
+            annotation = annotation.__value__
+        else:
+            return annotation
+
+
 def _restore(descriptor: Blob, blob: Buffer, annotation: Any, where: str) -> Any:
     """Make the value out of its frame; without a copy, unless a type of its own is asked for."""
     if descriptor.kind == "b":
@@ -255,7 +271,7 @@ def _restore_array(descriptor: Blob, blob: Buffer, annotation: Any, where: str) 
     except ImportError:
         raise msgspec.ValidationError(f"an array arrived, and NumPy is not installed - at {where}") from None
     accepted = annotation is Any or annotation is object
-    origin = getattr(annotation, "__origin__", annotation)
+    origin = bare_type(annotation)
     if not accepted and not (isinstance(origin, type) and issubclass(numpy.ndarray, origin)):
         raise msgspec.ValidationError(
             f"Expected `{getattr(annotation, '__name__', annotation)}`, got an array - at {where}"
