@@ -41,7 +41,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
 
 # Users of the library, who see these modules and in them no name that begins with an underscore.
 OUTSIDE = frozenset({"engine.win32", "perf", "examples", "tests"})
-PUBLIC = frozenset({"engine", "engine.testing", "engine.win32", "transport"})
+PUBLIC = frozenset({"engine", "engine.otel", "engine.prometheus", "engine.testing", "engine.win32", "transport"})
 
 # Tests that look inside, as paths under tests/, each with the reason why no public name would do.
 WHITE_BOX: dict[str, str] = {

@@ -8,6 +8,7 @@
     interface    contracts: named, versioned sets of operations
     binding      a client's view of one interface
     fill         results that fill the caller's buffers
+    outputs      parameters that are buffers of the caller's, filled on complete
     signals      several things to tell of one call, in order
     pipe         typed streams beside the arguments, the same at both ends
     pipe_set     the pipes of one call, at one end: what moves, and who waits for it
@@ -59,6 +60,7 @@ from .errors import (
 from .interface import Interface, Operation, operation
 from .management import Management
 from .notify import ApcNotification, CallbackNotification, EventKind, apc
+from .outputs import InOut, Out
 from .pipe import InOutPipe, InPipe, OutPipe, Pipe, PipePending
 from .registry import manager
 from .server import Server
@@ -86,6 +88,7 @@ __all__ = [
     "Context",
     "ContextMismatch",
     "EventKind",
+    "InOut",
     "InOutPipe",
     "InPipe",
     "Interface",
@@ -93,6 +96,7 @@ __all__ = [
     "NullContext",
     "On",
     "Operation",
+    "Out",
     "OutPipe",
     "PeerProtocolError",
     "Pipe",

@@ -1,4 +1,4 @@
-"""What few served calls have beside themselves: subscriptions, open contexts, somebody to tell of their end.
+"""What few served calls have beside themselves: subscriptions, open contexts, output buffers, whom to tell of the end.
 
 Theory of operation. A call that needs any of it gets an `Attachment`, in `ServerCall._extra`; for all others that is
 None, and one look at it is all they pay. Closing a call takes it out of its peer's table; whoever takes it out then
@@ -36,12 +36,18 @@ _making = allocate_lock()
 class Attachment:
     """The attachment of one call. Make one with `attachment_of`."""
 
-    __slots__ = ("contexts", "ends", "subscriptions")
+    __slots__ = ("contexts", "ends", "outputs", "span", "status", "subscriptions")
 
     def __init__(self) -> None:
         # Set once, by whoever needs them first; each guards itself.
         self.subscriptions: Any = None
         self.contexts: Any = None
+        # The routine's output buffers, which its answer is to carry. Set once, before the routine runs.
+        self.outputs: list[Any] | None = None
+        # What telemetry keeps of the call. Set once, before the routine runs.
+        self.span: Any = None
+        # What the call failed with, before the ends run.
+        self.status = 0
         # Quick functions that take no link's lock, run once each. Single atomic operations only.
         self.ends: deque[End] = deque()
 

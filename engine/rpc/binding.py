@@ -14,6 +14,7 @@ from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidPara
 from .call import Call
 from .fill import filling
 from .interface import Interface, Operation, OperationSpec, check_name, specs_of, untyped
+from .outputs import with_outputs
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
@@ -59,6 +60,7 @@ class Caller(Protocol):
         timeout: float | None,
         metadata: dict[str, str] | None,
         handle: Call[Any] | None,
+        pipes: Any = None,
     ) -> Call[Any]: ...
 
     def shortcut(self, spec: OperationSpec) -> Callable[..., Call[Any]] | None:
@@ -71,7 +73,7 @@ class BoundOperation(Operation[..., Any]):
     """
 
     def __init__(self, caller: Caller, spec: OperationSpec, doc: str | None) -> None:
-        self._begin = caller.begin
+        self._begin = with_outputs(caller.begin) if spec.outputs else caller.begin
         self.spec = spec
         self.name = spec.name
         self.one_way = spec.one_way

@@ -268,7 +268,7 @@ class Client(Association):
         in the queue goes the long way; if each does, None is returned. The steps, and their order, are those of
         `begin`.
         """
-        if spec.special or spec.retried or self._timeout is not None:
+        if spec.special or spec.retried or spec.outputs or self._timeout is not None:
             return None
         client, calls, outgoing, channel, ids = self, self._calls, self.outgoing, self._channel, self._ids
         target, exact, only, typed = spec.target, spec.exact, spec.only, spec.signature is not None

@@ -31,12 +31,12 @@ def filling(spec: "OperationSpec", into: Any) -> "OperationSpec":
     Raises: `InvalidArgumentType` if that is not what it is.
     """
     own = copy.copy(spec)
-    decoder = own.decode_result = _Filling(spec, into)
+    decoder = own.decode_result = Filling(spec, into)
     own.decode_plain = decoder.plain
     return own
 
 
-class _Filling(ValueDecoder[Any]):
+class Filling(ValueDecoder[Any]):
     """Decodes a result into buffers. What it returns is the filled part of each, as a view."""
 
     def __init__(self, spec: "OperationSpec", into: Any) -> None:
@@ -55,12 +55,13 @@ class _Filling(ValueDecoder[Any]):
     ) -> Any:
         if descriptors and len(descriptors) == len(blobs) == 1 and self._alone and descriptors[0].kind == "b":
             return self._fill([blobs[0]])[0]
-        return self._take(self._decode(raw, blobs, descriptors))
+        return self.take(self._decode(raw, blobs, descriptors))
 
     def _fill_plain(self, raw: Buffer | msgspec.Raw) -> Any:
-        return self._take(self._decode.plain(raw))
+        return self.take(self._decode.plain(raw))
 
-    def _take(self, value: Any) -> Any:
+    def take(self, value: Any) -> Any:
+        """Fill the buffers with a decoded result."""
         if self._alone:
             return self._fill([value])[0]
         if not isinstance(value, (tuple, list)) or len(value) != len(self._buffers):

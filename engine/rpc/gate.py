@@ -76,7 +76,7 @@ class Gate:
         if self.max_request_bytes is not None:
             size = len(memoryview(call._args)) + sum(map(len, call._blobs or ()))
             if size > self.max_request_bytes:
-                return f"a request of {size} bytes; interface {self.name!r} takes {self.max_request_bytes}"
+                return f"a request of {size} bytes; max_request_bytes of {self.name!r} is {self.max_request_bytes}"
         if self.security is not None and not self._admits(call, self.security):
             return f"the security callback of interface {self.name!r} refused"
         return None

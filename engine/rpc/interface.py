@@ -21,8 +21,10 @@ from transport.frames import NO_LANE
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
 from .call import Call
+from .conformance import misfit
 from .context import Context, context_kind
 from .errors import NullContext
+from .outputs import OutputSpec, outputs_of, reply_decoder
 from .pipe import DIRECTIONS, PipeSpec
 
 if typing.TYPE_CHECKING:
@@ -31,8 +33,11 @@ if typing.TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_TAKEN = frozenset(("notify", "timeout", "metadata", "handle"))  # What `begin` takes besides the arguments.
+# What `begin` takes besides the arguments.
+_TAKEN = frozenset(("notify", "timeout", "metadata", "handle", "into"))
 _MISSING = inspect.Parameter.empty
+
+Metadata = dict[str, str] | None
 
 
 def check_name(parameter: str, name: object) -> None:
@@ -67,17 +72,60 @@ class Operation(Generic[P, R]):
         self.shared_context = shared_context
         self.__doc__ = function.__doc__
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    # What a type checker sees. PEP 612 allows no keyword beside `P.kwargs`, so arguments are checked in calls without
+    # options; in a call with an option, only the result and the options are.
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def __call__(
+        self, *args: Any, timeout: float | None, metadata: Metadata = None, into: Any = None, **kwargs: Any
+    ) -> R: ...
+    @overload
+    def __call__(self, *args: Any, metadata: Metadata, into: Any = None, **kwargs: Any) -> R: ...
+    @overload
+    def __call__(self, *args: Any, into: Any, **kwargs: Any) -> R: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> R:
         """Call the server, wait, and return the result: `begin`, wait and `complete` in one."""
         raise InvalidParameter(f"{self.name} belongs to an interface: call it on a binding, `client.bind(...)`")
 
-    def begin(self, *args: Any, notify: Any = None, timeout: float | None = None, **kwargs: Any) -> Call[R]:
-        """Begin the call and return its handle at once. See `Binding` for the arguments."""
+    @overload
+    def begin(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
+    @overload
+    def begin(
+        self, *args: Any, notify: Any, timeout: float | None = None, metadata: Metadata = None, into: Any = None,
+        handle: Call[Any] | None = None, send_complete: bool = False, **kwargs: Any,
+    ) -> Call[R]: ...
+    @overload
+    def begin(
+        self, *args: Any, timeout: float | None, metadata: Metadata = None, into: Any = None,
+        handle: Call[Any] | None = None, send_complete: bool = False, **kwargs: Any,
+    ) -> Call[R]: ...
+    @overload
+    def begin(
+        self, *args: Any, metadata: Metadata, into: Any = None, handle: Call[Any] | None = None,
+        send_complete: bool = False, **kwargs: Any,
+    ) -> Call[R]: ...
+    @overload
+    def begin(
+        self, *args: Any, into: Any, handle: Call[Any] | None = None, send_complete: bool = False, **kwargs: Any
+    ) -> Call[R]: ...
+    @overload
+    def begin(
+        self, *args: Any, handle: Call[Any] | None, send_complete: bool = False, **kwargs: Any
+    ) -> Call[R]: ...
+    @overload
+    def begin(self, *args: Any, send_complete: bool, **kwargs: Any) -> Call[R]: ...
+    def begin(self, *args: Any, **kwargs: Any) -> Call[R]:
+        """Begin the call and return its handle at once. See `BoundOperation.begin` for the arguments."""
         raise InvalidParameter(f"{self.name} belongs to an interface: begin it on a binding, `client.bind(...)`")
 
     def stream(self, *args: Any, **kwargs: Any) -> "Stream[Any, R]":
         """Begin a call with one out pipe, to be iterated over. See `PipedOperation` for the arguments."""
-        raise InvalidParameter(f"{self.name} has no pipe to stream from, or is not an operation of a binding")
+        raise InvalidParameter(
+            f"{self.name} has no pipe to stream from. Pipes are declared by an Interface: a binding by name has none, "
+            "and an operation of the class itself is none of a binding"
+        )
 
 
 @overload
@@ -122,6 +170,11 @@ class Interface:
     Types may be whatever msgspec encodes: numbers, `str`, `bytes`, lists, tuples, sets, dicts, dataclasses, Structs,
     enums, dates, UUIDs, unions; also `memoryview` and NumPy arrays, which travel without a copy. A parameter without an
     annotation takes any plain value. A method without the decorator is an operation too.
+
+    A parameter `Out[...]` or `InOut[...]` of `bytearray`, `memoryview` or a NumPy array is a buffer of the caller's:
+    the routine gets one of its own of the same size, and completing the call fills the caller's with what that holds
+    when the call is answered. A routine that shrinks its `bytearray` fills as much. Where bytes are asked for, any
+    writable buffer without gaps will do; leave it alone, and its size, until the call was completed.
     """
 
     interface_id: typing.ClassVar[str] = ""
@@ -159,10 +212,9 @@ class OperationSpec:
     """How one operation's calls are written and read; shared by every binding and every server that uses it."""
 
     __slots__ = (
-        "_checks", "contexts", "decode_args", "decode_plain", "decode_result", "directions", "duplex", "exact",
-        "idempotent", "lane", "name", "one_way", "only", "parameters", "pipes", "required", "retried", "shared_context",
-        "signature",
-        "special", "target",
+        "_checks", "contexts", "decode_args", "decode_outputs", "decode_plain", "decode_result", "directions", "duplex",
+        "exact", "idempotent", "lane", "name", "one_way", "only", "outputs", "parameters", "pipes", "required",
+        "retried", "shared_context", "signature", "special", "target",
     )  # fmt: skip
 
     def __init__(self, target: Target, described: Operation[..., Any] | None) -> None:
@@ -177,6 +229,8 @@ class OperationSpec:
         self.shared_context = described is not None and described.shared_context
         # Positions of the parameters that are context handles, and whether each must be given.
         self.contexts: tuple[tuple[int, bool], ...] = ()
+        # Parameters that are output buffers.
+        self.outputs: tuple[OutputSpec, ...] = ()
         # None: without a contract, any number of plain values.
         self.signature: inspect.Signature | None = None
         self.parameters: tuple[str, ...] = ()
@@ -196,6 +250,7 @@ class OperationSpec:
         # Whether each call says something of itself that most do not.
         self.special = self.one_way or bool(self.pipes)
         self.decode_result: ValueDecoder[Any] = ValueDecoder(result)
+        self.decode_outputs = reply_decoder(result, self.outputs)
         # The same for a result that travelled in band, without the step in between.
         self.decode_plain: Callable[[msgspec.Raw], Any] = self.decode_result.plain
         self.decode_args: ArgsDecoder | PlainArgs = (
@@ -236,6 +291,12 @@ class OperationSpec:
         self.contexts = tuple((at, kind) for at, kind in enumerate(kinds) if kind is not None)
         for at, required in self.contexts:
             checks[at] = Context if required else Context | None
+        self.outputs = outputs_of(self.name, function, self.parameters)
+        for output in self.outputs:
+            checks[output.position] = Any  # Looked at as the call is begun, by `with_outputs`.
+            self.required = max(self.required, output.position + 1)
+        if self.outputs and self.one_way:
+            raise InvalidParameter(f"{self.name}: nothing comes back of a one-way operation, so it has no outputs")
         self._checks = self.exact = tuple(checks)
         self.only = checks[0] if len(checks) == 1 else None
         result = hints.get("return", Any)
@@ -250,11 +311,15 @@ class OperationSpec:
         return other
 
     def _wire_types(self) -> tuple[Any, ...]:
-        """What the server decodes arguments to: a missing context handle has a status of its own."""
-        if not self.contexts:
-            return self._checks
-        handles = {at for at, _ in self.contexts}
-        return tuple(Context | None if at in handles else wanted for at, wanted in enumerate(self._checks))
+        """What the server decodes arguments to: a missing context handle has a status of its own, and of an output
+        only the size may be sent.
+        """
+        kinds = list(self._checks)
+        for at, _ in self.contexts:
+            kinds[at] = Context | None
+        for output in self.outputs:
+            kinds[output.position] = output.sent
+        return tuple(kinds)
 
     def arrange(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Return the arguments in wire order, checked against the contract.
@@ -283,34 +348,11 @@ class OperationSpec:
 
     def _checked(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         for name, value, wanted in zip(self.parameters, args, self._checks, strict=True):
-            if wanted is Any or type(value) is wanted or _is_buffer_for(value, wanted):
-                continue
             if value is None and wanted is Context:
                 raise NullContext(f"{self.name}: parameter {name!r} is a context handle, and must not be None")
-            try:
-                # Plain values only may stand for others (an int for a float); Structs and classes must be what they
-                # say.
-                msgspec.convert(value, wanted, from_attributes=False, builtin_types=(bytes, bytearray, memoryview))
-            except msgspec.ValidationError as error:
-                raise InvalidArgumentType(
-                    f"{self.name}: parameter {name!r} must be {_spell(wanted)}, not {type(value).__name__}: {error}"
-                ) from None
-            except TypeError:
-                # msgspec does not know the type; the encoder has the last word on the value.
-                continue
+            if (why := misfit(value, wanted)) is not None:
+                raise InvalidArgumentType(f"{self.name}: parameter {name!r} {why}")
         return args
-
-
-def _is_buffer_for(value: Any, wanted: Any) -> bool:
-    """Whether `value` may travel where bytes or an array are asked for."""
-    if wanted in (bytes, bytearray, memoryview):
-        return isinstance(value, (bytes, bytearray, memoryview))
-    origin = typing.get_origin(wanted) or wanted
-    return isinstance(origin, type) and hasattr(origin, "dtype") and isinstance(value, origin)
-
-
-def _spell(wanted: Any) -> str:
-    return wanted.__name__ if isinstance(wanted, type) else str(wanted).replace("typing.", "")
 
 
 def operations_of(interface: type[Interface]) -> dict[str, Operation[..., Any]]:

@@ -43,6 +43,7 @@ import transport
 from ..kernel.driver import driver
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
 from ..kernel.status import Status
+from .pipe_server import advice
 from .registry import Entry
 from .server_call import ServerCall, current
 from .suspicion import examine
@@ -276,7 +277,7 @@ class Lane:
             try:
                 args = _decode_large(call, entry)
             except Exception as error:
-                text = f"the arguments of {entry.spec.name} cannot be read: {error}"
+                text = f"the arguments of {entry.spec.name} cannot be read: {error}{advice(call)}"
                 _refuse(listener, call, Status.BAD_STUB_DATA, text)
                 return
         current.call = call

@@ -50,6 +50,7 @@ from transport import (
     VersionMismatch,
     decode,
     encode,
+    encode_parts,
     encode_replies,
     encode_reply,
     encode_value,
@@ -474,9 +475,15 @@ class Listener:
     ) -> None:
         """Encode a result that may change later, or is large. `packed` is called when it is, before it can leave."""
         try:
-            large = split_out_of_band((value,)) is not None
-            answer = encode_reply(call._id, value) if large else EncodedReply(call._id, 0, encode_value(value))
-            size = size_of(answer) if type(answer) is list else len(memoryview(answer[2]))
+            answer: list[Buffer] | EncodedReply
+            if call._extra is not None and call._extra.outputs is not None:
+                parts = (value, *call._extra.outputs)
+                large = split_out_of_band(parts) is not None
+                answer = encode_parts(call._id, parts) if large else EncodedReply(call._id, 0, encode_value(parts))
+            else:
+                large = split_out_of_band((value,)) is not None
+                answer = encode_reply(call._id, value) if large else EncodedReply(call._id, 0, encode_value(value))
+            size = size_of(answer) if isinstance(answer, list) else len(memoryview(answer.value))
             if size > peer.message_limit:
                 raise PayloadTooLarge(self.oversize.report("the result", size, "the client", peer.message_limit))
         except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge) as error:
@@ -499,6 +506,7 @@ class Listener:
         if peer.calls.pop(call._id, None) is not call:
             raise _closed_before(call)
         if call._extra is not None:
+            call._extra.status = status
             call._extra.end(Closing.FAILED)
         if peer.lost or (call._options is not None and call._options.one_way):
             self._sent(1, 0)

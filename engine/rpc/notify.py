@@ -10,6 +10,8 @@ below, and later changes to the caller's objects change nothing.
     port, or port.packet(key=...)         port         one packet with the caller's three values
     a callable                            callback     function(call, kind) runs on a thread of the default pool
 
+A callback sees the context variables as they were when the call was begun; an APC sees those of its own thread.
+
 The target belongs to the caller before, during and after the call: it is never created, cleared or closed here.
 
 Source: "RPC_NOTIFICATION_TYPES", "RPC_ASYNC_NOTIFICATION_INFO", "Waiting for the Asynchronous Reply".
@@ -17,6 +19,7 @@ Source: "RPC_NOTIFICATION_TYPES", "RPC_ASYNC_NOTIFICATION_INFO", "Waiting for th
 
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from enum import IntEnum
 from typing import Any
 
@@ -69,13 +72,22 @@ def apc(function: Callable[[Any, EventKind], object], thread: threading.Thread |
 
 def snapshot(notify: Any) -> Notification:
     """Turn the caller's `notify=` into a notification; raises `InvalidArgumentType` for anything else."""
-    if notify is None or isinstance(notify, (PacketTemplate, Event, ApcNotification, CallbackNotification)):
+    if notify is None or isinstance(notify, (PacketTemplate, Event, ApcNotification)):
         return notify
     if isinstance(notify, CompletionPort):
         return notify.packet()
+    if isinstance(notify, CallbackNotification):
+        return CallbackNotification(_in_this_context(notify.function))
     if callable(notify):
-        return CallbackNotification(notify)
+        return CallbackNotification(_in_this_context(notify))
     raise InvalidArgumentType(
         "notify must be None, an Event, a CompletionPort, port.packet(...), apc(...) or a callable, "
         f"not {type(notify).__name__}"
     )
+
+
+def _in_this_context(function: Callable[[Any, EventKind], object]) -> Callable[[Any, EventKind], object]:
+    """Return what calls `function` with the context variables of the moment."""
+    context = copy_context()
+    # A copy each time, because two threads may not run in one context: a call may be told of several things at once.
+    return lambda call, kind: context.copy().run(function, call, kind)

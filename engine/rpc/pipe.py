@@ -24,7 +24,7 @@ of room, where Windows buffers without a bound; "send complete" means that the n
 
 from _thread import allocate_lock
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -33,6 +33,8 @@ from transport import Buffer, PayloadTooLarge, encode_value
 
 from ..kernel.driver import driver
 from ..kernel.errors import CallPending, InvalidArgumentType, InvalidParameter
+from .conformance import first_misfit
+from .errors import BadStubData
 
 if TYPE_CHECKING:
     from .pipe_set import PipeSet
@@ -66,13 +68,14 @@ Attempt = Callable[[Callable[[], Wakeable]], R]
 class PipeSpec:
     """One parameter that is a pipe: where it stands, which way it goes, what its elements are."""
 
-    __slots__ = ("decode", "direction", "inbound", "name", "outbound", "position")
+    __slots__ = ("decode", "direction", "element", "inbound", "name", "outbound", "position")
 
     def __init__(self, name: str, position: int, direction: str, element: Any) -> None:
         self.name = name
         self.position = position
         # As on the wire: "i" to the server, "o" from it, "b" both.
         self.direction = direction
+        self.element = element
         self.inbound = direction in "ib"
         self.outbound = direction in "ob"
         self.decode: Callable[[Buffer | msgspec.Raw], list[Any]] = msgspec.msgpack.Decoder(list[element]).decode
@@ -87,9 +90,9 @@ class Pipe(Generic[T]):
 
     A push or pull that raises anything but `PipePending` ends the call on this side; there is nothing left to complete.
     What it may raise: `PipeError` 1916 (pushed after the end), 1918 (pulled after the end), 1831 (not its turn, or the
-    wrong way); `BadStubData` (an element is not what the annotation says); the error that the call failed with;
-    `InvalidAsyncHandle` (1914) if the call is over already. Only `InvalidArgumentType`, for elements that cannot be
-    encoded, leaves the call as it was.
+    wrong way); `BadStubData` (an element, pushed or pulled, is not what the annotation says); the error that the call
+    failed with; `InvalidAsyncHandle` (1914) if the call is over already. Only `InvalidArgumentType`, for elements that
+    cannot be encoded, leaves the call as it was.
 
     Threads: any; elements pushed or pulled by several threads at once are divided between them.
     Source: "Asynchronous Pipes".
@@ -139,20 +142,20 @@ class Pipe(Generic[T]):
         Raises: `PipePending` (997) if the reader is behind: nothing was pushed, and SEND_COMPLETE follows.
         Blocks: never.
         """
-        raw = encode_elements(elements)
+        raw = self.owner.guard(lambda: self.owner.encode(self, elements))
         driver().run_ready()
         if not self.owner.guard(lambda: self.owner.offer(self, raw, None)):
-            raise PipePending(f"pipe {self.name!r} has no room: the reader is behind")
+            raise PipePending(f"pipe {self.name!r} has no room: the reader is its pipe_window behind")
 
     def push_wait(self, elements: Iterable[T], timeout: float | None = None) -> None:
         """As `push`, but wait for room. Raises `PipePending` if `timeout` (seconds, None for ever) ran out first."""
-        raw = encode_elements(elements)
+        raw = self.owner.guard(lambda: self.owner.encode(self, elements))
         if not self.owner.wait(lambda make: self.owner.offer(self, raw, make), self.pushers, timeout):
-            raise PipePending(f"pipe {self.name!r} had no room for {timeout} s: the reader is behind")
+            raise PipePending(f"pipe {self.name!r} had no room for {timeout} s: the reader is its pipe_window behind")
 
     async def push_async(self, elements: Iterable[T]) -> None:
         """As `push`, but the task waits for room."""
-        raw = encode_elements(elements)
+        raw = self.owner.guard(lambda: self.owner.encode(self, elements))
         await self.owner.wait_async(lambda make: self.owner.offer(self, raw, make), self.pushers)
 
     # Pulling
@@ -203,30 +206,51 @@ class Pipe(Generic[T]):
                 yield item
 
 
-class InPipe(Pipe[T]):
-    """A stream from the client to the server: the annotation of a parameter, and what stands in its place."""
+if TYPE_CHECKING:
+    # In a contract they say what a caller passes, and a caller passes what is to be pushed; a routine gets a `Pipe`.
+    InPipe = Pipe[T] | Iterable[T] | AsyncIterable[T]
+    OutPipe = Pipe[T]
+    InOutPipe = Pipe[T] | Iterable[T] | AsyncIterable[T]
+else:
 
+    class InPipe(Pipe[T]):
+        """A stream from the client to the server: the annotation of a parameter, and what stands in its place.
 
-class OutPipe(Pipe[T]):
-    """A stream from the server to the client: the annotation of a parameter, and what stands in its place."""
+        To type checkers it is what a caller may pass, any iterable; annotate the parameter of a routine `Pipe[T]`.
+        """
 
+    class OutPipe(Pipe[T]):
+        """A stream from the server to the client: the annotation of a parameter, and what stands in its place.
 
-class InOutPipe(Pipe[T]):
-    """A stream to the server and then back: the annotation of a parameter, and what stands in its place."""
+        Callers pass nothing for it. Written `numbers: OutPipe[int] = ...` in the contract, type checkers know.
+        """
+
+    class InOutPipe(Pipe[T]):
+        """A stream to the server and then back: the annotation of a parameter, and what stands in its place.
+
+        To type checkers it is what a caller may pass, any iterable; annotate the parameter of a routine `Pipe[T]`.
+        """
 
 
 DIRECTIONS: dict[Any, str] = {InPipe: "i", OutPipe: "o", InOutPipe: "b"}
 KINDS: dict[str, type[Pipe[Any]]] = {direction: kind for kind, direction in DIRECTIONS.items()}
 
 
-def encode_elements(elements: Iterable[Any]) -> msgspec.Raw:
-    """Encode what is to be pushed, now."""
+def encode_elements(spec: PipeSpec, elements: Iterable[Any]) -> msgspec.Raw:
+    """Encode what is to be pushed, now.
+
+    Raises: `BadStubData` for elements that are not what the annotation says, `InvalidArgumentType` for what cannot be
+        encoded, or is no iterable.
+    """
     if isinstance(elements, (str, bytes, bytearray, memoryview)) or not isinstance(elements, Iterable):
         raise InvalidArgumentType(f"elements must be a list or another iterable, not {type(elements).__name__}")
+    values = elements if isinstance(elements, (list, tuple)) else list(elements)
+    if (why := first_misfit(values, spec.element)) is not None:
+        raise BadStubData(f"an element pushed into pipe {spec.name!r} {why}")
     try:
-        return encode_value(elements if isinstance(elements, (list, tuple)) else list(elements))
+        return encode_value(values)
     except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge) as error:
-        raise InvalidArgumentType(f"an element cannot be pushed: {error}") from error
+        raise InvalidArgumentType(f"an element cannot be pushed into pipe {spec.name!r}: {error}") from error
 
 
 def _check_maximum(maximum: int) -> None:

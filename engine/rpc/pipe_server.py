@@ -171,6 +171,14 @@ def take(calls: dict[int, ServerCall], message: Pipe | Credit) -> list[Callable[
     return actions
 
 
+_ADVICE = "pipes need the Interface class that declares them, a binding by name has none"
+
+
+def advice(call: ServerCall) -> str:
+    """What to add to an error about the arguments of `call`: they do not fit if its caller knows nothing of pipes."""
+    return f"; {_ADVICE}" if call._entry.spec.pipes and call._pipes is None else ""
+
+
 class PipedRoutine:
     """Runs the routine of an operation with pipes, and answers its calls."""
 
@@ -182,7 +190,7 @@ class PipedRoutine:
     def __call__(self, call: ServerCall, *args: Any) -> Coroutine[Any, Any, None] | None:
         pipes: ServerPipes | None = call._pipes
         if pipes is None:
-            raise BadStubData(f"{self._spec.name} has other pipes than the call says")
+            raise BadStubData(f"{self._spec.name} has other pipes than the call says: {_ADVICE}")
         values = list(args)
         for pipe in pipes.pipes:
             values[pipe.spec.position] = pipe

@@ -14,7 +14,7 @@ Source: "Asynchronous Pipe State", "Rules for Multiple Pipes".
 """
 
 from _thread import allocate_lock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any, Final, NoReturn
 
@@ -192,18 +192,29 @@ class PipeSet:
 
     def feed(self, pipe: Pipe[Any], elements: Sequence[Any]) -> None:
         """Push for the library itself: raises `CallOver` when the call is over, and leaves its outcome alone."""
-        raw = encode_elements(elements)
+        raw = self.encode(pipe, elements)
         self.wait(lambda make: self.offer(pipe, raw, make), pipe.pushers, guarded=False)
 
     async def feed_async(self, pipe: Pipe[Any], elements: Sequence[Any]) -> None:
         """As `feed`; the task waits."""
-        raw = encode_elements(elements)
+        raw = self.encode(pipe, elements)
         await self.wait_async(lambda make: self.offer(pipe, raw, make), pipe.pushers, guarded=False)
 
     def _forget(self, waiters: list[Wakeable], waiter: Wakeable) -> None:
         with self.lock:
             if waiter in waiters:
                 waiters.remove(waiter)
+
+    def encode(self, pipe: Pipe[Any], elements: Iterable[Any]) -> msgspec.Raw:
+        """Encode what is to be pushed; elements that are wrong are refused here, unless the call is over already."""
+        try:
+            return encode_elements(pipe.spec, elements)
+        except BadStubData:
+            with self.lock:
+                over = self.state_locked() != 0
+            if over:
+                raise CallOver from None
+            raise
 
     def offer(self, pipe: Pipe[Any], raw: msgspec.Raw, make: Callable[[], Wakeable] | None) -> bool:
         """Push encoded elements; False if there is no room: what `make` makes is woken, or SEND_COMPLETE signalled."""

@@ -20,6 +20,7 @@ from ..kernel.status import Status
 from .context_routine import ContextRoutine
 from .gate import Gate
 from .interface import Interface, Operation, OperationSpec, specs_of
+from .outputs import OutputRoutine
 from .pipe_server import PipedRoutine
 from .suspicion import WATCHED
 
@@ -100,6 +101,21 @@ class Registry:
         # Interface name -> major version -> what is served.
         self._interfaces: dict[str, dict[int, Served]] = {}
         self._found: dict[Target, Entry | Refusal] = {}
+        # Changes each entry before it is served, if set: for telemetry.
+        self._decorate: Callable[[Entry], object] | None = None
+
+    def decorate(self, change: Callable[[Entry], object]) -> None:
+        """Have `change` called with each entry, those that are served already included."""
+        with self._lock:
+            self._decorate = change
+            entries = [
+                entry
+                for versions in self._interfaces.values()
+                for served in versions.values()
+                for entry in served.entries.values()
+            ]
+        for entry in entries:
+            change(entry)
 
     def register(self, interface: type[Interface] | str, implementation: Any, gate: Gate, lasting: bool) -> None:
         """Serve `interface` by the methods of `implementation`, behind `gate`; see `Server.register`.
@@ -121,6 +137,9 @@ class Registry:
                 entry.gate = gate
                 entry.needs_no_worker = False
                 entry.auto = gate if gate.auto_listen else None
+        if self._decorate is not None:
+            for entry in entries.values():
+                self._decorate(entry)
         name, major = _key(interface)
         with self._lock:
             if major in self._interfaces.get(name, {}):
@@ -220,6 +239,9 @@ def _entries(interface: type[Interface], implementation: Any) -> dict[str, Entry
             entry.takes_handle = True  # It answers the call itself.
         if spec.contexts:
             entry.function = ContextRoutine(entry.function, spec.contexts, spec.shared_context, entry.takes_handle)
+            entry.takes_handle = True
+        if spec.outputs:
+            entry.function = OutputRoutine(spec, entry.function, entry.takes_handle)
             entry.takes_handle = True
         entries[spec.name] = entry
     return entries

@@ -429,7 +429,7 @@ class Server:
     def refusal_locked(self) -> tuple[int, str]:
         """Why there is no room."""
         if self._phase is Phase.LISTENING:
-            return Status.SERVER_TOO_BUSY, f"{self._max_calls} calls are open, and the server takes no more at once"
+            return Status.SERVER_TOO_BUSY, f"{self._max_calls} calls are open, max_calls allows no more at once"
         return Status.SERVER_UNAVAILABLE, "the server is not listening"
 
     def enter(self, gate: Gate) -> tuple[int, str] | None:
@@ -438,7 +438,8 @@ class Server:
             if self._closing:
                 return Status.SERVER_UNAVAILABLE, "the server is closing"
             if gate.max_calls is not None and gate.active >= gate.max_calls:
-                return Status.SERVER_TOO_BUSY, f"{gate.active} calls of {gate.name!r} are open, no more are allowed"
+                text = f"{gate.active} calls of {gate.name!r} are open, max_calls allows no more"
+                return Status.SERVER_TOO_BUSY, text
             gate.active += 1
             self._auto_active += 1
         return None

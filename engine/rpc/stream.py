@@ -16,6 +16,8 @@ Source: "Asynchronous Pipes". Iterables are an addition.
 import inspect
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextvars import copy_context
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -24,7 +26,8 @@ from ..kernel.thread import blocking
 from ..pool.pool import default_pool
 from .binding import BoundOperation, abandon
 from .call import Call
-from .errors import CallCancelled
+from .errors import BadStubData, CallCancelled
+from .fill import filling
 from .interface import OperationSpec
 from .notify import snapshot
 from .pipe import BATCH, CallOver, Pipe
@@ -68,6 +71,7 @@ class PipedOperation(BoundOperation):
         metadata: dict[str, str] | None = None,
         handle: Call[Any] | None = None,
         send_complete: bool = False,
+        into: Any = None,
         **kwargs: Any,
     ) -> Call[Any]:
         """Begin the call and return its handle at once; the pipes are on it: `call.pipe(name)`.
@@ -77,15 +81,17 @@ class PipedOperation(BoundOperation):
                 one would be taken. RECEIVE_COMPLETE follows each pull that said "pending" in any case.
         Source: "RPC_ASYNC_STATE" (RPC_C_NOTIFY_ON_SEND_COMPLETE).
         """
-        call, feeds = self._issue(args, kwargs, notify, timeout, metadata, handle, send_complete)
+        call, feeds = self._issue(args, kwargs, notify, timeout, metadata, handle, send_complete, into)
         _feed_aside(call, feeds)
         return call
 
-    def __call__(self, *args: Any, timeout: float | None = None, metadata: Any = None, **kwargs: Any) -> Any:
+    def __call__(
+        self, *args: Any, timeout: float | None = None, metadata: Any = None, into: Any = None, **kwargs: Any
+    ) -> Any:
         """Call the server, push what the iterables yield, wait, and return the result."""
         if any(pipe.outbound for pipe in self.spec.pipes):
             raise InvalidParameter(f"{self.name} has a pipe to pull: use `.stream(...)`, or `.begin(...)`")
-        call, feeds = self._issue(args, kwargs, None, timeout, metadata, None, False)
+        call, feeds = self._issue(args, kwargs, None, timeout, metadata, None, False, into)
         try:
             if len(feeds) < len(self.spec.pipes) or any(not isinstance(items, Iterable) for _, items in feeds):
                 raise InvalidArgumentType(f"{self.name}: each pipe of a blocking call needs an iterable")
@@ -100,7 +106,12 @@ class PipedOperation(BoundOperation):
         return call.complete()
 
     def stream(
-        self, *args: Any, timeout: float | None = None, metadata: dict[str, str] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        timeout: float | None = None,
+        metadata: dict[str, str] | None = None,
+        into: Any = None,
+        **kwargs: Any,
     ) -> "Stream[Any, Any]":
         """Begin the call and return what is to be iterated over: the elements of the one pipe that is to be pulled.
 
@@ -109,7 +120,7 @@ class PipedOperation(BoundOperation):
         outputs = [pipe for pipe in self.spec.pipes if pipe.outbound]
         if len(outputs) != 1:
             raise InvalidParameter(f"{self.name} has {len(outputs)} pipes to pull, not one: use `.begin(...)`")
-        call, feeds = self._issue(args, kwargs, None, timeout, metadata, None, False)
+        call, feeds = self._issue(args, kwargs, None, timeout, metadata, None, False, into)
         missing = {pipe.name for pipe in self.spec.pipes if pipe.inbound} - {pipe.name for pipe, _ in feeds}
         if missing:
             abandon(call)
@@ -118,8 +129,10 @@ class PipedOperation(BoundOperation):
         return Stream(call, call.pipe(outputs[0].name))
 
     def _issue(
-        self, args: Any, kwargs: Any, notify: Any, timeout: Any, metadata: Any, handle: Any, send_complete: bool
-    ) -> tuple[Call[Any], Feeds]:
+        self, args: Any, kwargs: Any, notify: Any, timeout: Any, metadata: Any, handle: Any, send_complete: bool,
+        into: Any,
+    ) -> tuple[Call[Any], Feeds]:  # fmt: skip
+        spec = self.spec if into is None else filling(self.spec, into)
         if notify is not None:
             notify = snapshot(notify)
         if handle is not None and not isinstance(handle, Call):
@@ -132,7 +145,7 @@ class PipedOperation(BoundOperation):
             pipe = pipes.find(name)
             pipe.fed = True
             feeds.append((pipe, items))
-        self._client.begin(self.spec, values, None, None, timeout, metadata, call, pipes)
+        self._begin(spec, values, None, None, timeout, metadata, call, pipes)
         pipes.begun()
         return call, feeds
 
@@ -209,7 +222,10 @@ def _feed_aside(call: Call[Any], feeds: Feeds) -> None:
     pipes: ClientPipes = call._pipes
 
     def failed(error: BaseException) -> None:
-        failure = CallCancelled(f"what was to be pushed ended with {type(error).__name__}: {error}")
+        if isinstance(error, BadStubData):
+            failure: CallError = BadStubData(str(error.args[0]))
+        else:
+            failure = CallCancelled(f"what was to be pushed ended with {type(error).__name__}: {error}")
         failure.__cause__ = error
         pipes.fail(failure)
 
@@ -225,7 +241,7 @@ def _feed_aside(call: Call[Any], feeds: Feeds) -> None:
                 failed(error)
 
         try:
-            default_pool().post(run)
+            default_pool().post(partial(copy_context().run, run))
         except EngineError:
             abandon(call)
             raise

@@ -34,6 +34,17 @@ class Wakeable(Protocol):
     def wake(self) -> None: ...
 
 
+class Observer:
+    """Who waits for a call in order to see how it ended, not to complete it: that may have happened when it wakes."""
+
+    # Set under the table's lock, before `wake`.
+    outcome: Outcome | None = None
+
+    def wake(self) -> None:
+        """The call has its outcome."""
+        raise NotImplementedError
+
+
 def _tell(call: Call[object], notify: Notification) -> None:
     """Notify of the end of `call` otherwise than by packet. The target may have been closed, or its thread be gone."""
     try:
@@ -113,7 +124,10 @@ class CallTable:
             if self._waiting:
                 waiters = self._waiting.pop(outcome.id, None)
                 if waiters is not None:
-                    actions += [waiter.wake for waiter in waiters]
+                    for waiter in waiters:
+                        if isinstance(waiter, Observer):
+                            waiter.outcome = outcome
+                        actions.append(waiter.wake)
         self.finished += ended
         return ended
 

@@ -447,14 +447,14 @@ class TestLimits:
         assert bench.probe.echo(1) == 1
 
     def test_of_a_server(self, service: Callable[..., Service], benches: Benches, key: str) -> None:
-        """A server refuses calls above `max_calls` with 1723; pending calls count."""
+        """A server refuses calls above `max_calls` with 1723, naming it; pending calls count."""
         mine = service(max_calls=3)
         bench = benches(mine.endpoint)
         calls = [bench.held(f"{key}-{number}") for number in range(2)]
         third = bench.probe.hold.begin(f"{key}-2")
         wait_until(lambda: mine.order("statistics")["active"] == 3)
         for _ in range(2):
-            with pytest.raises(ServerTooBusy):
+            with pytest.raises(ServerTooBusy, match="max_calls"):
                 bench.probe.echo(1)
         assert mine.order("statistics")["refused"] == 2
         for call in (*calls, third):

@@ -1,5 +1,6 @@
 """How a completion is told: "Waiting for the Asynchronous Reply", "RPC_NOTIFICATION_TYPES", section 2."""
 
+import contextvars
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import pytest
 from engine import (
     AbandonedWait,
     Call,
+    CallbackNotification,
     CompletionPort,
     Event,
     EventKind,
@@ -503,6 +505,24 @@ class TestCallback:
         come = threading.Event()
         any_bench.probe.echo.begin(1, notify=lambda call, kind: come.set())
         assert come.wait(LIMIT)
+
+    def test_context_variables(self, any_bench: Bench) -> None:
+        """A callback sees the context variables as they were when its call was begun; what it sets is its own."""
+        variable: contextvars.ContextVar[object] = contextvars.ContextVar("variable", default="none")
+        seen: list[object] = []
+
+        def note(call: "Call[Any]", kind: EventKind) -> None:
+            seen.append((call.complete(), variable.get()))
+            variable.set("set by a callback")
+
+        for notify in (note, CallbackNotification(note)):
+            for number in range(5):
+                variable.set(number)
+                any_bench.probe.echo.begin(number, notify=notify)
+                variable.set("changed since")
+        wait_until(lambda: len(seen) == 10)
+        assert sorted(seen, key=repr) == sorted([(number, number) for number in range(5)] * 2)
+        assert variable.get() == "changed since"
 
     def test_a_raising_callback(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
         """What a callback raises is reported, and harms neither the call nor the engine."""

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import hashlib
+import tracemalloc
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -314,13 +315,15 @@ class TestArrays:
         assert (bench.probe.echo(array.T) == array.T).all()
         assert (bench.probe.echo(array[::2, ::3]) == array[::2, ::3]).all()
 
-    def test_in_a_contract(self, local: Callable[..., Server], benches: Benches) -> None:
-        """A contract may name the array type."""
+    @pytest.mark.parametrize("parameters", [False, True])
+    def test_in_a_contract(self, local: Callable[..., Server], benches: Benches, parameters: bool) -> None:
+        """A contract may name the array type, with or without the type of the items."""
         numpy = pytest.importorskip("numpy")
+        kind = pytest.importorskip("numpy.typing").NDArray[numpy.float64] if parameters else numpy.ndarray
 
         class Arrays(Interface, id="test.Arrays"):
             @operation
-            def scale(self, array: numpy.ndarray, factor: float) -> numpy.ndarray:
+            def scale(self, array: kind, factor: float) -> kind:
                 """Return the array multiplied."""
                 raise NotImplementedError
 
@@ -335,6 +338,29 @@ class TestArrays:
         assert (arrays.scale(array, 3.0) == array * 3).all()
         with pytest.raises(InvalidArgumentType, match="array"):
             arrays.scale([1, 2, 3], 2.0)
+
+    def test_without_a_copy(self, any_bench: Bench) -> None:
+        """A large array is sent from where it is, and one that arrived lies in the message that brought it: neither
+        takes memory of its own. So what arrived is read-only.
+        """
+        numpy = pytest.importorskip("numpy")
+        array = numpy.ones(2 << 20)
+        any_bench.probe.nothing()
+        tracemalloc.start()
+        try:
+            call = any_bench.probe.echo.begin(array)
+            assert call.wait(LIMIT)
+            sent = tracemalloc.get_traced_memory()[1]
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            back = call.complete()
+            received = tracemalloc.get_traced_memory()[1] - before
+        finally:
+            tracemalloc.stop()
+        assert (back == array).all() and not back.flags.owndata and not back.flags.writeable
+        assert received < array.nbytes / 4
+        if not any_bench.client.endpoint.startswith(("inproc", "loopback")):  # There the server's memory counts too.
+            assert sent < array.nbytes / 4
 
     def test_of_objects(self, bench: Bench) -> None:
         """An array of objects cannot travel; `begin` says so."""

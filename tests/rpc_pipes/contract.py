@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from engine import InOutPipe, InPipe, Interface, OutPipe, operation
+from engine import InOutPipe, InPipe, Interface, Out, OutPipe, operation
 
 
 class Point(msgspec.Struct):
@@ -80,6 +80,21 @@ class Streams(Interface, id="test.Streams"):
     @operation
     def mirror(self, points: InPipe[Point], mirrored: OutPipe[Point]) -> None:
         """Push each point with x and y exchanged, once all were pulled."""
+        raise NotImplementedError
+
+    @operation
+    def joined(self, numbers: InPipe[int]) -> bytes:
+        """Return the numbers as bytes."""
+        raise NotImplementedError
+
+    @operation
+    def counted(self, numbers: OutPipe[int], limit: int) -> bytes:
+        """Push the numbers below the limit, by a generator; return them as bytes."""
+        raise NotImplementedError
+
+    @operation
+    def collected(self, numbers: InPipe[int], data: Out[bytearray]) -> int:
+        """Put the numbers into the caller's buffer; return how many there were."""
         raise NotImplementedError
 
     @operation

@@ -136,6 +136,17 @@ class StreamRoutines:
         for point in pulled:
             yield Point(point.y, point.x)
 
+    def joined(self, numbers: InPipe[int]) -> bytes:
+        return bytes(numbers)
+
+    def counted(self, numbers: OutPipe[int], limit: int) -> Iterator[int]:
+        yield from range(limit)
+        return bytes(range(limit))
+
+    def collected(self, numbers: InPipe[int], data: bytearray) -> int:
+        data[:] = bytes(numbers)
+        return len(data)
+
     def undrained(self, numbers: InPipe[int]) -> int:
         return 7
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from engine import (
+    BadStubData,
     CallCancelled,
     CallPending,
     CompletionPort,
@@ -114,16 +115,75 @@ class TestModel:
 
     def test_an_element_of_another_type(self, bench: Bench, key: str) -> None:
         """An element that is not what the annotation says fails the pull with 1783, and with it the call."""
-        call = bench.held("held_in", key)
+
+        class Other(Interface, id="test.Streams"):
+            @operation
+            def held_in(self, key: str, numbers: InPipe[Any]) -> Any:
+                """As the service has it, but for the elements."""
+                raise NotImplementedError
+
+        call = bench.client.bind(Other).held_in.begin(key)
+        bench.hand.arrived(key)
         call.pipe("numbers").push(["one"])
         assert bench.hand.pull_wait(key, "numbers") == ["status", 1783]
         assert call.wait(LIMIT)
         assert status_of(call.complete) == 1783
 
+    @pytest.mark.parametrize("bad", [["one"], [1, 2, None], (1.5,), [True], {"two"}], ids=str)
+    def test_an_element_of_another_type_pushed_by_the_client(self, bench: Bench, key: str, bad: Any) -> None:
+        """It is refused before it is sent, naming the pipe: 1783, and the call is over as after any failed push."""
+        call = bench.held("held_in", key)
+        pipe = call.pipe("numbers")
+        pipe.push([7])
+        with pytest.raises(BadStubData, match="pipe 'numbers' must be int, not") as caught:
+            pipe.push(bad)
+        assert caught.value.status == 1783
+        assert bench.hand.pull_wait(key, "numbers") == [7]
+        bench.hand.cancelled(key)
+        assert status_of(call.complete) == 1914
+        assert status_of(lambda: pipe.push(["one"])) == 1914
+
+    def test_an_element_of_another_type_pushed_by_the_server(self, bench: Bench, key: str) -> None:
+        """The routine gets 1783 before it is sent, and the caller gets it as the outcome of its call."""
+        call = bench.held("held_out", key)
+        assert bench.hand.push(key, "numbers", ["one"]) == ["status", 1783]
+        assert call.wait(LIMIT)
+        with pytest.raises(BadStubData, match="pipe 'numbers' must be int, not str"):
+            call.complete()
+
+    def test_an_element_of_another_type_from_an_iterable(self, bench: Bench) -> None:
+        """An iterable that yields one ends its call with that error, whoever pushes what it yields."""
+        with pytest.raises(BadStubData, match="pipe 'numbers' must be int, not str"):
+            bench.streams.total(5, [1, "two"])
+        call = bench.streams.total.begin(5, [1, "two"])
+        assert call.wait(LIMIT)
+        with pytest.raises(BadStubData, match="pipe 'numbers' must be int, not str"):
+            call.complete()
+        stream = bench.streams.mirror.stream(points=[Point(1), (1, 2)])
+        with pytest.raises(BadStubData, match="pipe 'points' must be Point, not tuple"):
+            list(stream)
+
+    def test_what_may_stand_for_an_element(self, far: Bench, key: str) -> None:
+        """Plain values that stand for others are taken, as with arguments: an int for a float, any buffer for bytes."""
+
+        class Other(Interface, id="test.Streams"):
+            @operation
+            def held_many(
+                self, key: str, left: InPipe[float], right: InPipe[bytes | None], upper: OutPipe[int],
+                lower: OutPipe[int],
+            ) -> Any:
+                """As the service has it, but for the elements."""
+                raise NotImplementedError
+
+        call = far.client.bind(Other).held_many.begin(key)
+        call.pipe("left").push([1, 2.5])
+        with pytest.raises(BadStubData, match="pipe 'left' must be float"):
+            call.pipe("left").push(["1"])
+
     def test_an_element_that_cannot_be_sent(self, far: Bench, key: str) -> None:
-        """It is refused by name of its type, and the call goes on."""
+        """What cannot be encoded, or is no iterable, is refused, and the call goes on."""
         call = far.held("held_in", key)
-        for bad in ([object()], "text", b"bytes", 5):
+        for bad in ([2**70], "text", b"bytes", 5):
             with pytest.raises(InvalidArgumentType):
                 call.pipe("numbers").push(bad)
         call.pipe("numbers").push([1])

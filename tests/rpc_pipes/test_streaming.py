@@ -1,6 +1,7 @@
 """The four kinds of streaming, by iterators and asynchronous iterators, on both sides."""
 
 import asyncio
+import contextvars
 import gc
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from engine import (
+    BadStubData,
     CallCancelled,
     EngineError,
     InvalidArgumentType,
@@ -293,6 +295,93 @@ class TestStreamStream:
             return await call
 
         assert asyncio.run(main()) == "doubled"
+
+
+class TestBuffers:
+    """Results and outputs that fill the caller's buffers, beside pipes."""
+
+    def test_into_of_a_blocking_call(self, bench: Bench) -> None:
+        """The result fills the buffer when the call was completed."""
+        buffer = bytearray(4)
+        assert bytes(bench.streams.joined([1, 2, 3], into=buffer)) == b"\1\2\3"
+        assert buffer == b"\1\2\3\0"
+
+    def test_into_of_begin(self, bench: Bench) -> None:
+        """Not before."""
+        buffer = bytearray(4)
+        call = bench.streams.joined.begin(range(4), into=buffer)
+        assert call.wait(LIMIT) and buffer == bytes(4)
+        call.complete()
+        assert buffer == b"\0\1\2\3"
+
+    def test_into_of_a_stream(self, bench: Bench) -> None:
+        """The end of a stream completes its call, and fills the buffer; leaving it early does not."""
+        buffer = bytearray(4)
+        stream = bench.streams.counted.stream(4, into=buffer)
+        assert list(stream) == [0, 1, 2, 3] and bytes(stream.result) == b"\0\1\2\3" == buffer
+        other = bytearray(4)
+        with bench.streams.counted.stream(4, into=other) as stream:
+            next(stream)
+        assert other == bytes(4)
+
+    def test_an_output(self, bench: Bench) -> None:
+        """An operation may have pipes and outputs."""
+        buffer = bytearray(4)
+        assert bench.streams.collected([1, 2], buffer) == 2 and buffer == b"\1\2\0\0"
+        call = bench.streams.collected.begin(buffer)
+        call.pipe("numbers").push([9])
+        call.pipe("numbers").push([])
+        assert call.wait(LIMIT) and buffer == b"\1\2\0\0"
+        assert call.complete() == 1 and buffer == b"\11\2\0\0"
+
+    def test_what_is_no_buffer(self, far: Bench) -> None:
+        """It is refused as the call is begun, and nothing is sent."""
+        for begin in (far.streams.joined, far.streams.joined.begin):
+            with pytest.raises(InvalidArgumentType, match="into"):
+                begin([1], into=b"readonly")
+        with pytest.raises(InvalidArgumentType, match="'data'"):
+            far.streams.collected.begin([1], b"readonly")
+        with pytest.raises(InvalidArgumentType, match="into"):
+            far.streams.counted.stream(4, into="text")
+        assert far.client.statistics().calls_begun == 0
+
+
+class TestByName:
+    """Bindings without a contract know of no pipes, and say so."""
+
+    def test_streaming(self, far: Bench) -> None:
+        """There is nothing to stream from; the error says what to bind instead."""
+        with pytest.raises(InvalidParameter, match="Interface"):
+            far.client.bind("test.Streams").count.stream(5)
+
+    @pytest.mark.parametrize("args", [(5,), (5, [1]), (5, None), ()])
+    def test_calling(self, far: Bench, args: tuple[Any, ...]) -> None:
+        """The server refuses the call with 1783, and says so too."""
+        with pytest.raises(BadStubData, match="total .*pipes need the Interface class"):
+            far.client.bind("test.Streams").total(*args)
+
+
+class TestContext:
+    """What an iterable runs in."""
+
+    @pytest.mark.parametrize("asynchronous", [False, True])
+    def test_context_variables(self, bench: Bench, asynchronous: bool) -> None:
+        """An iterable that the library iterates over aside sees the context variables of `begin`."""
+        variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+
+        def items() -> Iterator[int]:
+            yield variable.get()
+
+        async def items_async() -> AsyncIterator[int]:
+            yield variable.get()
+
+        async def main() -> int:
+            variable.set(41)
+            call = bench.streams.total.begin(1, items_async() if asynchronous else items())
+            variable.set(5)
+            return await call
+
+        assert asyncio.run(main()) == 42
 
 
 class TestFailures:

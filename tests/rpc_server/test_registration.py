@@ -398,7 +398,7 @@ class TestSecurity:
         client = clients(endpoint)
         assert client.bind("r").echo("x" * 90) == "x" * 90
         for size in (101, 1 << 20):
-            with pytest.raises(AccessDenied):
+            with pytest.raises(AccessDenied, match="max_request_bytes"):
                 client.bind("r").echo(b"x" * size)
             assert client.bind("other").echo(b"x" * size) == b"x" * size
 
@@ -439,7 +439,7 @@ class TestListen:
         server.listen(max_calls=1)
         client = clients(endpoint)
         held(client, routines)
-        with pytest.raises(ServerTooBusy):
+        with pytest.raises(ServerTooBusy, match="max_calls"):
             client.bind("r").echo()
 
     def test_statuses(self, servers: Servers, endpoint: str) -> None:

@@ -1,11 +1,24 @@
 """Subscriptions: being told that the client cancelled a call, or is gone."""
 
+import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
-from engine import CallCancelled, Event, EventKind, Misuse, Server, ServerCall, current_call, manager
+from engine import (
+    CallCancelled,
+    Client,
+    Event,
+    EventKind,
+    Misuse,
+    Server,
+    ServerCall,
+    blocking,
+    current_call,
+    manager,
+)
 from engine.testing import LIMIT
 
 CANCEL, DISCONNECT = int(EventKind.CLIENT_CANCEL), int(EventKind.CLIENT_DISCONNECT)
@@ -282,3 +295,44 @@ class TestClosing:
         server.listen()
         clients(endpoint).bind("r").probe()
         assert "CLIENT_CANCEL" in seen[0] and "1764" in seen[0]
+
+
+class TestContext:
+    """What a subscriber's callback runs in."""
+
+    def test_context_variables(
+        self, servers: Callable[..., Server], clients: Callable[..., Client], endpoint: str
+    ) -> None:
+        """Callbacks see the context variables of the subscription, also if one begins while another still runs."""
+        variable: ContextVar[str] = ContextVar("variable", default="none")
+        seen: list[tuple[int, str]] = []
+        subscribed, entered, both = threading.Event(), threading.Event(), threading.Event()
+
+        def told(call: ServerCall, kind: int) -> None:
+            seen.append((int(kind), variable.get()))
+            if kind == CANCEL:
+                entered.set()
+                with blocking():
+                    both.wait(LIMIT)
+            else:
+                both.set()
+
+        class Routines:
+            @manager
+            def hold(self, call: ServerCall) -> None:
+                variable.set("as subscribed")
+                call.subscribe([EventKind.CLIENT_CANCEL, EventKind.CLIENT_DISCONNECT], told)
+                variable.set("changed since")
+                subscribed.set()
+
+        server = servers(endpoint)
+        server.register("r", Routines())
+        server.listen()
+        client = clients(endpoint)
+        call = client.bind("r").hold.begin()
+        assert subscribed.wait(LIMIT)
+        call.cancel()
+        assert entered.wait(LIMIT)
+        client.close()
+        assert both.wait(LIMIT)
+        assert seen == [(CANCEL, "as subscribed"), (DISCONNECT, "as subscribed")]

@@ -18,7 +18,9 @@ from transport import (
     Target,
     ValueDecoder,
     decode,
+    empty_array,
     encode_call,
+    encode_parts,
     encode_reply,
     split_out_of_band,
 )
@@ -289,6 +291,38 @@ class TestArrays:
     def test_scalars_are_not_arrays(self) -> None:
         """A NumPy number is as unknown to MessagePack as ever; the caller makes it an int."""
         assert split_out_of_band([self.np.int64(5)]) is None
+
+
+class TestParts:
+    """The reply of an operation with outputs: an array, of which each part may be out of band."""
+
+    @pytest.mark.parametrize(
+        "parts", [[1, b"a", b""], ["result", LARGE, b"b"], [LARGE, b"a", LARGE + b"b"], [None, LARGE, LARGE]], ids=len
+    )
+    def test_come_back(self, parts: list[Any]) -> None:
+        """Large parts travel as frames of their own, in order; none of them is copied into the body."""
+        frames: list[Buffer] = [bytes(frame) for frame in encode_parts(1, parts)]
+        assert frames[1:] == [part for part in parts if isinstance(part, bytes) and len(part) >= OOB_LIMIT]
+        message = decode(frames)
+        assert isinstance(message, Replies)
+        (record,) = message.records
+        described = record.options.blobs if record.options else None
+        back = ArgsDecoder([Any, memoryview, memoryview])(record.value, frames[1:], described)
+        assert list(back) == parts
+
+    def test_too_large(self) -> None:
+        """The limit counts for all of it."""
+        with pytest.raises(PayloadTooLarge, match="1000"):
+            encode_parts(1, [None, LARGE], max_bytes=1000)
+
+
+def test_an_empty_array_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that asks for one gets a ValueError's text."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    with pytest.raises(ValueError, match="numpy"):
+        empty_array("<i4", (1,), 100)
 
 
 def test_an_array_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:

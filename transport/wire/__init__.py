@@ -5,7 +5,7 @@ blobs           large values out of band; typed decoding of arguments and result
 conversation    which message may be sent or taken when: a table for each side
 """
 
-from transport.wire.blobs import OOB_LIMIT, ArgsDecoder, ValueDecoder, split_out_of_band
+from transport.wire.blobs import OOB_LIMIT, ArgsDecoder, ValueDecoder, bare_type, empty_array, split_out_of_band
 from transport.wire.codec import (
     COALESCE_BYTES,
     MAX_RECORD_BYTES,
@@ -20,6 +20,7 @@ from transport.wire.codec import (
     encode,
     encode_call,
     encode_calls,
+    encode_parts,
     encode_replies,
     encode_reply,
     encode_value,
@@ -45,10 +46,13 @@ __all__ = [
     "Side",
     "ValueDecoder",
     "Way",
+    "bare_type",
     "decode",
+    "empty_array",
     "encode",
     "encode_call",
     "encode_calls",
+    "encode_parts",
     "encode_replies",
     "encode_reply",
     "encode_value",

@@ -13,6 +13,7 @@ snapshots.
 import importlib
 import math
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
@@ -229,6 +230,21 @@ def _array_length(raw: Buffer | msgspec.Raw) -> int:
     return -1
 
 
+def bare_type(annotation: Any) -> Any:
+    """Return the class that `annotation` stands for, without its parameters: `ndarray` for `NDArray[float64]`.
+
+    Aliases made by `type` statements are followed; what is no alias and has no parameters comes back as it is.
+    """
+    while True:
+        origin = typing.get_origin(annotation)
+        if origin is not None:
+            annotation = origin
+        elif hasattr(annotation, "__value__"):
+            annotation = annotation.__value__
+        else:
+            return annotation
+
+
 def _restore(descriptor: Blob, blob: Buffer, annotation: Any, where: str) -> Any:
     """Make the value out of its frame; without a copy, unless a type of its own is asked for."""
     if descriptor.kind == "b":
@@ -255,15 +271,13 @@ def _restore_array(descriptor: Blob, blob: Buffer, annotation: Any, where: str) 
     except ImportError:
         raise msgspec.ValidationError(f"an array arrived, and NumPy is not installed - at {where}") from None
     accepted = annotation is Any or annotation is object
-    origin = getattr(annotation, "__origin__", annotation)
+    origin = bare_type(annotation)
     if not accepted and not (isinstance(origin, type) and issubclass(numpy.ndarray, origin)):
         raise msgspec.ValidationError(
             f"Expected `{getattr(annotation, '__name__', annotation)}`, got an array - at {where}"
         )
     try:
-        dtype = numpy.dtype(descriptor.dtype)
-        if dtype.kind not in _ARRAY_KINDS or dtype.fields is not None or dtype.subdtype is not None:
-            raise ValueError(f"arrays of {descriptor.dtype!r} do not travel")
+        dtype = _plain_dtype(numpy, descriptor.dtype)
         if math.prod(descriptor.shape) * dtype.itemsize != len(blob):
             shape = list(descriptor.shape)
             raise ValueError(f"{len(blob)} bytes do not fill shape {shape} of {descriptor.dtype!r}")
@@ -272,3 +286,26 @@ def _restore_array(descriptor: Blob, blob: Buffer, annotation: Any, where: str) 
         raise msgspec.ValidationError(f"{error} - at {where}") from None
     array.flags.writeable = False
     return array
+
+
+def _plain_dtype(numpy: Any, text: str) -> Any:
+    """The type of items that `text` says, if arrays of it travel."""
+    dtype = numpy.dtype(text)
+    if dtype.kind not in _ARRAY_KINDS or dtype.fields is not None or dtype.subdtype is not None:
+        raise ValueError(f"arrays of {text!r} do not travel")
+    return dtype
+
+
+def empty_array(dtype: str, shape: Sequence[int], max_bytes: int) -> Any:
+    """Return a NumPy array of zeros, of the type and shape that a peer asks for.
+
+    Raises: ValueError if there is no such array, or it has more than `max_bytes`.
+    """
+    try:
+        numpy: Any = importlib.import_module("numpy")  # not a dependency: who sends arrays has it
+        items = _plain_dtype(numpy, dtype)
+    except (ImportError, TypeError, SyntaxError) as error:
+        raise ValueError(str(error)) from None
+    if math.prod(shape) * items.itemsize > max_bytes:
+        raise ValueError(f"an array of shape {list(shape)} of {dtype!r}, {max_bytes} bytes are allowed")
+    return numpy.zeros(tuple(shape), items)

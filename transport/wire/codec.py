@@ -350,6 +350,14 @@ def encode_reply(
     return _with_blobs(writer.take(), blobs, max_bytes)
 
 
+def encode_parts(call_id: int, parts: Sequence[object], max_bytes: int = MAX_RECORD_BYTES) -> list[Buffer]:
+    """As `encode_reply`, for the result and the outputs of an operation: each may be a frame of its own."""
+    rest, blobs, descriptors = split_out_of_band(parts) or (parts, [], [])
+    writer = ReplyWriter(max_bytes)
+    writer.add(call_id, rest, 0, ReplyOptions(blobs=descriptors) if descriptors else None)
+    return _with_blobs(writer.take(), blobs, max_bytes)
+
+
 def _with_blobs(frames: list[Buffer], blobs: list[Buffer], max_bytes: int) -> list[Buffer]:
     size = len(frames[0]) + sum(map(len, blobs))
     if size > max_bytes:

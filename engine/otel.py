@@ -1,0 +1,209 @@
+"""OpenTelemetry: a span for each call at its client and at its server, and the trace context that joins them.
+
+    from engine.otel import instrument
+
+    instrument(client)      # before `client.bind`
+    instrument(server)      # at any time; calls that are running are not traced
+
+Needs the `otel` extra. Nothing of this is imported, and nothing is asked on the way of a call, unless `instrument` was
+called for that client or server.
+
+Theory of operation. A client that is instrumented has another `begin`, which its bindings take when they are made: it
+opens a span, puts the trace context into the call's metadata (the texts of W3C Trace Context, with the standard
+propagator), and waits for the outcome as an observer of the client's table. A server has another function in each
+entry, which opens a span with the caller's as its parent around the routine; closing the call ends it.
+
+Guarantees: a span of a call ends once, when the call has its outcome (client) or was closed (server), with its status.
+It is current while the routine runs, so spans made there are its children, and so are calls that the routine makes.
+
+Spans end on the threads that bring replies and send answers: give the provider a processor that does not wait, such as
+`BatchSpanProcessor`. Calls that are refused before their routine is entered have no span at the server.
+
+Source: OpenTelemetry, "Semantic conventions for RPC spans"; W3C, "Trace Context".
+"""
+
+from collections.abc import Callable, Coroutine
+from types import CoroutineType
+from typing import Any
+
+from opentelemetry import context, propagate
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvider, get_tracer, set_span_in_context
+
+from transport import Endpoint
+
+from .kernel.errors import EngineError, InvalidArgumentType
+from .kernel.status import Status
+from .rpc.attachment import Closing, attachment_of, when_closed
+from .rpc.call import Call
+from .rpc.client import Client
+from .rpc.interface import OperationSpec
+from .rpc.registry import Entry
+from .rpc.server import Server
+from .rpc.server_call import ServerCall
+from .rpc.table import Observer
+
+SYSTEM = "callport"  # The value of `rpc.system`.
+
+
+def instrument(target: Client | Server, tracer_provider: TracerProvider | None = None) -> None:
+    """Open a span for each call of a client, or to a server.
+
+    Args: `tracer_provider` makes the spans; None: the process's own.
+    The name of a span is `interface/operation`. Its attributes: `rpc.system`, `rpc.service`, `rpc.method`,
+    `rpc.callport.status_code` (the Windows number, 0 for success), `error.type` (the status's name) if it failed, and
+    at a client `server.address` and, for tcp, `server.port`.
+    Bindings that were made before keep calling without spans. Instrumenting a second time does nothing.
+    Raises: `InvalidArgumentType` for anything else than a client or a server. Threads: any. Blocks: never.
+    """
+    if not isinstance(target, (Client, Server)):
+        raise InvalidArgumentType(f"target must be a Client or a Server, not {type(target).__name__}")
+    tracer = get_tracer("callport", tracer_provider=tracer_provider)
+    if isinstance(target, Client):
+        if not isinstance(target.begin, _TracedBegin):
+            target.begin = _TracedBegin(target, tracer)  # type: ignore[method-assign]  # on this instance only
+            target.shortcut = lambda spec: None  # type: ignore[method-assign]  # no way past it
+    else:
+        target.registry.decorate(lambda entry: _trace(entry, tracer))
+
+
+def _attributes(spec: OperationSpec) -> dict[str, str]:
+    return {"rpc.system": SYSTEM, "rpc.service": spec.target.interface, "rpc.method": spec.target.operation}
+
+
+def _end(span: Span, status: int | None) -> None:
+    """End a span; `status` None: how the call ended is not known."""
+    if status is not None:
+        span.set_attribute("rpc.callport.status_code", int(status))
+        if status:
+            name = Status.name_of(status)
+            name = str(int(status)) if name == "STATUS" else name
+            span.set_attribute("error.type", name)
+            span.set_status(StatusCode.ERROR, name)
+    span.end()
+
+
+class _TracedBegin:
+    """A client's `begin`, with a span for each call."""
+
+    def __init__(self, client: Client, tracer: Tracer) -> None:
+        self._begin = client.begin
+        self._table = client._table
+        endpoint = Endpoint.parse(client.endpoint)
+        self._server: dict[str, str | int] = {"server.address": endpoint.host or endpoint.name}
+        if endpoint.scheme == "tcp":
+            self._server["server.port"] = endpoint.port
+        self._tracer = tracer
+
+    def __call__(
+        self,
+        spec: OperationSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        notify: Any,
+        timeout: float | None,
+        metadata: dict[str, str] | None,
+        handle: Call[Any] | None,
+        pipes: Any = None,
+    ) -> Call[Any]:
+        target = spec.target
+        span = self._tracer.start_span(
+            f"{target.interface}/{target.operation}",
+            kind=SpanKind.CLIENT,
+            attributes={**_attributes(spec), **self._server},
+        )
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier, set_span_in_context(span))
+        try:
+            # What the caller says itself counts, and is checked as any.
+            told = metadata if metadata is not None and not isinstance(metadata, dict) else carrier | (metadata or {})
+            call = self._begin(spec, args, kwargs, notify, timeout, told, handle, pipes)
+        except BaseException as error:
+            span.record_exception(error)
+            _end(span, error.status if isinstance(error, EngineError) else None)
+            raise
+        observer = _SpanObserver(span)
+        if not self._table.await_outcome(call, observer):
+            box = call._box
+            # It ended before it could be observed; somebody who was notified may have collected the outcome, too.
+            observer.outcome = box[0] if box else None
+            observer.wake()
+        return call
+
+
+class _SpanObserver(Observer):
+    """Ends a client's span."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def wake(self) -> None:
+        """The call has its outcome."""
+        _end(self._span, None if self.outcome is None else self.outcome.status)
+
+
+def _trace(entry: Entry, tracer: Tracer) -> None:
+    """Have an entry open a span for each of its calls."""
+    if not isinstance(entry.function, _TracedRoutine):
+        entry.function = _TracedRoutine(entry.spec, entry.function, entry.takes_handle, tracer)
+        entry.takes_handle = True
+
+
+class _TracedRoutine:
+    """What is served in the place of `function`."""
+
+    def __init__(self, spec: OperationSpec, function: Callable[..., Any], takes_handle: bool, tracer: Tracer) -> None:
+        self._spec = spec
+        self._function = function
+        self._takes_handle = takes_handle
+        self._tracer = tracer
+
+    def __call__(self, call: ServerCall, *args: Any) -> Coroutine[Any, Any, None] | None:
+        parent = propagate.extract(call.metadata)
+        span = self._span_of(call, parent)
+        inside = set_span_in_context(span, parent)
+        token = context.attach(inside)
+        try:
+            value = self._function(call, *args) if self._takes_handle else self._function(*args)
+            if type(value) is CoroutineType:
+                return self._answer_later(call, value, span, inside)
+            if not self._takes_handle:
+                call.complete(value)
+        except BaseException as error:
+            if span.is_recording():
+                span.record_exception(error)
+            raise
+        finally:
+            context.detach(token)
+        return None
+
+    def _span_of(self, call: ServerCall, parent: Context) -> Span:
+        """Open the span of a call; a call that had to wait, and runs again from its beginning, has one already."""
+        attachment = attachment_of(call)
+        if attachment.span is None:
+            target = self._spec.target
+            span = attachment.span = self._tracer.start_span(
+                f"{target.interface}/{target.operation}", parent, SpanKind.SERVER, _attributes(self._spec)
+            )
+
+            def closed(how: Closing) -> None:
+                _end(span, attachment.status if how is Closing.FAILED else 0)
+
+            if not when_closed(call, closed):
+                _end(span, None)
+        return attachment.span  # type: ignore[no-any-return]
+
+    async def _answer_later(
+        self, call: ServerCall, routine: Coroutine[Any, Any, Any], span: Span, inside: Context
+    ) -> None:
+        token = context.attach(inside)
+        try:
+            value = await routine
+            if not self._takes_handle:
+                call.complete(value)
+        except BaseException as error:
+            if span.is_recording():
+                span.record_exception(error)
+            raise
+        finally:
+            context.detach(token)

@@ -1,0 +1,91 @@
+"""Prometheus: the `statistics()` of clients, servers, ports and pools as metrics.
+
+    from engine.prometheus import Collector
+
+    collector = Collector(service=server, words=client, workers=server.pool)
+    prometheus_client.REGISTRY.register(collector)
+
+Needs the `prometheus` extra. Nothing is counted twice, and nothing happens between scrapes: each takes a snapshot of
+each object.
+
+A number of a snapshot becomes the metric `callport_<kind>_<field>`, with the object's name as the label `name`: a
+counter if it only grows, else a gauge. A text, such as a server's phase, becomes a gauge of 1 with the text as a label.
+
+Source: Prometheus, "Writing exporters", "Metric and label naming".
+"""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import msgspec
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector as Registered
+
+from .kernel.errors import InvalidArgumentType, InvalidParameter
+
+# Fields of snapshots that may go down, or say how something is set up; all other numbers only grow.
+_GAUGES = frozenset((
+    "active", "away", "closed", "concurrency", "depth", "idle", "maximum", "minimum", "outstanding", "queued",
+    "running", "signaled", "waiting", "workers",
+))  # fmt: skip
+
+
+class Observable(Protocol):
+    """What has statistics: a `Client`, `Server`, `CompletionPort`, `ThreadPool`, or an object of a pool."""
+
+    def statistics(self) -> msgspec.Struct:
+        """Return a snapshot."""
+
+
+class Collector(Registered):
+    """Collects the statistics of named objects; register it with a `prometheus_client` registry.
+
+    Args: objects by the names that they are to have. They are kept alive by this; `remove` lets go.
+    Threads: any.
+    """
+
+    def __init__(self, **objects: Observable) -> None:
+        # Single atomic operations only.
+        self._objects: dict[str, Observable] = {}
+        for name, thing in objects.items():
+            self.add(name, thing)
+
+    def add(self, name: str, thing: Observable) -> None:
+        """Collect `thing` from now on.
+
+        Raises: `InvalidArgumentType` if it has no statistics; `InvalidParameter` if the name is taken.
+        """
+        if not callable(getattr(thing, "statistics", None)):
+            raise InvalidArgumentType(f"{name}: a {type(thing).__name__} has no statistics")
+        if self._objects.setdefault(name, thing) is not thing:
+            raise InvalidParameter(f"there is another object named {name!r}: remove it, or choose another name")
+
+    def remove(self, name: str) -> None:
+        """Collect the object of that name no longer. Raises: `InvalidParameter` if there is none."""
+        if self._objects.pop(name, None) is None:
+            raise InvalidParameter(f"there is no object named {name!r}")
+
+    def describe(self) -> list[Metric]:
+        """Nothing: which metrics there are depends on the objects, and registering takes no snapshots."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Take a snapshot of each object. Blocks: never."""
+        metrics: dict[str, Any] = {}
+        for name, thing in list(self._objects.items()):
+            snapshot = thing.statistics()
+            kind = type(snapshot).__name__.removesuffix("Statistics").lower()
+            for field in snapshot.__struct_fields__:
+                value = getattr(snapshot, field)
+                if field == "name":  # A pool's own; the collector's is what tells objects apart.
+                    continue
+                metric = f"callport_{kind}_{field}"
+                text = f"`{field}` of {type(snapshot).__name__}"
+                if isinstance(value, str):
+                    family = metrics.setdefault(metric, GaugeMetricFamily(metric, text, labels=("name", field)))
+                    family.add_metric((name, value), 1)
+                else:
+                    family_of = GaugeMetricFamily if field in _GAUGES else CounterMetricFamily
+                    family = metrics.setdefault(metric, family_of(metric, text, labels=("name",)))
+                    family.add_metric((name,), value)
+        yield from metrics.values()

@@ -1,0 +1,167 @@
+"""A service and its callers, as a user writes them. Each line is right, unless its comment names the error."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, assert_type
+
+from engine import (
+    Call,
+    Client,
+    CompletionPort,
+    EventKind,
+    InOut,
+    InOutPipe,
+    InPipe,
+    Interface,
+    Out,
+    OutPipe,
+    Pipe,
+    ServerCall,
+    manager,
+    operation,
+)
+
+
+class Words(Interface, id="example.Words"):
+    """A contract."""
+
+    @operation
+    def synonyms(self, word: str, limit: int = 10) -> list[str]:
+        """Return words that mean the same."""
+        raise NotImplementedError
+
+    @operation(idempotent=True)
+    def anything(self, value: Any) -> str:
+        """Take whatever there is."""
+        raise NotImplementedError
+
+    @operation
+    def grab(self, frame: Out[bytearray], tail: InOut[memoryview]) -> int:
+        """Fill buffers."""
+        raise NotImplementedError
+
+    @operation
+    def total(self, start: int, numbers: InPipe[int] = ...) -> int:
+        """Add up."""
+        raise NotImplementedError
+
+    @operation
+    def count(self, limit: int, numbers: OutPipe[int] = ...) -> str:
+        """Count."""
+        raise NotImplementedError
+
+    @operation(duplex=True)
+    def doubled(self, numbers: InOutPipe[int] = ...) -> None:
+        """Push the double of each."""
+
+    @operation
+    def told_nothing(self) -> list[str]: ...  # error: empty-body
+
+
+class Routines:
+    """Implements the contract."""
+
+    def synonyms(self, word: str, limit: int) -> list[str]:
+        return [word] * limit
+
+    @manager
+    def anything(self, call: ServerCall, value: object) -> None:
+        call.complete(str(value))
+
+    def grab(self, frame: bytearray, tail: memoryview) -> int:
+        frame[:1] = tail[:1]
+        return len(frame)
+
+    def total(self, start: int, numbers: Pipe[int]) -> int:
+        return start + sum(numbers) + sum(numbers.pull_wait())
+
+    def count(self, limit: int, numbers: Pipe[int]) -> Iterator[int]:
+        yield from range(limit)
+
+    async def doubled(self, numbers: Pipe[int]) -> None:
+        async for number in numbers:
+            await numbers.push_async([2 * number])
+
+
+def generated() -> Iterator[int]:
+    """Something to push."""
+    yield 1
+
+
+async def generated_later() -> AsyncIterator[int]:
+    """Something to push, later."""
+    yield 1
+
+
+def told(call: Call[list[str]], kind: EventKind) -> None:
+    """A callback."""
+
+
+def blocking_calls(words: Words) -> None:
+    """The result's type, and the arguments'."""
+    assert_type(words.synonyms("quick"), list[str])
+    assert_type(words.synonyms("quick", limit=3), list[str])
+    assert_type(words.synonyms("quick", timeout=1.5), list[str])
+    assert_type(words.synonyms("quick", metadata={"who": "me"}), list[str])
+    assert_type(words.anything(object()), str)
+    words.synonyms(5)  # error: call-overload
+    words.synonyms("quick", "three")  # error: call-overload
+    words.synonyms()  # error: call-overload
+    words.synonyms("quick", timout=1.5)  # error: call-overload
+    words.unknown()  # error: attr-defined
+
+
+def begun_calls(words: Words, port: CompletionPort) -> None:
+    """Handles know what they will return; without options, arguments are checked."""
+    assert_type(words.synonyms.begin("quick"), Call[list[str]])
+    assert_type(words.synonyms.begin("quick", notify=port.packet(key=7)).complete(), list[str])
+    assert_type(words.synonyms.begin("quick", notify=told, timeout=1).result(2.0), list[str])
+    assert_type(words.synonyms.begin("quick", handle=None), Call[list[str]])
+    words.synonyms.begin(5)  # error: call-overload
+    words.synonyms.begin("quick", timeout="soon")  # error: call-overload
+    wrong: int = words.synonyms.begin("quick", notify=port).complete()  # error: assignment
+    del wrong
+
+
+async def awaited_calls(words: Words) -> None:
+    """Awaiting a handle gives the result."""
+    assert_type(await words.synonyms.begin("quick"), list[str])
+
+
+def buffers(words: Words) -> None:
+    """An output takes a buffer of its type."""
+    assert_type(words.grab(bytearray(5), memoryview(bytearray(5))), int)
+    assert_type(words.grab.begin(bytearray(5), memoryview(bytearray(5))), Call[int])
+    words.anything(1, into=bytearray(5))
+    words.grab("text", memoryview(bytearray(5)))  # error: call-overload
+
+
+def pipes(words: Words) -> None:
+    """Any iterable may be pushed, and streams are iterated over."""
+    assert_type(words.total(5, generated()), int)
+    words.total(5, range(10))
+    words.total(5, numbers=[1, 2])
+    words.total(5, ["one"])  # error: list-item
+    assert_type(words.total.begin(5, generated_later()), Call[int])
+    assert_type(words.total.begin(5), Call[int])
+    assert_type(words.count.begin(5, notify=told, send_complete=True), Call[str])
+    for number in words.count.stream(5):
+        print(number)
+    for number in words.doubled.stream(generated()):
+        print(number)
+    stream = words.count.stream(5)
+    assert_type(stream.result, str | None)
+
+
+async def asynchronous_pipes(words: Words) -> None:
+    """The same in a task."""
+    async for number in words.count.stream(5):
+        print(number)
+    async for number in words.doubled.stream(generated_later()):
+        print(number)
+
+
+def bindings(client: Client) -> None:
+    """A binding is an instance of its interface; one by name takes anything."""
+    assert_type(client.bind(Words), Words)
+    print(client.bind("example.Words").synonyms("quick"))
+    assert_type(Words.synonyms.name, str)

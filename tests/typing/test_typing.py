@@ -1,0 +1,30 @@
+"""Contracts are typed: what a strict type checker finds in a sample, and what it does not."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = Path(__file__).with_name("sample.py")
+
+
+def test_a_strict_type_checker() -> None:
+    """mypy --strict finds the errors that the sample's comments name, on their lines, and no others."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--follow-imports=silent",
+         "--hide-error-context", "--show-error-codes", str(SAMPLE)],
+        cwd=ROOT, capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    found = {
+        (int(match[1]), match[2])
+        for match in re.finditer(r"^[^:\n]*sample\.py:(\d+): error: .*\[([\w-]+)\]$", done.stdout, re.MULTILINE)
+    }
+    lines = SAMPLE.read_text(encoding="utf-8").splitlines()
+    wanted = {
+        (number, match[1])
+        for number, line in enumerate(lines, 1)
+        if (match := re.search(r"# error: ([\w-]+)$", line)) is not None
+    }
+    assert found == wanted, done.stdout
