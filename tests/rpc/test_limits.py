@@ -57,6 +57,7 @@ class TestCalls:
     @pytest.mark.parametrize("value", [bytes(300_000), ["x" * 1000] * 300], ids=["beside", "inside"])
     def test_refused_in_begin(self, narrow: Bench, value: Any, key: str, port: CompletionPort) -> None:
         """`begin` raises, naming the setting and both sizes; nobody is told, and other calls go on."""
+        assert narrow.probe.echo("the server has said what it takes") is not None
         held = narrow.held(key)
         with pytest.raises(InvalidArgumentType, match=r"echo takes 30\d{4} bytes.* 100000 .*max_message_bytes"):
             narrow.probe.echo.begin(value, notify=port)
