@@ -35,7 +35,7 @@ from transport import Endpoint
 from .kernel.errors import EngineError, InvalidArgumentType
 from .kernel.status import Status
 from .rpc.attachment import Closing, attachment_of, when_closed
-from .rpc.call import Call
+from .rpc.call import Call, status_of
 from .rpc.client import Client
 from .rpc.interface import OperationSpec
 from .rpc.registry import Entry
@@ -139,7 +139,7 @@ class _SpanObserver(Observer):
 
     def wake(self) -> None:
         """The call has its outcome."""
-        _end(self._span, None if self.outcome is None else self.outcome.status)
+        _end(self._span, None if self.outcome is None else status_of(self.outcome))
 
 
 def _trace(entry: Entry, tracer: Tracer) -> None:

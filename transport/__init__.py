@@ -44,8 +44,8 @@ from transport.frames import (
     Blob,
     Buffer,
     Bye,
+    CallGroup,
     CallOptions,
-    CallRecord,
     Calls,
     Cancel,
     Credit,
@@ -58,8 +58,8 @@ from transport.frames import (
     PipeChunk,
     Reject,
     Replies,
+    ReplyGroup,
     ReplyOptions,
-    ReplyRecord,
     Target,
     Welcome,
 )
@@ -67,20 +67,17 @@ from transport.link import Keys, Link, LinkOptions, PeerInfo, Receiver
 from transport.opening import bind, connect
 from transport.security import Curve
 from transport.wire import (
-    COALESCE_BYTES,
     MAX_RECORD_BYTES,
     OOB_LIMIT,
     SETTLED_BYTES,
     TRANSITIONS,
     ArgsDecoder,
-    CallWriter,
     Conversation,
     ConversationState,
     EncodedCall,
     EncodedReply,
     PendingCall,
     PendingReply,
-    ReplyWriter,
     Side,
     ValueDecoder,
     Way,
@@ -95,6 +92,7 @@ from transport.wire import (
     encode_reply,
     encode_value,
     settled,
+    split_args,
     split_out_of_band,
 )
 
@@ -114,7 +112,6 @@ if typing.TYPE_CHECKING:
     )
 
 __all__ = [
-    "COALESCE_BYTES",
     "MAX_MESSAGE_BYTES",
     "MAX_RECORDS",
     "MAX_RECORD_BYTES",
@@ -128,9 +125,8 @@ __all__ = [
     "Blob",
     "Buffer",
     "Bye",
+    "CallGroup",
     "CallOptions",
-    "CallRecord",
-    "CallWriter",
     "Calls",
     "Cancel",
     "Conversation",
@@ -174,9 +170,8 @@ __all__ = [
     "Reject",
     "RemoteProtocolError",
     "Replies",
+    "ReplyGroup",
     "ReplyOptions",
-    "ReplyRecord",
-    "ReplyWriter",
     "SendOperation",
     "Side",
     "SourceClosed",
@@ -203,6 +198,7 @@ __all__ = [
     "encode_reply",
     "encode_value",
     "settled",
+    "split_args",
     "split_out_of_band",
 ]
 

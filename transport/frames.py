@@ -24,7 +24,7 @@ PREFIX_BYTES: Final = 4
 #: Largest message taken from a peer, all frames together, in bytes. Arbitrary: room for a large array, and a
 #: bound.
 MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
-#: Most records in one message taken from a peer. Far above what a sender coalesces (about a hundred).
+#: Most calls, replies or chunks in one message taken from a peer. Far above what a sender coalesces (about a hundred).
 MAX_RECORDS: Final = 65536
 #: Most out-of-band blobs of one message.
 MAX_BLOBS: Final = 256
@@ -145,11 +145,15 @@ class CallOptions(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
     blobs: list[Blob] | None = msgspec.field(default=None, name="b")
 
 
-class CallRecord(msgspec.Struct, array_like=True, gc=False):
-    """One call. `target` is an index into the message's targets; `args` is an encoded array."""
+class CallGroup(msgspec.Struct, array_like=True, gc=False):
+    """Calls of one operation, in the order in which they were begun.
 
-    id: int
+    `target` is an index into the message's targets; `args` is an encoded array that holds an array of arguments for
+    each of `ids`. Only a group of one call has options.
+    """
+
     target: int
+    ids: list[int]
     args: msgspec.Raw
     options: CallOptions | None = None
 
@@ -157,7 +161,7 @@ class CallRecord(msgspec.Struct, array_like=True, gc=False):
 class Calls(msgspec.Struct, array_like=True, gc=False):
     """Calls that travel together. They are independent of each other but for their lanes."""
 
-    records: list[CallRecord]
+    groups: list[CallGroup]
     targets: list[Target]
 
 
@@ -168,21 +172,21 @@ class ReplyOptions(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
     blobs: list[Blob] | None = msgspec.field(default=None, name="b")
 
 
-class ReplyRecord(msgspec.Struct, array_like=True, gc=False):
-    """The outcome of one call: `value` is the result if `status` is 0, an encoded `Fault` or nil
-    otherwise.
+class ReplyGroup(msgspec.Struct, array_like=True, gc=False):
+    """Outcomes of calls that ended alike: `values` holds, for each of `ids`, the result if `status` is 0, an encoded
+    `Fault` or nil otherwise. Only a group of one reply has options.
     """
 
-    id: int
-    status: int
-    value: msgspec.Raw
+    ids: list[int]
+    values: list[msgspec.Raw]
+    status: int = 0
     options: ReplyOptions | None = None
 
 
 class Replies(msgspec.Struct, array_like=True, gc=False):
     """Outcomes that travel together, in no order."""
 
-    records: list[ReplyRecord]
+    groups: list[ReplyGroup]
 
 
 class Fault(msgspec.Struct, array_like=True, gc=False):

@@ -18,7 +18,7 @@ Assumes: what `client.py` says: `lost` stores `_state` before it looks at the ca
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 
@@ -191,7 +191,7 @@ class Association:
                     failed.append(call_id)
             for wait, group in self._retries.waits_locked(retried):
                 driver().monitor.call_at(monotonic() + wait, partial(self._send_again, group))
-        self._finish([Failure(call_id, CallFailed(text)) for call_id in failed])
+        self._finish({call_id: Failure(CallFailed(text)) for call_id in failed})
 
     def _send_again(self, call_ids: list[int]) -> None:
         """These calls have backed off."""
@@ -226,12 +226,12 @@ class Association:
             self._refusal = text
             self.outgoing.clear()
             status = message.status or Status.PROTOCOL_ERROR
-            ended = [
+            ended = {
                 # Over a former connection it may have run.
-                Failure(call_id, CallFailed(f"{lost}; {text}") if lost else error_for(status, text))
+                call_id: Failure(CallFailed(f"{lost}; {text}") if lost else error_for(status, text))
                 for call_id in list(self._calls)
                 for lost in (self._retries.lost_locked(call_id),)
-            ]
+            }
         self._finish(ended)
 
     def _left(self, message: Bye) -> None:
@@ -244,10 +244,10 @@ class Association:
         """Have the actions done after link.lock was released."""
         self.actions += actions
 
-    def _finish(self, outcomes: Sequence[Outcome]) -> None:
-        """Record outcomes now; they are told of after link.lock was released."""
+    def _finish(self, outcomes: Mapping[int, Outcome]) -> None:
+        """Record outcomes, by the numbers of their calls; they are told of after link.lock was released."""
         with self._lock:
-            self._table.finish_locked(outcomes, self.actions)
+            self._table.finish_locked(outcomes.keys(), outcomes.values(), self.actions)
             if self._attended:
                 self._attend_locked()
 
@@ -275,8 +275,8 @@ class Association:
             if self._stranded:
                 self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
             assert self._connect_timeout is not None
-            failed = [Failure(call_id, self._unreachable_locked(call_id, self._connect_timeout)) for call_id in expired]
-            self._table.finish_locked(failed, actions)
+            failed = [Failure(self._unreachable_locked(call_id, self._connect_timeout)) for call_id in expired]
+            self._table.finish_locked(expired, failed, actions)
             # They must not run later on, after their callers were told that they did not.
             self._outbox.withdraw(set(expired))
             self._attend_locked()

@@ -11,12 +11,12 @@ notification can complete.
 Source: "RPC_ASYNC_STATE", "Asynchronous Call State", "RpcAsyncCompleteCall", "RpcAsyncGetCallStatus".
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from transport import Buffer, Fault, ReplyRecord
+from transport import Blob, Buffer, Fault
 
 from ..kernel.errors import CallError, CallPending, InvalidAsyncHandle, InvalidParameter, InvalidState
 from ..kernel.status import Status
@@ -30,29 +30,23 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+_RESULT = msgspec.Raw
 # Plain integers for the hot path: comparing with a member of an IntEnum costs as much as a method call.
 _PENDING, _CANCELLING, _DONE, _SPENT = int(State.PENDING), int(State.CANCELLING), int(State.DONE), int(State.SPENT)
 
 
-class LargeReply(msgspec.Struct, gc=False):
-    """A reply whose result travelled out of band, with the frame that holds it."""
+class Reply(msgspec.Struct, gc=False):
+    """An answer that is not just a result in band: a failure, or a result with what travelled out of band."""
 
-    record: ReplyRecord
-    blobs: list[Buffer]
-
-    @property
-    def id(self) -> int:
-        return self.record.id
-
-    @property
-    def status(self) -> int:
-        return self.record.status
+    status: int
+    value: msgspec.Raw
+    blobs: Sequence[Buffer] = ()
+    descriptors: Sequence[Blob] | None = None
 
 
 class Failure(msgspec.Struct):
     """Why no answer will come. Each call has an error object of its own: two threads must not raise the same one."""
 
-    id: int
     error: CallError
 
     @property
@@ -60,8 +54,13 @@ class Failure(msgspec.Struct):
         return self.error.status
 
 
-# How the call of that `id` ended.
-Outcome = ReplyRecord | LargeReply | Failure
+# How a call ended. Mostly with a result, still encoded.
+Outcome = msgspec.Raw | Reply | Failure
+
+
+def status_of(outcome: Outcome) -> int:
+    """Return the status that stands for an outcome: 0 for a result."""
+    return 0 if type(outcome) is _RESULT else outcome.status  # type: ignore[union-attr]
 
 
 class Issuer(Protocol):
@@ -175,7 +174,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
                 return Status.PENDING
             raise self._no_call()
         try:
-            status = box[0].status
+            status = status_of(box[0])
         except IndexError:
             raise self._no_call() from None
         # A server may end a call with any code, but 997 tells that a call has not ended.
@@ -201,35 +200,43 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
             self._pipes.check_complete()
         box = self._box
         if box is None:
-            # DONE without a box: another thread is just recording the outcome, and has told nobody yet.
-            if not _PENDING <= self._state <= _DONE:
-                raise self._no_call()
-            assert self._client is not None
-            self._client.poll()
-            box = self._box
-            if box is None:
-                raise CallPending("the call is not complete: wait for its notification, then complete it")
+            box = self._look()
         try:
             outcome = box.pop()
         except IndexError:
             raise self._no_call() from None
         self._state = _SPENT
+        if type(outcome) is _RESULT:
+            try:
+                return self._spec.decode_plain(outcome)  # type: ignore[no-any-return]
+            except Exception as error:
+                raise self._undecodable(error) from error
+        if type(outcome) is Failure:
+            raise _collected(outcome.error)
+        assert type(outcome) is Reply
+        if outcome.status:
+            raise _collected(_fault(outcome))
         try:
-            if type(outcome) is ReplyRecord:
-                if outcome.status == 0:
-                    return self._spec.decode_plain(outcome.value)  # type: ignore[no-any-return]
-                raise _collected(_fault(outcome))
-            if type(outcome) is LargeReply:
-                assert outcome.record.options is not None
-                return self._spec.decode_result(  # type: ignore[no-any-return]
-                    outcome.record.value, outcome.blobs, outcome.record.options.blobs
-                )
-        except CallError:
-            raise
-        except Exception as error:  # Decoding runs into whatever was sent, and runs the types' own checks.
-            raise BadStubData(f"the result of {self._spec.name} is not what its annotation says: {error}") from error
-        assert type(outcome) is Failure
-        raise _collected(outcome.error)
+            return self._spec.decode_result(outcome.value, outcome.blobs, outcome.descriptors)  # type: ignore[no-any-return]
+        except Exception as error:
+            raise self._undecodable(error) from error
+
+    def _look(self) -> "list[Outcome]":
+        """Look for the outcome where it was not yet; raise if it is not known."""
+        # DONE without a box: another thread is just recording the outcome, and has told nobody yet.
+        if not _PENDING <= self._state <= _DONE:
+            raise self._no_call()
+        assert self._client is not None
+        self._client.poll()
+        if self._box is None:
+            raise CallPending("the call is not complete: wait for its notification, then complete it")
+        return self._box
+
+    def _undecodable(self, error: Exception) -> CallError:
+        """Decoding runs into whatever was sent, and runs the types' own checks, which may say what is wrong."""
+        if isinstance(error, CallError):
+            return error
+        return BadStubData(f"the result of {self._spec.name} is not what its annotation says: {error}")
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the outcome is known; return False if `timeout` (seconds, None for ever) ran out first.
@@ -291,12 +298,12 @@ def _collected(error: CallError) -> CallError:
     return error
 
 
-def _fault(record: ReplyRecord) -> CallError:
+def _fault(reply: Reply) -> CallError:
     """Return the error that a reply with a status other than 0 stands for."""
     try:
-        fault = _decode_fault(record.value)
+        fault = _decode_fault(reply.value)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         fault = None  # The status is what counts; the rest is for people.
     if fault is None:
-        return error_for(record.status, "")
-    return error_for(record.status, fault.text, fault.type, fault.traceback, fault.data)
+        return error_for(reply.status, "")
+    return error_for(reply.status, fault.text, fault.type, fault.traceback, fault.data)

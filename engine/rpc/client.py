@@ -23,7 +23,7 @@ import os
 import warnings
 import weakref
 from _thread import allocate_lock
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from time import monotonic
 from types import TracebackType
@@ -45,7 +45,7 @@ from transport import (
     PendingCall,
     RemoteProtocolError,
     Replies,
-    ReplyRecord,
+    ReplyGroup,
     connect,
     decode,
     encode,
@@ -70,7 +70,7 @@ from ..kernel.waiter import Waiter
 from . import pipe_client, server_call
 from .association import Association
 from .binding import Binding, BoundOperation, bind_typed, check_count, check_metadata, check_seconds
-from .call import Call, Failure, LargeReply
+from .call import Call, Failure, Outcome, Reply
 from .channel import Channel, Parcel
 from .coalesce import COALESCE_RECORDS
 from .connection import ClientStatistics, Connection
@@ -351,7 +351,7 @@ class Client(Association):
                 self._strand_locked(call_id)
             self._attend_locked()
         if call._spec.one_way:
-            self._table.finish(ReplyRecord(call_id, 0, _NIL))
+            self._table.finish(call_id, _NIL)
         elif timeout is not None:
             self._limit(call, timeout)
 
@@ -369,7 +369,7 @@ class Client(Association):
             with self._lock:
                 if self._state is Connection.CONNECTING and self._refusal and self._withdraw_locked(call_id):
                     error = self._unreachable_locked(call_id, timeout)
-            if self._table.finish(Failure(call_id, error)) and call._pipes is not None:
+            if self._table.finish(call_id, Failure(error)) and call._pipes is not None:
                 self.tell_cancel(call_id, True)  # Its routine may be waiting for this side to push or pull.
 
         timer = driver().monitor.call_at(monotonic() + timeout, expire)
@@ -427,10 +427,10 @@ class Client(Association):
             if self._calls.get(call_id) is not call:
                 return
             if abort:
-                self._table.finish_locked((Failure(call_id, CallCancelled("cancelled by its caller")),), actions)
+                self._table.finish_locked((call_id,), (Failure(CallCancelled("cancelled by its caller")),), actions)
             elif (lost := self._retries.lost_locked(call_id)) and self._withdraw_locked(call_id):
                 error = CallFailed(f"{lost}; it was not sent again, for it was cancelled")
-                self._table.finish_locked((Failure(call_id, error),), actions)
+                self._table.finish_locked((call_id,), (Failure(error),), actions)
                 unsent = True
             else:
                 following = NEXT[call._state][On.CANCEL]
@@ -493,13 +493,14 @@ class Client(Association):
             if type(message) is not Replies:
                 self._take(message)
             elif self._greeted:
-                # `_finish` in line: this is the way of every reply.
-                records = message.records
+                # This is the way of every reply.
                 self._company = self._company_of(len(self._calls))
                 with self._lock:
-                    self._table.finish_locked(
-                        records if len(frames) == 1 else (LargeReply(records[0], frames[1:]),), self.actions
-                    )
+                    for group in message.groups:
+                        outcomes: Sequence[Outcome] = group.values
+                        if group.status or group.options is not None:
+                            outcomes = _told(group, frames[1:])
+                        self._table.finish_locked(group.ids, outcomes, self.actions)
                     if self._attended:
                         self._attend_locked()
             else:
@@ -528,8 +529,9 @@ class Client(Association):
                 self.outgoing.append(Special(encode(Bye(0, "the client closed"))))
                 self._closing = True
             self._state = _CLOSED
-            ended = [Failure(call_id, CallCancelled("the client was closed")) for call_id in list(self._calls)]
-            self._table.finish_locked(ended, actions)
+            ended = list(self._calls)
+            failures = [Failure(CallCancelled("the client was closed")) for _ in ended]
+            self._table.finish_locked(ended, failures, actions)
             if self._stranded_timer is not None:
                 self._stranded_timer.cancel()
         perform(actions)
@@ -570,6 +572,12 @@ class Client(Association):
         self.close()
 
 
+def _told(group: ReplyGroup, blobs: Sequence[Buffer]) -> list[Outcome]:
+    """The outcomes of a group that are not just results in band."""
+    descriptors = None if group.options is None else group.options.blobs
+    return [Reply(group.status, value, blobs, descriptors) for value in group.values]
+
+
 _CONNECTED = Connection.CONNECTED
 _CLOSED = Connection.CLOSED
 _NIL = msgspec.Raw(b"\xc0")
@@ -586,9 +594,9 @@ def _after_fork_in_child() -> None:
         client._state = Connection.CLOSED
         client._forked = True
         while client._calls:
-            call_id, call = client._calls.popitem()
+            _, call = client._calls.popitem()
             call._state = State.DONE
-            call._box = [Failure(call_id, CallFailed("the call was begun before fork(): its reply goes to the parent"))]
+            call._box = [Failure(CallFailed("the call was begun before fork(): its reply goes to the parent"))]
     _open_clients.clear()
 
 

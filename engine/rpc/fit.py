@@ -136,7 +136,7 @@ def _refuse(client: "Association", call_id: int, what: str, size: int) -> None:
     text = client.oversize.report(what, size, client.endpoint, client.message_limit)
     actions: list[Callable[[], object]] = []
     with client._lock:
-        ended = client._table.finish_locked((Failure(call_id, BadStubData(text)),), actions)
+        ended = client._table.finish_locked((call_id,), (Failure(BadStubData(text)),), actions)
     if ended:
         # Soon, on a thread that holds no link's lock.
         driver().monitor.call_at(monotonic(), partial(perform, actions))

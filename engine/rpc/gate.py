@@ -87,7 +87,7 @@ class Gate:
         known = None if self.no_cache else verdicts.get(self)
         if known is not None:
             return known
-        current.call = call  # This worker's next one in any case; whoever runs the next call sets it anew.
+        current.place.call = call  # This worker's next one in any case; whoever runs the next call sets it anew.
         try:
             verdict = security(call.attributes()) is True
         except Exception:

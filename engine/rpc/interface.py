@@ -199,6 +199,7 @@ class PlainArgs:
 
     def __init__(self) -> None:
         self.plain = ValueDecoder[list[Any]](list[Any]).plain
+        self.many = ValueDecoder[list[list[Any]]](list[list[Any]]).plain
 
     def __call__(
         self, raw: msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None

@@ -17,6 +17,8 @@ nobody has the lane that is done at once, by the thread that found the call, so 
 
 Calls that have no place in any order (see `Client.bind`), and those that begin again, have lanes of their own.
 
+Ordinary calls wait as batches (`batch.py`), others one by one.
+
 Guarantees: the routine of a call is entered after that of the call before it; they may end in any order. No call that
 arrived waits behind a slow one for longer than two ticks while a worker is free. A runner takes what waited when it
 began; what came later has its place behind the other lanes.
@@ -38,14 +40,18 @@ from time import monotonic, perf_counter
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 import transport
+from transport import SETTLED_BYTES, settled
 
 from ..kernel.driver import driver
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
 from ..kernel.status import Status
+from .batch import Batch
 from .pipe_server import advice
 from .registry import Entry
-from .server_call import ServerCall, current
+from .server_call import Place, ServerCall, current
 from .suspicion import examine
 
 if TYPE_CHECKING:
@@ -69,7 +75,8 @@ class Lane:
         self._listener = listener
         self._pool = pool
         # Appended under link.lock, taken by the holder. Whoever appends calls `post` after it, outside of the lock.
-        self.calls: deque[ServerCall] = deque()
+        # Invariant: a batch has calls that are not run yet.
+        self.calls: deque[Batch | ServerCall] = deque()
         self._lock = allocate_lock()
         # The thread that has the lane; 0: nobody. Set under _lock; read by anybody.
         self._holder = 0
@@ -80,17 +87,17 @@ class Lane:
         # Whether calls took long lately, so that each is timed by itself. Written by the holder.
         self._careful = False
         # What waited first at the monitor's last tick. Monitor only.
-        self._seen: ServerCall | None = None
+        self._seen: object = None
         # The monitor was told. A hint: a lost update registers once more.
         self._watched = False
 
     def post(self) -> None:
         """Have the calls run."""
         try:
-            entry = self.calls[0]._entry
+            first = self.calls[0]
         except IndexError:
             return  # An earlier runner has taken them.
-        if entry.needs_no_worker:
+        if first._entry.needs_no_worker:
             self._begin_coroutines()
             if not self.calls:
                 return
@@ -99,7 +106,8 @@ class Lane:
             if not self._posted:
                 self._listener.posted.append(self)
                 self._post_locked()
-        if (busy or len(self.calls) > 1) and not self._watched:
+        several = len(self.calls) > 1 or (type(first) is Batch and len(first.group.ids) > 1)
+        if (busy or several) and not self._watched:
             self._watched = True
             driver().monitor.watch(self)
 
@@ -111,12 +119,15 @@ class Lane:
             self._holder = get_ident()
         calls = self.calls
         # The thread that harvests may do so in the midst of a routine of its own.
-        outer = current.call
+        place = current.place
+        outer = place.call
         try:
-            while calls and (entry := calls[0]._entry).needs_no_worker:
-                self._run_one(calls.popleft(), entry, False)
+            while calls and (call := calls[0])._entry.needs_no_worker:
+                assert type(call) is ServerCall
+                calls.popleft()
+                self._run_one(call, call._entry, False, place)
         finally:
-            current.call = outer
+            place.call = outer
             # Not `_give_back`: who called goes on, and looks for calls after this.
             with self._lock:
                 self._holder = 0
@@ -135,8 +146,11 @@ class Lane:
         """The monitor's tick: if nobody took a call since the last one, the holder is away, and the others must not
         wait.
         """
+        first: object
         try:
             first = self.calls[0]
+            if type(first) is Batch and first.rows:
+                first = first.rows[0]
         except IndexError:
             self._seen = None
             # Told first, looked second: `post` comes after the calls, and asks.
@@ -217,41 +231,23 @@ class Lane:
             left = len(calls)
         finally:
             lock.release()
-        run_one = self._run_one
-        careful = self._careful or left < TIMED_TOGETHER
-        long = False
-        number = 0
-        now = perf_counter()
+        place = current.place
+        careful, self._careful = self._careful, False
         try:
             while left:
-                call = calls.popleft()
+                work = calls[0]
                 left -= 1
-                number += 1
-                entry = call._entry
-                if entry.mean <= NOTABLE:
-                    run_one(call, entry, False)
+                if isinstance(work, ServerCall):
+                    calls.popleft()
+                    self._run_alone(work, place)
+                elif work.rows is not None or work.unpack():
+                    self._run_batch(work, place, thread, careful)
                 else:
-                    if not careful:
-                        careful, number, now = True, 1, perf_counter()
-                    if entry.mean > SLOW:
-                        flush()
-                        run_one(call, entry, True)
-                        flush()
-                    else:
-                        run_one(call, entry, False)
-                if careful or number == TIMED_TOGETHER:
-                    # Where one call ends the next begins.
-                    then, now = now, perf_counter()
-                    took = (now - then) / number
-                    if number == 1 and (took > NOTABLE or entry.mean):
-                        entry.mean += (took - entry.mean) * LEARNING
-                    if took > NOTABLE:
-                        careful = long = True
-                    number = 0
+                    calls.popleft()
+                    left += self._take_apart(work)
                 if self._holder != thread:  # Passed on, or taken away.
                     left = self._take(thread)
-            self._careful = long
-            current.call = None
+            place.call = place.batch = None
             # What runs next may answer in the same messages, unless one of its routines blocks.
             if posted:
                 self._listener.channel.expect()
@@ -260,8 +256,96 @@ class Lane:
         finally:
             self._give_back(thread)
 
-    def _run_one(self, call: ServerCall, entry: Entry, slow: bool) -> None:
-        # Flat where the usual call goes through, because this runs for every call.
+    def _take_apart(self, batch: Batch) -> int:
+        """Have the calls of a batch that cannot be decoded in one step wait one by one; return how many."""
+        try:
+            alone = batch.apart()
+        except msgspec.MsgspecError as error:
+            for call in batch.all_handles():
+                _refuse(self._listener, call, Status.BAD_STUB_DATA, f"the arguments cannot be read: {error}")
+            return 0
+        self.calls.extendleft(reversed(alone))
+        return len(alone)
+
+    def _run_batch(self, batch: Batch, place: Place, thread: int, careful: bool) -> None:
+        """Run the calls of the lane's first batch, as long as this thread has the lane."""
+        # Flat, because this runs for every ordinary call.
+        calls, listener, entry, rows, peer = self.calls, self._listener, batch._entry, batch.rows, batch.peer
+        function, answers, take_out = entry.function, peer.answers, peer.calls.pop
+        assert rows is not None
+        careful = careful or len(rows) < TIMED_TOGETHER or entry.mean > NOTABLE
+        place.call = None
+        place.batch = batch
+        number = 0
+        now = perf_counter()
+        while rows:
+            call_id, args = rows.popleft()
+            if not rows:
+                calls.popleft()
+            place.call_id = call_id
+            if batch.handles and self._is_over(batch, place):
+                continue
+            slow = entry.mean > SLOW
+            if slow:
+                listener.channel.flush()
+                self._pass_on()
+            try:
+                value = function(*args)
+            except BaseException as error:
+                # BaseException too: a routine that exits or is interrupted must not take a worker with it.
+                _fail(listener, batch.open(call_id), error)
+            else:
+                if batch.handles or not ((type(value) is bytes and len(value) <= SETTLED_BYTES) or settled((value,))):
+                    self._answer(batch.open(call_id), value)
+                elif (found := take_out(call_id, None)) is batch:
+                    answers.append((call_id, value))
+                    if not peer.queued:
+                        listener.tell(peer)
+                elif isinstance(found, ServerCall):
+                    listener.conclude(found, value)  # Its handle was made just now.
+                else:
+                    self._answer(batch.open(call_id), value)  # Its handle is just being made, or has closed it.
+            if slow:
+                listener.channel.flush()
+            number += 1
+            if careful or number == TIMED_TOGETHER:
+                # Where one call ends the next begins.
+                then, now = now, perf_counter()
+                self._learn(entry, (now - then) / number, number)
+                careful = careful or self._careful
+                number = 0
+            if self._holder != thread:
+                break
+
+    def _is_over(self, batch: Batch, place: Place) -> bool:
+        """Whether a call of a batch in which some have handles need not be run; else it is the one served here."""
+        place.call = call = batch.handles.get(place.call_id)
+        if call is None or not call._cancelled:
+            return False
+        _refuse(self._listener, call, Status.CALL_CANCELLED, "cancelled before it was started")
+        return True
+
+    def _learn(self, entry: Entry, took: float, number: int = 1) -> None:
+        """Take into account that so many calls took so many seconds each."""
+        if took > NOTABLE:
+            self._careful = True
+        if number == 1 and (took > NOTABLE or entry.mean):
+            entry.mean += (took - entry.mean) * LEARNING
+
+    def _run_alone(self, call: ServerCall, place: Place) -> None:
+        """Run a call that has a handle from the beginning."""
+        entry = call._entry
+        flush = self._listener.channel.flush
+        then = perf_counter()
+        slow = entry.mean > SLOW
+        if slow:
+            flush()
+        self._run_one(call, entry, slow, place)
+        if slow:
+            flush()
+        self._learn(entry, perf_counter() - then)
+
+    def _run_one(self, call: ServerCall, entry: Entry, slow: bool, place: Place) -> None:
         listener = self._listener
         if call._options is not None or call._cancelled or entry.gate is not None:
             if call._cancelled or (call._deadline is not None and monotonic() >= call._deadline):
@@ -280,7 +364,7 @@ class Lane:
                 text = f"the arguments of {entry.spec.name} cannot be read: {error}{advice(call)}"
                 _refuse(listener, call, Status.BAD_STUB_DATA, text)
                 return
-        current.call = call
+        place.call = call
         if slow:
             self._pass_on()
         try:
@@ -289,15 +373,20 @@ class Lane:
             # BaseException too: a routine that exits or is interrupted must not take a worker with it.
             _fail(listener, call, error)
             return
-        if type(value) is CoroutineType:
-            listener.start(call, value)
-        elif not entry.takes_handle:
-            try:
-                listener.reply(call, value)
-            except (InvalidArgumentType, InvalidAsyncHandle) as error:
-                log.error("%r: %s", call, error)
+        if not entry.takes_handle or type(value) is CoroutineType:
+            self._answer(call, value)
         elif entry.watched:
             examine(call, value)
+
+    def _answer(self, call: ServerCall, value: object) -> None:
+        """Answer a call with what its routine returned, now or when that has run."""
+        if type(value) is CoroutineType:
+            self._listener.start(call, value)
+            return
+        try:
+            self._listener.reply(call, value)
+        except (InvalidArgumentType, InvalidAsyncHandle) as error:
+            log.error("%r: %s", call, error)
 
 
 def _decode_large(call: ServerCall, entry: Entry) -> Sequence[Any]:
@@ -324,14 +413,14 @@ def _fail(listener: "Listener", call: ServerCall, error: BaseException) -> None:
 
 # Where the library's own code is.
 _OWN = tuple(os.path.join(os.path.dirname(file), "") for file in (__file__, str(transport.__file__)))
-_RUN_ONE = Lane._run_one.__code__
+_RUNNING = (Lane._run_one.__code__, Lane._run_batch.__code__)
 
 
 def _inside_routine(thread: int) -> bool:
     """Whether a runner is inside the routine of a call, as far as can be seen: rather False than a wrong True."""
     frame = sys._current_frames().get(thread)
     inner = []
-    while frame is not None and frame.f_code is not _RUN_ONE:
+    while frame is not None and frame.f_code not in _RUNNING:
         inner.append(frame.f_code.co_filename)
         frame = frame.f_back
     # The routine is what runs first that is not the library's own; a wrapper around it may be.

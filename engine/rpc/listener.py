@@ -21,16 +21,19 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
+from itertools import repeat
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from transport import (
     PIPE_WINDOW_BYTES,
     SETTLED_BYTES,
     Buffer,
     Bye,
+    CallGroup,
     CallOptions,
-    CallRecord,
     Calls,
     Cancel,
     Conversation,
@@ -55,6 +58,7 @@ from transport import (
     encode_reply,
     encode_value,
     settled,
+    split_args,
     split_out_of_band,
 )
 from transport.frames import MAGIC, NO_LANE, VERSION
@@ -64,6 +68,7 @@ from ..kernel.status import Status
 from . import pipe_server
 from .attachment import Closing, when_closed
 from .authentication import level_of
+from .batch import Batch
 from .channel import Channel, Parcel
 from .coalesce import take_together
 from .context_book import ContextBook, key_of
@@ -119,7 +124,7 @@ class Peer:
         # What security callbacks said of it. Single atomic operations only.
         self.verdicts: dict[Gate, bool] = {}
         # Calls that arrived and are not closed. Taking a call out is closing it: one atomic operation, anywhere.
-        self.calls: dict[int, ServerCall] = {}
+        self.calls: dict[int, ServerCall | Batch] = {}
         # Answers to be sent, or a message of its own: its frames, or what makes them. Appended anywhere, taken under
         # link.lock.
         self.answers: deque[PendingReply | list[Buffer] | Shipment] = deque()
@@ -224,10 +229,10 @@ class Listener:
     def _part(self, peer: Peer, why: str) -> list[Callable[[], object]]:
         """What is to be done after a client has gone: end pipes, tell subscribers, run contexts down."""
         acts: list[Callable[[], object]] = []
-        calls = list(peer.calls.values())
-        if calls:
+        if peer.calls:
             self._departed.add(peer)
-        for call in calls:
+        # Of calls without a handle there is nobody to be told.
+        for call in [call for call in peer.calls.copy().values() if isinstance(call, ServerCall)]:
             if call._pipes is not None:
                 acts += call._pipes.fail(CallFailed, why)
             if call._extra is not None:
@@ -315,67 +320,92 @@ class Listener:
 
     def _take_calls(self, peer: Peer, message: Calls, blobs: list[Buffer]) -> None:
         server = self._server
-        find = server.registry.find
-        targets = message.targets
-        # Entry or Refusal.
-        found: list[Any] = [find(targets[0])] if len(targets) == 1 else [find(target) for target in targets]
-        accepted: list[ServerCall] = []
-        apart: list[ServerCall] = []
-        refused: list[tuple[CallRecord, int, str]] = []
-        turned_away = 0
-        calls = peer.calls
-        records = message.records
+        groups = message.groups
+        count = len(groups[0].ids) if len(groups) == 1 else sum(len(group.ids) for group in groups)
         with self._lock:
             room = server.room_locked()
-            server.counters.calls_in += len(records)
+            server.counters.calls_in += count
             # As if all were accepted; refusals are answered, and an answer that leaves is counted off.
-            server.active += len(records)
-            no_room = server.refusal_locked() if room < len(records) else None
-        for record in records:
-            entry = found[record.target]
-            call_id = record.id
-            if type(entry) is Refusal:
-                refused.append((record, entry.status, entry.text))
-                continue
-            auto = entry.auto
-            if auto is None and room <= 0:
-                assert no_room is not None
-                refused.append((record, *no_room))
+            server.active += count
+            no_room = server.refusal_locked() if room < count else None
+        lane = peer.lane.calls
+        for group in groups:
+            entry = server.registry.find(message.targets[group.target])
+            if (
+                no_room is None
+                and group.options is None
+                and type(entry) is Entry
+                and not (entry.takes_handle or entry.needs_no_worker or entry.gate)
+                and peer.calls.keys().isdisjoint(group.ids)
+            ):
+                # The usual way.
+                batch = Batch(self, peer, entry, group)
+                if len(group.ids) == 1:
+                    peer.calls[group.ids[0]] = batch
+                else:
+                    peer.calls.update(zip(group.ids, repeat(batch), strict=False))
+                lane.append(batch)
+            else:
+                room -= self._take_one_by_one(peer, group, entry, room if no_room else count, no_room, blobs)
+        if lane:
+            self.actions.append(peer.lane.post)
+
+    def _take_one_by_one(
+        self,
+        peer: Peer,
+        group: CallGroup,
+        entry: Entry | Refusal,
+        room: int,
+        no_room: tuple[int, str] | None,
+        blobs: list[Buffer],
+    ) -> int:
+        """Take calls each of which has a handle from the beginning, or is refused; return how many took of `room`."""
+        server, options = self._server, group.options
+        try:
+            all_args = split_args(group)
+        except msgspec.MsgspecError as error:
+            entry = Refusal(Status.BAD_STUB_DATA, f"the arguments cannot be read: {error}")
+            all_args = [group.args] * len(group.ids)
+        took = turned_away = 0
+        apart: list[ServerCall] = []
+        for call_id, args in zip(group.ids, all_args, strict=True):
+            refusal: tuple[int, str] | None = None
+            if isinstance(entry, Refusal):
+                refusal = entry.status, entry.text
+            elif entry.auto is None and took >= room:
+                refusal = no_room
                 turned_away += 1
-            elif call_id in calls:
+            elif call_id in peer.calls:
                 # Whose call is it? Both ends would be wrong for one of them.
                 self._sent(1, 0)
                 peer.garbage += 1
                 server.counters.garbage += 1
-            elif auto is not None and (why := server.enter(auto)) is not None:
-                refused.append((record, *why))
+                continue
+            elif entry.auto is not None and (refusal := server.enter(entry.auto)) is not None:
                 turned_away += 1
-            else:
-                if auto is None:
-                    room -= 1
-                options = record.options
-                if options is None:
-                    call = ServerCall(self, peer, call_id, entry, record.args)
-                    accepted.append(call)
+            if refusal is not None:
+                if options is not None and options.one_way:
+                    self._sent(1, 0)
                 else:
-                    call = self._call_with_options(peer, call_id, entry, record.args, options, blobs)
-                    (apart if options.lane == NO_LANE else accepted).append(call)
-                calls[call_id] = call
-                if auto is not None:
-                    when_closed(call, partial(server.leave, auto))
+                    self._fault(peer, call_id, refusal[0], Fault("", refusal[1]))
+                continue
+            assert isinstance(entry, Entry)
+            if options is None:
+                call = ServerCall(self, peer, call_id, entry, args)
+            else:
+                call = self._call_with_options(peer, call_id, entry, args, options, blobs)
+            (apart if options is not None and options.lane == NO_LANE else peer.lane.calls).append(call)
+            peer.calls[call_id] = call
+            if entry.auto is None:
+                took += 1
+            else:
+                when_closed(call, partial(server.leave, entry.auto))
         if turned_away:
             with self._lock:
                 server.counters.refused += turned_away
-        for record, status, text in refused:
-            if record.options is not None and record.options.one_way:
-                self._sent(1, 0)
-            else:
-                self._fault(peer, record.id, status, Fault("", text))
-        if accepted:
-            peer.lane.calls.extend(accepted)
-            self.actions.append(peer.lane.post)
         if apart:
             self.actions.append(self._run_apart(apart))
+        return took
 
     def _run_apart(self, calls: list[ServerCall]) -> Callable[[], object]:
         """Return what has these calls run, outside of their connection's order."""
@@ -396,6 +426,8 @@ class Listener:
         with self._lock:
             for call_id, abort in message.calls:
                 call = peer.calls.get(call_id)
+                if isinstance(call, Batch):
+                    call = call.open(call_id)
                 if call is not None:
                     call._cancelled = True
                     if abort and call._pipes is not None:
@@ -432,10 +464,13 @@ class Listener:
 
     def reply(self, call: ServerCall, value: object) -> None:
         """Close `call` with a result, which leaves with the next flush."""
-        # Flat, and without a lock: this runs for every call.
-        peer = call._peer
-        if peer.calls.pop(call._id, None) is not call:
+        if call._peer.calls.pop(call._id, None) is not call:
             raise _closed_before(call)
+        self.conclude(call, value)
+
+    def conclude(self, call: ServerCall, value: object) -> None:
+        """Answer a call that was just taken out of its peer's table."""
+        peer = call._peer
         if call._extra is not None:
             self._reply_attached(call, peer, value)
             return
@@ -444,7 +479,7 @@ class Listener:
             self._sent(1, 0)
             return
         if value is None or (type(value) is bytes and len(value) <= SETTLED_BYTES) or settled((value,)):
-            peer.answers.append((call._id, 0, value))
+            peer.answers.append((call._id, value))
         else:
             self._reply_now(call, peer, value)
         if not peer.queued:
@@ -547,7 +582,12 @@ class Listener:
         """Return the open calls of these operations, those of clients that are gone included."""
         with self.channel.link.lock:
             peers = [*self._peers.values(), *self._departed]
-            return [call for peer in peers for call in list(peer.calls.values()) if call._entry in entries]
+            return [
+                call.open(call_id) if isinstance(call, Batch) else call
+                for peer in peers
+                for call_id, call in list(peer.calls.items())
+                if call._entry in entries
+            ]
 
     def called_out(self) -> None:
         """A routine has begun a call of its own."""

@@ -116,7 +116,7 @@ class ClientPipes(PipeSet):
     def fail(self, error: CallError) -> None:
         """End the call, for a reason that the server does not know."""
         call = self.call
-        if self._owner._table.finish(Failure(call._id, error)):
+        if self._owner._table.finish(call._id, Failure(error)):
             self._owner.tell_cancel(call._id, True)
 
     def drop(self) -> None:
@@ -177,5 +177,5 @@ def _take_one(client: "Association", call_id: int, item: PipeChunk | tuple[int, 
     try:
         client.do_later(pipes.arrived(item) if isinstance(item, PipeChunk) else pipes.granted(*item))
     except RemoteProtocolError as error:
-        client._finish((Failure(call_id, PeerProtocolError(str(error))),))
+        client._finish({call_id: Failure(PeerProtocolError(str(error)))})
         raise

@@ -13,7 +13,7 @@ Source: "Server-side Asynchronous Pipe Handling", "Asynchronous Pipe State".
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -149,7 +149,7 @@ class ServerPipes(PipeSet):
         return outputs[0]
 
 
-def take(calls: dict[int, ServerCall], message: Pipe | Credit) -> list[Callable[[], object]]:
+def take(calls: Mapping[int, object], message: Pipe | Credit) -> list[Callable[[], object]]:
     """Take elements of pipes, or credit for them. Calls that are closed have none. Under link.lock."""
     actions: list[Callable[[], object]] = []
     items: list[tuple[int, Any]]
@@ -160,7 +160,7 @@ def take(calls: dict[int, ServerCall], message: Pipe | Credit) -> list[Callable[
         items = [(grant[0], grant[1:]) for grant in message.grants]
     for call_id, item in items:
         call = calls.get(call_id)
-        if call is None or call._pipes is None:
+        if not isinstance(call, ServerCall) or call._pipes is None:
             continue
         pipes: ServerPipes = call._pipes
         try:

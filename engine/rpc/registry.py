@@ -52,8 +52,8 @@ class Entry:
     """
 
     __slots__ = (
-        "auto", "decode_args", "decode_plain", "function", "gate", "mean", "needs_no_worker", "spec", "takes_handle",
-        "watched",
+        "auto", "decode_args", "decode_many", "decode_plain", "function", "gate", "mean", "needs_no_worker", "spec",
+        "takes_handle", "watched",
     )  # fmt: skip
 
     def __init__(self, spec: OperationSpec, function: Callable[..., Any]) -> None:
@@ -65,6 +65,8 @@ class Entry:
         self.decode_args = spec.decode_args
         # The same for the usual call, which has all its arguments, in band: one step less.
         self.decode_plain = spec.decode_args.plain
+        # And for several such calls in one step.
+        self.decode_many = spec.decode_args.many
         self.takes_handle = bool(getattr(function, "__engine_manager__", False))
         # How many of its calls are still looked at; see `suspicion`. A hint.
         self.watched = WATCHED

@@ -25,7 +25,7 @@ from time import monotonic
 
 import msgspec
 
-from transport import CallOptions, Calls, EncodedCall, PendingCall, decode, encode_calls
+from transport import CallOptions, Calls, EncodedCall, PendingCall, decode, encode_calls, split_args
 
 from .call import Call, Failure
 from .outbox import Special
@@ -144,9 +144,9 @@ class Retries:
             return call_id, target, args, _again(options, kept.tries, left)
         message = decode(pending.frames)
         assert isinstance(message, Calls)
-        record = message.records[0]
-        options = _again(record.options, kept.tries, left)
-        again = EncodedCall(call_id, message.targets[record.target], record.args, options)
+        group = message.groups[0]
+        options = _again(group.options, kept.tries, left)
+        again = EncodedCall(call_id, message.targets[group.target], split_args(group)[0], options)
         return Special([*encode_calls([again]), *pending.frames[1:]], call_id)
 
     def lost_locked(self, call_id: int) -> str:

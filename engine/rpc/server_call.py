@@ -1,8 +1,9 @@
 """The server's handle of one call: who calls, how long there is, and the one way to answer.
 
 Theory of operation. A call is in its peer's table from its arrival until it is closed; closing it (complete, abort, the
-routine's return or exception) takes it out, under the server's lock, and whoever takes it out sends the answer. So the
-first closing wins, and every later one is told that the handle is over.
+routine's return or exception) takes it out, which is one atomic operation, and whoever takes it out sends the answer.
+So the first closing wins, and every later one is told that the handle is over. Ordinary calls have no handle before
+somebody asks for it: see `batch.py`.
 
 Source: "Asynchronous RPC" (the server's side), "RpcAsyncCompleteCall", "RpcAsyncAbortCall", "RpcServerTestCancel",
 "RpcServerInqCallAttributes".
@@ -282,14 +283,38 @@ def begin_serving() -> None:
 task_call: ContextVar[ServerCall | None] = ContextVar("engine.task_call", default=None)
 
 
-class _Current(threading.local):
-    """The call being served here. A worker stores it for each call; a context variable would cost five times that."""
+class Opener(Protocol):
+    """Calls that have no handle yet, and get one when it is asked for: a `Batch`."""
 
-    call: ServerCall | None = None
+    def open(self, call_id: int) -> ServerCall: ...
+
+
+class Place:
+    """Where a thread keeps which call it serves. Used by that thread only."""
+
+    __slots__ = ("batch", "call", "call_id")
+
+    def __init__(self) -> None:
+        # The call, if it has a handle; else the batch that it is one of, and its number there.
+        self.call: ServerCall | None = None
+        self.batch: Opener | None = None
+        self.call_id = 0
+
+
+class _Current(threading.local):
+    """The call being served here. Workers store it in their place; a context variable would cost five times that."""
+
+    def __init__(self) -> None:
+        self.place = Place()
 
     def get(self) -> ServerCall | None:
         """Return the call that this thread, or else this task, serves."""
-        return self.call or task_call.get()
+        place = self.place
+        if place.call is not None:
+            return place.call
+        if place.batch is not None:
+            return place.batch.open(place.call_id)
+        return task_call.get()
 
 
 current = _Current()

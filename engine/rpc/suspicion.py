@@ -61,10 +61,13 @@ def _measure() -> int:
         place.call = call
         look(call, None)
 
+    def run_alone(call: object) -> None:
+        run_one(call, _Place())
+
     def run() -> None:
         table = {1: object()}
         call = table[1]
-        run_one(call, _Place())
+        run_alone(call)
 
     run()
     return counted

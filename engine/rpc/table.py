@@ -11,12 +11,13 @@ import logging
 from _thread import allocate_lock
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import repeat
 from typing import Protocol
 
 from ..kernel.apc import queue_apc
 from ..kernel.errors import EngineError
 from ..kernel.event import Event
-from ..kernel.port import UNSET, CompletionPacket, CompletionPort, PacketTemplate
+from ..kernel.port import UNSET, CompletionPacket, PacketTemplate
 from ..pool.pool import default_pool
 from .call import Call, Outcome
 from .notify import ApcNotification, CallbackNotification, EventKind, Notification
@@ -24,8 +25,12 @@ from .state import NEXT, On, State
 
 log = logging.getLogger("engine.rpc")
 
-# The column of the state table that an outcome moves along.
-_AFTER_OUTCOME = [NEXT[state][On.OUTCOME] for state in State]
+# Where an outcome takes a call that has none, whatever its state.
+_DONE = int(State.DONE)
+assert NEXT[State.PENDING][On.OUTCOME] == NEXT[State.CANCELLING][On.OUTCOME] == _DONE
+
+
+_NOTHING = repeat(None)
 
 
 class Wakeable(Protocol):
@@ -59,6 +64,17 @@ def _tell(call: Call[object], notify: Notification) -> None:
         log.warning("a call's completion could not be told: %s; the call can still be completed", error)
 
 
+def _deliver(template: PacketTemplate, calls: list[Call[object]]) -> None:
+    """Post the packets that tell of the end of these calls, in their order."""
+    key, transferred, overlapped = template.key, template.transferred, template.overlapped
+    given = calls if overlapped is UNSET else repeat(overlapped)
+    template.port.deliver(
+        [CompletionPacket(key, transferred, calls[0] if overlapped is UNSET else overlapped)]
+        if len(calls) == 1
+        else list(map(CompletionPacket, repeat(key, len(calls)), repeat(transferred), given))
+    )
+
+
 def perform(actions: Iterable[Callable[[], object]]) -> None:
     """Do what was collected under a lock."""
     for act in actions:
@@ -83,59 +99,51 @@ class CallTable:
         self.finished = 0
         self.late = 0
 
-    def finish_locked(self, outcomes: Iterable[Outcome], actions: list[Callable[[], object]]) -> int:
+    def finish_locked(
+        self, call_ids: Iterable[int], outcomes: Iterable[Outcome], actions: list[Callable[[], object]]
+    ) -> int:
         """Record outcomes, each for the call of its number; what is to be done, outside all locks, goes to `actions`.
 
         Returns how many calls that ended. A call that has ended already keeps its outcome.
         """
-        take = self.calls.pop
-        # Packets of one port are delivered in one go, in the order of their calls.
-        rows: dict[CompletionPort, list[CompletionPacket]] = {}
-        # What the last packet was made by: calls in a row are mostly told in one way.
+        # Calls in a row are mostly told in one way: the packets of one template are made, and delivered, in one go.
         template: PacketTemplate | None = None
-        row: list[CompletionPacket] = []
+        alike: list[Call[object]] = []
         ended = 0
-        for outcome in outcomes:
-            call = take(outcome.id, None)
+        waiting = self._waiting
+        for call, outcome in zip(map(self.calls.pop, call_ids, _NOTHING), outcomes, strict=False):
             if call is None:
                 self.late += 1
                 continue
-            following = _AFTER_OUTCOME[call._state]
-            assert following is not None, "a call in the table is pending"
-            call._state = following
+            call._state = _DONE
             call._box = [outcome]
             ended += 1
-            if call._timer is not None:
-                call._timer.cancel()
             notify = call._notify
-            if type(notify) is PacketTemplate:
-                if notify is not template:
-                    template = notify
-                    key, transferred, overlapped = notify.key, notify.transferred, notify.overlapped
-                    if notify.port not in rows:
-                        rows[notify.port] = []
-                        actions.append(partial(notify.port.deliver, rows[notify.port]))
-                    row = rows[notify.port]
-                row.append(CompletionPacket(key, transferred, call if overlapped is UNSET else overlapped))
+            if notify is template is not None:
+                alike.append(call)
+            elif type(notify) is PacketTemplate:
+                template = notify
+                alike = [call]
+                actions.append(partial(_deliver, template, alike))
             elif notify is not None:
                 actions.append(partial(_tell, call, notify))
                 if type(notify) is CallbackNotification:
                     self.callbacks -= 1
-            if self._waiting:
-                waiters = self._waiting.pop(outcome.id, None)
-                if waiters is not None:
-                    for waiter in waiters:
-                        if isinstance(waiter, Observer):
-                            waiter.outcome = outcome
-                        actions.append(waiter.wake)
+            if call._timer is not None:
+                call._timer.cancel()
+            if waiting and (waiters := waiting.pop(call._id, None)) is not None:
+                for waiter in waiters:
+                    if isinstance(waiter, Observer):
+                        waiter.outcome = outcome
+                    actions.append(waiter.wake)
         self.finished += ended
         return ended
 
-    def finish(self, outcome: Outcome) -> bool:
+    def finish(self, call_id: int, outcome: Outcome) -> bool:
         """End one call and tell; False if it has ended already. Any thread, holding nothing."""
         actions: list[Callable[[], object]] = []
         with self.lock:
-            ended = self.finish_locked((outcome,), actions) == 1
+            ended = self.finish_locked((call_id,), (outcome,), actions) == 1
         perform(actions)
         return ended
 

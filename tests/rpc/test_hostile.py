@@ -17,7 +17,7 @@ from transport import (
     Blob,
     Bye,
     CallOptions,
-    CallRecord,
+    CallGroup,
     Calls,
     Cancel,
     Hello,
@@ -25,13 +25,13 @@ from transport import (
     Reject,
     Replies,
     ReplyOptions,
-    ReplyRecord,
     Target,
     Welcome,
     encode,
     encode_calls,
 )
 
+from ..one_by_one import calls_in, one_call, one_reply, replies_in
 from .contract import Probe
 from .helpers import PENDING, Bench, RawClient, RawServer, Service, status_of
 
@@ -47,14 +47,14 @@ def prefix(kind: int, version: int = 1) -> bytes:
     return b"CP" + bytes((version, kind))
 
 
-def calls(*records: CallRecord, targets: tuple[Target, ...] = (TARGET,)) -> bytes:
+def calls(*records: CallGroup, targets: tuple[Target, ...] = (TARGET,)) -> bytes:
     """A message of calls, however wrong."""
     return bytes(encode(Calls(list(records), list(targets)))[0])
 
 
-def call(number: int, target: int = 0, options: CallOptions | None = None) -> CallRecord:
+def call(number: int, target: int = 0, options: CallOptions | None = None) -> CallGroup:
     """One call of `echo`, with the number as its argument."""
-    return CallRecord(number, target, msgspec.Raw(msgspec.msgpack.encode((number,))), options)
+    return one_call(number, target, msgspec.Raw(msgspec.msgpack.encode((number,))), options)
 
 
 GARBAGE: dict[str, list[bytes]] = {
@@ -69,7 +69,7 @@ GARBAGE: dict[str, list[bytes]] = {
     "a byte too many": [GOOD + b"\0"],
     "an unknown kind": [prefix(200) + b"\x90"],
     "kind zero": [prefix(0) + b"\x90"],
-    "a reply to a server": [bytes(encode(Replies([ReplyRecord(1, 0, NIL)]))[0])],
+    "a reply to a server": [bytes(encode(Replies([one_reply(1, 0, NIL)]))[0])],
     "a welcome to a server": [bytes(encode(Welcome(b"\3" * 16))[0])],
     "a second hello": [bytes(encode(Hello(b"\1" * 16))[0])],
     "no calls": [calls()],
@@ -120,7 +120,7 @@ class TestToAServer:
                 raw.send(calls(call(1000 + number)))
                 reply = raw.hear()
                 assert type(reply) is Replies
-                assert [(record.id, record.status) for record in reply.records] == [(1000 + number, 0)]
+                assert [(record.id, record.status) for record in replies_in(reply)] == [(1000 + number, 0)]
         assert other.probe.echo("alive") == "alive"
 
     @pytest.mark.parametrize("name", GARBAGE)
@@ -133,7 +133,7 @@ class TestToAServer:
             send_garbage(raw, name)
             raw.send(calls(call(77)))
             reply = raw.hear()
-            assert type(reply) is Replies and [record.id for record in reply.records] == [77]
+            assert type(reply) is Replies and [record.id for record in replies_in(reply)] == [77]
             assert server.statistics().garbage_received == 1
             assert server.statistics().calls_in == 1
         assert "dropped a message" in caplog.text
@@ -149,7 +149,7 @@ class TestToAServer:
                 raw.send(calls(call(1)))  # On its way already: not run, and not rejected again.
                 raw.greet()
             raw.send(calls(call(2)))
-            assert [record.id for record in raw.hear().records] == [2]  # type: ignore[union-attr]
+            assert [record.id for record in replies_in(raw.hear())] == [2]
         assert server.statistics().calls_in == 1
 
     def test_logged_once_a_peer(self, service: Callable[..., Service], benches: Benches) -> None:
@@ -194,15 +194,15 @@ class TestToAServer:
         control = benches(server.endpoint).control
         with RawClient(server.endpoint) as raw:
             args = msgspec.Raw(msgspec.msgpack.encode((key,)))
-            raw.send(calls(CallRecord(5, 0, args), targets=(hold,)))
+            raw.send(calls(one_call(5, 0, args), targets=(hold,)))
             control.arrived(key)
             raw.send(calls(call(6), call(5), call(7)))
             ids = []
             while len(ids) < 2:
-                ids += [record.id for record in raw.hear().records]  # type: ignore[union-attr]
+                ids += [record.id for record in replies_in(raw.hear())]
             assert sorted(ids) == [6, 7]
             control.complete(key, "first")
-            (record,) = raw.hear().records  # type: ignore[union-attr]
+            (record,) = replies_in(raw.hear())
             assert (record.id, msgspec.msgpack.decode(record.value)) == (5, "first")
         wait_until(lambda: server.statistics().active == 0)
 
@@ -215,14 +215,14 @@ class TestToAServer:
         ]  # fmt: skip
         with RawClient(server.endpoint) as raw:
             for number, args in enumerate(bad):
-                raw.send(calls(CallRecord(number, 0, msgspec.Raw(args))))
+                raw.send(calls(one_call(number, 0, msgspec.Raw(args))))
                 answer = raw.hear()
                 if type(answer) is Reject:  # The message as a whole could not be read.
                     raw.greet()
                 else:
-                    assert [record.status for record in answer.records][0] in (0, 1783)  # type: ignore[union-attr]
+                    assert [record.status for record in replies_in(answer)][0] in (0, 1783)
             raw.send(calls(call(99)))
-            assert [record.id for record in raw.hear().records] == [99]  # type: ignore[union-attr]
+            assert [record.id for record in replies_in(raw.hear())] == [99]
 
     @pytest.mark.parametrize("number", [0, -1, 1 << 63, (1 << 64) - 1])
     def test_odd_numbers(self, local: Callable[..., Server], number: int) -> None:
@@ -233,7 +233,7 @@ class TestToAServer:
             raw.send(calls(call(42)))
             ids = []
             while 42 not in ids:
-                ids += [record.id for record in raw.hear().records]  # type: ignore[union-attr]
+                ids += [record.id for record in replies_in(raw.hear())]
             assert ids in ([number, 42], [42])
 
     def test_options_that_make_no_sense(self, local: Callable[..., Server]) -> None:
@@ -252,7 +252,7 @@ class TestToAServer:
         with RawClient(server.endpoint) as raw:
             for number, options in enumerate(odd):
                 raw.send(calls(call(number, 0, options)))
-                (record,) = raw.hear().records  # type: ignore[union-attr]
+                (record,) = replies_in(raw.hear())
                 assert record.id == number and record.status in (0, 1818)
 
     def test_a_goodbye_and_then_more(self, local: Callable[..., Server]) -> None:
@@ -264,7 +264,7 @@ class TestToAServer:
             raw.send(b"noise")
         with RawClient(server.endpoint) as raw:
             raw.send(calls(call(2)))
-            assert [record.id for record in raw.hear().records] == [2]  # type: ignore[union-attr]
+            assert [record.id for record in replies_in(raw.hear())] == [2]
         assert server.statistics().calls_in == 1
 
     def test_a_message_above_the_limit(self, service: Callable[..., Service], benches: Benches) -> None:
@@ -301,7 +301,7 @@ class TestToAServer:
         with RawClient(server.endpoint) as fuzzer:
             fuzzer.send(data)
             raw.send(calls(call(4242)))
-            assert 4242 in {record.id for record in raw.hear().records}  # type: ignore[union-attr]
+            assert 4242 in {record.id for record in replies_in(raw.hear())}
 
 
 @pytest.fixture
@@ -323,7 +323,7 @@ class TestToAClient:
             raw.greet()
             message = raw.hear()
             assert type(message) is Calls
-            yield raw, client, call, message.records[0].id
+            yield raw, client, call, calls_in(message)[0].id
 
     @pytest.mark.parametrize(
         "name", [name for name in GARBAGE if name not in ("a reply to a server", "a welcome to a server")]
@@ -334,7 +334,7 @@ class TestToAClient:
         """Each is dropped and counted, and the call waits on for its answer."""
         raw, client, call, number = pair
         raw.send(*GARBAGE[name])
-        raw.say(Replies([ReplyRecord(number, 0, msgspec.Raw(msgspec.msgpack.encode("answer")))]))
+        raw.say(Replies([one_reply(number, 0, msgspec.Raw(msgspec.msgpack.encode("answer")))]))
         assert call.result(LIMIT) == "answer"
         assert client.statistics().garbage_received == 1
         assert caplog.text.count("dropped a message") == 1
@@ -344,7 +344,7 @@ class TestToAClient:
         raw, client, call, number = pair
         for _ in range(20):
             raw.send(b"garbage")
-        raw.say(Replies([ReplyRecord(number, 0, NIL)]))
+        raw.say(Replies([one_reply(number, 0, NIL)]))
         assert call.result(LIMIT) is None
         assert client.statistics().garbage_received == 20
         assert caplog.text.count("dropped a message") == 1
@@ -352,9 +352,9 @@ class TestToAClient:
     def test_answers_to_nobody(self, pair: tuple[RawServer, Client, Any, int]) -> None:
         """An answer to a call that does not exist is counted as late."""
         raw, client, call, number = pair
-        raw.say(Replies([ReplyRecord(number + 1000, 0, NIL), ReplyRecord(-1, 0, NIL)]))
-        raw.say(Replies([ReplyRecord(number, 0, NIL)]))
-        raw.say(Replies([ReplyRecord(number, 0, NIL)]))
+        raw.say(Replies([one_reply(number + 1000, 0, NIL), one_reply(-1, 0, NIL)]))
+        raw.say(Replies([one_reply(number, 0, NIL)]))
+        raw.say(Replies([one_reply(number, 0, NIL)]))
         assert call.result(LIMIT) is None
         pending = client.bind(Probe).echo.begin("to poll")
         wait_until(lambda: pending.status() == PENDING and client.statistics().replies_late == 3)
@@ -363,7 +363,7 @@ class TestToAClient:
         """Of two answers to one call the first is the outcome."""
         raw, _, call, number = pair
         for value in ("first", "second"):
-            raw.say(Replies([ReplyRecord(number, 0, msgspec.Raw(msgspec.msgpack.encode(value)))]))
+            raw.say(Replies([one_reply(number, 0, msgspec.Raw(msgspec.msgpack.encode(value)))]))
         assert call.result(LIMIT) == "first"
 
     @pytest.mark.parametrize(
@@ -376,8 +376,8 @@ class TestToAClient:
     def test_a_result_that_cannot_be_read(self, pair: tuple[RawServer, Client, Any, int], value: bytes) -> None:
         """A result that cannot be read is an outcome, or its message is dropped; never an exception elsewhere."""
         raw, client, call, number = pair
-        raw.say(Replies([ReplyRecord(number, 0, msgspec.Raw(value))]))
-        raw.say(Replies([ReplyRecord(number, 1726, NIL)]))
+        raw.say(Replies([one_reply(number, 0, msgspec.Raw(value))]))
+        raw.say(Replies([one_reply(number, 1726, NIL)]))
         assert call.wait(LIMIT)
         assert status_of(call.complete) in (1783, 1726, 0)
         assert client.statistics().outstanding == 0
@@ -391,7 +391,7 @@ class TestToAClient:
     ) -> None:
         """A failure whose description cannot be read keeps its status."""
         raw, _, call, number = pair
-        raw.say(Replies([ReplyRecord(number, status, msgspec.Raw(value))]))
+        raw.say(Replies([one_reply(number, status, msgspec.Raw(value))]))
         assert call.wait(LIMIT)
         assert status_of(call.complete) == status
 
@@ -400,11 +400,11 @@ class TestToAClient:
         with RawServer(endpoint) as raw, Client(endpoint) as client:
             call = client.bind(Probe).echo.begin("x")
             raw.hear()
-            raw.say(Replies([ReplyRecord(1, 0, NIL)]))
+            raw.say(Replies([one_reply(1, 0, NIL)]))
             raw.say(Welcome(b"\2" * 16))
             message = raw.hear()
             assert type(message) is Calls
-            raw.say(Replies([ReplyRecord(message.records[0].id, 0, msgspec.Raw(b"\x07"))]))
+            raw.say(Replies([one_reply(calls_in(message)[0].id, 0, msgspec.Raw(b"\x07"))]))
             assert call.result(LIMIT) == 7
             assert client.statistics().garbage_received == 1
 
@@ -412,7 +412,7 @@ class TestToAClient:
         """A large value whose description does not fit its bytes gives 1783."""
         raw, _, call, number = pair
         options = ReplyOptions(blobs=[Blob(0, "a", "f8", (1000, 1000))])
-        raw.send(bytes(encode(Replies([ReplyRecord(number, 0, NIL, options)]))[0]), struct.pack("d", 1.0))
+        raw.send(bytes(encode(Replies([one_reply(number, 0, NIL, options)]))[0]), struct.pack("d", 1.0))
         assert call.wait(LIMIT)
         with pytest.raises(BadStubData):
             call.complete()
@@ -428,7 +428,7 @@ class TestToAClient:
         message = raw.hear()
         assert type(message) is Calls
         raw.send(prefix(data[0]) + data[1])
-        raw.say(Replies([ReplyRecord(message.records[-1].id, 4711, NIL)]))
+        raw.say(Replies([one_reply(calls_in(message)[-1].id, 4711, NIL)]))
         assert call.wait(LIMIT)
         with pytest.raises(RemoteFault):
             call.complete()

@@ -21,8 +21,9 @@ from engine import (
     operation,
 )
 from engine.testing import LIMIT, wait_until
-from transport import CallRecord, Calls, Hello, Limits, Target, Welcome, encode_value
+from transport import Calls, Hello, Limits, Target, Welcome, encode_value
 
+from ..one_by_one import calls_in, one_call, replies_in
 from .contract import Probe
 from .helpers import Bench, RawClient, RawServer, Service, new_endpoint, status_of
 
@@ -33,7 +34,7 @@ def hear_call(server: RawServer) -> Any:
     """Take a message of one call."""
     message = server.hear()
     assert isinstance(message, Calls)
-    (record,) = message.records
+    (record,) = calls_in(message)
     return record
 
 
@@ -157,8 +158,8 @@ class TestAnswers:
             raw.say(Hello(b"\1" * 16, limits=Limits(message_bytes=1)))
             raw.hear()
             target = Target("test.Probe", 1, 2, "echo")
-            raw.say(Calls([CallRecord(1, 0, encode_value(["x"]))], [target]))
-            (record,) = raw.hear().records  # type: ignore[union-attr]
+            raw.say(Calls([one_call(1, 0, encode_value(["x"]))], [target]))
+            (record,) = replies_in(raw.hear())
             assert record.status == 1783
 
 

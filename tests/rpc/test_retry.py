@@ -20,8 +20,9 @@ from engine import (
     operation,
 )
 from engine.testing import LIMIT, wait_until
-from transport import Calls, Reject, Replies, ReplyRecord, bind, encode_value
+from transport import Calls, Reject, Replies, bind, encode_value
 
+from ..one_by_one import calls_in, one_reply
 from .contract import Probe
 from .helpers import GONE, PENDING, Bench, RawServer, Service, new_endpoint, status_of
 
@@ -42,7 +43,7 @@ def hear_calls(server: RawServer, count: int) -> list[Any]:
     while len(records) < count:
         message = server.hear()
         assert isinstance(message, Calls)
-        records += message.records
+        records += calls_in(message)
     return sorted(records, key=lambda record: record.id)
 
 
@@ -341,7 +342,7 @@ class TestNever:
                 assert [record.options.attempt for record in after] == [1, 1]
                 assert after[0].options.metadata == {"trace": "x"}
 
-                second.say(Replies([ReplyRecord(record.id, 0, encode_value("done")) for record in after]))
+                second.say(Replies([one_reply(record.id, 0, encode_value("done")) for record in after]))
                 assert [call.result(LIMIT) for call in calls] == ["done", "done"]
 
     def test_when_the_client_closes(self, service: Services, benches: Benches, key: str) -> None:

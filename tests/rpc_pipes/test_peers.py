@@ -22,7 +22,6 @@ from transport import (
     Pipe,
     PipeChunk,
     Replies,
-    ReplyRecord,
     Target,
     Welcome,
     decode,
@@ -30,6 +29,7 @@ from transport import (
     encode_calls,
 )
 
+from ..one_by_one import calls_in, one_reply, replies_in
 from .contract import Streams
 from .service import Board, make_server, status_of
 
@@ -117,7 +117,7 @@ class TestServer:
                 call.pipe("numbers").pull_wait(timeout=LIMIT)
 
         assert status_of(pull_all) in (1728, 1918)
-        record = raw_client.hear(Replies).records[0]
+        record = replies_in(raw_client.hear(Replies))[0]
         assert (record.id, record.status) in ((1, 1728), (1, 1918))
 
     def test_what_is_ignored(self, server: tuple[Server, Board], raw_client: Raw) -> None:
@@ -129,7 +129,7 @@ class TestServer:
         assert call.pipe("numbers").pull_wait(timeout=LIMIT) == [1, 2]
         call.abort(4711)
         raw_client.say(chunk([1]))
-        assert raw_client.hear(Replies).records[0].status == 4711
+        assert replies_in(raw_client.hear(Replies))[0].status == 4711
         assert server[0].statistics().garbage_received == 0
 
     def test_what_are_no_elements(self, server: tuple[Server, Board], raw_client: Raw) -> None:
@@ -154,7 +154,7 @@ class TestServer:
         target = Target("test.Streams", 1, 0, "held_both")
         for number, options in ((2, None), (3, CallOptions(pipes=[(1, "i")])), (4, CallOptions(pipes=[(0, "b")]))):
             raw_client.send(encode_calls([(number, target, ("other", None), options)]))
-            record = raw_client.hear(Replies).records[0]
+            record = replies_in(raw_client.hear(Replies))[0]
             assert (record.id, record.status) == (number, 1783)
 
 
@@ -200,7 +200,7 @@ class TestClient:
         call = binding.count.begin(5)
         raw.hear(Calls)
         raw.say(chunk([1]))
-        raw.say(Replies([ReplyRecord(1, 0, msgspec.Raw(b"\xa0"))]))
+        raw.say(Replies([one_reply(1, 0, msgspec.Raw(b"\xa0"))]))
         assert call.wait(LIMIT)
         assert call.pipe("numbers").pull() == [1]
         assert status_of(call.pipe("numbers").pull) == 1917
@@ -210,8 +210,8 @@ class TestClient:
         raw, binding = streams()
         call = binding.held_many.begin("k")
         message = raw.hear(Calls)
-        assert message.records[0].options.pipes == [(1, "i"), (2, "i"), (3, "o"), (4, "o")]
-        assert msgspec.msgpack.decode(message.records[0].args) == ["k", None, None, None, None]
+        assert calls_in(message)[0].options.pipes == [(1, "i"), (2, "i"), (3, "o"), (4, "o")]
+        assert msgspec.msgpack.decode(calls_in(message)[0].args) == ["k", None, None, None, None]
         call.cancel(abort=True)
 
     def test_a_server_without_a_limit(self, streams: Callable[..., tuple[Raw, Any]]) -> None:

@@ -1,21 +1,18 @@
 """Sans-IO protocol: lists of frames <-> typed messages. It knows no socket, thread or clock.
 
-codec           writers that collect calls or replies into one message; `encode`, `decode`
+codec           calls and replies that share a message; `encode`, `decode`
 blobs           large values out of band; typed decoding of arguments and results
 conversation    which message may be sent or taken when: a table for each side
 """
 
 from transport.wire.blobs import OOB_LIMIT, ArgsDecoder, ValueDecoder, bare_type, empty_array, split_out_of_band
 from transport.wire.codec import (
-    COALESCE_BYTES,
     MAX_RECORD_BYTES,
     SETTLED_BYTES,
-    CallWriter,
     EncodedCall,
     EncodedReply,
     PendingCall,
     PendingReply,
-    ReplyWriter,
     decode,
     encode,
     encode_call,
@@ -25,16 +22,15 @@ from transport.wire.codec import (
     encode_reply,
     encode_value,
     settled,
+    split_args,
 )
 from transport.wire.conversation import TRANSITIONS, Conversation, ConversationState, Side, Way
 
 __all__ = [
-    "COALESCE_BYTES",
     "MAX_RECORD_BYTES",
     "OOB_LIMIT",
     "TRANSITIONS",
     "ArgsDecoder",
-    "CallWriter",
     "Conversation",
     "ConversationState",
     "EncodedCall",
@@ -42,7 +38,6 @@ __all__ = [
     "PendingCall",
     "PendingReply",
     "SETTLED_BYTES",
-    "ReplyWriter",
     "Side",
     "ValueDecoder",
     "Way",
@@ -57,5 +52,6 @@ __all__ = [
     "encode_reply",
     "encode_value",
     "settled",
+    "split_args",
     "split_out_of_band",
 ]

@@ -169,6 +169,10 @@ class ArgsDecoder:
         self.plain: Callable[[Buffer | msgspec.Raw], tuple[Any, ...]] = msgspec.msgpack.Decoder(
             tuple[self.annotations]  # type: ignore[name-defined]
         ).decode
+        #: Decodes the arguments of several calls that all have all of them, in band.
+        self.many: Callable[[Buffer | msgspec.Raw], list[tuple[Any, ...]]] = msgspec.msgpack.Decoder(
+            list[tuple[self.annotations]]  # type: ignore[name-defined]
+        ).decode
         # By (number of arguments, positions out of band): what is left to decode. Unguarded, as `_suspects`.
         self._others: dict[tuple[int, tuple[int, ...]], msgspec.msgpack.Decoder[Any]] = {}
 
