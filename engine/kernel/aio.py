@@ -12,6 +12,7 @@ awaited.
 Assumes: `deque.append` and `popleft` are atomic, and are not reordered against a lock operation.
 """
 
+import threading
 import weakref
 from _thread import get_ident
 from collections import deque
@@ -29,7 +30,7 @@ class LoopBridge:
 
     def __init__(self, loop: "asyncio.AbstractEventLoop") -> None:
         # The bridge is found through its loop, and must not keep it alive.
-        self._loop = weakref.ref(loop)
+        self.of = self._loop = weakref.ref(loop)
         self.ident = get_ident()
         self._awaited = 0
         self._driver: Driver | None = None
@@ -142,19 +143,36 @@ class LoopBridge:
             self.loop().call_soon(self._harvest)
 
 
+class _Latest(threading.local):
+    """The bridge that the thread used last: it mostly runs one loop."""
+
+    bridge: LoopBridge | None = None
+
+
+_latest = _Latest()
+
 # Guarded by being used for a loop by that loop's thread only.
 _bridges: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopBridge]" = weakref.WeakKeyDictionary()
 
 
+def _running_loop() -> "asyncio.AbstractEventLoop":
+    """Return the running event loop. The first call puts `asyncio.get_running_loop` in the place of this function."""
+    global _running_loop
+    from asyncio import get_running_loop as _running_loop
+
+    return _running_loop()
+
+
 def bridge() -> LoopBridge:
     """Return the bridge of the running event loop, making it on first use."""
-    from asyncio import get_running_loop
-
-    loop = get_running_loop()
-    found = _bridges.get(loop)
-    # A loop may be run by one thread now and by another later.
-    if found is None or found.ident != get_ident():
-        found = _bridges[loop] = LoopBridge(loop)
+    loop = _running_loop()
+    found = _latest.bridge
+    if found is None or found.of() is not loop:
+        found = _bridges.get(loop)
+        # A loop may be run by one thread now and by another later.
+        if found is None or found.ident != get_ident():
+            found = _bridges[loop] = LoopBridge(loop)
+        _latest.bridge = found
     return found
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from transport import Blob, Buffer, Fault
 
-from ..kernel.errors import CallError, CallPending, InvalidAsyncHandle, InvalidParameter, InvalidState
+from ..kernel.errors import CallError, CallPending, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState
 from ..kernel.status import Status
 from .errors import BadStubData, error_for
 from .notify import EventKind, Notification
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 _RESULT = msgspec.Raw
+# Where beginning a call takes a handle, through ISSUING; None: nowhere.
+_ACCEPTED_FROM = tuple(
+    None if issuing is None else NEXT[issuing][On.ACCEPTED] for issuing in (NEXT[state][On.ISSUE] for state in State)
+)
 # Plain integers for the hot path: comparing with a member of an IntEnum costs as much as a method call.
 _PENDING, _CANCELLING, _DONE, _SPENT = int(State.PENDING), int(State.CANCELLING), int(State.DONE), int(State.SPENT)
 
@@ -144,16 +148,14 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
 
     def _adopt(self, client: Issuer, spec: Any, notify: Notification, call_id: int, pipes: Any = None) -> None:
         """Carry a call: from the states that allow it, through ISSUING, to PENDING. Under the client's lock."""
-        issuing = NEXT[self._state][On.ISSUE]
-        if issuing is None:
+        accepted = _ACCEPTED_FROM[self._state]
+        if accepted is None:
             raise InvalidState(
                 f"the handle carries a call that is {self.state.name}: complete it, or use another handle"
             )
         self._client, self._spec, self._notify, self._id = client, spec, notify, call_id
         self._box = self._timer = None
         self._pipes = pipes
-        accepted = NEXT[issuing][On.ACCEPTED]
-        assert accepted is not None
         self._state = accepted
 
     def status(self) -> int:
@@ -288,6 +290,13 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
     def _no_call(self) -> InvalidAsyncHandle:
         how = "carries no call yet" if self._state == State.IDLE else "is spent: its call is over"
         return InvalidAsyncHandle(f"the handle {how}")
+
+
+def handle_of(handle: object) -> Call[Any]:
+    """Return `handle` if it is one; raise `InvalidArgumentType` if not."""
+    if not isinstance(handle, Call):
+        raise InvalidArgumentType(f"handle must be a Call or None, not {type(handle).__name__}")
+    return handle
 
 
 _decode_fault = msgspec.msgpack.Decoder(Fault | None).decode

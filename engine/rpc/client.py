@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 import msgspec
 
@@ -55,6 +55,7 @@ from transport import (
     split_out_of_band,
 )
 
+from ..kernel.aio import Completion
 from ..kernel.driver import driver
 from ..kernel.errors import (
     CallError,
@@ -70,7 +71,7 @@ from ..kernel.waiter import Waiter
 from . import pipe_client, server_call
 from .association import Association
 from .binding import Binding, BoundOperation, bind_typed, check_count, check_metadata, check_seconds
-from .call import Call, Failure, Outcome, Reply
+from .call import Call, Failure, Outcome, Reply, handle_of
 from .channel import Channel, Parcel
 from .coalesce import COALESCE_RECORDS
 from .connection import ClientStatistics, Connection
@@ -90,9 +91,6 @@ from .retry import RETRIES, RETRY_BUDGET, Retries
 from .state import NEXT, On, State
 from .stream import operation_kind
 from .table import perform
-
-if TYPE_CHECKING:
-    from ..kernel.aio import Completion
 
 log = logging.getLogger("engine.rpc")
 
@@ -161,9 +159,12 @@ class Client(Association):
         self._retries = Retries(self._table, check_count("retries", retries), check_count("retry_budget", retry_budget))
         self._ids = itertools.count(1)
         self._forked = False
-        # How many calls may wait for company. Written under link.lock, read as a hint. From the calls outstanding when
-        # replies came last: those that are begun in answer to these replies are many if these were many.
+        # How many calls may wait for company. Written under link.lock, read as a hint. From the calls that were
+        # outstanding before the replies came that have come since a message left: those that are begun in answer to
+        # these replies are many if these were many.
         self._company = 0
+        # Those replies. Under link.lock.
+        self._answered = 0
         # Counters; under link.lock.
         self._messages_sent = 0
         self._messages_received = 0
@@ -224,8 +225,8 @@ class Client(Association):
             metadata = check_metadata(metadata)
         if server_call.serving and (outer := server_call.current.get()) is not None:
             timeout, metadata = inherit(outer, timeout, metadata, self._metadata)
-        if handle is not None and not isinstance(handle, Call):
-            raise InvalidArgumentType(f"handle must be a Call or None, not {type(handle).__name__}")
+        if handle is not None:
+            handle = handle_of(handle)
         calls = self._calls
         if self._state is _CLOSED:
             raise self._closed_error()
@@ -270,40 +271,34 @@ class Client(Association):
         """
         if spec.special or spec.retried or spec.outputs or self._timeout is not None:
             return None
-        client, calls, outgoing, channel, ids = self, self._calls, self.outgoing, self._channel, self._ids
+        client, calls, outgoing, channel, ids, most = (
+            self, self._calls, self.outgoing, self._channel, self._ids, self._max_calls,
+        )  # fmt: skip
         target, exact, only, typed = spec.target, spec.exact, spec.only, spec.signature is not None
         flush, short = channel.flush, SETTLED_BYTES if spec.only is bytes else -1
 
         @wraps(BoundOperation.begin)
-        def begin_usual(
-            *args: Any,
-            notify: Any = None,
-            timeout: float | None = None,
-            metadata: dict[str, str] | None = None,
-            handle: Call[Any] | None = None,
-            into: Any = None,
-            **kwargs: Any,
-        ) -> Call[Any]:
+        def begin_usual(*args: Any, notify: Any = None, handle: Call[Any] | None = None, **more: Any) -> Call[Any]:
             if (
-                client._state is not _CONNECTED
-                or (notify is not None and type(notify) is not PacketTemplate)
-                or timeout is not None
-                or metadata is not None
-                or handle is not None
-                or into is not None
-                or kwargs
-                or len(calls) >= client._max_calls
+                more
+                or client._state is not _CONNECTED
+                or len(calls) >= most
                 or (typed and (type(args[0]) is not only if len(args) == 1 else tuple(map(type, args)) != exact))
                 or not ((short > 0 and len(args[0]) <= short) or settled(args))
                 or (server_call.serving and server_call.current.get() is not None)
             ):
-                chosen = spec if into is None else filling(spec, into)
-                return client.begin(chosen, args, kwargs, notify, timeout, metadata, handle)
+                return client._begin_unusual(spec, args, notify, handle, **more)
+            if notify is not None and type(notify) is not PacketTemplate:
+                notify = snapshot(notify)
             call_id = next(ids)
-            call: Call[Any] = Call(None, client, spec, notify, call_id, _PENDING)
+            if handle is None:
+                call: Call[Any] = Call(None, client, spec, notify, call_id, _PENDING)
+            else:
+                call = handle_of(handle)
+                call._adopt(client, spec, notify, call_id)
             calls[call_id] = call
             outgoing.append((call_id, target, args, None))
-            if client._state is not _CONNECTED:
+            if client._state is not _CONNECTED or type(notify) is CallbackNotification:
                 client._settle(call, None)
             if len(outgoing) > client._company:
                 flush()
@@ -312,6 +307,21 @@ class Client(Association):
             return call
 
         return begin_usual
+
+    def _begin_unusual(
+        self,
+        spec: OperationSpec,
+        args: tuple[Any, ...],
+        notify: Any,
+        handle: Call[Any] | None,
+        timeout: float | None = None,
+        metadata: dict[str, str] | None = None,
+        into: Any = None,
+        **kwargs: Any,
+    ) -> Call[Any]:
+        """What `BoundOperation.begin` does."""
+        chosen = spec if into is None else filling(spec, into)
+        return self.begin(chosen, args, kwargs, notify, timeout, metadata, handle)
 
     def _encode_now(
         self, call_id: int, spec: OperationSpec, args: tuple[Any, ...], options: CallOptions | None
@@ -400,10 +410,8 @@ class Client(Association):
                 self._table.forget_waiter(call, waiter)
         return signalled or call._box is not None
 
-    def expect(self, call: Call[Any]) -> "Completion | None":
+    def expect(self, call: Call[Any]) -> Completion | None:
         """Return what the running event loop can await until `call` has its outcome; None if it has it."""
-        from ..kernel.aio import Completion  # Here, because who does not await need not import asyncio (20 ms).
-
         completion = Completion()
         if not self._table.await_outcome(call, completion):
             return None
@@ -413,7 +421,7 @@ class Client(Association):
             completion.drive_soon()
         return completion
 
-    def give_up_waiting(self, call: Call[Any], completion: "Completion") -> None:
+    def give_up_waiting(self, call: Call[Any], completion: Completion) -> None:
         """The task that awaited `call` was cancelled, and with it goes the call that it alone was waiting for."""
         self._table.forget_waiter(call, completion)
         self.cancel(call, abort=True)
@@ -473,6 +481,7 @@ class Client(Association):
             if not frames:
                 return None
         self._messages_sent += 1
+        self._answered = 0
         company = self._company_of(len(self._calls))
         if company > self._company:
             self._company = company
@@ -494,13 +503,13 @@ class Client(Association):
                 self._take(message)
             elif self._greeted:
                 # This is the way of every reply.
-                self._company = self._company_of(len(self._calls))
+                self._company = self._company_of(len(self._calls) + self._answered)
                 with self._lock:
                     for group in message.groups:
                         outcomes: Sequence[Outcome] = group.values
                         if group.status or group.options is not None:
                             outcomes = _told(group, frames[1:])
-                        self._table.finish_locked(group.ids, outcomes, self.actions)
+                        self._answered += self._table.finish_locked(group.ids, outcomes, self.actions)
                     if self._attended:
                         self._attend_locked()
             else:

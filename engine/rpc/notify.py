@@ -19,7 +19,7 @@ Source: "RPC_NOTIFICATION_TYPES", "RPC_ASYNC_NOTIFICATION_INFO", "Waiting for th
 
 import threading
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from enum import IntEnum
 from typing import Any
 
@@ -48,9 +48,17 @@ class ApcNotification(msgspec.Struct, frozen=True):
 
 
 class CallbackNotification(msgspec.Struct, frozen=True):
-    """Run `function(call, kind)` on a thread of the default pool."""
+    """Run `function(call, kind)` on a thread of the default pool, with the context variables of `context`."""
 
     function: Callable[[Any, EventKind], object]
+    context: Context | None = None
+
+    def run(self, call: Any, kind: EventKind) -> None:
+        """Run it here. In a copy of the context: a call may be told of several things at once, by several threads."""
+        if self.context is None:
+            self.function(call, kind)
+        else:
+            self.context.copy().run(self.function, call, kind)
 
 
 Notification = PacketTemplate | Event | ApcNotification | CallbackNotification | None
@@ -77,17 +85,10 @@ def snapshot(notify: Any) -> Notification:
     if isinstance(notify, CompletionPort):
         return notify.packet()
     if isinstance(notify, CallbackNotification):
-        return CallbackNotification(_in_this_context(notify.function))
+        return CallbackNotification(notify.function, copy_context())
     if callable(notify):
-        return CallbackNotification(_in_this_context(notify))
+        return CallbackNotification(notify, copy_context())
     raise InvalidArgumentType(
         "notify must be None, an Event, a CompletionPort, port.packet(...), apc(...) or a callable, "
         f"not {type(notify).__name__}"
     )
-
-
-def _in_this_context(function: Callable[[Any, EventKind], object]) -> Callable[[Any, EventKind], object]:
-    """Return what calls `function` with the context variables of the moment."""
-    context = copy_context()
-    # A copy each time, because two threads may not run in one context: a call may be told of several things at once.
-    return lambda call, kind: context.copy().run(function, call, kind)

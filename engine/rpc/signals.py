@@ -92,7 +92,7 @@ class Signals:
             overlapped = subject if notify.overlapped is UNSET else notify.overlapped
             notify.port.deliver((CompletionPacket(notify.key, notify.transferred, overlapped, 0, kind),))
         elif type(notify) is CallbackNotification:
-            notify.function(subject, kind)
+            notify.run(subject, kind)
         elif type(notify) is ApcNotification:
             queue_apc(notify.function, subject, kind, thread=notify.thread)
         elif notify is not None:

@@ -94,7 +94,7 @@ class Subscriptions:
             overlapped = self._call if notify.overlapped is UNSET else notify.overlapped
             return notify.port.deliver((CompletionPacket(notify.key, notify.transferred, overlapped),))
         if type(notify) is CallbackNotification:
-            default_pool().post(partial(self._run, notify.function, kind))
+            default_pool().post(partial(self._run, notify.run, kind))
         elif type(notify) is ApcNotification:
             queue_apc(self._run, notify.function, kind, thread=notify.thread)
         else:

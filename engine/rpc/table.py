@@ -54,7 +54,7 @@ def _tell(call: Call[object], notify: Notification) -> None:
     """Notify of the end of `call` otherwise than by packet. The target may have been closed, or its thread be gone."""
     try:
         if type(notify) is CallbackNotification:
-            default_pool().post(partial(notify.function, call, EventKind.CALL_COMPLETE))
+            default_pool().post(partial(notify.run, call, EventKind.CALL_COMPLETE))
         elif type(notify) is ApcNotification:
             queue_apc(notify.function, call, EventKind.CALL_COMPLETE, thread=notify.thread)
         else:

@@ -12,9 +12,7 @@ from transport import (
     Blob,
     Buffer,
     CallOptions,
-    Calls,
     PayloadTooLarge,
-    Replies,
     Target,
     ValueDecoder,
     decode,
@@ -25,6 +23,8 @@ from transport import (
     split_out_of_band,
 )
 
+from ..one_by_one import calls_in, replies_in
+
 ECHO = Target("demo.Echo", 1, 0, "echo")
 LARGE = bytes(range(256)) * (OOB_LIMIT // 256)
 
@@ -34,19 +34,15 @@ def deliver_call(
 ) -> list[object]:
     """Encode a call, decode it, and decode its arguments."""
     frames = encode_call(ECHO, 1, args, options)
-    message = decode([bytes(frame) for frame in frames])
-    assert isinstance(message, Calls)
-    (record,) = message.records
-    described = record.options.blobs if record.options else None
-    return list(decoder(record.args, frames[1:], described))
+    (call,) = calls_in(decode([bytes(frame) for frame in frames]))
+    described = call.options.blobs if call.options else None
+    return list(decoder(call.args, frames[1:], described))
 
 
 def deliver_reply(value: object, annotation: Any = Any) -> Any:
     frames: list[Buffer] = [bytes(frame) for frame in encode_reply(1, value)]
-    message = decode(frames)
-    assert isinstance(message, Replies)
-    (record,) = message.records
-    return ValueDecoder[Any](annotation)(record.value, frames[1:], record.options and record.options.blobs)
+    (reply,) = replies_in(decode(frames))
+    return ValueDecoder[Any](annotation)(reply.value, frames[1:], reply.options and reply.options.blobs)
 
 
 class TestSplit:
@@ -116,9 +112,8 @@ class TestBytes:
     def test_options_are_kept(self) -> None:
         """What the caller set travels with the descriptions."""
         frames = encode_call(ECHO, 1, [LARGE], CallOptions(lane=5))
-        message = decode(frames)
-        assert isinstance(message, Calls)
-        options = message.records[0].options
+        (call,) = calls_in(decode(frames))
+        options = call.options
         assert options is not None
         assert options.lane == 5
         assert options.blobs == [Blob(0, "b")]
@@ -186,6 +181,14 @@ class TestArgsDecoder:
         decoder = ArgsDecoder([int] * 40, required=20)
         assert list(decoder(msgspec.msgpack.encode(list(range(30))))) == list(range(30))
         assert deliver_call([*range(39), 5], decoder) == [*range(39), 5]
+
+    def test_several_calls(self) -> None:
+        """Arguments of several calls are decoded in one step if all have all of them, in band; else it is an error."""
+        decoder = ArgsDecoder([int, str], required=1)
+        assert [list(args) for args in decoder.many(msgspec.msgpack.encode([[1, "a"], [2, "b"]]))] == [[1, "a"], [2, "b"]]
+        for wrong in ([[1, "a"], [2]], [[1, "a"], [2, "b", 3]], [[1, "a"], ["x", "b"]], [1, "a"], {"a": 1}):
+            with pytest.raises(msgspec.ValidationError):
+                decoder.many(msgspec.msgpack.encode(wrong))
 
     def test_defaults_and_blobs(self) -> None:
         """Both at once."""
@@ -303,11 +306,9 @@ class TestParts:
         """Large parts travel as frames of their own, in order; none of them is copied into the body."""
         frames: list[Buffer] = [bytes(frame) for frame in encode_parts(1, parts)]
         assert frames[1:] == [part for part in parts if isinstance(part, bytes) and len(part) >= OOB_LIMIT]
-        message = decode(frames)
-        assert isinstance(message, Replies)
-        (record,) = message.records
-        described = record.options.blobs if record.options else None
-        back = ArgsDecoder([Any, memoryview, memoryview])(record.value, frames[1:], described)
+        (reply,) = replies_in(decode(frames))
+        described = reply.options.blobs if reply.options else None
+        back = ArgsDecoder([Any, memoryview, memoryview])(reply.value, frames[1:], described)
         assert list(back) == parts
 
     def test_too_large(self) -> None:

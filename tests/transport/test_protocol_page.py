@@ -13,6 +13,7 @@ from transport import (
     TRANSITIONS,
     CallOptions,
     ConversationState,
+    EncodedReply,
     Fault,
     Hello,
     Kind,
@@ -21,7 +22,9 @@ from transport import (
     Way,
     encode,
     encode_call,
-    encode_reply,
+    encode_calls,
+    encode_replies,
+    encode_value,
 )
 
 PAGE = (Path(transport.__file__).parent / "PROTOCOL.md").read_text(encoding="utf-8")
@@ -35,12 +38,23 @@ def dump(name: str) -> bytes:
     return bytes.fromhex(" ".join(lines))
 
 
-THESAURUS = Target("demo.Thesaurus", 1, 0, "synonyms")
+SYNONYMS = Target("demo.Thesaurus", 1, 0, "synonyms")
+COUNT = Target("demo.Thesaurus", 1, 0, "count")
+SLOW = Fault("KeyError", "'slow'")
 
 DUMPS = {
-    "call": lambda: encode_call(THESAURUS, 7, ["quick", 3], CallOptions(time_left=2.5, lane=1)),
-    "reply": lambda: encode_reply(7, ["fast", "swift"]),
-    "fault": lambda: encode_reply(7, Fault("KeyError", "'slow'"), 1726),
+    "call": lambda: encode_call(SYNONYMS, 7, ["quick", 3], CallOptions(time_left=2.5, lane=1)),
+    "reply": lambda: encode_replies([EncodedReply(7, 0, encode_value(["fast", "swift"]))]),
+    "fault": lambda: encode_replies([EncodedReply(7, 1726, encode_value(SLOW))]),
+    "calls": lambda: encode_calls(
+        [
+            (8, SYNONYMS, ("quick", 3), None),
+            (9, SYNONYMS, ("slow", 3), None),
+            (10, COUNT, (), None),
+            (11, SYNONYMS, ("big", 1), CallOptions(time_left=2.5)),
+        ]
+    ),
+    "replies": lambda: encode_replies([(10, 2), (8, ["fast"]), EncodedReply(9, 1726, encode_value(SLOW))]),
     "hello": lambda: encode(Hello(bytes(range(16)), 4242, "pluto", "example 1.0", 5.0)),
 }
 
@@ -50,6 +64,11 @@ def test_dumps(name: str) -> None:
     """Each dump is what the code sends."""
     (frame,) = DUMPS[name]()
     assert bytes(frame) == dump(name)
+
+
+def test_size_of_a_call() -> None:
+    """The page says how long its call is."""
+    assert f"({len(dump('call'))} bytes)" in PAGE
 
 
 def test_kinds() -> None:
