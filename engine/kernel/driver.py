@@ -407,7 +407,7 @@ class Driver:
                 heir.nudge()
         # Others may depend on progress; and a thread that was offered the leadership may leave without having
         # taken it.
-        if not self.monitor.armed and self.vacant():
+        if not self.monitor.armed and (self._attended or self._parked) and self.vacant():
             self.monitor.arm()
 
     def _lead(self, waiter: Waiter, deadline: float | None) -> None:

@@ -18,7 +18,14 @@ import msgspec
 
 from transport import Blob, Buffer, Fault
 
-from ..kernel.errors import CallError, CallPending, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState
+from ..kernel.errors import (
+    CallError,
+    CallPending,
+    InvalidArgumentType,
+    InvalidAsyncHandle,
+    InvalidParameter,
+    InvalidState,
+)
 from ..kernel.status import Status
 from .errors import BadStubData, error_for
 from .notify import EventKind, Notification

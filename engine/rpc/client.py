@@ -482,15 +482,10 @@ class Client(Association):
                 return None
         self._messages_sent += 1
         self._answered = 0
-        company = self._company_of(len(self._calls))
-        if company > self._company:
-            self._company = company
+        outstanding = len(self._calls)
+        if outstanding > FEW_CALLS:
+            self._company = max(self._company, _company_of(outstanding))
         return b"", frames
-
-    @staticmethod
-    def _company_of(outstanding: int) -> int:
-        """How many calls may wait for more of them, when so many are outstanding."""
-        return min(outstanding >> 1, COALESCE_RECORDS - 1) if outstanding > FEW_CALLS else 0
 
     # The channel's side: receiving. Under link.lock, one at a time.
 
@@ -503,7 +498,8 @@ class Client(Association):
                 self._take(message)
             elif self._greeted:
                 # This is the way of every reply.
-                self._company = self._company_of(len(self._calls) + self._answered)
+                outstanding = len(self._calls) + self._answered
+                self._company = _company_of(outstanding) if outstanding > FEW_CALLS else 0
                 with self._lock:
                     for group in message.groups:
                         outcomes: Sequence[Outcome] = group.values
@@ -579,6 +575,11 @@ class Client(Association):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _company_of(outstanding: int) -> int:
+    """How many calls may wait for more of them, when so many are outstanding: more than a few."""
+    return min(outstanding >> 1, COALESCE_RECORDS - 1)
 
 
 def _told(group: ReplyGroup, blobs: Sequence[Buffer]) -> list[Outcome]:

@@ -271,7 +271,7 @@ class Lane:
         """Run the calls of the lane's first batch, as long as this thread has the lane."""
         # Flat, because this runs for every ordinary call.
         calls, listener, entry, rows, peer = self.calls, self._listener, batch._entry, batch.rows, batch.peer
-        function, answers, take_out = entry.function, peer.answers, peer.calls.pop
+        function, answers, take_out, outgoing = entry.function, peer.answers, peer.calls.pop, listener.outgoing
         assert rows is not None
         careful = careful or len(rows) < TIMED_TOGETHER or entry.mean > NOTABLE
         place.call = None
@@ -299,8 +299,9 @@ class Lane:
                     self._answer(batch.open(call_id), value)
                 elif (found := take_out(call_id, None)) is batch:
                     answers.append((call_id, value))
-                    if not peer.queued:
-                        listener.tell(peer)
+                    if not peer.queued:  # `tell` in line.
+                        peer.queued = True
+                        outgoing.append(peer)
                 elif isinstance(found, ServerCall):
                     listener.conclude(found, value)  # Its handle was made just now.
                 else:
@@ -311,8 +312,10 @@ class Lane:
             if careful or number == TIMED_TOGETHER:
                 # Where one call ends the next begins.
                 then, now = now, perf_counter()
-                self._learn(entry, (now - then) / number, number)
-                careful = careful or self._careful
+                took = (now - then) / number
+                if took > NOTABLE or entry.mean:
+                    self._learn(entry, took, number)
+                    careful = careful or self._careful
                 number = 0
             if self._holder != thread:
                 break

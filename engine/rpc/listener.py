@@ -364,7 +364,8 @@ class Listener:
         try:
             all_args = split_args(group)
         except msgspec.MsgspecError as error:
-            entry = Refusal(Status.BAD_STUB_DATA, f"the arguments cannot be read: {error}")
+            if isinstance(entry, Entry):
+                entry = Refusal(Status.BAD_STUB_DATA, f"the arguments cannot be read: {error}")
             all_args = [group.args] * len(group.ids)
         took = turned_away = 0
         apart: list[ServerCall] = []

@@ -16,8 +16,8 @@ from engine.testing import LIMIT, wait_until
 from transport import (
     Blob,
     Bye,
-    CallOptions,
     CallGroup,
+    CallOptions,
     Calls,
     Cancel,
     Hello,
@@ -223,6 +223,23 @@ class TestToAServer:
                     assert [record.status for record in replies_in(answer)][0] in (0, 1783)
             raw.send(calls(call(99)))
             assert [record.id for record in replies_in(raw.hear())] == [99]
+
+    @pytest.mark.parametrize("args", [b"\x91\x91\x07", b"\x93\x91\x07\x91\x07\x91\x07", b"\xc0", b"\x92\x91\x07\xc1"])
+    def test_arguments_for_other_calls(self, local: Callable[..., Server], args: bytes) -> None:
+        """A group that has arguments for less or more calls than it names ends with 1783, each of its calls, and no
+        other.
+        """
+        server = local()
+        with RawClient(server.endpoint) as raw:
+            raw.send(bytes(encode(Calls([CallGroup(0, [1, 2], msgspec.Raw(args)), call(3)], [TARGET]))[0]))
+            answers: dict[int, int] = {}
+            while len(answers) < 3:
+                message = raw.hear()
+                if type(message) is Reject:  # The message as a whole could not be read.
+                    return
+                answers |= {reply.id: reply.status for reply in replies_in(message)}
+            assert answers == {1: 1783, 2: 1783, 3: 0}
+        wait_until(lambda: server.statistics().active == 0)
 
     @pytest.mark.parametrize("number", [0, -1, 1 << 63, (1 << 64) - 1])
     def test_odd_numbers(self, local: Callable[..., Server], number: int) -> None:

@@ -163,7 +163,7 @@ def encode_replies(replies: Sequence[PendingReply]) -> list[Buffer]:
     if set(map(type, replies)) == _PLAIN:
         return [_REPLIES_PREFIX + _encode(((tuple(zip(*replies, strict=True)),),))]
     groups: list[tuple[list[int], list[object], int]] = []
-    last = -1
+    last: int | None = None
     for reply in replies:
         status, value = (reply.status, reply.value) if isinstance(reply, EncodedReply) else (0, reply[1])
         if status == last:
@@ -280,7 +280,16 @@ def decode(
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"the body of {Kind(kind).name} is wrong: {error}") from None
     if kind == _CALLS or kind == _REPLIES:
-        _check_groups(message, len(frames) - 1, max_records)
+        groups = message.groups
+        # One lone call or reply has mostly nothing that could be wrong.
+        if (
+            len(groups) != 1
+            or len(frames) != 1
+            or len(groups[0].ids) != 1
+            or groups[0].options is not None
+            or (groups[0].target or not message.targets if kind == _CALLS else len(groups[0].values) != 1)
+        ):
+            _check_groups(message, len(frames) - 1, max_records)
     elif len(frames) > 1:
         raise RemoteProtocolError(f"{Kind(kind).name} has no frames beyond the first")
     elif kind == _PIPE and len(message.chunks) > max_records:

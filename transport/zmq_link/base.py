@@ -38,6 +38,21 @@ _EVENT: Final = struct.Struct("=HI")
 _monitor_names: Final = itertools.count()
 
 
+def _as_it_came(frame: Buffer) -> Any:
+    """Return what to send of a large frame: the very one that it was received as, if it is the whole of that.
+
+    Then ZeroMQ counts one more reference. Otherwise it calls back when the memory is free, by a thread of pyzmq's that
+    needs the interpreter for it. (Two threads that count at once are kept apart by the global lock only.)
+    """
+    if type(frame) is memoryview:
+        source: Any = frame.obj
+        if type(source) is zmq.Frame and len(source) == frame.nbytes:
+            return source
+    if not garbage.gc.is_alive():
+        name_collector()
+    return frame
+
+
 class ZmqLink(BaseLink):
     """What both sides share: the socket, its monitor, frames in and out."""
 
@@ -179,8 +194,8 @@ class ZmqLink(BaseLink):
         try:
             for index, frame in enumerate(frames):
                 copy = len(frame) < NO_COPY_SEND_BYTES
-                if not copy and not garbage.gc.is_alive():
-                    name_collector()
+                if not copy:
+                    frame = _as_it_came(frame)
                 send(frame, MORE if index < last else NOBLOCK, copy)
         except BaseException as error:
             # A connection that broke in the middle takes back what was sent, and drops what follows up to the
