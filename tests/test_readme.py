@@ -1,0 +1,57 @@
+"""What the README shows runs, and prints what it says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.testing import LIMIT
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+IMPORT = "from contract import Thesaurus\n"
+
+
+def block(word: str) -> str:
+    """The example that has `word` in it."""
+    (found,) = [text for text in BLOCKS if word in text]
+    return str(found)
+
+
+def run(*code: str) -> list[str]:
+    """Run code in an interpreter of its own, with all warnings as errors; return the lines that it printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(code)], capture_output=True, text=True, cwd=ROOT, timeout=LIMIT
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+class TestExamples:
+    """The examples of the README, as they stand there."""
+
+    def test_service_and_client(self) -> None:
+        """The contract, the service and the client: the reply is told by packet, and by the blocking twin."""
+        contract = block("class Thesaurus(Interface")
+        service, client = (block(word).replace(IMPORT, "") for word in ("class Words:", "with Client("))
+        service = service.replace("listen(wait=True)", "listen()")
+        inside = "".join(f"    {line}\n" for line in client.splitlines())
+        assert run(contract, service + inside) == ["7 ['fast', 'swift']", "['fast', 'swift']"]
+
+    def test_ports(self) -> None:
+        """A posted packet, one of a read and one of a process arrive on one port; the process is the second object."""
+        *packets, last = run(block("OverlappedDescriptor(echo.stdout)"))
+        assert [line[:3] for line in sorted(packets)] == ["1 0", "2 5", "3 0"]
+        assert last == "1"
+
+    def test_pool(self) -> None:
+        """Each callback runs, and the executor computes."""
+        assert sorted(run(block("CleanupGroup()"))) == ["1024", "handled work", "once", "signaled 0"]
+
+
+@pytest.mark.parametrize("text", BLOCKS)
+def test_is_python(text: str) -> None:
+    """Each block that is called Python is Python."""
+    compile(text if not text.startswith("    @") else "class Routines:\n" + text, "README.md", "exec")
