@@ -105,10 +105,13 @@ class TimerApc:
         with apc_lock:
             self._withdrawn = True
             if self._queued:
-                try:
-                    self._record.apcs.remove(self)
-                except ValueError:
-                    pass  # Its thread is about to run it.
+                apcs = self._record.apcs
+                # By identity: `remove` would call the `__eq__` of users' functions, under the lock.
+                for index, apc in enumerate(apcs):
+                    if apc is self:
+                        del apcs[index]
+                        return
+                # It was taken out: its thread is about to run it.
 
     def __call__(self) -> object:
         self._queued = False
@@ -116,13 +119,16 @@ class TimerApc:
 
 
 def run_apcs(record: ThreadRecord) -> bool:
-    """Run the calling thread's queued APCs, what they queue included; return whether there were any."""
+    """Run the calling thread's queued APCs, what they queue included; return whether any ran."""
     apcs = record.apcs
     ran = False
-    # Only this thread takes from its queue; `popleft` is atomic against `append` by others.
     while apcs:
+        with apc_lock:
+            if not apcs:
+                break  # There was a timer's, which withdrew it just now.
+            apc = apcs.popleft()
         ran = True
-        apcs.popleft()()
+        apc()
     return ran
 
 

@@ -25,7 +25,7 @@ from engine import (
 )
 from engine.testing import Gate, ManualClock, wait_until, wait_until_blocked
 
-from .helpers import Actor, asleep, error, result
+from .helpers import Actor, asleep, error, interleaved, result
 
 Make = Callable[[], Actor]
 
@@ -511,6 +511,38 @@ class TestTimerApc:
             timer.cancel()
         assert sleep(0, alertable=True) == 192
         assert ran == ["before", "after"]
+
+    def test_withdrawing_asks_nothing_of_other_apcs(self) -> None:
+        """Functions in the queue are not compared, which might run code of theirs."""
+
+        class Incomparable:
+            def __eq__(self, other: object) -> bool:
+                raise AssertionError("compared")
+
+            def __call__(self) -> None:
+                ran.append("other")
+
+        clock, ran = ManualClock(), []
+        with WaitableTimer(clock=clock) as timer:
+            queue_apc(Incomparable())
+            timer.set(1, apc=lambda: ran.append("timer"))
+            clock.advance(1)
+            timer.cancel()
+        assert sleep(0, alertable=True) == 192 and ran == ["other"]
+
+    def test_it_may_be_withdrawn_at_any_moment(self) -> None:
+        """Whenever another thread cancels the timer, a wait runs the APC and says so, or neither."""
+        clock, ran = ManualClock(), []
+
+        def wait() -> int:
+            ran.clear()
+            timer.set(1, apc=lambda: ran.append(1))
+            clock.advance(1)
+            return sleep(0, alertable=True)
+
+        with WaitableTimer(clock=clock) as timer:
+            for outcome in interleaved(wait, timer.cancel):
+                assert result(outcome) == (192 if ran else 0)
 
     def test_it_is_lost_with_its_thread(self, actor: Make) -> None:
         """If the thread has ended the expiry only signals."""
