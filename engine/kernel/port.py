@@ -49,7 +49,7 @@ from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortSt
 from .slots import SlotQueue
 from .source import PortSource, bind
 from .thread import Association, ThreadRecord, local
-from .waitable import check_timeout
+from .waitable import check_timeout, deadline_of, time_left
 from .waiter import Waiter
 
 __all__ = [
@@ -339,9 +339,9 @@ class CompletionPort(SlotQueue):
                 raise self._closed_error()
             if alertable and run_apcs(record):
                 raise Alerted("APCs ran; the thread was not associated with the port")
+        batch: list[CompletionPacket] = []
         queue = self._open
         if queue and record.slot and record.port is self._association and self._active <= self._concurrency:
-            batch: list[CompletionPacket] = []
             try:
                 self._fill(batch, queue, maximum)
             except BaseException:
@@ -349,7 +349,10 @@ class CompletionPort(SlotQueue):
                 raise
             if batch:
                 return batch
-        return self._take(record, maximum, timeout, alertable)
+        deadline = deadline_of(timeout) if alertable else None
+        while not (batch := self._take(record, maximum, timeout, alertable)):
+            timeout = time_left(deadline)
+        return batch
 
     def _fill(self, batch: list[CompletionPacket], queue: PacketQueue, maximum: int) -> None:
         """Move packets from the queue to `batch`, up to `maximum` in all."""
@@ -365,7 +368,10 @@ class CompletionPort(SlotQueue):
     def _take(
         self, record: ThreadRecord, maximum: int, timeout: float | None, alertable: bool
     ) -> list[CompletionPacket]:
-        """Dequeue by the book: give the slot back, then try, then block."""
+        """Dequeue by the book: give the slot back, then try, then block.
+
+        Nothing is returned if a timer's APC ended the wait and was withdrawn before it ran.
+        """
         if timeout == 0 and not self._queue and driver().sources:
             driver().run_ready()
         if record.port is not self._association:
@@ -423,8 +429,10 @@ class CompletionPort(SlotQueue):
             record.port = None
             raise AbandonedWait("the completion port was closed while this thread waited on it")
         # A time that has run out still lets pending APCs run.
-        if alertable and (run_apcs(record) or result is _ALERTED):
+        if alertable and run_apcs(record):
             raise Alerted("APCs ran; no packet was taken")
+        if result is _ALERTED:
+            return batch
         raise WaitTimeout(
             "no packet is takeable" if timeout == 0 else f"no packet became takeable within {timeout} s"
         )

@@ -13,7 +13,16 @@ from .apc import run_apcs, wait_alertably
 from .errors import InvalidArgumentType, InvalidParameter, WaitTimeout
 from .status import Status
 from .thread import local, park
-from .waitable import TIMED_OUT, ThreadBlock, Waitable, as_waitable, check_timeout, wait_on
+from .waitable import (
+    TIMED_OUT,
+    ThreadBlock,
+    Waitable,
+    as_waitable,
+    check_timeout,
+    deadline_of,
+    time_left,
+    wait_on,
+)
 from .waiter import Waiter
 
 MAXIMUM_WAIT_OBJECTS = (
@@ -106,14 +115,18 @@ def sleep(seconds: float | None, *, alertable: bool = False) -> Status:
     if seconds == 0:
         time.sleep(0)
         return Status.OK
-    waiter = Waiter()
-    if alertable:
-        wait_alertably(record, waiter.wake, waiter, seconds)
+    if not alertable:
+        park(Waiter(), seconds)
+        return Status.OK
+    deadline = deadline_of(seconds)
+    while True:
+        waiter = Waiter()
+        woken = wait_alertably(record, waiter.wake, waiter, seconds)
         if run_apcs(record):
             return Status.WAIT_IO_COMPLETION
-    else:
-        park(waiter, seconds)
-    return Status.OK
+        if not woken:
+            return Status.OK
+        seconds = time_left(deadline)  # A timer withdrew the APC that woke this thread: nothing ran.
 
 
 def _checked(objects: Iterable[Any]) -> list[Waitable]:

@@ -28,6 +28,7 @@ import logging
 import os
 from _thread import allocate_lock
 from collections.abc import Callable, Generator, Sequence
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -369,6 +370,16 @@ def check_timeout(timeout: float | None) -> None:
         raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {timeout!r}")
 
 
+def deadline_of(timeout: float | None) -> float | None:
+    """When a wait of `timeout` seconds that begins now is over, for `time_left`; None: never."""
+    return None if timeout is None else monotonic() + timeout
+
+
+def time_left(deadline: float | None) -> float | None:
+    """How long a wait that goes on may take."""
+    return None if deadline is None else max(deadline - monotonic(), 0.0)
+
+
 def wait_on(
     objects: Sequence[Waitable],
     every: bool,
@@ -384,35 +395,40 @@ def wait_on(
     """
     check_timeout(timeout)
     record = local.record
-    block = ThreadBlock(objects, every, record)
-    others: list[WaitBlock] = []
-    try:
-        with dispatcher_lock:
-            for waitable in objects:
-                waitable._require_open()
-            if signal is not None:
-                signal._require_open()
-                signal._signal_locked(record, others)
-            if not block.attempt_locked() and timeout != 0:
-                block.link_locked()
-        finish(others)
-        if block.outcome is None:
-            if timeout == 0:
-                block.poll()
-            else:
-                block.sleep(timeout, alertable)
-    except BaseException:  # A signal handler raised: what was consumed goes back, or on to another waiter.
-        finish(others)
-        block.undo(CANCELLED)
-        raise
-    if block.outcome == CLOSED:
-        raise AbandonedWait("an object was closed while this thread waited on it")
-    # A time that has run out still lets pending APCs run. These raise what they raise: the wait is over, it
-    # took nothing.
-    if block.outcome == ALERTED or (alertable and block.outcome == TIMED_OUT and record.apcs):
-        run_apcs(record)
-        raise Alerted("APCs ran; the wait took nothing")
-    return block
+    deadline = deadline_of(timeout) if alertable else None
+    while True:
+        block = ThreadBlock(objects, every, record)
+        others: list[WaitBlock] = []
+        try:
+            with dispatcher_lock:
+                for waitable in objects:
+                    waitable._require_open()
+                if signal is not None:
+                    signal._require_open()
+                    signal._signal_locked(record, others)
+                if not block.attempt_locked() and timeout != 0:
+                    block.link_locked()
+            finish(others)
+            if block.outcome is None:
+                if timeout == 0:
+                    block.poll()
+                else:
+                    block.sleep(timeout, alertable)
+        except BaseException:  # A signal handler raised: what was consumed goes back, or on to another waiter.
+            finish(others)
+            block.undo(CANCELLED)
+            raise
+        if block.outcome == CLOSED:
+            raise AbandonedWait("an object was closed while this thread waited on it")
+        # A time that has run out still lets pending APCs run. These raise what they raise: the wait is over, it
+        # took nothing.
+        if block.outcome == ALERTED or (alertable and block.outcome == TIMED_OUT and record.apcs):
+            if run_apcs(record):
+                raise Alerted("APCs ran; the wait took nothing")
+            if block.outcome == ALERTED:  # By a timer, which withdrew its APC: nothing ran, so the wait goes on.
+                timeout, signal = time_left(deadline), None
+                continue
+        return block
 
 
 class RegisteredWait(WaitBlock):

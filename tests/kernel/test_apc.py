@@ -16,10 +16,12 @@ from engine import (
     InvalidArgumentType,
     InvalidHandle,
     InvalidParameter,
+    Semaphore,
     Status,
     WaitableTimer,
     WaitTimeout,
     queue_apc,
+    signal_and_wait,
     sleep,
     wait_any,
 )
@@ -543,6 +545,27 @@ class TestTimerApc:
         with WaitableTimer(clock=clock) as timer:
             for outcome in interleaved(wait, timer.cancel):
                 assert result(outcome) == (192 if ran else 0)
+
+    def test_waits_go_on_if_it_is_withdrawn(self, actor: Make) -> None:
+        """An alertable wait that found it withdrawn ends as if it had never been queued: when its time is up."""
+        clock, worker, ran = ManualClock(), actor(), []
+        signal = Semaphore(0, 2)
+        with WaitableTimer(clock=clock) as timer, Event() as event, CompletionPort() as port:
+            for wait in (
+                lambda: sleep(0.05, alertable=True),
+                lambda: event.wait(0.05, alertable=True),
+                lambda: signal_and_wait(signal, event, 0.05, alertable=True),
+                lambda: port.get_many(4, 0.05, alertable=True),
+            ):
+                worker.do(timer.set, 1, 0, lambda: ran.append(1))
+                start = time.monotonic()
+                waiting = asleep(worker, wait)
+                clock.advance(1)
+                timer.cancel()
+                error(waiting)
+                assert ran or time.monotonic() - start >= 0.05
+                ran.clear()
+            assert signal.release() == 1
 
     def test_it_is_lost_with_its_thread(self, actor: Make) -> None:
         """If the thread has ended the expiry only signals."""
