@@ -72,8 +72,17 @@ def queue_to(record: ThreadRecord, apc: Callable[[], object]) -> None:
             raise EngineError("the thread has ended", status=Status.GEN_FAILURE)
         record.apcs.append(apc)
         alert = record.alert
+    _tell(alert)
+
+
+def _tell(alert: Callable[[], None] | None) -> None:
+    """Interrupt the alertable wait that `alert` belongs to."""
     if alert is not None:
-        alert()
+        try:
+            alert()
+        except BaseException:  # A signal handler raised, perhaps before the thread was woken.
+            alert()
+            raise
 
 
 class TimerApc:
@@ -97,8 +106,7 @@ class TimerApc:
             self._queued = True
             record.apcs.append(self)
             alert = record.alert
-        if alert is not None:
-            alert()
+        _tell(alert)
 
     def withdraw(self) -> None:
         """Take it out of the queue, for good."""
@@ -139,7 +147,7 @@ def wait_alertably(
 
     `alert()` is called when there are any, by the thread that queues one or by this one if they were queued
     before. It decides under the guard of what is waited for whether the APCs come first, and wakes `waiter`
-    if so.
+    if so. It may be called again.
     """
     try:
         with apc_lock:

@@ -55,8 +55,10 @@ class _End(Waitable):
         try:
             with dispatcher_lock:
                 self._release_locked(satisfied)
-        finally:
             finish(satisfied)
+        except BaseException:
+            finish(satisfied)
+            raise
 
 
 class _Looked(_End):

@@ -451,12 +451,12 @@ class CompletionPort(SlotQueue):
 
         def alert() -> None:
             with self._lock:
-                if waiter.result is not None:
-                    return  # A packet was first: the APC stays queued.
-                self._waiters.remove(waiter)
-                waiter.result = _ALERTED
-                self._active += 1
-            waiter.wake()
+                if waiter.result is None:
+                    waiter.result = _ALERTED
+                    self._active += 1
+                    self._waiters.remove(waiter)
+            if waiter.result is _ALERTED:  # Else a packet was first: the APC stays queued.
+                waiter.wake()
 
         return wait_alertably(record, alert, waiter, timeout)
 

@@ -127,8 +127,10 @@ class WaitableTimer(Waitable):
                     return
                 self._signaled = True
                 self._release_locked(satisfied)
-        finally:
             finish(satisfied)
+        except BaseException:
+            finish(satisfied)
+            raise
         if setting.apc is not None:
             setting.apc.queue()
         if setting.period:

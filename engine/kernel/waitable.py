@@ -176,8 +176,10 @@ class Waitable:
                 abandoned += self._blocks
                 for block in abandoned:
                     block.decide_locked(CLOSED)
-        finally:
             finish(abandoned)
+        except BaseException:
+            finish(abandoned)
+            raise
 
     def _require_open(self) -> None:
         if self._life is not _life:
@@ -288,8 +290,10 @@ class WaitBlock:
                     self.outcome = outcome
                     for waitable in self._objects:
                         waitable._release_locked(satisfied)
-        finally:
             finish(satisfied)
+        except BaseException:
+            finish(satisfied)
+            raise
         return False
 
     def _give_back_locked(self) -> None:
@@ -305,16 +309,13 @@ class WaitBlock:
 
 
 def finish(blocks: Sequence[WaitBlock]) -> None:
-    """Tell the waiters of decided waits; with no lock held."""
-    try:
-        for block in blocks:
-            if block.outcome is not None:
-                block.finish()
-    except BaseException:  # A signal handler raised: the others are told all the same.
-        for block in blocks:
-            if block.outcome is not None:
-                block.finish()
-        raise
+    """Tell the waiters of decided waits; with no lock held.
+
+    A signal handler may raise in the midst of it, or just before: the caller then calls it again.
+    """
+    for block in blocks:
+        if block.outcome is not None:
+            block.finish()
 
 
 class ThreadBlock(WaitBlock):
@@ -354,8 +355,8 @@ class ThreadBlock(WaitBlock):
 
     def _alert(self) -> None:
         with dispatcher_lock:
-            alerted = self.decide_locked(ALERTED)
-        if alerted:
+            self.decide_locked(ALERTED)
+        if self.outcome == ALERTED:
             self.finish()
 
     def finish(self) -> None:

@@ -151,6 +151,43 @@ class TestManyInterrupts:
         assert semaphore.statistics().waiting == 0
         """)
 
+    def test_interrupted_signals_wake(self) -> None:
+        """A thread that a signal was given to wakes up, wherever the thread that signals is interrupted."""
+        run("""
+        with Event() as event, Event() as other, CompletionPort(1) as port:
+            semaphore = Semaphore(0, 10**6)
+            def queue():
+                queue_apc(int, thread=waiting)
+            for wait, signal_it, satisfy in (
+                (lambda: event.wait(20), event.set, event.set),
+                (lambda: semaphore.wait(20), semaphore.release, semaphore.release),
+                (lambda: other.wait(20, alertable=True), queue, other.set),
+                (lambda: port.get_many(1, 20, alertable=True), queue, port.post),
+            ):
+                stop, woken = [], [0]
+                def go_on_waiting():
+                    while not stop:
+                        try:
+                            assert wait()
+                        except Alerted:
+                            pass
+                        woken[0] += 1
+                waiting = threading.Thread(target=go_on_waiting)
+                waiting.start()
+                end, interrupts = time.monotonic() + 0.5, 0
+                while time.monotonic() < end:
+                    wait_until_blocked(waiting)
+                    before = woken[0]
+                    interrupts += interrupted(signal_it, random.uniform(2e-6, 4e-5))
+                    satisfy()
+                    wait_until(lambda: woken[0] > before)
+                assert interrupts > 25, interrupts
+                stop.append(1)
+                satisfy()
+                waiting.join()
+            assert port.statistics().active == 0
+        """)
+
     def test_ports_neither_hang_nor_drift(self) -> None:
         """The accounting of a port is intact after thousands of interrupted dequeues."""
         run("""
