@@ -118,7 +118,7 @@ class CompletionPort(SlotQueue):
         self._open: deque[CompletionPacket] | None = self._queue if isinstance(self._queue, deque) else None
         # What associated threads hold of the port.
         self._association = Association(self)
-        # Guarded by _lock. Made when somebody waits for the port itself.
+        # Set once, under _lock, when somebody waits for the port itself.
         self._signal: PortSignal | None = None
         # Guarded by _lock. Those whose waits are to be withdrawn when the port closes.
         self._wait_packets: weakref.WeakSet[WaitPacket] | None = None
@@ -202,11 +202,12 @@ class CompletionPort(SlotQueue):
                 self._posted += 1
                 if self._waiters and self._active < self._concurrency:
                     self._pump()
+                if self._open is not queue:
+                    self._overtaken()
             except BaseException:
                 self._pump()
-                raise
-            if self._open is not queue:
                 self._overtaken()
+                raise
         else:
             self._put((packet,), self._capacity)
 
@@ -222,11 +223,12 @@ class CompletionPort(SlotQueue):
                 self._posted += len(packets)
                 if self._waiters and self._active < self._concurrency:
                     self._pump()
+                if self._open is not queue:
+                    self._overtaken()
             except BaseException:
                 self._pump()
-                raise
-            if self._open is not queue:
                 self._overtaken()
+                raise
             return True
         try:
             self._put(packets, None)
@@ -237,7 +239,7 @@ class CompletionPort(SlotQueue):
     def _put(self, packets: Sequence[CompletionPacket], capacity: int | None) -> None:
         """Queue packets or hand them over, under the lock."""
         woken: list[Waiter] = []
-        signal = None
+        queued = False
         try:
             with self._lock:
                 if self._closed:
@@ -257,26 +259,30 @@ class CompletionPort(SlotQueue):
                             raise QueueFull(
                                 f"{capacity} packets are queued: dequeue faster, or make `capacity` larger"
                             )
+                        queued = True
                         self._queue.append(packet)
-                        signal = self._signal
                     self._posted += 1
             for waiter in woken:
                 waiter.wake()
+            if queued:
+                self._tell_watchers()
         except BaseException:
             for waiter in woken:
                 waiter.wake()
+            if queued:
+                self._tell_watchers()
             raise
-        if signal is not None:
-            signal.notify()
 
     def _overtaken(self) -> None:
         """The port was closed, or watched, while a packet was queued without the lock."""
         with self._lock:
             if self._closed:
                 self._queue.clear()
-            signal = self._signal
-        if signal is not None:
-            signal.notify()
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        if self._signal is not None:
+            self._signal.notify()
 
     def packet(self, key: Any = 0, transferred: Any = 0, overlapped: Any = UNSET) -> PacketTemplate:
         """Describe the packet that an operation shall post to this port when it completes.
@@ -489,6 +495,7 @@ class CompletionPort(SlotQueue):
             for packet in reversed(batch):
                 self._queue.appendleft(packet)
         self._pump()
+        self._tell_watchers()
 
     # Seen from outside: what is queued
 
@@ -542,14 +549,12 @@ class CompletionPort(SlotQueue):
             self._queue.clear()
             self._active = 0
             wait_packets, self._wait_packets = self._wait_packets, None
-            signal = self._signal
         _open_ports.discard(self)
         for waiter in abandoned:
             waiter.wake()
         for wait_packet in wait_packets or ():
             wait_packet.cancel()
-        if signal is not None:
-            signal.notify()
+        self._tell_watchers()
 
     def _closed_error(self) -> InvalidHandle:
         if self._forked:

@@ -118,6 +118,35 @@ class TestOneInterrupt:
             assert port.get(0).key == 1
         """)
 
+    def test_a_packet_that_goes_back_is_seen(self) -> None:
+        """A thread that waits for the port itself hears of a packet that an interrupted dequeue puts back."""
+        run("""
+        went_back = 0
+        for _ in range(20):
+            with CompletionPort(1) as port:
+                seen = []
+                watcher = threading.Thread(target=lambda: seen.append(wait_any([port], 20)))
+                watcher.start()
+                wait_until_blocked(watcher)
+                def post():
+                    global armed
+                    wait_until_blocked(port)
+                    armed = True
+                    signal.raise_signal(signal.SIGALRM)
+                    port.post()
+                poster = threading.Thread(target=post)
+                poster.start()
+                try:
+                    port.get()
+                    port.post()
+                except Interrupt:
+                    went_back += len(port)
+                poster.join()
+                watcher.join()
+                assert seen == [0], port
+        assert went_back
+        """)
+
 
 class TestManyInterrupts:
     """A main thread that is interrupted thousands of times, at any instruction of a wait."""
@@ -229,6 +258,31 @@ class TestManyInterrupts:
             assert (statistics.waiting, statistics.depth, statistics.active) == (0, 0, 1), statistics
             # An interrupt may strike after a packet was returned and before it is counted here.
             assert 0 <= posted[0] - got[0] <= interrupts // 50, (posted, got, interrupts)
+        """)
+
+    def test_interrupted_posts_are_seen(self) -> None:
+        """A thread that waits for the port itself takes what interrupted posts have queued, to the last packet."""
+        run("""
+        with CompletionPort(2) as port:
+            stop = []
+            def watch():
+                while not stop:
+                    wait_any([port], 20)
+                    try:
+                        port.get_many(1000, 0)
+                    except WaitTimeout:
+                        pass
+            watcher = threading.Thread(target=watch)
+            watcher.start()
+            end, interrupts = time.monotonic() + 1, 0
+            while time.monotonic() < end:
+                wait_until_blocked(watcher)
+                interrupts += interrupted(port.post, random.uniform(2e-6, 4e-5))
+                wait_until(lambda: not len(port))
+            assert interrupts > 50, interrupts
+            stop.append(1)
+            port.post()
+            watcher.join()
         """)
 
     def test_the_leadership_survives(self) -> None:
