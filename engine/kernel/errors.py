@@ -155,3 +155,17 @@ class CallError(EngineError):
 
     status = Status.CALL_FAILED
     collected = False
+
+
+_KINDS: dict[int, type[EngineError]] = {
+    int(kind.status): kind for kind in (InvalidHandle, InvalidParameter, NotFound, OperationAborted, QueueFull)
+}
+
+
+def translated(error: BaseException) -> EngineError | None:
+    """The engine's error for one of another library's that carries a Windows number in `status`; None for others."""
+    status = getattr(error, "status", None)
+    if isinstance(error, EngineError) or not isinstance(status, int):
+        return None
+    message = str(error.args[0]) if error.args else ""
+    return _KINDS.get(status, EngineError)(message, status=status)

@@ -159,8 +159,8 @@ class CompletionPort(SlotQueue):
             looked at.
         Returns: the port.
         Raises: `InvalidParameter` (87) for a source that is bound already, or that refuses;
-            `InvalidArgumentType` (87) for what is not a source; `InvalidHandle` if the port is closed. Then
-            nothing has changed.
+            `InvalidArgumentType` (87) for what is not a source; `InvalidHandle` (6) if the port or the source
+            is closed. Then nothing has changed.
         Source: "CreateIoCompletionPort".
         """
         if self._closed:

@@ -10,7 +10,7 @@ from itertools import starmap
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .driver import Source, driver
-from .errors import InvalidArgumentType, InvalidParameter
+from .errors import InvalidArgumentType, InvalidParameter, translated
 from .packet import CompletionPacket
 
 if TYPE_CHECKING:
@@ -29,7 +29,11 @@ class PortSource(Protocol):
     """
 
     def bind_port(self, port: "CompletionPort", key: Any) -> None:
-        """Remember `port` and `key`; called once in the source's life. Raise `InvalidParameter` to refuse."""
+        """Remember `port` and `key`; called once in the source's life.
+
+        Raise to refuse: `InvalidParameter`, or any exception with a Windows number in `status`, for which the
+        engine's own is raised.
+        """
 
 
 class PortServices:
@@ -75,7 +79,7 @@ _bound: "weakref.WeakSet[PortSource]" = weakref.WeakSet()
 
 
 def bind(source: PortSource, port: "CompletionPort", key: Any) -> None:
-    """Bind `source` to `port`, once and for all; raises `InvalidParameter`, having changed nothing."""
+    """Bind `source` to `port`, once and for all; raises as `CompletionPort.associate`, having changed nothing."""
     if not callable(getattr(source, "bind_port", None)):
         raise InvalidArgumentType(
             f"a {type(source).__name__} cannot be bound to a port: it has no `bind_port`"
@@ -89,7 +93,10 @@ def bind(source: PortSource, port: "CompletionPort", key: Any) -> None:
         if bind_services is not None:
             bind_services(PortServices(port))
         source.bind_port(port, key)
-    except BaseException:
+    except BaseException as error:
         with _lock:
             _bound.discard(source)
-        raise
+        ours = translated(error)
+        if ours is None:
+            raise
+        raise ours from error

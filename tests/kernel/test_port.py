@@ -181,6 +181,31 @@ class TestCreating:
         port.associate(source, 9)
         assert source.bound == (port, 9)
 
+    @pytest.mark.parametrize(
+        ("status", "kind"), [(6, InvalidHandle), (87, InvalidParameter), (1816, QueueFull), (50, EngineError)]
+    )
+    def test_a_refusal_is_told_as_the_engines(
+        self, port: CompletionPort, status: int, kind: type[EngineError]
+    ) -> None:
+        """A source of another library may refuse with its own error: its number is told by the engine's."""
+
+        class Refusal(Exception):
+            pass
+
+        refusal = Refusal("not now")
+        refusal.status = status  # type: ignore[attr-defined]
+        with pytest.raises(EngineError, match="not now") as raised:
+            port.associate(Source(refusal))
+        assert type(raised.value) is kind and raised.value.status == status
+        assert raised.value.__cause__ is refusal
+
+    def test_other_exceptions_of_a_source_are_its_own(self, port: CompletionPort) -> None:
+        """An exception without a number, and one of the engine's, comes out as it is."""
+        for refusal in (KeyError("broken"), InvalidParameter("no")):
+            with pytest.raises(type(refusal)) as raised:
+                port.associate(Source(refusal))
+            assert raised.value is refusal
+
     def test_many_sources_share_a_port(self, port: CompletionPort) -> None:
         """Many sources may have the same port, and even the same key."""
         sources = [Source() for _ in range(3)]

@@ -130,7 +130,7 @@ class TestAssociation:
         """Binding a closed source fails with 6."""
         source, _ = peer
         source.close()
-        with pytest.raises(SourceClosed) as caught:
+        with pytest.raises(InvalidHandle) as caught:
             port.associate(source)
         assert caught.value.status == 6
 
@@ -289,6 +289,18 @@ class TestClosing:
                 use()
             assert caught.value.status == 6
         assert "closed" in repr(source)
+
+    def test_it_tells_whether_it_is_closed(self, wires: Wires) -> None:
+        """`closed` is True after `close` and after `detach`, and once its socket was found to be gone."""
+        closed, detached, lost = (wires.overlapped(wires.plain(zmq.PAIR)) for _ in range(3))
+        assert not (closed.closed or detached.closed or lost.closed)
+        closed.close()
+        detached.detach()
+        with lost.exclusive() as socket:
+            socket.close()
+        with pytest.raises(SourceClosed):
+            lost.begin_recv()
+        assert closed.closed and detached.closed and lost.closed
 
     def test_closing_wakes_a_thread_that_waits_for_the_packet(self, peer: Peer, port: CompletionPort) -> None:
         """A thread blocked in a dequeue gets the packet of what the close aborted."""

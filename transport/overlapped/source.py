@@ -183,6 +183,11 @@ class OverlappedSource:
             services.unregister(hook)
 
     @property
+    def closed(self) -> bool:
+        """Whether it was closed, given back by `detach`, or found unusable."""
+        return self._closed
+
+    @property
     def modes(self) -> int:
         """The modes that are set: `SKIP_PORT_ON_SUCCESS`, `SKIP_SET_EVENT_ON_HANDLE` or both, else 0."""
         return self._modes
