@@ -625,6 +625,57 @@ class TestBlockingScope:
             assert active(port) == 0
         assert active(port) == 1
 
+    def test_a_scope_belongs_to_the_thread_that_enters_it(self, actor: Make) -> None:
+        """One scope serves many threads: each gives its own slot back, whoever made the scope."""
+        scope, worker = blocking(), actor()
+        with CompletionPort(2) as port:
+            for each in (worker, actor()):
+                join_as_active(each, port)
+            with scope:  # This thread has no slot.
+                assert active(port) == 2
+                worker.do(scope.__enter__)
+                assert active(port) == 1
+            assert active(port) == 1
+            worker.do(scope.__exit__, None, None, None)
+            assert active(port) == 2
+
+    def test_a_scope_nests_in_itself(self, port: CompletionPort) -> None:
+        """A scope that is kept may be entered again, one after the other and inside itself."""
+        port.post()
+        port.get()
+        scope = blocking()
+        for _ in range(2):
+            with scope:
+                with scope:
+                    assert active(port) == 0
+                assert active(port) == 0
+            assert active(port) == 1
+
+    def test_a_scope_left_by_another_thread_moves_nothing(self, actor: Make) -> None:
+        """A thread that leaves a scope which it did not enter (of a generator, say) keeps what it has."""
+        inside, outside, scope = actor(), actor(), blocking()
+        with CompletionPort(2) as port:
+            for each in (inside, outside):
+                join_as_active(each, port)
+                each.do(blocking().__enter__)
+            inside.do(scope.__enter__)
+            outside.do(scope.__exit__, None, None, None)
+            assert active(port) == 0
+
+    def test_scopes_may_be_left_out_of_order(self, port: CompletionPort) -> None:
+        """Leaving a scope leaves those inside it, which generators may do: the slot is taken back once."""
+        port.post()
+        port.get()
+        outer, inner = blocking(), blocking()
+        outer.__enter__()
+        inner.__enter__()
+        outer.__exit__(None, None, None)
+        assert active(port) == 1
+        inner.__exit__(None, None, None)
+        with outer:
+            assert active(port) == 0
+        assert active(port) == 1
+
     def test_a_wait_inside_a_scope_moves_nothing(self, port: CompletionPort) -> None:
         """A library wait inside the scope finds the slot released already, and leaves it so."""
         port.post()
