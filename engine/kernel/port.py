@@ -308,7 +308,11 @@ class CompletionPort(SlotQueue):
             blocks, ends, or dequeues again; that is so even after a timeout.
         Source: "GetQueuedCompletionStatus".
         """
-        if timeout is not None and not timeout >= 0:  # The comparison also refuses NaN.
+        try:
+            fits = timeout is None or timeout + 0.0 >= 0.0
+        except (TypeError, OverflowError):
+            fits = False
+        if not fits:
             check_timeout(timeout)
         record = local.record
         queue = self._open

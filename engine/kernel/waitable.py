@@ -366,9 +366,19 @@ class ThreadBlock(WaitBlock):
 
 
 def check_timeout(timeout: float | None) -> None:
-    """Raise `InvalidParameter` unless `timeout` is None or a number of seconds of 0 or more."""
-    if timeout is not None and not timeout >= 0:  # The comparison also refuses NaN.
-        raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {timeout!r}")
+    """Raise unless `timeout` is None or a number of seconds of 0 or more.
+
+    Raises: `InvalidArgumentType`; `InvalidParameter` also for an int that no float can hold.
+    """
+    try:
+        if timeout is None or timeout + 0.0 >= 0.0:  # The comparison also refuses NaN.
+            return
+    except TypeError:
+        kind = type(timeout).__name__
+        raise InvalidArgumentType(f"timeout must be None or a number of seconds, not {kind}") from None
+    except OverflowError:
+        raise InvalidParameter("timeout is larger than any float: None waits for ever") from None
+    raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {timeout!r}")
 
 
 def deadline_of(timeout: float | None) -> float | None:

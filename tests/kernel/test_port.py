@@ -6,6 +6,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -768,13 +769,24 @@ class TestSingleDequeue:
         port.post(3)
         assert result(waiting).key == 3
 
-    @pytest.mark.parametrize("timeout", [-1, -0.001, float("nan"), float("-inf")])
+    @pytest.mark.parametrize("timeout", [-1, -0.001, float("nan"), float("-inf"), 10**400])
     def test_a_negative_timeout_is_refused(self, port: CompletionPort, timeout: float) -> None:
-        """A negative or undefined timeout is error 87, whether packets are there or not; nothing is taken."""
+        """A timeout that is negative, undefined or beyond all floats is error 87, packet or not; nothing is taken."""
         for _ in range(2):
             with pytest.raises(InvalidParameter):
                 port.get(timeout)
             with pytest.raises(InvalidParameter):
+                port.get_many(1, timeout)
+            port.post(1)
+        assert depth(port) == 2
+
+    @pytest.mark.parametrize("timeout", ["1", "", [], Decimal(1)])
+    def test_a_timeout_of_another_type_is_refused(self, port: CompletionPort, timeout: Any) -> None:
+        """A timeout that is no number is error 87 and a TypeError, whether packets are there or not."""
+        for _ in range(2):
+            with pytest.raises(InvalidArgumentType):
+                port.get(timeout)
+            with pytest.raises(InvalidArgumentType):
                 port.get_many(1, timeout)
             port.post(1)
         assert depth(port) == 2
