@@ -14,7 +14,7 @@ Source: "SetWaitableTimer", "SetThreadpoolTimer", for the two forms of due time.
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Protocol
 
@@ -115,7 +115,11 @@ def read_due(due: Due) -> tuple[float, bool]:
         than a float can hold.
     """
     if isinstance(due, datetime):
-        return due.timestamp(), True
+        try:
+            return due.timestamp(), True
+        except (ValueError, OverflowError):
+            # At either end of the calendar there is no local time. A day more or less does not matter there.
+            return due.replace(tzinfo=UTC).timestamp(), True
     if isinstance(due, timedelta):
         due = due.total_seconds()
     elif not isinstance(due, (int, float)):

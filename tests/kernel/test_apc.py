@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -267,6 +267,21 @@ class TestAlertableSleep:
             sleep(seconds)
 
 
+@pytest.fixture
+def local_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """A function that sets the local time's hours east of UTC; set back with the test."""
+    if not hasattr(time, "tzset"):
+        pytest.skip("the zone cannot be set here")
+
+    def set_to(hours: int) -> None:
+        monkeypatch.setenv("TZ", f"ABC{-hours:+}")
+        time.tzset()
+
+    yield set_to
+    monkeypatch.undo()
+    time.tzset()
+
+
 class TestTimer:
     """Section 12: waitable timers."""
 
@@ -400,6 +415,21 @@ class TestTimer:
             timer.set(datetime(1999, 1, 1, tzinfo=UTC))
             clock.advance()
             assert timer.wait(0)
+
+    @pytest.mark.parametrize("zone", [-12, 14])
+    def test_the_ends_of_the_calendar(self, local_zone: Callable[[int], None], zone: int) -> None:
+        """The earliest datetime is due at once, the latest as good as never, in whichever time zone."""
+        clock = ManualClock()
+        local_zone(zone)
+        with WaitableTimer(clock=clock) as timer:
+            for due in (datetime.max, datetime.max.replace(tzinfo=UTC)):
+                timer.set(due)
+                clock.advance(3600)
+                assert not timer.wait(0)
+            for due in (datetime.min, datetime.min.replace(tzinfo=UTC)):
+                timer.set(due)
+                clock.advance()
+                assert timer.wait(0)
 
     def test_a_timedelta_is_a_relative_time(self) -> None:
         """Due time and period may be timedeltas."""
