@@ -12,7 +12,6 @@
     |   |   `-- Forked              6     the object was inherited through fork()
     |   `-- Deadlock                1131  waiting here could never end
     |-- CallPending                 997   not complete yet; nothing was harmed: wait, then ask again
-    |-- WouldBlock                  258   a `_nowait` twin found nothing
     |-- WaitTimeout                 258   also a TimeoutError
     |-- Alerted                     192   an alertable wait ran APCs instead
     |-- AbandonedWait               735   the port was closed under the waiting thread
@@ -102,12 +101,6 @@ class CallPending(EngineError):
     """The outcome is not known yet. Asking harmed nothing: the notification still comes."""
 
     status = Status.PENDING
-
-
-class WouldBlock(EngineError):
-    """A `_nowait` operation found nothing to take."""
-
-    status = Status.TIMEOUT
 
 
 class WaitTimeout(EngineError, TimeoutError):
