@@ -36,25 +36,48 @@ class PortSource(Protocol):
         """
 
 
-class PortServices:
-    """What the kernel does for a source: it makes its packets, and has it polled by whoever waits.
+class SourceOperation(Protocol):
+    """An operation of a source that can be waited for, as it is: `wait_any([operation], timeout)`.
+
+    An implementation must be hashable by identity and weakly referable.
+    """
+
+    @property
+    def done(self) -> bool:
+        """Whether it is complete."""
+
+    def bind_wait(self, services: "Services", event: "Told") -> None:
+        """Have `event.set()` called when it completes; do nothing if it is `done`.
+
+        If the source is not polled, because it has no port, it is from now on, by means of `services`.
+        """
+
+
+class Told(Protocol):
+    """What an operation tells of its end."""
+
+    def set(self) -> object:
+        """It is complete."""
+
+
+class Services:
+    """What the kernel does for a source that is waited for without a port: it is polled by whoever waits.
 
     Threads: any. Blocks: never.
     """
 
-    __slots__ = ("_driver", "_port")
+    __slots__ = ("_driver",)
 
-    def __init__(self, port: "CompletionPort") -> None:
-        self._port = port
+    def __init__(self) -> None:
         self._driver = driver()
 
     def deliver(self, outcomes: Iterable[tuple[Any, Any, Any, int]]) -> bool:
-        """Queue one packet for each (key, transferred, overlapped, status); False if the port is closed."""
-        return self._port.deliver(list(starmap(CompletionPacket, outcomes)))
+        """Queue one packet for each (key, transferred, overlapped, status); False if there is no open port."""
+        return False
 
     def full(self) -> bool:
-        """Whether as many packets are queued as the port's capacity: a reason to accept no operation."""
-        return len(self._port) >= self._port._capacity
+        """Whether the port has as many packets as it may have: a reason to accept no operation."""
+        return False
 
     def register(self, source: Source) -> None:
         """Have `source` polled from now on; see `Driver.register`."""
@@ -71,6 +94,24 @@ class PortServices:
     def attend(self, source: Source, wanted: bool) -> None:
         """Say whether `source` needs progress even while no thread waits."""
         self._driver.attend(source, wanted)
+
+
+class PortServices(Services):
+    """What the kernel does for a source that has a port: it makes its packets, too."""
+
+    __slots__ = ("_port",)
+
+    def __init__(self, port: "CompletionPort") -> None:
+        super().__init__()
+        self._port = port
+
+    def deliver(self, outcomes: Iterable[tuple[Any, Any, Any, int]]) -> bool:
+        """Queue one packet for each (key, transferred, overlapped, status); False if the port is closed."""
+        return self._port.deliver(list(starmap(CompletionPacket, outcomes)))
+
+    def full(self) -> bool:
+        """Whether as many packets are queued as the port's capacity."""
+        return len(self._port) >= self._port._capacity
 
 
 _lock = allocate_lock()

@@ -58,8 +58,8 @@ def wait_any(objects: Iterable[Any], timeout: float | None = None, *, alertable:
     """Wait until one of `objects` is signaled, and consume that one's signal only.
 
     Args: `objects`: 1 to 64 different ones: events, semaphores, mutexes, waitable timers, completion ports,
-        threads, processes, futures. `timeout` in seconds; None waits for ever, 0 polls. `alertable` lets
-        queued APCs end the wait.
+        threads, processes, futures, overlapped operations. `timeout` in seconds; None waits for ever, 0
+        polls. `alertable` lets queued APCs end the wait.
     Returns: the index of the object; the lowest, if several are signaled when the wait begins.
     Raises: `WaitTimeout` (258), nothing changed; `Alerted` (192) when APCs ran instead; `AbandonedWait` (735)
         if an object is closed meanwhile; `InvalidHandle` (6) if one was closed before; `InvalidParameter`

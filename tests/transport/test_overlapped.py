@@ -11,11 +11,16 @@ import zmq
 import zmq.asyncio
 
 from engine import (
+    Alerted,
     CompletionPort,
     Event,
     InvalidArgumentType,
     InvalidHandle,
     InvalidParameter,
+    WaitTimeout,
+    queue_apc,
+    register_wait,
+    wait_any,
 )
 from engine.testing import wait_until_blocked
 from tests.transport.overlapped import (
@@ -251,6 +256,83 @@ class TestPackets:
         other.send(b"late")
         thread.join(LIMIT)
         assert found == [[b"late"]]
+
+
+class TestWaiting:
+    """Section 11: waiting for an operation, as "GetOverlappedResultEx" does; a port is not needed."""
+
+    def test_until_it_completes(self, peer: Peer) -> None:
+        """A wait for an operation ends when it completes, and has its source polled."""
+        source, other = peer
+        operation = source.begin_recv()
+        sending = threading.Timer(0.01, other.send, (b"x",))
+        sending.start()
+        assert wait_any([operation], LIMIT) == 0
+        assert operation.result() == [b"x"]
+        assert wait_any([operation], 0) == 0
+        sending.join()
+
+    def test_a_time_that_runs_out(self, peer: Peer) -> None:
+        """258, and the operation is still pending; a poll takes what is there."""
+        source, other = peer
+        operation = source.begin_recv()
+        for timeout in (0, 0.001):
+            with pytest.raises(WaitTimeout):
+                wait_any([operation], timeout)
+        other.send(b"x")
+        assert wait_any([operation], 0) == 0 and operation.done
+
+    def test_alertably(self, peer: Peer) -> None:
+        """APCs end an alertable wait, 192."""
+        operation = peer[0].begin_recv()
+        queue_apc(int)
+        with pytest.raises(Alerted):
+            wait_any([operation], LIMIT, alertable=True)
+        assert not operation.done
+
+    def test_with_other_objects(self, peer: Peer) -> None:
+        """Operations and other objects are waited for together; a failed operation is complete, too."""
+        source, _ = peer
+        first, second = source.begin_recv(), source.begin_recv()
+        with Event() as event:
+            second.cancel()
+            assert wait_any([event, first, second], LIMIT) == 2
+            event.set()
+            assert wait_any([event, first, second], LIMIT) == 0
+
+    def test_without_a_thread(self, peer: Peer, port: CompletionPort) -> None:
+        """Callbacks and wait packets take operations, whose source goes on though nobody waits."""
+        source, other = peer
+        called = threading.Event()
+        register_wait(source.begin_recv(), lambda status: called.set())
+        port.associate_wait(source.begin_recv(), "second")
+        other.send(b"one")
+        assert called.wait(LIMIT)
+        other.send(b"two")
+        assert_packet(port, key="second")
+
+    def test_the_source_is_polled_from_then_on(self, peer: Peer) -> None:
+        """After one wait for an operation, an event tells of the next ones without a port."""
+        source, other = peer
+        with pytest.raises(WaitTimeout):
+            wait_any([source.begin_recv()], 0)
+        with Event() as event:
+            source.begin_recv(event=event)
+            other.send(b"one")
+            other.send(b"two")
+            assert event.wait(LIMIT)
+
+    def test_the_association_may_come_later(self, peer: Peer, port: CompletionPort) -> None:
+        """What is pending when the port comes delivers its packet; what completed before does not."""
+        source, other = peer
+        first, second = source.begin_recv(), source.begin_recv()
+        other.send(b"one")
+        assert wait_any([first], LIMIT) == 0
+        port.associate(source, "late")
+        other.send(b"two")
+        assert assert_packet(port, key="late").overlapped is second
+        assert wait_any([second], 0) == 0
+        assert_empty(port)
 
 
 class TestClosing:
