@@ -10,6 +10,7 @@ address of is a `Box`; a failure is a number, or a None or False with `GetLastEr
     handles             CloseHandle
     ports               completion ports
     objects             events, semaphores, mutexes, waitable timers
+    names               what objects are called in this process
     waits               waiting, sleeping, APCs
     environment         the callback environment
     threadpool          pools, work, cleanup groups, the running callback
