@@ -3,10 +3,13 @@
 The status numbers are members of `engine.Status`, which are ints with a readable name; several names share one number
 on purpose. The rest are plain ints.
 
-Source: "System Error Codes", "RPC Return Values", "Wait Functions", "RPC_NOTIFICATION_TYPES", "RPC_ASYNC_EVENT".
+Source: "System Error Codes", "RPC Return Values", "Wait Functions", "RPC_NOTIFICATION_TYPES", "RPC_ASYNC_EVENT",
+"NTSTATUS Values".
 """
 
 from enum import IntEnum
+
+from transport import SKIP_PORT_ON_SUCCESS, SKIP_SET_EVENT_ON_HANDLE
 
 from .. import EventKind, Priority, Status
 
@@ -59,6 +62,8 @@ __all__ = [
     "EVENT_ALL_ACCESS",
     "EVENT_MODIFY_STATE",
     "FALSE",
+    "FILE_SKIP_COMPLETION_PORT_ON_SUCCESS",
+    "FILE_SKIP_SET_EVENT_ON_HANDLE",
     "INFINITE",
     "INVALID_HANDLE_VALUE",
     "MAXIMUM_WAIT_OBJECTS",
@@ -167,6 +172,12 @@ __all__ = [
     "RpcSendComplete",
     "SEMAPHORE_ALL_ACCESS",
     "SEMAPHORE_MODIFY_STATE",
+    "STATUS_CANCELLED",
+    "STATUS_INVALID_HANDLE",
+    "STATUS_INVALID_PARAMETER",
+    "STATUS_NOT_FOUND",
+    "STATUS_PENDING",
+    "STATUS_SUCCESS",
     "STATUS_USER_APC",
     "SYNCHRONIZE",
     "TIMER_ALL_ACCESS",
@@ -182,6 +193,12 @@ __all__ = [
     "WAIT_IO_COMPLETION",
     "WAIT_OBJECT_0",
     "WAIT_TIMEOUT",
+    "WT_EXECUTEDEFAULT",
+    "WT_EXECUTEINIOTHREAD",
+    "WT_EXECUTEINPERSISTENTTHREAD",
+    "WT_EXECUTEINWAITTHREAD",
+    "WT_EXECUTELONGFUNCTION",
+    "WT_EXECUTEONLYONCE",
     "rcclClientUnknownLocality",
     "rcclLocal",
     "rcclRemote",
@@ -214,6 +231,26 @@ SEMAPHORE_ALL_ACCESS = 0x1F0003
 TIMER_QUERY_STATE = 0x01
 TIMER_MODIFY_STATE = 0x02
 TIMER_ALL_ACCESS = 0x1F0003
+
+# Modes of a source.
+FILE_SKIP_COMPLETION_PORT_ON_SUCCESS = SKIP_PORT_ON_SUCCESS
+FILE_SKIP_SET_EVENT_ON_HANDLE = SKIP_SET_EVENT_ON_HANDLE
+
+# NTSTATUS values: what the Nt... functions return, and OVERLAPPED.Internal while an operation is pending.
+STATUS_SUCCESS = 0
+STATUS_PENDING = 0x103
+STATUS_INVALID_HANDLE = 0xC0000008
+STATUS_INVALID_PARAMETER = 0xC000000D
+STATUS_CANCELLED = 0xC0000120
+STATUS_NOT_FOUND = 0xC0000225
+
+# Registered waits: where and how often the callback runs.
+WT_EXECUTEDEFAULT = 0x00
+WT_EXECUTEINIOTHREAD = 0x01
+WT_EXECUTEINWAITTHREAD = 0x04
+WT_EXECUTEONLYONCE = 0x08
+WT_EXECUTELONGFUNCTION = 0x10
+WT_EXECUTEINPERSISTENTTHREAD = 0x80
 
 # Priorities of callbacks.
 TP_CALLBACK_PRIORITY_HIGH = Priority.HIGH

@@ -6,7 +6,7 @@ Source: "CloseHandle", "GetCurrentThread".
 import threading
 from typing import Any
 
-from .. import CompletionPort, InvalidHandle, Waitable
+from .. import CompletionPort, InvalidHandle, Waitable, WaitPacket
 from .errors import fails_with
 from .names import is_last_handle
 
@@ -15,7 +15,7 @@ __all__ = ["CloseHandle", "GetCurrentThread", "GetCurrentThreadId"]
 
 @fails_with(False)
 def CloseHandle(hObject: Any) -> bool:
-    """Close a port, an event or another dispatcher object, a source of packets, or the handle of a thread or process.
+    """Close a port, an event or another dispatcher object, a source, a wait packet, or a thread's or process's handle.
 
     Returns: True; or False with the last error 6 for what is closed already, or is no handle.
     A thread or process does not end by it. A port's or object's waiters do, with 735. An object has one handle here,
@@ -26,6 +26,9 @@ def CloseHandle(hObject: Any) -> bool:
     elif isinstance(hObject, Waitable):
         closed = hObject.statistics().closed
     elif isinstance(hObject, threading.Thread) or hasattr(hObject, "pid"):
+        return True
+    elif isinstance(hObject, WaitPacket):
+        hObject.cancel()
         return True
     else:
         closed = getattr(hObject, "closed", False)
