@@ -254,7 +254,7 @@ def _maker(thing: object) -> Callable[[Any], _End] | None:
 
 
 def _of_popen(popen: Any) -> _End:
-    if popen.poll() is None and hasattr(os, "pidfd_open"):
+    if popen.poll() is None and hasattr(os, "pidfd_open") and hasattr(select, "poll"):
         try:
             # The identifier cannot have been given to another process: nobody has collected this one's exit
             # status.
