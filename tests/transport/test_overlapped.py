@@ -58,8 +58,7 @@ class TestAssociation:
             port.associate(source, key)
         ends[1].begin_recv()
         ends[0].begin_send(b"over")
-        assert take(port).key is keys[0]
-        assert take(port).key == keys[1]
+        assert {take(port).key, take(port).key} == set(keys)
 
     def test_a_port_can_be_made_around_a_socket(self, peer: Peer) -> None:
         """Creating and binding in one step is binding."""
@@ -713,10 +712,9 @@ class TestCancelling:
         assert_packet(port, overlapped="done", status=0)
         assert_packet(port, overlapped="pending", status=995)
 
-    def test_a_cancelled_receive_takes_no_message(self, peer: Peer, port: CompletionPort) -> None:
+    def test_a_cancelled_receive_takes_no_message(self, peer: Peer) -> None:
         """The message that a cancelled receive would have taken is left to the next one."""
-        source, other = peer
-        port.associate(source)
+        source, other = peer  # No port: nobody drives the source before the cancel.
         operation = source.begin_recv()
         other.send(b"kept")
         operation.cancel()
