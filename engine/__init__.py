@@ -25,7 +25,6 @@ from .kernel.errors import (
     OperationAborted,
     QueueFull,
     WaitTimeout,
-    WouldBlock,
 )
 from .kernel.event import Event
 from .kernel.mutex import Mutex
@@ -208,7 +207,6 @@ __all__ = [
     "WaitableStatistics",
     "WaitableTimer",
     "Work",
-    "WouldBlock",
     "apc",
     "blocking",
     "current_call",

@@ -31,7 +31,7 @@ def undocumented(module: ModuleType) -> set[str]:
     bare = set()
     for name in getattr(module, "__all__", ()):
         value = getattr(module, name, None)
-        if value is None:
+        if not hasattr(module, name):
             bare.add(name)
         elif inspect.isclass(value):
             text = vars(value).get("__doc__")
@@ -66,9 +66,9 @@ def test_gaps_are_found() -> None:
     module = ModuleType("made_up")
     exec(
         "from dataclasses import dataclass as _dataclass\nimport threading\n"
-        "__all__ = ['gone', 'bare', 'Bare', 'Auto', 'told', 'LIMIT', 'Told']\n"
+        "__all__ = ['gone', 'bare', 'Bare', 'Auto', 'told', 'LIMIT', 'NULL', 'Told']\n"
         "def bare(): pass\nclass Bare: pass\n@_dataclass\nclass Auto: x: int = 0\n"
-        "def told(): 'Do.'\nclass Told: 'Be.'\nLIMIT = 3\ndef unlisted(): 'Do.'\n",
+        "def told(): 'Do.'\nclass Told: 'Be.'\nLIMIT = 3\nNULL = None\ndef unlisted(): 'Do.'\n",
         vars(module),
     )
     assert undocumented(module) == {"gone", "bare", "Bare", "Auto"}

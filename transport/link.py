@@ -122,6 +122,9 @@ class Link(Protocol):
     #: the sender's thread, inside its `send`, with the *sender's* link locked: it must be short and take no
     #: link's lock.
     wake: Callable[[], None] | None
+    #: Set by the runtime: called inside a `harvest`, with this link locked, when `descriptors` are others than before.
+    #: Where the platform allows it they stay the same.
+    moved: Callable[[], None] | None
 
     def descriptors(self) -> list[int]:
         """File descriptors to poll for readability; when one is, harvest."""
@@ -160,7 +163,12 @@ class BaseLink:
         self.lock = threading.Lock()
         self.endpoint = endpoint
         self.wake: Callable[[], None] | None = None
+        self.moved: Callable[[], None] | None = None
         _links.add(self)
+
+    def _descriptors_changed(self) -> None:
+        if self.moved is not None:
+            self.moved()
 
     def _refuse(self, error: Callable[[], Exception]) -> None:
         """From now on every use raises `error()`; closing does nothing."""
@@ -204,4 +212,5 @@ def _after_fork_in_child() -> None:
     _links.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -118,4 +118,5 @@ def _stop_authenticators() -> None:
     _authenticators.clear()
 
 
-os.register_at_fork(after_in_child=_authenticators.clear)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_authenticators.clear)

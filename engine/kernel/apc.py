@@ -72,8 +72,17 @@ def queue_to(record: ThreadRecord, apc: Callable[[], object]) -> None:
             raise EngineError("the thread has ended", status=Status.GEN_FAILURE)
         record.apcs.append(apc)
         alert = record.alert
+    _tell(alert)
+
+
+def _tell(alert: Callable[[], None] | None) -> None:
+    """Interrupt the alertable wait that `alert` belongs to."""
     if alert is not None:
-        alert()
+        try:
+            alert()
+        except BaseException:  # A signal handler raised, perhaps before the thread was woken.
+            alert()
+            raise
 
 
 class TimerApc:
@@ -97,18 +106,20 @@ class TimerApc:
             self._queued = True
             record.apcs.append(self)
             alert = record.alert
-        if alert is not None:
-            alert()
+        _tell(alert)
 
     def withdraw(self) -> None:
         """Take it out of the queue, for good."""
         with apc_lock:
             self._withdrawn = True
             if self._queued:
-                try:
-                    self._record.apcs.remove(self)
-                except ValueError:
-                    pass  # Its thread is about to run it.
+                apcs = self._record.apcs
+                # By identity: `remove` would call the `__eq__` of users' functions, under the lock.
+                for index, apc in enumerate(apcs):
+                    if apc is self:
+                        del apcs[index]
+                        return
+                # It was taken out: its thread is about to run it.
 
     def __call__(self) -> object:
         self._queued = False
@@ -116,13 +127,16 @@ class TimerApc:
 
 
 def run_apcs(record: ThreadRecord) -> bool:
-    """Run the calling thread's queued APCs, what they queue included; return whether there were any."""
+    """Run the calling thread's queued APCs, what they queue included; return whether any ran."""
     apcs = record.apcs
     ran = False
-    # Only this thread takes from its queue; `popleft` is atomic against `append` by others.
     while apcs:
+        with apc_lock:
+            if not apcs:
+                break  # There was a timer's, which withdrew it just now.
+            apc = apcs.popleft()
         ran = True
-        apcs.popleft()()
+        apc()
     return ran
 
 
@@ -133,7 +147,7 @@ def wait_alertably(
 
     `alert()` is called when there are any, by the thread that queues one or by this one if they were queued
     before. It decides under the guard of what is waited for whether the APCs come first, and wakes `waiter`
-    if so.
+    if so. It may be called again.
     """
     try:
         with apc_lock:

@@ -149,8 +149,10 @@ class PortSignal(Waitable):
         try:
             with dispatcher_lock:
                 self._release_locked(satisfied)
-        finally:
             finish(satisfied)
+        except BaseException:
+            finish(satisfied)
+            raise
 
     def _signaled_locked(self, record: ThreadRecord | None) -> bool:
         port = self._port()

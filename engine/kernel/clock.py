@@ -11,15 +11,19 @@ Guarantees: nothing is called before it is due, by the clock its due time belong
 Source: "SetWaitableTimer", "SetThreadpoolTimer", for the two forms of due time.
 """
 
+import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Protocol
 
 from .driver import driver
 from .errors import InvalidArgumentType, InvalidParameter
 
 WALL_RECHECK = 1.0  # Seconds by which an absolute timer may be late after the wall clock jumped. Arbitrary.
+
+LONGEST = sys.float_info.max  # Seconds: an int may be larger, and then fits no arithmetic with times.
 
 # Seconds from now, a duration, or an absolute time (a naive `datetime` is local time, as everywhere in
 # Python).
@@ -107,19 +111,34 @@ def read_due(due: Due) -> tuple[float, bool]:
     """Read a due time.
 
     Returns: (seconds from now, False) or (seconds since 1970, True).
-    Raises: `InvalidArgumentType`; `InvalidParameter` for a negative or undefined number of seconds.
+    Raises: `InvalidArgumentType`; `InvalidParameter` for a number of seconds that is negative, undefined, or more
+        than a float can hold.
     """
     if isinstance(due, datetime):
-        return due.timestamp(), True
+        try:
+            return due.timestamp(), True
+        except (ValueError, OverflowError):
+            # At either end of the calendar there is no local time. A day more or less does not matter there.
+            return due.replace(tzinfo=UTC).timestamp(), True
     if isinstance(due, timedelta):
         due = due.total_seconds()
     elif not isinstance(due, (int, float)):
         raise InvalidArgumentType(f"due must be seconds, a timedelta or a datetime, not {type(due).__name__}")
-    if not due >= 0:  # The comparison also refuses NaN.
+    if not (0 <= due <= LONGEST or due == inf):  # The comparison also refuses NaN.
         raise InvalidParameter(
             f"due must be 0 or more seconds from now, not {due!r}; give a datetime for an absolute time"
         )
     return float(due), False
+
+
+def read_seconds(name: str, value: float | timedelta) -> float:
+    """Read a finite duration of 0 or more, called `name`; raises `InvalidArgumentType`, `InvalidParameter`."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not isinstance(seconds, (int, float)):
+        raise InvalidArgumentType(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
+    if not 0 <= seconds <= LONGEST:
+        raise InvalidParameter(f"{name} must be 0 or more seconds, not {value!r}")
+    return float(seconds)
 
 
 def call_when_due(clock: Clock, due: tuple[float, bool], function: Callable[[], None]) -> Cancellable:

@@ -100,7 +100,7 @@ READABLE = 1  # `select.EPOLLIN` and `selectors.EVENT_READ` alike.
 
 
 class _SelectorPoll:
-    """What the driver uses of `select.epoll`, by the standard `selectors` where there is none.
+    """What the driver uses of `select.epoll`, by the standard `selectors` where there is kqueue.
 
     On Linux the plain epoll object is used: its round costs 0.4 us, a selector's 0.8 us.
     """
@@ -118,8 +118,33 @@ class _SelectorPoll:
         return [(key.fd, events) for key, events in self._selector.select(timeout)]
 
     def fileno(self) -> int:
-        fileno = getattr(self._selector, "fileno", None)
-        return -1 if fileno is None else int(fileno())
+        return self._selector.fileno()
+
+
+class _PlainPoll:
+    """The same where the kernel keeps no poll set: what is registered while a thread polls is not polled by it."""
+
+    def __init__(self) -> None:
+        # Single-key operations only.
+        self._fds: dict[int, None] = {}
+
+    def register(self, fd: int, mask: int) -> None:
+        self._fds[fd] = None
+
+    def unregister(self, fd: int) -> None:
+        del self._fds[fd]
+
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        with selectors.DefaultSelector() as selector:  # A new one: `select.poll` objects serve one thread at a time.
+            for fd in list(self._fds):
+                selector.register(fd, READABLE)
+            try:
+                return [(key.fd, events) for key, events in selector.select(timeout)]
+            except OSError:
+                return []  # One was unregistered and closed meanwhile: the next poll is without it.
+
+    def fileno(self) -> int:
+        return -1
 
 
 class _Poll(Protocol):
@@ -132,7 +157,9 @@ class _Poll(Protocol):
 
 
 def _make_poll() -> _Poll:
-    return select.epoll() if hasattr(select, "epoll") else _SelectorPoll()
+    if hasattr(select, "epoll"):
+        return select.epoll()
+    return _SelectorPoll() if hasattr(selectors.DefaultSelector, "fileno") else _PlainPoll()
 
 
 _GONE = object()
@@ -175,6 +202,8 @@ class Driver:
         self.leader_ident = 0
         self._bell = _Bell()
         self._poll = _make_poll()
+        # Whether what is registered while a thread polls is polled by it.
+        self._live = not isinstance(self._poll, _PlainPoll)
         self._poll.register(self._bell.fd, READABLE)
         self._standby: Waiter | None = None
         self.monitor = Monitor(self)
@@ -184,16 +213,8 @@ class Driver:
     def register(self, source: Source) -> None:
         """Poll `source` from now on. Any thread; never blocks."""
         with self._mutex:
-            self.sources[source] = []
-            try:
-                for fd in source.descriptors():
-                    self._by_fd[fd] = source
-                    self.sources[source].append(fd)
-                    for poll in self._polls():
-                        poll.register(fd, READABLE)
-            except BaseException:  # Not a descriptor that can be polled.
-                self._forget_locked(source)
-                raise
+            self._poll_locked(source)
+        self._poll_again()
         self.touched(source)
         self.ensure_led()
 
@@ -205,7 +226,32 @@ class Driver:
         if standby is not None:
             standby.wake()  # Nobody depends on the monitor's leading any more.
 
-    def _forget_locked(self, source: Source) -> None:
+    def moved(self, source: Source) -> None:
+        """Poll the descriptors that `source` says it has now, not those it had. Under its own lock, if it has one."""
+        with self._mutex:
+            if source in self.sources:
+                self._unpoll_locked(source)
+                self._poll_locked(source)
+        self._poll_again()
+
+    def _poll_locked(self, source: Source) -> None:
+        self.sources[source] = []
+        try:
+            for fd in source.descriptors():
+                self._by_fd[fd] = source
+                self.sources[source].append(fd)
+                for poll in self._polls():
+                    poll.register(fd, READABLE)
+        except BaseException:  # Not a descriptor that can be polled.
+            self._forget_locked(source)
+            raise
+
+    def _poll_again(self) -> None:
+        """What is polled has changed: a poll that is under way may not know."""
+        if self._polling and not self._live:
+            self._bell.ring()
+
+    def _unpoll_locked(self, source: Source) -> None:
         for fd in self.sources.pop(source, ()):
             self._by_fd.pop(fd, None)
             for poll in self._polls():
@@ -213,6 +259,9 @@ class Driver:
                     poll.unregister(fd)
                 except (OSError, KeyError, ValueError):
                     log.debug("descriptor %d was closed before its source was unregistered", fd)
+
+    def _forget_locked(self, source: Source) -> None:
+        self._unpoll_locked(source)
         self._attended.pop(source, None)
         self._touched.pop(source, None)
 

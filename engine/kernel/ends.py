@@ -1,10 +1,11 @@
-"""Threads, processes and futures as things to wait for: signaled once they have ended, and for good.
+"""Threads, processes, futures and operations as things to wait for: signaled once they ended, and for good.
 
 Theory of operation. Each gets one dispatcher object, made when it is first waited for and kept as long as it
 lives. What it says is read from the thing itself, so it is never out of date; the rest is about hearing of
 the end in time:
 
     future    its own done-callback
+    operation an event of its own; its source is polled from then on, whether it has a port or not
     process   a descriptor that becomes readable when it ends (pidfd, or multiprocessing's sentinel), as a
               source of the driver; where there is none, it is looked at repeatedly
     thread    Python tells nobody, so the monitor looks: soon after it ends if it has used the library, else
@@ -24,6 +25,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .driver import driver
+from .source import Services, SourceOperation
 from .thread import ThreadRecord, end_hooks
 from .waitable import Waitable, WaitBlock, adapters, dispatcher_lock, finish
 
@@ -55,8 +57,10 @@ class _End(Waitable):
         try:
             with dispatcher_lock:
                 self._release_locked(satisfied)
-        finally:
             finish(satisfied)
+        except BaseException:
+            finish(satisfied)
+            raise
 
 
 class _Looked(_End):
@@ -195,13 +199,32 @@ class _FutureEnd(_End):
             future.add_done_callback(lambda done: self.notify())
 
 
+class _OperationEnd(_End):
+    """An operation of an overlapped source."""
+
+    __slots__ = ("_operation",)
+
+    def __init__(self, operation: SourceOperation) -> None:
+        super().__init__()
+        self._operation = weakref.ref(operation)
+        operation.bind_wait(Services(), self)
+
+    def _ended(self) -> bool:
+        operation = self._operation()
+        return operation is None or operation.done
+
+    def set(self) -> None:
+        """It is complete."""
+        self.notify()
+
+
 _lock = allocate_lock()
 # Guarded by _lock. One dispatcher object for each thing, which must not keep the thing alive.
 _known: "weakref.WeakKeyDictionary[Any, _End]" = weakref.WeakKeyDictionary()
 
 
 def _adapt(thing: object) -> Waitable | None:
-    """Return the dispatcher object of a thread, process or future; None for anything else."""
+    """Return the dispatcher object of a thread, process, future or operation; None for anything else."""
     make = _maker(thing)
     if make is None:
         return None
@@ -227,11 +250,11 @@ def _maker(thing: object) -> Callable[[Any], _End] | None:
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and isinstance(thing, processes.BaseProcess):
         return _of_process
-    return None
+    return _OperationEnd if callable(getattr(type(thing), "bind_wait", None)) else None
 
 
 def _of_popen(popen: Any) -> _End:
-    if popen.poll() is None and hasattr(os, "pidfd_open"):
+    if popen.poll() is None and hasattr(os, "pidfd_open") and hasattr(select, "poll"):
         try:
             # The identifier cannot have been given to another process: nobody has collected this one's exit
             # status.

@@ -12,7 +12,6 @@
     |   |   `-- Forked              6     the object was inherited through fork()
     |   `-- Deadlock                1131  waiting here could never end
     |-- CallPending                 997   not complete yet; nothing was harmed: wait, then ask again
-    |-- WouldBlock                  258   a `_nowait` twin found nothing
     |-- WaitTimeout                 258   also a TimeoutError
     |-- Alerted                     192   an alertable wait ran APCs instead
     |-- AbandonedWait               735   the port was closed under the waiting thread
@@ -104,12 +103,6 @@ class CallPending(EngineError):
     status = Status.PENDING
 
 
-class WouldBlock(EngineError):
-    """A `_nowait` operation found nothing to take."""
-
-    status = Status.TIMEOUT
-
-
 class WaitTimeout(EngineError, TimeoutError):
     """The time ran out before the wait was satisfied; nothing was taken and nothing was changed."""
 
@@ -155,3 +148,17 @@ class CallError(EngineError):
 
     status = Status.CALL_FAILED
     collected = False
+
+
+_KINDS: dict[int, type[EngineError]] = {
+    int(kind.status): kind for kind in (InvalidHandle, InvalidParameter, NotFound, OperationAborted, QueueFull)
+}
+
+
+def translated(error: BaseException) -> EngineError | None:
+    """The engine's error for one of another library's that carries a Windows number in `status`; None for others."""
+    status = getattr(error, "status", None)
+    if isinstance(error, EngineError) or not isinstance(status, int):
+        return None
+    message = str(error.args[0]) if error.args else ""
+    return _KINDS.get(status, EngineError)(message, status=status)

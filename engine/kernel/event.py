@@ -50,8 +50,10 @@ class Event(Waitable):
                 if not self._blocks:
                     return
                 self._release_locked(satisfied)
-        finally:
             finish(satisfied)
+        except BaseException:
+            finish(satisfied)
+            raise
 
     def reset(self) -> None:
         """Make the event nonsignaled. Blocks: never. Raises: `InvalidHandle` if it is closed."""
@@ -72,8 +74,10 @@ class Event(Waitable):
                 self._signaled = True
                 self._release_locked(satisfied)
                 self._signaled = False
-        finally:
             finish(satisfied)
+        except BaseException:
+            finish(satisfied)
+            raise
 
     is_set = Waitable.is_signaled
 

@@ -65,8 +65,10 @@ class Mutex(Waitable):
             with dispatcher_lock:
                 self._require_open()
                 self._signal_locked(record, satisfied)
-        finally:
             finish(satisfied)
+        except BaseException:
+            finish(satisfied)
+            raise
 
     def close(self) -> None:
         """Close the mutex, owned or not: pending waits end with `AbandonedWait`, later use is refused."""

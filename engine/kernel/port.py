@@ -49,7 +49,7 @@ from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortSt
 from .slots import SlotQueue
 from .source import PortSource, bind
 from .thread import Association, ThreadRecord, local
-from .waitable import check_timeout
+from .waitable import check_timeout, deadline_of, time_left
 from .waiter import Waiter
 
 __all__ = [
@@ -118,7 +118,7 @@ class CompletionPort(SlotQueue):
         self._open: deque[CompletionPacket] | None = self._queue if isinstance(self._queue, deque) else None
         # What associated threads hold of the port.
         self._association = Association(self)
-        # Guarded by _lock. Made when somebody waits for the port itself.
+        # Set once, under _lock, when somebody waits for the port itself.
         self._signal: PortSignal | None = None
         # Guarded by _lock. Those whose waits are to be withdrawn when the port closes.
         self._wait_packets: weakref.WeakSet[WaitPacket] | None = None
@@ -159,8 +159,8 @@ class CompletionPort(SlotQueue):
             looked at.
         Returns: the port.
         Raises: `InvalidParameter` (87) for a source that is bound already, or that refuses;
-            `InvalidArgumentType` (87) for what is not a source; `InvalidHandle` if the port is closed. Then
-            nothing has changed.
+            `InvalidArgumentType` (87) for what is not a source; `InvalidHandle` (6) if the port or the source
+            is closed. Then nothing has changed.
         Source: "CreateIoCompletionPort".
         """
         if self._closed:
@@ -202,11 +202,12 @@ class CompletionPort(SlotQueue):
                 self._posted += 1
                 if self._waiters and self._active < self._concurrency:
                     self._pump()
+                if self._open is not queue:
+                    self._overtaken()
             except BaseException:
                 self._pump()
-                raise
-            if self._open is not queue:
                 self._overtaken()
+                raise
         else:
             self._put((packet,), self._capacity)
 
@@ -222,11 +223,12 @@ class CompletionPort(SlotQueue):
                 self._posted += len(packets)
                 if self._waiters and self._active < self._concurrency:
                     self._pump()
+                if self._open is not queue:
+                    self._overtaken()
             except BaseException:
                 self._pump()
-                raise
-            if self._open is not queue:
                 self._overtaken()
+                raise
             return True
         try:
             self._put(packets, None)
@@ -237,7 +239,7 @@ class CompletionPort(SlotQueue):
     def _put(self, packets: Sequence[CompletionPacket], capacity: int | None) -> None:
         """Queue packets or hand them over, under the lock."""
         woken: list[Waiter] = []
-        signal = None
+        queued = False
         try:
             with self._lock:
                 if self._closed:
@@ -257,26 +259,30 @@ class CompletionPort(SlotQueue):
                             raise QueueFull(
                                 f"{capacity} packets are queued: dequeue faster, or make `capacity` larger"
                             )
+                        queued = True
                         self._queue.append(packet)
-                        signal = self._signal
                     self._posted += 1
             for waiter in woken:
                 waiter.wake()
+            if queued:
+                self._tell_watchers()
         except BaseException:
             for waiter in woken:
                 waiter.wake()
+            if queued:
+                self._tell_watchers()
             raise
-        if signal is not None:
-            signal.notify()
 
     def _overtaken(self) -> None:
         """The port was closed, or watched, while a packet was queued without the lock."""
         with self._lock:
             if self._closed:
                 self._queue.clear()
-            signal = self._signal
-        if signal is not None:
-            signal.notify()
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        if self._signal is not None:
+            self._signal.notify()
 
     def packet(self, key: Any = 0, transferred: Any = 0, overlapped: Any = UNSET) -> PacketTemplate:
         """Describe the packet that an operation shall post to this port when it completes.
@@ -302,7 +308,11 @@ class CompletionPort(SlotQueue):
             blocks, ends, or dequeues again; that is so even after a timeout.
         Source: "GetQueuedCompletionStatus".
         """
-        if timeout is not None and not timeout >= 0:  # The comparison also refuses NaN.
+        try:
+            fits = timeout is None or timeout + 0.0 >= 0.0
+        except (TypeError, OverflowError):
+            fits = False
+        if not fits:
             check_timeout(timeout)
         record = local.record
         queue = self._open
@@ -339,9 +349,9 @@ class CompletionPort(SlotQueue):
                 raise self._closed_error()
             if alertable and run_apcs(record):
                 raise Alerted("APCs ran; the thread was not associated with the port")
+        batch: list[CompletionPacket] = []
         queue = self._open
         if queue and record.slot and record.port is self._association and self._active <= self._concurrency:
-            batch: list[CompletionPacket] = []
             try:
                 self._fill(batch, queue, maximum)
             except BaseException:
@@ -349,7 +359,10 @@ class CompletionPort(SlotQueue):
                 raise
             if batch:
                 return batch
-        return self._take(record, maximum, timeout, alertable)
+        deadline = deadline_of(timeout) if alertable else None
+        while not (batch := self._take(record, maximum, timeout, alertable)):
+            timeout = time_left(deadline)
+        return batch
 
     def _fill(self, batch: list[CompletionPacket], queue: PacketQueue, maximum: int) -> None:
         """Move packets from the queue to `batch`, up to `maximum` in all."""
@@ -365,7 +378,10 @@ class CompletionPort(SlotQueue):
     def _take(
         self, record: ThreadRecord, maximum: int, timeout: float | None, alertable: bool
     ) -> list[CompletionPacket]:
-        """Dequeue by the book: give the slot back, then try, then block."""
+        """Dequeue by the book: give the slot back, then try, then block.
+
+        Nothing is returned if a timer's APC ended the wait and was withdrawn before it ran.
+        """
         if timeout == 0 and not self._queue and driver().sources:
             driver().run_ready()
         if record.port is not self._association:
@@ -423,8 +439,10 @@ class CompletionPort(SlotQueue):
             record.port = None
             raise AbandonedWait("the completion port was closed while this thread waited on it")
         # A time that has run out still lets pending APCs run.
-        if alertable and (run_apcs(record) or result is _ALERTED):
+        if alertable and run_apcs(record):
             raise Alerted("APCs ran; no packet was taken")
+        if result is _ALERTED:
+            return batch
         raise WaitTimeout(
             "no packet is takeable" if timeout == 0 else f"no packet became takeable within {timeout} s"
         )
@@ -443,12 +461,12 @@ class CompletionPort(SlotQueue):
 
         def alert() -> None:
             with self._lock:
-                if waiter.result is not None:
-                    return  # A packet was first: the APC stays queued.
-                self._waiters.remove(waiter)
-                waiter.result = _ALERTED
-                self._active += 1
-            waiter.wake()
+                if waiter.result is None:
+                    waiter.result = _ALERTED
+                    self._active += 1
+                    self._waiters.remove(waiter)
+            if waiter.result is _ALERTED:  # Else a packet was first: the APC stays queued.
+                waiter.wake()
 
         return wait_alertably(record, alert, waiter, timeout)
 
@@ -481,6 +499,7 @@ class CompletionPort(SlotQueue):
             for packet in reversed(batch):
                 self._queue.appendleft(packet)
         self._pump()
+        self._tell_watchers()
 
     # Seen from outside: what is queued
 
@@ -534,14 +553,12 @@ class CompletionPort(SlotQueue):
             self._queue.clear()
             self._active = 0
             wait_packets, self._wait_packets = self._wait_packets, None
-            signal = self._signal
         _open_ports.discard(self)
         for waiter in abandoned:
             waiter.wake()
         for wait_packet in wait_packets or ():
             wait_packet.cancel()
-        if signal is not None:
-            signal.notify()
+        self._tell_watchers()
 
     def _closed_error(self) -> InvalidHandle:
         if self._forked:

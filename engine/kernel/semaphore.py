@@ -52,8 +52,10 @@ class Semaphore(Waitable):
                 self._require_open()
                 before = self._count
                 self._add_locked(count, satisfied)
-        finally:
             finish(satisfied)
+        except BaseException:
+            finish(satisfied)
+            raise
         return before
 
     acquire = Waitable.wait

@@ -96,7 +96,11 @@ class SlotQueue:
         except BaseException:
             for waiter in woken:
                 waiter.wake()
+            self._tell_watchers()
             raise
+
+    def _tell_watchers(self) -> None:
+        """A packet was queued, or went back into the queue: whoever looks at it is to look again."""
 
     def release_slot(self, record: ThreadRecord) -> None:
         """The associated thread blocks outside this port: its slot is free until `retake_slot`."""

@@ -10,7 +10,7 @@ from itertools import starmap
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .driver import Source, driver
-from .errors import InvalidArgumentType, InvalidParameter
+from .errors import InvalidArgumentType, InvalidParameter, translated
 from .packet import CompletionPacket
 
 if TYPE_CHECKING:
@@ -29,28 +29,55 @@ class PortSource(Protocol):
     """
 
     def bind_port(self, port: "CompletionPort", key: Any) -> None:
-        """Remember `port` and `key`; called once in the source's life. Raise `InvalidParameter` to refuse."""
+        """Remember `port` and `key`; called once in the source's life.
+
+        Raise to refuse: `InvalidParameter`, or any exception with a Windows number in `status`, for which the
+        engine's own is raised.
+        """
 
 
-class PortServices:
-    """What the kernel does for a source: it makes its packets, and has it polled by whoever waits.
+class SourceOperation(Protocol):
+    """An operation of a source that can be waited for, as it is: `wait_any([operation], timeout)`.
+
+    An implementation must be hashable by identity and weakly referable.
+    """
+
+    @property
+    def done(self) -> bool:
+        """Whether it is complete."""
+
+    def bind_wait(self, services: "Services", event: "Told") -> None:
+        """Have `event.set()` called when it completes; do nothing if it is `done`.
+
+        If the source is not polled, because it has no port, it is from now on, by means of `services`.
+        """
+
+
+class Told(Protocol):
+    """What an operation tells of its end."""
+
+    def set(self) -> object:
+        """It is complete."""
+
+
+class Services:
+    """What the kernel does for a source that is waited for without a port: it is polled by whoever waits.
 
     Threads: any. Blocks: never.
     """
 
-    __slots__ = ("_driver", "_port")
+    __slots__ = ("_driver",)
 
-    def __init__(self, port: "CompletionPort") -> None:
-        self._port = port
+    def __init__(self) -> None:
         self._driver = driver()
 
     def deliver(self, outcomes: Iterable[tuple[Any, Any, Any, int]]) -> bool:
-        """Queue one packet for each (key, transferred, overlapped, status); False if the port is closed."""
-        return self._port.deliver(list(starmap(CompletionPacket, outcomes)))
+        """Queue one packet for each (key, transferred, overlapped, status); False if there is no open port."""
+        return False
 
     def full(self) -> bool:
-        """Whether as many packets are queued as the port's capacity: a reason to accept no operation."""
-        return len(self._port) >= self._port._capacity
+        """Whether the port has as many packets as it may have: a reason to accept no operation."""
+        return False
 
     def register(self, source: Source) -> None:
         """Have `source` polled from now on; see `Driver.register`."""
@@ -69,13 +96,31 @@ class PortServices:
         self._driver.attend(source, wanted)
 
 
+class PortServices(Services):
+    """What the kernel does for a source that has a port: it makes its packets, too."""
+
+    __slots__ = ("_port",)
+
+    def __init__(self, port: "CompletionPort") -> None:
+        super().__init__()
+        self._port = port
+
+    def deliver(self, outcomes: Iterable[tuple[Any, Any, Any, int]]) -> bool:
+        """Queue one packet for each (key, transferred, overlapped, status); False if the port is closed."""
+        return self._port.deliver(list(starmap(CompletionPacket, outcomes)))
+
+    def full(self) -> bool:
+        """Whether as many packets are queued as the port's capacity."""
+        return len(self._port) >= self._port._capacity
+
+
 _lock = allocate_lock()
 # Guarded by _lock. The sources that have a port.
 _bound: "weakref.WeakSet[PortSource]" = weakref.WeakSet()
 
 
 def bind(source: PortSource, port: "CompletionPort", key: Any) -> None:
-    """Bind `source` to `port`, once and for all; raises `InvalidParameter`, having changed nothing."""
+    """Bind `source` to `port`, once and for all; raises as `CompletionPort.associate`, having changed nothing."""
     if not callable(getattr(source, "bind_port", None)):
         raise InvalidArgumentType(
             f"a {type(source).__name__} cannot be bound to a port: it has no `bind_port`"
@@ -89,7 +134,10 @@ def bind(source: PortSource, port: "CompletionPort", key: Any) -> None:
         if bind_services is not None:
             bind_services(PortServices(port))
         source.bind_port(port, key)
-    except BaseException:
+    except BaseException as error:
         with _lock:
             _bound.discard(source)
-        raise
+        ours = translated(error)
+        if ours is None:
+            raise
+        raise ours from error

@@ -1,9 +1,9 @@
 """What the kernel knows of each thread: its port, its slot there, its APC queue, and when it ends.
 
 Theory of operation. A `ThreadRecord` is made the first time a thread uses the library and is reached through
-thread-local storage. `parked(record)` brackets every real wait of the library: inside it the thread's slot on
-its port is free for another. When a thread ends, its thread-local storage goes, and with it a `_Departure`
-whose finalizer takes the thread off its port and drops its APC queue.
+thread-local storage. `park` is every real wait of the library: inside it, as inside a `blocking` scope, the
+thread's slot on its port is free for another. When a thread ends, its thread-local storage goes, and with it
+a `_Departure` whose finalizer takes the thread off its port and drops its APC queue.
 
 Assumes: CPython clears a thread's local storage on that thread as it ends.
 """
@@ -14,7 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from .driver import driver
 from .waiter import Waiter
@@ -64,6 +64,9 @@ class Association:
             port.depart(record)
 
 
+Scopes: TypeAlias = "tuple[blocking, bool, Scopes] | None"
+
+
 class ThreadRecord:
     """The kernel's record of one thread. Used by the thread itself, except where a guard is named."""
 
@@ -76,6 +79,7 @@ class ThreadRecord:
         "mutexes",
         "native",
         "port",
+        "scopes",
         "slot",
         "waiting",
     )
@@ -88,6 +92,8 @@ class ThreadRecord:
         self.port: SlotOwner | None = None
         # Guarded by the port's lock. Whether this thread is counted in the port's `active`.
         self.slot = False
+        # The scopes that the thread is inside: the innermost, whether it gave the slot back, and the rest.
+        self.scopes: Scopes = None
         # True while the thread is inside a library wait that blocks. Written by the thread, read by anybody.
         self.waiting = False
         # Guarded by `apc_lock`. First in, first out; dropped when the thread ends.
@@ -145,65 +151,70 @@ records: "weakref.WeakValueDictionary[int, ThreadRecord]" = weakref.WeakValueDic
 local = _Local()
 
 
-class Parked:
-    """A scope in which the current thread's slot on its port is free for another thread.
-
-    Scopes nest, and a thread may dequeue inside one: the scope that gave the slot back is the one that takes
-    it again, and a thread that has no slot at that time has none to give.
-    """
-
-    __slots__ = ("_record", "_released")
-
-    def __init__(self, record: ThreadRecord) -> None:
-        self._record = record
-        self._released = False
-
-    def __enter__(self) -> None:
-        record = self._record
-        port = record.port
-        if port is not None and record.slot:
-            try:
-                port.release_slot(record)
-                self._released = True
-            except BaseException:
-                port.retake_slot(record)
-                raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        record = self._record
-        if self._released:
-            self._released = False
-            if record.port is not None:
-                record.port.retake_slot(record)
-
-
 def park(waiter: Waiter, timeout: float | None) -> bool:
     """Sleep in `Driver.wait`, the slot given back meanwhile; return whether the wait was satisfied."""
     if waiter.signalled:
         return True  # Nothing to block for: only a real wait gives the slot back.
     record = local.record
+    port = record.port
     record.waiting = True
     try:
-        if not record.slot:
+        if port is None or not record.slot:
             return driver().wait(waiter, timeout)
-        with Parked(record):
+        try:
+            port.release_slot(record)
             return driver().wait(waiter, timeout)
+        finally:
+            if record.port is not None:  # Another one by now, if the thread has dequeued there meanwhile.
+                record.port.retake_slot(record)
     finally:
         record.waiting = False
 
 
-def blocking() -> Parked:
-    """Return a context manager that says "this thread blocks": its slot is free inside it.
+class blocking:
+    """A context manager that says "this thread blocks": its slot is free inside it.
 
     Use it around calls that block outside the library (a database query, `time.sleep`, file I/O), so that
     another thread of the port, or another worker of the pool, may run meanwhile. Leaving the scope takes the
     slot back at once, which may pass the concurrency value for a moment; the excess drains as threads come
-    back for more. Scopes nest. In a thread that is associated with no port the scope does nothing.
+    back for more. In a thread that is associated with no port the scope does nothing.
 
-    Threads: the scope belongs to the thread that entered it. Blocks: never.
+    Scopes nest, and a thread may dequeue inside one: the entry that gave the slot back is the one that takes
+    it again, and a thread that has no slot at that time has none to give. One scope may be kept and entered
+    by several threads at once, and again inside itself.
+
+    Threads: what an entry gives back is the slot of the thread that enters. Blocks: never.
     Source: "I/O Completion Ports". Windows sees every blocking call; a library is told of them here, and
     counts its own waits by itself. A thread that blocks in any other way keeps its slot.
     """
-    return Parked(local.record)
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        record = local.record
+        gives = record.slot
+        if gives and record.port is not None:
+            try:
+                record.port.release_slot(record)
+            except BaseException:  # A signal handler raised: the scope was not entered.
+                record.port.retake_slot(record)
+                raise
+        record.scopes = self, gives, record.scopes
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        record = local.record
+        scopes = record.scopes
+        gave = False
+        while scopes:  # Once, but for scopes that were entered inside this one and not left before it.
+            scope, given, scopes = scopes
+            if given:
+                gave = True
+            if scope is self:
+                break
+        else:
+            return  # This thread did not enter it: it collects another one's generator, for one.
+        record.scopes = scopes
+        if gave and record.port is not None:
+            record.port.retake_slot(record)

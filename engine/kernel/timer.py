@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Self
 
 from .apc import TimerApc
-from .clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due
-from .errors import InvalidArgumentType, InvalidParameter
+from .clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due, read_seconds
+from .errors import InvalidArgumentType
 from .thread import ThreadRecord, local
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 
@@ -77,11 +77,7 @@ class WaitableTimer(Waitable):
         Blocks: never. Source: "SetWaitableTimer".
         """
         when = read_due(due)
-        seconds = period.total_seconds() if isinstance(period, timedelta) else period
-        if not isinstance(seconds, (int, float)):
-            raise InvalidArgumentType(f"period must be seconds or a timedelta, not {type(period).__name__}")
-        if not 0 <= seconds < float("inf"):
-            raise InvalidParameter(f"period must be 0 or more seconds, not {period!r}")
+        seconds = read_seconds("period", period)
         if apc is not None and not callable(apc):
             raise InvalidArgumentType(f"apc must be callable, not {type(apc).__name__}")
         setting = _Setting(seconds, None if apc is None else TimerApc(apc, local.record))
@@ -127,8 +123,10 @@ class WaitableTimer(Waitable):
                     return
                 self._signaled = True
                 self._release_locked(satisfied)
-        finally:
             finish(satisfied)
+        except BaseException:
+            finish(satisfied)
+            raise
         if setting.apc is not None:
             setting.apc.queue()
         if setting.period:

@@ -13,7 +13,16 @@ from .apc import run_apcs, wait_alertably
 from .errors import InvalidArgumentType, InvalidParameter, WaitTimeout
 from .status import Status
 from .thread import local, park
-from .waitable import TIMED_OUT, ThreadBlock, Waitable, as_waitable, check_timeout, wait_on
+from .waitable import (
+    TIMED_OUT,
+    ThreadBlock,
+    Waitable,
+    as_waitable,
+    check_timeout,
+    deadline_of,
+    time_left,
+    wait_on,
+)
 from .waiter import Waiter
 
 MAXIMUM_WAIT_OBJECTS = (
@@ -49,8 +58,8 @@ def wait_any(objects: Iterable[Any], timeout: float | None = None, *, alertable:
     """Wait until one of `objects` is signaled, and consume that one's signal only.
 
     Args: `objects`: 1 to 64 different ones: events, semaphores, mutexes, waitable timers, completion ports,
-        threads, processes, futures. `timeout` in seconds; None waits for ever, 0 polls. `alertable` lets
-        queued APCs end the wait.
+        threads, processes, futures, overlapped operations. `timeout` in seconds; None waits for ever, 0
+        polls. `alertable` lets queued APCs end the wait.
     Returns: the index of the object; the lowest, if several are signaled when the wait begins.
     Raises: `WaitTimeout` (258), nothing changed; `Alerted` (192) when APCs ran instead; `AbandonedWait` (735)
         if an object is closed meanwhile; `InvalidHandle` (6) if one was closed before; `InvalidParameter`
@@ -106,14 +115,18 @@ def sleep(seconds: float | None, *, alertable: bool = False) -> Status:
     if seconds == 0:
         time.sleep(0)
         return Status.OK
-    waiter = Waiter()
-    if alertable:
-        wait_alertably(record, waiter.wake, waiter, seconds)
+    if not alertable:
+        park(Waiter(), seconds)
+        return Status.OK
+    deadline = deadline_of(seconds)
+    while True:
+        waiter = Waiter()
+        woken = wait_alertably(record, waiter.wake, waiter, seconds)
         if run_apcs(record):
             return Status.WAIT_IO_COMPLETION
-    else:
-        park(waiter, seconds)
-    return Status.OK
+        if not woken:
+            return Status.OK
+        seconds = time_left(deadline)  # A timer withdrew the APC that woke this thread: nothing ran.
 
 
 def _checked(objects: Iterable[Any]) -> list[Waitable]:

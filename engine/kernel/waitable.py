@@ -28,6 +28,7 @@ import logging
 import os
 from _thread import allocate_lock
 from collections.abc import Callable, Generator, Sequence
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -175,8 +176,10 @@ class Waitable:
                 abandoned += self._blocks
                 for block in abandoned:
                     block.decide_locked(CLOSED)
-        finally:
             finish(abandoned)
+        except BaseException:
+            finish(abandoned)
+            raise
 
     def _require_open(self) -> None:
         if self._life is not _life:
@@ -287,8 +290,10 @@ class WaitBlock:
                     self.outcome = outcome
                     for waitable in self._objects:
                         waitable._release_locked(satisfied)
-        finally:
             finish(satisfied)
+        except BaseException:
+            finish(satisfied)
+            raise
         return False
 
     def _give_back_locked(self) -> None:
@@ -304,16 +309,13 @@ class WaitBlock:
 
 
 def finish(blocks: Sequence[WaitBlock]) -> None:
-    """Tell the waiters of decided waits; with no lock held."""
-    try:
-        for block in blocks:
-            if block.outcome is not None:
-                block.finish()
-    except BaseException:  # A signal handler raised: the others are told all the same.
-        for block in blocks:
-            if block.outcome is not None:
-                block.finish()
-        raise
+    """Tell the waiters of decided waits; with no lock held.
+
+    A signal handler may raise in the midst of it, or just before: the caller then calls it again.
+    """
+    for block in blocks:
+        if block.outcome is not None:
+            block.finish()
 
 
 class ThreadBlock(WaitBlock):
@@ -353,8 +355,8 @@ class ThreadBlock(WaitBlock):
 
     def _alert(self) -> None:
         with dispatcher_lock:
-            alerted = self.decide_locked(ALERTED)
-        if alerted:
+            self.decide_locked(ALERTED)
+        if self.outcome == ALERTED:
             self.finish()
 
     def finish(self) -> None:
@@ -364,9 +366,29 @@ class ThreadBlock(WaitBlock):
 
 
 def check_timeout(timeout: float | None) -> None:
-    """Raise `InvalidParameter` unless `timeout` is None or a number of seconds of 0 or more."""
-    if timeout is not None and not timeout >= 0:  # The comparison also refuses NaN.
-        raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {timeout!r}")
+    """Raise unless `timeout` is None or a number of seconds of 0 or more.
+
+    Raises: `InvalidArgumentType`; `InvalidParameter` also for an int that no float can hold.
+    """
+    try:
+        if timeout is None or timeout + 0.0 >= 0.0:  # The comparison also refuses NaN.
+            return
+    except TypeError:
+        kind = type(timeout).__name__
+        raise InvalidArgumentType(f"timeout must be None or a number of seconds, not {kind}") from None
+    except OverflowError:
+        raise InvalidParameter("timeout is larger than any float: None waits for ever") from None
+    raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {timeout!r}")
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    """When a wait of `timeout` seconds that begins now is over, for `time_left`; None: never."""
+    return None if timeout is None else monotonic() + timeout
+
+
+def time_left(deadline: float | None) -> float | None:
+    """How long a wait that goes on may take."""
+    return None if deadline is None else max(deadline - monotonic(), 0.0)
 
 
 def wait_on(
@@ -384,35 +406,40 @@ def wait_on(
     """
     check_timeout(timeout)
     record = local.record
-    block = ThreadBlock(objects, every, record)
-    others: list[WaitBlock] = []
-    try:
-        with dispatcher_lock:
-            for waitable in objects:
-                waitable._require_open()
-            if signal is not None:
-                signal._require_open()
-                signal._signal_locked(record, others)
-            if not block.attempt_locked() and timeout != 0:
-                block.link_locked()
-        finish(others)
-        if block.outcome is None:
-            if timeout == 0:
-                block.poll()
-            else:
-                block.sleep(timeout, alertable)
-    except BaseException:  # A signal handler raised: what was consumed goes back, or on to another waiter.
-        finish(others)
-        block.undo(CANCELLED)
-        raise
-    if block.outcome == CLOSED:
-        raise AbandonedWait("an object was closed while this thread waited on it")
-    # A time that has run out still lets pending APCs run. These raise what they raise: the wait is over, it
-    # took nothing.
-    if block.outcome == ALERTED or (alertable and block.outcome == TIMED_OUT and record.apcs):
-        run_apcs(record)
-        raise Alerted("APCs ran; the wait took nothing")
-    return block
+    deadline = deadline_of(timeout) if alertable else None
+    while True:
+        block = ThreadBlock(objects, every, record)
+        others: list[WaitBlock] = []
+        try:
+            with dispatcher_lock:
+                for waitable in objects:
+                    waitable._require_open()
+                if signal is not None:
+                    signal._require_open()
+                    signal._signal_locked(record, others)
+                if not block.attempt_locked() and timeout != 0:
+                    block.link_locked()
+            finish(others)
+            if block.outcome is None:
+                if timeout == 0:
+                    block.poll()
+                else:
+                    block.sleep(timeout, alertable)
+        except BaseException:  # A signal handler raised: what was consumed goes back, or on to another waiter.
+            finish(others)
+            block.undo(CANCELLED)
+            raise
+        if block.outcome == CLOSED:
+            raise AbandonedWait("an object was closed while this thread waited on it")
+        # A time that has run out still lets pending APCs run. These raise what they raise: the wait is over, it
+        # took nothing.
+        if block.outcome == ALERTED or (alertable and block.outcome == TIMED_OUT and record.apcs):
+            if run_apcs(record):
+                raise Alerted("APCs ran; the wait took nothing")
+            if block.outcome == ALERTED:  # By a timer, which withdrew its APC: nothing ran, so the wait goes on.
+                timeout, signal = time_left(deadline), None
+                continue
+        return block
 
 
 class RegisteredWait(WaitBlock):

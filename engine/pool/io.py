@@ -75,6 +75,7 @@ class Io(CallbackObject):
         pool, environment: where and how callbacks run; give at most one of them.
         context: anything; handed to cancel and finalization callbacks.
 
+    Raises: what `CompletionPort.associate` raises, if the source cannot be bound.
     Announce every operation with `start` before beginning it. Callbacks run in parallel and in any order.
     """
 

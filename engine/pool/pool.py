@@ -42,6 +42,7 @@ from ..kernel.errors import (
     QueueFull,
 )
 from ..kernel.thread import park
+from ..kernel.waitable import check_timeout as check_timeout
 from ..kernel.waiter import Waiter
 from .backlog import Profile, Simple, Turn
 from .dispatch import WorkPort
@@ -374,12 +375,6 @@ def check_count(name: str, value: object, least: int = 0) -> None:
         raise InvalidArgumentType(f"{name} must be an int, not {type(value).__name__}")
     if value < least:
         raise InvalidParameter(f"{name} must be {least} or more, not {value}")
-
-
-def check_timeout(timeout: float | None) -> None:
-    """Raise unless `timeout` is None or a number of seconds of 0 or more."""
-    if timeout is not None and not timeout >= 0:  # The comparison also refuses NaN.
-        raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {timeout!r}")
 
 
 def running_on(port: WorkPort) -> bool:

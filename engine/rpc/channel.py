@@ -61,6 +61,7 @@ class Channel:
     def open(self) -> None:
         """Begin to work for the owner, which knows its channel by now: any thread may drive it from here on."""
         self.link.wake = self._woken
+        self.link.moved = self._moved
         self._driver.register(self)
 
     # Sending
@@ -183,6 +184,10 @@ class Channel:
         # An in-memory link has no descriptor. The sender calls this with its own link locked, so nothing is driven
         # here: it does that itself, after letting go.
         self._driver.due(self)
+
+    def _moved(self) -> None:
+        self._fds = self.link.descriptors()
+        self._driver.moved(self)
 
     # End
 

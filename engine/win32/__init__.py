@@ -9,11 +9,15 @@ address of is a `Box`; a failure is a number, or a None or False with `GetLastEr
     values              boxes, times
     handles             CloseHandle
     ports               completion ports
+    overlapped          overlapped input and output
+    wait_packets        signals as packets
     objects             events, semaphores, mutexes, waitable timers
+    names               what objects are called in this process
     waits               waiting, sleeping, APCs
     environment         the callback environment
     threadpool          pools, work, cleanup groups, the running callback
     threadpool_sources  timers, waits, I/O
+    registered_waits    waits of the older kind, which repeat
     async_state         RPC_ASYNC_STATE
     async_calls         RpcAsync...: the life of a call
     call_attributes     what a routine may ask of its call
@@ -41,12 +45,15 @@ from . import (
     interfaces,
     management,
     objects,
+    overlapped,
     ports,
+    registered_waits,
     server,
     subscriptions,
     threadpool,
     threadpool_sources,
     values,
+    wait_packets,
     waits,
 )
 from .async_calls import *  # noqa: F403
@@ -61,12 +68,15 @@ from .handles import *  # noqa: F403
 from .interfaces import *  # noqa: F403
 from .management import *  # noqa: F403
 from .objects import *  # noqa: F403
+from .overlapped import *  # noqa: F403
 from .ports import *  # noqa: F403
+from .registered_waits import *  # noqa: F403
 from .server import *  # noqa: F403
 from .subscriptions import *  # noqa: F403
 from .threadpool import *  # noqa: F403
 from .threadpool_sources import *  # noqa: F403
 from .values import *  # noqa: F403
+from .wait_packets import *  # noqa: F403
 from .waits import *  # noqa: F403
 
 __all__: list[str] = []
@@ -82,10 +92,13 @@ __all__ += handles.__all__
 __all__ += interfaces.__all__
 __all__ += management.__all__
 __all__ += objects.__all__
+__all__ += overlapped.__all__
 __all__ += ports.__all__
+__all__ += registered_waits.__all__
 __all__ += server.__all__
 __all__ += subscriptions.__all__
 __all__ += threadpool.__all__
 __all__ += threadpool_sources.__all__
 __all__ += values.__all__
+__all__ += wait_packets.__all__
 __all__ += waits.__all__

@@ -1,26 +1,45 @@
 """Events, semaphores, mutexes and waitable timers.
 
-Theory of operation. Objects with names are shared between processes by Windows; here they belong to one process, and a
-name is refused with 50 (NOT_SUPPORTED). Security attributes are not looked at.
+Theory of operation. Names are those of this process: Windows shares named objects between processes, which these
+functions cannot. Creating an object under a name that one of the same kind has returns that one, with the last error
+183; what else was asked for is not looked at then. With a new name the last error is 0. Security attributes, access
+rights and inheritance are not looked at.
 
-Source: "CreateEvent", "SetEvent", "ResetEvent", "PulseEvent", "CreateSemaphore", "ReleaseSemaphore", "CreateMutex",
-"ReleaseMutex", "CreateWaitableTimer", "SetWaitableTimer", "CancelWaitableTimer".
+Source: "CreateEvent(Ex)", "OpenEvent", "SetEvent", "ResetEvent", "PulseEvent", "CreateSemaphore(Ex)", "OpenSemaphore",
+"ReleaseSemaphore", "CreateMutex(Ex)", "OpenMutex", "ReleaseMutex", "CreateWaitableTimer(Ex)", "OpenWaitableTimer",
+"SetWaitableTimer", "CancelWaitableTimer".
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from .. import EngineError, Event, InvalidParameter, Mutex, Semaphore, WaitableTimer
-from .constants import ERROR_NOT_SUPPORTED
+from .. import Event, InvalidParameter, Mutex, Semaphore, WaitableTimer
+from .constants import (
+    CREATE_EVENT_INITIAL_SET,
+    CREATE_EVENT_MANUAL_RESET,
+    CREATE_MUTEX_INITIAL_OWNER,
+    CREATE_WAITABLE_TIMER_HIGH_RESOLUTION,
+    CREATE_WAITABLE_TIMER_MANUAL_RESET,
+    ERROR_NOT_SUPPORTED,
+)
 from .errors import SetLastError, contained, expect, fails_with
-from .values import Box, GetSystemTimeAsFileTime, due_time
+from .names import create, open_named
+from .values import Box, GetSystemTimeAsFileTime, due_time, word
 
 __all__ = [
     "CancelWaitableTimer",
     "CreateEvent",
+    "CreateEventEx",
     "CreateMutex",
+    "CreateMutexEx",
     "CreateSemaphore",
+    "CreateSemaphoreEx",
     "CreateWaitableTimer",
+    "CreateWaitableTimerEx",
+    "OpenEvent",
+    "OpenMutex",
+    "OpenSemaphore",
+    "OpenWaitableTimer",
     "PulseEvent",
     "ReleaseMutex",
     "ReleaseSemaphore",
@@ -30,18 +49,39 @@ __all__ = [
 ]
 
 
-def _refuse_name(name: object) -> None:
-    if name is not None:
-        raise EngineError(f"objects have no names here, but {name!r} was given", status=ERROR_NOT_SUPPORTED)
+def _check_flags(flags: int, known: int) -> None:
+    if word("dwFlags", flags) & ~known:
+        raise InvalidParameter(f"dwFlags has bits that mean nothing here: {flags & ~known:#x}")
 
 
 @fails_with(None)
 def CreateEvent(
     lpEventAttributes: object, bManualReset: bool, bInitialState: bool, lpName: str | None
 ) -> Event | None:
-    """Make an event. Returns: its handle; or None with the last error 50 if it is to have a name."""
-    _refuse_name(lpName)
-    return Event(bool(bManualReset), bool(bInitialState))
+    """Make an event, or find the one of that name.
+
+    Returns: its handle; or None with the last error 6 if another kind of object has the name.
+    """
+    return create(lpName, Event, lambda: Event(bool(bManualReset), bool(bInitialState)))
+
+
+@fails_with(None)
+def CreateEventEx(
+    lpEventAttributes: object, lpName: str | None, dwFlags: int, dwDesiredAccess: int
+) -> Event | None:
+    """Make an event as the `CREATE_EVENT_...` flags say, or find the one of that name.
+
+    Returns: its handle; or None with the last error 87 for another flag, or 6.
+    """
+    _check_flags(dwFlags, CREATE_EVENT_MANUAL_RESET | CREATE_EVENT_INITIAL_SET)
+    manual_reset, signaled = bool(dwFlags & CREATE_EVENT_MANUAL_RESET), bool(dwFlags & CREATE_EVENT_INITIAL_SET)
+    return create(lpName, Event, lambda: Event(manual_reset, signaled))
+
+
+@fails_with(None)
+def OpenEvent(dwDesiredAccess: int, bInheritHandle: bool, lpName: str) -> Event | None:
+    """Find the event of that name. Returns: its handle; or None with the last error 2 (there is none), 6 or 87."""
+    return open_named(lpName, Event)
 
 
 @fails_with(False)
@@ -69,9 +109,32 @@ def PulseEvent(hEvent: Event) -> bool:
 def CreateSemaphore(
     lpSemaphoreAttributes: object, lInitialCount: int, lMaximumCount: int, lpName: str | None
 ) -> Semaphore | None:
-    """Make a semaphore. Returns: its handle; or None with the last error 87 for counts that do not fit, or 50."""
-    _refuse_name(lpName)
-    return Semaphore(lInitialCount, lMaximumCount)
+    """Make a semaphore, or find the one of that name.
+
+    Returns: its handle; or None with the last error 87 for counts that do not fit, 6 if another kind of object has the
+        name.
+    """
+    return create(lpName, Semaphore, lambda: Semaphore(lInitialCount, lMaximumCount))
+
+
+@fails_with(None)
+def CreateSemaphoreEx(
+    lpSemaphoreAttributes: object,
+    lInitialCount: int,
+    lMaximumCount: int,
+    lpName: str | None,
+    dwFlags: int,
+    dwDesiredAccess: int,
+) -> Semaphore | None:
+    """Make a semaphore, or find the one of that name; `dwFlags` must be 0. Returns: as `CreateSemaphore`."""
+    _check_flags(dwFlags, 0)
+    return create(lpName, Semaphore, lambda: Semaphore(lInitialCount, lMaximumCount))
+
+
+@fails_with(None)
+def OpenSemaphore(dwDesiredAccess: int, bInheritHandle: bool, lpName: str) -> Semaphore | None:
+    """Find the semaphore of that name. Returns: its handle; or None with the last error 2 (there is none), 6 or 87."""
+    return open_named(lpName, Semaphore)
 
 
 @fails_with(False)
@@ -89,9 +152,29 @@ def ReleaseSemaphore(hSemaphore: Semaphore, lReleaseCount: int, lpPreviousCount:
 
 @fails_with(None)
 def CreateMutex(lpMutexAttributes: object, bInitialOwner: bool, lpName: str | None) -> Mutex | None:
-    """Make a mutex. Returns: its handle; or None with the last error 50 if it is to have a name."""
-    _refuse_name(lpName)
-    return Mutex(bool(bInitialOwner))
+    """Make a mutex, or find the one of that name, which does not become the caller's.
+
+    Returns: its handle; or None with the last error 6 if another kind of object has the name.
+    """
+    return create(lpName, Mutex, lambda: Mutex(bool(bInitialOwner)))
+
+
+@fails_with(None)
+def CreateMutexEx(
+    lpMutexAttributes: object, lpName: str | None, dwFlags: int, dwDesiredAccess: int
+) -> Mutex | None:
+    """Make a mutex, or find the one of that name; `dwFlags` is 0 or `CREATE_MUTEX_INITIAL_OWNER`.
+
+    Returns: its handle; or None with the last error 87 for another flag, or 6.
+    """
+    _check_flags(dwFlags, CREATE_MUTEX_INITIAL_OWNER)
+    return create(lpName, Mutex, lambda: Mutex(bool(dwFlags)))
+
+
+@fails_with(None)
+def OpenMutex(dwDesiredAccess: int, bInheritHandle: bool, lpName: str) -> Mutex | None:
+    """Find the mutex of that name. Returns: its handle; or None with the last error 2 (there is none), 6 or 87."""
+    return open_named(lpName, Mutex)
 
 
 @fails_with(False)
@@ -105,9 +188,31 @@ def ReleaseMutex(hMutex: Mutex) -> bool:
 def CreateWaitableTimer(
     lpTimerAttributes: object, bManualReset: bool, lpTimerName: str | None
 ) -> WaitableTimer | None:
-    """Make a waitable timer. Returns: its handle; or None with the last error 50 if it is to have a name."""
-    _refuse_name(lpTimerName)
-    return WaitableTimer(bool(bManualReset))
+    """Make a waitable timer, or find the one of that name.
+
+    Returns: its handle; or None with the last error 6 if another kind of object has the name.
+    """
+    return create(lpTimerName, WaitableTimer, lambda: WaitableTimer(bool(bManualReset)))
+
+
+@fails_with(None)
+def CreateWaitableTimerEx(
+    lpTimerAttributes: object, lpTimerName: str | None, dwFlags: int, dwDesiredAccess: int
+) -> WaitableTimer | None:
+    """Make a waitable timer as the `CREATE_WAITABLE_TIMER_...` flags say, or find the one of that name.
+
+    HIGH_RESOLUTION changes nothing: no timer here waits for a tick of the system's. Returns: its handle; or None with
+    the last error 87 for another flag, or 6.
+    """
+    _check_flags(dwFlags, CREATE_WAITABLE_TIMER_MANUAL_RESET | CREATE_WAITABLE_TIMER_HIGH_RESOLUTION)
+    manual_reset = bool(dwFlags & CREATE_WAITABLE_TIMER_MANUAL_RESET)
+    return create(lpTimerName, WaitableTimer, lambda: WaitableTimer(manual_reset))
+
+
+@fails_with(None)
+def OpenWaitableTimer(dwDesiredAccess: int, bInheritHandle: bool, lpTimerName: str) -> WaitableTimer | None:
+    """Find the waitable timer of that name. Returns: its handle; or None with the last error 2, 6 or 87."""
+    return open_named(lpTimerName, WaitableTimer)
 
 
 @fails_with(False)

@@ -157,7 +157,8 @@ def CreateThreadpoolIo(
 
     Each announced operation that completes calls `pfnio(instance, pv, overlapped, result, transferred, io)`; `result`
     is 0 or its error number, 995 if it was cancelled.
-    Returns: it; or None with the last error 87 for a source that is bound already or cannot be.
+    Returns: it; or None with the last error 87 for a source that is bound already or cannot be, 6 for one that is
+        closed.
     """
     return Io(fl, _run_io, routine(pfnio), pv, environment=pcbe, context=pv)
 

@@ -1,9 +1,11 @@
 """Words for what the tests do: threads that follow orders, and ports seen from outside."""
 
 import queue
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from types import FrameType
 from typing import Any, TypeVar
 
 from engine import CompletionPacket, CompletionPort
@@ -83,3 +85,44 @@ def join_as_active(actor: Actor, port: CompletionPort) -> None:
     assert depth(port) == 0
     with_error = actor.start(port.get, 0).exception(LIMIT)
     assert with_error is not None
+
+
+def interleaved(function: Callable[[], T], other: Callable[[], object]) -> "Iterator[Future[T]]":
+    """Call `function` again and again, `other` being called by another thread at a later line of it each time.
+
+    Yields what each call came to; ends when `other` would come after the last line of the library's code.
+    """
+    line = 1
+    while (outcome := _interrupted(function, other, line)) is not None:
+        yield outcome
+        line += 1
+
+
+def _interrupted(function: Callable[[], T], other: Callable[[], object], line: int) -> "Future[T] | None":
+    thread = threading.Thread(target=other)
+    left = line
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal left
+        if not frame.f_globals["__name__"].startswith("engine."):
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                thread.start()
+                thread.join(0.05)  # It cannot end if it needs a lock that this thread holds here.
+        return trace
+
+    outcome: Future[T] = Future()
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        outcome.set_result(function())
+    except Exception as error:
+        outcome.set_exception(error)
+    finally:
+        sys.settrace(former)
+    if left > 0:
+        return None
+    thread.join(LIMIT)
+    return outcome

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,16 +16,18 @@ from engine import (
     InvalidArgumentType,
     InvalidHandle,
     InvalidParameter,
+    Semaphore,
     Status,
     WaitableTimer,
     WaitTimeout,
     queue_apc,
+    signal_and_wait,
     sleep,
     wait_any,
 )
 from engine.testing import Gate, ManualClock, wait_until, wait_until_blocked
 
-from .helpers import Actor, asleep, error, result
+from .helpers import Actor, asleep, error, interleaved, result
 
 Make = Callable[[], Actor]
 
@@ -265,6 +267,21 @@ class TestAlertableSleep:
             sleep(seconds)
 
 
+@pytest.fixture
+def local_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """A function that sets the local time's hours east of UTC; set back with the test."""
+    if not hasattr(time, "tzset"):
+        pytest.skip("the zone cannot be set here")
+
+    def set_to(hours: int) -> None:
+        monkeypatch.setenv("TZ", f"ABC{-hours:+}")
+        time.tzset()
+
+    yield set_to
+    monkeypatch.undo()
+    time.tzset()
+
+
 class TestTimer:
     """Section 12: waitable timers."""
 
@@ -399,6 +416,21 @@ class TestTimer:
             clock.advance()
             assert timer.wait(0)
 
+    @pytest.mark.parametrize("zone", [-12, 14])
+    def test_the_ends_of_the_calendar(self, local_zone: Callable[[int], None], zone: int) -> None:
+        """The earliest datetime is due at once, the latest as good as never, in whichever time zone."""
+        clock = ManualClock()
+        local_zone(zone)
+        with WaitableTimer(clock=clock) as timer:
+            for due in (datetime.max, datetime.max.replace(tzinfo=UTC)):
+                timer.set(due)
+                clock.advance(3600)
+                assert not timer.wait(0)
+            for due in (datetime.min, datetime.min.replace(tzinfo=UTC)):
+                timer.set(due)
+                clock.advance()
+                assert timer.wait(0)
+
     def test_a_timedelta_is_a_relative_time(self) -> None:
         """Due time and period may be timedeltas."""
         clock = ManualClock()
@@ -417,7 +449,10 @@ class TestTimer:
             assert timer.wait(10)
             assert time.monotonic() - start >= 0.02
 
-    @pytest.mark.parametrize(("due", "period"), [(-1, 0), (float("nan"), 0), (1, -1), (1, float("inf"))])
+    @pytest.mark.parametrize(
+        ("due", "period"),
+        [(-1, 0), (float("nan"), 0), (1, -1), (1, float("inf")), (10**400, 0), (1, 10**400)],
+    )
     def test_times_out_of_range_are_refused(self, due: float, period: float) -> None:
         """Error 87, and the setting stays."""
         clock = ManualClock()
@@ -511,6 +546,59 @@ class TestTimerApc:
             timer.cancel()
         assert sleep(0, alertable=True) == 192
         assert ran == ["before", "after"]
+
+    def test_withdrawing_asks_nothing_of_other_apcs(self) -> None:
+        """Functions in the queue are not compared, which might run code of theirs."""
+
+        class Incomparable:
+            def __eq__(self, other: object) -> bool:
+                raise AssertionError("compared")
+
+            def __call__(self) -> None:
+                ran.append("other")
+
+        clock, ran = ManualClock(), []
+        with WaitableTimer(clock=clock) as timer:
+            queue_apc(Incomparable())
+            timer.set(1, apc=lambda: ran.append("timer"))
+            clock.advance(1)
+            timer.cancel()
+        assert sleep(0, alertable=True) == 192 and ran == ["other"]
+
+    def test_it_may_be_withdrawn_at_any_moment(self) -> None:
+        """Whenever another thread cancels the timer, a wait runs the APC and says so, or neither."""
+        clock, ran = ManualClock(), []
+
+        def wait() -> int:
+            ran.clear()
+            timer.set(1, apc=lambda: ran.append(1))
+            clock.advance(1)
+            return sleep(0, alertable=True)
+
+        with WaitableTimer(clock=clock) as timer:
+            for outcome in interleaved(wait, timer.cancel):
+                assert result(outcome) == (192 if ran else 0)
+
+    def test_waits_go_on_if_it_is_withdrawn(self, actor: Make) -> None:
+        """An alertable wait that found it withdrawn ends as if it had never been queued: when its time is up."""
+        clock, worker, ran = ManualClock(), actor(), []
+        signal = Semaphore(0, 2)
+        with WaitableTimer(clock=clock) as timer, Event() as event, CompletionPort() as port:
+            for wait in (
+                lambda: sleep(0.05, alertable=True),
+                lambda: event.wait(0.05, alertable=True),
+                lambda: signal_and_wait(signal, event, 0.05, alertable=True),
+                lambda: port.get_many(4, 0.05, alertable=True),
+            ):
+                worker.do(timer.set, 1, 0, lambda: ran.append(1))
+                start = time.monotonic()
+                waiting = asleep(worker, wait)
+                clock.advance(1)
+                timer.cancel()
+                error(waiting)
+                assert ran or time.monotonic() - start >= 0.05
+                ran.clear()
+            assert signal.release() == 1
 
     def test_it_is_lost_with_its_thread(self, actor: Make) -> None:
         """If the thread has ended the expiry only signals."""

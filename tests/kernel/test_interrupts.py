@@ -118,6 +118,35 @@ class TestOneInterrupt:
             assert port.get(0).key == 1
         """)
 
+    def test_a_packet_that_goes_back_is_seen(self) -> None:
+        """A thread that waits for the port itself hears of a packet that an interrupted dequeue puts back."""
+        run("""
+        went_back = 0
+        for _ in range(20):
+            with CompletionPort(1) as port:
+                seen = []
+                watcher = threading.Thread(target=lambda: seen.append(wait_any([port], 20)))
+                watcher.start()
+                wait_until_blocked(watcher)
+                def post():
+                    global armed
+                    wait_until_blocked(port)
+                    armed = True
+                    signal.raise_signal(signal.SIGALRM)
+                    port.post()
+                poster = threading.Thread(target=post)
+                poster.start()
+                try:
+                    port.get()
+                    port.post()
+                except Interrupt:
+                    went_back += len(port)
+                poster.join()
+                watcher.join()
+                assert seen == [0], port
+        assert went_back
+        """)
+
 
 class TestManyInterrupts:
     """A main thread that is interrupted thousands of times, at any instruction of a wait."""
@@ -149,6 +178,43 @@ class TestManyInterrupts:
         assert released == taken[0] + others[0] + rest, (released, taken, others, rest, interrupts)
         assert interrupts > 100
         assert semaphore.statistics().waiting == 0
+        """)
+
+    def test_interrupted_signals_wake(self) -> None:
+        """A thread that a signal was given to wakes up, wherever the thread that signals is interrupted."""
+        run("""
+        with Event() as event, Event() as other, CompletionPort(1) as port:
+            semaphore = Semaphore(0, 10**6)
+            def queue():
+                queue_apc(int, thread=waiting)
+            for wait, signal_it, satisfy in (
+                (lambda: event.wait(20), event.set, event.set),
+                (lambda: semaphore.wait(20), semaphore.release, semaphore.release),
+                (lambda: other.wait(20, alertable=True), queue, other.set),
+                (lambda: port.get_many(1, 20, alertable=True), queue, port.post),
+            ):
+                stop, woken = [], [0]
+                def go_on_waiting():
+                    while not stop:
+                        try:
+                            assert wait()
+                        except Alerted:
+                            pass
+                        woken[0] += 1
+                waiting = threading.Thread(target=go_on_waiting)
+                waiting.start()
+                end, interrupts = time.monotonic() + 0.5, 0
+                while time.monotonic() < end:
+                    wait_until_blocked(waiting)
+                    before = woken[0]
+                    interrupts += interrupted(signal_it, random.uniform(2e-6, 4e-5))
+                    satisfy()
+                    wait_until(lambda: woken[0] > before)
+                assert interrupts > 25, interrupts
+                stop.append(1)
+                satisfy()
+                waiting.join()
+            assert port.statistics().active == 0
         """)
 
     def test_ports_neither_hang_nor_drift(self) -> None:
@@ -192,6 +258,31 @@ class TestManyInterrupts:
             assert (statistics.waiting, statistics.depth, statistics.active) == (0, 0, 1), statistics
             # An interrupt may strike after a packet was returned and before it is counted here.
             assert 0 <= posted[0] - got[0] <= interrupts // 50, (posted, got, interrupts)
+        """)
+
+    def test_interrupted_posts_are_seen(self) -> None:
+        """A thread that waits for the port itself takes what interrupted posts have queued, to the last packet."""
+        run("""
+        with CompletionPort(2) as port:
+            stop = []
+            def watch():
+                while not stop:
+                    wait_any([port], 20)
+                    try:
+                        port.get_many(1000, 0)
+                    except WaitTimeout:
+                        pass
+            watcher = threading.Thread(target=watch)
+            watcher.start()
+            end, interrupts = time.monotonic() + 1, 0
+            while time.monotonic() < end:
+                wait_until_blocked(watcher)
+                interrupts += interrupted(port.post, random.uniform(2e-6, 4e-5))
+                wait_until(lambda: not len(port))
+            assert interrupts > 50, interrupts
+            stop.append(1)
+            port.post()
+            watcher.join()
         """)
 
     def test_the_leadership_survives(self) -> None:

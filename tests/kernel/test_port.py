@@ -6,6 +6,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -180,6 +181,31 @@ class TestCreating:
         source.refusal = None
         port.associate(source, 9)
         assert source.bound == (port, 9)
+
+    @pytest.mark.parametrize(
+        ("status", "kind"), [(6, InvalidHandle), (87, InvalidParameter), (1816, QueueFull), (50, EngineError)]
+    )
+    def test_a_refusal_is_told_as_the_engines(
+        self, port: CompletionPort, status: int, kind: type[EngineError]
+    ) -> None:
+        """A source of another library may refuse with its own error: its number is told by the engine's."""
+
+        class Refusal(Exception):
+            pass
+
+        refusal = Refusal("not now")
+        refusal.status = status  # type: ignore[attr-defined]
+        with pytest.raises(EngineError, match="not now") as raised:
+            port.associate(Source(refusal))
+        assert type(raised.value) is kind and raised.value.status == status
+        assert raised.value.__cause__ is refusal
+
+    def test_other_exceptions_of_a_source_are_its_own(self, port: CompletionPort) -> None:
+        """An exception without a number, and one of the engine's, comes out as it is."""
+        for refusal in (KeyError("broken"), InvalidParameter("no")):
+            with pytest.raises(type(refusal)) as raised:
+                port.associate(Source(refusal))
+            assert raised.value is refusal
 
     def test_many_sources_share_a_port(self, port: CompletionPort) -> None:
         """Many sources may have the same port, and even the same key."""
@@ -600,6 +626,57 @@ class TestBlockingScope:
             assert active(port) == 0
         assert active(port) == 1
 
+    def test_a_scope_belongs_to_the_thread_that_enters_it(self, actor: Make) -> None:
+        """One scope serves many threads: each gives its own slot back, whoever made the scope."""
+        scope, worker = blocking(), actor()
+        with CompletionPort(2) as port:
+            for each in (worker, actor()):
+                join_as_active(each, port)
+            with scope:  # This thread has no slot.
+                assert active(port) == 2
+                worker.do(scope.__enter__)
+                assert active(port) == 1
+            assert active(port) == 1
+            worker.do(scope.__exit__, None, None, None)
+            assert active(port) == 2
+
+    def test_a_scope_nests_in_itself(self, port: CompletionPort) -> None:
+        """A scope that is kept may be entered again, one after the other and inside itself."""
+        port.post()
+        port.get()
+        scope = blocking()
+        for _ in range(2):
+            with scope:
+                with scope:
+                    assert active(port) == 0
+                assert active(port) == 0
+            assert active(port) == 1
+
+    def test_a_scope_left_by_another_thread_moves_nothing(self, actor: Make) -> None:
+        """A thread that leaves a scope which it did not enter (of a generator, say) keeps what it has."""
+        inside, outside, scope = actor(), actor(), blocking()
+        with CompletionPort(2) as port:
+            for each in (inside, outside):
+                join_as_active(each, port)
+                each.do(blocking().__enter__)
+            inside.do(scope.__enter__)
+            outside.do(scope.__exit__, None, None, None)
+            assert active(port) == 0
+
+    def test_scopes_may_be_left_out_of_order(self, port: CompletionPort) -> None:
+        """Leaving a scope leaves those inside it, which generators may do: the slot is taken back once."""
+        port.post()
+        port.get()
+        outer, inner = blocking(), blocking()
+        outer.__enter__()
+        inner.__enter__()
+        outer.__exit__(None, None, None)
+        assert active(port) == 1
+        inner.__exit__(None, None, None)
+        with outer:
+            assert active(port) == 0
+        assert active(port) == 1
+
     def test_a_wait_inside_a_scope_moves_nothing(self, port: CompletionPort) -> None:
         """A library wait inside the scope finds the slot released already, and leaves it so."""
         port.post()
@@ -692,13 +769,24 @@ class TestSingleDequeue:
         port.post(3)
         assert result(waiting).key == 3
 
-    @pytest.mark.parametrize("timeout", [-1, -0.001, float("nan"), float("-inf")])
+    @pytest.mark.parametrize("timeout", [-1, -0.001, float("nan"), float("-inf"), 10**400])
     def test_a_negative_timeout_is_refused(self, port: CompletionPort, timeout: float) -> None:
-        """A negative or undefined timeout is error 87, whether packets are there or not; nothing is taken."""
+        """A timeout that is negative, undefined or beyond all floats is error 87, packet or not; nothing is taken."""
         for _ in range(2):
             with pytest.raises(InvalidParameter):
                 port.get(timeout)
             with pytest.raises(InvalidParameter):
+                port.get_many(1, timeout)
+            port.post(1)
+        assert depth(port) == 2
+
+    @pytest.mark.parametrize("timeout", ["1", "", [], Decimal(1)])
+    def test_a_timeout_of_another_type_is_refused(self, port: CompletionPort, timeout: Any) -> None:
+        """A timeout that is no number is error 87 and a TypeError, whether packets are there or not."""
+        for _ in range(2):
+            with pytest.raises(InvalidArgumentType):
+                port.get(timeout)
+            with pytest.raises(InvalidArgumentType):
                 port.get_many(1, timeout)
             port.post(1)
         assert depth(port) == 2

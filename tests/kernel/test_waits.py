@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -88,12 +89,25 @@ class TestSingle:
         event.set()
         assert result(waiting) is True
 
-    @pytest.mark.parametrize("timeout", [-1, float("nan")])
+    @pytest.mark.parametrize("timeout", [-1, float("nan"), 10**400])
     def test_a_negative_timeout_is_refused(self, event: Event, timeout: float) -> None:
-        """A negative or undefined timeout is error 87, signaled or not, and consumes nothing."""
+        """A timeout that is negative, undefined or beyond all floats is error 87, and consumes nothing."""
         for _ in range(2):
             with pytest.raises(InvalidParameter):
                 event.wait(timeout)
+            event.set()
+        assert event.is_signaled()
+
+    @pytest.mark.parametrize("timeout", ["1", "", Decimal(1)])
+    def test_a_timeout_of_another_type_is_refused(self, event: Event, timeout: Any) -> None:
+        """A timeout that is no number is error 87 and a TypeError, signaled or not, and consumes nothing."""
+        for _ in range(2):
+            for wait in (
+                event.wait, sleep, lambda limit: wait_any([event], limit), lambda limit: wait_all([event], limit),
+                lambda limit: register_wait(event, print, limit),
+            ):  # fmt: skip
+                with pytest.raises(InvalidArgumentType):
+                    wait(timeout)
             event.set()
         assert event.is_signaled()
 

@@ -98,6 +98,13 @@ class TestDue:
             settle(single)
             assert recorder.count == 1
 
+    def test_the_beginning_of_the_calendar_is_past(self, pool: ThreadPool) -> None:
+        """The earliest datetime, which has no local time everywhere, fires at once."""
+        recorder = Recorder()
+        with Timer(recorder, pool=pool) as timer:
+            timer.set(datetime.min)
+            recorder.wait_for(1)
+
     @pytest.mark.parametrize("bad", [-1, float("nan"), timedelta(seconds=-1)])
     def test_bad_times_are_refused(self, pool: ThreadPool, bad: float) -> None:
         """Negative and undefined times are refused, wherever they are given."""

@@ -4,7 +4,18 @@ import gc
 
 import pytest
 
-from engine import Deadlock, Event, InvalidHandle, InvalidParameter, ThreadPool, Timer, Wait, Work, current_callback
+from engine import (
+    Deadlock,
+    Event,
+    InvalidArgumentType,
+    InvalidHandle,
+    InvalidParameter,
+    ThreadPool,
+    Timer,
+    Wait,
+    Work,
+    current_callback,
+)
 from engine.testing import Gate, ManualClock, wait_until, wait_until_blocked
 
 from .helpers import Blocker, Recorder, in_thread, joined, occupy, settle
@@ -195,9 +206,12 @@ class TestWait:
         assert recorder.count == 1
 
     def test_negative_timeouts_are_refused(self, pool: ThreadPool) -> None:
-        """A negative timeout is refused."""
-        with Work(print, pool=pool) as work, pytest.raises(InvalidParameter):
-            work.wait(-1)
+        """A timeout that is negative, or no number, is refused."""
+        with Work(print, pool=pool) as work:
+            with pytest.raises(InvalidParameter):
+                work.wait(-1)
+            with pytest.raises(InvalidArgumentType):
+                work.wait("1")  # type: ignore[arg-type]
 
 
 class TestClose:

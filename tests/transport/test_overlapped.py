@@ -11,11 +11,16 @@ import zmq
 import zmq.asyncio
 
 from engine import (
+    Alerted,
     CompletionPort,
     Event,
     InvalidArgumentType,
     InvalidHandle,
     InvalidParameter,
+    WaitTimeout,
+    queue_apc,
+    register_wait,
+    wait_any,
 )
 from engine.testing import wait_until_blocked
 from tests.transport.overlapped import (
@@ -53,8 +58,7 @@ class TestAssociation:
             port.associate(source, key)
         ends[1].begin_recv()
         ends[0].begin_send(b"over")
-        assert take(port).key is keys[0]
-        assert take(port).key == keys[1]
+        assert {take(port).key, take(port).key} == set(keys)
 
     def test_a_port_can_be_made_around_a_socket(self, peer: Peer) -> None:
         """Creating and binding in one step is binding."""
@@ -130,7 +134,7 @@ class TestAssociation:
         """Binding a closed source fails with 6."""
         source, _ = peer
         source.close()
-        with pytest.raises(SourceClosed) as caught:
+        with pytest.raises(InvalidHandle) as caught:
             port.associate(source)
         assert caught.value.status == 6
 
@@ -253,6 +257,83 @@ class TestPackets:
         assert found == [[b"late"]]
 
 
+class TestWaiting:
+    """Section 11: waiting for an operation, as "GetOverlappedResultEx" does; a port is not needed."""
+
+    def test_until_it_completes(self, peer: Peer) -> None:
+        """A wait for an operation ends when it completes, and has its source polled."""
+        source, other = peer
+        operation = source.begin_recv()
+        sending = threading.Timer(0.01, other.send, (b"x",))
+        sending.start()
+        assert wait_any([operation], LIMIT) == 0
+        assert operation.result() == [b"x"]
+        assert wait_any([operation], 0) == 0
+        sending.join()
+
+    def test_a_time_that_runs_out(self, peer: Peer) -> None:
+        """258, and the operation is still pending; a poll takes what is there."""
+        source, other = peer
+        operation = source.begin_recv()
+        for timeout in (0, 0.001):
+            with pytest.raises(WaitTimeout):
+                wait_any([operation], timeout)
+        other.send(b"x")
+        assert wait_any([operation], 0) == 0 and operation.done
+
+    def test_alertably(self, peer: Peer) -> None:
+        """APCs end an alertable wait, 192."""
+        operation = peer[0].begin_recv()
+        queue_apc(int)
+        with pytest.raises(Alerted):
+            wait_any([operation], LIMIT, alertable=True)
+        assert not operation.done
+
+    def test_with_other_objects(self, peer: Peer) -> None:
+        """Operations and other objects are waited for together; a failed operation is complete, too."""
+        source, _ = peer
+        first, second = source.begin_recv(), source.begin_recv()
+        with Event() as event:
+            second.cancel()
+            assert wait_any([event, first, second], LIMIT) == 2
+            event.set()
+            assert wait_any([event, first, second], LIMIT) == 0
+
+    def test_without_a_thread(self, peer: Peer, port: CompletionPort) -> None:
+        """Callbacks and wait packets take operations, whose source goes on though nobody waits."""
+        source, other = peer
+        called = threading.Event()
+        register_wait(source.begin_recv(), lambda status: called.set())
+        port.associate_wait(source.begin_recv(), "second")
+        other.send(b"one")
+        assert called.wait(LIMIT)
+        other.send(b"two")
+        assert_packet(port, key="second")
+
+    def test_the_source_is_polled_from_then_on(self, peer: Peer) -> None:
+        """After one wait for an operation, an event tells of the next ones without a port."""
+        source, other = peer
+        with pytest.raises(WaitTimeout):
+            wait_any([source.begin_recv()], 0)
+        with Event() as event:
+            source.begin_recv(event=event)
+            other.send(b"one")
+            other.send(b"two")
+            assert event.wait(LIMIT)
+
+    def test_the_association_may_come_later(self, peer: Peer, port: CompletionPort) -> None:
+        """What is pending when the port comes delivers its packet; what completed before does not."""
+        source, other = peer
+        first, second = source.begin_recv(), source.begin_recv()
+        other.send(b"one")
+        assert wait_any([first], LIMIT) == 0
+        port.associate(source, "late")
+        other.send(b"two")
+        assert assert_packet(port, key="late").overlapped is second
+        assert wait_any([second], 0) == 0
+        assert_empty(port)
+
+
 class TestClosing:
     """Section 7: closing."""
 
@@ -289,6 +370,18 @@ class TestClosing:
                 use()
             assert caught.value.status == 6
         assert "closed" in repr(source)
+
+    def test_it_tells_whether_it_is_closed(self, wires: Wires) -> None:
+        """`closed` is True after `close` and after `detach`, and once its socket was found to be gone."""
+        closed, detached, lost = (wires.overlapped(wires.plain(zmq.PAIR)) for _ in range(3))
+        assert not (closed.closed or detached.closed or lost.closed)
+        closed.close()
+        detached.detach()
+        with lost.exclusive() as socket:
+            socket.close()
+        with pytest.raises(SourceClosed):
+            lost.begin_recv()
+        assert closed.closed and detached.closed and lost.closed
 
     def test_closing_wakes_a_thread_that_waits_for_the_packet(self, peer: Peer, port: CompletionPort) -> None:
         """A thread blocked in a dequeue gets the packet of what the close aborted."""
@@ -619,10 +712,9 @@ class TestCancelling:
         assert_packet(port, overlapped="done", status=0)
         assert_packet(port, overlapped="pending", status=995)
 
-    def test_a_cancelled_receive_takes_no_message(self, peer: Peer, port: CompletionPort) -> None:
+    def test_a_cancelled_receive_takes_no_message(self, peer: Peer) -> None:
         """The message that a cancelled receive would have taken is left to the next one."""
-        source, other = peer
-        port.associate(source)
+        source, other = peer  # No port: nobody drives the source before the cancel.
         operation = source.begin_recv()
         other.send(b"kept")
         operation.cancel()

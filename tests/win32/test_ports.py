@@ -1,5 +1,6 @@
 """Completion ports by the Windows names: "CreateIoCompletionPort" and what belongs to it; sections 2, 5, 6, 7 and 9."""
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ from engine.win32 import (
     Box,
     CloseHandle,
     CreateIoCompletionPort,
+    CreateThreadpoolIo,
     GetCurrentThread,
     GetLastError,
     GetQueuedCompletionStatus,
@@ -32,6 +34,7 @@ from engine.win32 import (
     SetLastError,
     WaitForSingleObject,
 )
+from transport import OverlappedDescriptor
 
 MS = int(LIMIT * 1000)
 Handles = Callable[[Any], Any]
@@ -116,6 +119,23 @@ class TestCreating:
             SetLastError(0)
             assert CreateIoCompletionPort(handle, existing, 0, 0) is None
             assert GetLastError() == ERROR_INVALID_HANDLE
+
+
+    def test_closed_sources(self, port: Any) -> None:
+        """An overlapped source is closed once; then it is no handle any more, to be bound neither: 6."""
+        read, write = os.pipe()
+        source = OverlappedDescriptor(read)
+        assert CloseHandle(source)
+        for use in (
+            lambda: CloseHandle(source),
+            lambda: CreateIoCompletionPort(source, port, 0, 0),
+            lambda: CreateIoCompletionPort(source, None, 0, 0),
+            lambda: CreateThreadpoolIo(source, print, None, None),
+        ):
+            SetLastError(0)
+            assert not use()
+            assert GetLastError() == ERROR_INVALID_HANDLE
+        os.close(write)
 
 
 class TestDequeue:

@@ -100,15 +100,6 @@ class TestEvents:
         assert PulseEvent(event)
         assert WaitForSingleObject(event, 0) == WAIT_TIMEOUT
 
-    def test_names(self) -> None:
-        """Objects have no names here: 50."""
-        for create, *args in (
-            (CreateEvent, False, False), (CreateMutex, False), (CreateSemaphore, 0, 1), (CreateWaitableTimer, False),
-        ):  # fmt: skip
-            SetLastError(0)
-            assert create(None, *args, "name") is None
-            assert GetLastError() == ERROR_NOT_SUPPORTED
-
     def test_handles_of_another_kind(self, event: Any) -> None:
         """Each function wants its own kind of object, and an open one: else 6."""
         mutex = CreateMutex(None, False, None)

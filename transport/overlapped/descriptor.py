@@ -25,6 +25,7 @@ from transport.overlapped.operation import (
     INVALID_HANDLE,
     ITSELF,
     NETNAME_DELETED,
+    NOT_SUPPORTED,
     OK,
     Operation,
     Settable,
@@ -108,7 +109,7 @@ class OverlappedDescriptor(OverlappedSource):
             ready, so each operation completes when it is begun.)
         limit: how many operations may be pending.
 
-    Raises: `InvalidOperation` (87).
+    Raises: `InvalidOperation` (87); with 50 where the platform has neither epoll nor kqueue.
 
     Reads get the stream's bytes in the order in which they were begun, writes leave in that order, and
     neither waits for the other. What the other end did is the outcome of an accepted operation, a packet, even
@@ -121,6 +122,8 @@ class OverlappedDescriptor(OverlappedSource):
     _outcomes = frozenset({HANDLE_EOF, NETNAME_DELETED, BROKEN_PIPE})
 
     def __init__(self, file: Any, *, limit: int = DEFAULT_LIMIT) -> None:
+        if not hasattr(selectors.DefaultSelector, "fileno"):
+            raise InvalidOperation("poll sets do not nest on this platform", status=NOT_SUPPORTED)
         try:
             fd = file if isinstance(file, int) else file.fileno()
             blocking = os.get_blocking(fd)

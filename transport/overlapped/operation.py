@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 from transport.errors import InvalidOperation, OperationFailed, OperationPending
 
 if TYPE_CHECKING:
+    from transport.overlapped.services import Services
     from transport.overlapped.source import OverlappedSource
 
 # The Windows numbers that operations end with.
@@ -55,7 +56,7 @@ class Operation(Generic[T_co]):
     """
 
     __slots__ = (
-        "__weakref__", "_event", "_result", "_silent", "_source", "_status", "_synchronous", "_thread",
+        "__weakref__", "_events", "_result", "_silent", "_source", "_status", "_synchronous", "_thread",
         "_transferred", "_value",
     )  # fmt: skip
 
@@ -67,7 +68,7 @@ class Operation(Generic[T_co]):
         self._source = source
         self._value = overlapped
         # Guarded by the source's lock until complete; `_status` is written last.
-        self._event = event
+        self._events: tuple[Settable, ...] = () if event is None else (event,)
         # No packet: the caller said so, or was told of the success already.
         self._silent = not packet
         self._thread = get_ident()
@@ -113,7 +114,8 @@ class Operation(Generic[T_co]):
         """Return what it came to; for which type see the `begin_...` method.
 
         Raises: `OperationPending` (996) before it is complete; `OperationFailed` with its `status` if it
-            failed. Blocks: never: wait for the packet or the event. Source: "GetOverlappedResult".
+            failed. Blocks: never: wait for the packet, the event, or, with the engine's waits, for the operation
+            itself: `wait_any([operation], timeout)`. Source: "GetOverlappedResult".
         """
         if self._status == PENDING:
             raise OperationPending("the operation is pending: wait for its packet or its event")
@@ -125,6 +127,10 @@ class Operation(Generic[T_co]):
     def cancel(self) -> None:
         """Ask for this very operation to end; `OverlappedSource.cancel` says how. Raises what that raises."""
         self._source._cancel_operation(self)
+
+    def bind_wait(self, services: "Services", event: Settable) -> None:
+        """For the engine's waits only, which take operations as they are."""
+        self._source._bind_wait(self, services, event)
 
     # For the source, under its lock
 

@@ -19,7 +19,7 @@ class Driven(Protocol):
 
 
 class Services(Protocol):
-    """What a port does for a source. The engine hands it over in `bind_services`."""
+    """What the engine does for a source: its port, or whoever waits for one of its operations."""
 
     def deliver(self, outcomes: Iterable[tuple[Any, Any, Any, int]]) -> bool:
         """Queue one packet for each (key, transferred, overlapped, status)."""

@@ -2,8 +2,8 @@
 
 Theory of operation. A source turns readiness into completion. Operations of one direction queue first in,
 first out; `_advance_locked` attempts the heads until nothing moves. It is run by whoever begins an operation,
-so that what can be done at once is done there and then, and, once the source has a port, by whichever thread
-waits in the engine: the port's services poll the source's descriptors and drive it.
+so that what can be done at once is done there and then, and, once the source has a port or somebody waits for
+an operation, by whichever thread waits in the engine: its services poll the source's descriptors and drive it.
 
     begin --done at once--> complete (a packet too, unless skip-port-on-success)
     begin --not now--> pending --driven--> complete | --cancel, close--> complete, 995
@@ -49,7 +49,7 @@ from transport.errors import (
     SourceForked,
     TooManyOperations,
 )
-from transport.overlapped.operation import OK, OPERATION_ABORTED, PENDING, Operation
+from transport.overlapped.operation import OK, OPERATION_ABORTED, PENDING, Operation, Settable
 from transport.overlapped.services import Hook, Services
 
 log = logging.getLogger("transport.overlapped")
@@ -95,8 +95,9 @@ class OverlappedSource:
 
     Associate it with a port, `port.associate(source, key)`: once, for its life. From then on each operation
     that it accepts delivers exactly one packet: `key`, the bytes transferred, the operation (or the caller's
-    own `overlapped`), and its status. That includes what is pending at that time. Until then nobody polls:
-    what cannot be done at once waits for the association, or for the next `begin_...`.
+    own `overlapped`), and its status. That includes what is pending at that time. Before that nobody polls, so
+    that what cannot be done at once waits for the association or the next `begin_...`; but a wait of the engine
+    for an operation, `wait_any([operation], timeout)`, has the source polled from then on, port or not.
 
     Args that every `begin_...` method takes:
         overlapped: any value, for the packet and for `cancel`; the operation object unless given.
@@ -140,9 +141,11 @@ class OverlappedSource:
         self._lost = False
         self._accepted = 0
         self._succeeded = 0
-        # What the port gives, and the key; None before the association.
+        # What the engine gives, and what the association brings.
         self._services: Services | None = None
         self._key: Any = None
+        self._bound = False
+        # What is polled; None until the association, or until somebody waits for an operation.
         self._hook: Hook | None = None
         self._attended = False
         # Complete operations that are to be told of. Appended to under _lock, taken out by who holds _telling.
@@ -152,7 +155,7 @@ class OverlappedSource:
         self._tell = iter(partial(self._telling.acquire, False), None)
         _open_sources.add(self)
 
-    # For the port
+    # For the engine
 
     def bind_services(self, services: Services) -> None:
         """For the port only: take what it gives. Called just before `bind_port`."""
@@ -165,9 +168,30 @@ class OverlappedSource:
             raise InvalidOperation("associate the source by `port.associate(source, key)`")
         with self._lock:
             self._require_open_locked()
-            hook = Hook(self, services, self._descriptors())
-            self._hook = hook
             self._key = key
+            self._bound = True
+        try:
+            self._be_polled(services)
+        except BaseException:
+            self._bound = False
+            raise
+
+    def _bind_wait(self, operation: Operation[Any], services: Services, event: Settable) -> None:
+        """Somebody is going to wait for the operation: have `event` set when it completes."""
+        with self._lock:
+            if operation._status != PENDING:
+                return
+            operation._events += (event,)
+        self._be_polled(services)
+
+    def _be_polled(self, services: Services) -> None:
+        """Have the descriptors polled from now on, if they are not."""
+        with self._lock:
+            if self._hook is not None or self._closed:
+                return
+            if self._services is None:
+                self._services = services
+            hook = self._hook = Hook(self, services, self._descriptors())
         try:
             services.register(hook)
             with self._lock:
@@ -181,6 +205,11 @@ class OverlappedSource:
             raise
         if closed:
             services.unregister(hook)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, given back by `detach`, or found unusable."""
+        return self._closed
 
     @property
     def modes(self) -> int:
@@ -262,8 +291,8 @@ class OverlappedSource:
                 self._require_room_locked()
                 try:
                     queue.append(operation)
-                    # Behind others it has to wait, and the descriptors will tell of its time; before the
-                    # association nobody would hear them.
+                    # Behind others it has to wait, and the descriptors will tell of its time; while they are
+                    # not polled nobody would hear them.
                     if queue[0] is operation or self._hook is None:
                         self._advance_locked(operation)
                     self._hold_locked()
@@ -285,7 +314,7 @@ class OverlappedSource:
     def _disown_locked(self, operation: Operation[Any], queue: deque[Operation[Any]]) -> None:
         """The begin raises: whatever becomes of the operation, its caller will not be told."""
         operation._silent = True
-        operation._event = None
+        operation._events = ()
         if operation._status != PENDING:
             self._accepted += 1
         elif operation in queue:
@@ -362,7 +391,7 @@ class OverlappedSource:
             operation._synchronous = synchronous
             if synchronous and self._modes & SKIP_PORT_ON_SUCCESS:
                 operation._silent = True
-        if self._hook is None:
+        if not self._bound:
             operation._silent = True  # No port yet, so no packet, not even later.
         operation._status = status
         self._outbox.append(operation)
@@ -421,9 +450,9 @@ class OverlappedSource:
                     outcome = (self._key, operation._transferred, operation.overlapped, operation._status)
                     operation._silent = True  # With the next line as one: a signal handler may raise after it.
                     outcomes.append(outcome)
-                if operation._event is not None:
+                for event in operation._events:
                     try:
-                        operation._event.set()
+                        event.set()
                     except Exception:
                         log.exception("the event of %r could not be set", operation)
                 outbox.popleft()

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import select
 import struct
 import time
 from collections import deque
@@ -127,8 +126,8 @@ class ZmqLink(BaseLink):
         # way.
         with suppress(zmq.Again):
             monitor.recv(NOBLOCK)
-        self._monitor_poll = select.poll()
-        self._monitor_poll.register(monitor.fileno(), select.POLLIN)
+        # By its descriptor: asking the socket takes twice as long.
+        self._told_poll = [(monitor.fileno(), int(zmq.POLLIN))]
 
     def _close_sockets(self, linger: int | None = None) -> None:
         if self._monitor is not None:
@@ -162,7 +161,7 @@ class ZmqLink(BaseLink):
         if monitor is None:
             return
         self._looked = time.monotonic()
-        if not self._monitor_poll.poll(0):
+        if not zmq_poll(self._told_poll, 0):
             return
         with suppress(zmq.Again):
             while True:

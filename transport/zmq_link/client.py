@@ -1,6 +1,5 @@
 """The client's side."""
 
-import select
 import time
 from typing import Final
 
@@ -12,6 +11,7 @@ from transport.errors import LinkClosed
 from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NO_COPY_SEND_BYTES, NOBLOCK, ZmqLink
+from transport.zmq_link.pollset import PollSet
 
 #: Milliseconds before ZeroMQ tries to connect again; doubles up to the maximum.
 RECONNECT_MS: Final = 50
@@ -44,8 +44,8 @@ class ZmqClient(ZmqLink):
     _verb = "connect to"
 
     def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
-        # What is polled stays the same when the socket is replaced.
-        self._poll = select.epoll()
+        # What is polled stays the same when the socket is replaced, if possible.
+        self._poll = PollSet(self._descriptors_changed)
         try:
             super().__init__(endpoint, options)
         except BaseException:
@@ -73,13 +73,11 @@ class ZmqClient(ZmqLink):
         if self._options.curve is not None:
             self._options.curve.apply_to_client(socket)
         socket.connect(str(self._target))
-        for descriptor in self._inner_descriptors():
-            self._poll.register(descriptor, select.EPOLLIN)
+        self._poll.replace(self._inner_descriptors())
 
     def _replace(self) -> None:
         """Go on with a new socket. What waits in the old one is for nobody."""
-        for descriptor in self._inner_descriptors():
-            self._poll.unregister(descriptor)
+        self._poll.replace(())
         self._close_sockets(linger=0)
         self._open()
 
@@ -89,8 +87,8 @@ class ZmqClient(ZmqLink):
         self._poll.close()
 
     def descriptors(self) -> list[int]:
-        """One, which stands for the socket's and the monitor's."""
-        return [self._poll.fileno()]
+        """One, which stands for the socket's and the monitor's; or those, where that cannot be."""
+        return self._poll.descriptors()
 
     def ready(self) -> bool:
         """Whether a message waits, or there is something else to tell."""
@@ -106,7 +104,7 @@ class ZmqClient(ZmqLink):
         if not self._up or self._losing:
             return False
         if time.monotonic() - self._looked > LOOK_SERVES and self._monitor is not None:
-            if self._monitor_poll.poll(0):
+            if zmq_poll(self._told_poll, 0):
                 return False  # the connection may be another one by now: a harvest will tell
             self._looked = time.monotonic()
         try:

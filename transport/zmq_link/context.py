@@ -79,4 +79,5 @@ def _after_fork_in_child() -> None:
 # Runs before pyzmq forgets what is being sent without a copy: `garbage` registered its own hook when it was
 # imported above.
 atexit.register(_at_exit)
-os.register_at_fork(after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
