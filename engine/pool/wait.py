@@ -10,12 +10,11 @@ Source: "SetThreadpoolWait", "SetThreadpoolWaitEx"; "Wait Functions".
 
 from collections.abc import Callable
 from contextvars import Context
-from datetime import datetime
 from typing import Any
 
 from ..kernel.clock import Cancellable, Clock, Due, call_at_wall, read_due
 from ..kernel.status import Status
-from ..kernel.waitable import RegisteredWait, register_wait
+from ..kernel.waitable import RegisteredWait, prepare_wait
 from .environment import Environment
 from .pool import ThreadPool
 from .source import CallbackObject
@@ -26,10 +25,11 @@ class _Registration:
 
     __slots__ = ("block", "context", "limit")
 
+    # The kernel's wait.
+    block: RegisteredWait
+
     def __init__(self, context: Context | None) -> None:
         self.context = context
-        # The kernel's wait; None until `register_wait` has returned.
-        self.block: RegisteredWait | None = None
         # An absolute time limit, which the kernel's waits do not have.
         self.limit: Cancellable | None = None
 
@@ -74,7 +74,7 @@ class Wait(CallbackObject):
         Returns: True if a pending wait was withdrawn. False: there was none, and a callback may be queued or
             running.
         Raises: `InvalidHandle` if this object, its pool or `waitable` is closed; `InvalidParameter`,
-            `InvalidArgumentType`. The former wait is gone even then.
+            `InvalidArgumentType`. A call that raises changes nothing.
         Blocks: never. The signal is consumed when the wait is satisfied, before the callback runs.
         Source: "SetThreadpoolWaitEx".
         """
@@ -82,29 +82,20 @@ class Wait(CallbackObject):
             self._require_open()
             return self._replace(None)
         self._require_live()
-        when = None if timeout is None else read_due(timeout)
+        when, absolute = (None, False) if timeout is None else read_due(timeout)
         registration = _Registration(self._capture())
-        withdrawn = self._replace(registration)
-        absolute = isinstance(timeout, datetime)
-        relative = None if when is None or absolute else when[0]
 
         def decided(status: Status) -> None:
             if registration.limit is not None:
                 registration.limit.cancel()
             self._fire(registration.context, status)
 
-        def expired() -> None:
-            if registration.block is not None and registration.block.cancel():
-                self._fire(registration.context, Status.TIMEOUT)
-
-        block = register_wait(waitable, decided, relative, clock=self._clock)
-        with self._port.lock:
-            registration.block = block
-            stale = self._registration is not registration
-        if stale:  # Replaced or disarmed by another thread meanwhile.
-            block.cancel()
-        elif absolute and when is not None and block.status is Status.PENDING:
-            limit = registration.limit = call_at_wall(self._clock, when[0], expired)
+        block = registration.block = prepare_wait(waitable, decided)
+        withdrawn = self._replace(registration)
+        # Replaced or disarmed by another thread meanwhile, it does not begin.
+        block.begin(None if absolute else when, self._clock)
+        if absolute and when is not None and block.status is Status.PENDING:
+            limit = registration.limit = call_at_wall(self._clock, when, block.expire)
             if block.status is not Status.PENDING:
                 limit.cancel()
         return withdrawn
@@ -112,7 +103,7 @@ class Wait(CallbackObject):
     def _replace(self, registration: _Registration | None) -> bool:
         with self._port.lock:
             former, self._registration = self._registration, registration
-        if former is None or former.block is None:
+        if former is None:
             return False
         if former.limit is not None:
             former.limit.cancel()

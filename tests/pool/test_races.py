@@ -3,10 +3,10 @@
 import threading
 from collections.abc import Callable
 
-from engine import ThreadPool
+from engine import Event, Status, ThreadPool, Wait
 from engine.testing import wait_until
 
-from .helpers import Recorder
+from .helpers import Recorder, settle
 
 
 class LyingLock:
@@ -47,3 +47,33 @@ def test_a_push_while_the_last_worker_goes_to_sleep_is_seen(single: ThreadPool) 
     single.submit(int)
     recorder.wait_for(1)
     wait_until(lambda: single.statistics().idle == 1)
+
+
+def test_what_is_closed_while_it_is_set_is_told_as_closed(pool: ThreadPool) -> None:
+    """The object is closed between the look at it and the beginning of the wait: the callback gets 735."""
+    recorder, event = Recorder(), Event()
+    with Wait(recorder, pool=pool) as wait:
+        pool._port._lock = LyingLock(pool._port._lock, lambda: event.close() or True)
+        wait.set(event)
+        recorder.wait_for(1)
+    assert recorder.calls == [(Status.ABANDONED_WAIT,)]
+
+
+def test_a_wait_that_is_disarmed_while_it_is_set_does_not_begin(pool: ThreadPool) -> None:
+    """Another thread disarms the object before the wait has begun: it is withdrawn, and takes no signal."""
+    recorder, disarmed = Recorder(), []
+
+    def disarm() -> bool:
+        if not disarmed:
+            disarmed.append(None)
+            disarmed.append(wait.set(None))
+        return True
+
+    with Event() as event, Wait(recorder, pool=pool) as wait:
+        pool._port._lock = LyingLock(pool._port._lock, disarm)
+        wait.set(event)
+        assert disarmed == [None, True]
+        event.set()
+        assert event.is_signaled()
+    settle(pool)
+    assert recorder.count == 0

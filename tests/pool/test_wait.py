@@ -10,6 +10,7 @@ from engine import (
     InvalidArgumentType,
     InvalidHandle,
     InvalidParameter,
+    Misuse,
     Mutex,
     Semaphore,
     Status,
@@ -226,6 +227,19 @@ class TestWaits:
                 wait.set(closed)
             with pytest.raises(InvalidParameter):
                 wait.set(event, -1)
+
+    def test_a_bad_argument_changes_nothing(self, pool: ThreadPool) -> None:
+        """A call that is refused leaves the wait that was set before in place."""
+        recorder, closed = Recorder(), Event()
+        closed.close()
+        with Event() as event, Mutex() as mutex, Wait(recorder, pool=pool) as wait:
+            wait.set(event)
+            for bad in ((7,), (closed,), (mutex,), (event, -1), (event, "soon")):
+                with pytest.raises(Misuse):
+                    wait.set(*bad)
+            event.set()
+            recorder.wait_for(1)
+            assert recorder.calls == [(0,)]
 
     def test_a_callback_may_set_its_own_wait(self, pool: ThreadPool) -> None:
         """A callback may arm its own object again."""
