@@ -111,12 +111,20 @@ class Ledger:
     def _disarm(self) -> None:
         """Stop the object's source (a timer, a registered wait). Called outside all locks."""
 
+    def _transit_locked(self) -> int:
+        """The number of callbacks that the source has decided and not queued yet."""
+        return 0
+
+    def _forget_locked(self) -> int:
+        """Have the source forget what it has decided or is going to; return how many were decided."""
+        return 0
+
     def _ended_locked(self) -> None:
         """The callback of an object that has only one has returned."""
 
     def _busy_locked(self, whole: bool) -> bool:
         """Whether anything is outstanding; `whole` counts disassociated callbacks as well."""
-        return bool(self._queued) or self._running > (0 if whole else self._strays)
+        return bool(self._queued) or self._running > (0 if whole else self._strays) or self._transit_locked() > 0
 
     def _quiet_locked(self) -> list[Waiter]:
         """Return the waiters whose wait is over; the caller wakes them after releasing the lock."""

@@ -68,7 +68,7 @@ class CleanupGroup:
             member._disarm()
         if cancel:
             for member in members:
-                member._discard()
+                member._port.discard(member)
         for done, member in enumerate(members):
             left = None if deadline is None else max(0.0, deadline - monotonic())
             try:

@@ -40,7 +40,6 @@ from time import monotonic, process_time
 from typing import Any
 
 from ..kernel.driver import driver
-from ..kernel.errors import QueueFull
 from ..kernel.thread import ThreadRecord
 from ..kernel.waiter import Waiter
 from .backlog import NO_LIMIT, Item, Ledger, Profile, Turn, profile_of
@@ -103,13 +102,23 @@ class WorkPort(Staff):
         """
         inbox = self.inbox
         if len(inbox) + self._queue.depth >= limit:
-            raise QueueFull(f"{limit} callbacks are queued in the pool {self.name!r}")
+            raise self.full_error(limit)
         if self._stopped:
             raise self.closed_error()
         if self._calm or not self._hand_over(item):
             inbox.append(item)
             if not self._calm:
                 self._look()
+
+    def push_locked(self, item: Item, limit: int = NO_LIMIT) -> Todo:
+        """`push`, for who decides under the lock that there is a callback: at no time is it counted nowhere.
+
+        Returns what to `act` on after releasing the lock. A pool that was stopped discards it. Raises `QueueFull`.
+        """
+        if len(self.inbox) + self._queue.depth >= limit:
+            raise self.full_error(limit)
+        self.inbox.append(item)
+        return self._settle_locked()
 
     def post(self, function: Callable[[], object]) -> None:
         """Queue a plain function, for which there is no limit; a worker that harvested it while idle runs it next."""
@@ -181,7 +190,7 @@ class WorkPort(Staff):
                 todo = self._settle_locked()
             finally:
                 lock.release()
-        self._act(todo)
+        self.act(todo)
 
     def refresh(self) -> None:
         """Bring what the calling thread pushed, and what was only fetched, into the queue."""
@@ -189,7 +198,7 @@ class WorkPort(Staff):
             with self._lock:
                 self._recall_locked()
                 todo = self._settle_locked()
-            self._act(todo)
+            self.act(todo)
 
     def _absorb_locked(self) -> None:
         """Bring what was pushed into the queue; the caller settles matters, or is a worker that takes."""
@@ -217,7 +226,7 @@ class WorkPort(Staff):
         self._calm = self._active >= self._concurrency and (not self.eager or self._workers >= self.maximum)
         return woken, hires, watch
 
-    def _act(self, todo: Todo) -> None:
+    def act(self, todo: Todo) -> None:
         while True:
             woken, hires, watch = todo
             for waiter in woken:
@@ -346,7 +355,7 @@ class WorkPort(Staff):
         for waiter in woken:
             waiter.wake()
         if todo is not None:
-            self._act(todo)
+            self.act(todo)
         elif self.inbox and not self._calm:  # Pushed by a thread that took the pool for calm.
             self._look()
         return item if seat is None else self._idle(worker, seat)
@@ -453,7 +462,7 @@ class WorkPort(Staff):
                 woken += self._leave_locked(worker)
             todo = self._settle_locked()
         todo[0].extend(woken)
-        self._act(todo)
+        self.act(todo)
 
     # Callbacks that run elsewhere, or are dropped
 
@@ -474,21 +483,25 @@ class WorkPort(Staff):
             self._report_locked(runner, woken)
             todo = self._settle_locked()
         todo[0].extend(woken)
-        self._act(todo)
+        self.act(todo)
 
     def discard(self, ledger: Ledger) -> None:
-        """Drop what `ledger` has queued."""
+        """Drop what `ledger` has queued, and what is on its way, which counts as if it had arrived."""
         with self._lock:
             self._recall_locked()
             self._absorb_locked()
             self._queue.discard(ledger)
+            coming = ledger._forget_locked()
+            ledger._discarded += coming
+            self._queue.discarded += coming
+            self._posted += coming
             woken = ledger._quiet_locked()
             # There is room for as many submitters, each of whom looks for himself.
             woken += self._room
             self._room.clear()
             todo = self._settle_locked()
         todo[0].extend(woken)
-        self._act(todo)
+        self.act(todo)
 
     def disassociate(self, runner: Runner, ledger: Ledger) -> None:
         """The callback that `runner` runs counts for `ledger` no longer, except for its cleanup group."""
@@ -501,7 +514,7 @@ class WorkPort(Staff):
             woken = ledger._quiet_locked()
             todo = self._settle_locked()
         todo[0].extend(woken)
-        self._act(todo)
+        self.act(todo)
 
     # Slots
 
@@ -518,7 +531,7 @@ class WorkPort(Staff):
             todo = self._settle_locked()
         finally:
             lock.release()
-        self._act(todo)
+        self.act(todo)
 
     def retake_slot(self, record: ThreadRecord) -> None:
         """The worker runs again: it is active at once, past the limit if need be, unless it is away."""
@@ -539,7 +552,7 @@ class WorkPort(Staff):
             if worker.away:
                 return
             todo = self._away_locked(worker)
-        self._act(todo)
+        self.act(todo)
         driver().ensure_led()
 
     def spare(self, worker: WorkerState) -> bool:
@@ -553,7 +566,7 @@ class WorkPort(Staff):
                 self._workers += 1
                 self._starting += 1
             todo = self._away_locked(worker)
-        self._act((todo[0], todo[1] + hire, todo[2]))
+        self.act((todo[0], todo[1] + hire, todo[2]))
         driver().ensure_led()
         return spare
 
@@ -588,7 +601,7 @@ class WorkPort(Staff):
                 self._watched = False
             todo = self._settle_locked()
             watched = self._watched
-        self._act((todo[0], todo[1], False))
+        self.act((todo[0], todo[1], False))
         return watched
 
     def _overrunning_locked(self, patience: int, busy: bool) -> None:

@@ -250,7 +250,7 @@ class ThreadPool:
             run_here(port, item)
             return
         if self._policy == "reject" or running_on(port):
-            raise QueueFull(f"{self._queue_limit} callbacks are queued in the pool {self.name!r} already")
+            raise port.full_error(self._queue_limit)
         while True:
             waiter = Waiter()
             if port.wait_for_room(waiter, self._queue_limit):

@@ -26,7 +26,7 @@ import msgspec
 from ..kernel.errors import Deadlock, InvalidArgumentType, InvalidHandle, InvalidParameter
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
-from .backlog import NO_LIMIT, Ledger, Priority, Profile, Turn
+from .backlog import Ledger, Priority, Profile, Turn
 from .environment import Environment
 from .pool import ThreadPool, check_timeout, default_pool
 from .runner import current
@@ -40,7 +40,8 @@ _DEFAULTS = Environment()
 class CallbackStatistics(msgspec.Struct, frozen=True):
     """A snapshot of one callback object: of `total` callbacks each is queued, started or discarded.
 
-    `running` callbacks have not returned; `waiting` threads are in `wait`, or release the group.
+    `queued` includes those that the source has decided and that are on their way to the queue. `running`
+    callbacks have not returned; `waiting` threads are in `wait`, or release the group.
     """
 
     total: int
@@ -147,7 +148,7 @@ class CallbackObject(Ledger):
         if current.runner is not None and self._runs_here(whole=False):
             raise Deadlock(f"a callback of a {type(self).__name__} cannot wait for it: disassociate first")
         if cancel_pending:
-            self._discard()
+            self._port.discard(self)
         return self._wait_quiet(timeout, whole=False)
 
     def close(self) -> None:
@@ -166,7 +167,7 @@ class CallbackObject(Ledger):
         """Return a consistent snapshot. Never blocks."""
         self._port.refresh()
         with self._port.lock:
-            queued = len(self._queued)
+            queued = len(self._queued) + self._transit_locked()
             return CallbackStatistics(
                 total=queued + self._started + self._discarded,
                 queued=queued,
@@ -181,13 +182,6 @@ class CallbackObject(Ledger):
 
     def _capture(self) -> Context | None:
         return copy_context() if self._inherit else None
-
-    def _fire(self, context: Context | None, *more: Any, limit: int = NO_LIMIT) -> None:
-        """Queue a callback for the object's source; a pool that was stopped meanwhile does not want it."""
-        try:
-            self._port.push(Turn(self, context, more), limit)
-        except InvalidHandle:
-            pass
 
     def _require_open(self) -> None:
         if self._closed:
@@ -211,9 +205,6 @@ class CallbackObject(Ledger):
     def _leave_group(self) -> None:
         if self._group is not None:
             self._group._leave(self)
-
-    def _discard(self) -> None:
-        self._port.discard(self)
 
     def _runs_here(self, whole: bool) -> bool:
         """Whether the calling thread is inside a callback of this object, of those that count."""

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from time import sleep
 from typing import Any
 
-from ..kernel.errors import Forked, InvalidHandle
+from ..kernel.errors import Forked, InvalidHandle, QueueFull
 from ..kernel.slots import SlotQueue
 from ..kernel.thread import ThreadRecord, park
 from ..kernel.waiter import Waiter
@@ -130,7 +130,7 @@ class Staff(SlotQueue):
         """Restore what holds at rest after a change: see dispatch.py."""
         raise NotImplementedError
 
-    def _act(self, todo: Todo) -> None:
+    def act(self, todo: Todo) -> None:
         """Do what was decided; called outside the lock."""
         raise NotImplementedError
 
@@ -257,7 +257,7 @@ class Staff(SlotQueue):
             self._workers += hires
             self._starting += hires
             todo = self._settle_locked()
-        self._act((woken + todo[0], hires + todo[1], todo[2]))
+        self.act((woken + todo[0], hires + todo[1], todo[2]))
 
     # The end
 
@@ -276,7 +276,7 @@ class Staff(SlotQueue):
                 todo[0].extend(self._dismiss_locked(0))
             todo[0].extend(self._room)
             self._room.clear()
-        self._act(todo)
+        self.act(todo)
 
     def drop(self) -> None:
         """`end`, for a finalizer: it may run in the midst of anything, with this very lock held."""
@@ -302,7 +302,7 @@ class Staff(SlotQueue):
             self._room.clear()
             todo = self._settle_locked()
         todo[0].extend(woken)
-        self._act(todo)
+        self.act(todo)
         return items
 
     def _drain_locked(self) -> list[Waiter]:
@@ -381,3 +381,7 @@ class Staff(SlotQueue):
         if self._forked:
             return Forked(f"the pool {self.name!r} was made before fork(): make a new one in the child")
         return InvalidHandle(f"the pool {self.name!r} is closed")
+
+    def full_error(self, limit: int) -> QueueFull:
+        """Return the error for a callback for which there is no room."""
+        return QueueFull(f"{limit} callbacks are queued in the pool {self.name!r} already")

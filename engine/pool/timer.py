@@ -2,8 +2,9 @@
 
 Theory of operation. A timer has at most one *setting*: due time, period, window. Setting it again replaces
 the whole setting; an expiry that is under way checks under the pool's lock that its setting is still the
-timer's. An expiry queues one callback and arms the next period, counted from when it was due; periods that
-were missed altogether are made up by one callback at once, and the beat goes on from there.
+timer's, and queues its callback in the same step: the timer is armed or the callback is queued, with nothing
+in between that a disarming thread could miss. Then the next period is armed, counted from when this one was
+due; periods that were missed altogether are made up by one callback at once, and the beat goes on from there.
 
 A setting with a window may wait: it expires together with the next timer of the pool that expires within the
 window, or alone at the window's end. So expiries are grouped, and never early.
@@ -21,7 +22,7 @@ from typing import Any
 
 from ..kernel.clock import Cancellable, Clock, Due, call_when_due, read_due
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, QueueFull
-from .backlog import NO_LIMIT
+from .backlog import NO_LIMIT, Turn
 from .environment import Environment
 from .pool import ThreadPool
 from .source import CallbackObject
@@ -151,27 +152,30 @@ class Timer(CallbackObject):
             timer._queue(each, its_beat, now)
 
     def _queue(self, setting: _Setting, beat: int, now: float) -> None:
-        with self._port.lock:
-            if self._setting is not setting or not setting.armed or setting.beat != beat:
-                return
-            beat = setting.beat = beat + 1
-            call, setting.call = setting.call, None
-            if setting.period:
-                following = (now if setting.due is None else setting.due) + setting.period
-                setting.due = max(following, now)
-                if setting.window:
-                    self._port.lenient[self] = None
-            else:
-                setting.armed = False
-                self._port.lenient.pop(self, None)
-        if call is not None:
-            call.cancel()
         # A Context runs one callback at a time, and those of a periodic timer may overlap.
-        context = setting.context.copy() if setting.context is not None else None
+        turn = Turn(self, setting.context.copy() if setting.context is not None else None)
+        call = None
         try:
-            self._fire(context, limit=self._pool._queue_limit if setting.period else NO_LIMIT)
+            with self._port.lock:
+                if self._closed or self._setting is not setting or not setting.armed or setting.beat != beat:
+                    return
+                beat = setting.beat = beat + 1
+                call, setting.call = setting.call, None
+                if setting.period:
+                    following = (now if setting.due is None else setting.due) + setting.period
+                    setting.due = max(following, now)
+                    if setting.window:
+                        self._port.lenient[self] = None
+                else:
+                    setting.armed = False
+                    self._port.lenient.pop(self, None)
+                todo = self._port.push_locked(turn, self._pool._queue_limit if setting.period else NO_LIMIT)
         except QueueFull as error:
             self._port.fail(error, self)
+        else:
+            self._port.act(todo)
+        if call is not None:
+            call.cancel()
         if setting.period and setting.due is not None:
             latest = setting.due + setting.window
             self._arm(setting, beat, self._clock.call_at(latest, lambda: self._expire(setting, beat)))

@@ -20,9 +20,9 @@ from engine import (
     current_callback,
     submit_callback,
 )
-from engine.testing import ManualClock, wait_until
+from engine.testing import ManualClock, wait_until, wait_until_blocked
 
-from .helpers import Blocker, Recorder, in_thread, joined, occupy, settle
+from .helpers import Blocker, Delivery, Recorder, in_thread, joined, occupy, settle
 
 
 class Group:
@@ -217,6 +217,27 @@ class TestRelease:
             event.set()
             assert event.is_signaled()
         assert recorder.count == 0
+
+    def test_a_signal_that_is_being_delivered(self, members: Group, pool: ThreadPool) -> None:
+        """A callback whose signal was consumed and that is not queued yet is waited for; with cancel, discarded."""
+        order: list[str] = []
+        members.environment.cancel_callback = lambda context, cleanup: order.append("cancelled")
+        for cancel in (False, True):
+            with Event(True) as event:
+                delivery = Delivery(event)
+                wait = Wait(lambda status: order.append("ran"), environment=members.environment)
+                wait.set(event)
+                delivery.begin(event.set)
+                if not cancel:
+                    releaser = in_thread(members.group.close_members)
+                    wait_until_blocked(wait)
+                    delivery.end()
+                    joined(releaser)
+                else:
+                    members.group.close_members(True)
+                    delivery.end()
+                settle(pool)
+        assert order == ["ran", "cancelled"]
 
     def test_released_objects_are_refused(self, members: Group) -> None:
         """A member must not be used after the release."""

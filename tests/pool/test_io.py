@@ -16,8 +16,9 @@ from engine import (
     Status,
     ThreadPool,
 )
+from engine.testing import wait_until_blocked
 
-from .helpers import Recorder, occupy, settle
+from .helpers import Recorder, in_thread, joined, occupy, settle
 
 
 class Pipe:
@@ -138,6 +139,18 @@ class TestIo:
             assert io.wait(10, cancel_pending=True)
             blocker.release()
             settle(single)
+        assert recorder.count == 0
+
+    def test_a_packet_after_the_pool_stopped_ends_the_waiting(self, pipe: Pipe) -> None:
+        """A stopped pool runs no callback for a packet, and whoever waits for it is released."""
+        recorder = Recorder()
+        with ThreadPool() as pool, Io(pipe, recorder, pool=pool) as io:
+            io.start()
+            assert pool.stop(10)
+            sleeper = in_thread(io.wait)
+            wait_until_blocked(io)
+            pipe.complete("operation")
+            joined(sleeper)
         assert recorder.count == 0
 
     def test_packets_after_the_close_still_call_back(self, pool: ThreadPool, pipe: Pipe) -> None:

@@ -3,10 +3,11 @@
 import threading
 from collections.abc import Callable
 
-from engine import Event, Status, ThreadPool, Wait
-from engine.testing import wait_until
+from engine import Event, Io, Status, ThreadPool, Timer, Wait
+from engine.testing import ManualClock, wait_until
 
 from .helpers import Recorder, settle
+from .test_io import Pipe
 
 
 class LyingLock:
@@ -75,5 +76,44 @@ def test_a_wait_that_is_disarmed_while_it_is_set_does_not_begin(pool: ThreadPool
         assert disarmed == [None, True]
         event.set()
         assert event.is_signaled()
+    settle(pool)
+    assert recorder.count == 0
+
+
+def test_a_packet_is_announced_or_its_callback_counts(pool: ThreadPool) -> None:
+    """While a packet arrives there is no moment at which it is announced no longer and not queued yet."""
+    sums: list[int] = []
+
+    def count() -> bool:
+        pool._port._lock = honest
+        sums.append(io.io_statistics().announced + io.statistics().total)
+        pool._port._lock = lying
+        return False
+
+    pipe = Pipe()
+    with Io(pipe, int, pool=pool) as io:
+        io.start()
+        honest = pool._port._lock
+        lying = pool._port._lock = LyingLock(honest, count)
+        pipe.complete("operation")
+        pool._port._lock = honest
+        assert io.wait(10)
+    assert set(sums) == {1}
+
+
+def test_a_timer_that_expires_while_it_is_closed_stays_silent(pool: ThreadPool, clock: ManualClock) -> None:
+    """The timer expires after it was marked as closed and before it was disarmed: no callback comes."""
+    recorder = Recorder()
+    timer = Timer(recorder, pool=pool, clock=clock)
+    timer.set(1)
+
+    def expire() -> bool:
+        pool._port._lock = honest
+        clock.advance(1)
+        return True
+
+    honest = pool._port._lock
+    pool._port._lock = LyingLock(honest, expire)
+    timer.close()
     settle(pool)
     assert recorder.count == 0

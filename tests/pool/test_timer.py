@@ -1,13 +1,15 @@
 """Timer objects."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from engine import Event, InvalidArgumentType, InvalidParameter, ThreadPool, Timer, Wait
-from engine.testing import ManualClock
+from engine.testing import Gate, ManualClock
 
-from .helpers import Blocker, Recorder, occupy, settle
+from .helpers import Blocker, Recorder, in_thread, joined, occupy, settle
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -325,6 +327,23 @@ class TestSetting:
             timer.set(0)
             recorder.wait_for(3)
 
+    def test_disarming_during_an_expiry_is_final(self, pool: ThreadPool) -> None:
+        """A timer disarmed while it expires has its callback queued already: a wait with cancel is final."""
+        clock, recorder = HeldClock(), Recorder()
+        timer = Timer(recorder, pool=pool, clock=clock)
+        timer.set(1)
+        expiring = in_thread(lambda: clock.advance(1))
+        clock.gate.wait_for_arrivals()
+        assert timer.set(None) is False
+        assert timer.wait(10, cancel_pending=True)
+        timer.close()
+        count = recorder.count
+        clock.gate.open()
+        joined(expiring)
+        settle(pool)
+        assert recorder.count == count
+        assert timer.statistics().total == 1
+
     def test_a_pool_has_a_clock(self, clock: ManualClock) -> None:
         """The pool's clock is that of its timers and waits, unless they name another."""
         recorder = Recorder()
@@ -352,6 +371,31 @@ class TestSetting:
             timer.set(0.02, 0.02)
             assert done.wait(10)
         assert all(at >= began + 0.02 * number for number, at in enumerate(seen, 1))
+
+
+class HeldClock(ManualClock):
+    """A clock that holds up whoever withdraws what it has called already, as a timer does while it expires."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Gate()
+
+    def call_at(self, when: float, function: Callable[[], None]) -> "HeldCall":
+        return HeldCall(super().call_at(when, function), self.gate)
+
+
+class HeldCall:
+    """A call of a `HeldClock`."""
+
+    def __init__(self, call: Any, gate: Gate) -> None:
+        self.call = call
+        self.gate = gate
+
+    def cancel(self) -> bool:
+        withdrawn = self.call.cancel()
+        if not withdrawn:
+            self.gate.pass_through()
+        return withdrawn
 
 
 class LateClock:
