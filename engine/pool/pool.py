@@ -313,11 +313,11 @@ class ThreadPool:
                 self._port.wait_ended(timeout)
         finally:
             self._port.stop()
-        self._port.wait_ended(_left(deadline))
+        self._port.wait_ended(time_left(deadline))
         # The last worker has told that it leaves; its thread is a few instructions from its end.
         threads |= self._port.threads
         for thread in threads:
-            thread.join(_left(deadline))
+            thread.join(time_left(deadline))
         return not any(thread.is_alive() for thread in threads)
 
     def statistics(self) -> PoolStatistics:
@@ -392,7 +392,8 @@ def running_on(port: WorkPort) -> bool:
     return False
 
 
-def _left(deadline: float | None) -> float | None:
+def time_left(deadline: float | None) -> float | None:
+    """Return the seconds until the monotonic time `deadline`, 0 once it has passed."""
     return None if deadline is None else max(0.0, deadline - monotonic())
 
 
@@ -444,7 +445,7 @@ def _at_exit() -> None:
     deadline = monotonic() + EXIT_GRACE
     for port in ports:
         if not running_on(port):
-            port.wait_ended(_left(deadline))
+            port.wait_ended(time_left(deadline))
 
 
 def _after_fork_in_child() -> None:

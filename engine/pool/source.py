@@ -28,7 +28,7 @@ from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 from .backlog import Ledger, Priority, Profile, Turn
 from .environment import Environment
-from .pool import ThreadPool, check_timeout, default_pool
+from .pool import ThreadPool, check_timeout, default_pool, time_left
 from .runner import current
 
 if TYPE_CHECKING:
@@ -196,11 +196,22 @@ class CallbackObject(Ledger):
     def _retire(self) -> bool:
         """Mark as closed; False if it was already."""
         with self._port.lock:
-            if self._closed:
-                return False
-            self._closed = True
+            return self._retire_locked()
+
+    def _retire_locked(self) -> bool:
+        if self._closed:
+            return False
+        self._closed = True
         self._port.objects.discard(self)
         return True
+
+    def _retire_when_quiet(self, deadline: float | None) -> bool | None:
+        """`_retire`, in one step with nothing being outstanding any more; None if the time runs out before."""
+        while self._wait_quiet(time_left(deadline), whole=True):
+            with self._port.lock:
+                if not self._busy_locked(True):
+                    return self._retire_locked()
+        return None
 
     def _leave_group(self) -> None:
         if self._group is not None:

@@ -17,7 +17,7 @@ from _thread import LockType
 from collections import deque
 from collections.abc import Callable
 from time import sleep
-from typing import Any
+from typing import Any, TypeVar
 
 from ..kernel.errors import Forked, InvalidHandle, QueueFull
 from ..kernel.slots import SlotQueue
@@ -28,6 +28,7 @@ from .runner import Seat, WorkerState
 
 log = logging.getLogger("engine.pool")
 
+T = TypeVar("T")
 
 # What was decided under the port's lock, to be done after releasing it: whom to wake, how many threads to
 # hire, and whether to be watched by the monitor.
@@ -47,6 +48,15 @@ def acquire_late(lock: Any) -> None:
         if lock.acquire(False):
             return
     lock.acquire()
+
+
+def listed(objects: weakref.WeakSet[T]) -> list[T]:
+    """Return what is in the set, which other threads add to and take from."""
+    while True:
+        try:
+            return list(objects)
+        except RuntimeError:  # Another thread has added something meanwhile.
+            continue
 
 
 class Staff(SlotQueue):
@@ -147,11 +157,7 @@ class Staff(SlotQueue):
 
     def armed(self) -> list[Ledger]:
         """Return the callback objects that are not closed."""
-        while True:
-            try:
-                return list(self.objects)
-            except RuntimeError:  # Another thread made one meanwhile.
-                continue
+        return listed(self.objects)
 
     def fail(self, error: BaseException, owner: object) -> None:
         """Report an exception that left a callback of `owner`. Never raises; called outside all locks."""

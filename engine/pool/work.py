@@ -65,8 +65,7 @@ class SimpleCallback(CallbackObject):
         pass  # There is nobody who could close it.
 
     def _ended_locked(self) -> None:
-        self._closed = True
-        self._port.objects.discard(self)
+        self._retire_locked()
         self._leave_group()
 
 

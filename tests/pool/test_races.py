@@ -3,10 +3,10 @@
 import threading
 from collections.abc import Callable
 
-from engine import Event, Io, Status, ThreadPool, Timer, Wait
+from engine import CleanupGroup, Environment, Event, Io, Status, ThreadPool, Timer, Wait
 from engine.testing import ManualClock, wait_until
 
-from .helpers import Recorder, settle
+from .helpers import Recorder, joined, occupy, settle
 from .test_io import Pipe
 
 
@@ -117,3 +117,35 @@ def test_a_timer_that_expires_while_it_is_closed_stays_silent(pool: ThreadPool, 
     timer.close()
     settle(pool)
     assert recorder.count == 0
+
+
+def test_a_release_closes_what_is_quiet_and_nothing_else(single: ThreadPool, clock: ManualClock) -> None:
+    """A timer that was found quiet expires before its group has closed it: its callback is waited for."""
+    order: list[str] = []
+    group, blocker = CleanupGroup(), occupy(single)
+    timer = Timer(order.append, "ran", environment=Environment(pool=single, cleanup_group=group), clock=clock)
+    releases = 0
+
+    def expire() -> bool:
+        nonlocal releases
+        if threading.current_thread() is not releaser:
+            return False
+        releases += 1
+        if releases < 3:  # It was disarmed, and what it had queued discarded; now it was found quiet.
+            return False
+        single._port._lock = honest
+        timer.set(0)
+        return True
+
+    def release() -> None:
+        group.close_members(True)
+        order.append("released")
+
+    honest = single._port._lock
+    single._port._lock = LyingLock(honest, expire)
+    releaser = threading.Thread(target=release)
+    releaser.start()
+    wait_until(lambda: timer.statistics().waiting)
+    blocker.release()
+    joined(releaser)
+    assert order == ["ran", "released"]
