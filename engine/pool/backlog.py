@@ -275,15 +275,17 @@ class FairQueue:
         entry._running += 1
         return queued.popleft()
 
-    def discard(self, ledger: Ledger) -> None:
-        """Drop what `ledger` has queued."""
-        number = len(ledger._queued)
-        if number:
+    def discard(self, ledger: Ledger) -> deque[Turn]:
+        """Drop what `ledger` has queued; return it."""
+        dropped = ledger._queued
+        if dropped:
+            number = len(dropped)
             self._rings[ledger._priority].remove(ledger)
-            ledger._queued.clear()
+            ledger._queued = deque()
             ledger._discarded += number
             self.discarded += number
             self.depth -= number
+        return dropped
 
     def clear(self) -> None:
         self.drain()
@@ -294,8 +296,7 @@ class FairQueue:
         for ring in self._rings:
             for entry in list(ring):
                 if isinstance(entry, Ledger):
-                    items.extend(entry._queued)
-                    self.discard(entry)
+                    items.extend(self.discard(entry))
                 else:
                     items.append(entry)
                     self.discarded += 1

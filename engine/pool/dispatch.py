@@ -24,7 +24,8 @@ in the inbox joins the queue, idle workers get what they can take, threads are h
     others:   end the calm under the lock;  look into the inbox after releasing it         one sees the other
 
 Guarantees: a queued callback is started or counted as discarded, exactly once; at rest there is never a
-queued callback, a free slot and an idle worker (or room for one more) at once.
+queued callback, a free slot and an idle worker (or room for one more) at once; nothing of a user's is let go of
+under the lock, because finalizers may use the pool.
 
 Assumes: `append` and `popleft` of a deque are atomic; attribute accesses are not reordered against them and
 against lock operations.
@@ -34,7 +35,7 @@ import os
 import weakref
 from _thread import allocate_lock
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import TIMEOUT_MAX, get_ident, main_thread
 from time import monotonic, process_time
 from typing import Any
@@ -294,6 +295,7 @@ class WorkPort(Staff):
         seat: Seat | None = None
         woken: list[Waiter] = []
         todo: Todo | None = None
+        ended: Sequence[Ledger] = ()
         lock = self._lock
         # A worker is never the main thread, so nothing can interrupt it before the `try`.
         if not lock.acquire(False):
@@ -305,7 +307,7 @@ class WorkPort(Staff):
             if self.inbox:
                 self._absorb_locked()
             if worker.done:
-                self._report_locked(worker, woken)
+                ended = self._report_locked(worker, woken)
             queue = self._queue
             if (
                 record.slot
@@ -358,6 +360,7 @@ class WorkPort(Staff):
             self.act(todo)
         elif self.inbox and not self._calm:  # Pushed by a thread that took the pool for calm.
             self._look()
+        del ended  # Before the worker idles.
         return item if seat is None else self._idle(worker, seat)
 
     def _recall_locked(self) -> None:
@@ -374,9 +377,13 @@ class WorkPort(Staff):
                 queue.appendleft(item)
                 self._taken -= 1
 
-    def _report_locked(self, worker: Runner, woken: list[Waiter]) -> None:
-        """The callbacks that the worker ran count as running no longer; `woken` gets the waiters to wake."""
-        done = worker.done
+    def _report_locked(self, worker: Runner, woken: list[Waiter]) -> list[Ledger]:
+        """The callbacks that the worker ran count as running no longer; `woken` gets the waiters to wake.
+
+        Returns whose they were, to be let go of after releasing the lock.
+        """
+        done = worker.done.copy()
+        worker.done.clear()
         if worker.stray:  # It was the last one: a worker reports at once when its callback has disassociated.
             worker.stray = False
             done[-1]._strays -= 1
@@ -386,7 +393,7 @@ class WorkPort(Staff):
                 ledger._ended_locked()
             if ledger._waiters and not ledger._queued:
                 woken += ledger._quiet_locked()
-        done.clear()
+        return done
 
     def _idle(self, worker: WorkerState, seat: Seat) -> Item | None:
         worker.idled = True
@@ -445,14 +452,15 @@ class WorkPort(Staff):
 
     def crash(self, worker: WorkerState) -> None:
         """The worker's thread ends by an exception raised into it from outside its callback."""
+        item = worker.item
         with self._lock:
             self._recall_locked()
             self._absorb_locked()
-            if isinstance(worker.item, Turn):
-                worker.done.append(worker.item.ledger)
+            if isinstance(item, Turn):
+                worker.done.append(item.ledger)
             worker.item = None
             woken: list[Waiter] = []
-            self._report_locked(worker, woken)
+            ended = self._report_locked(worker, woken)
             if worker.record.slot:
                 worker.record.slot = False
                 self._active -= 1
@@ -463,6 +471,7 @@ class WorkPort(Staff):
             todo = self._settle_locked()
         todo[0].extend(woken)
         self.act(todo)
+        del ended
 
     # Callbacks that run elsewhere, or are dropped
 
@@ -480,17 +489,18 @@ class WorkPort(Staff):
         woken: list[Waiter] = []
         with self._lock:
             self._absorb_locked()
-            self._report_locked(runner, woken)
+            ended = self._report_locked(runner, woken)
             todo = self._settle_locked()
         todo[0].extend(woken)
         self.act(todo)
+        del ended
 
     def discard(self, ledger: Ledger) -> None:
         """Drop what `ledger` has queued, and what is on its way, which counts as if it had arrived."""
         with self._lock:
             self._recall_locked()
             self._absorb_locked()
-            self._queue.discard(ledger)
+            dropped = self._queue.discard(ledger)
             coming = ledger._forget_locked()
             ledger._discarded += coming
             self._queue.discarded += coming
@@ -502,6 +512,7 @@ class WorkPort(Staff):
             todo = self._settle_locked()
         todo[0].extend(woken)
         self.act(todo)
+        del dropped
 
     def disassociate(self, runner: Runner, ledger: Ledger) -> None:
         """The callback that `runner` runs counts for `ledger` no longer, except for its cleanup group."""

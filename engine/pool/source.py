@@ -123,8 +123,10 @@ class CallbackObject(Ledger):
 
     def __repr__(self) -> str:
         seen = self.statistics()
-        state = "closed" if seen.closed else f"queued={seen.queued} running={seen.running}"
-        return f"<{type(self).__name__} {getattr(self._function, '__qualname__', self._function)} {state}>"
+        return f"<{self._title()} {'closed' if seen.closed else f'queued={seen.queued} running={seen.running}'}>"
+
+    def _title(self) -> str:
+        return f"{type(self).__name__} {getattr(self._function, '__qualname__', self._function)}"
 
     def wait(self, timeout: float | None = None, *, cancel_pending: bool = False) -> bool:
         """Wait until no callback of this object is queued or running.
@@ -259,4 +261,6 @@ class CallbackObject(Ledger):
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
-            warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2, source=self)
+            # Without the numbers in its `repr`: a finalizer may run in the midst of anything, even with the lock held.
+            message = f"<{self._title()}> was dropped without close()"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)

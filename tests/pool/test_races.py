@@ -1,9 +1,10 @@
 """Races that were closed, each reached by a lock that lies once."""
 
 import threading
+import warnings
 from collections.abc import Callable
 
-from engine import CleanupGroup, Environment, Event, Io, Status, ThreadPool, Timer, Wait
+from engine import CleanupGroup, Environment, Event, Io, Status, ThreadPool, Timer, Wait, Work
 from engine.testing import ManualClock, wait_until
 
 from .helpers import Recorder, joined, occupy, settle
@@ -149,3 +150,13 @@ def test_a_release_closes_what_is_quiet_and_nothing_else(single: ThreadPool, clo
     blocker.release()
     joined(releaser)
     assert order == ["ran", "released"]
+
+
+def test_a_finalizer_in_the_midst_of_the_pool(pool: ThreadPool) -> None:
+    """An open object that the garbage collector finds while its pool's lock is held is reported without that lock."""
+    dropped = [Work(print, pool=pool)]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with pool._port._lock:
+            dropped.clear()
+    assert [each.category for each in told] == [ResourceWarning]
