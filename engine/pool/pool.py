@@ -233,17 +233,20 @@ class ThreadPool:
         """
         return Slow(self._port)
 
-    def _enqueue(self, item: Simple | Turn) -> None:
-        """Queue a callback of a user's, under the pool's limit and policy. For the pool's own objects."""
+    def _enqueue(self, item: Simple | Turn, require_live: Callable[[], None] | None = None) -> None:
+        """Queue a callback of a user's, under the pool's limit and policy. For the pool's own objects.
+
+        `require_live` raises if the item may be queued no longer; None: the pool's closing is all that counts.
+        """
         port = self._port
         if port.ending:
             raise self._closed_error()
         try:
             port.push(item, self._queue_limit)
         except QueueFull:
-            self._overflow(item)
+            self._overflow(item, require_live or self._require_open)
 
-    def _overflow(self, item: Simple | Turn) -> None:
+    def _overflow(self, item: Simple | Turn, require_live: Callable[[], None]) -> None:
         """Do what the policy says with a callback that found the queue full. For the pool's own objects."""
         port = self._port
         if self._policy == "caller_runs":
@@ -258,13 +261,16 @@ class ThreadPool:
                     park(waiter, None)
                 finally:
                     port.pass_room_on(waiter)
-            if port.ending:
-                raise self._closed_error()
             try:
-                port.push(item, self._queue_limit)
-                return
+                # In one step: whoever closed an object and waited for its callbacks gets no other one from a
+                # submission that was waiting, too.
+                with port.lock:
+                    require_live()
+                    todo = port.push_locked(item, self._queue_limit)
             except QueueFull:
                 continue  # Another thread was faster.
+            port.act(todo)
+            return
 
     def _profile_of(self, function: Callable[..., object]) -> Profile:
         """Return what is known of the run time of `function`. For the pool's own objects."""

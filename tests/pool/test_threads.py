@@ -2,10 +2,12 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from engine import (
+    CleanupGroup,
     Deadlock,
     Environment,
     Event,
@@ -458,6 +460,35 @@ class TestFullQueue:
             joined(submitter)
             blocker.release()
         assert refusals.count == 1
+
+    def test_block_ends_when_the_object_closes(self) -> None:
+        """A submission that waits for room is refused if its object was closed, or its group released, meanwhile."""
+        recorder, cancelled = Recorder(), Recorder()
+        with ThreadPool(1, 1, queue_limit=1) as pool:
+            blocker, group = occupy(pool), CleanupGroup()
+            environment = Environment(pool=pool, cleanup_group=group, cancel_callback=cancelled)
+            work = Work(recorder, environment=environment)
+            pool.submit(int)
+            refusals = Recorder()
+
+            def refused(submit: Callable[[], None]) -> None:
+                with pytest.raises(InvalidHandle):
+                    submit()
+                refusals()
+
+            submitters = [
+                in_thread(lambda submit=submit: refused(submit))
+                for submit in (work.submit, lambda: submit_callback(recorder, environment=environment))
+            ]
+            for submitter in submitters:
+                wait_until_submitter_blocks(submitter)
+            group.close_members(True)
+            assert cancelled.count == 2
+            blocker.release()
+            for submitter in submitters:
+                joined(submitter)
+        assert refusals.count == 2
+        assert recorder.count == 0
 
     def test_many_blocked_submitters_all_get_through(self) -> None:
         """Many threads that block on a full queue all get their callbacks in."""
