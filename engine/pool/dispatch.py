@@ -218,6 +218,8 @@ class WorkPort(Staff):
             self._calm = False
             return self._drain_locked(), 0, False
         woken = self._pump_locked() if queue.depth else []
+        if woken and self._room:
+            woken += self._admit_locked(len(woken))
         if not queue.depth:
             self._calm = False
             return woken, 0, False
@@ -351,7 +353,7 @@ class WorkPort(Staff):
                 else:
                     self._calm = False
             if self._room:
-                woken.append(self._room.popleft())
+                woken += self._admit_locked(1 + len(worker.train))
         finally:
             lock.release()
         for waiter in woken:
@@ -506,9 +508,7 @@ class WorkPort(Staff):
             self._queue.discarded += coming
             self._posted += coming
             woken = ledger._quiet_locked()
-            # There is room for as many submitters, each of whom looks for himself.
-            woken += self._room
-            self._room.clear()
+            woken += self._admit_locked(len(dropped))
             todo = self._settle_locked()
         todo[0].extend(woken)
         self.act(todo)

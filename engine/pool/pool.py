@@ -256,12 +256,9 @@ class ThreadPool:
             raise port.full_error(self._queue_limit)
         while True:
             waiter = Waiter()
-            if port.wait_for_room(waiter, self._queue_limit):
-                try:
-                    park(waiter, None)
-                finally:
-                    port.pass_room_on(waiter)
             try:
+                if port.wait_for_room(waiter, self._queue_limit):
+                    park(waiter, None)
                 # In one step: whoever closed an object and waited for its callbacks gets no other one from a
                 # submission that was waiting, too.
                 with port.lock:
@@ -269,6 +266,9 @@ class ThreadPool:
                     todo = port.push_locked(item, self._queue_limit)
             except QueueFull:
                 continue  # Another thread was faster.
+            except BaseException:
+                port.pass_room_on(waiter)
+                raise
             port.act(todo)
             return
 

@@ -346,15 +346,19 @@ class Staff(SlotQueue):
             return True
 
     def pass_room_on(self, waiter: Waiter) -> None:
-        """`waiter` left; if it was woken for room that it does not use, the next one is told."""
+        """`waiter` leaves and needs no room; if it was woken for some, the next one is told."""
         following: list[Waiter] = []
         with self._lock:
             if waiter in self._room:
                 self._room.remove(waiter)
-            elif self._room:
-                following = [self._room.popleft()]
+            else:
+                following = self._admit_locked(1)
         for other in following:
             other.wake()
+
+    def _admit_locked(self, places: int) -> list[Waiter]:
+        """Return whom to wake for so many places that became free in the queue: each looks for himself."""
+        return [self._room.popleft() for _ in range(min(places, len(self._room)))]
 
     def numbers(self) -> dict[str, Any]:
         """Return the pool's statistics by name, consistent with each other."""

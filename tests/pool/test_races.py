@@ -3,11 +3,15 @@
 import threading
 import warnings
 from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 from engine import CleanupGroup, Environment, Event, Io, Status, ThreadPool, Timer, Wait, Work
-from engine.testing import ManualClock, wait_until
+from engine.pool import pool as pool_module
+from engine.testing import ManualClock, wait_until, wait_until_blocked
 
-from .helpers import Recorder, joined, occupy, settle
+from .helpers import Recorder, in_thread, joined, occupy, settle
 from .test_io import Pipe
 
 
@@ -160,3 +164,40 @@ def test_a_finalizer_in_the_midst_of_the_pool(pool: ThreadPool) -> None:
         with pool._port._lock:
             dropped.clear()
     assert [each.category for each in told] == [ResourceWarning]
+
+
+def test_a_thread_woken_in_vain_wakes_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several threads that wait for room one is woken and finds that another was faster: it sleeps on, too."""
+    parked, recorder = Recorder(), Recorder()
+
+    def counting(waiter: Any, timeout: float | None) -> bool:
+        parked()
+        return park(waiter, timeout)
+
+    park = pool_module.park
+    monkeypatch.setattr(pool_module, "park", counting)
+    with ThreadPool(1, 1, queue_limit=1) as pool, Work(print, pool=pool) as work:
+        blocker = occupy(pool)
+        work.submit()
+        submitters = [in_thread(lambda: pool.submit(recorder)) for _ in range(4)]
+        for submitter in submitters:
+            wait_until_blocked(submitter)
+
+        def be_faster() -> bool:
+            if threading.current_thread() is not threading.main_thread():
+                return False
+            pool._port._lock = honest
+            pool.submit(recorder)
+            return True
+
+        honest = pool._port._lock
+        pool._port._lock = LyingLock(honest, be_faster)
+        assert work.wait(0, cancel_pending=True)
+        wait_until(lambda: parked.count == 5)
+        for _ in range(1000):
+            pool.statistics()
+        assert parked.count == 5
+        blocker.release()
+        for submitter in submitters:
+            joined(submitter)
+    assert recorder.count == 5

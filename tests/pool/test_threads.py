@@ -499,6 +499,57 @@ class TestFullQueue:
                 joined(thread)
         assert recorder.count == 400
 
+    def test_discarding_makes_room(self) -> None:
+        """Each callback that is discarded leaves its place to a thread that blocks."""
+        with ThreadPool(1, 1, queue_limit=3) as pool, Work(print, pool=pool) as work:
+            blocker, recorder = occupy(pool), Recorder()
+            for _ in range(3):
+                work.submit()
+            submitters = [in_thread(lambda: pool.submit(recorder)) for _ in range(3)]
+            for submitter in submitters:
+                wait_until_submitter_blocks(submitter)
+            assert work.wait(0, cancel_pending=True)
+            for submitter in submitters:
+                wait_until(lambda submitter=submitter: not submitter.is_alive(), 5)
+            blocker.release()
+        assert recorder.count == 3
+
+    def test_room_that_is_not_used_goes_to_the_next(self) -> None:
+        """A thread that is woken for room and refused, since its object was closed, leaves it to the next one."""
+        recorder = Recorder()
+        with ThreadPool(1, 1, queue_limit=1) as pool:
+            first, second, work = occupy(pool), Blocker(), Work(recorder, pool=pool)
+            pool.submit(second)
+
+            def submit() -> None:
+                with pytest.raises(InvalidHandle):
+                    work.submit()
+
+            submitters = []
+            for call in (submit, lambda: pool.submit(recorder, "next")):
+                submitters.append(in_thread(call))
+                wait_until_submitter_blocks(submitters[-1])
+            work.close()
+            first.release()
+            for submitter in submitters:
+                wait_until(lambda submitter=submitter: not submitter.is_alive(), 5)
+            second.release()
+        assert recorder.calls == [("next",)]
+
+    def test_room_that_an_idle_worker_makes(self) -> None:
+        """A callback that an idle worker is handed leaves its place to a thread that blocks."""
+        recorder = Recorder()
+        with ThreadPool(2, 2, queue_limit=1) as pool:
+            settle(pool)
+            first, second = occupy(pool), Blocker()
+            pool.submit(second)
+            submitter = in_thread(lambda: pool.submit(recorder))
+            second.wait_until_running()
+            wait_until(lambda: not submitter.is_alive(), 5)
+            first.release()
+            second.release()
+        assert recorder.count == 1
+
     def test_a_callback_does_not_block_on_its_own_pool(self, errors: list[tuple[BaseException, object]]) -> None:
         """A callback that finds its own pool's queue full gets QueueFull: waiting might never end."""
         recorder, gate = Recorder(), Gate()
