@@ -287,6 +287,17 @@ class FairQueue:
             self.depth -= number
         return dropped
 
+    def sweep(self, dead: Callable[[Simple], bool]) -> list[Simple]:
+        """Drop the simple callbacks that are `dead`; return them."""
+        dropped: list[Simple] = []
+        for ring in self._rings:
+            for _ in range(len(ring)):
+                entry = ring.popleft()
+                (dropped if type(entry) is Simple and dead(entry) else ring).append(entry)
+        self.depth -= len(dropped)
+        self.discarded += len(dropped)
+        return dropped
+
     def clear(self) -> None:
         self.drain()
 

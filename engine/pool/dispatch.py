@@ -43,7 +43,7 @@ from typing import Any
 from ..kernel.driver import driver
 from ..kernel.thread import ThreadRecord
 from ..kernel.waiter import Waiter
-from .backlog import NO_LIMIT, Item, Ledger, Profile, Turn, profile_of
+from .backlog import NO_LIMIT, Item, Ledger, Profile, Simple, Turn, profile_of
 from .runner import Runner, Seat, WorkerState, current
 from .staff import Staff, Todo, acquire_late
 
@@ -62,7 +62,7 @@ class WorkPort(Staff):
 
     __slots__ = (
         "_calm", "_computing", "_cpu", "_interruptible", "_looked", "_unled", "_watched",
-        "inbox", "lenient", "trains",
+        "inbox", "lenient", "spoilt", "trains",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +75,8 @@ class WorkPort(Staff):
         # Anybody appends; taken out under _lock. What was pushed and is not in the queue yet. A worker looks
         # here before it begins a callback that it fetched earlier.
         self.inbox: deque[Item] = deque()
+        # Set by anybody, cleared under _lock: whether a sweep may find something.
+        self.spoilt = False
         # Written under _lock, read by whoever pushes. Invariant: calm only while all slots are taken, the
         # monitor watches, no thread is wanted and the pool is not stopped.
         self._calm = False
@@ -513,6 +515,25 @@ class WorkPort(Staff):
         todo[0].extend(woken)
         self.act(todo)
         del dropped
+
+    def spoil(self) -> None:
+        """Something that may be queued need not run any more: who lacks room may `sweep`."""
+        self.spoilt = True
+        if self._room:
+            with self._lock:
+                woken = self._admit_locked(1)
+            for waiter in woken:
+                waiter.wake()
+
+    def sweep(self, dead: Callable[[Simple], bool]) -> list[Simple]:
+        """Drop the simple callbacks that are `dead`; return them. One pass over all that is queued."""
+        with self._lock:
+            self.spoilt = False
+            self._absorb_locked()
+            dropped = self._queue.sweep(dead)
+            todo = self._settle_locked()
+        self.act(todo)
+        return dropped
 
     def disassociate(self, runner: Runner, ledger: Ledger) -> None:
         """The callback that `runner` runs counts for `ledger` no longer, except for its cleanup group."""

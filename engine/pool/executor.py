@@ -61,7 +61,7 @@ class Executor(ThreadPoolExecutor):
             pending and later calls fail with `BrokenThreadPool`.
         queue_limit, policy: how many calls may be queued, and what `submit` does then: "block" until there is
             room (a call of this executor itself gets `QueueFull` instead), "reject" the call with
-            `QueueFull`, or "caller_runs".
+            `QueueFull`, or "caller_runs". A queued call that is cancelled makes room.
         max_tasks_per_worker: calls after which a thread is replaced by a fresh one; None: never.
         exit_timeout: seconds that calls get to finish when the interpreter exits.
 
@@ -124,7 +124,7 @@ class Executor(ThreadPoolExecutor):
             raise BrokenThreadPool(state.broken)
         if _exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        future = CallFuture[T]()
+        future = CallFuture[T](state.port)
         pool = self._pool
         call = Simple(run_call, (future, fn, args, kwargs), copy_context(), pool._profile_of(fn), priority)
         try:
@@ -182,6 +182,14 @@ class _InnerPool(ThreadPool):
     """The pool of an executor, with which it is dropped."""
 
     __slots__ = ()
+
+    def _reclaim(self) -> bool:
+        if not self._port.spoilt:
+            return False
+        calls = self._port.sweep(lambda call: call.args[0].is_cancelled())
+        for call in calls:
+            call.args[0].set_running_or_notify_cancel()
+        return bool(calls)
 
     def __del__(self) -> None:
         if hasattr(self, "_port"):

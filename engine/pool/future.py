@@ -15,12 +15,15 @@ Guarantees: a transition is made either under `_guard` while there is no conditi
 from _thread import allocate_lock
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING, RUNNING
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING, RUNNING
 from threading import Condition
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
+
+if TYPE_CHECKING:
+    from .dispatch import WorkPort
 
 T = TypeVar("T")
 
@@ -32,8 +35,10 @@ _settled = Condition()
 class CallFuture(Future[T]):
     """A future of an executor's call; see `concurrent.futures.Future`."""
 
-    def __init__(self) -> None:
-        # Not that of the base, whose point is the condition.
+    def __init__(self, port: "WorkPort | None" = None) -> None:
+        # The port of its executor.
+        self._port = port
+        # The rest is not that of the base, whose point is the condition.
         self._own: Condition | None = None
         self._state = PENDING
         self._result = None
@@ -80,7 +85,13 @@ class CallFuture(Future[T]):
         cancelled = super().cancel()
         if cancelled:
             self._wake()
+            if self._port is not None:
+                self._port.spoil()
         return cancelled
+
+    def is_cancelled(self) -> bool:
+        """`cancelled`, for whoever holds the port's lock: it takes none."""
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def result(self, timeout: float | None = None) -> T:
         """Return the call's result, or raise what it raised; see `concurrent.futures.Future.result`."""

@@ -249,15 +249,16 @@ class ThreadPool:
     def _overflow(self, item: Simple | Turn, require_live: Callable[[], None]) -> None:
         """Do what the policy says with a callback that found the queue full. For the pool's own objects."""
         port = self._port
-        if self._policy == "caller_runs":
-            run_here(port, item)
-            return
-        if self._policy == "reject" or running_on(port):
-            raise port.full_error(self._queue_limit)
         while True:
+            full = not self._reclaim()
+            if full and self._policy == "caller_runs":
+                run_here(port, item)
+                return
+            if full and (self._policy == "reject" or running_on(port)):
+                raise port.full_error(self._queue_limit)
             waiter = Waiter()
             try:
-                if port.wait_for_room(waiter, self._queue_limit):
+                if full and port.wait_for_room(waiter, self._queue_limit):
                     park(waiter, None)
                 # In one step: whoever closed an object and waited for its callbacks gets no other one from a
                 # submission that was waiting, too.
@@ -271,6 +272,10 @@ class ThreadPool:
                 raise
             port.act(todo)
             return
+
+    def _reclaim(self) -> bool:
+        """Make room by dropping what need not run; whether there was any. For the pool of an executor."""
+        return False
 
     def _profile_of(self, function: Callable[..., object]) -> Profile:
         """Return what is known of the run time of `function`. For the pool's own objects."""
