@@ -167,6 +167,10 @@ class Executor(ThreadPoolExecutor):
         return set(self._pool._port.threads)
 
     @property
+    def _work_queue(self) -> "_WorkQueue":  # type: ignore[override]
+        return _WorkQueue(self._pool)
+
+    @property
     def _broken(self) -> bool:  # type: ignore[override]
         return bool(self._state.broken)
 
@@ -176,6 +180,17 @@ class Executor(ThreadPoolExecutor):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} max_workers={self._max_workers} {self._pool!r}>"
+
+
+class _WorkQueue:
+    """The queue of an executor, to whoever looks how long it is."""
+
+    def __init__(self, pool: ThreadPool) -> None:
+        self._pool = pool
+
+    def qsize(self) -> int:
+        """The number of calls that have not begun, cancelled ones included, as in the standard executor."""
+        return self._pool.statistics().queued
 
 
 class _InnerPool(ThreadPool):

@@ -61,6 +61,21 @@ class TestStandard:
             assert isinstance(executor, ThreadPoolExecutor)
             assert executor._max_workers == 3
 
+    def test_it_shows_what_monitoring_looks_at(self) -> None:
+        """Its threads, the length of its queue and its state are where the standard executor has them."""
+        blocker = Blocker()
+        with Executor(1) as executor:
+            executor.submit(blocker)
+            blocker.wait_until_running()
+            for _ in range(3):
+                executor.submit(int)
+            assert executor._work_queue.qsize() == 3
+            assert len(executor._threads) == 1
+            assert not executor._broken and not executor._shutdown
+            blocker.release()
+        assert executor._work_queue.qsize() == 0
+        assert executor._shutdown
+
     def test_calls_run_side_by_side_at_once(self) -> None:
         """Calls of a function never seen before run side by side, without any stall being noticed first."""
         everybody = threading.Barrier(5)
