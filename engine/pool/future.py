@@ -142,3 +142,7 @@ class CallFuture(Future[T]):
         if self._sleepers is not None:
             for waiter in self._sleepers:
                 waiter.wake()
+
+
+# What its `repr`, and with that the errors of a wrong transition, call it: as people and programs know it.
+CallFuture.__name__ = CallFuture.__qualname__ = "Future"

@@ -4,11 +4,12 @@ import asyncio
 import contextvars
 import gc
 import importlib.util
+import re
 import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import Literal
 
@@ -75,6 +76,15 @@ class TestStandard:
             blocker.release()
         assert executor._work_queue.qsize() == 0
         assert executor._shutdown
+
+    def test_futures_look_like_standard_ones(self) -> None:
+        """A future's `repr`, and the error of a wrong transition, read as those of the standard library's."""
+        with Executor(1) as executor:
+            future = executor.submit(int)
+            assert future.result(10) == 0
+        assert re.fullmatch("<Future at 0x[0-9a-f]+ state=finished returned int>", repr(future))
+        with pytest.raises(InvalidStateError, match="FINISHED: <Future at 0x[0-9a-f]+ state=finished returned int>"):
+            future.set_result(1)
 
     def test_calls_run_side_by_side_at_once(self) -> None:
         """Calls of a function never seen before run side by side, without any stall being noticed first."""
