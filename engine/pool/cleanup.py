@@ -12,11 +12,12 @@ Source: "CreateThreadpoolCleanupGroup", "CloseThreadpoolCleanupGroupMembers", "C
 """
 
 import weakref
+from collections.abc import Iterable
 from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from ..kernel.errors import Deadlock, InvalidHandle, InvalidState, WaitTimeout
+from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidState, WaitTimeout
 from .pool import check_timeout
 from .source import CallbackObject
 from .staff import listed
@@ -59,7 +60,8 @@ class CleanupGroup:
             whatever it had queued, as `cancel_callback(object_context, context)`; not for an object that
             was closed before or a simple callback that ran. `timeout` in seconds for all of it, None for ever.
         Raises: `Deadlock` inside a callback of a member; `WaitTimeout` when the time is up: the members that
-            were not released are in the group again, disarmed; `InvalidHandle` if the group is closed.
+            were not released are in the group again, disarmed; `InvalidHandle` if the group is closed; `Forked`
+            in a child of the process that made the members.
         Blocks: until no callback of a member is queued or running, nor one of an object that was a member until it
         was closed. Others on the same pool are not waited for. What a cancel callback raises goes to the error
         handler of the member's pool. The group can be refilled afterwards.
@@ -70,6 +72,8 @@ class CleanupGroup:
             raise InvalidHandle("the cleanup group is closed")
         members = list(self._members)
         everybody = members + listed(self._leaving)
+        if _inherited(everybody):
+            raise Forked("the members of the cleanup group were made before fork(): make new ones in the child")
         if any(each._runs_here(whole=True) for each in everybody):
             raise Deadlock("a callback cannot release its own cleanup group: it would wait for itself")
         deadline = None if timeout is None else monotonic() + timeout
@@ -127,5 +131,10 @@ class CleanupGroup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close_members(cancel=kind is not None)
-        self.close()
+        if not _inherited(self._members):  # In a forked child there is nothing to wait for.
+            self.close_members(cancel=kind is not None)
+            self.close()
+
+
+def _inherited(members: Iterable[CallbackObject]) -> bool:
+    return any(member._port.forked for member in members)

@@ -662,7 +662,7 @@ _ports: weakref.WeakSet[WorkPort] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     for port in list(_ports):
         port._lock = allocate_lock()
-        port._forked = port._stopped = port.ending = True
+        port.forked = port._stopped = port.ending = True
         port._calm = False
         port._waiters = []
         port._crew = {}

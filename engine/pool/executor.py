@@ -25,7 +25,7 @@ from contextvars import copy_context
 from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
-from ..kernel.errors import Deadlock, InvalidHandle, InvalidParameter
+from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter
 from .backlog import Priority, Simple
 from .dispatch import WorkPort
 from .future import CallFuture
@@ -106,8 +106,8 @@ class Executor(ThreadPoolExecutor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule `fn(*args, **kwargs)` and return the future of its result.
 
-        Raises: `RuntimeError` after the shutdown; `BrokenThreadPool` when an initializer
-            failed; `QueueFull` under the "reject" policy.
+        Raises: `RuntimeError` after the shutdown; in a forked child one that is `Forked`, too;
+            `BrokenThreadPool` when an initializer failed; `QueueFull` under the "reject" policy.
         Blocks: never, except under the "block" policy when the queue is full.
         """
         return self._submit(Priority.NORMAL, fn, args, kwargs)
@@ -132,6 +132,8 @@ class Executor(ThreadPoolExecutor):
         except InvalidHandle:
             if state.broken:
                 raise BrokenThreadPool(state.broken) from None
+            if state.port.forked:
+                raise ForkedExecutor("this executor was made before fork(): make a new one in the child") from None
             raise RuntimeError("cannot schedule new futures after shutdown") from None
         if state.port.stopped:  # Meanwhile, and whoever stopped it may not have seen this call.
             state.settle_queued()
@@ -180,6 +182,10 @@ class Executor(ThreadPoolExecutor):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} max_workers={self._max_workers} {self._pool!r}>"
+
+
+class ForkedExecutor(Forked, RuntimeError):
+    """`Forked`, for whoever expects what the standard executor raises where it accepts no more calls."""
 
 
 class _WorkQueue:

@@ -9,9 +9,13 @@ any future. A settled future never changes again, so all that were settled witho
 `result` and `exception` need no condition: they sleep in the library, so that a call of the executor that waits for
 another one gives its slot back, and the sockets are attended to.
 
+In a forked child the threads that would settle an inherited future are not there, and may hold its condition. So it
+counts as settled from the first look at it: unless it was settled in the parent, its call failed with `Forked`.
+
 Guarantees: a transition is made either under `_guard` while there is no condition, or under the condition: never both.
 """
 
+import os
 from _thread import allocate_lock
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,6 +23,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from threading import Condition
 from typing import TYPE_CHECKING, TypeVar
 
+from ..kernel.errors import Forked
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 
@@ -50,6 +55,7 @@ class CallFuture(Future[T]):
 
     @property
     def _condition(self) -> Condition:  # type: ignore[override]
+        self._settle_if_forked()
         own = self._own
         if own is not None:
             return own
@@ -103,6 +109,7 @@ class CallFuture(Future[T]):
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Have `fn(future)` called when the future is settled or cancelled; at once if it is already."""
+        self._settle_if_forked()
         with _guard:
             if self._own is None and self._state in (PENDING, RUNNING):
                 self._done_callbacks.append(fn)
@@ -128,6 +135,7 @@ class CallFuture(Future[T]):
         """Sleep until the future is settled if nobody has asked for the condition; return the time left for that."""
         if self._state == FINISHED:
             return 0
+        self._settle_if_forked()
         with _guard:
             if self._own is not None or self._state not in (PENDING, RUNNING):
                 return timeout
@@ -138,11 +146,30 @@ class CallFuture(Future[T]):
         park(waiter, None if timeout is None else max(0.0, timeout))
         return 0
 
+    def _settle_if_forked(self) -> None:
+        """In a forked child settle an inherited future; its callbacks are the parent's affair."""
+        if self._port is None or not self._port.forked:
+            return
+        self._own = None
+        if self._state in (PENDING, RUNNING):
+            self._exception = Forked("the call was submitted before fork(): it ends in the parent only")
+            self._state = FINISHED
+        elif self._state == CANCELLED:
+            self._state = CANCELLED_AND_NOTIFIED
+
     def _wake(self) -> None:
         if self._sleepers is not None:
             for waiter in self._sleepers:
                 waiter.wake()
 
+
+def _after_fork_in_child() -> None:
+    global _guard, _settled
+    _guard, _settled = allocate_lock(), Condition()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 # What its `repr`, and with that the errors of a wrong transition, call it: as people and programs know it.
 CallFuture.__name__ = CallFuture.__qualname__ = "Future"

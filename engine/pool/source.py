@@ -138,14 +138,14 @@ class CallbackObject(Ledger):
             what runs is never interrupted.
         Returns: False if the time ran out.
         Raises: `Deadlock` inside a callback of this object that has not disassociated; `InvalidHandle` if
-            closed; `InvalidParameter` for a negative timeout.
+            closed, `Forked` in a child of the process that made it; `InvalidParameter` for a negative timeout.
         Threads: any, several at once. Blocks: as said; the thread's slot is free meanwhile.
         Source: "WaitForThreadpoolWorkCallbacks". Different from Windows, which hangs for ever
             where `Deadlock` is raised here.
         """
         if timeout is not None:
             check_timeout(timeout)
-        if self._closed:
+        if self._closed or self._port.forked:
             self._require_open()
         if current.runner is not None and self._runs_here(whole=False):
             raise Deadlock(f"a callback of a {type(self).__name__} cannot wait for it: disassociate first")
@@ -188,6 +188,8 @@ class CallbackObject(Ledger):
     def _require_open(self) -> None:
         if self._closed:
             raise InvalidHandle(f"the {type(self).__name__} is closed")
+        if self._port.forked:
+            raise self._port.closed_error()
 
     def _require_live(self) -> None:
         """Raise unless the object may be submitted or armed."""
@@ -255,7 +257,8 @@ class CallbackObject(Ledger):
     ) -> None:
         if not self._closed:
             self._disarm()
-            if not self._runs_here(whole=False):
+            # Its own callback cannot wait for it; in a forked child there is nothing to wait for.
+            if not self._runs_here(whole=False) and not self._port.forked:
                 self.wait(cancel_pending=kind is not None)
             self.close()
 

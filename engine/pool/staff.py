@@ -63,8 +63,8 @@ class Staff(SlotQueue):
     """The part of a pool's port that has to do with threads."""
 
     __slots__ = (
-        "__weakref__", "_away", "_crew", "_forked", "_leavers", "_main", "_names", "_on_error", "_orphans",
-        "_room", "_starting", "_stopped", "_strict", "_thread_name", "_workers", "eager", "ending", "failures",
+        "__weakref__", "_away", "_crew", "_leavers", "_main", "_names", "_on_error", "_orphans", "_room",
+        "_starting", "_stopped", "_strict", "_thread_name", "_workers", "eager", "ending", "failures", "forked",
         "idle_limit", "maximum", "minimum", "name", "objects", "on_start", "recycle", "threads",
     )  # fmt: skip
 
@@ -109,8 +109,8 @@ class Staff(SlotQueue):
         self.ending = False
         # Nothing is accepted any more.
         self._stopped = False
-        # True in a forked child, whose parent's threads are not there.
-        self._forked = False
+        # True in a forked child, whose parent's threads are not there; written by the fork hook only.
+        self.forked = False
         # What was pushed while the pool stopped, for whoever stops it next.
         self._orphans: list[Item] = []
         # Workers whose callback runs without a slot until it returns.
@@ -388,7 +388,7 @@ class Staff(SlotQueue):
 
     def closed_error(self) -> InvalidHandle:
         """Return the error for use after the end."""
-        if self._forked:
+        if self.forked:
             return Forked(f"the pool {self.name!r} was made before fork(): make a new one in the child")
         return InvalidHandle(f"the pool {self.name!r} is closed")
 
