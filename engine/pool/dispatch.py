@@ -581,17 +581,13 @@ class WorkPort(Staff):
     def go_away(self, worker: WorkerState) -> None:
         """The worker's callback runs without a slot from now until it returns. Called by that worker."""
         with self._lock:
-            if worker.away:
-                return
             todo = self._away_locked(worker)
         self.act(todo)
         driver().ensure_led()
 
     def spare(self, worker: WorkerState) -> bool:
-        """`go_away`, and tell whether another worker was idle or could be hired; True if away already."""
+        """`go_away`, and tell whether another worker was idle or could be hired."""
         with self._lock:
-            if worker.away:
-                return True
             spare = bool(self._waiters) or self._workers < self.maximum
             hire = spare and not self._waiters and not self._starting
             if hire:
@@ -603,8 +599,9 @@ class WorkPort(Staff):
         return spare
 
     def _away_locked(self, worker: WorkerState) -> Todo:
-        worker.away = True
-        self._away += 1
+        if not worker.away:
+            worker.away = True
+            self._away += 1
         if worker.record.slot:
             worker.record.slot = False
             self._active -= 1

@@ -40,12 +40,14 @@ class CallbackInstance:
     raises `InvalidState`. Of each kind of when-returns action the first one counts, as on Windows.
     """
 
-    __slots__ = ("_actions", "_runner", "_source")
+    __slots__ = ("_actions", "_long", "_runner", "_source")
 
     def __init__(self, runner: Runner, source: Ledger | None) -> None:
         # None once the callback returned.
         self._runner: Runner | None = runner
         self._source = source
+        # Whether the callback said that it runs long, or its environment did.
+        self._long = source is not None and source._profile.fixed
         # By the order in which they are run.
         self._actions: dict[int, Callable[[], object]] = {}
 
@@ -77,7 +79,10 @@ class CallbackInstance:
         Source: "CallbackMayRunLong".
         """
         runner = self._own()
-        return not isinstance(runner, WorkerState) or runner.port.spare(runner)
+        if self._long or not isinstance(runner, WorkerState):
+            return True
+        self._long = True
+        return runner.port.spare(runner)
 
     def disassociate(self) -> None:
         """Stop counting for those who wait for this object's callbacks; a cleanup group still counts this

@@ -11,6 +11,7 @@ from engine import (
     Deadlock,
     Environment,
     Event,
+    Executor,
     InvalidArgumentType,
     InvalidHandle,
     InvalidParameter,
@@ -205,6 +206,44 @@ class TestMayRunLong:
         single.submit(lambda: answers.append(current_callback().may_run_long()))
         settle(single)
         assert answers == [False]
+
+    def test_false_on_a_full_pool_though_it_runs_without_a_slot(self, single: ThreadPool) -> None:
+        """The answer is FALSE on a full pool, too, if the callback has lost its slot to others, or is known as long."""
+        gate, answers = Gate(), Recorder()
+
+        def overrun() -> None:
+            gate.pass_through()
+            answers(current_callback().may_run_long())
+
+        single.submit(overrun)
+        gate.wait_for_arrivals()
+        single.submit(int)
+        wait_until(lambda: single.statistics().away == 1)
+        gate.open()
+        settle(single)
+        assert answers.calls == [(False,)]
+        assert single.statistics().away == 0
+
+        def compute() -> None:
+            away = single.statistics().away
+            end = time.monotonic() + 0.001
+            while time.monotonic() < end:
+                pass
+            answers(current_callback().may_run_long(), away)
+
+        with Work(compute, pool=single) as work:
+            for _ in range(6):
+                work.submit()
+                assert work.wait(10)
+        assert not any(answer for answer, *_ in answers.calls)
+        assert answers.calls[-1] == (False, 1)
+        assert single.statistics().away == 0
+
+    def test_true_though_it_runs_without_a_slot(self) -> None:
+        """The answer is TRUE, and a worker is started, if there may be another one."""
+        with Executor(2) as executor:
+            assert executor.submit(lambda: current_callback().may_run_long()).result(10)
+            assert executor.statistics().workers == 2
 
     def test_it_counts_as_long_in_both_cases(self, single: ThreadPool) -> None:
         """The callback counts as long even if the answer is FALSE."""
