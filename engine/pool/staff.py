@@ -215,7 +215,11 @@ class Staff(SlotQueue):
     # Leaving
 
     def _must_leave_locked(self, worker: WorkerState) -> bool:
-        return worker.turn > self.recycle or (self._workers > self.maximum and not worker.persistent)
+        return worker.turn > self.recycle or (self._workers > self.maximum and not self._exempt_locked(worker))
+
+    def _exempt_locked(self, worker: WorkerState) -> bool:
+        """Whether others leave before this one, which ran a persistent callback: as many as the maximum allows."""
+        return worker.persistent and sum(each.persistent for each in self._crew.values()) <= self.maximum
 
     def _may_leave_locked(self, worker: WorkerState) -> bool:
         """Whether a worker that has been idle for long is to leave."""
@@ -241,7 +245,7 @@ class Staff(SlotQueue):
         for seat in list(self._waiters):
             if self._workers <= keep:
                 break
-            if seat.worker.persistent and not self.ending:
+            if self._exempt_locked(seat.worker) and not self.ending:
                 continue
             self._waiters.remove(seat)
             self._unseat_locked(seat)

@@ -178,6 +178,53 @@ class TestGrowth:
             threading.Event().wait(0.1)
             assert pool.statistics().workers == 1
 
+    @pytest.mark.parametrize("busy", [False, True])
+    def test_persistent_threads_above_a_lowered_maximum_leave(self, busy: bool) -> None:
+        """Threads that ran persistent callbacks stay up to a lowered maximum; the others leave as they become idle."""
+        with ThreadPool(maximum=4) as pool:
+            gate, environment = Blocker(), Environment(pool=pool, persistent=True)
+            with Work(gate, environment=environment) as work:
+                for number in (4, 8) if busy else (4,):
+                    for _ in range(4):
+                        work.submit()
+                    gate.wait_until_running(number)
+                    if number == 4:
+                        gate.release()
+                        settle(pool)
+                        gate.gate.close()
+                pool.set_maximum(1)
+                gate.release()
+                wait_until(lambda: pool.statistics().workers == 1)
+
+    @pytest.mark.parametrize("busy", [False, True])
+    def test_a_persistent_thread_outlasts_others(self, busy: bool) -> None:
+        """Where the maximum is lowered, a thread that ran a persistent callback stays, and others leave."""
+        with ThreadPool(maximum=3) as pool:
+            persistent, others, recorder = Blocker(), Blocker(), Recorder()
+
+            def keep() -> None:
+                recorder()
+                persistent()
+
+            # The first thread, which would be the first to leave.
+            submit_callback(keep, environment=Environment(pool=pool, persistent=True))
+            persistent.wait_until_running()
+            for _ in range(2):
+                pool.submit(others)
+            others.wait_until_running(2)
+            if busy:
+                pool.set_maximum(1)
+            persistent.release()
+            wait_until(lambda: pool.statistics().idle == 1)
+            others.release()
+            if not busy:
+                settle(pool)
+                pool.set_maximum(1)
+            wait_until(lambda: pool.statistics().workers == 1)
+            pool.submit(recorder)
+            recorder.wait_for(2)
+        assert recorder.threads[0] is recorder.threads[1]
+
     def test_many_long_callbacks_run_side_by_side(self) -> None:
         """Callbacks that are known to block are not held up by the one slot: their threads grow with them."""
         with ThreadPool(0, 16) as pool:
