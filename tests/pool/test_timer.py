@@ -202,14 +202,16 @@ class TestWindow:
             clock.advance(0.501)
             recorder.wait_for(1)
 
-    def test_expiries_within_the_window_come_together(self, pool: ThreadPool, clock: ManualClock) -> None:
-        """Due 100 with window 200 comes together with due 250."""
+    @pytest.mark.parametrize("due", [0.1, START + timedelta(seconds=0.1), 0, START - timedelta(days=1)])
+    def test_expiries_within_the_window_come_together(self, pool: ThreadPool, due: float | datetime) -> None:
+        """Due 100 with window 200 comes together with due 250, in whichever form it is given; so does one due now."""
         order: list[str] = []
+        clock = ManualClock(wall=START)
         with (
             Timer(order.append, "wide", pool=pool, clock=clock) as wide,
             Timer(order.append, "exact", pool=pool, clock=clock) as exact,
         ):
-            wide.set(0.1, 0, 0.2)
+            wide.set(due, 0, 0.3)
             exact.set(0.25)
             clock.advance(0.249)
             settle(pool)
@@ -220,6 +222,34 @@ class TestWindow:
             clock.advance(1)
             settle(pool)
             assert len(order) == 2
+
+    def test_absolute_expiries_go_by_the_wall_clock(self, pool: ThreadPool) -> None:
+        """A timer with an absolute due time and a window keeps company once it is due by the wall clock, not before."""
+        clock = ManualClock(wall=START)
+        recorder = Recorder()
+        with (
+            Timer(recorder, "wide", pool=pool, clock=clock) as wide,
+            Timer(recorder, "exact", pool=pool, clock=clock) as exact,
+        ):
+            wide.set(START + timedelta(seconds=100), 1, 1000)
+            for expected in (1, 2):
+                exact.set(0.5)
+                clock.advance(0.5)
+                recorder.wait_for(expected)
+            settle(pool)
+            assert recorder.calls == [("exact",)] * 2
+            clock.set_wall(START + timedelta(seconds=100))
+            exact.set(0)
+            settle(pool)
+            assert sorted(recorder.calls[2:]) == [("exact",), ("wide",)]
+            # From here on it counts by its period.
+            clock.set_wall(START)
+            for _ in range(2):
+                clock.advance(0.5)
+                exact.set(0)
+                settle(pool)
+            assert sorted(recorder.calls[4:]) == [("exact",), ("exact",), ("wide",)]
+            assert recorder.calls[4] == ("exact",)
 
     def test_expiries_outside_the_window_stay_apart(self, pool: ThreadPool, clock: ManualClock) -> None:
         """Due 100 with window 75 stays apart from due 250."""

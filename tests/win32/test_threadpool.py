@@ -318,6 +318,18 @@ class TestTimers:
         WaitForThreadpoolTimerCallbacks(timer, True)
         CloseThreadpoolTimer(timer)
 
+    @pytest.mark.parametrize("due", [0, -1, 1])
+    def test_window(self, due: int, environment: Any, event: Any) -> None:
+        """A timer that may be late comes together with another one that expires, in whichever form it is due."""
+        late = CreateThreadpoolTimer(lambda instance, context, timer: SetEvent(event), None, environment)
+        exact = CreateThreadpoolTimer(lambda instance, context, timer: None, None, environment)
+        SetThreadpoolTimer(late, due, 0, 0xFFFFFFFF)
+        SetThreadpoolTimer(exact, -10_000, 0, 0)
+        assert WaitForSingleObject(event, MS) == WAIT_OBJECT_0
+        for timer in (late, exact):
+            WaitForThreadpoolTimerCallbacks(timer, False)
+            CloseThreadpoolTimer(timer)
+
     def test_withdrawing(self, environment: Any) -> None:
         """SetThreadpoolTimerEx tells whether an expiry was withdrawn; one that is not due is not waited for."""
         timer = CreateThreadpoolTimer(print, None, environment)
