@@ -108,6 +108,10 @@ class Ledger:
         # Threads in wait(); True marks those for whom strays count too.
         self._waiters: list[tuple[Waiter, bool]] = []
 
+    def _owner(self) -> object:
+        """Return whose its callbacks are, as users know it: the object, or the function of a simple callback."""
+        return self._function if self._once else self
+
     def _disarm(self) -> None:
         """Stop the object's source (a timer, a registered wait). Called outside all locks."""
 
@@ -160,6 +164,13 @@ class Turn(msgspec.Struct, eq=False, gc=False):
 
 # What a worker runs. A bare callable is the leanest: normal priority, nothing learned, no ledger.
 Item = Turn | Simple | Callable[[], object]
+
+
+def owner_of(item: Item | None) -> object:
+    """Return whose callback `item` is."""
+    if isinstance(item, Turn):
+        return item.ledger._owner()
+    return item.function if isinstance(item, Simple) else item
 
 
 def profile_of(item: Item | None) -> Profile | None:

@@ -98,7 +98,7 @@ class CleanupGroup:
                 try:
                     each._cancel_callback(each._context, context)
                 except BaseException as error:
-                    each._port.fail(error, each)
+                    each._port.fail(error, each._owner())
 
     def close(self) -> None:
         """Close the group, which must be empty.

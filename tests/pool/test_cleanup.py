@@ -374,11 +374,16 @@ class TestRelease:
         assert len(members.cancelled) == 2
 
     def test_a_cancel_callback_that_fails_is_reported(
-        self, members: Group, errors: list[tuple[BaseException, object]]
+        self, members: Group, pool: ThreadPool, errors: list[tuple[BaseException, object]]
     ) -> None:
         """What a cancel callback raises goes to the pool's handler; the others are released all the same."""
         members.environment.cancel_callback = lambda context, cleanup: 1 / 0
         works = [Work(print, environment=members.environment) for _ in range(3)]
+        pool.set_maximum(1)
+        blocker = occupy(pool)
+        submit_callback(print, environment=members.environment)
         members.group.close_members(True)
-        assert [type(error) for error, _ in errors] == [ZeroDivisionError] * 3
+        blocker.release()
+        assert [type(error) for error, _ in errors] == [ZeroDivisionError] * 4
+        assert [owner for _, owner in errors] == [*works, print]
         assert all(work.closed for work in works)
