@@ -204,7 +204,7 @@ class ThreadPool:
 
         Its result is dropped and its exception goes to the pool's error handler: for a result use `Executor`,
         for a callback that is queued again and again, waited for or cancelled use `Work`, for other
-        parameters `Environment.submit`.
+        parameters `submit_callback` with an `Environment`.
 
         Raises: `InvalidHandle` if the pool is closed; `QueueFull` under the "reject" policy.
         Blocks: never, except under the "block" policy when the queue is full.
