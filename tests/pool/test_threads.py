@@ -59,6 +59,14 @@ class TestLimits:
             assert pool.statistics().minimum == 1
             wait_until(lambda: pool.statistics().workers == 1)
 
+    def test_idle_threads_above_a_lowered_maximum_leave_at_once(self) -> None:
+        """Of the idle threads as many leave at once as there are above a lowered maximum, and no more."""
+        with ThreadPool(3, 5) as pool:
+            settle(pool)
+            pool.set_minimum(0)
+            pool.set_maximum(2)
+            assert pool.statistics().workers == 2
+
     def test_a_maximum_of_0_is_1(self) -> None:
         """A maximum of 0 is taken as 1."""
         with ThreadPool(0, 0) as pool:

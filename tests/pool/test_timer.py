@@ -68,6 +68,18 @@ class TestDue:
             clock.advance(1.5)
             recorder.wait_for(1)
 
+    def test_absolute_is_never_early(self, pool: ThreadPool) -> None:
+        """An absolute timer does not fire before the wall clock reads its due time."""
+        clock = ManualClock(wall=START)
+        recorder = Recorder()
+        with Timer(recorder, pool=pool, clock=clock) as timer:
+            timer.set(START + timedelta(seconds=2))
+            clock.advance(1.999)
+            settle(pool)
+            assert recorder.count == 0
+            clock.advance(0.002)
+            recorder.wait_for(1)
+
     def test_absolute_in_the_past_is_now(self, pool: ThreadPool) -> None:
         """An absolute due time that has passed means now."""
         clock = ManualClock(wall=START)
