@@ -41,7 +41,7 @@ from time import monotonic, process_time
 from typing import Any
 
 from ..kernel.driver import driver
-from ..kernel.thread import ThreadRecord
+from ..kernel.thread import ThreadRecord, local
 from ..kernel.waiter import Waiter
 from .backlog import NO_LIMIT, Item, Ledger, Profile, Simple, Turn, profile_of
 from .runner import Runner, Seat, WorkerState, current
@@ -662,8 +662,14 @@ def _after_fork_in_child() -> None:
         port.forked = port._stopped = port.ending = True
         port._calm = False
         port._waiters = []
-        port._crew = {}
-        port._workers = port._starting = port._active = port._away = 0
+        # The forking thread may be a worker. It will return from its callback, and have no more to run.
+        port._crew = {record: worker for record, worker in port._crew.items() if record is local.record}
+        port._workers = len(port._crew)
+        port._active = sum(record.slot for record in port._crew)
+        port._away = sum(worker.away for worker in port._crew.values())
+        port._starting = 0
+        for worker in port._crew.values():
+            worker.train.clear()
         port.inbox.clear()
         port._queue.clear()
         port.threads.clear()

@@ -141,6 +141,27 @@ class TestFork:
         )
         assert done.stdout == "0\n", done.stderr
 
+    def test_forking_in_a_callback(self) -> None:
+        """A child that is forked in a callback runs that one to its end, none of those behind it, and ends."""
+        done = run(
+            "import warnings; warnings.simplefilter('ignore')\n"
+            "pool = ThreadPool(1, 1); begun = threading.Event(); go = threading.Event()\n"
+            "parent = os.getpid(); ran = []; children = []\n"
+            "def body():\n"
+            "    ran.append(1)\n"
+            "    if len(ran) == 1: children.append(os.fork())\n"
+            "    if os.getpid() != parent:\n"
+            "        seen = pool.statistics()\n"
+            "        print('in the child', seen.workers, seen.running + seen.away, flush=True)\n"
+            "pool.submit(lambda: (begun.set(), go.wait())); begun.wait()\n"
+            "with Work(body, pool=pool) as work:\n"
+            "    for _ in range(5): work.submit()\n"
+            "    go.set()\n"
+            "print(len(ran), os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1])); pool.stop()\n"
+        )
+        assert sorted(done.stdout.splitlines()) == ["5 0", "in the child 1 1"]
+        assert done.stderr == ""
+
     def test_leaving_blocks_in_the_child(self) -> None:
         """A child leaves the blocks of inherited objects, and itself, without waiting and without an error."""
         done = run(
