@@ -242,7 +242,10 @@ class ThreadPool:
         if port.ending:
             raise self._closed_error()
         try:
-            port.push(item, self._queue_limit)
+            if require_live is None:
+                port.push(item, self._queue_limit)
+            else:
+                self._push_live(item, require_live)
         except QueueFull:
             self._overflow(item, require_live or self._require_open)
 
@@ -260,18 +263,20 @@ class ThreadPool:
             try:
                 if full and port.wait_for_room(waiter, self._queue_limit):
                     park(waiter, None)
-                # In one step: whoever closed an object and waited for its callbacks gets no other one from a
-                # submission that was waiting, too.
-                with port.lock:
-                    require_live()
-                    todo = port.push_locked(item, self._queue_limit)
+                self._push_live(item, require_live)
+                return
             except QueueFull:
                 continue  # Another thread was faster.
             except BaseException:
                 port.pass_room_on(waiter)
                 raise
-            port.act(todo)
-            return
+
+    def _push_live(self, item: Simple | Turn, require_live: Callable[[], None]) -> None:
+        """Queue a callback unless its object is closed: in one step, so that nothing comes after a teardown."""
+        with self._port.lock:
+            require_live()
+            todo = self._port.push_locked(item, self._queue_limit)
+        self._port.act(todo)
 
     def _reclaim(self) -> bool:
         """Make room by dropping what need not run; whether there was any. For the pool of an executor."""

@@ -100,11 +100,15 @@ class CallbackObject(Ledger):
         self._keep_alive = environment.keep_alive
         self._cancel_callback = environment.cancel_callback
         self._group: CleanupGroup | None = environment.cleanup_group
-        if self._group is not None:
-            self._group._join(self)
         # Written under the port's lock. Whether it was closed, by its user or by its group.
         self._closed = False
         port.objects.add(self)
+        if self._group is not None:
+            try:
+                self._group._join(self)  # Last, for it may be released from here on.
+            except BaseException:
+                self._retire()
+                raise
 
     @property
     def pool(self) -> ThreadPool:

@@ -83,7 +83,9 @@ def submit_callback(
     simple = SimpleCallback(function, args, environment, None, context)
     simple._once = True
     try:
-        simple._pool._enqueue(Turn(simple, simple._capture()), simple._require_live)
+        # Only its group can close it.
+        require_live = None if simple._group is None else simple._require_live
+        simple._pool._enqueue(Turn(simple, simple._capture()), require_live)
     except BaseException:
         simple.close()
         raise

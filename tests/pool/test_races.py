@@ -7,7 +7,19 @@ from typing import Any
 
 import pytest
 
-from engine import CleanupGroup, Environment, Event, Io, Status, ThreadPool, Timer, Wait, Work
+from engine import (
+    CleanupGroup,
+    Environment,
+    Event,
+    InvalidHandle,
+    Io,
+    Status,
+    ThreadPool,
+    Timer,
+    Wait,
+    Work,
+    submit_callback,
+)
 from engine.pool import pool as pool_module
 from engine.testing import ManualClock, wait_until, wait_until_blocked
 
@@ -201,3 +213,25 @@ def test_a_thread_woken_in_vain_wakes_no_other(monkeypatch: pytest.MonkeyPatch) 
         for submitter in submitters:
             joined(submitter)
     assert recorder.count == 5
+
+
+def test_a_simple_callback_is_released_or_runs(pool: ThreadPool) -> None:
+    """A group that is released while a simple callback is being submitted cancels it or waits for it, never neither."""
+    recorder, cancelled = Recorder(), Recorder()
+
+    class Releasing(CleanupGroup):
+        """A group that is released as soon as something has joined."""
+
+        def _join(self, member: Any) -> None:
+            super()._join(member)
+            self.close_members(True)
+
+    group = Releasing()
+    environment = Environment(pool=pool, cleanup_group=group, cancel_callback=cancelled)
+    with pytest.raises(InvalidHandle):
+        submit_callback(recorder, environment=environment)
+    work = Work(recorder, environment=environment)
+    assert work.closed
+    settle(pool)
+    assert cancelled.count == 2
+    assert recorder.count == 0
