@@ -134,7 +134,7 @@ class Ledger:
         """Return the waiters whose wait is over; the caller wakes them after releasing the lock."""
         if not self._waiters or self._busy_locked(False):
             return []
-        if not self._busy_locked(True):
+        if not self._strays:
             everybody, self._waiters = self._waiters, []
             return [waiter for waiter, _ in everybody]
         over = [waiter for waiter, whole in self._waiters if not whole]
