@@ -443,7 +443,10 @@ def wait_on(
 
 
 class RegisteredWait(WaitBlock):
-    """A wait whose end is told by calling a function; made by `register_wait`."""
+    """A wait whose end is told by calling a function; made by `register_wait`.
+
+    In two steps for whoever must know it before it can be decided: `prepare_wait`, then `begin`.
+    """
 
     __slots__ = ("_callback", "_timer")
 
@@ -454,12 +457,15 @@ class RegisteredWait(WaitBlock):
         self._timer: Cancellable | None = None
 
     def begin(self, timeout: float | None, clock: Clock) -> None:
-        """Look at the object, and be pending if it is not signaled."""
+        """Look at the object, and be pending if it is not signaled; do nothing if withdrawn already."""
         (waitable,) = self._objects
         try:
             with dispatcher_lock:
-                waitable._require_open()
-                if not self.attempt_locked():
+                if self.outcome is not None:
+                    return
+                if waitable._life is None:
+                    self.outcome = CLOSED  # Since the wait was prepared: as if a moment later.
+                elif not self.attempt_locked():
                     if timeout == 0:
                         self.outcome = TIMED_OUT
                     else:
@@ -468,7 +474,7 @@ class RegisteredWait(WaitBlock):
             if not decided:
                 self.watch()
                 if timeout is not None:
-                    self._timer = clock.call_at(clock.monotonic() + timeout, self._expire)
+                    self._timer = clock.call_at(clock.monotonic() + timeout, self.expire)
                     if self.outcome is not None:
                         self._timer.cancel()  # It was decided before there was a timer for `finish` to cancel.
         except BaseException:  # The caller gets no handle: there shall be no wait.
@@ -478,7 +484,8 @@ class RegisteredWait(WaitBlock):
         if decided:
             self.finish()
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """End the wait as when its time is up; nothing if it was decided already."""
         with dispatcher_lock:
             expired = self.decide_locked(TIMED_OUT)
         if expired:
@@ -537,6 +544,18 @@ _STATUSES = {
 }
 
 
+def prepare_wait(waitable: Any, callback: Callable[[Status], object]) -> RegisteredWait:
+    """Check the arguments of `register_wait`, and return its wait before it begins."""
+    if not callable(callback):
+        raise InvalidArgumentType(f"callback must be callable, not {type(callback).__name__}")
+    waitable = as_waitable(waitable)
+    if waitable._owned_by_threads:
+        raise InvalidParameter(f"a {type(waitable).__name__} is owned by threads: wait for it in a thread")
+    with dispatcher_lock:
+        waitable._require_open()
+    return RegisteredWait(waitable, callback)
+
+
 def register_wait(
     waitable: Any,
     callback: Callable[[Status], object],
@@ -558,13 +577,8 @@ def register_wait(
     Source: "RegisterWaitForSingleObject". Different from Windows: the wait is for one signal; register again
         for more.
     """
-    if not callable(callback):
-        raise InvalidArgumentType(f"callback must be callable, not {type(callback).__name__}")
     check_timeout(timeout)
-    waitable = as_waitable(waitable)
-    if waitable._owned_by_threads:
-        raise InvalidParameter(f"a {type(waitable).__name__} is owned by threads: wait for it in a thread")
-    block = RegisteredWait(waitable, callback)
+    block = prepare_wait(waitable, callback)
     block.begin(timeout, clock)
     return block
 

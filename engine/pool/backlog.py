@@ -108,21 +108,33 @@ class Ledger:
         # Threads in wait(); True marks those for whom strays count too.
         self._waiters: list[tuple[Waiter, bool]] = []
 
+    def _owner(self) -> object:
+        """Return whose its callbacks are, as users know it: the object, or the function of a simple callback."""
+        return self._function if self._once else self
+
     def _disarm(self) -> None:
         """Stop the object's source (a timer, a registered wait). Called outside all locks."""
+
+    def _transit_locked(self) -> int:
+        """The number of callbacks that the source has decided and not queued yet."""
+        return 0
+
+    def _forget_locked(self) -> int:
+        """Have the source forget what it has decided or is going to; return how many were decided."""
+        return 0
 
     def _ended_locked(self) -> None:
         """The callback of an object that has only one has returned."""
 
     def _busy_locked(self, whole: bool) -> bool:
         """Whether anything is outstanding; `whole` counts disassociated callbacks as well."""
-        return bool(self._queued) or self._running > (0 if whole else self._strays)
+        return bool(self._queued) or self._running > (0 if whole else self._strays) or self._transit_locked() > 0
 
     def _quiet_locked(self) -> list[Waiter]:
         """Return the waiters whose wait is over; the caller wakes them after releasing the lock."""
         if not self._waiters or self._busy_locked(False):
             return []
-        if not self._busy_locked(True):
+        if not self._strays:
             everybody, self._waiters = self._waiters, []
             return [waiter for waiter, _ in everybody]
         over = [waiter for waiter, whole in self._waiters if not whole]
@@ -152,6 +164,13 @@ class Turn(msgspec.Struct, eq=False, gc=False):
 
 # What a worker runs. A bare callable is the leanest: normal priority, nothing learned, no ledger.
 Item = Turn | Simple | Callable[[], object]
+
+
+def owner_of(item: Item | None) -> object:
+    """Return whose callback `item` is."""
+    if isinstance(item, Turn):
+        return item.ledger._owner()
+    return item.function if isinstance(item, Simple) else item
 
 
 def profile_of(item: Item | None) -> Profile | None:
@@ -267,15 +286,28 @@ class FairQueue:
         entry._running += 1
         return queued.popleft()
 
-    def discard(self, ledger: Ledger) -> None:
-        """Drop what `ledger` has queued."""
-        number = len(ledger._queued)
-        if number:
+    def discard(self, ledger: Ledger) -> deque[Turn]:
+        """Drop what `ledger` has queued; return it."""
+        dropped = ledger._queued
+        if dropped:
+            number = len(dropped)
             self._rings[ledger._priority].remove(ledger)
-            ledger._queued.clear()
+            ledger._queued = deque()
             ledger._discarded += number
             self.discarded += number
             self.depth -= number
+        return dropped
+
+    def sweep(self, dead: Callable[[Simple], bool]) -> list[Simple]:
+        """Drop the simple callbacks that are `dead`; return them."""
+        dropped: list[Simple] = []
+        for ring in self._rings:
+            for _ in range(len(ring)):
+                entry = ring.popleft()
+                (dropped if type(entry) is Simple and dead(entry) else ring).append(entry)
+        self.depth -= len(dropped)
+        self.discarded += len(dropped)
+        return dropped
 
     def clear(self) -> None:
         self.drain()
@@ -286,8 +318,7 @@ class FairQueue:
         for ring in self._rings:
             for entry in list(ring):
                 if isinstance(entry, Ledger):
-                    items.extend(entry._queued)
-                    self.discard(entry)
+                    items.extend(self.discard(entry))
                 else:
                     items.append(entry)
                     self.discarded += 1

@@ -24,7 +24,8 @@ in the inbox joins the queue, idle workers get what they can take, threads are h
     others:   end the calm under the lock;  look into the inbox after releasing it         one sees the other
 
 Guarantees: a queued callback is started or counted as discarded, exactly once; at rest there is never a
-queued callback, a free slot and an idle worker (or room for one more) at once.
+queued callback, a free slot and an idle worker (or room for one more) at once; nothing of a user's is let go of
+under the lock, because finalizers may use the pool.
 
 Assumes: `append` and `popleft` of a deque are atomic; attribute accesses are not reordered against them and
 against lock operations.
@@ -34,16 +35,15 @@ import os
 import weakref
 from _thread import allocate_lock
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import TIMEOUT_MAX, get_ident, main_thread
 from time import monotonic, process_time
 from typing import Any
 
 from ..kernel.driver import driver
-from ..kernel.errors import QueueFull
-from ..kernel.thread import ThreadRecord
+from ..kernel.thread import ThreadRecord, local
 from ..kernel.waiter import Waiter
-from .backlog import NO_LIMIT, Item, Ledger, Profile, Turn, profile_of
+from .backlog import NO_LIMIT, Item, Ledger, Profile, Simple, Turn, profile_of
 from .runner import Runner, Seat, WorkerState, current
 from .staff import Staff, Todo, acquire_late
 
@@ -62,7 +62,7 @@ class WorkPort(Staff):
 
     __slots__ = (
         "_calm", "_computing", "_cpu", "_interruptible", "_looked", "_unled", "_watched",
-        "inbox", "lenient", "trains",
+        "inbox", "lenient", "spoilt", "trains",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +75,8 @@ class WorkPort(Staff):
         # Anybody appends; taken out under _lock. What was pushed and is not in the queue yet. A worker looks
         # here before it begins a callback that it fetched earlier.
         self.inbox: deque[Item] = deque()
+        # Set by anybody, cleared under _lock: whether a sweep may find something.
+        self.spoilt = False
         # Written under _lock, read by whoever pushes. Invariant: calm only while all slots are taken, the
         # monitor watches, no thread is wanted and the pool is not stopped.
         self._calm = False
@@ -103,13 +105,23 @@ class WorkPort(Staff):
         """
         inbox = self.inbox
         if len(inbox) + self._queue.depth >= limit:
-            raise QueueFull(f"{limit} callbacks are queued in the pool {self.name!r}")
+            raise self.full_error(limit)
         if self._stopped:
             raise self.closed_error()
         if self._calm or not self._hand_over(item):
             inbox.append(item)
             if not self._calm:
                 self._look()
+
+    def push_locked(self, item: Item, limit: int = NO_LIMIT) -> Todo:
+        """`push`, for who decides under the lock that there is a callback: at no time is it counted nowhere.
+
+        Returns what to `act` on after releasing the lock. A pool that was stopped discards it. Raises `QueueFull`.
+        """
+        if len(self.inbox) + self._queue.depth >= limit:
+            raise self.full_error(limit)
+        self.inbox.append(item)
+        return self._settle_locked()
 
     def post(self, function: Callable[[], object]) -> None:
         """Queue a plain function, for which there is no limit; a worker that harvested it while idle runs it next."""
@@ -181,7 +193,7 @@ class WorkPort(Staff):
                 todo = self._settle_locked()
             finally:
                 lock.release()
-        self._act(todo)
+        self.act(todo)
 
     def refresh(self) -> None:
         """Bring what the calling thread pushed, and what was only fetched, into the queue."""
@@ -189,7 +201,7 @@ class WorkPort(Staff):
             with self._lock:
                 self._recall_locked()
                 todo = self._settle_locked()
-            self._act(todo)
+            self.act(todo)
 
     def _absorb_locked(self) -> None:
         """Bring what was pushed into the queue; the caller settles matters, or is a worker that takes."""
@@ -208,6 +220,8 @@ class WorkPort(Staff):
             self._calm = False
             return self._drain_locked(), 0, False
         woken = self._pump_locked() if queue.depth else []
+        if woken and self._room:
+            woken += self._admit_locked(len(woken))
         if not queue.depth:
             self._calm = False
             return woken, 0, False
@@ -217,7 +231,7 @@ class WorkPort(Staff):
         self._calm = self._active >= self._concurrency and (not self.eager or self._workers >= self.maximum)
         return woken, hires, watch
 
-    def _act(self, todo: Todo) -> None:
+    def act(self, todo: Todo) -> None:
         while True:
             woken, hires, watch = todo
             for waiter in woken:
@@ -285,6 +299,7 @@ class WorkPort(Staff):
         seat: Seat | None = None
         woken: list[Waiter] = []
         todo: Todo | None = None
+        ended: Sequence[Ledger] = ()
         lock = self._lock
         # A worker is never the main thread, so nothing can interrupt it before the `try`.
         if not lock.acquire(False):
@@ -296,7 +311,7 @@ class WorkPort(Staff):
             if self.inbox:
                 self._absorb_locked()
             if worker.done:
-                self._report_locked(worker, woken)
+                ended = self._report_locked(worker, woken)
             queue = self._queue
             if (
                 record.slot
@@ -340,15 +355,16 @@ class WorkPort(Staff):
                 else:
                     self._calm = False
             if self._room:
-                woken.append(self._room.popleft())
+                woken += self._admit_locked(1 + len(worker.train))
         finally:
             lock.release()
         for waiter in woken:
             waiter.wake()
         if todo is not None:
-            self._act(todo)
+            self.act(todo)
         elif self.inbox and not self._calm:  # Pushed by a thread that took the pool for calm.
             self._look()
+        del ended  # Before the worker idles.
         return item if seat is None else self._idle(worker, seat)
 
     def _recall_locked(self) -> None:
@@ -365,9 +381,13 @@ class WorkPort(Staff):
                 queue.appendleft(item)
                 self._taken -= 1
 
-    def _report_locked(self, worker: Runner, woken: list[Waiter]) -> None:
-        """The callbacks that the worker ran count as running no longer; `woken` gets the waiters to wake."""
-        done = worker.done
+    def _report_locked(self, worker: Runner, woken: list[Waiter]) -> list[Ledger]:
+        """The callbacks that the worker ran count as running no longer; `woken` gets the waiters to wake.
+
+        Returns whose they were, to be let go of after releasing the lock.
+        """
+        done = worker.done.copy()
+        worker.done.clear()
         if worker.stray:  # It was the last one: a worker reports at once when its callback has disassociated.
             worker.stray = False
             done[-1]._strays -= 1
@@ -377,7 +397,7 @@ class WorkPort(Staff):
                 ledger._ended_locked()
             if ledger._waiters and not ledger._queued:
                 woken += ledger._quiet_locked()
-        done.clear()
+        return done
 
     def _idle(self, worker: WorkerState, seat: Seat) -> Item | None:
         worker.idled = True
@@ -436,14 +456,15 @@ class WorkPort(Staff):
 
     def crash(self, worker: WorkerState) -> None:
         """The worker's thread ends by an exception raised into it from outside its callback."""
+        item = worker.item
         with self._lock:
             self._recall_locked()
             self._absorb_locked()
-            if isinstance(worker.item, Turn):
-                worker.done.append(worker.item.ledger)
+            if isinstance(item, Turn):
+                worker.done.append(item.ledger)
             worker.item = None
             woken: list[Waiter] = []
-            self._report_locked(worker, woken)
+            ended = self._report_locked(worker, woken)
             if worker.record.slot:
                 worker.record.slot = False
                 self._active -= 1
@@ -453,7 +474,8 @@ class WorkPort(Staff):
                 woken += self._leave_locked(worker)
             todo = self._settle_locked()
         todo[0].extend(woken)
-        self._act(todo)
+        self.act(todo)
+        del ended
 
     # Callbacks that run elsewhere, or are dropped
 
@@ -471,24 +493,47 @@ class WorkPort(Staff):
         woken: list[Waiter] = []
         with self._lock:
             self._absorb_locked()
-            self._report_locked(runner, woken)
+            ended = self._report_locked(runner, woken)
             todo = self._settle_locked()
         todo[0].extend(woken)
-        self._act(todo)
+        self.act(todo)
+        del ended
 
     def discard(self, ledger: Ledger) -> None:
-        """Drop what `ledger` has queued."""
+        """Drop what `ledger` has queued, and what is on its way, which counts as if it had arrived."""
         with self._lock:
             self._recall_locked()
             self._absorb_locked()
-            self._queue.discard(ledger)
+            dropped = self._queue.discard(ledger)
+            coming = ledger._forget_locked()
+            ledger._discarded += coming
+            self._queue.discarded += coming
+            self._posted += coming
             woken = ledger._quiet_locked()
-            # There is room for as many submitters, each of whom looks for himself.
-            woken += self._room
-            self._room.clear()
+            woken += self._admit_locked(len(dropped))
             todo = self._settle_locked()
         todo[0].extend(woken)
-        self._act(todo)
+        self.act(todo)
+        del dropped
+
+    def spoil(self) -> None:
+        """Something that may be queued need not run any more: who lacks room may `sweep`."""
+        self.spoilt = True
+        if self._room:
+            with self._lock:
+                woken = self._admit_locked(1)
+            for waiter in woken:
+                waiter.wake()
+
+    def sweep(self, dead: Callable[[Simple], bool]) -> list[Simple]:
+        """Drop the simple callbacks that are `dead`; return them. One pass over all that is queued."""
+        with self._lock:
+            self.spoilt = False
+            self._absorb_locked()
+            dropped = self._queue.sweep(dead)
+            todo = self._settle_locked()
+        self.act(todo)
+        return dropped
 
     def disassociate(self, runner: Runner, ledger: Ledger) -> None:
         """The callback that `runner` runs counts for `ledger` no longer, except for its cleanup group."""
@@ -501,7 +546,7 @@ class WorkPort(Staff):
             woken = ledger._quiet_locked()
             todo = self._settle_locked()
         todo[0].extend(woken)
-        self._act(todo)
+        self.act(todo)
 
     # Slots
 
@@ -518,7 +563,7 @@ class WorkPort(Staff):
             todo = self._settle_locked()
         finally:
             lock.release()
-        self._act(todo)
+        self.act(todo)
 
     def retake_slot(self, record: ThreadRecord) -> None:
         """The worker runs again: it is active at once, past the limit if need be, unless it is away."""
@@ -536,30 +581,27 @@ class WorkPort(Staff):
     def go_away(self, worker: WorkerState) -> None:
         """The worker's callback runs without a slot from now until it returns. Called by that worker."""
         with self._lock:
-            if worker.away:
-                return
             todo = self._away_locked(worker)
-        self._act(todo)
+        self.act(todo)
         driver().ensure_led()
 
     def spare(self, worker: WorkerState) -> bool:
-        """`go_away`, and tell whether another worker was idle or could be hired; True if away already."""
+        """`go_away`, and tell whether another worker was idle or could be hired."""
         with self._lock:
-            if worker.away:
-                return True
             spare = bool(self._waiters) or self._workers < self.maximum
             hire = spare and not self._waiters and not self._starting
             if hire:
                 self._workers += 1
                 self._starting += 1
             todo = self._away_locked(worker)
-        self._act((todo[0], todo[1] + hire, todo[2]))
+        self.act((todo[0], todo[1] + hire, todo[2]))
         driver().ensure_led()
         return spare
 
     def _away_locked(self, worker: WorkerState) -> Todo:
-        worker.away = True
-        self._away += 1
+        if not worker.away:
+            worker.away = True
+            self._away += 1
         if worker.record.slot:
             worker.record.slot = False
             self._active -= 1
@@ -588,7 +630,7 @@ class WorkPort(Staff):
                 self._watched = False
             todo = self._settle_locked()
             watched = self._watched
-        self._act((todo[0], todo[1], False))
+        self.act((todo[0], todo[1], False))
         return watched
 
     def _overrunning_locked(self, patience: int, busy: bool) -> None:
@@ -617,11 +659,17 @@ _ports: weakref.WeakSet[WorkPort] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     for port in list(_ports):
         port._lock = allocate_lock()
-        port._forked = port._stopped = port.ending = True
+        port.forked = port._stopped = port.ending = True
         port._calm = False
         port._waiters = []
-        port._crew = {}
-        port._workers = port._starting = port._active = port._away = 0
+        # The forking thread may be a worker. It will return from its callback, and have no more to run.
+        port._crew = {record: worker for record, worker in port._crew.items() if record is local.record}
+        port._workers = len(port._crew)
+        port._active = sum(record.slot for record in port._crew)
+        port._away = sum(worker.away for worker in port._crew.values())
+        port._starting = 0
+        for worker in port._crew.values():
+            worker.train.clear()
         port.inbox.clear()
         port._queue.clear()
         port.threads.clear()

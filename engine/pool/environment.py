@@ -27,7 +27,7 @@ class Environment(msgspec.Struct, kw_only=True, eq=False):
             preempted, and low can starve.
         runs_long: treat each callback as if it had called `may_run_long`: it starts without a slot.
         persistent: run callbacks only on threads that never exit: a worker that once ran one is exempt from
-            the idle exit until its pool ends.
+            the idle exit until its pool ends, or the maximum is set below the number of such workers.
         cleanup_group: the group that the objects join.
         cancel_callback: called by the group as `cancel_callback(object_context, cleanup_context)`, on the
             thread that releases it, once for each object that it released with cancel.

@@ -25,7 +25,7 @@ from contextvars import copy_context
 from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
-from ..kernel.errors import Deadlock, InvalidHandle, InvalidParameter
+from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter
 from .backlog import Priority, Simple
 from .dispatch import WorkPort
 from .future import CallFuture
@@ -61,7 +61,7 @@ class Executor(ThreadPoolExecutor):
             pending and later calls fail with `BrokenThreadPool`.
         queue_limit, policy: how many calls may be queued, and what `submit` does then: "block" until there is
             room (a call of this executor itself gets `QueueFull` instead), "reject" the call with
-            `QueueFull`, or "caller_runs".
+            `QueueFull`, or "caller_runs". A queued call that is cancelled makes room.
         max_tasks_per_worker: calls after which a thread is replaced by a fresh one; None: never.
         exit_timeout: seconds that calls get to finish when the interpreter exits.
 
@@ -106,8 +106,8 @@ class Executor(ThreadPoolExecutor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule `fn(*args, **kwargs)` and return the future of its result.
 
-        Raises: `RuntimeError` after the shutdown; `BrokenThreadPool` when an initializer
-            failed; `QueueFull` under the "reject" policy.
+        Raises: `RuntimeError` after the shutdown; in a forked child one that is `Forked`, too;
+            `BrokenThreadPool` when an initializer failed; `QueueFull` under the "reject" policy.
         Blocks: never, except under the "block" policy when the queue is full.
         """
         return self._submit(Priority.NORMAL, fn, args, kwargs)
@@ -124,7 +124,7 @@ class Executor(ThreadPoolExecutor):
             raise BrokenThreadPool(state.broken)
         if _exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        future = CallFuture[T]()
+        future = CallFuture[T](state.port)
         pool = self._pool
         call = Simple(run_call, (future, fn, args, kwargs), copy_context(), pool._profile_of(fn), priority)
         try:
@@ -132,6 +132,8 @@ class Executor(ThreadPoolExecutor):
         except InvalidHandle:
             if state.broken:
                 raise BrokenThreadPool(state.broken) from None
+            if state.port.forked:
+                raise ForkedExecutor("this executor was made before fork(): make a new one in the child") from None
             raise RuntimeError("cannot schedule new futures after shutdown") from None
         if state.port.stopped:  # Meanwhile, and whoever stopped it may not have seen this call.
             state.settle_queued()
@@ -167,6 +169,10 @@ class Executor(ThreadPoolExecutor):
         return set(self._pool._port.threads)
 
     @property
+    def _work_queue(self) -> "_WorkQueue":  # type: ignore[override]
+        return _WorkQueue(self._pool)
+
+    @property
     def _broken(self) -> bool:  # type: ignore[override]
         return bool(self._state.broken)
 
@@ -178,10 +184,33 @@ class Executor(ThreadPoolExecutor):
         return f"<{type(self).__name__} max_workers={self._max_workers} {self._pool!r}>"
 
 
+class ForkedExecutor(Forked, RuntimeError):
+    """`Forked`, for whoever expects what the standard executor raises where it accepts no more calls."""
+
+
+class _WorkQueue:
+    """The queue of an executor, to whoever looks how long it is."""
+
+    def __init__(self, pool: ThreadPool) -> None:
+        self._pool = pool
+
+    def qsize(self) -> int:
+        """The number of calls that have not begun, cancelled ones included, as in the standard executor."""
+        return self._pool.statistics().queued
+
+
 class _InnerPool(ThreadPool):
     """The pool of an executor, with which it is dropped."""
 
     __slots__ = ()
+
+    def _reclaim(self) -> bool:
+        if not self._port.spoilt:
+            return False
+        calls = self._port.sweep(lambda call: call.args[0].is_cancelled())
+        for call in calls:
+            call.args[0].set_running_or_notify_cancel()
+        return bool(calls)
 
     def __del__(self) -> None:
         if hasattr(self, "_port"):

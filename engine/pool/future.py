@@ -9,18 +9,26 @@ any future. A settled future never changes again, so all that were settled witho
 `result` and `exception` need no condition: they sleep in the library, so that a call of the executor that waits for
 another one gives its slot back, and the sockets are attended to.
 
+In a forked child the threads that would settle an inherited future are not there, and may hold its condition. So it
+counts as settled from the first look at it: unless it was settled in the parent, its call failed with `Forked`.
+
 Guarantees: a transition is made either under `_guard` while there is no condition, or under the condition: never both.
 """
 
+import os
 from _thread import allocate_lock
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING, RUNNING
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING, RUNNING
 from threading import Condition
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from ..kernel.errors import Forked
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
+
+if TYPE_CHECKING:
+    from .dispatch import WorkPort
 
 T = TypeVar("T")
 
@@ -32,8 +40,10 @@ _settled = Condition()
 class CallFuture(Future[T]):
     """A future of an executor's call; see `concurrent.futures.Future`."""
 
-    def __init__(self) -> None:
-        # Not that of the base, whose point is the condition.
+    def __init__(self, port: "WorkPort | None" = None) -> None:
+        # The port of its executor.
+        self._port = port
+        # The rest is not that of the base, whose point is the condition.
         self._own: Condition | None = None
         self._state = PENDING
         self._result = None
@@ -45,6 +55,7 @@ class CallFuture(Future[T]):
 
     @property
     def _condition(self) -> Condition:  # type: ignore[override]
+        self._settle_if_forked()
         own = self._own
         if own is not None:
             return own
@@ -80,7 +91,13 @@ class CallFuture(Future[T]):
         cancelled = super().cancel()
         if cancelled:
             self._wake()
+            if self._port is not None:
+                self._port.spoil()
         return cancelled
+
+    def is_cancelled(self) -> bool:
+        """`cancelled`, for whoever holds the port's lock: it takes none."""
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def result(self, timeout: float | None = None) -> T:
         """Return the call's result, or raise what it raised; see `concurrent.futures.Future.result`."""
@@ -92,6 +109,7 @@ class CallFuture(Future[T]):
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Have `fn(future)` called when the future is settled or cancelled; at once if it is already."""
+        self._settle_if_forked()
         with _guard:
             if self._own is None and self._state in (PENDING, RUNNING):
                 self._done_callbacks.append(fn)
@@ -117,6 +135,7 @@ class CallFuture(Future[T]):
         """Sleep until the future is settled if nobody has asked for the condition; return the time left for that."""
         if self._state == FINISHED:
             return 0
+        self._settle_if_forked()
         with _guard:
             if self._own is not None or self._state not in (PENDING, RUNNING):
                 return timeout
@@ -127,7 +146,30 @@ class CallFuture(Future[T]):
         park(waiter, None if timeout is None else max(0.0, timeout))
         return 0
 
+    def _settle_if_forked(self) -> None:
+        """In a forked child settle an inherited future; its callbacks are the parent's affair."""
+        if self._port is None or not self._port.forked:
+            return
+        self._own = None
+        if self._state in (PENDING, RUNNING):
+            self._exception = Forked("the call was submitted before fork(): it ends in the parent only")
+            self._state = FINISHED
+        elif self._state == CANCELLED:
+            self._state = CANCELLED_AND_NOTIFIED
+
     def _wake(self) -> None:
         if self._sleepers is not None:
             for waiter in self._sleepers:
                 waiter.wake()
+
+
+def _after_fork_in_child() -> None:
+    global _guard, _settled
+    _guard, _settled = allocate_lock(), Condition()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+# What its `repr`, and with that the errors of a wrong transition, call it: as people and programs know it.
+CallFuture.__name__ = CallFuture.__qualname__ = "Future"

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..kernel.errors import InvalidParameter, InvalidState
-from .backlog import Ledger, Turn
+from .backlog import Ledger, Turn, owner_of
 from .runner import Runner, WorkerState, current
 
 
@@ -40,24 +40,26 @@ class CallbackInstance:
     raises `InvalidState`. Of each kind of when-returns action the first one counts, as on Windows.
     """
 
-    __slots__ = ("_actions", "_runner", "_source")
+    __slots__ = ("_actions", "_ledger", "_long", "_runner")
 
-    def __init__(self, runner: Runner, source: Ledger | None) -> None:
+    def __init__(self, runner: Runner, ledger: Ledger | None) -> None:
         # None once the callback returned.
         self._runner: Runner | None = runner
-        self._source = source
+        self._ledger = ledger
+        # Whether the callback said that it runs long, or its environment did.
+        self._long = ledger is not None and ledger._profile.fixed
         # By the order in which they are run.
         self._actions: dict[int, Callable[[], object]] = {}
 
     @property
     def source(self) -> Any:
         """The object whose callback this is (`Work`, `Timer`, `Wait`, `Io`), None for a simple callback."""
-        return self._source
+        return None if self._ledger is None or self._ledger._once else self._ledger
 
     @property
     def context(self) -> Any:
-        """The context given when the object was made."""
-        return None if self._source is None else self._source._context
+        """The context given when the object was made, or the simple callback submitted."""
+        return None if self._ledger is None else self._ledger._context
 
     def _own(self) -> Runner:
         runner = self._runner
@@ -77,7 +79,10 @@ class CallbackInstance:
         Source: "CallbackMayRunLong".
         """
         runner = self._own()
-        return not isinstance(runner, WorkerState) or runner.port.spare(runner)
+        if self._long or not isinstance(runner, WorkerState):
+            return True
+        self._long = True
+        return runner.port.spare(runner)
 
     def disassociate(self) -> None:
         """Stop counting for those who wait for this object's callbacks; a cleanup group still counts this
@@ -86,8 +91,8 @@ class CallbackInstance:
         Doing it twice is harmless. Source: "DisassociateCurrentThreadFromCallback".
         """
         runner = self._own()
-        if self._source is not None:
-            runner.port.disassociate(runner, self._source)
+        if self._ledger is not None:
+            runner.port.disassociate(runner, self._ledger)
 
     def leave_when_returns(self, lock: _Releasable) -> None:
         """Release `lock`, which this thread holds, after the callback.
@@ -139,7 +144,7 @@ class CallbackInstance:
             for step in sorted(self._actions):
                 self._actions[step]()
         except BaseException as error:
-            runner.port.fail(error, self._source)
+            runner.port.fail(error, owner_of(runner.item))
 
 
 def instance_of(runner: Runner) -> CallbackInstance:
@@ -165,13 +170,13 @@ def current_callback() -> CallbackInstance:
 def after_return(runner: Runner) -> None:
     """Do what was promised for the return of the callback that `runner` ran. Never raises."""
     instance = instance_of(runner)
-    source = instance._source
-    if source is not None and source._persistent and isinstance(runner, WorkerState):
+    ledger = instance._ledger
+    if ledger is not None and ledger._persistent and isinstance(runner, WorkerState):
         runner.persistent = True
-    if source is not None and source._finalization is not None:
+    if ledger is not None and ledger._finalization is not None:
         try:
-            source._finalization(instance, source._context)
+            ledger._finalization(instance, ledger._context)
         except BaseException as error:
-            runner.port.fail(error, source)
+            runner.port.fail(error, owner_of(runner.item))
             instance._actions.clear()
     instance._returned()

@@ -22,6 +22,7 @@ from ..kernel.errors import InvalidState
 from ..kernel.packet import CompletionPacket
 from ..kernel.port import CompletionPort
 from ..kernel.source import PortSource, bind
+from .backlog import Turn
 from .environment import Environment
 from .pool import ThreadPool
 from .source import CallbackObject
@@ -81,7 +82,7 @@ class Io(CallbackObject):
 
     __slots__ = (
         "_announced", "_cancelled", "_completed", "_dropped", "_forgotten", "_started_io", "_swallow",
-        "_transit", "_variables",
+        "_variables",
     )  # fmt: skip
 
     def __init__(
@@ -103,8 +104,6 @@ class Io(CallbackObject):
         # Of the forgotten ones, those whose packets may still come; and packets that nobody announced.
         self._swallow = 0
         self._dropped = 0
-        # Packets that have arrived and are being queued.
-        self._transit = 0
         super().__init__(function, args, environment, pool, context)
         self._variables: Context | None = self._capture()
         try:
@@ -155,34 +154,28 @@ class Io(CallbackObject):
             )
 
     def _arrived(self, packet: CompletionPacket) -> None:
+        turn = Turn(self, self._variables.copy() if self._variables is not None else None, (packet,))
+        todo = None
         with self._port.lock:
             if self._swallow:
                 self._swallow -= 1
                 return
-            announced = self._announced > 0
-            if announced:
+            if self._announced:
                 self._announced -= 1
                 self._completed += 1
-                self._transit += 1
+                todo = self._port.push_locked(turn)
             else:
                 self._dropped += 1
-        if not announced:
+        if todo is not None:
+            self._port.act(todo)
+        else:
             log.warning("%r dropped a packet that no start() had announced: %r", self, packet)
-            return
-        context = self._variables.copy() if self._variables is not None else None
-        self._fire(context, packet)
-        with self._port.lock:
-            self._transit -= 1
-            woken = self._quiet_locked()
-        for waiter in woken:
-            waiter.wake()
 
     def _busy_locked(self, whole: bool) -> bool:
-        return self._announced + self._transit > 0 or super()._busy_locked(whole)
+        return self._announced > 0 or super()._busy_locked(whole)
 
-    def _discard(self) -> None:
-        with self._port.lock:
-            self._forgotten += self._announced
-            self._swallow += self._announced
-            self._announced = 0
-        super()._discard()
+    def _forget_locked(self) -> int:
+        self._forgotten += self._announced
+        self._swallow += self._announced
+        self._announced = 0
+        return 0  # Their packets would have decided that there are callbacks.

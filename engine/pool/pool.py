@@ -205,7 +205,7 @@ class ThreadPool:
 
         Its result is dropped and its exception goes to the pool's error handler: for a result use `Executor`,
         for a callback that is queued again and again, waited for or cancelled use `Work`, for other
-        parameters `Environment.submit`.
+        parameters `submit_callback` with an `Environment`.
 
         Raises: `InvalidHandle` if the pool is closed; `QueueFull` under the "reject" policy.
         Blocks: never, except under the "block" policy when the queue is full.
@@ -234,38 +234,54 @@ class ThreadPool:
         """
         return Slow(self._port)
 
-    def _enqueue(self, item: Simple | Turn) -> None:
-        """Queue a callback of a user's, under the pool's limit and policy. For the pool's own objects."""
+    def _enqueue(self, item: Simple | Turn, require_live: Callable[[], None] | None = None) -> None:
+        """Queue a callback of a user's, under the pool's limit and policy. For the pool's own objects.
+
+        `require_live` raises if the item may be queued no longer; None: the pool's closing is all that counts.
+        """
         port = self._port
         if port.ending:
             raise self._closed_error()
         try:
-            port.push(item, self._queue_limit)
+            if require_live is None:
+                port.push(item, self._queue_limit)
+            else:
+                self._push_live(item, require_live)
         except QueueFull:
-            self._overflow(item)
+            self._overflow(item, require_live or self._require_open)
 
-    def _overflow(self, item: Simple | Turn) -> None:
+    def _overflow(self, item: Simple | Turn, require_live: Callable[[], None]) -> None:
         """Do what the policy says with a callback that found the queue full. For the pool's own objects."""
         port = self._port
-        if self._policy == "caller_runs":
-            run_here(port, item)
-            return
-        if self._policy == "reject" or running_on(port):
-            raise QueueFull(f"{self._queue_limit} callbacks are queued in the pool {self.name!r} already")
         while True:
+            full = not self._reclaim()
+            if full and self._policy == "caller_runs":
+                run_here(port, item)
+                return
+            if full and (self._policy == "reject" or running_on(port)):
+                raise port.full_error(self._queue_limit)
             waiter = Waiter()
-            if port.wait_for_room(waiter, self._queue_limit):
-                try:
-                    park(waiter, None)
-                finally:
-                    port.pass_room_on(waiter)
-            if port.ending:
-                raise self._closed_error()
             try:
-                port.push(item, self._queue_limit)
+                if full and port.wait_for_room(waiter, self._queue_limit):
+                    park(waiter, None)
+                self._push_live(item, require_live)
                 return
             except QueueFull:
                 continue  # Another thread was faster.
+            except BaseException:
+                port.pass_room_on(waiter)
+                raise
+
+    def _push_live(self, item: Simple | Turn, require_live: Callable[[], None]) -> None:
+        """Queue a callback unless its object is closed: in one step, so that nothing comes after a teardown."""
+        with self._port.lock:
+            require_live()
+            todo = self._port.push_locked(item, self._queue_limit)
+        self._port.act(todo)
+
+    def _reclaim(self) -> bool:
+        """Make room by dropping what need not run; whether there was any. For the pool of an executor."""
+        return False
 
     def _profile_of(self, function: Callable[..., object]) -> Profile:
         """Return what is known of the run time of `function`. For the pool's own objects."""
@@ -314,11 +330,11 @@ class ThreadPool:
                 self._port.wait_ended(timeout)
         finally:
             self._port.stop()
-        self._port.wait_ended(_left(deadline))
+        self._port.wait_ended(time_left(deadline))
         # The last worker has told that it leaves; its thread is a few instructions from its end.
         threads |= self._port.threads
         for thread in threads:
-            thread.join(_left(deadline))
+            thread.join(time_left(deadline))
         return not any(thread.is_alive() for thread in threads)
 
     def statistics(self) -> PoolStatistics:
@@ -387,7 +403,8 @@ def running_on(port: WorkPort) -> bool:
     return False
 
 
-def _left(deadline: float | None) -> float | None:
+def time_left(deadline: float | None) -> float | None:
+    """Return the seconds until the monotonic time `deadline`, 0 once it has passed."""
     return None if deadline is None else max(0.0, deadline - monotonic())
 
 
@@ -439,7 +456,7 @@ def _at_exit() -> None:
     deadline = monotonic() + EXIT_GRACE
     for port in ports:
         if not running_on(port):
-            port.wait_ended(_left(deadline))
+            port.wait_ended(time_left(deadline))
 
 
 def _after_fork_in_child() -> None:

@@ -60,7 +60,7 @@ class WorkerState(Runner):
         self.computes = False
         # Set by the own thread when it idled, cleared by its loop.
         self.idled = False
-        # Exempt from the idle exit: it ran a persistent callback.
+        # Exempt from the idle exit, and from leaving for a lowered maximum before others: it ran a persistent callback.
         self.persistent = False
 
 

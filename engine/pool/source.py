@@ -26,9 +26,9 @@ import msgspec
 from ..kernel.errors import Deadlock, InvalidArgumentType, InvalidHandle, InvalidParameter
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
-from .backlog import NO_LIMIT, Ledger, Priority, Profile, Turn
+from .backlog import Ledger, Priority, Profile, Turn
 from .environment import Environment
-from .pool import ThreadPool, check_timeout, default_pool
+from .pool import ThreadPool, check_timeout, default_pool, time_left
 from .runner import current
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ _DEFAULTS = Environment()
 class CallbackStatistics(msgspec.Struct, frozen=True):
     """A snapshot of one callback object: of `total` callbacks each is queued, started or discarded.
 
-    `running` callbacks have not returned; `waiting` threads are in `wait`, or release the group.
+    `queued` includes those that the source has decided and that are on their way to the queue. `running`
+    callbacks have not returned; `waiting` threads are in `wait`, or release the group.
     """
 
     total: int
@@ -99,11 +100,15 @@ class CallbackObject(Ledger):
         self._keep_alive = environment.keep_alive
         self._cancel_callback = environment.cancel_callback
         self._group: CleanupGroup | None = environment.cleanup_group
-        if self._group is not None:
-            self._group._join(self)
         # Written under the port's lock. Whether it was closed, by its user or by its group.
         self._closed = False
         port.objects.add(self)
+        if self._group is not None:
+            try:
+                self._group._join(self)  # Last, for it may be released from here on.
+            except BaseException:
+                self._retire()
+                raise
 
     @property
     def pool(self) -> ThreadPool:
@@ -122,8 +127,10 @@ class CallbackObject(Ledger):
 
     def __repr__(self) -> str:
         seen = self.statistics()
-        state = "closed" if seen.closed else f"queued={seen.queued} running={seen.running}"
-        return f"<{type(self).__name__} {getattr(self._function, '__qualname__', self._function)} {state}>"
+        return f"<{self._title()} {'closed' if seen.closed else f'queued={seen.queued} running={seen.running}'}>"
+
+    def _title(self) -> str:
+        return f"{type(self).__name__} {getattr(self._function, '__qualname__', self._function)}"
 
     def wait(self, timeout: float | None = None, *, cancel_pending: bool = False) -> bool:
         """Wait until no callback of this object is queued or running.
@@ -135,19 +142,19 @@ class CallbackObject(Ledger):
             what runs is never interrupted.
         Returns: False if the time ran out.
         Raises: `Deadlock` inside a callback of this object that has not disassociated; `InvalidHandle` if
-            closed; `InvalidParameter` for a negative timeout.
+            closed, `Forked` in a child of the process that made it; `InvalidParameter` for a negative timeout.
         Threads: any, several at once. Blocks: as said; the thread's slot is free meanwhile.
         Source: "WaitForThreadpoolWorkCallbacks". Different from Windows, which hangs for ever
             where `Deadlock` is raised here.
         """
         if timeout is not None:
             check_timeout(timeout)
-        if self._closed:
+        if self._closed or self._port.forked:
             self._require_open()
         if current.runner is not None and self._runs_here(whole=False):
             raise Deadlock(f"a callback of a {type(self).__name__} cannot wait for it: disassociate first")
         if cancel_pending:
-            self._discard()
+            self._port.discard(self)
         return self._wait_quiet(timeout, whole=False)
 
     def close(self) -> None:
@@ -166,7 +173,7 @@ class CallbackObject(Ledger):
         """Return a consistent snapshot. Never blocks."""
         self._port.refresh()
         with self._port.lock:
-            queued = len(self._queued)
+            queued = len(self._queued) + self._transit_locked()
             return CallbackStatistics(
                 total=queued + self._started + self._discarded,
                 queued=queued,
@@ -182,16 +189,11 @@ class CallbackObject(Ledger):
     def _capture(self) -> Context | None:
         return copy_context() if self._inherit else None
 
-    def _fire(self, context: Context | None, *more: Any, limit: int = NO_LIMIT) -> None:
-        """Queue a callback for the object's source; a pool that was stopped meanwhile does not want it."""
-        try:
-            self._port.push(Turn(self, context, more), limit)
-        except InvalidHandle:
-            pass
-
     def _require_open(self) -> None:
         if self._closed:
             raise InvalidHandle(f"the {type(self).__name__} is closed")
+        if self._port.forked:
+            raise self._port.closed_error()
 
     def _require_live(self) -> None:
         """Raise unless the object may be submitted or armed."""
@@ -202,18 +204,26 @@ class CallbackObject(Ledger):
     def _retire(self) -> bool:
         """Mark as closed; False if it was already."""
         with self._port.lock:
-            if self._closed:
-                return False
-            self._closed = True
+            return self._retire_locked()
+
+    def _retire_locked(self) -> bool:
+        if self._closed:
+            return False
+        self._closed = True
         self._port.objects.discard(self)
         return True
+
+    def _retire_when_quiet(self, deadline: float | None) -> bool | None:
+        """`_retire`, in one step with nothing being outstanding any more; None if the time runs out before."""
+        while self._wait_quiet(time_left(deadline), whole=True):
+            with self._port.lock:
+                if not self._busy_locked(True):
+                    return self._retire_locked()
+        return None
 
     def _leave_group(self) -> None:
         if self._group is not None:
             self._group._leave(self)
-
-    def _discard(self) -> None:
-        self._port.discard(self)
 
     def _runs_here(self, whole: bool) -> bool:
         """Whether the calling thread is inside a callback of this object, of those that count."""
@@ -251,10 +261,13 @@ class CallbackObject(Ledger):
     ) -> None:
         if not self._closed:
             self._disarm()
-            if not self._runs_here(whole=False):
+            # Its own callback cannot wait for it; in a forked child there is nothing to wait for.
+            if not self._runs_here(whole=False) and not self._port.forked:
                 self.wait(cancel_pending=kind is not None)
             self.close()
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
-            warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2, source=self)
+            # Without the numbers in its `repr`: a finalizer may run in the midst of anything, even with the lock held.
+            message = f"<{self._title()}> was dropped without close()"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)

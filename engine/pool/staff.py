@@ -17,9 +17,9 @@ from _thread import LockType
 from collections import deque
 from collections.abc import Callable
 from time import sleep
-from typing import Any
+from typing import Any, TypeVar
 
-from ..kernel.errors import Forked, InvalidHandle
+from ..kernel.errors import Forked, InvalidHandle, QueueFull
 from ..kernel.slots import SlotQueue
 from ..kernel.thread import ThreadRecord, park
 from ..kernel.waiter import Waiter
@@ -28,6 +28,7 @@ from .runner import Seat, WorkerState
 
 log = logging.getLogger("engine.pool")
 
+T = TypeVar("T")
 
 # What was decided under the port's lock, to be done after releasing it: whom to wake, how many threads to
 # hire, and whether to be watched by the monitor.
@@ -49,12 +50,21 @@ def acquire_late(lock: Any) -> None:
     lock.acquire()
 
 
+def listed(objects: weakref.WeakSet[T]) -> list[T]:
+    """Return what is in the set, which other threads add to and take from."""
+    while True:
+        try:
+            return list(objects)
+        except RuntimeError:  # Another thread has added something meanwhile.
+            continue
+
+
 class Staff(SlotQueue):
     """The part of a pool's port that has to do with threads."""
 
     __slots__ = (
-        "__weakref__", "_away", "_crew", "_forked", "_leavers", "_main", "_names", "_on_error", "_orphans",
-        "_room", "_starting", "_stopped", "_strict", "_thread_name", "_workers", "eager", "ending", "failures",
+        "__weakref__", "_away", "_crew", "_leavers", "_main", "_names", "_on_error", "_orphans", "_room",
+        "_starting", "_stopped", "_strict", "_thread_name", "_workers", "eager", "ending", "failures", "forked",
         "idle_limit", "maximum", "minimum", "name", "objects", "on_start", "recycle", "threads",
     )  # fmt: skip
 
@@ -99,8 +109,8 @@ class Staff(SlotQueue):
         self.ending = False
         # Nothing is accepted any more.
         self._stopped = False
-        # True in a forked child, whose parent's threads are not there.
-        self._forked = False
+        # True in a forked child, whose parent's threads are not there; written by the fork hook only.
+        self.forked = False
         # What was pushed while the pool stopped, for whoever stops it next.
         self._orphans: list[Item] = []
         # Workers whose callback runs without a slot until it returns.
@@ -130,7 +140,7 @@ class Staff(SlotQueue):
         """Restore what holds at rest after a change: see dispatch.py."""
         raise NotImplementedError
 
-    def _act(self, todo: Todo) -> None:
+    def act(self, todo: Todo) -> None:
         """Do what was decided; called outside the lock."""
         raise NotImplementedError
 
@@ -147,11 +157,7 @@ class Staff(SlotQueue):
 
     def armed(self) -> list[Ledger]:
         """Return the callback objects that are not closed."""
-        while True:
-            try:
-                return list(self.objects)
-            except RuntimeError:  # Another thread made one meanwhile.
-                continue
+        return listed(self.objects)
 
     def fail(self, error: BaseException, owner: object) -> None:
         """Report an exception that left a callback of `owner`. Never raises; called outside all locks."""
@@ -209,7 +215,11 @@ class Staff(SlotQueue):
     # Leaving
 
     def _must_leave_locked(self, worker: WorkerState) -> bool:
-        return worker.turn > self.recycle or (self._workers > self.maximum and not worker.persistent)
+        return worker.turn > self.recycle or (self._workers > self.maximum and not self._exempt_locked(worker))
+
+    def _exempt_locked(self, worker: WorkerState) -> bool:
+        """Whether others leave before this one, which ran a persistent callback: as many as the maximum allows."""
+        return worker.persistent and sum(each.persistent for each in self._crew.values()) <= self.maximum
 
     def _may_leave_locked(self, worker: WorkerState) -> bool:
         """Whether a worker that has been idle for long is to leave."""
@@ -235,7 +245,7 @@ class Staff(SlotQueue):
         for seat in list(self._waiters):
             if self._workers <= keep:
                 break
-            if seat.worker.persistent and not self.ending:
+            if self._exempt_locked(seat.worker) and not self.ending:
                 continue
             self._waiters.remove(seat)
             self._unseat_locked(seat)
@@ -257,7 +267,7 @@ class Staff(SlotQueue):
             self._workers += hires
             self._starting += hires
             todo = self._settle_locked()
-        self._act((woken + todo[0], hires + todo[1], todo[2]))
+        self.act((woken + todo[0], hires + todo[1], todo[2]))
 
     # The end
 
@@ -276,7 +286,7 @@ class Staff(SlotQueue):
                 todo[0].extend(self._dismiss_locked(0))
             todo[0].extend(self._room)
             self._room.clear()
-        self._act(todo)
+        self.act(todo)
 
     def drop(self) -> None:
         """`end`, for a finalizer: it may run in the midst of anything, with this very lock held."""
@@ -302,7 +312,7 @@ class Staff(SlotQueue):
             self._room.clear()
             todo = self._settle_locked()
         todo[0].extend(woken)
-        self._act(todo)
+        self.act(todo)
         return items
 
     def _drain_locked(self) -> list[Waiter]:
@@ -340,15 +350,19 @@ class Staff(SlotQueue):
             return True
 
     def pass_room_on(self, waiter: Waiter) -> None:
-        """`waiter` left; if it was woken for room that it does not use, the next one is told."""
+        """`waiter` leaves and needs no room; if it was woken for some, the next one is told."""
         following: list[Waiter] = []
         with self._lock:
             if waiter in self._room:
                 self._room.remove(waiter)
-            elif self._room:
-                following = [self._room.popleft()]
+            else:
+                following = self._admit_locked(1)
         for other in following:
             other.wake()
+
+    def _admit_locked(self, places: int) -> list[Waiter]:
+        """Return whom to wake for so many places that became free in the queue: each looks for himself."""
+        return [self._room.popleft() for _ in range(min(places, len(self._room)))]
 
     def numbers(self) -> dict[str, Any]:
         """Return the pool's statistics by name, consistent with each other."""
@@ -378,6 +392,10 @@ class Staff(SlotQueue):
 
     def closed_error(self) -> InvalidHandle:
         """Return the error for use after the end."""
-        if self._forked:
+        if self.forked:
             return Forked(f"the pool {self.name!r} was made before fork(): make a new one in the child")
         return InvalidHandle(f"the pool {self.name!r} is closed")
+
+    def full_error(self, limit: int) -> QueueFull:
+        """Return the error for a callback for which there is no room."""
+        return QueueFull(f"{limit} callbacks are queued in the pool {self.name!r} already")

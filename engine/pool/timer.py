@@ -2,8 +2,9 @@
 
 Theory of operation. A timer has at most one *setting*: due time, period, window. Setting it again replaces
 the whole setting; an expiry that is under way checks under the pool's lock that its setting is still the
-timer's. An expiry queues one callback and arms the next period, counted from when it was due; periods that
-were missed altogether are made up by one callback at once, and the beat goes on from there.
+timer's, and queues its callback in the same step: the timer is armed or the callback is queued, with nothing
+in between that a disarming thread could miss. Then the next period is armed, counted from when this one was
+due; periods that were missed altogether are made up by one callback at once, and the beat goes on from there.
 
 A setting with a window may wait: it expires together with the next timer of the pool that expires within the
 window, or alone at the window's end. So expiries are grouped, and never early.
@@ -19,9 +20,9 @@ from datetime import timedelta
 from math import inf
 from typing import Any
 
-from ..kernel.clock import Cancellable, Clock, Due, call_when_due, read_due
+from ..kernel.clock import Cancellable, Clock, Due, call_at_wall, read_due
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, QueueFull
-from .backlog import NO_LIMIT
+from .backlog import NO_LIMIT, Turn
 from .environment import Environment
 from .pool import ThreadPool
 from .source import CallbackObject
@@ -30,11 +31,12 @@ from .source import CallbackObject
 class _Setting:
     """What one `set` asked for. Fields: guarded by the port's lock once the timer has it."""
 
-    __slots__ = ("armed", "beat", "call", "context", "due", "period", "window")
+    __slots__ = ("absolute", "armed", "beat", "call", "context", "due", "period", "window")
 
-    def __init__(self, due: float | None, period: float, window: float, context: Context | None) -> None:
-        # The monotonic time of the next expiry; None until the first one of an absolute due time.
+    def __init__(self, due: float, absolute: bool, period: float, window: float, context: Context | None) -> None:
+        # When it expires next: a monotonic time; by the wall clock if `absolute`, as only the first expiry can be.
         self.due = due
+        self.absolute = absolute
         self.period = period
         self.window = window
         self.context = context
@@ -95,16 +97,22 @@ class Timer(CallbackObject):
         period = _seconds("period", period)
         window = _seconds("window", window)
         self._require_live()
-        now = self._clock.time() if absolute else 0.0
-        at_once = when <= now
-        due_at = None if absolute else self._clock.monotonic() + when
-        setting = _Setting(due_at, period, window, self._capture())
+        now = self._clock.time() if absolute else self._clock.monotonic()
+        if not absolute:
+            when += now
+        setting = _Setting(when, absolute, period, window, self._capture())
         withdrawn = self._replace(setting)
-        if at_once and not window:
+
+        def expire() -> None:
             self._expire(setting, 0)
+
+        latest = max(when, now) + window
+        if latest <= now:
+            expire()
+        elif absolute:
+            self._arm(setting, 0, call_at_wall(self._clock, latest, expire))
         else:
-            latest = (max(when, now) + window, absolute)
-            self._arm(setting, 0, call_when_due(self._clock, latest, lambda: self._expire(setting, 0)))
+            self._arm(setting, 0, self._clock.call_at(latest, expire))
         return withdrawn
 
     def is_set(self) -> bool:
@@ -119,7 +127,7 @@ class Timer(CallbackObject):
         with self._port.lock:
             former, self._setting = self._setting, setting
             lenient.pop(self, None)
-            if setting is not None and setting.window and setting.due is not None:
+            if setting is not None and setting.window:
                 lenient[self] = None
             withdrawn = former is not None and former.armed
             call = None
@@ -140,39 +148,43 @@ class Timer(CallbackObject):
 
     def _expire(self, setting: _Setting, beat: int) -> None:
         """Queue the callback of `setting`, and those of timers that were waiting for company."""
-        now = self._clock.monotonic()
+        now, wall = self._clock.monotonic(), self._clock.time()
         due: list[tuple[Timer, _Setting, int]] = [(self, setting, beat)]
         with self._port.lock:
             for timer in self._port.lenient:
                 other = timer._setting
-                if timer is not self and timer._clock is self._clock and other.due <= now:
+                passed = other.due <= (wall if other.absolute else now)
+                if passed and timer is not self and timer._clock is self._clock:
                     due.append((timer, other, other.beat))
         for timer, each, its_beat in due:
             timer._queue(each, its_beat, now)
 
     def _queue(self, setting: _Setting, beat: int, now: float) -> None:
-        with self._port.lock:
-            if self._setting is not setting or not setting.armed or setting.beat != beat:
-                return
-            beat = setting.beat = beat + 1
-            call, setting.call = setting.call, None
-            if setting.period:
-                following = (now if setting.due is None else setting.due) + setting.period
-                setting.due = max(following, now)
-                if setting.window:
-                    self._port.lenient[self] = None
-            else:
-                setting.armed = False
-                self._port.lenient.pop(self, None)
-        if call is not None:
-            call.cancel()
         # A Context runs one callback at a time, and those of a periodic timer may overlap.
-        context = setting.context.copy() if setting.context is not None else None
+        turn = Turn(self, setting.context.copy() if setting.context is not None else None)
+        call = None
         try:
-            self._fire(context, limit=self._pool._queue_limit if setting.period else NO_LIMIT)
+            with self._port.lock:
+                if self._closed or self._setting is not setting or not setting.armed or setting.beat != beat:
+                    return
+                beat = setting.beat = beat + 1
+                call, setting.call = setting.call, None
+                if setting.period:
+                    following = (now if setting.absolute else setting.due) + setting.period
+                    setting.due, setting.absolute = max(following, now), False
+                    if setting.window:
+                        self._port.lenient[self] = None
+                else:
+                    setting.armed = False
+                    self._port.lenient.pop(self, None)
+                todo = self._port.push_locked(turn, self._pool._queue_limit if setting.period else NO_LIMIT)
         except QueueFull as error:
             self._port.fail(error, self)
-        if setting.period and setting.due is not None:
+        else:
+            self._port.act(todo)
+        if call is not None:
+            call.cancel()
+        if setting.period:
             latest = setting.due + setting.window
             self._arm(setting, beat, self._clock.call_at(latest, lambda: self._expire(setting, beat)))
 

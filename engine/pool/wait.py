@@ -1,21 +1,29 @@
 """Wait objects: one callback when something is signaled, or when the time is up.
 
 Theory of operation. Setting the object registers one asynchronous wait with the kernel. Whoever decides that
-wait, the thread that signals or the monitor, consumes the signal then and there and queues the callback; the
-callback itself comes later, or never if it is discarded, in which case the signal is lost. No thread is spent
-on a wait.
+wait, the thread that signals or the monitor, consumes the signal then and there and delivers it: queues the
+callback. The callback itself comes later, or never if it is discarded, in which case the signal is lost. No
+thread is spent on a wait.
+
+    pending --signal, timeout, close of the object--> on its way --delivered--> queued --worker--> running
+    pending --withdrawn (set again, disarmed, closed)--> over
+    on its way --wait(cancel_pending=True), group cancel--> discarded
+    on its way --this object is closed, or its pool stopped--> over, the signal given back
+
+A thread that signals may be held up while a wait is on its way, and nobody can withdraw it then. So what is on
+its way counts as queued: it is waited for, and can be discarded.
 
 Source: "SetThreadpoolWait", "SetThreadpoolWaitEx"; "Wait Functions".
 """
 
 from collections.abc import Callable
 from contextvars import Context
-from datetime import datetime
 from typing import Any
 
 from ..kernel.clock import Cancellable, Clock, Due, call_at_wall, read_due
 from ..kernel.status import Status
-from ..kernel.waitable import RegisteredWait, register_wait
+from ..kernel.waitable import RegisteredWait, prepare_wait
+from .backlog import Turn
 from .environment import Environment
 from .pool import ThreadPool
 from .source import CallbackObject
@@ -26,12 +34,25 @@ class _Registration:
 
     __slots__ = ("block", "context", "limit")
 
+    # The kernel's wait.
+    block: RegisteredWait
+
     def __init__(self, context: Context | None) -> None:
         self.context = context
-        # The kernel's wait; None until `register_wait` has returned.
-        self.block: RegisteredWait | None = None
         # An absolute time limit, which the kernel's waits do not have.
         self.limit: Cancellable | None = None
+
+    def withdraw(self) -> bool:
+        withdrawn = self.block.cancel()
+        if self.limit is not None:
+            self.limit.cancel()
+        return withdrawn
+
+    def withdrawn(self) -> bool:
+        return self.block.status is Status.OPERATION_ABORTED
+
+    def on_its_way(self) -> bool:
+        return self.block.status is not Status.PENDING and not self.withdrawn()
 
 
 class Wait(CallbackObject):
@@ -48,7 +69,7 @@ class Wait(CallbackObject):
     Thousands may be set at once.
     """
 
-    __slots__ = ("_clock", "_registration")
+    __slots__ = ("_clock", "_registrations")
 
     def __init__(
         self,
@@ -59,8 +80,9 @@ class Wait(CallbackObject):
         context: object = None,
         clock: Clock | None = None,
     ) -> None:
-        # Guarded by the port's lock.
-        self._registration: _Registration | None = None
+        # Guarded by the port's lock. Those that may still bring a callback: the one set last while it is pending,
+        # and all that are on their way.
+        self._registrations: list[_Registration] = []
         super().__init__(function, args, environment, pool, context)
         self._clock = clock or self._pool._clock
 
@@ -74,7 +96,7 @@ class Wait(CallbackObject):
         Returns: True if a pending wait was withdrawn. False: there was none, and a callback may be queued or
             running.
         Raises: `InvalidHandle` if this object, its pool or `waitable` is closed; `InvalidParameter`,
-            `InvalidArgumentType`. The former wait is gone even then.
+            `InvalidArgumentType`. A call that raises changes nothing.
         Blocks: never. The signal is consumed when the wait is satisfied, before the callback runs.
         Source: "SetThreadpoolWaitEx".
         """
@@ -82,41 +104,54 @@ class Wait(CallbackObject):
             self._require_open()
             return self._replace(None)
         self._require_live()
-        when = None if timeout is None else read_due(timeout)
+        when, absolute = (None, False) if timeout is None else read_due(timeout)
         registration = _Registration(self._capture())
+
+        block = registration.block = prepare_wait(waitable, lambda status: self._deliver(registration, status))
         withdrawn = self._replace(registration)
-        absolute = isinstance(timeout, datetime)
-        relative = None if when is None or absolute else when[0]
-
-        def decided(status: Status) -> None:
-            if registration.limit is not None:
-                registration.limit.cancel()
-            self._fire(registration.context, status)
-
-        def expired() -> None:
-            if registration.block is not None and registration.block.cancel():
-                self._fire(registration.context, Status.TIMEOUT)
-
-        block = register_wait(waitable, decided, relative, clock=self._clock)
-        with self._port.lock:
-            registration.block = block
-            stale = self._registration is not registration
-        if stale:  # Replaced or disarmed by another thread meanwhile.
-            block.cancel()
-        elif absolute and when is not None and block.status is Status.PENDING:
-            limit = registration.limit = call_at_wall(self._clock, when[0], expired)
+        # Replaced or disarmed by another thread meanwhile, it does not begin.
+        block.begin(None if absolute else when, self._clock)
+        if absolute and when is not None and block.status is Status.PENDING:
+            limit = registration.limit = call_at_wall(self._clock, when, block.expire)
             if block.status is not Status.PENDING:
                 limit.cancel()
         return withdrawn
 
     def _replace(self, registration: _Registration | None) -> bool:
         with self._port.lock:
-            former, self._registration = self._registration, registration
-        if former is None or former.block is None:
+            former = list(self._registrations)
+            if registration is not None:
+                self._registrations.append(registration)
+        if not former:
             return False
-        if former.limit is not None:
-            former.limit.cancel()
-        return former.block.cancel()
+        withdrawn = [each.withdraw() for each in former]
+        with self._port.lock:
+            self._registrations = [each for each in self._registrations if not each.withdrawn()]
+        return any(withdrawn)
+
+    def _deliver(self, registration: _Registration, status: Status) -> None:
+        if registration.limit is not None:
+            registration.limit.cancel()
+        with self._port.lock:
+            if registration not in self._registrations:
+                return  # Discarded on its way.
+            self._registrations.remove(registration)
+            wanted = not self._closed and not self._port.stopped
+            if wanted:
+                todo = self._port.push_locked(Turn(self, registration.context, (status,)))
+            else:
+                todo = self._quiet_locked(), 0, False
+        self._port.act(todo)
+        if not wanted:
+            registration.block.abandon()
+
+    def _transit_locked(self) -> int:
+        return sum(each.on_its_way() for each in self._registrations)
+
+    def _forget_locked(self) -> int:
+        before = len(self._registrations)
+        self._registrations = [each for each in self._registrations if not each.on_its_way()]
+        return before - len(self._registrations)
 
     def _disarm(self) -> None:
         self._replace(None)

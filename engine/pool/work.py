@@ -41,8 +41,8 @@ class Work(CallbackObject):
     def submit(self) -> None:
         """Queue the callback once more.
 
-        Raises: `InvalidHandle` if the object or its pool is closed; `QueueFull` under the pool's "reject"
-            policy.
+        Raises: `InvalidHandle` if the object or its pool is closed, even while this waits for room; `QueueFull`
+            under the pool's "reject" policy.
         Blocks: never, except under the "block" policy when the pool's queue is full.
         Source: "SubmitThreadpoolWork", which cannot fail; here a pool's queue has a limit.
         """
@@ -53,7 +53,7 @@ class Work(CallbackObject):
         try:
             self._port.push(turn, self._pool._queue_limit)
         except QueueFull:
-            self._pool._overflow(turn)
+            self._pool._overflow(turn, self._require_live)
 
 
 class SimpleCallback(CallbackObject):
@@ -65,8 +65,7 @@ class SimpleCallback(CallbackObject):
         pass  # There is nobody who could close it.
 
     def _ended_locked(self) -> None:
-        self._closed = True
-        self._port.objects.discard(self)
+        self._retire_locked()
         self._leave_group()
 
 
@@ -78,12 +77,15 @@ def submit_callback(
 ) -> None:
     """Queue the simple callback `function(*args)` with the parameters of `environment`.
 
-    Raises and blocks: as `ThreadPool.submit`. Source: "TrySubmitThreadpoolCallback".
+    Raises and blocks: as `ThreadPool.submit`; `InvalidHandle` also if the group is released while this waits for
+    room. Source: "TrySubmitThreadpoolCallback".
     """
     simple = SimpleCallback(function, args, environment, None, context)
     simple._once = True
     try:
-        simple._pool._enqueue(Turn(simple, simple._capture()))
+        # Only its group can close it.
+        require_live = None if simple._group is None else simple._require_live
+        simple._pool._enqueue(Turn(simple, simple._capture()), require_live)
     except BaseException:
         simple.close()
         raise

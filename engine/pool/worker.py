@@ -18,7 +18,7 @@ from typing import Any
 
 from ..kernel.driver import driver
 from ..kernel.thread import local
-from .backlog import LONG, Item, Profile, Simple, Turn
+from .backlog import LONG, Item, Profile, Simple, Turn, owner_of
 from .dispatch import WorkPort
 from .instance import after_return
 from .runner import Runner, WorkerState, current
@@ -94,12 +94,11 @@ def timed(profile: Profile | None, then: float, number: int) -> float:
 
 def run(runner: Runner, item: Item) -> Profile | None:
     """Run one callback to its end; return what is known of its run time, if anything ever is."""
-    owner: object = item
     profile = None
     special = False
     try:
         if type(item) is Turn:
-            owner = ledger = item.ledger
+            ledger = item.ledger
             profile = ledger._profile
             special = ledger._special
             args = ledger._args + item.more if item.more else ledger._args
@@ -110,7 +109,6 @@ def run(runner: Runner, item: Item) -> Profile | None:
             else:
                 item.context.run(ledger._function, *args)
         elif type(item) is Simple:
-            owner = item.function
             profile = item.profile
             if profile.long:
                 run_long(profile, item.context, item.function, item.args)
@@ -121,7 +119,7 @@ def run(runner: Runner, item: Item) -> Profile | None:
         elif callable(item):
             item()
     except BaseException as error:
-        runner.port.fail(error, owner)
+        runner.port.fail(error, owner_of(item))
     if special or runner.instance is not None:
         after_return(runner)
     return profile

@@ -6,8 +6,8 @@ that return nothing cannot fail on Windows; here they raise what the engine rais
 was closed, a wait in its own callback, which on Windows would hang).
 
 Source: "CreateThreadpool", "CloseThreadpool", "SetThreadpoolThreadMaximum", "SetThreadpoolThreadMinimum",
-"TrySubmitThreadpoolCallback", "CreateThreadpoolWork", "CreateThreadpoolCleanupGroup", "CallbackMayRunLong" and their
-siblings.
+"SetThreadpoolStackInformation", "TrySubmitThreadpoolCallback", "CreateThreadpoolWork", "CreateThreadpoolCleanupGroup",
+"CallbackMayRunLong" and their siblings.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from .. import (
     current_callback,
     submit_callback,
 )
-from .constants import ERROR_TOO_MANY_THREADS
+from .constants import ERROR_NOT_SUPPORTED, ERROR_TOO_MANY_THREADS
 from .errors import SetLastError, fails_with
 from .values import word
 
@@ -41,15 +41,26 @@ __all__ = [
     "DisassociateCurrentThreadFromCallback",
     "FreeLibraryWhenCallbackReturns",
     "LeaveCriticalSectionWhenCallbackReturns",
+    "QueryThreadpoolStackInformation",
     "ReleaseMutexWhenCallbackReturns",
     "ReleaseSemaphoreWhenCallbackReturns",
     "SetEventWhenCallbackReturns",
+    "SetThreadpoolStackInformation",
     "SetThreadpoolThreadMaximum",
     "SetThreadpoolThreadMinimum",
     "SubmitThreadpoolWork",
+    "TP_CALLBACK_INSTANCE",
+    "TP_CLEANUP_GROUP",
+    "TP_POOL",
+    "TP_WORK",
     "TrySubmitThreadpoolCallback",
     "WaitForThreadpoolWorkCallbacks",
 ]
+
+TP_POOL = ThreadPool
+TP_WORK = Work
+TP_CLEANUP_GROUP = CleanupGroup
+TP_CALLBACK_INSTANCE = CallbackInstance
 
 
 def routine(function: object) -> Callable[..., object]:
@@ -82,6 +93,21 @@ def SetThreadpoolThreadMaximum(ptpp: ThreadPool, cthrdMost: int) -> None:
 def SetThreadpoolThreadMinimum(ptpp: ThreadPool, cthrdMic: int) -> bool:
     """Keep at least so many threads, started now. Returns: False if they could not be started."""
     return ptpp.set_minimum(word("cthrdMic", cthrdMic))
+
+
+def SetThreadpoolStackInformation(ptpp: ThreadPool, ptpsi: object) -> bool:
+    """Refuse to set the size of the threads' stacks: Python has one size for the process, `threading.stack_size`.
+
+    Returns: False, with the last error 50.
+    """
+    SetLastError(ERROR_NOT_SUPPORTED)
+    return False
+
+
+def QueryThreadpoolStackInformation(ptpp: ThreadPool, ptpsi: object) -> bool:
+    """Refuse to tell the size of the threads' stacks, as it cannot be set. Returns: False, with the last error 50."""
+    SetLastError(ERROR_NOT_SUPPORTED)
+    return False
 
 
 # Simple callbacks

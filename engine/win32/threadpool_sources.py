@@ -39,10 +39,17 @@ __all__ = [
     "SetThreadpoolWait",
     "SetThreadpoolWaitEx",
     "StartThreadpoolIo",
+    "TP_IO",
+    "TP_TIMER",
+    "TP_WAIT",
     "WaitForThreadpoolIoCallbacks",
     "WaitForThreadpoolTimerCallbacks",
     "WaitForThreadpoolWaitCallbacks",
 ]
+
+TP_TIMER = Timer
+TP_WAIT = Wait
+TP_IO = Io
 
 # Timers
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from engine import ThreadPool
+from engine import ThreadPool, register_wait
 from engine.testing import LIMIT, Gate, wait_until
 
 
@@ -42,6 +42,28 @@ class Blocker:
 
     def release(self) -> None:
         self.gate.open()
+
+
+class Delivery:
+    """A signal whose delivery is held up: waits are decided by it, and told of that only at the end.
+
+    Make it before the waits in question are set: it holds up whoever signals `waitable` by a wait of its own, which
+    is told first.
+    """
+
+    def __init__(self, waitable: Any) -> None:
+        self.gate = Gate()
+        register_wait(waitable, lambda status: self.gate.pass_through())
+
+    def begin(self, signal: Callable[[], object]) -> None:
+        """Have `signal()` called in a thread of its own, up to the point where it is held up."""
+        self.thread = in_thread(signal)
+        self.gate.wait_for_arrivals()
+
+    def end(self) -> None:
+        """Let the delivery go on, and wait until it is done."""
+        self.gate.open()
+        joined(self.thread)
 
 
 def occupy(pool: ThreadPool) -> Blocker:

@@ -20,9 +20,9 @@ from engine import (
     current_callback,
     submit_callback,
 )
-from engine.testing import ManualClock, wait_until
+from engine.testing import ManualClock, wait_until, wait_until_blocked
 
-from .helpers import Blocker, Recorder, in_thread, joined, occupy, settle
+from .helpers import Blocker, Delivery, Recorder, in_thread, joined, occupy, settle
 
 
 class Group:
@@ -182,6 +182,57 @@ class TestRelease:
         joined(releaser)
         assert members.cancelled == []
 
+    @pytest.mark.parametrize("cancel", [False, True])
+    def test_a_member_that_was_closed_is_waited_for(self, members: Group, cancel: bool) -> None:
+        """What a member has running when it is closed is waited for, without a cancel callback, whoever closed it."""
+        blocker = Blocker()
+        work = Work(lambda: (work.close(), blocker()), environment=members.environment)
+        work.submit()
+        blocker.wait_until_running()
+        assert len(members.group) == 0
+        for _ in range(2):
+            with pytest.raises(WaitTimeout):
+                members.group.close_members(cancel, timeout=0.01)
+            assert len(members.group) == 0
+        releaser = in_thread(lambda: members.group.close_members(cancel))
+        wait_until(lambda: work.statistics().waiting)
+        blocker.release()
+        joined(releaser)
+        assert members.cancelled == []
+
+    def test_queued_callbacks_of_a_member_that_was_closed(self, single: ThreadPool) -> None:
+        """They are waited for, or discarded with cancel; there is no cancel callback."""
+        members, recorder = Group(single), Recorder()
+        for cancel in (False, True):
+            blocker = occupy(single)
+            work = Work(recorder, environment=members.environment)
+            work.submit()
+            work.close()
+            releaser = in_thread(lambda cancel=cancel: members.group.close_members(cancel))
+            if not cancel:
+                wait_until(lambda work=work: work.statistics().waiting)
+                blocker.release()
+            joined(releaser)
+            assert recorder.count == 1
+            blocker.release()
+            settle(single)
+        assert recorder.count == 1
+        assert members.cancelled == []
+
+    def test_a_callback_that_arms_its_object_again(self, members: Group, clock: ManualClock) -> None:
+        """A callback that arms its own timer while the group waits for it brings no other one after the release."""
+        blocker, recorder = Blocker(), Recorder()
+        timer = Timer(lambda: (recorder(), blocker(), timer.set(1)), environment=members.environment, clock=clock)
+        timer.set(0)
+        blocker.wait_until_running()
+        releaser = in_thread(lambda: members.group.close_members(True))
+        wait_until_blocked(timer)
+        blocker.release()
+        joined(releaser)
+        assert clock.pending == 0
+        clock.advance(1)
+        assert recorder.count == 1
+
     def test_not_for_a_simple_callback_that_completed(self, members: Group) -> None:
         """No cancel callback for a simple callback that was running and completed."""
         blocker = Blocker()
@@ -217,6 +268,27 @@ class TestRelease:
             event.set()
             assert event.is_signaled()
         assert recorder.count == 0
+
+    def test_a_signal_that_is_being_delivered(self, members: Group, pool: ThreadPool) -> None:
+        """A callback whose signal was consumed and that is not queued yet is waited for; with cancel, discarded."""
+        order: list[str] = []
+        members.environment.cancel_callback = lambda context, cleanup: order.append("cancelled")
+        for cancel in (False, True):
+            with Event(True) as event:
+                delivery = Delivery(event)
+                wait = Wait(lambda status: order.append("ran"), environment=members.environment)
+                wait.set(event)
+                delivery.begin(event.set)
+                if not cancel:
+                    releaser = in_thread(members.group.close_members)
+                    wait_until_blocked(wait)
+                    delivery.end()
+                    joined(releaser)
+                else:
+                    members.group.close_members(True)
+                    delivery.end()
+                settle(pool)
+        assert order == ["ran", "cancelled"]
 
     def test_released_objects_are_refused(self, members: Group) -> None:
         """A member must not be used after the release."""
@@ -269,6 +341,21 @@ class TestRelease:
         wait_until(lambda: len(caught) == 2)
         members.group.close_members()
 
+    def test_a_member_that_was_closed_cannot_either(self, members: Group) -> None:
+        """The callback of a member that was closed meanwhile cannot release the group: it would be waited for."""
+        caught: list[BaseException] = []
+
+        def release() -> None:
+            work.close()
+            with pytest.raises(Deadlock) as refused:
+                members.group.close_members()
+            caught.append(refused.value)
+
+        work = Work(release, environment=members.environment)
+        work.submit()
+        wait_until(lambda: caught)
+        members.group.close_members()
+
     def test_the_time_limit(self, members: Group) -> None:
         """When the time is up, members that were not released are members again."""
         blocker = Blocker()
@@ -287,11 +374,16 @@ class TestRelease:
         assert len(members.cancelled) == 2
 
     def test_a_cancel_callback_that_fails_is_reported(
-        self, members: Group, errors: list[tuple[BaseException, object]]
+        self, members: Group, pool: ThreadPool, errors: list[tuple[BaseException, object]]
     ) -> None:
         """What a cancel callback raises goes to the pool's handler; the others are released all the same."""
         members.environment.cancel_callback = lambda context, cleanup: 1 / 0
         works = [Work(print, environment=members.environment) for _ in range(3)]
+        pool.set_maximum(1)
+        blocker = occupy(pool)
+        submit_callback(print, environment=members.environment)
         members.group.close_members(True)
-        assert [type(error) for error, _ in errors] == [ZeroDivisionError] * 3
+        blocker.release()
+        assert [type(error) for error, _ in errors] == [ZeroDivisionError] * 4
+        assert [owner for _, owner in errors] == [*works, print]
         assert all(work.closed for work in works)

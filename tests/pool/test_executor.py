@@ -4,12 +4,14 @@ import asyncio
 import contextvars
 import gc
 import importlib.util
+import re
 import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -59,6 +61,30 @@ class TestStandard:
         with Executor(3) as executor:
             assert isinstance(executor, ThreadPoolExecutor)
             assert executor._max_workers == 3
+
+    def test_it_shows_what_monitoring_looks_at(self) -> None:
+        """Its threads, the length of its queue and its state are where the standard executor has them."""
+        blocker = Blocker()
+        with Executor(1) as executor:
+            executor.submit(blocker)
+            blocker.wait_until_running()
+            for _ in range(3):
+                executor.submit(int)
+            assert executor._work_queue.qsize() == 3
+            assert len(executor._threads) == 1
+            assert not executor._broken and not executor._shutdown
+            blocker.release()
+        assert executor._work_queue.qsize() == 0
+        assert executor._shutdown
+
+    def test_futures_look_like_standard_ones(self) -> None:
+        """A future's `repr`, and the error of a wrong transition, read as those of the standard library's."""
+        with Executor(1) as executor:
+            future = executor.submit(int)
+            assert future.result(10) == 0
+        assert re.fullmatch("<Future at 0x[0-9a-f]+ state=finished returned int>", repr(future))
+        with pytest.raises(InvalidStateError, match="FINISHED: <Future at 0x[0-9a-f]+ state=finished returned int>"):
+            future.set_result(1)
 
     def test_calls_run_side_by_side_at_once(self) -> None:
         """Calls of a function never seen before run side by side, without any stall being noticed first."""
@@ -165,6 +191,41 @@ class TestMore:
             blocker.wait_until_running()
             executor.submit(int)
             assert executor.submit(threading.get_ident).result(0) == threading.get_ident()
+            blocker.release()
+
+    @pytest.mark.parametrize("policy", ["reject", "caller_runs", "block"])
+    def test_a_cancelled_call_makes_room(self, policy: Literal["reject", "caller_runs", "block"]) -> None:
+        """A queued call that is cancelled leaves its place to another; whoever waits for it is told."""
+        blocker = Blocker()
+        with Executor(1, queue_limit=2, policy=policy) as executor:
+            blocker.release()
+            for _ in range(10):  # From here on it is known to be quick, and submitting is at its shortest.
+                executor.submit(blocker).result(10)
+            blocker.gate.close()
+            executor.submit(blocker)
+            blocker.wait_until_running(11)
+            calls = [executor.submit(int), executor.submit_at(Priority.LOW, int)]
+            assert [call.cancel() for call in calls] == [True, True]
+            later = [executor.submit(threading.get_ident) for _ in range(2)]
+            assert not any(call.done() for call in later)
+            assert executor.statistics().queued == 2
+            assert wait(calls, 10).not_done == set()
+            blocker.release()
+            assert {call.result(10) for call in later} != {threading.get_ident()}
+        seen = executor.statistics()
+        assert (seen.submitted, seen.started, seen.discarded) == (15, 13, 2)
+
+    def test_a_cancelled_call_lets_a_blocked_submitter_go(self) -> None:
+        """A thread that waits for room gets it from a call that is cancelled meanwhile."""
+        blocker = Blocker()
+        with Executor(1, queue_limit=1) as executor:
+            executor.submit(blocker)
+            blocker.wait_until_running()
+            queued = executor.submit(int)
+            submitter = in_thread(lambda: executor.submit(int))
+            wait_until_blocked(submitter)
+            assert queued.cancel()
+            joined(submitter)
             blocker.release()
 
     def test_priorities(self) -> None:

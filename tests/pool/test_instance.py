@@ -55,8 +55,29 @@ class TestInstance:
         seen: list[Any] = []
         pool.submit(lambda: seen.append(current_callback().source))
         pool.post(lambda: seen.append(current_callback().source))
+        submit_callback(lambda: seen.append(current_callback().source), environment=Environment(pool=pool))
         settle(pool)
-        assert seen == [None, None]
+        assert seen == [None, None, None]
+
+    def test_a_simple_callback_that_fails_is_known_by_its_function(
+        self, single: ThreadPool, errors: list[tuple[BaseException, object]]
+    ) -> None:
+        """What a simple callback raises, and what is done when it returns, is reported with its function."""
+
+        def fail() -> None:
+            raise ValueError
+
+        def succeed() -> None:
+            current_callback().call_when_returns(fail)
+
+        environment = Environment(pool=single)
+        finalized = Environment(pool=single, finalization=lambda instance, context: fail())
+        single.submit(succeed)
+        submit_callback(succeed, environment=environment)
+        submit_callback(fail, environment=environment)
+        submit_callback(print, environment=finalized)
+        settle(single)
+        assert [owner for _, owner in errors] == [succeed, succeed, fail, print]
 
     def test_it_dies_with_the_callback(self, pool: ThreadPool) -> None:
         """The instance is dead once the callback has returned."""

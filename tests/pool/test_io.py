@@ -16,8 +16,9 @@ from engine import (
     Status,
     ThreadPool,
 )
+from engine.testing import wait_until_blocked
 
-from .helpers import Recorder, occupy, settle
+from .helpers import Recorder, in_thread, joined, occupy, settle
 
 
 class Pipe:
@@ -81,7 +82,8 @@ class TestIo:
             io.cancel()
             pipe.complete("operation")
             settle(pool)
-            assert io.io_statistics().dropped == 1
+            seen = io.io_statistics()
+        assert (seen.started, seen.announced, seen.cancelled, seen.dropped) == (1, 0, 1, 1)
         assert recorder.count == 0
 
     def test_a_packet_that_nobody_announced_is_dropped_and_reported(
@@ -138,6 +140,18 @@ class TestIo:
             assert io.wait(10, cancel_pending=True)
             blocker.release()
             settle(single)
+        assert recorder.count == 0
+
+    def test_a_packet_after_the_pool_stopped_ends_the_waiting(self, pipe: Pipe) -> None:
+        """A stopped pool runs no callback for a packet, and whoever waits for it is released."""
+        recorder = Recorder()
+        with ThreadPool() as pool, Io(pipe, recorder, pool=pool) as io:
+            io.start()
+            assert pool.stop(10)
+            sleeper = in_thread(io.wait)
+            wait_until_blocked(io)
+            pipe.complete("operation")
+            joined(sleeper)
         assert recorder.count == 0
 
     def test_packets_after_the_close_still_call_back(self, pool: ThreadPool, pipe: Pipe) -> None:

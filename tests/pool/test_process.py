@@ -93,6 +93,91 @@ class TestFork:
         )
         assert done.stdout == "0\n", done.stderr
 
+    def test_waiting_for_what_ran_at_the_fork_is_refused(self) -> None:
+        """In the child waits for callbacks and calls that run in the parent raise `Forked`, and end every wait."""
+        done = run(
+            "import concurrent.futures as futures, signal, warnings; warnings.simplefilter('ignore')\n"
+            "go = threading.Event(); entered = threading.Semaphore(0)\n"
+            "body = lambda: (entered.release(), go.wait(20))\n"
+            "pool = ThreadPool(); group = CleanupGroup(); environment = Environment(pool=pool, cleanup_group=group)\n"
+            "work = Work(body, environment=environment); work.submit()\n"
+            "executor = Executor(1); running, queued, late, cancelled = map(executor.submit, (body, int, int, int))\n"
+            "entered.acquire(); entered.acquire(); cancelled.cancel()\n"
+            "child = os.fork()\n"
+            "if not child:\n"
+            "    signal.alarm(10); told = []\n"
+            "    for call in (work.wait, lambda: work.wait(0, cancel_pending=True), group.close_members,\n"
+            "                 running.result, queued.result, lambda: executor.submit(int)):\n"
+            "        try: call(); os._exit(1)\n"
+            "        except Forked as refused: assert 'before fork()' in str(refused); last = refused\n"
+            "    assert isinstance(last, RuntimeError)\n"
+            "    assert len(futures.wait([running, queued, cancelled]).done) == 3\n"
+            "    assert cancelled.cancelled() and isinstance(running.exception(), Forked)\n"
+            "    late.add_done_callback(told.append); assert told == [late]\n"
+            "    executor.shutdown(); work.close()\n"
+            "    os._exit(0)\n"
+            "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])); go.set(); work.close(); pool.stop()\n"
+        )
+        assert done.stdout == "0\n", done.stderr
+
+    def test_locks_that_were_held_at_the_fork(self) -> None:
+        """Futures can be used in the child though threads of the parent were in the midst of using some."""
+        done = run(
+            "import signal, warnings; warnings.simplefilter('ignore')\n"
+            "from engine.pool import future as module\n"
+            "go = threading.Event(); held = threading.Semaphore(0)\n"
+            "executor = Executor(1); calls = [executor.submit(go.wait, 20), executor.submit(int)]\n"
+            "def hold(lock):\n"
+            "    with lock: held.release(); go.wait(20)\n"
+            "for lock in (calls[0]._condition, calls[1]._condition, module._settled, module._guard):\n"
+            "    threading.Thread(target=hold, args=(lock,)).start(); held.acquire()\n"
+            "child = os.fork()\n"
+            "if not child:\n"
+            "    signal.alarm(10)\n"
+            "    assert all(isinstance(call.exception(), Forked) for call in calls)\n"
+            "    assert Executor(1).submit(pow, 2, 3).result() == 8\n"
+            "    os._exit(0)\n"
+            "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])); go.set(); executor.shutdown()\n"
+        )
+        assert done.stdout == "0\n", done.stderr
+
+    def test_forking_in_a_callback(self) -> None:
+        """A child that is forked in a callback runs that one to its end, none of those behind it, and ends."""
+        done = run(
+            "import warnings; warnings.simplefilter('ignore')\n"
+            "pool = ThreadPool(1, 1); begun = threading.Event(); go = threading.Event()\n"
+            "parent = os.getpid(); ran = []; children = []\n"
+            "def body():\n"
+            "    ran.append(1)\n"
+            "    if len(ran) == 1: children.append(os.fork())\n"
+            "    if os.getpid() != parent:\n"
+            "        seen = pool.statistics()\n"
+            "        print('in the child', seen.workers, seen.running + seen.away, flush=True)\n"
+            "pool.submit(lambda: (begun.set(), go.wait())); begun.wait()\n"
+            "with Work(body, pool=pool) as work:\n"
+            "    for _ in range(5): work.submit()\n"
+            "    go.set()\n"
+            "print(len(ran), os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1])); pool.stop()\n"
+        )
+        assert sorted(done.stdout.splitlines()) == ["5 0", "in the child 1 1"]
+        assert done.stderr == ""
+
+    def test_leaving_blocks_in_the_child(self) -> None:
+        """A child leaves the blocks of inherited objects, and itself, without waiting and without an error."""
+        done = run(
+            "import signal, warnings; warnings.simplefilter('ignore')\n"
+            "go = threading.Event(); entered = threading.Event()\n"
+            "body = lambda: (entered.set(), go.wait(20))\n"
+            "with ThreadPool() as pool, CleanupGroup() as group, Executor(1) as executor:\n"
+            "    with Work(body, environment=Environment(pool=pool, cleanup_group=group)) as work:\n"
+            "        work.submit(); executor.submit(go.wait, 20); entered.wait()\n"
+            "        Work(int, environment=Environment(pool=pool, cleanup_group=group))\n"
+            "        child = os.fork()\n"
+            "        if not child: signal.alarm(10); sys.exit(7)\n"
+            "        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])); go.set()\n"
+        )
+        assert done.stdout == "7\n", done.stderr
+
     def test_forking_while_the_pool_is_busy(self) -> None:
         """Forks in the midst of the pool's work leave children that end."""
         done = run(

@@ -2,13 +2,16 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from engine import (
+    CleanupGroup,
     Deadlock,
     Environment,
     Event,
+    Executor,
     InvalidArgumentType,
     InvalidHandle,
     InvalidParameter,
@@ -55,6 +58,14 @@ class TestLimits:
             pool.set_maximum(1)
             assert pool.statistics().minimum == 1
             wait_until(lambda: pool.statistics().workers == 1)
+
+    def test_idle_threads_above_a_lowered_maximum_leave_at_once(self) -> None:
+        """Of the idle threads as many leave at once as there are above a lowered maximum, and no more."""
+        with ThreadPool(3, 5) as pool:
+            settle(pool)
+            pool.set_minimum(0)
+            pool.set_maximum(2)
+            assert pool.statistics().workers == 2
 
     def test_a_maximum_of_0_is_1(self) -> None:
         """A maximum of 0 is taken as 1."""
@@ -175,6 +186,53 @@ class TestGrowth:
             threading.Event().wait(0.1)
             assert pool.statistics().workers == 1
 
+    @pytest.mark.parametrize("busy", [False, True])
+    def test_persistent_threads_above_a_lowered_maximum_leave(self, busy: bool) -> None:
+        """Threads that ran persistent callbacks stay up to a lowered maximum; the others leave as they become idle."""
+        with ThreadPool(maximum=4) as pool:
+            gate, environment = Blocker(), Environment(pool=pool, persistent=True)
+            with Work(gate, environment=environment) as work:
+                for number in (4, 8) if busy else (4,):
+                    for _ in range(4):
+                        work.submit()
+                    gate.wait_until_running(number)
+                    if number == 4:
+                        gate.release()
+                        settle(pool)
+                        gate.gate.close()
+                pool.set_maximum(1)
+                gate.release()
+                wait_until(lambda: pool.statistics().workers == 1)
+
+    @pytest.mark.parametrize("busy", [False, True])
+    def test_a_persistent_thread_outlasts_others(self, busy: bool) -> None:
+        """Where the maximum is lowered, a thread that ran a persistent callback stays, and others leave."""
+        with ThreadPool(maximum=3) as pool:
+            persistent, others, recorder = Blocker(), Blocker(), Recorder()
+
+            def keep() -> None:
+                recorder()
+                persistent()
+
+            # The first thread, which would be the first to leave.
+            submit_callback(keep, environment=Environment(pool=pool, persistent=True))
+            persistent.wait_until_running()
+            for _ in range(2):
+                pool.submit(others)
+            others.wait_until_running(2)
+            if busy:
+                pool.set_maximum(1)
+            persistent.release()
+            wait_until(lambda: pool.statistics().idle == 1)
+            others.release()
+            if not busy:
+                settle(pool)
+                pool.set_maximum(1)
+            wait_until(lambda: pool.statistics().workers == 1)
+            pool.submit(recorder)
+            recorder.wait_for(2)
+        assert recorder.threads[0] is recorder.threads[1]
+
     def test_many_long_callbacks_run_side_by_side(self) -> None:
         """Callbacks that are known to block are not held up by the one slot: their threads grow with them."""
         with ThreadPool(0, 16) as pool:
@@ -203,6 +261,44 @@ class TestMayRunLong:
         single.submit(lambda: answers.append(current_callback().may_run_long()))
         settle(single)
         assert answers == [False]
+
+    def test_false_on_a_full_pool_though_it_runs_without_a_slot(self, single: ThreadPool) -> None:
+        """The answer is FALSE on a full pool, too, if the callback has lost its slot to others, or is known as long."""
+        gate, answers = Gate(), Recorder()
+
+        def overrun() -> None:
+            gate.pass_through()
+            answers(current_callback().may_run_long())
+
+        single.submit(overrun)
+        gate.wait_for_arrivals()
+        single.submit(int)
+        wait_until(lambda: single.statistics().away == 1)
+        gate.open()
+        settle(single)
+        assert answers.calls == [(False,)]
+        assert single.statistics().away == 0
+
+        def compute() -> None:
+            away = single.statistics().away
+            end = time.monotonic() + 0.001
+            while time.monotonic() < end:
+                pass
+            answers(current_callback().may_run_long(), away)
+
+        with Work(compute, pool=single) as work:
+            for _ in range(6):
+                work.submit()
+                assert work.wait(10)
+        assert not any(answer for answer, *_ in answers.calls)
+        assert answers.calls[-1] == (False, 1)
+        assert single.statistics().away == 0
+
+    def test_true_though_it_runs_without_a_slot(self) -> None:
+        """The answer is TRUE, and a worker is started, if there may be another one."""
+        with Executor(2) as executor:
+            assert executor.submit(lambda: current_callback().may_run_long()).result(10)
+            assert executor.statistics().workers == 2
 
     def test_it_counts_as_long_in_both_cases(self, single: ThreadPool) -> None:
         """The callback counts as long even if the answer is FALSE."""
@@ -459,6 +555,35 @@ class TestFullQueue:
             blocker.release()
         assert refusals.count == 1
 
+    def test_block_ends_when_the_object_closes(self) -> None:
+        """A submission that waits for room is refused if its object was closed, or its group released, meanwhile."""
+        recorder, cancelled = Recorder(), Recorder()
+        with ThreadPool(1, 1, queue_limit=1) as pool:
+            blocker, group = occupy(pool), CleanupGroup()
+            environment = Environment(pool=pool, cleanup_group=group, cancel_callback=cancelled)
+            work = Work(recorder, environment=environment)
+            pool.submit(int)
+            refusals = Recorder()
+
+            def refused(submit: Callable[[], None]) -> None:
+                with pytest.raises(InvalidHandle):
+                    submit()
+                refusals()
+
+            submitters = [
+                in_thread(lambda submit=submit: refused(submit))
+                for submit in (work.submit, lambda: submit_callback(recorder, environment=environment))
+            ]
+            for submitter in submitters:
+                wait_until_submitter_blocks(submitter)
+            group.close_members(True)
+            assert cancelled.count == 2
+            blocker.release()
+            for submitter in submitters:
+                joined(submitter)
+        assert refusals.count == 2
+        assert recorder.count == 0
+
     def test_many_blocked_submitters_all_get_through(self) -> None:
         """Many threads that block on a full queue all get their callbacks in."""
         recorder = Recorder()
@@ -467,6 +592,57 @@ class TestFullQueue:
             for thread in threads:
                 joined(thread)
         assert recorder.count == 400
+
+    def test_discarding_makes_room(self) -> None:
+        """Each callback that is discarded leaves its place to a thread that blocks."""
+        with ThreadPool(1, 1, queue_limit=3) as pool, Work(print, pool=pool) as work:
+            blocker, recorder = occupy(pool), Recorder()
+            for _ in range(3):
+                work.submit()
+            submitters = [in_thread(lambda: pool.submit(recorder)) for _ in range(3)]
+            for submitter in submitters:
+                wait_until_submitter_blocks(submitter)
+            assert work.wait(0, cancel_pending=True)
+            for submitter in submitters:
+                wait_until(lambda submitter=submitter: not submitter.is_alive(), 5)
+            blocker.release()
+        assert recorder.count == 3
+
+    def test_room_that_is_not_used_goes_to_the_next(self) -> None:
+        """A thread that is woken for room and refused, since its object was closed, leaves it to the next one."""
+        recorder = Recorder()
+        with ThreadPool(1, 1, queue_limit=1) as pool:
+            first, second, work = occupy(pool), Blocker(), Work(recorder, pool=pool)
+            pool.submit(second)
+
+            def submit() -> None:
+                with pytest.raises(InvalidHandle):
+                    work.submit()
+
+            submitters = []
+            for call in (submit, lambda: pool.submit(recorder, "next")):
+                submitters.append(in_thread(call))
+                wait_until_submitter_blocks(submitters[-1])
+            work.close()
+            first.release()
+            for submitter in submitters:
+                wait_until(lambda submitter=submitter: not submitter.is_alive(), 5)
+            second.release()
+        assert recorder.calls == [("next",)]
+
+    def test_room_that_an_idle_worker_makes(self) -> None:
+        """A callback that an idle worker is handed leaves its place to a thread that blocks."""
+        recorder = Recorder()
+        with ThreadPool(2, 2, queue_limit=1) as pool:
+            settle(pool)
+            first, second = occupy(pool), Blocker()
+            pool.submit(second)
+            submitter = in_thread(lambda: pool.submit(recorder))
+            second.wait_until_running()
+            wait_until(lambda: not submitter.is_alive(), 5)
+            first.release()
+            second.release()
+        assert recorder.count == 1
 
     def test_a_callback_does_not_block_on_its_own_pool(self, errors: list[tuple[BaseException, object]]) -> None:
         """A callback that finds its own pool's queue full gets QueueFull: waiting might never end."""

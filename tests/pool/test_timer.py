@@ -1,13 +1,15 @@
 """Timer objects."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from engine import Event, InvalidArgumentType, InvalidParameter, ThreadPool, Timer, Wait
-from engine.testing import ManualClock
+from engine.testing import Gate, ManualClock
 
-from .helpers import Blocker, Recorder, occupy, settle
+from .helpers import Blocker, Recorder, in_thread, joined, occupy, settle
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -64,6 +66,18 @@ class TestDue:
             assert recorder.count == 0
             clock.set_wall(START + timedelta(seconds=101))
             clock.advance(1.5)
+            recorder.wait_for(1)
+
+    def test_absolute_is_never_early(self, pool: ThreadPool) -> None:
+        """An absolute timer does not fire before the wall clock reads its due time."""
+        clock = ManualClock(wall=START)
+        recorder = Recorder()
+        with Timer(recorder, pool=pool, clock=clock) as timer:
+            timer.set(START + timedelta(seconds=2))
+            clock.advance(1.999)
+            settle(pool)
+            assert recorder.count == 0
+            clock.advance(0.002)
             recorder.wait_for(1)
 
     def test_absolute_in_the_past_is_now(self, pool: ThreadPool) -> None:
@@ -207,14 +221,16 @@ class TestWindow:
             clock.advance(0.501)
             recorder.wait_for(1)
 
-    def test_expiries_within_the_window_come_together(self, pool: ThreadPool, clock: ManualClock) -> None:
-        """Due 100 with window 200 comes together with due 250."""
+    @pytest.mark.parametrize("due", [0.1, START + timedelta(seconds=0.1), 0, START - timedelta(days=1)])
+    def test_expiries_within_the_window_come_together(self, pool: ThreadPool, due: float | datetime) -> None:
+        """Due 100 with window 200 comes together with due 250, in whichever form it is given; so does one due now."""
         order: list[str] = []
+        clock = ManualClock(wall=START)
         with (
             Timer(order.append, "wide", pool=pool, clock=clock) as wide,
             Timer(order.append, "exact", pool=pool, clock=clock) as exact,
         ):
-            wide.set(0.1, 0, 0.2)
+            wide.set(due, 0, 0.3)
             exact.set(0.25)
             clock.advance(0.249)
             settle(pool)
@@ -225,6 +241,34 @@ class TestWindow:
             clock.advance(1)
             settle(pool)
             assert len(order) == 2
+
+    def test_absolute_expiries_go_by_the_wall_clock(self, pool: ThreadPool) -> None:
+        """A timer with an absolute due time and a window keeps company once it is due by the wall clock, not before."""
+        clock = ManualClock(wall=START)
+        recorder = Recorder()
+        with (
+            Timer(recorder, "wide", pool=pool, clock=clock) as wide,
+            Timer(recorder, "exact", pool=pool, clock=clock) as exact,
+        ):
+            wide.set(START + timedelta(seconds=100), 1, 1000)
+            for expected in (1, 2):
+                exact.set(0.5)
+                clock.advance(0.5)
+                recorder.wait_for(expected)
+            settle(pool)
+            assert recorder.calls == [("exact",)] * 2
+            clock.set_wall(START + timedelta(seconds=100))
+            exact.set(0)
+            settle(pool)
+            assert sorted(recorder.calls[2:]) == [("exact",), ("wide",)]
+            # From here on it counts by its period.
+            clock.set_wall(START)
+            for _ in range(2):
+                clock.advance(0.5)
+                exact.set(0)
+                settle(pool)
+            assert sorted(recorder.calls[4:]) == [("exact",), ("exact",), ("wide",)]
+            assert recorder.calls[4] == ("exact",)
 
     def test_expiries_outside_the_window_stay_apart(self, pool: ThreadPool, clock: ManualClock) -> None:
         """Due 100 with window 75 stays apart from due 250."""
@@ -332,6 +376,23 @@ class TestSetting:
             timer.set(0)
             recorder.wait_for(3)
 
+    def test_disarming_during_an_expiry_is_final(self, pool: ThreadPool) -> None:
+        """A timer disarmed while it expires has its callback queued already: a wait with cancel is final."""
+        clock, recorder = HeldClock(), Recorder()
+        timer = Timer(recorder, pool=pool, clock=clock)
+        timer.set(1)
+        expiring = in_thread(lambda: clock.advance(1))
+        clock.gate.wait_for_arrivals()
+        assert timer.set(None) is False
+        assert timer.wait(10, cancel_pending=True)
+        timer.close()
+        count = recorder.count
+        clock.gate.open()
+        joined(expiring)
+        settle(pool)
+        assert recorder.count == count
+        assert timer.statistics().total == 1
+
     def test_a_pool_has_a_clock(self, clock: ManualClock) -> None:
         """The pool's clock is that of its timers and waits, unless they name another."""
         recorder = Recorder()
@@ -359,6 +420,31 @@ class TestSetting:
             timer.set(0.02, 0.02)
             assert done.wait(10)
         assert all(at >= began + 0.02 * number for number, at in enumerate(seen, 1))
+
+
+class HeldClock(ManualClock):
+    """A clock that holds up whoever withdraws what it has called already, as a timer does while it expires."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Gate()
+
+    def call_at(self, when: float, function: Callable[[], None]) -> "HeldCall":
+        return HeldCall(super().call_at(when, function), self.gate)
+
+
+class HeldCall:
+    """A call of a `HeldClock`."""
+
+    def __init__(self, call: Any, gate: Gate) -> None:
+        self.call = call
+        self.gate = gate
+
+    def cancel(self) -> bool:
+        withdrawn = self.call.cancel()
+        if not withdrawn:
+            self.gate.pass_through()
+        return withdrawn
 
 
 class LateClock:

@@ -1,6 +1,8 @@
 """Wait objects."""
 
+import gc
 import threading
+import weakref
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +12,7 @@ from engine import (
     InvalidArgumentType,
     InvalidHandle,
     InvalidParameter,
+    Misuse,
     Mutex,
     Semaphore,
     Status,
@@ -17,9 +20,9 @@ from engine import (
     Wait,
     WaitableTimer,
 )
-from engine.testing import ManualClock
+from engine.testing import ManualClock, wait_until_blocked
 
-from .helpers import Recorder, in_thread, joined, occupy, settle
+from .helpers import Delivery, Recorder, in_thread, joined, occupy, settle
 
 
 class TestWaits:
@@ -179,6 +182,18 @@ class TestWaits:
             recorder.wait_for(2)
             joined(thread)
 
+    def test_a_wait_that_was_replaced_keeps_nothing_alive(self, pool: ThreadPool) -> None:
+        """What was waited for before is not kept alive by the object."""
+        first = Event()
+        gone = weakref.ref(first)
+        with Event() as second, Wait(print, pool=pool) as wait:
+            wait.set(first)
+            wait.set(second)
+            first.close()
+            del first
+            gc.collect()
+            assert gone() is None
+
     def test_512_at_once(self, pool: ThreadPool) -> None:
         """512 waits at once: each signal finds its own callback."""
         recorder = Recorder()
@@ -227,6 +242,19 @@ class TestWaits:
             with pytest.raises(InvalidParameter):
                 wait.set(event, -1)
 
+    def test_a_bad_argument_changes_nothing(self, pool: ThreadPool) -> None:
+        """A call that is refused leaves the wait that was set before in place."""
+        recorder, closed = Recorder(), Event()
+        closed.close()
+        with Event() as event, Mutex() as mutex, Wait(recorder, pool=pool) as wait:
+            wait.set(event)
+            for bad in ((7,), (closed,), (mutex,), (event, -1), (event, "soon")):
+                with pytest.raises(Misuse):
+                    wait.set(*bad)
+            event.set()
+            recorder.wait_for(1)
+            assert recorder.calls == [(0,)]
+
     def test_a_callback_may_set_its_own_wait(self, pool: ThreadPool) -> None:
         """A callback may arm its own object again."""
         recorder = Recorder()
@@ -240,3 +268,92 @@ class TestWaits:
             for count in (1, 2, 3):
                 event.set()
                 recorder.wait_for(count)
+
+
+class TestOnItsWay:
+    """Sections 5, 7 and 13: the wait was satisfied, and whoever signals is held up before the callback is queued."""
+
+    def test_it_is_waited_for(self, pool: ThreadPool) -> None:
+        """Waiting without cancel covers it, whether or not the object was disarmed."""
+        recorder = Recorder()
+        with Event(True) as event, Wait(recorder, pool=pool) as wait:
+            delivery = Delivery(event)
+            wait.set(event)
+            delivery.begin(event.set)
+            assert not wait.wait(0)
+            assert wait.set(None) is False
+            assert not wait.wait(0)
+            assert wait.statistics().queued == 1
+            sleeper = in_thread(wait.wait)
+            wait_until_blocked(wait)
+            delivery.end()
+            joined(sleeper)
+            assert recorder.calls == [(0,)]
+
+    def test_cancel_discards_it(self, pool: ThreadPool) -> None:
+        """Waiting with cancel discards and counts it; no callback comes after that, and other waiters are released."""
+        recorder = Recorder()
+        with Event(True) as event:
+            delivery = Delivery(event)
+            wait = Wait(recorder, pool=pool)
+            wait.set(event)
+            delivery.begin(event.set)
+            assert wait.set(None) is False
+            sleeper = in_thread(wait.wait)
+            wait_until_blocked(wait)
+            assert wait.wait(10, cancel_pending=True)
+            joined(sleeper)
+            delivery.end()
+            settle(pool)
+            wait.close()
+            seen, of_pool = wait.statistics(), pool.statistics()
+        assert recorder.count == 0
+        assert (seen.total, seen.started, seen.discarded) == (1, 0, 1)
+        assert (of_pool.submitted, of_pool.started, of_pool.discarded) == (1, 0, 1)
+
+    def test_several_may_be(self, pool: ThreadPool) -> None:
+        """Each of several sets may be on its way; all are waited for."""
+        recorder = Recorder()
+        with Event(True) as event, Wait(recorder, pool=pool) as wait:
+            delivery = Delivery(event)
+            wait.set(event)
+            delivery.begin(event.set)
+            event.reset()
+            second = Delivery(event)
+            assert wait.set(event) is False
+            second.begin(event.set)
+            assert wait.set(None) is False
+            assert wait.statistics().queued == 2
+            second.end()
+            assert not wait.wait(0)
+            delivery.end()
+            assert wait.wait(10)
+        assert recorder.count == 2
+
+    def test_closing_gives_the_signal_back(self, pool: ThreadPool) -> None:
+        """Closing the object ends the wait; its signal stays in what was waited for."""
+        recorder, semaphore = Recorder(), Semaphore(0, 9)
+        delivery = Delivery(semaphore)
+        wait = Wait(recorder, pool=pool)
+        wait.set(semaphore)
+        delivery.begin(lambda: semaphore.release(2))
+        wait.close()
+        delivery.end()
+        settle(pool)
+        assert recorder.count == 0
+        assert semaphore.release() == 1
+
+    def test_stopping_the_pool_gives_the_signal_back(self) -> None:
+        """A pool that was stopped meanwhile runs nothing; whoever waits for the object is released."""
+        recorder, semaphore = Recorder(), Semaphore(0, 9)
+        with ThreadPool() as pool, Wait(recorder, pool=pool) as wait:
+            delivery = Delivery(semaphore)
+            wait.set(semaphore)
+            delivery.begin(lambda: semaphore.release(2))
+            assert pool.stop(10)
+            sleeper = in_thread(wait.wait)
+            wait_until_blocked(wait)
+            delivery.end()
+            joined(sleeper)
+        assert recorder.count == 0
+        assert semaphore.release() == 1

@@ -1,5 +1,6 @@
 """Waiting for an object's callbacks, and closing it."""
 
+import contextvars
 import gc
 
 import pytest
@@ -301,6 +302,44 @@ class TestClose:
         with pytest.warns(ResourceWarning, match="dropped"):
             del work
             gc.collect()
+
+    def test_an_object_that_is_dropped_while_its_callback_runs(self, single: ThreadPool) -> None:
+        """It is reported when its last callback returns, and the pool goes on."""
+        blocker, recorder = Blocker(), Recorder()
+        work = Work(blocker, pool=single)
+        work.submit()
+        blocker.wait_until_running()
+        with pytest.warns(ResourceWarning, match="dropped"):
+            del work
+            blocker.release()
+            single.submit(recorder)
+            recorder.wait_for(1)
+        settle(single)
+
+    def test_finalizers_may_use_the_pool(self, single: ThreadPool) -> None:
+        """What goes with an object's last callback, or one that is discarded, may use the pool in its finalizer."""
+        recorder = Recorder()
+
+        class Resource:
+            def __del__(self) -> None:
+                recorder(single.statistics())
+
+        work = Work(lambda resource: None, Resource(), pool=single)
+        work.submit()
+        work.close()
+        del work
+        recorder.wait_for(1)
+        blocker, variable = occupy(single), contextvars.ContextVar[Resource]("variable")
+
+        def submit() -> None:
+            variable.set(Resource())
+            discarded.submit()
+
+        with Work(print, pool=single) as discarded:
+            contextvars.Context().run(submit)
+            assert discarded.wait(10, cancel_pending=True)
+        blocker.release()
+        recorder.wait_for(2)
 
     def test_a_dropped_object_with_queued_callbacks_runs_them(self, single: ThreadPool) -> None:
         """Queued callbacks keep their object until they have run."""

@@ -10,11 +10,22 @@ from engine import CompletionPacket, CompletionPort, Deadlock, InvalidHandle
 from engine.testing import LIMIT, Gate
 from engine.win32 import (
     ERROR_INVALID_PARAMETER,
+    ERROR_NOT_SUPPORTED,
     ERROR_OPERATION_ABORTED,
     ERROR_TOO_MANY_THREADS,
+    NO_ERROR,
     TP_CALLBACK_ENVIRON,
+    TP_CALLBACK_INSTANCE,
+    TP_CALLBACK_PRIORITY_COUNT,
     TP_CALLBACK_PRIORITY_HIGH,
+    TP_CALLBACK_PRIORITY_INVALID,
     TP_CALLBACK_PRIORITY_LOW,
+    TP_CLEANUP_GROUP,
+    TP_IO,
+    TP_POOL,
+    TP_TIMER,
+    TP_WAIT,
+    TP_WORK,
     WAIT_OBJECT_0,
     WAIT_TIMEOUT,
     CallbackMayRunLong,
@@ -43,16 +54,19 @@ from engine.win32 import (
     InitializeThreadpoolEnvironment,
     IsThreadpoolTimerSet,
     LeaveCriticalSectionWhenCallbackReturns,
+    QueryThreadpoolStackInformation,
     ReleaseMutexWhenCallbackReturns,
     ReleaseSemaphoreWhenCallbackReturns,
     SetEvent,
     SetEventWhenCallbackReturns,
+    SetLastError,
     SetThreadpoolCallbackCleanupGroup,
     SetThreadpoolCallbackLibrary,
     SetThreadpoolCallbackPersistent,
     SetThreadpoolCallbackPool,
     SetThreadpoolCallbackPriority,
     SetThreadpoolCallbackRunsLong,
+    SetThreadpoolStackInformation,
     SetThreadpoolThreadMaximum,
     SetThreadpoolThreadMinimum,
     SetThreadpoolTimer,
@@ -196,6 +210,31 @@ class TestWork:
         assert sorted(seen) == ["default pool", "mine"]
 
 
+class TestPools:
+    """Sections 1 and 4: what the functions make, and what cannot be set."""
+
+    def test_types(self, pool: Any, environment: Any, event: Any) -> None:
+        """The handles, and the instance, are of the types that the header names."""
+        group, seen = CreateThreadpoolCleanupGroup(), []
+        assert isinstance(pool, TP_POOL)
+        assert isinstance(group, TP_CLEANUP_GROUP)
+        SetThreadpoolCallbackCleanupGroup(environment, group, None)
+        assert isinstance(CreateThreadpoolWork(print, None, environment), TP_WORK)
+        assert isinstance(CreateThreadpoolTimer(print, None, environment), TP_TIMER)
+        assert isinstance(CreateThreadpoolWait(print, None, environment), TP_WAIT)
+        assert isinstance(CreateThreadpoolIo(Source(), print, None, environment), TP_IO)
+        assert TrySubmitThreadpoolCallback(lambda instance, context: seen.append(instance), None, environment)
+        CloseThreadpoolCleanupGroupMembers(group, False, None)
+        assert isinstance(seen[0], TP_CALLBACK_INSTANCE)
+
+    def test_stack_sizes(self, pool: Any) -> None:
+        """A pool has no stack size: setting and asking fail with 50."""
+        for function in (SetThreadpoolStackInformation, QueryThreadpoolStackInformation):
+            SetLastError(NO_ERROR)
+            assert function(pool, None) is False
+            assert GetLastError() == ERROR_NOT_SUPPORTED == 50
+
+
 class TestEnvironment:
     """Section 2."""
 
@@ -219,11 +258,14 @@ class TestEnvironment:
 
     def test_a_wrong_priority_fails_the_making(self, environment: Any) -> None:
         """87, for every kind of object."""
-        SetThreadpoolCallbackPriority(environment, 10)
-        for make in (CreateThreadpoolWork, CreateThreadpoolTimer, CreateThreadpoolWait):
-            assert make(print, None, environment) is None
-            assert GetLastError() == ERROR_INVALID_PARAMETER
-        assert not TrySubmitThreadpoolCallback(print, None, environment)
+        assert TP_CALLBACK_PRIORITY_INVALID == TP_CALLBACK_PRIORITY_COUNT == 3
+        for wrong in (10, TP_CALLBACK_PRIORITY_INVALID):
+            SetThreadpoolCallbackPriority(environment, wrong)
+            for make in (CreateThreadpoolWork, CreateThreadpoolTimer, CreateThreadpoolWait):
+                SetLastError(NO_ERROR)
+                assert make(print, None, environment) is None
+                assert GetLastError() == ERROR_INVALID_PARAMETER
+            assert not TrySubmitThreadpoolCallback(print, None, environment)
 
     def test_priorities(self, environment: Any) -> None:
         """A free worker takes the highest class first."""
@@ -317,6 +359,18 @@ class TestTimers:
         SetThreadpoolTimer(timer, None, 0, 0)
         WaitForThreadpoolTimerCallbacks(timer, True)
         CloseThreadpoolTimer(timer)
+
+    @pytest.mark.parametrize("due", [0, -1, 1])
+    def test_window(self, due: int, environment: Any, event: Any) -> None:
+        """A timer that may be late comes together with another one that expires, in whichever form it is due."""
+        late = CreateThreadpoolTimer(lambda instance, context, timer: SetEvent(event), None, environment)
+        exact = CreateThreadpoolTimer(lambda instance, context, timer: None, None, environment)
+        SetThreadpoolTimer(late, due, 0, 0xFFFFFFFF)
+        SetThreadpoolTimer(exact, -10_000, 0, 0)
+        assert WaitForSingleObject(event, MS) == WAIT_OBJECT_0
+        for timer in (late, exact):
+            WaitForThreadpoolTimerCallbacks(timer, False)
+            CloseThreadpoolTimer(timer)
 
     def test_withdrawing(self, environment: Any) -> None:
         """SetThreadpoolTimerEx tells whether an expiry was withdrawn; one that is not due is not waited for."""
