@@ -16,8 +16,8 @@ from engine.testing import LIMIT, wait_until
 from transport import (
     Blob,
     Bye,
-    CallOptions,
     CallGroup,
+    CallOptions,
     Calls,
     Cancel,
     Hello,
