@@ -41,7 +41,6 @@ from transport import (
     EncodedCall,
     Endpoint,
     Kind,
-    PayloadTooLarge,
     PendingCall,
     RemoteProtocolError,
     Replies,
@@ -324,7 +323,7 @@ class Client(Association):
                 frames = encode_call(spec.target, call_id, args, options)
             else:
                 encoded = encode_value(args)
-        except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge) as error:
+        except Exception as error:  # Encoding runs the values' own code, which raises what it likes.
             raise InvalidArgumentType(f"{spec.name}: an argument cannot be sent: {error}") from error
         size = size_of(frames) if frames else len(memoryview(encoded))
         if size > self.message_limit and self._greeted:

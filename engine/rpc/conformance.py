@@ -22,6 +22,8 @@ def misfit(value: Any, wanted: Any) -> str | None:
         return f"must be {_spell(wanted)}, not {type(value).__name__}: {error}"
     except TypeError:
         pass  # msgspec does not know the type; the encoder has the last word on the value.
+    except Exception as error:  # Looking runs the types' own code, which raises what it likes.
+        return f"cannot be looked at: {type(error).__name__}: {error}"
     return None
 
 

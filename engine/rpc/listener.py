@@ -499,7 +499,7 @@ class Listener:
         ended = partial(attachment.end, Closing.ANSWERED)
         try:
             self._reply_now(call, peer, value, ended)
-        except InvalidArgumentType:
+        except BaseException:
             attachment.end(Closing.UNSENT)
             raise
         finally:
@@ -521,7 +521,7 @@ class Listener:
             size = size_of(answer) if isinstance(answer, list) else len(memoryview(answer.value))
             if size > peer.message_limit:
                 raise PayloadTooLarge(self.oversize.report("the result", size, "the client", peer.message_limit))
-        except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge) as error:
+        except Exception as error:  # Encoding runs the value's own code, which raises what it likes.
             text = f"the result of {call._entry.spec.name} cannot be sent: {error}"
             self._fault(peer, call._id, Status.BAD_STUB_DATA, Fault(type(error).__name__, text))
             raise InvalidArgumentType(text) from error
@@ -553,7 +553,7 @@ class Listener:
             self._server.counters.faults += 1
         try:
             value = encode_value(fault)
-        except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge):
+        except Exception:
             # What the exception says of itself cannot be sent; that it was raised can.
             value = encode_value(Fault(fault.type, fault.text[:1000].encode("ascii", "replace").decode("ascii")))
         peer.answers.append(EncodedReply(call_id, status, value))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from transport import Buffer, Credit, Pipe, RemoteProtocolError
 
-from ..kernel.errors import CallError, InvalidAsyncHandle, InvalidParameter
+from ..kernel.errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
 from ..kernel.status import Status
 from .errors import BadStubData, PeerProtocolError, PipeError
 from .notify import EventKind, snapshot
@@ -237,7 +237,10 @@ def _serve(pipe: PipeEnd[Any], generator: Generator[Any, Any, Any]) -> Any:
             except StopIteration as stop:
                 result = stop.value
                 break
-            pipe.push_wait((item,))
+            try:
+                pipe.push_wait((item,))
+            except InvalidArgumentType as error:
+                raise _unsendable(error) from error
     finally:
         generator.close()
     if not pipe.ended:
@@ -249,8 +252,16 @@ async def _serve_async(pipe: PipeEnd[Any], generator: AsyncGenerator[Any, Any]) 
     """Push what the asynchronous generator yields."""
     try:
         async for item in generator:
-            await pipe.push_async((item,))
+            try:
+                await pipe.push_async((item,))
+            except InvalidArgumentType as error:
+                raise _unsendable(error) from error
     finally:
         await generator.aclose()
     if not pipe.ended:
         pipe.push(())
+
+
+def _unsendable(error: InvalidArgumentType) -> BadStubData:
+    """What the client gets for a yielded element that cannot be sent: the same as for a result."""
+    return BadStubData(str(error.args[0]))

@@ -284,7 +284,7 @@ class TestClosingTwice:
 class TestUnsendable:
     """A result that cannot be sent."""
 
-    @pytest.mark.parametrize("kind", ["object", "huge", "surrogate", "circle"])
+    @pytest.mark.parametrize("kind", ["object", "huge", "surrogate", "circle", "gaps"])
     def test_from_a_plain_routine(self, any_bench: Bench, kind: str) -> None:
         """The client gets 1783 with the reason, and the server lives on."""
         call = any_bench.probe.unsendable.begin(kind)

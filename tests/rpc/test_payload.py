@@ -54,8 +54,12 @@ class TestPlainValues:
         assert any_bench.probe.echo(value) == value
 
     @pytest.mark.parametrize(
-        "value", [object(), 2**64, -(2**63) - 1, "\udcff", lambda: None, {"key": object()}, [2**70], {(): object()}]
-    )
+        "value",
+        [
+            object(), 2**64, -(2**63) - 1, "\udcff", lambda: None, {"key": object()}, [2**70], {(): object()},
+            [memoryview(bytes(9))[::2]],
+        ],
+    )  # fmt: skip
     def test_that_cannot_be_sent(self, bench: Bench, value: Any) -> None:
         """A value that cannot be sent is refused by `begin`, naming the operation; other calls are unharmed."""
         beside = [bench.probe.echo.begin(number) for number in range(5)]
@@ -225,6 +229,14 @@ class TestChecksOfTypes:
             binding.give(-1)
         assert binding.give(3) == Fussy(3)
 
+    def test_before_anything_is_sent(self, local: Callable[..., Server], benches: Benches) -> None:
+        """An argument that its type refuses is refused by `begin`, naming the parameter, whatever the type raises."""
+        server = local()
+        server.register(self.Fussing, self.Routines())
+        binding = benches(server.endpoint).client.bind(self.Fussing)
+        with pytest.raises(InvalidArgumentType, match="'fussy'"):
+            binding.take.begin({"value": -1})
+
 
 class TestLargeValues:
     """Values that travel beside the message."""
@@ -248,10 +260,19 @@ class TestLargeValues:
             view = bench.probe.viewed(memoryview(b"\2" * size))
             assert type(view) is memoryview and view.readonly and bytes(view) == b"\2" * size
 
-    def test_a_view_that_has_gaps(self, bench: Bench) -> None:
-        """A `memoryview` that is not contiguous is sent as the bytes it shows."""
-        data = bytes(range(256)) * 2048
-        assert bytes(bench.probe.viewed(memoryview(data)[::2])) == data[::2]
+    @pytest.mark.parametrize("size", [10, 1 << 19])
+    def test_a_view_that_has_gaps(self, local: Callable[..., Server], benches: Benches, size: int) -> None:
+        """A `memoryview` that is not contiguous is sent as the bytes it shows, small or large, there and back."""
+
+        class Routines:
+            def every_second(self, data: memoryview) -> memoryview:
+                return data[::2]
+
+        server = local()
+        server.register("gaps", Routines())
+        data = bytes(index % 251 for index in range(size))
+        every_second = benches(server.endpoint).client.bind("gaps").every_second
+        assert bytes(every_second(memoryview(data)[::3], timeout=LIMIT)) == data[::3][::2]
 
     def test_several_in_one_call(self, bench: Bench) -> None:
         """Large and small arguments mix in one call."""

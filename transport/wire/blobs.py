@@ -80,7 +80,9 @@ def _leaves(value: object) -> bool:
     """Whether a value must leave the body: its type alone did not rule it out."""
     kind = type(value)
     if kind in _BYTES:
-        return memoryview(value).nbytes >= OOB_LIMIT  # type: ignore[arg-type]
+        view = memoryview(value)  # type: ignore[arg-type]
+        # What has gaps is copied as it leaves; the encoder does not take it.
+        return view.nbytes >= OOB_LIMIT or not view.c_contiguous
     found = _suspects.get(kind)
     return found if found is not None else _is_suspect(kind)
 
