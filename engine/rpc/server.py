@@ -171,8 +171,9 @@ class Server:
                 bound now if they are not yet.
             security: `security(attributes)` admits a client by returning True; on anything else, or an exception, the
                 call ends with `AccessDenied`. Asked once for each connection, before the first call runs. It runs on
-                the pool, and `current_call()` in it is the call it is asked about. Different from Windows: anonymous
-                clients are asked about too, unless `secure_only`; and 0, which admits there, does not.
+                the pool, and `current_call()` in it is the call it is asked about; the client's later calls wait for
+                it. Different from Windows: anonymous clients are asked about too, unless `secure_only`; and 0, which
+                admits there, does not.
             secure_only: clients that have not proved who they are get `AccessDenied`.
             local_only: so do clients on other machines: those that come over tcp from anything but a loopback address.
             no_cache: ask `security` for each call.

@@ -290,15 +290,16 @@ class Opener(Protocol):
 
 
 class Place:
-    """Where a thread keeps which call it serves. Used by that thread only."""
+    """Where a thread keeps which call it serves. Written by that thread only; its lane reads `call_id`."""
 
     __slots__ = ("batch", "call", "call_id")
 
     def __init__(self) -> None:
-        # The call, if it has a handle; else the batch that it is one of, and its number there.
+        # The call, if it has a handle; else the batch that it is one of.
         self.call: ServerCall | None = None
         self.batch: Opener | None = None
-        self.call_id = 0
+        # Its number, from when its routine is entered until it was answered; None otherwise.
+        self.call_id: int | None = None
 
 
 class _Current(threading.local):
@@ -312,7 +313,7 @@ class _Current(threading.local):
         place = self.place
         if place.call is not None:
             return place.call
-        if place.batch is not None:
+        if place.batch is not None and place.call_id is not None:
             return place.batch.open(place.call_id)
         return task_call.get()
 

@@ -1,13 +1,12 @@
 """Options of a binding handle by the Windows names: section 3.12."""
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from engine import CallTimeout, Client
-from engine.testing import LIMIT
+from engine.testing import LIMIT, Gate
 from engine.win32 import (
     INFINITE,
     RPC_C_OPT_BINDING_NONCAUSAL,
@@ -21,7 +20,7 @@ from engine.win32 import (
     RPC_S_WRONG_KIND_OF_BINDING,
     RpcBindingSetOption,
     RpcServerListen,
-    RpcServerRegisterIf,
+    RpcServerRegisterIfEx,
 )
 
 from .contract import Desk
@@ -70,29 +69,32 @@ class TestNonCausal:
     def test_waits_for_none(self, quiet: None, binding: Bind) -> None:
         """Calls begun from then on have no place in the order, until it is taken back.
 
-        A routine that is not written in Python is not seen to be entered: the call after it waits until it returns.
+        What the others wait for is a security callback that has not decided about the first of them.
         """
-        lock = threading.Lock()
-        lock.acquire()
+        gate = Gate()
 
         class Routines:
-            block = lock.acquire
             greet = "Hello, {}!".format
 
-        assert RpcServerRegisterIf("builtin", None, Routines()) == RPC_S_OK
+        def callback(interface: object, binding: object) -> int:
+            if not gate.arrivals:
+                gate.pass_through()
+            return RPC_S_OK
+
+        assert RpcServerRegisterIfEx("ordered", None, Routines(), 0, 10, callback) == RPC_S_OK
         assert RpcServerListen(1, 10, True) == RPC_S_OK
         handle = binding()
-        bound = handle.bind("builtin")
-        first = bound.block.begin()
-        second = bound.greet.begin("after it")
+        bound = handle.bind("ordered")
+        calls = [bound.greet.begin("first")]
+        gate.wait_for_arrivals()
+        calls.append(bound.greet.begin("after it"))
         assert RpcBindingSetOption(handle, RPC_C_OPT_BINDING_NONCAUSAL, True) == RPC_S_OK
         assert bound.greet("World") == "Hello, World!"
         assert RpcBindingSetOption(handle, RPC_C_OPT_BINDING_NONCAUSAL, False) == RPC_S_OK
-        third = bound.greet.begin("in its place")
-        assert not (first.done() or second.done() or third.done())
-        lock.release()
-        assert [call.result(LIMIT) for call in (second, third)] == ["Hello, after it!", "Hello, in its place!"]
-        assert first.result(LIMIT) is True
+        calls.append(bound.greet.begin("in its place"))
+        assert not any(call.done() for call in calls)
+        gate.open()
+        assert [call.result(LIMIT) for call in calls] == ["Hello, first!", "Hello, after it!", "Hello, in its place!"]
 
 
 class TestOthers:
