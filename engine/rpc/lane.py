@@ -318,9 +318,9 @@ class Lane:
     def _is_over(self, batch: Batch, call_id: int, place: Place) -> bool:
         """Whether a call of a batch in which some have handles need not be run; else it is the one served here."""
         place.call = call = batch.handles.get(call_id)
-        if call is None or not call._cancelled:
+        if call is None or not call._aborted:
             return False
-        _refuse(self._listener, call, Status.CALL_CANCELLED, "cancelled before it was started")
+        _refuse(self._listener, call, Status.CALL_CANCELLED, "aborted before it was started")
         return True
 
     def _learn(self, entry: Entry, took: float, number: int = 1) -> None:
@@ -346,9 +346,9 @@ class Lane:
 
     def _run_one(self, call: ServerCall, entry: Entry, slow: bool, place: Place) -> None:
         listener = self._listener
-        if call._options is not None or call._cancelled or entry.gate is not None:
-            if call._cancelled or (call._deadline is not None and monotonic() >= call._deadline):
-                why = "cancelled" if call._cancelled else "its time ran out"
+        if call._options is not None or call._aborted or entry.gate is not None:
+            if call._aborted or (call._deadline is not None and monotonic() >= call._deadline):
+                why = "aborted" if call._aborted else "its time ran out"
                 _refuse(listener, call, Status.CALL_CANCELLED, f"{why} before it was started")
                 return
             if entry.gate is not None and (refusal := entry.gate.examine(call)) is not None:

@@ -430,6 +430,7 @@ class Listener:
                     call = call.open(call_id)
                 if call is not None:
                     call._cancelled = True
+                    call._aborted |= abort
                     if abort and call._pipes is not None:
                         self.actions += call._pipes.fail(CallCancelled, "the client has cancelled the call")
                     if call._extra is not None:

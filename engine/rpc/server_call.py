@@ -111,8 +111,9 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
     _blobs: list[Buffer] | None = None
     # Monotonic time at which the client stops waiting; None: it does not say.
     _deadline: float | None = None
-    # Set once, under the server's lock; read anywhere.
+    # Set once, under the server's lock; read anywhere. Aborted: cancelled, and nobody waits for the answer.
     _cancelled: bool = False
+    _aborted: bool = False
     # The server's ends of the call's pipes, if it has any.
     _pipes: Any = None
     # What few calls have beside all this.
