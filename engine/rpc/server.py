@@ -385,8 +385,9 @@ class Server:
 
     @property
     def listening(self) -> bool:
-        """Whether new calls are taken. Source: "RpcMgmtIsServerListening"."""
-        return self._phase is Phase.LISTENING
+        """Whether new calls are taken, on all endpoints. Source: "RpcMgmtIsServerListening"."""
+        # The phase comes before the endpoints are bound, so that no call is refused that comes in between.
+        return self._phase is Phase.LISTENING and bool(self._listeners)
 
     def statistics(self) -> ServerStatistics:
         """Return a snapshot of the server's counters. Never blocks. Source: "RpcMgmtInqStats"."""
