@@ -29,7 +29,7 @@ def misfit(value: Any, wanted: Any) -> str | None:
 
 def first_misfit(values: list[Any] | tuple[Any, ...], wanted: Any) -> str | None:
     """Return why the first of `values` that is not what `wanted` says is not; None if all are."""
-    if wanted is Any or not set(map(type, values)) - {wanted}:
+    if wanted is Any or all(kind is wanted for kind in set(map(type, values))):
         return None
     return next((why for value in values if (why := misfit(value, wanted)) is not None), None)
 

@@ -168,8 +168,9 @@ class Interface:
         version: (major, minor). A server serves clients with its own major version and no newer minor one.
 
     Types may be whatever msgspec encodes: numbers, `str`, `bytes`, lists, tuples, sets, dicts, dataclasses, Structs,
-    enums, dates, UUIDs, unions; also `memoryview` and NumPy arrays, which travel without a copy. A parameter without an
-    annotation takes any plain value. A method without the decorator is an operation too.
+    enums, dates, UUIDs, unions; also `memoryview` and NumPy arrays, which travel without a copy. Constraints
+    (`Annotated[int, msgspec.Meta(ge=0)]`) are checked on both sides. A parameter without an annotation takes any plain
+    value. A method without the decorator is an operation too.
 
     A parameter `Out[...]` or `InOut[...]` of `bytearray`, `memoryview` or a NumPy array is a buffer of the caller's:
     the routine gets one of its own of the same size, and completing the call fills the caller's with what that holds
@@ -260,7 +261,7 @@ class OperationSpec:
 
     def _describe(self, function: Callable[..., Any]) -> Any:
         try:
-            hints = typing.get_type_hints(function)
+            hints = typing.get_type_hints(function, include_extras=True)
         except NameError as error:
             raise InvalidParameter(f"{self.name}: an annotation names what cannot be found: {error}") from None
         signature = inspect.signature(function)
@@ -275,7 +276,7 @@ class OperationSpec:
         self.signature = signature.replace(parameters=named)
         self.parameters = tuple(parameter.name for parameter in named)
         self.required = sum(parameter.default is _MISSING for parameter in named)
-        checks = [hints.get(name, Any) for name in self.parameters]
+        checks = [_unmarked(hints.get(name, Any)) for name in self.parameters]
         self.pipes = tuple(
             PipeSpec(name, position, direction, (typing.get_args(check) or (Any,))[0])
             for position, (name, check) in enumerate(zip(self.parameters, checks, strict=True))
@@ -292,7 +293,7 @@ class OperationSpec:
         self.contexts = tuple((at, kind) for at, kind in enumerate(kinds) if kind is not None)
         for at, required in self.contexts:
             checks[at] = Context if required else Context | None
-        self.outputs = outputs_of(self.name, function, self.parameters)
+        self.outputs = outputs_of(self.name, hints, self.parameters)
         for output in self.outputs:
             checks[output.position] = Any  # Looked at as the call is begun, by `with_outputs`.
             self.required = max(self.required, output.position + 1)
@@ -300,7 +301,7 @@ class OperationSpec:
             raise InvalidParameter(f"{self.name}: nothing comes back of a one-way operation, so it has no outputs")
         self._checks = self.exact = tuple(checks)
         self.only = checks[0] if len(checks) == 1 else None
-        result = hints.get("return", Any)
+        result = _unmarked(hints.get("return", Any))
         # The result of an `async def` or of an ordinary method is annotated alike: with what the caller gets.
         return type(None) if result is None else result
 
@@ -354,6 +355,15 @@ class OperationSpec:
             if (why := misfit(value, wanted)) is not None:
                 raise InvalidArgumentType(f"{self.name}: parameter {name!r} {why}")
         return args
+
+
+def _unmarked(annotation: Any) -> Any:
+    """Return an annotation without what is added to it, but for constraints on its values: those both sides check."""
+    if typing.get_origin(annotation) is not typing.Annotated:
+        return annotation
+    constraints = [each for each in annotation.__metadata__ if isinstance(each, msgspec.Meta)]
+    kind = annotation.__origin__
+    return typing.Annotated[(kind, *constraints)] if constraints else kind
 
 
 def operations_of(interface: type[Interface]) -> dict[str, Operation[..., Any]]:

@@ -24,8 +24,7 @@ Source: "RpcAsyncCompleteCall" (when outputs are valid), "out", "in", "Declaring
 """
 
 import copy
-import typing
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from enum import Enum
 from types import CoroutineType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -141,9 +140,8 @@ class OutputSpec:
         return memoryview(received) if self.kind is memoryview else received
 
 
-def outputs_of(operation: str, function: Callable[..., Any], parameters: Sequence[str]) -> tuple[OutputSpec, ...]:
-    """Return the parameters of an operation that are output buffers."""
-    hints = typing.get_type_hints(function, include_extras=True)
+def outputs_of(operation: str, hints: Mapping[str, Any], parameters: Sequence[str]) -> tuple[OutputSpec, ...]:
+    """Return the parameters of an operation that are output buffers. `hints`: its annotations, with their marks."""
     found = []
     for position, name in enumerate(parameters):
         for mark in getattr(hints.get(name), "__metadata__", ()):

@@ -6,8 +6,9 @@ import hashlib
 import tracemalloc
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import pytest
 
 from engine import (
@@ -15,6 +16,7 @@ from engine import (
     Client,
     CompletionPort,
     EngineError,
+    InPipe,
     Interface,
     InvalidArgumentType,
     InvalidParameter,
@@ -236,6 +238,102 @@ class TestChecksOfTypes:
         binding = benches(server.endpoint).client.bind(self.Fussing)
         with pytest.raises(InvalidArgumentType, match="'fussy'"):
             binding.take.begin({"value": -1})
+
+
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Short = Annotated[bytes, msgspec.Meta(max_length=100_000)]
+
+
+class TestConstraints:
+    """Constraints on values, in the annotations of a contract."""
+
+    class Bounded(Interface, id="test.Bounded"):
+        """Takes and returns such values."""
+
+        @operation
+        def root(self, number: Natural) -> Natural:
+            """Return the number less 2."""
+            raise NotImplementedError
+
+        @operation
+        def total(self, numbers: list[Natural]) -> int:
+            """Return the sum."""
+            raise NotImplementedError
+
+        @operation
+        def pushed(self, numbers: InPipe[Natural]) -> int:
+            """Return the sum."""
+            raise NotImplementedError
+
+        @operation
+        def length(self, data: Short) -> int:
+            """Return the length."""
+            raise NotImplementedError
+
+        @operation
+        def remarked(self, numbers: Annotated[InPipe[int], "a remark"], factor: Annotated[int, "another"] = 2) -> int:
+            """Return the product of the sum and the factor."""
+            raise NotImplementedError
+
+    class Routines:
+        """Implements `Bounded`."""
+
+        def root(self, number: int) -> int:
+            return number - 2
+
+        def total(self, numbers: list[int]) -> int:
+            return sum(numbers)
+
+        def pushed(self, numbers: Any) -> int:
+            return sum(numbers)
+
+        def length(self, data: bytes) -> int:
+            return len(data)
+
+        def remarked(self, numbers: Any, factor: int = 2) -> int:
+            return sum(numbers) * factor
+
+    @pytest.fixture
+    def client(self, local: Callable[..., Server], benches: Benches) -> Client:
+        """A client of a server of them."""
+        server = local()
+        server.register(self.Bounded, self.Routines())
+        return benches(server.endpoint).client
+
+    def test_values_that_keep_them(self, client: Client) -> None:
+        """A value that keeps its constraints is taken."""
+        bounded = client.bind(self.Bounded)
+        assert (bounded.root(2), bounded.total([0, 1]), bounded.pushed([1, 2])) == (0, 1, 3)
+        assert (bounded.length(bytes(100)), bounded.length(bytearray(100_000))) == (100, 100_000)
+
+    def test_before_anything_is_sent(self, client: Client) -> None:
+        """One that does not is refused by the client, naming the parameter or the pipe."""
+        bounded = client.bind(self.Bounded)
+        sent = client.statistics().messages_sent
+        with pytest.raises(InvalidArgumentType, match="'number'.*>= 0"):
+            bounded.root(-1)
+        with pytest.raises(InvalidArgumentType, match="'numbers'.*>= 0"):
+            bounded.total([1, -1])
+        with pytest.raises(InvalidArgumentType, match="'data'.*length"):
+            bounded.length(bytes(100_001))
+        assert client.statistics().messages_sent == sent
+        with pytest.raises(BadStubData, match="'numbers'.*>= 0"):
+            bounded.pushed([1, -1])
+
+    @pytest.mark.parametrize(("name", "value"), [("root", -1), ("total", [-1]), ("length", bytes(100_001))])
+    def test_seen_by_the_server(self, client: Client, name: str, value: Any) -> None:
+        """The server refuses it likewise, whatever its client knows."""
+        with pytest.raises(BadStubData, match=name):
+            getattr(client.bind("test.Bounded"), name)(value)
+
+    def test_a_result(self, client: Client) -> None:
+        """A result that breaks its constraints gives 1783."""
+        with pytest.raises(BadStubData, match="root.*>= 0"):
+            client.bind(self.Bounded).root(1)
+
+    def test_remarks(self, client: Client) -> None:
+        """What else an annotation carries means nothing."""
+        assert client.bind(self.Bounded).remarked(numbers=[1, 2]) == 6
 
 
 class TestLargeValues:
