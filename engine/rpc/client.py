@@ -186,6 +186,7 @@ class Client(Association):
             causal: the server enters routines in the order in which the calls of this client are begun; False: calls of
                 this binding have no place in that order, and wait for none of the others.
         Nothing is sent: whether the server knows the interface shows in the first call. Bindings need no closing.
+        Raises: `InvalidParameter` if an operation of the interface has a type that cannot be sent, naming both.
         """
         if isinstance(interface, str):
             return Binding(self, interface, causal)

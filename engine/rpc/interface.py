@@ -277,15 +277,17 @@ class OperationSpec:
         self.parameters = tuple(parameter.name for parameter in named)
         self.required = sum(parameter.default is _MISSING for parameter in named)
         checks = [_unmarked(hints.get(name, Any)) for name in self.parameters]
-        self.pipes = tuple(
-            PipeSpec(name, position, direction, (typing.get_args(check) or (Any,))[0])
-            for position, (name, check) in enumerate(zip(self.parameters, checks, strict=True))
-            if (direction := DIRECTIONS.get(typing.get_origin(check) or check)) is not None
-        )
-        for pipe in self.pipes:
-            checks[pipe.position] = type(None)  # What stands in its place on the wire.
-            self.required = max(self.required, pipe.position + 1)
-        if self.pipes:
+        pipes: list[PipeSpec] = []
+        for position, (name, check) in enumerate(zip(self.parameters, checks, strict=True)):
+            direction = DIRECTIONS.get(typing.get_origin(check) or check)
+            if direction is not None:
+                element = (typing.get_args(check) or (Any,))[0]
+                self._check_type(f"pipe {name!r}", element)
+                pipes.append(PipeSpec(name, position, direction, element))
+                checks[position] = type(None)  # What stands in its place on the wire.
+                self.required = max(self.required, position + 1)
+        self.pipes = tuple(pipes)
+        if pipes:
             self.directions = [(pipe.position, pipe.direction) for pipe in self.pipes]
             if self.idempotent:
                 raise InvalidParameter(f"{self.name}: an operation with pipes cannot be idempotent or one way")
@@ -301,9 +303,19 @@ class OperationSpec:
             raise InvalidParameter(f"{self.name}: nothing comes back of a one-way operation, so it has no outputs")
         self._checks = self.exact = tuple(checks)
         self.only = checks[0] if len(checks) == 1 else None
-        result = _unmarked(hints.get("return", Any))
         # The result of an `async def` or of an ordinary method is annotated alike: with what the caller gets.
+        result = _unmarked(hints.get("return", Any))
+        for name, kind in zip(self.parameters, self._wire_types(), strict=True):
+            self._check_type(f"parameter {name!r}", kind)
+        self._check_type("the result", result)
         return type(None) if result is None else result
+
+    def _check_type(self, what: str, kind: Any) -> None:
+        """Raise `InvalidParameter` if values of this type could not be decoded."""
+        try:
+            msgspec.msgpack.Decoder(kind)
+        except (TypeError, ValueError, NameError) as error:
+            raise InvalidParameter(f"{self.name}: {what} has a type that cannot be sent: {error}") from None
 
     def without_order(self) -> "OperationSpec":
         """Return a copy for calls that have no place in any order."""

@@ -177,9 +177,9 @@ class Server:
             secure_only: clients that have not proved who they are get `AccessDenied`.
             local_only: so do clients on other machines: those that come over tcp from anything but a loopback address.
             no_cache: ask `security` for each call.
-        Raises: `InvalidParameter` if a method is missing or does not take the operation's parameters; `Misuse` 1711
-            (ALREADY_REGISTERED), 1742 (MAX_CALLS_TOO_SMALL); with `auto_listen` also what `listen` raises if an
-            endpoint cannot be bound.
+        Raises: `InvalidParameter` if a method is missing or does not take the operation's parameters, or one of these
+            has a type that cannot be sent; `Misuse` 1711 (ALREADY_REGISTERED), 1742 (MAX_CALLS_TOO_SMALL); with
+            `auto_listen` also what `listen` raises if an endpoint cannot be bound.
         Source: "RpcServerRegisterIf", "RpcServerRegisterIf2", "Interface Registration Flags".
         """
         name = interface if isinstance(interface, str) else getattr(interface, "__name__", "")

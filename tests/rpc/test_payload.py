@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import hashlib
+import inspect
 import tracemalloc
 import uuid
 from collections.abc import Callable
@@ -578,6 +579,32 @@ class TestContracts:
         exec(f"class Bad(Interface):\n    def bad(self, {source}) -> None: ...\n", space)
         with pytest.raises(InvalidParameter, match="bad"):
             bench.client.bind(space["Bad"])
+
+    @pytest.mark.parametrize(
+        ("annotations", "named"),
+        [
+            ({"fine": int, "mixed": bytes | str}, "parameter 'mixed'"),
+            ({"mixed": list[dict[str, bytes | str]]}, "parameter 'mixed'"),
+            ({"mixed": InPipe[bytes | str]}, "pipe 'mixed'"),
+            ({"fine": int, "return": bytes | str}, "the result"),
+        ],
+    )
+    def test_types_that_cannot_be_sent(
+        self, bench: Bench, server: Server, annotations: dict[str, Any], named: str
+    ) -> None:
+        """A type that no decoder could read is refused as the contract is bound or registered, naming what has it."""
+
+        def strange(self: Any, *args: Any) -> Any:
+            raise NotImplementedError
+
+        kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters = [inspect.Parameter(name, kinds) for name in ("self", *annotations) if name != "return"]
+        strange.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        strange.__annotations__ = annotations
+        contract = type("Strange", (Interface,), {"strange": strange})
+        for use in (bench.client.bind, lambda interface: server.register(interface, object())):
+            with pytest.raises(InvalidParameter, match=rf"strange: {named}.*bytes \| str"):
+                use(contract)
 
     @pytest.mark.parametrize("interface", [3, None, int, object()])
     def test_a_binding_to_what_is_none(self, bench: Bench, interface: Any) -> None:
