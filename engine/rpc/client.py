@@ -325,7 +325,7 @@ class Client(Association):
             else:
                 encoded = encode_value(args)
         except Exception as error:  # Encoding runs the values' own code, which raises what it likes.
-            raise InvalidArgumentType(f"{spec.name}: an argument cannot be sent: {error}") from error
+            raise InvalidArgumentType(f"{spec.name}: {_culprit(spec, args)} cannot be sent: {error}") from error
         size = size_of(frames) if frames else len(memoryview(encoded))
         if size > self.message_limit and self._greeted:
             text = self.oversize.report(f"a call of {spec.name}", size, self.endpoint, self.message_limit)
@@ -576,6 +576,16 @@ def _told(group: ReplyGroup, blobs: Sequence[Buffer]) -> list[Outcome]:
     """The outcomes of a group that are not just results in band."""
     descriptors = None if group.options is None else group.options.blobs
     return [Reply(group.status, value, blobs, descriptors) for value in group.values]
+
+
+def _culprit(spec: OperationSpec, args: tuple[Any, ...]) -> str:
+    """Name the argument that cannot be encoded."""
+    for position, value in enumerate(args):
+        try:
+            encode_call(spec.target, 0, (value,))
+        except Exception:
+            return f"parameter {spec.parameters[position]!r}" if spec.parameters else f"argument {position}"
+    return "what it is called with, taken together,"
 
 
 _CONNECTED = Connection.CONNECTED

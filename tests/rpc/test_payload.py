@@ -483,11 +483,26 @@ class TestArrays:
             assert sent < array.nbytes / 4
 
     def test_of_objects(self, bench: Bench) -> None:
-        """An array of objects cannot travel; `begin` says so."""
+        """An array of objects cannot travel; `begin` says so, naming the parameter."""
         numpy = pytest.importorskip("numpy")
-        with pytest.raises(InvalidArgumentType, match="echo"):
+        with pytest.raises(InvalidArgumentType, match="echo: parameter 'value' cannot be sent: an array of object"):
             bench.probe.echo(numpy.array([object()]))
+        with pytest.raises(InvalidArgumentType, match="plain: argument 1 cannot be sent: an array of object"):
+            bench.client.bind("test.Probe").plain(numpy.array([1]), numpy.array([object()]))
         assert bench.probe.echo("unharmed") == "unharmed"
+
+    def test_of_objects_as_a_result(self, local: Callable[..., Server], benches: Benches) -> None:
+        """Returned, it gives 1783, which speaks of the result."""
+        numpy = pytest.importorskip("numpy")
+
+        class Routines:
+            def objects(self) -> Any:
+                return numpy.array([object()])
+
+        server = local()
+        server.register("objects", Routines())
+        with pytest.raises(BadStubData, match="the result of objects cannot be sent: an array of object"):
+            benches(server.endpoint).client.bind("objects").objects()
 
 
 class TestContracts:

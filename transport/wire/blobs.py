@@ -113,9 +113,7 @@ def _split(args: Sequence[object]) -> tuple[list[object], list[Buffer], list[Blo
 def _describe_array(position: int, array: Any) -> tuple[Buffer, Blob]:
     dtype = array.dtype
     if getattr(dtype, "kind", None) not in _ARRAY_KINDS or getattr(dtype, "fields", None) is not None:
-        raise TypeError(
-            f"argument {position}: an array of {dtype} cannot travel, its items are not plain numbers or text"
-        )
+        raise TypeError(f"an array of {dtype} cannot travel, its items are not plain numbers or text")
     descriptor = Blob(position, "a", dtype.str, tuple(int(extent) for extent in array.shape))
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(array, numpy.ndarray):
