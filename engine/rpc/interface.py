@@ -26,6 +26,7 @@ from .context import Context, context_kind
 from .errors import NullContext
 from .outputs import OutputSpec, outputs_of, reply_decoder
 from .pipe import DIRECTIONS, PipeSpec
+from .sendable import check_type
 
 if typing.TYPE_CHECKING:
     from .stream import Stream
@@ -172,6 +173,10 @@ class Interface:
     (`Annotated[int, msgspec.Meta(ge=0)]`) are checked on both sides. A parameter without an annotation takes any plain
     value. A method without the decorator is an operation too.
 
+    An array, or None where `ndarray | None` says so, may be an argument or a result, but not a part of another value;
+    masked ones do not travel. NumPy's scalars stand for plain values: as arguments, elements of pipes and results, and
+    anywhere inside a result.
+
     A parameter `Out[...]` or `InOut[...]` of `bytearray`, `memoryview` or a NumPy array is a buffer of the caller's:
     the routine gets one of its own of the same size, and completing the call fills the caller's with what that holds
     when the call is answered. A routine that shrinks its `bytearray` fills as much. Where bytes are asked for, any
@@ -282,7 +287,7 @@ class OperationSpec:
             direction = DIRECTIONS.get(typing.get_origin(check) or check)
             if direction is not None:
                 element = (typing.get_args(check) or (Any,))[0]
-                self._check_type(f"pipe {name!r}", element)
+                check_type(f"{self.name}: pipe {name!r}", element, alone=False)
                 pipes.append(PipeSpec(name, position, direction, element))
                 checks[position] = type(None)  # What stands in its place on the wire.
                 self.required = max(self.required, position + 1)
@@ -306,16 +311,9 @@ class OperationSpec:
         # The result of an `async def` or of an ordinary method is annotated alike: with what the caller gets.
         result = _unmarked(hints.get("return", Any))
         for name, kind in zip(self.parameters, self._wire_types(), strict=True):
-            self._check_type(f"parameter {name!r}", kind)
-        self._check_type("the result", result)
+            check_type(f"{self.name}: parameter {name!r}", kind)
+        check_type(f"{self.name}: the result", result)
         return type(None) if result is None else result
-
-    def _check_type(self, what: str, kind: Any) -> None:
-        """Raise `InvalidParameter` if values of this type could not be decoded."""
-        try:
-            msgspec.msgpack.Decoder(kind)
-        except (TypeError, ValueError, NameError) as error:
-            raise InvalidParameter(f"{self.name}: {what} has a type that cannot be sent: {error}") from None
 
     def without_order(self) -> "OperationSpec":
         """Return a copy for calls that have no place in any order."""

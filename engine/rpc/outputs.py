@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
-from transport import MAX_MESSAGE_BYTES, ArgsDecoder, Blob, Buffer, ValueDecoder, bare_type, empty_array
+from transport import MAX_MESSAGE_BYTES, ArgsDecoder, Blob, Buffer, ValueDecoder, bare_type, empty_array, is_array_type
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
 from ..kernel.status import Status
@@ -72,7 +72,7 @@ class OutputSpec:
         self.position = position
         self.flow = flow
         self.kind = origin
-        self.is_array = isinstance(origin, type) and hasattr(origin, "dtype") and hasattr(origin, "shape")
+        self.is_array = is_array_type(origin)
         if not self.is_array and origin not in (bytearray, memoryview):
             raise InvalidParameter(
                 f"{operation}: parameter {name!r} is an output, and must be of bytearray, memoryview or numpy.ndarray, "
@@ -99,6 +99,8 @@ class OutputSpec:
                     raise TypeError("it is no array")
                 if not value.flags.writeable:
                     raise TypeError("it is read-only")
+                if hasattr(value, "mask"):
+                    raise TypeError("it is masked: fill its data")
                 size = value.nbytes
             else:
                 view = memoryview(value)

@@ -34,6 +34,30 @@ from .helpers import Bench, status_of
 Benches = Callable[..., Bench]
 
 
+def strange(annotations: dict[str, Any]) -> type[Interface]:
+    """Return an interface whose only operation, `strange`, has these parameters, and "return" for its result."""
+
+    def function(self: Any, *args: Any) -> Any:
+        raise NotImplementedError
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, kind) for name in ("self", *annotations) if name != "return"]
+    function.__name__ = "strange"
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = annotations
+    return type("Strange", (Interface,), {"strange": function})
+
+
+class Returning:
+    """Implements `strange`: it returns its argument, or what was put in its place."""
+
+    def __init__(self, *value: Any) -> None:
+        self.value = value
+
+    def strange(self, argument: Any = None) -> Any:
+        return self.value[0] if self.value else argument
+
+
 class TestPlainValues:
     """Values without a type of their own."""
 
@@ -504,6 +528,101 @@ class TestArrays:
         with pytest.raises(BadStubData, match="the result of objects cannot be sent: an array of object"):
             benches(server.endpoint).client.bind("objects").objects()
 
+    @pytest.mark.parametrize("size", [0, 3, 100_000])
+    def test_that_may_be_missing(self, local: Callable[..., Server], benches: Benches, size: int) -> None:
+        """A contract may ask for an array or None."""
+        numpy = pytest.importorskip("numpy")
+        contract = strange({"argument": numpy.ndarray | None, "return": numpy.ndarray | None})
+        server = local()
+        server.register(contract, Returning())
+        operation = benches(server.endpoint).client.bind(contract).strange
+        assert (operation(numpy.arange(size)) == numpy.arange(size)).all()
+        assert operation(None) is None
+        with pytest.raises(InvalidArgumentType, match="'argument'"):
+            operation([1, 2])
+
+    def test_masked(self, local: Callable[..., Server], benches: Benches) -> None:
+        """A masked array is refused, since its mask would be lost."""
+        masked = pytest.importorskip("numpy").ma.array([1, 2], mask=[False, True])
+        server = local()
+        server.register("masked", Returning(masked))
+        binding = benches(server.endpoint).client.bind("masked")
+        with pytest.raises(InvalidArgumentType, match="argument 0.*masked"):
+            binding.strange(masked)
+        with pytest.raises(BadStubData, match="masked"):
+            binding.strange()
+
+    @pytest.mark.parametrize("wrap", [lambda array: [array], lambda array: {"key": (1, array)}])
+    def test_inside_other_values(self, local: Callable[..., Server], benches: Benches, wrap: Any) -> None:
+        """Arrays do not travel inside other values; it is said what can be done."""
+        value = wrap(pytest.importorskip("numpy").arange(3))
+        server = local()
+        server.register("inside", Returning(value))
+        binding = benches(server.endpoint).client.bind("inside")
+        with pytest.raises(InvalidArgumentType, match="argument 0.*an array inside another value"):
+            binding.strange(value)
+        with pytest.raises(BadStubData, match="an array inside another value"):
+            binding.strange()
+
+    def test_inside_other_types(self, bench: Bench, server: Server) -> None:
+        """A contract that says so is refused as it is bound or registered, naming what has them."""
+        array = pytest.importorskip("numpy").ndarray
+        for annotations, named in (
+            ({"first": int, "second": list[array]}, "parameter 'second'"),
+            ({"first": tuple[array, int]}, "parameter 'first'"),
+            ({"first": msgspec.defstruct("Holder", [("arrays", dict[str, array])]) | None}, "parameter 'first'"),
+            ({"first": InPipe[array]}, "pipe 'first'"),
+            ({"return": tuple[int, array | None]}, "the result"),
+        ):
+            for use in (bench.client.bind, lambda interface: server.register(interface, object())):
+                with pytest.raises(InvalidParameter, match=f"strange: {named} has arrays inside another value"):
+                    use(strange(annotations))
+
+    def test_types_that_contain_themselves(self, bench: Bench) -> None:
+        """A type that contains itself has no arrays inside by that."""
+        pytest.importorskip("numpy")
+        assert bench.client.bind(strange({"tree": Tree})).strange is not None
+
+
+class Tree(msgspec.Struct):
+    """A type that contains itself."""
+
+    children: list["Tree"] = []
+
+
+class TestScalars:
+    """NumPy's scalars stand for plain values."""
+
+    VALUES = (("float64", 1.5, float), ("float32", 0.5, float), ("int64", -3, int), ("uint8", 7, int),
+              ("bool_", True, bool), ("str_", "text", str), ("bytes_", b"bytes", bytes))  # fmt: skip
+
+    @pytest.mark.parametrize(("kind", "plain", "wanted"), VALUES)
+    def test_as_argument_and_result(
+        self, local: Callable[..., Server], benches: Benches, kind: str, plain: Any, wanted: type
+    ) -> None:
+        """One may be an argument, a result, and a part of a result, and arrives as what the annotation says."""
+        scalar = getattr(pytest.importorskip("numpy"), kind)(plain)
+        contract = strange({"argument": wanted, "return": wanted})
+        server, other = local(), local()
+        server.register(contract, Returning())
+        other.register("parts", Returning([scalar, {"part": scalar}]))
+        back = benches(server.endpoint).client.bind(contract).strange(scalar)
+        assert back == plain and type(back) is wanted
+        assert benches(other.endpoint).client.bind("parts").strange() == [plain, {"part": plain}]
+
+    def test_of_another_type(self, bench: Bench) -> None:
+        """One of another type is refused as the plain value would be."""
+        numpy = pytest.importorskip("numpy")
+        with pytest.raises(InvalidArgumentType, match="'left'"):
+            bench.probe.add(numpy.float64(1.5), 1)
+
+    def test_for_which_there_is_none(self, bench: Bench) -> None:
+        """One that no plain value stands for is refused."""
+        numpy = pytest.importorskip("numpy")
+        for value in (numpy.longdouble(1), numpy.complex128(1j), numpy.datetime64("2024-02-29")):
+            with pytest.raises(InvalidArgumentType, match="'value' cannot be sent"):
+                bench.probe.echo(value)
+
 
 class TestContracts:
     """Interfaces as classes."""
@@ -609,17 +728,9 @@ class TestContracts:
     ) -> None:
         """A type that no decoder could read is refused as the contract is bound or registered, naming what has it."""
 
-        def strange(self: Any, *args: Any) -> Any:
-            raise NotImplementedError
-
-        kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        parameters = [inspect.Parameter(name, kinds) for name in ("self", *annotations) if name != "return"]
-        strange.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        strange.__annotations__ = annotations
-        contract = type("Strange", (Interface,), {"strange": strange})
         for use in (bench.client.bind, lambda interface: server.register(interface, object())):
             with pytest.raises(InvalidParameter, match=rf"strange: {named}.*bytes \| str"):
-                use(contract)
+                use(strange(annotations))
 
     @pytest.mark.parametrize("interface", [3, None, int, object()])
     def test_a_binding_to_what_is_none(self, bench: Bench, interface: Any) -> None:
