@@ -23,7 +23,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from itertools import repeat
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -63,7 +63,7 @@ from transport import (
 )
 from transport.frames import MAGIC, NO_LANE, VERSION
 
-from ..kernel.errors import CallError, EngineError, InvalidArgumentType, InvalidAsyncHandle
+from ..kernel.errors import CallError, EngineError, Forked, InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.status import Status
 from . import pipe_server
 from .attachment import Closing, when_closed
@@ -578,6 +578,20 @@ class Listener:
             self._peers.clear()
         for act in acts:
             act()
+
+    def forked(self) -> None:
+        """In a forked child: the calls are the parent's to answer. Takes no lock, for who had it may not be there."""
+
+        def refuse(*args: object) -> NoReturn:
+            raise Forked("this call came before fork(): it is the parent's to answer")
+
+        for name in ("answer", "answer_fault"):
+            setattr(self, name, refuse)
+        for peer in [*self._peers.values(), *self._departed]:
+            for call in peer.calls.values():
+                if isinstance(call, ServerCall) and call._pipes is not None:
+                    call._pipes.forked()
+            peer.calls.clear()
 
     def running(self, entries: set[Entry]) -> list[ServerCall]:
         """Return the open calls of these operations, those of clients that are gone included."""

@@ -13,6 +13,7 @@ Source: "Server-side Asynchronous Pipe Handling", "Asynchronous Pipe State".
 """
 
 import logging
+from _thread import allocate_lock
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
@@ -82,6 +83,11 @@ class ServerPipes(PipeSet):
             waiters = self.release_locked()
         for waiter in waiters:
             waiter.wake()
+
+    def forked(self) -> None:
+        """In a forked child: nothing moves here any more."""
+        self.lock = allocate_lock()
+        self._closed = True
 
     def before_complete(self) -> None:
         """The call is to be completed: close it with an error instead if its pipes failed, or are not at their end."""

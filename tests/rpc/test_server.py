@@ -235,13 +235,14 @@ class TestClosing:
     """The end of a server."""
 
     def test_a_closed_server(self, server: Server) -> None:
-        """A closed server refuses to listen, and closing it again does nothing."""
+        """A closed server refuses to listen and to be given interfaces, and closing it again does nothing."""
         server.listen()
         server.close()
         server.close()
         assert server.closed
-        with pytest.raises(InvalidHandle):
-            server.listen()
+        for use in (server.listen, lambda: server.register("late", Adding())):
+            with pytest.raises(InvalidHandle):
+                use()
         assert status_of(server.stop) == 1715
         assert server.wait(0)
 
