@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from transport import (
+    MAX_RECORD_BYTES,
     PIPE_WINDOW_BYTES,
     SETTLED_BYTES,
     Buffer,
@@ -87,6 +88,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("engine.rpc")
 
+SHORT = 1000  # Characters that are left of a text that cannot be sent as it is; arbitrary.
+AROUND_BYTES = 1024  # More than what is around a lone answer in its message.
 
 
 class Peer:
@@ -553,10 +556,10 @@ class Listener:
         with self._lock:
             self._server.counters.faults += 1
         try:
-            value = encode_value(fault)
+            value = encode_value(fault, min(MAX_RECORD_BYTES, peer.message_limit - AROUND_BYTES))
         except Exception:
-            # What the exception says of itself cannot be sent; that it was raised can.
-            value = encode_value(Fault(fault.type, fault.text[:1000].encode("ascii", "replace").decode("ascii")))
+            # It cannot be sent, or not to this client: the status is what counts, and the text for people is cut.
+            value = encode_value(Fault(_short(fault.type), _short(fault.text)))
         peer.answers.append(EncodedReply(call_id, status, value))
         self.tell(peer)
 
@@ -632,13 +635,24 @@ def describe(error: BaseException, tracebacks: bool) -> tuple[int, Fault]:
         return Status.REMOTE_FAULT, Fault(type(error).__name__, str(error), trace)
     if isinstance(error, RemoteFault):
         # A fault of a call that this routine made travels on as it came.
-        return _failure(error.status), Fault(error.type_name, error.text, trace or error.traceback, error.data)
-    try:
-        text = (str(error.args[0]) if error.args else "") if isinstance(error, EngineError) else str(error)
-    except Exception as unspeakable:
-        text = f"(its text cannot be told: {type(unspeakable).__name__})"
+        fault = Fault(_told(error.type_name), _told(error.text), trace or error.traceback, error.data)
+        return _failure(error.status), fault
+    text = (_told(error.args[0]) if error.args else "") if isinstance(error, EngineError) else _told(error)
     status = _failure(error.status) if isinstance(error, EngineError) else Status.REMOTE_FAULT
     return status, Fault(type(error).__name__, text, trace)
+
+
+def _told(said: object) -> str:
+    """Return the text of what an exception says, which may be anything."""
+    try:
+        return str(said)
+    except Exception as unspeakable:
+        return f"(its text cannot be told: {type(unspeakable).__name__})"
+
+
+def _short(text: str) -> str:
+    """Return so much of a text as can be sent to any client."""
+    return text[:SHORT].encode("utf-8", "replace").decode() + ("..." if len(text) > SHORT else "")
 
 
 def _failure(status: int) -> int:

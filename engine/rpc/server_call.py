@@ -19,7 +19,7 @@ import msgspec
 
 from transport import Buffer, CallOptions
 
-from ..kernel.errors import InvalidParameter, InvalidState
+from ..kernel.errors import InvalidArgumentType, InvalidParameter, InvalidState
 from ..kernel.status import Status
 from .attachment import Attachment
 from .context import Context
@@ -135,11 +135,15 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
     def abort(self, status: int, text: str = "") -> None:
         """End the call with a failure: `status`, which is not 0, reaches the client unchanged.
 
-        Raises: `InvalidParameter` (87) for status 0; `InvalidAsyncHandle` (1914) if the call was closed before.
+        Args: `text` says why, for people; of one that is too long for the client only the beginning is sent.
+        Raises: `InvalidParameter` (87) for status 0, `InvalidArgumentType` (87) for a text that is none;
+            `InvalidAsyncHandle` (1914) if the call was closed before.
         Blocks: never. Source: "RpcAsyncAbortCall".
         """
         if not isinstance(status, int) or isinstance(status, bool) or not 0 < status < 1 << 32:
             raise InvalidParameter(f"status must be a number from 1 to 2**32 - 1, not {status!r}")
+        if not isinstance(text, str):
+            raise InvalidArgumentType(f"text must be a str, not {type(text).__name__}")
         self._listener.answer_fault(self, int(status), text)
         if self._pipes is not None:
             self._pipes.close()
