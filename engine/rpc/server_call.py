@@ -172,9 +172,25 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
         Raises: `InvalidParameter` if the call has no pipes; `InvalidArgumentType` for another `notify`.
         Source: "Server-side Asynchronous Pipe Handling".
         """
+        self._own_pipes().notify(notify, send_complete)
+
+    def before_pipes(self, prepare: Callable[[], object]) -> None:
+        """Have `prepare()` called once, by whoever makes the first push or pull of the call's pipes, just before it.
+
+        It may call `notify_pipes`. What it raises, the push or pull raises, and the next one calls it again.
+        Raises: `InvalidParameter` if the call has no pipes.
+        """
+        self._own_pipes().prepare = prepare
+
+    @property
+    def event(self) -> EventKind | None:
+        """The last event that was signalled for the call's pipes, None before the first."""
+        return None if self._pipes is None else self._pipes.signals.event
+
+    def _own_pipes(self) -> Any:
         if self._pipes is None:
             raise InvalidParameter(f"{self!r} has no pipes")
-        self._pipes.notify(notify, send_complete)
+        return self._pipes
 
     def test_cancel(self) -> bool:
         """Whether the client asked to cancel the call. Cheap; the call must still be closed.
