@@ -37,6 +37,7 @@ __all__ = [
     "RpcAsyncGetCallHandle",
     "RpcAsyncGetCallStatus",
     "RpcAsyncInitializeHandle",
+    "RpcAsyncRegisterHandle",
     "RpcAsyncRegisterInfo",
     "RpcExceptionCode",
     "RpcRaiseException",
@@ -64,6 +65,11 @@ def RpcAsyncInitializeHandle(pAsync: RPC_ASYNC_STATE, Size: int) -> int:
 
 def RpcAsyncRegisterInfo(pAsync: RPC_ASYNC_STATE) -> int:
     """Do nothing, as on Windows. Returns: 0."""
+    return RPC_S_OK
+
+
+def RpcAsyncRegisterHandle(pAsync: RPC_ASYNC_STATE) -> int:
+    """Do nothing: what `RpcAsyncRegisterInfo` is called in old examples. Returns: 0."""
     return RPC_S_OK
 
 

@@ -1,5 +1,6 @@
 """Options of a binding handle by the Windows names: section 3.12."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,10 @@ from engine import CallTimeout, Client
 from engine.testing import LIMIT, Gate
 from engine.win32 import (
     INFINITE,
+    RPC_C_BINDING_DEFAULT_TIMEOUT,
+    RPC_C_BINDING_INFINITE_TIMEOUT,
+    RPC_C_BINDING_MAX_TIMEOUT,
+    RPC_C_BINDING_MIN_TIMEOUT,
     RPC_C_OPT_BINDING_NONCAUSAL,
     RPC_C_OPT_CALL_TIMEOUT,
     RPC_C_OPT_DONT_LINGER,
@@ -16,11 +21,17 @@ from engine.win32 import (
     RPC_S_CALL_CANCELLED,
     RPC_S_CANNOT_SUPPORT,
     RPC_S_INVALID_BINDING,
+    RPC_S_INVALID_TIMEOUT,
     RPC_S_OK,
     RPC_S_WRONG_KIND_OF_BINDING,
     RpcBindingSetOption,
+    RpcCancelThread,
+    RpcCancelThreadEx,
+    RpcMgmtSetCancelTimeout,
+    RpcMgmtSetComTimeout,
     RpcServerListen,
     RpcServerRegisterIfEx,
+    RpcTestCancel,
 )
 
 from .contract import Desk
@@ -125,3 +136,24 @@ class TestOthers:
                 RpcBindingSetOption(handle, RPC_C_OPT_CALL_TIMEOUT, value)
         with pytest.raises(TypeError):
             RpcBindingSetOption(handle, RPC_C_OPT_CALL_TIMEOUT, "soon")  # type: ignore[arg-type]
+
+    def test_communication_timeout(self, client: Client, service: str) -> None:
+        """Any finite one is there already; 1764 for none, 1709 for another number, 1702 for what is no binding."""
+        for value in (RPC_C_BINDING_MIN_TIMEOUT, RPC_C_BINDING_DEFAULT_TIMEOUT, RPC_C_BINDING_MAX_TIMEOUT):
+            assert RpcMgmtSetComTimeout(client, value) == RPC_S_OK
+        assert RpcMgmtSetComTimeout(client, RPC_C_BINDING_INFINITE_TIMEOUT) == RPC_S_CANNOT_SUPPORT
+        for value in (-1, 11):
+            assert RpcMgmtSetComTimeout(client, value) == RPC_S_INVALID_TIMEOUT
+        with Client(f"ipc://{service}") as freed:
+            pass
+        for wrong in ("no binding", freed):
+            assert RpcMgmtSetComTimeout(wrong, 5) == RPC_S_INVALID_BINDING  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            RpcMgmtSetComTimeout(client, "long")  # type: ignore[arg-type]
+
+    def test_blocking_calls_of_a_thread(self) -> None:
+        """They are not cancelled as a thread's: 1764, also where 0 would mean that they were."""
+        assert RpcCancelThread(threading.current_thread()) == RPC_S_CANNOT_SUPPORT
+        assert RpcCancelThreadEx(threading.current_thread(), 1) == RPC_S_CANNOT_SUPPORT
+        assert RpcMgmtSetCancelTimeout(1) == RPC_S_CANNOT_SUPPORT
+        assert RpcTestCancel() == RPC_S_CANNOT_SUPPORT
