@@ -23,7 +23,7 @@ import os
 import warnings
 import weakref
 from _thread import allocate_lock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from time import monotonic
 from types import TracebackType
@@ -69,7 +69,7 @@ from ..kernel.waiter import Waiter
 from . import pipe_client, server_call
 from .association import Association
 from .binding import Binding, BoundOperation, bind_typed, check_count, check_metadata, check_seconds
-from .call import Call, Failure, Outcome, Reply
+from .call import Call, Failure, FaultReply, Outcome, Reply
 from .channel import Channel, Parcel
 from .coalesce import COALESCE_RECORDS
 from .connection import ClientStatistics, Connection
@@ -499,7 +499,7 @@ class Client(Association):
                     for group in message.groups:
                         outcomes: Sequence[Outcome] = group.values
                         if group.status or group.options is not None:
-                            outcomes = _told(group, frames[1:])
+                            outcomes = _told(group, frames[1:], self._calls)
                         self._table.finish_locked(group.ids, outcomes, self.actions)
                     if self._attended:
                         self._attend_locked()
@@ -572,10 +572,15 @@ class Client(Association):
         self.close()
 
 
-def _told(group: ReplyGroup, blobs: Sequence[Buffer]) -> list[Outcome]:
+def _told(group: ReplyGroup, blobs: Sequence[Buffer], calls: Mapping[int, Call[Any]]) -> list[Outcome]:
     """The outcomes of a group that are not just results in band."""
+    if group.status:
+        return [
+            FaultReply(group.status, value, operation=call._spec.name) if (call := calls.get(call_id)) else value
+            for call_id, value in zip(group.ids, group.values, strict=True)
+        ]
     descriptors = None if group.options is None else group.options.blobs
-    return [Reply(group.status, value, blobs, descriptors) for value in group.values]
+    return [Reply(0, value, blobs, descriptors) for value in group.values]
 
 
 def _culprit(spec: OperationSpec, args: tuple[Any, ...]) -> str:
