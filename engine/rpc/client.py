@@ -183,8 +183,9 @@ class Client(Association):
 
         Args:
             interface: an `Interface` class, or the name of one to call without a contract, with plain values.
-            causal: the server enters routines in the order in which the calls of this client are begun; False: calls of
-                this binding have no place in that order, and wait for none of the others.
+            causal: the server enters routines in the order in which the calls of this client are begun, but for those
+                that have to wait for a context handle. False: calls of this binding have no place in that order, and
+                wait for none of the others.
         Nothing is sent: whether the server knows the interface shows in the first call. Bindings need no closing.
         Raises: `InvalidParameter` if an operation of the interface has a type that cannot be sent, naming both.
         """
