@@ -25,7 +25,8 @@ def connect(endpoint: str | Endpoint, **options: Any) -> Link:
         return loopback.LoopbackClient(endpoint, LinkOptions(**options))
     from transport import zmq_link
 
-    return zmq_link.ZmqClient(endpoint, LinkOptions(**options))
+    kind = zmq_link.InprocClient if endpoint.scheme == "inproc" else zmq_link.ZmqClient
+    return kind(endpoint, LinkOptions(**options))
 
 
 def bind(endpoint: str | Endpoint, **options: Any) -> Link:
@@ -41,4 +42,5 @@ def bind(endpoint: str | Endpoint, **options: Any) -> Link:
         return loopback.LoopbackServer(endpoint, LinkOptions(**options))
     from transport import zmq_link
 
-    return zmq_link.ZmqServer(endpoint, LinkOptions(**options))
+    kind = zmq_link.InprocServer if endpoint.scheme == "inproc" else zmq_link.ZmqServer
+    return kind(endpoint, LinkOptions(**options))

@@ -6,6 +6,7 @@
     call         the client's handle of one call
     table        the outstanding calls of a client
     interface    contracts: named, versioned sets of operations
+    sendable     which types a contract may have
     binding      a client's view of one interface
     fill         results that fill the caller's buffers
     outputs      parameters that are buffers of the caller's, filled on complete

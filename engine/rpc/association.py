@@ -275,8 +275,9 @@ class Association:
             if self._stranded:
                 self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
             assert self._connect_timeout is not None
-            failed = [Failure(self._unreachable_locked(call_id, self._connect_timeout)) for call_id in expired]
-            self._table.finish_locked(expired, failed, actions)
+            ended = [call_id for call_id in expired if call_id in self._calls]
+            failed = [Failure(self._unreachable_locked(call_id, self._connect_timeout)) for call_id in ended]
+            self._table.finish_locked(ended, failed, actions)
             # They must not run later on, after their callers were told that they did not.
             self._outbox.withdraw(set(expired))
             self._attend_locked()

@@ -11,6 +11,7 @@ notification can complete.
 Source: "RPC_ASYNC_STATE", "Asynchronous Call State", "RpcAsyncCompleteCall", "RpcAsyncGetCallStatus".
 """
 
+import logging
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -27,13 +28,15 @@ from ..kernel.errors import (
     InvalidState,
 )
 from ..kernel.status import Status
-from .errors import BadStubData, error_for
+from .errors import BadStubData, CallCancelled, error_for
 from .notify import EventKind, Notification
 from .state import NEXT, On, State
 
 if TYPE_CHECKING:
     from ..kernel.aio import Completion
     from .pipe import Pipe
+
+log = logging.getLogger("engine.rpc")
 
 R = TypeVar("R")
 
@@ -47,12 +50,23 @@ _PENDING, _CANCELLING, _DONE, _SPENT = int(State.PENDING), int(State.CANCELLING)
 
 
 class Reply(msgspec.Struct, gc=False):
-    """An answer that is not just a result in band: a failure, or a result with what travelled out of band."""
+    """An answer that is not just a result in band: there is something that travelled out of band."""
 
     status: int
     value: msgspec.Raw
     blobs: Sequence[Buffer] = ()
     descriptors: Sequence[Blob] | None = None
+
+
+class FaultReply(Reply):
+    """An answer that is a failure."""
+
+    operation: str = ""
+    collected: bool = False
+
+    def __del__(self) -> None:
+        if not self.collected:
+            log.debug("%s failed, and its handle was dropped uncompleted: %s", self.operation, _fault(self))
 
 
 class Failure(msgspec.Struct):
@@ -63,6 +77,11 @@ class Failure(msgspec.Struct):
     @property
     def status(self) -> int:
         return self.error.status
+
+    def __del__(self) -> None:
+        # Who cancels a call may well drop it.
+        if not self.error.collected and type(self.error) is not CallCancelled:
+            log.debug("a call failed, and its handle was dropped uncompleted: %s", self.error)
 
 
 # How a call ended. Mostly with a result, still encoded.
@@ -222,9 +241,10 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
                 raise self._undecodable(error) from error
         if type(outcome) is Failure:
             raise _collected(outcome.error)
-        assert type(outcome) is Reply
-        if outcome.status:
+        if type(outcome) is FaultReply:
+            outcome.collected = True
             raise _collected(_fault(outcome))
+        assert type(outcome) is Reply
         try:
             return self._spec.decode_result(outcome.value, outcome.blobs, outcome.descriptors)  # type: ignore[no-any-return]
         except Exception as error:

@@ -23,7 +23,7 @@ import os
 import warnings
 import weakref
 from _thread import allocate_lock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from time import monotonic
 from types import TracebackType
@@ -41,7 +41,6 @@ from transport import (
     EncodedCall,
     Endpoint,
     Kind,
-    PayloadTooLarge,
     PendingCall,
     RemoteProtocolError,
     Replies,
@@ -71,7 +70,7 @@ from ..kernel.waiter import Waiter
 from . import pipe_client, server_call
 from .association import Association
 from .binding import Binding, BoundOperation, bind_typed, check_count, check_metadata, check_seconds
-from .call import Call, Failure, Outcome, Reply, handle_of
+from .call import Call, Failure, FaultReply, Outcome, Reply, handle_of
 from .channel import Channel, Parcel
 from .coalesce import COALESCE_RECORDS
 from .connection import ClientStatistics, Connection
@@ -185,9 +184,11 @@ class Client(Association):
 
         Args:
             interface: an `Interface` class, or the name of one to call without a contract, with plain values.
-            causal: the server enters routines in the order in which the calls of this client are begun; False: calls of
-                this binding have no place in that order, and wait for none of the others.
+            causal: the server enters routines in the order in which the calls of this client are begun, but for those
+                that have to wait for a context handle. False: calls of this binding have no place in that order, and
+                wait for none of the others.
         Nothing is sent: whether the server knows the interface shows in the first call. Bindings need no closing.
+        Raises: `InvalidParameter` if an operation of the interface has a type that cannot be sent, naming both.
         """
         if isinstance(interface, str):
             return Binding(self, interface, causal)
@@ -334,8 +335,8 @@ class Client(Association):
                 frames = encode_call(spec.target, call_id, args, options)
             else:
                 encoded = encode_value(args)
-        except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge) as error:
-            raise InvalidArgumentType(f"{spec.name}: an argument cannot be sent: {error}") from error
+        except Exception as error:  # Encoding runs the values' own code, which raises what it likes.
+            raise InvalidArgumentType(f"{spec.name}: {_culprit(spec, args)} cannot be sent: {error}") from error
         size = size_of(frames) if frames else len(memoryview(encoded))
         if size > self.message_limit and self._greeted:
             text = self.oversize.report(f"a call of {spec.name}", size, self.endpoint, self.message_limit)
@@ -504,7 +505,7 @@ class Client(Association):
                     for group in message.groups:
                         outcomes: Sequence[Outcome] = group.values
                         if group.status or group.options is not None:
-                            outcomes = _told(group, frames[1:])
+                            outcomes = _told(group, frames[1:], self._calls)
                         self._answered += self._table.finish_locked(group.ids, outcomes, self.actions)
                     if self._attended:
                         self._attend_locked()
@@ -582,10 +583,25 @@ def _company_of(outstanding: int) -> int:
     return min(outstanding >> 1, COALESCE_RECORDS - 1)
 
 
-def _told(group: ReplyGroup, blobs: Sequence[Buffer]) -> list[Outcome]:
+def _told(group: ReplyGroup, blobs: Sequence[Buffer], calls: Mapping[int, Call[Any]]) -> list[Outcome]:
     """The outcomes of a group that are not just results in band."""
+    if group.status:
+        return [
+            FaultReply(group.status, value, operation=call._spec.name) if (call := calls.get(call_id)) else value
+            for call_id, value in zip(group.ids, group.values, strict=True)
+        ]
     descriptors = None if group.options is None else group.options.blobs
-    return [Reply(group.status, value, blobs, descriptors) for value in group.values]
+    return [Reply(0, value, blobs, descriptors) for value in group.values]
+
+
+def _culprit(spec: OperationSpec, args: tuple[Any, ...]) -> str:
+    """Name the argument that cannot be encoded."""
+    for position, value in enumerate(args):
+        try:
+            encode_call(spec.target, 0, (value,))
+        except Exception:
+            return f"parameter {spec.parameters[position]!r}" if spec.parameters else f"argument {position}"
+    return "what it is called with, taken together,"
 
 
 _CONNECTED = Connection.CONNECTED

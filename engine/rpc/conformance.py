@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from transport import bare_type
+from transport import array_type, plain_scalar
 
 
 def misfit(value: Any, wanted: Any) -> str | None:
@@ -17,17 +17,20 @@ def misfit(value: Any, wanted: Any) -> str | None:
         return None
     try:
         # Plain values only may stand for others (an int for a float); Structs and classes must be what they say.
-        msgspec.convert(value, wanted, from_attributes=False, builtin_types=(bytes, bytearray, memoryview))
+        plain = plain_scalar(value)
+        msgspec.convert(plain, wanted, from_attributes=False, builtin_types=(bytes, bytearray, memoryview))
     except msgspec.ValidationError as error:
         return f"must be {_spell(wanted)}, not {type(value).__name__}: {error}"
     except TypeError:
         pass  # msgspec does not know the type; the encoder has the last word on the value.
+    except Exception as error:  # Looking runs the types' own code, which raises what it likes.
+        return f"cannot be looked at: {type(error).__name__}: {error}"
     return None
 
 
 def first_misfit(values: list[Any] | tuple[Any, ...], wanted: Any) -> str | None:
     """Return why the first of `values` that is not what `wanted` says is not; None if all are."""
-    if wanted is Any or not set(map(type, values)) - {wanted}:
+    if wanted is Any or all(kind is wanted for kind in set(map(type, values))):
         return None
     return next((why for value in values if (why := misfit(value, wanted)) is not None), None)
 
@@ -36,8 +39,8 @@ def _is_buffer_for(value: Any, wanted: Any) -> bool:
     """Whether `value` may travel where bytes or an array are asked for."""
     if wanted in (bytes, bytearray, memoryview):
         return isinstance(value, (bytes, bytearray, memoryview))
-    origin = bare_type(wanted)
-    return isinstance(origin, type) and hasattr(origin, "dtype") and isinstance(value, origin)
+    array = array_type(wanted)
+    return array is not None and isinstance(value, array)
 
 
 def _spell(wanted: Any) -> str:

@@ -14,7 +14,8 @@
             file.close()
 
 Calls that take the same handle run one after the other, unless their operation is declared with
-`@operation(shared_context=True)`: those run beside each other. A waiting call takes no thread.
+`@operation(shared_context=True)`: those run beside each other. A waiting call takes no thread, and gives up its place
+in the order of its client's calls: those begun after it, which do not need the handle, are entered before it.
 
 Source: "Context Handles", "Server Context Rundown Routine", "Failure Semantics for Context Handles".
 """

@@ -26,6 +26,7 @@ from .context import Context, context_kind
 from .errors import NullContext
 from .outputs import OutputSpec, outputs_of, reply_decoder
 from .pipe import DIRECTIONS, PipeSpec
+from .sendable import check_type
 
 if typing.TYPE_CHECKING:
     from .stream import Stream
@@ -168,8 +169,13 @@ class Interface:
         version: (major, minor). A server serves clients with its own major version and no newer minor one.
 
     Types may be whatever msgspec encodes: numbers, `str`, `bytes`, lists, tuples, sets, dicts, dataclasses, Structs,
-    enums, dates, UUIDs, unions; also `memoryview` and NumPy arrays, which travel without a copy. A parameter without an
-    annotation takes any plain value. A method without the decorator is an operation too.
+    enums, dates, UUIDs, unions; also `memoryview` and NumPy arrays, which travel without a copy. Constraints
+    (`Annotated[int, msgspec.Meta(ge=0)]`) are checked on both sides. A parameter without an annotation takes any plain
+    value. A method without the decorator is an operation too.
+
+    An array, or None where `ndarray | None` says so, may be an argument or a result, but not a part of another value;
+    masked ones do not travel. NumPy's scalars stand for plain values: as arguments, elements of pipes and results, and
+    anywhere inside a result.
 
     A parameter `Out[...]` or `InOut[...]` of `bytearray`, `memoryview` or a NumPy array is a buffer of the caller's:
     the routine gets one of its own of the same size, and completing the call fills the caller's with what that holds
@@ -260,7 +266,7 @@ class OperationSpec:
 
     def _describe(self, function: Callable[..., Any]) -> Any:
         try:
-            hints = typing.get_type_hints(function)
+            hints = typing.get_type_hints(function, include_extras=True)
         except NameError as error:
             raise InvalidParameter(f"{self.name}: an annotation names what cannot be found: {error}") from None
         signature = inspect.signature(function)
@@ -275,16 +281,18 @@ class OperationSpec:
         self.signature = signature.replace(parameters=named)
         self.parameters = tuple(parameter.name for parameter in named)
         self.required = sum(parameter.default is _MISSING for parameter in named)
-        checks = [hints.get(name, Any) for name in self.parameters]
-        self.pipes = tuple(
-            PipeSpec(name, position, direction, (typing.get_args(check) or (Any,))[0])
-            for position, (name, check) in enumerate(zip(self.parameters, checks, strict=True))
-            if (direction := DIRECTIONS.get(typing.get_origin(check) or check)) is not None
-        )
-        for pipe in self.pipes:
-            checks[pipe.position] = type(None)  # What stands in its place on the wire.
-            self.required = max(self.required, pipe.position + 1)
-        if self.pipes:
+        checks = [_unmarked(hints.get(name, Any)) for name in self.parameters]
+        pipes: list[PipeSpec] = []
+        for position, (name, check) in enumerate(zip(self.parameters, checks, strict=True)):
+            direction = DIRECTIONS.get(typing.get_origin(check) or check)
+            if direction is not None:
+                element = (typing.get_args(check) or (Any,))[0]
+                check_type(f"{self.name}: pipe {name!r}", element, alone=False)
+                pipes.append(PipeSpec(name, position, direction, element))
+                checks[position] = type(None)  # What stands in its place on the wire.
+                self.required = max(self.required, position + 1)
+        self.pipes = tuple(pipes)
+        if pipes:
             self.directions = [(pipe.position, pipe.direction) for pipe in self.pipes]
             if self.idempotent:
                 raise InvalidParameter(f"{self.name}: an operation with pipes cannot be idempotent or one way")
@@ -292,7 +300,7 @@ class OperationSpec:
         self.contexts = tuple((at, kind) for at, kind in enumerate(kinds) if kind is not None)
         for at, required in self.contexts:
             checks[at] = Context if required else Context | None
-        self.outputs = outputs_of(self.name, function, self.parameters)
+        self.outputs = outputs_of(self.name, hints, self.parameters)
         for output in self.outputs:
             checks[output.position] = Any  # Looked at as the call is begun, by `with_outputs`.
             self.required = max(self.required, output.position + 1)
@@ -300,8 +308,11 @@ class OperationSpec:
             raise InvalidParameter(f"{self.name}: nothing comes back of a one-way operation, so it has no outputs")
         self._checks = self.exact = tuple(checks)
         self.only = checks[0] if len(checks) == 1 else None
-        result = hints.get("return", Any)
         # The result of an `async def` or of an ordinary method is annotated alike: with what the caller gets.
+        result = _unmarked(hints.get("return", Any))
+        for name, kind in zip(self.parameters, self._wire_types(), strict=True):
+            check_type(f"{self.name}: parameter {name!r}", kind)
+        check_type(f"{self.name}: the result", result)
         return type(None) if result is None else result
 
     def without_order(self) -> "OperationSpec":
@@ -354,6 +365,15 @@ class OperationSpec:
             if (why := misfit(value, wanted)) is not None:
                 raise InvalidArgumentType(f"{self.name}: parameter {name!r} {why}")
         return args
+
+
+def _unmarked(annotation: Any) -> Any:
+    """Return an annotation without what is added to it, but for constraints on its values: those both sides check."""
+    if typing.get_origin(annotation) is not typing.Annotated:
+        return annotation
+    constraints = [each for each in annotation.__metadata__ if isinstance(each, msgspec.Meta)]
+    kind = annotation.__origin__
+    return typing.Annotated[(kind, *constraints)] if constraints else kind
 
 
 def operations_of(interface: type[Interface]) -> dict[str, Operation[..., Any]]:

@@ -4,13 +4,13 @@ Theory of operation. Arriving calls are appended to their connection's lane, and
 runner at a time has the lane: only it takes calls and enters their routines, so routines are entered in order. Quick
 ones run one after the other on that one thread, and their answers share messages. A routine whose measured mean is
 above `SLOW` is another matter: just before it is entered the lane goes to another runner, and the thread gives up its
-slot and the leadership, so that slow calls run side by side on as many workers as the pool has. From a runner that is
-seen to stay inside a routine, the monitor takes the lane away.
+slot and the leadership, so that slow calls run side by side on as many workers as the pool has. From a runner that
+stays inside a routine, the monitor takes the lane away; a runner notes in its `Place` when it enters one.
 
     runner has the lane, takes a call
       quick -> run it, learn, next
       slow  -> give the slot back, pass the lane on, run it, send its answer, take the lane again if nobody has it
-    monitor sees the same call waiting at two ticks -> is the runner inside a routine? pass the lane on, send answers
+    monitor sees the same call waiting at two ticks -> has the runner entered a routine? pass the lane on, send answers
 
 A routine that is an `async def` counts as entered when it was handed to the event loop, which begins them in order. If
 nobody has the lane that is done at once, by the thread that found the call, so that it needs no worker.
@@ -20,20 +20,18 @@ Calls that have no place in any order (see `Client.bind`), and those that begin 
 Ordinary calls wait as batches (`batch.py`), others one by one.
 
 Guarantees: the routine of a call is entered after that of the call before it; they may end in any order. No call that
-arrived waits behind a slow one for longer than two ticks while a worker is free. A runner takes what waited when it
+arrived waits behind a slow routine for longer than two ticks while a worker is free. A runner takes what waited when it
 began; what came later has its place behind the other lanes.
 
-Assumes: a thread that releases a lock and calls a function goes on at once. (It may lose the interpreter in between,
-once in some hundred thousand slow calls under full load; what the routines' first lines do can then be seen in another
-order.) A routine that is not written in Python is not seen to be entered: those behind it wait until it returns.
+Assumes: a thread that notes that it enters a routine, or releases a lock, and then calls it, goes on at once. (It may
+lose the interpreter in between, once in some hundred thousand slow calls under full load; what the routines' first
+lines do can then be seen in another order.)
 
 Source: "Causal Ordering of Asynchronous Calls".
 """
 
 import logging
-import os
-import sys
-from _thread import allocate_lock, get_ident
+from _thread import allocate_lock
 from collections import deque
 from collections.abc import Sequence
 from time import monotonic, perf_counter
@@ -42,7 +40,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-import transport
 from transport import SETTLED_BYTES, settled
 
 from ..kernel.driver import driver
@@ -78,8 +75,8 @@ class Lane:
         # Invariant: a batch has calls that are not run yet.
         self.calls: deque[Batch | ServerCall] = deque()
         self._lock = allocate_lock()
-        # The thread that has the lane; 0: nobody. Set under _lock; read by anybody.
-        self._holder = 0
+        # The place of the thread that has the lane; None: nobody. Set under _lock; read by anybody.
+        self._holder: Place | None = None
         # A runner was posted and has not begun. Under _lock.
         # Invariant, whenever _lock is free: calls wait => a runner is posted, or somebody has the lane, or `post` is
         # about to be called.
@@ -114,23 +111,24 @@ class Lane:
     def _begin_coroutines(self) -> None:
         """Begin the `async def` routines that come first: they run in the server's event loop, and need no worker."""
         with self._lock:
-            if self._holder:
+            if self._holder is not None:
                 return
-            self._holder = get_ident()
+            self._holder = place = current.place
         calls = self.calls
         # The thread that harvests may do so in the midst of a routine of its own.
-        place = current.place
-        outer = place.call
+        outer, place.call, place.call_id = (place.call, place.call_id), None, None
         try:
-            while calls and (call := calls[0])._entry.needs_no_worker:
+            while self._holder is place and calls and (call := calls[0])._entry.needs_no_worker:
                 assert type(call) is ServerCall
                 calls.popleft()
                 self._run_one(call, call._entry, False, place)
+                place.call_id = None
         finally:
-            place.call = outer
+            place.call, place.call_id = outer
             # Not `_give_back`: who called goes on, and looks for calls after this.
             with self._lock:
-                self._holder = 0
+                if self._holder is place:
+                    self._holder = None
         self._listener.channel.flush()
 
     def _post_locked(self) -> None:
@@ -166,15 +164,15 @@ class Lane:
         return True
 
     def _take_away(self) -> bool:
-        """Take the lane from a holder that is inside a routine; return whether nobody has it."""
+        """Take the lane from a holder that has entered a routine; return whether nobody has it."""
         with self._lock:
             holder = self._holder
-            # Taken first, looked second: a holder that comes out of its routine from now on asks before it takes
+            # Taken first, looked second: a holder that comes out of its routine says so, and then asks before it takes
             # another call, and waits for the lock to do so.
-            self._holder = 0
-            if holder and not _inside_routine(holder):
+            self._holder = None
+            if holder is not None and holder.call_id is None:
                 self._holder = holder
-            return self._holder == 0
+            return self._holder is None
 
     def _pass_on(self) -> None:
         """Let another runner have the lane: the next step of this one is to enter a slow routine.
@@ -187,25 +185,25 @@ class Lane:
             if self.calls:
                 self._post_locked()
             self._pool.slow().__enter__()
-            self._holder = 0
+            self._holder = None
         finally:
             lock.release()
 
-    def _take(self, thread: int) -> int:
+    def _take(self, place: Place) -> int:
         """Take the lane, if it is free, for as many calls as are returned."""
         with self._lock:
-            if self._holder == 0 and self.calls:
-                self._holder = thread
+            if self._holder is None and self.calls:
+                self._holder = place
                 return 1
-            return 1 if self._holder == thread and self.calls else 0
+            return 1 if self._holder is place and self.calls else 0
 
-    def _give_back(self, thread: int) -> None:
+    def _give_back(self, place: Place) -> None:
         """Let go of the lane, if this thread has it; see to it that somebody takes what came meanwhile."""
         lock = self._lock
         lock.acquire()
         try:
-            if self._holder == thread:
-                self._holder = 0
+            if self._holder is place:
+                self._holder = None
                 if self.calls:
                     self._post_locked()
         finally:
@@ -216,7 +214,7 @@ class Lane:
         calls = self.calls
         posted = self._listener.posted
         flush = self._listener.channel.flush
-        thread = get_ident()
+        place = current.place
         lock = self._lock
         lock.acquire()
         try:
@@ -225,13 +223,12 @@ class Lane:
                 posted.remove(self)
             except ValueError:
                 pass  # A runner posted this one.
-            if self._holder:
+            if self._holder is not None:
                 return  # Whoever has the lane goes on with these calls, or has them posted again.
-            self._holder = thread
+            self._holder = place
             left = len(calls)
         finally:
             lock.release()
-        place = current.place
         careful, self._careful = self._careful, False
         try:
             while left:
@@ -241,12 +238,12 @@ class Lane:
                     calls.popleft()
                     self._run_alone(work, place)
                 elif work.rows is not None or work.unpack():
-                    self._run_batch(work, place, thread, careful)
+                    self._run_batch(work, place, careful)
                 else:
                     calls.popleft()
                     left += self._take_apart(work)
-                if self._holder != thread:  # Passed on, or taken away.
-                    left = self._take(thread)
+                if self._holder is not place:  # Passed on, or taken away.
+                    left = self._take(place)
             place.call = place.batch = None
             # What runs next may answer in the same messages, unless one of its routines blocks.
             if posted:
@@ -254,7 +251,7 @@ class Lane:
             else:
                 flush()
         finally:
-            self._give_back(thread)
+            self._give_back(place)
 
     def _take_apart(self, batch: Batch) -> int:
         """Have the calls of a batch that cannot be decoded in one step wait one by one; return how many."""
@@ -267,7 +264,7 @@ class Lane:
         self.calls.extendleft(reversed(alone))
         return len(alone)
 
-    def _run_batch(self, batch: Batch, place: Place, thread: int, careful: bool) -> None:
+    def _run_batch(self, batch: Batch, place: Place, careful: bool) -> None:
         """Run the calls of the lane's first batch, as long as this thread has the lane."""
         # Flat, because this runs for every ordinary call.
         calls, listener, entry, rows, peer = self.calls, self._listener, batch._entry, batch.rows, batch.peer
@@ -282,13 +279,13 @@ class Lane:
             call_id, args = rows.popleft()
             if not rows:
                 calls.popleft()
-            place.call_id = call_id
-            if batch.handles and self._is_over(batch, place):
+            if batch.handles and self._is_over(batch, call_id, place):
                 continue
             slow = entry.mean > SLOW
             if slow:
                 listener.channel.flush()
                 self._pass_on()
+            place.call_id = call_id  # Entered: from here on the lane may be taken away.
             try:
                 value = function(*args)
             except BaseException as error:
@@ -317,15 +314,16 @@ class Lane:
                     self._learn(entry, took, number)
                     careful = careful or self._careful
                 number = 0
-            if self._holder != thread:
+            place.call_id = None
+            if self._holder is not place:
                 break
 
-    def _is_over(self, batch: Batch, place: Place) -> bool:
+    def _is_over(self, batch: Batch, call_id: int, place: Place) -> bool:
         """Whether a call of a batch in which some have handles need not be run; else it is the one served here."""
-        place.call = call = batch.handles.get(place.call_id)
-        if call is None or not call._cancelled:
+        place.call = call = batch.handles.get(call_id)
+        if call is None or not call._aborted:
             return False
-        _refuse(self._listener, call, Status.CALL_CANCELLED, "cancelled before it was started")
+        _refuse(self._listener, call, Status.CALL_CANCELLED, "aborted before it was started")
         return True
 
     def _learn(self, entry: Entry, took: float, number: int = 1) -> None:
@@ -344,15 +342,16 @@ class Lane:
         if slow:
             flush()
         self._run_one(call, entry, slow, place)
+        place.call_id = None
         if slow:
             flush()
         self._learn(entry, perf_counter() - then)
 
     def _run_one(self, call: ServerCall, entry: Entry, slow: bool, place: Place) -> None:
         listener = self._listener
-        if call._options is not None or call._cancelled or entry.gate is not None:
-            if call._cancelled or (call._deadline is not None and monotonic() >= call._deadline):
-                why = "cancelled" if call._cancelled else "its time ran out"
+        if call._options is not None or call._aborted or entry.gate is not None:
+            if call._aborted or (call._deadline is not None and monotonic() >= call._deadline):
+                why = "aborted" if call._aborted else "its time ran out"
                 _refuse(listener, call, Status.CALL_CANCELLED, f"{why} before it was started")
                 return
             if entry.gate is not None and (refusal := entry.gate.examine(call)) is not None:
@@ -370,6 +369,7 @@ class Lane:
         place.call = call
         if slow:
             self._pass_on()
+        place.call_id = call._id  # As in `_run_batch`.
         try:
             value = entry.function(call, *args) if entry.takes_handle else entry.function(*args)
         except BaseException as error:
@@ -412,19 +412,3 @@ def _fail(listener: "Listener", call: ServerCall, error: BaseException) -> None:
         listener.reply_fault(call, 0, error)
     except InvalidAsyncHandle:
         log.error("%r raised after it was closed", call, exc_info=error)
-
-
-# Where the library's own code is.
-_OWN = tuple(os.path.join(os.path.dirname(file), "") for file in (__file__, str(transport.__file__)))
-_RUNNING = (Lane._run_one.__code__, Lane._run_batch.__code__)
-
-
-def _inside_routine(thread: int) -> bool:
-    """Whether a runner is inside the routine of a call, as far as can be seen: rather False than a wrong True."""
-    frame = sys._current_frames().get(thread)
-    inner = []
-    while frame is not None and frame.f_code not in _RUNNING:
-        inner.append(frame.f_code.co_filename)
-        frame = frame.f_back
-    # The routine is what runs first that is not the library's own; a wrapper around it may be.
-    return frame is not None and any(not name.startswith(_OWN) for name in inner)

@@ -23,11 +23,12 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from itertools import repeat
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
 from transport import (
+    MAX_RECORD_BYTES,
     PIPE_WINDOW_BYTES,
     SETTLED_BYTES,
     Buffer,
@@ -63,7 +64,7 @@ from transport import (
 )
 from transport.frames import MAGIC, NO_LANE, VERSION
 
-from ..kernel.errors import CallError, EngineError, InvalidArgumentType, InvalidAsyncHandle
+from ..kernel.errors import CallError, EngineError, Forked, InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.status import Status
 from . import pipe_server
 from .attachment import Closing, when_closed
@@ -87,6 +88,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("engine.rpc")
 
+SHORT = 1000  # Characters that are left of a text that cannot be sent as it is; arbitrary.
+AROUND_BYTES = 1024  # More than what is around a lone answer in its message.
 
 
 class Peer:
@@ -431,6 +434,7 @@ class Listener:
                     call = call.open(call_id)
                 if call is not None:
                     call._cancelled = True
+                    call._aborted |= abort
                     if abort and call._pipes is not None:
                         self.actions += call._pipes.fail(CallCancelled, "the client has cancelled the call")
                     if call._extra is not None:
@@ -500,7 +504,7 @@ class Listener:
         ended = partial(attachment.end, Closing.ANSWERED)
         try:
             self._reply_now(call, peer, value, ended)
-        except InvalidArgumentType:
+        except BaseException:
             attachment.end(Closing.UNSENT)
             raise
         finally:
@@ -522,7 +526,7 @@ class Listener:
             size = size_of(answer) if isinstance(answer, list) else len(memoryview(answer.value))
             if size > peer.message_limit:
                 raise PayloadTooLarge(self.oversize.report("the result", size, "the client", peer.message_limit))
-        except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge) as error:
+        except Exception as error:  # Encoding runs the value's own code, which raises what it likes.
             text = f"the result of {call._entry.spec.name} cannot be sent: {error}"
             self._fault(peer, call._id, Status.BAD_STUB_DATA, Fault(type(error).__name__, text))
             raise InvalidArgumentType(text) from error
@@ -553,10 +557,10 @@ class Listener:
         with self._lock:
             self._server.counters.faults += 1
         try:
-            value = encode_value(fault)
-        except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge):
-            # What the exception says of itself cannot be sent; that it was raised can.
-            value = encode_value(Fault(fault.type, fault.text[:1000].encode("ascii", "replace").decode("ascii")))
+            value = encode_value(fault, min(MAX_RECORD_BYTES, peer.message_limit - AROUND_BYTES))
+        except Exception:
+            # It cannot be sent, or not to this client: the status is what counts, and the text for people is cut.
+            value = encode_value(Fault(_short(fault.type), _short(fault.text)))
         peer.answers.append(EncodedReply(call_id, status, value))
         self.tell(peer)
 
@@ -578,6 +582,20 @@ class Listener:
             self._peers.clear()
         for act in acts:
             act()
+
+    def forked(self) -> None:
+        """In a forked child: the calls are the parent's to answer. Takes no lock, for who had it may not be there."""
+
+        def refuse(*args: object) -> NoReturn:
+            raise Forked("this call came before fork(): it is the parent's to answer")
+
+        for name in ("answer", "answer_fault"):
+            setattr(self, name, refuse)
+        for peer in [*self._peers.values(), *self._departed]:
+            for call in peer.calls.values():
+                if isinstance(call, ServerCall) and call._pipes is not None:
+                    call._pipes.forked()
+            peer.calls.clear()
 
     def running(self, entries: set[Entry]) -> list[ServerCall]:
         """Return the open calls of these operations, those of clients that are gone included."""
@@ -618,13 +636,24 @@ def describe(error: BaseException, tracebacks: bool) -> tuple[int, Fault]:
         return Status.REMOTE_FAULT, Fault(type(error).__name__, str(error), trace)
     if isinstance(error, RemoteFault):
         # A fault of a call that this routine made travels on as it came.
-        return _failure(error.status), Fault(error.type_name, error.text, trace or error.traceback, error.data)
-    try:
-        text = (str(error.args[0]) if error.args else "") if isinstance(error, EngineError) else str(error)
-    except Exception as unspeakable:
-        text = f"(its text cannot be told: {type(unspeakable).__name__})"
+        fault = Fault(_told(error.type_name), _told(error.text), trace or error.traceback, error.data)
+        return _failure(error.status), fault
+    text = (_told(error.args[0]) if error.args else "") if isinstance(error, EngineError) else _told(error)
     status = _failure(error.status) if isinstance(error, EngineError) else Status.REMOTE_FAULT
     return status, Fault(type(error).__name__, text, trace)
+
+
+def _told(said: object) -> str:
+    """Return the text of what an exception says, which may be anything."""
+    try:
+        return str(said)
+    except Exception as unspeakable:
+        return f"(its text cannot be told: {type(unspeakable).__name__})"
+
+
+def _short(text: str) -> str:
+    """Return so much of a text as can be sent to any client."""
+    return text[:SHORT].encode("utf-8", "replace").decode() + ("..." if len(text) > SHORT else "")
 
 
 def _failure(status: int) -> int:

@@ -24,15 +24,14 @@ Source: "RpcAsyncCompleteCall" (when outputs are valid), "out", "in", "Declaring
 """
 
 import copy
-import typing
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from enum import Enum
 from types import CoroutineType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
-from transport import MAX_MESSAGE_BYTES, ArgsDecoder, Blob, Buffer, ValueDecoder, bare_type, empty_array
+from transport import MAX_MESSAGE_BYTES, ArgsDecoder, Blob, Buffer, ValueDecoder, bare_type, empty_array, is_array_type
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
 from ..kernel.status import Status
@@ -73,7 +72,7 @@ class OutputSpec:
         self.position = position
         self.flow = flow
         self.kind = origin
-        self.is_array = isinstance(origin, type) and hasattr(origin, "dtype") and hasattr(origin, "shape")
+        self.is_array = is_array_type(origin)
         if not self.is_array and origin not in (bytearray, memoryview):
             raise InvalidParameter(
                 f"{operation}: parameter {name!r} is an output, and must be of bytearray, memoryview or numpy.ndarray, "
@@ -100,6 +99,8 @@ class OutputSpec:
                     raise TypeError("it is no array")
                 if not value.flags.writeable:
                     raise TypeError("it is read-only")
+                if hasattr(value, "mask"):
+                    raise TypeError("it is masked: fill its data")
                 size = value.nbytes
             else:
                 view = memoryview(value)
@@ -141,9 +142,8 @@ class OutputSpec:
         return memoryview(received) if self.kind is memoryview else received
 
 
-def outputs_of(operation: str, function: Callable[..., Any], parameters: Sequence[str]) -> tuple[OutputSpec, ...]:
-    """Return the parameters of an operation that are output buffers."""
-    hints = typing.get_type_hints(function, include_extras=True)
+def outputs_of(operation: str, hints: Mapping[str, Any], parameters: Sequence[str]) -> tuple[OutputSpec, ...]:
+    """Return the parameters of an operation that are output buffers. `hints`: its annotations, with their marks."""
     found = []
     for position, name in enumerate(parameters):
         for mark in getattr(hints.get(name), "__metadata__", ()):

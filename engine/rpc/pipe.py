@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from transport import Buffer, PayloadTooLarge, encode_value
+from transport import Buffer, encode_value
 
 from ..kernel.driver import driver
 from ..kernel.errors import CallPending, InvalidArgumentType, InvalidParameter
@@ -249,7 +249,7 @@ def encode_elements(spec: PipeSpec, elements: Iterable[Any]) -> msgspec.Raw:
         raise BadStubData(f"an element pushed into pipe {spec.name!r} {why}")
     try:
         return encode_value(values)
-    except (TypeError, ValueError, OverflowError, RecursionError, PayloadTooLarge) as error:
+    except Exception as error:  # Encoding runs the elements' own code, which raises what it likes.
         raise InvalidArgumentType(f"an element cannot be pushed into pipe {spec.name!r}: {error}") from error
 
 

@@ -13,6 +13,7 @@ Source: "Server-side Asynchronous Pipe Handling", "Asynchronous Pipe State".
 """
 
 import logging
+from _thread import allocate_lock
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from transport import Buffer, Credit, Pipe, RemoteProtocolError
 
-from ..kernel.errors import CallError, InvalidAsyncHandle, InvalidParameter
+from ..kernel.errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
 from ..kernel.status import Status
 from .errors import BadStubData, PeerProtocolError, PipeError
 from .notify import EventKind, snapshot
@@ -82,6 +83,11 @@ class ServerPipes(PipeSet):
             waiters = self.release_locked()
         for waiter in waiters:
             waiter.wake()
+
+    def forked(self) -> None:
+        """In a forked child: nothing moves here any more."""
+        self.lock = allocate_lock()
+        self._closed = True
 
     def before_complete(self) -> None:
         """The call is to be completed: close it with an error instead if its pipes failed, or are not at their end."""
@@ -237,7 +243,10 @@ def _serve(pipe: PipeEnd[Any], generator: Generator[Any, Any, Any]) -> Any:
             except StopIteration as stop:
                 result = stop.value
                 break
-            pipe.push_wait((item,))
+            try:
+                pipe.push_wait((item,))
+            except InvalidArgumentType as error:
+                raise _unsendable(error) from error
     finally:
         generator.close()
     if not pipe.ended:
@@ -249,8 +258,16 @@ async def _serve_async(pipe: PipeEnd[Any], generator: AsyncGenerator[Any, Any]) 
     """Push what the asynchronous generator yields."""
     try:
         async for item in generator:
-            await pipe.push_async((item,))
+            try:
+                await pipe.push_async((item,))
+            except InvalidArgumentType as error:
+                raise _unsendable(error) from error
     finally:
         await generator.aclose()
     if not pipe.ended:
         pipe.push(())
+
+
+def _unsendable(error: InvalidArgumentType) -> BadStubData:
+    """What the client gets for a yielded element that cannot be sent: the same as for a result."""
+    return BadStubData(str(error.args[0]))

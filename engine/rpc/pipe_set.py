@@ -73,6 +73,8 @@ class PipeSet:
     ) -> None:  # fmt: skip
         self.signals = signals
         self.send_complete = send_complete
+        # Called before the first push or pull: it may still choose what is told. None: it was called, or there is none.
+        self.prepare: Callable[[], object] | None = None
         self.lock = allocate_lock()
         self._client = client
         self._duplex = duplex
@@ -218,6 +220,8 @@ class PipeSet:
 
     def offer(self, pipe: Pipe[Any], raw: msgspec.Raw, make: Callable[[], Wakeable] | None) -> bool:
         """Push encoded elements; False if there is no room: what `make` makes is woken, or SEND_COMPLETE signalled."""
+        if self.prepare is not None:
+            self._begin()
         size = len(memoryview(raw))
         end = size == 1
         if size > SHIPMENT_BYTES:
@@ -260,6 +264,12 @@ class PipeSet:
             self.signals.tell()
         return True
 
+    def _begin(self) -> None:
+        """The first push or pull is about to be made."""
+        if (prepare := self.prepare) is not None:
+            prepare()
+            self.prepare = None
+
     def seal(self, shipment: Shipment) -> None:
         """`shipment` leaves: what is pushed from now on goes into another one."""
         with self.lock:
@@ -268,6 +278,8 @@ class PipeSet:
 
     def take(self, pipe: Pipe[Any], maximum: int, make: Callable[[], Wakeable] | None) -> list[Any] | None:
         """Pull elements; None if there are none: what `make` makes is woken then, or RECEIVE_COMPLETE signalled."""
+        if self.prepare is not None:
+            self._begin()
         elements: list[Any] = []
         freed = 0
         with pipe.reading:

@@ -33,7 +33,8 @@ def manager(function: F) -> F:
     """Mark a routine as an asynchronous manager routine: it takes the call's handle before the operation's arguments.
 
     Its return does not answer the call; `complete` or `abort` on the handle does, from any thread, at any time. An
-    exception that leaves it before it handed the call on aborts the call.
+    exception that leaves it aborts the call, unless that was closed before, and whoever closes it afterwards gets 1914:
+    do not raise once the call is handed on.
 
         @manager
         def synonyms(self, call: ServerCall, word: str) -> None:

@@ -80,7 +80,8 @@ class Server:
     Register interfaces before or after `listen`. Close the server, or use it as a context manager: it goes on serving
     though nobody refers to it. One that is still open when the process ends is reported as a `ResourceWarning`.
 
-    Threads: every method may be called from any thread, `stop` from a routine too.
+    Threads: every method may be called from any thread, `stop` from a routine too. In a forked child the copy of a
+    server, and the calls that it had, raise `Forked`; make a new one there.
     Source: "RpcServerUseProtseqEp", "RpcServerListen".
     """
 
@@ -171,21 +172,23 @@ class Server:
                 bound now if they are not yet.
             security: `security(attributes)` admits a client by returning True; on anything else, or an exception, the
                 call ends with `AccessDenied`. Asked once for each connection, before the first call runs. It runs on
-                the pool, and `current_call()` in it is the call it is asked about. Different from Windows: anonymous
-                clients are asked about too, unless `secure_only`; and 0, which admits there, does not.
+                the pool, and `current_call()` in it is the call it is asked about; the client's later calls wait for
+                it. Different from Windows: anonymous clients are asked about too, unless `secure_only`; and 0, which
+                admits there, does not.
             secure_only: clients that have not proved who they are get `AccessDenied`.
             local_only: so do clients on other machines: those that come over tcp from anything but a loopback address.
             no_cache: ask `security` for each call.
-        Raises: `InvalidParameter` if a method is missing or does not take the operation's parameters; `Misuse` 1711
-            (ALREADY_REGISTERED), 1742 (MAX_CALLS_TOO_SMALL); with `auto_listen` also what `listen` raises if an
-            endpoint cannot be bound.
+        Raises: `InvalidParameter` if a method is missing or does not take the operation's parameters, or one of these
+            has a type that cannot be sent; `Misuse` 1711 (ALREADY_REGISTERED), 1742 (MAX_CALLS_TOO_SMALL); with
+            `auto_listen` also what `listen` raises if an endpoint cannot be bound; `InvalidHandle` if the server is
+            closed.
         Source: "RpcServerRegisterIf", "RpcServerRegisterIf2", "Interface Registration Flags".
         """
         name = interface if isinstance(interface, str) else getattr(interface, "__name__", "")
         gate = Gate(name, max_calls, max_request_bytes, auto_listen, security, secure_only, local_only, no_cache)
+        with self.lock:
+            self._check_open()
         if auto_listen:
-            with self.lock:
-                self._check_open()
             self._bind()
         self.registry.register(interface, implementation, gate, lasting=False)
 
@@ -204,6 +207,7 @@ class Server:
             calling routine serves one of the calls to be waited for.
         Source: "RpcServerUnregisterIf", "RpcServerUnregisterIfEx".
         """
+        self._check_process()
         served = self.registry.served(interface)
         wait = wait or run_down
         awaited = {entry for _, each in served if wait or each.auto_listen for entry in each.entries.values()}
@@ -295,6 +299,7 @@ class Server:
         Raises: `InvalidState` 1715 (NOT_LISTENING). Source: "RpcMgmtStopServerListening".
         """
         with self.lock:
+            self._check_process()
             if self._phase is not Phase.LISTENING:
                 raise InvalidState(f"the server is {self._phase.value}, not listening", status=Status.NOT_LISTENING)
             self._phase = Phase.DRAINING
@@ -310,6 +315,7 @@ class Server:
         """
         check_seconds("timeout", timeout)
         with self.lock:
+            self._check_process()
             if self.closed:
                 return True
             if self._waited:
@@ -384,8 +390,9 @@ class Server:
 
     @property
     def listening(self) -> bool:
-        """Whether new calls are taken. Source: "RpcMgmtIsServerListening"."""
-        return self._phase is Phase.LISTENING
+        """Whether new calls are taken, on all endpoints. Source: "RpcMgmtIsServerListening"."""
+        # The phase comes before the endpoints are bound, so that no call is refused that comes in between.
+        return self._phase is Phase.LISTENING and bool(self._listeners)
 
     def statistics(self) -> ServerStatistics:
         """Return a snapshot of the server's counters. Never blocks. Source: "RpcMgmtInqStats"."""
@@ -464,9 +471,12 @@ class Server:
             return True
         return False
 
-    def _check_open(self) -> None:
+    def _check_process(self) -> None:
         if self._forked:
             raise Forked("this server was made before fork(): make a new one in the child")
+
+    def _check_open(self) -> None:
+        self._check_process()
         if self._phase is Phase.CLOSED:
             raise InvalidHandle("the server is closed")
 
@@ -500,6 +510,8 @@ def _after_fork_in_child() -> None:
         server.lock = allocate_lock()
         server._phase = Phase.CLOSED
         server._forked = True
+        for listener in server._listeners:
+            listener.forked()
     _open_servers.clear()
 
 

@@ -19,7 +19,7 @@ import msgspec
 
 from transport import Buffer, CallOptions
 
-from ..kernel.errors import InvalidParameter, InvalidState
+from ..kernel.errors import InvalidArgumentType, InvalidParameter, InvalidState
 from ..kernel.status import Status
 from .attachment import Attachment
 from .context import Context
@@ -111,8 +111,9 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
     _blobs: list[Buffer] | None = None
     # Monotonic time at which the client stops waiting; None: it does not say.
     _deadline: float | None = None
-    # Set once, under the server's lock; read anywhere.
+    # Set once, under the server's lock; read anywhere. Aborted: cancelled, and nobody waits for the answer.
     _cancelled: bool = False
+    _aborted: bool = False
     # The server's ends of the call's pipes, if it has any.
     _pipes: Any = None
     # What few calls have beside all this.
@@ -134,11 +135,15 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
     def abort(self, status: int, text: str = "") -> None:
         """End the call with a failure: `status`, which is not 0, reaches the client unchanged.
 
-        Raises: `InvalidParameter` (87) for status 0; `InvalidAsyncHandle` (1914) if the call was closed before.
+        Args: `text` says why, for people; of one that is too long for the client only the beginning is sent.
+        Raises: `InvalidParameter` (87) for status 0, `InvalidArgumentType` (87) for a text that is none;
+            `InvalidAsyncHandle` (1914) if the call was closed before.
         Blocks: never. Source: "RpcAsyncAbortCall".
         """
         if not isinstance(status, int) or isinstance(status, bool) or not 0 < status < 1 << 32:
             raise InvalidParameter(f"status must be a number from 1 to 2**32 - 1, not {status!r}")
+        if not isinstance(text, str):
+            raise InvalidArgumentType(f"text must be a str, not {type(text).__name__}")
         self._listener.answer_fault(self, int(status), text)
         if self._pipes is not None:
             self._pipes.close()
@@ -167,9 +172,25 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
         Raises: `InvalidParameter` if the call has no pipes; `InvalidArgumentType` for another `notify`.
         Source: "Server-side Asynchronous Pipe Handling".
         """
+        self._own_pipes().notify(notify, send_complete)
+
+    def before_pipes(self, prepare: Callable[[], object]) -> None:
+        """Have `prepare()` called once, by whoever makes the first push or pull of the call's pipes, just before it.
+
+        It may call `notify_pipes`. What it raises, the push or pull raises, and the next one calls it again.
+        Raises: `InvalidParameter` if the call has no pipes.
+        """
+        self._own_pipes().prepare = prepare
+
+    @property
+    def event(self) -> EventKind | None:
+        """The last event that was signalled for the call's pipes, None before the first."""
+        return None if self._pipes is None else self._pipes.signals.event
+
+    def _own_pipes(self) -> Any:
         if self._pipes is None:
             raise InvalidParameter(f"{self!r} has no pipes")
-        self._pipes.notify(notify, send_complete)
+        return self._pipes
 
     def test_cancel(self) -> bool:
         """Whether the client asked to cancel the call. Cheap; the call must still be closed.
@@ -290,15 +311,16 @@ class Opener(Protocol):
 
 
 class Place:
-    """Where a thread keeps which call it serves. Used by that thread only."""
+    """Where a thread keeps which call it serves. Written by that thread only; its lane reads `call_id`."""
 
     __slots__ = ("batch", "call", "call_id")
 
     def __init__(self) -> None:
-        # The call, if it has a handle; else the batch that it is one of, and its number there.
+        # The call, if it has a handle; else the batch that it is one of.
         self.call: ServerCall | None = None
         self.batch: Opener | None = None
-        self.call_id = 0
+        # Its number, from when its routine is entered until it was answered; None otherwise.
+        self.call_id: int | None = None
 
 
 class _Current(threading.local):
@@ -312,7 +334,7 @@ class _Current(threading.local):
         place = self.place
         if place.call is not None:
             return place.call
-        if place.batch is not None:
+        if place.batch is not None and place.call_id is not None:
             return place.batch.open(place.call_id)
         return task_call.get()
 

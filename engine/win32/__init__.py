@@ -22,6 +22,7 @@ address of is a `Box`; a failure is a number, or a None or False with `GetLastEr
     async_calls         RpcAsync...: the life of a call
     call_attributes     what a routine may ask of its call
     subscriptions       being told of a cancel or a disconnect
+    thread_cancels      what there is none of: cancelling the blocking calls of a thread
     contexts            context handles
     bindings            string bindings, binding handles and their options
     process             what this process serves
@@ -50,6 +51,7 @@ from . import (
     registered_waits,
     server,
     subscriptions,
+    thread_cancels,
     threadpool,
     threadpool_sources,
     values,
@@ -73,6 +75,7 @@ from .ports import *  # noqa: F403
 from .registered_waits import *  # noqa: F403
 from .server import *  # noqa: F403
 from .subscriptions import *  # noqa: F403
+from .thread_cancels import *  # noqa: F403
 from .threadpool import *  # noqa: F403
 from .threadpool_sources import *  # noqa: F403
 from .values import *  # noqa: F403
@@ -97,6 +100,7 @@ __all__ += ports.__all__
 __all__ += registered_waits.__all__
 __all__ += server.__all__
 __all__ += subscriptions.__all__
+__all__ += thread_cancels.__all__
 __all__ += threadpool.__all__
 __all__ += threadpool_sources.__all__
 __all__ += values.__all__

@@ -20,10 +20,11 @@ from .. import (
     InvalidParameter,
     InvalidState,
     Operation,
+    PipedOperation,
     RemoteFault,
     ServerCall,
 )
-from .async_state import RPC_ASYNC_STATE, client_call, notification, stamp, usable
+from .async_state import RPC_ASYNC_STATE, client_call, notification, sends_are_told, stamp, usable
 from .constants import RPC_ASYNC_VERSION_1_0, RPC_S_ASYNC_CALL_PENDING, RPC_S_CALL_FAILED, RPC_S_OK
 from .errors import returns_status
 from .values import Box
@@ -36,6 +37,7 @@ __all__ = [
     "RpcAsyncGetCallHandle",
     "RpcAsyncGetCallStatus",
     "RpcAsyncInitializeHandle",
+    "RpcAsyncRegisterHandle",
     "RpcAsyncRegisterInfo",
     "RpcExceptionCode",
     "RpcRaiseException",
@@ -66,6 +68,11 @@ def RpcAsyncRegisterInfo(pAsync: RPC_ASYNC_STATE) -> int:
     return RPC_S_OK
 
 
+def RpcAsyncRegisterHandle(pAsync: RPC_ASYNC_STATE) -> int:
+    """Do nothing: what `RpcAsyncRegisterInfo` is called in old examples. Returns: 0."""
+    return RPC_S_OK
+
+
 def RpcAsyncCall(pAsync: RPC_ASYNC_STATE, operation: Operation[..., Any], *args: Any, **kwargs: Any) -> None:
     """Issue a call on a handle: what the stub of an `[async]` operation does.
 
@@ -84,6 +91,8 @@ def RpcAsyncCall(pAsync: RPC_ASYNC_STATE, operation: Operation[..., Any], *args:
     if call is None:
         # In place before the call leaves: its end may be told to another thread before `begin` returns.
         call = pAsync.RuntimeInfo = Call()
+    if isinstance(operation, PipedOperation) and sends_are_told(pAsync):
+        kwargs.setdefault("send_complete", True)
     operation.begin(*args, notify=notify, handle=call, **kwargs)
 
 

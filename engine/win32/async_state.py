@@ -32,7 +32,13 @@ from .. import (
     apc,
     manager,
 )
-from .constants import RPC_ASYNC_SIGNATURE, RPC_ASYNC_VERSION_1_0, RPC_NOTIFICATION_TYPES, RPC_S_CANNOT_SUPPORT
+from .constants import (
+    RPC_ASYNC_SIGNATURE,
+    RPC_ASYNC_VERSION_1_0,
+    RPC_C_NOTIFY_ON_SEND_COMPLETE,
+    RPC_NOTIFICATION_TYPES,
+    RPC_S_CANNOT_SUPPORT,
+)
 from .errors import contained
 
 __all__ = ["RPC_ASYNC_NOTIFICATION_INFO", "RPC_ASYNC_STATE", "async_manager", "sizeof"]
@@ -87,7 +93,8 @@ class RPC_ASYNC_STATE:
         UserInfo: the caller's own, never looked at.
         Event: the last event that was signaled for a call on this handle.
         NotificationType, u: how to tell; there is no default, and initialising leaves them alone.
-        Flags: `RPC_C_NOTIFY_ON_SEND_COMPLETE`; cleared by initialising.
+        Flags: `RPC_C_NOTIFY_ON_SEND_COMPLETE`: sends of a call with pipes are told too; cleared by initialising.
+        These three count as they are when a call is issued; in a routine, at its first push or pull.
         RuntimeInfo: the engine's object for the call. The rest is not for editing.
     """
 
@@ -113,7 +120,7 @@ class RPC_ASYNC_STATE:
     def Event(self) -> EventKind:
         """The last event that was signaled."""
         call = self.RuntimeInfo
-        if isinstance(call, Call) and call.event is not None:
+        if call is not None and call.event is not None:
             self._event = call.event
         return self._event
 
@@ -166,6 +173,18 @@ def client_call(state: object) -> Call[Any]:
 def notification(state: RPC_ASYNC_STATE) -> Any:
     """Return a copy of the handle's notification fields, as the engine's `notify=`."""
     return target(state.NotificationType, state.u, state)
+
+
+def sends_are_told(state: RPC_ASYNC_STATE) -> bool:
+    """Whether the handle's flags ask for the end of sends to be told."""
+    return bool(state.Flags & RPC_C_NOTIFY_ON_SEND_COMPLETE)
+
+
+def _pipe_notification(state: RPC_ASYNC_STATE) -> Any:
+    """Return what a routine has filled in. The thread that runs it is not its own, and no target."""
+    if state.NotificationType == RPC_NOTIFICATION_TYPES.RpcNotificationTypeApc and not state.u.APC.hThread:
+        raise InvalidParameter("u.APC.hThread must be a thread: a routine's own may not be there when it is needed")
+    return notification(state)
 
 
 def target(kind: int, u: RPC_ASYNC_NOTIFICATION_INFO, subject: "RPC_ASYNC_STATE | ServerCall") -> Any:
@@ -229,16 +248,20 @@ def async_manager(function: Callable[..., object]) -> Callable[..., object]:
         def synonyms(self, pAsync, word):
             SubmitThreadpoolWork(...)          # later, on any thread: RpcAsyncCompleteCall(pAsync, Box([...]))
 
-    Source: "Handling Asynchronous Calls".
+    If the call has pipes, the routine may fill in how their sends and receives are told, before it uses one of them; an
+    APC needs the thread named. Source: "Handling Asynchronous Calls", "Server-side Asynchronous Pipe Handling".
     """
 
     @wraps(function)
     def routine(*args: Any) -> object:
         place = 0 if isinstance(args[0], ServerCall) else 1  # After `self`, in a method.
+        call: ServerCall = args[place]
         state = RPC_ASYNC_STATE()
         stamp(state)
-        state.RuntimeInfo = args[place]
-        _served[id(args[place])] = state
+        state.RuntimeInfo = call
+        _served[id(call)] = state
+        if call.pipes:
+            call.before_pipes(lambda: call.notify_pipes(_pipe_notification(state), sends_are_told(state)))
         return function(*args[:place], state, *args[place + 1 :])
 
     return manager(routine)

@@ -12,10 +12,27 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
-from engine import Call, Client, CompletionPort, EngineError, Event, EventKind, Forked, Server
-from engine.testing import LIMIT, wait_until_blocked
+from engine import (
+    Call,
+    Client,
+    CompletionPort,
+    EngineError,
+    Event,
+    EventKind,
+    Forked,
+    InPipe,
+    Interface,
+    InvalidAsyncHandle,
+    Pipe,
+    Server,
+    ServerCall,
+    manager,
+    operation,
+)
+from engine.testing import LIMIT, wait_until, wait_until_blocked
 
 from .contract import Control, Probe
 from .service import make_server
@@ -163,30 +180,73 @@ def in_child(endpoint: str, client: Client, held: "Call[Any]") -> int:
 def forked_server(endpoint: str) -> None:
     """In a forked child the server refuses; a new one works there, and the parent's goes on."""
     warnings.simplefilter("ignore", DeprecationWarning)
-    server, _ = make_server(endpoint)
+    server, board = make_server(endpoint)
+    pulled: list[ServerCall] = []
+
+    class Pulling:
+        """Keeps its calls."""
+
+        @manager
+        def pull(self, call: ServerCall, numbers: "Pipe[int]") -> None:
+            pulled.append(call)
+
     with server:
+        server.register(Pulls, Pulling())
         server.listen()
         with Client(endpoint) as client:
-            client.bind(Probe).nothing()
+            held = client.bind(Probe).hold.begin("forked")
+            piped = client.bind(Pulls).pull.begin()
+            client.bind(Control).arrived("forked")
+            wait_until(lambda: pulled)
             child = os.fork()
             if child == 0:
                 code = 1
                 try:
-                    code = server_in_child(endpoint, server)
+                    code = server_in_child(endpoint, server, board.get("forked"), pulled[0])
                 finally:
                     os._exit(code)
             _, status = os.waitpid(child, 0)
-            print(os.waitstatus_to_exitcode(status), client.bind(Probe).echo("parent"))
+            board.get("forked").complete("parent")
+            pulled[0].abort(4711)
+            assert piped.wait(LIMIT)
+            print(os.waitstatus_to_exitcode(status), held.result(LIMIT), piped.status())
 
 
-def server_in_child(endpoint: str, server: Server) -> int:
+class Pulls(Interface):
+    """An operation with a pipe."""
+
+    @operation
+    def pull(self, numbers: InPipe[int]) -> int:
+        """Kept until the process ends it."""
+        raise NotImplementedError
+
+
+def server_in_child(endpoint: str, server: Server, held: ServerCall, piped: ServerCall) -> int:
     """What the forked child does; returns 0 if all was as it should be."""
+    uses: list[Callable[[], object]] = [
+        server.listen,
+        server.stop,
+        lambda: server.wait(LIMIT),
+        lambda: server.register("more", Pulls),
+        lambda: server.unregister(Probe, wait=True),
+        held.complete,
+        lambda: held.abort(4711),
+        piped.complete,
+        lambda: piped.abort(4711),
+    ]
+    for number, use in enumerate(uses, 10):
+        try:
+            use()
+        except Forked:
+            pass
+        else:
+            return number
     try:
-        server.listen()
-    except Forked:
+        piped.pipe("numbers").pull()
+    except InvalidAsyncHandle:
         pass
     else:
-        return 2
+        return 9
     server.close()
     mine, _ = make_server(endpoint + "-child")
     with mine:

@@ -159,6 +159,7 @@ class ProbeRoutines:
             "huge": 1 << 70,
             "surrogate": "\udcff",
             "circle": circle,
+            "gaps": [memoryview(bytes(9))[::2]],
         }[kind]
 
     def point(self, point: Point) -> Point:

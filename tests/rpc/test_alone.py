@@ -93,8 +93,8 @@ class TestForks:
 
 
     def test_a_server_in_the_child(self, endpoint: str) -> None:
-        """The child's copy refuses; a new server works there, and the parent's goes on."""
-        assert run("forked_server", endpoint) == "0 parent"
+        """The child's copy refuses, and so do its calls; a new server works there, and the parent's goes on."""
+        assert run("forked_server", endpoint) == "0 parent 4711"
 
 
 class TestEnds:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine import CallCancelled, CallTimeout, Client, CompletionPort, EngineError, RemoteFault, State
+from engine import CallCancelled, CallTimeout, Client, CompletionPort, EngineError, RemoteFault, State, current_call
 from engine.testing import LIMIT, wait_until
 
 from .contract import Probe
@@ -297,26 +297,43 @@ class TestTheServersSide:
         assert bench.control.complete(key, "not interrupted") == 0
         assert call.result(LIMIT) == "not interrupted"
 
-    def test_cancelled_before_it_was_started(self, local: Callable[..., Any], benches: Benches, key: str) -> None:
-        """A call that is cancelled before its routine was entered is not run; it ends with 1818."""
+    @pytest.mark.parametrize("timeout", [None, LIMIT])
+    @pytest.mark.parametrize("abort", [False, True])
+    def test_cancelled_before_it_was_started(
+        self, local: Callable[..., Any], benches: Benches, abort: bool, timeout: float | None
+    ) -> None:
+        """A cancel keeps no routine from being started, which can see it; a call that was aborted before is not run."""
         server = local(workers=1)
         bench = benches(server.endpoint)
         entered, gate = threading.Event(), threading.Event()
+        seen: list[bool] = []
 
         class Routines:
             def block(self) -> None:
                 entered.set()
                 gate.wait(LIMIT)
 
+            def look(self) -> str:
+                seen.append(current_call().test_cancel())
+                return "started"
+
         server.register("blocks", Routines())
-        blocking = bench.client.bind("blocks").block.begin()
+        binding = bench.client.bind("blocks")
+        blocking = binding.block.begin()
         assert entered.wait(LIMIT)
-        call = bench.probe.hold.begin(key)
-        call.cancel()
+        arrived = server.statistics().calls_in
+        call = binding.look.begin(timeout=timeout)
+        wait_until(lambda: server.statistics().calls_in > arrived)
+        call.cancel(abort)
         # In order behind the cancel.
         messages = server.statistics().messages_in
-        bench.probe.nothing.begin()
+        last = bench.probe.nothing.begin()
         wait_until(lambda: server.statistics().messages_in > messages)
         gate.set()
         blocking.result(LIMIT)
-        assert status_of(lambda: call.result(LIMIT)) == 1818
+        last.result(LIMIT)
+        assert seen == ([] if abort else [True])
+        if abort:
+            assert status_of(call.complete) == 1818
+        else:
+            assert call.result(LIMIT) == "started"

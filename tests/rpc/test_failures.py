@@ -100,10 +100,10 @@ class TestStatuses:
 class TestNeverThere:
     """1722: a server that was never reached."""
 
-    @pytest.mark.parametrize("target", ["ipc", "tcp", "loopback"])
+    @pytest.mark.parametrize("target", ["ipc", "tcp", "inproc", "loopback"])
     def test_ends_in_time(self, target: str, endpoint: str, listener_port: CompletionPort) -> None:
         """A call to nobody ends with `ServerUnavailable` after `connect_timeout`, once, told of once."""
-        where = {"ipc": endpoint, "tcp": "tcp://127.0.0.1:1", "loopback": "loopback://nobody"}[target]
+        where = {"ipc": endpoint, "tcp": "tcp://127.0.0.1:1"}.get(target, f"{target}://nobody")
         with Client(where, connect_timeout=0.05) as client:
             call = client.bind(Probe).echo.begin(1, notify=listener_port)
             assert listener_port.get(LIMIT).overlapped is call
@@ -322,7 +322,7 @@ class TestGracefulEnd:
         closing.join(LIMIT)
         assert server.closed
 
-    @pytest.mark.parametrize("transport", ["tcp", "ipc", "loopback"])
+    @pytest.mark.parametrize("transport", ["tcp", "ipc", "inproc", "loopback"])
     def test_a_new_server_in_its_place(
         self, transport: str, folder: Any, local: Callable[..., Any], benches: Benches, key: str
     ) -> None:

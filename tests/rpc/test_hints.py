@@ -21,8 +21,8 @@ from engine import (
 from engine.testing import LIMIT, wait_until
 from transport import EndpointError
 
-from .contract import Adder
-from .helpers import Bench
+from .contract import Adder, Probe
+from .helpers import Bench, status_of
 from .service import Adding
 
 Benches = Callable[..., Bench]
@@ -148,3 +148,35 @@ class TestEndpoints:
         with Server("tcp://127.0.0.1:0") as server:
             with pytest.raises(EndpointError, match="once it listens"):
                 Client(server.endpoint)
+
+
+class TestDroppedFailures:
+    """A failure that nobody collects is told at the debug level (section 11)."""
+
+    @pytest.fixture(autouse=True)
+    def debug(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG, "engine.rpc")
+
+    def test_an_answer(self, bench: Bench, key: str, caplog: pytest.LogCaptureFixture) -> None:
+        """A handle that is dropped with a failure in it is told of, with the operation and the status."""
+        call = bench.failed(key, 4711)
+        assert "dropped" not in caplog.text
+        del call
+        assert caplog.text.count("hold failed, and its handle was dropped uncompleted: aborted [STATUS 4711]") == 1
+
+    def test_no_answer(self, caplog: pytest.LogCaptureFixture) -> None:
+        """So is one whose call never had an answer."""
+        with Client("loopback://nobody", connect_timeout=0.01) as client:
+            assert client.bind(Probe).nothing.begin().wait(LIMIT)
+        assert caplog.text.count("its handle was dropped uncompleted: no connection to loopback://nobody") == 1
+
+    def test_what_is_not_told(self, bench: Bench, key: str, caplog: pytest.LogCaptureFixture) -> None:
+        """A failure that was collected, a call that its caller has cancelled, and a result are not told of."""
+        assert status_of(bench.failed(key).complete) == 4711
+        bench.held(f"{key}-aborted").cancel(abort=True)
+        bench.done("result")
+        with Client("loopback://nobody", connect_timeout=0.01) as client:
+            client.bind(Probe).nothing.begin().cancel(abort=True)
+            later = client.bind(Probe).nothing.begin()
+            assert later.wait(LIMIT) and status_of(later.complete) == 1722
+        assert "dropped" not in caplog.text

@@ -17,7 +17,10 @@ from engine import (
     Interface,
     InvalidArgumentType,
     OutPipe,
+    RemoteFault,
     Server,
+    ServerCall,
+    manager,
     operation,
 )
 from engine.testing import LIMIT, wait_until
@@ -150,6 +153,31 @@ class TestAnswers:
         calls = [bench.probe.echo.begin("x" * 1000) for _ in range(1000)]
         assert {call.result(LIMIT) for call in calls} == {"x" * 1000}
         assert bench.client.statistics().connections == 1
+
+    @pytest.mark.parametrize("size", [LEAST // 2 - 10, LEAST // 2, LEAST])
+    @pytest.mark.parametrize("name", ["raising", "aborting"])
+    def test_a_failure_with_a_long_text(
+        self, local: Callable[..., Server], benches: Benches, name: str, size: int
+    ) -> None:
+        """Of a text that is too long for the client the beginning arrives, and the status unchanged."""
+        text = "\u00fc" * size  # Each takes two bytes.
+
+        class Routines:
+            def raising(self) -> None:
+                raise RemoteFault(text, status=4711, type_name="Long")
+
+            @manager
+            def aborting(self, call: ServerCall) -> None:
+                call.abort(4711, text)
+
+        server = local(tracebacks=True)
+        server.register("long", Routines())
+        client = benches(server.endpoint, max_message_bytes=LEAST).client
+        with pytest.raises(RemoteFault) as raised:
+            getattr(client.bind("long"), name)(timeout=LIMIT)
+        assert raised.value.status == 4711
+        assert raised.value.text[:1000] == text[:1000] and raised.value.text.endswith("...")
+        assert client.statistics().connections == 1
 
     def test_a_client_that_takes_nothing(self, local: Callable[..., Server]) -> None:
         """One that says it takes next to nothing gets a fault, and the server lives."""

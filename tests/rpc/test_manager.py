@@ -155,6 +155,22 @@ class TestHandOff:
             call.complete()
         assert raised.value.type_name == type_name
 
+    @pytest.mark.parametrize("text", [ValueError("within"), 7, None, b"bytes", object()])
+    def test_an_error_with_a_text_that_is_none(
+        self, local: Callable[..., Server], benches: Benches, text: Any
+    ) -> None:
+        """Whatever stands where an error's text should be, and whatever else cannot be sent, the status arrives."""
+
+        class Routines:
+            def strange(self) -> None:
+                raise RemoteFault(text, status=4711, type_name=text, data=object())
+
+        server = local()
+        server.register("strange", Routines())
+        call = benches(server.endpoint).client.bind("strange").strange.begin()
+        assert call.wait(LIMIT), "the call was never answered"
+        assert status_of(call.complete) == 4711
+
     @pytest.mark.parametrize("status", [5, 87, 1726, 1818, 4711, 0xFFFFFFFF])
     def test_raising_with_a_status(self, bench: Bench, status: int) -> None:
         """The status that a raised error carries is the call's outcome."""
@@ -280,11 +296,29 @@ class TestClosingTwice:
         calls[0].complete("still open")
         assert call.result(LIMIT) == "still open"
 
+    @pytest.mark.parametrize("text", [7, None, b"bytes"])
+    def test_aborting_with_a_text_that_is_none(
+        self, local: Callable[..., Server], benches: Benches, text: Any
+    ) -> None:
+        """A text that is none is refused likewise."""
+        raised: list[int] = []
+
+        class Routines:
+            @manager
+            def strange(self, call: ServerCall) -> None:
+                raised.append(status_of(lambda: call.abort(5, text)))
+                call.complete("still open")
+
+        server = local()
+        server.register("strange", Routines())
+        assert benches(server.endpoint).client.bind("strange").strange(timeout=LIMIT) == "still open"
+        assert raised == [87]
+
 
 class TestUnsendable:
     """A result that cannot be sent."""
 
-    @pytest.mark.parametrize("kind", ["object", "huge", "surrogate", "circle"])
+    @pytest.mark.parametrize("kind", ["object", "huge", "surrogate", "circle", "gaps"])
     def test_from_a_plain_routine(self, any_bench: Bench, kind: str) -> None:
         """The client gets 1783 with the reason, and the server lives on."""
         call = any_bench.probe.unsendable.begin(kind)

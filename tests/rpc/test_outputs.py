@@ -375,7 +375,7 @@ class TestRefused:
         """A read-only array, or something else where an array is asked for."""
         readonly = numpy.zeros(3)
         readonly.flags.writeable = False
-        for bad in (readonly, bytearray(24), [1.0]):
+        for bad in (readonly, numpy.ma.array(numpy.zeros(3)), bytearray(24), [1.0]):
             with pytest.raises(InvalidArgumentType, match="'before' must be a writable ndarray"):
                 one.binding.scale.begin(1.0, numpy.zeros(3), bad)
         with pytest.raises(InvalidArgumentType, match="scale"):

@@ -3,11 +3,13 @@
 import dataclasses
 import datetime
 import hashlib
+import inspect
 import tracemalloc
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import pytest
 
 from engine import (
@@ -15,6 +17,7 @@ from engine import (
     Client,
     CompletionPort,
     EngineError,
+    InPipe,
     Interface,
     InvalidArgumentType,
     InvalidParameter,
@@ -29,6 +32,30 @@ from .contract import Account, Colour, Point, Probe
 from .helpers import Bench, status_of
 
 Benches = Callable[..., Bench]
+
+
+def strange(annotations: dict[str, Any]) -> type[Interface]:
+    """Return an interface whose only operation, `strange`, has these parameters, and "return" for its result."""
+
+    def function(self: Any, *args: Any) -> Any:
+        raise NotImplementedError
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, kind) for name in ("self", *annotations) if name != "return"]
+    function.__name__ = "strange"
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = annotations
+    return type("Strange", (Interface,), {"strange": function})
+
+
+class Returning:
+    """Implements `strange`: it returns its argument, or what was put in its place."""
+
+    def __init__(self, *value: Any) -> None:
+        self.value = value
+
+    def strange(self, argument: Any = None) -> Any:
+        return self.value[0] if self.value else argument
 
 
 class TestPlainValues:
@@ -54,8 +81,12 @@ class TestPlainValues:
         assert any_bench.probe.echo(value) == value
 
     @pytest.mark.parametrize(
-        "value", [object(), 2**64, -(2**63) - 1, "\udcff", lambda: None, {"key": object()}, [2**70], {(): object()}]
-    )
+        "value",
+        [
+            object(), 2**64, -(2**63) - 1, "\udcff", lambda: None, {"key": object()}, [2**70], {(): object()},
+            [memoryview(bytes(9))[::2]],
+        ],
+    )  # fmt: skip
     def test_that_cannot_be_sent(self, bench: Bench, value: Any) -> None:
         """A value that cannot be sent is refused by `begin`, naming the operation; other calls are unharmed."""
         beside = [bench.probe.echo.begin(number) for number in range(5)]
@@ -225,6 +256,110 @@ class TestChecksOfTypes:
             binding.give(-1)
         assert binding.give(3) == Fussy(3)
 
+    def test_before_anything_is_sent(self, local: Callable[..., Server], benches: Benches) -> None:
+        """An argument that its type refuses is refused by `begin`, naming the parameter, whatever the type raises."""
+        server = local()
+        server.register(self.Fussing, self.Routines())
+        binding = benches(server.endpoint).client.bind(self.Fussing)
+        with pytest.raises(InvalidArgumentType, match="'fussy'"):
+            binding.take.begin({"value": -1})
+
+
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Short = Annotated[bytes, msgspec.Meta(max_length=100_000)]
+
+
+class TestConstraints:
+    """Constraints on values, in the annotations of a contract."""
+
+    class Bounded(Interface, id="test.Bounded"):
+        """Takes and returns such values."""
+
+        @operation
+        def root(self, number: Natural) -> Natural:
+            """Return the number less 2."""
+            raise NotImplementedError
+
+        @operation
+        def total(self, numbers: list[Natural]) -> int:
+            """Return the sum."""
+            raise NotImplementedError
+
+        @operation
+        def pushed(self, numbers: InPipe[Natural]) -> int:
+            """Return the sum."""
+            raise NotImplementedError
+
+        @operation
+        def length(self, data: Short) -> int:
+            """Return the length."""
+            raise NotImplementedError
+
+        @operation
+        def remarked(self, numbers: Annotated[InPipe[int], "a remark"], factor: Annotated[int, "another"] = 2) -> int:
+            """Return the product of the sum and the factor."""
+            raise NotImplementedError
+
+    class Routines:
+        """Implements `Bounded`."""
+
+        def root(self, number: int) -> int:
+            return number - 2
+
+        def total(self, numbers: list[int]) -> int:
+            return sum(numbers)
+
+        def pushed(self, numbers: Any) -> int:
+            return sum(numbers)
+
+        def length(self, data: bytes) -> int:
+            return len(data)
+
+        def remarked(self, numbers: Any, factor: int = 2) -> int:
+            return sum(numbers) * factor
+
+    @pytest.fixture
+    def client(self, local: Callable[..., Server], benches: Benches) -> Client:
+        """A client of a server of them."""
+        server = local()
+        server.register(self.Bounded, self.Routines())
+        return benches(server.endpoint).client
+
+    def test_values_that_keep_them(self, client: Client) -> None:
+        """A value that keeps its constraints is taken."""
+        bounded = client.bind(self.Bounded)
+        assert (bounded.root(2), bounded.total([0, 1]), bounded.pushed([1, 2])) == (0, 1, 3)
+        assert (bounded.length(bytes(100)), bounded.length(bytearray(100_000))) == (100, 100_000)
+
+    def test_before_anything_is_sent(self, client: Client) -> None:
+        """One that does not is refused by the client, naming the parameter or the pipe."""
+        bounded = client.bind(self.Bounded)
+        sent = client.statistics().messages_sent
+        with pytest.raises(InvalidArgumentType, match="'number'.*>= 0"):
+            bounded.root(-1)
+        with pytest.raises(InvalidArgumentType, match="'numbers'.*>= 0"):
+            bounded.total([1, -1])
+        with pytest.raises(InvalidArgumentType, match="'data'.*length"):
+            bounded.length(bytes(100_001))
+        assert client.statistics().messages_sent == sent
+        with pytest.raises(BadStubData, match="'numbers'.*>= 0"):
+            bounded.pushed([1, -1])
+
+    @pytest.mark.parametrize(("name", "value"), [("root", -1), ("total", [-1]), ("length", bytes(100_001))])
+    def test_seen_by_the_server(self, client: Client, name: str, value: Any) -> None:
+        """The server refuses it likewise, whatever its client knows."""
+        with pytest.raises(BadStubData, match=name):
+            getattr(client.bind("test.Bounded"), name)(value)
+
+    def test_a_result(self, client: Client) -> None:
+        """A result that breaks its constraints gives 1783."""
+        with pytest.raises(BadStubData, match="root.*>= 0"):
+            client.bind(self.Bounded).root(1)
+
+    def test_remarks(self, client: Client) -> None:
+        """What else an annotation carries means nothing."""
+        assert client.bind(self.Bounded).remarked(numbers=[1, 2]) == 6
+
 
 class TestLargeValues:
     """Values that travel beside the message."""
@@ -248,10 +383,19 @@ class TestLargeValues:
             view = bench.probe.viewed(memoryview(b"\2" * size))
             assert type(view) is memoryview and view.readonly and bytes(view) == b"\2" * size
 
-    def test_a_view_that_has_gaps(self, bench: Bench) -> None:
-        """A `memoryview` that is not contiguous is sent as the bytes it shows."""
-        data = bytes(range(256)) * 2048
-        assert bytes(bench.probe.viewed(memoryview(data)[::2])) == data[::2]
+    @pytest.mark.parametrize("size", [10, 1 << 19])
+    def test_a_view_that_has_gaps(self, local: Callable[..., Server], benches: Benches, size: int) -> None:
+        """A `memoryview` that is not contiguous is sent as the bytes it shows, small or large, there and back."""
+
+        class Routines:
+            def every_second(self, data: memoryview) -> memoryview:
+                return data[::2]
+
+        server = local()
+        server.register("gaps", Routines())
+        data = bytes(index % 251 for index in range(size))
+        every_second = benches(server.endpoint).client.bind("gaps").every_second
+        assert bytes(every_second(memoryview(data)[::3], timeout=LIMIT)) == data[::3][::2]
 
     def test_several_in_one_call(self, bench: Bench) -> None:
         """Large and small arguments mix in one call."""
@@ -363,11 +507,121 @@ class TestArrays:
             assert sent < array.nbytes / 4
 
     def test_of_objects(self, bench: Bench) -> None:
-        """An array of objects cannot travel; `begin` says so."""
+        """An array of objects cannot travel; `begin` says so, naming the parameter."""
         numpy = pytest.importorskip("numpy")
-        with pytest.raises(InvalidArgumentType, match="echo"):
+        with pytest.raises(InvalidArgumentType, match="echo: parameter 'value' cannot be sent: an array of object"):
             bench.probe.echo(numpy.array([object()]))
+        with pytest.raises(InvalidArgumentType, match="plain: argument 1 cannot be sent: an array of object"):
+            bench.client.bind("test.Probe").plain(numpy.array([1]), numpy.array([object()]))
         assert bench.probe.echo("unharmed") == "unharmed"
+
+    def test_of_objects_as_a_result(self, local: Callable[..., Server], benches: Benches) -> None:
+        """Returned, it gives 1783, which speaks of the result."""
+        numpy = pytest.importorskip("numpy")
+
+        class Routines:
+            def objects(self) -> Any:
+                return numpy.array([object()])
+
+        server = local()
+        server.register("objects", Routines())
+        with pytest.raises(BadStubData, match="the result of objects cannot be sent: an array of object"):
+            benches(server.endpoint).client.bind("objects").objects()
+
+    @pytest.mark.parametrize("size", [0, 3, 100_000])
+    def test_that_may_be_missing(self, local: Callable[..., Server], benches: Benches, size: int) -> None:
+        """A contract may ask for an array or None."""
+        numpy = pytest.importorskip("numpy")
+        contract = strange({"argument": numpy.ndarray | None, "return": numpy.ndarray | None})
+        server = local()
+        server.register(contract, Returning())
+        operation = benches(server.endpoint).client.bind(contract).strange
+        assert (operation(numpy.arange(size)) == numpy.arange(size)).all()
+        assert operation(None) is None
+        with pytest.raises(InvalidArgumentType, match="'argument'"):
+            operation([1, 2])
+
+    def test_masked(self, local: Callable[..., Server], benches: Benches) -> None:
+        """A masked array is refused, since its mask would be lost."""
+        masked = pytest.importorskip("numpy").ma.array([1, 2], mask=[False, True])
+        server = local()
+        server.register("masked", Returning(masked))
+        binding = benches(server.endpoint).client.bind("masked")
+        with pytest.raises(InvalidArgumentType, match="argument 0.*masked"):
+            binding.strange(masked)
+        with pytest.raises(BadStubData, match="masked"):
+            binding.strange()
+
+    @pytest.mark.parametrize("wrap", [lambda array: [array], lambda array: {"key": (1, array)}])
+    def test_inside_other_values(self, local: Callable[..., Server], benches: Benches, wrap: Any) -> None:
+        """Arrays do not travel inside other values; it is said what can be done."""
+        value = wrap(pytest.importorskip("numpy").arange(3))
+        server = local()
+        server.register("inside", Returning(value))
+        binding = benches(server.endpoint).client.bind("inside")
+        with pytest.raises(InvalidArgumentType, match="argument 0.*an array inside another value"):
+            binding.strange(value)
+        with pytest.raises(BadStubData, match="an array inside another value"):
+            binding.strange()
+
+    def test_inside_other_types(self, bench: Bench, server: Server) -> None:
+        """A contract that says so is refused as it is bound or registered, naming what has them."""
+        array = pytest.importorskip("numpy").ndarray
+        for annotations, named in (
+            ({"first": int, "second": list[array]}, "parameter 'second'"),
+            ({"first": tuple[array, int]}, "parameter 'first'"),
+            ({"first": msgspec.defstruct("Holder", [("arrays", dict[str, array])]) | None}, "parameter 'first'"),
+            ({"first": InPipe[array]}, "pipe 'first'"),
+            ({"return": tuple[int, array | None]}, "the result"),
+        ):
+            for use in (bench.client.bind, lambda interface: server.register(interface, object())):
+                with pytest.raises(InvalidParameter, match=f"strange: {named} has arrays inside another value"):
+                    use(strange(annotations))
+
+    def test_types_that_contain_themselves(self, bench: Bench) -> None:
+        """A type that contains itself has no arrays inside by that."""
+        pytest.importorskip("numpy")
+        assert bench.client.bind(strange({"tree": Tree})).strange is not None
+
+
+class Tree(msgspec.Struct):
+    """A type that contains itself."""
+
+    children: list["Tree"] = []
+
+
+class TestScalars:
+    """NumPy's scalars stand for plain values."""
+
+    VALUES = (("float64", 1.5, float), ("float32", 0.5, float), ("int64", -3, int), ("uint8", 7, int),
+              ("bool_", True, bool), ("str_", "text", str), ("bytes_", b"bytes", bytes))  # fmt: skip
+
+    @pytest.mark.parametrize(("kind", "plain", "wanted"), VALUES)
+    def test_as_argument_and_result(
+        self, local: Callable[..., Server], benches: Benches, kind: str, plain: Any, wanted: type
+    ) -> None:
+        """One may be an argument, a result, and a part of a result, and arrives as what the annotation says."""
+        scalar = getattr(pytest.importorskip("numpy"), kind)(plain)
+        contract = strange({"argument": wanted, "return": wanted})
+        server, other = local(), local()
+        server.register(contract, Returning())
+        other.register("parts", Returning([scalar, {"part": scalar}]))
+        back = benches(server.endpoint).client.bind(contract).strange(scalar)
+        assert back == plain and type(back) is wanted
+        assert benches(other.endpoint).client.bind("parts").strange() == [plain, {"part": plain}]
+
+    def test_of_another_type(self, bench: Bench) -> None:
+        """One of another type is refused as the plain value would be."""
+        numpy = pytest.importorskip("numpy")
+        with pytest.raises(InvalidArgumentType, match="'left'"):
+            bench.probe.add(numpy.float64(1.5), 1)
+
+    def test_for_which_there_is_none(self, bench: Bench) -> None:
+        """One that no plain value stands for is refused."""
+        numpy = pytest.importorskip("numpy")
+        for value in (numpy.longdouble(1), numpy.complex128(1j), numpy.datetime64("2024-02-29")):
+            with pytest.raises(InvalidArgumentType, match="'value' cannot be sent"):
+                bench.probe.echo(value)
 
 
 class TestContracts:
@@ -459,6 +713,24 @@ class TestContracts:
         exec(f"class Bad(Interface):\n    def bad(self, {source}) -> None: ...\n", space)
         with pytest.raises(InvalidParameter, match="bad"):
             bench.client.bind(space["Bad"])
+
+    @pytest.mark.parametrize(
+        ("annotations", "named"),
+        [
+            ({"fine": int, "mixed": bytes | str}, "parameter 'mixed'"),
+            ({"mixed": list[dict[str, bytes | str]]}, "parameter 'mixed'"),
+            ({"mixed": InPipe[bytes | str]}, "pipe 'mixed'"),
+            ({"fine": int, "return": bytes | str}, "the result"),
+        ],
+    )
+    def test_types_that_cannot_be_sent(
+        self, bench: Bench, server: Server, annotations: dict[str, Any], named: str
+    ) -> None:
+        """A type that no decoder could read is refused as the contract is bound or registered, naming what has it."""
+
+        for use in (bench.client.bind, lambda interface: server.register(interface, object())):
+            with pytest.raises(InvalidParameter, match=rf"strange: {named}.*bytes \| str"):
+                use(strange(annotations))
 
     @pytest.mark.parametrize("interface", [3, None, int, object()])
     def test_a_binding_to_what_is_none(self, bench: Bench, interface: Any) -> None:

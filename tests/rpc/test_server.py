@@ -94,6 +94,26 @@ class TestListening:
                 with Client(second.endpoint) as client:
                     assert client.bind(Adder).add(1, 2) == 3
 
+    def test_is_listening_when_all_is_bound(self, folder: Path) -> None:
+        """A server says that it listens once its endpoints are bound, and never if one of them cannot be."""
+        seen: list[bool] = []
+
+        class Keys:
+            """Asked for while an endpoint is being bound; makes none."""
+
+            def apply_to_server(self, socket: Any) -> None:
+                seen.append(server.listening)
+
+        free, taken = new_endpoint("ipc", folder), new_endpoint("ipc", folder)
+        with Server(taken, curve=Keys()) as server:
+            server.listen()
+            assert server.listening
+            with Server(free, taken, curve=Keys()) as server:
+                with pytest.raises(EndpointError):
+                    server.listen()
+                assert not server.listening
+        assert seen == [False] * 2
+
     def test_several_endpoints(self, folder: Path, benches: Benches) -> None:
         """All interfaces are reached on all endpoints, whatever the transports."""
         endpoints = [new_endpoint(transport, folder) for transport in ("tcp", "ipc", "inproc", "loopback")]
@@ -215,13 +235,14 @@ class TestClosing:
     """The end of a server."""
 
     def test_a_closed_server(self, server: Server) -> None:
-        """A closed server refuses to listen, and closing it again does nothing."""
+        """A closed server refuses to listen and to be given interfaces, and closing it again does nothing."""
         server.listen()
         server.close()
         server.close()
         assert server.closed
-        with pytest.raises(InvalidHandle):
-            server.listen()
+        for use in (server.listen, lambda: server.register("late", Adding())):
+            with pytest.raises(InvalidHandle):
+                use()
         assert status_of(server.stop) == 1715
         assert server.wait(0)
 

@@ -48,6 +48,16 @@ class Streams(Interface, id="test.Streams"):
         raise NotImplementedError
 
     @operation
+    def unsendable(self, numbers: OutPipe[Any]) -> None:
+        """Push something that cannot be sent, by a generator."""
+        raise NotImplementedError
+
+    @operation
+    def unsendable_async(self, numbers: OutPipe[Any]) -> None:
+        """The same by an asynchronous generator."""
+        raise NotImplementedError
+
+    @operation
     def swell(self, size: int, blocks: OutPipe[bytes]) -> None:
         """Push blocks of that size without end."""
         raise NotImplementedError

@@ -97,6 +97,12 @@ class StreamRoutines:
         yield from range(limit)
         raise KeyError("after counting")
 
+    def unsendable(self, numbers: OutPipe[Any]) -> Iterator[Any]:
+        yield memoryview(bytes(9))[::2]
+
+    async def unsendable_async(self, numbers: OutPipe[Any]) -> AsyncIterator[Any]:
+        yield memoryview(bytes(9))[::2]
+
     def swell(self, size: int, blocks: OutPipe[bytes]) -> Iterator[bytes]:
         self._board.blocks = 0
         try:

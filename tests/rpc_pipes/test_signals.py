@@ -1,10 +1,29 @@
 """What is told of a call with pipes: sections 2.1 and 2.8."""
 
+from queue import Queue
 from typing import Any
 
 import pytest
 
-from engine import CompletionPort, Event, EventKind, InOutPipe, InPipe, OutPipe, apc, sleep
+from engine import (
+    Client,
+    CompletionPort,
+    Event,
+    EventKind,
+    InOutPipe,
+    InPipe,
+    Interface,
+    InvalidParameter,
+    OutPipe,
+    Pipe,
+    PipePending,
+    Server,
+    ServerCall,
+    apc,
+    manager,
+    operation,
+    sleep,
+)
 from engine.testing import LIMIT, wait_until
 
 from .conftest import Bench
@@ -132,3 +151,89 @@ class TestSignals:
     def test_kinds_of_pipes(self) -> None:
         """The three annotations are three types of one kind."""
         assert len({InPipe, OutPipe, InOutPipe}) == 3
+
+
+class Sums(Interface, id="test.Sums"):
+    """Operations to be worked by hand."""
+
+    @operation
+    def total(self, numbers: InPipe[int]) -> int:
+        """Return the sum."""
+        raise NotImplementedError
+
+    @operation
+    def nothing(self) -> None:
+        """Return nothing."""
+        raise NotImplementedError
+
+
+class TestBeforePipes:
+    """Source: "Server-side Asynchronous Pipe Handling": choosing how to be told as the pipes are first used."""
+
+    @pytest.fixture
+    def calls(self) -> Any:
+        """A binding, and the calls that its routines got, which the test ends."""
+        begun: Queue[ServerCall] = Queue()
+
+        class Routines:
+            """Hands its calls over."""
+
+            @manager
+            def total(self, call: ServerCall, numbers: Pipe[int]) -> None:
+                begun.put(call)
+
+            @manager
+            def nothing(self, call: ServerCall) -> None:
+                begun.put(call)
+
+        with Server("loopback://before-pipes") as server:
+            server.register(Sums, Routines())
+            server.listen()
+            with Client(server.endpoint) as client:
+                yield client.bind(Sums), begun
+
+    def test_before_the_first_use(self, calls: Any, port: CompletionPort) -> None:
+        """The function is called once, before the first push or pull, and what it chooses counts for that one."""
+        sums, begun = calls
+        asked: list[ServerCall] = []
+        call = sums.total.begin()
+        served = begun.get(timeout=LIMIT)
+        served.before_pipes(lambda: (asked.append(served), served.notify_pipes(port.packet(key="chosen"))))
+        assert (asked, served.event) == ([], None)
+        for number in range(2):
+            with pytest.raises(PipePending):
+                served.pipe("numbers").pull()
+            assert asked == [served]
+            call.pipe("numbers").push([number])
+            assert port.get(LIMIT).key == "chosen" and served.event is RECEIVE
+            assert served.pipe("numbers").pull() == [number]
+        served.abort(4711)
+
+    def test_a_function_that_raises(self, calls: Any) -> None:
+        """The push or pull raises what the function raised, nothing has happened, and the next one asks again."""
+        sums, begun = calls
+        call = sums.total.begin()
+        served = begun.get(timeout=LIMIT)
+        call.pipe("numbers").push([1])
+        answers: list[Any] = [KeyError("not yet"), None]
+
+        def prepare() -> None:
+            if (error := answers.pop(0)) is not None:
+                raise error
+
+        served.before_pipes(prepare)
+        with pytest.raises(KeyError):
+            served.pipe("numbers").pull_wait()
+        assert served.pipe("numbers").pull_wait() == [1]
+        assert answers == []
+        served.abort(4711)
+
+    def test_without_pipes(self, calls: Any) -> None:
+        """A call without pipes has no use for it."""
+        sums, begun = calls
+        sums.nothing.begin()
+        served = begun.get(timeout=LIMIT)
+        assert served.event is None
+        with pytest.raises(InvalidParameter):
+            served.before_pipes(lambda: None)
+        served.complete()

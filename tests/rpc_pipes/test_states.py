@@ -189,6 +189,21 @@ class TestModel:
         call.pipe("numbers").push([1])
         assert far.hand.pull_wait(key, "numbers") == [1]
 
+    def test_an_element_that_cannot_be_encoded(self, far: Bench, key: str) -> None:
+        """Whatever encoding runs into, it is refused likewise."""
+
+        class Other(Interface, id="test.Streams"):
+            @operation
+            def held_in(self, key: str, numbers: InPipe[Any]) -> Any:
+                """As the service has it, but for the elements."""
+                raise NotImplementedError
+
+        call = far.client.bind(Other).held_in.begin(key)
+        with pytest.raises(InvalidArgumentType, match="pipe 'numbers'"):
+            call.pipe("numbers").push([memoryview(bytes(9))[::2]])
+        call.pipe("numbers").push([1])
+        assert far.hand.pull_wait(key, "numbers") == [1]
+
     def test_several_threads_share_a_pipe(self, far: Bench) -> None:
         """Elements pulled by several threads at once are divided: none lost, none twice."""
         call = far.streams.count.begin(5000)

@@ -162,6 +162,12 @@ class TestUnaryStream:
         assert found == list(range(10))
         assert caught.value.type_name == "KeyError"
 
+    @pytest.mark.parametrize("name", ["unsendable", "unsendable_async"])
+    def test_a_generator_that_yields_what_cannot_be_sent(self, bench: Bench, name: str) -> None:
+        """The caller gets 1783, as for a result that cannot be sent."""
+        with pytest.raises(BadStubData, match="pipe 'numbers'"):
+            list(getattr(bench.streams, name).stream(timeout=LIMIT))
+
     def test_iterating_over_a_pipe_of_a_call(self, bench: Bench) -> None:
         """A pipe iterates too; the call is completed by hand."""
         call = bench.streams.count.begin(100)

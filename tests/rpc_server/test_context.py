@@ -254,6 +254,13 @@ class TestFailure:
             bench.store.open_unsendable(key)
         assert bench.keeper.wait_rundown(key) == 1
 
+    def test_result_cannot_be_packed_existing(self, bench: Any, key: str) -> None:
+        """A call whose result cannot be sent, whatever encoding it ran into, lets go of the handles that it used."""
+        journal = bench.store.open(key)
+        with pytest.raises(BadStubData):
+            bench.store.unsendable(journal, timeout=LIMIT)
+        assert bench.store.add(journal, "line", timeout=LIMIT) == 1
+
     def test_client_gone_before_the_answer(self, benches: Callable[..., Any], bench: Any, key: str) -> None:
         """So is one whose client is gone when the routine answers."""
         leaving = benches(bench.endpoint)

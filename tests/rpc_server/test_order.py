@@ -3,11 +3,13 @@
 import random
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
+import msgspec
 import pytest
 
-from engine.testing import LIMIT
+from engine import CallAttributes, Interface, Server
+from engine.testing import LIMIT, Gate
 
 from .conftest import Child
 from .contract import Order, Watch
@@ -87,6 +89,103 @@ class TestCausal:
         for start in (0, 1000, 2000, 3000):
             mine = [number for number in entered if start <= number < start + 1000]
             assert mine == list(range(start, start + 200))
+
+
+class Laborious(msgspec.Struct):
+    """A value whose making stops at a gate, if there is one."""
+
+    gate: ClassVar[Gate | None] = None
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.gate is not None:
+            self.gate.pass_through()
+
+
+class Noting(Interface, id="tests.Noting"):
+    """Notes what it is called with."""
+
+    def note(self, value: Laborious) -> None: ...
+
+
+class Blocking:
+    """Routines to see by that the monitor takes lanes away from routines that stay."""
+
+    def __init__(self) -> None:
+        self.gate = Gate()
+        self.lock = threading.Lock()
+        # A routine that is not written in Python.
+        self.acquire = self.lock.acquire
+
+    def stay(self) -> None:
+        self.gate.pass_through()
+
+    def nothing(self) -> None:
+        pass
+
+
+class TestEntering:
+    """What counts as entering a routine."""
+
+    @pytest.fixture
+    def served(self, servers: Callable[..., Server], endpoint: str) -> tuple[Server, Blocking]:
+        """A listening server with many workers."""
+        server, blocking = servers(endpoint, workers=8), Blocking()
+        server.register("blocking", blocking)
+        server.listen()
+        return server, blocking
+
+    @pytest.mark.parametrize("what", ["security", "decoding"])
+    def test_what_comes_before_the_routine(
+        self, served: tuple[Server, Blocking], clients: Callable[..., Any], what: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A call keeps its place while a security callback, or the decoding of its arguments, takes its time."""
+        (server, blocking), gate, noted = served, Gate(), list[int]()
+
+        class Routines:
+            def note(self, value: Laborious) -> None:
+                noted.append(value.number)
+
+        class Others:
+            def note(self, number: int) -> None:
+                noted.append(number)
+
+        def admit(attributes: CallAttributes) -> bool:
+            gate.pass_through()
+            return True
+
+        server.register(Noting, Routines(), security=admit if what == "security" else None)
+        server.register("others", Others())
+        client, other = clients(server.endpoint), clients(server.endpoint).bind("blocking")
+        client.bind("blocking").nothing()
+        value = Laborious(1)
+        if what == "decoding":
+            monkeypatch.setattr(Laborious, "gate", gate)
+        calls = [client.bind(Noting).note.begin(value, timeout=LIMIT), client.bind("others").note.begin(2)]
+        gate.wait_for_arrivals()
+        staying = []
+        for _ in range(3):
+            # What is behind a routine that stays runs once the monitor has taken the lane away; it looks at all lanes.
+            staying.append(other.stay.begin())
+            other.nothing(timeout=LIMIT)
+        assert noted == []
+        gate.open()
+        blocking.gate.open()
+        for call in calls + staying:
+            call.result(LIMIT)
+        assert noted == [1, 2]
+
+    def test_a_routine_not_written_in_python(
+        self, served: tuple[Server, Blocking], clients: Callable[..., Any]
+    ) -> None:
+        """A routine that is not written in Python counts as entered when it is called: the next does not wait."""
+        server, blocking = served
+        binding = clients(server.endpoint).bind("blocking")
+        with blocking.lock:
+            call = binding.acquire.begin()
+            binding.nothing(timeout=LIMIT)
+            assert not call.done()
+        assert call.result(LIMIT) is True
 
 
 class TestNonCausal:

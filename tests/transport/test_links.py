@@ -232,8 +232,6 @@ class TestLife:
 
     def test_a_server_that_closes_is_lost(self, house: House) -> None:
         """After all its messages; the client can send nothing then."""
-        if house.kind == "inproc":
-            pytest.skip("ZeroMQ tells nothing of inproc peers")
         server, client = house.pair()
         for number in range(20):
             assert server.send(server.messages[0][0], [b"%d" % number])
@@ -247,8 +245,6 @@ class TestLife:
 
     def test_a_server_that_comes_back(self, house: House) -> None:
         """The client connects again by itself, and is a new peer."""
-        if house.kind == "inproc":
-            pytest.skip("ZeroMQ does not reconnect inproc")
         server, client = house.pair()
         first = server.messages[0][0]
         endpoint = server.link.endpoint
@@ -266,8 +262,6 @@ class TestLife:
 
     def test_nothing_reaches_the_next_server_unannounced(self, house: House) -> None:
         """While its server was replaced, nobody harvested the client: it sends nothing until it was told."""
-        if house.kind == "inproc":
-            pytest.skip("ZeroMQ does not reconnect inproc")
         server, client = house.pair()
         endpoint = server.link.endpoint
         server.close()
@@ -278,6 +272,17 @@ class TestLife:
         assert not client.send(b"", [b"meant for the other"])
         exchange([again, client], lambda: len(client.ups) == 2)
         assert again.messages == []
+
+    def test_a_server_that_closes_before_it_has_met_a_client(self, house: House) -> None:
+        """The client finds the next server."""
+        server = house.server()
+        endpoint = server.link.endpoint
+        client = house.client(endpoint)
+        server.close()
+        again = self._bind_again(house, endpoint)
+        exchange([again, client], lambda: client.ups)
+        exchange([again, client], lambda: client.send(b"", [b"hello"]))
+        exchange([again, client], lambda: again.messages)
 
     @staticmethod
     def _bind_again(house: House, endpoint: str) -> Party:
@@ -311,6 +316,20 @@ class TestRefusal:
         assert not client.ups
         server = TestLife._bind_again(house, endpoint)
         exchange([server, client], lambda: client.ups)
+
+    def test_nobody_is_there_yet(self, house: House) -> None:
+        """A client is not connected before there is a server, and sends nothing until then."""
+        if house.kind == "tcp":
+            pytest.skip("without a server there is no endpoint")
+        endpoint = house.endpoint()
+        client = house.client(endpoint)
+        settle([client], 0.05)
+        assert not client.ups and not client.writable() and not client.send(b"", [b"too early"])
+        server = house.server(endpoint)
+        exchange([server, client], lambda: client.ups)
+        assert client.send(b"", [b"now"])
+        exchange([server, client], lambda: server.messages)
+        assert [frames for _, frames in server.messages] == [[b"now"]]
 
     def test_a_client_needs_a_place_to_go(self) -> None:
         """A port or host that only a server can use is refused at once."""

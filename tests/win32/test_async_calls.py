@@ -48,6 +48,7 @@ from engine.win32 import (
     RpcAsyncGetCallHandle,
     RpcAsyncGetCallStatus,
     RpcAsyncInitializeHandle,
+    RpcAsyncRegisterHandle,
     RpcAsyncRegisterInfo,
     RpcCallComplete,
     RpcExceptionCode,
@@ -235,6 +236,7 @@ class TestInitialise:
     def test_registering_does_nothing(self) -> None:
         """3.2: obsolete."""
         assert RpcAsyncRegisterInfo(initialised()) == RPC_S_OK
+        assert RpcAsyncRegisterHandle(initialised()) == RPC_S_OK
 
 
 class Rows:

@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 
 from engine import CallTimeout, Client
-from engine.testing import LIMIT
+from engine.testing import LIMIT, Gate
 from engine.win32 import (
     INFINITE,
+    RPC_C_BINDING_DEFAULT_TIMEOUT,
+    RPC_C_BINDING_INFINITE_TIMEOUT,
+    RPC_C_BINDING_MAX_TIMEOUT,
+    RPC_C_BINDING_MIN_TIMEOUT,
     RPC_C_OPT_BINDING_NONCAUSAL,
     RPC_C_OPT_CALL_TIMEOUT,
     RPC_C_OPT_DONT_LINGER,
@@ -17,11 +21,17 @@ from engine.win32 import (
     RPC_S_CALL_CANCELLED,
     RPC_S_CANNOT_SUPPORT,
     RPC_S_INVALID_BINDING,
+    RPC_S_INVALID_TIMEOUT,
     RPC_S_OK,
     RPC_S_WRONG_KIND_OF_BINDING,
     RpcBindingSetOption,
+    RpcCancelThread,
+    RpcCancelThreadEx,
+    RpcMgmtSetCancelTimeout,
+    RpcMgmtSetComTimeout,
     RpcServerListen,
-    RpcServerRegisterIf,
+    RpcServerRegisterIfEx,
+    RpcTestCancel,
 )
 
 from .contract import Desk
@@ -70,29 +80,32 @@ class TestNonCausal:
     def test_waits_for_none(self, quiet: None, binding: Bind) -> None:
         """Calls begun from then on have no place in the order, until it is taken back.
 
-        A routine that is not written in Python is not seen to be entered: the call after it waits until it returns.
+        What the others wait for is a security callback that has not decided about the first of them.
         """
-        lock = threading.Lock()
-        lock.acquire()
+        gate = Gate()
 
         class Routines:
-            block = lock.acquire
             greet = "Hello, {}!".format
 
-        assert RpcServerRegisterIf("builtin", None, Routines()) == RPC_S_OK
+        def callback(interface: object, binding: object) -> int:
+            if not gate.arrivals:
+                gate.pass_through()
+            return RPC_S_OK
+
+        assert RpcServerRegisterIfEx("ordered", None, Routines(), 0, 10, callback) == RPC_S_OK
         assert RpcServerListen(1, 10, True) == RPC_S_OK
         handle = binding()
-        bound = handle.bind("builtin")
-        first = bound.block.begin()
-        second = bound.greet.begin("after it")
+        bound = handle.bind("ordered")
+        calls = [bound.greet.begin("first")]
+        gate.wait_for_arrivals()
+        calls.append(bound.greet.begin("after it"))
         assert RpcBindingSetOption(handle, RPC_C_OPT_BINDING_NONCAUSAL, True) == RPC_S_OK
         assert bound.greet("World") == "Hello, World!"
         assert RpcBindingSetOption(handle, RPC_C_OPT_BINDING_NONCAUSAL, False) == RPC_S_OK
-        third = bound.greet.begin("in its place")
-        assert not (first.done() or second.done() or third.done())
-        lock.release()
-        assert [call.result(LIMIT) for call in (second, third)] == ["Hello, after it!", "Hello, in its place!"]
-        assert first.result(LIMIT) is True
+        calls.append(bound.greet.begin("in its place"))
+        assert not any(call.done() for call in calls)
+        gate.open()
+        assert [call.result(LIMIT) for call in calls] == ["Hello, first!", "Hello, after it!", "Hello, in its place!"]
 
 
 class TestOthers:
@@ -123,3 +136,24 @@ class TestOthers:
                 RpcBindingSetOption(handle, RPC_C_OPT_CALL_TIMEOUT, value)
         with pytest.raises(TypeError):
             RpcBindingSetOption(handle, RPC_C_OPT_CALL_TIMEOUT, "soon")  # type: ignore[arg-type]
+
+    def test_communication_timeout(self, client: Client, service: str) -> None:
+        """Any finite one is there already; 1764 for none, 1709 for another number, 1702 for what is no binding."""
+        for value in (RPC_C_BINDING_MIN_TIMEOUT, RPC_C_BINDING_DEFAULT_TIMEOUT, RPC_C_BINDING_MAX_TIMEOUT):
+            assert RpcMgmtSetComTimeout(client, value) == RPC_S_OK
+        assert RpcMgmtSetComTimeout(client, RPC_C_BINDING_INFINITE_TIMEOUT) == RPC_S_CANNOT_SUPPORT
+        for value in (-1, 11):
+            assert RpcMgmtSetComTimeout(client, value) == RPC_S_INVALID_TIMEOUT
+        with Client(f"ipc://{service}") as freed:
+            pass
+        for wrong in ("no binding", freed):
+            assert RpcMgmtSetComTimeout(wrong, 5) == RPC_S_INVALID_BINDING  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            RpcMgmtSetComTimeout(client, "long")  # type: ignore[arg-type]
+
+    def test_blocking_calls_of_a_thread(self) -> None:
+        """They are not cancelled as a thread's: 1764, also where 0 would mean that they were."""
+        assert RpcCancelThread(threading.current_thread()) == RPC_S_CANNOT_SUPPORT
+        assert RpcCancelThreadEx(threading.current_thread(), 1) == RPC_S_CANNOT_SUPPORT
+        assert RpcMgmtSetCancelTimeout(1) == RPC_S_CANNOT_SUPPORT
+        assert RpcTestCancel() == RPC_S_CANNOT_SUPPORT

@@ -5,7 +5,17 @@ blobs           large values out of band; typed decoding of arguments and result
 conversation    which message may be sent or taken when: a table for each side
 """
 
-from transport.wire.blobs import OOB_LIMIT, ArgsDecoder, ValueDecoder, bare_type, empty_array, split_out_of_band
+from transport.wire.blobs import (
+    OOB_LIMIT,
+    ArgsDecoder,
+    ValueDecoder,
+    array_type,
+    bare_type,
+    empty_array,
+    is_array_type,
+    plain_scalar,
+    split_out_of_band,
+)
 from transport.wire.codec import (
     MAX_RECORD_BYTES,
     SETTLED_BYTES,
@@ -41,6 +51,7 @@ __all__ = [
     "Side",
     "ValueDecoder",
     "Way",
+    "array_type",
     "bare_type",
     "decode",
     "empty_array",
@@ -51,6 +62,8 @@ __all__ = [
     "encode_replies",
     "encode_reply",
     "encode_value",
+    "is_array_type",
+    "plain_scalar",
     "settled",
     "split_args",
     "split_out_of_band",

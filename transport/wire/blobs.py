@@ -13,6 +13,7 @@ snapshots.
 import importlib
 import math
 import sys
+import types
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
@@ -32,6 +33,9 @@ OOB_LIMIT: Final = 64 * 1024
 #: describe them).
 _ARRAY_KINDS: Final = frozenset("biufcSUVmM?")
 
+#: Kinds of NumPy scalars that a plain value can stand for: truth values, numbers, bytes and text.
+_SCALAR_KINDS: Final = frozenset("biufSU")
+
 _BYTES: Final = frozenset((bytes, bytearray, memoryview))
 
 # What is known of argument types: True if values may have to leave the body. A cache of hasattr(), which is
@@ -49,13 +53,30 @@ _suspects: dict[type, bool] = {
 _suspect = _suspects.get
 
 
+def is_array_type(kind: object) -> bool:
+    """Whether a class is one of arrays, as NumPy's is."""
+    # NumPy's scalars have no length, but those that are text or bytes.
+    return (
+        isinstance(kind, type) and hasattr(kind, "dtype") and hasattr(kind, "shape") and hasattr(kind, "__len__")
+        and not issubclass(kind, (str, bytes))
+    )  # fmt: skip
+
+
+def plain_scalar(value: Any) -> Any:
+    """Return the number, text or bytes that a NumPy scalar stands for; anything else as it is."""
+    kind = type(value)
+    if hasattr(kind, "dtype") and not is_array_type(kind) and getattr(value.dtype, "kind", None) in _SCALAR_KINDS:
+        plain = value.item()
+        if type(plain) is not kind:  # As a number is that Python has no type for.
+            return plain
+    return value
+
+
 def _is_suspect(kind: type) -> bool:
     if len(_suspects) > 4096:  # classes made on the fly: do not keep them alive for ever
         _suspects.clear()
         _suspects.update(dict.fromkeys(_BYTES, True))
-    # NumPy's scalars have no length.
-    found = hasattr(kind, "dtype") and hasattr(kind, "shape") and hasattr(kind, "__len__")
-    _suspects[kind] = found
+    found = _suspects[kind] = is_array_type(kind)
     return found
 
 
@@ -80,7 +101,9 @@ def _leaves(value: object) -> bool:
     """Whether a value must leave the body: its type alone did not rule it out."""
     kind = type(value)
     if kind in _BYTES:
-        return memoryview(value).nbytes >= OOB_LIMIT  # type: ignore[arg-type]
+        view = memoryview(value)  # type: ignore[arg-type]
+        # What has gaps is copied as it leaves; the encoder does not take it.
+        return view.nbytes >= OOB_LIMIT or not view.c_contiguous
     found = _suspects.get(kind)
     return found if found is not None else _is_suspect(kind)
 
@@ -111,9 +134,9 @@ def _split(args: Sequence[object]) -> tuple[list[object], list[Buffer], list[Blo
 def _describe_array(position: int, array: Any) -> tuple[Buffer, Blob]:
     dtype = array.dtype
     if getattr(dtype, "kind", None) not in _ARRAY_KINDS or getattr(dtype, "fields", None) is not None:
-        raise TypeError(
-            f"argument {position}: an array of {dtype} cannot travel, its items are not plain numbers or text"
-        )
+        raise TypeError(f"an array of {dtype} cannot travel, its items are not plain numbers or text")
+    if hasattr(array, "mask"):
+        raise TypeError("a masked array cannot travel, its mask would be lost: send `filled()`, or data and mask")
     descriptor = Blob(position, "a", dtype.str, tuple(int(extent) for extent in array.shape))
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(array, numpy.ndarray):
@@ -249,6 +272,13 @@ def bare_type(annotation: Any) -> Any:
             return annotation
 
 
+def array_type(annotation: Any) -> Any:
+    """Return the class of arrays that `annotation` asks for, as `NDArray[float64] | None` does; None: it does not."""
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    kinds = map(bare_type, typing.get_args(annotation) if is_union else (annotation,))
+    return next(filter(is_array_type, kinds), None)
+
+
 def _restore(descriptor: Blob, blob: Buffer, annotation: Any, where: str) -> Any:
     """Make the value out of its frame; without a copy, unless a type of its own is asked for."""
     if descriptor.kind == "b":
@@ -274,9 +304,8 @@ def _restore_array(descriptor: Blob, blob: Buffer, annotation: Any, where: str) 
         numpy: Any = importlib.import_module("numpy")  # not a dependency: who sends arrays has it
     except ImportError:
         raise msgspec.ValidationError(f"an array arrived, and NumPy is not installed - at {where}") from None
-    accepted = annotation is Any or annotation is object
-    origin = bare_type(annotation)
-    if not accepted and not (isinstance(origin, type) and issubclass(numpy.ndarray, origin)):
+    kind = numpy.ndarray if annotation is Any or annotation is object else array_type(annotation)
+    if kind is None or not issubclass(numpy.ndarray, kind):
         raise msgspec.ValidationError(
             f"Expected `{getattr(annotation, '__name__', annotation)}`, got an array - at {where}"
         )

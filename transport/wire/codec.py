@@ -32,12 +32,24 @@ from transport.frames import (
     ReplyOptions,
     Target,
 )
-from transport.wire.blobs import split_out_of_band
+from transport.wire.blobs import is_array_type, plain_scalar, split_out_of_band
 
 #: The largest call or reply that is encoded: with what is around it, it stays under what a message may have.
 MAX_RECORD_BYTES: Final = MAX_MESSAGE_BYTES - 1024 * 1024
 
-_encode: Final = msgspec.msgpack.Encoder().encode
+
+def _plain(value: object) -> object:
+    """What the encoder, which does not know `value`, is to encode instead."""
+    plain = plain_scalar(value)
+    if plain is not value:
+        return plain
+    kind = type(value)
+    if is_array_type(kind):
+        raise TypeError("an array inside another value cannot travel: only an argument or a result may be one")
+    raise TypeError(f"Encoding objects of type {kind.__qualname__} is unsupported")
+
+
+_encode: Final = msgspec.msgpack.Encoder(enc_hook=_plain).encode
 _split: Final = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 # Plain integers: comparing with a member of an IntEnum costs three times as much.

@@ -19,11 +19,11 @@ was so recently that a new connection cannot be up (ZeroMQ waits RECONNECT_MS fi
 outside (Ctrl-C) in the middle of a message never makes the rest of it look like another message: its
 connection counts as lost.
 
-Assumes: nothing else uses the sockets. inproc has no monitor events: its client counts as connected at once,
-and the end of a peer must be told by a BYE.
+Assumes: nothing else uses the sockets. inproc has no monitor events: see `inproc.py`.
 """
 
 from transport.zmq_link.client import ZmqClient
+from transport.zmq_link.inproc import InprocClient, InprocServer
 from transport.zmq_link.server import ZmqServer
 
-__all__ = ["ZmqClient", "ZmqServer"]
+__all__ = ["InprocClient", "InprocServer", "ZmqClient", "ZmqServer"]

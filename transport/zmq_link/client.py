@@ -55,8 +55,6 @@ class ZmqClient(ZmqLink):
     def _attach(self, socket: "zmq.Socket[bytes]") -> None:
         # Nothing can be sent until the receiver was told `connected`.
         self._up = False
-        # inproc: nobody will tell of the connection, so the first harvest does.
-        self._announce = self._target.local
         # The next CONNECT_RETRIED is the first attempt after a connection, not one that failed.
         self._first_attempt = False
         # What is known of the attempt under way: how the handshake failed, and whether there was a host to
@@ -93,7 +91,7 @@ class ZmqClient(ZmqLink):
     def ready(self) -> bool:
         """Whether a message waits, or there is something else to tell."""
         self._unsure = False
-        return self._announce or bool(self._told) or bool(zmq_poll(self._input, 0))
+        return bool(self._told) or bool(zmq_poll(self._input, 0))
 
     def writable(self) -> bool:
         """Whether the connection is up and the queue has room."""
@@ -120,15 +118,9 @@ class ZmqClient(ZmqLink):
 
     def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
         """Deliver what has arrived; see `Link.harvest`."""
+        recv = self._recv
         count = 0
         try:
-            if self._announce:
-                if self._losing:
-                    self._settle(receiver)
-                self._announce = False
-                self._up = True
-                receiver.connected(b"")
-            recv = self._recv  # Not before: telling of a loss replaces the socket.
             while not self._unsure or self.ready():
                 try:
                     frame = recv(NOBLOCK, False)
