@@ -204,20 +204,26 @@ class TestSerialised:
         with pytest.raises(ContextMismatch):
             waiting.result(LIMIT)
 
-    def test_cancelled_while_waiting(self, bench: Any, key: str) -> None:
-        """A call that is cancelled while it waits does not run."""
+    @pytest.mark.parametrize("abort", [False, True])
+    def test_cancelled_while_waiting(self, bench: Any, key: str, abort: bool) -> None:
+        """A call that is cancelled while it waits runs all the same, as its client waits for what it does; one that is
+        aborted does not.
+        """
         journal = bench.store.open(key)
         holding = bench.store.block.begin(journal, key)
         bench.keeper.entered(key)
-        waiting = bench.store.add.begin(journal, "never")
+        waiting = bench.store.add.begin(journal, "added")
         bench.watch.echo(0)
-        waiting.cancel()
+        waiting.cancel(abort)
         bench.watch.echo(0)
         bench.keeper.release(key)
         holding.result(LIMIT)
-        with pytest.raises(CallCancelled):
+        if abort:
+            with pytest.raises(CallCancelled):
+                waiting.complete()
+        else:
             waiting.result(LIMIT)
-        assert bench.store.lines(journal) == []
+        assert bench.store.lines(journal) == ([] if abort else ["added"])
 
 
 class TestFailure:
