@@ -460,7 +460,8 @@ class TestFailures:
         script = (
             "import sys, time\nfrom engine import Client\nfrom tests.rpc_pipes.contract import Streams\n"
             f"client = Client({running.endpoint!r})\n"
-            "next(client.bind(Streams).swell.stream(100_000))\nprint('pulled', flush=True)\nsys.stdin.read()\n"
+            "stream = client.bind(Streams).swell.stream(100_000)\n"  # Kept: one that is dropped ends its call.
+            "next(stream)\nprint('pulled', flush=True)\nsys.stdin.read()\n"
         )
         with subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT,
