@@ -62,7 +62,7 @@ class WorkPort(Staff):
 
     __slots__ = (
         "_calm", "_computing", "_cpu", "_interruptible", "_looked", "_unled", "_watched",
-        "inbox", "lenient", "spoilt", "trains",
+        "inbox", "lenient", "trains",
     )  # fmt: skip
 
     def __init__(
@@ -75,8 +75,6 @@ class WorkPort(Staff):
         # Anybody appends; taken out under _lock. What was pushed and is not in the queue yet. A worker looks
         # here before it begins a callback that it fetched earlier.
         self.inbox: deque[Item] = deque()
-        # Set by anybody, cleared under _lock: whether a sweep may find something.
-        self.spoilt = False
         # Written under _lock, read by whoever pushes. Invariant: calm only while all slots are taken, the
         # monitor watches, no thread is wanted and the pool is not stopped.
         self._calm = False
@@ -517,13 +515,12 @@ class WorkPort(Staff):
         del dropped
 
     def spoil(self) -> None:
-        """Something that may be queued need not run any more: who lacks room may `sweep`."""
-        self.spoilt = True
-        if self._room:
-            with self._lock:
-                woken = self._admit_locked(1)
-            for waiter in woken:
-                waiter.wake()
+        """Something that is queued need not run any more: who lacks room may `sweep`."""
+        with self._lock:
+            self.spoilt = True
+            woken = self._admit_locked(1)
+        for waiter in woken:
+            waiter.wake()
 
     def sweep(self, dead: Callable[[Simple], bool]) -> list[Simple]:
         """Drop the simple callbacks that are `dead`; return them. One pass over all that is queued."""

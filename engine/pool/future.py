@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _guard = allocate_lock()
+# Whether this process was forked since this module was imported: only then are there inherited futures.
+_in_child = False
 # What settled futures without a condition of their own are locked by; reentrant, since `wait` locks many at once.
 _settled = Condition()
 
@@ -55,7 +57,8 @@ class CallFuture(Future[T]):
 
     @property
     def _condition(self) -> Condition:  # type: ignore[override]
-        self._settle_if_forked()
+        if _in_child:
+            self._settle_if_inherited()
         own = self._own
         if own is not None:
             return own
@@ -109,7 +112,8 @@ class CallFuture(Future[T]):
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Have `fn(future)` called when the future is settled or cancelled; at once if it is already."""
-        self._settle_if_forked()
+        if _in_child:
+            self._settle_if_inherited()
         with _guard:
             if self._own is None and self._state in (PENDING, RUNNING):
                 self._done_callbacks.append(fn)
@@ -135,7 +139,8 @@ class CallFuture(Future[T]):
         """Sleep until the future is settled if nobody has asked for the condition; return the time left for that."""
         if self._state == FINISHED:
             return 0
-        self._settle_if_forked()
+        if _in_child:
+            self._settle_if_inherited()
         with _guard:
             if self._own is not None or self._state not in (PENDING, RUNNING):
                 return timeout
@@ -146,8 +151,8 @@ class CallFuture(Future[T]):
         park(waiter, None if timeout is None else max(0.0, timeout))
         return 0
 
-    def _settle_if_forked(self) -> None:
-        """In a forked child settle an inherited future; its callbacks are the parent's affair."""
+    def _settle_if_inherited(self) -> None:
+        """In a forked child settle a future of the parent's; its callbacks are the parent's affair."""
         if self._port is None or not self._port.forked:
             return
         self._own = None
@@ -164,8 +169,9 @@ class CallFuture(Future[T]):
 
 
 def _after_fork_in_child() -> None:
-    global _guard, _settled
+    global _guard, _in_child, _settled
     _guard, _settled = allocate_lock(), Condition()
+    _in_child = True
 
 
 if hasattr(os, "register_at_fork"):

@@ -65,7 +65,7 @@ class Staff(SlotQueue):
     __slots__ = (
         "__weakref__", "_away", "_crew", "_leavers", "_main", "_names", "_on_error", "_orphans", "_room",
         "_starting", "_stopped", "_strict", "_thread_name", "_workers", "eager", "ending", "failures", "forked",
-        "idle_limit", "maximum", "minimum", "name", "objects", "on_start", "recycle", "threads",
+        "idle_limit", "maximum", "minimum", "name", "objects", "on_start", "recycle", "spoilt", "threads",
     )  # fmt: skip
 
     _queue: FairQueue
@@ -111,6 +111,8 @@ class Staff(SlotQueue):
         self._stopped = False
         # True in a forked child, whose parent's threads are not there; written by the fork hook only.
         self.forked = False
+        # Whether something that is queued need not run any more.
+        self.spoilt = False
         # What was pushed while the pool stopped, for whoever stops it next.
         self._orphans: list[Item] = []
         # Workers whose callback runs without a slot until it returns.
@@ -341,10 +343,10 @@ class Staff(SlotQueue):
     # Seen from outside
 
     def wait_for_room(self, waiter: Waiter, limit: int) -> bool:
-        """Have `waiter` woken when fewer than `limit` callbacks are queued; False if that is so already."""
+        """Have `waiter` woken when there may be fewer than `limit` callbacks queued; False if that is so already."""
         self.refresh()
         with self._lock:
-            if self._queue.depth < limit or self.ending:
+            if self._queue.depth < limit or self.spoilt or self.ending:
                 return False
             self._room.append(waiter)
             return True

@@ -11,6 +11,7 @@ from engine import (
     CleanupGroup,
     Environment,
     Event,
+    Executor,
     InvalidHandle,
     Io,
     Status,
@@ -23,7 +24,7 @@ from engine import (
 from engine.pool import pool as pool_module
 from engine.testing import ManualClock, wait_until, wait_until_blocked
 
-from .helpers import Recorder, in_thread, joined, occupy, settle
+from .helpers import Blocker, Recorder, in_thread, joined, occupy, settle
 from .test_io import Pipe
 
 
@@ -235,3 +236,19 @@ def test_a_simple_callback_is_released_or_runs(pool: ThreadPool) -> None:
     settle(pool)
     assert cancelled.count == 2
     assert recorder.count == 0
+
+
+def test_a_call_that_is_cancelled_while_another_comes_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call is cancelled after a submitter has found nothing to sweep, and before it waits: it looks again."""
+    with Executor(1, queue_limit=1) as executor:
+        blocker = Blocker()
+        executor.submit(blocker)
+        blocker.wait_until_running()
+        queued = executor.submit(int)
+        # Asked between the two.
+        monkeypatch.setattr(pool_module, "running_on", lambda port: not queued.cancel())
+        submitter = in_thread(lambda: executor.submit(int))
+        wait_until(lambda: not submitter.is_alive(), 5)
+        monkeypatch.undo()
+        assert queued.cancelled()
+        blocker.release()
