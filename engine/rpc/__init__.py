@@ -17,10 +17,17 @@
     pipe_server  the server's ends, and the routines that use them
     stream       operations with pipes: iterables to push, a stream to iterate over
     connection   where a client's connection is in its life
+    association  what becomes of calls when it comes and goes
+    retry        calls of idempotent operations, which are sent again
     client       one association with one server
     outbox       what a client has to send
+    coalesce     what shares a message
+    fit          what is too large for the other side
     channel      a link joined to the driver
     server_call  the server's handle of one call
+    batch        ordinary calls, which have no handle until one is asked for
+    peer         a client, as an endpoint knows it
+    fault        what a client is told of an exception
     registry     which routine serves which operation
     lane         the calls of one connection, run by workers in order
     gate         who may call an interface, and how many at once
@@ -31,6 +38,7 @@
     context      state that a server keeps for a client
     context_book, context_routine   who uses it, and its rundown
     management   what a client may ask of any server
+    suspicion    manager routines that look as if they had forgotten to answer
     listener     one endpoint of a server
     coroutines   the event loop of `async def` routines
     server       interfaces, endpoints and workers, and their life

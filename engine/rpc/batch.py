@@ -24,7 +24,8 @@ from transport import CallGroup, split_args
 from .server_call import ServerCall
 
 if TYPE_CHECKING:
-    from .listener import Listener, Peer
+    from .listener import Listener
+    from .peer import Peer
     from .registry import Entry
 
 _opening = allocate_lock()  # One for all: handles of such calls are rare.

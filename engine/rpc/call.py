@@ -12,12 +12,12 @@ Source: "RPC_ASYNC_STATE", "Asynchronous Call State", "RpcAsyncCompleteCall", "R
 """
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from transport import Blob, Buffer, Fault
+from transport import Blob, Buffer, Fault, ReplyGroup
 
 from ..kernel.errors import (
     CallError,
@@ -86,6 +86,17 @@ class Failure(msgspec.Struct):
 
 # How a call ended. Mostly with a result, still encoded.
 Outcome = msgspec.Raw | Reply | Failure
+
+
+def outcomes_of(group: ReplyGroup, blobs: Sequence[Buffer], calls: Mapping[int, "Call[Any]"]) -> list[Outcome]:
+    """The outcomes of a group that are not just results in band."""
+    if group.status:
+        return [
+            FaultReply(group.status, value, operation=call._spec.name) if (call := calls.get(call_id)) else value
+            for call_id, value in zip(group.ids, group.values, strict=True)
+        ]
+    descriptors = None if group.options is None else group.options.blobs
+    return [Reply(0, value, blobs, descriptors) for value in group.values]
 
 
 def status_of(outcome: Outcome) -> int:

@@ -23,7 +23,7 @@ import os
 import warnings
 import weakref
 from _thread import allocate_lock
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
 from time import monotonic
 from types import TracebackType
@@ -44,7 +44,6 @@ from transport import (
     PendingCall,
     RemoteProtocolError,
     Replies,
-    ReplyGroup,
     connect,
     decode,
     encode,
@@ -70,9 +69,9 @@ from ..kernel.waiter import Waiter
 from . import pipe_client, server_call
 from .association import Association
 from .binding import Binding, BoundOperation, bind_typed, check_count, check_metadata, check_seconds
-from .call import Call, Failure, FaultReply, Outcome, Reply, handle_of
+from .call import Call, Failure, Outcome, handle_of, outcomes_of
 from .channel import Channel, Parcel
-from .coalesce import COALESCE_RECORDS
+from .coalesce import FEW_CALLS, company_of
 from .connection import ClientStatistics, Connection
 from .errors import (
     CallCancelled,
@@ -96,7 +95,6 @@ log = logging.getLogger("engine.rpc")
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
 LONE_BYTES = 16 * 1024  # A call of this size waits for no company.
-FEW_CALLS = 4  # As long as no more are outstanding, none waits for company.
 CONNECT_TIMEOUT = 5.0  # Seconds; long enough for a server that is just starting.
 MAX_CALLS = 1 << 20  # Outstanding calls of one client; arbitrary, about 1 GB.
 
@@ -485,7 +483,7 @@ class Client(Association):
         self._answered = 0
         outstanding = len(self._calls)
         if outstanding > FEW_CALLS:
-            self._company = max(self._company, _company_of(outstanding))
+            self._company = max(self._company, company_of(outstanding))
         return b"", frames
 
     # The channel's side: receiving. Under link.lock, one at a time.
@@ -500,12 +498,12 @@ class Client(Association):
             elif self._greeted:
                 # This is the way of every reply.
                 outstanding = len(self._calls) + self._answered
-                self._company = _company_of(outstanding) if outstanding > FEW_CALLS else 0
+                self._company = company_of(outstanding) if outstanding > FEW_CALLS else 0
                 with self._lock:
                     for group in message.groups:
                         outcomes: Sequence[Outcome] = group.values
                         if group.status or group.options is not None:
-                            outcomes = _told(group, frames[1:], self._calls)
+                            outcomes = outcomes_of(group, frames[1:], self._calls)
                         self._answered += self._table.finish_locked(group.ids, outcomes, self.actions)
                     if self._attended:
                         self._attend_locked()
@@ -576,22 +574,6 @@ class Client(Association):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _company_of(outstanding: int) -> int:
-    """How many calls may wait for more of them, when so many are outstanding: more than a few."""
-    return min(outstanding >> 1, COALESCE_RECORDS - 1)
-
-
-def _told(group: ReplyGroup, blobs: Sequence[Buffer], calls: Mapping[int, Call[Any]]) -> list[Outcome]:
-    """The outcomes of a group that are not just results in band."""
-    if group.status:
-        return [
-            FaultReply(group.status, value, operation=call._spec.name) if (call := calls.get(call_id)) else value
-            for call_id, value in zip(group.ids, group.values, strict=True)
-        ]
-    descriptors = None if group.options is None else group.options.blobs
-    return [Reply(0, value, blobs, descriptors) for value in group.values]
 
 
 def _culprit(spec: OperationSpec, args: tuple[Any, ...]) -> str:

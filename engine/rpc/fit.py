@@ -34,7 +34,7 @@ from .table import perform
 
 if TYPE_CHECKING:
     from .association import Association
-    from .listener import Peer
+    from .peer import Peer
 
 log = logging.getLogger("engine.rpc")
 

@@ -15,8 +15,6 @@ the queue: one of the two sees the other, so no answer is left behind.
 """
 
 import logging
-import sys
-import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -29,7 +27,6 @@ import msgspec
 
 from transport import (
     MAX_RECORD_BYTES,
-    PIPE_WINDOW_BYTES,
     SETTLED_BYTES,
     Buffer,
     Bye,
@@ -45,8 +42,6 @@ from transport import (
     Kind,
     Link,
     PayloadTooLarge,
-    PeerInfo,
-    PendingReply,
     Pipe,
     Reject,
     RemoteProtocolError,
@@ -64,7 +59,7 @@ from transport import (
 )
 from transport.frames import MAGIC, NO_LANE, VERSION
 
-from ..kernel.errors import CallError, EngineError, Forked, InvalidArgumentType, InvalidAsyncHandle
+from ..kernel.errors import Forked, InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.status import Status
 from . import pipe_server
 from .attachment import Closing, when_closed
@@ -73,11 +68,13 @@ from .batch import Batch
 from .channel import Channel, Parcel
 from .coalesce import take_together
 from .context_book import ContextBook, key_of
-from .errors import CallCancelled, CallFailed, RemoteFault
+from .errors import CallCancelled, CallFailed
+from .fault import describe, short
 from .fit import Oversize, fit_replies, largest_message, size_of
-from .gate import Gate, is_local
+from .gate import is_local
 from .lane import Lane
 from .notify import EventKind
+from .peer import Peer
 from .pipe_server import ServerPipes
 from .pipe_set import Shipment
 from .registry import Entry, Refusal
@@ -88,51 +85,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("engine.rpc")
 
-SHORT = 1000  # Characters that are left of a text that cannot be sent as it is; arbitrary.
 AROUND_BYTES = 1024  # More than what is around a lone answer in its message.
-
-
-class Peer:
-    """A connected client."""
-
-    __slots__ = (
-        "__weakref__", "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id",
-        "joined", "lane", "local", "lost", "message_limit", "metadata", "pipe_window", "process", "queued", "refused",
-        "user", "verdicts",
-    )  # fmt: skip
-
-    def __init__(self, id: bytes, info: PeerInfo, local: bool, lane: Lane) -> None:
-        self.id = id
-        self.lane = lane
-        self.address = info.address
-        self.user = info.user
-        self.local = local
-        # Set once, under the server's lock; read anywhere.
-        self.lost = False
-        # Under link.lock.
-        self.conversation = Conversation(Side.SERVER)
-        self.garbage = 0
-        self.refused = False
-        # Calls are in order: after the greeting, before the goodbye. Under link.lock.
-        self.greeted = False
-        # What the greeting said.
-        self.association = b""
-        # Whether it was counted among the connections of its association.
-        self.joined = False
-        self.process = 0
-        self.host = ""
-        self.metadata: dict[str, str] = {}
-        self.pipe_window = PIPE_WINDOW_BYTES
-        self.message_limit = sys.maxsize
-        # What security callbacks said of it. Single atomic operations only.
-        self.verdicts: dict[Gate, bool] = {}
-        # Calls that arrived and are not closed. Taking a call out is closing it: one atomic operation, anywhere.
-        self.calls: dict[int, ServerCall | Batch] = {}
-        # Answers to be sent, or a message of its own: its frames, or what makes them. Appended anywhere, taken under
-        # link.lock.
-        self.answers: deque[PendingReply | list[Buffer] | Shipment] = deque()
-        # Whether the listener was told that there are answers.
-        self.queued = False
 
 
 class Listener:
@@ -560,7 +513,7 @@ class Listener:
             value = encode_value(fault, min(MAX_RECORD_BYTES, peer.message_limit - AROUND_BYTES))
         except Exception:
             # It cannot be sent, or not to this client: the status is what counts, and the text for people is cut.
-            value = encode_value(Fault(_short(fault.type), _short(fault.text)))
+            value = encode_value(Fault(short(fault.type), short(fault.text)))
         peer.answers.append(EncodedReply(call_id, status, value))
         self.tell(peer)
 
@@ -626,36 +579,3 @@ def _tell(call: ServerCall, kind: EventKind) -> None:
 
 def _closed_before(call: ServerCall) -> InvalidAsyncHandle:
     return InvalidAsyncHandle(f"{call!r} was closed before: the first closing is the one that counts")
-
-
-def describe(error: BaseException, tracebacks: bool) -> tuple[int, Fault]:
-    """Return the status and the fault that stand for an exception raised by a routine."""
-    trace = "".join(traceback.format_exception(error)) if tracebacks else None
-    if isinstance(error, CallError) and error.collected and not isinstance(error, RemoteFault):
-        # The outcome of a call that this routine made. Its status says what became of that call, not of this one.
-        return Status.REMOTE_FAULT, Fault(type(error).__name__, str(error), trace)
-    if isinstance(error, RemoteFault):
-        # A fault of a call that this routine made travels on as it came.
-        fault = Fault(_told(error.type_name), _told(error.text), trace or error.traceback, error.data)
-        return _failure(error.status), fault
-    text = (_told(error.args[0]) if error.args else "") if isinstance(error, EngineError) else _told(error)
-    status = _failure(error.status) if isinstance(error, EngineError) else Status.REMOTE_FAULT
-    return status, Fault(type(error).__name__, text, trace)
-
-
-def _told(said: object) -> str:
-    """Return the text of what an exception says, which may be anything."""
-    try:
-        return str(said)
-    except Exception as unspeakable:
-        return f"(its text cannot be told: {type(unspeakable).__name__})"
-
-
-def _short(text: str) -> str:
-    """Return so much of a text as can be sent to any client."""
-    return text[:SHORT].encode("utf-8", "replace").decode() + ("..." if len(text) > SHORT else "")
-
-
-def _failure(status: int) -> int:
-    """Return `status` if it is one that a failure can have: not 0, which would say that there was none."""
-    return int(status) if isinstance(status, int) and 0 < status < 1 << 32 else Status.REMOTE_FAULT

@@ -33,7 +33,8 @@ from .signals import Signals
 
 if TYPE_CHECKING:
     from .interface import OperationSpec
-    from .listener import Listener, Peer
+    from .listener import Listener
+    from .peer import Peer
 
 log = logging.getLogger("engine.rpc")
 

@@ -1,0 +1,60 @@
+"""A client as a server's endpoint knows it: what it said of itself, its open calls, and the answers that wait for it.
+
+`listener.py` makes one for each connection, and says which thread may do what.
+"""
+
+import sys
+from collections import deque
+from typing import TYPE_CHECKING
+
+from transport import PIPE_WINDOW_BYTES, Buffer, Conversation, PeerInfo, PendingReply, Side
+
+if TYPE_CHECKING:
+    from .batch import Batch
+    from .gate import Gate
+    from .lane import Lane
+    from .pipe_set import Shipment
+    from .server_call import ServerCall
+
+
+class Peer:
+    """A connected client."""
+
+    __slots__ = (
+        "__weakref__", "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id",
+        "joined", "lane", "local", "lost", "message_limit", "metadata", "pipe_window", "process", "queued", "refused",
+        "user", "verdicts",
+    )  # fmt: skip
+
+    def __init__(self, id: bytes, info: PeerInfo, local: bool, lane: "Lane") -> None:
+        self.id = id
+        self.lane = lane
+        self.address = info.address
+        self.user = info.user
+        self.local = local
+        # Set once, under the server's lock; read anywhere.
+        self.lost = False
+        # Under link.lock.
+        self.conversation = Conversation(Side.SERVER)
+        self.garbage = 0
+        self.refused = False
+        # Calls are in order: after the greeting, before the goodbye. Under link.lock.
+        self.greeted = False
+        # What the greeting said.
+        self.association = b""
+        # Whether it was counted among the connections of its association.
+        self.joined = False
+        self.process = 0
+        self.host = ""
+        self.metadata: dict[str, str] = {}
+        self.pipe_window = PIPE_WINDOW_BYTES
+        self.message_limit = sys.maxsize
+        # What security callbacks said of it. Single atomic operations only.
+        self.verdicts: dict[Gate, bool] = {}
+        # Calls that arrived and are not closed. Taking a call out is closing it: one atomic operation, anywhere.
+        self.calls: dict[int, ServerCall | Batch] = {}
+        # Answers to be sent, or a message of its own: its frames, or what makes them. Appended anywhere, taken under
+        # link.lock.
+        self.answers: deque[PendingReply | list[Buffer] | Shipment] = deque()
+        # Whether the listener was told that there are answers.
+        self.queued = False
