@@ -85,6 +85,9 @@ class BindingHandle(Client):
             timeout = self.call_timeout
         return super().begin(spec, args, kwargs, notify, timeout, metadata, handle, pipes)
 
+    def shortcut(self, spec: Any) -> None:
+        """There is none: each call is begun with the options of its moment."""
+
 
 def endpoint_of(protseq: str, address: str, endpoint: str) -> Endpoint:
     """Return the engine's endpoint; raises 1703 for an unknown protocol sequence, 1706 for a wrong endpoint."""

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -310,12 +311,20 @@ class TestRefusal:
             taken = house.server()
             endpoint = taken.link.endpoint
             taken.close()
+            exchange([], lambda: self._is_free(endpoint))
         client = house.client(endpoint)
         exchange([client], lambda: client.refusals)
         assert endpoint in client.refusals[0]
         assert not client.ups
         server = TestLife._bind_again(house, endpoint)
         exchange([server, client], lambda: client.ups)
+
+    @staticmethod
+    def _is_free(endpoint: str) -> bool:
+        """Whether nobody listens there any more: ZeroMQ gives an endpoint free in the background."""
+        host, port = endpoint.removeprefix("tcp://").split(":")
+        with socket.socket() as probe:
+            return probe.connect_ex((host, int(port))) != 0
 
     def test_nobody_is_there_yet(self, house: House) -> None:
         """A client is not connected before there is a server, and sends nothing until then."""

@@ -10,6 +10,7 @@ from engine import CallTimeout, Client
 from engine.testing import LIMIT, Gate
 from engine.win32 import (
     INFINITE,
+    RPC_ASYNC_STATE,
     RPC_C_BINDING_DEFAULT_TIMEOUT,
     RPC_C_BINDING_INFINITE_TIMEOUT,
     RPC_C_BINDING_MAX_TIMEOUT,
@@ -24,6 +25,9 @@ from engine.win32 import (
     RPC_S_INVALID_TIMEOUT,
     RPC_S_OK,
     RPC_S_WRONG_KIND_OF_BINDING,
+    RpcAsyncCall,
+    RpcAsyncGetCallHandle,
+    RpcAsyncInitializeHandle,
     RpcBindingSetOption,
     RpcCancelThread,
     RpcCancelThreadEx,
@@ -32,6 +36,7 @@ from engine.win32 import (
     RpcServerListen,
     RpcServerRegisterIfEx,
     RpcTestCancel,
+    sizeof,
 )
 
 from .contract import Desk
@@ -58,6 +63,18 @@ class TestCallTimeout:
             with pytest.raises(CallTimeout) as caught:
                 bound.block()
             assert caught.value.status == RPC_S_CALL_CANCELLED
+
+    def test_ends_calls_on_a_handle(self, listening: Greeter, binding: Bind) -> None:
+        """So does one that is begun on an asynchronous handle, or by `begin`, over a connection that is there."""
+        handle, state = binding(), RPC_ASYNC_STATE()
+        hello: Any = handle.bind(Hello)
+        hello.greet("World")
+        assert RpcBindingSetOption(handle, RPC_C_OPT_CALL_TIMEOUT, 50) == RPC_S_OK
+        assert RpcAsyncInitializeHandle(state, sizeof(state)) == RPC_S_OK
+        RpcAsyncCall(state, hello.block)
+        for call in (RpcAsyncGetCallHandle(state), hello.block.begin()):
+            assert call.wait(LIMIT)
+            assert call.status() == RPC_S_CALL_CANCELLED
 
     @pytest.mark.parametrize("none", (0, INFINITE))
     def test_none(self, listening: Greeter, binding: Bind, none: int) -> None:
@@ -101,6 +118,7 @@ class TestNonCausal:
         calls.append(bound.greet.begin("after it"))
         assert RpcBindingSetOption(handle, RPC_C_OPT_BINDING_NONCAUSAL, True) == RPC_S_OK
         assert bound.greet("World") == "Hello, World!"
+        assert bound.greet.begin("all").result(LIMIT) == "Hello, all!"
         assert RpcBindingSetOption(handle, RPC_C_OPT_BINDING_NONCAUSAL, False) == RPC_S_OK
         calls.append(bound.greet.begin("in its place"))
         assert not any(call.done() for call in calls)
