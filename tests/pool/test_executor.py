@@ -11,7 +11,7 @@ import threading
 import time
 from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -309,6 +309,29 @@ class TestMore:
         executor = Executor(4)
         assert asyncio.run(main()) == [2**number for number in range(20)]
         assert executor._shutdown
+
+    def test_it_is_dasks_pool(self) -> None:
+        """Dask computes its graphs on it: their order kept, errors raised, graphs inside of tasks too."""
+        import dask
+
+        names = set()
+
+        @dask.delayed  # type: ignore[untyped-decorator]
+        def square(number: int) -> int:
+            names.add(threading.current_thread().name)
+            return number * number
+
+        @dask.delayed  # type: ignore[untyped-decorator]
+        def nested() -> Any:
+            return dask.delayed(sum)([square(number) for number in range(5)]).compute()
+
+        with Executor(4, "dasks") as executor, dask.config.set(scheduler="threads", pool=executor):
+            total = dask.delayed(sum)([square(number) for number in range(200)])
+            assert total.compute() == sum(number * number for number in range(200))
+            assert nested().compute() == 30
+            with pytest.raises(ZeroDivisionError):
+                dask.delayed(divmod)(1, 0).compute()
+        assert names and all(name.startswith("dasks_") for name in names)
 
     def test_nested_calls_do_not_lock_up(self) -> None:
         """A call that waits for another call of the executor lets that one run."""
