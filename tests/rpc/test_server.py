@@ -94,6 +94,15 @@ class TestListening:
                 with Client(second.endpoint) as client:
                     assert client.bind(Adder).add(1, 2) == 3
 
+    @pytest.mark.parametrize("transport", ["tcp", "ipc", "inproc", "loopback"])
+    def test_where_another_has_just_closed(self, transport: str, folder: Path) -> None:
+        """A server can listen at once where another one has just been closed."""
+        endpoint = new_endpoint(transport, folder)
+        for _ in range(30):
+            with Server(endpoint, workers=1) as server:
+                server.listen()
+                endpoint = server.endpoint
+
     def test_is_listening_when_all_is_bound(self, folder: Path) -> None:
         """A server says that it listens once its endpoints are bound, and never if one of them cannot be."""
         seen: list[bool] = []
@@ -112,7 +121,7 @@ class TestListening:
                 with pytest.raises(EndpointError):
                     server.listen()
                 assert not server.listening
-        assert seen == [False] * 2
+        assert seen == [False] * 3
 
     def test_several_endpoints(self, folder: Path, benches: Benches) -> None:
         """All interfaces are reached on all endpoints, whatever the transports."""

@@ -1,6 +1,7 @@
 """The server's side."""
 
 import socket as sockets
+import time
 from typing import Final
 
 import zmq
@@ -11,6 +12,10 @@ from transport.errors import EndpointError, LinkClosed, PeerLost
 from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NOBLOCK, ZmqLink
+
+#: Seconds for which an endpoint that is taken is tried again: ZeroMQ gives that of a closed server free in the
+#: background, mostly within a few milliseconds.
+FREE_WITHIN: Final = 0.25
 
 _ACCEPTED: Final = int(zmq.Event.ACCEPTED)
 _DISCONNECTED: Final = int(zmq.Event.DISCONNECTED)
@@ -30,7 +35,6 @@ class ZmqServer(ZmqLink):
         # Guarded by lock. Descriptors of connections that the monitor told of, with the peer once it was
         # heard.
         self._accepted: dict[int, bytes | None] = {}
-        _refuse_taken_path(endpoint)
         super().__init__(endpoint, options)
         self.endpoint = self._socket.get(zmq.LAST_ENDPOINT).decode()
 
@@ -43,7 +47,21 @@ class ZmqServer(ZmqLink):
         socket.set(zmq.BACKLOG, 1024)
         if self._options.curve is not None:
             self._options.curve.apply_to_server(socket)
-        socket.bind(str(self._target))
+        self._bind(socket)
+
+    def _bind(self, socket: "zmq.Socket[bytes]") -> None:
+        """Bind, if nobody else has the endpoint: for a while, as it may be that of a server that has just closed."""
+        deadline = time.monotonic() + FREE_WITHIN
+        while True:
+            try:
+                _refuse_taken_path(self._target)
+                socket.bind(str(self._target))
+                return
+            except (EndpointError, zmq.ZMQError) as error:
+                taken = isinstance(error, EndpointError) or error.errno == zmq.EADDRINUSE
+                if not taken or self._target.local or time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.005)
 
     def descriptors(self) -> list[int]:
         """The socket's descriptor and the monitor's."""
