@@ -378,8 +378,10 @@ class Client(Association):
             with self._lock:
                 if self._state is Connection.CONNECTING and self._refusal and self._withdraw_locked(call_id):
                     error = self._unreachable_locked(call_id, timeout)
-            if self._table.finish(call_id, Failure(error)) and call._pipes is not None:
-                self.tell_cancel(call_id, True)  # Its routine may be waiting for this side to push or pull.
+            if self._table.finish(call_id, Failure(error)):
+                self._outbox.withdraw({call_id})  # If it has not left it need not, and must not run.
+                if call._pipes is not None:
+                    self.tell_cancel(call_id, True)  # Its routine may be waiting for this side to push or pull.
 
         timer = driver().monitor.call_at(monotonic() + timeout, expire)
         call._timer = timer
