@@ -93,7 +93,7 @@ def test_ports_waits_and_apcs(actor: Make) -> None:
                     wait_any([idle, counter], 0.0003)
                 elif what < 0.95:
                     with blocking():
-                        time.sleep(0.0002)
+                        time.sleep(0.0002)  # A block that the library cannot see; nothing waits by it.
                 else:
                     wait_all([mutex, counter], 0.001)
                     inside[0] += 1
@@ -115,7 +115,7 @@ def test_ports_waits_and_apcs(actor: Make) -> None:
                 if random.random() < 0.5:
                     takers[index].do(sleep, 0, alertable=True)
                 taking[index] = takers[index].start(take)
-        time.sleep(0.01)
+        time.sleep(0.01)  # How long the traffic lasts; no promise is timed by it.
     for each in posting + taking:
         result(each)
     for taker in takers:

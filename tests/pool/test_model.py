@@ -192,10 +192,10 @@ def hammer(seconds: float, seed: int) -> None:
                 workers_seen = max(workers_seen, pool.statistics().workers)
             kind = random.random()
             if kind < 0.02:
-                time.sleep(0.002)
+                time.sleep(0.002)  # Load: a callback that overruns a tick.
             elif kind < 0.06:
                 with blocking():
-                    time.sleep(0.0005)
+                    time.sleep(0.0005)  # Load: a callback that blocks.
             elif kind < 0.08:
                 current_callback().may_run_long()
             elif kind < 0.1:
