@@ -114,6 +114,7 @@ def unreachable(endpoint: str) -> None:
 
 def interrupted(endpoint: str) -> None:
     """Ctrl-C ends a blocking call; the server is told, and the client stays in order."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell may have it ignored in what it runs behind.
     with Client(endpoint) as client:
         probe = client.bind(Probe)
         control = client.bind(Control)

@@ -1,6 +1,7 @@
 """Cancelling and time limits: "RpcAsyncCancelCall", "Receiving Cancellations", section 5."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -225,6 +226,10 @@ class TestTimeLimit:
         late = bench.probe.note.begin(key, timeout=0.01)
         held = bench.probe.hold.begin(key, timeout=0.01)
         assert status_of(lambda: held.result(LIMIT)) == 1818
+        # The server counts from when it hears of a call: by now it has heard of both, if they left at all.
+        assert status_of(bench.client.bind("nobody").nothing) == 1717
+        heard = time.monotonic()
+        wait_until(lambda: time.monotonic() > heard + 0.01)
         gate.set()
         blocking.result(LIMIT)
         assert late.wait(LIMIT)
