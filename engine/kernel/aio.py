@@ -35,14 +35,14 @@ class LoopBridge:
         self._awaited = 0
         self._driver: Driver | None = None
         self._fd = -1
-        # Any thread appends; the loop's thread takes. Completions that wait to be resolved.
-        self._completed: deque[Completion] = deque()
+        # Any thread appends; the loop's thread takes. Futures that wait to be resolved.
+        self._completed: deque[asyncio.Future[None]] = deque()
         # True from when a wake-up of the loop was arranged until it looks. A lost update costs one more
         # wake-up.
         self._called = False
         # Whether `_leave`, or `_turn`, is among what the loop will call next. Loop's thread only.
         self._leaving = False
-        self._turning = False
+        self.turning = False
 
     def hold(self) -> None:
         """Something more is awaited."""
@@ -72,12 +72,12 @@ class LoopBridge:
 
     def turn_soon(self) -> None:
         """Drive what is due as soon as the tasks that are ready now have run: they may have more to send."""
-        if not self._turning:
-            self._turning = True
+        if not self.turning:
+            self.turning = True
             self.loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        self._turning = False
+        self.turning = False
         if driver().run_ready():
             self.turn_soon()
 
@@ -93,12 +93,9 @@ class LoopBridge:
                 self._driver.attend(self, False)
             self._driver = None
 
-    def complete(self, completion: "Completion") -> None:
-        """Resolve `completion`, here or soon. Any thread."""
-        if get_ident() == self.ident:
-            completion._resolve()
-            return
-        self._completed.append(completion)
+    def complete_soon(self, future: "asyncio.Future[None]") -> None:
+        """Resolve `future` on the loop's thread. Any thread."""
+        self._completed.append(future)
         if not self._called:
             self._called = True
             self._call()
@@ -133,7 +130,7 @@ class LoopBridge:
         self._called = False
         completed = self._completed
         while completed:
-            completed.popleft()._resolve()
+            _resolve(completed.popleft())
         if self._driver is not None and self._fd >= 0:
             self._harvest()
 
@@ -163,17 +160,19 @@ def _running_loop() -> "asyncio.AbstractEventLoop":
     return _running_loop()
 
 
-def bridge() -> LoopBridge:
-    """Return the bridge of the running event loop, making it on first use."""
-    loop = _running_loop()
-    found = _latest.bridge
-    if found is None or found.of() is not loop:
-        found = _bridges.get(loop)
-        # A loop may be run by one thread now and by another later.
-        if found is None or found.ident != get_ident():
-            found = _bridges[loop] = LoopBridge(loop)
-        _latest.bridge = found
+def _bridge_of(loop: "asyncio.AbstractEventLoop") -> LoopBridge:
+    """Return the bridge of the loop that runs on this thread, making it on first use."""
+    found = _bridges.get(loop)
+    # A loop may be run by one thread now and by another later.
+    if found is None or found.ident != get_ident():
+        found = _bridges[loop] = LoopBridge(loop)
+    _latest.bridge = found
     return found
+
+
+def _resolve(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class Completion:
@@ -181,31 +180,28 @@ class Completion:
 
     Make it in the running loop; `wake` completes it, from any thread; `await` it in its loop, once.
     Cancelling the task leaves the completion as it is: take it back from whoever would have called `wake`.
+
+    Awaiting it is awaiting `future` between `bridge.hold()` and `bridge.release()`: who is in a hurry does that itself.
     """
 
-    __slots__ = ("_bridge", "_future")
+    __slots__ = ("bridge", "future")
 
     def __init__(self) -> None:
-        self._bridge = bridge()
-        self._future: asyncio.Future[None] = self._bridge.loop().create_future()
-
-    def drive_soon(self) -> None:
-        """Have the loop drive what is due once the tasks that are ready have run."""
-        self._bridge.turn_soon()
+        loop = _running_loop()
+        found = _latest.bridge
+        self.bridge = found if found is not None and found.of() is loop else _bridge_of(loop)
+        self.future: asyncio.Future[None] = loop.create_future()
 
     def wake(self) -> None:
         """Complete: the task that awaits goes on. Any thread; never blocks. A second call does nothing."""
-        self._bridge.complete(self)
-
-    def _resolve(self) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
+        if get_ident() == self.bridge.ident:
+            _resolve(self.future)
+        else:
+            self.bridge.complete_soon(self.future)
 
     def __await__(self) -> Generator[Any, None, None]:
-        if self._future.done():
-            return
-        self._bridge.hold()
+        self.bridge.hold()
         try:
-            yield from self._future.__await__()
+            yield from self.future
         finally:
-            self._bridge.release()
+            self.bridge.release()

@@ -13,7 +13,8 @@ import os
 import threading
 import weakref
 from _thread import allocate_lock
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from .errors import EngineError, InvalidArgumentType
 from .status import Status
@@ -45,11 +46,15 @@ def queue_apc(
     """
     if not callable(function):
         raise InvalidArgumentType(f"function must be callable, not {type(function).__name__}")
-    apc: Callable[[], object] = (lambda: function(*args)) if args else function
+    queue_apcs((partial(function, *args) if args else function,), thread)
+
+
+def queue_apcs(apcs: Sequence[Callable[[], object]], thread: threading.Thread | int | None) -> None:
+    """Queue several to one thread, as `queue_apc` does one; all of them, or none if it raises."""
     if thread is None:
         record: ThreadRecord | None = local.record
     elif isinstance(thread, threading.Thread):
-        record = _record_of(thread, apc)
+        record = _record_of(thread, apcs)
         if record is None:
             return
     elif isinstance(thread, int):
@@ -62,15 +67,10 @@ def queue_apc(
         raise EngineError(
             f"thread {thread!r} has not used the library, or is unknown", status=Status.GEN_FAILURE
         )
-    queue_to(record, apc)
-
-
-def queue_to(record: ThreadRecord, apc: Callable[[], object]) -> None:
-    """Queue `apc` to the thread of `record`; raises `EngineError` 31 if it has ended."""
     with apc_lock:
         if record.ended:
             raise EngineError("the thread has ended", status=Status.GEN_FAILURE)
-        record.apcs.append(apc)
+        record.apcs.extend(apcs)
         alert = record.alert
     _tell(alert)
 
@@ -161,8 +161,8 @@ def wait_alertably(
             record.alert = None
 
 
-def _record_of(thread: threading.Thread, apc: Callable[[], object]) -> ThreadRecord | None:
-    """Find the record of `thread`; if it has none yet, keep `apc` for it and return None."""
+def _record_of(thread: threading.Thread, apcs: Sequence[Callable[[], object]]) -> ThreadRecord | None:
+    """Find the record of `thread`; if it has none yet, keep `apcs` for it and return None."""
     record = records.get(thread.ident) if thread.ident is not None else None
     if record is not None and record.native() is thread:
         return record
@@ -173,7 +173,7 @@ def _record_of(thread: threading.Thread, apc: Callable[[], object]) -> ThreadRec
         record = records.get(thread.ident) if thread.ident is not None else None
         if record is not None and record.native() is thread:
             return record
-        _early.setdefault(thread, []).append(apc)
+        _early.setdefault(thread, []).extend(apcs)
     return None
 
 

@@ -17,6 +17,9 @@ A vacancy is filled by the next thread that waits. The monitor fills it when tha
 while somebody depends on progress: a parked thread, or an *attended* source (a server, a call that will be
 told by callback).
 
+A processor with nothing to do halts, and waking it takes longer than a quick call does. So a thread that is told that
+what it will wait for is a moment away (`stay_awake`) asks again and again for a while, if it leads, before it sleeps.
+
 A ZeroMQ descriptor is edge-triggered: any send or receive may consume its readiness. So whoever used a source
 from outside calls `touched`: if a thread is polling now, the caller harvests in its place; if not, the next
 leader looks at the source before it polls. Event loops poll too: they *watch* a second poll set, without the
@@ -164,6 +167,9 @@ def _make_poll() -> _Poll:
 
 _GONE = object()
 
+# Processors that this process may use.
+PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 MISPLACED = 4  # Polls in a row for others only: two threads that take turns should not unseat each other.
 
 
@@ -193,6 +199,8 @@ class Driver:
         self._touched: dict[Source, None] = {}
         # True from before the leader empties _touched until it has come back from the poll. Leader only.
         self._polling = False
+        # Until when which thread is to stay awake when it leads; None: it may sleep. A hint, written by that thread.
+        self._awake: tuple[float, int] | None = None
         # The threads that harvest though they do not lead; each puts and removes itself.
         self._helping: set[int] = set()
         # Event loops that watch: what to call when there is something to harvest that no descriptor shows.
@@ -313,6 +321,16 @@ class Driver:
     def due(self, source: Source) -> None:
         """Have `source` driven before the next poll or park of any thread. Costs a dictionary store."""
         self._touched[source] = None
+
+    def stay_awake(self, until: float) -> None:
+        """What the calling thread will wait for now is expected before `until` (as `time.monotonic` counts).
+
+        If it leads then, it does not sleep meanwhile. Only who sent something should say so, about the answer: a thread
+        that waits for what others do would keep the interpreter from them. Nor is anything done where there is one
+        processor. Costs an attribute store.
+        """
+        if PROCESSORS > 1:
+            self._awake = until, get_ident()
 
     def withdraw(self, source: Source) -> None:
         """Take back `due` or `touched`: there is nothing to harvest or to send. Under the source's own lock."""
@@ -476,7 +494,9 @@ class Driver:
                     timeout = min(deadline - monotonic(), FOREVER)
                     if timeout <= 0:
                         return
-                ready = poll(0.0 if self._touched else timeout)
+                ready = self._poll_awake(timeout) if self._awake is not None else None
+                if not ready:
+                    ready = poll(0.0 if self._touched else timeout)
                 waiter.interrupt = None
                 self._polling = False
                 if not self._drive_ready(ready) and ready and not waiter.signalled:
@@ -484,6 +504,18 @@ class Driver:
         finally:
             self._polling = False
             waiter.interrupt = None
+
+    def _poll_awake(self, timeout: float) -> list[tuple[int, int]] | None:
+        """Poll without sleeping for as long as `stay_awake` says; the leader's."""
+        awake, self._awake = self._awake, None
+        if awake is None or awake[1] != self.leader_ident:
+            return None
+        until = min(awake[0], monotonic() + timeout)
+        ready = None
+        poll = self._poll.poll
+        while not ready and not self._touched and monotonic() < until:
+            ready = poll(0.0)
+        return ready
 
     def _drive_touched(self) -> None:
         touched = self._touched

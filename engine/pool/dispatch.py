@@ -40,7 +40,7 @@ from threading import TIMEOUT_MAX, get_ident, main_thread
 from time import monotonic, process_time
 from typing import Any
 
-from ..kernel.driver import driver
+from ..kernel.driver import PROCESSORS, driver
 from ..kernel.thread import ThreadRecord, local
 from ..kernel.waiter import Waiter
 from .backlog import NO_LIMIT, Item, Ledger, Profile, Simple, Turn, profile_of
@@ -52,7 +52,6 @@ from .staff import Staff, Todo, acquire_late
 # up to the 5 ms switch interval, and one more thread would only add to that: hence more patience, and much
 # more (arbitrary, 100 ms) once as many callbacks are away as there are processors.
 PATIENCE_IDLE, PATIENCE_BUSY, PATIENCE_CROWDED = 1, 5, 50
-PROCESSORS = os.cpu_count() or 1
 
 TRAIN = 32  # Callbacks that a worker fetches in one round under the lock; arbitrary, more gains little.
 

@@ -318,11 +318,14 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
                 raise self._no_call()
             completion = self._client.expect(self)
             if completion is not None:
+                completion.bridge.hold()
                 try:
-                    yield from completion.__await__()
+                    yield from completion.future
                 except BaseException:
                     self._client.give_up_waiting(self, completion)
                     raise
+                finally:
+                    completion.bridge.release()
         return self.complete()
 
     def _no_call(self) -> InvalidAsyncHandle:

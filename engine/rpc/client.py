@@ -89,6 +89,7 @@ from .retry import RETRIES, RETRY_BUDGET, Retries
 from .state import NEXT, On, State
 from .stream import operation_kind
 from .table import perform
+from .vigil import Vigil
 
 log = logging.getLogger("engine.rpc")
 
@@ -162,6 +163,7 @@ class Client(Association):
         self._company = 0
         # Those replies. Under link.lock.
         self._answered = 0
+        self._vigil = Vigil(Endpoint.parse(endpoint).local)
         # Counters; under link.lock.
         self._messages_sent = 0
         self._messages_received = 0
@@ -418,8 +420,10 @@ class Client(Association):
             return None
         if self.outgoing:
             # Not at once: other tasks that are ready may begin calls that can share a message.
-            self._channel.defer()
-            completion.drive_soon()
+            if not self._channel.deferred:
+                self._channel.defer()
+            if not completion.bridge.turning:
+                completion.bridge.turn_soon()
         return completion
 
     def give_up_waiting(self, call: Call[Any], completion: Completion) -> None:
@@ -486,6 +490,7 @@ class Client(Association):
         outstanding = len(self._calls)
         if outstanding > FEW_CALLS:
             self._company = max(self._company, company_of(outstanding))
+        self._vigil.sent(outstanding)
         return b"", frames
 
     # The channel's side: receiving. Under link.lock, one at a time.
@@ -499,6 +504,7 @@ class Client(Association):
                 self._take(message)
             elif self._greeted:
                 # This is the way of every reply.
+                self._vigil.answered()
                 outstanding = len(self._calls) + self._answered
                 self._company = company_of(outstanding) if outstanding > FEW_CALLS else 0
                 with self._lock:

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import repeat
 from typing import Protocol
 
-from ..kernel.apc import queue_apc
+from ..kernel.apc import queue_apcs
 from ..kernel.errors import EngineError
 from ..kernel.event import Event
 from ..kernel.port import UNSET, CompletionPacket, PacketTemplate
@@ -51,17 +51,24 @@ class Observer:
 
 
 def _tell(call: Call[object], notify: Notification) -> None:
-    """Notify of the end of `call` otherwise than by packet. The target may have been closed, or its thread be gone."""
+    """Notify of the end of `call` by event or callback. The event may have been closed, or the pool."""
     try:
         if type(notify) is CallbackNotification:
             default_pool().post(partial(notify.run, call, EventKind.CALL_COMPLETE))
-        elif type(notify) is ApcNotification:
-            queue_apc(notify.function, call, EventKind.CALL_COMPLETE, thread=notify.thread)
         else:
             assert isinstance(notify, Event)
             notify.set()
     except EngineError as error:
         log.warning("a call's completion could not be told: %s; the call can still be completed", error)
+
+
+def _queue(notify: ApcNotification, calls: list[Call[object]]) -> None:
+    """Queue the APCs that tell of the end of these calls, in their order. The thread may be gone."""
+    told = map(partial, repeat(notify.function), calls, repeat(EventKind.CALL_COMPLETE))
+    try:
+        queue_apcs(tuple(told), notify.thread)
+    except EngineError as error:
+        log.warning("the completion of %d calls could not be told: %s; they can still be completed", len(calls), error)
 
 
 def _deliver(template: PacketTemplate, calls: list[Call[object]]) -> None:
@@ -106,8 +113,9 @@ class CallTable:
 
         Returns how many calls that ended. A call that has ended already keeps its outcome.
         """
-        # Calls in a row are mostly told in one way: the packets of one template are made, and delivered, in one go.
-        template: PacketTemplate | None = None
+        # Calls in a row are mostly told in one way: the packets of one template are made, and delivered, in one go, and
+        # so are APCs of one function.
+        common: PacketTemplate | ApcNotification | None = None
         alike: list[Call[object]] = []
         ended = 0
         waiting = self._waiting
@@ -119,12 +127,16 @@ class CallTable:
             call._box = [outcome]
             ended += 1
             notify = call._notify
-            if notify is template is not None:
+            if notify is common is not None:
                 alike.append(call)
             elif type(notify) is PacketTemplate:
-                template = notify
+                common = notify
                 alike = [call]
-                actions.append(partial(_deliver, template, alike))
+                actions.append(partial(_deliver, notify, alike))
+            elif type(notify) is ApcNotification:
+                common = notify
+                alike = [call]
+                actions.append(partial(_queue, notify, alike))
             elif notify is not None:
                 actions.append(partial(_tell, call, notify))
                 if type(notify) is CallbackNotification:

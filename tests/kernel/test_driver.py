@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from engine import CompletionPort, Event, WaitTimeout, register_wait, sleep, wait_any
-from engine.kernel.driver import driver
+from engine.kernel.driver import PROCESSORS, driver
 from engine.kernel.monitor import TICK
 from engine.testing import LIMIT, wait_until, wait_until_blocked
 
@@ -417,6 +417,50 @@ class TestTime:
         driver().monitor.call_at(time.monotonic() + 0.01, fired.set)
         assert fired.wait(10)
         assert caplog.text.count("KeyError: 'tick'") == 1 and "ZeroDivisionError" in caplog.text
+
+
+class TestStayingAwake:
+    """A thread that expects an answer at once does not sleep before it."""
+
+    @staticmethod
+    def awake_for(actor: Actor, event: Event, said_by: Callable[[Callable[[], object]], object]) -> float:
+        """Let the actor wait for 0.2 s after `stay_awake` was said; return the processor time that this took it."""
+
+        def waits() -> float:
+            said_by(lambda: driver().stay_awake(time.monotonic() + LIMIT))
+            before = time.thread_time()
+            assert not event.wait(0.2)
+            return time.thread_time() - before
+
+        return actor.do(waits)
+
+    @pytest.mark.skipif(PROCESSORS < 2, reason="with one processor nobody stays awake")
+    def test_it_polls_all_the_time(self, wires: Callable[..., Wire], event: Event, actor: Make) -> None:
+        """The leader spends its wait awake, but no longer than its own time limit."""
+        wires(event.set)
+        assert self.awake_for(actor(), event, lambda say: say()) > 0.01
+
+    def test_not_for_another_thread(self, wires: Callable[..., Wire], event: Event, actor: Make) -> None:
+        """What one thread expects keeps no other one awake."""
+        wires(event.set)
+        other = actor()
+        assert self.awake_for(actor(), event, other.do) < 0.01
+
+    def test_it_sees_what_arrives(self, wires: Callable[..., Wire], event: Event, actor: Make) -> None:
+        """What arrives, and what another thread does, ends the wait."""
+        worker, wire = actor(), wires(event.set)
+        for act in (wire.send, event.set):
+            said = threading.Event()
+
+            def waits(said: threading.Event = said) -> bool:
+                driver().stay_awake(time.monotonic() + LIMIT)
+                said.set()
+                return event.wait(LIMIT / 2)
+
+            waiting = worker.start(waits)
+            assert said.wait(LIMIT)
+            act()
+            assert result(waiting)
 
 
 class TestFailures:
