@@ -191,7 +191,7 @@ class _TracedRoutine:
 
             if not when_closed(call, closed):
                 _end(span, None)
-        return attachment.span  # type: ignore[no-any-return]
+        return attachment.span  # type: ignore[no-any-return]  # kept as Any
 
     async def _answer_later(
         self, call: ServerCall, routine: Coroutine[Any, Any, Any], span: Span, inside: Context

@@ -178,7 +178,7 @@ class BaseLink:
 
         for name in ("send", "ready", "harvest", "writable", "descriptors", "peer_info"):
             setattr(self, name, raise_it)
-        self.close = lambda: None  # type: ignore[method-assign]
+        self.close = lambda: None  # type: ignore[method-assign]  # as above, on the instance
 
     def close(self) -> None:
         """Close the link."""

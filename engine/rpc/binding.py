@@ -82,7 +82,7 @@ class BoundOperation(Operation[..., Any]):
         self.__doc__ = doc
         shortcut = caller.shortcut(spec)
         if shortcut is not None:
-            self.begin = shortcut  # type: ignore[method-assign]
+            self.begin = shortcut  # type: ignore[method-assign]  # on the instance: that is what it is for
 
     def __repr__(self) -> str:
         return f"<operation {self.spec.target.interface}.{self.name}>"

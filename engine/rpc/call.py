@@ -101,7 +101,7 @@ def outcomes_of(group: ReplyGroup, blobs: Sequence[Buffer], calls: Mapping[int, 
 
 def status_of(outcome: Outcome) -> int:
     """Return the status that stands for an outcome: 0 for a result."""
-    return 0 if type(outcome) is _RESULT else outcome.status  # type: ignore[union-attr]
+    return 0 if type(outcome) is _RESULT else outcome.status  # type: ignore[union-attr]  # `type() is` narrows nothing
 
 
 class Issuer(Protocol):
@@ -147,7 +147,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
     def event(self) -> EventKind | None:
         """The last event that was signalled for this call, None before the first."""
         if self._pipes is not None:
-            return self._pipes.signals.event  # type: ignore[no-any-return]
+            return self._pipes.signals.event  # type: ignore[no-any-return]  # as below
         return EventKind.CALL_COMPLETE if self._state >= _DONE and self._box is not None else None
 
     def __repr__(self) -> str:
@@ -181,7 +181,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         """
         if self._pipes is None:
             raise InvalidParameter(f"the call has no pipe {name!r}, and no other")
-        return self._pipes.find(name)  # type: ignore[no-any-return]
+        return self._pipes.find(name)  # type: ignore[no-any-return]  # `_pipes` is Any: few calls have some
 
     def _adopt(self, client: Issuer, spec: Any, notify: Notification, call_id: int, pipes: Any = None) -> None:
         """Carry a call: from the states that allow it, through ISSUING, to PENDING. Under the client's lock."""
@@ -247,7 +247,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         self._state = _SPENT
         if type(outcome) is _RESULT:
             try:
-                return self._spec.decode_plain(outcome)  # type: ignore[no-any-return]
+                return self._spec.decode_plain(outcome)  # type: ignore[no-any-return]  # it gives an R
             except Exception as error:
                 raise self._undecodable(error) from error
         if type(outcome) is Failure:
@@ -257,7 +257,8 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
             raise _collected(_fault(outcome))
         assert type(outcome) is Reply
         try:
-            return self._spec.decode_result(outcome.value, outcome.blobs, outcome.descriptors)  # type: ignore[no-any-return]
+            result: R = self._spec.decode_result(outcome.value, outcome.blobs, outcome.descriptors)
+            return result
         except Exception as error:
             raise self._undecodable(error) from error
 

@@ -47,7 +47,7 @@ class Context(msgspec.Struct, Generic[S], array_like=True, dict=True, eq=False, 
     def state(self) -> S:
         """What the handle stands for; on the server only. Raises `InvalidState` elsewhere."""
         try:
-            return self.__dict__["opened"].state  # type: ignore[no-any-return]
+            return self.__dict__["opened"].state  # type: ignore[no-any-return]  # the state is the user's
         except KeyError:
             raise InvalidState("the state of a context handle is at its server, and only there") from None
 

@@ -160,7 +160,7 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
         """
         if self._pipes is None:
             raise InvalidParameter(f"{self!r} has no pipe {name!r}, and no other")
-        return self._pipes.find(name)  # type: ignore[no-any-return]
+        return self._pipes.find(name)  # type: ignore[no-any-return]  # `_pipes` is Any: few calls have some
 
     def notify_pipes(self, notify: Any, send_complete: bool = False) -> None:
         """Choose how sends and receives of the call's pipes are told, before the first push or pull.

@@ -58,29 +58,29 @@ from . import (
     wait_packets,
     waits,
 )
-from .async_calls import *  # noqa: F403
-from .async_state import *  # noqa: F403
-from .bindings import *  # noqa: F403
-from .call_attributes import *  # noqa: F403
-from .constants import *  # noqa: F403
-from .contexts import *  # noqa: F403
-from .environment import *  # noqa: F403
-from .errors import *  # noqa: F403
-from .handles import *  # noqa: F403
-from .interfaces import *  # noqa: F403
-from .management import *  # noqa: F403
-from .objects import *  # noqa: F403
-from .overlapped import *  # noqa: F403
-from .ports import *  # noqa: F403
-from .registered_waits import *  # noqa: F403
-from .server import *  # noqa: F403
-from .subscriptions import *  # noqa: F403
-from .thread_cancels import *  # noqa: F403
-from .threadpool import *  # noqa: F403
-from .threadpool_sources import *  # noqa: F403
-from .values import *  # noqa: F403
-from .wait_packets import *  # noqa: F403
-from .waits import *  # noqa: F403
+from .async_calls import *
+from .async_state import *
+from .bindings import *
+from .call_attributes import *
+from .constants import *
+from .contexts import *
+from .environment import *
+from .errors import *
+from .handles import *
+from .interfaces import *
+from .management import *
+from .objects import *
+from .overlapped import *
+from .ports import *
+from .registered_waits import *
+from .server import *
+from .subscriptions import *
+from .thread_cancels import *
+from .threadpool import *
+from .threadpool_sources import *
+from .values import *
+from .wait_packets import *
+from .waits import *
 
 __all__: list[str] = []
 __all__ += async_calls.__all__

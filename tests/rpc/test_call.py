@@ -1,6 +1,7 @@
 """The life of a client's call: "RPC_ASYNC_STATE", "Asynchronous Call State", sections 1 and 3 of the reference."""
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import CodeType
@@ -509,7 +510,17 @@ class TestWait:
             thread.join(LIMIT)
         assert released == [True] * 4
 
-    @pytest.mark.parametrize("timeout", [-1, -0.001, float("nan"), "1", True])
+    def test_waiting_long_costs_no_processor_time(self, bench: Bench, key: str) -> None:
+        """The waiting thread stays awake for a moment at most, however quick the calls before were."""
+        for _ in range(10):
+            bench.probe.echo("quick")
+        call = bench.probe.hold.begin(key)
+        before = time.thread_time()
+        assert not call.wait(0.2)
+        assert time.thread_time() - before < 0.05
+        call.cancel(abort=True)
+
+    @pytest.mark.parametrize("timeout", [-1, -0.001, float("nan"), "1", True, 10**400])
     def test_a_timeout_that_is_none(self, bench: Bench, key: str, timeout: Any) -> None:
         """A timeout that is no number of seconds is refused, with the value seen."""
         call = bench.held(key)

@@ -80,7 +80,7 @@ def _is_suspect(kind: type) -> bool:
     return found
 
 
-def split_out_of_band(args: Sequence[object]) -> tuple[list[object], list[Buffer], list[Blob]] | None:
+def split_out_of_band(args: Sequence[Any]) -> tuple[list[object], list[Buffer], list[Blob]] | None:
     """Take the large values and arrays out of `args`.
 
     Returns: None if there are none (the usual case, and a cheap answer). Otherwise the arguments with None in
@@ -90,25 +90,25 @@ def split_out_of_band(args: Sequence[object]) -> tuple[list[object], list[Buffer
     for value in args:
         kind = type(value)
         if kind is bytes:
-            if len(value) >= OOB_LIMIT:  # type: ignore[arg-type]
+            if len(value) >= OOB_LIMIT:
                 return _split(args)
         elif _suspect(kind, True) and _leaves(value):
             return _split(args)
     return None
 
 
-def _leaves(value: object) -> bool:
+def _leaves(value: Any) -> bool:
     """Whether a value must leave the body: its type alone did not rule it out."""
     kind = type(value)
     if kind in _BYTES:
-        view = memoryview(value)  # type: ignore[arg-type]
+        view = memoryview(value)
         # What has gaps is copied as it leaves; the encoder does not take it.
         return view.nbytes >= OOB_LIMIT or not view.c_contiguous
     found = _suspects.get(kind)
     return found if found is not None else _is_suspect(kind)
 
 
-def _split(args: Sequence[object]) -> tuple[list[object], list[Buffer], list[Blob]]:
+def _split(args: Sequence[Any]) -> tuple[list[object], list[Buffer], list[Blob]]:
     rest = list(args)
     blobs: list[Buffer] = []
     descriptors: list[Blob] = []
@@ -117,10 +117,10 @@ def _split(args: Sequence[object]) -> tuple[list[object], list[Buffer], list[Blo
         if not _leaves(value):
             continue
         if kind is bytes or kind is bytearray:
-            blob: Buffer = value  # type: ignore[assignment]
+            blob: Buffer = value
             descriptor = Blob(position, "b")
         elif kind is memoryview:
-            view = memoryview(value)  # type: ignore[arg-type]
+            view = memoryview(value)
             blob = view.cast("B") if view.c_contiguous else view.tobytes()
             descriptor = Blob(position, "b")
         else:
@@ -174,7 +174,7 @@ class ValueDecoder(Generic[T]):
             raise msgspec.ValidationError(
                 "a result is at most one out-of-band value, and its frame must be there"
             )
-        return _restore(descriptors[0], blobs[0], self.annotation, "the result")  # type: ignore[no-any-return]
+        return _restore(descriptors[0], blobs[0], self.annotation, "the result")  # type: ignore[no-any-return]  # one R
 
 
 class ArgsDecoder:
@@ -190,11 +190,11 @@ class ArgsDecoder:
         self.required = len(self.annotations) if required is None else required
         #: Decodes all of them if none is out of band: the same as a call, with one step less.
         self.plain: Callable[[Buffer | msgspec.Raw], tuple[Any, ...]] = msgspec.msgpack.Decoder(
-            tuple[self.annotations]  # type: ignore[name-defined]
+            tuple[self.annotations]  # type: ignore[name-defined]  # made at run time
         ).decode
         #: Decodes the arguments of several calls that all have all of them, in band.
         self.many: Callable[[Buffer | msgspec.Raw], list[tuple[Any, ...]]] = msgspec.msgpack.Decoder(
-            list[tuple[self.annotations]]  # type: ignore[name-defined]
+            list[tuple[self.annotations]]  # type: ignore[name-defined]  # made at run time
         ).decode
         # By (number of arguments, positions out of band): what is left to decode. Unguarded, as `_suspects`.
         self._others: dict[tuple[int, tuple[int, ...]], msgspec.msgpack.Decoder[Any]] = {}
@@ -217,7 +217,7 @@ class ArgsDecoder:
                 count = _array_length(raw)
                 if not self.required <= count < len(self.annotations):
                     raise
-            return self._other(count, ()).decode(raw)  # type: ignore[no-any-return]
+            return self._other(count, ()).decode(raw)  # type: ignore[no-any-return]  # an array
         count = _array_length(raw)
         if not self.required <= count <= len(self.annotations):
             raise msgspec.ValidationError(f"Expected `array` of length {len(self.annotations)}, got {count}")
@@ -238,7 +238,7 @@ class ArgsDecoder:
             kinds = tuple(
                 None if at in positions else kind for at, kind in enumerate(self.annotations[:count])
             )
-            decoder = msgspec.msgpack.Decoder(tuple[kinds])  # type: ignore[valid-type]
+            decoder = msgspec.msgpack.Decoder(tuple[kinds])  # type: ignore[valid-type]  # made at run time
             if len(self._others) >= 64:  # positions come from the peer: a bound, not a policy
                 self._others.clear()
             self._others[count, positions] = decoder

@@ -93,7 +93,7 @@ class EncodedReply(NamedTuple):
 PendingReply = tuple[int, object] | EncodedReply
 
 
-def settled(values: Sequence[object]) -> bool:
+def settled(values: Sequence[Any]) -> bool:
     """Whether encoding these values later gives what encoding them now would give, cannot fail, and is small.
 
     So it is for short bytes and ASCII text, for numbers that MessagePack has, for truth values and None: nobody can
@@ -102,13 +102,13 @@ def settled(values: Sequence[object]) -> bool:
     for value in values:
         kind = type(value)
         if kind is bytes:
-            if len(value) > SETTLED_BYTES:  # type: ignore[arg-type]
+            if len(value) > SETTLED_BYTES:
                 return False
         elif kind is str:
-            if len(value) > SETTLED_BYTES or not value.isascii():  # type: ignore[arg-type, attr-defined]
+            if len(value) > SETTLED_BYTES or not value.isascii():
                 return False
         elif kind is int:
-            if not _INT_LEAST <= value < _INT_BEYOND:  # type: ignore[operator]
+            if not _INT_LEAST <= value < _INT_BEYOND:
                 return False
         elif kind not in _CONSTANTS:
             return False
@@ -306,7 +306,7 @@ def decode(
         raise RemoteProtocolError(f"{Kind(kind).name} has no frames beyond the first")
     elif kind == _PIPE and len(message.chunks) > max_records:
         raise RemoteProtocolError(f"{len(message.chunks)} chunks in one message, {max_records} are allowed")
-    return message  # type: ignore[no-any-return]
+    return message  # type: ignore[no-any-return]  # what the reader of its kind reads
 
 
 def _explain_prefix(prefix: bytes) -> RemoteProtocolError:
@@ -320,7 +320,7 @@ def _explain_prefix(prefix: bytes) -> RemoteProtocolError:
 
 def _check_groups(message: Calls | Replies, blobs: int, max_records: int) -> None:
     """What the types cannot say about the groups of a message."""
-    groups = message.groups
+    groups: Sequence[Any] = message.groups  # Of calls if there are targets, else of replies.
     targets = len(message.targets) if type(message) is Calls else -1
     count = described = 0
     for group in groups:
@@ -328,10 +328,10 @@ def _check_groups(message: Calls | Replies, blobs: int, max_records: int) -> Non
         count += here
         if targets >= 0:
             # Below zero an index would count from the end.
-            if not 0 <= group.target < targets:  # type: ignore[union-attr]
+            if not 0 <= group.target < targets:
                 raise RemoteProtocolError("a call's target is not among the targets of its message")
-        elif len(group.values) != here:  # type: ignore[union-attr]
-            raise RemoteProtocolError(f"{len(group.values)} values for {here} calls")  # type: ignore[union-attr]
+        elif len(group.values) != here:
+            raise RemoteProtocolError(f"{len(group.values)} values for {here} calls")
         if group.options is not None:
             if here != 1:
                 raise RemoteProtocolError(f"options of a group of {here}, only one alone can have them")
