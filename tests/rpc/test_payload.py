@@ -334,6 +334,7 @@ class TestConstraints:
     def test_before_anything_is_sent(self, client: Client) -> None:
         """One that does not is refused by the client, naming the parameter or the pipe."""
         bounded = client.bind(self.Bounded)
+        bounded.root(2)  # From here on only calls are sent.
         sent = client.statistics().messages_sent
         with pytest.raises(InvalidArgumentType, match="'number'.*>= 0"):
             bounded.root(-1)

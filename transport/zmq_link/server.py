@@ -2,6 +2,7 @@
 
 import socket as sockets
 import time
+from collections import deque
 from typing import Final
 
 import zmq
@@ -16,6 +17,8 @@ from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NOBLOCK, ZmqLink
 #: Seconds for which an endpoint that is taken is tried again: ZeroMQ gives that of a closed server free in the
 #: background, mostly within a few milliseconds.
 FREE_WITHIN: Final = 0.25
+#: How many lost peers are remembered; arbitrary: the late messages of one come within a moment.
+GONE_KEPT: Final = 256
 
 _ACCEPTED: Final = int(zmq.Event.ACCEPTED)
 _DISCONNECTED: Final = int(zmq.Event.DISCONNECTED)
@@ -35,6 +38,9 @@ class ZmqServer(ZmqLink):
         # Guarded by lock. Descriptors of connections that the monitor told of, with the peer once it was
         # heard.
         self._accepted: dict[int, bytes | None] = {}
+        # Guarded by lock. Peers told `lost` lately: ZeroMQ tells of a loss before it hands over what it read in the
+        # same step, and that is for nobody.
+        self._gone: deque[bytes] = deque(maxlen=GONE_KEPT)
         super().__init__(endpoint, options)
         self.endpoint = self._socket.get(zmq.LAST_ENDPOINT).decode()
 
@@ -120,8 +126,8 @@ class ZmqServer(ZmqLink):
     def _meet(self, peer: bytes, frame: zmq.Frame, receiver: Receiver) -> bool:
         """The first message of a peer: tie its routing id to its connection.
 
-        Returns: False if it has none that is known: a peer older than ZMTP 3.0, as which ZeroMQ takes
-            whatever does not begin like one (a browser). Its messages are dropped.
+        Returns: False if it has none, or had one that is lost: the message is dropped. None has a peer older than
+            ZMTP 3.0, as which ZeroMQ takes whatever does not begin like one (a browser).
         """
         # All that the monitor was told before this message was sent: above all that its connection was
         # accepted.
@@ -139,6 +145,8 @@ class ZmqServer(ZmqLink):
                     self._forget(before)
                     receiver.lost(before, "its connection was replaced")
                 self._accepted[descriptor] = peer
+            elif peer in self._gone:
+                return False
             else:
                 # Accepted and gone again before it was heard.
                 self._losing[peer] = "the connection was closed"
@@ -159,6 +167,7 @@ class ZmqServer(ZmqLink):
 
     def _forget(self, peer: bytes) -> None:
         self._peers.pop(peer, None)
+        self._gone.append(peer)
 
     def peer_info(self, peer: bytes) -> PeerInfo:
         """What is known of a peer. Raises PeerLost if it is not known (any more)."""
