@@ -158,6 +158,8 @@ def error_for(
 ) -> CallError:
     """Return the error that stands for `status`: its own class if it has one, else a `RemoteFault` that carries it."""
     kind = BY_STATUS.get(status)
+    if kind is CallCancelled and type_name == CallTimeout.__name__:
+        kind = CallTimeout  # They have one status.
     if kind is None:
         return RemoteFault(text, type_name=type_name, traceback=traceback, data=data, status=status)
     return kind(text or Status.name_of(status), status=status)

@@ -46,6 +46,7 @@ from ..kernel.driver import driver
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
 from ..kernel.status import Status
 from .batch import Batch
+from .errors import CallTimeout
 from .pipe_server import advice
 from .registry import Entry
 from .server_call import Place, ServerCall, current
@@ -350,9 +351,12 @@ class Lane:
     def _run_one(self, call: ServerCall, entry: Entry, slow: bool, place: Place) -> None:
         listener = self._listener
         if call._options is not None or call._aborted or entry.gate is not None:
-            if call._aborted or (call._deadline is not None and monotonic() >= call._deadline):
-                why = "aborted" if call._aborted else "its time ran out"
-                _refuse(listener, call, Status.CALL_CANCELLED, f"{why} before it was started")
+            if call._aborted:
+                _refuse(listener, call, Status.CALL_CANCELLED, "aborted before it was started")
+                return
+            if call._deadline is not None and monotonic() >= call._deadline:
+                # Told as what it is: its client may hear of it before its own clock tells it.
+                _refuse(listener, call, error=CallTimeout("the call's time ran out before it was started"))
                 return
             if entry.gate is not None and (refusal := entry.gate.examine(call)) is not None:
                 _refuse(listener, call, Status.ACCESS_DENIED, refusal)
@@ -398,10 +402,12 @@ def _decode_large(call: ServerCall, entry: Entry) -> Sequence[Any]:
     return entry.decode_args(call._args, call._blobs or (), None if options is None else options.blobs)
 
 
-def _refuse(listener: "Listener", call: ServerCall, status: int, text: str) -> None:
-    """Close a call that was not started."""
+def _refuse(
+    listener: "Listener", call: ServerCall, status: int = 0, text: str = "", error: CallTimeout | None = None
+) -> None:
+    """Close a call that was not started, with a status and a text or with an error."""
     try:
-        listener.reply_fault(call, status, None, text)
+        listener.reply_fault(call, status, error, text)
     except InvalidAsyncHandle:
         log.debug("%r was closed before it was started", call)
 

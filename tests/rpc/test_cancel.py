@@ -5,13 +5,26 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
-from engine import CallCancelled, CallTimeout, Client, CompletionPort, EngineError, RemoteFault, State, current_call
+from engine import (
+    CallCancelled,
+    CallTimeout,
+    Client,
+    CompletionPort,
+    EngineError,
+    RemoteFault,
+    Server,
+    State,
+    current_call,
+)
 from engine.testing import LIMIT, wait_until
+from transport import CallOptions, Calls, Fault, Replies, Target
 
+from ..one_by_one import calls_in, one_call, one_reply, replies_in
 from .contract import Probe
-from .helpers import PENDING, Bench, Service, status_of
+from .helpers import PENDING, Bench, RawClient, RawServer, Service, status_of
 
 Benches = Callable[..., Bench]
 
@@ -178,6 +191,27 @@ class TestTimeLimit:
         bench.probe.nothing()
         with pytest.raises(CallTimeout):
             bench.probe.hold(key, timeout=0)
+
+    def test_noticed_by_the_server_first(self, endpoint: str) -> None:
+        """A client whose server is the first to see that the time is up is told the same."""
+        with RawServer(endpoint) as raw, Client(endpoint) as client:
+            call = client.bind(Probe).echo.begin(1, timeout=LIMIT)
+            raw.greet()
+            [asked] = calls_in(raw.hear())
+            fault = msgspec.Raw(msgspec.msgpack.encode(Fault("CallTimeout", "too late")))
+            raw.say(Replies([one_reply(asked.id, 1818, fault)]))
+            with pytest.raises(CallTimeout, match="too late"):
+                call.result(LIMIT)
+
+    def test_told_by_the_server(self, server: Server) -> None:
+        """The server says of a call whose time is up that it is, and does not start it."""
+        server.listen()
+        with RawClient(server.endpoint) as raw:
+            expired = one_call(1, 0, msgspec.Raw(msgspec.msgpack.encode((1, 2))), CallOptions(time_left=0.0))
+            raw.say(Calls([expired], [Target("test.Adder", 2, 3, "add")]))
+            [told] = replies_in(raw.hear())
+            assert told.status == 1818
+            assert msgspec.msgpack.decode(told.value, type=Fault).type == "CallTimeout"
 
     def test_none_by_default(self, bench: Bench) -> None:
         """By default there is none, and the routine sees none."""

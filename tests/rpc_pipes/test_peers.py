@@ -234,4 +234,5 @@ class TestClient:
             raw.hear(Calls)
             raw.say(chunk([1], pipe=9))
             assert call.wait(LIMIT)
+            wait_until(lambda: any("has no pipe 9" in record.message for record in caplog.records))
         assert sum("has no pipe 9" in record.message for record in caplog.records) == 1
