@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+import zmq
 
 from tests.transport.helpers import Party, exchange, settle, wait_ready
 from transport import (
@@ -385,6 +387,42 @@ class TestRefusal:
             bind("tcp://127.0.0.1:*", **option)
 
 
+class LateFrame(bytes):
+    """A frame as the server's link takes it, of a connection on the descriptor that it is told."""
+
+    descriptor: int
+    bytes, more = b"late", False
+
+    def get(self, option: object) -> int:
+        return self.descriptor
+
+
+def feed(link: Any, messages: list[tuple[bytes, int]]) -> None:
+    """Have a server's link receive these messages next, each of one frame: who sent it, and its descriptor."""
+    frames: list[bytes] = []
+    for peer, descriptor in messages:
+        frame = LateFrame(b"late")
+        frame.descriptor = descriptor
+        frames += [peer, frame]
+    # Readable for as long as there are any.
+    ends = os.pipe()
+    os.write(ends[1], b"x")
+    before = link._input
+    link._input = [(ends[0], int(zmq.POLLIN))]
+
+    def receive(*how: object) -> bytes:
+        if not frames:
+            raise zmq.Again
+        taken = frames.pop(0)
+        if not frames:
+            link._input = before
+            for end in ends:
+                os.close(end)
+        return taken
+
+    link._recv = receive
+
+
 class TestBounds:
     def test_a_full_queue_says_not_now(self, house: House) -> None:
         """`send` returns False instead of queueing without end, and what was taken arrives."""
@@ -429,19 +467,28 @@ class TestBounds:
         client.close()
         exchange([server], lambda: server.losses)
 
-        class Frame(bytes):
-            """Came by a connection that is no more."""
-
-            bytes, more = b"late", False
-
-            def get(self, option: object) -> int:
-                return 1 << 20
-
-        late = iter([peer, Frame(b"late")])
-        server.link._recv = lambda *how: next(late)
+        feed(server.link, [(peer, 1 << 20)])
         server.harvest()
-        assert next(late, None) is None
         assert (server.ups, server.losses, len(server.messages)) == ([peer], [peer], 1)
+
+    @pytest.mark.parametrize("former", [1, 0xFFFFFFFF])
+    @pytest.mark.parametrize("order", ["ABBA", "BABA", "ABAB", "BAAB", "AABB", "BBAA"])
+    def test_a_descriptor_that_is_used_again(self, house: House, former: int, order: str) -> None:
+        """A client that comes as another one goes, and gets its descriptor, stays; the other one is lost, once."""
+        if house.kind not in ("tcp", "ipc"):
+            pytest.skip("there is no descriptor")
+        server, descriptor = house.server(), 1 << 20
+        peers = {
+            name: b"\0" + ((former + later) % (1 << 32)).to_bytes(4) for later, name in enumerate("AB")
+        }
+        accepted, gone = int(zmq.Event.ACCEPTED), int(zmq.Event.DISCONNECTED)
+        server.link._told.extend([(accepted, descriptor), (gone, descriptor), (accepted, descriptor)])
+        feed(server.link, [(peers[name], descriptor) for name in order])
+        while server.harvest():
+            pass
+        assert [peer for peer, _ in server.messages] == [peers[name] for name in order]
+        assert sorted(server.ups) == sorted(peers.values())
+        assert server.losses == [peers["A"]]
 
     def test_room_is_told_of(self, house: House) -> None:
         """A client that was told "not now" sees a descriptor, or is woken, when there is room again."""

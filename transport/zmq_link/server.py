@@ -126,6 +126,9 @@ class ZmqServer(ZmqLink):
     def _meet(self, peer: bytes, frame: zmq.Frame, receiver: Receiver) -> bool:
         """The first message of a peer: tie its routing id to its connection.
 
+        A descriptor may have been used by one connection after another, and what the earlier one has sent be read
+        after what the later one has: of two peers that were heard on one descriptor, the later one has it.
+
         Returns: False if it has none, or had one that is lost: the message is dropped. None has a peer older than
             ZMTP 3.0, as which ZeroMQ takes whatever does not begin like one (a browser).
         """
@@ -138,13 +141,13 @@ class ZmqServer(ZmqLink):
             except zmq.ZMQError:
                 return False
             if descriptor in self._accepted:
-                before = self._accepted[descriptor]
-                if before is not None:
-                    # The descriptor is in use again: the end of its former owner was not told of.
-                    self._losing.pop(before, None)
-                    self._forget(before)
-                    receiver.lost(before, "its connection was replaced")
-                self._accepted[descriptor] = peer
+                owner = self._accepted[descriptor]
+                if owner is not None and _later(owner, peer):
+                    self._losing[peer] = "the connection was closed"
+                else:
+                    if owner is not None:
+                        self._losing[owner] = "the connection was closed"
+                    self._accepted[descriptor] = peer
             elif peer in self._gone:
                 return False
             else:
@@ -175,6 +178,18 @@ class ZmqServer(ZmqLink):
             return self._peers[peer]
         except KeyError:
             raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}") from None
+
+
+def _later(peer: bytes, other: bytes) -> bool:
+    """Whether `peer` came later than `other` by its routing id.
+
+    ZeroMQ gives peers that have none themselves a zero byte and a number of four bytes, counting on. Of others nothing
+    is known: the one heard last is taken for the later.
+    """
+    if not len(peer) == len(other) == 5 or peer[0] or other[0]:
+        return False
+    ahead = int.from_bytes(peer[1:]) - int.from_bytes(other[1:])
+    return 0 < ahead % (1 << 32) < 1 << 31
 
 
 def _text(frame: zmq.Frame, name: str) -> str:
