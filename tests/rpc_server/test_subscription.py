@@ -19,7 +19,7 @@ from engine import (
     current_call,
     manager,
 )
-from engine.testing import LIMIT
+from engine.testing import LIMIT, wait_until
 
 CANCEL, DISCONNECT = int(EventKind.CLIENT_CANCEL), int(EventKind.CLIENT_DISCONNECT)
 WAYS = ("event", "port", "apc", "callback")
@@ -276,7 +276,7 @@ class TestClosing:
         binding.ping()
         call.cancel()
         assert binding.queued() == 0
-        assert "could not be told" in caplog.text
+        wait_until(lambda: "could not be told" in caplog.text)
 
     def test_misuse_is_one_error(
         self, servers: Callable[..., Server], clients: Callable[..., Any], endpoint: str
