@@ -191,7 +191,7 @@ class _TracedRoutine:
 
             if not when_closed(call, closed):
                 _end(span, None)
-        return attachment.span  # type: ignore[no-any-return]  # kept as Any
+        return attachment.span  # type: ignore[no-any-return]  # `span` is Any: the package is optional
 
     async def _answer_later(
         self, call: ServerCall, routine: Coroutine[Any, Any, Any], span: Span, inside: Context

@@ -54,7 +54,7 @@ class LoopBridge:
                 try:
                     self.loop().add_reader(self._fd, self._harvest)
                     return
-                except NotImplementedError:
+                except NotImplementedError:  # The loop cannot watch a descriptor: see Theory of operation.
                     self._driver.unwatch(self._call)
                     self._fd = -1
             self._driver.attend(self, True)

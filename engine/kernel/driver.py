@@ -37,15 +37,13 @@ and `Waiter.interrupt`.
 
 import logging
 import os
-import select
-import selectors
-import socket
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Protocol
 
 from .monitor import Monitor
+from .poll import READABLE, Bell, PlainPoll, Poll, make_poll
 from .waiter import Waiter
 
 log = logging.getLogger("engine.kernel")
@@ -66,103 +64,6 @@ class Source(Protocol):
         tell. In the main thread a signal handler may raise in the midst of it (KeyboardInterrupt): then it is
         called again, by this or another thread, and what it had begun is for the source to mend.
         """
-
-
-class _Bell:
-    """Interrupts a poll from another thread: an eventfd where there is one, else a socket pair."""
-
-    def __init__(self) -> None:
-        if hasattr(os, "eventfd"):
-            self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        else:
-            self._receiver, self._sender = socket.socketpair()
-            self._receiver.setblocking(False)
-            self._sender.setblocking(False)
-            self.fd = self._receiver.fileno()
-
-    def ring(self) -> None:
-        try:
-            if hasattr(os, "eventfd"):
-                os.eventfd_write(self.fd, 1)
-            else:
-                self._sender.send(b"\0")
-        except BlockingIOError:
-            pass  # It rings already.
-
-    def silence(self) -> None:
-        try:
-            if hasattr(os, "eventfd"):
-                os.eventfd_read(self.fd)
-            else:
-                self._receiver.recv(4096)
-        except BlockingIOError:
-            pass
-
-
-READABLE = 1  # `select.EPOLLIN` and `selectors.EVENT_READ` alike.
-
-
-class _SelectorPoll:
-    """What the driver uses of `select.epoll`, by the standard `selectors` where there is kqueue.
-
-    On Linux the plain epoll object is used: its round costs 0.4 us, a selector's 0.8 us.
-    """
-
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-
-    def register(self, fd: int, mask: int) -> None:
-        self._selector.register(fd, mask)
-
-    def unregister(self, fd: int) -> None:
-        self._selector.unregister(fd)
-
-    def poll(self, timeout: float) -> list[tuple[int, int]]:
-        return [(key.fd, events) for key, events in self._selector.select(timeout)]
-
-    def fileno(self) -> int:
-        return self._selector.fileno()
-
-
-class _PlainPoll:
-    """The same where the kernel keeps no poll set: what is registered while a thread polls is not polled by it."""
-
-    def __init__(self) -> None:
-        # Single-key operations only.
-        self._fds: dict[int, None] = {}
-
-    def register(self, fd: int, mask: int) -> None:
-        self._fds[fd] = None
-
-    def unregister(self, fd: int) -> None:
-        del self._fds[fd]
-
-    def poll(self, timeout: float) -> list[tuple[int, int]]:
-        with selectors.DefaultSelector() as selector:  # A new one: `select.poll` objects serve one thread at a time.
-            for fd in list(self._fds):
-                selector.register(fd, READABLE)
-            try:
-                return [(key.fd, events) for key, events in selector.select(timeout)]
-            except OSError:
-                return []  # One was unregistered and closed meanwhile: the next poll is without it.
-
-    def fileno(self) -> int:
-        return -1
-
-
-class _Poll(Protocol):
-    """What the driver uses of a poll set."""
-
-    def register(self, fd: int, mask: int, /) -> None: ...
-    def unregister(self, fd: int, /) -> None: ...
-    def poll(self, timeout: float, /) -> list[tuple[int, int]]: ...
-    def fileno(self) -> int: ...
-
-
-def _make_poll() -> _Poll:
-    if hasattr(select, "epoll"):
-        return select.epoll()
-    return _SelectorPoll() if hasattr(selectors.DefaultSelector, "fileno") else _PlainPoll()
 
 
 _GONE = object()
@@ -205,13 +106,13 @@ class Driver:
         self._helping: set[int] = set()
         # Event loops that watch: what to call when there is something to harvest that no descriptor shows.
         self._watchers: dict[Callable[[], None], None] = {}
-        self._watch: _Poll | None = None  # Made on first use; guarded by _mutex.
+        self._watch: Poll | None = None  # Made on first use; guarded by _mutex.
         # The thread that leads, 0 if none; written by that thread, so comparing it with oneself is exact.
         self.leader_ident = 0
-        self._bell = _Bell()
-        self._poll = _make_poll()
+        self._bell = Bell()
+        self._poll = make_poll()
         # Whether what is registered while a thread polls is polled by it.
-        self._live = not isinstance(self._poll, _PlainPoll)
+        self._live = not isinstance(self._poll, PlainPoll)
         self._poll.register(self._bell.fd, READABLE)
         self._standby: Waiter | None = None
         self.monitor = Monitor(self)
@@ -273,7 +174,7 @@ class Driver:
         self._attended.pop(source, None)
         self._touched.pop(source, None)
 
-    def _polls(self) -> "Iterator[_Poll]":
+    def _polls(self) -> "Iterator[Poll]":
         yield self._poll
         if self._watch is not None:
             yield self._watch
@@ -362,7 +263,7 @@ class Driver:
         """
         with self._mutex:
             if self._watch is None:
-                self._watch = _make_poll()
+                self._watch = make_poll()
                 for fd in self._by_fd:
                     self._watch.register(fd, READABLE)
             fd = self._watch.fileno()

@@ -46,7 +46,8 @@ class _End(Waitable):
     _foreign = True
 
     def _ended(self) -> bool:
-        raise NotImplementedError
+        """Whether it has ended."""
+        raise NotImplementedError  # Each kind of thing has its own way to tell; none is a plain `_End`.
 
     def _signaled_locked(self, record: ThreadRecord | None) -> bool:
         return self._ended()

@@ -71,7 +71,7 @@ class SlotQueue:
         packet = None
         try:
             while self._waiters and self._queue and self._active < self._concurrency:
-                for packet in self._pops:  # noqa: B007  # taken by the loop itself: see `_pops`
+                for packet in self._pops:  # noqa: B007  # used after the loop, which takes one: see `_pops`
                     break
                 assert packet is not None, "an empty queue raises"
                 woken.append(self._hand_over_locked(packet))

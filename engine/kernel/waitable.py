@@ -87,7 +87,7 @@ class Waitable:
 
     def _signaled_locked(self, record: ThreadRecord | None) -> bool:
         """Whether a wait by this thread would be satisfied now."""
-        raise NotImplementedError
+        raise NotImplementedError  # Abstract: what being signaled means is what tells the kinds apart.
 
     def _consume_locked(self, record: ThreadRecord | None) -> bool:
         """Take what satisfying one wait takes; True if the object was abandoned."""
@@ -305,7 +305,7 @@ class WaitBlock:
 
     def finish(self) -> None:
         """Tell whoever waits that the wait was decided. A second call does nothing. Called with no lock held."""
-        raise NotImplementedError
+        raise NotImplementedError  # Abstract: a thread is woken, a callback is run, a task goes on.
 
 
 def finish(blocks: Sequence[WaitBlock]) -> None:

@@ -421,7 +421,7 @@ class WorkPort(Staff):
                     self._queue.appendleft(seat.result)
                     self._taken -= 1
             raise
-        item: Item | None = seat.result  # type: ignore[assignment]  # what a seat is given
+        item: Item | None = seat.result  # type: ignore[assignment]  # an object to a waiter; a seat is given items only
         return item
 
     def _sleep(self, seat: Seat) -> bool:

@@ -165,19 +165,19 @@ class Executor(ThreadPoolExecutor):
     # What users of the standard executor are used to look at.
 
     @property
-    def _threads(self) -> set[threading.Thread]:  # type: ignore[override]  # an attribute there
+    def _threads(self) -> set[threading.Thread]:  # type: ignore[override]  # read only: typeshed has an attribute
         return set(self._pool._port.threads)
 
     @property
-    def _work_queue(self) -> "_WorkQueue":  # type: ignore[override]  # an attribute there
+    def _work_queue(self) -> "_WorkQueue":  # type: ignore[override]  # read only: typeshed has an attribute
         return _WorkQueue(self._pool)
 
     @property
-    def _broken(self) -> bool:  # type: ignore[override]  # an attribute there
+    def _broken(self) -> bool:  # type: ignore[override]  # read only: typeshed has an attribute
         return bool(self._state.broken)
 
     @property
-    def _shutdown(self) -> bool:  # type: ignore[override]  # an attribute there
+    def _shutdown(self) -> bool:  # type: ignore[override]  # read only: typeshed has an attribute
         return self._pool.closed
 
     def __repr__(self) -> str:

@@ -56,7 +56,7 @@ class CallFuture(Future[T]):
         self._sleepers: list[Waiter] | None = None
 
     @property
-    def _condition(self) -> Condition:  # type: ignore[override]  # an attribute there
+    def _condition(self) -> Condition:  # type: ignore[override]  # read only: typeshed has an attribute
         if _in_child:
             self._settle_if_inherited()
         own = self._own

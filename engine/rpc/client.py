@@ -38,7 +38,6 @@ from transport import (
     Bye,
     CallOptions,
     Cancel,
-    EncodedCall,
     Endpoint,
     Kind,
     PendingCall,
@@ -47,10 +46,7 @@ from transport import (
     connect,
     decode,
     encode,
-    encode_call,
-    encode_value,
     settled,
-    split_out_of_band,
 )
 
 from ..kernel.aio import Completion
@@ -73,13 +69,14 @@ from .call import Call, Failure, Outcome, handle_of, outcomes_of
 from .channel import Channel, Parcel
 from .coalesce import FEW_CALLS, company_of
 from .connection import ClientStatistics, Connection
+from .early import encode_early
 from .errors import (
     CallCancelled,
     CallFailed,
     CallTimeout,
 )
 from .fill import filling
-from .fit import check_message_bytes, fit, size_of
+from .fit import check_message_bytes, fit
 from .inheritance import inherit
 from .interface import Interface, OperationSpec
 from .notify import CallbackNotification, snapshot
@@ -95,7 +92,6 @@ log = logging.getLogger("engine.rpc")
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
-LONE_BYTES = 16 * 1024  # A call of this size waits for no company.
 CONNECT_TIMEOUT = 5.0  # Seconds; long enough for a server that is just starting.
 MAX_CALLS = 1 << 20  # Outstanding calls of one client; arbitrary, about 1 GB.
 
@@ -244,7 +240,7 @@ class Client(Association):
             pending = (call_id, spec.target, args, options)
             due = False
         else:
-            pending, due = self._encode_now(call_id, spec, args, options)
+            pending, due = encode_early(self, spec, call_id, args, options)
         if handle is None:
             call: Call[Any] = Call(None, self, spec, notify, call_id, _PENDING)
         else:
@@ -323,27 +319,6 @@ class Client(Association):
         """What `BoundOperation.begin` does."""
         chosen = spec if into is None else filling(spec, into)
         return self.begin(chosen, args, kwargs, notify, timeout, metadata, handle)
-
-    def _encode_now(
-        self, call_id: int, spec: OperationSpec, args: tuple[Any, ...], options: CallOptions | None
-    ) -> tuple[PendingCall | Special, bool]:
-        """Encode arguments that may change later, or are large; tell whether the call is to leave at once."""
-        frames: list[Buffer] = []
-        encoded = _NIL
-        try:
-            if split_out_of_band(args) is not None:
-                frames = encode_call(spec.target, call_id, args, options)
-            else:
-                encoded = encode_value(args)
-        except Exception as error:  # Encoding runs the values' own code, which raises what it likes.
-            raise InvalidArgumentType(f"{spec.name}: {_culprit(spec, args)} cannot be sent: {error}") from error
-        size = size_of(frames) if frames else len(memoryview(encoded))
-        if size > self.message_limit and self._greeted:
-            text = self.oversize.report(f"a call of {spec.name}", size, self.endpoint, self.message_limit)
-            raise InvalidArgumentType(text)
-        if frames:
-            return Special(frames, call_id), True
-        return EncodedCall(call_id, spec.target, encoded, options), size > LONE_BYTES
 
     def _settle(self, call: Call[Any], timeout: float | None) -> None:
         """What few calls need, after they were appended to the queue."""
@@ -582,16 +557,6 @@ class Client(Association):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _culprit(spec: OperationSpec, args: tuple[Any, ...]) -> str:
-    """Name the argument that cannot be encoded."""
-    for position, value in enumerate(args):
-        try:
-            encode_call(spec.target, 0, (value,))
-        except Exception:
-            return f"parameter {spec.parameters[position]!r}" if spec.parameters else f"argument {position}"
-    return "what it is called with, taken together,"
 
 
 _CONNECTED = Connection.CONNECTED

@@ -43,10 +43,9 @@ import msgspec
 from transport import SETTLED_BYTES, settled
 
 from ..kernel.driver import driver
-from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
-from ..kernel.status import Status
+from ..kernel.errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
 from .batch import Batch
-from .errors import CallTimeout
+from .errors import AccessDenied, BadStubData, CallCancelled, CallTimeout
 from .pipe_server import advice
 from .registry import Entry
 from .server_call import Place, ServerCall, current
@@ -260,7 +259,7 @@ class Lane:
             alone = batch.apart()
         except msgspec.MsgspecError as error:
             for call in batch.all_handles():
-                _refuse(self._listener, call, Status.BAD_STUB_DATA, f"the arguments cannot be read: {error}")
+                _refuse(self._listener, call, BadStubData(f"the arguments cannot be read: {error}"))
             return 0
         self.calls.extendleft(reversed(alone))
         return len(alone)
@@ -324,7 +323,7 @@ class Lane:
         place.call = call = batch.handles.get(call_id)
         if call is None or not call._aborted:
             return False
-        _refuse(self._listener, call, Status.CALL_CANCELLED, "aborted before it was started")
+        _refuse(self._listener, call, CallCancelled("aborted before it was started"))
         return True
 
     def _learn(self, entry: Entry, took: float, number: int = 1) -> None:
@@ -352,14 +351,14 @@ class Lane:
         listener = self._listener
         if call._options is not None or call._aborted or entry.gate is not None:
             if call._aborted:
-                _refuse(listener, call, Status.CALL_CANCELLED, "aborted before it was started")
+                _refuse(listener, call, CallCancelled("aborted before it was started"))
                 return
             if call._deadline is not None and monotonic() >= call._deadline:
                 # Told as what it is: its client may hear of it before its own clock tells it.
-                _refuse(listener, call, error=CallTimeout("the call's time ran out before it was started"))
+                _refuse(listener, call, CallTimeout("the call's time ran out before it was started"))
                 return
             if entry.gate is not None and (refusal := entry.gate.examine(call)) is not None:
-                _refuse(listener, call, Status.ACCESS_DENIED, refusal)
+                _refuse(listener, call, AccessDenied(refusal))
                 return
         try:
             args = entry.decode_plain(call._args) if call._blobs is None else _decode_large(call, entry)
@@ -368,7 +367,7 @@ class Lane:
                 args = _decode_large(call, entry)
             except Exception as error:
                 text = f"the arguments of {entry.spec.name} cannot be read: {error}{advice(call)}"
-                _refuse(listener, call, Status.BAD_STUB_DATA, text)
+                _refuse(listener, call, BadStubData(text))
                 return
         place.call = call
         if slow:
@@ -402,12 +401,10 @@ def _decode_large(call: ServerCall, entry: Entry) -> Sequence[Any]:
     return entry.decode_args(call._args, call._blobs or (), None if options is None else options.blobs)
 
 
-def _refuse(
-    listener: "Listener", call: ServerCall, status: int = 0, text: str = "", error: CallTimeout | None = None
-) -> None:
-    """Close a call that was not started, with a status and a text or with an error."""
+def _refuse(listener: "Listener", call: ServerCall, error: CallError) -> None:
+    """Close a call that was not started."""
     try:
-        listener.reply_fault(call, status, error, text)
+        listener.reply_fault(call, 0, error)
     except InvalidAsyncHandle:
         log.debug("%r was closed before it was started", call)
 

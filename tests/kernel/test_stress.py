@@ -72,7 +72,7 @@ def test_ports_waits_and_apcs(actor: Make) -> None:
                 except Exception:
                     taken.append(number)  # The thread has ended.
             while sum(map(len, ports)) > 1000 and time.monotonic() < end:
-                sleep(0.0005)
+                sleep(0.0005)  # The library's own wait, which gives the slot back: part of the traffic.
 
     def take() -> None:
         rounds = random.randint(50, 500)
@@ -156,7 +156,7 @@ def test_slots_never_leak(actor: Make) -> None:
                     except WaitTimeout:
                         pass
                     if random.random() < 0.3:
-                        sleep(0.0001)
+                        sleep(0.0001)  # As above.
 
             working = [worker.start(work) for worker in workers]
             for _ in range(40):

@@ -36,7 +36,7 @@ class TestExit:
         done = run(
             "import warnings; warnings.simplefilter('ignore')\n"
             "pool = ThreadPool(1, 1)\nbegun = threading.Event()\n"
-            "pool.submit(lambda: (begun.set(), time.sleep(0.2), print('finished', flush=True)))\n"
+            "pool.submit(lambda: (begun.set(), threading.main_thread().join(), print('finished', flush=True)))\n"
             "pool.submit(print, 'queued')\nbegun.wait()\n"
         )
         assert done.returncode == 0
@@ -47,7 +47,7 @@ class TestExit:
         done = run(
             "import warnings; warnings.simplefilter('ignore')\n"
             "pool = ThreadPool()\nbegun = threading.Event()\n"
-            "pool.submit(lambda: (begun.set(), time.sleep(1000)))\nbegun.wait()\n"
+            "pool.submit(lambda: (begun.set(), threading.Event().wait()))\nbegun.wait()\n"
         )
         assert done.returncode == 0
 
@@ -61,7 +61,8 @@ class TestExit:
         """Calls that outlast the exit limit are abandoned, with a log entry."""
         done = run(
             "executor = Executor(1, exit_timeout=0.1)\nbegun = threading.Event()\n"
-            "executor.submit(lambda: (begun.set(), time.sleep(1000)))\nexecutor.submit(print, 'queued')\nbegun.wait()\n"
+            "executor.submit(lambda: (begun.set(), threading.Event().wait()))\n"
+            "executor.submit(print, 'queued')\nbegun.wait()\n"
         )
         assert done.returncode == 0
         assert done.stdout == ""

@@ -237,7 +237,7 @@ class TestGrowth:
         """Callbacks that are known to block are not held up by the one slot: their threads grow with them."""
         with ThreadPool(0, 16) as pool:
             for _ in range(64):
-                pool.submit(time.sleep, 0.005)
+                pool.submit(time.sleep, 0.005)  # Load: a callback that blocks.
             began = time.monotonic()
             settle(pool)
             # One after the other they would take 0.32 s; 16 at a time 0.02 s.

@@ -458,10 +458,9 @@ class TestBounds:
         exchange(parties, lambda: server.messages[-1][1] == [b"again"])
         assert server.messages[-1][0] != peer
 
+    @pytest.mark.parametrize("house", ["tcp", "ipc"], indirect=True)
     def test_what_comes_after_its_end_was_told(self, house: House) -> None:
         """A message that ZeroMQ hands over after it has told of its peer's end is dropped; nothing is told twice."""
-        if house.kind not in ("tcp", "ipc"):
-            pytest.skip("one message is one step there")
         server, client = house.pair()
         peer = server.messages[0][0]
         client.close()
@@ -471,12 +470,11 @@ class TestBounds:
         server.harvest()
         assert (server.ups, server.losses, len(server.messages)) == ([peer], [peer], 1)
 
+    @pytest.mark.parametrize("house", ["tcp", "ipc"], indirect=True)
     @pytest.mark.parametrize("former", [1, 0xFFFFFFFF])
     @pytest.mark.parametrize("order", ["ABBA", "BABA", "ABAB", "BAAB", "AABB", "BBAA"])
     def test_a_descriptor_that_is_used_again(self, house: House, former: int, order: str) -> None:
         """A client that comes as another one goes, and gets its descriptor, stays; the other one is lost, once."""
-        if house.kind not in ("tcp", "ipc"):
-            pytest.skip("there is no descriptor")
         server, descriptor = house.server(), 1 << 20
         peers = {
             name: b"\0" + ((former + later) % (1 << 32)).to_bytes(4) for later, name in enumerate("AB")
@@ -489,6 +487,22 @@ class TestBounds:
         assert [peer for peer, _ in server.messages] == [peers[name] for name in order]
         assert sorted(server.ups) == sorted(peers.values())
         assert server.losses == [peers["A"]]
+        feed(server.link, [(peers["A"], descriptor)])
+        server.harvest()
+        assert (len(server.ups), server.losses, len(server.messages)) == (2, [peers["A"]], 4)
+
+    @pytest.mark.parametrize("house", ["tcp", "ipc"], indirect=True)
+    def test_a_peer_that_chose_its_name_may_come_again(self, house: House) -> None:
+        """A client with a routing id of its own is heard on each of its connections."""
+        server = house.server()
+        for turn in range(1, 3):
+            with zmq.Context() as context, context.socket(zmq.DEALER) as client:
+                client.routing_id = b"named"
+                client.connect(server.link.endpoint)
+                client.send(b"%d" % turn)
+                exchange([server], lambda turn=turn: len(server.messages) == turn)
+            exchange([server], lambda turn=turn: len(server.losses) == turn)
+        assert server.messages == [(b"named", [b"1"]), (b"named", [b"2"])]
 
     def test_room_is_told_of(self, house: House) -> None:
         """A client that was told "not now" sees a descriptor, or is woken, when there is room again."""

@@ -38,8 +38,8 @@ class ZmqServer(ZmqLink):
         # Guarded by lock. Descriptors of connections that the monitor told of, with the peer once it was
         # heard.
         self._accepted: dict[int, bytes | None] = {}
-        # Guarded by lock. Peers told `lost` lately: ZeroMQ tells of a loss before it hands over what it read in the
-        # same step, and that is for nobody.
+        # Guarded by lock. Peers whose connections ended lately: ZeroMQ tells of that before it hands over what it read
+        # in the same step, and that is for nobody once the loss was told.
         self._gone: deque[bytes] = deque(maxlen=GONE_KEPT)
         super().__init__(endpoint, options)
         self.endpoint = self._socket.get(zmq.LAST_ENDPOINT).decode()
@@ -135,24 +135,20 @@ class ZmqServer(ZmqLink):
         # All that the monitor was told before this message was sent: above all that its connection was
         # accepted.
         self._look(receiver)
+        if peer in self._gone:
+            return False
         if self._monitor is not None:
             try:
                 descriptor = frame.get(zmq.SRCFD)
             except zmq.ZMQError:
                 return False
-            if descriptor in self._accepted:
-                owner = self._accepted[descriptor]
-                if owner is not None and _later(owner, peer):
-                    self._losing[peer] = "the connection was closed"
-                else:
-                    if owner is not None:
-                        self._losing[owner] = "the connection was closed"
-                    self._accepted[descriptor] = peer
-            elif peer in self._gone:
-                return False
+            owner = self._accepted.get(descriptor)
+            if descriptor not in self._accepted or (owner is not None and _later(owner, peer)):
+                self._end(peer)  # Accepted and gone again before it was heard.
             else:
-                # Accepted and gone again before it was heard.
-                self._losing[peer] = "the connection was closed"
+                if owner is not None:
+                    self._end(owner)
+                self._accepted[descriptor] = peer
         self._peers[peer] = PeerInfo(_text(frame, "Peer-Address"), _text(frame, "User-Id"))
         receiver.connected(peer)
         return True
@@ -163,14 +159,19 @@ class ZmqServer(ZmqLink):
             event, descriptor = self._told[0]
             before = self._accepted.pop(descriptor, None)
             if before is not None:
-                self._losing[before] = "the connection was closed"
+                self._end(before)
             if event == _ACCEPTED:
                 self._accepted[descriptor] = None
             self._told.popleft()
 
     def _forget(self, peer: bytes) -> None:
         self._peers.pop(peer, None)
-        self._gone.append(peer)
+
+    def _end(self, peer: bytes) -> None:
+        """Its connection is gone: `lost` will be told when its messages are read, and none that comes later counts."""
+        self._losing[peer] = "the connection was closed"
+        if _number(peer) is not None:  # One that chose its routing id may come again under it.
+            self._gone.append(peer)
 
     def peer_info(self, peer: bytes) -> PeerInfo:
         """What is known of a peer. Raises PeerLost if it is not known (any more)."""
@@ -180,16 +181,15 @@ class ZmqServer(ZmqLink):
             raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}") from None
 
 
-def _later(peer: bytes, other: bytes) -> bool:
-    """Whether `peer` came later than `other` by its routing id.
+def _number(peer: bytes) -> int | None:
+    """The number that ZeroMQ gave a peer, counting on, as its routing id; None: the peer chose its own."""
+    return int.from_bytes(peer[1:]) if len(peer) == 5 and not peer[0] else None
 
-    ZeroMQ gives peers that have none themselves a zero byte and a number of four bytes, counting on. Of others nothing
-    is known: the one heard last is taken for the later.
-    """
-    if not len(peer) == len(other) == 5 or peer[0] or other[0]:
-        return False
-    ahead = int.from_bytes(peer[1:]) - int.from_bytes(other[1:])
-    return 0 < ahead % (1 << 32) < 1 << 31
+
+def _later(peer: bytes, other: bytes) -> bool:
+    """Whether `peer` is known to have come later than `other`."""
+    one, two = _number(peer), _number(other)
+    return one is not None and two is not None and 0 < (one - two) % (1 << 32) < 1 << 31
 
 
 def _text(frame: zmq.Frame, name: str) -> str:
