@@ -5,9 +5,11 @@ Source: "Event Objects", "CreateEvent", "SetEvent", "ResetEvent", "PulseEvent"; 
 """
 
 import warnings
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
+from .errors import EngineError
 from .thread import ThreadRecord
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 
@@ -113,3 +115,34 @@ class Event(Waitable):
     def __del__(self) -> None:
         if getattr(self, "_life", None) is not None:
             warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2, source=self)
+
+
+def set_events(events: Iterable[Event]) -> list[EngineError]:
+    """Set each of these, in their order, in one round under the lock; return why some could not be.
+
+    Any thread. Blocks: never.
+    """
+    errors: list[EngineError] = []
+    satisfied: list[WaitBlock] = []
+    left = iter(events)
+    try:
+        with dispatcher_lock:
+            for event in left:
+                _set_locked(event, errors, satisfied)
+        finish(satisfied)
+    except BaseException:  # A signal handler raised.
+        finish(satisfied)
+        set_events(left)
+        raise
+    return errors
+
+
+def _set_locked(event: Event, errors: list[EngineError], satisfied: list[WaitBlock]) -> None:
+    try:
+        event._require_open()
+    except EngineError as error:
+        errors.append(error)
+        return
+    event._signaled = True
+    if event._blocks:
+        event._release_locked(satisfied)

@@ -323,9 +323,7 @@ class ThreadBlock(WaitBlock):
 
     __slots__ = ("_waiter",)
 
-    def __init__(self, objects: Sequence[Waitable], every: bool, record: ThreadRecord) -> None:
-        super().__init__(objects, every, record)
-        self._waiter: Waiter | None = None
+    _waiter: Waiter  # Set when the wait becomes pending, before anybody can find it.
 
     def link_locked(self) -> None:
         """Become pending; the thread will `sleep`."""
@@ -343,7 +341,7 @@ class ThreadBlock(WaitBlock):
     def sleep(self, timeout: float | None, alertable: bool) -> None:
         """Sleep until the pending wait is decided."""
         waiter, record = self._waiter, self._record
-        assert waiter is not None and record is not None, "the wait is pending, and a thread's"
+        assert record is not None, "the wait is a thread's"
         self.watch()
         if alertable:
             wait_alertably(record, self._alert, waiter, timeout)
@@ -361,7 +359,6 @@ class ThreadBlock(WaitBlock):
 
     def finish(self) -> None:
         """Wake the thread."""
-        assert self._waiter is not None, "a pending wait has a waiter"
         self._waiter.wake()
 
 
@@ -419,7 +416,8 @@ def wait_on(
                     signal._signal_locked(record, others)
                 if not block.attempt_locked() and timeout != 0:
                     block.link_locked()
-            finish(others)
+            if others:
+                finish(others)
             if block.outcome is None:
                 if timeout == 0:
                     block.poll()

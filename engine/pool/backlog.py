@@ -32,21 +32,22 @@ class Priority(IntEnum):
     LOW = 2
 
 
-class Profile:
+class Profile(msgspec.Struct, gc=False):
     """How long the callbacks of one object, or of one function, run: learned from those that ran.
 
     Not guarded: a lost update loses one sample.
     """
 
-    __slots__ = ("cpu", "fixed", "long", "mean")
+    long: bool = False
+    # Declared by the user; nothing is learned.
+    fixed: bool = False
+    # Seconds, exponentially weighted; `cpu` is measured only while `long`.
+    mean: float = 0.0
+    cpu: float = 0.0
 
-    def __init__(self, long: bool = False, *, fixed: bool = False) -> None:
-        # Seconds, exponentially weighted; `cpu` is measured only while `long`.
-        self.mean = 2 * LONG if long else 0.0
-        self.cpu = 0.0
-        self.long = long
-        # Declared by the user; nothing is learned.
-        self.fixed = fixed
+    def __post_init__(self) -> None:
+        if self.long:
+            self.mean = 2 * LONG
 
     def learn(self, elapsed: float, cpu: float | None) -> None:
         """Take one run into account."""
@@ -106,7 +107,7 @@ class Ledger:
         # Of the running ones, those that disassociated.
         self._strays = 0
         # Threads in wait(); True marks those for whom strays count too.
-        self._waiters: list[tuple[Waiter, bool]] = []
+        self._waiters: tuple[tuple[Waiter, bool], ...] = ()
 
     def _owner(self) -> object:
         """Return whose its callbacks are, as users know it: the object, or the function of a simple callback."""
@@ -135,10 +136,10 @@ class Ledger:
         if not self._waiters or self._busy_locked(False):
             return []
         if not self._strays:
-            everybody, self._waiters = self._waiters, []
+            everybody, self._waiters = self._waiters, ()
             return [waiter for waiter, _ in everybody]
         over = [waiter for waiter, whole in self._waiters if not whole]
-        self._waiters = [entry for entry in self._waiters if entry[1]]
+        self._waiters = tuple(entry for entry in self._waiters if entry[1])
         return over
 
 

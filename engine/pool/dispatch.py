@@ -126,6 +126,18 @@ class WorkPort(Staff):
         if runner is None or runner.seat is None or runner.port is not self or not self._keep(runner.seat, function):
             self.push(function)
 
+    def post_all(self, functions: Sequence[Callable[[], object]]) -> None:
+        """`post` each of these, in their order and in one round."""
+        runner = current.runner
+        if runner is not None and runner.seat is not None and runner.port is self:
+            if self._keep(runner.seat, functions[0]):
+                functions = functions[1:]
+        if self._stopped:
+            raise self.closed_error()
+        self.inbox.extend(functions)
+        if not self._calm:
+            self._look()
+
     def _keep(self, seat: Seat, function: Callable[[], object]) -> bool:
         """Have the calling thread, an idle worker, run `function` next: nobody need be woken."""
         lock = self._lock
@@ -576,9 +588,10 @@ class WorkPort(Staff):
 
     def go_away(self, worker: WorkerState) -> None:
         """The worker's callback runs without a slot from now until it returns. Called by that worker."""
-        with self._lock:
-            todo = self._away_locked(worker)
-        self.act(todo)
+        if not worker.away:  # Set by others under the lock, taken back by the worker only.
+            with self._lock:
+                todo = self._away_locked(worker)
+            self.act(todo)
         driver().ensure_led()
 
     def spare(self, worker: WorkerState) -> bool:

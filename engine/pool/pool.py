@@ -22,7 +22,7 @@ import types
 import warnings
 import weakref
 from _thread import allocate_lock
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from functools import partial
 from time import monotonic
@@ -224,6 +224,10 @@ class ThreadPool:
         Raises: `InvalidHandle` once the pool is stopped. Blocks: never.
         """
         self._port.post(function)
+
+    def post_all(self, functions: Sequence[Callable[[], object]]) -> None:
+        """`post` each of these, at least one, in their order: cheaper than one by one."""
+        self._port.post_all(functions)
 
     def slow(self) -> "Slow":
         """Return a context manager to put around what takes long in a callback of this pool.

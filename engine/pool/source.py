@@ -244,14 +244,13 @@ class CallbackObject(Ledger):
                 return True
             waiter = Waiter()
             entry = (waiter, whole)
-            self._waiters.append(entry)
+            self._waiters += (entry,)
         try:
             return park(waiter, timeout)
         finally:
             if not waiter.signalled:
                 with self._port.lock:
-                    if entry in self._waiters:
-                        self._waiters.remove(entry)
+                    self._waiters = tuple(other for other in self._waiters if other is not entry)
 
     def __enter__(self) -> Self:
         return self

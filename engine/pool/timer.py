@@ -14,7 +14,7 @@ Relative due times and periods do not count time that the machine sleeps; absolu
 Source: "SetThreadpoolTimer", "SetThreadpoolTimerEx", "IsThreadpoolTimerSet".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from datetime import timedelta
 from math import inf
@@ -45,6 +45,20 @@ class _Setting:
         # How often it has expired, and the call that will make it expire next.
         self.beat = 0
         self.call: Cancellable | None = None
+
+
+class _Expiry:
+    """What the clock calls when a setting expires for the `beat`-th time. One object, for there may be many."""
+
+    __slots__ = ("beat", "setting", "timer")
+
+    def __init__(self, timer: "Timer", setting: _Setting, beat: int) -> None:
+        self.timer = timer
+        self.setting = setting
+        self.beat = beat
+
+    def __call__(self) -> None:
+        self.timer._expire(self.setting, self.beat)
 
 
 class Timer(CallbackObject):
@@ -102,10 +116,7 @@ class Timer(CallbackObject):
             when += now
         setting = _Setting(when, absolute, period, window, self._capture())
         withdrawn = self._replace(setting)
-
-        def expire() -> None:
-            self._expire(setting, 0)
-
+        expire = _Expiry(self, setting, 0)
         latest = max(when, now) + window
         if latest <= now:
             expire()
@@ -151,13 +162,17 @@ class Timer(CallbackObject):
         now, wall = self._clock.monotonic(), self._clock.time()
         due: list[tuple[Timer, _Setting, int]] = [(self, setting, beat)]
         with self._port.lock:
-            for timer in self._port.lenient:
-                other = timer._setting
-                passed = other.due <= (wall if other.absolute else now)
-                if passed and timer is not self and timer._clock is self._clock:
-                    due.append((timer, other, other.beat))
+            due += self._company_locked(now, wall)
         for timer, each, its_beat in due:
             timer._queue(each, its_beat, now)
+
+    def _company_locked(self, now: float, wall: float) -> "Iterator[tuple[Timer, _Setting, int]]":
+        """The other timers that were waiting for an expiry, and are due."""
+        for timer in self._port.lenient:
+            other = timer._setting
+            passed = other.due <= (wall if other.absolute else now)
+            if passed and timer is not self and timer._clock is self._clock:
+                yield timer, other, other.beat
 
     def _queue(self, setting: _Setting, beat: int, now: float) -> None:
         # A Context runs one callback at a time, and those of a periodic timer may overlap.
@@ -186,7 +201,7 @@ class Timer(CallbackObject):
             call.cancel()
         if setting.period:
             latest = setting.due + setting.window
-            self._arm(setting, beat, self._clock.call_at(latest, lambda: self._expire(setting, beat)))
+            self._arm(setting, beat, self._clock.call_at(latest, _Expiry(self, setting, beat)))
 
     def _disarm(self) -> None:
         self._replace(None)

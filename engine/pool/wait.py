@@ -30,17 +30,21 @@ from .source import CallbackObject
 
 
 class _Registration:
-    """What one `set` asked for."""
+    """What one `set` asked for, and what the kernel calls with the status when its wait is decided."""
 
-    __slots__ = ("block", "context", "limit")
+    __slots__ = ("block", "context", "limit", "owner")
 
     # The kernel's wait.
     block: RegisteredWait
 
-    def __init__(self, context: Context | None) -> None:
+    def __init__(self, owner: "Wait", context: Context | None) -> None:
+        self.owner = owner
         self.context = context
         # An absolute time limit, which the kernel's waits do not have.
         self.limit: Cancellable | None = None
+
+    def __call__(self, status: Status) -> None:
+        self.owner._deliver(self, status)
 
     def withdraw(self) -> bool:
         withdrawn = self.block.cancel()
@@ -105,9 +109,8 @@ class Wait(CallbackObject):
             return self._replace(None)
         self._require_live()
         when, absolute = (None, False) if timeout is None else read_due(timeout)
-        registration = _Registration(self._capture())
-
-        block = registration.block = prepare_wait(waitable, lambda status: self._deliver(registration, status))
+        registration = _Registration(self, self._capture())
+        block = registration.block = prepare_wait(waitable, registration)
         withdrawn = self._replace(registration)
         # Replaced or disarmed by another thread meanwhile, it does not begin.
         block.begin(None if absolute else when, self._clock)
@@ -126,8 +129,11 @@ class Wait(CallbackObject):
             return False
         withdrawn = [each.withdraw() for each in former]
         with self._port.lock:
-            self._registrations = [each for each in self._registrations if not each.withdrawn()]
+            self._drop_withdrawn_locked()
         return any(withdrawn)
+
+    def _drop_withdrawn_locked(self) -> None:
+        self._registrations = [each for each in self._registrations if not each.withdrawn()]
 
     def _deliver(self, registration: _Registration, status: Status) -> None:
         if registration.limit is not None:

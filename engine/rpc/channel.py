@@ -15,7 +15,7 @@ Lock order: link.lock, then the owner's lock.
 """
 
 import logging
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Protocol
 
 from transport import Buffer, Link, LinkClosed, PeerLost, Receiver
@@ -143,8 +143,9 @@ class Channel:
     def drive(self, readable: bool) -> bool:
         """Send what is waiting and harvest what has arrived; return whether there may be more."""
         owner = self._owner
-        more = sent = False
-        actions: Sequence[Callable[[], object]] = ()
+        arrived = more = sent = False
+        # What is to be done after the harvest.
+        left: Iterator[Callable[[], object]] = iter(())
         try:
             with self._lock:
                 if self._closed:
@@ -158,20 +159,24 @@ class Channel:
                     arrived = sent and self.link.ready()
                 if arrived:
                     more = self.link.harvest(owner)
-                    if owner.actions:
-                        actions, owner.actions = owner.actions, []
                     if self._stuck is not None:
                         sent = more = self._send_locked() or more
+                if owner.actions:
+                    left, owner.actions = iter(owner.actions), []
+            if sent and not self._fds:
+                self._driver.look()  # The other end of an in-memory link is due now.
+            for act in left:
+                try:
+                    act()
+                except Exception:
+                    log.exception("%r failed after a harvest", act)
         except LinkClosed:  # As in `_send_locked`.
             self._closed = True
             return False
-        if sent and not self._fds:
-            self._driver.look()  # The other end of an in-memory link is due now.
-        for act in actions:
-            try:
-                act()
-            except Exception:
-                log.exception("%r failed after a harvest", act)
+        except BaseException:  # A signal handler raised: what was not done yet is for the next time.
+            with self._lock:
+                owner.actions[:0] = left
+            raise
         # What arrived comes first: what it makes the waiting thread begin can share a message with what waits here.
         return more or (arrived and bool(owner.outgoing) and self._stuck is None)
 

@@ -295,8 +295,15 @@ class Client(Association):
                 call._adopt(client, spec, notify, call_id)
             calls[call_id] = call
             outgoing.append((call_id, target, args, None))
-            if client._state is not _CONNECTED or type(notify) is CallbackNotification:
+            if client._state is not _CONNECTED:
                 client._settle(call, None)
+            elif type(notify) is CallbackNotification:
+                with client._lock:
+                    settles = not client._attended or client._state is not _CONNECTED
+                    if not settles:
+                        client._table.callbacks += 1
+                if settles:
+                    client._settle(call, None)
             if len(outgoing) > client._company:
                 flush()
             elif not channel.deferred:

@@ -21,6 +21,8 @@ import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from enum import IntEnum
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any
 
 import msgspec
@@ -53,12 +55,16 @@ class CallbackNotification(msgspec.Struct, frozen=True):
     function: Callable[[Any, EventKind], object]
     context: Context | None = None
 
-    def run(self, call: Any, kind: EventKind) -> None:
-        """Run it here. In a copy of the context: a call may be told of several things at once, by several threads."""
+    def bound(self, call: Any, kind: EventKind) -> Callable[[], object]:
+        """Return what to run, once."""
         if self.context is None:
-            self.function(call, kind)
-        else:
-            self.context.copy().run(self.function, call, kind)
+            return partial(self.function, call, kind)
+        # A copy: a call may be told of several things at once, by several threads.
+        return partial(self.context.copy().run, self.function, call, kind)
+
+    def run(self, call: Any, kind: EventKind) -> None:
+        """Run it here."""
+        self.bound(call, kind)()
 
 
 Notification = PacketTemplate | Event | ApcNotification | CallbackNotification | None
@@ -80,6 +86,8 @@ def apc(function: Callable[[Any, EventKind], object], thread: threading.Thread |
 
 def snapshot(notify: Any) -> Notification:
     """Turn the caller's `notify=` into a notification; raises `InvalidArgumentType` for anything else."""
+    if isinstance(notify, (FunctionType, MethodType)):
+        return CallbackNotification(notify, copy_context())
     if notify is None or isinstance(notify, (PacketTemplate, Event, ApcNotification)):
         return notify
     if isinstance(notify, CompletionPort):

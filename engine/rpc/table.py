@@ -16,11 +16,11 @@ from typing import Protocol
 
 from ..kernel.apc import queue_apcs
 from ..kernel.errors import EngineError
-from ..kernel.event import Event
+from ..kernel.event import Event, set_events
 from ..kernel.port import UNSET, CompletionPacket, PacketTemplate
 from ..pool.pool import default_pool
 from .call import Call, Outcome
-from .notify import ApcNotification, CallbackNotification, EventKind, Notification
+from .notify import ApcNotification, CallbackNotification, EventKind
 from .state import NEXT, On, State
 
 log = logging.getLogger("engine.rpc")
@@ -30,6 +30,7 @@ _DONE = int(State.DONE)
 assert NEXT[State.PENDING][On.OUTCOME] == NEXT[State.CANCELLING][On.OUTCOME] == _DONE
 
 
+_COMPLETE = EventKind.CALL_COMPLETE
 _NOTHING = repeat(None)
 
 
@@ -50,25 +51,39 @@ class Observer:
         raise NotImplementedError
 
 
-def _tell(call: Call[object], notify: Notification) -> None:
-    """Notify of the end of `call` by event or callback. The event may have been closed, or the pool."""
+def _set(event: Event) -> None:
+    """Set an event that tells of the end of a call: one of a class of the caller's, with a way of its own."""
     try:
-        if type(notify) is CallbackNotification:
-            default_pool().post(partial(notify.run, call, EventKind.CALL_COMPLETE))
-        else:
-            assert isinstance(notify, Event)
-            notify.set()
+        event.set()
     except EngineError as error:
-        log.warning("a call's completion could not be told: %s; the call can still be completed", error)
+        _warn(1, error)
+
+
+def _set_all(events: list[Event]) -> None:
+    """Set events that tell of the end of calls. Some may have been closed."""
+    for error in set_events(events):
+        _warn(1, error)
+
+
+def _call(callbacks: list[Callable[[], object]]) -> None:
+    """Have the callbacks run that tell of the end of calls. The pool may be closed."""
+    try:
+        default_pool().post_all(callbacks)
+    except EngineError as error:
+        _warn(len(callbacks), error)
 
 
 def _queue(notify: ApcNotification, calls: list[Call[object]]) -> None:
     """Queue the APCs that tell of the end of these calls, in their order. The thread may be gone."""
-    told = map(partial, repeat(notify.function), calls, repeat(EventKind.CALL_COMPLETE))
+    told = map(partial, repeat(notify.function), calls, repeat(_COMPLETE))
     try:
         queue_apcs(tuple(told), notify.thread)
     except EngineError as error:
-        log.warning("the completion of %d calls could not be told: %s; they can still be completed", len(calls), error)
+        _warn(len(calls), error)
+
+
+def _warn(number: int, error: EngineError) -> None:
+    log.warning("the completion of calls (%d) could not be told: %s; they can still be completed", number, error)
 
 
 def _deliver(template: PacketTemplate, calls: list[Call[object]]) -> None:
@@ -114,9 +129,11 @@ class CallTable:
         Returns how many calls that ended. A call that has ended already keeps its outcome.
         """
         # Calls in a row are mostly told in one way: the packets of one template are made, and delivered, in one go, and
-        # so are APCs of one function.
+        # so are APCs of one function. Events are set, and callbacks posted, in one go.
         common: PacketTemplate | ApcNotification | None = None
         alike: list[Call[object]] = []
+        events: list[Event] = []
+        callbacks: list[Callable[[], object]] = []
         ended = 0
         waiting = self._waiting
         for call, outcome in zip(map(self.calls.pop, call_ids, _NOTHING), outcomes, strict=False):
@@ -137,10 +154,16 @@ class CallTable:
                 common = notify
                 alike = [call]
                 actions.append(partial(_queue, notify, alike))
-            elif notify is not None:
-                actions.append(partial(_tell, call, notify))
-                if type(notify) is CallbackNotification:
-                    self.callbacks -= 1
+            elif type(notify) is Event:
+                if not events:
+                    actions.append(partial(_set_all, events))
+                events.append(notify)
+            elif type(notify) is CallbackNotification:
+                if not callbacks:
+                    actions.append(partial(_call, callbacks))
+                callbacks.append(notify.bound(call, _COMPLETE))
+            elif isinstance(notify, Event):
+                actions.append(partial(_set, notify))
             if call._timer is not None:
                 call._timer.cancel()
             if waiting and (waiters := waiting.pop(call._id, None)) is not None:
@@ -149,6 +172,7 @@ class CallTable:
                         waiter.outcome = outcome
                     actions.append(waiter.wake)
         self.finished += ended
+        self.callbacks -= len(callbacks)
         return ended
 
     def finish(self, call_id: int, outcome: Outcome) -> bool:

@@ -269,9 +269,9 @@ class Elsewhere:
 def at_line(number: int, where: Callable[[CodeType], bool], action: Callable[[], None]) -> Iterator[list[int]]:
     """Run `action` as the calling thread reaches line `number` of the code that `where` picks.
 
-    Lines are counted as they run, but for those of a `with`, which are reached once more on leaving its block: no
-    signal handler ever runs there, and what raised there would leave a lock held. Yields a list that holds, afterwards,
-    how many lines were reached.
+    Lines are counted as they run, but for `try:`, which does nothing, and those of a `with`, which are reached once
+    more on leaving its block: no signal handler ever runs there, and what raised there would leave a lock held, or
+    not be caught. Yields a list that holds, afterwards, how many lines were reached.
     """
     reached = [0]
     busy = False
@@ -280,7 +280,8 @@ def at_line(number: int, where: Callable[[CodeType], bool], action: Callable[[],
         nonlocal busy
         if busy or not where(frame.f_code):
             return None
-        if event == "line" and not getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
+        line = getline(frame.f_code.co_filename, frame.f_lineno).strip() if event == "line" else ""
+        if line and line != "try:" and not line.startswith("with "):
             reached[0] += 1
             if reached[0] == number + 1:
                 busy = True

@@ -5,6 +5,7 @@ A thread is interrupted as it reaches line after line, and what another thread m
 
 import itertools
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -213,6 +214,35 @@ class TestBeginning:
             assert call.wait(SOON), f"after an interrupt at line {number} the call does not end"
             assert status_of(call.complete) in (0, 1726)
             assert bench.probe.echo(number) == number
+
+    def test_ctrl_c_while_many_are_told(self, bench: Bench) -> None:
+        """An interrupt in the midst of telling of many calls costs one of them its notification at the most."""
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        in_channel = code_in("engine/rpc/channel.py")
+
+        def harvesting(code: CodeType) -> bool:
+            return code.co_name == "drive" and in_channel(code)
+
+        interrupted = 0
+        for number in range(LINES):
+            with CompletionPort() as port:
+                # Each with a template of its own, so each is told by itself.
+                calls = [bench.probe.echo.begin(each, notify=port.packet(key=each)) for each in range(12)]
+                with at_line(number, harvesting, interrupt):
+                    try:
+                        calls[-1].wait(LIMIT)
+                    except KeyboardInterrupt:
+                        interrupted += 1
+                for call in calls:
+                    assert call.wait(SOON)
+                    assert status_of(call.complete) in (0, 1726)
+                bench.probe.nothing()  # What was left is told by whoever waits next.
+                told = [packet.key for packet in port.get_many(20, 0)]
+                assert len(told) == len(set(told)) >= 11, f"after an interrupt at line {number} only {told} were told"
+        assert interrupted
 
 
 class TestCancelling:
