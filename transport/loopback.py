@@ -220,8 +220,12 @@ class LoopbackServer(_Loopback):
             if peer in self._cut_peers:
                 return False
             client = self._clients.get(peer)
-            self._cut_peers = {cut: of for cut, of in self._cut_peers.items() if of is not client}
+            self._forget_cut(client)
             return True
+
+    def _forget_cut(self, client: LoopbackClient | None) -> None:
+        """Called with _registry_lock held."""
+        self._cut_peers = {cut: of for cut, of in self._cut_peers.items() if of is not client}
 
     def _detach(self, client: LoopbackClient) -> None:
         """Called with _registry_lock held: a client closes."""

@@ -115,11 +115,9 @@ class TimerApc:
             if self._queued:
                 apcs = self._record.apcs
                 # By identity: `remove` would call the `__eq__` of users' functions, under the lock.
-                for index, apc in enumerate(apcs):
-                    if apc is self:
-                        del apcs[index]
-                        return
-                # It was taken out: its thread is about to run it.
+                index = next((index for index, apc in enumerate(apcs) if apc is self), None)
+                if index is not None:  # Else it was taken out: its thread is about to run it.
+                    del apcs[index]
 
     def __call__(self) -> object:
         self._queued = False

@@ -288,38 +288,39 @@ class Driver:
         `timeout` is in seconds, None for ever. Raises what a signal handler raises (KeyboardInterrupt): the
         caller then takes its waiter back, as after a timeout.
         """
-        deadline = None if timeout is None else monotonic() + timeout
         try:
-            while not waiter.signalled:
-                if self._touched:
-                    # A leader would do it before it polls; a thread that is about to park has nobody to leave
-                    # it to.
-                    self._help()
-                    if waiter.signalled:
-                        break
-                try:
-                    if self._take_lead(waiter):
-                        self._lead(waiter, deadline)
-                    elif deadline is None:
-                        waiter.gate.acquire()  # Without a limit it costs 1-2 us less.
-                    elif (left := min(deadline - monotonic(), FOREVER)) > 0:
-                        waiter.gate.acquire(True, left)
-                finally:
-                    try:
-                        self._leave(waiter)
-                    except BaseException:  # By a signal handler: a leader left behind would stop everybody.
-                        self._leave(waiter)
-                        raise
-                if deadline is not None and monotonic() >= deadline:
-                    break
+            self._wait(waiter, None if timeout is None else monotonic() + timeout)
         finally:
             if self._heir is waiter:
                 self._renounce(waiter)
         return waiter.signalled
 
+    def _wait(self, waiter: Waiter, deadline: float | None) -> None:
+        while not waiter.signalled:
+            if self._touched:
+                # A leader would do it before it polls; a thread that is about to park has nobody to leave it to.
+                self._help()
+                if waiter.signalled:
+                    break
+            try:
+                if self._take_lead(waiter):
+                    self._lead(waiter, deadline)
+                elif deadline is None:
+                    waiter.gate.acquire()  # Without a limit it costs 1-2 us less.
+                elif (left := min(deadline - monotonic(), FOREVER)) > 0:
+                    waiter.gate.acquire(True, left)
+            finally:
+                try:
+                    self._leave(waiter)
+                except BaseException:  # By a signal handler: a leader left behind would stop everybody.
+                    self._leave(waiter)
+                    raise
+            if deadline is not None and monotonic() >= deadline:
+                break
+
     def ensure_led(self) -> None:
         """Offer a vacant leadership to a parked thread at once: the caller is going to be away."""
-        if self.vacant() and not self.offer():
+        if self.vacant() and not (self._parked and self.offer()):
             self.monitor.arm()
 
     def _take_lead(self, waiter: Waiter) -> bool:
@@ -367,6 +368,8 @@ class Driver:
         """Lead no longer, be parked no longer."""
         self._parked.pop(waiter, None)
         if self._leader is waiter:  # Only its own thread makes a waiter the leader, so this is exact.
+            self._polling = False
+            waiter.interrupt = None
             with self._mutex:
                 self._leader = None
                 self.leader_ident = 0
@@ -381,30 +384,26 @@ class Driver:
     def _lead(self, waiter: Waiter, deadline: float | None) -> None:
         ring = self._bell.ring
         poll = self._poll.poll
-        try:
-            while not waiter.signalled and self._heir is None:
-                self._polling = True
-                if self._touched:
-                    self._drive_touched()
-                # Set for the poll only: what this thread harvests itself needs no bell to be noticed.
-                waiter.interrupt = ring
-                if waiter.signalled:
+        while not waiter.signalled and self._heir is None:
+            self._polling = True
+            if self._touched:
+                self._drive_touched()
+            # Set for the poll only: what this thread harvests itself needs no bell to be noticed.
+            waiter.interrupt = ring
+            if waiter.signalled:
+                return
+            timeout = FOREVER
+            if deadline is not None:
+                timeout = min(deadline - monotonic(), FOREVER)
+                if timeout <= 0:
                     return
-                timeout = FOREVER
-                if deadline is not None:
-                    timeout = min(deadline - monotonic(), FOREVER)
-                    if timeout <= 0:
-                        return
-                ready = self._poll_awake(timeout) if self._awake is not None else None
-                if not ready:
-                    ready = poll(0.0 if self._touched else timeout)
-                waiter.interrupt = None
-                self._polling = False
-                if not self._drive_ready(ready) and ready and not waiter.signalled:
-                    self._foreign += 1
-        finally:
-            self._polling = False
+            ready = self._poll_awake(timeout) if self._awake is not None else None
+            if not ready:
+                ready = poll(0.0 if self._touched else timeout)
             waiter.interrupt = None
+            self._polling = False
+            if not self._drive_ready(ready) and ready and not waiter.signalled:
+                self._foreign += 1
 
     def _poll_awake(self, timeout: float) -> list[tuple[int, int]] | None:
         """Poll without sleeping for as long as `stay_awake` says; the leader's."""

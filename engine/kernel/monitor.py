@@ -80,6 +80,10 @@ class TimerHandle:
         return pending is not None
 
 
+def _wanted(entry: tuple[float, int, TimerHandle]) -> bool:
+    return entry[2].function is not None
+
+
 class Monitor:
     """Timers, ticks and the leadership of last resort. Made on first use; its thread starts on first need."""
 
@@ -136,7 +140,7 @@ class Monitor:
             if len(self._timers) > self._sweep_at:
                 # Sweeping once the heap has doubled costs each timer a constant; what was withdrawn stays
                 # half at most.
-                self._timers = [entry for entry in self._timers if entry[2].function is not None]
+                self._timers = list(filter(_wanted, self._timers))
                 heapq.heapify(self._timers)
                 self._sweep_at = max(SWEEP, 2 * len(self._timers))
         if early:
@@ -236,15 +240,18 @@ class Monitor:
                     self._watched[thing] = None
         return bool(things)
 
+    def _take_due_locked(self, due: list[TimerHandle]) -> None:
+        now, timers = monotonic(), self._timers
+        while timers and (timers[0][0] <= now or not _wanted(timers[0])):
+            due.append(heapq.heappop(timers)[2])
+
     def _fire_due(self) -> float | None:
         """Fire what is due; return when the next timer is, or None."""
         while True:
             due: list[TimerHandle] = []
             with self._lock:
-                now = monotonic()
                 timers = self._timers
-                while timers and (timers[0][0] <= now or timers[0][2].function is None):
-                    due.append(heapq.heappop(timers)[2])
+                self._take_due_locked(due)
                 if not due:
                     return timers[0][0] if timers else None
             for handle in due:

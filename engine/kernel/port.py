@@ -520,12 +520,10 @@ class CompletionPort(SlotQueue):
             queue = self._queue
             if not isinstance(queue, deque):
                 return False
-            for index, each in enumerate(queue):
-                if each is packet:
-                    if remove:
-                        del queue[index]
-                    return True
-        return False
+            index = next((index for index, each in enumerate(queue) if each is packet), None)
+            if remove and index is not None:
+                del queue[index]
+            return index is not None
 
     def _as_waitable(self) -> PortSignal:
         """Return the dispatcher object that is signaled while packets are queued."""

@@ -151,15 +151,19 @@ class Association:
             self._refusal = ""
             self._stranded.clear()
             # The time limit of a call ran while it waited for the connection.
-            now = monotonic()
-            limited = [(i, call._timer) for i, call in list(self._calls.items()) if call._timer is not None]
-            self._outbox.refresh_limits({i: max(0.0, timer.when - now) for i, timer in limited})
+            self._outbox.refresh_limits(self._time_left_locked())
             self._hello = Special(encode(hello))
             self.outgoing.appendleft(self._hello)
             self._state = _CONNECTED
             self._attend_locked()
         # The greeting, and the calls that wait behind it, leave though no thread may come to wait.
         self._channel.expect()
+
+    def _time_left_locked(self) -> dict[int, float]:
+        """What is left of the time of each call that has a limit."""
+        now = monotonic()
+        limited = [(i, call._timer) for i, call in list(self._calls.items()) if call._timer is not None]
+        return {i: max(0.0, timer.when - now) for i, timer in limited}
 
     def lost(self, peer: bytes, reason: str) -> None:
         """The connection is gone: calls that had left may have run, the others have not."""
@@ -198,13 +202,16 @@ class Association:
         with self._lock:
             if self._state is _CLOSED:
                 return
-            # A call whose connection was lost while it was being begun is there already.
-            queued = self._outbox.numbers()
-            for call_id in call_ids:
-                pending = self._retries.renew_locked(call_id)
-                if pending is not None and call_id not in queued:
-                    self.outgoing.append(pending)
+            self._queue_again_locked(call_ids)
         self._channel.flush()
+
+    def _queue_again_locked(self, call_ids: list[int]) -> None:
+        # A call whose connection was lost while it was being begun is there already.
+        queued = self._outbox.numbers()
+        for call_id in call_ids:
+            pending = self._retries.renew_locked(call_id)
+            if pending is not None and call_id not in queued:
+                self.outgoing.append(pending)
 
     def refused(self, reason: str) -> None:
         """An attempt to connect failed; the link goes on trying."""
@@ -265,23 +272,26 @@ class Association:
 
     def _give_up(self) -> None:
         """End the calls that have waited for a connection too long."""
-        expired: list[int] = []
         actions: list[Callable[[], object]] = []
         with self._lock:
             self._stranded_timer = None
-            now = monotonic()
-            while self._stranded and self._stranded[0][0] <= now:
-                expired.append(self._stranded.popleft()[1])
+            expired = self._expired_locked(monotonic())
             if self._stranded:
                 self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
             assert self._connect_timeout is not None
-            ended = [call_id for call_id in expired if call_id in self._calls]
+            ended = list(filter(self._calls.__contains__, expired))
             failed = [Failure(self._unreachable_locked(call_id, self._connect_timeout)) for call_id in ended]
             self._table.finish_locked(ended, failed, actions)
             # They must not run later on, after their callers were told that they did not.
             self._outbox.withdraw(set(expired))
             self._attend_locked()
         perform(actions)
+
+    def _expired_locked(self, now: float) -> list[int]:
+        expired: list[int] = []
+        while self._stranded and self._stranded[0][0] <= now:
+            expired.append(self._stranded.popleft()[1])
+        return expired
 
     def _unreachable_locked(self, call_id: int, waited: float) -> CallError:
         """Why a call ends that waited for a connection."""

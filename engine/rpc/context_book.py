@@ -175,10 +175,7 @@ class ContextBook:
         ended: list[Opened] = []
         with self._lock:
             for association in self._associations.values():
-                for token, context in list(association.contexts.items()):
-                    if _opened(context).interface in interfaces:
-                        del association.contexts[token]
-                        ended.append(_opened(context))
+                ended += _take_locked(association, interfaces)
             over, resumed = _end_locked(ended)
         for opened in over:
             if opened.rundown is not None:
@@ -277,37 +274,44 @@ class ContextBook:
 
     def _finish(self, call: "ServerCall", use: Use, how: Closing) -> None:
         """`call` was closed: what it did to handles takes effect, and others may use them."""
-        over: list[Opened] = []
-        resumed: list[ServerCall | Upgrade] = []
         with self._lock:
-            if use.upgrade is not None:
-                _withdraw_locked(use.upgrade)
-                resumed.append(use.upgrade)
-            association = self._associations.get(key_of(call._peer))
-            for context in use.made:
-                opened = _opened(context)
-                if how is Closing.ANSWERED and association is not None and not opened.closing:
-                    association.contexts[opened.token] = context
-                else:
-                    opened.gone = True
-                    if how is not Closing.FAILED and not opened.closing:
-                        over.append(opened)
-            for opened in use.held:
-                opened.holders -= 1
-                if opened.closing and not opened.gone:
-                    opened.gone = True
-                    assert association is not None, "a handle that is not gone has its association"
-                    del association.contexts[opened.token]
-                if opened.doomed and not opened.holders:
-                    opened.doomed = False
-                    if not opened.closing:
-                        over.append(opened)
-                _admit_locked(opened, resumed)
-            use.made, use.held = [], []
+            over, resumed = self._finish_locked(call, use, how)
         for opened in over:
             self._run_down(opened)
         for waiter in resumed:
             self._go_on(waiter)
+
+    def _finish_locked(
+        self, call: "ServerCall", use: Use, how: Closing
+    ) -> tuple[list[Opened], "list[ServerCall | Upgrade]"]:
+        """Return what is to be run down now, and who can go on."""
+        over: list[Opened] = []
+        resumed: list[ServerCall | Upgrade] = []
+        if use.upgrade is not None:
+            _withdraw_locked(use.upgrade)
+            resumed.append(use.upgrade)
+        association = self._associations.get(key_of(call._peer))
+        for context in use.made:
+            opened = _opened(context)
+            if how is Closing.ANSWERED and association is not None and not opened.closing:
+                association.contexts[opened.token] = context
+            else:
+                opened.gone = True
+                if how is not Closing.FAILED and not opened.closing:
+                    over.append(opened)
+        for opened in use.held:
+            opened.holders -= 1
+            if opened.closing and not opened.gone:
+                opened.gone = True
+                assert association is not None, "a handle that is not gone has its association"
+                del association.contexts[opened.token]
+            if opened.doomed and not opened.holders:
+                opened.doomed = False
+                if not opened.closing:
+                    over.append(opened)
+            _admit_locked(opened, resumed)
+        use.made, use.held = [], []
+        return over, resumed
 
     def _go_on(self, waiter: "ServerCall | Upgrade") -> None:
         """Wake a call that has waited."""
@@ -334,6 +338,14 @@ def key_of(peer: Any) -> tuple[bytes, str]:
 def _opened(context: Context[Any]) -> Opened:
     opened: Opened = context.__dict__["opened"]
     return opened
+
+
+def _take_locked(association: Association, interfaces: Collection[tuple[str, int]]) -> list[Opened]:
+    """Take out, and return, the handles that operations of these interfaces have opened."""
+    taken = [opened for opened in map(_opened, association.contexts.values()) if opened.interface in interfaces]
+    for opened in taken:
+        del association.contexts[opened.token]
+    return taken
 
 
 def _hold_locked(use: Use, needs: list[Opened], shared: bool) -> None:

@@ -19,7 +19,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
-from itertools import repeat
+from itertools import chain, repeat
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -382,16 +382,19 @@ class Listener:
     def _cancel(self, peer: Peer, message: Cancel) -> None:
         with self._lock:
             for call_id, abort in message.calls:
-                call = peer.calls.get(call_id)
-                if isinstance(call, Batch):
-                    call = call.open(call_id)
-                if call is not None:
-                    call._cancelled = True
-                    call._aborted |= abort
-                    if abort and call._pipes is not None:
-                        self.actions += call._pipes.fail(CallCancelled, "the client has cancelled the call")
-                    if call._extra is not None:
-                        self.actions.append(partial(_tell, call, EventKind.CLIENT_CANCEL))
+                self._cancel_locked(peer.calls.get(call_id), call_id, abort)
+
+    def _cancel_locked(self, call: Batch | ServerCall | None, call_id: int, abort: bool) -> None:
+        if isinstance(call, Batch):
+            call = call.open(call_id)
+        if call is None:
+            return
+        call._cancelled = True
+        call._aborted |= abort
+        if abort and call._pipes is not None:
+            self.actions += call._pipes.fail(CallCancelled, "the client has cancelled the call")
+        if call._extra is not None:
+            self.actions.append(partial(_tell, call, EventKind.CLIENT_CANCEL))
 
     # Answers
 
@@ -523,9 +526,7 @@ class Listener:
         """Tell every client that this endpoint goes away, send what can be sent at once, and close."""
         with self.channel.link.lock:
             for peer in list(self._peers.values()):
-                if peer.conversation.may_send(Kind.BYE):
-                    peer.conversation.sent(Kind.BYE)
-                    self.send_alone(peer, encode(Bye(Status.SERVER_UNAVAILABLE, "the server closed")))
+                self._say_goodbye(peer)
         self.channel.close()
         acts: list[Callable[[], object]] = []
         with self.channel.link.lock:
@@ -550,16 +551,16 @@ class Listener:
                     call._pipes.forked()
             peer.calls.clear()
 
+    def _say_goodbye(self, peer: Peer) -> None:
+        if peer.conversation.may_send(Kind.BYE):
+            peer.conversation.sent(Kind.BYE)
+            self.send_alone(peer, encode(Bye(Status.SERVER_UNAVAILABLE, "the server closed")))
+
     def running(self, entries: set[Entry]) -> list[ServerCall]:
         """Return the open calls of these operations, those of clients that are gone included."""
         with self.channel.link.lock:
             peers = [*self._peers.values(), *self._departed]
-            return [
-                call.open(call_id) if isinstance(call, Batch) else call
-                for peer in peers
-                for call_id, call in list(peer.calls.items())
-                if call._entry in entries
-            ]
+            return list(chain.from_iterable(_running(peer, entries) for peer in peers))
 
     def called_out(self) -> None:
         """A routine has begun a call of its own."""
@@ -569,6 +570,15 @@ class Listener:
     def resume(self, call: ServerCall) -> None:
         """Run a call again that had to wait for a context handle."""
         self._run_apart([call])()
+
+
+def _running(peer: Peer, entries: set[Entry]) -> list[ServerCall]:
+    """Return the open calls of `peer` that are of these operations."""
+    return [
+        call.open(call_id) if isinstance(call, Batch) else call
+        for call_id, call in list(peer.calls.items())
+        if call._entry in entries
+    ]
 
 
 def _tell(call: ServerCall, kind: EventKind) -> None:

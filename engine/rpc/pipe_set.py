@@ -281,31 +281,38 @@ class PipeSet:
         if self.prepare is not None:
             self._begin()
         elements: list[Any] = []
-        freed = 0
         with pipe.reading:
             with self.lock:
                 self._check_pull_locked(pipe)
-            items = pipe.items
-            while len(elements) < maximum:
-                if not items:
-                    with self.lock:
-                        if not pipe.chunks:
-                            if not elements and not self._at_end_locked(pipe, make):
-                                return None
-                            break
-                        raw = pipe.chunks.popleft()
-                    pipe.items_bytes = len(memoryview(raw))
-                    items.extend(_decode(pipe.spec, raw))
-                wanted = maximum - len(elements)
-                if wanted >= len(items):
-                    elements += items
-                    items.clear()
-                    freed += pipe.items_bytes
-                else:
-                    elements += [items.popleft() for _ in range(wanted)]
+            freed = self._read(pipe, maximum, make, elements)
         if freed:
             self._give_back(pipe, freed)
-        return elements
+        return elements if freed is not None else None
+
+    def _read(
+        self, pipe: Pipe[Any], maximum: int, make: Callable[[], Wakeable] | None, elements: list[Any]
+    ) -> int | None:
+        """Add to `elements` up to `maximum`; return how many bytes that freed, None if there are no elements yet."""
+        freed = 0
+        items = pipe.items
+        while len(elements) < maximum:
+            if not items:
+                with self.lock:
+                    if not pipe.chunks:
+                        if not elements and not self._at_end_locked(pipe, make):
+                            return None
+                        break
+                    raw = pipe.chunks.popleft()
+                pipe.items_bytes = len(memoryview(raw))
+                items.extend(_decode(pipe.spec, raw))
+            wanted = maximum - len(elements)
+            if wanted >= len(items):
+                elements += items
+                items.clear()
+                freed += pipe.items_bytes
+            else:
+                elements += [items.popleft() for _ in range(wanted)]
+        return freed
 
     def _at_end_locked(self, pipe: Pipe[Any], make: Callable[[], Wakeable] | None) -> bool:
         """Nothing is left to pull: because of the end, or so far."""

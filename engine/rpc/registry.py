@@ -158,25 +158,32 @@ class Registry:
         """Return what `unregister` would remove, with its key; raise as it would."""
         with self._lock:
             if interface is None:
-                return [
-                    ((name, major), served)
-                    for name, versions in self._interfaces.items()
-                    for major, served in versions.items()
-                    if not served.auto_listen and not served.lasting
-                ]
+                return self._passing_locked()
             name, major = _key(interface)
             if major not in self._interfaces.get(name, {}):
                 raise Misuse(f"interface {name!r} is not registered", status=Status.UNKNOWN_IF)
             return [((name, major), self._interfaces[name][major])]
 
+    def _passing_locked(self) -> list[tuple[tuple[str, int], "Served"]]:
+        """What need not be named to be unregistered."""
+        return [
+            ((name, major), served)
+            for name, versions in self._interfaces.items()
+            for major, served in versions.items()
+            if not served.auto_listen and not served.lasting
+        ]
+
     def unregister(self, keys: Iterable[tuple[str, int]]) -> None:
         """Serve these interfaces no longer; those that are gone already are passed over."""
         with self._lock:
-            left = {name: dict(versions) for name, versions in self._interfaces.items()}
-            for name, major in keys:
-                left.get(name, {}).pop(major, None)
-            self._interfaces = {name: versions for name, versions in left.items() if versions}
+            self._interfaces = self._without_locked(keys)
             self._found = {}
+
+    def _without_locked(self, keys: Iterable[tuple[str, int]]) -> "dict[str, dict[int, Served]]":
+        left = {name: dict(versions) for name, versions in self._interfaces.items()}
+        for name, major in keys:
+            left.get(name, {}).pop(major, None)
+        return {name: versions for name, versions in left.items() if versions}
 
     def find(self, target: Target) -> Entry | Refusal:
         """Return the entry that serves `target`, or why there is none."""

@@ -224,7 +224,7 @@ class Server:
         """Wait until the running calls of these operations are closed; no new ones come."""
         with Event(manual_reset=True) as closed:
             counting = allocate_lock()
-            left = 1  # One for the loop below, so that the event is set once all are known.
+            left = 1  # One more than calls, so that the event is set once all are known.
 
             def done(how: Closing | None) -> None:
                 nonlocal left
@@ -234,14 +234,13 @@ class Server:
                 if last:
                     closed.set()
 
-            for listener in list(self._listeners):
-                for call in listener.running(entries):
-                    with counting:
-                        left += 1
-                    # A function of its own for each call: what is taken back is found by identity.
-                    if not when_closed(call, lambda how: done(how)):
-                        done(None)
-            done(None)
+            running = [call for listener in list(self._listeners) for call in listener.running(entries)]
+            with counting:
+                left += len(running)
+            # A function of its own for each call: what is taken back is found by identity.
+            open_ = [when_closed(call, lambda how: done(how)) for call in running]
+            for _ in range(1 + open_.count(False)):
+                done(None)
             closed.wait()
 
     # Life

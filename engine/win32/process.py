@@ -18,6 +18,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
+from itertools import filterfalse
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -133,7 +134,7 @@ class Process:
         """
         with self.lock:
             if interface is None:
-                keys = [key for key, each in self.interfaces.items() if not each.auto_listen]
+                keys = list(filterfalse(lambda key: self.interfaces[key].auto_listen, self.interfaces))
             else:
                 keys = [key_of(interface)]
             if any(key not in self.interfaces for key in keys):

@@ -257,14 +257,18 @@ class OverlappedSource:
     def _cancel_operation(self, wanted: Operation[Any]) -> None:
         self._cancel(lambda operation: operation is wanted)
 
+    def _pending_locked(self, chosen: Any) -> list[Any]:
+        return [
+            operation
+            for operation in (*self._input, *self._output)
+            if operation._status == PENDING and (chosen is None or chosen(operation))
+        ]
+
     def _cancel(self, chosen: Any, required: bool = True) -> int:
         try:
             with self._lock:
                 self._require_open_locked()
-                found = [
-                    operation for operation in (*self._input, *self._output)
-                    if operation._status == PENDING and (chosen is None or chosen(operation))
-                ]
+                found = self._pending_locked(chosen)
                 if required and not found:
                     raise OperationNotFound("nothing is pending that this cancel is about")
                 self._abort_locked(found)
