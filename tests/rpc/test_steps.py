@@ -5,12 +5,13 @@ A thread is interrupted as it reaches line after line, and what another thread m
 
 import itertools
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import CodeType
 from typing import Any
 
 import pytest
 
-from engine import Call, Client, CompletionPort, InvalidAsyncHandle, InvalidHandle, Server, State
+from engine import Call, Client, CompletionPort, Event, InvalidAsyncHandle, InvalidHandle, Server, State
 from engine.testing import LIMIT, Gate, wait_until
 from transport import Bye, Target, encode_calls
 
@@ -242,6 +243,35 @@ class TestBeginning:
                 bench.probe.nothing()  # What was left is told by whoever waits next.
                 told = [packet.key for packet in port.get_many(20, 0)]
                 assert len(told) == len(set(told)) >= 11, f"after an interrupt at line {number} only {told} were told"
+        assert interrupted
+
+    def test_ctrl_c_while_many_events_are_set(self, bench: Bench) -> None:
+        """Nor does one in the midst of setting the events of many calls, which is done in one go."""
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        in_events = code_in("engine/kernel/event.py")
+
+        def setting(code: CodeType) -> bool:
+            return code.co_name == "_set_locked" and in_events(code)
+
+        interrupted = 0
+        for number in range(LINES):
+            with ExitStack() as opened:
+                events = [opened.enter_context(Event(manual_reset=True)) for _ in range(12)]
+                calls = [bench.probe.echo.begin(each, notify=event) for each, event in enumerate(events)]
+                with at_line(number, setting, interrupt):
+                    try:
+                        calls[-1].wait(LIMIT)
+                    except KeyboardInterrupt:
+                        interrupted += 1
+                for call in calls:
+                    assert call.wait(SOON)
+                    assert status_of(call.complete) == 0
+                bench.probe.nothing()
+                unset = [each for each, event in enumerate(events) if not event.wait(0)]
+                assert len(unset) <= 1, f"after an interrupt at line {number} the events {unset} are not set"
         assert interrupted
 
 
