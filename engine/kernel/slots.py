@@ -70,7 +70,9 @@ class SlotQueue:
         woken: list[Waiter] = []
         packet = None
         try:
-            while self._waiters and self._queue and self._active < self._concurrency:
+            while True:  # Not `while` with the condition: see tests/test_interruptible.py.
+                if not (self._waiters and self._queue and self._active < self._concurrency):
+                    break
                 for packet in self._pops:  # noqa: B007  # used after the loop, which takes one: see `_pops`
                     break
                 assert packet is not None, "an empty queue raises"

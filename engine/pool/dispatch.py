@@ -120,23 +120,22 @@ class WorkPort(Staff):
         self.inbox.append(item)
         return self._settle_locked()
 
-    def post(self, function: Callable[[], object]) -> None:
-        """Queue a plain function, for which there is no limit; a worker that harvested it while idle runs it next."""
-        runner = current.runner
-        if runner is None or runner.seat is None or runner.port is not self or not self._keep(runner.seat, function):
-            self.push(function)
-
-    def post_all(self, functions: Sequence[Callable[[], object]]) -> None:
-        """`post` each of these, in their order and in one round."""
+    def post(self, functions: Sequence[Callable[[], object]]) -> None:
+        """Queue plain functions, for which there is no limit; a worker that harvested them while idle runs the first
+        next.
+        """
         runner = current.runner
         if runner is not None and runner.seat is not None and runner.port is self:
             if self._keep(runner.seat, functions[0]):
                 functions = functions[1:]
-        if self._stopped:
-            raise self.closed_error()
-        self.inbox.extend(functions)
-        if not self._calm:
-            self._look()
+        if len(functions) == 1:
+            self.push(functions[0])
+        elif functions:
+            if self._stopped:
+                raise self.closed_error()
+            self.inbox.extend(functions)
+            if not self._calm:
+                self._look()
 
     def _keep(self, seat: Seat, function: Callable[[], object]) -> bool:
         """Have the calling thread, an idle worker, run `function` next: nobody need be woken."""

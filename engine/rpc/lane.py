@@ -114,15 +114,10 @@ class Lane:
             if self._holder is not None:
                 return
             self._holder = place = current.place
-        calls = self.calls
         # The thread that harvests may do so in the midst of a routine of its own.
         outer, place.call, place.call_id = (place.call, place.call_id), None, None
         try:
-            while self._holder is place and calls and (call := calls[0])._entry.needs_no_worker:
-                assert type(call) is ServerCall
-                calls.popleft()
-                self._run_one(call, call._entry, False, place)
-                place.call_id = None
+            self._run_first(place)
         finally:
             place.call, place.call_id = outer
             # Not `_give_back`: who called goes on, and looks for calls after this.
@@ -130,6 +125,14 @@ class Lane:
                 if self._holder is place:
                     self._holder = None
         self._listener.channel.flush()
+
+    def _run_first(self, place: Place) -> None:
+        calls = self.calls
+        while self._holder is place and calls and (call := calls[0])._entry.needs_no_worker:
+            assert type(call) is ServerCall
+            calls.popleft()
+            self._run_one(call, call._entry, False, place)
+            place.call_id = None
 
     def _post_locked(self) -> None:
         if not self._posted:
@@ -231,19 +234,7 @@ class Lane:
             lock.release()
         careful, self._careful = self._careful, False
         try:
-            while left:
-                work = calls[0]
-                left -= 1
-                if isinstance(work, ServerCall):
-                    calls.popleft()
-                    self._run_alone(work, place)
-                elif work.rows is not None or work.unpack():
-                    self._run_batch(work, place, careful)
-                else:
-                    calls.popleft()
-                    left += self._take_apart(work)
-                if self._holder is not place:  # Passed on, or taken away.
-                    left = self._take(place)
+            self._run_calls(left, place, careful)
             place.call = place.batch = None
             # What runs next may answer in the same messages, unless one of its routines blocks.
             if posted:
@@ -252,6 +243,22 @@ class Lane:
                 flush()
         finally:
             self._give_back(place)
+
+    def _run_calls(self, left: int, place: Place, careful: bool) -> None:
+        calls = self.calls
+        while left:
+            work = calls[0]
+            left -= 1
+            if isinstance(work, ServerCall):
+                calls.popleft()
+                self._run_alone(work, place)
+            elif work.rows is not None or work.unpack():
+                self._run_batch(work, place, careful)
+            else:
+                calls.popleft()
+                left += self._take_apart(work)
+            if self._holder is not place:  # Passed on, or taken away.
+                left = self._take(place)
 
     def _take_apart(self, batch: Batch) -> int:
         """Have the calls of a batch that cannot be decoded in one step wait one by one; return how many."""

@@ -48,7 +48,7 @@ class Observer:
 
     def wake(self) -> None:
         """The call has its outcome."""
-        raise NotImplementedError
+        raise NotImplementedError  # Abstract: each observer goes on in its own way.
 
 
 def _set(event: Event) -> None:
@@ -68,7 +68,7 @@ def _set_all(events: list[Event]) -> None:
 def _call(callbacks: list[Callable[[], object]]) -> None:
     """Have the callbacks run that tell of the end of calls. The pool may be closed."""
     try:
-        default_pool().post_all(callbacks)
+        default_pool().post(*callbacks)
     except EngineError as error:
         _warn(len(callbacks), error)
 

@@ -4,8 +4,8 @@ A thread is interrupted as it reaches line after line, and what another thread m
 """
 
 import itertools
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from types import CodeType
 from typing import Any
 
@@ -217,62 +217,51 @@ class TestBeginning:
             assert bench.probe.echo(number) == number
 
     def test_ctrl_c_while_many_are_told(self, bench: Bench) -> None:
-        """An interrupt in the midst of telling of many calls costs one of them its notification at the most."""
-
-        def interrupt() -> None:
-            raise KeyboardInterrupt
-
-        in_channel = code_in("engine/rpc/channel.py")
-
-        def harvesting(code: CodeType) -> bool:
-            return code.co_name == "drive" and in_channel(code)
-
-        interrupted = 0
-        for number in range(LINES):
+        """An interrupt in the midst of telling of many calls costs what one step tells of, at the most."""
+        for number, interrupted in interruptions("drive", code_in("engine/rpc/channel.py")):
             with CompletionPort() as port:
                 # Each with a template of its own, so each is told by itself.
-                calls = [bench.probe.echo.begin(each, notify=port.packet(key=each)) for each in range(12)]
-                with at_line(number, harvesting, interrupt):
-                    try:
-                        calls[-1].wait(LIMIT)
-                    except KeyboardInterrupt:
-                        interrupted += 1
-                for call in calls:
-                    assert call.wait(SOON)
-                    assert status_of(call.complete) in (0, 1726)
-                bench.probe.nothing()  # What was left is told by whoever waits next.
+                interrupted(bench, [port.packet(key=each) for each in range(12)])
                 told = [packet.key for packet in port.get_many(20, 0)]
                 assert len(told) == len(set(told)) >= 11, f"after an interrupt at line {number} only {told} were told"
-        assert interrupted
 
     def test_ctrl_c_while_many_events_are_set(self, bench: Bench) -> None:
-        """Nor does one in the midst of setting the events of many calls, which is done in one go."""
-
-        def interrupt() -> None:
-            raise KeyboardInterrupt
-
-        in_events = code_in("engine/kernel/event.py")
-
-        def setting(code: CodeType) -> bool:
-            return code.co_name == "_set_locked" and in_events(code)
-
-        interrupted = 0
-        for number in range(LINES):
+        """One in the midst of setting the events of many calls costs one of them at the most."""
+        for number, interrupted in interruptions("_set_locked", code_in("engine/kernel/event.py")):
             with ExitStack() as opened:
                 events = [opened.enter_context(Event(manual_reset=True)) for _ in range(12)]
-                calls = [bench.probe.echo.begin(each, notify=event) for each, event in enumerate(events)]
-                with at_line(number, setting, interrupt):
-                    try:
-                        calls[-1].wait(LIMIT)
-                    except KeyboardInterrupt:
-                        interrupted += 1
-                for call in calls:
-                    assert call.wait(SOON)
-                    assert status_of(call.complete) == 0
-                bench.probe.nothing()
+                interrupted(bench, events)
                 unset = [each for each, event in enumerate(events) if not event.wait(0)]
                 assert len(unset) <= 1, f"after an interrupt at line {number} the events {unset} are not set"
-        assert interrupted
+
+
+def interruptions(
+    function: str, where: Callable[[CodeType], bool]
+) -> Iterator[tuple[int, Callable[[Bench, Sequence[Any]], None]]]:
+    """For each line of a function, what begins calls with these notifications, and is interrupted there meanwhile."""
+    came = 0
+
+    def interrupt() -> None:
+        nonlocal came
+        came += 1
+        raise KeyboardInterrupt
+
+    def chosen(code: CodeType) -> bool:
+        return code.co_name == function and where(code)
+
+    for number in range(LINES):
+
+        def interrupted(bench: Bench, ways: Sequence[Any], number: int = number) -> None:
+            calls = [bench.probe.echo.begin(each, notify=way) for each, way in enumerate(ways)]
+            with at_line(number, chosen, interrupt), suppress(KeyboardInterrupt):
+                calls[-1].wait(LIMIT)
+            for call in calls:
+                assert call.wait(SOON)
+                assert status_of(call.complete) in (0, 1726)
+            bench.probe.nothing()  # What was left is told by whoever waits next.
+
+        yield number, interrupted
+    assert came
 
 
 class TestCancelling:

@@ -448,7 +448,9 @@ class OverlappedSource:
         outbox = self._outbox
         outcomes: list[tuple[Any, Any, Any, int]] = []
         try:
-            while outbox:
+            while True:  # Not `while outbox`: see tests/test_interruptible.py.
+                if not outbox:
+                    break
                 operation = outbox[0]
                 if not operation._silent:
                     outcome = (self._key, operation._transferred, operation.overlapped, operation._status)
