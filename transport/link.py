@@ -17,7 +17,6 @@ Two kinds exist: `zmq_link` (tcp, ipc, inproc) and `loopback`. One suite of test
 """
 
 import os
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, Protocol
@@ -26,6 +25,7 @@ import msgspec
 
 from transport.errors import EndpointError, LinkClosed, LinkForked
 from transport.frames import MAX_MESSAGE_BYTES, Buffer
+from transport.lock import Lock
 
 #: Longest heartbeat and the like, in seconds: three times as many milliseconds still fit ZeroMQ's option.
 MAX_SECONDS: Final = 2000
@@ -115,7 +115,7 @@ class Link(Protocol):
     """See the rules at the top of this file."""
 
     #: A plain lock, taken by the caller.
-    lock: threading.Lock
+    lock: Lock
     #: Text of the endpoint; of a bound link the real one, with the port that the system chose.
     endpoint: str
     #: Set by the runtime if `descriptors` is empty: called when a message was handed to this link. It runs in
@@ -160,7 +160,7 @@ class BaseLink:
     """
 
     def __init__(self, endpoint: str) -> None:
-        self.lock = threading.Lock()
+        self.lock = Lock()
         self.endpoint = endpoint
         self.wake: Callable[[], None] | None = None
         self.moved: Callable[[], None] | None = None
@@ -190,7 +190,7 @@ class BaseLink:
         """In the child: another thread of the parent may have held the lock, and will never release it
         here.
         """
-        self.lock = threading.Lock()
+        self.lock = Lock()
         endpoint = self.endpoint
         self._refuse(
             lambda: LinkForked(

@@ -13,7 +13,6 @@ is bounded.
 
 import itertools
 import os
-import threading
 import weakref
 from collections import deque
 from typing import Any, Final
@@ -22,6 +21,7 @@ from transport.endpoint import Endpoint
 from transport.errors import EndpointError, PeerLost
 from transport.frames import Buffer
 from transport.link import BaseLink, LinkOptions, PeerInfo, Receiver
+from transport.lock import Lock
 
 _MESSAGE: Final = 0
 _CONNECTED: Final = 1
@@ -296,7 +296,7 @@ def _frozen(blob: Buffer) -> Buffer:
 
 
 # By name. _registry_lock guards both; holding it, no other lock is taken (but what a `wake` may take).
-_registry_lock = threading.Lock()
+_registry_lock = Lock()
 _servers: dict[str, LoopbackServer] = {}
 _waiting: dict[str, "weakref.WeakSet[LoopbackClient]"] = {}
 _peers: Final = itertools.count(1)
@@ -305,7 +305,7 @@ _peers: Final = itertools.count(1)
 def _after_fork_in_child() -> None:
     """The names belong to the parent's links."""
     global _registry_lock
-    _registry_lock = threading.Lock()
+    _registry_lock = Lock()
     _servers.clear()
     _waiting.clear()
 

@@ -8,13 +8,13 @@ authenticator (ZAP) is asked: it is one thread for each context, started when th
 import atexit
 import itertools
 import os
-import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from transport.errors import EndpointError
+from transport.lock import Lock
 
 if TYPE_CHECKING:
     import zmq
@@ -88,7 +88,7 @@ class _Allowed:
 
 
 # One authenticator for each context (libzmq knows one ZAP handler), each server a domain of its own in it.
-_lock = threading.Lock()
+_lock = Lock()
 _authenticators: "dict[zmq.Context[Any], ThreadAuthenticator]" = {}
 _domains = itertools.count(1)
 

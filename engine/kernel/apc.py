@@ -12,18 +12,18 @@ Source: "Asynchronous Procedure Calls", "QueueUserAPC".
 import os
 import threading
 import weakref
-from _thread import allocate_lock
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from .errors import EngineError, InvalidArgumentType
+from .lock import Lock
 from .status import Status
 from .thread import ThreadRecord, end_hooks, local, park, records, start_hooks
 from .waiter import Waiter
 
 # Guards every thread's APC queue and its `alert`. Held for a few operations only; nothing else is locked
 # inside it.
-apc_lock = allocate_lock()
+apc_lock = Lock()
 
 # Guarded by apc_lock. APCs for threads that have not used the library yet: taken over as they first do.
 _early: "weakref.WeakKeyDictionary[threading.Thread, list[Callable[[], object]]]" = (
@@ -191,8 +191,7 @@ def _drop(record: ThreadRecord) -> None:
 
 
 def _after_fork_in_child() -> None:
-    if apc_lock.locked():  # By a thread of the parent, which is not here to release it.
-        apc_lock.release()
+    apc_lock._at_fork_reinit()  # A thread of the parent may have had it, which is not here to release it.
 
 
 start_hooks.append(_adopt_early)

@@ -5,10 +5,10 @@ Source: "NtAssociateWaitCompletionPacket", "NtCancelWaitCompletionPacket"; secti
 """
 
 import weakref
-from _thread import allocate_lock
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidState
+from .lock import Lock
 from .packet import CompletionPacket
 from .status import Status
 from .thread import ThreadRecord
@@ -40,7 +40,7 @@ class WaitPacket:
     )
 
     def __init__(self) -> None:
-        self._lock = allocate_lock()
+        self._lock = Lock()
         # Guarded by _lock, but for `_packet` and `_told`, which whoever signals writes once: before and after
         # queueing.
         self._port: CompletionPort | None = None

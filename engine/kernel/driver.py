@@ -37,11 +37,12 @@ and `Waiter.interrupt`.
 
 import logging
 import os
-from _thread import allocate_lock, get_ident
+from _thread import get_ident
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Protocol
 
+from .lock import Lock
 from .monitor import Monitor
 from .poll import READABLE, Bell, PlainPoll, Poll, make_poll
 from .waiter import Waiter
@@ -78,7 +79,7 @@ class Driver:
     """The poll set that all waits of a process share. Use `engine.kernel.driver.driver()` to reach it."""
 
     def __init__(self) -> None:
-        self._mutex = allocate_lock()
+        self._mutex = Lock()
         # Guarded by _mutex. Invariant: _leader is a waiter inside `_lead`, or None.
         self._leader: Waiter | None = None
         # Waiters on their gate; insertion order is parking order. Each is put and removed by itself, removed also
@@ -501,7 +502,7 @@ class Driver:
 
 
 _driver: Driver | None = None
-_driver_lock = allocate_lock()
+_driver_lock = Lock()
 
 
 def driver() -> Driver:
@@ -521,7 +522,7 @@ def _after_fork_in_child() -> None:
     # shared with the parent, so it is left alone and a new one is made on first use.
     global _driver, _driver_lock
     _driver = None
-    _driver_lock = allocate_lock()
+    _driver_lock = Lock()
 
 
 if hasattr(os, "register_at_fork"):

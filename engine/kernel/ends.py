@@ -19,12 +19,12 @@ import select
 import sys
 import threading
 import weakref
-from _thread import allocate_lock
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .driver import driver
+from .lock import Lock
 from .source import Services, SourceOperation
 from .thread import ThreadRecord, end_hooks
 from .waitable import Waitable, WaitBlock, adapters, dispatcher_lock, finish
@@ -137,7 +137,7 @@ class _DescriptorEnd(_End):
         self._fd = fd
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
-        self._lock = allocate_lock()
+        self._lock = Lock()
         # Guarded by _lock. Whether the driver polls the descriptor, and whether it does so though no thread
         # waits.
         self._registered = False
@@ -219,7 +219,7 @@ class _OperationEnd(_End):
         self.notify()
 
 
-_lock = allocate_lock()
+_lock = Lock()
 # Guarded by _lock. One dispatcher object for each thing, which must not keep the thing alive.
 _known: "weakref.WeakKeyDictionary[Any, _End]" = weakref.WeakKeyDictionary()
 

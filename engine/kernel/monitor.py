@@ -27,6 +27,7 @@ from math import inf
 from time import monotonic
 from typing import Protocol
 
+from .lock import Lock
 from .waiter import Waiter
 
 log = logging.getLogger("engine.kernel")
@@ -89,7 +90,7 @@ class Monitor:
 
     def __init__(self, driver: Led) -> None:
         self._driver = driver
-        self._lock = allocate_lock()
+        self._lock = Lock()
         # Guarded by _lock: the timer heap, the watched things, and whether the thread runs.
         self._timers: list[tuple[float, int, TimerHandle]] = []
         self._order = itertools.count()

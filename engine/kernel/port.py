@@ -25,7 +25,6 @@ Source: "I/O Completion Ports", "CreateIoCompletionPort", "GetQueuedCompletionSt
 import os
 import warnings
 import weakref
-from _thread import allocate_lock
 from collections import deque
 from collections.abc import Sequence
 from itertools import repeat, starmap
@@ -45,6 +44,7 @@ from .errors import (
     QueueFull,
     WaitTimeout,
 )
+from .lock import Lock
 from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortStatistics
 from .slots import SlotQueue
 from .source import PortSource, bind
@@ -603,7 +603,7 @@ _open_ports: weakref.WeakSet[CompletionPort] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for port in list(_open_ports):
-        port._lock = allocate_lock()
+        port._lock = Lock()
         port._forked = port._closed = True
         port._open = None
         port._waiters = []

@@ -20,9 +20,9 @@ Guarantees: at rest there is never a waiter, a queued packet and a free slot at 
 Source: "I/O Completion Ports"; section 4 of `docs/semantics/completion-port.md`.
 """
 
-from _thread import allocate_lock
 from collections import deque
 
+from .lock import Lock
 from .packet import CompletionPacket, PacketQueue
 from .thread import ThreadRecord
 from .waiter import Waiter
@@ -35,7 +35,7 @@ class SlotQueue:
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
-        self._lock = allocate_lock()
+        self._lock = Lock()
         # All below: guarded by _lock. Invariant at rest: not (_waiters and _queue and _active <
         # _concurrency).
         self._queue: PacketQueue = self._make_queue()

@@ -4,13 +4,13 @@ Source: "CreateIoCompletionPort"; section 2 of `docs/semantics/completion-port.m
 """
 
 import weakref
-from _thread import allocate_lock
 from collections.abc import Iterable
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .driver import Source, driver
 from .errors import InvalidArgumentType, InvalidParameter, translated
+from .lock import Lock
 from .packet import CompletionPacket
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class PortServices(Services):
         return len(self._port) >= self._port._capacity
 
 
-_lock = allocate_lock()
+_lock = Lock()
 # Guarded by _lock. The sources that have a port.
 _bound: "weakref.WeakSet[PortSource]" = weakref.WeakSet()
 

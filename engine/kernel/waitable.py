@@ -26,7 +26,6 @@ Source: "Wait Functions", "Synchronization Objects"; `docs/semantics/completion-
 
 import logging
 import os
-from _thread import allocate_lock
 from collections.abc import Callable, Generator, Sequence
 from time import monotonic
 from typing import Any
@@ -37,13 +36,14 @@ from .apc import run_apcs, wait_alertably
 from .clock import SYSTEM_CLOCK, Cancellable, Clock
 from .driver import driver
 from .errors import AbandonedWait, Alerted, Forked, InvalidArgumentType, InvalidHandle, InvalidParameter
+from .lock import Lock
 from .status import Status
 from .thread import ThreadRecord, local, park
 from .waiter import Waiter
 
 log = logging.getLogger("engine.kernel")
 
-dispatcher_lock = allocate_lock()
+dispatcher_lock = Lock()
 
 # How a wait was decided, where it is not the index of the object that satisfied it.
 TIMED_OUT = -1
@@ -584,8 +584,7 @@ def register_wait(
 def _after_fork_in_child() -> None:
     global _life
     _life = object()
-    if dispatcher_lock.locked():  # By a thread of the parent, which is not here to release it.
-        dispatcher_lock.release()
+    dispatcher_lock._at_fork_reinit()  # A thread of the parent may have had it, which is not here to release it.
 
 
 if hasattr(os, "register_at_fork"):

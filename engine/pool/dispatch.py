@@ -33,7 +33,6 @@ against lock operations.
 
 import os
 import weakref
-from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable, Sequence
 from threading import TIMEOUT_MAX, get_ident, main_thread
@@ -41,6 +40,7 @@ from time import monotonic, process_time
 from typing import Any
 
 from ..kernel.driver import PROCESSORS, driver
+from ..kernel.lock import Lock
 from ..kernel.thread import ThreadRecord, local
 from ..kernel.waiter import Waiter
 from .backlog import NO_LIMIT, Item, Ledger, Profile, Simple, Turn, profile_of
@@ -666,7 +666,7 @@ _ports: weakref.WeakSet[WorkPort] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for port in list(_ports):
-        port._lock = allocate_lock()
+        port._lock = Lock()
         port.forked = port._stopped = port.ending = True
         port._calm = False
         port._waiters = []

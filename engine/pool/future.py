@@ -16,7 +16,6 @@ Guarantees: a transition is made either under `_guard` while there is no conditi
 """
 
 import os
-from _thread import allocate_lock
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING, RUNNING
@@ -24,6 +23,7 @@ from threading import Condition
 from typing import TYPE_CHECKING, TypeVar
 
 from ..kernel.errors import Forked
+from ..kernel.lock import Lock
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_guard = allocate_lock()
+_guard = Lock()
 # Whether this process was forked since this module was imported: only then are there inherited futures.
 _in_child = False
 # What settled futures without a condition of their own are locked by; reentrant, since `wait` locks many at once.
@@ -170,7 +170,7 @@ class CallFuture(Future[T]):
 
 def _after_fork_in_child() -> None:
     global _guard, _in_child, _settled
-    _guard, _settled = allocate_lock(), Condition()
+    _guard, _settled = Lock(), Condition()
     _in_child = True
 
 

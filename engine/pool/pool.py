@@ -21,7 +21,6 @@ import os
 import types
 import warnings
 import weakref
-from _thread import allocate_lock
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -41,6 +40,7 @@ from ..kernel.errors import (
     InvalidState,
     QueueFull,
 )
+from ..kernel.lock import Lock
 from ..kernel.thread import park
 from ..kernel.waitable import check_timeout as check_timeout
 from ..kernel.waiter import Waiter
@@ -432,7 +432,7 @@ _numbers = itertools.count(1)
 # The ports to stop at interpreter exit.
 exit_ports: "weakref.WeakSet[WorkPort]" = weakref.WeakSet()
 _default: ThreadPool | None = None
-_default_lock = allocate_lock()
+_default_lock = Lock()
 
 
 def default_pool() -> ThreadPool:
@@ -462,7 +462,7 @@ def _at_exit() -> None:
 def _after_fork_in_child() -> None:
     global _default, _default_lock
     _default = None
-    _default_lock = allocate_lock()
+    _default_lock = Lock()
 
 
 atexit.register(_at_exit)

@@ -13,13 +13,13 @@ import itertools
 import logging
 import threading
 import weakref
-from _thread import LockType
 from collections import deque
 from collections.abc import Callable
 from time import sleep
 from typing import Any, TypeVar
 
 from ..kernel.errors import Forked, InvalidHandle, QueueFull
+from ..kernel.lock import Lock
 from ..kernel.slots import SlotQueue
 from ..kernel.thread import ThreadRecord, park
 from ..kernel.waiter import Waiter
@@ -292,7 +292,7 @@ class Staff(SlotQueue):
 
     def drop(self) -> None:
         """`end`, for a finalizer: it may run in the midst of anything, with this very lock held."""
-        if self._lock.acquire(False):
+        if not self._lock.owned() and self._lock.acquire(False):
             self._lock.release()
             self.end()
         else:
@@ -388,7 +388,7 @@ class Staff(SlotQueue):
             }
 
     @property
-    def lock(self) -> LockType:
+    def lock(self) -> Lock:
         """Guards the pool's objects too. Held for a few operations only; no other is taken inside it."""
         return self._lock
 

@@ -10,11 +10,12 @@ runs the attachment's ends, before the answer can leave.
 Assumes: `deque.append`, `popleft` and `remove` are atomic, and are not reordered with a look at a dictionary.
 """
 
-from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
+
+from ..kernel.lock import Lock
 
 if TYPE_CHECKING:
     from .server_call import ServerCall
@@ -30,7 +31,7 @@ class Closing(Enum):
 
 End = Callable[[Closing], object]
 
-_making = allocate_lock()
+_making = Lock()
 
 
 class Attachment:

@@ -15,12 +15,12 @@ Assumes: insertion and removal of one key of a `dict`, and `deque.popleft`, are 
 the batch takes two steps: whoever finds nothing there asks for the handle, by the same lock, and looks again.
 """
 
-from _thread import allocate_lock
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from transport import CallGroup, split_args
 
+from ..kernel.lock import Lock
 from .server_call import ServerCall
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .peer import Peer
     from .registry import Entry
 
-_opening = allocate_lock()  # One for all: handles of such calls are rare.
+_opening = Lock()  # One for all: handles of such calls are rare.
 
 
 class Batch:

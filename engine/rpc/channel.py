@@ -69,27 +69,42 @@ class Channel:
     def flush(self) -> None:
         """Send what is waiting, or leave it to the thread that is using the link. Never blocks for long."""
         owner = self._owner
-        lock = self._lock
         arrived = sent = False
         while owner.outgoing or self._stuck is not None:
-            if lock.locked():
-                # The thread that uses the link looks again before it polls. It may not be going to poll: then the tick.
-                self.defer()
+            more = self._pass()
+            if more is None:
                 break
-            with lock:
-                if not self._send_locked():
-                    break
-                # The send may have consumed the edge of something that arrived, which no poll will show then.
-                arrived = self.link.ready()
-                sent = True
-                if not arrived:
-                    # That was the look that may be due. What is appended from here on this loop sees, or `defer` tells.
-                    self.deferred = False
-                    self._driver.withdraw(self)
+            arrived, sent = more, True
         if arrived:
             self._driver.touched(self)
         elif sent and not self._fds:
             self._driver.look()  # The other end of an in-memory link is due now.
+
+    def _pass(self) -> bool | None:
+        """Send what is waiting, if no thread uses the link; return whether something arrived, None if nothing left."""
+        # The thread that uses the link looks again before it polls. It may not be going to poll: then the tick.
+        lock = self._lock
+        if lock.owned():
+            self.defer()
+            return None
+        arrived: bool | None = None
+        try:
+            if not lock.acquire(False):
+                self.defer()
+                return None
+            if self._send_locked():
+                # The send may have consumed the edge of something that arrived, which no poll will show then.
+                arrived = self.link.ready()
+                if not arrived:
+                    # That was the look that may be due. What is appended from here on `flush` sees, or `defer` tells.
+                    self.deferred = False
+                    self._driver.withdraw(self)
+        except BaseException:
+            if lock.owned():
+                lock.release()
+            raise
+        lock.release()
+        return arrived
 
     def defer(self) -> None:
         """What is waiting may be sent a little later: before the next wait, or at the next tick."""

@@ -22,7 +22,6 @@ import logging
 import os
 import warnings
 import weakref
-from _thread import allocate_lock
 from collections.abc import Callable, Sequence
 from functools import wraps
 from time import monotonic
@@ -59,6 +58,7 @@ from ..kernel.errors import (
     InvalidParameter,
     QueueFull,
 )
+from ..kernel.lock import Lock
 from ..kernel.port import PacketTemplate
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
@@ -578,7 +578,7 @@ _open_clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for client in list(_open_clients):
-        client._lock = client._table.lock = allocate_lock()
+        client._lock = client._table.lock = Lock()
         client._state = Connection.CLOSED
         client._forked = True
         while client._calls:

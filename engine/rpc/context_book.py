@@ -25,7 +25,6 @@ Handles", "RpcSsContextLockExclusive", "RpcServerUnregisterIfEx".
 import logging
 import os
 import sys
-from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
@@ -33,6 +32,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..kernel.errors import Deadlock, InvalidAsyncHandle, InvalidHandle, InvalidState
 from ..kernel.event import Event
+from ..kernel.lock import Lock
 from .attachment import Closing, attachment_of, is_open, when_closed
 from .context import Context
 from .errors import ContextMismatch
@@ -145,7 +145,7 @@ class ContextBook:
         self._pool = pool
         # Runs a call again that had to wait.
         self._resume = resume
-        self._lock = allocate_lock()
+        self._lock = Lock()
         # Guarded by _lock. By what the client calls itself and who it proved to be.
         self._associations: dict[tuple[bytes, str], Association] = {}
 

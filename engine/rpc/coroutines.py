@@ -7,12 +7,12 @@ belongs into ordinary routines, which run on the pool.
 import asyncio
 import logging
 import threading
-from _thread import allocate_lock
 from collections.abc import Coroutine
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle
+from ..kernel.lock import Lock
 from ..kernel.status import Status
 from .server_call import ServerCall, task_call
 
@@ -27,7 +27,7 @@ class CoroutineRunner:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lock = allocate_lock()
+        self._lock = Lock()
         # Guarded by _lock.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None

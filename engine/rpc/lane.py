@@ -31,7 +31,6 @@ Source: "Causal Ordering of Asynchronous Calls".
 """
 
 import logging
-from _thread import allocate_lock
 from collections import deque
 from collections.abc import Sequence
 from time import monotonic, perf_counter
@@ -44,6 +43,7 @@ from transport import SETTLED_BYTES, settled
 
 from ..kernel.driver import driver
 from ..kernel.errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
+from ..kernel.lock import Lock
 from .batch import Batch
 from .errors import AccessDenied, BadStubData, CallCancelled, CallTimeout
 from .pipe_server import advice
@@ -74,7 +74,7 @@ class Lane:
         # Appended under link.lock, taken by the holder. Whoever appends calls `post` after it, outside of the lock.
         # Invariant: a batch has calls that are not run yet.
         self.calls: deque[Batch | ServerCall] = deque()
-        self._lock = allocate_lock()
+        self._lock = Lock()
         # The place of the thread that has the lane; None: nobody. Set under _lock; read by anybody.
         self._holder: Place | None = None
         # A runner was posted and has not begun. Under _lock.

@@ -22,7 +22,6 @@ Asynchronous Pipe Handling", "Rules for Multiple Pipes". Different from Windows:
 of room, where Windows buffers without a bound; "send complete" means that the next push will be taken.
 """
 
-from _thread import allocate_lock
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -33,6 +32,7 @@ from transport import Buffer, encode_value
 
 from ..kernel.driver import driver
 from ..kernel.errors import CallPending, InvalidArgumentType, InvalidParameter
+from ..kernel.lock import Lock
 from .conformance import first_misfit
 from .errors import BadStubData
 
@@ -122,7 +122,7 @@ class Pipe(Generic[T]):
         self.finished = False
         self.drained = False
         # Elements that are decoded and not pulled, and the size of their chunk. Guarded by `reading`.
-        self.reading = allocate_lock()
+        self.reading = Lock()
         self.items: deque[Any] = deque()
         self.items_bytes = 0
 

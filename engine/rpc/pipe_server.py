@@ -13,7 +13,6 @@ Source: "Server-side Asynchronous Pipe Handling", "Asynchronous Pipe State".
 """
 
 import logging
-from _thread import allocate_lock
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from transport import Buffer, Credit, Pipe, RemoteProtocolError
 
 from ..kernel.errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
+from ..kernel.lock import Lock
 from ..kernel.status import Status
 from .errors import BadStubData, PeerProtocolError, PipeError
 from .notify import EventKind, snapshot
@@ -87,7 +87,7 @@ class ServerPipes(PipeSet):
 
     def forked(self) -> None:
         """In a forked child: nothing moves here any more."""
-        self.lock = allocate_lock()
+        self.lock = Lock()
         self._closed = True
 
     def before_complete(self) -> None:

@@ -13,7 +13,6 @@ order; waking, telling, sending and decoding are done without it.
 Source: "Asynchronous Pipe State", "Rules for Multiple Pipes".
 """
 
-from _thread import allocate_lock
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any, Final, NoReturn
@@ -25,6 +24,7 @@ from transport import Pipe as PipeMessage
 
 from ..kernel.driver import driver
 from ..kernel.errors import CallError, InvalidParameter
+from ..kernel.lock import Lock
 from ..kernel.status import Status
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
@@ -75,7 +75,7 @@ class PipeSet:
         self.send_complete = send_complete
         # Called before the first push or pull: it may still choose what is told. None: it was called, or there is none.
         self.prepare: Callable[[], object] | None = None
-        self.lock = allocate_lock()
+        self.lock = Lock()
         self._client = client
         self._duplex = duplex
         self._limit = limit

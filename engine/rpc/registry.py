@@ -7,7 +7,6 @@ Source: "Registering Interfaces", "RpcServerRegisterIf2", "RpcServerUnregisterIf
 """
 
 import inspect
-from _thread import allocate_lock
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ import msgspec
 from transport import Target
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, Misuse
+from ..kernel.lock import Lock
 from ..kernel.status import Status
 from .context_routine import ContextRoutine
 from .gate import Gate
@@ -100,7 +100,7 @@ class Registry:
 
     def __init__(self) -> None:
         # Guards changes; reading takes a whole dictionary and needs no lock.
-        self._lock = allocate_lock()
+        self._lock = Lock()
         # Interface name -> major version -> what is served.
         self._interfaces: dict[str, dict[int, Served]] = {}
         self._found: dict[Target, Entry | Refusal] = {}

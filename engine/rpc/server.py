@@ -15,7 +15,6 @@ import os
 import socket
 import warnings
 import weakref
-from _thread import allocate_lock
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
@@ -27,6 +26,7 @@ from transport import PIPE_WINDOW_BYTES, Endpoint, Limits, Welcome, bind
 
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter, InvalidState, Misuse
 from ..kernel.event import Event
+from ..kernel.lock import Lock
 from ..kernel.status import Status
 from ..pool.pool import ThreadPool
 from .attachment import Closing, is_open, when_closed
@@ -116,9 +116,9 @@ class Server:
         self._instance = os.urandom(16)
         self._max_calls = max_calls
         # Held while the endpoints are bound, so that they are bound once. Lock order: before all others.
-        self._binding = allocate_lock()
+        self._binding = Lock()
         # Guards all below, and the fields of the listeners.
-        self.lock = allocate_lock()
+        self.lock = Lock()
         self._listeners: list[Listener] = []
         # Calls that arrived and are not closed.
         self.active = 0
@@ -223,7 +223,7 @@ class Server:
     def _await_calls(self, entries: set[Entry]) -> None:
         """Wait until the running calls of these operations are closed; no new ones come."""
         with Event(manual_reset=True) as closed:
-            counting = allocate_lock()
+            counting = Lock()
             left = 1  # One more than calls, so that the event is set once all are known.
 
             def done(how: Closing | None) -> None:
@@ -506,7 +506,7 @@ _open_servers: weakref.WeakSet[Server] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for server in list(_open_servers):
-        server.lock = allocate_lock()
+        server.lock = Lock()
         server._phase = Phase.CLOSED
         server._forked = True
         for listener in server._listeners:

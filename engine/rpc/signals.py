@@ -13,12 +13,12 @@ Source: "RPC_ASYNC_EVENT", "RPC_NOTIFICATION_TYPES".
 """
 
 import logging
-from _thread import allocate_lock
 from collections import deque
 
 from ..kernel.apc import queue_apc
 from ..kernel.errors import EngineError
 from ..kernel.event import Event
+from ..kernel.lock import Lock
 from ..kernel.packet import UNSET, CompletionPacket, PacketTemplate
 from ..pool.pool import default_pool
 from .notify import ApcNotification, CallbackNotification, EventKind, Notification
@@ -36,7 +36,7 @@ class Signals:
         self.notify = notify
         # The kind delivered last, or just being delivered. Read anywhere.
         self.event: EventKind | None = None
-        self._lock = allocate_lock()
+        self._lock = Lock()
         # All below: guarded by _lock. What is added once `silent` is set is dropped.
         self._queue: deque[EventKind] = deque()
         self._telling = False

@@ -18,7 +18,6 @@ Source: "RpcServerSubscribeForNotification", "RpcServerUnsubscribeForNotificatio
 """
 
 import logging
-from _thread import allocate_lock
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from ..kernel.apc import queue_apc
 from ..kernel.errors import EngineError, InvalidAsyncHandle, InvalidParameter, InvalidState, Misuse
 from ..kernel.event import Event
+from ..kernel.lock import Lock
 from ..kernel.port import UNSET, CompletionPacket, PacketTemplate
 from ..kernel.status import Status
 from ..pool.pool import default_pool
@@ -47,7 +47,7 @@ class Subscriptions:
 
     def __init__(self, call: "ServerCall") -> None:
         self._call = call
-        self._lock = allocate_lock()
+        self._lock = Lock()
         # All guarded by _lock.
         self._live: dict[EventKind, Notification] = {}
         # Kinds that were subscribed to, ever, and kinds that were queued.
@@ -167,4 +167,4 @@ def _closed(call: "ServerCall") -> InvalidAsyncHandle:
     return InvalidAsyncHandle(f"{call!r} was closed, and its subscriptions with it")
 
 
-_making = allocate_lock()  # Held to make the set of a call; before the lock of attachments.
+_making = Lock()  # Held to make the set of a call; before the lock of attachments.

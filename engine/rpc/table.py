@@ -8,7 +8,6 @@ Guarantees: each accepted call ends once and is told of once, after its outcome 
 """
 
 import logging
-from _thread import allocate_lock
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import repeat
@@ -17,6 +16,7 @@ from typing import Protocol
 from ..kernel.apc import queue_apcs
 from ..kernel.errors import EngineError
 from ..kernel.event import Event, set_events
+from ..kernel.lock import Lock
 from ..kernel.port import UNSET, CompletionPacket, PacketTemplate
 from ..pool.pool import default_pool
 from .call import Call, Outcome
@@ -111,7 +111,7 @@ class CallTable:
     """
 
     def __init__(self) -> None:
-        self.lock = allocate_lock()
+        self.lock = Lock()
         # All guarded by `lock`.
         self.calls: dict[int, Call[object]] = {}
         self._waiting: dict[int, list[Wakeable]] = {}

@@ -289,12 +289,13 @@ class TestManyInterrupts:
         """However often the leader is interrupted, other threads go on being served."""
         run("""
         from engine.kernel.driver import driver
+        from engine.kernel.lock import Lock
         class Wire:
             def __init__(self, action):
                 self.a, self.b = socket.socketpair()
                 self.a.setblocking(False)
                 self.action = action
-                self.lock = threading.Lock()
+                self.lock = Lock()
                 driver().register(self)
             def descriptors(self):
                 return [self.a.fileno()]

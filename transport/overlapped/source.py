@@ -35,7 +35,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from threading import Lock
+from threading import Lock as TryLock
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -49,6 +49,7 @@ from transport.errors import (
     SourceForked,
     TooManyOperations,
 )
+from transport.lock import Lock
 from transport.overlapped.operation import OK, OPERATION_ABORTED, PENDING, Operation, Settable
 from transport.overlapped.services import Hook, Services
 
@@ -151,7 +152,7 @@ class OverlappedSource:
         # Complete operations that are to be told of. Appended to under _lock, taken out by who holds _telling.
         self._outbox: deque[Operation[Any]] = deque()
         # Taking it is one step of a `for` loop: no signal handler can raise between taking and using it.
-        self._telling = Lock()
+        self._telling = TryLock()
         self._tell = iter(partial(self._telling.acquire, False), None)
         _open_sources.add(self)
 

@@ -18,13 +18,13 @@ import errno
 import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
-from threading import Lock
 from typing import Any, Final
 
 import zmq
 from zmq.backend import zmq_poll
 
 from transport.errors import InvalidOperation
+from transport.lock import Lock
 from transport.overlapped.operation import (
     BAD_COMMAND,
     GEN_FAILURE,

@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import threading
 import weakref
 from typing import Any
 
@@ -11,9 +10,10 @@ from zmq.utils import garbage
 
 from transport.errors import LinkClosed
 from transport.link import BaseLink
+from transport.lock import Lock
 
 # Guards what follows.
-_lock = threading.Lock()
+_lock = Lock()
 # Not zmq.Context.instance(): nobody terminates that, and when the process ends, messages on their way are
 # lost, or their memory is freed under ZeroMQ's thread, which then aborts the process.
 _shared: "zmq.Context[Any] | None" = None
@@ -72,7 +72,7 @@ def _at_exit() -> None:
 def _after_fork_in_child() -> None:
     global _shared, _lock
     _shared = None
-    _lock = threading.Lock()
+    _lock = Lock()
     _open_links.clear()
 
 
