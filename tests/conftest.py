@@ -6,13 +6,19 @@ import time
 import traceback
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+
+from engine.testing import LIMIT
 
 # The engine's monitor thread belongs to the process: whoever needs it first starts it, and it stays.
 PROCESS_WIDE = frozenset({"engine:monitor", "transport:sent-buffers"})
 
-# Seconds in which a thread that was told to end must have ended. Spent only by a test that is about to fail.
-GRACE = 5.0
+# How fast the machine is says nothing about what an example shows.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,7 +49,7 @@ def threads_end_with_the_test() -> Iterator[None]:
     """Each test ends with the threads it began with."""
     before = set(threading.enumerate())
     yield
-    deadline = time.monotonic() + GRACE
+    deadline = time.monotonic() + LIMIT
     for thread in _running_besides(before):
         if not isinstance(thread, threading._DummyThread):
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -25,7 +25,7 @@ from engine import (
     sleep,
     wait_any,
 )
-from engine.testing import Gate, ManualClock, wait_until, wait_until_blocked
+from engine.testing import LIMIT, Gate, ManualClock, wait_until, wait_until_blocked
 
 from .helpers import Actor, asleep, error, interleaved, result
 
@@ -111,7 +111,7 @@ class TestQueue:
         ran: list[int] = []
         with Event(signaled=True) as event:
             queue_apc(ran.append, 1)
-            assert event.wait(5, alertable=True)
+            assert event.wait(LIMIT, alertable=True)
         assert ran == [] and sleep(0, alertable=True) == 192
 
     def test_one_that_signals_the_object_still_alerts(self) -> None:
@@ -119,7 +119,7 @@ class TestQueue:
         with Event() as event:
             queue_apc(event.set)
             with pytest.raises(Alerted):
-                event.wait(5, alertable=True)
+                event.wait(LIMIT, alertable=True)
             assert event.wait(0)
 
     def test_an_interrupted_wait_consumes_nothing(self, actor: Make) -> None:
@@ -446,7 +446,7 @@ class TestTimer:
         with WaitableTimer() as timer:
             start = time.monotonic()
             timer.set(0.02)
-            assert timer.wait(10)
+            assert timer.wait(LIMIT)
             assert time.monotonic() - start >= 0.02
 
     @pytest.mark.parametrize(

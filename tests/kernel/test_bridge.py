@@ -28,7 +28,7 @@ from engine import (
     wait_all,
     wait_any,
 )
-from engine.testing import Gate, ManualClock, wait_until
+from engine.testing import LIMIT, Gate, ManualClock, wait_until
 
 from .helpers import Actor, asleep, depth, error, getter, join_as_active, result
 
@@ -206,7 +206,7 @@ class TestWaitPackets:
             future.set_result(1)
             assert [each.overlapped for each in port.get_many(4)] == things[:3]
             gate.open()
-            assert port.get(10).overlapped is thread
+            assert port.get(LIMIT).overlapped is thread
 
     def test_hundreds_cost_no_thread(self, port: CompletionPort) -> None:
         """512 waits may be pending, without a thread each, and each arrives once."""
@@ -314,7 +314,7 @@ class TestProcesses:
             with pytest.raises(WaitTimeout):
                 wait_any([process], 0.005)
             process.communicate(b"\n")
-            assert wait_any([process], 10) == 0
+            assert wait_any([process], LIMIT) == 0
             assert process.returncode == 0
             assert wait_any([process], 0) == 0
 
@@ -342,7 +342,7 @@ class TestProcesses:
             packet = port.associate_wait(process)
             assert packet.cancel() == 0
             process.communicate(b"\n")
-            assert wait_any([process], 10) == 0 and depth(port) == 0
+            assert wait_any([process], LIMIT) == 0 and depth(port) == 0
 
     def test_multiprocessing_processes_too(self, port: CompletionPort) -> None:
         """A multiprocessing.Process is signaled when it has ended, not before it has started."""
@@ -350,7 +350,7 @@ class TestProcesses:
         with pytest.raises(WaitTimeout):
             wait_any([process], 0.002)
         process.start()
-        assert wait_any([process], 30) == 0
+        assert wait_any([process], LIMIT) == 0
         assert process.exitcode == 0
         process.close()
 

@@ -7,13 +7,15 @@ import textwrap
 
 import pytest
 
+from engine.testing import LIMIT
+
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
 
 PRELUDE = """
 import faulthandler, random, signal, socket, sys, threading, time
-faulthandler.dump_traceback_later(50, exit=True)
+faulthandler.dump_traceback_later(100, exit=True)
 from engine import *
-from engine.testing import wait_until, wait_until_blocked
+from engine.testing import LIMIT, wait_until, wait_until_blocked
 
 class Interrupt(BaseException):
     pass
@@ -45,7 +47,7 @@ def interrupted(function, seconds=0.02):
 def run(body: str) -> None:
     """Run `body` in a fresh interpreter's main thread: only there do signal handlers run."""
     command = [sys.executable, "-X", "dev", "-c", PRELUDE + textwrap.dedent(body)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=55)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -89,7 +91,7 @@ class TestOneInterrupt:
                 assert interrupted(wait)
                 assert driver()._leader is None
             threading.Timer(0.01, wire.b.send, (b"x",)).start()
-            assert event.wait(10)
+            assert event.wait(LIMIT)
             driver().unregister(wire)
             wire.a.close(); wire.b.close()
         """)
@@ -125,7 +127,7 @@ class TestOneInterrupt:
         for _ in range(20):
             with CompletionPort(1) as port:
                 seen = []
-                watcher = threading.Thread(target=lambda: seen.append(wait_any([port], 20)))
+                watcher = threading.Thread(target=lambda: seen.append(wait_any([port], LIMIT)))
                 watcher.start()
                 wait_until_blocked(watcher)
                 def post():
@@ -166,7 +168,7 @@ class TestManyInterrupts:
             if semaphore.wait(0.0001):
                 taken[0] += 1
         interrupts = 0
-        while time.monotonic() < end:
+        while time.monotonic() < end or interrupts <= 100:
             if released - taken[0] - others[0] < 3:
                 semaphore.release(2)
                 released += 2
@@ -176,7 +178,6 @@ class TestManyInterrupts:
         while semaphore.wait(0):
             rest += 1
         assert released == taken[0] + others[0] + rest, (released, taken, others, rest, interrupts)
-        assert interrupts > 100
         assert semaphore.statistics().waiting == 0
         """)
 
@@ -188,10 +189,10 @@ class TestManyInterrupts:
             def queue():
                 queue_apc(int, thread=waiting)
             for wait, signal_it, satisfy in (
-                (lambda: event.wait(20), event.set, event.set),
-                (lambda: semaphore.wait(20), semaphore.release, semaphore.release),
-                (lambda: other.wait(20, alertable=True), queue, other.set),
-                (lambda: port.get_many(1, 20, alertable=True), queue, port.post),
+                (lambda: event.wait(LIMIT), event.set, event.set),
+                (lambda: semaphore.wait(LIMIT), semaphore.release, semaphore.release),
+                (lambda: other.wait(LIMIT, alertable=True), queue, other.set),
+                (lambda: port.get_many(1, LIMIT, alertable=True), queue, port.post),
             ):
                 stop, woken = [], [0]
                 def go_on_waiting():
@@ -204,13 +205,12 @@ class TestManyInterrupts:
                 waiting = threading.Thread(target=go_on_waiting)
                 waiting.start()
                 end, interrupts = time.monotonic() + 0.5, 0
-                while time.monotonic() < end:
+                while time.monotonic() < end or interrupts <= 25:
                     wait_until_blocked(waiting)
                     before = woken[0]
                     interrupts += interrupted(signal_it, random.uniform(2e-6, 4e-5))
                     satisfy()
                     wait_until(lambda: woken[0] > before)
-                assert interrupts > 25, interrupts
                 stop.append(1)
                 satisfy()
                 waiting.join()
@@ -244,11 +244,10 @@ class TestManyInterrupts:
                     pass
             thread = threading.Thread(target=other)
             thread.start()
-            while time.monotonic() < end:
+            while time.monotonic() < end or interrupts <= 100:
                 interrupts += interrupted(take, random.uniform(2e-6, 2e-4))
             stop.append(1)
             thread.join()
-            assert interrupts > 100
             while True:
                 try:
                     got[0] += len(port.get_many(1000, 0))
@@ -267,7 +266,7 @@ class TestManyInterrupts:
             stop = []
             def watch():
                 while not stop:
-                    wait_any([port], 20)
+                    wait_any([port], LIMIT)
                     try:
                         port.get_many(1000, 0)
                     except WaitTimeout:
@@ -275,11 +274,10 @@ class TestManyInterrupts:
             watcher = threading.Thread(target=watch)
             watcher.start()
             end, interrupts = time.monotonic() + 1, 0
-            while time.monotonic() < end:
+            while time.monotonic() < end or interrupts <= 50:
                 wait_until_blocked(watcher)
                 interrupts += interrupted(port.post, random.uniform(2e-6, 4e-5))
                 wait_until(lambda: not len(port))
-            assert interrupts > 50, interrupts
             stop.append(1)
             port.post()
             watcher.join()
@@ -315,18 +313,18 @@ class TestManyInterrupts:
                 try:
                     while not stop:
                         wire.b.send(b"x")
-                        port.get_many(100, 20)
+                        port.get_many(100, LIMIT)
                         served[0] += 1
                 except EngineError as error:
                     failed.append(error)
             thread = threading.Thread(target=other)
             thread.start()
             end, interrupts = time.monotonic() + 1, 0
-            while time.monotonic() < end:
+            while time.monotonic() < end or interrupts <= 100 or served[0] <= 50:
                 interrupts += interrupted(lambda: mine.wait(0.001), random.uniform(2e-6, 3e-4))
             stop.append(1)
             thread.join()
-            assert interrupts > 100 and served[0] > 50 and not failed, (interrupts, served, failed)
+            assert not failed
             assert driver()._leader is None
             driver().unregister(wire)
             wire.a.close(); wire.b.close()

@@ -251,7 +251,7 @@ class Accounting(RuleBasedStateMachine):
 
             # A thread that was just told to sleep may be on its way there.
             if seen() != expected:
-                wait_until(lambda seen=seen, expected=expected: seen() == expected, 1, f"{seen()} == {expected}")
+                wait_until(lambda seen=seen, expected=expected: seen() == expected, what=f"{seen()} == {expected}")
             assert not (model.waiters and model.entries and model.active < model.limit)
 
 

@@ -22,14 +22,14 @@ from engine import (
     wait_all,
     wait_any,
 )
-from engine.testing import wait_until
+from engine.testing import LIMIT, wait_until
 
 from .helpers import Actor, result
 
 Make = Callable[[], Actor]
 SECONDS = float(os.environ.get("STRESS_SECONDS", "10"))
 
-pytestmark = [pytest.mark.stress, pytest.mark.timeout(SECONDS + 60)]
+pytestmark = [pytest.mark.stress, pytest.mark.timeout(SECONDS + LIMIT)]
 
 
 def test_ports_waits_and_apcs(actor: Make) -> None:
@@ -133,7 +133,7 @@ def test_ports_waits_and_apcs(actor: Make) -> None:
 
     for each in takers:
         each.end()
-    wait_until(drain, 30)
+    wait_until(drain, LIMIT)
     assert sorted(taken) == sorted(posted)
     for port in ports:
         statistics = port.statistics()

@@ -38,7 +38,7 @@ from engine import (
     wait_all,
     wait_any,
 )
-from engine.testing import Gate, ManualClock, wait_until, wait_until_blocked
+from engine.testing import LIMIT, Gate, ManualClock, wait_until, wait_until_blocked
 
 from .helpers import Actor, asleep, error, result
 
@@ -886,7 +886,7 @@ class TestThreadsAndFutures:
         with pytest.raises(WaitTimeout):
             wait_any([thread], 0.005)
         thread.start()
-        assert wait_any([thread], 10) == 0
+        assert wait_any([thread], LIMIT) == 0
 
     def test_a_callback_is_told_of_a_threads_end(self) -> None:
         """A registered wait works for threads."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from engine import ThreadPool
-from engine.testing import ManualClock
+from engine.testing import LIMIT, ManualClock
 
 
 @pytest.fixture
@@ -16,10 +16,10 @@ def errors() -> list[tuple[BaseException, object]]:
 
 @pytest.fixture
 def pool(errors: list[tuple[BaseException, object]]) -> Iterator[ThreadPool]:
-    """A pool of up to 8 threads."""
-    made = ThreadPool(0, 8, name="test", on_error=lambda *told: errors.append(told))
+    """A pool of up to 8 threads; none leaves, and looks for work once more before it does, while a test waits."""
+    made = ThreadPool(0, 8, name="test", idle_limit=2 * LIMIT, on_error=lambda *told: errors.append(told))
     yield made
-    assert made.stop(10, cancel_pending=True)
+    assert made.stop(LIMIT, cancel_pending=True)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def single(errors: list[tuple[BaseException, object]]) -> Iterator[ThreadPool]:
     """A pool of one thread."""
     made = ThreadPool(1, 1, name="single", on_error=lambda *told: errors.append(told))
     yield made
-    assert made.stop(10, cancel_pending=True)
+    assert made.stop(LIMIT, cancel_pending=True)
 
 
 @pytest.fixture

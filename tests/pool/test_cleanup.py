@@ -20,7 +20,7 @@ from engine import (
     current_callback,
     submit_callback,
 )
-from engine.testing import ManualClock, wait_until, wait_until_blocked
+from engine.testing import LIMIT, ManualClock, wait_until, wait_until_blocked
 
 from .helpers import Blocker, Delivery, Recorder, in_thread, joined, occupy, settle
 
@@ -370,7 +370,7 @@ class TestRelease:
         with pytest.raises(InvalidParameter):
             members.group.close_members(timeout=-1)
         blocker.release()
-        members.group.close_members(True, timeout=10)
+        members.group.close_members(True, timeout=LIMIT)
         assert len(members.cancelled) == 2
 
     def test_a_cancel_callback_that_fails_is_reported(

@@ -16,6 +16,7 @@ from engine import (
     current_callback,
     submit_callback,
 )
+from engine.testing import LIMIT
 
 from .helpers import Blocker, Recorder, occupy, settle
 
@@ -47,7 +48,7 @@ class TestObjects:
         with Work(recorder, "a", pool=pool) as work:
             for _ in range(3):
                 work.submit()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
         assert recorder.calls == [("a",)] * 3
 
     def test_a_function_that_is_none_is_refused_at_creation(self, pool: ThreadPool) -> None:
@@ -82,7 +83,7 @@ class TestOrder:
                 work.submit()
             assert work.statistics().queued == 5
             blocker.release()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
         assert recorder.count == 5
 
     def test_callbacks_of_one_object_run_in_parallel(self, pool: ThreadPool) -> None:
@@ -107,7 +108,7 @@ class TestOrder:
         with Work(count, pool=single) as work:
             for _ in range(100):
                 work.submit()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
         assert most == 1
 
     def test_simple_callbacks_start_in_order(self, single: ThreadPool) -> None:
@@ -128,8 +129,8 @@ class TestOrder:
             for _ in range(10):
                 second.submit()
             blocker.release()
-            assert first.wait(10)
-            assert second.wait(10)
+            assert first.wait(LIMIT)
+            assert second.wait(LIMIT)
         assert order == ["A", "B"] * 10
 
     def test_a_late_object_gets_its_turn_at_once(self, single: ThreadPool) -> None:
@@ -146,8 +147,8 @@ class TestOrder:
             for _ in range(20):
                 first.submit()
             blocker.release()
-            assert first.wait(10)
-            assert second.wait(10)
+            assert first.wait(LIMIT)
+            assert second.wait(LIMIT)
         assert order.index("B") in (5, 6)
 
     def test_a_callback_may_submit_its_own_object(self, single: ThreadPool) -> None:
@@ -162,7 +163,7 @@ class TestOrder:
 
         with Work(again, pool=single) as work:
             work.submit()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
         assert runs == 5
 
     def test_a_callback_may_create_and_close_objects(self, pool: ThreadPool) -> None:
@@ -215,8 +216,8 @@ class TestPriority:
             for _ in range(5):
                 work.submit()
             blocker.release()
-            assert work.wait(10)
-            assert late.wait(10)
+            assert work.wait(LIMIT)
+            assert late.wait(LIMIT)
         assert order.index("late") == (1 if priority is Priority.HIGH else 5)
 
     def test_another_priority_is_refused(self, single: ThreadPool) -> None:
@@ -239,7 +240,7 @@ class TestSlots:
         with Work(recorder, pool=pool) as work:
             for _ in range(1000):
                 work.submit()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
         assert pool.statistics().workers <= 2
         assert recorder.count == 1000
 
@@ -249,7 +250,7 @@ class TestSlots:
 
         def meet() -> None:
             with blocking():
-                both.wait(10)
+                both.wait(LIMIT)
 
         pool.submit(meet)
         pool.submit(meet)
@@ -264,14 +265,14 @@ class TestSlots:
 
         def meet() -> None:
             with blocking():
-                both.wait(10)
+                both.wait(LIMIT)
 
         with Work(meet, pool=pool) as work:
             for _ in range(4):
                 work.submit()
             first.release()
             second.release()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
         assert not both.broken
 
     def test_an_overrun_lets_fetched_callbacks_go(self, pool: ThreadPool) -> None:
@@ -281,7 +282,7 @@ class TestSlots:
             for _ in range(3):
                 work.submit()
             blocker.release()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
         assert not meeting.broken
 
     def test_what_is_long_stays_long_when_a_scope_ends(self, pool: ThreadPool) -> None:
@@ -307,7 +308,7 @@ class TestSlots:
 
             def outer() -> None:
                 inner.submit()
-                assert inner.wait(10)
+                assert inner.wait(LIMIT)
                 recorder("outer")
 
             pool.submit(outer)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pytest
 
 from engine import Deadlock, Executor, InvalidParameter, Priority, QueueFull
-from engine.testing import Gate, wait_until, wait_until_blocked
+from engine.testing import LIMIT, Gate, wait_until, wait_until_blocked
 
 from .helpers import Blocker, in_thread, joined
 
@@ -32,28 +32,28 @@ class TestStandard:
         or importlib.util.find_spec("test.test_concurrent_futures.test_thread_pool") is None,
         reason="this Python does not carry the tests of concurrent.futures as a package",
     )
-    @pytest.mark.timeout(120)
+    @pytest.mark.timeout(10 * LIMIT)
     def test_it_passes_the_standard_tests(self) -> None:
         """CPython's own tests of thread pools, waiting, completion and shutdown pass unchanged."""
         runner = Path(__file__).with_name("run_cpython_tests.py")
-        done = subprocess.run([sys.executable, runner], capture_output=True, text=True, timeout=110)
+        done = subprocess.run([sys.executable, runner], capture_output=True, text=True, timeout=9 * LIMIT)
         assert done.returncode == 0, done.stderr
         assert "OK" in done.stderr
 
     def test_results_and_errors(self) -> None:
         """A future has the call's result, or what it raised."""
         with Executor(2) as executor:
-            assert executor.submit(pow, 2, 8).result(10) == 256
+            assert executor.submit(pow, 2, 8).result(LIMIT) == 256
             failed = executor.submit(divmod, 1, 0)
             with pytest.raises(ZeroDivisionError):
-                failed.result(10)
+                failed.result(LIMIT)
             assert list(executor.map(pow, range(10), range(10))) == list(map(pow, range(10), range(10)))
 
     def test_no_exception_of_a_call_is_reported_twice(self, caplog: pytest.LogCaptureFixture) -> None:
         """What a call raises goes to its future and nowhere else, `SystemExit` included."""
         with Executor(1) as executor:
-            assert isinstance(executor.submit(sys.exit, 3).exception(10), SystemExit)
-            assert executor.submit(int).result(10) == 0
+            assert isinstance(executor.submit(sys.exit, 3).exception(LIMIT), SystemExit)
+            assert executor.submit(int).result(LIMIT) == 0
         assert not caplog.records
 
     def test_it_is_a_thread_pool_executor(self) -> None:
@@ -81,7 +81,7 @@ class TestStandard:
         """A future's `repr`, and the error of a wrong transition, read as those of the standard library's."""
         with Executor(1) as executor:
             future = executor.submit(int)
-            assert future.result(10) == 0
+            assert future.result(LIMIT) == 0
         assert re.fullmatch("<Future at 0x[0-9a-f]+ state=finished returned int>", repr(future))
         with pytest.raises(InvalidStateError, match="FINISHED: <Future at 0x[0-9a-f]+ state=finished returned int>"):
             future.set_result(1)
@@ -90,15 +90,15 @@ class TestStandard:
         """Calls of a function never seen before run side by side, without any stall being noticed first."""
         everybody = threading.Barrier(5)
         with Executor(5) as executor:
-            done, _ = wait([executor.submit(everybody.wait, 10) for _ in range(5)], 10)
+            done, _ = wait([executor.submit(everybody.wait, LIMIT) for _ in range(5)], LIMIT)
             assert len(done) == 5
 
     def test_quick_calls_share_a_thread(self) -> None:
         """Once a function is known to be quick, its calls run on one awake thread."""
         with Executor(8) as executor:
             for future in [executor.submit(threading.get_ident) for _ in range(200)]:
-                future.result(10)
-            idents = {executor.submit(threading.get_ident).result(10) for _ in range(20)}
+                future.result(LIMIT)
+            idents = {executor.submit(threading.get_ident).result(LIMIT) for _ in range(20)}
             seen = executor.statistics()
             assert seen.away == 0
             assert len(idents) <= 8
@@ -128,7 +128,7 @@ class TestStandard:
         threads = executor._threads
         del executor
         gc.collect()
-        assert [future.result(10) for future in futures] == [2**number for number in range(50)]
+        assert [future.result(LIMIT) for future in futures] == [2**number for number in range(50)]
         for thread in threads:
             joined(thread)
 
@@ -141,9 +141,9 @@ class TestStandard:
     def test_names(self) -> None:
         """Threads are called PREFIX_0 and so on, by default with a name of the engine's."""
         with Executor(1, "mine") as executor:
-            assert executor.submit(lambda: threading.current_thread().name).result(10) == "mine_0"
+            assert executor.submit(lambda: threading.current_thread().name).result(LIMIT) == "mine_0"
         with Executor(1) as executor:
-            assert executor.submit(lambda: threading.current_thread().name).result(10).startswith("engine:")
+            assert executor.submit(lambda: threading.current_thread().name).result(LIMIT).startswith("engine:")
 
     def test_an_initializer_runs_first_in_each_thread(self) -> None:
         """The initializer runs in each thread before its first call."""
@@ -166,7 +166,7 @@ class TestStandard:
             gate.open()
             for future in futures:
                 with pytest.raises(BrokenThreadPool):
-                    future.result(10)
+                    future.result(LIMIT)
             with pytest.raises(BrokenThreadPool):
                 executor.submit(int)
         assert "initializer" in caplog.text
@@ -200,7 +200,7 @@ class TestMore:
         with Executor(1, queue_limit=2, policy=policy) as executor:
             blocker.release()
             for _ in range(10):  # From here on it is known to be quick, and submitting is at its shortest.
-                executor.submit(blocker).result(10)
+                executor.submit(blocker).result(LIMIT)
             blocker.gate.close()
             executor.submit(blocker)
             blocker.wait_until_running(11)
@@ -209,9 +209,9 @@ class TestMore:
             later = [executor.submit(threading.get_ident) for _ in range(2)]
             assert not any(call.done() for call in later)
             assert executor.statistics().queued == 2
-            assert wait(calls, 10).not_done == set()
+            assert wait(calls, LIMIT).not_done == set()
             blocker.release()
-            assert {call.result(10) for call in later} != {threading.get_ident()}
+            assert {call.result(LIMIT) for call in later} != {threading.get_ident()}
         seen = executor.statistics()
         assert (seen.submitted, seen.started, seen.discarded) == (15, 13, 2)
 
@@ -246,8 +246,8 @@ class TestMore:
         VARIABLE.set("mine")
         try:
             with Executor(2) as executor:
-                assert executor.submit(VARIABLE.get).result(10) == "mine"
-                executor.submit(VARIABLE.set, "theirs").result(10)
+                assert executor.submit(VARIABLE.get).result(LIMIT) == "mine"
+                executor.submit(VARIABLE.set, "theirs").result(LIMIT)
                 assert VARIABLE.get() == "mine"
         finally:
             VARIABLE.set("none")
@@ -261,12 +261,12 @@ class TestMore:
         queued = executor.submit(int)
         began = time.monotonic()
         executor.shutdown(timeout=0.05)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < LIMIT
         assert queued.cancelled()
         assert running.running()
         blocker.release()
-        assert running.result(10) is None
-        executor.shutdown(timeout=10)
+        assert running.result(LIMIT) is None
+        executor.shutdown(timeout=LIMIT)
 
     def test_cancelled_futures_are_seen_by_whoever_waits(self) -> None:
         """Futures cancelled by the shutdown end `wait` and `as_completed`."""
@@ -276,18 +276,18 @@ class TestMore:
         blocker.wait_until_running()
         futures = [executor.submit(int) for _ in range(3)]
         seen: list[Future[int]] = []
-        waiter = in_thread(lambda: seen.extend(as_completed(futures, 10)))
+        waiter = in_thread(lambda: seen.extend(as_completed(futures, LIMIT)))
         executor.shutdown(wait=False, cancel_futures=True)
         joined(waiter)
         assert len(seen) == 3
         blocker.release()
-        first.result(10)
+        first.result(LIMIT)
         executor.shutdown()
 
     def test_workers_are_replaced(self) -> None:
         """After its number of calls a thread is replaced by a fresh one."""
         with Executor(1, max_tasks_per_worker=5) as executor:
-            idents = [executor.submit(lambda: threading.current_thread().name).result(10) for _ in range(20)]
+            idents = [executor.submit(lambda: threading.current_thread().name).result(LIMIT) for _ in range(20)]
         assert len(set(idents)) == 4
         assert all(idents.count(ident) == 5 for ident in idents)
         with pytest.raises(InvalidParameter):
@@ -296,8 +296,8 @@ class TestMore:
     def test_a_call_cannot_wait_for_the_shutdown(self) -> None:
         """A call that waits for its own executor's shutdown gets Deadlock."""
         with Executor(1) as executor:
-            assert isinstance(executor.submit(executor.shutdown).exception(10), Deadlock)
-            executor.submit(executor.shutdown, False).result(10)
+            assert isinstance(executor.submit(executor.shutdown).exception(LIMIT), Deadlock)
+            executor.submit(executor.shutdown, False).result(LIMIT)
 
     def test_it_is_asyncios_default_executor(self) -> None:
         """It works as the default executor of an event loop."""
@@ -337,10 +337,10 @@ class TestMore:
         """A call that waits for another call of the executor lets that one run."""
 
         def outer() -> int:
-            return executor.submit(pow, 2, 5).result(10)
+            return executor.submit(pow, 2, 5).result(LIMIT)
 
         with Executor(4) as executor:
-            assert [executor.submit(outer).result(10) for _ in range(20)] == [32] * 20
+            assert [executor.submit(outer).result(LIMIT) for _ in range(20)] == [32] * 20
 
     def test_a_full_house_of_waiting_calls(self) -> None:
         """Calls that wait for results are library waits: they hold no slot, so their subcalls run at once."""
@@ -348,10 +348,10 @@ class TestMore:
         def tree(depth: int) -> int:
             if not depth:
                 return 1
-            return sum(future.result(10) for future in [executor.submit(tree, depth - 1) for _ in range(2)])
+            return sum(future.result(LIMIT) for future in [executor.submit(tree, depth - 1) for _ in range(2)])
 
         with Executor(40) as executor:
-            assert executor.submit(tree, 4).result(10) == 16
+            assert executor.submit(tree, 4).result(LIMIT) == 16
 
     def test_waiting_with_a_limit(self) -> None:
         """`result` and `exception` with a timeout raise TimeoutError, and the future stays good."""
@@ -362,7 +362,7 @@ class TestMore:
             for wait_for in (future.result, future.exception):
                 with pytest.raises(TimeoutError):
                     wait_for(0.01)
-            sleeper = in_thread(lambda: future.result(10))
+            sleeper = in_thread(lambda: future.result(LIMIT))
             blocker.release()
             joined(sleeper)
             assert future.result(0) is None
@@ -377,7 +377,7 @@ class TestMore:
 
             def sleep() -> None:
                 with pytest.raises(CancelledError):
-                    future.result(10)
+                    future.result(LIMIT)
                 woken.set()
 
             sleeper = in_thread(sleep)
@@ -390,7 +390,7 @@ class TestMore:
     def test_statistics(self) -> None:
         """The executor shows its pool's statistics."""
         with Executor(2) as executor:
-            executor.submit(int).result(10)
+            executor.submit(int).result(LIMIT)
             wait_until(lambda: executor.statistics().idle == executor.statistics().workers)
             seen = executor.statistics()
         assert seen.maximum == 2

@@ -88,7 +88,7 @@ class TestHarvest:
                 pool.post(partial(slowly, pool, blocker))
                 blocker.wait_until_running()
                 # Another worker leads now, neither the monitor nor one that is away.
-                wait_until(lambda: driver().leader_ident in worker_idents(), 5)  # Half the idle limit.
+                wait_until(lambda: driver().leader_ident in worker_idents())
                 late.send()
                 wait_until(lambda count=count: len(late.ran) == 1 + count)
             for blocker in blockers:

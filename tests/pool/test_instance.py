@@ -21,7 +21,7 @@ from engine import (
     current_callback,
     submit_callback,
 )
-from engine.testing import ManualClock
+from engine.testing import LIMIT, ManualClock
 
 from .helpers import Blocker, Recorder, occupy, settle
 
@@ -47,7 +47,7 @@ class TestInstance:
 
         with Work(look, pool=pool, context="mine") as work:
             work.submit()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
             assert seen == [work, "mine"]
 
     def test_a_simple_callback_has_one(self, pool: ThreadPool) -> None:
@@ -113,7 +113,7 @@ class TestInstance:
         with Work(lambda: seen.append(current_callback()), pool=single) as work:
             work.submit()
             work.submit()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
         assert seen[0] is not seen[1]
 
 
@@ -132,7 +132,7 @@ class TestDisassociate:
         with Work(leave, pool=pool) as work:
             work.submit()
             blocker.wait_until_running()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
             assert work.statistics().running == 1
             blocker.release()
 
@@ -163,7 +163,7 @@ class TestDisassociate:
         go, blocker = threading.Event(), Blocker()
 
         def leave() -> None:
-            go.wait(10)
+            go.wait(LIMIT)
             current_callback().disassociate()
             blocker()
 
@@ -171,7 +171,7 @@ class TestDisassociate:
             work.submit()
             timer = threading.Timer(0.02, go.set)
             timer.start()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
             blocker.release()
             timer.join()
 
@@ -189,7 +189,7 @@ class TestDisassociate:
         work = Work(leave, environment=Environment(pool=pool, cleanup_group=group))
         work.submit()
         blocker.wait_until_running()
-        assert work.wait(10)
+        assert work.wait(LIMIT)
         release = threading.Timer(0.02, blocker.release)
         release.start()
         group.close_members()
@@ -228,7 +228,7 @@ class TestWhenReturns:
         environment = Environment(pool=pool, finalization=lambda instance, context: order.append("finalization"))
         with Work(body, environment=environment) as work:
             work.submit()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
             order.append("waiter")
         assert order == [
             "body", "finalization", "lock", "mutex", "semaphore", "event", "function", "waiter",
@@ -251,10 +251,10 @@ class TestWhenReturns:
 
             with Work(body, pool=pool) as work:
                 work.submit()
-                assert work.wait(10)
+                assert work.wait(LIMIT)
             assert event.is_signaled()
-        assert lock.acquire(timeout=10)
-        assert mutex.wait(10)
+        assert lock.acquire(timeout=LIMIT)
+        assert mutex.wait(LIMIT)
         mutex.release()
         mutex.close()
         assert semaphore.release() == 3
@@ -318,7 +318,7 @@ class TestWhenReturns:
                 for _ in range(50):
                     event.reset()
                     work.submit()
-                    assert work.wait(10)
+                    assert work.wait(LIMIT)
                     assert event.is_signaled()
 
     def test_bad_counts_are_refused(self, pool: ThreadPool, errors: list[tuple[BaseException, object]]) -> None:
@@ -350,7 +350,7 @@ class TestEnvironment:
             environment.pool = pool
             environment.finalization = lambda instance, context: recorder("finalized")
             work.submit()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
             assert work.pool is single
         assert recorder.calls == [()]
 
@@ -365,7 +365,7 @@ class TestEnvironment:
         with Work(lambda: instances.append(current_callback()), environment=environment, context=7) as work:
             work.submit()
             work.submit()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
         assert [(instance, context) for instance, context, _ in seen] == [(each, 7) for each in instances]
         assert all(name.startswith("engine:test-worker") for _, _, name in seen)
 
@@ -412,8 +412,8 @@ class TestEnvironment:
                 work.submit()
                 timer.set(1, 1)
                 clock.advance(2)
-                work.wait(10)
-                timer.wait(10)
+                work.wait(LIMIT)
+                timer.wait(LIMIT)
             assert VARIABLE.get() == "mine"
 
         contextvars.copy_context().run(submit)

@@ -16,7 +16,7 @@ from engine import (
     Status,
     ThreadPool,
 )
-from engine.testing import wait_until_blocked
+from engine.testing import LIMIT, wait_until_blocked
 
 from .helpers import Recorder, in_thread, joined, occupy, settle
 
@@ -51,7 +51,7 @@ class TestIo:
         with Io(pipe, recorder, "mine", pool=pool) as io:
             io.start()
             pipe.complete("operation", 17)
-            assert io.wait(10)
+            assert io.wait(LIMIT)
             ((mine, packet),) = recorder.calls
             assert mine == "mine"
             assert (packet.overlapped, packet.transferred, packet.status) == ("operation", 17, 0)
@@ -62,7 +62,7 @@ class TestIo:
         with Io(pipe, recorder, pool=pool) as io:
             io.start()
             pipe.complete("operation", 0, Status.OPERATION_ABORTED)
-            assert io.wait(10)
+            assert io.wait(LIMIT)
         assert recorder.calls[0][0].status == 995
 
     def test_waiting_begins_with_start(self, pool: ThreadPool, pipe: Pipe) -> None:
@@ -109,11 +109,11 @@ class TestIo:
         with Io(pipe, recorder, pool=pool) as io:
             io.start()
             io.start()
-            assert io.wait(10, cancel_pending=True)
+            assert io.wait(LIMIT, cancel_pending=True)
             io.start()
             for name in ("first", "second", "third"):
                 pipe.complete(name)
-            assert io.wait(10)
+            assert io.wait(LIMIT)
             seen = io.io_statistics()
         assert [packet.overlapped for (packet,) in recorder.calls] == ["third"]
         assert (seen.started, seen.announced, seen.completed, seen.forgotten, seen.dropped) == (3, 0, 1, 2, 0)
@@ -123,11 +123,11 @@ class TestIo:
         recorder = Recorder()
         with Io(pipe, recorder, pool=pool) as io:
             io.start()
-            assert io.wait(10, cancel_pending=True)
+            assert io.wait(LIMIT, cancel_pending=True)
             io.cancel()
             io.start()
             pipe.complete("next")
-            assert io.wait(10)
+            assert io.wait(LIMIT)
         assert recorder.count == 1
 
     def test_queued_callbacks_can_be_discarded(self, single: ThreadPool, pipe: Pipe) -> None:
@@ -137,7 +137,7 @@ class TestIo:
             io.start()
             pipe.complete("operation")
             assert not io.wait(0)
-            assert io.wait(10, cancel_pending=True)
+            assert io.wait(LIMIT, cancel_pending=True)
             blocker.release()
             settle(single)
         assert recorder.count == 0
@@ -147,7 +147,7 @@ class TestIo:
         recorder = Recorder()
         with ThreadPool() as pool, Io(pipe, recorder, pool=pool) as io:
             io.start()
-            assert pool.stop(10)
+            assert pool.stop(LIMIT)
             sleeper = in_thread(io.wait)
             wait_until_blocked(io)
             pipe.complete("operation")
@@ -177,7 +177,7 @@ class TestIo:
         with Io(pipe, recorder, pool=pool) as io:
             io.start()
             pipe.port.post(1, 2, 3, 4)
-            assert io.wait(10)
+            assert io.wait(LIMIT)
         assert recorder.calls[0][0] == CompletionPacket(1, 2, 3, 4)
 
     def test_io_objects_join_groups(self, pool: ThreadPool, pipe: Pipe) -> None:
@@ -204,4 +204,4 @@ class TestIo:
                 pipe.complete(number)
             blocker.wait_until_running(3)
             blocker.release()
-            assert io.wait(10)
+            assert io.wait(LIMIT)

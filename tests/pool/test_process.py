@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from engine.testing import LIMIT
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def run(script: str, limit: float = 20.0) -> subprocess.CompletedProcess[str]:
+def run(script: str, limit: float = LIMIT) -> subprocess.CompletedProcess[str]:
     """Run `script` in a fresh interpreter; it must exit by itself within the limit."""
-    head = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport threading, time, os\nfrom engine import *\n"
+    head = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport threading, time, os\nfrom engine import *\n"
+        "from engine.testing import LIMIT\n"
+    )
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", head + script], capture_output=True, text=True, timeout=limit
     )
@@ -86,8 +91,8 @@ class TestFork:
             "        except Forked: pass\n"
             "    if default_pool() is before: os._exit(2)\n"
             "    ran = threading.Event(); default_pool().submit(ran.set)\n"
-            "    if not ran.wait(5): os._exit(3)\n"
-            "    if not pool.stop(5): os._exit(4)\n"
+            "    if not ran.wait(LIMIT): os._exit(3)\n"
+            "    if not pool.stop(LIMIT): os._exit(4)\n"
             "    os._exit(0)\n"
             "status = os.waitpid(child, 0)[1]\n"
             "print(os.waitstatus_to_exitcode(status))\n"
@@ -99,14 +104,14 @@ class TestFork:
         done = run(
             "import concurrent.futures as futures, signal, warnings; warnings.simplefilter('ignore')\n"
             "go = threading.Event(); entered = threading.Semaphore(0)\n"
-            "body = lambda: (entered.release(), go.wait(20))\n"
+            "body = lambda: (entered.release(), go.wait(LIMIT))\n"
             "pool = ThreadPool(); group = CleanupGroup(); environment = Environment(pool=pool, cleanup_group=group)\n"
             "work = Work(body, environment=environment); work.submit()\n"
             "executor = Executor(1); running, queued, late, cancelled = map(executor.submit, (body, int, int, int))\n"
             "entered.acquire(); entered.acquire(); cancelled.cancel()\n"
             "child = os.fork()\n"
             "if not child:\n"
-            "    signal.alarm(10); told = []\n"
+            "    signal.alarm(100); told = []\n"
             "    for call in (work.wait, lambda: work.wait(0, cancel_pending=True), group.close_members,\n"
             "                 running.result, queued.result, lambda: executor.submit(int)):\n"
             "        try: call(); os._exit(1)\n"
@@ -127,14 +132,14 @@ class TestFork:
             "import signal, warnings; warnings.simplefilter('ignore')\n"
             "from engine.pool import future as module\n"
             "go = threading.Event(); held = threading.Semaphore(0)\n"
-            "executor = Executor(1); calls = [executor.submit(go.wait, 20), executor.submit(int)]\n"
+            "executor = Executor(1); calls = [executor.submit(go.wait, LIMIT), executor.submit(int)]\n"
             "def hold(lock):\n"
-            "    with lock: held.release(); go.wait(20)\n"
+            "    with lock: held.release(); go.wait(LIMIT)\n"
             "for lock in (calls[0]._condition, calls[1]._condition, module._settled, module._guard):\n"
             "    threading.Thread(target=hold, args=(lock,)).start(); held.acquire()\n"
             "child = os.fork()\n"
             "if not child:\n"
-            "    signal.alarm(10)\n"
+            "    signal.alarm(100)\n"
             "    assert all(isinstance(call.exception(), Forked) for call in calls)\n"
             "    assert Executor(1).submit(pow, 2, 3).result() == 8\n"
             "    os._exit(0)\n"
@@ -168,13 +173,13 @@ class TestFork:
         done = run(
             "import signal, warnings; warnings.simplefilter('ignore')\n"
             "go = threading.Event(); entered = threading.Event()\n"
-            "body = lambda: (entered.set(), go.wait(20))\n"
+            "body = lambda: (entered.set(), go.wait(LIMIT))\n"
             "with ThreadPool() as pool, CleanupGroup() as group, Executor(1) as executor:\n"
             "    with Work(body, environment=Environment(pool=pool, cleanup_group=group)) as work:\n"
-            "        work.submit(); executor.submit(go.wait, 20); entered.wait()\n"
+            "        work.submit(); executor.submit(go.wait, LIMIT); entered.wait()\n"
             "        Work(int, environment=Environment(pool=pool, cleanup_group=group))\n"
             "        child = os.fork()\n"
-            "        if not child: signal.alarm(10); sys.exit(7)\n"
+            "        if not child: signal.alarm(100); sys.exit(7)\n"
             "        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])); go.set()\n"
         )
         assert done.stdout == "7\n", done.stderr
@@ -192,6 +197,6 @@ class TestFork:
             "    if not child: os._exit(default_pool().statistics().workers)\n"
             "    codes.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
             "ended.append(1)\n"
-            "print(codes, pool.stop(5))\n"
+            "print(codes, pool.stop(LIMIT))\n"
         )
         assert done.stdout == "{0} True\n", done.stderr

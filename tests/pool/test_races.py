@@ -22,7 +22,7 @@ from engine import (
     submit_callback,
 )
 from engine.pool import pool as pool_module
-from engine.testing import ManualClock, wait_until, wait_until_blocked
+from engine.testing import LIMIT, ManualClock, wait_until, wait_until_blocked
 
 from .helpers import Blocker, Recorder, in_thread, joined, occupy, settle
 from .test_io import Pipe
@@ -115,7 +115,7 @@ def test_a_packet_is_announced_or_its_callback_counts(pool: ThreadPool) -> None:
         lying = pool._port._lock = LyingLock(honest, count)
         pipe.complete("operation")
         pool._port._lock = honest
-        assert io.wait(10)
+        assert io.wait(LIMIT)
     assert set(sums) == {1}
 
 
@@ -248,7 +248,7 @@ def test_a_call_that_is_cancelled_while_another_comes_to_wait(monkeypatch: pytes
         # Asked between the two.
         monkeypatch.setattr(pool_module, "running_on", lambda port: not queued.cancel())
         submitter = in_thread(lambda: executor.submit(int))
-        wait_until(lambda: not submitter.is_alive(), 5)
+        wait_until(lambda: not submitter.is_alive(), LIMIT)
         monkeypatch.undo()
         assert queued.cancelled()
         blocker.release()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine import Event, InvalidArgumentType, InvalidParameter, ThreadPool, Timer, Wait
-from engine.testing import Gate, ManualClock
+from engine.testing import LIMIT, Gate, ManualClock
 
 from .helpers import Blocker, Recorder, in_thread, joined, occupy, settle
 
@@ -384,7 +384,7 @@ class TestSetting:
         expiring = in_thread(lambda: clock.advance(1))
         clock.gate.wait_for_arrivals()
         assert timer.set(None) is False
-        assert timer.wait(10, cancel_pending=True)
+        assert timer.wait(LIMIT, cancel_pending=True)
         timer.close()
         count = recorder.count
         clock.gate.open()
@@ -418,7 +418,7 @@ class TestSetting:
         with done, Timer(note, pool=pool) as timer:
             began = monotonic()
             timer.set(0.02, 0.02)
-            assert done.wait(10)
+            assert done.wait(LIMIT)
         assert all(at >= began + 0.02 * number for number, at in enumerate(seen, 1))
 
 

@@ -20,7 +20,7 @@ from engine import (
     Wait,
     WaitableTimer,
 )
-from engine.testing import ManualClock, wait_until_blocked
+from engine.testing import LIMIT, ManualClock, wait_until_blocked
 
 from .helpers import Delivery, Recorder, in_thread, joined, occupy, settle
 
@@ -301,7 +301,7 @@ class TestOnItsWay:
             assert wait.set(None) is False
             sleeper = in_thread(wait.wait)
             wait_until_blocked(wait)
-            assert wait.wait(10, cancel_pending=True)
+            assert wait.wait(LIMIT, cancel_pending=True)
             joined(sleeper)
             delivery.end()
             settle(pool)
@@ -327,7 +327,7 @@ class TestOnItsWay:
             second.end()
             assert not wait.wait(0)
             delivery.end()
-            assert wait.wait(10)
+            assert wait.wait(LIMIT)
         assert recorder.count == 2
 
     def test_closing_gives_the_signal_back(self, pool: ThreadPool) -> None:
@@ -350,7 +350,7 @@ class TestOnItsWay:
             delivery = Delivery(semaphore)
             wait.set(semaphore)
             delivery.begin(lambda: semaphore.release(2))
-            assert pool.stop(10)
+            assert pool.stop(LIMIT)
             sleeper = in_thread(wait.wait)
             wait_until_blocked(wait)
             delivery.end()

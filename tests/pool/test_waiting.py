@@ -17,7 +17,7 @@ from engine import (
     Work,
     current_callback,
 )
-from engine.testing import Gate, ManualClock, wait_until, wait_until_blocked
+from engine.testing import LIMIT, Gate, ManualClock, wait_until, wait_until_blocked
 
 from .helpers import Blocker, Recorder, in_thread, joined, occupy, settle
 
@@ -39,7 +39,7 @@ class TestWait:
             assert not work.wait(0)
             assert not work.wait(0.01)
             blocker.release()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
             assert recorder.count == 2
 
     def test_cancel_discards_what_is_queued(self, single: ThreadPool) -> None:
@@ -48,7 +48,7 @@ class TestWait:
         with Work(recorder, pool=single) as work:
             for _ in range(3):
                 work.submit()
-            assert work.wait(10, cancel_pending=True)
+            assert work.wait(LIMIT, cancel_pending=True)
             seen = work.statistics()
             assert (seen.total, seen.started, seen.discarded) == (3, 0, 3)
             blocker.release()
@@ -63,7 +63,7 @@ class TestWait:
             blocker.wait_until_running()
             assert not work.wait(0, cancel_pending=True)
             blocker.release()
-            assert work.wait(10, cancel_pending=True)
+            assert work.wait(LIMIT, cancel_pending=True)
 
     def test_cancel_reaches_what_a_worker_has_fetched(self, single: ThreadPool) -> None:
         """Of many queued callbacks all that have not begun are discarded, those that a worker fetched included."""
@@ -81,7 +81,7 @@ class TestWait:
             gate.wait_for_arrivals()
             assert not work.wait(0, cancel_pending=True)
             gate.open()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
             seen = work.statistics()
         assert (seen.started, seen.discarded) == (recorder.count, 20 - recorder.count)
         assert recorder.count == 1
@@ -91,10 +91,10 @@ class TestWait:
         blocker, recorder = occupy(single), Recorder()
         with Work(recorder, pool=single) as work:
             work.submit()
-            assert work.wait(10, cancel_pending=True)
+            assert work.wait(LIMIT, cancel_pending=True)
             work.submit()
             blocker.release()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
         assert recorder.count == 1
 
     def test_an_armed_timer_is_not_waited_for(self, pool: ThreadPool, clock: ManualClock) -> None:
@@ -113,7 +113,7 @@ class TestWait:
         with Timer(recorder, pool=pool, clock=clock) as timer:
             timer.set(1, 1)
             clock.advance(1)
-            timer.wait(10, cancel_pending=True)
+            timer.wait(LIMIT, cancel_pending=True)
             before = recorder.count
             clock.advance(1)
             recorder.wait_for(before + 1)
@@ -134,7 +134,7 @@ class TestWait:
         with Event() as event, Wait(recorder, pool=single) as wait:
             wait.set(event)
             event.set()
-            assert wait.wait(10, cancel_pending=True)
+            assert wait.wait(LIMIT, cancel_pending=True)
             assert not event.is_signaled()
             blocker.release()
             settle(single)
@@ -147,7 +147,7 @@ class TestWait:
             timer.set(0.001, 0.001)
             clock.advance(0.05)
             timer.set(None)
-            assert timer.wait(10, cancel_pending=True)
+            assert timer.wait(LIMIT, cancel_pending=True)
             count = recorder.count
             clock.advance(1)
             settle(pool)
@@ -158,7 +158,7 @@ class TestWait:
         blocker = occupy(single)
         with Work(print, pool=single) as work:
             work.submit()
-            threads = [in_thread(lambda: work.wait(10)) for _ in range(4)]
+            threads = [in_thread(lambda: work.wait(LIMIT)) for _ in range(4)]
             wait_until_blocked(work, 4)
             blocker.release()
             for thread in threads:
@@ -175,7 +175,7 @@ class TestWait:
 
         with Work(wait_for_myself, pool=pool) as work:
             work.submit()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
         assert [error.status for error in caught] == [1131]
 
     def test_a_callback_that_disassociated_may_wait_for_its_object(self, pool: ThreadPool) -> None:
@@ -184,7 +184,7 @@ class TestWait:
 
         def wait_for_myself() -> None:
             current_callback().disassociate()
-            recorder(work.wait(10))
+            recorder(work.wait(LIMIT))
 
         work = Work(wait_for_myself, pool=pool)
         work.submit()
@@ -199,11 +199,11 @@ class TestWait:
 
             def wait() -> None:
                 other.submit()
-                other.wait(10)
+                other.wait(LIMIT)
 
             with Work(wait, pool=pool) as work:
                 work.submit()
-                assert work.wait(10)
+                assert work.wait(LIMIT)
         assert recorder.count == 1
 
     def test_negative_timeouts_are_refused(self, pool: ThreadPool) -> None:
@@ -337,7 +337,7 @@ class TestClose:
 
         with Work(print, pool=single) as discarded:
             contextvars.Context().run(submit)
-            assert discarded.wait(10, cancel_pending=True)
+            assert discarded.wait(LIMIT, cancel_pending=True)
         blocker.release()
         recorder.wait_for(2)
 
@@ -363,7 +363,7 @@ class TestErrors:
 
         with Work(fail, pool=pool) as work:
             work.submit()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
             pool.submit(fail)
             settle(pool)
             assert [(str(error), owner) for error, owner in errors] == [("no", work), ("no", fail)]
@@ -410,6 +410,6 @@ class TestErrors:
         """A callback that raised counts as returned."""
         with Work(lambda: 1 / 0, pool=pool) as work:
             work.submit()
-            assert work.wait(10)
+            assert work.wait(LIMIT)
             assert work.statistics().running == 0
         wait_until(lambda: pool.statistics().failures == 1)

@@ -113,7 +113,7 @@ class TestCalls:
 
     def test_nobody_waits(self, endpoint: str) -> None:
         """A large call that waits for the greeting leaves when it comes, though no thread waits for anything."""
-        with RawServer(endpoint) as server, Client(endpoint) as client:
+        with RawServer(endpoint) as server, Client(endpoint, connect_timeout=None) as client:
             call = client.bind(Probe).echo.begin(bytes(300_000))
             client.bind(Probe).echo.begin("behind")
             server.greet()
@@ -125,7 +125,7 @@ class TestCalls:
 
     def test_closing_before_the_greeting(self, endpoint: str) -> None:
         """A client that closes while a large call waits for the greeting still says goodbye."""
-        with RawServer(endpoint) as server, Client(endpoint) as client:
+        with RawServer(endpoint) as server, Client(endpoint, connect_timeout=None) as client:
             call = client.bind(Probe).echo.begin(bytes(300_000))
             assert type(server.hear()) is Hello
             client.close()

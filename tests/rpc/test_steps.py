@@ -22,7 +22,6 @@ from .service import make_server
 Benches = Callable[..., Bench]
 
 LINES = 40  # As many as one such piece of work has at the most; how many run differs with what comes first.
-SOON = 2.0  # Seconds; much longer than a call takes, and than the monitor needs to find a call that nobody sends.
 
 
 class TestSending:
@@ -41,7 +40,7 @@ class TestSending:
             with at_line(number, code_in("engine/rpc/channel.py"), begin):
                 assert probe.echo("first") == "first"
             for call in begun:
-                assert call.wait(SOON), f"the call begun at line {number} was never sent"
+                assert call.wait(LIMIT), f"the call begun at line {number} was never sent"
                 assert call.complete() == "in between"
 
     @pytest.mark.parametrize("transport", ["ipc", "loopback"])
@@ -60,7 +59,7 @@ class TestSending:
                 answer.join()
                 if number >= lines[0]:
                     board.get(name).complete("answered")
-                assert call.wait(SOON), f"the answer given at line {number} was never sent"
+                assert call.wait(LIMIT), f"the answer given at line {number} was never sent"
                 assert call.complete() == "answered"
 
     def test_answers_wait_for_no_other_batch(self, local: Callable[..., Server], benches: Benches) -> None:
@@ -87,8 +86,8 @@ class TestSending:
         gates["first"].open()
         gates["second"].wait_for_arrivals()
         try:
-            assert first.wait(SOON), "an answer waits for a routine that blocks"
-            assert quick.wait(SOON), "an answer waits for a routine that blocks"
+            assert first.wait(LIMIT), "an answer waits for a routine that blocks"
+            assert quick.wait(LIMIT), "an answer waits for a routine that blocks"
         finally:
             gates["second"].open()
         assert (first.complete(), quick.complete(), second.result(LIMIT)) == ("first", "quick", "second")
@@ -116,7 +115,7 @@ class TestAnswering:
                         call.complete(value)
                     lose.join()
             server.stop()
-            assert server.wait(SOON), f"{server.statistics().active} calls are counted as open"
+            assert server.wait(LIMIT), f"{server.statistics().active} calls are counted as open"
             assert server.statistics().active == 0
 
 
@@ -187,7 +186,7 @@ class TestBeginning:
                     call = None
             others = [bench.probe.echo.begin(each) for each in range(8)]
             for each, other in enumerate(others):
-                assert other.wait(SOON), f"after an interrupt at line {number} a call is not answered"
+                assert other.wait(LIMIT), f"after an interrupt at line {number} a call is not answered"
                 assert other.complete() == each
             if call is not None:
                 assert call.result(LIMIT) == "interrupted"
@@ -212,7 +211,7 @@ class TestBeginning:
                 except KeyboardInterrupt:
                     pass
             bench.control.complete(name, "unharmed")
-            assert call.wait(SOON), f"after an interrupt at line {number} the call does not end"
+            assert call.wait(LIMIT), f"after an interrupt at line {number} the call does not end"
             assert status_of(call.complete) in (0, 1726)
             assert bench.probe.echo(number) == number
 
@@ -256,7 +255,7 @@ def interruptions(
             with at_line(number, chosen, interrupt), suppress(KeyboardInterrupt):
                 calls[-1].wait(LIMIT)
             for call in calls:
-                assert call.wait(SOON)
+                assert call.wait(LIMIT)
                 assert status_of(call.complete) in (0, 1726)
             bench.probe.nothing()  # What was left is told by whoever waits next.
 
@@ -273,7 +272,7 @@ class TestCancelling:
         with CompletionPort() as port:
             for number in range(LINES):
                 call = bench.probe.echo.begin("replied", notify=port)
-                arrive = Elsewhere(lambda call=call: call.wait(SOON))
+                arrive = Elsewhere(lambda call=call: call.wait(LIMIT))
                 with at_line(number, code_of(Client.cancel, Call.cancel), arrive):
                     call.cancel(abort)
                 arrive.join()

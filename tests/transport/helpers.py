@@ -5,10 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from engine.testing import LIMIT
 from transport import Buffer, Link, PeerInfo
-
-#: Seconds that anything here may take. Spent only by a test that is about to fail.
-PATIENCE = 10.0
 
 
 class Party:
@@ -87,9 +85,9 @@ class Party:
             self.link.close()
 
 
-def exchange(parties: Sequence[Party], until: Callable[[], object], patience: float = PATIENCE) -> None:
+def exchange(parties: Sequence[Party], until: Callable[[], object]) -> None:
     """Harvest whenever a descriptor is readable or a link says that it is ready, until `until()` is true."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + LIMIT
     poll = select.poll()
     for party in parties:
         for descriptor in party.link.descriptors():
@@ -107,9 +105,9 @@ def exchange(parties: Sequence[Party], until: Callable[[], object], patience: fl
             poll.poll(min(left, 0.05) * 1000)
 
 
-def wait_ready(party: Party, patience: float = PATIENCE) -> None:
+def wait_ready(party: Party) -> None:
     """Wait until there is something to harvest, and leave it there."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + LIMIT
     poll = select.poll()
     for descriptor in party.link.descriptors():
         poll.register(descriptor, select.POLLIN)

@@ -12,9 +12,8 @@ import pytest
 import zmq
 
 from engine import CompletionPacket, CompletionPort, WaitTimeout
+from engine.testing import LIMIT
 from transport import OverlappedSocket, OverlappedSource
-
-LIMIT = 10.0  # Seconds that a test waits for what is bound to come.
 
 
 def take(port: CompletionPort) -> CompletionPacket:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import zmq
 
+from engine.testing import LIMIT
 from tests.transport.helpers import Party, exchange, settle, wait_ready
 from transport import (
     EndpointError,
@@ -513,7 +514,7 @@ class TestBounds:
         if house.kind == "loopback":
             while server.harvest():
                 pass
-            assert client.woken.wait(5)
+            assert client.woken.wait(LIMIT)
         exchange([client, server], client.writable)
 
 

@@ -22,9 +22,8 @@ from engine import (
     register_wait,
     wait_any,
 )
-from engine.testing import wait_until_blocked
+from engine.testing import LIMIT, wait_until_blocked
 from tests.transport.overlapped import (
-    LIMIT,
     Told,
     Wires,
     assert_empty,

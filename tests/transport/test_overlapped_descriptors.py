@@ -14,9 +14,9 @@ import pytest
 import zmq
 
 from engine import CompletionPort, Event, WaitableTimer
+from engine.testing import LIMIT
 from examples.one_port import main
 from tests.transport.overlapped import (
-    LIMIT,
     Told,
     Wires,
     assert_empty,

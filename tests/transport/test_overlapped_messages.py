@@ -11,9 +11,8 @@ from engine import (
     Io,
     ThreadPool,
 )
-from engine.testing import wait_until
+from engine.testing import LIMIT, wait_until
 from tests.transport.overlapped import (
-    LIMIT,
     ByHand,
     Wires,
     assert_empty,

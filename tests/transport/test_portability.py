@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from engine.testing import LIMIT
+
 ROOT = Path(__file__).resolve().parents[2]
 
 PRELUDE = """
 import faulthandler, select, sys
-faulthandler.dump_traceback_later(50, exit=True)
+faulthandler.dump_traceback_later(100, exit=True)
 for name in sys.argv[1:]:
     delattr(select, name)
 import asyncio, os, subprocess, threading
@@ -40,7 +42,7 @@ def run(request: pytest.FixtureRequest) -> Run:
     def run_without(body: str) -> None:
         script = PRELUDE + textwrap.dedent(body)
         command = [sys.executable, "-c", script, *request.param.split()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=55, cwd=ROOT, env=os.environ)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, cwd=ROOT, env=os.environ)
         assert done.returncode == 0, done.stdout + done.stderr
 
     return run_without

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from engine.testing import LIMIT
 from tests.transport.helpers import Party, exchange, settle
 from transport import Curve, EndpointError, bind, connect
 
@@ -126,7 +127,7 @@ class TestDeath:
         then = "\nassert link.send(b'', [b'large', bytes(range(256)) * 65536])\n"
         process = children.start(server.link.endpoint, then)
         exchange([server], lambda: server.losses)
-        assert process.wait(10) == 0
+        assert process.wait(LIMIT) == 0
         assert server.messages[1][1] == [b"large", bytes(range(256)) * 65536]
 
 
@@ -251,6 +252,7 @@ class TestCurve:
 AUTHORISED = """
 import sys
 sys.path.insert(0, {root!r})
+from engine.testing import LIMIT
 from tests.transport.helpers import Party, exchange
 from transport import Curve, bind, connect
 
@@ -272,6 +274,6 @@ def test_clients_by_name() -> None:
     In a process of its own: the authenticator's thread lives as long as that, and it must end all the same.
     """
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", AUTHORISED.format(root=str(ROOT))], timeout=30, check=False
+        [sys.executable, "-W", "ignore", "-c", AUTHORISED.format(root=str(ROOT))], timeout=LIMIT, check=False
     )
     assert done.returncode == 0
