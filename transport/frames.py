@@ -36,6 +36,9 @@ PIPE_WINDOW_BYTES: Final = 256 * 1024
 #: in.)
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 
+#: What tells clients, and servers, apart: 16 random bytes.
+Identity = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+
 
 class Kind(IntEnum):
     """What a message is; the fourth byte of its prefix."""
@@ -65,7 +68,7 @@ class Hello(msgspec.Struct, array_like=True, gc=False):
     one client.
     """
 
-    association: bytes
+    association: Identity
     pid: int = 0
     host: str = ""
     library: str = ""
@@ -79,7 +82,7 @@ class Welcome(msgspec.Struct, array_like=True, gc=False):
     process.
     """
 
-    instance: bytes
+    instance: Identity
     pid: int = 0
     host: str = ""
     library: str = ""
@@ -209,10 +212,15 @@ class Cancel(msgspec.Struct, array_like=True, gc=False):
 
 
 class Bye(msgspec.Struct, array_like=True, gc=False):
-    """The sender's last message on this connection."""
+    """The sender's last message on this connection.
+
+    `taken`, from a server: how many of the conversation's CALLS messages it has taken. The calls of the later ones did
+    not run. None: it does not say.
+    """
 
     status: int = 0
     reason: str = ""
+    taken: Natural | None = None
 
 
 class PipeChunk(msgspec.Struct, array_like=True, gc=False):

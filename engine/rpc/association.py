@@ -51,6 +51,7 @@ from .errors import CallFailed, CallFailedDne, ServerUnavailable, error_for
 from .fit import UNGREETED_BYTES, Oversize, largest_message
 from .outbox import Outbox, Special
 from .retry import Retries
+from .sent import Sent
 from .table import CallTable, perform
 
 
@@ -79,6 +80,8 @@ class Association:
         # All below: guarded by _lock, except as said.
         self._calls = self._table.calls
         self._outbox = Outbox()
+        # What has left over this connection. Under link.lock.
+        self._sent = Sent()
         # Its truth is asked for by the channel: is there something to send?
         self.outgoing = self._outbox.queue
         self._state = Connection.CONNECTING
@@ -144,6 +147,7 @@ class Association:
                 return
             self._conversation = Conversation(Side.CLIENT)
             self._conversation.sent(Kind.HELLO)
+            self._sent = Sent()
             self._greeted = False
             self.message_limit = UNGREETED_BYTES
             self._was_connected = True
@@ -169,8 +173,11 @@ class Association:
         """The connection is gone: calls that had left may have run, the others have not."""
         self._lost(reason, True)
 
-    def _lost(self, reason: str, again: bool) -> None:
-        """The connection is gone; `again`: calls that had left may be sent over the next one."""
+    def _lost(self, reason: str, again: bool, read: int | None = None) -> None:
+        """The connection is gone; `again`: calls that had left may be sent over the next one.
+
+        `read`: how many messages with calls the server says it has taken; the calls of the later ones did not run.
+        """
         text = f"the connection to {self.endpoint} was lost: {reason}"
         with self._lock:
             if self._state is not _CONNECTED:
@@ -182,20 +189,24 @@ class Association:
             if self._channel.take_back():
                 self._outbox.put_back()
             self._outbox.discard(self._hello)
-            unsent = self._outbox.numbers() | self._retries.backing_off
+            # What waits in the queue again has not left after all.
+            left = self._sent.numbers()
+            unsent = self._outbox.numbers()
             retried: list[int] = []
-            failed: list[int] = []
+            ended: dict[int, Outcome] = {}
             for call_id, call in list(self._calls.items()):
-                if call_id in unsent:
+                if call_id in unsent or call_id not in left:
                     self._strand_locked(call_id)
                 elif again and self._retries.take_locked(call, text):
                     self._strand_locked(call_id)
                     retried.append(call_id)
+                elif read is not None and left[call_id] > read:
+                    ended[call_id] = Failure(CallFailedDne(f"{text}, before it took this call"))
                 else:
-                    failed.append(call_id)
+                    ended[call_id] = Failure(CallFailed(text))
             for wait, group in self._retries.waits_locked(retried):
                 driver().monitor.call_at(monotonic() + wait, partial(self._send_again, group))
-        self._finish({call_id: Failure(CallFailed(text)) for call_id in failed})
+        self._finish(ended)
 
     def _send_again(self, call_ids: list[int]) -> None:
         """These calls have backed off."""
@@ -243,7 +254,7 @@ class Association:
 
     def _left(self, message: Bye) -> None:
         """The server closed in good order: what it had not answered by then it will not answer."""
-        self.lost(b"", message.reason or "the server closed")
+        self._lost(message.reason or "the server closed", True, message.taken)
 
     # What a harvest leaves
 

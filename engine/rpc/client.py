@@ -24,6 +24,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from functools import wraps
+from operator import itemgetter
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -467,6 +468,14 @@ class Client(Association):
             frames = fit(self, frames)
             if not frames:
                 return None
+        taken = self._outbox.taken
+        first = taken[0]
+        if type(first) is not Special or first.call_id:
+            sent = self._sent
+            sent.count += 1
+            sent.messages.append((sent.count, (first.call_id,) if type(first) is Special else [*map(_number, taken)]))
+            if len(sent.messages) > sent.most:
+                sent.forget(self._calls.__contains__)
         self._messages_sent += 1
         self._answered = 0
         outstanding = len(self._calls)
@@ -570,6 +579,7 @@ _CONNECTED = Connection.CONNECTED
 _CLOSED = Connection.CLOSED
 _NIL = msgspec.Raw(b"\xc0")
 _PENDING = int(State.PENDING)
+_number: Callable[[Any], int] = itemgetter(0)  # Of what waits to be sent.
 
 
 # Clients to disable in a forked child: their locks may be held by threads that are not there.

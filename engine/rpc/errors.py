@@ -39,7 +39,9 @@ class CallFailed(CallError):
 
 
 class CallFailedDne(CallError):
-    """The connection was lost before the call was sent; it did not run. Trying again is safe."""
+    """The connection was lost before the call was sent, or before a server that closed had taken it; it did not run.
+    Trying again is safe.
+    """
 
     status = Status.CALL_FAILED_DNE
 

@@ -225,7 +225,9 @@ class Listener:
         try:
             if type(message) is Calls:
                 if not known.greeted:
-                    known.conversation.received(Kind.CALLS)  # Raises: it is out of turn.
+                    known.conversation.received(Kind.CALLS)  # Raises if it is out of turn.
+                    return False  # We have said goodbye, and what we have not taken: this is part of it.
+                known.taken += 1
                 self._take_calls(known, message, frames[1:])
                 # The only client waits for its only call: look for more after that was answered.
                 return len(known.calls) == 1 and len(self._peers) == 1
@@ -257,6 +259,7 @@ class Listener:
         peer.pipe_window = hello.limits.pipe_window_bytes
         peer.conversation.sent(Kind.WELCOME)
         peer.greeted = True
+        peer.taken = 0
         peer.refused = False
         peer.joined = True
         self.contexts.join(key_of(peer))
@@ -552,9 +555,11 @@ class Listener:
             peer.calls.clear()
 
     def _say_goodbye(self, peer: Peer) -> None:
+        """Tell a client that nothing of it is taken from here on. Under link.lock."""
         if peer.conversation.may_send(Kind.BYE):
             peer.conversation.sent(Kind.BYE)
-            self.send_alone(peer, encode(Bye(Status.SERVER_UNAVAILABLE, "the server closed")))
+            peer.greeted = False
+            self.send_alone(peer, encode(Bye(Status.SERVER_UNAVAILABLE, "the server closed", peer.taken)))
 
     def running(self, entries: set[Entry]) -> list[ServerCall]:
         """Return the open calls of these operations, those of clients that are gone included."""

@@ -23,7 +23,7 @@ class Peer:
     __slots__ = (
         "__weakref__", "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id",
         "joined", "lane", "local", "lost", "message_limit", "metadata", "pipe_window", "process", "queued", "refused",
-        "user", "verdicts",
+        "taken", "user", "verdicts",
     )  # fmt: skip
 
     def __init__(self, id: bytes, info: PeerInfo, local: bool, lane: "Lane") -> None:
@@ -40,6 +40,8 @@ class Peer:
         self.refused = False
         # Calls are in order: after the greeting, before the goodbye. Under link.lock.
         self.greeted = False
+        # How many messages of calls were taken since the greeting. Under link.lock.
+        self.taken = 0
         # What the greeting said.
         self.association = b""
         # Whether it was counted among the connections of its association.

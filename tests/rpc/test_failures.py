@@ -31,7 +31,7 @@ from engine import (
     UnknownOperation,
 )
 from engine.testing import LIMIT, wait_until
-from transport import Bye, Calls, Reject, Welcome, bind
+from transport import Bye, Calls, Cancel, Reject, Welcome, bind, encode_reply
 
 from .contract import Control, Probe
 from .helpers import GONE, PENDING, Bench, RawServer, Service, new_endpoint, status_of
@@ -510,6 +510,62 @@ class TestRefusal:
             raw.say(Bye(0, "closing time"))
             with pytest.raises(CallFailed, match="closing time"):
                 call.result(LIMIT)
+
+    def test_a_goodbye_says_what_was_taken(self, endpoint: str) -> None:
+        """Calls of messages that the server says it has not taken did not run (1727), the others may have (1726).
+
+        Only messages with calls count, also those of one call with large values.
+        """
+        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=LIMIT) as client:
+            probe = client.bind(Probe)
+            first = probe.echo.begin(1)
+            raw.greet()
+            assert type(raw.hear()) is Calls
+            first.cancel()
+            assert type(raw.hear()) is Cancel
+            calls = [first]
+            for value in (bytes(100_000), 3, bytes(100_000)):
+                calls.append(probe.echo.begin(value))
+                assert type(raw.hear()) is Calls
+            raw.say(Bye(1722, "closing time", taken=2))
+            assert [status_of(lambda call=call: call.result(LIMIT)) for call in calls] == [1726, 1726, 1727, 1727]
+
+    def test_each_conversation_counts_its_own(self, endpoint: str) -> None:
+        """The messages that a goodbye counts are those since the last greeting."""
+        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=LIMIT) as client:
+            probe = client.bind(Probe)
+            for _ in range(2):
+                calls = []
+                for number in range(3):
+                    calls.append(probe.echo.begin(number))
+                    if not number:
+                        raw.greet()
+                    assert type(raw.hear()) is Calls
+                if not client.statistics().connections > 1:
+                    raw.say(Reject([1], 1728, "lost the thread"))
+                    assert {status_of(lambda call=call: call.result(LIMIT)) for call in calls} == {1726}
+            raw.say(Bye(1722, "closing time", taken=2))
+            assert [status_of(lambda call=call: call.result(LIMIT)) for call in calls] == [1726, 1726, 1727]
+
+    def test_a_goodbye_after_many_calls(self, endpoint: str) -> None:
+        """What was taken is known of an old call as of a new one, however many calls have ended in between."""
+        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=LIMIT) as client:
+            probe = client.bind(Probe)
+            old, middle = probe.echo.begin("old"), None
+            raw.greet()
+            raw.hear()
+            for number in range(1000):
+                call = probe.echo.begin(number)
+                message = raw.hear()
+                assert isinstance(message, Calls)
+                if number == 500:
+                    middle = call
+                    continue
+                raw.send(*encode_reply(message.groups[0].ids[0], number))
+                assert call.result(LIMIT) == number
+            assert middle is not None
+            raw.say(Bye(1722, "closing time", taken=501))
+            assert [status_of(lambda call=call: call.result(LIMIT)) for call in (old, middle)] == [1726, 1727]
 
     def test_what_the_link_had_not_taken(self, local: Callable[..., Any], folder: Any) -> None:
         """When the connection is lost, what had left may have run; what the link had no room for goes to the next."""

@@ -471,6 +471,7 @@ CONTROL: list[Message] = [
     Reject([1, 2], 1722, "not now"),
     Cancel([(1, True), (2, False)]),
     Bye(0, "done"),
+    Bye(1722, "closing", 12),
     Pipe([PipeChunk(1, 0, False, msgspec.Raw(b"\x92\x01\x02")), PipeChunk(1, 0, True, msgspec.Raw(b"\x90"))]),
     Credit([(1, 0, 4096)]),
 ]
@@ -694,6 +695,11 @@ GARBAGE: dict[str, tuple[Callable[[], list[Buffer]], str]] = {
     "an endless array": (lambda: [b"CP\x01\x04\x92\xdd\xff\xff\xff\xff"], "CALLS is wrong"),
     "endless numbers": (lambda: [b"CP\x01\x04\x92\x91\x93\x00\xdd\xff\xff\xff\xff\x01"], "CALLS is wrong"),
     "negative credit": (lambda: body(Kind.CREDIT, [[[1, 0, -5]]]), "CREDIT is wrong"),
+    "an association too short": (lambda: body(Kind.HELLO, [bytes(15)]), "HELLO is wrong"),
+    "an association too long": (lambda: body(Kind.HELLO, [bytes(17)]), "HELLO is wrong"),
+    "an instance too short": (lambda: body(Kind.WELCOME, [b""]), "WELCOME is wrong"),
+    "an instance too long": (lambda: body(Kind.WELCOME, [bytes(32)]), "WELCOME is wrong"),
+    "less than no messages taken": (lambda: body(Kind.BYE, [0, "", -1]), "BYE is wrong"),
     "a short cancel": (lambda: body(Kind.CANCEL, [[[1]]]), "CANCEL is wrong"),
 }
 
