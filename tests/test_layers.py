@@ -18,7 +18,7 @@ GOVERNED = frozenset({"engine", "transport", "perf", "examples", "tests", "zmq"}
 # importing module counts; an entry on the right stands for everything inside it.
 ARROWS: dict[str, tuple[str, ...]] = {
     "engine": ("engine", "transport"),
-    "engine.kernel": (),
+    "engine.kernel": ("transport.errors",),
     "engine.pool": ("engine.kernel",),
     "engine.rpc": ("engine.pool", "engine.kernel", "transport"),
     "engine.win32": (),

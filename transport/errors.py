@@ -1,6 +1,7 @@
-"""Errors of the transport, split by who can act on them.
+"""Errors of the transport, split by who can act on them, below the root of the whole library's errors.
 
-TransportError
+EngineError                 root of the engine's errors too, which are in `engine/kernel/errors.py`
+TransportError              an EngineError
     LocalProtocolError      we were misused: the caller's bug
         PayloadTooLarge     one call or reply is larger than a message may be
         LinkClosed          the link was closed here
@@ -20,8 +21,33 @@ TransportError
 """
 
 
-class TransportError(Exception):
-    """Base of every error raised by this package."""
+class EngineError(Exception):
+    """Base of every error that the library raises on purpose; `status` holds the Windows status number.
+
+    It stands here because the transport imports nothing of the engine, and whoever catches it means both.
+    """
+
+    status: int = 1766
+    def __init__(self, message: str = "", *, status: int | None = None) -> None:
+        super().__init__(message)
+        if status is not None:
+            self.status = status
+
+    @staticmethod
+    def status_name(number: int) -> str:
+        """Return what a status number is called. (The engine has the list, and replaces this.)"""
+        return "STATUS"
+
+    def __str__(self) -> str:
+        number = int(self.status)
+        return f"{self.args[0] if self.args else ''} [{self.status_name(number)} {number}]".lstrip()
+
+
+class TransportError(EngineError):
+    """Base of every error raised by this package. Its text has no number, but for overlapped operations."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
 
 
 class LocalProtocolError(TransportError):
@@ -68,11 +94,6 @@ class OverlappedError(TransportError):
     """An overlapped operation or its source says no; `status` is the Windows number."""
 
     status = 31
-
-    def __init__(self, message: str, *, status: int | None = None) -> None:
-        super().__init__(message)
-        if status is not None:
-            self.status = status
 
     def __str__(self) -> str:
         return f"{self.args[0]} [{self.status}]"

@@ -1,4 +1,5 @@
-"""The error tree. Every error the engine raises on purpose is an `EngineError` and carries a status number.
+"""The error tree. Every error the library raises on purpose is an `EngineError` and carries a status number. (The root
+is the transport's, whose own errors are below it too: see `transport/errors.py`.)
 
     EngineError
     |-- Misuse                      you can mend the call you made
@@ -25,22 +26,12 @@ where the number is listed), so that `except EngineError as e: return e.status` 
 by line.
 """
 
+from transport.errors import EngineError as EngineError
+from transport.errors import TransportError
+
 from .status import Status
 
-
-class EngineError(Exception):
-    """Base of all errors raised by the engine; `status` holds the Windows status number."""
-
-    status: int = Status.INTERNAL_ERROR
-
-    def __init__(self, message: str = "", *, status: int | None = None) -> None:
-        super().__init__(message)
-        if status is not None:
-            self.status = status
-
-    def __str__(self) -> str:
-        number = int(self.status)
-        return f"{self.args[0] if self.args else ''} [{Status.name_of(number)} {number}]".lstrip()
+EngineError.status_name = staticmethod(Status.name_of)  # type: ignore[method-assign]  # the transport has no names
 
 
 class Misuse(EngineError):
@@ -156,9 +147,12 @@ _KINDS: dict[int, type[EngineError]] = {
 
 
 def translated(error: BaseException) -> EngineError | None:
-    """The engine's error for one of another library's that carries a Windows number in `status`; None for others."""
+    """The engine's error for one of the transport's, or another library's, that carries a Windows number in `status`;
+    None for others.
+    """
     status = getattr(error, "status", None)
-    if isinstance(error, EngineError) or not isinstance(status, int):
+    ours = isinstance(error, EngineError) and not isinstance(error, TransportError)
+    if ours or not isinstance(status, int):
         return None
     message = str(error.args[0]) if error.args else ""
     return _KINDS.get(status, EngineError)(message, status=status)

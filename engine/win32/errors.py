@@ -1,9 +1,9 @@
 """How failures are told here: a return value, and a number that each thread keeps.
 
-Theory of operation. The engine raises; these functions return. `fails_with` stands between: an `EngineError`, or the
-error of an overlapped source, becomes the function's documented failure value, its status the thread's last error. What
-the C compiler would have refused (an argument of a wrong type or out of its range) is no failure of the function and
-raises `TypeError` or `ValueError`, as every other exception comes out as it is, `KeyboardInterrupt` among them.
+Theory of operation. The engine raises; these functions return. `fails_with` stands between: an `EngineError` becomes
+the function's documented failure value, its status the thread's last error. What the C compiler would have refused (an
+argument of a wrong type or out of its range) is no failure of the function and raises `TypeError` or `ValueError`, as
+every other exception comes out as it is, `KeyboardInterrupt` among them.
 
 An APC runs inside a wait, so an `EngineError` of its own would look like the wait's. `contained` keeps them apart.
 
@@ -14,8 +14,6 @@ import threading
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
-
-from transport import OverlappedError
 
 from .. import EngineError, InvalidHandle
 
@@ -52,7 +50,7 @@ def fails_with(value: F) -> Callable[[Callable[P, R]], Callable[P, R | F]]:
         def face(*args: P.args, **kwargs: P.kwargs) -> R | F:
             try:
                 return function(*args, **kwargs)
-            except (EngineError, OverlappedError) as error:
+            except EngineError as error:
                 SetLastError(error.status)
                 return value
 
