@@ -42,6 +42,13 @@ class _Names:
         self.handles[found] += 1
         return found
 
+    def forget_locked(self, thing: Waitable) -> None:
+        """Have the object have no name any more, if it had one."""
+        if self.handles.pop(thing, None) is not None:
+            name = next((name for name, named in self.objects.items() if named is thing), None)
+            if name is not None:  # None: it was closed by itself, and another has its name.
+                del self.objects[name]
+
 
 _names = _Names()
 
@@ -73,11 +80,16 @@ def open_named(name: str, kind: type[Kind]) -> Kind:
 
 
 def is_last_handle(handle: Waitable) -> bool:
-    """Give one handle of the object up; return whether it was the last."""
+    """Give one handle of the object up; return whether it was the last.
+
+    With the last one the name goes, in the same step: nobody is given an object that the caller is going to close.
+    """
     with _names.lock:
         left = _names.handles.get(handle, 1) - 1
         if left:
             _names.handles[handle] = left
+        else:
+            _names.forget_locked(handle)
     return not left
 
 

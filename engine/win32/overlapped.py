@@ -22,6 +22,7 @@ from .. import (
     CompletionPort,
     EngineError,
     Event,
+    InvalidHandle,
     InvalidParameter,
     NotFound,
     register_wait,
@@ -250,13 +251,22 @@ def CancelSynchronousIo(hThread: Thread) -> bool:
     raise NotFound(f"{expect(hThread, Thread)!r} is in no call that could be cancelled")
 
 
+def _overlapped(handle: object) -> OverlappedSource:
+    """Return the source; raises `InvalidHandle` for NULL, `InvalidParameter` for a handle that is not overlapped."""
+    if handle is None:
+        raise InvalidHandle("the source is NULL")
+    if not isinstance(handle, OverlappedSource):
+        raise InvalidParameter(f"this is not an overlapped source, but {handle!r}")
+    return handle
+
+
 @fails_with(False)
 def SetFileCompletionNotificationModes(FileHandle: OverlappedSource, Flags: int) -> bool:
     """Set modes of a source, which stay; `Flags` is an or of the `FILE_SKIP_...` flags.
 
-    Returns: True; or False with the last error 87 for another flag, or 6.
+    Returns: True; or False with the last error 87 for another flag or a handle that is not overlapped, or 6.
     """
-    expect(FileHandle, OverlappedSource).set_completion_modes(Flags)
+    _overlapped(FileHandle).set_completion_modes(Flags)
     return True
 
 
@@ -288,10 +298,10 @@ def BindIoCompletionCallback(
 ) -> bool:
     """Have `Function(error, transferred, overlapped)` called on the default pool for each operation that completes.
 
-    Returns: True; or False with the last error 87 for a source that has a port or callback already, or `Flags` that are
-        not 0; 6.
+    Returns: True; or False with the last error 87 for a source that has a port or callback already, a handle that is
+        not overlapped, or `Flags` that are not 0; 6.
     """
-    source = expect(FileHandle, OverlappedSource)
+    source = _overlapped(FileHandle)
     if word("Flags", Flags):
         raise InvalidParameter("Flags must be 0")
     _CallbackPort(routine(Function)).associate(source)

@@ -168,6 +168,23 @@ class TestNames:
         assert fresh is not made and GetLastError() == ERROR_SUCCESS
         assert CloseHandle(fresh)
 
+    def test_the_name_goes_before_the_object(self, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody is given an object that is about to be closed: its name goes with the last handle, before that."""
+        create, find = kind
+        made = create("going")
+        close, found = type(made).close, []
+
+        def look_first(self: Any) -> None:
+            found.extend((find("going"), create("going")))
+            close(self)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(type(made), "close", look_first)
+            assert CloseHandle(made)
+        assert found[0] is None and found[1] is not made
+        assert made.statistics().closed and not found[1].statistics().closed
+        assert CloseHandle(found[1])
+
     def test_a_failed_creation_leaves_no_name(self) -> None:
         """A semaphore that cannot be made (87) has no name either."""
         assert CreateSemaphore(NULL, 2, 1, "bad") is None

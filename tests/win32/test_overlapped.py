@@ -365,11 +365,16 @@ class TestMisuse:
                 lambda: WriteFile(handle, b"x", 1, NULL, OVERLAPPED()),  # noqa: B023
                 lambda: CancelIo(handle),  # noqa: B023
                 lambda: CancelIoEx(handle, NULL),  # noqa: B023
-                lambda: SetFileCompletionNotificationModes(handle, 0),  # noqa: B023
             ):
                 SetLastError(0)
                 assert not use()
                 assert GetLastError() == ERROR_INVALID_HANDLE
+        for handle, error in (
+            (file, ERROR_INVALID_HANDLE), (event, ERROR_INVALID_PARAMETER), (NULL, ERROR_INVALID_HANDLE),
+        ):  # fmt: skip
+            SetLastError(0)
+            assert not SetFileCompletionNotificationModes(handle, 0)
+            assert GetLastError() == error
         assert not GetOverlappedResult(event, OVERLAPPED(), Box(), FALSE)
         assert GetLastError() == ERROR_INVALID_HANDLE
 
@@ -474,9 +479,10 @@ class TestCallbacks:
         assert (source(), seen) == (None, [])
 
     def test_what_cannot_be_bound(self, bound: Any) -> None:
-        """87 for a source that is bound already and for flags, 6 for no source; what cannot be called raises."""
+        """87 for a source that is bound already or none, and for flags, 6 for NULL; what cannot be called raises."""
         for handle, flags, error in (
-            (bound, 0, ERROR_INVALID_PARAMETER), (bound, 1, ERROR_INVALID_PARAMETER), (NULL, 0, ERROR_INVALID_HANDLE),
+            (bound, 0, ERROR_INVALID_PARAMETER), (bound, 1, ERROR_INVALID_PARAMETER),
+            (threading.current_thread(), 0, ERROR_INVALID_PARAMETER), (NULL, 0, ERROR_INVALID_HANDLE),
         ):  # fmt: skip
             SetLastError(0)
             assert not BindIoCompletionCallback(handle, print, flags)
