@@ -239,6 +239,29 @@ class TestStreams:
         assert_packet(port, key="out", transferred=0, status=0)
 
 
+class TestDirections:
+    """What a descriptor is not open for."""
+
+    @pytest.mark.parametrize("way", ["read", "write"])
+    def test_the_other_direction(self, wires: Wires, port: CompletionPort, way: str) -> None:
+        """A read of what is open for writing only is refused with 5, a write of what is for reading only too; the
+        source stays open, and does what it can.
+        """
+        reader, writer = (wires.keep(OverlappedDescriptor(end)) for end in os.pipe())
+        port.associate(reader, "in")
+        port.associate(writer, "out")
+        with pytest.raises(OperationFailed) as caught:
+            if way == "read":
+                writer.begin_read()
+            else:
+                reader.begin_write(b"x")
+        assert caught.value.status == 5
+        assert not reader.closed and not writer.closed
+        writer.begin_write(b"still there")
+        assert_packet(port, key="out", transferred=11)
+        assert reader.begin_read().result() == b"still there"
+
+
 class TestAssociation:
     """Section 2: creating, associating, lifetime."""
 

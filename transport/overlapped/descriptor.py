@@ -19,10 +19,10 @@ from typing import Any, Final
 
 from transport.errors import InvalidOperation
 from transport.overlapped.operation import (
+    ACCESS_DENIED,
     BROKEN_PIPE,
     GEN_FAILURE,
     HANDLE_EOF,
-    INVALID_HANDLE,
     ITSELF,
     NETNAME_DELETED,
     NOT_SUPPORTED,
@@ -37,7 +37,6 @@ from transport.overlapped.source import DEFAULT_LIMIT, INPUT, OUTPUT, Overlapped
 _STATUSES: Final = {
     errno.EPIPE: BROKEN_PIPE,
     errno.ECONNRESET: NETNAME_DELETED,
-    errno.EBADF: INVALID_HANDLE,
 }
 
 
@@ -103,10 +102,9 @@ class OverlappedDescriptor(OverlappedSource):
 
     Args:
         file: a descriptor, or an object with a method `fileno`: an end of a pipe, a connected stream socket,
-            `Popen.stdout`. It is made non-blocking, for all who share it, until
-            `detach`. Nothing may be left in a buffer of
-            the object. From here on it is used through this object. (Regular files work: they are always
-            ready, so each operation completes when it is begun.)
+            `Popen.stdout`. It is made non-blocking, for all who share it, until `detach`. Nothing may be left in a
+            buffer of the object. From here on it is used through this object. (Regular files work: they are
+            always ready, so each operation completes when it is begun.)
         limit: how many operations may be pending.
 
     Raises: `InvalidOperation` (87); with 50 where the platform has neither epoll nor kqueue.
@@ -114,7 +112,8 @@ class OverlappedDescriptor(OverlappedSource):
     Reads get the stream's bytes in the order in which they were begun, writes leave in that order, and
     neither waits for the other. What the other end did is the outcome of an accepted operation, a packet, even
     if it was known when the operation was begun: 38 (HANDLE_EOF) for a read at the end, 64 (NETNAME_DELETED)
-    for a connection that was reset, 109 (BROKEN_PIPE) for a write that nobody can read.
+    for a connection that was reset, 109 (BROKEN_PIPE) for a write that nobody can read. A read of what is open for
+    writing only, or the other way round, cannot be begun: 5 (ACCESS_DENIED).
 
     Different from Windows: the end of a stream is 38 for pipes and sockets too, not 109 and an empty success.
     """
@@ -212,10 +211,20 @@ class OverlappedDescriptor(OverlappedSource):
         self._interest = interest
 
     def _is_fatal(self, error: Exception) -> bool:
-        return isinstance(error, OSError) and error.errno == errno.EBADF
+        return isinstance(error, OSError) and error.errno == errno.EBADF and not self._is_open()
+
+    def _is_open(self) -> bool:
+        """Whether the descriptor is open: EBADF is also what one says that is open for the other direction only."""
+        try:
+            os.fstat(self._handle)
+        except OSError:
+            return False
+        return True
 
     def _status_of(self, error: Exception) -> int:
         assert isinstance(error, OSError), "nothing else is caught"
+        if error.errno == errno.EBADF:
+            return ACCESS_DENIED  # The source would be closed if the descriptor were.
         return _STATUSES.get(error.errno or 0, GEN_FAILURE)
 
     def _release_locked(self, close: bool) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # The Windows numbers that operations end with.
 OK: Final = 0
+ACCESS_DENIED: Final = 5
 INVALID_HANDLE: Final = 6
 BAD_COMMAND: Final = 22
 GEN_FAILURE: Final = 31
