@@ -1,9 +1,11 @@
 """Endpoint text <-> value.
 
-tcp://host:port     host a name, an IPv4 address or a bracketed IPv6 address; `*` for every interface
-(bind only); port `*` or 0 lets the system choose one (bind only) ipc://path          a Unix socket; a
-leading `@` names one in Linux's abstract space inproc://name       a ZeroMQ pair of queues inside this
-process loopback://name     plain memory inside this process, without ZeroMQ: the fastest
+    tcp://host:port     host a name, an IPv4 address or a bracketed IPv6 address; `*` for every interface (bind
+                        only); port `*` or 0 lets the system choose one (bind only)
+    ipc://path          a Unix socket; a leading `@` names one in Linux's abstract space; `*` lets the system
+                        choose a path (bind only)
+    inproc://name       a ZeroMQ pair of queues inside this process
+    loopback://name     plain memory inside this process, without ZeroMQ: the fastest
 """
 
 import os

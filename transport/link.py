@@ -9,9 +9,10 @@ Rules of a link:
   1. `send`, `harvest`, `ready`, `writable`, `close` are called with `lock` held. None of them blocks.
   2. A descriptor shows an *edge*: a `send` or `harvest` by anybody may consume it. So after `send`, if
      somebody else polls, and before blocking in a poll, ask `ready()`. A `harvest` that returned False has
-     just asked. 3. `harvest` calls the receiver, under the lock: it must be quick, and must not call the
-     link. 4. A peer is `connected` once, then come its messages, then it is `lost` once. On the client the
-     same goes for the connection; it may come again. Between `lost` and `connected` nothing can be sent.
+     just asked.
+  3. `harvest` calls the receiver, under the lock: it must be quick, and must not call the link.
+  4. A peer is `connected` once, then come its messages, then it is `lost` once. On the client the same goes
+     for the connection; it may come again. Between `lost` and `connected` nothing can be sent.
 
 Two kinds exist: `zmq_link` (tcp, ipc, inproc) and `loopback`. One suite of tests holds both to this page.
 """

@@ -25,8 +25,7 @@ class Mutex(Waitable):
     Args: initially_owned: whether the creating thread owns the mutex to begin with.
 
     As a context manager it is acquired and released; it needs no closing. It cannot be waited for by a
-    callback or a
-    task: those have no thread to own it.
+    callback or a task: those have no thread to own it.
     """
 
     __slots__ = ("_abandoned", "_depth", "_owner", "_was_abandoned")

@@ -78,8 +78,7 @@ class CompletionPort(SlotQueue):
         concurrency: how many threads may be active (running after a dequeue) at once; 0 means the number of
             logical processors. Fixed for the port's life. It limits running threads, not waiting ones.
         capacity: how many posted packets may be queued; at the limit `post` raises `QueueFull`. Packets of
-            accepted
-            operations are never refused: each operation's own limit bounds them.
+            accepted operations are never refused: each operation's own limit bounds them.
 
     The port belongs to who made it: close it, or use it as a context manager. One that is dropped open is
     reported as a `ResourceWarning`.
