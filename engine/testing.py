@@ -24,6 +24,7 @@ from typing import Any
 
 from .kernel.clock import Cancellable
 from .kernel.errors import InvalidParameter, WaitTimeout
+from .kernel.realtime import monotonic
 from .kernel.thread import records
 
 __all__ = ["LIMIT", "Gate", "ManualClock", "Sequencer", "wait_until", "wait_until_blocked"]
@@ -185,9 +186,9 @@ class Gate:
 
 def wait_until(condition: Callable[[], object], limit: float = LIMIT, what: str = "the condition") -> None:
     """Return once `condition()` is true. It is asked again and again, some thousand times a second."""
-    deadline = time.monotonic() + limit
+    deadline = monotonic() + limit
     while not condition():
-        if time.monotonic() >= deadline:
+        if monotonic() >= deadline:
             raise WaitTimeout(f"{what} did not come true within {limit} s")
         time.sleep(0.0002)
 

@@ -12,7 +12,6 @@ Source: "SetWaitableTimer", "SetThreadpoolTimer", for the two forms of due time.
 """
 
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from math import inf
@@ -20,6 +19,7 @@ from typing import Protocol
 
 from .driver import driver
 from .errors import InvalidArgumentType, InvalidParameter
+from .realtime import monotonic, time
 
 WALL_RECHECK = 1.0  # Seconds by which an absolute timer may be late after the wall clock jumped. Arbitrary.
 
@@ -55,11 +55,11 @@ class SystemClock:
 
     def monotonic(self) -> float:
         """Seconds that only grow; on Linux they do not count time that the machine sleeps."""
-        return time.monotonic()
+        return monotonic()
 
     def time(self) -> float:
         """Wall time: seconds since 1970 in UTC."""
-        return time.time()
+        return time()
 
     def call_at(self, when: float, function: Callable[[], None]) -> Cancellable:
         """Call `function` once at the monotonic time `when`, on the monitor thread."""

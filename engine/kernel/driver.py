@@ -39,12 +39,12 @@ import logging
 import os
 from _thread import get_ident
 from collections.abc import Callable, Iterator, Sequence
-from time import monotonic
 from typing import Protocol
 
 from .lock import Lock
 from .monitor import Monitor
 from .poll import READABLE, Bell, PlainPoll, Poll, make_poll
+from .realtime import monotonic
 from .waiter import Waiter
 
 log = logging.getLogger("engine.kernel")

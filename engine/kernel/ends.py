@@ -20,11 +20,11 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .driver import driver
 from .lock import Lock
+from .realtime import monotonic
 from .source import Services, SourceOperation
 from .thread import ThreadRecord, end_hooks
 from .waitable import Waitable, WaitBlock, adapters, dispatcher_lock, finish

@@ -24,10 +24,10 @@ import threading
 from _thread import allocate_lock
 from collections.abc import Callable
 from math import inf
-from time import monotonic
 from typing import Protocol
 
 from .lock import Lock
+from .realtime import monotonic
 from .waiter import Waiter
 
 log = logging.getLogger("engine.kernel")

@@ -27,7 +27,6 @@ Source: "Wait Functions", "Synchronization Objects"; `docs/semantics/completion-
 import logging
 import os
 from collections.abc import Callable, Generator, Sequence
-from time import monotonic
 from typing import Any
 
 import msgspec
@@ -37,6 +36,7 @@ from .clock import SYSTEM_CLOCK, Cancellable, Clock
 from .driver import driver
 from .errors import AbandonedWait, Alerted, Forked, InvalidArgumentType, InvalidHandle, InvalidParameter
 from .lock import Lock
+from .realtime import monotonic
 from .status import Status
 from .thread import ThreadRecord, local, park
 from .waiter import Waiter

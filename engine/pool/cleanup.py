@@ -13,11 +13,11 @@ Source: "CreateThreadpoolCleanupGroup", "CloseThreadpoolCleanupGroupMembers", "C
 
 import weakref
 from collections.abc import Iterable
-from time import monotonic
 from types import TracebackType
 from typing import Self
 
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidState, WaitTimeout
+from ..kernel.realtime import monotonic
 from .pool import check_timeout
 from .source import CallbackObject
 from .staff import listed

@@ -36,11 +36,11 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from threading import TIMEOUT_MAX, get_ident, main_thread
-from time import monotonic, process_time
 from typing import Any
 
 from ..kernel.driver import PROCESSORS, driver
 from ..kernel.lock import Lock
+from ..kernel.realtime import monotonic, process_time
 from ..kernel.thread import ThreadRecord, local
 from ..kernel.waiter import Waiter
 from .backlog import NO_LIMIT, Item, Ledger, Profile, Simple, Turn, profile_of

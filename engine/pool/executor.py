@@ -22,10 +22,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
-from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter
+from ..kernel.realtime import monotonic
 from .backlog import Priority, Simple
 from .dispatch import WorkPort
 from .future import CallFuture

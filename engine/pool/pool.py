@@ -24,7 +24,6 @@ import weakref
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -41,6 +40,7 @@ from ..kernel.errors import (
     QueueFull,
 )
 from ..kernel.lock import Lock
+from ..kernel.realtime import monotonic
 from ..kernel.thread import park
 from ..kernel.waitable import check_timeout as check_timeout
 from ..kernel.waiter import Waiter

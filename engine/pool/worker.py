@@ -13,10 +13,10 @@ import logging
 import threading
 from collections.abc import Callable
 from contextvars import Context
-from time import monotonic, thread_time
 from typing import Any
 
 from ..kernel.driver import driver
+from ..kernel.realtime import monotonic, thread_time
 from ..kernel.thread import local
 from .backlog import LONG, Item, Profile, Simple, Turn, owner_of
 from .dispatch import WorkPort

@@ -20,7 +20,6 @@ import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from time import monotonic
 
 from transport import (
     PIPE_WINDOW_BYTES,
@@ -42,6 +41,7 @@ from transport import (
 from ..kernel.driver import driver
 from ..kernel.errors import CallError
 from ..kernel.monitor import TimerHandle
+from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from . import pipe_client
 from .call import Failure, Outcome

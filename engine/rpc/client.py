@@ -25,7 +25,6 @@ import weakref
 from collections.abc import Callable, Sequence
 from functools import wraps
 from operator import itemgetter
-from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -61,6 +60,7 @@ from ..kernel.errors import (
 )
 from ..kernel.lock import Lock
 from ..kernel.port import PacketTemplate
+from ..kernel.realtime import monotonic
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 from . import pipe_client, server_call

@@ -8,11 +8,13 @@ import asyncio
 import logging
 import threading
 from collections.abc import Coroutine
+from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.lock import Lock
+from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from .server_call import ServerCall, task_call
 
@@ -56,6 +58,8 @@ class CoroutineRunner:
 
     def _start_locked(self) -> asyncio.AbstractEventLoop:
         self._loop = loop = asyncio.new_event_loop()
+        with suppress(AttributeError):  # A loop in C has a clock of its own.
+            loop.time = monotonic  # type: ignore[method-assign]  # its own can be frozen
         self._thread = threading.Thread(target=self._run, args=(loop,), name=f"engine:{self._name}-loop", daemon=True)
         self._thread.start()
         return loop

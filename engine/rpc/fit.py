@@ -16,7 +16,6 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from transport import Buffer, Cancel, EncodedReply, Fault, PendingReply, encode, encode_replies, encode_value
@@ -25,6 +24,7 @@ from transport.frames import MAX_MESSAGE_BYTES
 
 from ..kernel.driver import driver
 from ..kernel.errors import InvalidParameter
+from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from .call import Failure
 from .errors import BadStubData

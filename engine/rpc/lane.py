@@ -33,7 +33,6 @@ Source: "Causal Ordering of Asynchronous Calls".
 import logging
 from collections import deque
 from collections.abc import Sequence
-from time import monotonic, perf_counter
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +43,7 @@ from transport import SETTLED_BYTES, settled
 from ..kernel.driver import driver
 from ..kernel.errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
 from ..kernel.lock import Lock
+from ..kernel.realtime import monotonic, perf_counter
 from .batch import Batch
 from .errors import AccessDenied, BadStubData, CallCancelled, CallTimeout
 from .pipe_server import advice

@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from itertools import chain, repeat
-from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -60,6 +59,7 @@ from transport import (
 from transport.frames import MAGIC, NO_LANE, VERSION
 
 from ..kernel.errors import Forked, InvalidArgumentType, InvalidAsyncHandle
+from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from . import pipe_server
 from .attachment import Closing, when_closed

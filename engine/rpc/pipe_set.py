@@ -14,7 +14,6 @@ Source: "Asynchronous Pipe State", "Rules for Multiple Pipes".
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from time import monotonic
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -25,6 +24,7 @@ from transport import Pipe as PipeMessage
 from ..kernel.driver import driver
 from ..kernel.errors import CallError, InvalidParameter
 from ..kernel.lock import Lock
+from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter

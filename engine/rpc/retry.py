@@ -21,12 +21,12 @@ Source: "idempotent attribute"; different from Windows, which ignores it on conn
 import os
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from time import monotonic
 
 import msgspec
 
 from transport import CallOptions, Calls, EncodedCall, PendingCall, decode, encode_calls, split_args
 
+from ..kernel.realtime import monotonic
 from .call import Call, Failure
 from .outbox import Special
 from .state import State

@@ -18,7 +18,6 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
-from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +26,7 @@ from transport import PIPE_WINDOW_BYTES, Endpoint, Limits, Welcome, bind
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter, InvalidState, Misuse
 from ..kernel.event import Event
 from ..kernel.lock import Lock
+from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from ..pool.pool import ThreadPool
 from .attachment import Closing, is_open, when_closed

@@ -12,7 +12,6 @@ Source: "Asynchronous RPC" (the server's side), "RpcAsyncCompleteCall", "RpcAsyn
 import threading
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
@@ -20,6 +19,7 @@ import msgspec
 from transport import Buffer, CallOptions
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, InvalidState
+from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from .attachment import Attachment
 from .context import Context

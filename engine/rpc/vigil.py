@@ -10,9 +10,9 @@ Not within one process: the server needs the interpreter that the waiting thread
 All under link.lock.
 """
 
-from time import monotonic
 
 from ..kernel.driver import driver
+from ..kernel.realtime import monotonic
 
 FEW_CALLS = 16
 MOMENT = 0.0003  # Seconds; arbitrary: the quick calls of a machine that is not busy end within half of them.

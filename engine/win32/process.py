@@ -19,12 +19,11 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from itertools import filterfalse
-from time import monotonic
 from typing import Any, NamedTuple
 
 from transport import Endpoint, EndpointError
 
-from .. import CallAttributes, Deadlock, EngineError, Interface, InvalidState, Server, default_pool, sleep
+from .. import CallAttributes, Deadlock, EngineError, Interface, InvalidState, Server, SystemClock, default_pool, sleep
 from .constants import (
     RPC_S_ALREADY_LISTENING,
     RPC_S_CANT_CREATE_ENDPOINT,
@@ -38,6 +37,8 @@ from .constants import (
 # Seconds in which an endpoint that was closed just now becomes free: ZeroMQ's thread does it, and tells nobody.
 # Arbitrary; it takes milliseconds.
 REBIND = 2.0
+
+CLOCK = SystemClock()
 
 # What interfaces are told apart by: name and major version.
 Key = tuple[str, int]
@@ -196,7 +197,7 @@ class Process:
         if server is not None:
             self.server = None
             server.close(0)
-            self.patient_until = monotonic() + REBIND
+            self.patient_until = CLOCK.monotonic() + REBIND
         made = Server(*self.endpoints, pool=default_pool(), authorize=lambda attributes: self.authorize(attributes))
         try:
             for each in self.interfaces.values():
@@ -215,7 +216,7 @@ class Process:
                 bind()
                 return
             except EndpointError as error:
-                if monotonic() >= self.patient_until:
+                if CLOCK.monotonic() >= self.patient_until:
                     raise EngineError(str(error), status=RPC_S_CANT_CREATE_ENDPOINT) from error
             sleep(0.005)
 

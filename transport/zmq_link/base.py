@@ -3,7 +3,6 @@
 import itertools
 import os
 import struct
-import time
 from collections import deque
 from contextlib import suppress
 from typing import Any, Final
@@ -17,6 +16,7 @@ from transport.errors import EndpointError
 from transport.frames import MAX_BLOBS, Buffer
 from transport.link import BaseLink, LinkOptions, Receiver
 from transport.zmq_link.context import name_collector, opened, shared_context
+from transport.zmq_link.realtime import monotonic
 
 #: From this size on a frame is received as a view of ZeroMQ's memory. Below it a copy is cheaper than the
 #: view.
@@ -88,7 +88,7 @@ class ZmqLink(BaseLink):
         # What the monitor told and nobody has dealt with: events, each with its value.
         self._told: deque[tuple[int, int]] = deque()
         # When the monitor was last seen to have nothing to say.
-        self._looked = time.monotonic()
+        self._looked = monotonic()
         try:
             socket.set(zmq.LINGER, int(options.linger * 1000))
             socket.set(zmq.MAXMSGSIZE, options.max_message_bytes)
@@ -160,7 +160,7 @@ class ZmqLink(BaseLink):
         monitor = self._monitor
         if monitor is None:
             return
-        self._looked = time.monotonic()
+        self._looked = monotonic()
         if not zmq_poll(self._told_poll, 0):
             return
         with suppress(zmq.Again):

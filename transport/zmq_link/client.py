@@ -1,6 +1,5 @@
 """The client's side."""
 
-import time
 from typing import Final
 
 import zmq
@@ -12,6 +11,7 @@ from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NO_COPY_SEND_BYTES, NOBLOCK, ZmqLink
 from transport.zmq_link.pollset import PollSet
+from transport.zmq_link.realtime import monotonic
 
 #: Milliseconds before ZeroMQ tries to connect again; doubles up to the maximum.
 RECONNECT_MS: Final = 50
@@ -101,10 +101,10 @@ class ZmqClient(ZmqLink):
         """Hand over one message; see `Link.send`."""
         if not self._up or self._losing:
             return False
-        if time.monotonic() - self._looked > LOOK_SERVES and self._monitor is not None:
+        if monotonic() - self._looked > LOOK_SERVES and self._monitor is not None:
             if zmq_poll(self._told_poll, 0):
                 return False  # the connection may be another one by now: a harvest will tell
-            self._looked = time.monotonic()
+            self._looked = monotonic()
         try:
             if len(frames) == 1 and len(frames[0]) < NO_COPY_SEND_BYTES:
                 self._send(frames[0], NOBLOCK)

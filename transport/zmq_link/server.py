@@ -13,6 +13,7 @@ from transport.errors import EndpointError, LinkClosed, PeerLost
 from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NOBLOCK, ZmqLink
+from transport.zmq_link.realtime import monotonic
 
 #: Seconds for which an endpoint that is taken is tried again: ZeroMQ gives that of a closed server free in the
 #: background, mostly within a few milliseconds.
@@ -57,7 +58,7 @@ class ZmqServer(ZmqLink):
 
     def _bind(self, socket: "zmq.Socket[bytes]") -> None:
         """Bind, if nobody else has the endpoint: for a while, as it may be that of a server that has just closed."""
-        deadline = time.monotonic() + FREE_WITHIN
+        deadline = monotonic() + FREE_WITHIN
         while True:
             try:
                 _refuse_taken_path(self._target)
@@ -65,7 +66,7 @@ class ZmqServer(ZmqLink):
                 return
             except (EndpointError, zmq.ZMQError) as error:
                 taken = isinstance(error, EndpointError) or error.errno == zmq.EADDRINUSE
-                if not taken or self._target.local or time.monotonic() >= deadline:
+                if not taken or self._target.local or monotonic() >= deadline:
                     raise
             time.sleep(0.005)
 
