@@ -2,13 +2,13 @@
 
 Keys are Z85 text, 40 characters, as `Curve.new_keys()` makes them. A client needs the server's public key and
 a pair of its own. Without `allowed` a server takes every client that knows its public key. With it, ZeroMQ's
-authenticator (ZAP) is asked: it is one thread for each context, started when the first such server is bound.
+authenticator (ZAP) is asked: it is one thread for each context, while servers are bound that have such a list.
 """
 
-import atexit
 import itertools
 import os
-from collections.abc import Iterable
+import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,7 +18,6 @@ from transport.lock import Lock
 
 if TYPE_CHECKING:
     import zmq
-    from zmq.auth.thread import ThreadAuthenticator
 
 
 class Curve(msgspec.Struct, frozen=True):
@@ -63,8 +62,15 @@ class Curve(msgspec.Struct, frozen=True):
 
         self._apply(socket)
         socket.set(zmq.CURVE_SERVER, 1)
+        # Otherwise whoever answers for another server of the context is asked about this one's clients too; and if
+        # nobody answers, everybody is let in.
+        socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
         if self.allowed is not None:
-            socket.set(zmq.ZAP_DOMAIN, _allow(socket.context, self.allowed).encode())
+            socket.set(zmq.ZAP_DOMAIN, _allow(socket, self.allowed).encode())
+
+    def release(self, socket: "zmq.Socket[Any]") -> None:
+        """A server's socket is about to be closed: end the authenticator if no other needs it."""
+        _forget(socket)
 
     def _apply(self, socket: "zmq.Socket[Any]") -> None:
         import zmq
@@ -87,36 +93,74 @@ class _Allowed:
         return key.decode() in self._keys
 
 
-# One authenticator for each context (libzmq knows one ZAP handler), each server a domain of its own in it.
+class _Authenticator:
+    """What answers ZeroMQ's question who may connect, for all servers of one context that have a list."""
+
+    def __init__(self, context: "zmq.Context[Any]") -> None:
+        import zmq
+        from zmq.auth.thread import ThreadAuthenticator
+
+        self._answering = ThreadAuthenticator(context)
+        try:
+            self._answering.start()
+        except zmq.ZMQError as error:
+            self._answering.stop()
+            raise EndpointError("the context has another ZAP handler, so `allowed` cannot be asked about") from error
+
+    def allow(self, domain: str, keys: frozenset[str]) -> None:
+        """Take these clients in that domain."""
+        self._answering.configure_curve_callback(domain, _Allowed(keys))
+
+    def forget(self, domain: str) -> bool:
+        """The server is closed. Returns whether it was the last."""
+        self._answering.credentials_providers.pop(domain, None)
+        return not self._answering.credentials_providers
+
+    def stop(self) -> None:
+        """End the thread, so that the context can be terminated."""
+        import zmq
+
+        with suppress(zmq.ZMQError):  # The context was.
+            self._answering.stop()
+
+
+# libzmq knows one ZAP handler for each context. Each server has a domain of its own in it; those without a list have
+# none, and are not asked about.
 _lock = Lock()
-_authenticators: "dict[zmq.Context[Any], ThreadAuthenticator]" = {}
-_domains = itertools.count(1)
+# Guarded by _lock. By the address of the context, for which there may be many objects.
+_authenticators: dict[int, _Authenticator] = {}
+# The context and the domain of each server's socket.
+_domains: "weakref.WeakKeyDictionary[zmq.Socket[Any], tuple[int, str]]" = weakref.WeakKeyDictionary()
+_numbers = itertools.count(1)
 
 
-def _allow(context: "zmq.Context[Any]", keys: Iterable[str]) -> str:
+def _allow(socket: "zmq.Socket[Any]", keys: frozenset[str]) -> str:
     """Have the context's authenticator take these clients. Returns the domain to set on the socket."""
-    from zmq.auth.thread import ThreadAuthenticator
-
-    domain = f"callport-{next(_domains)}"
+    domain = f"callport-{next(_numbers)}"
     with _lock:
-        authenticator = _authenticators.get(context)
+        address = socket.context.underlying
+        authenticator = _authenticators.get(address)
         if authenticator is None:
-            authenticator = ThreadAuthenticator(context)
-            authenticator.start()
-            if not _authenticators:
-                # Runs before the hook that terminates the links' context, which would wait for this one's
-                # socket.
-                atexit.register(_stop_authenticators)
-            _authenticators[context] = authenticator
-        authenticator.configure_curve_callback(domain, _Allowed(frozenset(keys)))
+            authenticator = _authenticators[address] = _Authenticator(socket.context)
+        authenticator.allow(domain, keys)
+        _domains[socket] = address, domain
     return domain
 
 
-def _stop_authenticators() -> None:
-    for authenticator in _authenticators.values():
-        authenticator.stop()
+def _forget(socket: "zmq.Socket[Any]") -> None:
+    with _lock:
+        address, domain = _domains.pop(socket, (0, ""))
+        authenticator = _authenticators.get(address)
+        if authenticator is not None and authenticator.forget(domain):
+            del _authenticators[address]
+            authenticator.stop()
+
+
+def _after_fork_in_child() -> None:
+    _lock._at_fork_reinit()
     _authenticators.clear()
+    _domains.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_authenticators.clear)
+    os.register_at_fork(after_in_child=_after_fork_in_child)

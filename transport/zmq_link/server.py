@@ -56,6 +56,11 @@ class ZmqServer(ZmqLink):
             self._options.curve.apply_to_server(socket)
         self._bind(socket)
 
+    def _close_sockets(self, linger: int | None = None) -> None:
+        if self._options.curve is not None:
+            self._options.curve.release(self._socket)
+        super()._close_sockets(linger)
+
     def _bind(self, socket: "zmq.Socket[bytes]") -> None:
         """Bind, if nobody else has the endpoint: for a while, as it may be that of a server that has just closed."""
         deadline = monotonic() + FREE_WITHIN
