@@ -48,6 +48,7 @@ PUBLIC = frozenset({"engine", "engine.otel", "engine.prometheus", "engine.testin
 WHITE_BOX: dict[str, str] = {
     "kernel/test_driver.py": "sources are registered by the transport; no public name reaches the driver alone",
     "pool/test_harvest.py": "as above",
+    "rpc/test_attention.py": "what is attended has no public name: it is seen by a thread that sleeps no more",
     "pool/test_races.py": "a race is reached by putting a lock that lies in the place of the pool's own",
 }
 

@@ -24,7 +24,7 @@ from engine import (
     default_pool,
     submit_callback,
 )
-from engine.testing import LIMIT, Gate, ManualClock, wait_until
+from engine.testing import LIMIT, Gate, ManualClock, wait_until, wait_until_blocked
 
 from .helpers import Blocker, Recorder, in_thread, joined, occupy, settle
 
@@ -531,7 +531,7 @@ class TestFullQueue:
             blocker, recorder = occupy(pool), Recorder()
             pool.submit(recorder, 1)
             submitter = in_thread(lambda: pool.submit(recorder, 2))
-            wait_until_submitter_blocks(submitter)
+            wait_until_blocked(submitter)
             assert pool.statistics().queued == 1
             blocker.release()
             joined(submitter)
@@ -549,7 +549,7 @@ class TestFullQueue:
                 refusals()
 
             submitter = in_thread(submit)
-            wait_until_submitter_blocks(submitter)
+            wait_until_blocked(submitter)
             pool.close()
             joined(submitter)
             blocker.release()
@@ -575,7 +575,7 @@ class TestFullQueue:
                 for submit in (work.submit, lambda: submit_callback(recorder, environment=environment))
             ]
             for submitter in submitters:
-                wait_until_submitter_blocks(submitter)
+                wait_until_blocked(submitter)
             group.close_members(True)
             assert cancelled.count == 2
             blocker.release()
@@ -601,7 +601,7 @@ class TestFullQueue:
                 work.submit()
             submitters = [in_thread(lambda: pool.submit(recorder)) for _ in range(3)]
             for submitter in submitters:
-                wait_until_submitter_blocks(submitter)
+                wait_until_blocked(submitter)
             assert work.wait(0, cancel_pending=True)
             for submitter in submitters:
                 wait_until(lambda submitter=submitter: not submitter.is_alive(), LIMIT)
@@ -622,7 +622,7 @@ class TestFullQueue:
             submitters = []
             for call in (submit, lambda: pool.submit(recorder, "next")):
                 submitters.append(in_thread(call))
-                wait_until_submitter_blocks(submitters[-1])
+                wait_until_blocked(submitters[-1])
             work.close()
             first.release()
             for submitter in submitters:
@@ -676,6 +676,21 @@ class TestFullQueue:
             blocker.release()
         assert recorder.count == 3
 
+    def test_waiting_for_what_the_caller_runs(self) -> None:
+        """A wait for the callbacks of an object ends when the last of them ends on its submitter's thread."""
+        blocker = Blocker()
+        with ThreadPool(1, 1, queue_limit=1, policy="caller_runs") as pool, Work(blocker, pool=pool) as work:
+            busy = occupy(pool)
+            pool.submit(int)
+            submitter = in_thread(work.submit)
+            blocker.wait_until_running()
+            waiter = in_thread(work.wait)
+            wait_until_blocked(work)
+            blocker.release()
+            joined(waiter)
+            joined(submitter)
+            busy.release()
+
     def test_post_is_not_limited(self) -> None:
         """`post`, the lean way in, does not know the limit."""
         recorder = Recorder()
@@ -690,9 +705,3 @@ class TestFullQueue:
         """A policy that does not exist is refused."""
         with pytest.raises(InvalidParameter):
             ThreadPool(policy="drop")  # type: ignore[arg-type]
-
-
-def wait_until_submitter_blocks(thread: threading.Thread) -> None:
-    from engine.testing import wait_until_blocked
-
-    wait_until_blocked(thread)

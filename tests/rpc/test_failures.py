@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine import (
@@ -31,8 +32,9 @@ from engine import (
     UnknownOperation,
 )
 from engine.testing import LIMIT, wait_until
-from transport import Bye, Calls, Cancel, Reject, Welcome, bind, encode_reply
+from transport import Bye, Calls, Cancel, Reject, Replies, Welcome, bind, encode_reply, encode_value
 
+from ..one_by_one import calls_in, one_reply
 from .contract import Control, Probe
 from .helpers import GONE, PENDING, Bench, RawServer, Service, new_endpoint, status_of
 from .service import make_server
@@ -139,6 +141,25 @@ class TestNeverThere:
             assert not call.wait(0.05)
             call.cancel(abort=True)
             assert status_of(call.complete) == 1818
+
+    def test_what_left_runs_for_as_long_as_it_takes(self, endpoint: str) -> None:
+        """A call that was begun before the connection may run longer than `connect_timeout` once it has left."""
+        # However slow the machine is, it connects within one of these.
+        for number, limit in enumerate((0.1, 1.0, 10.0, LIMIT)):
+            where = f"{endpoint}{number}"
+            with Client(where, connect_timeout=limit) as client:
+                call = client.bind(Probe).echo.begin(1)
+                with RawServer(where) as raw:
+                    raw.greet()
+                    while not raw.socket.poll(10) and not call.done():
+                        pass
+                    if call.done():
+                        continue  # It had not left by then.
+                    (asked,) = calls_in(raw.hear())
+                    assert not call.wait(2 * limit)
+                    raw.say(Replies([one_reply(asked.id, 0, msgspec.Raw(encode_value("there")))]))
+                    assert call.result(LIMIT) == "there"
+                    break
 
     def test_many_calls_end_once_each(self, endpoint: str, listener_port: CompletionPort) -> None:
         """Thousands of calls to nobody end once each."""

@@ -22,10 +22,10 @@ from engine import (
     manager,
 )
 from engine.testing import LIMIT, Gate, wait_until, wait_until_blocked
-from transport import EndpointError
+from transport import Bye, EndpointError
 
 from .contract import Adder, Control, Probe
-from .helpers import Bench, Service, new_endpoint, status_of
+from .helpers import Bench, RawClient, Service, new_endpoint, status_of
 from .service import Adding, make_server
 
 Benches = Callable[..., Bench]
@@ -254,6 +254,13 @@ class TestClosing:
                 use()
         assert status_of(server.stop) == 1715
         assert server.wait(0)
+
+    def test_the_clients_are_told(self, server: Server) -> None:
+        """Each client hears that the server goes, and so need not wait for answers that nobody will give."""
+        server.listen()
+        with RawClient(server.endpoint) as first, RawClient(server.endpoint) as second:
+            server.close()
+            assert [type(each.hear()) for each in (first, second)] == [Bye, Bye]
 
     def test_from_several_threads(self, server: Server, endpoint: str) -> None:
         """Several threads may close a server at once."""

@@ -115,6 +115,20 @@ class TestMessages:
             assert more or taken < 2
         assert [frames for _, frames in client.messages] == [[b"%d" % number] for number in range(5)]
 
+    def test_a_server_takes_no_more_than_its_limit_either(self, house: House) -> None:
+        """Of many messages of its clients a server takes so many at a time, and says that there are more."""
+        server, client = house.pair()
+        before = len(server.messages)
+        for number in range(5):
+            assert client.send(b"", [b"%d" % number])
+        while (taken := len(server.messages)) < before + 5:
+            wait_ready(server)
+            more = server.harvest(limit=2)
+            new = len(server.messages) - taken
+            assert new <= 2
+            assert more or new < 2
+        assert [frames for _, frames in server.messages[before:]] == [[b"%d" % number] for number in range(5)]
+
     def test_a_receiver_ends_the_harvest(self, house: House) -> None:
         """If `message` returns true the rest is left to the next harvest, and nothing is lost."""
         server, client = house.pair()
