@@ -18,23 +18,30 @@ GOVERNED = frozenset({"engine", "transport", "perf", "examples", "tests", "zmq"}
 # importing module counts; an entry on the right stands for everything inside it.
 ARROWS: dict[str, tuple[str, ...]] = {
     "engine": ("engine", "transport"),
-    "engine.kernel": ("transport.errors",),
-    "engine.pool": ("engine.kernel",),
-    "engine.rpc": ("engine.pool", "engine.kernel", "transport"),
+    "engine.lifecycle": (),
+    "engine.kernel": ("engine.lifecycle", "transport.errors"),
+    "engine.pool": ("engine.kernel", "engine.lifecycle"),
+    "engine.rpc": ("engine.pool", "engine.kernel", "engine.lifecycle", "transport"),
     "engine.win32": (),
     "transport": ("zmq",),
     "transport.errors": (),
-    "transport.lock": ("transport.errors",),
+    "transport.lifecycle": (),
+    "transport.lock": ("transport.errors", "transport.lifecycle"),
     "transport.endpoint": ("transport.errors",),
     "transport.frames": ("transport.errors",),
     "transport.wire": ("transport.frames", "transport.errors"),
-    "transport.link": ("transport.lock", "transport.endpoint", "transport.errors", "transport.frames"),
-    "transport.loopback": ("transport.lock", "transport.link", "transport.endpoint", "transport.errors", "transport.frames"),
-    "transport.zmq_link": (
-        "transport.lock", "transport.link", "transport.endpoint", "transport.errors", "transport.frames", "transport.security",
-        "zmq",
+    "transport.link": (
+        "transport.lock", "transport.lifecycle", "transport.endpoint", "transport.errors", "transport.frames",
     ),
-    "transport.overlapped": ("transport.errors", "transport.lock", "zmq"),
+    "transport.loopback": (
+        "transport.lock", "transport.lifecycle", "transport.link", "transport.endpoint", "transport.errors",
+        "transport.frames",
+    ),
+    "transport.zmq_link": (
+        "transport.lock", "transport.lifecycle", "transport.link", "transport.endpoint", "transport.errors",
+        "transport.frames", "transport.security", "zmq",
+    ),
+    "transport.overlapped": ("transport.errors", "transport.lifecycle", "transport.lock", "zmq"),
     "perf": ("zmq",),
     "examples": ("zmq",),
     "tests": ("perf", "examples", "zmq"),
@@ -42,7 +49,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
 
 # Users of the library, who see these modules and in them no name that begins with an underscore.
 OUTSIDE = frozenset({"engine.win32", "perf", "examples", "tests"})
-PUBLIC = frozenset({"engine", "engine.otel", "engine.prometheus", "engine.testing", "engine.win32", "transport"})
+PUBLIC = frozenset({
+    "engine", "engine.lifecycle", "engine.otel", "engine.prometheus", "engine.testing", "engine.win32", "transport",
+})
 
 # Tests that look inside, as paths under tests/, each with the reason why no public name would do.
 WHITE_BOX: dict[str, str] = {

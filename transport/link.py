@@ -17,7 +17,6 @@ Rules of a link:
 Two kinds exist: `zmq_link` (tcp, ipc, inproc) and `loopback`. One suite of tests holds both to this page.
 """
 
-import os
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, Protocol
@@ -26,6 +25,7 @@ import msgspec
 
 from transport.errors import EndpointError, LinkClosed, LinkForked
 from transport.frames import MAX_MESSAGE_BYTES, Buffer
+from transport.lifecycle import in_child
 from transport.lock import Lock
 
 #: Longest heartbeat and the like, in seconds: three times as many milliseconds still fit ZeroMQ's option.
@@ -191,10 +191,7 @@ class BaseLink:
         _links.discard(self)
 
     def _forked(self) -> None:
-        """In the child: another thread of the parent may have held the lock, and will never release it
-        here.
-        """
-        self.lock = Lock()
+        """In the child: the sockets are the parent's."""
         endpoint = self.endpoint
         self._refuse(
             lambda: LinkForked(
@@ -210,11 +207,10 @@ class BaseLink:
 _links: weakref.WeakSet[BaseLink] = weakref.WeakSet()
 
 
-def _after_fork_in_child() -> None:
+def _disown() -> None:
     for link in list(_links):
         link._forked()
     _links.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+in_child(_disown)

@@ -7,6 +7,7 @@ nothing of the engine.
 from typing import TYPE_CHECKING
 
 from .errors import LocalProtocolError
+from .lifecycle import fork_safe
 
 if TYPE_CHECKING:
 
@@ -28,6 +29,9 @@ class Lock(RLock):
     __slots__ = ()
 
     owned = RLock._is_owned
+
+    def __init__(self) -> None:
+        fork_safe(self)
 
     def __enter__(self) -> bool:
         """Take the lock; raises `LocalProtocolError` if the calling thread has it. Blocks: until it is free."""

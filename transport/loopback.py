@@ -12,7 +12,6 @@ is bounded.
 """
 
 import itertools
-import os
 import weakref
 from collections import deque
 from typing import Any, Final
@@ -20,6 +19,7 @@ from typing import Any, Final
 from transport.endpoint import Endpoint
 from transport.errors import EndpointError, PeerLost
 from transport.frames import Buffer
+from transport.lifecycle import in_child
 from transport.link import BaseLink, LinkOptions, PeerInfo, Receiver
 from transport.lock import Lock
 
@@ -302,13 +302,10 @@ _waiting: dict[str, "weakref.WeakSet[LoopbackClient]"] = {}
 _peers: Final = itertools.count(1)
 
 
-def _after_fork_in_child() -> None:
-    """The names belong to the parent's links."""
-    global _registry_lock
-    _registry_lock = Lock()
+def _forget() -> None:
+    """In a forked child: the names belong to the parent's links."""
     _servers.clear()
     _waiting.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+in_child(_forget)

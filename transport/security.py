@@ -6,7 +6,6 @@ authenticator (ZAP) is asked: it is one thread for each context, while servers a
 """
 
 import itertools
-import os
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from transport.errors import EndpointError
+from transport.lifecycle import in_child
 from transport.lock import Lock
 
 if TYPE_CHECKING:
@@ -156,11 +156,9 @@ def _forget(socket: "zmq.Socket[Any]") -> None:
             authenticator.stop()
 
 
-def _after_fork_in_child() -> None:
-    _lock._at_fork_reinit()
+def _disown() -> None:
     _authenticators.clear()
     _domains.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+in_child(_disown)

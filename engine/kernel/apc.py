@@ -9,12 +9,13 @@ Guarantees: a function runs on its target thread only, at most once, holding no 
 Source: "Asynchronous Procedure Calls", "QueueUserAPC".
 """
 
-import os
 import threading
 import weakref
+from _thread import get_ident
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from ..lifecycle import in_child
 from .errors import EngineError, InvalidArgumentType
 from .lock import Lock
 from .status import Status
@@ -190,11 +191,14 @@ def _drop(record: ThreadRecord) -> None:
         record.apcs.clear()
 
 
-def _after_fork_in_child() -> None:
-    apc_lock._at_fork_reinit()  # A thread of the parent may have had it, which is not here to release it.
+@in_child
+def _forget() -> None:
+    # What was queued tells of the parent's operations; it runs there.
+    _early.clear()
+    record = records.get(get_ident())
+    if record is not None:
+        record.apcs.clear()
 
 
 start_hooks.append(_adopt_early)
 end_hooks.append(_drop)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

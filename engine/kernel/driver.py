@@ -41,6 +41,7 @@ from _thread import get_ident
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from ..lifecycle import in_child
 from .lock import Lock
 from .monitor import Monitor
 from .poll import READABLE, Bell, PlainPoll, Poll, make_poll
@@ -517,13 +518,9 @@ def driver() -> Driver:
     return found
 
 
-def _after_fork_in_child() -> None:
+@in_child
+def _forget() -> None:
     # The parent's threads are not here: no leader, nobody parked, no monitor. The inherited poll set is
     # shared with the parent, so it is left alone and a new one is made on first use.
-    global _driver, _driver_lock
+    global _driver
     _driver = None
-    _driver_lock = Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

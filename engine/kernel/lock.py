@@ -15,11 +15,14 @@ Loops are the other half: the jump back of a loop is a place where a handler may
 some of these jumps out of the `with` or `try` around them. A loop that stands in one is a function of its own;
 `tests/test_interruptible.py` looks.
 
+Every lock is free in a forked child, whoever had it (`engine/lifecycle.py`).
+
 Workers and other threads that are never the main one may use `acquire` and `release` themselves.
 """
 
 from typing import TYPE_CHECKING
 
+from ..lifecycle import fork_safe
 from .errors import Deadlock
 
 if TYPE_CHECKING:
@@ -42,6 +45,9 @@ class Lock(RLock):
     __slots__ = ()
 
     owned = RLock._is_owned
+
+    def __init__(self) -> None:
+        fork_safe(self)
 
     def __enter__(self) -> bool:
         """Take the lock; raises `Deadlock` if the calling thread has it. Blocks: until it is free."""

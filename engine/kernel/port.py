@@ -31,6 +31,7 @@ from itertools import repeat, starmap
 from types import TracebackType
 from typing import Any, Self
 
+from ..lifecycle import OpenObjects
 from .apc import run_apcs, wait_alertably
 from .bridge import PortSignal, WaitPacket
 from .driver import driver
@@ -44,7 +45,6 @@ from .errors import (
     QueueFull,
     WaitTimeout,
 )
-from .lock import Lock
 from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortStatistics
 from .slots import SlotQueue
 from .source import PortSource, bind
@@ -596,18 +596,11 @@ class CompletionPort(SlotQueue):
         self.close()
 
 
-# Ports to disable in a forked child: their locks may be held by threads that are not there.
-_open_ports: weakref.WeakSet[CompletionPort] = weakref.WeakSet()
+def _inherited(port: CompletionPort) -> None:
+    port._forked = port._closed = True
+    port._open = None
+    port._waiters = []
+    port._queue.clear()
 
 
-def _after_fork_in_child() -> None:
-    for port in list(_open_ports):
-        port._lock = Lock()
-        port._forked = port._closed = True
-        port._open = None
-        port._waiters = []
-        port._queue.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+_open_ports = OpenObjects(_inherited)

@@ -25,12 +25,12 @@ Source: "Wait Functions", "Synchronization Objects"; `docs/semantics/completion-
 """
 
 import logging
-import os
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import msgspec
 
+from ..lifecycle import in_child
 from .apc import run_apcs, wait_alertably
 from .clock import SYSTEM_CLOCK, Cancellable, Clock
 from .driver import driver
@@ -581,11 +581,7 @@ def register_wait(
     return block
 
 
-def _after_fork_in_child() -> None:
+@in_child
+def _disown() -> None:
     global _life
     _life = object()
-    dispatcher_lock._at_fork_reinit()  # A thread of the parent may have had it, which is not here to release it.
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

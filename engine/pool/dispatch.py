@@ -31,18 +31,16 @@ Assumes: `append` and `popleft` of a deque are atomic; attribute accesses are no
 against lock operations.
 """
 
-import os
-import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from threading import TIMEOUT_MAX, get_ident, main_thread
 from typing import Any
 
 from ..kernel.driver import PROCESSORS, driver
-from ..kernel.lock import Lock
 from ..kernel.realtime import monotonic, process_time
 from ..kernel.thread import ThreadRecord, local
 from ..kernel.waiter import Waiter
+from ..lifecycle import OpenObjects
 from .backlog import NO_LIMIT, Item, Ledger, Profile, Simple, Turn, profile_of
 from .runner import Runner, Seat, WorkerState, current
 from .staff import Staff, Todo, acquire_late
@@ -660,28 +658,21 @@ class WorkPort(Staff):
                     self._active -= 1
 
 
-# Ports to disable in a forked child: their locks may be held by threads that are not there.
-_ports: weakref.WeakSet[WorkPort] = weakref.WeakSet()
+def _inherited(port: WorkPort) -> None:
+    port.forked = port._stopped = port.ending = True
+    port._calm = False
+    port._waiters = []
+    # The forking thread may be a worker. It will return from its callback, and have no more to run.
+    port._crew = {record: worker for record, worker in port._crew.items() if record is local.record}
+    port._workers = len(port._crew)
+    port._active = sum(record.slot for record in port._crew)
+    port._away = sum(worker.away for worker in port._crew.values())
+    port._starting = 0
+    for worker in port._crew.values():
+        worker.train.clear()
+    port.inbox.clear()
+    port._queue.clear()
+    port.threads.clear()
 
 
-def _after_fork_in_child() -> None:
-    for port in list(_ports):
-        port._lock = Lock()
-        port.forked = port._stopped = port.ending = True
-        port._calm = False
-        port._waiters = []
-        # The forking thread may be a worker. It will return from its callback, and have no more to run.
-        port._crew = {record: worker for record, worker in port._crew.items() if record is local.record}
-        port._workers = len(port._crew)
-        port._active = sum(record.slot for record in port._crew)
-        port._away = sum(worker.away for worker in port._crew.values())
-        port._starting = 0
-        for worker in port._crew.values():
-            worker.train.clear()
-        port.inbox.clear()
-        port._queue.clear()
-        port.threads.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+_ports = OpenObjects(_inherited)

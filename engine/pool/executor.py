@@ -12,12 +12,10 @@ cancelled and what runs is abandoned, with a log entry. No call is accepted from
 Guarantees: each future is settled exactly once: by its call, or cancelled; `shutdown` ends within its limit.
 """
 
-import atexit
 import itertools
 import logging
 import os
 import threading
-import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.thread import BrokenThreadPool
@@ -26,6 +24,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter
 from ..kernel.realtime import monotonic
+from ..lifecycle import OpenObjects, Stage, at_exit
 from .backlog import Priority, Simple
 from .dispatch import WorkPort
 from .future import CallFuture
@@ -281,11 +280,11 @@ def run_call(future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...],
 
 
 _numbers = itertools.count()
-_states: "weakref.WeakSet[_State]" = weakref.WeakSet()
+_states: OpenObjects[_State] = OpenObjects()
 _exiting = False
 
 
-def _at_exit() -> None:
+def _finish_all() -> None:
     global _exiting
     _exiting = True
     states = list(_states)
@@ -297,6 +296,4 @@ def _at_exit() -> None:
             log.warning("the interpreter exits though calls of the executor %r still run", state.port.name)
 
 
-# Before threads are joined and exit hooks run, as for the standard executor: exit hooks shall find executors
-# shut down.
-getattr(threading, "_register_atexit", atexit.register)(_at_exit)
+at_exit(Stage.EXECUTORS, _finish_all)

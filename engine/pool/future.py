@@ -15,7 +15,6 @@ counts as settled from the first look at it: unless it was settled in the parent
 Guarantees: a transition is made either under `_guard` while there is no condition, or under the condition: never both.
 """
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING, RUNNING
@@ -26,6 +25,7 @@ from ..kernel.errors import Forked
 from ..kernel.lock import Lock
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
+from ..lifecycle import fork_safe, in_child
 
 if TYPE_CHECKING:
     from .dispatch import WorkPort
@@ -36,7 +36,7 @@ _guard = Lock()
 # Whether this process was forked since this module was imported: only then are there inherited futures.
 _in_child = False
 # What settled futures without a condition of their own are locked by; reentrant, since `wait` locks many at once.
-_settled = Condition()
+_settled = fork_safe(Condition())
 
 
 class CallFuture(Future[T]):
@@ -168,14 +168,11 @@ class CallFuture(Future[T]):
                 waiter.wake()
 
 
-def _after_fork_in_child() -> None:
-    global _guard, _in_child, _settled
-    _guard, _settled = Lock(), Condition()
+@in_child
+def _note_child() -> None:
+    global _in_child
     _in_child = True
 
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 # What its `repr`, and with that the errors of a wrong transition, call it: as people and programs know it.
 CallFuture.__name__ = CallFuture.__qualname__ = "Future"

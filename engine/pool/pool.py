@@ -14,13 +14,10 @@ Source: "CreateThreadpool", "SetThreadpoolThreadMinimum", "SetThreadpoolThreadMa
 "TrySubmitThreadpoolCallback".
 """
 
-import atexit
 import itertools
 import logging
-import os
 import types
 import warnings
-import weakref
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -44,6 +41,7 @@ from ..kernel.realtime import monotonic
 from ..kernel.thread import park
 from ..kernel.waitable import check_timeout as check_timeout
 from ..kernel.waiter import Waiter
+from ..lifecycle import OpenObjects, Stage, at_exit, in_child
 from .backlog import Profile, Simple, Turn
 from .dispatch import WorkPort
 from .runner import WorkerState, current
@@ -430,7 +428,7 @@ def _log_error(error: BaseException, owner: object) -> None:
 
 _numbers = itertools.count(1)
 # The ports to stop at interpreter exit.
-exit_ports: "weakref.WeakSet[WorkPort]" = weakref.WeakSet()
+exit_ports: OpenObjects[WorkPort] = OpenObjects()
 _default: ThreadPool | None = None
 _default_lock = Lock()
 
@@ -447,7 +445,7 @@ def default_pool() -> ThreadPool:
     return _default
 
 
-def _at_exit() -> None:
+def _stop_all() -> None:
     ports = list(exit_ports)
     for port in ports:
         for armed in port.armed():
@@ -459,12 +457,10 @@ def _at_exit() -> None:
             port.wait_ended(time_left(deadline))
 
 
-def _after_fork_in_child() -> None:
-    global _default, _default_lock
+@in_child
+def _forget_default() -> None:
+    global _default
     _default = None
-    _default_lock = Lock()
 
 
-atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_exit(Stage.POOLS, _stop_all)

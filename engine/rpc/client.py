@@ -16,12 +16,9 @@ reordered. `begin` enters and appends its call before it looks at `_state`; `los
 they look at the calls and the queue. One of the two sees the other, so no call is left behind.
 """
 
-import atexit
 import itertools
 import logging
-import os
 import warnings
-import weakref
 from collections.abc import Callable, Sequence
 from functools import wraps
 from operator import itemgetter
@@ -58,11 +55,11 @@ from ..kernel.errors import (
     InvalidParameter,
     QueueFull,
 )
-from ..kernel.lock import Lock
 from ..kernel.port import PacketTemplate
 from ..kernel.realtime import monotonic
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
+from ..lifecycle import OpenObjects, Stage, at_exit
 from . import pipe_client, server_call
 from .association import Association
 from .binding import Binding, BoundOperation, bind_typed, check_count, check_metadata, check_seconds
@@ -582,28 +579,22 @@ _PENDING = int(State.PENDING)
 _number: Callable[[Any], int] = itemgetter(0)  # Of what waits to be sent.
 
 
-# Clients to disable in a forked child: their locks may be held by threads that are not there.
-_open_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+def _inherited(client: Client) -> None:
+    client._state = Connection.CLOSED
+    client._forked = True
+    while client._calls:
+        _, call = client._calls.popitem()
+        call._state = State.DONE
+        call._box = [Failure(CallFailed("the call was begun before fork(): its reply goes to the parent"))]
 
 
-def _after_fork_in_child() -> None:
-    for client in list(_open_clients):
-        client._lock = client._table.lock = Lock()
-        client._state = Connection.CLOSED
-        client._forked = True
-        while client._calls:
-            _, call = client._calls.popitem()
-            call._state = State.DONE
-            call._box = [Failure(CallFailed("the call was begun before fork(): its reply goes to the parent"))]
-    _open_clients.clear()
+def _close_all() -> None:
+    for client in _open_clients:
+        try:
+            warnings.warn(f"{client!r} was never closed", ResourceWarning, stacklevel=1, source=client)
+        finally:
+            client.close()
 
 
-def _at_exit() -> None:
-    for client in list(_open_clients):
-        warnings.warn(f"{client!r} was never closed", ResourceWarning, stacklevel=1, source=client)
-        client.close()
-
-
-atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+_open_clients = OpenObjects(_inherited)
+at_exit(Stage.CLIENTS, _close_all)

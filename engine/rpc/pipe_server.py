@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from transport import Buffer, Credit, Pipe, RemoteProtocolError
 
 from ..kernel.errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
-from ..kernel.lock import Lock
 from ..kernel.status import Status
 from .errors import BadStubData, PeerProtocolError, PipeError
 from .notify import EventKind, snapshot
@@ -87,7 +86,6 @@ class ServerPipes(PipeSet):
 
     def forked(self) -> None:
         """In a forked child: nothing moves here any more."""
-        self.lock = Lock()
         self._closed = True
 
     def before_complete(self) -> None:

@@ -9,12 +9,10 @@ for their calls, a close does.
 Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtWaitServerListen", "RpcMgmtInqStats".
 """
 
-import atexit
 import logging
 import os
 import socket
 import warnings
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
@@ -28,6 +26,7 @@ from ..kernel.event import Event
 from ..kernel.lock import Lock
 from ..kernel.realtime import monotonic
 from ..kernel.status import Status
+from ..lifecycle import OpenObjects, Stage, at_exit
 from ..pool.pool import ThreadPool
 from .attachment import Closing, is_open, when_closed
 from .binding import check_seconds
@@ -500,26 +499,20 @@ def _check_max_calls(value: object) -> None:
         raise Misuse(f"max_calls must be an int of 1 or more, not {value!r}", status=Status.MAX_CALLS_TOO_SMALL)
 
 
-# Servers to report at exit, and to disable in a forked child: their locks may be held by threads that are not there.
-_open_servers: weakref.WeakSet[Server] = weakref.WeakSet()
+def _inherited(server: Server) -> None:
+    server._phase = Phase.CLOSED
+    server._forked = True
+    for listener in server._listeners:
+        listener.forked()
 
 
-def _after_fork_in_child() -> None:
-    for server in list(_open_servers):
-        server.lock = Lock()
-        server._phase = Phase.CLOSED
-        server._forked = True
-        for listener in server._listeners:
-            listener.forked()
-    _open_servers.clear()
+def _close_all() -> None:
+    for server in _open_servers:
+        try:
+            warnings.warn(f"{server!r} was never closed", ResourceWarning, stacklevel=1, source=server)
+        finally:
+            server.close(0.0)
 
 
-def _at_exit() -> None:
-    for server in list(_open_servers):
-        warnings.warn(f"{server!r} was never closed", ResourceWarning, stacklevel=1, source=server)
-        server.close(0.0)
-
-
-atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+_open_servers = OpenObjects(_inherited)
+at_exit(Stage.SERVERS, _close_all)

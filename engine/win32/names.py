@@ -8,13 +8,13 @@ closes it with the last of them.
 Source: "Object Names", "CreateEvent", "OpenEvent".
 """
 
-import os
 import weakref
 from collections.abc import Callable
 from threading import Lock
 from typing import TypeVar
 
 from .. import EngineError, InvalidHandle, InvalidParameter, Waitable
+from ..lifecycle import in_child
 from .constants import ERROR_ALREADY_EXISTS, ERROR_FILE_NOT_FOUND, ERROR_SUCCESS
 from .errors import SetLastError
 
@@ -98,6 +98,5 @@ def _check(name: str | None) -> None:
         raise TypeError(f"a name must be a str, not {type(name).__name__}")
 
 
-if hasattr(os, "register_at_fork"):
-    # The parent's objects are of no use in a child, and its lock may be held by a thread that is not there.
-    os.register_at_fork(after_in_child=_names.__init__)  # type: ignore[misc]  # on purpose
+# The parent's objects are of no use in a child.
+in_child(_names.__init__)  # type: ignore[misc]  # on purpose

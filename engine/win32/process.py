@@ -13,8 +13,6 @@ Who wants more servers, keys or a pool of his own uses `engine.Server`.
 Guarded by `Process.lock`, which is held while endpoints are bound; nothing of the user's runs under it.
 """
 
-import atexit
-import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +22,7 @@ from typing import Any, NamedTuple
 from transport import Endpoint, EndpointError
 
 from .. import CallAttributes, Deadlock, EngineError, Interface, InvalidState, Server, SystemClock, default_pool, sleep
+from ..lifecycle import Stage, at_exit, in_child
 from .constants import (
     RPC_S_ALREADY_LISTENING,
     RPC_S_CANT_CREATE_ENDPOINT,
@@ -91,8 +90,6 @@ class Process:
         self.begun = False
         # Until then an endpoint that is taken may just be becoming free.
         self.patient_until = 0.0
-        # The end of the process will close the server.
-        self.hooked = False
         # Set by anybody, read for each question.
         self.authorize: Authorize = only_looking
 
@@ -125,7 +122,6 @@ class Process:
                 server = self._server_locked()
             if server is not None:
                 self._bind_locked(partial(added.register, server))
-                self._hook_locked()
             self.interfaces[key] = added
 
     def unregister(self, interface: type[Interface] | str | None, wait: bool, run_down: bool) -> None:
@@ -169,10 +165,7 @@ class Process:
                 raise InvalidState("no endpoint to listen on", status=RPC_S_NO_PROTSEQS_REGISTERED)
             self.begun = False
             server = self._server_locked()
-            try:
-                self._bind_locked(partial(server.listen, max_calls=max_calls))
-            finally:
-                self._hook_locked()
+            self._bind_locked(partial(server.listen, max_calls=max_calls))
             self.begun = True
 
     def wait(self) -> None:
@@ -220,14 +213,6 @@ class Process:
                     raise EngineError(str(error), status=RPC_S_CANT_CREATE_ENDPOINT) from error
             sleep(0.005)
 
-    def _hook_locked(self) -> None:
-        """Have the server closed at exit. After binding: the transport's own hook, which must run after this one, was
-        registered then.
-        """
-        if not self.hooked:
-            self.hooked = True
-            atexit.register(self.at_exit)
-
 
 def _is_idle(server: Server) -> bool:
     return server.statistics().phase == "idle"
@@ -235,6 +220,6 @@ def _is_idle(server: Server) -> bool:
 
 process = Process()
 
-if hasattr(os, "register_at_fork"):
-    # A forked child serves nothing. The same object: other modules refer to it.
-    os.register_at_fork(after_in_child=process.__init__)  # type: ignore[misc]  # on purpose
+# A forked child serves nothing. The same object: other modules refer to it.
+in_child(process.__init__)  # type: ignore[misc]  # on purpose
+at_exit(Stage.SERVERS, process.at_exit)

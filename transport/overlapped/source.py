@@ -27,7 +27,6 @@ Source: "I/O Completion Ports", "SetFileCompletionNotificationModes", "CancelIo"
 """
 
 import logging
-import os
 import warnings
 import weakref
 from _thread import get_ident
@@ -49,6 +48,7 @@ from transport.errors import (
     SourceForked,
     TooManyOperations,
 )
+from transport.lifecycle import in_child
 from transport.lock import Lock
 from transport.overlapped.operation import OK, OPERATION_ABORTED, PENDING, Operation, Settable
 from transport.overlapped.services import Hook, Services
@@ -515,8 +515,7 @@ class OverlappedSource:
             raise SourceClosed(f"{self!r} is closed")
 
     def _fork(self) -> None:
-        """In the child: locks may be held by threads that are not there, and polls are the parent's."""
-        self._lock = Lock()
+        """In the child: the polls are the parent's."""
         self._closed = self._forked = self._released = True
         self._hook = None
         self._input.clear()
@@ -605,11 +604,10 @@ def _carries(wanted: Any, operation: Operation[Any]) -> bool:
 _open_sources: "weakref.WeakSet[OverlappedSource]" = weakref.WeakSet()
 
 
-def _after_fork_in_child() -> None:
+def _disown() -> None:
     for source in list(_open_sources):
         source._fork()
     _open_sources.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+in_child(_disown)

@@ -1,7 +1,5 @@
 """The ZeroMQ context that links share, and what becomes of it when the process ends or forks."""
 
-import atexit
-import os
 import weakref
 from typing import Any
 
@@ -9,6 +7,7 @@ import zmq
 from zmq.utils import garbage
 
 from transport.errors import LinkClosed
+from transport.lifecycle import Stage, at_exit, fork_safe, in_child
 from transport.link import BaseLink
 from transport.lock import Lock
 
@@ -69,15 +68,15 @@ def _at_exit() -> None:
         _shared.term()
 
 
-def _after_fork_in_child() -> None:
-    global _shared, _lock
+def _forget() -> None:
+    global _shared
     _shared = None
-    _lock = Lock()
     _open_links.clear()
 
 
+in_child(_forget)
+# pyzmq does not see to this one, under which it starts the thread that frees what was sent without a copy.
+fork_safe(garbage.gc._lock)
 # Runs before pyzmq forgets what is being sent without a copy: `garbage` registered its own hook when it was
 # imported above.
-atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_exit(Stage.LINKS, _at_exit)

@@ -1,0 +1,23 @@
+"""Running the programs of this folder, each in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+# Seconds for a whole program; spent only by one that hangs.
+PATIENCE = 50.0
+
+
+def run(name: str, *arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run `python -m tests.lifecycle.NAME ARGUMENTS`; fails if it does not end."""
+    command = [sys.executable, *options, "-m", f"tests.lifecycle.{name}", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True)
+    try:
+        said, complaints = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        said, complaints = process.communicate()
+        raise AssertionError(f"{name} {arguments} did not end; it said:\n{said}\n{complaints}") from None
+    return subprocess.CompletedProcess(command, process.returncode, said, complaints)
