@@ -139,6 +139,8 @@ class PortSignal(Waitable):
 
     __slots__ = ("_port",)
 
+    _harvested = True
+
     def __init__(self, port: "CompletionPort") -> None:
         super().__init__()
         self._port = weakref.ref(port)
@@ -156,7 +158,7 @@ class PortSignal(Waitable):
 
     def _signaled_locked(self, record: ThreadRecord | None) -> bool:
         port = self._port()
-        return port is None or port.closed or len(port) > 0
+        return port is None or port.closed or len(port._queue) > 0
 
 
 def _adapt(thing: object) -> Waitable | None:

@@ -14,8 +14,11 @@ never what it waits for itself (the main thread of a service, waiting for its st
 that comes to wait: that one is named the heir, and the leader parks in its place.
 
 A vacancy is filled by the next thread that waits. The monitor fills it when that takes longer than a tick
-while somebody depends on progress: a parked thread, or an *attended* source (a server, a call that will be
-told by callback).
+while somebody depends on progress: a parked thread, an *attended* source (a server, a call that will be
+told by callback), or a *registered* wait, in which no thread sleeps, on something that a harvest may signal.
+
+What has arrived counts, though nobody has harvested it yet: a wait whose time is up, a limit, an abort and a query
+that polls look first (`catch_up`, `look_around`, `harvest`).
 
 A processor with nothing to do halts, and waking it takes longer than a quick call does. So a thread that is told that
 what it will wait for is a moment away (`stay_awake`) asks again and again for a while, if it leads, before it sleeps.
@@ -39,6 +42,7 @@ import logging
 import os
 from _thread import get_ident
 from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from typing import Protocol
 
 from ..lifecycle import in_child
@@ -68,10 +72,19 @@ class Source(Protocol):
         """
 
 
+class Conversing(Source, Protocol):
+    """A source that also sends."""
+
+    def drive(self, readable: bool, sends: bool = True) -> bool:
+        """As any source; without `sends` it only harvests."""
+
+
 _GONE = object()
 
 # Processors that this process may use.
 PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+ROUNDS = 64  # Harvests in a row of one thread that looks what has arrived; arbitrary: a flood must not hold it.
 
 MISPLACED = 4  # Polls in a row for others only: two threads that take turns should not unseat each other.
 
@@ -95,6 +108,9 @@ class Driver:
         self._foreign = 0
         # Sources that need progress though nobody waits; guarded by _mutex.
         self._attended: dict[Source, None] = {}
+        # Pending waits in which no thread sleeps, by identity: they too need progress though nobody waits. Single-key
+        # operations only, by whoever links and unlinks the wait, who may hold any lock.
+        self.registered: dict[int, None] = {}
         # Guarded by _mutex; read by the leader without it (an entry that vanished meanwhile is skipped).
         self._by_fd: dict[int, Source] = {}
         self.sources: dict[Source, list[int]] = {}
@@ -133,7 +149,7 @@ class Driver:
         """Poll `source` no longer; to be called before its descriptors are closed. A harvest may go on."""
         with self._mutex:
             self._forget_locked(source)
-            standby = None if self._attended else self._standby
+            standby = None if self._attended or self.registered else self._standby
         if standby is not None:
             standby.wake()  # Nobody depends on the monitor's leading any more.
 
@@ -188,7 +204,7 @@ class Driver:
                 self._attended[source] = None
             else:
                 self._attended.pop(source, None)
-            standby = None if self._attended else self._standby
+            standby = None if self._attended or self.registered else self._standby
         if standby is not None:
             standby.wake()
         elif self.vacant():
@@ -255,6 +271,36 @@ class Driver:
             self._bell.ring()
         return bool(self._touched)
 
+    def catch_up(self, found: Callable[[], bool] = bool) -> None:
+        """Harvest what has arrived by now, without waiting, until `found()`. For who gives up if it finds nothing."""
+        for _ in repeat(None, ROUNDS):
+            if not self.run_ready() or found():
+                return
+
+    def look_around(self) -> None:
+        """Harvest what has arrived by now, unless a thread leads, which does so. For queries that poll."""
+        if self._leader is None and self.sources:
+            self.catch_up()
+
+    def harvest(self, source: "Conversing") -> None:
+        """Harvest what has arrived at this source by now, and send nothing. For limits and aborts, which then decide.
+
+        Inside a harvest nothing is done.
+        """
+        me = get_ident()
+        if me == self.leader_ident or me in self._helping or source not in self.sources:
+            return
+        more = False
+        try:
+            self._helping.add(me)
+            more = _harvest_all(source)
+        except BaseException as error:
+            self._failed(source, error)
+        finally:
+            self._helping.discard(me)
+        if more:
+            self.touched(source)
+
     # Event loops
 
     def watch(self, call: Callable[[], None]) -> int:
@@ -295,6 +341,9 @@ class Driver:
         finally:
             if self._heir is waiter:
                 self._renounce(waiter)
+        if not waiter.signalled and self.sources:
+            # The time is up. What has arrived meanwhile counts, whichever thread was to harvest it.
+            self.catch_up(lambda: waiter.signalled)
         return waiter.signalled
 
     def _wait(self, waiter: Waiter, deadline: float | None) -> None:
@@ -380,7 +429,7 @@ class Driver:
                 heir.nudge()
         # Others may depend on progress; and a thread that was offered the leadership may leave without having
         # taken it.
-        if not self.monitor.armed and (self._attended or self._parked) and self.vacant():
+        if not self.monitor.armed and (self._attended or self._parked or self.registered) and self.vacant():
             self.monitor.arm()
 
     def _lead(self, waiter: Waiter, deadline: float | None) -> None:
@@ -458,7 +507,8 @@ class Driver:
 
     def vacant(self) -> bool:
         """Somebody depends on progress and nobody leads."""
-        return self._leader is None and bool(self.sources) and bool(self._parked or self._attended)
+        wanted = self._parked or self._attended or self.registered
+        return self._leader is None and bool(self.sources) and bool(wanted)
 
     def term(self) -> int:
         """A number that grows whenever a thread takes the leadership."""
@@ -500,6 +550,11 @@ class Driver:
                 self._standby = None
             self._leave(waiter)
             self.ensure_led()
+
+
+def _harvest_all(source: Conversing) -> bool:
+    """Harvest until nothing is left; return whether there is more than one thread should take in a row."""
+    return all(source.drive(True, False) for _ in repeat(None, ROUNDS))
 
 
 _driver: Driver | None = None

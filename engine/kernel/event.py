@@ -31,6 +31,8 @@ class Event(Waitable):
 
     __slots__ = ("_manual_reset", "_signaled")
 
+    _harvested = True
+
     def __init__(self, manual_reset: bool = False, signaled: bool = False) -> None:
         super().__init__()
         self._manual_reset = bool(manual_reset)

@@ -382,7 +382,7 @@ class CompletionPort(SlotQueue):
         Nothing is returned if a timer's APC ended the wait and was withdrawn before it ran.
         """
         if timeout == 0 and not self._queue and driver().sources:
-            driver().run_ready()
+            driver().catch_up()
         if record.port is not self._association:
             self._adopt(record)
         batch: list[CompletionPacket] = []
@@ -564,6 +564,7 @@ class CompletionPort(SlotQueue):
 
     def statistics(self) -> PortStatistics:
         """Return a consistent snapshot of the port's numbers. Never blocks."""
+        driver().look_around()
         with self._lock:
             return PortStatistics(
                 concurrency=self._concurrency,
@@ -576,7 +577,8 @@ class CompletionPort(SlotQueue):
             )
 
     def __len__(self) -> int:
-        """The number of queued packets."""
+        """The number of queued packets. Never blocks."""
+        driver().look_around()
         return len(self._queue)
 
     def __bool__(self) -> bool:

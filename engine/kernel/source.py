@@ -111,7 +111,7 @@ class PortServices(Services):
 
     def full(self) -> bool:
         """Whether as many packets are queued as the port's capacity."""
-        return len(self._port) >= self._port._capacity
+        return len(self._port._queue) >= self._port._capacity
 
 
 _lock = Lock()

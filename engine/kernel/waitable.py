@@ -75,6 +75,8 @@ class Waitable:
     _owned_by_threads = False
     # Whether `_watch` must be called when a wait becomes pending, because nobody here signals the object.
     _foreign = False
+    # Whether what is harvested may signal the object: it is told of a call's end, say.
+    _harvested = False
 
     def __init__(self) -> None:
         self._life: object = _life
@@ -124,7 +126,9 @@ class Waitable:
         from .aio import Completion
 
         completion = Completion()
-        handle = register_wait(self, lambda status: completion.wake(), timeout)
+        check_timeout(timeout)
+        handle = prepare_wait(self, lambda status: completion.wake(), attended=False)  # The event loop harvests.
+        handle.begin(timeout, SYSTEM_CLOCK)
         try:
             await completion
         except BaseException:
@@ -136,13 +140,17 @@ class Waitable:
         return self.wait_async().__await__()
 
     def is_signaled(self) -> bool:
-        """Whether a wait by the calling thread would be satisfied now: old as soon as it is known."""
+        """Whether a wait by the calling thread would be satisfied now: old as soon as it is known. Never blocks."""
+        if self._harvested:
+            driver().look_around()
         with dispatcher_lock:
             self._require_open()
             return self._signaled_locked(local.record)
 
     def statistics(self) -> WaitableStatistics:
         """Return a consistent snapshot. Never blocks."""
+        if self._harvested:
+            driver().look_around()
         with dispatcher_lock:
             open_ = self._life is _life
             return WaitableStatistics(open_ and self._signaled_locked(None), len(self._blocks), not open_)
@@ -333,7 +341,7 @@ class ThreadBlock(WaitBlock):
     def poll(self) -> None:
         """The wait found nothing and may not block: harvest what has arrived, and look once more."""
         if driver().sources:
-            driver().run_ready()
+            driver().catch_up()
         with dispatcher_lock:
             if not self.attempt_locked():
                 self.outcome = TIMED_OUT
@@ -446,10 +454,12 @@ class RegisteredWait(WaitBlock):
     In two steps for whoever must know it before it can be decided: `prepare_wait`, then `begin`.
     """
 
-    __slots__ = ("_callback", "_timer")
+    __slots__ = ("_callback", "_registered", "_timer")
 
-    def __init__(self, waitable: Waitable, callback: Callable[[Status], object]) -> None:
+    def __init__(self, waitable: Waitable, callback: Callable[[Status], object], attended: bool = True) -> None:
         super().__init__((waitable,), False, None)
+        # Where it shows itself while it is pending, if it depends on what is harvested and nobody else sees to that.
+        self._registered = driver().registered if attended and waitable._harvested else None
         # None once it was called.
         self._callback: Callable[[Status], object] | None = callback
         self._timer: Cancellable | None = None
@@ -471,6 +481,8 @@ class RegisteredWait(WaitBlock):
                 decided = self.outcome is not None
             if not decided:
                 self.watch()
+                if self._registered is not None:
+                    driver().ensure_led()
                 if timeout is not None:
                     self._timer = clock.call_at(clock.monotonic() + timeout, self.expire)
                     if self.outcome is not None:
@@ -482,8 +494,27 @@ class RegisteredWait(WaitBlock):
         if decided:
             self.finish()
 
+    def link_locked(self) -> None:
+        """Become pending; somebody has to harvest meanwhile."""
+        super().link_locked()
+        if self._registered is not None:
+            self._registered[id(self)] = None
+
+    def unlink_locked(self) -> None:
+        """Be pending no longer."""
+        super().unlink_locked()
+        if self._registered is not None:
+            self._registered.pop(id(self), None)
+
+    def __del__(self) -> None:
+        registered = getattr(self, "_registered", None)
+        if registered is not None:  # Dropped together with its object.
+            registered.pop(id(self), None)
+
     def expire(self) -> None:
         """End the wait as when its time is up; nothing if it was decided already."""
+        if self._registered is not None and self.outcome is None:
+            driver().catch_up(lambda: self.outcome is not None)  # A signal that has arrived counts.
         with dispatcher_lock:
             expired = self.decide_locked(TIMED_OUT)
         if expired:
@@ -542,8 +573,11 @@ _STATUSES = {
 }
 
 
-def prepare_wait(waitable: Any, callback: Callable[[Status], object]) -> RegisteredWait:
-    """Check the arguments of `register_wait`, and return its wait before it begins."""
+def prepare_wait(waitable: Any, callback: Callable[[Status], object], attended: bool = True) -> RegisteredWait:
+    """Check the arguments of `register_wait`, and return its wait before it begins.
+
+    `attended`: the library sees to it that what has arrived is harvested meanwhile; False: the caller does.
+    """
     if not callable(callback):
         raise InvalidArgumentType(f"callback must be callable, not {type(callback).__name__}")
     waitable = as_waitable(waitable)
@@ -551,7 +585,7 @@ def prepare_wait(waitable: Any, callback: Callable[[Status], object]) -> Registe
         raise InvalidParameter(f"a {type(waitable).__name__} is owned by threads: wait for it in a thread")
     with dispatcher_lock:
         waitable._require_open()
-    return RegisteredWait(waitable, callback)
+    return RegisteredWait(waitable, callback, attended)
 
 
 def register_wait(

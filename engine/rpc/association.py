@@ -284,6 +284,7 @@ class Association:
     def _give_up(self) -> None:
         """End the calls that have waited for a connection too long."""
         actions: list[Callable[[], object]] = []
+        driver().harvest(self._channel)  # A connection that is made by now counts.
         with self._lock:
             self._stranded_timer = None
             expired = self._expired_locked(monotonic())

@@ -111,7 +111,7 @@ class Issuer(Protocol):
     def expect(self, call: "Call[Any]") -> "Completion | None": ...
     def give_up_waiting(self, call: "Call[Any]", completion: "Completion") -> None: ...
     def cancel(self, call: "Call[Any]", abort: bool) -> None: ...
-    def poll(self) -> None: ...
+    def poll(self, call: "Call[Any]") -> None: ...
 
 
 class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
@@ -140,12 +140,14 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
 
     @property
     def state(self) -> State:
-        """Where the call is in its life: a snapshot."""
+        """Where the call is in its life: a snapshot, what has arrived by now included."""
+        self._look_around()
         return State(self._state)
 
     @property
     def event(self) -> EventKind | None:
         """The last event that was signalled for this call, None before the first."""
+        self._look_around()
         if self._pipes is not None:
             return self._pipes.signals.event  # type: ignore[no-any-return]  # as below
         return EventKind.CALL_COMPLETE if self._state >= _DONE and self._box is not None else None
@@ -203,9 +205,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         Raises: `InvalidAsyncHandle` (1914) if the handle carries no call: never used, or completed.
         Source: "RpcAsyncGetCallStatus".
         """
-        if self._state == _PENDING or self._state == _CANCELLING:
-            assert self._client is not None
-            self._client.poll()
+        self._look_around()
         # The box tells: the state may move on between two looks at it.
         box = self._box
         if box is None:
@@ -221,10 +221,14 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
 
     def done(self) -> bool:
         """Whether the outcome is known: `complete` would not raise `CallPending`. Never blocks."""
+        self._look_around()
+        return self._box is not None
+
+    def _look_around(self) -> None:
+        """Take what has arrived from the network, if the outcome is not known yet."""
         if self._state == _PENDING or self._state == _CANCELLING:
             assert self._client is not None
-            self._client.poll()
-        return self._box is not None
+            self._client.poll(self)
 
     def complete(self) -> R:
         """Collect the outcome: return the result, or raise the call's error. Never blocks.
@@ -268,7 +272,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         if not _PENDING <= self._state <= _DONE:
             raise self._no_call()
         assert self._client is not None
-        self._client.poll()
+        self._client.poll(self)
         if self._box is None:
             raise CallPending("the call is not complete: wait for its notification, then complete it")
         return self._box
@@ -302,7 +306,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
 
         Args: `abort` False asks the server, and the outcome is whatever it then does; True ends the call here and now
             with `CallCancelled` (1818), tells the server, and discards a later reply.
-        Cancelling again, or when the outcome is known, does nothing.
+        Cancelling again, or when the answer has arrived, does nothing.
         Raises: `InvalidAsyncHandle` (1914) if the handle carries no call.
         Source: "RpcAsyncCancelCall".
         """

@@ -160,8 +160,8 @@ class Channel:
         """What the driver polls."""
         return self._fds
 
-    def drive(self, readable: bool) -> bool:
-        """Send what is waiting and harvest what has arrived; return whether there may be more."""
+    def drive(self, readable: bool, sends: bool = True) -> bool:
+        """Send what is waiting, unless told not to, and harvest what has arrived; return whether there may be more."""
         owner = self._owner
         arrived = more = sent = False
         # What is to be done after the harvest.
@@ -179,7 +179,7 @@ class Channel:
                     arrived = sent and self.link.ready()
                 if arrived:
                     more = self.link.harvest(owner)
-                    if self._stuck is not None:
+                    if sends and self._stuck is not None:
                         sent = more = self._send_locked() or more
                 if owner.actions:
                     left, owner.actions = iter(owner.actions), []
@@ -198,7 +198,7 @@ class Channel:
                 owner.actions[:0] = left
             raise
         # What arrived comes first: what it makes the waiting thread begin can share a message with what waits here.
-        return more or (arrived and bool(owner.outgoing) and self._stuck is None)
+        return more or (sends and arrived and bool(owner.outgoing) and self._stuck is None)
 
     def take_back(self) -> bool:
         """Forget a message that the link did not take, if there is one; its owner has it. Under link.lock."""

@@ -355,6 +355,9 @@ class Client(Association):
         call_id = call._id
 
         def expire() -> None:
+            driver().harvest(self._channel)  # An answer that has arrived counts.
+            if call_id not in self._calls:
+                return
             error: CallError = CallTimeout(f"no reply within {timeout} s")
             # Only if an attempt to connect has failed: otherwise the time was just too short.
             with self._lock:
@@ -372,15 +375,15 @@ class Client(Association):
 
     # What calls ask for
 
-    def poll(self) -> None:
-        """Take what has arrived, without waiting."""
-        driver().run_ready()
+    def poll(self, call: Call[Any]) -> None:
+        """Take what has arrived, without waiting, until `call` has its outcome."""
+        driver().catch_up(lambda: call._box is not None)
 
     def wait_for(self, call: Call[Any], timeout: float | None) -> bool:
         """Wait until `call` has its outcome; False if `timeout` ran out first."""
         check_seconds("timeout", timeout)
         if timeout == 0:
-            self.poll()
+            self.poll(call)
             return call._box is not None
         waiter = Waiter()
         if not self._table.await_outcome(call, waiter):
@@ -416,6 +419,7 @@ class Client(Association):
         call_id = call._id
         actions: list[Callable[[], object]] = []
         unsent = False
+        driver().harvest(self._channel)  # If the answer has arrived, there is nothing to cancel.
         with self._lock:
             if self._calls.get(call_id) is not call:
                 return
@@ -514,7 +518,7 @@ class Client(Association):
     # End
 
     def close(self) -> None:
-        """Close the client: outstanding calls end with `CallCancelled`, and what was sent leaves within `linger`
+        """Close the client: calls without an answer end with `CallCancelled`, and what was sent leaves within `linger`
         seconds.
 
         The server is told, so that it can release what it holds for this client. Closing twice does nothing.
@@ -522,6 +526,8 @@ class Client(Association):
         caller's.
         """
         actions: list[Callable[[], object]] = []
+        if self._calls:
+            driver().harvest(self._channel)  # Answers that have arrived count.
         with self._lock:
             if self._state is Connection.CLOSED:
                 return
@@ -545,6 +551,7 @@ class Client(Association):
 
     def statistics(self) -> ClientStatistics:
         """Return a consistent snapshot of the client's counters. Never blocks."""
+        driver().look_around()
         with self._lock:
             return ClientStatistics(
                 connection=self._state.value,

@@ -168,7 +168,7 @@ class Pipe(Generic[T]):
         """
         _check_maximum(maximum)
         if not self.chunks and not self.items:
-            driver().run_ready()
+            driver().catch_up(lambda: bool(self.chunks))
         taken: list[T] | None = self.owner.guard(lambda: self.owner.take(self, maximum, None))
         if taken is None:
             raise PipePending(f"pipe {self.name!r} has nothing to pull yet")
