@@ -55,7 +55,7 @@ class Executor(ThreadPoolExecutor):
 
     Args:
         max_workers: threads at most; None: the processors plus 4, but 32 at most.
-        thread_name_prefix: threads are called `PREFIX_0` and so on.
+        thread_name_prefix: threads are called `PREFIX_0` and so on; "": `Executor-0_0`, as the standard one's are.
         initializer, initargs: called first by each thread; if that raises, the executor is broken, and
             pending and later calls fail with `BrokenThreadPool`.
         queue_limit, policy: how many calls may be queued, and what `submit` does then: "block" until there is
@@ -94,7 +94,7 @@ class Executor(ThreadPoolExecutor):
             check_count("max_tasks_per_worker", max_tasks_per_worker, least=1)
         check_timeout(exit_timeout)
         self._max_workers = max_workers
-        prefix = thread_name_prefix or f"engine:{type(self).__name__}-{next(_numbers)}"
+        prefix = thread_name_prefix or f"{type(self).__name__}-{next(_numbers)}"
         self._pool = _InnerPool(0, max_workers, name=prefix, queue_limit=queue_limit, policy=policy)
         port = self._pool._port
         exit_ports.discard(port)  # Executors see to their own end.

@@ -139,11 +139,15 @@ class TestStandard:
             Executor(bad)
 
     def test_names(self) -> None:
-        """Threads are called PREFIX_0 and so on, by default with a name of the engine's."""
+        """Threads are called PREFIX_0 and so on, by default with the name of the class and a number: Executor-0_0."""
         with Executor(1, "mine") as executor:
             assert executor.submit(lambda: threading.current_thread().name).result(LIMIT) == "mine_0"
         with Executor(1) as executor:
-            assert executor.submit(lambda: threading.current_thread().name).result(LIMIT).startswith("engine:")
+            first = executor.submit(lambda: threading.current_thread().name).result(LIMIT)
+        with Executor(1) as executor:
+            second = executor.submit(lambda: threading.current_thread().name).result(LIMIT)
+        numbers = [int(re.fullmatch(r"Executor-(\d+)_0", name)[1]) for name in (first, second)]
+        assert numbers[1] == numbers[0] + 1
 
     def test_an_initializer_runs_first_in_each_thread(self) -> None:
         """The initializer runs in each thread before its first call."""
