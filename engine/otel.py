@@ -33,6 +33,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvid
 from transport import Endpoint
 
 from .kernel.errors import EngineError, InvalidArgumentType
+from .kernel.foreign import type_name
 from .kernel.status import Status
 from .rpc.attachment import Closing, attachment_of, when_closed
 from .rpc.call import Call, status_of
@@ -57,7 +58,7 @@ def instrument(target: Client | Server, tracer_provider: TracerProvider | None =
     Raises: `InvalidArgumentType` for anything else than a client or a server. Threads: any. Blocks: never.
     """
     if not isinstance(target, (Client, Server)):
-        raise InvalidArgumentType(f"target must be a Client or a Server, not {type(target).__name__}")
+        raise InvalidArgumentType(f"target must be a Client or a Server, not {type_name(target)}")
     tracer = get_tracer("callport", tracer_provider=tracer_provider)
     if isinstance(target, Client):
         if not isinstance(target.begin, _TracedBegin):

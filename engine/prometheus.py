@@ -22,6 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector as Registered
 
 from .kernel.errors import InvalidArgumentType, InvalidParameter
+from .kernel.foreign import shown, type_name
 
 # Fields of snapshots that may go down, or say how something is set up; all other numbers only grow.
 _GAUGES = frozenset((
@@ -56,14 +57,14 @@ class Collector(Registered):
         Raises: `InvalidArgumentType` if it has no statistics; `InvalidParameter` if the name is taken.
         """
         if not callable(getattr(thing, "statistics", None)):
-            raise InvalidArgumentType(f"{name}: a {type(thing).__name__} has no statistics")
+            raise InvalidArgumentType(f"{name}: a {type_name(thing)} has no statistics")
         if self._objects.setdefault(name, thing) is not thing:
-            raise InvalidParameter(f"there is another object named {name!r}: remove it, or choose another name")
+            raise InvalidParameter(f"there is another object named {shown(name)}: remove it, or choose another name")
 
     def remove(self, name: str) -> None:
         """Collect the object of that name no longer. Raises: `InvalidParameter` if there is none."""
         if self._objects.pop(name, None) is None:
-            raise InvalidParameter(f"there is no object named {name!r}")
+            raise InvalidParameter(f"there is no object named {shown(name)}")
 
     def describe(self) -> list[Metric]:
         """Nothing: which metrics there are depends on the objects, and registering takes no snapshots."""
@@ -74,13 +75,13 @@ class Collector(Registered):
         metrics: dict[str, Any] = {}
         for name, thing in list(self._objects.items()):
             snapshot = thing.statistics()
-            kind = type(snapshot).__name__.removesuffix("Statistics").lower()
+            kind = type_name(snapshot).removesuffix("Statistics").lower()
             for field in snapshot.__struct_fields__:
                 value = getattr(snapshot, field)
                 if field == "name":  # A pool's own; the collector's is what tells objects apart.
                     continue
                 metric = f"callport_{kind}_{field}"
-                text = f"`{field}` of {type(snapshot).__name__}"
+                text = f"`{field}` of {type_name(snapshot)}"
                 if isinstance(value, str):
                     family = metrics.setdefault(metric, GaugeMetricFamily(metric, text, labels=("name", field)))
                     family.add_metric((name, value), 1)

@@ -24,6 +24,7 @@ from typing import Any
 
 from .kernel.clock import Cancellable
 from .kernel.errors import InvalidParameter, WaitTimeout
+from .kernel.foreign import shown
 from .kernel.realtime import monotonic
 from .kernel.thread import records
 
@@ -83,7 +84,7 @@ class ManualClock:
     def advance(self, seconds: float = 0.0) -> None:
         """Move both times forward, firing what becomes due. What a function raises stops it there."""
         if not seconds >= 0:
-            raise InvalidParameter(f"time moves forward only, not by {seconds!r}")
+            raise InvalidParameter(f"time moves forward only, not by {shown(seconds)}")
         with self._lock:
             target = self._now + seconds
         while True:
@@ -202,7 +203,7 @@ def wait_until_blocked(target: Any, count: int = 1, limit: float = LIMIT) -> Non
     if isinstance(target, threading.Thread):
         wait_until(lambda: _sleeps(target), limit, f"that {target.name} waits")
     else:
-        wait_until(lambda: target.statistics().waiting >= count, limit, f"that {count} wait on {target!r}")
+        wait_until(lambda: target.statistics().waiting >= count, limit, f"that {count} wait on {shown(target)}")
 
 
 def _sleeps(thread: threading.Thread) -> bool:

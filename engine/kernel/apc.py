@@ -17,6 +17,7 @@ from functools import partial
 
 from ..lifecycle import in_child
 from .errors import EngineError, InvalidArgumentType
+from .foreign import shown, type_name
 from .lock import Lock
 from .status import Status
 from .thread import ThreadRecord, end_hooks, local, park, records, start_hooks
@@ -46,7 +47,7 @@ def queue_apc(
     Source: "QueueUserAPC".
     """
     if not callable(function):
-        raise InvalidArgumentType(f"function must be callable, not {type(function).__name__}")
+        raise InvalidArgumentType(f"function must be callable, not {type_name(function)}")
     queue_apcs((partial(function, *args) if args else function,), thread)
 
 
@@ -62,11 +63,11 @@ def queue_apcs(apcs: Sequence[Callable[[], object]], thread: threading.Thread | 
         record = records.get(thread)
     else:
         raise InvalidArgumentType(
-            f"thread must be a Thread, an identifier or None, not {type(thread).__name__}"
+            f"thread must be a Thread, an identifier or None, not {type_name(thread)}"
         )
     if record is None:
         raise EngineError(
-            f"thread {thread!r} has not used the library, or is unknown", status=Status.GEN_FAILURE
+            f"thread {shown(thread)} has not used the library, or is unknown", status=Status.GEN_FAILURE
         )
     with apc_lock:
         if record.ended:

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from .driver import driver
 from .errors import InvalidArgumentType, InvalidParameter
+from .foreign import shown, type_name
 from .realtime import monotonic, time
 
 WALL_RECHECK = 1.0  # Seconds by which an absolute timer may be late after the wall clock jumped. Arbitrary.
@@ -123,10 +124,10 @@ def read_due(due: Due) -> tuple[float, bool]:
     if isinstance(due, timedelta):
         due = due.total_seconds()
     elif not isinstance(due, (int, float)):
-        raise InvalidArgumentType(f"due must be seconds, a timedelta or a datetime, not {type(due).__name__}")
+        raise InvalidArgumentType(f"due must be seconds, a timedelta or a datetime, not {type_name(due)}")
     if not (0 <= due <= LONGEST or due == inf):  # The comparison also refuses NaN.
         raise InvalidParameter(
-            f"due must be 0 or more seconds from now, not {due!r}; give a datetime for an absolute time"
+            f"due must be 0 or more seconds from now, not {shown(due)}; give a datetime for an absolute time"
         )
     return float(due), False
 
@@ -135,9 +136,9 @@ def read_seconds(name: str, value: float | timedelta) -> float:
     """Read a finite duration of 0 or more, called `name`; raises `InvalidArgumentType`, `InvalidParameter`."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if not isinstance(seconds, (int, float)):
-        raise InvalidArgumentType(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
+        raise InvalidArgumentType(f"{name} must be seconds or a timedelta, not {type_name(value)}")
     if not 0 <= seconds <= LONGEST:
-        raise InvalidParameter(f"{name} must be 0 or more seconds, not {value!r}")
+        raise InvalidParameter(f"{name} must be 0 or more seconds, not {shown(value)}")
     return float(seconds)
 
 

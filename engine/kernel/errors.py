@@ -29,6 +29,7 @@ by line.
 from transport.errors import EngineError as EngineError
 from transport.errors import TransportError
 
+from .foreign import text_of
 from .status import Status
 
 EngineError.status_name = staticmethod(Status.name_of)  # type: ignore[method-assign]  # the transport has no names
@@ -150,9 +151,13 @@ def translated(error: BaseException) -> EngineError | None:
     """The engine's error for one of the transport's, or another library's, that carries a Windows number in `status`;
     None for others.
     """
-    status = getattr(error, "status", None)
-    ours = isinstance(error, EngineError) and not isinstance(error, TransportError)
-    if ours or not isinstance(status, int):
+    if issubclass(type(error), EngineError) and not issubclass(type(error), TransportError):
         return None
-    message = str(error.args[0]) if error.args else ""
+    try:
+        status = getattr(error, "status", None)
+        message = text_of(error.args[0]) if error.args else ""
+    except Exception:  # It is of a class of the program's, whose attributes raise.
+        return None
+    if not isinstance(status, int):
+        return None
     return _KINDS.get(status, EngineError)(message, status=status)

@@ -45,6 +45,7 @@ from .errors import (
     QueueFull,
     WaitTimeout,
 )
+from .foreign import shown, type_name
 from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortStatistics
 from .slots import SlotQueue
 from .source import PortSource, bind
@@ -100,13 +101,13 @@ class CompletionPort(SlotQueue):
         capacity: int = DEFAULT_CAPACITY,
     ) -> None:
         if not isinstance(concurrency, int) or isinstance(concurrency, bool):
-            raise InvalidArgumentType(f"concurrency must be an int, not {type(concurrency).__name__}")
+            raise InvalidArgumentType(f"concurrency must be an int, not {type_name(concurrency)}")
         if concurrency < 0:
             raise InvalidParameter(
                 f"concurrency must be 0 (the number of logical processors) or more, not {concurrency}"
             )
         if not isinstance(capacity, int) or capacity < 1:
-            raise InvalidParameter(f"capacity must be a positive int, not {capacity!r}")
+            raise InvalidParameter(f"capacity must be a positive int, not {shown(capacity)}")
         super().__init__(concurrency or os.cpu_count() or 1)
         self._capacity = capacity
         # True in a forked child that inherited the port; written by the fork hook before any thread of the
@@ -340,7 +341,7 @@ class CompletionPort(SlotQueue):
         Source: "GetQueuedCompletionStatusEx".
         """
         if not isinstance(maximum, int) or maximum < 1:
-            raise InvalidParameter(f"maximum must be an int of 1 or more, not {maximum!r}")
+            raise InvalidParameter(f"maximum must be an int of 1 or more, not {shown(maximum)}")
         check_timeout(timeout)
         record = local.record
         if record.port is not self._association:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from .errors import InvalidArgumentType, InvalidParameter, LimitExceeded
+from .foreign import shown, type_name
 from .thread import ThreadRecord
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 
@@ -27,7 +28,7 @@ class Semaphore(Waitable):
     def __init__(self, initial: int, maximum: int) -> None:
         for name, value in (("initial", initial), ("maximum", maximum)):
             if not isinstance(value, int):
-                raise InvalidArgumentType(f"{name} must be an int, not {type(value).__name__}")
+                raise InvalidArgumentType(f"{name} must be an int, not {type_name(value)}")
         if maximum < 1 or not 0 <= initial <= maximum:
             raise InvalidParameter(
                 f"0 <= initial <= maximum and maximum >= 1 must hold, not {initial} and {maximum}"
@@ -45,7 +46,7 @@ class Semaphore(Waitable):
         not. Blocks: never.
         """
         if not isinstance(count, int) or count < 1:
-            raise InvalidParameter(f"count must be an int of 1 or more, not {count!r}")
+            raise InvalidParameter(f"count must be an int of 1 or more, not {shown(count)}")
         satisfied: list[WaitBlock] = []
         try:
             with dispatcher_lock:

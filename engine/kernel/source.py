@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .driver import Source, driver
 from .errors import InvalidArgumentType, InvalidParameter, translated
+from .foreign import shown, type_name
 from .lock import Lock
 from .packet import CompletionPacket
 
@@ -123,11 +124,11 @@ def bind(source: PortSource, port: "CompletionPort", key: Any) -> None:
     """Bind `source` to `port`, once and for all; raises as `CompletionPort.associate`, having changed nothing."""
     if not callable(getattr(source, "bind_port", None)):
         raise InvalidArgumentType(
-            f"a {type(source).__name__} cannot be bound to a port: it has no `bind_port`"
+            f"a {type_name(source)} cannot be bound to a port: it has no `bind_port`"
         )
     with _lock:
         if source in _bound:
-            raise InvalidParameter(f"{source!r} is bound to a port already: a source keeps its port for life")
+            raise InvalidParameter(f"{shown(source)} is bound to a port already: a source keeps its port for life")
         _bound.add(source)
     try:
         bind_services = getattr(source, "bind_services", None)

@@ -18,6 +18,7 @@ from typing import Self
 from .apc import TimerApc
 from .clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due, read_seconds
 from .errors import InvalidArgumentType
+from .foreign import type_name
 from .thread import ThreadRecord, local
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 
@@ -79,7 +80,7 @@ class WaitableTimer(Waitable):
         when = read_due(due)
         seconds = read_seconds("period", period)
         if apc is not None and not callable(apc):
-            raise InvalidArgumentType(f"apc must be callable, not {type(apc).__name__}")
+            raise InvalidArgumentType(f"apc must be callable, not {type_name(apc)}")
         setting = _Setting(seconds, None if apc is None else TimerApc(apc, local.record))
         if not when[1]:
             setting.due = self._clock.monotonic() + when[0]

@@ -11,6 +11,7 @@ from typing import Any, Self
 from . import ends  # noqa: F401  # It teaches `as_waitable` about threads, processes and futures.
 from .apc import run_apcs, wait_alertably
 from .errors import InvalidArgumentType, InvalidParameter, WaitTimeout
+from .foreign import type_name
 from .status import Status
 from .thread import local, park
 from .waitable import (
@@ -95,7 +96,7 @@ def signal_and_wait(
         promise.
     """
     if not isinstance(signal, Waitable):
-        raise InvalidArgumentType(f"cannot signal a {type(signal).__name__}")
+        raise InvalidArgumentType(f"cannot signal a {type_name(signal)}")
     return _result(wait_on((as_waitable(wait),), False, timeout, alertable, signal=signal), timeout)
 
 
@@ -134,7 +135,7 @@ def _checked(objects: Iterable[Any]) -> list[Waitable]:
         given = list(objects)
     except TypeError:
         as_waitable(objects)  # Raises if a list would not help.
-        kind = type(objects).__name__
+        kind = type_name(objects)
         raise InvalidArgumentType(f"objects must be a list of what to wait for, not one {kind}: pass [it]") from None
     if not 1 <= len(given) <= MAXIMUM_WAIT_OBJECTS:
         raise InvalidParameter(f"a wait takes 1 to {MAXIMUM_WAIT_OBJECTS} objects, not {len(given)}")

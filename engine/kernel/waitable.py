@@ -35,6 +35,7 @@ from .apc import run_apcs, wait_alertably
 from .clock import SYSTEM_CLOCK, Cancellable, Clock
 from .driver import driver
 from .errors import AbandonedWait, Alerted, Forked, InvalidArgumentType, InvalidHandle, InvalidParameter
+from .foreign import is_interrupt, loggable, shown, type_name
 from .lock import Lock
 from .realtime import monotonic
 from .status import Status
@@ -209,7 +210,7 @@ def as_waitable(thing: object) -> Waitable:
         if found is not None:
             return found
     hint = ": use its own wait(), or an Event that it sets" if callable(getattr(thing, "wait", None)) else ""
-    raise InvalidArgumentType(f"cannot wait for a {type(thing).__name__} together with others{hint}")
+    raise InvalidArgumentType(f"cannot wait for a {type_name(thing)} together with others{hint}")
 
 
 class WaitBlock:
@@ -379,11 +380,11 @@ def check_timeout(timeout: float | None) -> None:
         if timeout is None or timeout + 0.0 >= 0.0:  # The comparison also refuses NaN.
             return
     except TypeError:
-        kind = type(timeout).__name__
+        kind = type_name(timeout)
         raise InvalidArgumentType(f"timeout must be None or a number of seconds, not {kind}") from None
     except OverflowError:
         raise InvalidParameter("timeout is larger than any float: None waits for ever") from None
-    raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {timeout!r}")
+    raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {shown(timeout)}")
 
 
 def deadline_of(timeout: float | None) -> float | None:
@@ -527,8 +528,10 @@ class RegisteredWait(WaitBlock):
         if callback is not None:
             try:
                 callback(self.status)
-            except Exception:
-                log.exception("the callback %r of a registered wait failed", callback)
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
+                log.error("the callback %s of a registered wait failed", shown(callback), exc_info=loggable(error))
 
     @property
     def status(self) -> Status:
@@ -579,10 +582,10 @@ def prepare_wait(waitable: Any, callback: Callable[[Status], object], attended: 
     `attended`: the library sees to it that what has arrived is harvested meanwhile; False: the caller does.
     """
     if not callable(callback):
-        raise InvalidArgumentType(f"callback must be callable, not {type(callback).__name__}")
+        raise InvalidArgumentType(f"callback must be callable, not {type_name(callback)}")
     waitable = as_waitable(waitable)
     if waitable._owned_by_threads:
-        raise InvalidParameter(f"a {type(waitable).__name__} is owned by threads: wait for it in a thread")
+        raise InvalidParameter(f"a {type_name(waitable)} is owned by threads: wait for it in a thread")
     with dispatcher_lock:
         waitable._require_open()
     return RegisteredWait(waitable, callback, attended)

@@ -146,20 +146,20 @@ class Ledger:
 # Not looked at by the garbage collector, which would go through all that is queued again and again: a
 # callback leaves every cycle that it is part of when it is run or dropped.
 class Simple(msgspec.Struct, eq=False, gc=False):
-    """A queued callback that belongs to no object: `function(*args)`, in `context` if there is one."""
+    """A queued callback that belongs to no object: `function(*args)`, in `context`."""
 
     function: Callable[..., object]
     args: tuple[Any, ...]
-    context: Context | None
+    context: Context
     profile: Profile
     priority: Priority = Priority.NORMAL
 
 
 class Turn(msgspec.Struct, eq=False, gc=False):
-    """One queued callback of an object: its function with its arguments and `more`, in `context` if any."""
+    """One queued callback of an object: its function with its arguments and `more`, in `context`."""
 
     ledger: Ledger
-    context: Context | None
+    context: Context
     more: tuple[Any, ...] = ()
 
 

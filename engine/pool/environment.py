@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
+from ..kernel.foreign import shown, type_name
 from .backlog import Priority
 from .instance import CallbackInstance
 from .pool import ThreadPool
@@ -35,7 +36,8 @@ class Environment(msgspec.Struct, kw_only=True, eq=False):
             callback.
         keep_alive: anything; it is kept referenced as long as an object made from this environment is (in
             place of a loaded library).
-        inherit_context: run callbacks in a copy of the context variables of whoever submitted or armed.
+        inherit_context: run callbacks in a copy of the context variables of whoever submitted or armed; False: each
+            in an empty context.
 
     An object that is made checks the fields: `InvalidParameter` (87) or `InvalidArgumentType` (87).
     """
@@ -53,10 +55,10 @@ class Environment(msgspec.Struct, kw_only=True, eq=False):
     def check(self) -> None:
         """Raise unless objects can be made from this environment."""
         if self.priority not in (Priority.HIGH, Priority.NORMAL, Priority.LOW):
-            raise InvalidParameter(f"priority must be HIGH (0), NORMAL (1) or LOW (2), not {self.priority!r}")
+            raise InvalidParameter(f"priority must be HIGH (0), NORMAL (1) or LOW (2), not {shown(self.priority)}")
         if self.pool is not None and not isinstance(self.pool, ThreadPool):
-            raise InvalidArgumentType(f"pool must be a ThreadPool or None, not {type(self.pool).__name__}")
+            raise InvalidArgumentType(f"pool must be a ThreadPool or None, not {type_name(self.pool)}")
         for name in ("cancel_callback", "finalization"):
             value = getattr(self, name)
             if value is not None and not callable(value):
-                raise InvalidArgumentType(f"{name} must be callable or None, not {type(value).__name__}")
+                raise InvalidArgumentType(f"{name} must be callable or None, not {type_name(value)}")

@@ -23,6 +23,7 @@ from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter
+from ..kernel.foreign import loggable
 from ..kernel.realtime import monotonic
 from ..lifecycle import OpenObjects, Stage, at_exit
 from .backlog import Priority, Simple
@@ -235,10 +236,10 @@ class _State:
             return True
         try:
             self._initializer(*self._initargs)
-        except BaseException:
-            standard_log.critical("Exception in initializer:", exc_info=True)
+        except BaseException as error:
             self.broken = "a thread's initializer failed: this executor runs nothing any more"
             self.settle_queued()
+            standard_log.critical("Exception in initializer:", exc_info=loggable(error))
             return False
         return True
 

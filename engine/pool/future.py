@@ -22,6 +22,7 @@ from threading import Condition
 from typing import TYPE_CHECKING, TypeVar
 
 from ..kernel.errors import Forked
+from ..kernel.foreign import is_interrupt, loggable
 from ..kernel.lock import Lock
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
@@ -128,12 +129,17 @@ class CallFuture(Future[T]):
             self._result = result
             self._exception = exception
             self._state = FINISHED
+        self._invoke_callbacks()
+        return True
+
+    def _invoke_callbacks(self) -> None:
         for callback in self._done_callbacks:
             try:
                 callback(self)
-            except Exception:
-                LOGGER.exception("exception calling callback for %r", self)
-        return True
+            except BaseException as error:  # Not `Exception` as in the base: others wait for this future.
+                if is_interrupt(error):
+                    raise
+                LOGGER.error("exception calling callback for %r", self, exc_info=loggable(error))
 
     def _sleep(self, timeout: float | None) -> float | None:
         """Sleep until the future is settled if nobody has asked for the condition; return the time left for that."""

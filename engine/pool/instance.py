@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..kernel.errors import InvalidParameter, InvalidState
+from ..kernel.foreign import shown
 from .backlog import Ledger, Turn, owner_of
 from .runner import Runner, WorkerState, current
 
@@ -117,7 +118,7 @@ class CallbackInstance:
         """
         self._own()
         if not isinstance(count, int) or count < 1:
-            raise InvalidParameter(f"count must be a positive int, not {count!r}")
+            raise InvalidParameter(f"count must be a positive int, not {shown(count)}")
         self._actions.setdefault(2, lambda: semaphore.release(count))
 
     def set_event_when_returns(self, event: _Settable) -> None:
@@ -133,7 +134,7 @@ class CallbackInstance:
         """
         self._own()
         if not callable(function):
-            raise InvalidParameter(f"function must be callable, not {function!r}")
+            raise InvalidParameter(f"function must be callable, not {shown(function)}")
         self._actions.setdefault(4, function)
 
     def _returned(self) -> None:

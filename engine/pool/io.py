@@ -13,7 +13,6 @@ Source: "CreateThreadpoolIo", "StartThreadpoolIo", "CancelThreadpoolIo", "WaitFo
 
 import logging
 from collections.abc import Callable, Sequence
-from contextvars import Context
 from typing import Any
 
 import msgspec
@@ -105,7 +104,7 @@ class Io(CallbackObject):
         self._swallow = 0
         self._dropped = 0
         super().__init__(function, args, environment, pool, context)
-        self._variables: Context | None = self._capture()
+        self._variables = self._capture()
         try:
             bind(source, _IoPort(self), self)
         except BaseException:
@@ -154,7 +153,7 @@ class Io(CallbackObject):
             )
 
     def _arrived(self, packet: CompletionPacket) -> None:
-        turn = Turn(self, self._variables.copy() if self._variables is not None else None, (packet,))
+        turn = Turn(self, self._variables.copy(), (packet,))
         todo = None
         with self._port.lock:
             if self._swallow:

@@ -36,6 +36,7 @@ from ..kernel.errors import (
     InvalidState,
     QueueFull,
 )
+from ..kernel.foreign import loggable, shown, type_name
 from ..kernel.lock import Lock
 from ..kernel.realtime import monotonic
 from ..kernel.thread import park
@@ -142,9 +143,9 @@ class ThreadPool:
         if minimum > maximum:
             raise InvalidParameter(f"minimum must not exceed maximum, {maximum}, but is {minimum}")
         if policy not in ("block", "reject", "caller_runs"):
-            raise InvalidParameter(f"policy must be 'block', 'reject' or 'caller_runs', not {policy!r}")
+            raise InvalidParameter(f"policy must be 'block', 'reject' or 'caller_runs', not {shown(policy)}")
         if on_error is not None and not callable(on_error):
-            raise InvalidArgumentType(f"on_error must be callable, not {type(on_error).__name__}")
+            raise InvalidArgumentType(f"on_error must be callable, not {type_name(on_error)}")
         name = name or f"pool{next(_numbers)}"
         self._port = WorkPort(name, maximum, concurrency, work, on_error or _log_error)
         check_timeout(idle_limit)
@@ -210,7 +211,7 @@ class ThreadPool:
         Source: "TrySubmitThreadpoolCallback".
         """
         if not callable(function):
-            raise InvalidArgumentType(f"function must be callable, not {type(function).__name__}")
+            raise InvalidArgumentType(f"function must be callable, not {type_name(function)}")
         self._enqueue(Simple(function, args, copy_context(), self._profile_of(function)))
 
     def post(self, function: Callable[[], object], *more: Callable[[], object]) -> None:
@@ -386,7 +387,7 @@ class Slow:
 def check_count(name: str, value: object, least: int = 0) -> None:
     """Raise unless `value` is an int of `least` or more."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidArgumentType(f"{name} must be an int, not {type(value).__name__}")
+        raise InvalidArgumentType(f"{name} must be an int, not {type_name(value)}")
     if value < least:
         raise InvalidParameter(f"{name} must be {least} or more, not {value}")
 
@@ -423,7 +424,7 @@ def _identity(function: Any) -> object:
 
 
 def _log_error(error: BaseException, owner: object) -> None:
-    log.error("a callback of %r raised", owner, exc_info=error)
+    log.error("a callback of %s raised", shown(owner), exc_info=loggable(error))
 
 
 _numbers = itertools.count(1)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from ..kernel.errors import Deadlock, InvalidArgumentType, InvalidHandle, InvalidParameter
+from ..kernel.foreign import name_of, type_name
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 from .backlog import Ledger, Priority, Profile, Turn
@@ -74,17 +75,17 @@ class CallbackObject(Ledger):
     ) -> None:
         self._closed = True  # Until it is made.
         if not callable(function):
-            raise InvalidArgumentType(f"function must be callable, not {type(function).__name__}")
+            raise InvalidArgumentType(f"function must be callable, not {type_name(function)}")
         if environment is None:
             environment = _DEFAULTS
         elif pool is not None:
             raise InvalidParameter("give a pool or an environment, which names one, not both")
         if not isinstance(environment, Environment):
-            raise InvalidArgumentType(f"environment must be an Environment, not {type(environment).__name__}")
+            raise InvalidArgumentType(f"environment must be an Environment, not {type_name(environment)}")
         environment.check()
         pool = pool or environment.pool or default_pool()
         if not isinstance(pool, ThreadPool):
-            raise InvalidArgumentType(f"pool must be a ThreadPool, not {type(pool).__name__}")
+            raise InvalidArgumentType(f"pool must be a ThreadPool, not {type_name(pool)}")
         port = pool._port
         if port.ending:
             raise port.closed_error()
@@ -130,7 +131,7 @@ class CallbackObject(Ledger):
         return f"<{self._title()} {'closed' if seen.closed else f'queued={seen.queued} running={seen.running}'}>"
 
     def _title(self) -> str:
-        return f"{type(self).__name__} {getattr(self._function, '__qualname__', self._function)}"
+        return f"{type(self).__name__} {name_of(self._function)}"
 
     def wait(self, timeout: float | None = None, *, cancel_pending: bool = False) -> bool:
         """Wait until no callback of this object is queued or running.
@@ -186,8 +187,8 @@ class CallbackObject(Ledger):
 
     # For the kinds of object
 
-    def _capture(self) -> Context | None:
-        return copy_context() if self._inherit else None
+    def _capture(self) -> Context:
+        return copy_context() if self._inherit else Context()
 
     def _require_open(self) -> None:
         if self._closed:

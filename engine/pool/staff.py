@@ -19,6 +19,7 @@ from time import sleep
 from typing import Any, TypeVar
 
 from ..kernel.errors import Forked, InvalidHandle, QueueFull
+from ..kernel.foreign import loggable, shown
 from ..kernel.lock import Lock
 from ..kernel.slots import SlotQueue
 from ..kernel.thread import ThreadRecord, park
@@ -167,8 +168,9 @@ class Staff(SlotQueue):
             self.failures += 1
         try:
             self._on_error(error, owner)
-        except BaseException:
-            log.exception("the error handler of the pool %r failed, told of %r", self.name, error)
+        except BaseException as failure:
+            text = "the error handler of the pool %r failed, told of %s"
+            log.error(text, self.name, shown(error), exc_info=loggable(failure))
 
     # Hiring
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from ..kernel.clock import Cancellable, Clock, Due, call_at_wall, read_due
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, QueueFull
+from ..kernel.foreign import shown, type_name
 from .backlog import NO_LIMIT, Turn
 from .environment import Environment
 from .pool import ThreadPool
@@ -33,7 +34,7 @@ class _Setting:
 
     __slots__ = ("absolute", "armed", "beat", "call", "context", "due", "period", "window")
 
-    def __init__(self, due: float, absolute: bool, period: float, window: float, context: Context | None) -> None:
+    def __init__(self, due: float, absolute: bool, period: float, window: float, context: Context) -> None:
         # When it expires next: a monotonic time; by the wall clock if `absolute`, as only the first expiry can be.
         self.due = due
         self.absolute = absolute
@@ -176,7 +177,7 @@ class Timer(CallbackObject):
 
     def _queue(self, setting: _Setting, beat: int, now: float) -> None:
         # A Context runs one callback at a time, and those of a periodic timer may overlap.
-        turn = Turn(self, setting.context.copy() if setting.context is not None else None)
+        turn = Turn(self, setting.context.copy())
         call = None
         try:
             with self._port.lock:
@@ -210,7 +211,7 @@ class Timer(CallbackObject):
 def _seconds(name: str, value: float | timedelta) -> float:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if not isinstance(seconds, (int, float)):
-        raise InvalidArgumentType(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
+        raise InvalidArgumentType(f"{name} must be seconds or a timedelta, not {type_name(value)}")
     if not 0 <= seconds < inf:
-        raise InvalidParameter(f"{name} must be 0 or more seconds, not {value!r}")
+        raise InvalidParameter(f"{name} must be 0 or more seconds, not {shown(value)}")
     return float(seconds)

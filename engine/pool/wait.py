@@ -37,7 +37,7 @@ class _Registration:
     # The kernel's wait.
     block: RegisteredWait
 
-    def __init__(self, owner: "Wait", context: Context | None) -> None:
+    def __init__(self, owner: "Wait", context: Context) -> None:
         self.owner = owner
         self.context = context
         # An absolute time limit, which the kernel's waits do not have.

@@ -4,7 +4,7 @@ Source: "CreateThreadpoolWork", "SubmitThreadpoolWork", "TrySubmitThreadpoolCall
 """
 
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any
 
 from ..kernel.errors import QueueFull
@@ -48,8 +48,7 @@ class Work(CallbackObject):
         """
         if self._closed or self._port.ending:
             self._require_live()
-        context = copy_context() if self._inherit else None
-        turn = Turn(self, context)
+        turn = Turn(self, copy_context() if self._inherit else Context())
         try:
             self._port.push(turn, self._pool._queue_limit)
         except QueueFull:

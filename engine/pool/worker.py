@@ -104,16 +104,12 @@ def run(runner: Runner, item: Item) -> Profile | None:
             args = ledger._args + item.more if item.more else ledger._args
             if profile.long:
                 run_long(profile, item.context, ledger._function, args)
-            elif item.context is None:
-                ledger._function(*args)
             else:
                 item.context.run(ledger._function, *args)
         elif type(item) is Simple:
             profile = item.profile
             if profile.long:
                 run_long(profile, item.context, item.function, item.args)
-            elif item.context is None:
-                item.function(*item.args)
             else:
                 item.context.run(item.function, *item.args)
         elif callable(item):
@@ -121,22 +117,22 @@ def run(runner: Runner, item: Item) -> Profile | None:
     except BaseException as error:
         runner.port.fail(error, owner_of(item))
     if special or runner.instance is not None:
-        after_return(runner)
+        if type(item) is Turn or type(item) is Simple:
+            item.context.run(after_return, runner)
+        else:
+            after_return(runner)
     return profile
 
 
 def run_long(
-    profile: Profile, context: Context | None, function: Callable[..., object], args: tuple[Any, ...]
+    profile: Profile, context: Context, function: Callable[..., object], args: tuple[Any, ...]
 ) -> None:
     """Call a function that is known to take long, and measure what it does with the time."""
     # Nobody may be waiting elsewhere to lead the driver while this thread is away.
     driver().ensure_led()
     begun, cpu = monotonic(), thread_time()
     try:
-        if context is None:
-            function(*args)
-        else:
-            context.run(function, *args)
+        context.run(function, *args)
     finally:
         profile.learn(monotonic() - begun, thread_time() - cpu)
 

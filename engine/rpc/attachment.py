@@ -10,15 +10,19 @@ runs the attachment's ends, before the answer can leave.
 Assumes: `deque.append`, `popleft` and `remove` are atomic, and are not reordered with a look at a dictionary.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from ..kernel.foreign import loggable, shown
 from ..kernel.lock import Lock
 
 if TYPE_CHECKING:
     from .server_call import ServerCall
+
+log = logging.getLogger("engine.rpc")
 
 
 class Closing(Enum):
@@ -59,7 +63,10 @@ class Attachment:
                 act = self.ends.popleft()
             except IndexError:
                 return
-            act(how)
+            try:
+                act(how)
+            except BaseException as error:  # The others wait for this call's end, too.
+                log.error("%s failed as its call was closed", shown(act), exc_info=loggable(error))
 
 
 def attachment_of(call: "ServerCall") -> Attachment:

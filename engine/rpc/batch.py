@@ -54,7 +54,7 @@ class Batch:
             return False
         try:
             args = self._entry.decode_many(group.args)
-        except Exception:  # Decoding runs into whatever was sent, and runs the types' own checks.
+        except BaseException:  # Decoding runs into whatever was sent, and runs the types' own checks.
             return False
         if len(args) != len(group.ids):
             return False

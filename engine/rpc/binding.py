@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
+from ..kernel.foreign import shown, text_of
 from .call import Call
 from .fill import filling
 from .interface import Interface, Operation, OperationSpec, check_name, specs_of, untyped
@@ -28,14 +29,14 @@ def check_seconds(name: str, value: float | None) -> float | None:
     except OverflowError:
         seconds = math.nan
     if not seconds >= 0:
-        raise InvalidParameter(f"{name} must be None or a number of seconds of 0 or more, not {value!r:.100}")
+        raise InvalidParameter(f"{name} must be None or a number of seconds of 0 or more, not {shown(value, 100)}")
     return seconds
 
 
 def check_count(name: str, value: int) -> int:
     """Return `value` if it is an int of 0 or more; else raise `InvalidParameter`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InvalidParameter(f"{name} must be an int of 0 or more, not {value!r:.100}")
+        raise InvalidParameter(f"{name} must be an int of 0 or more, not {shown(value, 100)}")
     return value
 
 
@@ -45,7 +46,8 @@ def check_metadata(value: dict[str, str]) -> dict[str, str]:
         "".join((*value.keys(), *value.values())).encode()
         return dict(value)
     except (AttributeError, TypeError, ValueError) as error:
-        raise InvalidArgumentType(f"metadata must be a dict of texts, not {value!r:.100}: {error}") from None
+        why = text_of(error)
+        raise InvalidArgumentType(f"metadata must be a dict of texts, not {shown(value, 100)}: {why}") from None
 
 
 class Caller(Protocol):

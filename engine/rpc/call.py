@@ -27,6 +27,7 @@ from ..kernel.errors import (
     InvalidParameter,
     InvalidState,
 )
+from ..kernel.foreign import is_interrupt, shown, text_of, type_name
 from ..kernel.status import Status
 from .errors import BadStubData, CallCancelled, error_for
 from .notify import EventKind, Notification
@@ -182,7 +183,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         Raises: `InvalidParameter` if there is no such pipe. Source: "Client-side Asynchronous Pipe Handling".
         """
         if self._pipes is None:
-            raise InvalidParameter(f"the call has no pipe {name!r}, and no other")
+            raise InvalidParameter(f"the call has no pipe {shown(name)}, and no other")
         return self._pipes.find(name)  # type: ignore[no-any-return]  # `_pipes` is Any: few calls have some
 
     def _adopt(self, client: Issuer, spec: Any, notify: Notification, call_id: int, pipes: Any = None) -> None:
@@ -252,7 +253,9 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         if type(outcome) is _RESULT:
             try:
                 return self._spec.decode_plain(outcome)  # type: ignore[no-any-return]  # it gives an R
-            except Exception as error:
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
                 raise self._undecodable(error) from error
         if type(outcome) is Failure:
             raise _collected(outcome.error)
@@ -263,7 +266,9 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         try:
             result: R = self._spec.decode_result(outcome.value, outcome.blobs, outcome.descriptors)
             return result
-        except Exception as error:
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             raise self._undecodable(error) from error
 
     def _look(self) -> "list[Outcome]":
@@ -277,11 +282,11 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
             raise CallPending("the call is not complete: wait for its notification, then complete it")
         return self._box
 
-    def _undecodable(self, error: Exception) -> CallError:
+    def _undecodable(self, error: BaseException) -> CallError:
         """Decoding runs into whatever was sent, and runs the types' own checks, which may say what is wrong."""
-        if isinstance(error, CallError):
-            return error
-        return BadStubData(f"the result of {self._spec.name} is not what its annotation says: {error}")
+        if issubclass(type(error), CallError):
+            return error  # type: ignore[return-value]  # it is one
+        return BadStubData(f"the result of {self._spec.name} is not what its annotation says: {text_of(error)}")
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the outcome is known; return False if `timeout` (seconds, None for ever) ran out first.
@@ -341,7 +346,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
 def handle_of(handle: object) -> Call[Any]:
     """Return `handle` if it is one; raise `InvalidArgumentType` if not."""
     if not isinstance(handle, Call):
-        raise InvalidArgumentType(f"handle must be a Call or None, not {type(handle).__name__}")
+        raise InvalidArgumentType(f"handle must be a Call or None, not {type_name(handle)}")
     return handle
 
 

@@ -55,6 +55,7 @@ from ..kernel.errors import (
     InvalidParameter,
     QueueFull,
 )
+from ..kernel.foreign import shown
 from ..kernel.port import PacketTemplate
 from ..kernel.realtime import monotonic
 from ..kernel.thread import park
@@ -139,7 +140,7 @@ class Client(Association):
     ) -> None:
         self._timeout = check_seconds("timeout", timeout)
         if not isinstance(max_calls, int) or isinstance(max_calls, bool) or max_calls < 1:
-            raise InvalidParameter(f"max_calls must be an int of 1 or more, not {max_calls!r}")
+            raise InvalidParameter(f"max_calls must be an int of 1 or more, not {shown(max_calls)}")
         self._max_calls = max_calls
         super().__init__(
             str(endpoint),
@@ -188,7 +189,7 @@ class Client(Association):
             return Binding(self, interface, causal)
         if isinstance(interface, type) and issubclass(interface, Interface):
             return bind_typed(self, interface, operation_kind, causal)
-        raise InvalidArgumentType(f"interface must be an Interface class or a name, not {interface!r}")
+        raise InvalidArgumentType(f"interface must be an Interface class or a name, not {shown(interface)}")
 
     # Issuing
 

@@ -10,6 +10,8 @@ import msgspec
 
 from transport import array_type, plain_scalar
 
+from ..kernel.foreign import is_interrupt, name_of, text_of, type_name
+
 
 def misfit(value: Any, wanted: Any) -> str | None:
     """Return why `value` is not what `wanted` says; None if it is, or if only the encoder can tell."""
@@ -20,11 +22,13 @@ def misfit(value: Any, wanted: Any) -> str | None:
         plain = plain_scalar(value)
         msgspec.convert(plain, wanted, from_attributes=False, builtin_types=(bytes, bytearray, memoryview))
     except msgspec.ValidationError as error:
-        return f"must be {_spell(wanted)}, not {type(value).__name__}: {error}"
+        return f"must be {_spell(wanted)}, not {type_name(value)}: {text_of(error)}"
     except TypeError:
         pass  # msgspec does not know the type; the encoder has the last word on the value.
-    except Exception as error:  # Looking runs the types' own code, which raises what it likes.
-        return f"cannot be looked at: {type(error).__name__}: {error}"
+    except BaseException as error:  # Looking runs the types' own code, which raises what it likes.
+        if is_interrupt(error):
+            raise
+        return f"cannot be looked at: {type_name(error)}: {text_of(error)}"
     return None
 
 
@@ -44,4 +48,4 @@ def _is_buffer_for(value: Any, wanted: Any) -> bool:
 
 
 def _spell(wanted: Any) -> str:
-    return wanted.__name__ if isinstance(wanted, type) else str(wanted).replace("typing.", "")
+    return name_of(wanted) if isinstance(wanted, type) else text_of(wanted).replace("typing.", "")

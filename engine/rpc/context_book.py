@@ -22,6 +22,7 @@ Source: "Server Context Rundown Routine", "Failure Semantics for Context Handles
 Handles", "RpcSsContextLockExclusive", "RpcServerUnregisterIfEx".
 """
 
+import contextvars
 import logging
 import os
 import sys
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..kernel.errors import Deadlock, InvalidAsyncHandle, InvalidHandle, InvalidState
 from ..kernel.event import Event
+from ..kernel.foreign import loggable, shown
 from ..kernel.lock import Lock
 from .attachment import Closing, attachment_of, is_open, when_closed
 from .context import Context
@@ -235,7 +237,7 @@ class ContextBook:
             if use is not None and any(made is context for made in use.made):
                 return True
             if use is None or opened is None or opened not in use.held:
-                raise InvalidState(f"{call!r} was not given {context!r}")
+                raise InvalidState(f"{call!r} was not given {shown(context)}")
             if use.upgrade is not None:
                 raise InvalidState(f"another thread is just changing what {call!r} has locked")
             if opened.exclusive or opened.users == 1:
@@ -258,7 +260,7 @@ class ContextBook:
         upgrade.over.wait()
         upgrade.over.close()
         if upgrade.closed:
-            raise InvalidAsyncHandle(f"{call!r} was closed while it waited to have {context!r} alone")
+            raise InvalidAsyncHandle(f"{call!r} was closed while it waited to have {shown(context)} alone")
         return not gives_way
 
     def _use_of(self, call: "ServerCall") -> Use:
@@ -422,6 +424,6 @@ def _admit_locked(opened: Opened, resumed: "list[ServerCall | Upgrade]") -> None
 def _call_rundown(opened: Opened) -> None:
     assert opened.rundown is not None
     try:
-        opened.rundown(opened.state)
-    except Exception:
-        log.exception("the rundown routine of a context handle failed")
+        contextvars.Context().run(opened.rundown, opened.state)
+    except BaseException as error:
+        log.error("the rundown routine of a context handle failed", exc_info=loggable(error))

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle
@@ -37,9 +37,12 @@ class CoroutineRunner:
         # In the loop's thread only. Keeps tasks alive: a loop refers to them weakly.
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, listener: "Listener", call: ServerCall, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Run `coroutine`; what it returns or raises closes `call`. Once stopped, close the call without running it."""
-        context = copy_context()
+    def start(
+        self, listener: "Listener", call: ServerCall, coroutine: Coroutine[Any, Any, Any], context: Context
+    ) -> None:
+        """Run `coroutine` in `context`; what it returns or raises closes `call`. Once stopped, close the call without
+        running it.
+        """
         context.run(task_call.set, call)
 
         def begin() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transport import CallOptions, EncodedCall, PendingCall, encode_call, encode_value, split_out_of_band
 
 from ..kernel.errors import InvalidArgumentType
+from ..kernel.foreign import is_interrupt, text_of
 from .fit import size_of
 from .interface import OperationSpec
 from .outbox import Special
@@ -35,8 +36,10 @@ def encode_early(
             encoded = encode_value(args)
             size = len(memoryview(encoded))
             pending, due = EncodedCall(call_id, spec.target, encoded, options), size > LONE_BYTES
-    except Exception as error:  # Encoding runs the values' own code, which raises what it likes.
-        raise InvalidArgumentType(f"{spec.name}: {_culprit(spec, args)} cannot be sent: {error}") from error
+    except BaseException as error:  # Encoding runs the values' own code, which raises what it likes.
+        if is_interrupt(error):
+            raise
+        raise InvalidArgumentType(f"{spec.name}: {_culprit(spec, args)} cannot be sent: {text_of(error)}") from error
     if size > client.message_limit and client._greeted:
         text = client.oversize.report(f"a call of {spec.name}", size, client.endpoint, client.message_limit)
         raise InvalidArgumentType(text)
@@ -48,6 +51,8 @@ def _culprit(spec: OperationSpec, args: tuple[Any, ...]) -> str:
     for position, value in enumerate(args):
         try:
             encode_call(spec.target, 0, (value,))
-        except Exception:
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             return f"parameter {spec.parameters[position]!r}" if spec.parameters else f"argument {position}"
     return "what it is called with, taken together,"

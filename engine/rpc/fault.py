@@ -3,38 +3,42 @@
 Source: "Generating Error Information", "Exception Handling".
 """
 
-import traceback
-
 from transport import Fault
 
 from ..kernel.errors import CallError, EngineError
+from ..kernel.foreign import text_of, traceback_of, type_name
 from ..kernel.status import Status
 from .errors import RemoteFault
 
+MOST = 64 * 1024  # Characters of a text, and of a traceback, that are sent; arbitrary.
 SHORT = 1000  # Characters that are left of a text that cannot be sent as it is; arbitrary.
 
 
 def describe(error: BaseException, tracebacks: bool) -> tuple[int, Fault]:
-    """Return the status and the fault that stand for an exception raised by a routine."""
-    trace = "".join(traceback.format_exception(error)) if tracebacks else None
-    if isinstance(error, CallError) and error.collected and not isinstance(error, RemoteFault):
-        # The outcome of a call that this routine made. Its status says what became of that call, not of this one.
-        return Status.REMOTE_FAULT, Fault(type(error).__name__, str(error), trace)
-    if isinstance(error, RemoteFault):
-        # A fault of a call that this routine made travels on as it came.
-        fault = Fault(_told(error.type_name), _told(error.text), trace or error.traceback, error.data)
-        return _failure(error.status), fault
-    text = (_told(error.args[0]) if error.args else "") if isinstance(error, EngineError) else _told(error)
-    status = _failure(error.status) if isinstance(error, EngineError) else Status.REMOTE_FAULT
-    return status, Fault(type(error).__name__, text, trace)
-
-
-def _told(said: object) -> str:
-    """Return the text of what an exception says, which may be anything."""
+    """Return the status and the fault that stand for an exception raised by a routine. Never raises."""
+    trace = traceback_of(error, MOST) if tracebacks else None
     try:
-        return str(said)
-    except Exception as unspeakable:
-        return f"(its text cannot be told: {type(unspeakable).__name__})"
+        return _described(error, trace)
+    except BaseException:  # A class of the program's, whose attributes raise.
+        return Status.REMOTE_FAULT, Fault(type_name(error), text_of(error, MOST), trace)
+
+
+def _described(error: BaseException, trace: str | None) -> tuple[int, Fault]:
+    kind = type(error)
+    if not issubclass(kind, EngineError):
+        return Status.REMOTE_FAULT, Fault(type_name(error), text_of(error, MOST), trace)
+    assert isinstance(error, EngineError)  # For type checkers: it is.
+    if issubclass(kind, RemoteFault):
+        assert isinstance(error, RemoteFault)
+        # A fault of a call that this routine made travels on as it came.
+        trace = trace if trace or error.traceback is None else text_of(error.traceback, MOST)
+        fault = Fault(text_of(error.type_name), text_of(error.text, MOST), trace, error.data)
+        return _failure(error.status), fault
+    if issubclass(kind, CallError) and error.collected:  # type: ignore[attr-defined]  # as the line says
+        # The outcome of a call that this routine made. Its status says what became of that call, not of this one.
+        return Status.REMOTE_FAULT, Fault(type_name(error), text_of(error, MOST), trace)
+    text = text_of(error.args[0], MOST) if error.args else ""
+    return _failure(error.status), Fault(type_name(error), text, trace)
 
 
 def short(text: str) -> str:

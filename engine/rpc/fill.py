@@ -18,6 +18,7 @@ import msgspec
 from transport import Blob, Buffer, ValueDecoder
 
 from ..kernel.errors import InvalidArgumentType
+from ..kernel.foreign import text_of, type_name
 from ..kernel.status import Status
 from .errors import BadStubData
 
@@ -80,7 +81,7 @@ class Filling(ValueDecoder[Any]):
                 view = memoryview(value)
                 part = view.cast("B") if view.c_contiguous and view.nbytes else memoryview(view.tobytes())
             except (TypeError, ValueError, BufferError) as error:
-                raise BadStubData(f"the result of {self._name} cannot fill a buffer: {error}") from error
+                raise BadStubData(f"the result of {self._name} cannot fill a buffer: {text_of(error)}") from error
             if part.nbytes > buffer.nbytes:
                 raise BadStubData(
                     f"the result of {self._name} has {part.nbytes} bytes, the buffer has {buffer.nbytes}",
@@ -103,5 +104,5 @@ def _writable(item: Any) -> memoryview:
         return view.cast("B") if view.nbytes else memoryview(bytearray())
     except (TypeError, ValueError, BufferError) as error:
         raise InvalidArgumentType(
-            f"into must be a writable buffer, or a tuple of them, not {type(item).__name__}: {error}"
+            f"into must be a writable buffer, or a tuple of them, not {type_name(item)}: {text_of(error)}"
         ) from error

@@ -24,6 +24,7 @@ from transport.frames import MAX_MESSAGE_BYTES
 
 from ..kernel.driver import driver
 from ..kernel.errors import InvalidParameter
+from ..kernel.foreign import shown
 from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from .call import Failure
@@ -50,7 +51,8 @@ def check_message_bytes(options: dict[str, Any]) -> int:
     """
     value = options.get("max_message_bytes", MAX_MESSAGE_BYTES)
     if not isinstance(value, int) or isinstance(value, bool) or value < UNGREETED_BYTES:
-        raise InvalidParameter(f"max_message_bytes must be an int of {UNGREETED_BYTES} or more, not {value!r:.100}")
+        seen = shown(value, 100)
+        raise InvalidParameter(f"max_message_bytes must be an int of {UNGREETED_BYTES} or more, not {seen}")
     return min(value, MAX_MESSAGE_BYTES)
 
 

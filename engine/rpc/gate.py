@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, Misuse
+from ..kernel.foreign import loggable, shown, type_name
 from ..kernel.status import Status
 from .server_call import current
 
@@ -42,11 +43,12 @@ class Gate:
         no_cache: bool,
     ) -> None:
         if max_calls is not None and (not isinstance(max_calls, int) or isinstance(max_calls, bool) or max_calls < 1):
-            raise Misuse(f"max_calls must be an int of 1 or more, not {max_calls!r}", status=Status.MAX_CALLS_TOO_SMALL)
+            text = f"max_calls must be an int of 1 or more, not {shown(max_calls)}"
+            raise Misuse(text, status=Status.MAX_CALLS_TOO_SMALL)
         if max_request_bytes is not None and (not isinstance(max_request_bytes, int) or max_request_bytes < 0):
-            raise InvalidParameter(f"max_request_bytes must be an int of 0 or more, not {max_request_bytes!r}")
+            raise InvalidParameter(f"max_request_bytes must be an int of 0 or more, not {shown(max_request_bytes)}")
         if security is not None and not callable(security):
-            raise InvalidArgumentType(f"security must be callable, not {type(security).__name__}")
+            raise InvalidArgumentType(f"security must be callable, not {type_name(security)}")
         self.name = name
         self.max_calls = max_calls
         self.max_request_bytes = max_request_bytes
@@ -90,8 +92,9 @@ class Gate:
         current.place.call = call  # This worker's next one in any case; whoever runs the next call sets it anew.
         try:
             verdict = security(call.attributes()) is True
-        except Exception:
-            log.exception("the security callback of interface %r failed: the call is refused", self.name)
+        except BaseException as error:
+            text = "the security callback of interface %r failed: the call is refused"
+            log.error(text, self.name, exc_info=loggable(error))
             return False
         if not self.no_cache:
             verdicts[self] = verdict

@@ -20,6 +20,7 @@ from transport import ArgsDecoder, Blob, Buffer, Target, ValueDecoder
 from transport.frames import NO_LANE
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
+from ..kernel.foreign import shown, text_of
 from .call import Call
 from .conformance import misfit
 from .context import Context, context_kind
@@ -44,7 +45,7 @@ Metadata = dict[str, str] | None
 def check_name(parameter: str, name: object) -> None:
     """Raise `InvalidParameter` unless `name` can be the name of an interface or an operation."""
     if not isinstance(name, str) or not name or any("\ud800" <= character <= "\udfff" for character in name):
-        raise InvalidParameter(f"{parameter} must be a text that is not empty and can be sent, not {name!r}")
+        raise InvalidParameter(f"{parameter} must be a text that is not empty and can be sent, not {shown(name)}")
 
 
 class Operation(Generic[P, R]):
@@ -193,7 +194,7 @@ class Interface:
             or len(version) != 2
             or not all(isinstance(part, int) and 0 <= part < 1 << 16 for part in version)
         ):
-            raise InvalidParameter(f"version must be (major, minor), two numbers from 0 to 65535, not {version!r}")
+            raise InvalidParameter(f"version must be (major, minor), two numbers from 0 to 65535, not {shown(version)}")
         if id is not None:
             check_name("id", id)
         cls.interface_id = id or cls.__name__
@@ -268,7 +269,7 @@ class OperationSpec:
         try:
             hints = typing.get_type_hints(function, include_extras=True)
         except NameError as error:
-            raise InvalidParameter(f"{self.name}: an annotation names what cannot be found: {error}") from None
+            raise InvalidParameter(f"{self.name}: an annotation names what cannot be found: {text_of(error)}") from None
         signature = inspect.signature(function)
         named = list(signature.parameters.values())[1:]
         for parameter in named:
@@ -354,7 +355,7 @@ class OperationSpec:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise InvalidArgumentType(f"{self.name}{self.signature}: {error}") from None
+            raise InvalidArgumentType(f"{self.name}{text_of(self.signature)}: {text_of(error)}") from None
         bound.apply_defaults()
         return tuple(bound.arguments.values())
 

@@ -42,6 +42,7 @@ from transport import SETTLED_BYTES, settled
 
 from ..kernel.driver import driver
 from ..kernel.errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
+from ..kernel.foreign import loggable, text_of
 from ..kernel.lock import Lock
 from ..kernel.realtime import monotonic, perf_counter
 from .batch import Batch
@@ -115,11 +116,11 @@ class Lane:
                 return
             self._holder = place = current.place
         # The thread that harvests may do so in the midst of a routine of its own.
-        outer, place.call, place.call_id = (place.call, place.call_id), None, None
+        outer, place.call, place.call_id = (place.call, place.call_id, place.take_context()), None, None
         try:
             self._run_first(place)
         finally:
-            place.call, place.call_id = outer
+            place.call, place.call_id, place.context = outer
             # Not `_give_back`: who called goes on, and looks for calls after this.
             with self._lock:
                 if self._holder is place:
@@ -252,7 +253,7 @@ class Lane:
             if isinstance(work, ServerCall):
                 calls.popleft()
                 self._run_alone(work, place)
-            elif work.rows is not None or work.unpack():
+            elif work.rows is not None or place.context.run(work.unpack):
                 self._run_batch(work, place, careful)
             else:
                 calls.popleft()
@@ -277,6 +278,8 @@ class Lane:
         calls, listener, entry, rows, peer = self.calls, self._listener, batch._entry, batch.rows, batch.peer
         function, answers, take_out, outgoing = entry.function, peer.answers, peer.calls.pop, listener.outgoing
         assert rows is not None
+        if place.context:  # What decoding has set is not for the routines.
+            place.take_context()
         careful = careful or len(rows) < TIMED_TOGETHER or entry.mean > NOTABLE
         place.call = None
         place.batch = batch
@@ -294,13 +297,13 @@ class Lane:
                 self._pass_on()
             place.call_id = call_id  # Entered: from here on the lane may be taken away.
             try:
-                value = function(*args)
+                value = place.context.run(function, *args)
             except BaseException as error:
                 # BaseException too: a routine that exits or is interrupted must not take a worker with it.
-                _fail(listener, batch.open(call_id), error)
+                place.run(_fail, listener, batch.open(call_id), error)
             else:
                 if batch.handles or not ((type(value) is bytes and len(value) <= SETTLED_BYTES) or settled((value,))):
-                    self._answer(batch.open(call_id), value)
+                    self._answer(batch.open(call_id), value, place)
                 elif (found := take_out(call_id, None)) is batch:
                     answers.append((call_id, value))
                     if not peer.queued:  # `tell` in line.
@@ -309,7 +312,9 @@ class Lane:
                 elif isinstance(found, ServerCall):
                     listener.conclude(found, value)  # Its handle was made just now.
                 else:
-                    self._answer(batch.open(call_id), value)  # Its handle is just being made, or has closed it.
+                    self._answer(batch.open(call_id), value, place)  # Its handle is just being made, or has closed it.
+            if place.context:  # In line, as `Place.run` does.
+                place.take_context()
             if slow:
                 listener.channel.flush()
             number += 1
@@ -364,40 +369,47 @@ class Lane:
                 # Told as what it is: its client may hear of it before its own clock tells it.
                 _refuse(listener, call, CallTimeout("the call's time ran out before it was started"))
                 return
-            if entry.gate is not None and (refusal := entry.gate.examine(call)) is not None:
+            if entry.gate is not None and (refusal := place.run(entry.gate.examine, call)) is not None:
                 _refuse(listener, call, AccessDenied(refusal))
                 return
         try:
-            args = entry.decode_plain(call._args) if call._blobs is None else _decode_large(call, entry)
-        except Exception:  # Decoding runs into whatever was sent, and runs the types' own checks.
+            run = place.context.run
+            args = run(entry.decode_plain, call._args) if call._blobs is None else run(_decode_large, call, entry)
+        except BaseException:  # Decoding runs into whatever was sent, and runs the types' own checks.
             try:
-                args = _decode_large(call, entry)
-            except Exception as error:
-                text = f"the arguments of {entry.spec.name} cannot be read: {error}{advice(call)}"
+                args = place.run(_decode_large, call, entry)
+            except BaseException as error:
+                text = f"the arguments of {entry.spec.name} cannot be read: {text_of(error)}{advice(call)}"
                 _refuse(listener, call, BadStubData(text))
                 return
+        if place.context:
+            place.take_context()
         place.call = call
         if slow:
             self._pass_on()
         place.call_id = call._id  # As in `_run_batch`.
         try:
-            value = entry.function(call, *args) if entry.takes_handle else entry.function(*args)
+            run = place.context.run
+            value = run(entry.function, call, *args) if entry.takes_handle else run(entry.function, *args)
         except BaseException as error:
             # BaseException too: a routine that exits or is interrupted must not take a worker with it.
-            _fail(listener, call, error)
+            place.run(_fail, listener, call, error)
             return
         if not entry.takes_handle or type(value) is CoroutineType:
-            self._answer(call, value)
+            self._answer(call, value, place)
         elif entry.watched:
             examine(call, value)
+        if place.context:
+            place.take_context()
 
-    def _answer(self, call: ServerCall, value: object) -> None:
+    def _answer(self, call: ServerCall, value: object, place: Place) -> None:
         """Answer a call with what its routine returned, now or when that has run."""
         if type(value) is CoroutineType:
-            self._listener.start(call, value)
+            # It goes on in the context in which it was begun.
+            self._listener.start(call, value, place.take_context())
             return
         try:
-            self._listener.reply(call, value)
+            place.run(self._listener.reply, call, value)
         except (InvalidArgumentType, InvalidAsyncHandle) as error:
             log.error("%r: %s", call, error)
 
@@ -421,4 +433,4 @@ def _fail(listener: "Listener", call: ServerCall, error: BaseException) -> None:
     try:
         listener.reply_fault(call, 0, error)
     except InvalidAsyncHandle:
-        log.error("%r raised after it was closed", call, exc_info=error)
+        log.error("%r raised after it was closed", call, exc_info=loggable(error))

@@ -18,6 +18,7 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -59,6 +60,7 @@ from transport import (
 from transport.frames import MAGIC, NO_LANE, VERSION
 
 from ..kernel.errors import Forked, InvalidArgumentType, InvalidAsyncHandle
+from ..kernel.foreign import is_interrupt, text_of, type_name
 from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from . import pipe_server
@@ -422,9 +424,9 @@ class Listener:
         """Whether this is an endpoint of `server`."""
         return self._server is server
 
-    def start(self, call: ServerCall, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Run an `async def` routine in the server's event loop; its end closes the call."""
-        self._server.coroutines.start(self, call, coroutine)
+    def start(self, call: ServerCall, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
+        """Run an `async def` routine in the server's event loop, in `context`; its end closes the call."""
+        self._server.coroutines.start(self, call, coroutine, context)
 
     def reply(self, call: ServerCall, value: object) -> None:
         """Close `call` with a result, which leaves with the next flush."""
@@ -485,9 +487,11 @@ class Listener:
             size = size_of(answer) if isinstance(answer, list) else len(memoryview(answer.value))
             if size > peer.message_limit:
                 raise PayloadTooLarge(self.oversize.report("the result", size, "the client", peer.message_limit))
-        except Exception as error:  # Encoding runs the value's own code, which raises what it likes.
-            text = f"the result of {call._entry.spec.name} cannot be sent: {error}"
-            self._fault(peer, call._id, Status.BAD_STUB_DATA, Fault(type(error).__name__, text))
+        except BaseException as error:  # Encoding runs the value's own code, which raises what it likes.
+            text = f"the result of {call._entry.spec.name} cannot be sent: {text_of(error)}"
+            self._fault(peer, call._id, Status.BAD_STUB_DATA, Fault(type_name(error), text))
+            if is_interrupt(error):
+                raise
             raise InvalidArgumentType(text) from error
         if packed is not None:
             packed()
@@ -517,7 +521,7 @@ class Listener:
             self._server.counters.faults += 1
         try:
             value = encode_value(fault, min(MAX_RECORD_BYTES, peer.message_limit - AROUND_BYTES))
-        except Exception:
+        except BaseException:  # What it carries is of the program's own making, too.
             # It cannot be sent, or not to this client: the status is what counts, and the text for people is cut.
             value = encode_value(Fault(short(fault.type), short(fault.text)))
         peer.answers.append(EncodedReply(call_id, status, value))

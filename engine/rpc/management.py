@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from ..kernel.foreign import loggable
 from .errors import AccessDenied
 from .interface import Interface, operation
 from .server_call import CallAttributes, current_call
@@ -62,8 +63,8 @@ class ManagementRoutines:
         attributes = current_call().attributes()
         try:
             allowed = self._authorize(attributes) is True
-        except Exception:
-            log.exception("the authorize function failed: %s is refused", attributes.operation)
+        except BaseException as error:
+            log.error("the authorize function failed: %s is refused", attributes.operation, exc_info=loggable(error))
             allowed = False
         if not allowed:
             raise AccessDenied(f"the server does not allow {attributes.operation} to this client")

@@ -29,6 +29,7 @@ import msgspec
 
 from ..kernel.errors import InvalidArgumentType
 from ..kernel.event import Event
+from ..kernel.foreign import type_name
 from ..kernel.port import CompletionPort, PacketTemplate
 
 
@@ -80,7 +81,7 @@ def apc(function: Callable[[Any, EventKind], object], thread: threading.Thread |
     it.
     """
     if not callable(function):
-        raise InvalidArgumentType(f"function must be callable, not {type(function).__name__}")
+        raise InvalidArgumentType(f"function must be callable, not {type_name(function)}")
     return ApcNotification(function, threading.current_thread() if thread is None else thread)
 
 
@@ -98,5 +99,5 @@ def snapshot(notify: Any) -> Notification:
         return CallbackNotification(notify, copy_context())
     raise InvalidArgumentType(
         "notify must be None, an Event, a CompletionPort, port.packet(...), apc(...) or a callable, "
-        f"not {type(notify).__name__}"
+        f"not {type_name(notify)}"
     )

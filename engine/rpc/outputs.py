@@ -34,6 +34,7 @@ import msgspec
 from transport import MAX_MESSAGE_BYTES, ArgsDecoder, Blob, Buffer, ValueDecoder, bare_type, empty_array, is_array_type
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
+from ..kernel.foreign import name_of, text_of, type_name
 from ..kernel.status import Status
 from .attachment import attachment_of
 from .errors import BadStubData
@@ -76,7 +77,7 @@ class OutputSpec:
         if not self.is_array and origin not in (bytearray, memoryview):
             raise InvalidParameter(
                 f"{operation}: parameter {name!r} is an output, and must be of bytearray, memoryview or numpy.ndarray, "
-                f"not {getattr(kind, '__name__', kind)}"
+                f"not {name_of(kind)}"
             )
 
     @property
@@ -113,7 +114,8 @@ class OutputSpec:
         except (TypeError, ValueError, BufferError) as error:
             wanted = self.kind.__name__ if self.is_array else "buffer"
             raise InvalidArgumentType(
-                f"{operation}: parameter {self.name!r} must be a writable {wanted}, not {type(value).__name__}: {error}"
+                f"{operation}: parameter {self.name!r} must be a writable {wanted}, not {type_name(value)}: "
+                f"{text_of(error)}"
             ) from None
         if size > MAX_MESSAGE_BYTES:
             raise InvalidArgumentType(
@@ -252,7 +254,7 @@ class OutputRoutine:
             try:
                 args[output.position] = output.to_work_on(args[output.position])
             except (TypeError, ValueError) as error:
-                raise BadStubData(f"{spec.name}: no buffer can be made for {output.name!r}: {error}") from None
+                raise BadStubData(f"{spec.name}: no buffer can be made for {output.name!r}: {text_of(error)}") from None
         attachment_of(call).outputs = [args[output.position] for output in spec.outputs]
         if self._takes_handle:
             value = self._function(call, *args)

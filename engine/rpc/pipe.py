@@ -32,6 +32,7 @@ from transport import Buffer, encode_value
 
 from ..kernel.driver import driver
 from ..kernel.errors import CallPending, InvalidArgumentType, InvalidParameter
+from ..kernel.foreign import is_interrupt, shown, text_of, type_name
 from ..kernel.lock import Lock
 from .conformance import first_misfit
 from .errors import BadStubData
@@ -243,23 +244,25 @@ def encode_elements(spec: PipeSpec, elements: Iterable[Any]) -> msgspec.Raw:
         encoded, or is no iterable.
     """
     if isinstance(elements, (str, bytes, bytearray, memoryview)) or not isinstance(elements, Iterable):
-        raise InvalidArgumentType(f"elements must be a list or another iterable, not {type(elements).__name__}")
+        raise InvalidArgumentType(f"elements must be a list or another iterable, not {type_name(elements)}")
     values = elements if isinstance(elements, (list, tuple)) else list(elements)
     if (why := first_misfit(values, spec.element)) is not None:
         raise BadStubData(f"an element pushed into pipe {spec.name!r} {why}")
     try:
         return encode_value(values)
-    except Exception as error:  # Encoding runs the elements' own code, which raises what it likes.
-        raise InvalidArgumentType(f"an element cannot be pushed into pipe {spec.name!r}: {error}") from error
+    except BaseException as error:  # Encoding runs the elements' own code, which raises what it likes.
+        if is_interrupt(error):
+            raise
+        raise InvalidArgumentType(f"an element cannot be pushed into pipe {spec.name!r}: {text_of(error)}") from error
 
 
 def _check_maximum(maximum: int) -> None:
     if not isinstance(maximum, int) or isinstance(maximum, bool) or maximum < 1:
-        raise InvalidParameter(f"maximum must be an int of 1 or more, not {maximum!r}")
+        raise InvalidParameter(f"maximum must be an int of 1 or more, not {shown(maximum)}")
 
 
 def check_window(window: int) -> int:
     """Return `window` if it is a number of bytes of 1 or more; raise `InvalidParameter` otherwise."""
     if not isinstance(window, int) or isinstance(window, bool) or not 1 <= window < UNBOUNDED:
-        raise InvalidParameter(f"pipe_window must be an int of 1 or more, not {window!r}")
+        raise InvalidParameter(f"pipe_window must be an int of 1 or more, not {shown(window)}")
     return window

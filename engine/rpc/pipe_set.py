@@ -23,6 +23,7 @@ from transport import Pipe as PipeMessage
 
 from ..kernel.driver import driver
 from ..kernel.errors import CallError, InvalidParameter
+from ..kernel.foreign import is_interrupt, shown, text_of
 from ..kernel.lock import Lock
 from ..kernel.realtime import monotonic
 from ..kernel.status import Status
@@ -147,7 +148,8 @@ class PipeSet:
         deadline = None
         if timeout is not None:
             if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
-                raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {timeout!r}")
+                seen = shown(timeout)
+                raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {seen}")
             driver().run_ready()
             deadline = monotonic() + timeout
         made: list[Waiter] = []
@@ -453,14 +455,17 @@ class PipeSet:
         for pipe in self.pipes:
             if pipe.name == name:
                 return pipe
-        raise InvalidParameter(f"no pipe {name!r}; there are: {', '.join(pipe.name for pipe in self.pipes)}")
+        raise InvalidParameter(f"no pipe {shown(name)}; there are: {', '.join(pipe.name for pipe in self.pipes)}")
 
 
 def _decode(spec: PipeSpec, raw: msgspec.Raw) -> list[Any]:
     try:
         return spec.decode(raw)
-    except msgspec.MsgspecError as error:
-        raise BadStubData(f"an element of pipe {spec.name!r} is not what its annotation says: {error}") from error
+    except BaseException as error:  # Decoding runs the types' own checks, which raise what they like.
+        if is_interrupt(error):
+            raise
+        why = text_of(error)
+        raise BadStubData(f"an element of pipe {spec.name!r} is not what its annotation says: {why}") from error
 
 
 def _error(status: int, text: str) -> PipeError:

@@ -12,6 +12,7 @@ import msgspec
 from transport import array_type, bare_type, is_array_type
 
 from ..kernel.errors import InvalidParameter
+from ..kernel.foreign import text_of
 
 
 def check_type(what: str, kind: Any, alone: bool = True) -> None:
@@ -23,7 +24,7 @@ def check_type(what: str, kind: Any, alone: bool = True) -> None:
     try:
         msgspec.msgpack.Decoder(kind)
     except (TypeError, ValueError, NameError) as error:
-        raise InvalidParameter(f"{what} has a type that cannot be sent: {error}") from None
+        raise InvalidParameter(f"{what} has a type that cannot be sent: {text_of(error)}") from None
     # Most programs have no arrays, and need not import what looks for them.
     if "numpy" in sys.modules and not (alone and array_type(kind) is not None) and _holds_array(kind):
         raise InvalidParameter(f"{what} has arrays inside another value, where they cannot travel")

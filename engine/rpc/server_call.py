@@ -9,9 +9,9 @@ Source: "Asynchronous RPC" (the server's side), "RpcAsyncCompleteCall", "RpcAsyn
 "RpcServerInqCallAttributes".
 """
 
+import contextvars
 import threading
 from collections.abc import Callable, Iterable
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
@@ -19,6 +19,7 @@ import msgspec
 from transport import Buffer, CallOptions
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, InvalidState
+from ..kernel.foreign import shown, type_name
 from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from .attachment import Attachment
@@ -28,6 +29,7 @@ from .notify import EventKind
 from .subscription import subscribe, unsubscribe
 
 S = TypeVar("S")
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from .pipe import Pipe
@@ -141,9 +143,9 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
         Blocks: never. Source: "RpcAsyncAbortCall".
         """
         if not isinstance(status, int) or isinstance(status, bool) or not 0 < status < 1 << 32:
-            raise InvalidParameter(f"status must be a number from 1 to 2**32 - 1, not {status!r}")
+            raise InvalidParameter(f"status must be a number from 1 to 2**32 - 1, not {shown(status)}")
         if not isinstance(text, str):
-            raise InvalidArgumentType(f"text must be a str, not {type(text).__name__}")
+            raise InvalidArgumentType(f"text must be a str, not {type_name(text)}")
         self._listener.answer_fault(self, int(status), text)
         if self._pipes is not None:
             self._pipes.close()
@@ -159,7 +161,7 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
         Raises: `InvalidParameter` if there is no such pipe.
         """
         if self._pipes is None:
-            raise InvalidParameter(f"{self!r} has no pipe {name!r}, and no other")
+            raise InvalidParameter(f"{self!r} has no pipe {shown(name)}, and no other")
         return self._pipes.find(name)  # type: ignore[no-any-return]  # `_pipes` is Any: few calls have some
 
     def notify_pipes(self, notify: Any, send_complete: bool = False) -> None:
@@ -301,7 +303,7 @@ def begin_serving() -> None:
 
 
 # The call that a task serves: one that runs an `async def` routine, and what it starts.
-task_call: ContextVar[ServerCall | None] = ContextVar("engine.task_call", default=None)
+task_call: contextvars.ContextVar[ServerCall | None] = contextvars.ContextVar("engine.task_call", default=None)
 
 
 class Opener(Protocol):
@@ -311,9 +313,14 @@ class Opener(Protocol):
 
 
 class Place:
-    """Where a thread keeps which call it serves. Written by that thread only; its lane reads `call_id`."""
+    """Where a thread keeps which call it serves. Written by that thread only; its lane reads `call_id`.
 
-    __slots__ = ("batch", "call", "call_id")
+    What a call has run that is not the library's runs in a context of its own, so that nothing that it sets is seen by
+    the next one: no tenant, no precision of `decimal`. The context is a new and empty one, not a copy: copies share
+    what a variable holds. As long as nothing was set in it, it serves the next call, too.
+    """
+
+    __slots__ = ("batch", "call", "call_id", "context")
 
     def __init__(self) -> None:
         # The call, if it has a handle; else the batch that it is one of.
@@ -321,6 +328,21 @@ class Place:
         self.batch: Opener | None = None
         # Its number, from when its routine is entered until it was answered; None otherwise.
         self.call_id: int | None = None
+        # Empty whenever no call runs in it.
+        self.context = contextvars.Context()
+
+    def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Run a part of a call in the context of this place, in which nothing is set afterwards."""
+        try:
+            return self.context.run(function, *args)
+        finally:
+            if self.context:  # Not empty any more.
+                self.context = contextvars.Context()
+
+    def take_context(self) -> contextvars.Context:
+        """Return the context, for what goes on elsewhere; the next call has another one."""
+        taken, self.context = self.context, contextvars.Context()
+        return taken
 
 
 class _Current(threading.local):

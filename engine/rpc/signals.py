@@ -18,6 +18,7 @@ from collections import deque
 from ..kernel.apc import queue_apc
 from ..kernel.errors import EngineError
 from ..kernel.event import Event
+from ..kernel.foreign import is_interrupt, loggable, text_of
 from ..kernel.lock import Lock
 from ..kernel.packet import UNSET, CompletionPacket, PacketTemplate
 from ..pool.pool import default_pool
@@ -82,9 +83,13 @@ class Signals:
                 self._deliver(kind)
             except EngineError as error:
                 # The target may be closed, its thread may be gone; the call goes on without being told of.
-                log.warning("%r could not be told of %s: %s", self.subject, kind.name, error)
-            except Exception:
-                log.exception("the callback of %r raised for %s", self.subject, kind.name)
+                log.warning("%r could not be told of %s: %s", self.subject, kind.name, text_of(error))
+            except BaseException as error:
+                if is_interrupt(error):
+                    with self._lock:
+                        self._telling = False
+                    raise
+                log.error("the callback of %r raised for %s", self.subject, kind.name, exc_info=loggable(error))
 
     def _deliver(self, kind: EventKind) -> None:
         notify, subject = self.notify, self.subject

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from ..kernel.errors import CallError, EngineError, InvalidArgumentType, InvalidParameter
+from ..kernel.foreign import text_of, type_name
 from ..kernel.thread import blocking
 from ..pool.pool import default_pool
 from .binding import BoundOperation, abandon
@@ -136,7 +137,7 @@ class PipedOperation(BoundOperation):
         if notify is not None:
             notify = snapshot(notify)
         if handle is not None and not isinstance(handle, Call):
-            raise InvalidArgumentType(f"handle must be a Call or None, not {type(handle).__name__}")
+            raise InvalidArgumentType(f"handle must be a Call or None, not {type_name(handle)}")
         values, given = self._arrange(args, kwargs)
         call: Call[Any] = Call() if handle is None else handle
         pipes = ClientPipes(self._client, call, self.spec, notify, send_complete)
@@ -179,12 +180,13 @@ class PipedOperation(BoundOperation):
                 raise InvalidArgumentType(f"{self.name}: pipe {pipe.name!r} is pushed by the server; leave it out")
             if isinstance(items, (str, bytes)) or not isinstance(items, (Iterable, AsyncIterable)):
                 raise InvalidArgumentType(
-                    f"{self.name}: pipe {pipe.name!r} takes an iterable, not {type(items).__name__}"
+                    f"{self.name}: pipe {pipe.name!r} takes an iterable, not {type_name(items)}"
                 )
         try:
             bound = self._plain.bind(*plain, **kwargs)
         except TypeError as error:
-            raise InvalidArgumentType(f"{self.name}{self._plain}, without its pipes: {error}") from None
+            why = text_of(error)
+            raise InvalidArgumentType(f"{self.name}{text_of(self._plain)}, without its pipes: {why}") from None
         bound.apply_defaults()
         values = list(bound.arguments.values())
         for pipe in spec.pipes:
@@ -222,10 +224,10 @@ def _feed_aside(call: Call[Any], feeds: Feeds) -> None:
     pipes: ClientPipes = call._pipes
 
     def failed(error: BaseException) -> None:
-        if isinstance(error, BadStubData):
-            failure: CallError = BadStubData(str(error.args[0]))
+        if type(error) is BadStubData and error.args:
+            failure: CallError = BadStubData(text_of(error.args[0]))
         else:
-            failure = CallCancelled(f"what was to be pushed ended with {type(error).__name__}: {error}")
+            failure = CallCancelled(f"what was to be pushed ended with {type_name(error)}: {text_of(error)}")
         failure.__cause__ = error
         pipes.fail(failure)
 

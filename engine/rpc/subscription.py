@@ -23,8 +23,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..kernel.apc import queue_apc
-from ..kernel.errors import EngineError, InvalidAsyncHandle, InvalidParameter, InvalidState, Misuse
+from ..kernel.errors import InvalidAsyncHandle, InvalidParameter, InvalidState, Misuse
 from ..kernel.event import Event
+from ..kernel.foreign import is_interrupt, shown, text_of
 from ..kernel.lock import Lock
 from ..kernel.port import UNSET, CompletionPacket, PacketTemplate
 from ..kernel.status import Status
@@ -76,7 +77,7 @@ class Subscriptions:
 
     def tell(self, kind: EventKind) -> None:
         """`kind` happened. Not under link.lock."""
-        error = None
+        why = ""
         with self._lock:
             notify = self._live.get(kind)
             if notify is None or kind in self._queued:
@@ -84,10 +85,12 @@ class Subscriptions:
             try:
                 if self._hand_over(notify, kind):
                     self._queued.add(kind)
-            except EngineError as raised:  # The event was closed, or the thread is gone.
-                error = raised
-        if error is not None:
-            log.warning("%r: %s could not be told: %s", self._call, kind.name, error)
+            except BaseException as error:  # The thread is gone, the event was closed, or has a `set` of its own.
+                if is_interrupt(error):
+                    raise
+                why = text_of(error)
+        if why:
+            log.warning("%r: %s could not be told: %s", self._call, kind.name, why)
 
     def _hand_over(self, notify: Notification, kind: EventKind) -> bool:
         if type(notify) is PacketTemplate:
@@ -158,7 +161,7 @@ def _subscriptions_of(call: "ServerCall") -> Subscriptions:
 
 def _unsupported(kind: object) -> Misuse:
     return Misuse(
-        f"kind must be EventKind.CLIENT_CANCEL or EventKind.CLIENT_DISCONNECT, not {kind!r}",
+        f"kind must be EventKind.CLIENT_CANCEL or EventKind.CLIENT_DISCONNECT, not {shown(kind)}",
         status=Status.CANNOT_SUPPORT,
     )
 

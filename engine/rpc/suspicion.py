@@ -14,6 +14,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ..kernel.foreign import type_name
 from .attachment import is_open
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def examine(call: "ServerCall", value: object) -> None:
         entry.watched = 0
         log.warning(
             "%r: its manager routine returned a value (%s), which goes nowhere: answer with the handle's complete()",
-            call, type(value).__name__,
+            call, type_name(value),
         )  # fmt: skip
     elif sys.getrefcount(call) <= _own and is_open(call):
         entry.watched = 0

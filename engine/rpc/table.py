@@ -16,6 +16,7 @@ from typing import Protocol
 from ..kernel.apc import queue_apcs
 from ..kernel.errors import EngineError
 from ..kernel.event import Event, set_events
+from ..kernel.foreign import is_interrupt, text_of
 from ..kernel.lock import Lock
 from ..kernel.port import UNSET, CompletionPacket, PacketTemplate
 from ..pool.pool import default_pool
@@ -55,7 +56,9 @@ def _set(event: Event) -> None:
     """Set an event that tells of the end of a call: one of a class of the caller's, with a way of its own."""
     try:
         event.set()
-    except EngineError as error:
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
         _warn(1, error)
 
 
@@ -82,8 +85,9 @@ def _queue(notify: ApcNotification, calls: list[Call[object]]) -> None:
         _warn(len(calls), error)
 
 
-def _warn(number: int, error: EngineError) -> None:
-    log.warning("the completion of calls (%d) could not be told: %s; they can still be completed", number, error)
+def _warn(number: int, error: BaseException) -> None:
+    why = text_of(error)
+    log.warning("the completion of calls (%d) could not be told: %s; they can still be completed", number, why)
 
 
 def _deliver(template: PacketTemplate, calls: list[Call[object]]) -> None:

@@ -24,6 +24,7 @@ from .. import (
     RemoteFault,
     ServerCall,
 )
+from ..kernel.foreign import shown
 from .async_state import RPC_ASYNC_STATE, client_call, notification, sends_are_told, stamp, usable
 from .constants import RPC_ASYNC_VERSION_1_0, RPC_S_ASYNC_CALL_PENDING, RPC_S_CALL_FAILED, RPC_S_OK
 from .errors import returns_status
@@ -52,7 +53,7 @@ def RpcAsyncInitializeHandle(pAsync: RPC_ASYNC_STATE, Size: int) -> int:
         outstanding on it. Then nothing has changed, and that call is left alone.
     """
     if not isinstance(pAsync, RPC_ASYNC_STATE):
-        raise InvalidAsyncHandle(f"{pAsync!r} is not an RPC_ASYNC_STATE")
+        raise InvalidAsyncHandle(f"{shown(pAsync)} is not an RPC_ASYNC_STATE")
     if Size != RPC_ASYNC_VERSION_1_0:
         raise InvalidParameter(f"Size must be {RPC_ASYNC_VERSION_1_0}, not {Size}")
     if isinstance(pAsync.RuntimeInfo, Call):

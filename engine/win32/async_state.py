@@ -32,6 +32,7 @@ from .. import (
     apc,
     manager,
 )
+from ..kernel.foreign import shown
 from .constants import (
     RPC_ASYNC_SIGNATURE,
     RPC_ASYNC_VERSION_1_0,
@@ -136,7 +137,7 @@ def sizeof(kind: object) -> int:
     """Return the size of an `RPC_ASYNC_STATE`, as C does, for `RpcAsyncInitializeHandle`."""
     if kind is RPC_ASYNC_STATE or isinstance(kind, RPC_ASYNC_STATE):
         return RPC_ASYNC_VERSION_1_0
-    raise TypeError(f"only an RPC_ASYNC_STATE has a size here, not {kind!r}")
+    raise TypeError(f"only an RPC_ASYNC_STATE has a size here, not {shown(kind)}")
 
 
 def stamp(state: RPC_ASYNC_STATE) -> None:
@@ -153,7 +154,7 @@ def stamp(state: RPC_ASYNC_STATE) -> None:
 def usable(state: object) -> RPC_ASYNC_STATE:
     """Return the handle; raises `InvalidAsyncHandle` (1914) if it was not initialised, or was tampered with."""
     if not isinstance(state, RPC_ASYNC_STATE):
-        raise InvalidAsyncHandle(f"{state!r} is not an RPC_ASYNC_STATE")
+        raise InvalidAsyncHandle(f"{shown(state)} is not an RPC_ASYNC_STATE")
     stamped = (state.Size, state.Signature, state.Lock, state.StubInfo)
     if stamped != (RPC_ASYNC_VERSION_1_0, RPC_ASYNC_SIGNATURE, 0, None):
         raise InvalidAsyncHandle("the handle is not initialised, or its fields were overwritten")
@@ -193,36 +194,36 @@ def target(kind: int, u: RPC_ASYNC_NOTIFICATION_INFO, subject: "RPC_ASYNC_STATE 
     Raises: 87 for a target that does not fit, 1764 for window messages.
     """
     if not isinstance(u, RPC_ASYNC_NOTIFICATION_INFO) and kind != RPC_NOTIFICATION_TYPES.RpcNotificationTypeNone:
-        raise InvalidParameter(f"the targets must be an RPC_ASYNC_NOTIFICATION_INFO, not {u!r}")
+        raise InvalidParameter(f"the targets must be an RPC_ASYNC_NOTIFICATION_INFO, not {shown(u)}")
     match kind:
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeNone:
             return None
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeEvent:
             if isinstance(u.hEvent, Event):
                 return u.hEvent
-            raise InvalidParameter(f"u.hEvent must be an event, not {u.hEvent!r}")
+            raise InvalidParameter(f"u.hEvent must be an event, not {shown(u.hEvent)}")
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeApc:
             thread = u.APC.hThread or None
             if thread is not None and not isinstance(thread, (threading.Thread, int)):
-                raise InvalidParameter(f"u.APC.hThread must be a thread, or 0, not {thread!r}")
+                raise InvalidParameter(f"u.APC.hThread must be a thread, or 0, not {shown(thread)}")
             return apc(contained(_tell(subject, u.APC.NotificationRoutine)), thread)
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeIoc:
             if not isinstance(u.IOC.hIOPort, CompletionPort):
-                raise InvalidParameter(f"u.IOC.hIOPort must be a completion port, not {u.IOC.hIOPort!r}")
+                raise InvalidParameter(f"u.IOC.hIOPort must be a completion port, not {shown(u.IOC.hIOPort)}")
             return u.IOC.hIOPort.packet(u.IOC.dwCompletionKey, u.IOC.dwNumberOfBytesTransferred, u.IOC.lpOverlapped)
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeHwnd:
             raise EngineError("there are no window messages here", status=RPC_S_CANNOT_SUPPORT)
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeCallback:
             return _tell(subject, u.NotificationRoutine)
         case other:
-            raise InvalidParameter(f"NotificationType must be one of RPC_NOTIFICATION_TYPES, not {other!r}")
+            raise InvalidParameter(f"NotificationType must be one of RPC_NOTIFICATION_TYPES, not {shown(other)}")
 
 
 def _tell(
     subject: "RPC_ASYNC_STATE | ServerCall", routine: NotificationRoutine | None
 ) -> Callable[[Any, EventKind], object]:
     if not callable(routine):
-        raise InvalidParameter(f"NotificationRoutine must be callable, not {routine!r}")
+        raise InvalidParameter(f"NotificationRoutine must be callable, not {shown(routine)}")
 
     def tell(call: object, event: EventKind) -> None:
         if isinstance(subject, RPC_ASYNC_STATE):

@@ -15,6 +15,7 @@ from typing import Any
 from transport import Endpoint, EndpointError
 
 from .. import Call, Client, EngineError, InvalidState
+from ..kernel.foreign import shown, type_name
 from .constants import (
     RPC_C_BINDING_INFINITE_TIMEOUT,
     RPC_C_BINDING_MAX_TIMEOUT,
@@ -93,7 +94,7 @@ def endpoint_of(protseq: str, address: str, endpoint: str) -> Endpoint:
     """Return the engine's endpoint; raises 1703 for an unknown protocol sequence, 1706 for a wrong endpoint."""
     scheme = _SCHEMES.get(protseq)
     if scheme is None:
-        raise EngineError(f"there is no protocol sequence {protseq!r} here", status=RPC_S_PROTSEQ_NOT_SUPPORTED)
+        raise EngineError(f"there is no protocol sequence {shown(protseq)} here", status=RPC_S_PROTSEQ_NOT_SUPPORTED)
     text = f"{address}:{endpoint}" if scheme == "tcp" and ":" not in endpoint else endpoint
     try:
         return Endpoint.parse(f"{scheme}://{text}")
@@ -166,7 +167,7 @@ def RpcBindingSetOption(hBinding: Client, option: int, optionValue: int) -> int:
         the first call; 1702 for what is no open binding handle.
     """
     if not isinstance(hBinding, Client) or hBinding.closed:
-        raise InvalidState(f"{hBinding!r} is not an open binding handle", status=RPC_S_INVALID_BINDING)
+        raise InvalidState(f"{shown(hBinding)} is not an open binding handle", status=RPC_S_INVALID_BINDING)
     value = word("optionValue", optionValue)
     if not isinstance(hBinding, BindingHandle):
         return RPC_S_WRONG_KIND_OF_BINDING
@@ -193,9 +194,9 @@ def RpcMgmtSetComTimeout(Binding: Client, Timeout: int) -> int:
         open binding handle.
     """
     if not isinstance(Binding, Client) or Binding.closed:
-        raise InvalidState(f"{Binding!r} is not an open binding handle", status=RPC_S_INVALID_BINDING)
+        raise InvalidState(f"{shown(Binding)} is not an open binding handle", status=RPC_S_INVALID_BINDING)
     if not isinstance(Timeout, int):
-        raise TypeError(f"Timeout must be an int, not {type(Timeout).__name__}")
+        raise TypeError(f"Timeout must be an int, not {type_name(Timeout)}")
     if Timeout == RPC_C_BINDING_INFINITE_TIMEOUT:
         return RPC_S_CANNOT_SUPPORT
     return RPC_S_OK if RPC_C_BINDING_MIN_TIMEOUT <= Timeout <= RPC_C_BINDING_MAX_TIMEOUT else RPC_S_INVALID_TIMEOUT

@@ -9,6 +9,7 @@ Source: "RpcServerTestCancel", "RpcServerInqCallAttributes", "RPC_CALL_ATTRIBUTE
 from typing import Any
 
 from .. import InvalidParameter, InvalidState, ServerCall, current_call
+from ..kernel.foreign import shown
 from .constants import (
     ERROR_MORE_DATA,
     RPC_PROTSEQ_LRPC,
@@ -89,7 +90,7 @@ def served(binding: object) -> ServerCall:
     if binding is None:
         return current_call()
     if not isinstance(binding, ServerCall):
-        raise InvalidState(f"{binding!r} is not the binding handle of a call", status=RPC_S_INVALID_BINDING)
+        raise InvalidState(f"{shown(binding)} is not the binding handle of a call", status=RPC_S_INVALID_BINDING)
     return binding
 
 

@@ -10,6 +10,7 @@ Source: "Context Handles", "RpcSsDestroyClientContext", "RpcSsContextLockExclusi
 from typing import Any
 
 from .. import Context, ContextMismatch, ServerCall
+from ..kernel.foreign import shown
 from .call_attributes import served
 from .constants import ERROR_MORE_WRITES, RPC_S_OK
 from .errors import returns_status
@@ -25,7 +26,7 @@ def RpcSsDestroyClientContext(ContextHandle: Box) -> None:
     Raises: `ContextMismatch` (6) if there is no context handle in the box.
     """
     if not isinstance(ContextHandle.value, Context):
-        raise ContextMismatch(f"{ContextHandle.value!r} is not a context handle")
+        raise ContextMismatch(f"{shown(ContextHandle.value)} is not a context handle")
     ContextHandle.value = None
 
 
@@ -50,5 +51,5 @@ def RpcSsContextLockShared(ServerBindingHandle: ServerCall | None, UserContext: 
 
 def _context(handle: object) -> Context[Any]:
     if not isinstance(handle, Context):
-        raise ContextMismatch(f"{handle!r} is not a context handle")
+        raise ContextMismatch(f"{shown(handle)} is not a context handle")
     return handle

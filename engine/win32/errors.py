@@ -16,6 +16,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from .. import EngineError, InvalidHandle
+from ..kernel.foreign import shown, text_of, type_name
 
 __all__ = ["GetLastError", "SetLastError"]
 
@@ -75,7 +76,7 @@ def returns_status(function: Callable[P, int]) -> Callable[P, int]:
 def expect(handle: Any, kind: type[T]) -> T:
     """Return `handle` if it is of that kind; raise `InvalidHandle` (6) otherwise."""
     if not isinstance(handle, kind):
-        raise InvalidHandle(f"this is not the handle of a {kind.__name__}, but {handle!r}")
+        raise InvalidHandle(f"this is not the handle of a {kind.__name__}, but {shown(handle)}")
     return handle
 
 
@@ -86,6 +87,6 @@ def contained(routine: Callable[..., object], *args: object) -> Callable[..., ob
         try:
             routine(*args, *more)
         except EngineError as error:
-            raise RuntimeError(f"an APC raised {type(error).__name__}: {error}") from error
+            raise RuntimeError(f"an APC raised {type_name(error)}: {text_of(error)}") from error
 
     return run

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from .. import CompletionPort, InvalidHandle, Waitable, WaitPacket
+from ..kernel.foreign import shown
 from .errors import fails_with
 from .names import is_last_handle
 
@@ -33,9 +34,9 @@ def CloseHandle(hObject: Any) -> bool:
     else:
         closed = getattr(hObject, "closed", False)
         if not callable(getattr(hObject, "close", None)):
-            raise InvalidHandle(f"{hObject!r} is not a handle")
+            raise InvalidHandle(f"{shown(hObject)} is not a handle")
     if closed:
-        raise InvalidHandle(f"{hObject!r} is closed already")
+        raise InvalidHandle(f"{shown(hObject)} is closed already")
     if not isinstance(hObject, Waitable) or is_last_handle(hObject):
         hObject.close()
     return True

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import CallAttributes, Interface, InvalidParameter, ServerCall, current_call
+from ..kernel.foreign import shown
 from .constants import (
     INFINITE,
     RPC_C_AUTHN_LEVEL_NONE,
@@ -170,7 +171,7 @@ def _security(
 ) -> Callable[[CallAttributes], bool] | None:
     """Return what admits clients, as the engine asks it; None if all are."""
     if callback is not None and not callable(callback):
-        raise InvalidParameter(f"the security callback must be callable, not {callback!r}")
+        raise InvalidParameter(f"the security callback must be callable, not {shown(callback)}")
     no_auth = flags & RPC_IF_ALLOW_CALLBACKS_WITH_NO_AUTH
     secure = bool(flags & RPC_IF_ALLOW_SECURE_ONLY) or (callback is not None and not no_auth)
     if callback is None and not secure:

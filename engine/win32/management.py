@@ -11,6 +11,7 @@ Source: "RpcMgmtInqStats", "RpcMgmtIsServerListening", "RpcMgmtStopServerListeni
 from collections.abc import Callable
 
 from .. import CallAttributes, Client, InvalidParameter, InvalidState, Management, ServerCall, current_call
+from ..kernel.foreign import shown
 from .constants import (
     RPC_C_MGMT_INQ_STATS,
     RPC_C_MGMT_IS_SERVER_LISTEN,
@@ -104,7 +105,7 @@ def RpcMgmtSetAuthorizationFn(AuthorizationFn: AuthorizationFn | None) -> int:
         process.authorize = only_looking
         return RPC_S_OK
     if not callable(AuthorizationFn):
-        raise InvalidParameter(f"AuthorizationFn must be callable, not {AuthorizationFn!r}")
+        raise InvalidParameter(f"AuthorizationFn must be callable, not {shown(AuthorizationFn)}")
     function = AuthorizationFn
 
     def authorize(attributes: CallAttributes) -> bool:
@@ -116,5 +117,5 @@ def RpcMgmtSetAuthorizationFn(AuthorizationFn: AuthorizationFn | None) -> int:
 
 def _remote(binding: object) -> Management:
     if not isinstance(binding, Client) or binding.closed:
-        raise InvalidState(f"{binding!r} is not an open binding handle", status=RPC_S_INVALID_BINDING)
+        raise InvalidState(f"{shown(binding)} is not an open binding handle", status=RPC_S_INVALID_BINDING)
     return binding.bind(Management)

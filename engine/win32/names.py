@@ -14,6 +14,7 @@ from threading import Lock
 from typing import TypeVar
 
 from .. import EngineError, InvalidHandle, InvalidParameter, Waitable
+from ..kernel.foreign import shown, type_name
 from ..lifecycle import in_child
 from .constants import ERROR_ALREADY_EXISTS, ERROR_FILE_NOT_FOUND, ERROR_SUCCESS
 from .errors import SetLastError
@@ -38,7 +39,7 @@ class _Names:
         if found is None or found.statistics().closed:
             return None
         if not isinstance(found, kind):
-            raise InvalidHandle(f"{name!r} is the name of {found!r}, not of a {kind.__name__}")
+            raise InvalidHandle(f"{shown(name)} is the name of {found!r}, not of a {kind.__name__}")
         self.handles[found] += 1
         return found
 
@@ -75,7 +76,7 @@ def open_named(name: str, kind: type[Kind]) -> Kind:
     with _names.lock:
         found = _names.find_locked(name, kind)
     if found is None:
-        raise EngineError(f"nothing has the name {name!r}", status=ERROR_FILE_NOT_FOUND)
+        raise EngineError(f"nothing has the name {shown(name)}", status=ERROR_FILE_NOT_FOUND)
     return found
 
 
@@ -95,7 +96,7 @@ def is_last_handle(handle: Waitable) -> bool:
 
 def _check(name: str | None) -> None:
     if name is not None and not isinstance(name, str):
-        raise TypeError(f"a name must be a str, not {type(name).__name__}")
+        raise TypeError(f"a name must be a str, not {type_name(name)}")
 
 
 # The parent's objects are of no use in a child.

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import Event, InvalidParameter, Mutex, Semaphore, WaitableTimer
+from ..kernel.foreign import type_name
 from .constants import (
     CREATE_EVENT_INITIAL_SET,
     CREATE_EVENT_MANUAL_RESET,
@@ -237,7 +238,7 @@ def SetWaitableTimer(
     if lPeriod < 0:
         raise InvalidParameter(f"lPeriod must be 0 or more milliseconds, not {lPeriod}")
     if pfnCompletionRoutine is not None and not callable(pfnCompletionRoutine):
-        raise TypeError(f"pfnCompletionRoutine must be callable, not {type(pfnCompletionRoutine).__name__}")
+        raise TypeError(f"pfnCompletionRoutine must be callable, not {type_name(pfnCompletionRoutine)}")
 
     def apc() -> None:
         assert pfnCompletionRoutine is not None

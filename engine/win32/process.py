@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from transport import Endpoint, EndpointError
 
 from .. import CallAttributes, Deadlock, EngineError, Interface, InvalidState, Server, SystemClock, default_pool, sleep
+from ..kernel.foreign import shown
 from ..lifecycle import Stage, at_exit, in_child
 from .constants import (
     RPC_S_ALREADY_LISTENING,
@@ -67,7 +68,7 @@ def key_of(interface: type[Interface] | str) -> Key:
         return interface, 0
     if isinstance(interface, type) and issubclass(interface, Interface):
         return interface.interface_id, interface.interface_version[0]
-    raise TypeError(f"an interface is an Interface class or a name, not {interface!r}")
+    raise TypeError(f"an interface is an Interface class or a name, not {shown(interface)}")
 
 
 def only_looking(attributes: CallAttributes) -> bool:
@@ -107,7 +108,7 @@ class Process:
         and what `Server.register` raises.
         """
         key = key_of(added.interface)
-        taken = InvalidState(f"{key[0]!r} is registered already", status=RPC_S_TYPE_ALREADY_REGISTERED)
+        taken = InvalidState(f"{shown(key[0])} is registered already", status=RPC_S_TYPE_ALREADY_REGISTERED)
         with self.lock:
             if key in self.interfaces:
                 raise taken
@@ -135,7 +136,7 @@ class Process:
             else:
                 keys = [key_of(interface)]
             if any(key not in self.interfaces for key in keys):
-                raise InvalidState(f"{interface!r} is not registered", status=RPC_S_UNKNOWN_IF)
+                raise InvalidState(f"{shown(interface)} is not registered", status=RPC_S_UNKNOWN_IF)
             taken = {key: self.interfaces.pop(key) for key in keys}
             server = self.server
         if server is None:

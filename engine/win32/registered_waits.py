@@ -21,6 +21,7 @@ from .. import (
     Status,
     Wait,
 )
+from ..kernel.foreign import shown
 from .constants import (
     ERROR_IO_PENDING,
     INVALID_HANDLE_VALUE,
@@ -138,7 +139,7 @@ def RegisterWaitForSingleObject(
     try:
         phNewWaitObject.value = _RegisteredWait(hObject, routine(Callback), Context, timeout, dwFlags)
     except InvalidArgumentType as error:
-        raise InvalidHandle(f"{hObject!r} cannot be waited for") from error
+        raise InvalidHandle(f"{shown(hObject)} cannot be waited for") from error
     return True
 
 

@@ -25,6 +25,7 @@ from .. import (
     current_callback,
     submit_callback,
 )
+from ..kernel.foreign import type_name
 from .constants import ERROR_NOT_SUPPORTED, ERROR_TOO_MANY_THREADS
 from .errors import SetLastError, fails_with
 from .values import word
@@ -66,7 +67,7 @@ TP_CALLBACK_INSTANCE = CallbackInstance
 def routine(function: object) -> Callable[..., object]:
     """Return a callback function; raises `TypeError` for what cannot be called."""
     if not callable(function):
-        raise TypeError(f"a callback must be callable, not {type(function).__name__}")
+        raise TypeError(f"a callback must be callable, not {type_name(function)}")
     return function
 
 

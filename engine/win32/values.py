@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ..kernel.foreign import shown, type_name
 from .constants import INFINITE
 
 __all__ = ["Box", "GetSystemTimeAsFileTime"]
@@ -31,7 +32,7 @@ class Box:
         self.value = value
 
     def __repr__(self) -> str:
-        return f"Box({self.value!r})"
+        return f"Box({shown(self.value)})"
 
 
 def GetSystemTimeAsFileTime() -> int:
@@ -42,7 +43,7 @@ def GetSystemTimeAsFileTime() -> int:
 def word(name: str, value: int) -> int:
     """Return `value` if it fits a DWORD; raises `TypeError` or `ValueError` for what no C program could pass."""
     if not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+        raise TypeError(f"{name} must be an int, not {type_name(value)}")
     if not 0 <= value <= 0xFFFFFFFF:
         raise ValueError(f"{name} must be from 0 to 0xFFFFFFFF, not {value}")
     return value
@@ -57,7 +58,7 @@ def seconds(milliseconds: int) -> float | None:
 def due_time(units: int) -> float | datetime:
     """Read a due time in 100 ns units: negative counts from now, positive is a FILETIME. Never early by rounding."""
     if not isinstance(units, int):
-        raise TypeError(f"a due time must be an int, in units of 100 ns, not {type(units).__name__}")
+        raise TypeError(f"a due time must be an int, in units of 100 ns, not {type_name(units)}")
     if units < 0:
         return -units / _UNITS
     try:

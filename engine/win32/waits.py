@@ -33,6 +33,7 @@ from .. import (
     wait_all,
     wait_any,
 )
+from ..kernel.foreign import shown, type_name
 from .constants import ERROR_INVALID_HANDLE, WAIT_FAILED
 from .errors import SetLastError, contained, fails_with
 from .values import seconds, word
@@ -106,7 +107,7 @@ def SignalObjectAndWait(
 
     def wait() -> WaitResult:
         if not isinstance(hObjectToSignal, (Event, Semaphore, Mutex)):
-            raise InvalidHandle(f"{hObjectToSignal!r} cannot be signaled")
+            raise InvalidHandle(f"{shown(hObjectToSignal)} cannot be signaled")
         return signal_and_wait(hObjectToSignal, hObjectToWaitOn, timeout, alertable=bool(bAlertable))
 
     return _waited(wait)
@@ -132,8 +133,8 @@ def QueueUserAPC(pfnAPC: Callable[[Any], object], hThread: threading.Thread | in
     for the wait's own; other exceptions leave it as they are.
     """
     if not isinstance(hThread, (threading.Thread, int)):
-        raise InvalidHandle(f"{hThread!r} is not a thread")
+        raise InvalidHandle(f"{shown(hThread)} is not a thread")
     if not callable(pfnAPC):
-        raise TypeError(f"pfnAPC must be callable, not {type(pfnAPC).__name__}")
+        raise TypeError(f"pfnAPC must be callable, not {type_name(pfnAPC)}")
     queue_apc(contained(pfnAPC), dwData, thread=hThread)
     return True

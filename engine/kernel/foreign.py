@@ -1,0 +1,125 @@
+"""How the library names what is not its own: exceptions, values, functions and types of the program's.
+
+Theory of operation. A text about a foreign object is made by foreign code: `__str__`, `__repr__`, the metaclass that
+answers for `__name__`, `__notes__`, the loader that a traceback's source lines come from. Whatever goes wrong there
+must not take the place of what was to be told, nor end the thread that tells it. So every such text is made here.
+
+    type_name(thing)      the name of its type, without running any code of its
+    text_of(error)        what it says
+    shown(thing)          its `repr`
+    name_of(function)     what it is called
+    traceback_of(error)   its traceback, with its notes, causes and contexts as far as they can be told
+    loggable(error)       itself, or what stands for it in a log if it cannot be formatted
+
+Guarantees: none of these raises, whatever the foreign code raises, `SystemExit` and `KeyboardInterrupt` included. What
+they return is a plain `str` that can be encoded: lone surrogates are escaped, and what is too long is cut.
+
+`isinstance` asks an object for its `__class__`, which is foreign code as well: ask `issubclass(type(thing), kind)` of
+an exception that somebody else has raised. `except kind` asks for nothing.
+"""
+
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+LONGEST = 1000  # Characters of a text that is told; arbitrary.
+
+# Those of `type` and `BaseException` themselves: a metaclass, or a subclass, may have others.
+_name_of: Callable[[type], str] = type.__dict__["__name__"].__get__
+_frames_of: Callable[[BaseException], Any] = BaseException.__dict__["__traceback__"].__get__
+_cause_of: Callable[[BaseException], BaseException | None] = BaseException.__dict__["__cause__"].__get__
+_context_of: Callable[[BaseException], BaseException | None] = BaseException.__dict__["__context__"].__get__
+_is_suppressed: Callable[[BaseException], bool] = BaseException.__dict__["__suppress_context__"].__get__
+
+CHAINED = 20  # Exceptions that are told of a chain that cannot be formatted as a whole; arbitrary.
+
+
+def type_name(thing: object) -> str:
+    """Return the name of the type of `thing`."""
+    return _plain(_name_of(type(thing)), LONGEST)
+
+
+def text_of(said: object, most: int = LONGEST) -> str:
+    """Return what an exception, or anything else, says of itself; at most so many characters of it."""
+    try:
+        return _plain(str(said), most)
+    except BaseException as unspeakable:
+        return f"(its text cannot be told: {type_name(unspeakable)})"
+
+
+def shown(thing: object, most: int = LONGEST) -> str:
+    """Return the `repr` of a thing; at most so many characters of it."""
+    try:
+        return _plain(repr(thing), most)
+    except BaseException as unspeakable:
+        return f"<{type_name(thing)}, whose repr raises {type_name(unspeakable)}>"
+
+
+def name_of(function: object) -> str:
+    """Return what a function, or a class, calls itself, or else its `repr`."""
+    if issubclass(type(function), type):
+        return _plain(_name_of(function), LONGEST)  # type: ignore[arg-type]  # it is a class
+    try:
+        return _plain(function.__qualname__, LONGEST)  # type: ignore[attr-defined]  # not all have one
+    except BaseException:
+        return shown(function)
+
+
+def traceback_of(error: BaseException, most: int) -> str:
+    """Return the traceback of an exception, as Python prints it; at most so many characters of it."""
+    try:
+        return _plain("".join(traceback.format_exception(error)), most)
+    except BaseException:
+        told = "\n".join(map(_alone, _chain(error)))
+        return _plain(f"(told in parts, the last raised first, because it cannot be formatted)\n{told}", most)
+
+
+def loggable(error: BaseException) -> BaseException:
+    """Return what a log is to be given as `exc_info`: whoever formats it runs the exception's own code."""
+    try:
+        "".join(traceback.format_exception(error)).encode()
+    except BaseException:
+        return Untellable(traceback_of(error, LONGEST * CHAINED))
+    return error
+
+
+class Untellable(Exception):
+    """Stands in a log for an exception that cannot be formatted; its text is what can be told of it."""
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether what left foreign code is for the thread that ran it: Ctrl-C, which comes to the main thread only."""
+    return issubclass(type(error), KeyboardInterrupt) and threading.get_ident() == threading.main_thread().ident
+
+
+def _plain(text: str, most: int) -> str:
+    """Return a text that may be of a class of its own as a plain one that can be encoded and is not too long."""
+    part = str.__getitem__(text, slice(most))
+    if not part.isascii():
+        part = part.encode("utf-8", "backslashreplace").decode()
+    return f"{part}..." if str.__len__(text) > most else part
+
+
+def _alone(error: BaseException) -> str:
+    """Return the traceback of one exception of a chain."""
+    try:
+        return "".join(traceback.format_exception(type(error), error, _frames_of(error), chain=False))
+    except BaseException:
+        pass
+    try:
+        frames = "Traceback (most recent call last):\n" + "".join(traceback.format_tb(_frames_of(error)))
+    except BaseException:
+        frames = ""  # Its source lines come from a loader that raises.
+    return f"{frames}{type_name(error)}: {text_of(error)}\n"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception, what it was raised from, or while what was handled, and so on."""
+    following: BaseException | None = error
+    for _ in range(CHAINED):
+        if following is None:
+            return
+        yield following
+        cause = _cause_of(following)  # Not `or`: an exception may have a truth of its own.
+        following = cause if cause is not None or _is_suppressed(following) else _context_of(following)
