@@ -7,7 +7,9 @@ Source: "Registering Interfaces", "RpcServerRegisterIf2", "RpcServerUnregisterIf
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partialmethod, singledispatchmethod
+from types import BuiltinFunctionType, FunctionType, MemberDescriptorType
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +17,7 @@ import msgspec
 from transport import Target
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, Misuse
+from ..kernel.foreign import name_of, shown, text_of, type_name
 from ..kernel.lock import Lock
 from ..kernel.status import Status
 from .context_routine import ContextRoutine
@@ -68,7 +71,7 @@ class Entry:
         self.decode_plain = spec.decode_args.plain
         # And for several such calls in one step.
         self.decode_many = spec.decode_args.many
-        self.takes_handle = bool(getattr(function, "__engine_manager__", False))
+        self.takes_handle = getattr(function, "__engine_manager__", False) is True
         # How many of its calls are still looked at; see `suspicion`. A hint.
         self.watched = WATCHED
         # Entering the routine is quick for sure: it only begins in the event loop, and no gate is asked first.
@@ -134,7 +137,7 @@ class Registry:
             entries = _entries(interface, implementation)
             minor = interface.interface_version[1]
         else:
-            raise InvalidArgumentType(f"interface must be an Interface class or a name, not {interface!r}")
+            raise InvalidArgumentType(f"interface must be an Interface class or a name, not {shown(interface)}")
         if gate.needed:
             for entry in entries.values():
                 entry.gate = gate
@@ -221,7 +224,7 @@ def _refuse_class(implementation: Any, attributes: Iterable[str]) -> None:
     if isinstance(implementation, type):
         for attribute in attributes:
             if inspect.isfunction(inspect.getattr_static(implementation, attribute, None)):
-                name = implementation.__name__
+                name = name_of(implementation)
                 raise InvalidParameter(f"implementation must be an object, not the class {name}: pass {name}(...)")
 
 
@@ -237,10 +240,10 @@ def _entries(interface: type[Interface], implementation: Any) -> dict[str, Entry
     entries = {}
     _refuse_class(implementation, specs_of(interface))
     for attribute, spec in specs_of(interface).items():
-        function = getattr(implementation, attribute, None)
+        function = _routine(implementation, attribute)
         if not callable(function) or isinstance(function, Operation):
             raise InvalidParameter(
-                f"{type(implementation).__name__} has no routine {attribute!r}, which {interface.__name__} asks for"
+                f"{type_name(implementation)} has no routine {attribute!r}, which {interface.__name__} asks for"
             )
         entry = Entry(spec, function)
         _check_fits(entry, attribute)
@@ -257,6 +260,43 @@ def _entries(interface: type[Interface], implementation: Any) -> dict[str, Entry
     return entries
 
 
+# What stands in a class for a method of its instances. What only looks like one, a property or an object that can be
+# called, is not meant for clients, and reading it may run the program's code.
+_METHODS = (FunctionType, BuiltinFunctionType, staticmethod, classmethod, partialmethod, singledispatchmethod)
+
+
+def _is_method(static: object) -> bool:
+    """Whether what a class has under some name is a method."""
+    # Decorators may wrap a method in what can be called and is bound to an instance, as `functools.cache` does.
+    return isinstance(static, _METHODS) or (callable(static) and hasattr(type(static), "__get__"))
+
+
+def _public_methods(implementation: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield the public methods that the class of an object, or a base of it, defines, bound to the object.
+
+    What was set on the object itself is not among them: it may be any callable that the object works with.
+    """
+    is_class = isinstance(implementation, type)  # One whose methods need no instance.
+    kind: type = implementation if is_class else type(implementation)
+    defined: dict[str, Any] = {}
+    for each in reversed(kind.__mro__):
+        defined.update(vars(each))
+    for attribute, static in sorted(defined.items()):
+        if not attribute.startswith("_") and _is_method(static):
+            bind = getattr(static, "__get__", None)  # What is built in has none.
+            function = static if bind is None else bind(None if is_class else implementation, kind)
+            if callable(function) and not isinstance(function, type):
+                yield attribute, function
+
+
+def _routine(implementation: Any, attribute: str) -> Any:
+    """Return the routine of an operation, None if there is none. A property is none, and is not run."""
+    static = inspect.getattr_static(implementation, attribute, None)
+    if hasattr(type(static), "__get__") and not (_is_method(static) or isinstance(static, MemberDescriptorType)):
+        return None
+    return getattr(implementation, attribute, None)
+
+
 def _check_fits(entry: Entry, attribute: str) -> None:
     try:
         signature = inspect.signature(entry.function)
@@ -268,7 +308,8 @@ def _check_fits(entry: Entry, attribute: str) -> None:
     except TypeError as error:
         handle = "the call's handle and " if entry.takes_handle else ""
         raise InvalidParameter(
-            f"routine {attribute}{signature} cannot take {handle}({', '.join(entry.spec.parameters)}): {error}"
+            f"routine {attribute}{text_of(signature)} cannot take {handle}({', '.join(entry.spec.parameters)}): "
+            f"{text_of(error)}"
         ) from None
 
 
@@ -276,15 +317,12 @@ def _entries_by_name(name: str, implementation: Any) -> dict[str, Entry]:
     """Return the entries of an object served without a contract: its public methods, typed by their annotations."""
     if isinstance(implementation, Interface):
         raise InvalidParameter("register an implementation of an Interface under the interface, not under a name")
-    entries = {}
-    _refuse_class(implementation, (name for name in dir(implementation) if not name.startswith("_")))
-    for attribute in dir(implementation):
-        if attribute.startswith("_"):
-            continue
-        function = getattr(implementation, attribute)
-        if callable(function) and not isinstance(function, type):
-            entries[attribute] = Entry(OperationSpec(Target(name, 0, 0, attribute), None), function)
+    _refuse_class(implementation, (attribute for attribute in dir(implementation) if not attribute.startswith("_")))
+    entries = {
+        attribute: Entry(OperationSpec(Target(name, 0, 0, attribute), None), function)
+        for attribute, function in _public_methods(implementation)
+    }
     if not entries:
-        raise InvalidParameter(f"{type(implementation).__name__} has no public methods to serve as {name!r}")
+        raise InvalidParameter(f"{type_name(implementation)} has no public methods to serve as {name!r}")
     return entries
 

@@ -23,6 +23,7 @@ from transport import PIPE_WINDOW_BYTES, Endpoint, Limits, Welcome, bind
 
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter, InvalidState, Misuse
 from ..kernel.event import Event
+from ..kernel.foreign import shown
 from ..kernel.lock import Lock
 from ..kernel.realtime import monotonic
 from ..kernel.status import Status
@@ -99,7 +100,7 @@ class Server:
         self._phase = Phase.CLOSED
         self._forked = False
         if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-            raise InvalidParameter(f"workers must be an int of 1 or more, not {workers!r}")
+            raise InvalidParameter(f"workers must be an int of 1 or more, not {shown(workers)}")
         _check_max_calls(max_calls)
         self._endpoints = [Endpoint.parse(endpoint) for endpoint in endpoints]
         self._options = options
@@ -159,7 +160,9 @@ class Server:
 
         Args:
             interface: an `Interface` class; `implementation` needs a method for each of its operations, of the same
-                name. Or a name: all public methods of `implementation` are served without a contract.
+                name, and a property is none. Or a name: the public methods that the class of `implementation` or a
+                base of it defines, static and class methods included, are served without a contract; not what was set
+                on the object itself, nor properties, which are not run.
             implementation: any object. Methods run on the pool's threads, several at once; those marked with `manager`
                 get the call's handle and answer when they like. `async def` methods run in the server's event loop and
                 need no worker. A cancel, or the end of the client's patience, interrupts no routine of any kind: it
@@ -496,7 +499,7 @@ def _resume(call: ServerCall) -> None:
 
 def _check_max_calls(value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise Misuse(f"max_calls must be an int of 1 or more, not {value!r}", status=Status.MAX_CALLS_TOO_SMALL)
+        raise Misuse(f"max_calls must be an int of 1 or more, not {shown(value)}", status=Status.MAX_CALLS_TOO_SMALL)
 
 
 def _inherited(server: Server) -> None:

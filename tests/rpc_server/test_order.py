@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any, ClassVar
 
 import msgspec
@@ -108,14 +109,11 @@ class Noting(Interface, id="tests.Noting"):
     def note(self, value: Laborious) -> None: ...
 
 
-class Blocking:
-    """Routines to see by that the monitor takes lanes away from routines that stay."""
+class Blocking(SimpleQueue[bool]):
+    """Routines to see by that the monitor takes lanes away from routines that stay. `get` is not written in Python."""
 
     def __init__(self) -> None:
         self.gate = Gate()
-        self.lock = threading.Lock()
-        # A routine that is not written in Python.
-        self.acquire = self.lock.acquire
 
     def stay(self) -> None:
         self.gate.pass_through()
@@ -181,10 +179,10 @@ class TestEntering:
         """A routine that is not written in Python counts as entered when it is called: the next does not wait."""
         server, blocking = served
         binding = clients(server.endpoint).bind("blocking")
-        with blocking.lock:
-            call = binding.acquire.begin()
-            binding.nothing(timeout=LIMIT)
-            assert not call.done()
+        call = binding.get.begin()
+        binding.nothing(timeout=LIMIT)
+        assert not call.done()
+        blocking.put(True)
         assert call.result(LIMIT) is True
 
 
