@@ -1,62 +1,29 @@
-"""What becomes of the library when its process forks and when it ends. The one place for both.
+"""What becomes of the engine's objects when their process forks and when it ends. The one place for both.
 
-Theory of operation. A forked child has one thread, the one that forked. Locks that others held stay held, and what
-others were in the midst of changing stays as it is. So the library does four things there, before anything else runs:
+Theory of operation. `transport.lifecycle` has the ground: locks that a forked child finds free, hooks that run there,
+and an exit that runs before sockets are closed. Here is what open objects need beside that:
 
-    1. every lock made by `fork_safe` is made free, in place: whoever has a name for it has the free one
-    2. what modules keep for the process is made new: the hooks of `in_child`, in the order in which they were
-       registered, which is that of the imports: what a module is built on comes first
-    3. what was open is disabled, kind by kind, each with the function of its `OpenObjects`: using it raises `Forked`
-    4. the registries are emptied: the end of the child closes what the child opened
+    fork    each kind of them is disabled in the child, by the function of its `OpenObjects`: using one raises `Forked`.
+            The registry is empty then: the end of the child closes what the child opened
+    exit    stages in their order, from what users see down to what that stands on
 
-At the end of the process (`at_exit`) the stages run in their order, from what users see down to what that stands on.
-The sockets below belong to the transport, which is handed `end` to run before it closes them: which of the two is the
-last to register with `atexit` is not known, as ZeroMQ is imported on first use.
+Guarantees: a hook that raises keeps no other one from running.
 
-Guarantees: a hook that raises keeps no other one from running. After a fork all locks of the library are free, those
-that the forking thread had too: it is in a signal handler then, and its child had better not come back from that.
-
-Assumes: hooks of a child store to fields and nothing else: they block on no lock, start no thread and run no code of
-users. Each hook of an exit keeps a limit of its own.
+Assumes: each hook of an exit keeps a limit of its own.
 """
 
-import atexit
-import logging
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from enum import IntEnum
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-__all__ = ["OpenObjects", "Stage", "at_exit", "end", "fork_safe", "in_child"]
+from transport import lifecycle as ground
+from transport.lifecycle import fork_safe, in_child, run_hook
 
-log = logging.getLogger("engine")
+__all__ = ["OpenObjects", "Stage", "at_exit", "fork_safe", "in_child"]
 
-L = TypeVar("L")
 T = TypeVar("T")
-Hook = TypeVar("Hook", bound=Callable[[], object])
-
-# All below: written at import and as objects come and go, by single atomic operations; read where no other thread runs
-# (in a child), or from a snapshot (at exit).
-_locks: "weakref.WeakSet[Any]" = weakref.WeakSet()
-_hooks: list[Callable[[], object]] = []
-_kinds: "list[OpenObjects[Any]]" = []
-
-
-def fork_safe(lock: L) -> L:
-    """Have `lock` made free in forked children; returns it. It is kept weakly.
-
-    Args: anything that has `_at_fork_reinit`: the locks of `threading`, and its `Condition`.
-    """
-    _locks.add(lock)
-    return lock
-
-
-def in_child(hook: Hook) -> Hook:
-    """Have `hook()` called in each forked child, after those that were registered before it; returns it."""
-    _hooks.append(hook)
-    return hook
 
 
 class OpenObjects(Generic[T]):
@@ -67,9 +34,10 @@ class OpenObjects(Generic[T]):
     """
 
     def __init__(self, inherited: Callable[[T], object] | None = None) -> None:
+        # Added to and discarded from by single atomic operations.
         self._objects: weakref.WeakSet[T] = weakref.WeakSet()
         self._inherited = inherited
-        _kinds.append(self)
+        in_child(self._disable)
 
     def add(self, opened: T) -> None:
         """One more is open."""
@@ -86,13 +54,12 @@ class OpenObjects(Generic[T]):
             except RuntimeError:
                 pass  # Another thread opened or closed one meanwhile.
 
-    def disable(self) -> None:
-        """In a forked child: these are the parent's."""
+    def _disable(self) -> None:
         inherited = list(self._objects)
         self._objects = weakref.WeakSet()  # A new one: a thread of the parent may have been iterating over the old.
         if self._inherited is not None:
             for each in inherited:
-                _run(self._inherited, each)
+                run_hook(self._inherited, each)
 
 
 class Stage(IntEnum):
@@ -107,48 +74,28 @@ class Stage(IntEnum):
     POOLS = 3  # What servers and clients have still to say runs there.
 
 
-_stages: dict[Stage, list[Callable[[], object]]] = {}
+_stages: dict[Stage, list[Callable[[], object]]] = {stage: [] for stage in Stage}
 
 
 def at_exit(stage: Stage, hook: Callable[[], object]) -> None:
     """Have `hook()` called once as the process ends. It must end within a limit of its own."""
-    _stages.setdefault(stage, []).append(hook)
+    _stages[stage].append(hook)
 
 
-def end_executors() -> None:
-    """Run the first stage. For the interpreter."""
+def _run_stage(stage: Stage) -> None:
+    for hook in reversed(_stages[stage]):
+        run_hook(hook)
+
+
+def _end_executors() -> None:
     _run_stage(Stage.EXECUTORS)
 
 
-def end() -> None:
-    """Run the other stages. A second call does nothing. For the interpreter, and for what is to end after them."""
+def _end() -> None:
     for stage in (Stage.SERVERS, Stage.CLIENTS, Stage.POOLS):
         _run_stage(stage)
 
 
-def _run_stage(stage: Stage) -> None:
-    for hook in reversed(_stages.pop(stage, [])):
-        _run(hook)
-
-
-def _after_fork_in_child() -> None:
-    for lock in list(_locks):
-        lock._at_fork_reinit()
-    for hook in _hooks:
-        _run(hook)
-    for kind in _kinds:
-        kind.disable()
-
-
-def _run(hook: Callable[..., object], *args: object) -> None:
-    try:
-        hook(*args)
-    except Exception:
-        log.exception("%r failed", hook)
-
-
-# Runs before threads are joined, where the interpreter has such hooks.
-getattr(threading, "_register_atexit", atexit.register)(end_executors)
-atexit.register(end)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+# Private, and what the standard executor uses: nothing else runs before threads are joined.
+threading._register_atexit(_end_executors)  # type: ignore[attr-defined]
+ground.at_exit(ground.Stage.USERS, _end)

@@ -18,7 +18,7 @@ GOVERNED = frozenset({"engine", "transport", "perf", "examples", "tests", "zmq"}
 # importing module counts; an entry on the right stands for everything inside it.
 ARROWS: dict[str, tuple[str, ...]] = {
     "engine": ("engine", "transport"),
-    "engine.lifecycle": (),
+    "engine.lifecycle": ("transport.lifecycle",),
     "engine.kernel": ("engine.lifecycle", "transport.errors"),
     "engine.pool": ("engine.kernel", "engine.lifecycle"),
     "engine.rpc": ("engine.pool", "engine.kernel", "engine.lifecycle", "transport"),

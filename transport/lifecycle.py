@@ -1,9 +1,19 @@
-"""What becomes of links and sources when their process forks and when it ends. Built as `engine.lifecycle`, which this
-package does not know: it can be used alone.
+"""What becomes of the library when its process forks and when it ends: the ground floor, which knows nothing else.
 
-In a forked child all locks made by `fork_safe` are made free in place, then hooks run in the order of registration.
-At the end of the process hooks run in the order of their stages; each keeps a limit of its own, and one that raises
-keeps no other from running.
+Theory of operation. A forked child has one thread, the one that forked. Locks that others held stay held, and what
+others were in the midst of changing stays as it is. So there, before anything else runs:
+
+    1. every lock made by `fork_safe` is made free, in place: whoever has a name for it has the free one
+    2. the hooks of `in_child` run, in the order in which they were registered, which is that of the imports: what a
+       module is built on comes first. What modules keep for the process is made new, what was open is disabled
+
+At the end of the process the hooks of `at_exit` run, in the order of their stages.
+
+Guarantees: a hook that raises keeps no other one from running. After a fork all locks of the library are free, those
+that the forking thread had too: it is in a signal handler then, and its child had better not come back from that.
+
+Assumes: hooks of a child store to fields and nothing else: they block on no lock, start no thread and run no code of
+users. Each hook of an exit keeps a limit of its own.
 """
 
 import atexit
@@ -16,6 +26,9 @@ from typing import Any, TypeVar
 
 log = logging.getLogger("transport")
 
+L = TypeVar("L")
+Hook = TypeVar("Hook", bound=Callable[[], object])
+
 
 class Stage(IntEnum):
     """When a hook runs as the process ends."""
@@ -24,21 +37,26 @@ class Stage(IntEnum):
     LINKS = 1
 
 
-L = TypeVar("L")
+# All below: written by single atomic operations; read where no other thread runs (in a child), or that do not change
+# any more (at exit).
 _locks: "weakref.WeakSet[Any]" = weakref.WeakSet()
 _hooks: list[Callable[[], object]] = []
 _stages: dict[Stage, Callable[[], object]] = {}
 
 
 def fork_safe(lock: L) -> L:
-    """Have `lock` made free in forked children; returns it. It is kept weakly."""
+    """Have `lock` made free in forked children; returns it. It is kept weakly.
+
+    Args: anything that has `_at_fork_reinit`: the locks of `threading`, and its `Condition`.
+    """
     _locks.add(lock)
     return lock
 
 
-def in_child(hook: Callable[[], object]) -> None:
-    """Have `hook()` called in each forked child. It may store to fields, and take no lock but those of `fork_safe`."""
+def in_child(hook: Hook) -> Hook:
+    """Have `hook()` called in each forked child, after those that were registered before it; returns it."""
     _hooks.append(hook)
+    return hook
 
 
 def at_exit(stage: Stage, hook: Callable[[], object]) -> None:
@@ -48,23 +66,24 @@ def at_exit(stage: Stage, hook: Callable[[], object]) -> None:
     atexit.register(_exit)
 
 
+def run_hook(hook: Callable[..., object], *args: object) -> None:
+    """Call a hook; log what it raises."""
+    try:
+        hook(*args)
+    except Exception:
+        log.exception("%r failed", hook)
+
+
 def _after_fork_in_child() -> None:
     for lock in list(_locks):
         lock._at_fork_reinit()
     for hook in _hooks:
-        _run(hook)
+        run_hook(hook)
 
 
 def _exit() -> None:
     for stage in sorted(_stages):
-        _run(_stages[stage])
-
-
-def _run(hook: Callable[[], object]) -> None:
-    try:
-        hook()
-    except Exception:
-        log.exception("%r failed", hook)
+        run_hook(_stages[stage])
 
 
 if hasattr(os, "register_at_fork"):

@@ -19,15 +19,10 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Protocol
 
 from transport import Buffer, Link, LinkClosed, PeerLost, Receiver
-from transport import lifecycle as transport_lifecycle
 
-from .. import lifecycle
 from ..kernel.driver import driver
 
 log = logging.getLogger("engine.rpc")
-
-# Servers and clients end before their links are closed.
-transport_lifecycle.at_exit(transport_lifecycle.Stage.USERS, lifecycle.end)
 
 Parcel = tuple[bytes, list[Buffer]]  # A peer and the frames of one message for it.
 
