@@ -27,6 +27,7 @@ from .kernel.errors import InvalidParameter, WaitTimeout
 from .kernel.foreign import shown
 from .kernel.realtime import monotonic
 from .kernel.thread import records
+from .lifecycle import fork_safe
 
 __all__ = ["LIMIT", "Gate", "ManualClock", "Sequencer", "wait_until", "wait_until_blocked"]
 
@@ -59,7 +60,7 @@ class ManualClock:
     """
 
     def __init__(self, monotonic: float = 0.0, wall: float | datetime = 946_684_800.0) -> None:
-        self._lock = allocate_lock()
+        self._lock = fork_safe(allocate_lock())
         # All guarded by _lock.
         self._now = monotonic
         self._offset = (wall.timestamp() if isinstance(wall, datetime) else wall) - monotonic
@@ -122,7 +123,7 @@ class Sequencer:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._changed = fork_safe(threading.Condition())
         # Guarded by _changed. The step that may run.
         self._turn = 0
 
@@ -149,7 +150,7 @@ class Gate:
     """
 
     def __init__(self, is_open: bool = False) -> None:
-        self._changed = threading.Condition()
+        self._changed = fork_safe(threading.Condition())
         # Guarded by _changed.
         self._open = is_open
         self._arrived = 0

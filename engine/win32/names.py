@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from .. import EngineError, InvalidHandle, InvalidParameter, Waitable
 from ..kernel.foreign import shown, type_name
-from ..lifecycle import in_child
+from ..lifecycle import fork_safe, in_child
 from .constants import ERROR_ALREADY_EXISTS, ERROR_FILE_NOT_FOUND, ERROR_SUCCESS
 from .errors import SetLastError
 
@@ -28,7 +28,7 @@ class _Names:
     """The table of the process."""
 
     def __init__(self) -> None:
-        self.lock = Lock()
+        self.lock = fork_safe(Lock())
         # Guarded by lock.
         self.objects: weakref.WeakValueDictionary[str, Waitable] = weakref.WeakValueDictionary()
         self.handles: weakref.WeakKeyDictionary[Waitable, int] = weakref.WeakKeyDictionary()

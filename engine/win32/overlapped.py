@@ -29,6 +29,7 @@ from .. import (
     submit_callback,
     wait_any,
 )
+from ..lifecycle import fork_safe
 from .constants import ERROR_IO_INCOMPLETE, ERROR_IO_PENDING, INFINITE, STATUS_PENDING
 from .errors import SetLastError, expect, fails_with
 from .threadpool import routine
@@ -67,7 +68,7 @@ class OVERLAPPED:
         self.OffsetHigh = 0
         self.hEvent = hEvent
         # Held while an operation is begun: another thread may take its packet before the begin has returned.
-        self._lock = RLock()
+        self._lock = fork_safe(RLock())
         self._operation: Operation[Any] | None = None
 
     @property

@@ -23,7 +23,7 @@ from transport import Endpoint, EndpointError
 
 from .. import CallAttributes, Deadlock, EngineError, Interface, InvalidState, Server, SystemClock, default_pool, sleep
 from ..kernel.foreign import shown
-from ..lifecycle import Stage, at_exit, in_child
+from ..lifecycle import Stage, at_exit, fork_safe, in_child
 from .constants import (
     RPC_S_ALREADY_LISTENING,
     RPC_S_CANT_CREATE_ENDPOINT,
@@ -80,7 +80,7 @@ class Process:
     """What this process serves; there is one, `process`."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = fork_safe(threading.Lock())
         # All guarded by lock.
         self.endpoints: list[Endpoint] = []
         self.interfaces: dict[Key, Registered] = {}

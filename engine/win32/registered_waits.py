@@ -22,6 +22,7 @@ from .. import (
     Wait,
 )
 from ..kernel.foreign import shown
+from ..lifecycle import fork_safe
 from .constants import (
     ERROR_IO_PENDING,
     INVALID_HANDLE_VALUE,
@@ -58,7 +59,7 @@ class _RegisteredWait:
         self._context = context
         self._timeout = timeout
         self._once = bool(flags & WT_EXECUTEONLYONCE)
-        self._lock = Lock()
+        self._lock = fork_safe(Lock())
         # Guarded by _lock.
         self._running = False
         self._over = False
