@@ -5,6 +5,9 @@ out of that table, under the client's lock, decides its outcome: a reply, a lost
 timeout, the first one wins. The outcome is put in a box of one; `complete` pops the box, and popping a list is atomic,
 so of two threads that complete at once one gets the value and the other is told that the call is over.
 
+Awaiting collects, too, and keeps the outcome: whoever awaits the call again gets it again, as with a future. Tasks may
+step a call as a coroutine (`asyncio.create_task` and task groups take nothing else), each by a generator of its own.
+
 Guarantees: an accepted call gets exactly one outcome and one call-complete notification, and whoever sees the
 notification can complete.
 
@@ -105,6 +108,17 @@ def status_of(outcome: Outcome) -> int:
     return 0 if type(outcome) is _RESULT else outcome.status  # type: ignore[union-attr]  # `type() is` narrows nothing
 
 
+class Awaited(msgspec.Struct):
+    """What a call has for who awaits it; all in the thread of the loop that awaits it."""
+
+    # The generators of the tasks that step the call as a coroutine.
+    steps: dict[Any, Generator[Any, None, Any]] = {}
+    # The outcome, once somebody has awaited it.
+    collected: bool = False
+    result: Any = None
+    error: CallError | None = None
+
+
 class Issuer(Protocol):
     """The client, as its calls see it."""
 
@@ -138,6 +152,8 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
     _timer: Any = None
     # The client's ends of the call's pipes, if it has any.
     _pipes: Any = None
+    # From when a task awaits the call.
+    _awaited: Awaited | None = None
 
     @property
     def state(self) -> State:
@@ -170,7 +186,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         self._notify = None
         self._box = None
         self._state = State.IDLE
-        self._pipes = None
+        self._pipes = self._awaited = None
 
     @property
     def pipes(self) -> "dict[str, Pipe[Any]]":
@@ -194,7 +210,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
                 f"the handle carries a call that is {self.state.name}: complete it, or use another handle"
             )
         self._client, self._spec, self._notify, self._id = client, spec, notify, call_id
-        self._box = self._timer = None
+        self._box = self._timer = self._awaited = None
         self._pipes = pipes
         self._state = accepted
 
@@ -322,7 +338,14 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         self._client.cancel(self, abort)
 
     def __await__(self) -> Generator[Any, None, R]:
-        """Await the outcome, then `complete`. A task that is cancelled meanwhile cancels the call, abortively."""
+        """Await the outcome, and collect it: return the result, or raise the call's error.
+
+        A task that is cancelled meanwhile cancels the call, abortively (`asyncio.shield` keeps it from that). The call
+        may be awaited again, and by several tasks of a loop: each gets the same result or error. It is spent, so
+        `complete` raises `InvalidAsyncHandle`. Tasks may be made of it: `asyncio.create_task(call)`.
+        Raises: `InvalidAsyncHandle` (1914) if the handle carries no call, or `complete` has collected its outcome.
+        """
+        awaited = self._awaited
         if self._box is None:
             if self._client is None or not _PENDING <= self._state <= _DONE:
                 raise self._no_call()
@@ -336,7 +359,51 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
                     raise
                 finally:
                     completion.bridge.release()
-        return self.complete()
+                awaited = self._awaited  # Another task may have collected it meanwhile.
+        if awaited is None:
+            awaited = self._awaited = Awaited()
+        if not awaited.collected:
+            try:
+                awaited.result = self.complete()
+            except CallError as error:
+                awaited.error = error
+            awaited.collected = True
+        if awaited.error is None:
+            return awaited.result  # type: ignore[no-any-return]  # it is an R
+        try:
+            raise awaited.error.with_traceback(None)
+        finally:
+            del self, awaited  # The error's traceback holds this frame.
+
+    def send(self, value: Any) -> Any:
+        """Go on awaiting the call, for the task that runs: a call can be stepped as a coroutine is."""
+        return self._step("send", value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an error, that of a cancelled task for one, in the task that awaits the call."""
+        return self._step("throw", *error)
+
+    def _step(self, how: str, *values: Any) -> Any:
+        from asyncio import current_task  # Takes longer to import than the whole engine; who runs a task has it.
+
+        if self._awaited is None:
+            self._awaited = Awaited()
+        steps, task = self._awaited.steps, current_task()
+        generator = steps.get(task)
+        if generator is None:
+            generator = steps[task] = self.__await__()
+            if how == "throw":
+                self.close()  # A task that is cancelled before it began.
+        try:
+            return getattr(generator, how)(*values)
+        except BaseException:
+            del steps[task]
+            raise
+
+    def close(self) -> None:
+        """Cancel the call abortively, if its outcome is not known: nobody is going to await it. Never blocks."""
+        if _PENDING <= self._state < _DONE:
+            self.cancel(abort=True)
 
     def _no_call(self) -> InvalidAsyncHandle:
         how = "carries no call yet" if self._state == State.IDLE else "is spent: its call is over"

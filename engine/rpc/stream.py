@@ -275,8 +275,9 @@ class Stream(Generic[T, R]):
     """A call whose one out pipe is iterated over, by `for` or `async for`.
 
     At the end the call is completed: its error is raised, or its result is in `result`. Left before the end, the call
-    is cancelled: at once by `close` or a `with` block; a stream that is just dropped tells the server with the next
-    wait of the library.
+    is cancelled: at once if a task is cancelled, or a thread interrupted, in the midst of taking the next element, and
+    by `close`, `aclose` and the end of a `with` or `async with` block; a stream that is just dropped, after a `break`
+    for one, tells the server with the next wait of the library. It ends then: there are no further elements.
 
     Fields:
         call: the call's handle. pipe: the pipe being pulled. result: what the call returned, None before the end.
@@ -301,8 +302,8 @@ class Stream(Generic[T, R]):
                     self.call.wait()
                     self._over = True
                     self.result = self.call.complete()
-            except CallError:
-                self._over = True
+            except BaseException:  # The call failed, or the wait was interrupted: nobody will go on with it.
+                self.close()
                 raise
         if self._over:
             raise StopIteration
@@ -318,19 +319,23 @@ class Stream(Generic[T, R]):
                 if not self._items:
                     self.result = await self.call
                     self._over = True
-            except CallError:
-                self._over = True
+            except BaseException:  # As above: the task was cancelled, for one.
+                self.close()
                 raise
         if self._over:
             raise StopAsyncIteration
         return self._items.popleft()
 
     def close(self) -> None:
-        """Cancel the call, unless it is over. Closing twice does nothing. Blocks: never."""
+        """Cancel the call, abortively, unless it is over. Closing twice does nothing. Blocks: never."""
         self._items.clear()
         if not self._over:
             self._over = True
             abandon(self.call)
+
+    async def aclose(self) -> None:
+        """As `close`, for `contextlib.aclosing` and whoever closes an asynchronous generator."""
+        self.close()
 
     def __enter__(self) -> Self:
         return self

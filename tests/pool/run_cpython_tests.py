@@ -49,7 +49,7 @@ def swap() -> None:
 
 
 def thread_pool_tests(names: tuple[str, ...]) -> unittest.TestSuite:
-    """Return the tests of thread pools and of futures from these modules; those of process pools are none of our business."""
+    """Return the tests of thread pools and futures from these modules; those of process pools are not our business."""
     suite = unittest.TestSuite()
     for name in names:
         module = importlib.import_module(f"test.test_concurrent_futures.{name}")

@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from engine import Call, CallCancelled, EngineError, InvalidAsyncHandle, Server, State
+from engine import Call, CallCancelled, EngineError, InvalidAsyncHandle, RemoteFault, Server, State
 from engine.testing import LIMIT, wait_until_blocked
 
 from .helpers import Bench, Service
@@ -37,12 +38,59 @@ class TestAwait:
 
         assert asyncio.run(main()) == list(range(200))
 
-    def test_a_call_that_is_done(self, bench: Bench) -> None:
-        """Awaiting a call whose reply is there gives it at once; again raises 1914."""
-        call = bench.done("there")
+    def test_again(self, bench: Bench) -> None:
+        """A call that was awaited may be awaited again, in another loop too: the result is the same object."""
+        call = bench.done(["there"])
+
+        async def main() -> Any:
+            first = await call
+            assert await call is first
+            return first
+
+        assert asyncio.run(main()) is asyncio.run(bench_await(call))
+
+    def test_a_failure_again(self, bench: Bench) -> None:
+        """So is the error, whose traceback does not grow with each."""
+        call = bench.probe.fail.begin("ValueError", "awaited")
 
         async def main() -> None:
-            assert await call == "there"
+            raised: list[EngineError] = []
+            lengths = []
+            for _ in range(3):
+                try:
+                    await call
+                except EngineError as error:
+                    raised.append(error)
+                    lengths.append(len(traceback.extract_tb(error.__traceback__)))
+            assert raised[0] is raised[1] is raised[2]
+            assert len(set(lengths)) == 1
+
+        asyncio.run(main())
+
+    def test_awaiting_collects(self, bench: Bench) -> None:
+        """A call that was awaited is spent: completing it raises 1914, and so does awaiting what was completed."""
+        awaited, completed = bench.done(), bench.done()
+        completed.complete()
+
+        async def main() -> None:
+            await awaited
+            for collect in (awaited.complete, awaited.result, awaited.status):
+                with pytest.raises(InvalidAsyncHandle):
+                    collect()
+            with pytest.raises(InvalidAsyncHandle):
+                await completed
+
+        asyncio.run(main())
+
+    def test_a_handle_used_again(self, bench: Bench) -> None:
+        """A handle that carries another call gives the outcome of that one."""
+
+        async def main() -> None:
+            call = bench.probe.echo.begin(1)
+            assert await call == 1
+            bench.probe.echo.begin(2, handle=call)
+            assert await call == await call == 2
+            call.initialize()
             with pytest.raises(InvalidAsyncHandle):
                 await call
 
@@ -120,18 +168,16 @@ class TestAwait:
         asyncio.run(main())
 
     def test_two_tasks_await_one_call(self, bench: Bench, key: str) -> None:
-        """Of two tasks that await one call one gets the value and the other 1914."""
+        """Each of several tasks that await one call gets its outcome."""
         call = bench.held(key)
 
         async def main() -> list[Any]:
-            both = asyncio.gather(bench_await(call), bench_await(call), return_exceptions=True)
+            all_ = asyncio.gather(bench_await(call), bench_await(call), asyncio.create_task(call))
             await asyncio.sleep(0)
-            bench.control.complete(key, "once")
-            return await both
+            await bench.control.complete.begin(key, "each")
+            return await all_
 
-        first, second = asyncio.run(main())
-        assert "once" in (first, second)
-        assert isinstance(second if first == "once" else first, InvalidAsyncHandle)
+        assert asyncio.run(main()) == ["each"] * 3
 
     def test_a_lost_server(self, service: Callable[..., Service], benches: Benches, key: str) -> None:
         """Awaited calls fail when the server dies."""
@@ -177,6 +223,107 @@ class TestAwait:
             return sum(await asyncio.gather(*(bench.probe.echo.begin(number) for number in range(20))))
 
         assert asyncio.run(main()) == sum(range(20))
+
+
+class TestAsyncio:
+    """A call is to asyncio's functions what a future or a coroutine is."""
+
+    def test_tasks(self, bench: Bench, key: str) -> None:
+        """Tasks are made of calls, by `create_task`, `ensure_future` and task groups, several of one call too."""
+        failing = bench.probe.fail.begin("ValueError", "in a task")
+
+        async def main() -> list[Any]:
+            call = bench.probe.hold.begin(key)
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(call), asyncio.create_task(call), asyncio.ensure_future(call)]
+                await asyncio.sleep(0)
+                await bench.control.complete.begin(key, "of a task")
+            with pytest.raises(RemoteFault, match="in a task"):
+                await asyncio.create_task(failing)
+            return [await task for task in tasks]
+
+        assert asyncio.run(main()) == ["of a task"] * 3
+
+    def test_run(self, bench: Bench) -> None:
+        """`asyncio.run` runs a call that was begun outside."""
+        assert asyncio.run(bench.probe.echo.begin("run")) == "run"
+
+    def test_a_task_is_cancelled(self, bench: Bench, key: str) -> None:
+        """A task of a call that is cancelled aborts the call, whether it has begun or not."""
+
+        async def main() -> None:
+            for number, begins in enumerate((False, True)):
+                call = bench.probe.hold.begin(f"{key}-{number}")
+                await bench.control.arrived.begin(f"{key}-{number}")
+                task = asyncio.create_task(call)
+                if begins:
+                    await asyncio.sleep(0)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert call.state is State.DONE
+                with pytest.raises(CallCancelled):
+                    await call
+                await bench.control.seen_cancelled.begin(f"{key}-{number}")
+
+        asyncio.run(main())
+
+    def test_shield(self, bench: Bench, key: str) -> None:
+        """A call behind a shield goes on though its waits are cancelled, one after the other, and is awaited then."""
+
+        async def main() -> Any:
+            call = bench.probe.hold.begin(key)
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(asyncio.shield(call), 0.001)
+            assert not call.done()
+            await bench.control.complete.begin(key, "shielded")
+            return await call
+
+        assert asyncio.run(main()) == "shielded"
+
+    def test_the_others(self, bench: Bench, key: str) -> None:
+        """`gather`, `wait_for`, `as_completed` take calls; `wait` takes tasks of them, and says so."""
+
+        async def main() -> None:
+            echo = bench.probe.echo
+            call = echo.begin("same")
+            assert await asyncio.gather(call, call, echo.begin("other")) == ["same", "same", "other"]
+            assert await asyncio.wait_for(echo.begin(1), LIMIT) == 1
+            assert {await each for each in asyncio.as_completed([echo.begin(2), echo.begin(3)])} == {2, 3}
+            with pytest.raises(TypeError, match="tasks"):
+                await asyncio.wait([echo.begin(4)])  # type: ignore[type-var]  # that is what is said
+            done, _ = await asyncio.wait([asyncio.create_task(echo.begin(5))])
+            assert done.pop().result() == 5
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(bench.probe.hold.begin(key), 0.001)
+
+        asyncio.run(main())
+
+    def test_a_group_that_fails(self, bench: Bench, key: str) -> None:
+        """When one task of a group fails, the calls of the others are aborted."""
+
+        async def main() -> None:
+            call = bench.probe.hold.begin(key)
+            await bench.control.arrived.begin(key)
+            with pytest.raises(ExceptionGroup):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(call)
+                    group.create_task(bench.probe.fail.begin("ValueError", "the first"))
+            assert call.state is State.DONE
+            await bench.control.seen_cancelled.begin(key)
+
+        asyncio.run(main())
+
+    def test_closed_as_a_coroutine(self, bench: Bench, key: str) -> None:
+        """`close`, said of a coroutine that nobody awaits any more, aborts the call."""
+        call = bench.held(key)
+        call.close()
+        call.close()
+        with pytest.raises(CallCancelled):
+            call.complete()
+        call.close()
+        bench.control.seen_cancelled(key)
 
 
 async def bench_await(call: "Call[Any]") -> Any:

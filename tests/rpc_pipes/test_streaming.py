@@ -1,8 +1,11 @@
 """The four kinds of streaming, by iterators and asynchronous iterators, on both sides."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
+import signal
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -17,7 +20,7 @@ from engine import (
     PipePending,
     RemoteFault,
 )
-from engine.testing import LIMIT, Gate, wait_until
+from engine.testing import LIMIT, Gate, wait_until, wait_until_blocked
 
 from .conftest import Bench
 from .contract import Point
@@ -212,6 +215,68 @@ class TestUnaryStream:
 
         asyncio.run(main())
         assert bench.client.statistics().outstanding == 0
+
+    def test_a_task_that_is_cancelled(self, bench: Bench, key: str) -> None:
+        """A task that is cancelled in the midst of `async for` cancels the call at once, though the stream is kept."""
+        stream = bench.streams.held_out.stream(key)
+        bench.hand.arrived(key)
+
+        async def main() -> None:
+            async def read() -> None:
+                async for _ in stream:
+                    pass
+
+            task = asyncio.create_task(read())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert bench.client.statistics().outstanding == 0
+            with pytest.raises(StopAsyncIteration):
+                await anext(stream)
+
+        asyncio.run(main())
+        bench.hand.cancelled(key)
+        assert list(stream) == []
+
+    def test_a_thread_that_is_interrupted(self, bench: Bench, key: str) -> None:
+        """So does a thread that a signal handler interrupts while it waits for an element."""
+        stream = bench.streams.held_out.stream(key)
+        bench.hand.arrived(key)
+
+        def interrupt(number: int, frame: object) -> None:
+            raise KeyboardInterrupt
+
+        former = signal.signal(signal.SIGUSR1, interrupt)
+        main = threading.current_thread()
+        assert main.ident is not None
+        helper = threading.Thread(
+            target=lambda: (wait_until_blocked(main), signal.pthread_kill(main.ident, signal.SIGUSR1))
+        )
+        try:
+            helper.start()
+            with pytest.raises(KeyboardInterrupt):
+                next(stream)
+        finally:
+            helper.join(LIMIT)
+            signal.signal(signal.SIGUSR1, former)
+        assert bench.client.statistics().outstanding == 0
+        bench.hand.cancelled(key)
+        assert list(stream) == []
+
+    def test_closed_in_a_task(self, bench: Bench) -> None:
+        """`aclose` cancels the call, as `contextlib.aclosing` expects it of whatever is iterated over."""
+
+        async def main() -> None:
+            async with contextlib.aclosing(bench.streams.swell.stream(100_000)) as stream:
+                async for _ in stream:
+                    break
+            assert bench.client.statistics().outstanding == 0
+            await stream.aclose()
+            assert [item async for item in stream] == []
+
+        asyncio.run(main())
+        wait_until(lambda: bench.aside.swelled() == -1)
 
     def test_what_cannot_be_streamed(self, far: Bench) -> None:
         """Streaming takes one pipe to pull; calling outright takes none."""
