@@ -234,6 +234,7 @@ class TestAsyncio:
 
         async def main() -> list[Any]:
             call = bench.probe.hold.begin(key)
+            await bench.control.arrived.begin(key)
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(call), asyncio.create_task(call), asyncio.ensure_future(call)]
                 await asyncio.sleep(0)
@@ -277,6 +278,7 @@ class TestAsyncio:
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(asyncio.shield(call), 0.001)
             assert not call.done()
+            await bench.control.arrived.begin(key)
             await bench.control.complete.begin(key, "shielded")
             return await call
 
