@@ -81,7 +81,9 @@ from transport.wire import (
     Side,
     ValueDecoder,
     Way,
+    array_misfit,
     array_type,
+    array_unfit,
     bare_type,
     decode,
     empty_array,
@@ -97,6 +99,7 @@ from transport.wire import (
     settled,
     split_args,
     split_out_of_band,
+    unaliased,
 )
 
 if typing.TYPE_CHECKING:
@@ -188,7 +191,9 @@ __all__ = [
     "Way",
     "Welcome",
     "WriteOperation",
+    "array_misfit",
     "array_type",
+    "array_unfit",
     "bare_type",
     "bind",
     "connect",
@@ -206,6 +211,7 @@ __all__ = [
     "settled",
     "split_args",
     "split_out_of_band",
+    "unaliased",
 ]
 
 

@@ -6,15 +6,17 @@ signatures. A binding by name makes up operations as they are asked for.
 Source: "Binding Handles".
 """
 
+import inspect
 import math
+import types
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
 from ..kernel.foreign import shown, text_of
 from .call import Call
 from .fill import filling
-from .interface import Interface, Operation, OperationSpec, check_name, specs_of, untyped
+from .interface import Interface, Operation, OperationSpec, check_name, hidden_methods_of, specs_of, untyped
 from .outputs import with_outputs
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
@@ -103,7 +105,7 @@ class BoundOperation(Operation[..., Any]):
 
         Args:
             args, kwargs: the operation's arguments. They are encoded now: changing them later changes nothing, except
-                for large `bytes`-like values and arrays (32 KiB or more), which must be left alone until the call ends.
+                for large `bytes`-like values and arrays (64 KiB or more), which must be left alone until the call ends.
             notify: how to tell of the completion; see `engine.rpc.notify`. None: not at all.
             timeout: seconds until the call ends with `CallTimeout` if there is no reply; None: the client's default.
             metadata: texts for the routine to read.
@@ -178,10 +180,36 @@ def bind_typed(
     caller: Caller, interface: type[I], kind: Callable[[OperationSpec], type[BoundOperation]], causal: bool
 ) -> I:
     """Return an instance of `interface` whose operations, of the kinds that `kind` says, call the server."""
-    binding = object.__new__(interface)
-    for name, spec in specs_of(interface).items():
+    specs = specs_of(interface)
+    binding = _blank(interface)
+    for name in hidden_methods_of(interface):
+        setattr(binding, name, _refusal(interface, name))
+    for name, spec in specs.items():
         described = getattr(interface, name)
         if not causal:
             spec = spec.without_order()
         setattr(binding, name, kind(spec)(caller, spec, getattr(described, "__doc__", None)))
     return binding
+
+
+def _blank(interface: type[I]) -> I:
+    """Return an instance of an interface that has not been initialised."""
+    if not inspect.isabstract(interface):
+        return object.__new__(interface)
+    # What is abstract in a contract is what its server has to implement; a binding has all of it.
+    options = {"id": interface.interface_id, "version": interface.interface_version}
+    concrete: Any = types.new_class(interface.__name__, (interface,), options)
+    concrete.__abstractmethods__ = frozenset()
+    return object.__new__(concrete)  # type: ignore[no-any-return]  # made just above
+
+
+def _refusal(interface: type[Interface], name: str) -> Callable[..., Any]:
+    """Return what stands on a binding in the place of a method that is no operation."""
+
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        raise InvalidParameter(
+            f"{interface.__name__}.{name} is no operation, as its name begins with an underscore: rename it, or "
+            "declare it with @operation(name=...)"
+        )
+
+    return refuse

@@ -10,6 +10,7 @@ from transport import CallOptions, EncodedCall, PendingCall, encode_call, encode
 
 from ..kernel.errors import InvalidArgumentType
 from ..kernel.foreign import is_interrupt, text_of
+from .errors import OutOfRange
 from .fit import size_of
 from .interface import OperationSpec
 from .outbox import Special
@@ -25,7 +26,8 @@ def encode_early(
 ) -> tuple[PendingCall | Special, bool]:
     """Encode a call; tell whether it is to leave at once.
 
-    Raises: `InvalidArgumentType` if it cannot be sent, or not to this server, naming the parameter or the size.
+    Raises: `InvalidArgumentType` if it cannot be sent, or not to this server, naming the parameter or the size; for an
+        int that does not fit 64 bits one that is an `InvalidParameter` too.
     """
     pending: EncodedCall | Special
     try:
@@ -36,6 +38,8 @@ def encode_early(
             encoded = encode_value(args)
             size = len(memoryview(encoded))
             pending, due = EncodedCall(call_id, spec.target, encoded, options), size > LONE_BYTES
+    except OverflowError as error:
+        raise OutOfRange(f"{spec.name}: {_culprit(spec, args)} is out of range: {text_of(error)}") from None
     except BaseException as error:  # Encoding runs the values' own code, which raises what it likes.
         if is_interrupt(error):
             raise

@@ -10,17 +10,20 @@ Source: "The IDL and ACF Files" (what an interface is); "Declaring Asynchronous 
 
 import inspect
 import typing
+from abc import ABC
 from collections.abc import Callable, Sequence
 from copy import copy
+from types import FunctionType, MemberDescriptorType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
-from transport import ArgsDecoder, Blob, Buffer, Target, ValueDecoder
+from transport import ArgsDecoder, Blob, Buffer, Target, ValueDecoder, encode_call, unaliased
 from transport.frames import NO_LANE
 
+from ..kernel.checks import check_flag
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
-from ..kernel.foreign import shown, text_of
+from ..kernel.foreign import is_interrupt, shown, text_of, type_name
 from .call import Call
 from .conformance import misfit
 from .context import Context, context_kind
@@ -55,6 +58,9 @@ class Operation(Generic[P, R]):
     the interface class itself it only describes.
     """
 
+    # Whether `operation` was given a name; without one it takes that of the attribute.
+    _named = True
+
     def __init__(
         self,
         function: Callable[..., Any],
@@ -65,14 +71,27 @@ class Operation(Generic[P, R]):
         duplex: bool = False,
         shared_context: bool = False,
     ) -> None:
+        if not isinstance(function, FunctionType):
+            raise InvalidArgumentType(
+                f"an operation is declared by a method, `def name(self, ...): ...`, not by {shown(function, 100)}"
+            )
         self.function = function
+        self._named = name is not None
         self.name = function.__name__ if name is None else name
         check_name("name", self.name)
+        check_flag("one_way", one_way)
+        check_flag("idempotent", idempotent)
+        check_flag("duplex", duplex)
+        check_flag("shared_context", shared_context)
         self.one_way = one_way
         self.idempotent = idempotent
         self.duplex = duplex
         self.shared_context = shared_context
         self.__doc__ = function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        if not self._named:
+            self.name = name
 
     # What a type checker sees. PEP 612 allows no keyword beside `P.kwargs`, so arguments are checked in calls without
     # options; in a call with an option, only the result and the options are.
@@ -171,12 +190,19 @@ class Interface:
 
     Types may be whatever msgspec encodes: numbers, `str`, `bytes`, lists, tuples, sets, dicts, dataclasses, Structs,
     enums, dates, UUIDs, unions; also `memoryview` and NumPy arrays, which travel without a copy. Constraints
-    (`Annotated[int, msgspec.Meta(ge=0)]`) are checked on both sides. A parameter without an annotation takes any plain
-    value. A method without the decorator is an operation too.
+    (`Annotated[int, msgspec.Meta(ge=0)]`) are checked on both sides. A class that msgspec does not know, as `Path` and
+    `OrderedDict`, is refused when the contract is bound or registered. A parameter or a result without an annotation
+    takes any plain value. Ints have 64 bits.
+
+    Each public method is an operation, with or without the decorator, those of bases that are no interfaces included,
+    abstract ones too. What no server could be asked for is refused at the same time: properties, class and static
+    methods, other callables, `*args`, keyword-only parameters, defaults that do not fit. A method whose name begins
+    with an underscore is none, and cannot be called on a binding. Constants and nested classes are left alone.
 
     An array, or None where `ndarray | None` says so, may be an argument or a result, but not a part of another value;
-    masked ones do not travel. NumPy's scalars stand for plain values: as arguments, elements of pipes and results, and
-    anywhere inside a result.
+    masked ones do not travel. The items and dimensions of `NDArray[float64]` are checked on both sides, never
+    converted. An array arrives in C order, whatever its order was. NumPy's scalars stand for plain values, anywhere
+    inside arguments, elements of pipes and results.
 
     A parameter `Out[...]` or `InOut[...]` of `bytearray`, `memoryview` or a NumPy array is a buffer of the caller's:
     the routine gets one of its own of the same size, and completing the call fills the caller's with what that holds
@@ -192,9 +218,12 @@ class Interface:
         if (
             not isinstance(version, tuple)
             or len(version) != 2
-            or not all(isinstance(part, int) and 0 <= part < 1 << 16 for part in version)
+            or not all(type(part) is int and 0 <= part < 1 << 16 for part in version)
         ):
             raise InvalidParameter(f"version must be (major, minor), two numbers from 0 to 65535, not {shown(version)}")
+        for name in ("interface_id", "interface_version"):
+            if name in vars(cls):
+                raise InvalidParameter(f"{name} is said in the class statement: `class {cls.__name__}(Interface, ...)`")
         if id is not None:
             check_name("id", id)
         cls.interface_id = id or cls.__name__
@@ -266,20 +295,10 @@ class OperationSpec:
         )
 
     def _describe(self, function: Callable[..., Any]) -> Any:
-        try:
-            hints = typing.get_type_hints(function, include_extras=True)
-        except NameError as error:
-            raise InvalidParameter(f"{self.name}: an annotation names what cannot be found: {text_of(error)}") from None
-        signature = inspect.signature(function)
-        named = list(signature.parameters.values())[1:]
-        for parameter in named:
-            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.POSITIONAL_ONLY):
-                raise InvalidParameter(f"{self.name}: parameter {parameter} cannot be sent, only positional ones can")
-            if parameter.name in _TAKEN:
-                raise InvalidParameter(
-                    f"{self.name}: parameter {parameter.name!r} has the name of an option of `begin`: rename it"
-                )
-        self.signature = signature.replace(parameters=named)
+        label = f"{self.target.interface}.{self.name}"
+        hints = _hints_of(label, function)
+        named = _parameters_of(label, function)
+        self.signature = inspect.signature(function).replace(parameters=named)
         self.parameters = tuple(parameter.name for parameter in named)
         self.required = sum(parameter.default is _MISSING for parameter in named)
         checks = [_unmarked(hints.get(name, Any)) for name in self.parameters]
@@ -288,7 +307,7 @@ class OperationSpec:
             direction = DIRECTIONS.get(typing.get_origin(check) or check)
             if direction is not None:
                 element = (typing.get_args(check) or (Any,))[0]
-                check_type(f"{self.name}: pipe {name!r}", element, alone=False)
+                check_type(f"{label}: pipe {name!r}", element, alone=False, handles=False)
                 pipes.append(PipeSpec(name, position, direction, element))
                 checks[position] = type(None)  # What stands in its place on the wire.
                 self.required = max(self.required, position + 1)
@@ -296,25 +315,50 @@ class OperationSpec:
         if pipes:
             self.directions = [(pipe.position, pipe.direction) for pipe in self.pipes]
             if self.idempotent:
-                raise InvalidParameter(f"{self.name}: an operation with pipes cannot be idempotent or one way")
+                raise InvalidParameter(f"{label}: an operation with pipes cannot be idempotent or one way")
+        elif self.duplex:
+            raise InvalidParameter(f"{label}: duplex is about pipes, and the operation has none")
         kinds = [context_kind(annotation) for annotation in checks]
         self.contexts = tuple((at, kind) for at, kind in enumerate(kinds) if kind is not None)
+        if self.shared_context and not self.contexts:
+            raise InvalidParameter(f"{label}: shared_context is about context handles, and no parameter is one")
         for at, required in self.contexts:
             checks[at] = Context if required else Context | None
-        self.outputs = outputs_of(self.name, hints, self.parameters)
+        self.outputs = outputs_of(label, hints, self.parameters)
         for output in self.outputs:
             checks[output.position] = Any  # Looked at as the call is begun, by `with_outputs`.
             self.required = max(self.required, output.position + 1)
         if self.outputs and self.one_way:
-            raise InvalidParameter(f"{self.name}: nothing comes back of a one-way operation, so it has no outputs")
+            raise InvalidParameter(f"{label}: nothing comes back of a one-way operation, so it has no outputs")
         self._checks = self.exact = tuple(checks)
         self.only = checks[0] if len(checks) == 1 else None
         # The result of an `async def` or of an ordinary method is annotated alike: with what the caller gets.
         result = _unmarked(hints.get("return", Any))
-        for name, kind in zip(self.parameters, self._wire_types(), strict=True):
-            check_type(f"{self.name}: parameter {name!r}", kind)
-        check_type(f"{self.name}: the result", result)
+        handles = dict(self.contexts)
+        for at, (name, kind) in enumerate(zip(self.parameters, self._wire_types(), strict=True)):
+            check_type(f"{label}: parameter {name!r}", kind, handles=at in handles)
+        check_type(f"{label}: the result", result)
+        if self.one_way and result not in (None, type(None), Any):
+            raise InvalidParameter(f"{label}: nothing comes back of a one-way operation: its result is None")
+        self._check_defaults(label, named)
         return type(None) if result is None else result
+
+    def _check_defaults(self, label: str, named: Sequence[inspect.Parameter]) -> None:
+        """Refuse defaults that a call could not be made with."""
+        pipes = {pipe.position for pipe in self.pipes}
+        outputs = {output.position for output in self.outputs}
+        for at, (parameter, kind) in enumerate(zip(named, self._checks, strict=True)):
+            if parameter.default is _MISSING or at in pipes:  # What stands for a pipe is for type checkers.
+                continue
+            if at in outputs:
+                raise InvalidParameter(f"{label}: parameter {parameter.name!r} is the caller's buffer: no default fits")
+            if parameter.default is Ellipsis:
+                why: str | None = "stands for nothing: write the value itself"
+            else:
+                why = misfit(parameter.default, kind) or _unsendable(self.target, parameter.default)
+            if why is not None:
+                default = shown(parameter.default, 100)
+                raise InvalidParameter(f"{label}: the default {default} of {parameter.name!r} {why}")
 
     def without_order(self) -> "OperationSpec":
         """Return a copy for calls that have no place in any order."""
@@ -368,27 +412,130 @@ class OperationSpec:
         return args
 
 
+def _hints_of(label: str, function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a method, whatever they are written with, by the names of its parameters."""
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise InvalidParameter(
+            f"{label}: an annotation names what cannot be found: {text_of(error)}. It is looked for in the module of "
+            "the contract: import it there, not for type checkers only"
+        ) from None
+    except BaseException as error:  # It runs what the annotations say.
+        if is_interrupt(error):
+            raise
+        raise InvalidParameter(f"{label}: an annotation cannot be read: {text_of(error)}") from None
+    return {name: unaliased(kind) for name, kind in hints.items()}
+
+
+def _parameters_of(label: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters of an operation, without `self`; raise if a caller could not give them."""
+    first, *named = inspect.signature(function).parameters.values() or (None,)
+    if first is None or first.kind not in (first.POSITIONAL_OR_KEYWORD, first.POSITIONAL_ONLY):
+        raise InvalidParameter(f"{label}: the method takes no `self`: write it first")
+    if first.name != "self" and first.annotation is not _MISSING:
+        raise InvalidParameter(f"{label}: {first.name!r} stands in the place of `self`: write `self` before it")
+    for parameter in named:
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise InvalidParameter(f"{label}: parameter {parameter} cannot be sent, only positional ones can")
+        if parameter.name in _TAKEN:
+            raise InvalidParameter(
+                f"{label}: parameter {parameter.name!r} has the name of an option of `begin`: rename it"
+            )
+    return named
+
+
+def _unsendable(target: Target, value: Any) -> str | None:
+    """Return why a value cannot be sent, None if it can."""
+    try:
+        encode_call(target, 0, (value,))
+    except BaseException as error:  # Encoding runs the value's own code.
+        if is_interrupt(error):
+            raise
+        return f"cannot be sent: {text_of(error)}"
+    return None
+
+
 def _unmarked(annotation: Any) -> Any:
     """Return an annotation without what is added to it, but for constraints on its values: those both sides check."""
     if typing.get_origin(annotation) is not typing.Annotated:
         return annotation
     constraints = [each for each in annotation.__metadata__ if isinstance(each, msgspec.Meta)]
-    kind = annotation.__origin__
+    kind = unaliased(annotation.__origin__)
     return typing.Annotated[(kind, *constraints)] if constraints else kind
 
 
-def operations_of(interface: type[Interface]) -> dict[str, Operation[..., Any]]:
-    """Return the operations of an interface by attribute name, inherited ones included."""
-    found: dict[str, Operation[..., Any]] = {}
+# Classes whose attributes are no part of a contract.
+_FOUNDATIONS = frozenset((object, Interface, Generic, typing.Protocol, ABC))
+
+
+def _members_of(interface: type[Interface]) -> dict[str, Any]:
+    """Return what an interface and all its bases define, by name: what overrides comes last."""
+    found: dict[str, Any] = {}
     for kind in reversed(interface.__mro__):
-        if kind is Interface or not issubclass(kind, Interface):
-            continue
-        for name, value in vars(kind).items():
-            if isinstance(value, Operation):
-                found[name] = value
-            elif not name.startswith("_") and inspect.isfunction(value):
-                found[name] = Operation(value)
+        if kind not in _FOUNDATIONS:
+            found |= vars(kind)
     return found
+
+
+def operations_of(interface: type[Interface]) -> dict[str, Operation[..., Any]]:
+    """Return the operations of an interface by attribute name, those of all its bases included.
+
+    Raises: `InvalidParameter` for what looks like an operation and can be none, and for a name that two have.
+    """
+    found: dict[str, Operation[..., Any]] = {}
+    names: dict[str, str] = {}
+    for attribute, value in _members_of(interface).items():
+        described = _operation_in(interface, attribute, value)
+        if described is not None:
+            other = names.setdefault(described.name, attribute)
+            if other != attribute:
+                raise InvalidParameter(
+                    f"{interface.__name__}: {other!r} and {attribute!r} are both called {described.name!r} on the "
+                    "wire: name one of them by @operation(name=...)"
+                )
+            found[attribute] = described
+    return found
+
+
+def _operation_in(interface: type[Interface], attribute: str, value: Any) -> Operation[..., Any] | None:
+    """Return the operation that an attribute of an interface stands for, None for a constant, a class or a hidden
+    method.
+    """
+    if isinstance(value, Operation):
+        return value
+    where = f"{interface.__name__}.{attribute}"
+    if attribute.startswith("_"):
+        # A binding would run the body of `__call__` and the like, where those that every class has are its own.
+        if (
+            isinstance(value, FunctionType) and attribute.endswith("__")
+            and attribute not in vars(object) and value.__name__ == attribute and value.__module__ != "typing"
+            and not attribute.startswith("__annotat")
+        ):  # fmt: skip
+            raise InvalidParameter(f"{where}: operations have no such name: give it one without underscores")
+        return None
+    if isinstance(value, FunctionType):
+        if value.__module__ == "typing":
+            raise InvalidParameter(f"{where} has overloads only: write the operation itself below them")
+        return Operation(value, name=attribute)
+    is_type = isinstance(value, type) or typing.get_origin(value) is not None or hasattr(value, "__supertype__")
+    if is_type or isinstance(value, MemberDescriptorType):
+        return None
+    if callable(value) or hasattr(type(value), "__get__"):
+        raise InvalidParameter(
+            f"{where} is a {type_name(value)}, which no server can be asked for: operations are plain methods, "
+            "`def name(self, ...): ...`; give it a name that begins with an underscore if it is none"
+        )
+    return None
+
+
+def hidden_methods_of(interface: type[Interface]) -> list[str]:
+    """Return the names of methods that are no operations, because they begin with an underscore."""
+    return [
+        name for name, value in _members_of(interface).items()
+        if name.startswith("_") and not name.endswith("__")
+        and isinstance(value, (FunctionType, staticmethod, classmethod))
+    ]  # fmt: skip
 
 
 def specs_of(interface: type[Interface]) -> dict[str, OperationSpec]:

@@ -27,11 +27,21 @@ import copy
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from enum import Enum
 from types import CoroutineType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import msgspec
 
-from transport import MAX_MESSAGE_BYTES, ArgsDecoder, Blob, Buffer, ValueDecoder, bare_type, empty_array, is_array_type
+from transport import (
+    MAX_MESSAGE_BYTES,
+    ArgsDecoder,
+    Blob,
+    Buffer,
+    ValueDecoder,
+    array_misfit,
+    bare_type,
+    empty_array,
+    is_array_type,
+)
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
 from ..kernel.foreign import name_of, text_of, type_name
@@ -65,13 +75,14 @@ Room = int | tuple[str, tuple[int, ...]]
 class OutputSpec:
     """One parameter that is a buffer of the caller's: where it stands, which way it goes, what the routine gets."""
 
-    __slots__ = ("flow", "is_array", "kind", "name", "position")
+    __slots__ = ("annotation", "flow", "is_array", "kind", "name", "position")
 
     def __init__(self, operation: str, name: str, position: int, kind: Any, flow: Flow) -> None:
         origin = bare_type(kind)
         self.name = name
         self.position = position
         self.flow = flow
+        self.annotation = kind
         self.kind = origin
         self.is_array = is_array_type(origin)
         if not self.is_array and origin not in (bytearray, memoryview):
@@ -85,7 +96,7 @@ class OutputSpec:
         """What stands in its place in a request."""
         if self.flow is Flow.OUT:
             return Room
-        return self.kind if self.is_array else bytearray
+        return self.annotation if self.is_array else bytearray
 
     @property
     def returned(self) -> Any:
@@ -102,6 +113,8 @@ class OutputSpec:
                     raise TypeError("it is read-only")
                 if hasattr(value, "mask"):
                     raise TypeError("it is masked: fill its data")
+                if (why := array_misfit(self.annotation, value)) is not None:
+                    raise TypeError(f"it {why}")
                 size = value.nbytes
             else:
                 view = memoryview(value)
@@ -136,7 +149,10 @@ class OutputSpec:
             if self.flow is Flow.IN_OUT:
                 return received.copy()  # An array that arrived looks at the message, and is read-only.
             dtype, shape = received
-            return empty_array(dtype, shape, MAX_MESSAGE_BYTES)
+            array = empty_array(dtype, shape, MAX_MESSAGE_BYTES)
+            if (why := array_misfit(self.annotation, array)) is not None:
+                raise ValueError(f"it {why}")
+            return array
         if self.flow is Flow.OUT:
             if not 0 <= received <= MAX_MESSAGE_BYTES:
                 raise ValueError(f"{received} bytes, a message has {MAX_MESSAGE_BYTES} at the most")
@@ -151,7 +167,21 @@ def outputs_of(operation: str, hints: Mapping[str, Any], parameters: Sequence[st
         for mark in getattr(hints.get(name), "__metadata__", ()):
             if isinstance(mark, Flow):
                 found.append(OutputSpec(operation, name, position, hints[name].__origin__, mark))
+    for name, annotation in hints.items():
+        own = getattr(annotation, "__metadata__", ()) if name in parameters else ()
+        inside = annotation.__origin__ if any(isinstance(mark, Flow) for mark in own) else annotation
+        if _is_marked(inside):
+            raise InvalidParameter(
+                f"{operation}: {name!r} has an output inside another type: only a whole parameter is one"
+            )
     return tuple(found)
+
+
+def _is_marked(annotation: Any) -> bool:
+    """Whether there is a mark of an output anywhere in an annotation."""
+    return any(isinstance(mark, Flow) for mark in getattr(annotation, "__metadata__", ())) or any(
+        _is_marked(part) for part in get_args(annotation)
+    )
 
 
 def reply_decoder(result: Any, outputs: Sequence[OutputSpec]) -> ArgsDecoder:

@@ -35,7 +35,7 @@ from ..kernel.errors import CallPending, InvalidArgumentType, InvalidParameter
 from ..kernel.foreign import is_interrupt, shown, text_of, type_name
 from ..kernel.lock import Lock
 from .conformance import first_misfit
-from .errors import BadStubData
+from .errors import BadStubData, OutOfRange
 
 if TYPE_CHECKING:
     from .pipe_set import PipeSet
@@ -250,6 +250,8 @@ def encode_elements(spec: PipeSpec, elements: Iterable[Any]) -> msgspec.Raw:
         raise BadStubData(f"an element pushed into pipe {spec.name!r} {why}")
     try:
         return encode_value(values)
+    except OverflowError as error:
+        raise OutOfRange(f"an element pushed into pipe {spec.name!r} is out of range: {text_of(error)}") from None
     except BaseException as error:  # Encoding runs the elements' own code, which raises what it likes.
         if is_interrupt(error):
             raise

@@ -241,7 +241,9 @@ def _entries(interface: type[Interface], implementation: Any) -> dict[str, Entry
     _refuse_class(implementation, specs_of(interface))
     for attribute, spec in specs_of(interface).items():
         function = _routine(implementation, attribute)
-        if not callable(function) or isinstance(function, Operation):
+        # An implementation may derive from the contract: what it does not override is the contract's.
+        inherited = getattr(function, "__func__", None) is getattr(interface, attribute)
+        if not callable(function) or isinstance(function, Operation) or inherited:
             raise InvalidParameter(
                 f"{type_name(implementation)} has no routine {attribute!r}, which {interface.__name__} asks for"
             )

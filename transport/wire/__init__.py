@@ -9,12 +9,15 @@ from transport.wire.blobs import (
     OOB_LIMIT,
     ArgsDecoder,
     ValueDecoder,
+    array_misfit,
     array_type,
+    array_unfit,
     bare_type,
     empty_array,
     is_array_type,
     plain_scalar,
     split_out_of_band,
+    unaliased,
 )
 from transport.wire.codec import (
     MAX_RECORD_BYTES,
@@ -51,7 +54,9 @@ __all__ = [
     "Side",
     "ValueDecoder",
     "Way",
+    "array_misfit",
     "array_type",
+    "array_unfit",
     "bare_type",
     "decode",
     "empty_array",
@@ -67,4 +72,5 @@ __all__ = [
     "settled",
     "split_args",
     "split_out_of_band",
+    "unaliased",
 ]

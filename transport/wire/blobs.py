@@ -10,6 +10,7 @@ until the call is complete (as with any overlapped operation); only values that 
 snapshots.
 """
 
+import functools
 import importlib
 import math
 import sys
@@ -272,11 +273,84 @@ def bare_type(annotation: Any) -> Any:
             return annotation
 
 
+def unaliased(annotation: Any) -> Any:
+    """Follow what `type` statements and `NewType` made, parameters included, up to the type that is meant."""
+    while True:
+        origin = typing.get_origin(annotation)
+        if hasattr(origin, "__value__"):
+            annotation = origin.__value__[typing.get_args(annotation)]
+        elif hasattr(annotation, "__value__"):
+            annotation = annotation.__value__
+        elif hasattr(annotation, "__supertype__"):
+            annotation = annotation.__supertype__
+        else:
+            return annotation
+
+
 def array_type(annotation: Any) -> Any:
     """Return the class of arrays that `annotation` asks for, as `NDArray[float64] | None` does; None: it does not."""
+    return next(filter(is_array_type, map(bare_type, _members(annotation))), None)
+
+
+def array_unfit(annotation: Any) -> str | None:
+    """Why arrays can never arrive as `annotation`, an `array_type`, says; None if they can."""
+    kind = array_type(annotation)
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not issubclass(numpy.ndarray, kind):
+        return "only NumPy's own arrays travel: use numpy.ndarray"
+    items, _ = _asked_of_array(annotation)
+    if items and not any(_may_travel(numpy, item) for item in items):
+        return "arrays of such items do not travel, they are not plain numbers or text"
+    return None
+
+
+def array_misfit(annotation: Any, array: Any) -> str | None:
+    """Why an array is not what `annotation`, as in `NDArray[float64]`, says of its items and dimensions; None if it is.
+
+    The order of the bytes of an item does not matter.
+    """
+    items, dimensions = _asked_of_array(annotation)
+    if items and not issubclass(array.dtype.type, items):
+        names = " or ".join(item.__name__ for item in items)
+        return f"must be an array of {names}, not of {array.dtype}: convert it with `astype`"
+    if dimensions is not None and len(array.shape) != dimensions:
+        return f"must be an array of {dimensions} dimensions, not of {len(array.shape)}"
+    return None
+
+
+def _asked_of_array(annotation: Any) -> tuple[tuple[type, ...], int | None]:
+    """The types of items that an array may have, () for any, and how many dimensions, None for any number."""
+    try:
+        return _asked(annotation)
+    except TypeError:  # It cannot be hashed.
+        return _asked.__wrapped__(annotation)
+
+
+@functools.lru_cache(maxsize=256)
+def _asked(annotation: Any) -> tuple[tuple[type, ...], int | None]:
+    for kind in _members(annotation):
+        kind = unaliased(kind)
+        parameters = typing.get_args(kind)
+        if len(parameters) == 2 and is_array_type(bare_type(kind)):
+            shape, dtype = parameters
+            items = [item for part in typing.get_args(dtype) for item in _members(part)]
+            extents = typing.get_args(shape)
+            known = bool(items) and all(isinstance(item, type) and item is not Any for item in items)
+            fixed = typing.get_origin(shape) is tuple and Ellipsis not in extents
+            return (tuple(items) if known else (), len(extents) if fixed else None)
+    return (), None
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union; of anything else, itself."""
     is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    kinds = map(bare_type, typing.get_args(annotation) if is_union else (annotation,))
-    return next(filter(is_array_type, kinds), None)
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def _may_travel(numpy: Any, item: type) -> bool:
+    """Whether some arrays of the type `item`, which may be an abstract one, travel."""
+    dtypes = map(numpy.dtype, numpy.typecodes["All"])
+    return any(issubclass(dtype.type, item) for dtype in dtypes if dtype.kind in _ARRAY_KINDS)
 
 
 def _restore(descriptor: Blob, blob: Buffer, annotation: Any, where: str) -> Any:
@@ -315,6 +389,8 @@ def _restore_array(descriptor: Blob, blob: Buffer, annotation: Any, where: str) 
             shape = list(descriptor.shape)
             raise ValueError(f"{len(blob)} bytes do not fill shape {shape} of {descriptor.dtype!r}")
         array = numpy.ndarray(descriptor.shape, dtype, blob)
+        if (why := array_misfit(annotation, array)) is not None:
+            raise ValueError(why)
     except (TypeError, ValueError, SyntaxError) as error:
         raise msgspec.ValidationError(f"{error} - at {where}") from None
     array.flags.writeable = False

@@ -60,6 +60,9 @@ _PIPE: Final = Kind.PIPE.value
 #: Bytes or text up to this size may be encoded later with others; a longer value is worth a message of its own.
 SETTLED_BYTES: Final = 1024
 _INT_LEAST, _INT_BEYOND = -(1 << 63), 1 << 64
+_INT_TEXT: Final = (
+    "an int outside of 64 bits, less than -2**63 or more than 2**64 - 1, does not travel: send a float, text or bytes"
+)
 _CONSTANTS: Final = frozenset((float, bool, type(None)))
 
 _PLAIN: Final = {tuple}
@@ -120,7 +123,10 @@ def encode_value(value: object, max_bytes: int = MAX_RECORD_BYTES) -> msgspec.Ra
 
     Raises: TypeError, ValueError or OverflowError for what cannot be encoded. PayloadTooLarge.
     """
-    raw = _encode(value)
+    try:
+        raw = _encode(value)
+    except OverflowError:
+        raise OverflowError(_INT_TEXT) from None
     if len(raw) > max_bytes:
         raise PayloadTooLarge(f"the values take {len(raw)} bytes, {max_bytes} are allowed")
     return msgspec.Raw(raw)
@@ -203,7 +209,11 @@ def encode_call(
     if split is not None:
         args, blobs, descriptors = split
         options = msgspec.structs.replace(options or CallOptions(), blobs=descriptors)
-    return _within(encode_calls([(call_id, target, args, options)]) + blobs, max_bytes)
+    try:
+        frames = encode_calls([(call_id, target, args, options)])
+    except OverflowError:
+        raise OverflowError(_INT_TEXT) from None
+    return _within(frames + blobs, max_bytes)
 
 
 def encode_reply(
@@ -234,7 +244,10 @@ def encode_parts(call_id: int, parts: Sequence[object], max_bytes: int = MAX_REC
 
 
 def _lone_reply(call_id: int, value: object, status: int, options: ReplyOptions | None) -> list[Buffer]:
-    return [_REPLIES_PREFIX + _encode(((((call_id,), (value,), status, options),),))]
+    try:
+        return [_REPLIES_PREFIX + _encode(((((call_id,), (value,), status, options),),))]
+    except OverflowError:
+        raise OverflowError(_INT_TEXT) from None
 
 
 def _within(frames: list[Buffer], max_bytes: int) -> list[Buffer]:
