@@ -72,9 +72,6 @@ class Keys(Protocol):
     def apply_to_server(self, socket: Any) -> None:
         """Set the keys on a socket that is to bind."""
 
-    def release(self, socket: Any) -> None:
-        """That socket is about to be closed."""
-
 
 # A struct rather than a dataclass: making one of those takes a millisecond at every import.
 class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -68,10 +68,6 @@ class Curve(msgspec.Struct, frozen=True):
         if self.allowed is not None:
             socket.set(zmq.ZAP_DOMAIN, _allow(socket, self.allowed).encode())
 
-    def release(self, socket: "zmq.Socket[Any]") -> None:
-        """A server's socket is about to be closed: end the authenticator if no other needs it."""
-        _forget(socket)
-
     def _apply(self, socket: "zmq.Socket[Any]") -> None:
         import zmq
 
@@ -147,7 +143,8 @@ def _allow(socket: "zmq.Socket[Any]", keys: frozenset[str]) -> str:
     return domain
 
 
-def _forget(socket: "zmq.Socket[Any]") -> None:
+def release(socket: "zmq.Socket[Any]") -> None:
+    """A server's socket is about to be closed: if it has a list, end the authenticator unless another server needs it."""
     with _lock:
         address, domain = _domains.pop(socket, (0, ""))
         authenticator = _authenticators.get(address)

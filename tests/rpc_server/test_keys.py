@@ -93,7 +93,8 @@ class TestNeighbours:
         threads = threading.active_count()
         friend = frozenset({keys["friend"][0]})
         with zmq.Context() as one, zmq.Context() as another:
-            servers = [serve(curve=Curve(*keys["server"], allowed=friend), context=each) for each in (one, one, another)]
+            curve = Curve(*keys["server"], allowed=friend)
+            servers = [serve(curve=curve, context=each) for each in (one, one, another)]
             for server in servers:
                 assert admitted(server, keys["friend"], keys["server"])
                 assert not admitted(server, keys["stranger"], keys["server"])

@@ -8,6 +8,7 @@ from typing import Final
 import zmq
 from zmq.backend import zmq_poll
 
+from transport import security
 from transport.endpoint import Endpoint
 from transport.errors import EndpointError, LinkClosed, PeerLost
 from transport.frames import Buffer
@@ -57,8 +58,7 @@ class ZmqServer(ZmqLink):
         self._bind(socket)
 
     def _close_sockets(self, linger: int | None = None) -> None:
-        if self._options.curve is not None:
-            self._options.curve.release(self._socket)
+        security.release(self._socket)
         super()._close_sockets(linger)
 
     def _bind(self, socket: "zmq.Socket[bytes]") -> None:
