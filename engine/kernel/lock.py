@@ -8,8 +8,8 @@ of `__enter__` to the first step of the block there is no call, so nothing can r
 
 The handler may also call the engine, and so meet a lock that its own thread holds, in the midst of what it
 interrupted. To wait there would be to wait for ever, and to go on would be to work on half of a change: `Deadlock` is
-raised. The few operations that are meant for signal handlers put off what they cannot do at once (`afterwards.py`).
-A finalizer that the garbage collector runs is in the same position.
+raised. The few operations that are safe in a signal handler leave what they cannot do there to another thread
+(`afterwards.py`). A finalizer that the garbage collector runs is in the same position.
 
 Loops are the other half: the jump back of a loop is a place where a handler may raise, and CPython 3.12 to 3.14 leave
 some of these jumps out of the `with` or `try` around them. A loop that stands in one is a function of its own;
@@ -20,6 +20,7 @@ Every lock is free in a forked child, whoever had it (`engine/lifecycle.py`).
 Workers and other threads that are never the main one may use `acquire` and `release` themselves.
 """
 
+import weakref
 from typing import TYPE_CHECKING
 
 from ..lifecycle import fork_safe
@@ -27,7 +28,7 @@ from .errors import Deadlock
 
 if TYPE_CHECKING:
 
-    class RLock:
+    class _Owned:
         """What the interpreter's lock has; the published types leave out what tells of its owner."""
 
         def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
@@ -36,15 +37,21 @@ if TYPE_CHECKING:
         def _is_owned(self) -> bool: ...
         def _at_fork_reinit(self) -> None: ...
 else:
-    from _thread import RLock
+    from _thread import RLock as _Owned
+
+# Every lock of the process; single-key operations only.
+_all: "dict[weakref.ref[Lock], None]" = {}
 
 
-class Lock(RLock):
+class Lock(_Owned):
     """A lock for `with`, of one thread at a time and not reentrant; `owned` tells whether the calling thread has it."""
 
     __slots__ = ()
 
-    owned = RLock._is_owned
+    owned = _Owned._is_owned
+
+    def __init__(self) -> None:
+        _all[weakref.ref(self, _forget)] = None
 
     def __init__(self) -> None:
         fork_safe(self)
@@ -62,3 +69,12 @@ class Lock(RLock):
             if self._is_owned():
                 self.release()
             raise
+
+
+def _forget(gone: weakref.ref[Lock]) -> None:
+    _all.pop(gone, None)
+
+
+def any_owned() -> bool:
+    """Whether the calling thread has a lock of the engine's."""
+    return any(lock is not None and lock.owned() for lock in [reference() for reference in list(_all)])

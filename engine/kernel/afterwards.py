@@ -1,0 +1,63 @@
+"""What a signal handler may not do at once, because its own thread was interrupted under a lock, is done afterwards.
+
+Theory of operation. An operation that is safe in a signal handler tries to do its work where it is. If it meets a lock
+that its thread holds (`Deadlock`), nothing has been changed under that lock, and what is left to do goes to a thread of
+its own. That thread waits for the lock like any other; the interrupted one lets go of it as soon as the handler
+returns.
+
+Assumes: `append` and `popleft` of a deque are atomic, and starting a thread takes no lock that Python code can hold.
+"""
+
+import logging
+import sys
+import threading
+from _thread import get_ident, start_new_thread
+from collections import deque
+from collections.abc import Callable
+
+from .lock import any_owned
+
+log = logging.getLogger("engine.kernel")
+
+def interrupting() -> bool:
+    """Whether the caller is, or is called by, a signal handler that interrupted the engine under one of its locks."""
+    if get_ident() != threading.main_thread().ident:
+        return False  # Signal handlers run in the main thread.
+    # Most callers can be told from their stack: nothing of the engine is below the first frame that is not its own.
+    frame, outside = sys._getframe(1), False
+    while True:
+        if not frame.f_globals.get("__name__", "").startswith(("engine.", "transport.")):
+            outside = True
+        elif outside:
+            return any_owned()
+        if frame.f_back is None:
+            return False
+        frame = frame.f_back
+
+
+# What `afterwards` was given; appended to by anybody, taken out by the threads that it starts.
+_waiting: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+
+
+def afterwards(function: Callable[..., object], *args: object) -> None:
+    """Have `function(*args)` called soon, on a thread of its own. Safe in a signal handler. Blocks: never.
+
+    For what a signal handler cannot do because its own thread was interrupted under a lock.
+    """
+    _waiting.append((function, args))
+    try:
+        start_new_thread(_call_waiting, ())
+    except RuntimeError:
+        pass  # No thread can be had now: the next one takes it along.
+
+
+def _call_waiting() -> None:
+    while _waiting:
+        try:
+            function, args = _waiting.popleft()
+        except IndexError:
+            return  # Another thread took it.
+        try:
+            function(*args)
+        except Exception:
+            log.exception("%r failed, which a signal handler had asked for", function)
