@@ -19,7 +19,7 @@ from enum import IntEnum
 from typing import Generic, TypeVar
 
 from transport import lifecycle as ground
-from transport.lifecycle import fork_safe, in_child, run_hook
+from transport.lifecycle import fork_safe, in_child, run_hook, snapshot
 
 __all__ = ["OpenObjects", "Stage", "at_exit", "fork_safe", "in_child"]
 
@@ -48,11 +48,7 @@ class OpenObjects(Generic[T]):
         self._objects.discard(closed)
 
     def __iter__(self) -> Iterator[T]:
-        while True:
-            try:
-                return iter(list(self._objects))
-            except RuntimeError:
-                pass  # Another thread opened or closed one meanwhile.
+        return iter(snapshot(self._objects))
 
     def _disable(self) -> None:
         inherited = list(self._objects)

@@ -53,6 +53,20 @@ def fork_safe(lock: L) -> L:
     return lock
 
 
+def locks() -> list[Any]:
+    """Every lock that `fork_safe` has made and that is still used. Any thread."""
+    return snapshot(_locks)
+
+
+def snapshot(objects: "weakref.WeakSet[L]") -> list[L]:
+    """What is in the set, which other threads add to and take from."""
+    while True:
+        try:
+            return list(objects)
+        except RuntimeError:
+            pass  # One was added or went meanwhile.
+
+
 def in_child(hook: Hook) -> Hook:
     """Have `hook()` called in each forked child, after those that were registered before it; returns it."""
     _hooks.append(hook)

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from ..lifecycle import in_child
-from .errors import EngineError, InvalidArgumentType
+from .afterwards import afterwards
+from .errors import Deadlock, EngineError, InvalidArgumentType
 from .foreign import shown, type_name
 from .lock import Lock
 from .status import Status
@@ -42,13 +43,18 @@ def queue_apc(
         must belong to a thread that has used the library already.
     Raises: `EngineError` with status 31 (GEN_FAILURE) if the thread has ended or is unknown;
         `InvalidArgumentType`.
-    Threads: any. Blocks: never.
+    Threads: any. Blocks: never. Safe in a signal handler; if that interrupted the engine itself, the APC may be queued
+        a moment after the return.
     What the function raises leaves the alertable wait that runs it; the functions behind it stay queued.
     Source: "QueueUserAPC".
     """
     if not callable(function):
         raise InvalidArgumentType(f"function must be callable, not {type_name(function)}")
-    queue_apcs((partial(function, *args) if args else function,), thread)
+    apcs = (partial(function, *args) if args else function,)
+    try:
+        queue_apcs(apcs, thread)
+    except Deadlock:  # In a signal handler that interrupted this thread under the lock: nothing was queued.
+        afterwards(queue_apcs, apcs, get_ident() if thread is None else thread)
 
 
 def queue_apcs(apcs: Sequence[Callable[[], object]], thread: threading.Thread | int | None) -> None:
@@ -82,6 +88,8 @@ def _tell(alert: Callable[[], None] | None) -> None:
     if alert is not None:
         try:
             alert()
+        except Deadlock:  # In a signal handler: the wait was not touched.
+            afterwards(alert)
         except BaseException:  # A signal handler raised, perhaps before the thread was woken.
             alert()
             raise

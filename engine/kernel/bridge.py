@@ -7,7 +7,8 @@ Source: "NtAssociateWaitCompletionPacket", "NtCancelWaitCompletionPacket"; secti
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from .errors import InvalidState
+from .afterwards import afterwards
+from .errors import Deadlock, InvalidState
 from .lock import Lock
 from .packet import CompletionPacket
 from .status import Status
@@ -152,6 +153,8 @@ class PortSignal(Waitable):
             with dispatcher_lock:
                 self._release_locked(satisfied)
             finish(satisfied)
+        except Deadlock:  # In a signal handler: nothing was looked at.
+            afterwards(self.notify)
         except BaseException:
             finish(satisfied)
             raise

@@ -6,10 +6,12 @@ Source: "Event Objects", "CreateEvent", "SetEvent", "ResetEvent", "PulseEvent"; 
 
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from .errors import EngineError
+from .afterwards import afterwards
+from .errors import Deadlock, EngineError, InvalidHandle
 from .thread import ThreadRecord
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 
@@ -45,7 +47,11 @@ class Event(Waitable):
         return self._manual_reset
 
     def set(self) -> None:
-        """Make the event signaled. Blocks: never. Raises: `InvalidHandle` if it is closed."""
+        """Make the event signaled. Raises: `InvalidHandle` if it is closed.
+
+        Blocks: never. Safe in a signal handler; if that interrupted the engine itself, the event may be signaled a
+        moment after the return.
+        """
         satisfied: list[WaitBlock] = []
         try:
             with dispatcher_lock:
@@ -55,9 +61,15 @@ class Event(Waitable):
                     return
                 self._release_locked(satisfied)
             finish(satisfied)
+        except Deadlock:  # In a signal handler that interrupted this thread under the lock: nothing was changed.
+            afterwards(self._set_if_open)
         except BaseException:
             finish(satisfied)
             raise
+
+    def _set_if_open(self) -> None:
+        with suppress(InvalidHandle):  # Closed meanwhile, as if a moment later.
+            self.set()
 
     def reset(self) -> None:
         """Make the event nonsignaled. Blocks: never. Raises: `InvalidHandle` if it is closed."""

@@ -20,10 +20,9 @@ Every lock is free in a forked child, whoever had it (`engine/lifecycle.py`).
 Workers and other threads that are never the main one may use `acquire` and `release` themselves.
 """
 
-import weakref
 from typing import TYPE_CHECKING
 
-from ..lifecycle import fork_safe
+from ..lifecycle import fork_safe, locks
 from .errors import Deadlock
 
 if TYPE_CHECKING:
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
 else:
     from _thread import RLock as _Owned
 
-# Every lock of the process; single-key operations only.
-_all: "dict[weakref.ref[Lock], None]" = {}
-
 
 class Lock(_Owned):
     """A lock for `with`, of one thread at a time and not reentrant; `owned` tells whether the calling thread has it."""
@@ -49,9 +45,6 @@ class Lock(_Owned):
     __slots__ = ()
 
     owned = _Owned._is_owned
-
-    def __init__(self) -> None:
-        _all[weakref.ref(self, _forget)] = None
 
     def __init__(self) -> None:
         fork_safe(self)
@@ -71,10 +64,6 @@ class Lock(_Owned):
             raise
 
 
-def _forget(gone: weakref.ref[Lock]) -> None:
-    _all.pop(gone, None)
-
-
 def any_owned() -> bool:
     """Whether the calling thread has a lock of the engine's."""
-    return any(lock is not None and lock.owned() for lock in [reference() for reference in list(_all)])
+    return any(isinstance(lock, Lock) and lock.owned() for lock in locks())

@@ -32,12 +32,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..lifecycle import OpenObjects
+from .afterwards import afterwards
 from .apc import run_apcs, wait_alertably
 from .bridge import PortSignal, WaitPacket
 from .driver import driver
 from .errors import (
     AbandonedWait,
     Alerted,
+    Deadlock,
     Forked,
     InvalidArgumentType,
     InvalidHandle,
@@ -191,7 +193,8 @@ class CompletionPort(SlotQueue):
 
         Args: any values, none of them looked at; `status` is an int, 0 for success.
         Raises: `InvalidHandle` if the port is closed; `QueueFull` if `capacity` packets are queued.
-        Blocks: never. Posting neither takes nor gives back a slot, whoever posts.
+        Blocks: never. Posting neither takes nor gives back a slot, whoever posts. Safe in a signal handler; if that
+            interrupted the engine itself, the packet may be takeable a moment after the return.
         Source: "PostQueuedCompletionStatus". Different from Windows: a status may be posted too.
         """
         packet = CompletionPacket(key, transferred, overlapped, status)
@@ -204,12 +207,18 @@ class CompletionPort(SlotQueue):
                     self._pump()
                 if self._open is not queue:
                     self._overtaken()
+            except Deadlock:  # In a signal handler. The packet is queued; nobody was given it.
+                afterwards(self._look_again)
             except BaseException:
-                self._pump()
-                self._overtaken()
+                self._look_again()
                 raise
         else:
-            self._put((packet,), self._capacity)
+            try:
+                self._put((packet,), self._capacity)
+            except Deadlock:  # In a signal handler: nothing was changed.
+                if len(self._queue) >= self._capacity:
+                    raise self._full_error() from None
+                afterwards(self.deliver, (packet,))
 
     def deliver(self, packets: Sequence[CompletionPacket]) -> bool:
         """Queue the packets of accepted operations, in order: as `post`, but `capacity` does not apply.
@@ -226,8 +235,7 @@ class CompletionPort(SlotQueue):
                 if self._open is not queue:
                     self._overtaken()
             except BaseException:
-                self._pump()
-                self._overtaken()
+                self._look_again()
                 raise
             return True
         try:
@@ -256,9 +264,7 @@ class CompletionPort(SlotQueue):
                         woken.append(waiter)
                     else:
                         if capacity is not None and len(self._queue) >= capacity:
-                            raise QueueFull(
-                                f"{capacity} packets are queued: dequeue faster, or make `capacity` larger"
-                            )
+                            raise self._full_error()
                         queued = True
                         self._queue.append(packet)
                     self._posted += 1
@@ -272,6 +278,14 @@ class CompletionPort(SlotQueue):
             if queued:
                 self._tell_watchers()
             raise
+
+    def _full_error(self) -> QueueFull:
+        return QueueFull(f"{self._capacity} packets are queued: dequeue faster, or make `capacity` larger")
+
+    def _look_again(self) -> None:
+        """What was queued without the lock may be somebody's who waits, or have come too late."""
+        self._pump()
+        self._overtaken()
 
     def _overtaken(self) -> None:
         """The port was closed, or watched, while a packet was queued without the lock."""

@@ -31,6 +31,7 @@ from typing import Any
 import msgspec
 
 from ..lifecycle import in_child
+from .afterwards import afterwards, interrupting
 from .apc import run_apcs, wait_alertably
 from .clock import SYSTEM_CLOCK, Cancellable, Clock
 from .driver import driver
@@ -522,7 +523,10 @@ class RegisteredWait(WaitBlock):
             self.finish()
 
     def finish(self) -> None:
-        """Call the function."""
+        """Call the function; afterwards, if a signal handler that interrupted the engine has signaled the object."""
+        if interrupting():
+            afterwards(self.finish)
+            return
         self._retire()
         callback, self._callback = self._callback, None
         if callback is not None:

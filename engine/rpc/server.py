@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from transport import PIPE_WINDOW_BYTES, Endpoint, Limits, Welcome, bind
 
+from ..kernel.afterwards import afterwards
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter, InvalidState, Misuse
 from ..kernel.event import Event
 from ..kernel.foreign import shown
@@ -32,6 +33,7 @@ from ..pool.pool import ThreadPool
 from .attachment import Closing, is_open, when_closed
 from .binding import check_seconds
 from .context_book import ContextBook
+from .ending import SIGNAL_LOOK, ended_by_signals
 from .fit import check_message_bytes
 from .gate import OPEN, Gate
 from .interface import Interface
@@ -129,8 +131,10 @@ class Server:
         # Whether `closed_locked` is to be told of closed calls.
         self.draining = False
         self._waited = False
-        # Whether `listen` succeeded, ever.
+        # Whether `listen` succeeded, ever; and whether a stop was asked for before that. Attributes that are only
+        # stored and loaded, in this order by `listen` and in the other by `request_stop`: one of the two stops.
         self._listened = False
+        self._stop_requested = False
         # Set while no call is open and the server does not listen.
         self._stopped = Event(manual_reset=True, signaled=True)
         self._owns_pool = pool is None
@@ -252,7 +256,11 @@ class Server:
 
         Args:
             max_calls: calls that may be open at once from now on; None: as before.
-            wait: True returns only after `stop` and the last running call, as `self.wait()`.
+            wait: True returns only after `stop` and the last running call, as `self.wait()`. In the main thread it then
+                ends a service as users expect, for signals whose handler is still Python's own: SIGTERM requests a
+                stop, and the call returns when the last running call was closed; Ctrl-C does the same, and then raises
+                `KeyboardInterrupt`; a second signal of either kind takes effect at once. The handlers are put back
+                before it returns or raises.
         Raises: `Misuse` 1742 (MAX_CALLS_TOO_SMALL) for a limit below 1; `InvalidState` 1713 (ALREADY_LISTENING), 1714
             (NO_PROTSEQS_REGISTERED) without an endpoint;
             `transport.EndpointError` if an endpoint is taken; `InvalidHandle` if the server is closed.
@@ -276,8 +284,12 @@ class Server:
             self._stopped.set()
             raise
         self._listened = True
+        if self._stop_requested:
+            self.request_stop()
         if wait:
-            self.wait()
+            with ended_by_signals(self.request_stop):
+                while not self.wait(SIGNAL_LOOK):
+                    pass
 
     def _bind(self) -> None:
         """Bind the endpoints, all or none, if they are not bound."""
@@ -297,16 +309,33 @@ class Server:
     def stop(self) -> None:
         """Take no new calls; running ones go on. Returns at once; `wait` waits for the last one.
 
-        Raises: `InvalidState` 1715 (NOT_LISTENING). Source: "RpcMgmtStopServerListening".
+        Raises: `InvalidState` 1715 (NOT_LISTENING). Safe in a signal handler, where `request_stop` is what is meant.
+        Source: "RpcMgmtStopServerListening".
         """
-        with self.lock:
-            self._check_process()
-            if self._phase is not Phase.LISTENING:
-                raise InvalidState(f"the server is {self._phase.value}, not listening", status=Status.NOT_LISTENING)
-            self._phase = Phase.DRAINING
-            ended = self._drained_locked()
+        try:
+            with self.lock:
+                self._check_process()
+                if self._phase is not Phase.LISTENING:
+                    raise InvalidState(f"the server is {self._phase.value}, not listening", status=Status.NOT_LISTENING)
+                self._phase = Phase.DRAINING
+                ended = self._drained_locked()
+        except Deadlock:  # In a signal handler that interrupted this thread under the lock: nothing was changed.
+            afterwards(self.request_stop)
+            return
         if ended:
             self._stopped.set()
+
+    def request_stop(self) -> None:
+        """Begin to stop, as `stop`, whatever state the server is in: for signal handlers.
+
+        A server that never listened yet stops as soon as it does; one that is stopping or closed is left alone.
+        Safe in a signal handler, `signal.signal(signal.SIGTERM, lambda *_: server.request_stop())`, and in a callback
+        of any kind. If the handler interrupted the engine itself, the stop begins a moment after the return.
+        Threads: any. Blocks: never. Raises: nothing.
+        """
+        self._stop_requested = not self._listened
+        with suppress(InvalidState, InvalidHandle):
+            self.stop()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the server was stopped and its last call was closed; False if `timeout` (seconds) ran out first.
@@ -356,11 +385,15 @@ class Server:
             ended = self._drained_locked()
             if not ended:
                 self._stopped.reset()  # A stop did not wait for all that is waited for now.
-        if ended:
-            self._stopped.set()
         deadline = monotonic() + timeout
-        if drain and not self._stopped.wait(timeout):
-            log.warning("%s: %d calls were still open %s s after the stop", self.name, self.active, timeout)
+        try:
+            if ended:
+                self._stopped.set()
+            if drain and not self._stopped.wait(timeout):
+                log.warning("%s: %d calls were still open %s s after the stop", self.name, self.active, timeout)
+        except BaseException:  # By a signal handler: closing it once more is to go on from here.
+            self._closing = False
+            raise
         with self.lock:
             self._phase = Phase.CLOSED
             listeners, self._listeners = self._listeners, []
