@@ -29,6 +29,8 @@ class Event(Waitable):
     reported as a `ResourceWarning`.
 
     Which of several pending waits a signal goes to is not promised.
+
+    In a signal handler only `set` is safe.
     """
 
     __slots__ = ("_manual_reset", "_signaled")

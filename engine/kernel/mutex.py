@@ -26,6 +26,8 @@ class Mutex(Waitable):
 
     As a context manager it is acquired and released; it needs no closing. It cannot be waited for by a
     callback or a task: those have no thread to own it.
+
+    Not for signal handlers, which `Event.set` is for.
     """
 
     __slots__ = ("_abandoned", "_depth", "_owner", "_was_abandoned")

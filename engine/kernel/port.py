@@ -86,7 +86,8 @@ class CompletionPort(SlotQueue):
     The port belongs to who made it: close it, or use it as a context manager. One that is dropped open is
     reported as a `ResourceWarning`.
 
-    Threads: every method may be called from any thread, though not from a signal handler or a finalizer.
+    Threads: every method may be called from any thread. In a signal handler or a finalizer only `post` is safe: the
+        others raise `Deadlock` there if their thread was interrupted under a lock that they need.
     Source: "CreateIoCompletionPort". Different from Windows: `capacity` bounds it.
     """
 

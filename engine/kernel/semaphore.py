@@ -21,6 +21,8 @@ class Semaphore(Waitable):
         maximum: what the count may not pass, 1 or more.
 
     As a context manager it is acquired and released; it needs no closing.
+
+    Not for signal handlers, which `Event.set` is for.
     """
 
     __slots__ = ("_count", "_maximum")

@@ -52,6 +52,8 @@ class WaitableTimer(Waitable):
 
     Close the timer, or use it as a context manager. One that is dropped open is reported as a
     `ResourceWarning`.
+
+    Not for signal handlers, which `Event.set` is for.
     """
 
     __slots__ = ("_clock", "_manual_reset", "_setting", "_signaled")

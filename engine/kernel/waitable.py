@@ -68,7 +68,8 @@ class WaitableStatistics(msgspec.Struct, frozen=True):
 class Waitable:
     """Base of the dispatcher objects: a signal state, and the waits that are pending on it.
 
-    Threads: every method may be called from any thread, though not from a signal handler or a finalizer.
+    Threads: every method may be called from any thread. In a signal handler or a finalizer only `Event.set` is safe:
+        the others raise `Deadlock` there if their thread was interrupted under a lock that they need.
     """
 
     __slots__ = ("__weakref__", "_blocks", "_life")

@@ -68,7 +68,7 @@ class Executor(ThreadPoolExecutor):
     Calls run in a copy of the submitter's context variables. Threads that idle for 10 seconds end.
     An executor that is dropped finishes what was submitted; its threads then end.
 
-    Threads: every method may be called from any thread.
+    Threads: every method may be called from any thread. Not for signal handlers, as the standard library's.
     """
 
     def __init__(

@@ -113,7 +113,8 @@ class ThreadPool:
 
     The pool belongs to who made it: `stop` it, `close` it, or use it as a context manager, which stops it.
 
-    Threads: every method may be called from any thread. Source: "CreateThreadpool";
+    Threads: every method may be called from any thread. Not for signal handlers, nor are the pool's objects: let one
+        set an `Event` that a `Wait` of the pool waits for. Source: "CreateThreadpool";
         docs/semantics/thread-pool.md.
     Different from Windows: `concurrency`, a bounded queue, and the error handler.
     """

@@ -135,7 +135,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
     `user_data` is the caller's own and never looked at. A handle may carry one call after another: give it to `begin`
     as `handle=`, after `initialize()` or as it is once its call is over.
 
-    Threads: every method may be called from any thread.
+    Threads: every method may be called from any thread. Not for signal handlers.
     """
 
     user_data: Any = None

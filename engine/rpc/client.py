@@ -121,7 +121,8 @@ class Client(Association):
     manager: it stays open, and goes on serving its calls, though nobody refers to it. One that is still open when the
     process ends is reported as a `ResourceWarning`.
 
-    Threads: any, at once; calls from several threads share the connection. Blocks: only `close`, for `linger` seconds.
+    Threads: any, at once; calls from several threads share the connection. Not for signal handlers: let one set an
+    `Event`, or post to a port, and go on in the thread that waits for that. Blocks: only `close`, for `linger` seconds.
     Source: "Binding Handles"; "Making the Asynchronous Call".
     """
 

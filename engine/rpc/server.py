@@ -82,8 +82,10 @@ class Server:
     Register interfaces before or after `listen`. Close the server, or use it as a context manager: it goes on serving
     though nobody refers to it. One that is still open when the process ends is reported as a `ResourceWarning`.
 
-    Threads: every method may be called from any thread, `stop` from a routine too. In a forked child the copy of a
-    server, and the calls that it had, raise `Forked`; make a new one there.
+    Threads: every method may be called from any thread, `stop` from a routine too. In a signal handler only
+    `request_stop` and `stop` are safe: the others raise `Deadlock` there if their thread was interrupted under a lock
+    that they need. In a forked child the copy of a server, and the calls that it had, raise `Forked`; make a new one
+    there.
     Source: "RpcServerUseProtseqEp", "RpcServerListen".
     """
 

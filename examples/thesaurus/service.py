@@ -12,11 +12,12 @@ import threading
 from collections import Counter, defaultdict
 from types import FrameType
 
-from engine import Server, ServerCall, ThreadPool, manager
+from engine import Event, Server, ServerCall, ThreadPool, manager
 from examples.thesaurus.contract import Entry, Thesaurus
 
 log = logging.getLogger("thesaurus")
 
+LOOK = 1.0  # Seconds: CPython runs the handler of a signal that comes just before a system call only after that call.
 GRACE = 10.0  # Seconds that running calls get after the stop; below the usual 30 s between SIGTERM and SIGKILL.
 
 
@@ -67,27 +68,29 @@ class Words:
         return max(chains, key=len, default=list(path))
 
 
-def end_the_wait(number: int, frame: FrameType | None) -> None:
-    """Interrupt the main thread, which waits for the server; once is enough, though supervisors may send more."""
-    signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Serve until Ctrl-C or SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     endpoint = sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:5555"
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end_the_wait)
-    with ThreadPool(maximum=4, name="chains") as background, Server(endpoint, workers=4) as server:
+    with (
+        Event(manual_reset=True) as ending,
+        ThreadPool(maximum=4, name="chains") as background,
+        Server(endpoint, workers=4) as server,
+    ):
+        def end(number: int, frame: FrameType | None) -> None:
+            # Both may be called in a signal handler; a second signal does no harm.
+            server.request_stop()
+            ending.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end)
         server.register(Thesaurus, Words(background))
         server.listen()
-        try:
-            # Whoever reads this may send the signal at once.
-            print(f"listening on {server.endpoint}", flush=True)
-            server.wait()
-        except KeyboardInterrupt:
-            log.info("stopping: %d calls are open", server.statistics().active)
+        # Whoever reads this may send the signal at once.
+        print(f"listening on {server.endpoint}", flush=True)
+        while not ending.wait(LOOK):
+            pass
+        log.info("stopping: %d calls are open", server.statistics().active)
         server.close(GRACE)
     log.info("stopped")
 

@@ -118,7 +118,8 @@ class OverlappedSource:
     or `detach` (which gives it back). It is a context manager. One that is dropped open is reported as a
     `ResourceWarning`.
 
-    Threads: every method may be called from any thread, though not from a signal handler or a finalizer.
+    Threads: every method may be called from any thread. Not for signal handlers and finalizers: there they raise
+        `LocalProtocolError` if their thread was interrupted under the source's lock.
     """
 
     # What `_attempt` and `_ready_locked` may raise because the system said no.
