@@ -19,7 +19,7 @@ GOVERNED = frozenset({"engine", "transport", "perf", "examples", "tests", "zmq"}
 ARROWS: dict[str, tuple[str, ...]] = {
     "engine": ("engine", "transport"),
     "engine.lifecycle": ("transport.lifecycle",),
-    "engine.kernel": ("engine.lifecycle", "transport.errors"),
+    "engine.kernel": ("engine.lifecycle", "transport.errors", "transport.lock"),
     "engine.pool": ("engine.kernel", "engine.lifecycle"),
     "engine.rpc": ("engine.pool", "engine.kernel", "engine.lifecycle", "transport"),
     "engine.win32": ("engine.kernel.foreign",),  # How a user's object is told of is nobody's public name.
