@@ -31,9 +31,9 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvider, get_tracer, set_span_in_context
 
 from transport import Endpoint
+from transport.foreign import type_name
 
 from .kernel.errors import EngineError, InvalidArgumentType
-from .kernel.foreign import type_name
 from .kernel.status import Status
 from .rpc.attachment import Closing, attachment_of, when_closed
 from .rpc.call import Call, status_of

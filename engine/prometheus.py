@@ -21,8 +21,9 @@ import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector as Registered
 
+from transport.foreign import shown, type_name
+
 from .kernel.errors import InvalidArgumentType, InvalidParameter
-from .kernel.foreign import shown, type_name
 
 # Fields of snapshots that may go down, or say how something is set up; all other numbers only grow.
 _GAUGES = frozenset((

@@ -22,9 +22,10 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+from transport.foreign import shown
+
 from .kernel.clock import Cancellable
 from .kernel.errors import InvalidParameter, WaitTimeout
-from .kernel.foreign import shown
 from .kernel.realtime import monotonic
 from .kernel.thread import records
 from .lifecycle import fork_safe

@@ -19,17 +19,18 @@ GOVERNED = frozenset({"engine", "transport", "perf", "examples", "tests", "zmq"}
 ARROWS: dict[str, tuple[str, ...]] = {
     "engine": ("engine", "transport"),
     "engine.lifecycle": ("transport.lifecycle",),
-    "engine.kernel": ("engine.lifecycle", "transport.errors", "transport.lock"),
-    "engine.pool": ("engine.kernel", "engine.lifecycle"),
+    "engine.kernel": ("engine.lifecycle", "transport.errors", "transport.foreign", "transport.lock"),
+    "engine.pool": ("engine.kernel", "engine.lifecycle", "transport.foreign"),
     "engine.rpc": ("engine.pool", "engine.kernel", "engine.lifecycle", "transport"),
-    "engine.win32": ("engine.kernel.foreign",),  # How a user's object is told of is nobody's public name.
+    "engine.win32": ("transport.foreign",),  # How a user's object is told of is nobody's public name.
     "transport": ("zmq",),
     "transport.errors": (),
+    "transport.foreign": (),
     "transport.lifecycle": (),
     "transport.lock": ("transport.errors", "transport.lifecycle"),
-    "transport.endpoint": ("transport.errors",),
+    "transport.endpoint": ("transport.errors", "transport.foreign"),
     "transport.frames": ("transport.errors",),
-    "transport.wire": ("transport.frames", "transport.errors"),
+    "transport.wire": ("transport.frames", "transport.errors", "transport.foreign"),
     "transport.link": (
         "transport.lock", "transport.lifecycle", "transport.endpoint", "transport.errors", "transport.frames",
     ),
@@ -41,7 +42,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "transport.lock", "transport.lifecycle", "transport.link", "transport.endpoint", "transport.errors",
         "transport.frames", "transport.security", "zmq",
     ),
-    "transport.overlapped": ("transport.errors", "transport.lifecycle", "transport.lock", "zmq"),
+    "transport.overlapped": ("transport.errors", "transport.foreign", "transport.lifecycle", "transport.lock", "zmq"),
     "perf": ("zmq",),
     "examples": ("zmq",),
     "tests": ("perf", "examples", "zmq"),
@@ -57,7 +58,7 @@ PUBLIC = frozenset({
 WHITE_BOX: dict[str, str] = {
     "lifecycle/holding.py": "it holds every lock there is, and no public name lists them",
     "kernel/test_driver.py": "sources are registered by the transport; no public name reaches the driver alone",
-    "kernel/test_foreign.py": "how a foreign object is told of shows elsewhere in the midst of other texts",
+    "transport/test_foreign.py": "how a foreign object is told of shows elsewhere in the midst of other texts",
     "pool/test_harvest.py": "as above",
     "rpc/test_attention.py": "what is attended has no public name: it is seen by a thread that sleeps no more",
     "pool/test_races.py": "a race is reached by putting a lock that lies in the place of the pool's own",

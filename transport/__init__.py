@@ -1,6 +1,7 @@
 """Messages between processes: what they are, and how they get there.
 
     errors      who did what wrong
+    foreign     how objects that are not ours are told of; the engine tells of them so, too
     endpoint    endpoint text <-> value
     frames      message values, one struct for each kind
     wire        sans-IO: values <-> lists of frames, out-of-band values, which message is allowed when

@@ -14,6 +14,7 @@ from typing import Self
 import msgspec
 
 from transport.errors import EndpointError
+from transport.foreign import type_name
 
 SCHEMES = ("tcp", "ipc", "inproc", "loopback")
 
@@ -44,7 +45,7 @@ class Endpoint(msgspec.Struct, frozen=True):
             return text
         if not isinstance(text, str):
             raise EndpointError(
-                f"an endpoint is a text such as 'tcp://127.0.0.1:5555', not {type(text).__name__}"
+                f"an endpoint is a text such as 'tcp://127.0.0.1:5555', not {type_name(text)}"
             )
         scheme, separator, rest = text.partition("://")
         if not separator:

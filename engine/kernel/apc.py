@@ -15,10 +15,11 @@ from _thread import get_ident
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from transport.foreign import shown, type_name
+
 from ..lifecycle import in_child
 from .afterwards import afterwards
 from .errors import Deadlock, EngineError, InvalidArgumentType
-from .foreign import shown, type_name
 from .lock import Lock
 from .status import Status
 from .thread import ThreadRecord, end_hooks, local, park, records, start_hooks

@@ -4,8 +4,9 @@ Each returns its value, or raises an error that names the parameter and the valu
 that is wrong, `InvalidParameter` for a value that is out of range. A bool is no number, and a number is no bool.
 """
 
+from transport.foreign import shown
+
 from .errors import InvalidArgumentType
-from .foreign import shown
 
 
 def check_flag(name: str, value: bool) -> bool:

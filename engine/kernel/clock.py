@@ -17,9 +17,10 @@ from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Protocol
 
+from transport.foreign import shown, type_name
+
 from .driver import driver
 from .errors import InvalidArgumentType, InvalidParameter
-from .foreign import shown, type_name
 from .realtime import monotonic, time
 
 WALL_RECHECK = 1.0  # Seconds by which an absolute timer may be late after the wall clock jumped. Arbitrary.

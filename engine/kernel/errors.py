@@ -28,8 +28,8 @@ by line.
 
 from transport.errors import EngineError as EngineError
 from transport.errors import TransportError
+from transport.foreign import text_of
 
-from .foreign import text_of
 from .status import Status
 
 EngineError.status_name = staticmethod(Status.name_of)  # type: ignore[method-assign]  # the transport has no names

@@ -31,6 +31,8 @@ from itertools import repeat, starmap
 from types import TracebackType
 from typing import Any, Self
 
+from transport.foreign import shown, type_name
+
 from ..lifecycle import OpenObjects
 from .afterwards import afterwards
 from .apc import run_apcs, wait_alertably
@@ -47,7 +49,6 @@ from .errors import (
     QueueFull,
     WaitTimeout,
 )
-from .foreign import shown, type_name
 from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortStatistics
 from .slots import SlotQueue
 from .source import PortSource, bind

@@ -7,8 +7,9 @@ Source: "Semaphore Objects", "CreateSemaphore", "ReleaseSemaphore"; section 11 o
 from types import TracebackType
 from typing import Self
 
+from transport.foreign import shown, type_name
+
 from .errors import InvalidArgumentType, InvalidParameter, LimitExceeded
-from .foreign import shown, type_name
 from .thread import ThreadRecord
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 

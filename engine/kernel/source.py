@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, Protocol
 
+from transport.foreign import shown, type_name
+
 from .driver import Source, driver
 from .errors import InvalidArgumentType, InvalidParameter, translated
-from .foreign import shown, type_name
 from .lock import Lock
 from .packet import CompletionPacket
 

@@ -15,10 +15,11 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+from transport.foreign import type_name
+
 from .apc import TimerApc
 from .clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due, read_seconds
 from .errors import InvalidArgumentType
-from .foreign import type_name
 from .thread import ThreadRecord, local
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 

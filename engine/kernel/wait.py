@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterable
 from typing import Any, Self
 
+from transport.foreign import type_name
+
 from . import ends  # noqa: F401  # It teaches `as_waitable` about threads, processes and futures.
 from .apc import run_apcs, wait_alertably
 from .errors import InvalidArgumentType, InvalidParameter, WaitTimeout
-from .foreign import type_name
 from .status import Status
 from .thread import local, park
 from .waitable import (

@@ -30,13 +30,14 @@ from typing import Any
 
 import msgspec
 
+from transport.foreign import is_interrupt, loggable, shown, type_name
+
 from ..lifecycle import in_child
 from .afterwards import afterwards, interrupting
 from .apc import run_apcs, wait_alertably
 from .clock import SYSTEM_CLOCK, Cancellable, Clock
 from .driver import driver
 from .errors import AbandonedWait, Alerted, Forked, InvalidArgumentType, InvalidHandle, InvalidParameter
-from .foreign import is_interrupt, loggable, shown, type_name
 from .lock import Lock
 from .realtime import monotonic
 from .status import Status

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from transport.foreign import shown, type_name
+
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
-from ..kernel.foreign import shown, type_name
 from .backlog import Priority
 from .instance import CallbackInstance
 from .pool import ThreadPool

@@ -22,8 +22,9 @@ from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
+from transport.foreign import loggable
+
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter
-from ..kernel.foreign import loggable
 from ..kernel.realtime import monotonic
 from ..lifecycle import OpenObjects, Stage, at_exit
 from .backlog import Priority, Simple

@@ -21,8 +21,9 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from threading import Condition
 from typing import TYPE_CHECKING, TypeVar
 
+from transport.foreign import is_interrupt, loggable
+
 from ..kernel.errors import Forked
-from ..kernel.foreign import is_interrupt, loggable
 from ..kernel.lock import Lock
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter

@@ -16,8 +16,9 @@ siblings.
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from transport.foreign import shown
+
 from ..kernel.errors import InvalidParameter, InvalidState
-from ..kernel.foreign import shown
 from .backlog import Ledger, Turn, owner_of
 from .runner import Runner, WorkerState, current
 

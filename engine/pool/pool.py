@@ -26,6 +26,8 @@ from typing import Any, Literal, Self
 
 import msgspec
 
+from transport.foreign import loggable, shown, type_name
+
 from ..kernel.clock import SYSTEM_CLOCK, Clock
 from ..kernel.driver import driver
 from ..kernel.errors import (
@@ -36,7 +38,6 @@ from ..kernel.errors import (
     InvalidState,
     QueueFull,
 )
-from ..kernel.foreign import loggable, shown, type_name
 from ..kernel.lock import Lock
 from ..kernel.realtime import monotonic
 from ..kernel.thread import park

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from transport.foreign import name_of, type_name
+
 from ..kernel.errors import Deadlock, InvalidArgumentType, InvalidHandle, InvalidParameter
-from ..kernel.foreign import name_of, type_name
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 from .backlog import Ledger, Priority, Profile, Turn

@@ -18,8 +18,9 @@ from collections.abc import Callable
 from time import sleep
 from typing import Any, TypeVar
 
+from transport.foreign import loggable, shown
+
 from ..kernel.errors import Forked, InvalidHandle, QueueFull
-from ..kernel.foreign import loggable, shown
 from ..kernel.lock import Lock
 from ..kernel.slots import SlotQueue
 from ..kernel.thread import ThreadRecord, park

@@ -20,9 +20,10 @@ from datetime import timedelta
 from math import inf
 from typing import Any
 
+from transport.foreign import shown, type_name
+
 from ..kernel.clock import Cancellable, Clock, Due, call_at_wall, read_due
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, QueueFull
-from ..kernel.foreign import shown, type_name
 from .backlog import NO_LIMIT, Turn
 from .environment import Environment
 from .pool import ThreadPool

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from ..kernel.foreign import loggable, shown
+from transport.foreign import loggable, shown
+
 from ..kernel.lock import Lock
 
 if TYPE_CHECKING:

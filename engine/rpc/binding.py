@@ -12,8 +12,9 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol, TypeVar
 
+from transport.foreign import shown, text_of
+
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
-from ..kernel.foreign import shown, text_of
 from .call import Call
 from .fill import filling
 from .interface import Interface, Operation, OperationSpec, check_name, hidden_methods_of, specs_of, untyped

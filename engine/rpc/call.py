@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import msgspec
 
 from transport import Blob, Buffer, Fault, ReplyGroup
+from transport.foreign import is_interrupt, shown, text_of, type_name
 
 from ..kernel.errors import (
     CallError,
@@ -30,7 +31,6 @@ from ..kernel.errors import (
     InvalidParameter,
     InvalidState,
 )
-from ..kernel.foreign import is_interrupt, shown, text_of, type_name
 from ..kernel.status import Status
 from .errors import BadStubData, CallCancelled, error_for
 from .notify import EventKind, Notification

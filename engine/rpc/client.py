@@ -44,6 +44,7 @@ from transport import (
     encode,
     settled,
 )
+from transport.foreign import shown
 
 from ..kernel.aio import Completion
 from ..kernel.driver import driver
@@ -55,7 +56,6 @@ from ..kernel.errors import (
     InvalidParameter,
     QueueFull,
 )
-from ..kernel.foreign import shown
 from ..kernel.port import PacketTemplate
 from ..kernel.realtime import monotonic
 from ..kernel.thread import park

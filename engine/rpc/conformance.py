@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from transport import array_misfit, array_type, plain_scalar
+from transport.foreign import is_interrupt, text_of, type_name
 
-from ..kernel.foreign import is_interrupt, text_of, type_name
 from .sendable import enums_of, spell
 
 

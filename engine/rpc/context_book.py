@@ -31,9 +31,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from transport.foreign import loggable, shown
+
 from ..kernel.errors import Deadlock, InvalidAsyncHandle, InvalidHandle, InvalidState
 from ..kernel.event import Event
-from ..kernel.foreign import loggable, shown
 from ..kernel.lock import Lock
 from .attachment import Closing, attachment_of, is_open, when_closed
 from .context import Context

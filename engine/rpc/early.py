@@ -7,9 +7,9 @@ small ones still share a message, one with large values or arrays is a message o
 from typing import TYPE_CHECKING, Any
 
 from transport import CallOptions, EncodedCall, PendingCall, encode_call, encode_value, split_out_of_band
+from transport.foreign import is_interrupt, text_of
 
 from ..kernel.errors import InvalidArgumentType
-from ..kernel.foreign import is_interrupt, text_of
 from .errors import OutOfRange
 from .fit import size_of
 from .interface import OperationSpec

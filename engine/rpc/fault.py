@@ -4,9 +4,9 @@ Source: "Generating Error Information", "Exception Handling".
 """
 
 from transport import Fault
+from transport.foreign import text_of, traceback_of, type_name
 
 from ..kernel.errors import CallError, EngineError
-from ..kernel.foreign import text_of, traceback_of, type_name
 from ..kernel.status import Status
 from .errors import RemoteFault
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from transport import Blob, Buffer, ValueDecoder
+from transport.foreign import text_of, type_name
 
 from ..kernel.errors import InvalidArgumentType
-from ..kernel.foreign import text_of, type_name
 from ..kernel.status import Status
 from .errors import BadStubData
 

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from transport import Buffer, Cancel, EncodedReply, Fault, PendingReply, encode, encode_replies, encode_value
 from transport import Pipe as PipeMessage
+from transport.foreign import shown
 from transport.frames import MAX_MESSAGE_BYTES
 
 from ..kernel.driver import driver
 from ..kernel.errors import InvalidParameter
-from ..kernel.foreign import shown
 from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from .call import Failure

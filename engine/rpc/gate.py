@@ -12,8 +12,9 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from transport.foreign import loggable, shown, type_name
+
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, Misuse
-from ..kernel.foreign import loggable, shown, type_name
 from ..kernel.status import Status
 from .server_call import current
 

@@ -19,11 +19,11 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 import msgspec
 
 from transport import ArgsDecoder, Blob, Buffer, Target, ValueDecoder, encode_call, unaliased
+from transport.foreign import is_interrupt, shown, text_of, type_name
 from transport.frames import NO_LANE
 
 from ..kernel.checks import check_flag
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
-from ..kernel.foreign import is_interrupt, shown, text_of, type_name
 from .call import Call
 from .conformance import misfit
 from .context import Context, context_kind

@@ -39,10 +39,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from transport import SETTLED_BYTES, settled
+from transport.foreign import loggable, text_of
 
 from ..kernel.driver import driver
 from ..kernel.errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
-from ..kernel.foreign import loggable, text_of
 from ..kernel.lock import Lock
 from ..kernel.realtime import monotonic, perf_counter
 from .batch import Batch

@@ -57,10 +57,10 @@ from transport import (
     split_args,
     split_out_of_band,
 )
+from transport.foreign import is_interrupt, text_of, type_name
 from transport.frames import MAGIC, NO_LANE, VERSION
 
 from ..kernel.errors import Forked, InvalidArgumentType, InvalidAsyncHandle
-from ..kernel.foreign import is_interrupt, text_of, type_name
 from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from . import pipe_server

@@ -10,7 +10,8 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from ..kernel.foreign import loggable
+from transport.foreign import loggable
+
 from .errors import AccessDenied
 from .interface import Interface, operation
 from .server_call import CallAttributes, current_call

@@ -27,9 +27,10 @@ from typing import Any
 
 import msgspec
 
+from transport.foreign import type_name
+
 from ..kernel.errors import InvalidArgumentType
 from ..kernel.event import Event
-from ..kernel.foreign import type_name
 from ..kernel.port import CompletionPort, PacketTemplate
 
 

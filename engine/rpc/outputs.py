@@ -42,9 +42,9 @@ from transport import (
     empty_array,
     is_array_type,
 )
+from transport.foreign import name_of, text_of, type_name
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
-from ..kernel.foreign import name_of, text_of, type_name
 from ..kernel.status import Status
 from .attachment import attachment_of
 from .errors import BadStubData

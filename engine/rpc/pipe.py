@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import msgspec
 
 from transport import Buffer, encode_value
+from transport.foreign import is_interrupt, shown, text_of, type_name
 
 from ..kernel.driver import driver
 from ..kernel.errors import CallPending, InvalidArgumentType, InvalidParameter
-from ..kernel.foreign import is_interrupt, shown, text_of, type_name
 from ..kernel.lock import Lock
 from .conformance import first_misfit
 from .errors import BadStubData, OutOfRange

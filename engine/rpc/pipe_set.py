@@ -20,10 +20,10 @@ import msgspec
 
 from transport import PIPE_WINDOW_BYTES, Buffer, Credit, PipeChunk, RemoteProtocolError, encode
 from transport import Pipe as PipeMessage
+from transport.foreign import is_interrupt, shown, text_of
 
 from ..kernel.driver import driver
 from ..kernel.errors import CallError, InvalidParameter
-from ..kernel.foreign import is_interrupt, shown, text_of
 from ..kernel.lock import Lock
 from ..kernel.realtime import monotonic
 from ..kernel.status import Status

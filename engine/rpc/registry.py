@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from transport import Target
+from transport.foreign import name_of, shown, text_of, type_name
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, Misuse
-from ..kernel.foreign import name_of, shown, text_of, type_name
 from ..kernel.lock import Lock
 from ..kernel.status import Status
 from .context_routine import ContextRoutine

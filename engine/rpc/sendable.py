@@ -21,9 +21,9 @@ from typing import Any
 import msgspec
 
 from transport import array_type, array_unfit, bare_type, is_array_type
+from transport.foreign import is_interrupt, name_of, text_of
 
 from ..kernel.errors import InvalidParameter
-from ..kernel.foreign import is_interrupt, name_of, text_of
 from .context import Context
 
 # What most contracts have: no need to look inside.

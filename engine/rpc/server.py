@@ -20,11 +20,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from transport import PIPE_WINDOW_BYTES, Endpoint, Limits, Welcome, bind
+from transport.foreign import shown
 
 from ..kernel.afterwards import afterwards
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter, InvalidState, Misuse
 from ..kernel.event import Event
-from ..kernel.foreign import shown
 from ..kernel.lock import Lock
 from ..kernel.realtime import monotonic
 from ..kernel.status import Status

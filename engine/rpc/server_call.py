@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import msgspec
 
 from transport import Buffer, CallOptions
+from transport.foreign import shown, type_name
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, InvalidState
-from ..kernel.foreign import shown, type_name
 from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from .attachment import Attachment

@@ -15,10 +15,11 @@ Source: "RPC_ASYNC_EVENT", "RPC_NOTIFICATION_TYPES".
 import logging
 from collections import deque
 
+from transport.foreign import is_interrupt, loggable, text_of
+
 from ..kernel.apc import queue_apc
 from ..kernel.errors import EngineError
 from ..kernel.event import Event
-from ..kernel.foreign import is_interrupt, loggable, text_of
 from ..kernel.lock import Lock
 from ..kernel.packet import UNSET, CompletionPacket, PacketTemplate
 from ..pool.pool import default_pool

@@ -21,8 +21,9 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from transport.foreign import text_of, type_name
+
 from ..kernel.errors import CallError, EngineError, InvalidArgumentType, InvalidParameter
-from ..kernel.foreign import text_of, type_name
 from ..kernel.thread import blocking
 from ..pool.pool import default_pool
 from .binding import BoundOperation, abandon

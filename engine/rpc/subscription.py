@@ -22,10 +22,11 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from transport.foreign import is_interrupt, shown, text_of
+
 from ..kernel.apc import queue_apc
 from ..kernel.errors import InvalidAsyncHandle, InvalidParameter, InvalidState, Misuse
 from ..kernel.event import Event
-from ..kernel.foreign import is_interrupt, shown, text_of
 from ..kernel.lock import Lock
 from ..kernel.port import UNSET, CompletionPacket, PacketTemplate
 from ..kernel.status import Status

@@ -14,7 +14,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ..kernel.foreign import type_name
+from transport.foreign import type_name
+
 from .attachment import is_open
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from functools import partial
 from itertools import repeat
 from typing import Protocol
 
+from transport.foreign import is_interrupt, text_of
+
 from ..kernel.apc import queue_apcs
 from ..kernel.errors import EngineError
 from ..kernel.event import Event, set_events
-from ..kernel.foreign import is_interrupt, text_of
 from ..kernel.lock import Lock
 from ..kernel.port import UNSET, CompletionPacket, PacketTemplate
 from ..pool.pool import default_pool

@@ -11,6 +11,8 @@ Source: "RpcAsyncInitializeHandle", "RpcAsyncGetCallStatus", "RpcAsyncCompleteCa
 import sys
 from typing import Any, NoReturn
 
+from transport.foreign import shown
+
 from .. import (
     Call,
     CallError,
@@ -24,7 +26,6 @@ from .. import (
     RemoteFault,
     ServerCall,
 )
-from ..kernel.foreign import shown
 from .async_state import RPC_ASYNC_STATE, client_call, notification, sends_are_told, stamp, usable
 from .constants import RPC_ASYNC_VERSION_1_0, RPC_S_ASYNC_CALL_PENDING, RPC_S_CALL_FAILED, RPC_S_OK
 from .errors import returns_status

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from transport.foreign import shown
+
 from .. import (
     Call,
     CompletionPort,
@@ -32,7 +34,6 @@ from .. import (
     apc,
     manager,
 )
-from ..kernel.foreign import shown
 from .constants import (
     RPC_ASYNC_SIGNATURE,
     RPC_ASYNC_VERSION_1_0,

@@ -13,9 +13,9 @@ import re
 from typing import Any
 
 from transport import Endpoint, EndpointError
+from transport.foreign import shown, type_name
 
 from .. import Call, Client, EngineError, InvalidState
-from ..kernel.foreign import shown, type_name
 from .constants import (
     RPC_C_BINDING_INFINITE_TIMEOUT,
     RPC_C_BINDING_MAX_TIMEOUT,

@@ -8,8 +8,9 @@ Source: "RpcServerTestCancel", "RpcServerInqCallAttributes", "RPC_CALL_ATTRIBUTE
 
 from typing import Any
 
+from transport.foreign import shown
+
 from .. import InvalidParameter, InvalidState, ServerCall, current_call
-from ..kernel.foreign import shown
 from .constants import (
     ERROR_MORE_DATA,
     RPC_PROTSEQ_LRPC,

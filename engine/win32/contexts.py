@@ -9,8 +9,9 @@ Source: "Context Handles", "RpcSsDestroyClientContext", "RpcSsContextLockExclusi
 
 from typing import Any
 
+from transport.foreign import shown
+
 from .. import Context, ContextMismatch, ServerCall
-from ..kernel.foreign import shown
 from .call_attributes import served
 from .constants import ERROR_MORE_WRITES, RPC_S_OK
 from .errors import returns_status

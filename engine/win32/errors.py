@@ -15,8 +15,9 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
+from transport.foreign import shown, text_of, type_name
+
 from .. import EngineError, InvalidHandle
-from ..kernel.foreign import shown, text_of, type_name
 
 __all__ = ["GetLastError", "SetLastError"]
 

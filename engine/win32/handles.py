@@ -6,8 +6,9 @@ Source: "CloseHandle", "GetCurrentThread".
 import threading
 from typing import Any
 
+from transport.foreign import shown
+
 from .. import CompletionPort, InvalidHandle, Waitable, WaitPacket
-from ..kernel.foreign import shown
 from .errors import fails_with
 from .names import is_last_handle
 

@@ -12,8 +12,9 @@ Registration Flags", "RPC_IF_CALLBACK_FN", "RpcServerUnregisterIf", "RpcServerUn
 from collections.abc import Callable
 from typing import Any
 
+from transport.foreign import shown
+
 from .. import CallAttributes, Interface, InvalidParameter, ServerCall, current_call
-from ..kernel.foreign import shown
 from .constants import (
     INFINITE,
     RPC_C_AUTHN_LEVEL_NONE,

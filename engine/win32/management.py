@@ -10,8 +10,9 @@ Source: "RpcMgmtInqStats", "RpcMgmtIsServerListening", "RpcMgmtStopServerListeni
 
 from collections.abc import Callable
 
+from transport.foreign import shown
+
 from .. import CallAttributes, Client, InvalidParameter, InvalidState, Management, ServerCall, current_call
-from ..kernel.foreign import shown
 from .constants import (
     RPC_C_MGMT_INQ_STATS,
     RPC_C_MGMT_IS_SERVER_LISTEN,

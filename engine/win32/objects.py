@@ -13,8 +13,9 @@ Source: "CreateEvent(Ex)", "OpenEvent", "SetEvent", "ResetEvent", "PulseEvent", 
 from collections.abc import Callable
 from typing import Any
 
+from transport.foreign import type_name
+
 from .. import Event, InvalidParameter, Mutex, Semaphore, WaitableTimer
-from ..kernel.foreign import type_name
 from .constants import (
     CREATE_EVENT_INITIAL_SET,
     CREATE_EVENT_MANUAL_RESET,

@@ -20,9 +20,9 @@ from itertools import filterfalse
 from typing import Any, NamedTuple
 
 from transport import Endpoint, EndpointError
+from transport.foreign import shown
 
 from .. import CallAttributes, Deadlock, EngineError, Interface, InvalidState, Server, SystemClock, default_pool, sleep
-from ..kernel.foreign import shown
 from ..lifecycle import Stage, at_exit, fork_safe, in_child
 from .constants import (
     RPC_S_ALREADY_LISTENING,

@@ -11,6 +11,8 @@ from contextlib import suppress
 from threading import Lock
 from typing import Any
 
+from transport.foreign import shown
+
 from .. import (
     EngineError,
     Environment,
@@ -21,7 +23,6 @@ from .. import (
     Status,
     Wait,
 )
-from ..kernel.foreign import shown
 from ..lifecycle import fork_safe
 from .constants import (
     ERROR_IO_PENDING,

@@ -13,6 +13,8 @@ Source: "CreateThreadpool", "CloseThreadpool", "SetThreadpoolThreadMaximum", "Se
 from collections.abc import Callable
 from typing import Any
 
+from transport.foreign import type_name
+
 from .. import (
     CallbackInstance,
     CleanupGroup,
@@ -25,7 +27,6 @@ from .. import (
     current_callback,
     submit_callback,
 )
-from ..kernel.foreign import type_name
 from .constants import ERROR_NOT_SUPPORTED, ERROR_TOO_MANY_THREADS
 from .errors import SetLastError, fails_with
 from .values import word

@@ -7,7 +7,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ..kernel.foreign import shown, type_name
+from transport.foreign import shown, type_name
+
 from .constants import INFINITE
 
 __all__ = ["Box", "GetSystemTimeAsFileTime"]

@@ -16,6 +16,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from transport.foreign import shown, type_name
+
 from .. import (
     AbandonedWait,
     Alerted,
@@ -33,7 +35,6 @@ from .. import (
     wait_all,
     wait_any,
 )
-from ..kernel.foreign import shown, type_name
 from .constants import ERROR_INVALID_HANDLE, WAIT_FAILED
 from .errors import SetLastError, contained, fails_with
 from .values import seconds, word

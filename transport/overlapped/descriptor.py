@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Final
 
 from transport.errors import InvalidOperation
+from transport.foreign import text_of
 from transport.overlapped.operation import (
     ACCESS_DENIED,
     BROKEN_PIPE,
@@ -128,7 +129,7 @@ class OverlappedDescriptor(OverlappedSource):
             blocking = os.get_blocking(fd)
             os.set_blocking(fd, False)
         except (AttributeError, OSError, ValueError) as error:
-            raise InvalidOperation(f"file must be an open descriptor, or have one: {error}") from error
+            raise InvalidOperation(f"file must be an open descriptor, or have one: {text_of(error)}") from error
         self._selector = selectors.DefaultSelector()
         super().__init__(limit)
         self._file = file

@@ -8,6 +8,7 @@ from _thread import get_ident
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from transport.errors import InvalidOperation, OperationFailed, OperationPending
+from transport.foreign import type_name
 
 if TYPE_CHECKING:
     from transport.overlapped.services import Services
@@ -65,7 +66,7 @@ class Operation(Generic[T_co]):
         self, source: "OverlappedSource", overlapped: Any, event: Settable | None, packet: bool
     ) -> None:
         if event is not None and not callable(getattr(event, "set", None)):
-            raise InvalidOperation(f"event must have a method `set`, which a {type(event).__name__} has not")
+            raise InvalidOperation(f"event must have a method `set`, which a {type_name(event)} has not")
         self._source = source
         self._value = overlapped
         # Guarded by the source's lock until complete; `_status` is written last.
@@ -160,7 +161,7 @@ def readable(data: Any) -> memoryview:
             return view.cast("B") if view.nbytes else memoryview(b"")
     except TypeError:
         pass
-    raise InvalidOperation(f"data must be contiguous bytes-like objects, which a {type(data).__name__} is not")
+    raise InvalidOperation(f"data must be contiguous bytes-like objects, which a {type_name(data)} is not")
 
 
 def writable(buffer: Any) -> memoryview:
@@ -172,5 +173,5 @@ def writable(buffer: Any) -> memoryview:
     except TypeError:
         pass
     raise InvalidOperation(
-        f"a buffer must be contiguous memory, writable and not empty, which this {type(buffer).__name__} is not"
+        f"a buffer must be contiguous memory, writable and not empty, which this {type_name(buffer)} is not"
     )

@@ -48,6 +48,7 @@ from transport.errors import (
     SourceForked,
     TooManyOperations,
 )
+from transport.foreign import is_interrupt, loggable, shown
 from transport.lifecycle import in_child
 from transport.lock import Lock
 from transport.overlapped.operation import OK, OPERATION_ABORTED, PENDING, Operation, Settable
@@ -129,7 +130,7 @@ class OverlappedSource:
 
     def __init__(self, limit: int) -> None:
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-            raise InvalidOperation(f"limit must be a positive int, not {limit!r}")
+            raise InvalidOperation(f"limit must be a positive int, not {shown(limit)}")
         self._lock = Lock()
         # All below: guarded by _lock, unless said otherwise. Accepted operations that are not complete.
         self._input: deque[Operation[Any]] = deque()
@@ -229,7 +230,7 @@ class OverlappedSource:
         Source: "SetFileCompletionNotificationModes".
         """
         if not isinstance(modes, int) or modes & ~(SKIP_PORT_ON_SUCCESS | SKIP_SET_EVENT_ON_HANDLE):
-            raise InvalidOperation(f"modes must be an or of the SKIP_... constants, not {modes!r}")
+            raise InvalidOperation(f"modes must be an or of the SKIP_... constants, not {shown(modes)}")
         with self._lock:
             self._require_open_locked()
             self._modes |= modes
@@ -461,8 +462,10 @@ class OverlappedSource:
                 for event in operation._events:
                     try:
                         event.set()
-                    except Exception:
-                        log.exception("the event of %r could not be set", operation)
+                    except BaseException as error:  # It may be of a class of the program's.
+                        if is_interrupt(error):
+                            raise
+                        log.error("the event of %r could not be set", operation, exc_info=loggable(error))
                 outbox.popleft()
         finally:
             if outcomes and self._services is not None:

@@ -24,6 +24,7 @@ import zmq
 from zmq.backend import zmq_poll
 
 from transport.errors import InvalidOperation
+from transport.foreign import text_of, type_name
 from transport.lock import Lock
 from transport.overlapped.operation import (
     BAD_COMMAND,
@@ -240,14 +241,14 @@ class OverlappedSocket(OverlappedSource):
 
     def __init__(self, socket: "zmq.Socket[Any]", *, limit: int = DEFAULT_LIMIT) -> None:
         if not isinstance(socket, zmq.Socket) or hasattr(socket, "_recv_futures"):
-            raise InvalidOperation(f"socket must be a plain zmq.Socket, not a {type(socket).__name__}")
+            raise InvalidOperation(f"socket must be a plain zmq.Socket, not a {type_name(socket)}")
         super().__init__(limit)
         try:
             self._fds = [socket.fileno()]
             self._kind = int(socket.type)
         except zmq.ZMQError as error:
             self._closed = True
-            raise InvalidOperation(f"the socket cannot be used: {error}") from error
+            raise InvalidOperation(f"the socket cannot be used: {text_of(error)}") from error
         with _claims_lock:
             if socket in _claims:
                 self._closed = True

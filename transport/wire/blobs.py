@@ -21,6 +21,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from transport.foreign import name_of
 from transport.frames import Blob, Buffer
 
 T = TypeVar("T")
@@ -381,7 +382,7 @@ def _restore_array(descriptor: Blob, blob: Buffer, annotation: Any, where: str) 
     kind = numpy.ndarray if annotation is Any or annotation is object else array_type(annotation)
     if kind is None or not issubclass(numpy.ndarray, kind):
         raise msgspec.ValidationError(
-            f"Expected `{getattr(annotation, '__name__', annotation)}`, got an array - at {where}"
+            f"Expected `{name_of(annotation)}`, got an array - at {where}"
         )
     try:
         dtype = _plain_dtype(numpy, descriptor.dtype)

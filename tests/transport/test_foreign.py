@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from engine.kernel import foreign
+from transport import foreign
 
 from ..hostile import HOSTILE, LONG, RAISED, Text, Value
 
