@@ -6,7 +6,7 @@ whoever sends, sends. Both under the link's lock, which the *caller* takes: it a
 is to cover.
 
 Rules of a link:
-  1. `send`, `harvest`, `ready`, `writable`, `close` are called with `lock` held. None of them blocks.
+  1. `send`, `harvest`, `ready`, `writable`, `leave`, `close` are called with `lock` held. None of them blocks.
   2. A descriptor shows an *edge*: a `send` or `harvest` by anybody may consume it. So after `send`, if
      somebody else polls, and before blocking in a poll, ask `ready()`. A `harvest` that returned False has
      just asked.
@@ -147,6 +147,13 @@ class Link(Protocol):
     def writable(self) -> bool:
         """Whether a send would be taken now."""
 
+    def leave(self) -> None:
+        """Close the connection, and go on with a new one (client). What has arrived is delivered before it is `lost`.
+
+        With `lock` held, outside a harvest; there is something to harvest then. Nothing happens if there is no
+        connection, or on inproc, where a server tells of its end by itself.
+        """
+
     def peer_info(self, peer: bytes) -> PeerInfo:
         """What is known of a peer (server)."""
 
@@ -177,9 +184,12 @@ class BaseLink:
         def raise_it(*args: object, **options: object) -> NoReturn:
             raise error()
 
-        for name in ("send", "ready", "harvest", "writable", "descriptors", "peer_info"):
+        for name in ("send", "ready", "harvest", "leave", "writable", "descriptors", "peer_info"):
             setattr(self, name, raise_it)
         self.close = lambda: None  # type: ignore[method-assign]  # as above, on the instance
+
+    def leave(self) -> None:
+        """Nothing: a server ends no connection of its own accord."""
 
     def close(self) -> None:
         """Close the link."""

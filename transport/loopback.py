@@ -155,6 +155,16 @@ class LoopbackClient(_Loopback):
             self._feed()
         return bool(queue)
 
+    def leave(self) -> None:
+        """Close the connection, and go on with a new one; see `Link.leave`."""
+        with _registry_lock:
+            server = self._server
+            if server is not None and server._clients.get(self._peer) is self:
+                self._cut = True
+                server._detach(self)
+                self._put(_LOST, b"", "left")
+                server._attach(self)
+
     def _break(self, sender: _Loopback, peer: bytes) -> None:
         assert isinstance(sender, LoopbackServer)
         sender._cut_off(self, peer)

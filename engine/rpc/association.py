@@ -3,11 +3,14 @@
 Theory of operation. The link connects, and connects again, by itself; it tells of it here (`connected`, `lost`,
 `refused`), and so does the server (`WELCOME`, `REJECT`, `BYE`).
 
-    CONNECTING --connected--> CONNECTED --lost--> CONNECTING      any --close--> CLOSED
+    CONNECTING --connected--> GREETING --WELCOME--> CONNECTED --lost, BYE--> CONNECTING      any --close--> CLOSED
 
-While not connected, calls wait in the client; each has `connect_timeout` seconds to leave, after which it ends with
-`ServerUnavailable` (or `CallFailedDne`, if the server was reached before). When the connection is lost, calls that had
-left end with `CallFailed`, at once, unless they are sent again (`retry.py`); the others wait for the next connection.
+While there is no connection, calls wait in the client; once there is one they follow this side's greeting. Each has
+`connect_timeout` seconds until the server has greeted, after which it ends with `ServerUnavailable` (or
+`CallFailedDne`, if the server was reached before): what accepts a connection and never greets is no server. Should it
+be a slow one, it is told not to begin them. When the connection is lost, calls that had left end with `CallFailed`, at
+once, unless they are sent again (`retry.py`); the others wait for the next connection. A server that says goodbye may
+keep its socket, so the client closes the connection and begins on a new one.
 
 Guarded by the table's lock: the connection's state. Only under link.lock: `actions`. Lock
 order: link.lock, then the table's lock.
@@ -24,6 +27,7 @@ from functools import partial
 from transport import (
     PIPE_WINDOW_BYTES,
     Bye,
+    Cancel,
     Conversation,
     Credit,
     Hello,
@@ -53,6 +57,8 @@ from .outbox import Outbox, Special
 from .retry import Retries
 from .sent import Sent
 from .table import CallTable, perform
+
+LEAVE_AGAIN = 1.0  # Seconds; arbitrary: how soon a client leaves a server that says goodbye again and again.
 
 
 class Association:
@@ -86,8 +92,11 @@ class Association:
         self.outgoing = self._outbox.queue
         self._state = Connection.CONNECTING
         self._conversation = Conversation(Side.CLIENT)
+        # A server has greeted, or spoken at all.
         self._was_connected = False
-        # (when it must have left, call number), in order, for calls begun or stranded while not connected.
+        # There is a connection to send over: GREETING or CONNECTED, until `close`.
+        self._linked = False
+        # (when the server must have greeted, call number), in order, for calls begun or stranded before it has.
         self._stranded: deque[tuple[float, int]] = deque()
         self._stranded_timer: TimerHandle | None = None
         # Under link.lock: what a harvest brought to be done after it.
@@ -99,8 +108,10 @@ class Association:
         self._hello = Special([])
         # The server has greeted: replies are in order. Under link.lock.
         self._greeted = False
-        # Closed while connected: what is queued still leaves.
+        # Closed while there was a connection: what is queued still leaves.
         self._closing = False
+        # When this side may next leave a connection over which the server has said goodbye.
+        self._leave_at = 0.0
         self._connections = 0
         self._refusal = ""
         self.oversize = Oversize(endpoint)
@@ -111,9 +122,7 @@ class Association:
         """Take a message that is not replies."""
         if type(message) is Welcome:
             self._conversation.received(Kind.WELCOME)
-            self._greeted = True
-            self.message_limit = largest_message(message.limits.message_bytes)
-            self.hold(False)
+            self._welcomed(message)
             pipe_client.widen(self, message.limits.pipe_window_bytes)
         elif type(message) is Pipe or type(message) is Credit:
             self._conversation.received(Kind.PIPE)  # Allowed in the same states as CREDIT.
@@ -126,6 +135,18 @@ class Association:
             self._left(message)
         else:
             raise RemoteProtocolError(f"a server does not send {type(message).__name__}")
+
+    def _welcomed(self, message: Welcome) -> None:
+        """The server has greeted."""
+        self._greeted = True
+        self.message_limit = largest_message(message.limits.message_bytes)
+        with self._lock:
+            if self._state is Connection.GREETING:
+                self._state = _CONNECTED
+                self._was_connected = True
+                self._stranded.clear()
+                self._attend_locked()
+        self.hold(False)
 
     def hold(self, held: bool) -> None:
         """Something is too large to leave before the greeting; or that has come. Under link.lock."""
@@ -150,15 +171,14 @@ class Association:
             self._sent = Sent()
             self._greeted = False
             self.message_limit = UNGREETED_BYTES
-            self._was_connected = True
             self._connections += 1
             self._refusal = ""
-            self._stranded.clear()
             # The time limit of a call ran while it waited for the connection.
             self._outbox.refresh_limits(self._time_left_locked())
             self._hello = Special(encode(hello))
             self.outgoing.appendleft(self._hello)
-            self._state = _CONNECTED
+            self._state = Connection.GREETING
+            self._linked = True
             self._attend_locked()
         # The greeting, and the calls that wait behind it, leave though no thread may come to wait.
         self._channel.expect()
@@ -180,9 +200,10 @@ class Association:
         """
         text = f"the connection to {self.endpoint} was lost: {reason}"
         with self._lock:
-            if self._state is not _CONNECTED:
+            if not self._linked:
                 return
             self._state = Connection.CONNECTING
+            self._linked = False
             self._refusal = reason
             self._held = False
             pipe_client.widen(self, PIPE_WINDOW_BYTES)  # Until the next server says so itself.
@@ -241,6 +262,8 @@ class Association:
         text = f"{self.endpoint} refused to talk: {reason}"
         with self._lock:
             self._state = Connection.CONNECTING
+            self._linked = False
+            self._was_connected = True
             self._refusal = text
             self.outgoing.clear()
             status = message.status or Status.PROTOCOL_ERROR
@@ -255,6 +278,21 @@ class Association:
     def _left(self, message: Bye) -> None:
         """The server closed in good order: what it had not answered by then it will not answer."""
         self._lost(message.reason or "the server closed", True, message.taken)
+        now = monotonic()
+        leave = partial(self._leave, self._conversation)
+        if now >= self._leave_at:
+            self.do_later((leave,))
+        else:
+            driver().monitor.call_at(self._leave_at, leave)
+        self._leave_at = max(now, self._leave_at) + LEAVE_AGAIN
+
+    def _leave(self, conversation: Conversation) -> None:
+        """Close the connection over which the server ended `conversation`, and begin on a new one."""
+        with self._channel.link.lock:
+            if self._state is _CLOSED or self._conversation is not conversation:
+                return  # It is closed already.
+            self._channel.link.leave()
+        driver().touched(self._channel)
 
     # What a harvest leaves
 
@@ -269,10 +307,10 @@ class Association:
             if self._attended:
                 self._attend_locked()
 
-    # Calls that wait for a connection
+    # Calls that wait for a server
 
     def _strand_locked(self, call_id: int) -> None:
-        """Give a call that cannot leave its time limit, and see to it that somebody looks for the connection."""
+        """Give a call its time limit until a server has greeted, and see to it that somebody looks for one."""
         self._attend_locked()
         if self._connect_timeout is None:
             return
@@ -282,9 +320,9 @@ class Association:
             self._stranded_timer = driver().monitor.call_at(when, self._give_up)
 
     def _give_up(self) -> None:
-        """End the calls that have waited for a connection too long."""
+        """End the calls that have waited for a server too long."""
         actions: list[Callable[[], object]] = []
-        driver().harvest(self._channel)  # A connection that is made by now counts.
+        driver().harvest(self._channel)  # A greeting that has arrived counts.
         with self._lock:
             self._stranded_timer = None
             expired = self._expired_locked(monotonic())
@@ -295,9 +333,13 @@ class Association:
             failed = [Failure(self._unreachable_locked(call_id, self._connect_timeout)) for call_id in ended]
             self._table.finish_locked(ended, failed, actions)
             # They must not run later on, after their callers were told that they did not.
-            self._outbox.withdraw(set(expired))
+            left = not self._outbox.withdraw(set(expired)) and bool(ended) and self._linked
+            if left:
+                self.outgoing.append(Special(encode(Cancel([(call_id, True) for call_id in ended]))))
             self._attend_locked()
         perform(actions)
+        if left:
+            self._channel.flush()
 
     def _expired_locked(self, now: float) -> list[int]:
         expired: list[int] = []
@@ -306,12 +348,15 @@ class Association:
         return expired
 
     def _unreachable_locked(self, call_id: int, waited: float) -> CallError:
-        """Why a call ends that waited for a connection."""
+        """Why a call ends that waited for a server."""
         lost = self._retries.lost_locked(call_id)
         kind = CallFailed if lost else CallFailedDne if self._was_connected else ServerUnavailable
         first = f"{lost}; to send it again there was " if lost else ""
-        why = f": {self._refusal}" if self._refusal else ""
-        return kind(f"{first}no connection to {self.endpoint} within {waited} s{why}")
+        if self._linked:
+            text = f"no greeting from {self.endpoint} within {waited} s: what accepts connections there says nothing"
+        else:
+            text = f"no connection to {self.endpoint} within {waited} s" + (self._refusal and f": {self._refusal}")
+        return kind(first + text)
 
     def _withdraw_locked(self, call_id: int) -> bool:
         """Have a call not leave that waits to; False if it leaves just now, or has left."""
@@ -319,8 +364,8 @@ class Association:
 
     def _attend_locked(self) -> None:
         """Say whether the network must be driven though no thread waits: for a callback, a connection, a greeting."""
-        connecting = self._state is Connection.CONNECTING and bool(self._calls)
-        wanted = connecting or self._held or self._table.callbacks > 0
+        waits = self._state is not _CONNECTED and self._state is not _CLOSED and bool(self._calls or self.outgoing)
+        wanted = waits or self._held or self._table.callbacks > 0
         if wanted is not self._attended:
             self._attended = wanted
             self._channel.attend(wanted)

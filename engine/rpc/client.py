@@ -101,8 +101,9 @@ class Client(Association):
     Args:
         endpoint: `tcp://host:port`, `ipc://path`, `inproc://name` or `loopback://name`.
         timeout: seconds that a call may take unless it says otherwise; None: no limit.
-        connect_timeout: seconds that a call may wait for a connection before it ends with `ServerUnavailable`; None:
-            for ever. Each call waits for itself, even if one before it has waited in vain.
+        connect_timeout: seconds that a call may wait for a connection to a server that greets before it ends with
+            `ServerUnavailable`; None: for ever. Each call waits for itself, even if one before it has waited in vain.
+            Once the server has greeted, a call may take its time; after a lost connection the limit counts again.
         max_calls: outstanding calls allowed; beginning one more raises `QueueFull`.
         retries: how often a call of an idempotent operation may be sent again, each time that its connection is lost
             before the answer has come; it waits for the next connection as a new call would. 0: never. Other calls are
@@ -340,7 +341,7 @@ class Client(Association):
                 return
             if type(call._notify) is CallbackNotification:
                 self._table.callbacks += 1
-            if self._state is Connection.CONNECTING:
+            if self._state is not _CONNECTED:
                 self._strand_locked(call_id)
             self._attend_locked()
         if call._spec.one_way:
@@ -438,7 +439,7 @@ class Client(Association):
         perform(actions)
         if unsent or (abort and self._outbox.withdraw({call_id})):
             return  # The server has not heard of it.
-        if self._state is _CONNECTED or abort:
+        if self._linked or abort:
             self.tell_cancel(call_id, abort)
         else:
             self.outgoing.append(Special(encode(Cancel([(call_id, False)]))))  # It follows the call, which waits too.
@@ -452,7 +453,7 @@ class Client(Association):
 
         `soon`: before the next wait of any thread, without a lock taken here.
         """
-        if self._state is _CONNECTED:
+        if self._linked:
             self.outgoing.append(Special(frames))
             if soon:
                 driver().due(self._channel)
@@ -464,9 +465,11 @@ class Client(Association):
     def next_message(self) -> Parcel | None:
         """Take the next message to send, or None. Under link.lock."""
         # A client that closes still sends what was accepted, and its goodbye.
-        if not self.outgoing or not (self._state is _CONNECTED or self._closing):
+        if not self.outgoing or not (self._linked or self._closing):
             return None
         frames = self._outbox.take()
+        if not frames:
+            return None  # What there was has been withdrawn.
         if len(frames) > 1 or len(frames[0]) > self.message_limit:
             frames = fit(self, frames)
             if not frames:
@@ -533,9 +536,10 @@ class Client(Association):
         with self._lock:
             if self._state is Connection.CLOSED:
                 return
-            if self._state is _CONNECTED and self._conversation.may_send(Kind.BYE):
+            if self._linked and self._conversation.may_send(Kind.BYE):
                 self.outgoing.append(Special(encode(Bye(0, "the client closed"))))
                 self._closing = True
+            self._linked = False
             self._state = _CLOSED
             ended = list(self._calls)
             failures = [Failure(CallCancelled("the client was closed")) for _ in ended]

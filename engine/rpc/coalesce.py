@@ -30,8 +30,11 @@ def take_together(queue: deque[Any], taken: list[Any], most: int = COALESCE_RECO
         queue.extendleft(reversed(taken[1:]))
         del taken[1:]
     size = _size(taken[0])
-    while queue and len(taken) < most and size < COALESCE_BYTES:
-        further = queue.popleft()
+    while len(taken) < most and size < COALESCE_BYTES:
+        try:
+            further = queue.popleft()
+        except IndexError:
+            break
         if not isinstance(further, tuple):
             queue.appendleft(further)
             break

@@ -8,7 +8,8 @@ import msgspec
 class Connection(Enum):
     """Where a client's connection is in its life."""
 
-    CONNECTING = "connecting"
+    CONNECTING = "connecting"  # There is no connection.
+    GREETING = "greeting"  # There is one, and this side has greeted; the server has not.
     CONNECTED = "connected"
     CLOSED = "closed"
 

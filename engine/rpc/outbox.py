@@ -43,9 +43,12 @@ class Outbox:
         self.taken: Sequence[PendingCall | Special] = ()
 
     def take(self, most: int = COALESCE_RECORDS) -> list[Buffer]:
-        """Take the frames of the next message, of `most` calls; there must be one. Under link.lock."""
+        """Take the frames of the next message, of `most` calls; none if there is none. Under link.lock."""
         queue = self.queue
-        first = queue.popleft()
+        try:
+            first = queue.popleft()
+        except IndexError:
+            return []
         if isinstance(first, Special):
             self.taken = [first]
             if first.shipment is not None and not first.frames:

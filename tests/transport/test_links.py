@@ -278,6 +278,24 @@ class TestLife:
         kinds = [what for what, _, _ in client.log if what != "refused"]
         assert kinds == ["connected", "lost", "connected"]
 
+    def test_a_client_that_leaves(self, house: House) -> None:
+        """It closes the connection once it has read what had arrived, and is a new peer over the next one."""
+        if house.kind == "inproc":
+            pytest.skip("there a server tells of its end by itself")
+        server, client = house.pair()
+        first = server.messages[0][0]
+        assert server.send(first, [b"the last words"])
+        wait_ready(client)
+        with client.link.lock:
+            client.link.leave()
+        assert client.ready() and not client.send(b"", [b"too late"])
+        exchange([server, client], lambda: len(client.ups) == 2 and server.losses == [first])
+        told = [what for what, _, _ in client.log if what != "refused"]
+        assert told == ["connected", "message", "lost", "connected"]
+        assert client.send(b"", [b"hello again"])
+        exchange([server, client], lambda: len(server.messages) == 2)
+        assert server.messages[1][0] != first and server.messages[1][1] == [b"hello again"]
+
     def test_nothing_reaches_the_next_server_unannounced(self, house: House) -> None:
         """While its server was replaced, nobody harvested the client: it sends nothing until it was told."""
         server, client = house.pair()

@@ -91,7 +91,7 @@ class ZmqClient(ZmqLink):
     def ready(self) -> bool:
         """Whether a message waits, or there is something else to tell."""
         self._unsure = False
-        return bool(self._told) or bool(zmq_poll(self._input, 0))
+        return bool(self._told or self._losing) or bool(zmq_poll(self._input, 0))
 
     def writable(self) -> bool:
         """Whether the connection is up and the queue has room."""
@@ -146,6 +146,11 @@ class ZmqClient(ZmqLink):
             if up:
                 self._losing[b""] = "interrupted while receiving"
             raise
+
+    def leave(self) -> None:
+        """Close the connection, and go on with a new one; see `Link.leave`."""
+        if self._up:
+            self._losing[b""] = "left"
 
     def _look(self, receiver: Receiver) -> None:
         self._read_monitor()
