@@ -61,13 +61,13 @@ class OpenObjects(Generic[T]):
 class Stage(IntEnum):
     """When a hook runs as the process ends; within a stage the last that was registered comes first.
 
-    Between `EXECUTORS` and `SERVERS` the interpreter joins the threads that are no daemons.
+    Between `EXECUTORS` and `CLIENTS` the interpreter joins the threads that are no daemons.
     """
 
     EXECUTORS = 0  # As the standard executor: what was submitted is run, and later hooks find executors shut down.
-    SERVERS = 1
-    CLIENTS = 2
-    POOLS = 3  # What servers and clients have still to say runs there.
+    CLIENTS = 1  # Before the servers of the process, whose end would otherwise be told to threads that wait for calls.
+    SERVERS = 2
+    POOLS = 3  # What servers have still to do runs there.
 
 
 _stages: dict[Stage, list[Callable[[], object]]] = {stage: [] for stage in Stage}
@@ -88,7 +88,7 @@ def _end_executors() -> None:
 
 
 def _end() -> None:
-    for stage in (Stage.SERVERS, Stage.CLIENTS, Stage.POOLS):
+    for stage in (Stage.CLIENTS, Stage.SERVERS, Stage.POOLS):
         _run_stage(stage)
 
 

@@ -9,6 +9,7 @@ Assumes: CPython clears a thread's local storage on that thread as it ends.
 """
 
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -121,17 +122,20 @@ class _Departure:
         self._record = record
         self._pid = os.getpid()
 
-    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
-        # (`getpid`: the module's names may be gone when the main thread ends, as the interpreter shuts down.)
+    def __del__(
+        self, getpid: Callable[[], int] = os.getpid, is_finalizing: Callable[[], bool] = sys.is_finalizing
+    ) -> None:
+        # (The module's names may be gone when the main thread ends, as the interpreter shuts down.)
         # A forked child drops the storage of its parent's threads before any fork hook runs. They have not
-        # ended, and the locks that they held will never be released here.
-        if self._pid != getpid():
+        # ended, and the locks that they held will never be released here. Nor will those of the daemon threads that
+        # the interpreter has stopped wherever they were, when the main thread ends as the last.
+        if self._pid != getpid() or is_finalizing():
             return
         record = self._record
         port, record.port = record.port, None
         if port is not None:
             port.depart(record)
-        for hook in end_hooks or ():  # None while the interpreter shuts down: the main thread ends last.
+        for hook in end_hooks:
             hook(record)
 
 

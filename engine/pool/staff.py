@@ -198,9 +198,10 @@ class Staff(SlotQueue):
             self.threads.add(thread)
             try:
                 thread.start()
-            except RuntimeError:  # The system has no more threads, or the interpreter is shutting down.
+            except RuntimeError as error:  # The system has no more threads, or the interpreter is shutting down.
                 self.threads.discard(thread)
-                log.exception("the pool %r could not start %s", self.name, name)
+                if "interpreter shutdown" not in str(error):  # Then what is queued is not run: nothing to complain of.
+                    log.exception("the pool %r could not start %s", self.name, name)
                 with self._lock:
                     # What is queued stays queued: a running worker takes it, or the monitor tries again.
                     self._workers -= number - started

@@ -530,6 +530,9 @@ class Client(Association):
         Blocks: no longer than sending takes. Ports and events given as notification targets stay open: they are the
         caller's.
         """
+        self._close(perform)
+
+    def _close(self, tell: Callable[[list[Callable[[], object]]], object]) -> None:
         actions: list[Callable[[], object]] = []
         if self._calls:
             driver().harvest(self._channel)  # Answers that have arrived count.
@@ -546,7 +549,7 @@ class Client(Association):
             self._table.finish_locked(ended, failures, actions)
             if self._stranded_timer is not None:
                 self._stranded_timer.cancel()
-        perform(actions)
+        tell(actions)
         _open_clients.discard(self)
         self._channel.close()
 
@@ -606,7 +609,8 @@ def _close_all() -> None:
         try:
             warnings.warn(f"{client!r} was never closed", ResourceWarning, stacklevel=1, source=client)
         finally:
-            client.close()
+            # Told to nobody: threads that wait for calls now are daemons, and end with the process where they are.
+            client._close(lambda actions: None)
 
 
 _open_clients = OpenObjects(_inherited)

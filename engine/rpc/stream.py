@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextvars import copy_context
 from functools import partial
+from sys import is_finalizing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -355,7 +356,8 @@ class Stream(Generic[T, R]):
         self.close()
 
     def __del__(self) -> None:
-        if not getattr(self, "_over", True):
+        # Daemon threads, which the interpreter stops wherever they are, may have had the locks that this takes.
+        if not getattr(self, "_over", True) and not is_finalizing():
             self.call._pipes.drop()
 
     def __repr__(self) -> str:

@@ -130,9 +130,11 @@ class ZmqLink(BaseLink):
         self._told_poll = [(monitor.fileno(), int(zmq.POLLIN))]
 
     def _close_sockets(self, linger: int | None = None) -> None:
-        if self._monitor is not None:
+        """Close both; nothing if they are closed already, because no others could be opened in their place."""
+        monitor, self._monitor = self._monitor, None
+        if monitor is not None:
             self._socket.disable_monitor()
-            self._monitor.close()
+            monitor.close()
         self._socket.close(linger)
 
     def _inner_descriptors(self) -> list[int]:

@@ -139,6 +139,8 @@ class ZmqClient(ZmqLink):
             return self._finish_harvest(receiver, count)
         except zmq.ContextTerminated as error:
             raise LinkClosed("the ZeroMQ context was terminated") from error
+        except LinkClosed:  # The process ends: there is no other socket to be had.
+            raise
         except BaseException:
             # A message may be gone, and with it the answer to a call: have this connection count as lost.
             up = self._up
