@@ -22,6 +22,7 @@ Spans end on the threads that bring replies and send answers: give the provider 
 Source: OpenTelemetry, "Semantic conventions for RPC spans"; W3C, "Trace Context".
 """
 
+import logging
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any
@@ -31,7 +32,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvider, get_tracer, set_span_in_context
 
 from transport import Endpoint
-from transport.foreign import type_name
+from transport.foreign import is_interrupt, loggable, type_name
 
 from .kernel.errors import EngineError, InvalidArgumentType
 from .kernel.status import Status
@@ -43,6 +44,8 @@ from .rpc.registry import Entry
 from .rpc.server import Server
 from .rpc.server_call import ServerCall
 from .rpc.table import Observer
+
+log = logging.getLogger("engine.otel")
 
 SYSTEM = "callport"  # The value of `rpc.system`.
 
@@ -74,14 +77,31 @@ def _attributes(spec: OperationSpec) -> dict[str, str]:
 
 def _end(span: Span, status: int | None) -> None:
     """End a span; `status` None: how the call ended is not known."""
-    if status is not None:
-        span.set_attribute("rpc.callport.status_code", int(status))
-        if status:
-            name = Status.name_of(status)
-            name = str(int(status)) if name == "STATUS" else name
-            span.set_attribute("error.type", name)
-            span.set_status(StatusCode.ERROR, name)
-    span.end()
+    try:
+        if status is not None:
+            span.set_attribute("rpc.callport.status_code", int(status))
+            if status:
+                name = Status.name_of(status)
+                name = str(int(status)) if name == "STATUS" else name
+                span.set_attribute("error.type", name)
+                span.set_status(StatusCode.ERROR, name)
+        span.end()
+    except BaseException as error:  # Raised by a processor of the program's: the call has ended all the same.
+        if is_interrupt(error):
+            raise
+        log.error("the span of a call could not be ended", exc_info=loggable(error))
+
+
+def _record(span: Span, error: BaseException) -> None:
+    """Note in a span what a routine, or beginning a call, has raised."""
+    try:
+        if span.is_recording():
+            told = loggable(error)
+            span.record_exception(told, None if told is error else {"exception.type": type_name(error)})
+    except BaseException as failure:  # As above. What was raised is what counts.
+        if is_interrupt(failure):
+            raise
+        log.error("the span of a call could not record what was raised", exc_info=loggable(failure))
 
 
 class _TracedBegin:
@@ -120,8 +140,8 @@ class _TracedBegin:
             told = metadata if metadata is not None and not isinstance(metadata, dict) else carrier | (metadata or {})
             call = self._begin(spec, args, kwargs, notify, timeout, told, handle, pipes)
         except BaseException as error:
-            span.record_exception(error)
-            _end(span, error.status if isinstance(error, EngineError) else None)
+            _record(span, error)
+            _end(span, error.status if issubclass(type(error), EngineError) else None)  # type: ignore[attr-defined]
             raise
         observer = _SpanObserver(span)
         if not self._table.await_outcome(call, observer):
@@ -171,8 +191,7 @@ class _TracedRoutine:
             if not self._takes_handle:
                 call.complete(value)
         except BaseException as error:
-            if span.is_recording():
-                span.record_exception(error)
+            _record(span, error)
             raise
         finally:
             context.detach(token)
@@ -203,8 +222,7 @@ class _TracedRoutine:
             if not self._takes_handle:
                 call.complete(value)
         except BaseException as error:
-            if span.is_recording():
-                span.record_exception(error)
+            _record(span, error)
             raise
         finally:
             context.detach(token)

@@ -10,6 +10,7 @@ must not take the place of what was to be told, nor end the thread that tells it
     name_of(function)     what it is called
     traceback_of(error)   its traceback, with its notes, causes and contexts as far as they can be told
     loggable(error)       itself, or what stands for it in a log if it cannot be formatted
+    is_interrupt(error)   whether it came from a signal handler, and not from the foreign code that it left
 
 Guarantees: none of these raises, whatever the foreign code raises, `SystemExit` and `KeyboardInterrupt` included. What
 they return is a plain `str` that can be encoded: lone surrogates are escaped, and what is too long is cut.
@@ -18,6 +19,7 @@ they return is a plain `str` that can be encoded: lone surrogates are escaped, a
 an exception that somebody else has raised. `except kind` asks for nothing.
 """
 
+import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -89,8 +91,24 @@ class Untellable(Exception):
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether what left foreign code is for the thread that ran it: Ctrl-C, which comes to the main thread only."""
-    return issubclass(type(error), KeyboardInterrupt) and threading.get_ident() == threading.main_thread().ident
+    """Whether what left foreign code was raised by a signal handler in its midst: that is for the main thread to see.
+
+    So is any `KeyboardInterrupt` there; in other threads no handler runs.
+    """
+    if threading.get_ident() != threading.main_thread().ident:
+        return False
+    if issubclass(type(error), KeyboardInterrupt):
+        return True
+    handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(_frames_of(error)))
+
+
+def _code_of(handler: object) -> object:
+    """Return the code of a signal handler, None if it has none in Python."""
+    try:
+        return getattr(getattr(handler, "__func__", handler), "__code__", None)
+    except BaseException:
+        return None
 
 
 def _plain(text: str, most: int) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Protocol
 
 from transport import Buffer, Link, LinkClosed, PeerLost, Receiver
+from transport.foreign import loggable, shown
 
 from ..kernel.driver import driver
 
@@ -183,8 +184,8 @@ class Channel:
             for act in left:
                 try:
                     act()
-                except Exception:
-                    log.exception("%r failed after a harvest", act)
+                except Exception as error:
+                    log.error("%s failed after a harvest", shown(act), exc_info=loggable(error))
         except LinkClosed:  # As in `_send_locked`.
             self._closed = True
             return False

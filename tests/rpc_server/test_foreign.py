@@ -5,6 +5,7 @@ Each place where the library runs code that is not its own is a row of a table, 
 
 import dataclasses
 import threading
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -18,16 +19,22 @@ from engine import (
     CallError,
     Client,
     Context,
+    Event,
     EventKind,
+    InPipe,
     Interface,
+    InvalidArgumentType,
+    InvalidAsyncHandle,
     Management,
     OutPipe,
     RemoteFault,
     Server,
     ServerCall,
+    apc,
     current_call,
     manager,
     operation,
+    sleep,
 )
 from engine.testing import LIMIT, wait_until
 
@@ -81,6 +88,12 @@ class Places(Interface, id="tests.Places"):
     def closing(self) -> int: ...
     def nothing(self) -> int: ...
     def open(self) -> Context[object]: ...
+    def unchecked(self) -> Any: ...
+
+    @operation
+    def fed(self, items: InPipe[int]) -> int:
+        """Return how many were pushed."""
+        raise NotImplementedError
 
     @operation
     def generator(self, items: OutPipe[int]) -> None:
@@ -109,6 +122,14 @@ class OneWay(Interface, id="tests.Places"):
     @operation(one_way=True)
     def routine(self) -> None:
         """Fail."""
+        raise NotImplementedError
+
+
+class Fussy(Interface, id="tests.Places"):
+    """The same to a client that checks what it gets."""
+
+    def unchecked(self) -> Checked:
+        """Return what does not pass the check."""
         raise NotImplementedError
 
 
@@ -151,6 +172,12 @@ class Failing:
             fail()
 
         return current_call().open_context(object(), rundown)
+
+    def unchecked(self) -> Any:
+        return {"good": False}
+
+    def fed(self, items: Any) -> int:
+        return sum(1 for _ in items)
 
     def generator(self, items: Any) -> Iterator[int]:
         yield 1
@@ -285,3 +312,124 @@ class TestAServer:
         server.close()
         assert routines.run_down.wait(LIMIT)
 
+
+
+def elsewhere(action: Callable[[], Any]) -> Any:
+    """Return what `action` returns in a thread of its own, to which no Ctrl-C comes."""
+    found: list[Any] = []
+    raised: list[str] = []
+
+    def run() -> None:
+        try:
+            found.append(action())
+        except BaseException as error:  # Not raised again: pytest cannot tell of all that is raised here.
+            raised.append(traceback.format_tb(error.__traceback__)[-1])
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(LIMIT)
+    assert not raised
+    return found[0]
+
+
+class Refusing(Event):
+    """An event with a way of its own to be set."""
+
+    def set(self) -> None:
+        """Fail."""
+        fail()
+
+
+class TestAClient:
+    """Foreign code that a client runs."""
+
+    @pytest.fixture
+    def places(self, servers: Callable[..., Server], clients: Callable[..., Client], endpoint: str) -> Client:
+        """A client of a server with `Places`."""
+        server = servers(endpoint)
+        server.register(Places, Failing())
+        server.listen()
+        return clients(server.endpoint)
+
+    @pytest.mark.parametrize("options", [{}, {"into": bytearray(8)}, {"timeout": LIMIT}], ids=["", "into", "limit"])
+    def test_a_result(self, way: str, places: Client, options: dict[str, Any]) -> None:
+        """A result whose check fails ends its call with 1783, whatever the check raises."""
+
+        def ask() -> None:
+            call = places.bind(Fussy).unchecked.begin(**options)
+            call.wait(LIMIT)
+            with pytest.raises(BadStubData):
+                call.complete()
+            with pytest.raises(InvalidAsyncHandle):
+                call.complete()
+
+        elsewhere(ask)
+        assert places.bind(Places).nothing(timeout=LIMIT) == 7
+
+    def test_an_argument(self, way: str, places: Client) -> None:
+        """An argument that cannot be encoded is refused as the call is begun, and nothing is sent."""
+
+        def ask() -> None:
+            with pytest.raises(InvalidArgumentType):
+                places.bind("tests.Places").routine.begin(Lazy())
+
+        elsewhere(ask)
+        assert places.statistics().outstanding == 0
+        assert places.bind(Places).nothing(timeout=LIMIT) == 7
+
+    def test_a_callback(self, way: str, places: Client) -> None:
+        """A callback that fails changes nothing for its call, nor for the next one."""
+        for _ in range(4):
+            told = threading.Event()
+            call = places.bind(Places).nothing.begin(notify=lambda call, kind, told=told: (told.set(), fail()))
+            assert told.wait(LIMIT)
+            assert call.complete() == 7
+
+    def test_a_callback_of_pipes(self, way: str, places: Client) -> None:
+        """After a callback that fails the signals that follow are told all the same."""
+        told: list[EventKind] = []
+        call = places.bind(Places).fed.begin(notify=lambda call, kind: (told.append(kind), fail()))
+        call.pipe("items").push_wait([1])
+        call.pipe("items").push_wait([])
+        wait_until(lambda: EventKind.CALL_COMPLETE in told)
+        assert call.complete() == 1
+
+    def test_an_event(self, way: str, places: Client) -> None:
+        """An event that cannot be set changes nothing for its call."""
+        with Refusing() as event:
+
+            def ask() -> int:
+                call = places.bind(Places).nothing.begin(notify=event)
+                return int(call.result(LIMIT))
+
+            assert elsewhere(ask) == 7
+        assert places.bind(Places).nothing(timeout=LIMIT) == 7
+
+    def test_an_apc(self, way: str, places: Client) -> None:
+        """What an APC raises leaves the alertable wait that ran it; its call is there to be completed."""
+
+        def ask() -> int:
+            call = places.bind(Places).nothing.begin(notify=apc(lambda call, kind: fail()))
+            try:
+                sleep(LIMIT, alertable=True)
+            except BaseException:  # Not `pytest.raises`, which asks what it was.
+                return int(call.complete())
+            return 0
+
+        assert elsewhere(ask) == 7
+
+    def test_what_is_pushed(self, way: str, places: Client) -> None:
+        """An iterable that fails while it is pushed ends its call."""
+
+        def items() -> Iterator[int]:
+            yield 1
+            fail()
+
+        def ask() -> None:
+            call = places.bind(Places).fed.begin(items())
+            with pytest.raises(CallError) as raised:
+                call.result(LIMIT)
+            assert raised.value.status == 1818 and str(raised.value).encode()
+
+        elsewhere(ask)
+        assert places.bind(Places).nothing(timeout=LIMIT) == 7

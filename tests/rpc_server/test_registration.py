@@ -1,10 +1,12 @@
 """Interfaces with conditions: who may call, how large, how many at once, and when they listen."""
 
+import functools
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,12 +26,14 @@ from engine import (
     ServerTooBusy,
     ServerUnavailable,
     UnknownInterface,
+    UnknownOperation,
     current_call,
     manager,
 )
 from engine.testing import LIMIT, wait_until
 
 from .conftest import ROOT, Child
+from .contract import Watch
 
 Servers = Callable[..., Server]
 Clients = Callable[..., Client]
@@ -537,3 +541,103 @@ class TestProcesses:
             child.end()
             with pytest.raises(Exception, match="1726"):
                 call.result(LIMIT)
+
+
+class Caller:
+    """An object that can be called."""
+
+    def __call__(self) -> str:
+        return "called"
+
+
+class Served:
+    """An object of which some is meant for clients."""
+
+    state = "set by the class"
+    helper = Caller()
+    kind = dict
+
+    def __init__(self) -> None:
+        self.callback = print
+        self.own = lambda: "set on the object"
+
+    def method(self) -> str:
+        return "a method"
+
+    @staticmethod
+    def static(value: int) -> int:
+        return value
+
+    @classmethod
+    def of_class(cls) -> str:
+        return cls.__name__
+
+    @functools.cache  # noqa: B019  # there is one of it
+    def cached(self) -> str:
+        return "a method that a decorator has wrapped"
+
+    bound = functools.partialmethod(method)
+
+    @property
+    def called(self) -> Callable[[], str]:
+        raise AssertionError("nobody has asked for it")
+
+    @functools.cached_property
+    def later(self) -> Callable[[], str]:
+        raise AssertionError("nobody has asked for it")
+
+
+class Base(Served):
+    """What it inherits is served as well."""
+
+    def added(self) -> str:
+        return "added"
+
+    method = None  # type: ignore[assignment]  # it is none of this class
+
+
+class TestByName:
+    """What is served of an object that is registered under a name."""
+
+    @pytest.fixture
+    def binding(self, servers: Callable[..., Server], clients: Callable[..., Client], endpoint: str) -> Any:
+        """A binding to a server with both objects, by name."""
+        server = servers(endpoint)
+        server.register("served", Served())
+        server.register("base", Base())
+        server.listen()
+        return clients(server.endpoint).bind
+
+    def test_methods(self, binding: Any) -> None:
+        """Public methods are: of the instance, static and of the class, wrapped by decorators, and inherited."""
+        served, base = binding("served"), binding("base")
+        assert (served.method(), served.static(3), served.of_class()) == ("a method", 3, "Served")
+        assert served.cached() == "a method that a decorator has wrapped" and served.bound() == "a method"
+        assert (base.added(), base.static(3), base.of_class()) == ("added", 3, "Base")
+
+    @pytest.mark.parametrize("name", ["state", "helper", "kind", "callback", "own", "called", "later"])
+    def test_nothing_else(self, binding: Any, name: str) -> None:
+        """Nothing else is: no objects that can be called, no functions set on the object, no properties, no classes."""
+        with pytest.raises(UnknownOperation):
+            getattr(binding("served"), name)()
+
+    def test_a_method_that_was_taken_away(self, binding: Any) -> None:
+        """What a class has put in the place of a method counts."""
+        with pytest.raises(UnknownOperation):
+            binding("base").method()
+
+    def test_properties_are_not_run(self, servers: Callable[..., Server], endpoint: str) -> None:
+        """A property is no routine of an interface, and is not run to find that out."""
+
+        class Routines:
+            @property
+            def hold(self) -> Callable[[str], str]:
+                raise AssertionError("nobody has asked for it")
+
+        with pytest.raises(InvalidParameter, match="no routine 'hold'"):
+            servers(endpoint).register(Watch, Routines())
+
+    def test_nothing_to_serve(self, servers: Callable[..., Server], endpoint: str) -> None:
+        """An object whose class has no public methods is refused, whatever was set on it."""
+        with pytest.raises(InvalidParameter, match="no public methods"):
+            servers(endpoint).register("nothing", SimpleNamespace(function=print))

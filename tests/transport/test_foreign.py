@@ -1,5 +1,7 @@
 """How foreign objects are told of: whatever their code does, there is a text."""
 
+import signal
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -90,3 +92,32 @@ class TestOthers:
         last.__cause__ = first
         text = foreign.traceback_of(raised(last), 10_000)
         assert "ValueError: last" in text and "Silent: first" in text
+
+
+class TestInterrupts:
+    """What a signal handler raises in the midst of foreign code is told from what that code raises."""
+
+    @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="a signal of its own is needed")
+    @pytest.mark.parametrize("kind", RAISED)
+    def test_a_handler(self, kind: type[BaseException]) -> None:
+        """What a handler raises is an interrupt, whatever it is; what other code raises is none, but for Ctrl-C."""
+
+        def handle(number: int, frame: object) -> None:
+            raise kind
+
+        former = signal.signal(signal.SIGUSR1, handle)
+        try:
+            with pytest.raises(kind) as interrupted:
+                signal.raise_signal(signal.SIGUSR1)
+            assert foreign.is_interrupt(interrupted.value)
+        finally:
+            signal.signal(signal.SIGUSR1, former)
+        assert foreign.is_interrupt(raised(kind())) is (kind is KeyboardInterrupt)
+
+    def test_other_threads(self) -> None:
+        """In other threads no handler runs: a KeyboardInterrupt there is foreign code's own."""
+        found: list[bool] = []
+        thread = threading.Thread(target=lambda: found.append(foreign.is_interrupt(raised(KeyboardInterrupt()))))
+        thread.start()
+        thread.join()
+        assert found == [False]
