@@ -12,7 +12,7 @@ PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 READY_PEERS := $(VENV)/.ready-peers
-VERSIONS := 3.11 3.12 3.13
+VERSIONS := 3.11 3.12 3.13 3.14 3.15
 
 .PHONY: venv test test-all lint perf perf-full perf-peers stress clean
 .DEFAULT_GOAL := test
@@ -34,14 +34,15 @@ $(READY_PEERS): $(READY)
 test: $(READY)
 	$(PY) -m pytest $(PYTEST_ARGS)
 
-# The venv's own Python, then each other supported one that is installed. A pyenv shim may be on PATH and yet
-# refuse to run, so a candidate counts only if it starts.
+# The venv's own Python, then each other supported one that is installed: on PATH, by pyenv, or by `.ci/pythons`. A pyenv
+# shim may be on PATH and yet refuse to run, so a candidate counts only if it starts.
 test-all: test
 	@own=$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); failed=; \
 	for version in $(VERSIONS); do \
 	    test $$version = $$own && continue; \
 	    found=; \
-	    for candidate in python$$version "$$HOME"/.pyenv/versions/$$version.*/bin/python$$version; do \
+	    for candidate in python$$version "$$HOME"/.pyenv/versions/$$version.*/bin/python$$version \
+	            "$(CURDIR)"/.pythons/usr/bin/python$$version; do \
 	        "$$candidate" -c '' 2>/dev/null && { found=$$candidate; break; }; \
 	    done; \
 	    test -n "$$found" || { echo "Python $$version: not installed, skipped"; continue; }; \

@@ -1,13 +1,12 @@
 """How long do calls take that come when they come, whether or not earlier ones were answered?
 
 Unit: microseconds from the moment at which a call was *meant* to leave to its answer, by the rate at which
-calls come (evenly spaced); and the rate that was served. Recorded in an HdrHistogram.
+calls come (evenly spaced); and the rate that was served.
 
 What would make it wrong: counting from when the call did leave, which forgives every stall before it; a
-sender that waits for answers; a histogram that cuts off what took long (it reaches to a minute). The sender
-sleeps between calls and so oversleeps by some 60 us, which counts, for both sides alike. Each side sends in
-the way that suits it: ours from a thread of its own, the floor, whose socket belongs to one thread, between
-two looks at the socket.
+sender that waits for answers. The sender sleeps between calls and so oversleeps by some 60 us, which counts,
+for both sides alike. Each side sends in the way that suits it: ours from a thread of its own, the floor, whose
+socket belongs to one thread, between two looks at the socket.
 """
 
 import select
@@ -16,16 +15,12 @@ from collections.abc import Callable
 from time import perf_counter, perf_counter_ns, sleep
 from typing import Any
 
-from hdrh.histogram import HdrHistogram
-
 from perf.lab import Lab
-from perf.measure import ANSWER_TIMEOUT, WrongAnswer, payloads
+from perf.measure import ANSWER_TIMEOUT, WrongAnswer, payloads, spread_us
 from perf.scenario import Against, Figures, Scenario
 from perf.worker import Control
 
 RATES = ((2_000, 20_000), (2_000, 10_000, 40_000), (1_000, 3_000, 10_000, 30_000, 60_000, 100_000))
-PERCENTILES = (50, 90, 99, 99.9)
-MOST_US = 60_000_000
 WARM_UP = 1000
 NANO = 1_000_000_000
 
@@ -118,18 +113,14 @@ def call(settings: dict[str, Any], control: Control) -> dict[str, float]:
     figures = {}
     for done, rate in enumerate(settings["rates"]):
         control.progress(done, len(settings["rates"]))
-        histogram = HdrHistogram(1, MOST_US, 3)
         late: list[int] = []
         count = int(rate * settings["seconds"])
         start = perf_counter()
         stream(count, NANO // rate, late.append)
         took = perf_counter() - start
-        for value in late:
-            histogram.record_value(max(1, value // 1000))
-        if histogram.get_total_count() != count:
-            raise WrongAnswer(f"{histogram.get_total_count()} of {count} latencies could be recorded")
-        for percent in PERCENTILES:
-            figures[f"p{percent:g}_us_at_{rate}"] = float(histogram.get_value_at_percentile(percent))
+        if len(late) != count:
+            raise WrongAnswer(f"{len(late)} of {count} calls were answered")
+        figures.update({f"{name}_at_{rate}": value for name, value in spread_us(late).items()})
         figures[f"served_calls_per_s_at_{rate}"] = count / took
     close()
     return figures
