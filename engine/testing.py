@@ -23,10 +23,10 @@ from datetime import datetime
 from typing import Any
 
 from transport.foreign import shown
+from transport.realtime import monotonic
 
 from .kernel.clock import Cancellable
 from .kernel.errors import InvalidParameter, WaitTimeout
-from .kernel.realtime import monotonic
 from .kernel.thread import records
 from .lifecycle import fork_safe
 

@@ -46,8 +46,8 @@ class Probe(Interface, id="test.Frozen"):
 class Routines:
     """They take longer than their callers wait."""
 
-    def __init__(self) -> None:
-        self.over = Event(manual_reset=True)
+    def __init__(self, over: Event) -> None:
+        self.over = over
 
     def nap(self) -> None:
         self.over.wait(SOON * 3)
@@ -131,9 +131,8 @@ class TestFrozen:
 
     def test_time_limits_of_calls(self) -> None:
         """A call's time runs out; so does that of looking for a server; an `async def` routine sleeps and wakes."""
-        routines = Routines()
-        with Server("tcp://127.0.0.1:0", workers=2) as server:
-            server.register(Probe, routines)
+        with Event(manual_reset=True) as over, Server("tcp://127.0.0.1:0", workers=2) as server:
+            server.register(Probe, Routines(over))
             server.listen()
             with Client(server.endpoint) as client:
                 probe = client.bind(Probe)

@@ -19,8 +19,15 @@ GOVERNED = frozenset({"engine", "transport", "perf", "examples", "tests", "zmq"}
 ARROWS: dict[str, tuple[str, ...]] = {
     "engine": ("engine", "transport"),
     "engine.lifecycle": ("transport.lifecycle",),
-    "engine.kernel": ("engine.lifecycle", "transport.errors", "transport.foreign", "transport.lock"),
-    "engine.pool": ("engine.kernel", "engine.lifecycle", "transport.foreign"),
+    # What both packages need stands in the one that imports nothing of the other.
+    "engine.kernel": (
+        "engine.lifecycle", "transport.errors", "transport.foreign", "transport.lock", "transport.log",
+        "transport.realtime", "transport.service",
+    ),
+    "engine.pool": (
+        "engine.kernel", "engine.lifecycle", "transport.foreign", "transport.log", "transport.realtime",
+        "transport.service",
+    ),
     "engine.rpc": ("engine.pool", "engine.kernel", "engine.lifecycle", "transport"),
     "engine.win32": ("transport.foreign",),  # How a user's object is told of is nobody's public name.
     "transport": ("zmq",),
@@ -28,6 +35,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "transport.foreign": (),
     "transport.lifecycle": (),
     "transport.lock": ("transport.errors", "transport.lifecycle"),
+    "transport.realtime": (),
+    "transport.service": ("transport.lock", "transport.realtime"),
+    "transport.log": ("transport.service", "transport.lifecycle"),
     "transport.endpoint": ("transport.errors", "transport.foreign"),
     "transport.frames": ("transport.errors",),
     "transport.wire": ("transport.frames", "transport.errors", "transport.foreign"),
@@ -40,9 +50,11 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "transport.zmq_link": (
         "transport.lock", "transport.lifecycle", "transport.link", "transport.endpoint", "transport.errors",
-        "transport.frames", "transport.security", "zmq",
+        "transport.frames", "transport.realtime", "transport.security", "zmq",
     ),
-    "transport.overlapped": ("transport.errors", "transport.foreign", "transport.lifecycle", "transport.lock", "zmq"),
+    "transport.overlapped": (
+        "transport.errors", "transport.foreign", "transport.lifecycle", "transport.lock", "transport.log", "zmq",
+    ),
     "perf": ("zmq",),
     "examples": ("zmq",),
     "tests": ("perf", "examples", "zmq"),

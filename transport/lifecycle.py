@@ -17,14 +17,11 @@ users. Each hook of an exit keeps a limit of its own.
 """
 
 import atexit
-import logging
 import os
 import weakref
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, TypeVar
-
-log = logging.getLogger("transport")
 
 L = TypeVar("L")
 Hook = TypeVar("Hook", bound=Callable[[], object])
@@ -35,6 +32,7 @@ class Stage(IntEnum):
 
     USERS = 0  # What stands on links, and has last things to say over them.
     LINKS = 1
+    LOG = 2  # What the others had to tell.
 
 
 # All below: written by single atomic operations; read where no other thread runs (in a child), or that do not change
@@ -42,6 +40,8 @@ class Stage(IntEnum):
 _locks: "weakref.WeakSet[Any]" = weakref.WeakSet()
 _hooks: list[Callable[[], object]] = []
 _stages: dict[Stage, Callable[[], object]] = {}
+# Set once, as the log is imported.
+_report: Callable[[str, object], object] = print
 
 
 def fork_safe(lock: L) -> L:
@@ -85,7 +85,13 @@ def run_hook(hook: Callable[..., object], *args: object) -> None:
     try:
         hook(*args)
     except Exception:
-        log.exception("%r failed", hook)
+        _report("%r failed", hook)
+
+
+def report_by(report: Callable[[str, object], object]) -> None:
+    """Have `report("%r failed", hook)` called when a hook has raised, while that is handled. By the log."""
+    global _report
+    _report = report
 
 
 def _after_fork_in_child() -> None:

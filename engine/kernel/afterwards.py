@@ -8,16 +8,17 @@ returns.
 Assumes: `append` and `popleft` of a deque are atomic, and starting a thread takes no lock that Python code can hold.
 """
 
-import logging
 import sys
 import threading
 from _thread import get_ident, start_new_thread
 from collections import deque
 from collections.abc import Callable
 
+from transport.log import Log
+
 from .lock import any_owned
 
-log = logging.getLogger("engine.kernel")
+log = Log("engine.kernel")
 
 def interrupting() -> bool:
     """Whether the caller is, or is called by, a signal handler that interrupted the engine under one of its locks."""

@@ -43,6 +43,8 @@ class LoopBridge:
         # Whether `_leave`, or `_turn`, is among what the loop will call next. Loop's thread only.
         self._leaving = False
         self.turning = False
+        # Whether `_stand_in_again` is among what the loop will call.
+        self._late = False
 
     def hold(self) -> None:
         """Something more is awaited."""
@@ -50,6 +52,8 @@ class LoopBridge:
         if self._driver is None:
             self._driver = driver()
             self._fd = self._driver.watch(self._call)
+            if self._driver.monitor.late:
+                self._call()
             if self._fd >= 0:
                 try:
                     self.loop().add_reader(self._fd, self._harvest)
@@ -133,6 +137,18 @@ class LoopBridge:
             _resolve(completed.popleft())
         if self._driver is not None and self._fd >= 0:
             self._harvest()
+            if self._driver.monitor.late:
+                self._stand_in()
+
+    def _stand_in(self) -> None:
+        """There is no monitor: do its work on this loop, for as long as something is awaited."""
+        if self._driver is not None and self._driver.monitor.late and not self._late:
+            self._late = True
+            self.loop().call_later(self._driver.monitor.stand_in(), self._stand_in_again)
+
+    def _stand_in_again(self) -> None:
+        self._late = False
+        self._stand_in()
 
     def _harvest(self) -> None:
         # More than one round at a time would keep the loop's other work waiting.

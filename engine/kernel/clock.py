@@ -18,10 +18,10 @@ from math import inf
 from typing import Protocol
 
 from transport.foreign import shown, type_name
+from transport.realtime import monotonic, time
 
 from .driver import driver
 from .errors import InvalidArgumentType, InvalidParameter
-from .realtime import monotonic, time
 
 WALL_RECHECK = 1.0  # Seconds by which an absolute timer may be late after the wall clock jumped. Arbitrary.
 

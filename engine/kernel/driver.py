@@ -38,21 +38,23 @@ reordered across a lock operation. `touched` adds to `_touched` before it reads 
 and `Waiter.interrupt`.
 """
 
-import logging
 import os
 from _thread import get_ident
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
+from math import inf
 from typing import Protocol
+
+from transport.log import Log, asked
+from transport.realtime import monotonic
 
 from ..lifecycle import in_child
 from .lock import Lock
 from .monitor import Monitor
 from .poll import READABLE, Bell, PlainPoll, Poll, make_poll
-from .realtime import monotonic
 from .waiter import Waiter
 
-log = logging.getLogger("engine.kernel")
+log = Log("engine.kernel")
 
 FOREVER = 3600.0  # Seconds that one poll or park may last; loops go round, so this bounds a system call only.
 
@@ -185,7 +187,7 @@ class Driver:
                 try:
                     poll.unregister(fd)
                 except (OSError, KeyError, ValueError):
-                    log.debug("descriptor %d was closed before its source was unregistered", fd)
+                    log.debug("descriptor %d was closed before its source was unregistered", fd, later=True)
 
     def _forget_locked(self, source: Source) -> None:
         self._unpoll_locked(source)
@@ -356,6 +358,9 @@ class Driver:
             try:
                 if self._take_lead(waiter):
                     self._lead(waiter, deadline)
+                elif self.monitor.late:
+                    left = inf if deadline is None else deadline - monotonic()
+                    waiter.gate.acquire(True, max(0.0, min(left, self.monitor.stand_in())))
                 elif deadline is None:
                     waiter.gate.acquire()  # Without a limit it costs 1-2 us less.
                 elif (left := min(deadline - monotonic(), FOREVER)) > 0:
@@ -437,15 +442,16 @@ class Driver:
         poll = self._poll.poll
         while not waiter.signalled and self._heir is None:
             self._polling = True
+            longest = self.monitor.stand_in() if self.monitor.late else FOREVER
             if self._touched:
                 self._drive_touched()
             # Set for the poll only: what this thread harvests itself needs no bell to be noticed.
             waiter.interrupt = ring
             if waiter.signalled:
                 return
-            timeout = FOREVER
+            timeout = longest
             if deadline is not None:
-                timeout = min(deadline - monotonic(), FOREVER)
+                timeout = min(deadline - monotonic(), longest)
                 if timeout <= 0:
                     return
             ready = self._poll_awake(timeout) if self._awake is not None else None
@@ -504,6 +510,15 @@ class Driver:
         return silenced
 
     # The monitor's side
+
+    def rouse(self) -> None:
+        """Have all who wait look around: there is no monitor, so they stand in for it."""
+        if self._polling:
+            self._bell.ring()
+        for waiter in list(self._parked):
+            waiter.nudge()
+        for call in list(self._watchers):
+            call()
 
     def vacant(self) -> bool:
         """Somebody depends on progress and nobody leads."""
@@ -571,6 +586,15 @@ def driver() -> Driver:
                 _driver = Driver()
             found = _driver
     return found
+
+
+def _harvests(ident: int) -> bool:
+    """Whether the thread of that identifier leads, or harvests in the leader's place: others depend on it."""
+    found = _driver
+    return found is not None and (ident == found.leader_ident or ident in found._helping)
+
+
+asked.append(_harvests)
 
 
 @in_child

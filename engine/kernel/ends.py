@@ -22,9 +22,10 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from transport.realtime import monotonic
+
 from .driver import driver
 from .lock import Lock
-from .realtime import monotonic
 from .source import Services, SourceOperation
 from .thread import ThreadRecord, end_hooks
 from .waitable import Waitable, WaitBlock, adapters, dispatcher_lock, finish

@@ -9,6 +9,9 @@ fires only queues and wakes.
     asleep --arm()--> ticking --QUIET_TICKS without business--> asleep
     ticking --vacant for a tick, nobody parked--> leading --a thread waits--> ticking
 
+The system may refuse to start the thread. Then the monitor is *late*: whoever waits in the library does its work
+meanwhile (`stand_in`), and tries again to start it, as does whoever needs it next.
+
 Guarantees: nothing that was armed before `arm` returned is forgotten; when all is idle the thread blocks for
 good.
 
@@ -19,18 +22,21 @@ two sees the other.
 
 import heapq
 import itertools
-import logging
 import threading
 from _thread import allocate_lock
+from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
+from transport.log import Log
+from transport.realtime import monotonic
+from transport.service import LONGEST, Service, is_ending
+
 from .lock import Lock
-from .realtime import monotonic
 from .waiter import Waiter
 
-log = logging.getLogger("engine.kernel")
+log = Log("engine.kernel")
 
 # Seconds. Under the interpreter's switch interval of 5 ms, and a hundred times the cost of a tick (~15 us).
 TICK = 0.002
@@ -63,6 +69,9 @@ class Led(Protocol):
     def run_ready(self) -> bool:
         """Harvest what is there without waiting."""
 
+    def rouse(self) -> None:
+        """Have whoever waits look around: there is no monitor."""
+
 
 class TimerHandle:
     """A function that the monitor will call once at a monotonic time; `cancel` withdraws it."""
@@ -91,11 +100,18 @@ class Monitor:
     def __init__(self, driver: Led) -> None:
         self._driver = driver
         self._lock = Lock()
-        # Guarded by _lock: the timer heap, the watched things, and whether the thread runs.
+        # Guarded by _lock: the timer heap and the watched things.
         self._timers: list[tuple[float, int, TimerHandle]] = []
         self._order = itertools.count()
         self._watched: dict[Watched, None] = {}
-        self._thread: threading.Thread | None = None
+        # Timers that are due and were not called yet: appended under _lock, taken from the left by anybody.
+        self._due: deque[TimerHandle] = deque()
+        self._service = Service("engine:monitor", self._run, _report)
+        # A thread is needed, and cannot be had. Set by whoever needed it, cleared by whoever finds that there is one;
+        # read by all who wait, before they sleep.
+        self.late = False
+        # Held by the thread that stands in.
+        self._standing_in = allocate_lock()
         # Opened to wake the thread; a second opening before it woke is harmless.
         self._bell = allocate_lock()
         self._bell.acquire()
@@ -118,7 +134,7 @@ class Monitor:
             if self.armed:
                 return
             self.armed = True
-            self._start_locked()
+        self._need()
         self._ring()
 
     def watch(self, thing: Watched) -> None:
@@ -134,7 +150,6 @@ class Monitor:
         handle = TimerHandle(when, function)
         with self._lock:
             heapq.heappush(self._timers, (when, next(self._order), handle))
-            self._start_locked()
             # A thread that is awake (None) looks at the heap before it sleeps; a sleeping one may need to
             # rise earlier.
             early = self._wakes_at is not None and when < self._wakes_at
@@ -144,14 +159,37 @@ class Monitor:
                 self._timers = list(filter(_wanted, self._timers))
                 heapq.heapify(self._timers)
                 self._sweep_at = max(SWEEP, 2 * len(self._timers))
+        if not self._service.running:
+            self._need()
         if early:
             self._ring()
         return handle
 
-    def _start_locked(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="engine:monitor", daemon=True)
-            self._thread.start()
+    def _need(self) -> None:
+        """See to it that the thread runs, or that those who wait know that it does not."""
+        if not self._service.ensure() and not self.late:
+            self.late = True
+            if not is_ending(self._service.refusal):
+                log.error("%s; who waits does the monitor's work meanwhile", self._service, later=True)
+            self._driver.rouse()
+
+    def stand_in(self) -> float:
+        """Start the thread, or do what it would do now; return for how many seconds that will do. For who waits.
+
+        In the main thread a signal handler may raise in the midst of it: what was not done yet is for the next time.
+        """
+        if self._service.ensure():
+            self.late = False
+            return LONGEST
+        if not self._standing_in.acquire(False):
+            return LONGEST  # Another one does it.
+        try:
+            next_timer = self._fire_due()
+            self._tick_watched()
+        finally:
+            self._standing_in.release()
+        until = inf if next_timer is None else next_timer - monotonic()
+        return max(0.0, min(until, TICK if self._watched else LONGEST, self._service.pause_left()))
 
     def _ring(self) -> None:
         try:
@@ -163,6 +201,8 @@ class Monitor:
             standing_by.wake()
 
     def _run(self) -> None:
+        self.late = False
+        self._rise()
         quiet = 0
         vacant_term = -1
         while True:
@@ -234,32 +274,44 @@ class Monitor:
             try:
                 again = thing.tick()
             except Exception:
-                log.exception("a monitor tick of %r failed; it is watched no longer", thing)
+                log.exception("a monitor tick of %r failed; it is watched no longer", thing, later=True)
                 again = False
             if again:
                 with self._lock:
                     self._watched[thing] = None
         return bool(things)
 
-    def _take_due_locked(self, due: list[TimerHandle]) -> None:
-        now, timers = monotonic(), self._timers
+    def _take_due_locked(self) -> None:
+        now, timers, due = monotonic(), self._timers, self._due
         while timers and (timers[0][0] <= now or not _wanted(timers[0])):
             due.append(heapq.heappop(timers)[2])
 
     def _fire_due(self) -> float | None:
         """Fire what is due; return when the next timer is, or None."""
         while True:
-            due: list[TimerHandle] = []
             with self._lock:
                 timers = self._timers
-                self._take_due_locked(due)
-                if not due:
+                self._take_due_locked()
+                if not self._due:
                     return timers[0][0] if timers else None
-            for handle in due:
-                function, handle.function = handle.function, None
-                if function is None:
-                    continue
-                try:
-                    function()
-                except Exception:
-                    log.exception("a timer function %r failed", function)
+            self._fire()
+
+    def _fire(self) -> None:
+        """Call what is due."""
+        due = self._due
+        while due:
+            try:
+                handle = due.popleft()
+            except IndexError:
+                return  # Taken by another thread, which stood in.
+            function, handle.function = handle.function, None
+            if function is None:
+                continue
+            try:
+                function()
+            except Exception:
+                log.exception("a timer function %r failed", function, later=True)
+
+
+def _report(text: str, error: BaseException) -> None:
+    log.error("%s", text, exc_info=error, later=True)

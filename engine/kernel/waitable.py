@@ -24,13 +24,14 @@ inside either. Asking a thread, process or future whether it has ended takes a l
 Source: "Wait Functions", "Synchronization Objects"; `docs/semantics/completion-port.md`, section 11.
 """
 
-import logging
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import msgspec
 
 from transport.foreign import is_interrupt, loggable, shown, type_name
+from transport.log import Log
+from transport.realtime import monotonic
 
 from ..lifecycle import in_child
 from .afterwards import afterwards, interrupting
@@ -39,12 +40,11 @@ from .clock import SYSTEM_CLOCK, Cancellable, Clock
 from .driver import driver
 from .errors import AbandonedWait, Alerted, Forked, InvalidArgumentType, InvalidHandle, InvalidParameter
 from .lock import Lock
-from .realtime import monotonic
 from .status import Status
 from .thread import ThreadRecord, local, park
 from .waiter import Waiter
 
-log = logging.getLogger("engine.kernel")
+log = Log("engine.kernel")
 
 dispatcher_lock = Lock()
 

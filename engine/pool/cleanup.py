@@ -16,8 +16,9 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
+from transport.realtime import monotonic
+
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidState, WaitTimeout
-from ..kernel.realtime import monotonic
 from .pool import check_timeout
 from .source import CallbackObject
 from .staff import listed

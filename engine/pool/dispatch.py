@@ -36,8 +36,9 @@ from collections.abc import Callable, Sequence
 from threading import TIMEOUT_MAX, get_ident, main_thread
 from typing import Any
 
+from transport.realtime import monotonic, process_time
+
 from ..kernel.driver import PROCESSORS, driver
-from ..kernel.realtime import monotonic, process_time
 from ..kernel.thread import ThreadRecord, local
 from ..kernel.waiter import Waiter
 from ..lifecycle import OpenObjects
@@ -438,7 +439,7 @@ class WorkPort(Staff):
         led = driver()
         # Given something by this very thread, just before it sleeps, the seat is signalled with its gate closed.
         while not seat.signalled:
-            if led.sources:
+            if led.sources or led.monitor.late:
                 if self._unled:
                     self._rouse()
                 return led.wait(seat, self.idle_limit)

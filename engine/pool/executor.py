@@ -13,7 +13,6 @@ Guarantees: each future is settled exactly once: by its call, or cancelled; `shu
 """
 
 import itertools
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -23,9 +22,10 @@ from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from transport.foreign import loggable
+from transport.log import Log
+from transport.realtime import monotonic
 
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter
-from ..kernel.realtime import monotonic
 from ..lifecycle import OpenObjects, Stage, at_exit
 from .backlog import Priority, Simple
 from .dispatch import WorkPort
@@ -41,9 +41,9 @@ from .pool import (
     running_on,
 )
 
-log = logging.getLogger("engine.pool")
+log = Log("engine.pool")
 # Where the standard executor reports, and where its users look, initializers that fail.
-standard_log = logging.getLogger("concurrent.futures")
+standard_log = Log("concurrent.futures")
 
 EXIT_TIMEOUT = 60.0  # Seconds; longer than most calls take, shorter than most operators wait. Arbitrary.
 

@@ -11,11 +11,12 @@ so that the object knows what to wait for; an operation that will deliver no pac
 Source: "CreateThreadpoolIo", "StartThreadpoolIo", "CancelThreadpoolIo", "WaitForThreadpoolIoCallbacks".
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+
+from transport.log import Log
 
 from ..kernel.errors import InvalidState
 from ..kernel.packet import CompletionPacket
@@ -26,7 +27,7 @@ from .environment import Environment
 from .pool import ThreadPool
 from .source import CallbackObject
 
-log = logging.getLogger("engine.pool")
+log = Log("engine.pool")
 
 
 class IoStatistics(msgspec.Struct, frozen=True):

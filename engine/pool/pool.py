@@ -15,7 +15,6 @@ Source: "CreateThreadpool", "SetThreadpoolThreadMinimum", "SetThreadpoolThreadMa
 """
 
 import itertools
-import logging
 import types
 import warnings
 from collections.abc import Callable
@@ -27,6 +26,8 @@ from typing import Any, Literal, Self
 import msgspec
 
 from transport.foreign import loggable, shown, type_name
+from transport.log import Log
+from transport.realtime import monotonic
 
 from ..kernel.clock import SYSTEM_CLOCK, Clock
 from ..kernel.driver import driver
@@ -39,7 +40,6 @@ from ..kernel.errors import (
     QueueFull,
 )
 from ..kernel.lock import Lock
-from ..kernel.realtime import monotonic
 from ..kernel.thread import park
 from ..kernel.waitable import check_timeout as check_timeout
 from ..kernel.waiter import Waiter
@@ -49,7 +49,7 @@ from .dispatch import WorkPort
 from .runner import WorkerState, current
 from .worker import run_here, work
 
-log = logging.getLogger("engine.pool")
+log = Log("engine.pool")
 
 DEFAULT_MAXIMUM = 500  # Threads: Windows' figure.
 IDLE_LIMIT = 10.0  # Seconds an idle worker above the minimum stays: Windows' figure ("Windows Internals").

@@ -5,12 +5,14 @@ Theory of operation. A pool's port decides under its lock how many threads are w
 because nothing was there for it for the idle limit, because there are more than the maximum, because it
 has run its number of callbacks, or because the pool ends.
 
+The system may refuse to start a thread. Then none is asked for during a pause, which grows with each refusal in a row,
+and after it as many are hired as are wanted by then.
+
 Guarantees: workers <= maximum, except just after it was lowered; a thread that the system refuses costs
 nothing but a log entry, what is queued stays queued.
 """
 
 import itertools
-import logging
 import threading
 import weakref
 from collections import deque
@@ -19,7 +21,11 @@ from time import sleep
 from typing import Any, TypeVar
 
 from transport.foreign import loggable, shown
+from transport.log import Log
+from transport.realtime import monotonic
+from transport.service import Pause, is_ending
 
+from ..kernel.driver import driver
 from ..kernel.errors import Forked, InvalidHandle, QueueFull
 from ..kernel.lock import Lock
 from ..kernel.slots import SlotQueue
@@ -28,7 +34,7 @@ from ..kernel.waiter import Waiter
 from .backlog import NO_LIMIT, FairQueue, Item, Ledger, Turn
 from .runner import Seat, WorkerState
 
-log = logging.getLogger("engine.pool")
+log = Log("engine.pool")
 
 T = TypeVar("T")
 
@@ -65,7 +71,7 @@ class Staff(SlotQueue):
     """The part of a pool's port that has to do with threads."""
 
     __slots__ = (
-        "__weakref__", "_away", "_crew", "_leavers", "_main", "_names", "_on_error", "_orphans", "_room",
+        "__weakref__", "_away", "_crew", "_leavers", "_main", "_names", "_on_error", "_orphans", "_refusals", "_room",
         "_starting", "_stopped", "_strict", "_thread_name", "_workers", "eager", "ending", "failures", "forked",
         "idle_limit", "maximum", "minimum", "name", "objects", "on_start", "recycle", "spoilt", "threads",
     )  # fmt: skip
@@ -106,6 +112,8 @@ class Staff(SlotQueue):
         self._crew: dict[ThreadRecord, WorkerState] = {}
         self._workers = 0
         self._starting = 0
+        # The pause in hiring that refused threads lead to.
+        self._refusals = Pause()
         # Closed: users are refused, and workers leave as soon as nothing is queued. May be read without the
         # lock.
         self.ending = False
@@ -185,7 +193,7 @@ class Staff(SlotQueue):
         else:
             wanted = min(depth, self._concurrency - self._active) - self._starting
         number = min(wanted, self.maximum - self._workers)
-        if number <= 0:
+        if number <= 0 or self._refusals.left():
             return 0
         self._workers += number
         self._starting += number
@@ -194,22 +202,52 @@ class Staff(SlotQueue):
     def _hire(self, number: int) -> None:
         for started in range(number):
             name = f"{self._thread_name}{next(self._names)}"
-            thread = threading.Thread(target=self._main, args=(self,), name=name, daemon=True)
-            self.threads.add(thread)
+            thread = None
             try:
+                thread = threading.Thread(target=self._main, args=(self,), name=name, daemon=True)
+                self.threads.add(thread)
                 thread.start()
-            except RuntimeError as error:  # The system has no more threads, or the interpreter is shutting down.
-                self.threads.discard(thread)
-                if "interpreter shutdown" not in str(error):  # Then what is queued is not run: nothing to complain of.
-                    log.exception("the pool %r could not start %s", self.name, name)
-                with self._lock:
-                    # What is queued stays queued: a running worker takes it, or the monitor tries again.
-                    self._workers -= number - started
-                    self._starting -= number - started
-                    woken = self._gone_locked()
-                for waiter in woken:
-                    waiter.wake()
+            except BaseException as error:  # The system has no more threads, or the interpreter is shutting down.
+                refused = isinstance(error, Exception)
+                if thread is not None and refused:
+                    self.threads.discard(thread)
+                # A signal handler may have raised after the thread had been started.
+                self._unhire(number - started - (not refused and thread in threading.enumerate()), error)
+                if not refused:
+                    raise
                 return
+        if self._refusals.until:
+            with self._lock:
+                self._refusals.granted()
+
+    def _unhire(self, number: int, error: BaseException) -> None:
+        """So many threads were not started: what is queued waits for a worker, or until others are hired."""
+        with self._lock:
+            self._workers -= number
+            self._starting -= number
+            woken = self._gone_locked()
+            pause = self._refusals.refused()
+            ending = self.ending
+        for waiter in woken:
+            waiter.wake()
+        if not ending:
+            driver().monitor.call_at(monotonic() + pause, self._hire_again)
+        if not is_ending(error):  # Then what is queued is not run: nothing to complain of.
+            log.error("the pool %r cannot start a thread now; it tries again in %g s: %s", self.name, pause, error)
+
+    def _hire_again(self) -> None:
+        """The pause is over: hire whom the queue wants by now, and up to the minimum."""
+        with self._lock:
+            todo = self._settle_locked()
+            missing = 0 if self.ending else max(0, self.minimum - self._workers)
+            self._workers += missing
+            self._starting += missing
+        self.act((todo[0], todo[1] + missing, todo[2]))
+
+    def stillborn(self, thread: threading.Thread) -> None:
+        """A hired thread ends before it has reported."""
+        self.threads.discard(thread)
+        self._unhire(1, RuntimeError("the last one ended as it began"))
 
     def arrive(self, worker: WorkerState) -> None:
         """A hired thread reports for the first time, on that thread."""

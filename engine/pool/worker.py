@@ -9,27 +9,33 @@ neither the thread nor the pool; finalization and when-returns actions run after
 callback stops counting.
 """
 
-import logging
 import threading
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
+from transport.log import Log
+from transport.realtime import monotonic, thread_time
+
 from ..kernel.driver import driver
-from ..kernel.realtime import monotonic, thread_time
 from ..kernel.thread import local
 from .backlog import LONG, Item, Profile, Simple, Turn, owner_of
 from .dispatch import WorkPort
 from .instance import after_return
 from .runner import Runner, WorkerState, current
 
-log = logging.getLogger("engine.pool")
+log = Log("engine.pool")
 
 
 def work(port: WorkPort) -> None:
     """Run the port's callbacks until it has no more use for this thread."""
-    worker = WorkerState(port, local.record)
-    current.runner = worker
+    try:
+        worker = WorkerState(port, local.record)
+        current.runner = worker
+    except BaseException:  # No memory, or raised into the thread from outside: it never was a worker.
+        log.exception("a worker of the pool %r ended as it began", port.name)
+        port.stillborn(threading.current_thread())
+        return
     port.arrive(worker)
     try:
         if port.on_start is None or port.on_start():

@@ -41,11 +41,11 @@ from transport import (
     Welcome,
     encode,
 )
+from transport.realtime import monotonic
 
 from ..kernel.driver import driver
 from ..kernel.errors import CallError
 from ..kernel.monitor import TimerHandle
-from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from . import pipe_client
 from .call import Failure, Outcome

@@ -10,20 +10,20 @@ runs the attachment's ends, before the answer can leave.
 Assumes: `deque.append`, `popleft` and `remove` are atomic, and are not reordered with a look at a dictionary.
 """
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from transport.foreign import loggable, shown
+from transport.log import Log
 
 from ..kernel.lock import Lock
 
 if TYPE_CHECKING:
     from .server_call import ServerCall
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 
 class Closing(Enum):

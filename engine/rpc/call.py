@@ -14,7 +14,6 @@ notification can complete.
 Source: "RPC_ASYNC_STATE", "Asynchronous Call State", "RpcAsyncCompleteCall", "RpcAsyncGetCallStatus".
 """
 
-import logging
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -22,6 +21,7 @@ import msgspec
 
 from transport import Blob, Buffer, Fault, ReplyGroup
 from transport.foreign import is_interrupt, shown, text_of, type_name
+from transport.log import Log
 
 from ..kernel.errors import (
     CallError,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..kernel.aio import Completion
     from .pipe import Pipe
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 R = TypeVar("R")
 

@@ -14,16 +14,16 @@ time, in the order in which the link saw them; its actions (waking, posting, cal
 Lock order: link.lock, then the owner's lock.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Protocol
 
 from transport import Buffer, Link, LinkClosed, PeerLost, Receiver
 from transport.foreign import loggable, shown
+from transport.log import Log
 
 from ..kernel.driver import driver
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 Parcel = tuple[bytes, list[Buffer]]  # A peer and the frames of one message for it.
 

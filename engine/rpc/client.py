@@ -17,7 +17,6 @@ they look at the calls and the queue. One of the two sees the other, so no call 
 """
 
 import itertools
-import logging
 import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -45,6 +44,8 @@ from transport import (
     settled,
 )
 from transport.foreign import shown
+from transport.log import Log
+from transport.realtime import monotonic
 
 from ..kernel.aio import Completion
 from ..kernel.driver import driver
@@ -57,7 +58,6 @@ from ..kernel.errors import (
     QueueFull,
 )
 from ..kernel.port import PacketTemplate
-from ..kernel.realtime import monotonic
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 from ..lifecycle import OpenObjects, Stage, at_exit
@@ -87,7 +87,7 @@ from .stream import operation_kind
 from .table import perform
 from .vigil import Vigil
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 

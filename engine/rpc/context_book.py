@@ -23,7 +23,6 @@ Handles", "RpcSsContextLockExclusive", "RpcServerUnregisterIfEx".
 """
 
 import contextvars
-import logging
 import os
 import sys
 from collections import deque
@@ -32,6 +31,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from transport.foreign import loggable, shown
+from transport.log import Log
 
 from ..kernel.errors import Deadlock, InvalidAsyncHandle, InvalidHandle, InvalidState
 from ..kernel.event import Event
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ..pool.pool import ThreadPool
     from .server_call import ServerCall
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 S = TypeVar("S")
 

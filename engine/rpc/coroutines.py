@@ -5,23 +5,24 @@ belongs into ordinary routines, which run on the pool.
 """
 
 import asyncio
-import logging
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
+from transport.log import Log
+from transport.realtime import monotonic
+
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.lock import Lock
-from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from .server_call import ServerCall, task_call
 
 if TYPE_CHECKING:
     from .listener import Listener
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 
 class CoroutineRunner:

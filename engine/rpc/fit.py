@@ -12,7 +12,6 @@ messages, and what is behind them, wait for the greeting.
 All under link.lock.
 """
 
-import logging
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -22,10 +21,11 @@ from transport import Buffer, Cancel, EncodedReply, Fault, PendingReply, encode,
 from transport import Pipe as PipeMessage
 from transport.foreign import shown
 from transport.frames import MAX_MESSAGE_BYTES
+from transport.log import Log
+from transport.realtime import monotonic
 
 from ..kernel.driver import driver
 from ..kernel.errors import InvalidParameter
-from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from .call import Failure
 from .errors import BadStubData
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .association import Association
     from .peer import Peer
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 UNGREETED_BYTES = 64 * 1024  # Arbitrary: room for a first burst of calls. No peer may take less.
 # What a shipment may hold besides the push that makes it leave: others, and the heads of all.
@@ -79,8 +79,7 @@ class Oversize:
         text = f"{what} takes {size} bytes, and {who} takes no message above {limit} (its max_message_bytes)"
         if not self._reported:
             self._reported = True
-            told = partial(log.warning, "%s: not sent: %s; further ones are not told of", self._endpoint, text)
-            driver().monitor.call_at(monotonic(), told)
+            log.warning("%s: not sent: %s; further ones are not told of", self._endpoint, text, later=True)
         return text
 
     def check_push(self, pipe: str, size: int, who: str, message_limit: int) -> None:

@@ -8,11 +8,11 @@ the program's own code, and may take its time.
 Source: "Interface Registration Flags", "RpcServerRegisterIf2", "RPC_IF_CALLBACK_FN".
 """
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from transport.foreign import loggable, shown, type_name
+from transport.log import Log
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, Misuse
 from ..kernel.status import Status
@@ -21,7 +21,7 @@ from .server_call import current
 if TYPE_CHECKING:
     from .server_call import CallAttributes, ServerCall
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 
 class Gate:

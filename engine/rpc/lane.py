@@ -30,7 +30,6 @@ lines do can then be seen in another order.)
 Source: "Causal Ordering of Asynchronous Calls".
 """
 
-import logging
 from collections import deque
 from collections.abc import Sequence
 from types import CoroutineType
@@ -40,11 +39,12 @@ import msgspec
 
 from transport import SETTLED_BYTES, settled
 from transport.foreign import loggable, text_of
+from transport.log import Log
+from transport.realtime import monotonic, perf_counter
 
 from ..kernel.driver import driver
 from ..kernel.errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
 from ..kernel.lock import Lock
-from ..kernel.realtime import monotonic, perf_counter
 from .batch import Batch
 from .errors import AccessDenied, BadStubData, CallCancelled, CallTimeout
 from .pipe_server import advice
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from ..pool.pool import ThreadPool
     from .listener import Listener
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 SLOW = 200e-6  # Seconds. A hand-over between threads costs ~30 us on each side; below a few of them it does not pay.
 LEARNING = 0.1  # Weight of the newest run in the running mean: about ten runs to change one's mind.
@@ -142,7 +142,7 @@ class Lane:
                 self._pool.post(self._run)
             except InvalidHandle:
                 # The server has closed, and told its clients: what waits here is nobody's business any more.
-                log.debug("calls arrived after the workers had gone")
+                log.debug("calls arrived after the workers had gone", later=True)
 
     def tick(self) -> bool:
         """The monitor's tick: if nobody took a call since the last one, the holder is away, and the others must not

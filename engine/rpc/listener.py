@@ -14,7 +14,6 @@ reordered. Whoever appends an answer does so before looking at `Peer.queued`; th
 the queue: one of the two sees the other, so no answer is left behind.
 """
 
-import logging
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -59,9 +58,10 @@ from transport import (
 )
 from transport.foreign import is_interrupt, text_of, type_name
 from transport.frames import MAGIC, NO_LANE, VERSION
+from transport.log import Log
+from transport.realtime import monotonic
 
 from ..kernel.errors import Forked, InvalidArgumentType, InvalidAsyncHandle
-from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from . import pipe_server
 from .attachment import Closing, when_closed
@@ -85,7 +85,7 @@ from .server_call import ServerCall
 if TYPE_CHECKING:
     from .server import Server
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 AROUND_BYTES = 1024  # More than what is around a lone answer in its message.
 

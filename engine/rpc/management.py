@@ -6,18 +6,18 @@ has an `authorize` function, which then decides on all of it.
 Source: "RpcMgmtInqStats", "RpcMgmtIsServerListening", "RpcMgmtStopServerListening", "RpcMgmtSetAuthorizationFn".
 """
 
-import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from transport.foreign import loggable
+from transport.log import Log
 
 from .errors import AccessDenied
 from .interface import Interface, operation
 from .server_call import CallAttributes, current_call
 from .server_statistics import ServerStatistics
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 Authorize = Callable[[CallAttributes], object]
 

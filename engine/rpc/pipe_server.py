@@ -12,13 +12,13 @@ is no more.
 Source: "Server-side Asynchronous Pipe Handling", "Asynchronous Pipe State".
 """
 
-import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from transport import Buffer, Credit, Pipe, RemoteProtocolError
+from transport.log import Log
 
 from ..kernel.errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
 from ..kernel.status import Status
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .listener import Listener
     from .peer import Peer
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 
 class ServerPipes(PipeSet):
@@ -227,7 +227,8 @@ class PipedRoutine:
 def _known(call: ServerCall, pipes: ServerPipes, error: BaseException) -> bool:
     """The routine raised; whether the call was closed with that very error before."""
     if error is pipes.closed_by:
-        log.log(logging.ERROR if isinstance(error, PipeError) else logging.DEBUG, "%r ended: %s", call, error)
+        tell = log.error if isinstance(error, PipeError) else log.debug
+        tell("%r ended: %s", call, error)
         return True
     pipes.close()
     return False

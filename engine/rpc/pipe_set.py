@@ -21,11 +21,11 @@ import msgspec
 from transport import PIPE_WINDOW_BYTES, Buffer, Credit, PipeChunk, RemoteProtocolError, encode
 from transport import Pipe as PipeMessage
 from transport.foreign import is_interrupt, shown, text_of
+from transport.realtime import monotonic
 
 from ..kernel.driver import driver
 from ..kernel.errors import CallError, InvalidParameter
 from ..kernel.lock import Lock
-from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter

@@ -25,8 +25,8 @@ from itertools import groupby
 import msgspec
 
 from transport import CallOptions, Calls, EncodedCall, PendingCall, decode, encode_calls, split_args
+from transport.realtime import monotonic
 
-from ..kernel.realtime import monotonic
 from .call import Call, Failure
 from .outbox import Special
 from .state import State

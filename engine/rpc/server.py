@@ -9,7 +9,6 @@ for their calls, a close does.
 Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtWaitServerListen", "RpcMgmtInqStats".
 """
 
-import logging
 import os
 import socket
 import warnings
@@ -21,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from transport import PIPE_WINDOW_BYTES, Endpoint, Limits, Welcome, bind
 from transport.foreign import shown
+from transport.log import Log
+from transport.realtime import monotonic
 
 from ..kernel.afterwards import afterwards
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter, InvalidState, Misuse
 from ..kernel.event import Event
 from ..kernel.lock import Lock
-from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from ..lifecycle import OpenObjects, Stage, at_exit
 from ..pool.pool import ThreadPool
@@ -47,7 +47,7 @@ from .server_statistics import Counters, ServerStatistics
 if TYPE_CHECKING:
     from .coroutines import CoroutineRunner
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 WORKERS = 4  # Threads for routines; enough to hide short waits, few enough not to fight over the interpreter.
 MAX_CALLS = 1 << 20  # Calls that may be open at once; arbitrary, about 1 GB.

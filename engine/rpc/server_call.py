@@ -18,9 +18,9 @@ import msgspec
 
 from transport import Buffer, CallOptions
 from transport.foreign import shown, type_name
+from transport.realtime import monotonic
 
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, InvalidState
-from ..kernel.realtime import monotonic
 from ..kernel.status import Status
 from .attachment import Attachment
 from .context import Context

@@ -12,10 +12,10 @@ added as last.
 Source: "RPC_ASYNC_EVENT", "RPC_NOTIFICATION_TYPES".
 """
 
-import logging
 from collections import deque
 
 from transport.foreign import is_interrupt, loggable, text_of
+from transport.log import Log
 
 from ..kernel.apc import queue_apc
 from ..kernel.errors import EngineError
@@ -25,7 +25,7 @@ from ..kernel.packet import UNSET, CompletionPacket, PacketTemplate
 from ..pool.pool import default_pool
 from .notify import ApcNotification, CallbackNotification, EventKind, Notification
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 
 class Signals:

@@ -17,12 +17,12 @@ Lock order: this lock, then those of the targets (a port's, the dispatcher's, th
 Source: "RpcServerSubscribeForNotification", "RpcServerUnsubscribeForNotification", "Receiving Cancellations".
 """
 
-import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from transport.foreign import is_interrupt, shown, text_of
+from transport.log import Log
 
 from ..kernel.apc import queue_apc
 from ..kernel.errors import InvalidAsyncHandle, InvalidParameter, InvalidState, Misuse
@@ -37,7 +37,7 @@ from .notify import ApcNotification, CallbackNotification, EventKind, Notificati
 if TYPE_CHECKING:
     from .server_call import ServerCall
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 KINDS = frozenset({EventKind.CLIENT_CANCEL, EventKind.CLIENT_DISCONNECT})
 

@@ -10,18 +10,18 @@ Hints only, in the first `WATCHED` calls of an operation: looking at all would c
 alive by something else (a debugger, a cycle) is not suspected.
 """
 
-import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
 from transport.foreign import type_name
+from transport.log import Log
 
 from .attachment import is_open
 
 if TYPE_CHECKING:
     from .server_call import ServerCall
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 WATCHED = 100  # Calls of each operation; arbitrary.
 

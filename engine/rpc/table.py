@@ -7,13 +7,13 @@ the outcome is recorded and what is to be told is collected; telling happens aft
 Guarantees: each accepted call ends once and is told of once, after its outcome was recorded.
 """
 
-import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import repeat
 from typing import Protocol
 
 from transport.foreign import is_interrupt, text_of
+from transport.log import Log
 
 from ..kernel.apc import queue_apcs
 from ..kernel.errors import EngineError
@@ -25,7 +25,7 @@ from .call import Call, Outcome
 from .notify import ApcNotification, CallbackNotification, EventKind
 from .state import NEXT, On, State
 
-log = logging.getLogger("engine.rpc")
+log = Log("engine.rpc")
 
 # Where an outcome takes a call that has none, whatever its state.
 _DONE = int(State.DONE)

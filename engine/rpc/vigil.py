@@ -11,8 +11,9 @@ All under link.lock.
 """
 
 
+from transport.realtime import monotonic
+
 from ..kernel.driver import driver
-from ..kernel.realtime import monotonic
 
 FEW_CALLS = 16
 MOMENT = 0.0003  # Seconds; arbitrary: the quick calls of a machine that is not busy end within half of them.

@@ -26,7 +26,6 @@ Source: "I/O Completion Ports", "SetFileCompletionNotificationModes", "CancelIo"
 8 and 10 of `docs/semantics/completion-port.md`.
 """
 
-import logging
 import warnings
 import weakref
 from _thread import get_ident
@@ -51,10 +50,11 @@ from transport.errors import (
 from transport.foreign import is_interrupt, loggable, shown
 from transport.lifecycle import in_child
 from transport.lock import Lock
+from transport.log import Log
 from transport.overlapped.operation import OK, OPERATION_ABORTED, PENDING, Operation, Settable
 from transport.overlapped.services import Hook, Services
 
-log = logging.getLogger("transport.overlapped")
+log = Log("transport.overlapped")
 
 #: Modes of a source, see `OverlappedSource.set_completion_modes`.
 SKIP_PORT_ON_SUCCESS: Final = 1

@@ -15,8 +15,8 @@ from transport.endpoint import Endpoint
 from transport.errors import EndpointError
 from transport.frames import MAX_BLOBS, Buffer
 from transport.link import BaseLink, LinkOptions, Receiver
+from transport.realtime import monotonic
 from transport.zmq_link.context import name_collector, opened, shared_context
-from transport.zmq_link.realtime import monotonic
 
 #: From this size on a frame is received as a view of ZeroMQ's memory. Below it a copy is cheaper than the
 #: view.

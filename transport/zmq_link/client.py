@@ -9,9 +9,9 @@ from transport.endpoint import Endpoint
 from transport.errors import LinkClosed
 from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
+from transport.realtime import monotonic
 from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NO_COPY_SEND_BYTES, NOBLOCK, ZmqLink
 from transport.zmq_link.pollset import PollSet
-from transport.zmq_link.realtime import monotonic
 
 #: Milliseconds before ZeroMQ tries to connect again; doubles up to the maximum.
 RECONNECT_MS: Final = 50

@@ -13,8 +13,8 @@ from transport.endpoint import Endpoint
 from transport.errors import EndpointError, LinkClosed, PeerLost
 from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
+from transport.realtime import monotonic
 from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NOBLOCK, ZmqLink
-from transport.zmq_link.realtime import monotonic
 
 #: Seconds for which an endpoint that is taken is tried again: ZeroMQ gives that of a closed server free in the
 #: background, mostly within a few milliseconds.

@@ -1,0 +1,36 @@
+"""What the library does while the system refuses to start threads."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.testing import LIMIT
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def outcome(name: str) -> str:
+    """Run one of the programs of `starving.py`; return what it printed."""
+    program = [sys.executable, "-m", "tests.starving", name]
+    found = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
+    assert (found.returncode, "Traceback" in found.stderr) == (0, False), found.stderr
+    return found.stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["timer", "timer_for_good", "timer_without_wait"])
+def test_timers_fire(name: str) -> None:
+    """A timer fires though the monitor could be started on a later attempt only; or never, if a thread waits for it."""
+    assert outcome(name) == "fired"
+
+
+@pytest.mark.parametrize("name", ["limit", "limit_for_good", "awaited", "awaited_for_good"])
+def test_time_limits_end(name: str) -> None:
+    """A call's time runs out, and a task's wait ends at its limit, though there is no monitor."""
+    assert outcome(name) == "timeout"
+
+
+def test_a_pool_hires_again_with_a_pause() -> None:
+    """What is queued runs once a worker can be started; until then few attempts are made, and few are told of."""
+    assert outcome("pool") == "True,True"
