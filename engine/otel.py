@@ -22,7 +22,7 @@ Spans end on the threads that bring replies and send answers: give the provider 
 Source: OpenTelemetry, "Semantic conventions for RPC spans"; W3C, "Trace Context".
 """
 
-import logging
+
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any
@@ -33,6 +33,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvid
 
 from transport import Endpoint
 from transport.foreign import is_interrupt, loggable, type_name
+from transport.log import Log
 
 from .kernel.errors import EngineError, InvalidArgumentType
 from .kernel.status import Status
@@ -45,7 +46,7 @@ from .rpc.server import Server
 from .rpc.server_call import ServerCall
 from .rpc.table import Observer
 
-log = logging.getLogger("engine.otel")
+log = Log("engine.otel")
 
 SYSTEM = "callport"  # The value of `rpc.system`.
 

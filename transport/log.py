@@ -21,10 +21,11 @@ import signal
 import sys
 import threading
 import traceback
-from _thread import LockType, allocate_lock, get_ident
+from _thread import get_ident
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from typing import TypeAlias
 
 from transport.lifecycle import Stage, at_exit, in_child, report_by
 from transport.service import Service, vital
@@ -108,11 +109,15 @@ def _code_of(handler: object) -> object:
     return getattr(getattr(handler, "__func__", handler), "__code__", None)
 
 
+# A record and its logger; or where to tell that all before it was emitted.
+Item: TypeAlias = "tuple[logging.Logger, logging.LogRecord] | SimpleQueue[None]"
+
+
 class _Emitter:
     """The queue, and the thread that empties it."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[tuple[logging.Logger, logging.LogRecord] | LockType] = SimpleQueue()
+        self._queue: SimpleQueue[Item] = SimpleQueue()
         # One step for each record dropped. The emitting thread reads it by one more step, which `_read` counts.
         self._dropped = itertools.count()
         self._read = 0
@@ -138,9 +143,9 @@ class _Emitter:
                 return
             self._emit_one(item)
 
-    def _emit_one(self, item: "tuple[logging.Logger, logging.LogRecord] | LockType") -> None:
-        if isinstance(item, LockType):
-            item.release()
+    def _emit_one(self, item: "Item") -> None:
+        if isinstance(item, SimpleQueue):
+            item.put(None)
             return
         logger, record = item
         try:
@@ -164,11 +169,11 @@ class _Emitter:
         """Wait until what is queued now was emitted; emit it here if there is no thread."""
         if self._queue.empty() and not self._service.running:
             return
-        done = allocate_lock()
-        done.acquire()
+        done: SimpleQueue[None] = SimpleQueue()
         self._queue.put(done)
         if self._service.ensure():
-            done.acquire(True, timeout)
+            with suppress(Empty):
+                done.get(timeout=timeout)
         else:
             self._emit()
 

@@ -474,7 +474,7 @@ class TestFailures:
         waiting = asleep(actor(), event.wait)
         failing.send()
         wait_until(lambda: failing not in driver().sources)
-        assert "ZeroDivisionError" in caplog.text
+        wait_until(lambda: "ZeroDivisionError" in caplog.text)
         sound.send()
         assert result(waiting)
 
