@@ -73,6 +73,7 @@ WHITE_BOX: dict[str, str] = {
     "transport/test_foreign.py": "how a foreign object is told of shows elsewhere in the midst of other texts",
     "pool/test_harvest.py": "as above",
     "rpc/test_attention.py": "what is attended has no public name: it is seen by a thread that sleeps no more",
+    "rpc_server/test_entering.py": "what a server has learned of its routines shows elsewhere in how long others wait",
     "pool/test_races.py": "a race is reached by putting a lock that lies in the place of the pool's own",
 }
 

@@ -17,5 +17,6 @@ _spec.loader.exec_module(_time)
 monotonic: Callable[[], float] = _time.monotonic
 perf_counter: Callable[[], float] = _time.perf_counter
 process_time: Callable[[], float] = _time.process_time
+sleep: Callable[[float], object] = _time.sleep
 thread_time: Callable[[], float] = _time.thread_time
 time: Callable[[], float] = _time.time

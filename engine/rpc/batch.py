@@ -69,7 +69,13 @@ class Batch:
         calls = self.all_handles()
         for call, raw in zip(calls, split_args(self.group), strict=True):
             call._args = raw
+            call._begun = False
         return calls
+
+    def waiting(self) -> list[ServerCall]:
+        """Return a handle for each call that is not run yet, while nobody runs any."""
+        rows = self.rows
+        return self.all_handles() if rows is None else [self.open(call_id) for call_id, _ in rows.copy()]
 
     def all_handles(self) -> list[ServerCall]:
         """Return a handle for each call."""

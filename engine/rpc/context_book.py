@@ -220,6 +220,7 @@ class ContextBook:
             # Those who wait already go first.
             busy = next((opened for opened in needs if opened.waiting or not opened.free_for(shared)), None)
             if busy is not None:
+                call._begun = False  # First, for who finds it there may run it at once.
                 busy.waiting.append(Waiting(call, needs, shared))
                 return False
             _hold_locked(use, needs, shared)

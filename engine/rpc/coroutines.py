@@ -47,6 +47,12 @@ class CoroutineRunner:
         context.run(task_call.set, call)
 
         def begin() -> None:
+            if not call._begun:
+                call._begun = True  # Set first, looked second; see `lane.py`.
+                if call._peer.parting and listener.give_up(call):
+                    coroutine.close()
+                    listener.channel.flush()
+                    return
             task = loop.create_task(self._serve(listener, call, coroutine), context=context)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -5,12 +5,14 @@ runner at a time has the lane: only it takes calls and enters their routines, so
 ones run one after the other on that one thread, and their answers share messages. A routine whose measured mean is
 above `SLOW` is another matter: just before it is entered the lane goes to another runner, and the thread gives up its
 slot and the leadership, so that slow calls run side by side on as many workers as the pool has. From a runner that
-stays inside a routine, the monitor takes the lane away; a runner notes in its `Place` when it enters one.
+stays inside a routine, the monitor takes the lane away. A runner notes in its `Place` which routine it is about to
+enter; whoever takes a lane over from it asks whether it is inside by now (`entering.py`), and takes no call before.
 
     runner has the lane, takes a call
       quick -> run it, learn, next
       slow  -> give the slot back, pass the lane on, run it, send its answer, take the lane again if nobody has it
-    monitor sees the same call waiting at two ticks -> has the runner entered a routine? pass the lane on, send answers
+    next runner -> is the one before it inside its routine? not yet: sleep a moment, ask again
+    monitor sees the same call waiting at two ticks -> is the runner inside a routine? pass the lane on, send answers
 
 A routine that is an `async def` counts as entered when it was handed to the event loop, which begins them in order. If
 nobody has the lane that is done at once, by the thread that found the call, so that it needs no worker.
@@ -19,19 +21,23 @@ Calls that have no place in any order (see `Client.bind`), and those that begin 
 
 Ordinary calls wait as batches (`batch.py`), others one by one.
 
-Guarantees: the routine of a call is entered after that of the call before it; they may end in any order. No call that
-arrived waits behind a slow routine for longer than two ticks while a worker is free. A runner takes what waited when it
-began; what came later has its place behind the other lanes.
+A call whose client is gone is closed when its turn comes, and not run, unless it is one way: that client was told long
+ago that the call is under way. Once the listener closes, nothing is begun at all.
 
-Assumes: a thread that notes that it enters a routine, or releases a lock, and then calls it, goes on at once. (It may
-lose the interpreter in between, once in some hundred thousand slow calls under full load; what the routines' first
-lines do can then be seen in another order.)
+    runner: note the call, look at `parting`   |  one of the two sees the other: what was noted too late to be seen is
+    closer: set `parting`, look what is noted  |  not begun by the runner, and what was begun is not told to have waited
+
+Guarantees: the routine of a call is entered after that of the call before it, whose first line has begun by then; they
+may end in any order. No call that arrived waits behind a slow routine for longer than two ticks while a worker is free.
+A runner takes what waited when it began; what came later has its place behind the other lanes.
+
+Assumes: stores and loads of attributes are atomic and not reordered.
 
 Source: "Causal Ordering of Asynchronous Calls".
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +46,13 @@ import msgspec
 from transport import SETTLED_BYTES, settled
 from transport.foreign import loggable, text_of
 from transport.log import Log
-from transport.realtime import monotonic, perf_counter
+from transport.realtime import monotonic, perf_counter, sleep
 
 from ..kernel.driver import driver
 from ..kernel.errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
 from ..kernel.lock import Lock
 from .batch import Batch
+from .entering import calls_routines, inside
 from .errors import AccessDenied, BadStubData, CallCancelled, CallTimeout
 from .pipe_server import advice
 from .registry import Entry
@@ -60,14 +67,20 @@ log = Log("engine.rpc")
 
 SLOW = 200e-6  # Seconds. A hand-over between threads costs ~30 us on each side; below a few of them it does not pay.
 LEARNING = 0.1  # Weight of the newest run in the running mean: about ten runs to change one's mind.
+MOST = 16 * SLOW  # Seconds that one run counts for at most: enough to change one's mind, and to change it back in five.
 NOTABLE = SLOW / 10  # What takes less is not learned: most routines never get a mean.
 TIMED_TOGETHER = 16  # Quick calls that one look at the clock is for: it costs as much as decoding their arguments.
+# Seconds between two looks at a thread that is about to enter its routine, the first and the longest: it goes on as
+# soon as it gets a processor.
+FIRST_LOOK, LAST_LOOK = 50e-6, 1e-3
 
 
 class Lane:
     """Calls that are entered in order."""
 
-    __slots__ = ("_careful", "_holder", "_listener", "_lock", "_pool", "_posted", "_seen", "_watched", "calls")
+    __slots__ = (
+        "_careful", "_entering", "_holder", "_listener", "_lock", "_pool", "_posted", "_seen", "_watched", "calls",
+    )  # fmt: skip
 
     def __init__(self, listener: "Listener", pool: "ThreadPool") -> None:
         self._listener = listener
@@ -78,6 +91,9 @@ class Lane:
         self._lock = Lock()
         # The place of the thread that has the lane; None: nobody. Set under _lock; read by anybody.
         self._holder: Place | None = None
+        # The thread that has passed the lane on, as it was about to enter the routine of this call; None: it is inside
+        # for sure. Written by who has the lane.
+        self._entering: tuple[Place, int] | None = None
         # A runner was posted and has not begun. Under _lock.
         # Invariant, whenever _lock is free: calls wait => a runner is posted, or somebody has the lane, or `post` is
         # about to be called.
@@ -112,7 +128,7 @@ class Lane:
     def _begin_coroutines(self) -> None:
         """Begin the `async def` routines that come first: they run in the server's event loop, and need no worker."""
         with self._lock:
-            if self._holder is not None:
+            if self._holder is not None or not self._is_entered():
                 return
             self._holder = place = current.place
         # The thread that harvests may do so in the midst of a routine of its own.
@@ -174,24 +190,48 @@ class Lane:
             # Taken first, looked second: a holder that comes out of its routine says so, and then asks before it takes
             # another call, and waits for the lock to do so.
             self._holder = None
-            if holder is not None and holder.call_id is None:
+            if holder is not None and ((call_id := holder.call_id) is None or not inside(holder, call_id)):
                 self._holder = holder
             return self._holder is None
 
-    def _pass_on(self) -> None:
-        """Let another runner have the lane: the next step of this one is to enter a slow routine.
-
-        The lock is kept until that step: a runner that begins meanwhile waits for it.
-        """
+    def _pass_on(self, place: Place, call_id: int) -> None:
+        """Let another runner have the lane: the next step of this one is to enter a slow routine."""
         lock = self._lock
         lock.acquire()
         try:
             if self.calls:
                 self._post_locked()
             self._pool.slow().__enter__()
+            self._entering = place, call_id
             self._holder = None
         finally:
             lock.release()
+
+    def _is_entered(self) -> bool:
+        """Whether the thread that passed the lane on is inside its routine. For who has the lane, or takes it."""
+        if self._entering is not None and inside(*self._entering):
+            self._entering = None
+        return self._entering is None
+
+    def _await_entry(self) -> None:
+        """Wait until the thread that passed the lane on is inside its routine. For who has the lane."""
+        pause = FIRST_LOOK
+        while not self._is_entered():
+            sleep(pause)
+            pause = min(2 * pause, LAST_LOOK)
+
+    def is_settled(self) -> bool:
+        """Whether no thread is just on its way into a routine. Unguarded: for when no further ones set out."""
+        holder, entering = self._holder, self._entering
+        if holder is not None and ((call_id := holder.call_id) is None or not inside(holder, call_id)):
+            return False
+        return entering is None or inside(*entering)
+
+    def waiting(self) -> Iterator[ServerCall]:
+        """The calls among the batches that wait, settled as it is. (The others know it of themselves.)"""
+        for work in self.calls.copy():
+            if isinstance(work, Batch):
+                yield from work.waiting()
 
     def _take(self, place: Place) -> int:
         """Take the lane, if it is free, for as many calls as are returned."""
@@ -235,6 +275,7 @@ class Lane:
             lock.release()
         careful, self._careful = self._careful, False
         try:
+            self._await_entry()
             self._run_calls(left, place, careful)
             place.call = place.batch = None
             # What runs next may answer in the same messages, unless one of its routines blocks.
@@ -260,6 +301,8 @@ class Lane:
                 left += self._take_apart(work)
             if self._holder is not place:  # Passed on, or taken away.
                 left = self._take(place)
+                if left:
+                    self._await_entry()
 
     def _take_apart(self, batch: Batch) -> int:
         """Have the calls of a batch that cannot be decoded in one step wait one by one; return how many."""
@@ -292,10 +335,16 @@ class Lane:
             if batch.handles and self._is_over(batch, call_id, place):
                 continue
             slow = entry.mean > SLOW
+            place.call_id = call_id  # Once inside the routine, the lane may be taken away.
+            if peer.parting:
+                listener.give_up(batch.open(call_id))
+                place.call_id = None
+                if self._holder is not place:
+                    break
+                continue
             if slow:
                 listener.channel.flush()
-                self._pass_on()
-            place.call_id = call_id  # Entered: from here on the lane may be taken away.
+                self._pass_on(place, call_id)
             try:
                 value = place.context.run(function, *args)
             except BaseException as error:
@@ -322,7 +371,7 @@ class Lane:
                 # Where one call ends the next begins.
                 then, now = now, perf_counter()
                 took = (now - then) / number
-                if took > NOTABLE or entry.mean:
+                if took > NOTABLE or entry.mean or entry.overran:
                     self._learn(entry, took, number)
                     careful = careful or self._careful
                 number = 0
@@ -342,8 +391,11 @@ class Lane:
         """Take into account that so many calls took so many seconds each."""
         if took > NOTABLE:
             self._careful = True
-        if number == 1 and (took > NOTABLE or entry.mean):
-            entry.mean += (took - entry.mean) * LEARNING
+        # A thread that gets no processor meanwhile is long about the quickest routine. That happens to the same one
+        # seldom twice in a row.
+        before, entry.overran = entry.overran, number == 1 and took > SLOW
+        if number == 1 and (took > NOTABLE or entry.mean) and (before or not entry.overran):
+            entry.mean += (min(took, MOST) - entry.mean) * LEARNING
 
     def _run_alone(self, call: ServerCall, place: Place) -> None:
         """Run a call that has a handle from the beginning."""
@@ -361,6 +413,8 @@ class Lane:
 
     def _run_one(self, call: ServerCall, entry: Entry, slow: bool, place: Place) -> None:
         listener = self._listener
+        if call._peer.parting and listener.give_up(call):
+            return
         if call._options is not None or call._aborted or entry.gate is not None:
             if call._aborted:
                 _refuse(listener, call, CallCancelled("aborted before it was started"))
@@ -385,9 +439,12 @@ class Lane:
         if place.context:
             place.take_context()
         place.call = call
-        if slow:
-            self._pass_on()
         place.call_id = call._id  # As in `_run_batch`.
+        call._begun = not entry.coroutine
+        if call._peer.parting and listener.give_up(call):
+            return
+        if slow:
+            self._pass_on(place, call._id)
         try:
             run = place.context.run
             value = run(entry.function, call, *args) if entry.takes_handle else run(entry.function, *args)
@@ -412,6 +469,9 @@ class Lane:
             place.run(self._listener.reply, call, value)
         except (InvalidArgumentType, InvalidAsyncHandle) as error:
             log.error("%r: %s", call, error)
+
+
+calls_routines(Lane._run_batch, Lane._run_one)  # type: ignore[arg-type]  # functions, seen from the class
 
 
 def _decode_large(call: ServerCall, entry: Entry) -> Sequence[Any]:

@@ -59,7 +59,7 @@ from transport import (
 from transport.foreign import is_interrupt, text_of, type_name
 from transport.frames import MAGIC, NO_LANE, VERSION
 from transport.log import Log
-from transport.realtime import monotonic
+from transport.realtime import monotonic, sleep
 
 from ..kernel.errors import Forked, InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.status import Status
@@ -74,7 +74,7 @@ from .errors import CallCancelled, CallFailed
 from .fault import describe, short
 from .fit import Oversize, fit_replies, largest_message, size_of
 from .gate import is_local
-from .lane import Lane
+from .lane import FIRST_LOOK, Lane
 from .notify import EventKind
 from .peer import Peer
 from .pipe_server import ServerPipes
@@ -88,6 +88,7 @@ if TYPE_CHECKING:
 log = Log("engine.rpc")
 
 AROUND_BYTES = 1024  # More than what is around a lone answer in its message.
+SETTLING = 0.1  # Seconds that a closing listener waits for threads that are just entering a routine, at the most.
 
 
 class Listener:
@@ -112,6 +113,8 @@ class Listener:
         self.oversize = Oversize(self.endpoint)
         # How well the connections to this endpoint are protected.
         self.authentication_level = level_of(self.endpoint, server.encrypts)
+        # Set once, under link.lock; read anywhere.
+        self._closing = False
         self.channel = Channel(link, self)
         self.channel.open()
         self.channel.attend(True)
@@ -173,7 +176,9 @@ class Listener:
     def connected(self, peer: bytes) -> None:
         """A client was heard of."""
         info = self._link.peer_info(peer)
-        self._peers[peer] = Peer(peer, info, is_local(self.endpoint, info.address), Lane(self, self._server.pool))
+        known = Peer(peer, info, is_local(self.endpoint, info.address), Lane(self, self._server.pool))
+        known.parting = self._closing
+        self._peers[peer] = known
 
     def lost(self, peer: bytes, reason: str) -> None:
         """A client is gone. Its running calls go on; their answers will go nowhere."""
@@ -181,7 +186,7 @@ class Listener:
             known = self._peers.pop(peer, None)
             if known is None:
                 return
-            known.lost = True
+            known.lost = known.parting = True
         self.actions += self._part(known, f"the client is gone: {reason}")
 
     def _part(self, peer: Peer, why: str) -> list[Callable[[], object]]:
@@ -228,7 +233,7 @@ class Listener:
             if type(message) is Calls:
                 if not known.greeted:
                     known.conversation.received(Kind.CALLS)  # Raises if it is out of turn.
-                    return False  # We have said goodbye, and what we have not taken: this is part of it.
+                    return False  # We are about to say goodbye, and that we have not taken this.
                 known.taken += 1
                 self._take_calls(known, message, frames[1:])
                 # The only client waits for its only call: look for more after that was answered.
@@ -260,7 +265,7 @@ class Listener:
         peer.message_limit = largest_message(hello.limits.message_bytes)
         peer.pipe_window = hello.limits.pipe_window_bytes
         peer.conversation.sent(Kind.WELCOME)
-        peer.greeted = True
+        peer.greeted = not self._closing
         peer.taken = 0
         peer.refused = False
         peer.joined = True
@@ -353,15 +358,16 @@ class Listener:
                 continue
             assert isinstance(entry, Entry)
             if options is None:
-                call = ServerCall(self, peer, call_id, entry, args)
+                call = ServerCall(self, peer, call_id, entry, args, _begun=False)
             else:
                 call = self._call_with_options(peer, call_id, entry, args, options, blobs)
-            (apart if options is not None and options.lane == NO_LANE else peer.lane.calls).append(call)
             peer.calls[call_id] = call
             if entry.auto is None:
                 took += 1
             else:
                 when_closed(call, partial(server.leave, entry.auto))
+            # Last: whoever finds it there may run and close it at once.
+            (apart if options is not None and options.lane == NO_LANE else peer.lane.calls).append(call)
         if turned_away:
             with self._lock:
                 server.counters.refused += turned_away
@@ -379,7 +385,7 @@ class Listener:
         self, peer: Peer, call_id: int, entry: Any, args: Any, options: CallOptions, blobs: list[Buffer]
     ) -> ServerCall:
         deadline = None if options.time_left is None else monotonic() + options.time_left
-        call = ServerCall(self, peer, call_id, entry, args, options, blobs or None, deadline)
+        call = ServerCall(self, peer, call_id, entry, args, options, blobs or None, deadline, _begun=False)
         if options.pipes is not None and options.pipes == entry.spec.directions:
             call._pipes = ServerPipes(self, peer, call, entry.spec, self._server.pipe_window)
         return call
@@ -529,8 +535,34 @@ class Listener:
 
     # End
 
+    def give_up(self, call: ServerCall) -> bool:
+        """Close a call that was not begun, and whose client is gone or is about to be told that the server closes.
+
+        False, and it is to be run, if it is one way: its client was told that it is done when it was begun. Once the
+        listener closes there is nobody left to run it.
+        """
+        if not self._closing and call._options is not None and call._options.one_way:
+            return False
+        try:
+            self.reply_fault(call, Status.SERVER_UNAVAILABLE, None, "the server closed before the call was begun")
+        except InvalidAsyncHandle:
+            log.debug("%r was closed before it was begun", call)
+        return True
+
     def close(self) -> None:
-        """Tell every client that this endpoint goes away, send what can be sent at once, and close."""
+        """Tell every client that this endpoint goes away, send what can be sent at once, and close.
+
+        Calls that were taken and have not begun end with `ServerUnavailable`, and never run.
+        """
+        with self.channel.link.lock:
+            self._closing = True
+            peers = list(self._peers.values())
+            for peer in peers:
+                peer.parting = True
+                peer.greeted = False  # Nor is anything taken of it from here on.
+        deadline = monotonic() + SETTLING
+        for peer in peers:
+            self._give_up_waiting(peer, deadline)
         with self.channel.link.lock:
             for peer in list(self._peers.values()):
                 self._say_goodbye(peer)
@@ -543,6 +575,15 @@ class Listener:
             self._peers.clear()
         for act in acts:
             act()
+
+    def _give_up_waiting(self, peer: Peer, deadline: float) -> None:
+        """Close the calls of a parting client that were not begun."""
+        # Threads that are just about to begin one see to it that they do not, or that it shows.
+        while peer.calls and not peer.lane.is_settled() and monotonic() < deadline:
+            sleep(FIRST_LOOK)
+        waiting = [call for call in peer.calls.copy().values() if isinstance(call, ServerCall) and not call._begun]
+        for call in [*waiting, *peer.lane.waiting()]:
+            self.give_up(call)
 
     def forked(self) -> None:
         """In a forked child: the calls are the parent's to answer. Takes no lock, for who had it may not be there."""
@@ -562,7 +603,6 @@ class Listener:
         """Tell a client that nothing of it is taken from here on. Under link.lock."""
         if peer.conversation.may_send(Kind.BYE):
             peer.conversation.sent(Kind.BYE)
-            peer.greeted = False
             self.send_alone(peer, encode(Bye(Status.SERVER_UNAVAILABLE, "the server closed", peer.taken)))
 
     def running(self, entries: set[Entry]) -> list[ServerCall]:

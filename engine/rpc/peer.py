@@ -22,8 +22,8 @@ class Peer:
 
     __slots__ = (
         "__weakref__", "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id",
-        "joined", "lane", "local", "lost", "message_limit", "metadata", "pipe_window", "process", "queued", "refused",
-        "taken", "user", "verdicts",
+        "joined", "lane", "local", "lost", "message_limit", "metadata", "parting", "pipe_window", "process", "queued",
+        "refused", "taken", "user", "verdicts",
     )  # fmt: skip
 
     def __init__(self, id: bytes, info: PeerInfo, local: bool, lane: "Lane") -> None:
@@ -34,6 +34,9 @@ class Peer:
         self.local = local
         # Set once, under the server's lock; read anywhere.
         self.lost = False
+        # Nothing of it is begun any more but, while the listener is open, one-way calls: it is lost, or the listener
+        # closes. Set once, under link.lock; read anywhere.
+        self.parting = False
         # Under link.lock.
         self.conversation = Conversation(Side.SERVER)
         self.garbage = 0

@@ -21,6 +21,7 @@ from ..kernel.errors import InvalidArgumentType, InvalidParameter, Misuse
 from ..kernel.lock import Lock
 from ..kernel.status import Status
 from .context_routine import ContextRoutine
+from .entering import code_of
 from .gate import Gate
 from .interface import Interface, Operation, OperationSpec, specs_of
 from .outputs import OutputRoutine
@@ -52,12 +53,12 @@ def manager(function: F) -> F:
 class Entry:
     """One operation being served. `mean` is what it was seen to take, in seconds; it decides who runs it.
 
-    Unguarded: `mean` is a running mean of hints, and a lost update is a lost hint.
+    Unguarded: `mean` is a running mean of hints, and a lost update is a lost hint; so is `overran`.
     """
 
     __slots__ = (
-        "auto", "decode_args", "decode_many", "decode_plain", "function", "gate", "mean", "needs_no_worker", "spec",
-        "takes_handle", "watched",
+        "auto", "code", "coroutine", "decode_args", "decode_many", "decode_plain", "function", "gate", "mean",
+        "needs_no_worker", "overran", "spec", "takes_handle", "watched",
     )  # fmt: skip
 
     def __init__(self, spec: OperationSpec, function: Callable[..., Any]) -> None:
@@ -74,9 +75,15 @@ class Entry:
         self.takes_handle = getattr(function, "__engine_manager__", False) is True
         # How many of its calls are still looked at; see `suspicion`. A hint.
         self.watched = WATCHED
+        # An `async def`: calling it only makes what the event loop begins.
+        self.coroutine = inspect.iscoroutinefunction(function)
         # Entering the routine is quick for sure: it only begins in the event loop, and no gate is asked first.
-        self.needs_no_worker = inspect.iscoroutinefunction(function)
+        self.needs_no_worker = self.coroutine
+        # What shows on a thread's stack that it is inside; see `entering`.
+        self.code = code_of(function)
         self.mean = 0.0
+        # Whether the last run was a long one.
+        self.overran = False
 
 
 class Refusal(msgspec.Struct, frozen=True):

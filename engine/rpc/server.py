@@ -370,7 +370,9 @@ class Server:
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Stop, wait up to `timeout` seconds for running calls, tell the clients, and release everything.
 
-        Calls that are still open then end with `CallFailed` at their clients. Closing twice does nothing.
+        Calls that still run then end with `CallFailed` at their clients, which may have run; those that were taken and
+        have not begun with `ServerUnavailable`, those that were not taken with `CallFailedDne`: neither did run. Closing
+        twice does nothing.
         Raises: `Deadlock` in a routine of this server: it would wait for itself. `stop` does not wait.
         Blocks: for `timeout` seconds at the most, plus as long again for workers that do not come back.
         """

@@ -11,6 +11,7 @@ Source: "Asynchronous RPC" (the server's side), "RpcAsyncCompleteCall", "RpcAsyn
 
 import contextvars
 import threading
+from _thread import get_ident
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -113,6 +114,9 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
     _blobs: list[Buffer] | None = None
     # Monotonic time at which the client stops waiting; None: it does not say.
     _deadline: float | None = None
+    # Whether its routine is being entered, or was: False while it waits for that, wherever it does. Written by who has
+    # the call; see `Listener.give_up` for who reads it.
+    _begun: bool = True
     # Set once, under the server's lock; read anywhere. Aborted: cancelled, and nobody waits for the answer.
     _cancelled: bool = False
     _aborted: bool = False
@@ -309,24 +313,28 @@ task_call: contextvars.ContextVar[ServerCall | None] = contextvars.ContextVar("e
 class Opener(Protocol):
     """Calls that have no handle yet, and get one when it is asked for: a `Batch`."""
 
+    _entry: Any
+
     def open(self, call_id: int) -> ServerCall: ...
 
 
 class Place:
-    """Where a thread keeps which call it serves. Written by that thread only; its lane reads `call_id`.
+    """Where a thread keeps which call it serves. Made and written by that thread only; its lane reads it.
 
     What a call has run that is not the library's runs in a context of its own, so that nothing that it sets is seen by
     the next one: no tenant, no precision of `decimal`. The context is a new and empty one, not a copy: copies share
     what a variable holds. As long as nothing was set in it, it serves the next call, too.
     """
 
-    __slots__ = ("batch", "call", "call_id", "context")
+    __slots__ = ("batch", "call", "call_id", "context", "ident")
 
     def __init__(self) -> None:
+        self.ident = get_ident()
         # The call, if it has a handle; else the batch that it is one of.
         self.call: ServerCall | None = None
         self.batch: Opener | None = None
-        # Its number, from when its routine is entered until it was answered; None otherwise.
+        # Its number, from just before its routine is entered until it was answered; None otherwise. The other two are
+        # set before it, and changed after it was forgotten.
         self.call_id: int | None = None
         # Empty whenever no call runs in it.
         self.context = contextvars.Context()

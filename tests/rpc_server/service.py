@@ -266,6 +266,7 @@ class Storing:
     @manager
     def open_held(self, call: ServerCall, name: str) -> None:
         self._opened[name] = call, call.open_context(Diary(name), self._run_down)
+        self._gates[f"entered {name}"].set()
         self._gates[name].set()
 
     def add(self, journal: Context[Diary], line: str) -> int:
