@@ -1,5 +1,6 @@
 """Completion ports, a thread pool and asynchronous RPC over ZeroMQ, for a service to embed."""
 
+import sys
 import typing
 
 from .kernel.apc import queue_apc
@@ -99,6 +100,26 @@ from .rpc import (
 
 if typing.TYPE_CHECKING:
     from .pool.executor import Executor
+
+
+def _complete_annotations() -> None:
+    """Bind the names that annotations of public names use, and that their modules could not import without a circle:
+    `help`, `inspect.signature` and `typing.get_type_hints` look for them there.
+    """
+    from .rpc.pipe_set import PipeSet
+
+    for named, users in (
+        (CompletionPort, (PacketTemplate, PortSource, WaitPacket)),
+        (CleanupGroup, (Environment,)),
+        (Pipe, (Call, ServerCall)),
+        (PipeSet, (Pipe,)),
+        (Stream, (Operation,)),
+    ):
+        for user in users:
+            setattr(sys.modules[user.__module__], named.__name__, named)
+
+
+_complete_annotations()
 
 
 def __getattr__(name: str) -> typing.Any:

@@ -42,7 +42,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "transport.frames": ("transport.errors",),
     "transport.wire": ("transport.frames", "transport.errors", "transport.foreign"),
     "transport.link": (
-        "transport.lock", "transport.lifecycle", "transport.endpoint", "transport.errors", "transport.frames",
+        "transport.lock", "transport.lifecycle", "transport.endpoint", "transport.errors", "transport.foreign",
+        "transport.frames",
     ),
     "transport.loopback": (
         "transport.lock", "transport.lifecycle", "transport.link", "transport.endpoint", "transport.errors",

@@ -24,6 +24,7 @@ from typing import Any, Final, NoReturn, Protocol
 import msgspec
 
 from transport.errors import EndpointError, LinkClosed, LinkForked
+from transport.foreign import type_name
 from transport.frames import MAX_MESSAGE_BYTES, Buffer
 from transport.lifecycle import in_child
 from transport.lock import Lock
@@ -90,7 +91,7 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
         curve: keys, for an encrypted and authenticated link; None: neither.
         context: the ZeroMQ context; None: one that the links of this process share.
 
-    Raises: EndpointError for a number that is out of range.
+    Raises: EndpointError for a number that is out of range, or an object of another type.
     """
 
     max_message_bytes: int = MAX_MESSAGE_BYTES
@@ -103,13 +104,25 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("max_message_bytes", "max_queued"):
+            self._check_number(name, int)
             if not 1 <= getattr(self, name) < 1 << 31:
                 raise EndpointError(f"{name} must be from 1 to {(1 << 31) - 1}, not {getattr(self, name)}")
         for name in ("heartbeat", "linger", "connect_timeout"):
+            self._check_number(name, (int, float))
             if not 0 <= getattr(self, name) <= MAX_SECONDS:
                 raise EndpointError(
                     f"{name} must be from 0 to {MAX_SECONDS} seconds, not {getattr(self, name)}"
                 )
+        # A side asks for its own half of the keys only.
+        if not (self.curve is None or hasattr(self.curve, "apply_to_client") or hasattr(self.curve, "apply_to_server")):
+            raise EndpointError(f"curve must be a transport.Curve or None, not {type_name(self.curve)}")
+        if self.context is not None and not hasattr(self.context, "underlying"):
+            raise EndpointError(f"context must be a zmq.Context or None, not {type_name(self.context)}")
+
+    def _check_number(self, name: str, kind: "type | tuple[type, ...]") -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise EndpointError(f"{name} must be a number, not {type_name(value)}")
 
 
 class Link(Protocol):

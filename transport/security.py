@@ -7,12 +7,14 @@ authenticator (ZAP) is asked: it is one thread for each context, while servers a
 
 import itertools
 import weakref
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from transport.errors import EndpointError
+from transport.foreign import type_name
 from transport.lifecycle import in_child
 from transport.lock import Lock
 
@@ -36,6 +38,21 @@ class Curve(msgspec.Struct, frozen=True):
     server_key: str | None = None
     allowed: frozenset[str] | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("public_key", "secret_key", "server_key"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (value is None and name == "server_key"):
+                raise EndpointError(f"{name} must be a text, see Curve.new_keys(), not {type_name(value)}")
+        keys = self.allowed
+        if keys is None:
+            return
+        if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
+            raise EndpointError(f"allowed must be a set of keys or None, not {type_name(keys)}")
+        keys = frozenset(keys)
+        if not all(isinstance(key, str) for key in keys):
+            raise EndpointError("allowed must be a set of keys, which are texts")
+        msgspec.structs.force_setattr(self, "allowed", keys)
+
     def __repr__(self) -> str:
         return f"<Curve {self.public_key}>"
 
@@ -47,7 +64,7 @@ class Curve(msgspec.Struct, frozen=True):
         public, secret = zmq.curve_keypair()
         return public.decode(), secret.decode()
 
-    def apply_to_client(self, socket: "zmq.Socket[Any]") -> None:
+    def apply_to_client(self, socket: Any) -> None:
         """Set the keys on a socket that is to connect."""
         if self.server_key is None:
             raise EndpointError("a client's Curve needs server_key, the public key of the server")
@@ -56,7 +73,7 @@ class Curve(msgspec.Struct, frozen=True):
         socket.set(zmq.CURVE_SERVERKEY, self.server_key.encode())
         self._apply(socket)
 
-    def apply_to_server(self, socket: "zmq.Socket[Any]") -> None:
+    def apply_to_server(self, socket: Any) -> None:
         """Set the keys on a socket that is to bind, and start the authenticator if it is needed."""
         import zmq
 

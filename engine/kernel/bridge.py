@@ -7,8 +7,10 @@ Source: "NtAssociateWaitCompletionPacket", "NtCancelWaitCompletionPacket"; secti
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from transport.foreign import type_name
+
 from .afterwards import afterwards
-from .errors import Deadlock, InvalidState
+from .errors import Deadlock, InvalidArgumentType, InvalidState
 from .lock import Lock
 from .packet import CompletionPacket
 from .status import Status
@@ -68,6 +70,8 @@ class WaitPacket:
         the packet comes with status 735 (ABANDONED_WAIT) instead of the one given. If the port is closed, the
         wait is withdrawn.
         """
+        if not hasattr(type(port), "_watch_queue"):
+            raise InvalidArgumentType(f"port must be a CompletionPort, not {type_name(port)}")
 
         def tell(outcome: Status) -> None:
             packet = CompletionPacket(

@@ -124,23 +124,13 @@ def read_due(due: Due) -> tuple[float, bool]:
             return due.replace(tzinfo=UTC).timestamp(), True
     if isinstance(due, timedelta):
         due = due.total_seconds()
-    elif not isinstance(due, (int, float)):
+    elif isinstance(due, bool) or not isinstance(due, (int, float)):
         raise InvalidArgumentType(f"due must be seconds, a timedelta or a datetime, not {type_name(due)}")
     if not (0 <= due <= LONGEST or due == inf):  # The comparison also refuses NaN.
         raise InvalidParameter(
             f"due must be 0 or more seconds from now, not {shown(due)}; give a datetime for an absolute time"
         )
     return float(due), False
-
-
-def read_seconds(name: str, value: float | timedelta) -> float:
-    """Read a finite duration of 0 or more, called `name`; raises `InvalidArgumentType`, `InvalidParameter`."""
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if not isinstance(seconds, (int, float)):
-        raise InvalidArgumentType(f"{name} must be seconds or a timedelta, not {type_name(value)}")
-    if not 0 <= seconds <= LONGEST:
-        raise InvalidParameter(f"{name} must be 0 or more seconds, not {shown(value)}")
-    return float(seconds)
 
 
 def call_when_due(clock: Clock, due: tuple[float, bool], function: Callable[[], None]) -> Cancellable:

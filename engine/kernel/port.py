@@ -31,19 +31,19 @@ from itertools import repeat, starmap
 from types import TracebackType
 from typing import Any, Self
 
-from transport.foreign import shown, type_name
+from transport.foreign import shown
 
 from ..lifecycle import OpenObjects
 from .afterwards import afterwards
 from .apc import run_apcs, wait_alertably
 from .bridge import PortSignal, WaitPacket
+from .checks import check_count, check_timeout
 from .driver import driver
 from .errors import (
     AbandonedWait,
     Alerted,
     Deadlock,
     Forked,
-    InvalidArgumentType,
     InvalidHandle,
     InvalidParameter,
     QueueFull,
@@ -53,7 +53,7 @@ from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortSt
 from .slots import SlotQueue
 from .source import PortSource, bind
 from .thread import Association, ThreadRecord, local
-from .waitable import check_timeout, deadline_of, time_left
+from .waitable import deadline_of, time_left
 from .waiter import Waiter
 
 __all__ = [
@@ -104,14 +104,8 @@ class CompletionPort(SlotQueue):
         key: Any = 0,
         capacity: int = DEFAULT_CAPACITY,
     ) -> None:
-        if not isinstance(concurrency, int) or isinstance(concurrency, bool):
-            raise InvalidArgumentType(f"concurrency must be an int, not {type_name(concurrency)}")
-        if concurrency < 0:
-            raise InvalidParameter(
-                f"concurrency must be 0 (the number of logical processors) or more, not {concurrency}"
-            )
-        if not isinstance(capacity, int) or capacity < 1:
-            raise InvalidParameter(f"capacity must be a positive int, not {shown(capacity)}")
+        check_count("concurrency", concurrency)
+        check_count("capacity", capacity, least=1)
         super().__init__(concurrency or os.cpu_count() or 1)
         self._capacity = capacity
         # True in a forked child that inherited the port; written by the fork hook before any thread of the
@@ -325,7 +319,7 @@ class CompletionPort(SlotQueue):
         Source: "GetQueuedCompletionStatus".
         """
         try:
-            fits = timeout is None or timeout + 0.0 >= 0.0
+            fits = timeout is None or (timeout + 0.0 >= 0.0 and timeout is not True and timeout is not False)
         except (TypeError, OverflowError):
             fits = False
         if not fits:

@@ -7,9 +7,8 @@ Source: "Semaphore Objects", "CreateSemaphore", "ReleaseSemaphore"; section 11 o
 from types import TracebackType
 from typing import Self
 
-from transport.foreign import shown, type_name
-
-from .errors import InvalidArgumentType, InvalidParameter, LimitExceeded
+from .checks import check_count
+from .errors import InvalidParameter, LimitExceeded
 from .thread import ThreadRecord
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 
@@ -30,8 +29,7 @@ class Semaphore(Waitable):
 
     def __init__(self, initial: int, maximum: int) -> None:
         for name, value in (("initial", initial), ("maximum", maximum)):
-            if not isinstance(value, int):
-                raise InvalidArgumentType(f"{name} must be an int, not {type_name(value)}")
+            check_count(name, value)
         if maximum < 1 or not 0 <= initial <= maximum:
             raise InvalidParameter(
                 f"0 <= initial <= maximum and maximum >= 1 must hold, not {initial} and {maximum}"
@@ -48,8 +46,7 @@ class Semaphore(Waitable):
         be passed; `InvalidParameter` for a `count` below 1; `InvalidHandle` if closed. Threads: any, owner or
         not. Blocks: never.
         """
-        if not isinstance(count, int) or count < 1:
-            raise InvalidParameter(f"count must be an int of 1 or more, not {shown(count)}")
+        check_count("count", count, least=1)
         satisfied: list[WaitBlock] = []
         try:
             with dispatcher_lock:

@@ -15,11 +15,9 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from transport.foreign import type_name
-
 from .apc import TimerApc
-from .clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due, read_seconds
-from .errors import InvalidArgumentType
+from .checks import check_callable, check_clock, check_duration
+from .clock import LONGEST, SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due
 from .thread import ThreadRecord, local
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 
@@ -60,6 +58,7 @@ class WaitableTimer(Waitable):
     __slots__ = ("_clock", "_manual_reset", "_setting", "_signaled")
 
     def __init__(self, manual_reset: bool = False, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        check_clock(clock)
         super().__init__()
         self._manual_reset = bool(manual_reset)
         self._clock = clock
@@ -81,9 +80,8 @@ class WaitableTimer(Waitable):
         Blocks: never. Source: "SetWaitableTimer".
         """
         when = read_due(due)
-        seconds = read_seconds("period", period)
-        if apc is not None and not callable(apc):
-            raise InvalidArgumentType(f"apc must be callable, not {type_name(apc)}")
+        seconds = check_duration("period", period, LONGEST)
+        check_callable("apc", apc, optional=True)
         setting = _Setting(seconds, None if apc is None else TimerApc(apc, local.record))
         if not when[1]:
             setting.due = self._clock.monotonic() + when[0]

@@ -12,6 +12,7 @@ from transport.foreign import type_name
 
 from . import ends  # noqa: F401  # It teaches `as_waitable` about threads, processes and futures.
 from .apc import run_apcs, wait_alertably
+from .checks import check_timeout
 from .errors import InvalidArgumentType, InvalidParameter, WaitTimeout
 from .status import Status
 from .thread import local, park
@@ -20,7 +21,6 @@ from .waitable import (
     ThreadBlock,
     Waitable,
     as_waitable,
-    check_timeout,
     deadline_of,
     time_left,
     wait_on,

@@ -36,6 +36,7 @@ from transport.realtime import monotonic
 from ..lifecycle import in_child
 from .afterwards import afterwards, interrupting
 from .apc import run_apcs, wait_alertably
+from .checks import check_clock, check_timeout
 from .clock import SYSTEM_CLOCK, Cancellable, Clock
 from .driver import driver
 from .errors import AbandonedWait, Alerted, Forked, InvalidArgumentType, InvalidHandle, InvalidParameter
@@ -374,22 +375,6 @@ class ThreadBlock(WaitBlock):
         self._waiter.wake()
 
 
-def check_timeout(timeout: float | None) -> None:
-    """Raise unless `timeout` is None or a number of seconds of 0 or more.
-
-    Raises: `InvalidArgumentType`; `InvalidParameter` also for an int that no float can hold.
-    """
-    try:
-        if timeout is None or timeout + 0.0 >= 0.0:  # The comparison also refuses NaN.
-            return
-    except TypeError:
-        kind = type_name(timeout)
-        raise InvalidArgumentType(f"timeout must be None or a number of seconds, not {kind}") from None
-    except OverflowError:
-        raise InvalidParameter("timeout is larger than any float: None waits for ever") from None
-    raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {shown(timeout)}")
-
-
 def deadline_of(timeout: float | None) -> float | None:
     """When a wait of `timeout` seconds that begins now is over, for `time_left`; None: never."""
     return None if timeout is None else monotonic() + timeout
@@ -619,6 +604,7 @@ def register_wait(
         for more.
     """
     check_timeout(timeout)
+    check_clock(clock)
     block = prepare_wait(waitable, callback)
     block.begin(timeout, clock)
     return block

@@ -18,8 +18,8 @@ from typing import Self
 
 from transport.realtime import monotonic
 
+from ..kernel.checks import check_timeout
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidState, WaitTimeout
-from .pool import check_timeout
 from .source import CallbackObject
 from .staff import listed
 

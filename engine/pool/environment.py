@@ -10,6 +10,7 @@ import msgspec
 
 from transport.foreign import shown, type_name
 
+from ..kernel.checks import check_callable
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
 from .backlog import Priority
 from .instance import CallbackInstance
@@ -59,7 +60,8 @@ class Environment(msgspec.Struct, kw_only=True, eq=False):
             raise InvalidParameter(f"priority must be HIGH (0), NORMAL (1) or LOW (2), not {shown(self.priority)}")
         if self.pool is not None and not isinstance(self.pool, ThreadPool):
             raise InvalidArgumentType(f"pool must be a ThreadPool or None, not {type_name(self.pool)}")
-        for name in ("cancel_callback", "finalization"):
-            value = getattr(self, name)
-            if value is not None and not callable(value):
-                raise InvalidArgumentType(f"{name} must be callable or None, not {type_name(value)}")
+        if self.cleanup_group is not None and not hasattr(type(self.cleanup_group), "close_members"):
+            kind = type_name(self.cleanup_group)
+            raise InvalidArgumentType(f"cleanup_group must be a CleanupGroup or None, not {kind}")
+        check_callable("cancel_callback", self.cancel_callback, optional=True)
+        check_callable("finalization", self.finalization, optional=True)

@@ -25,6 +25,7 @@ from transport.foreign import loggable
 from transport.log import Log
 from transport.realtime import monotonic
 
+from ..kernel.checks import check_count, check_text, check_timeout
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter
 from ..lifecycle import OpenObjects, Stage, at_exit
 from .backlog import Priority, Simple
@@ -35,8 +36,6 @@ from .pool import (
     Policy,
     PoolStatistics,
     ThreadPool,
-    check_count,
-    check_timeout,
     exit_ports,
     running_on,
 )
@@ -88,13 +87,16 @@ class Executor(ThreadPoolExecutor):
         if max_workers is None:
             processors = getattr(os, "process_cpu_count", os.cpu_count)() or 1
             max_workers = min(32, processors + 4)
-        if max_workers <= 0:
+        if not isinstance(max_workers, int) or max_workers > 0:  # As the standard library's says it.
+            check_count("max_workers", max_workers, least=1)
+        else:
             raise InvalidParameter("max_workers must be greater than 0")
+        check_text("thread_name_prefix", thread_name_prefix)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         if max_tasks_per_worker is not None:
             check_count("max_tasks_per_worker", max_tasks_per_worker, least=1)
-        check_timeout(exit_timeout)
+        check_timeout(exit_timeout, "exit_timeout")
         self._max_workers = max_workers
         prefix = thread_name_prefix or f"{type(self).__name__}-{next(_numbers)}"
         self._pool = _InnerPool(0, max_workers, name=prefix, queue_limit=queue_limit, policy=policy)

@@ -29,6 +29,7 @@ from transport.foreign import loggable, shown, type_name
 from transport.log import Log
 from transport.realtime import monotonic
 
+from ..kernel.checks import MAX_THREADS, check_callable, check_clock, check_count, check_text, check_timeout
 from ..kernel.clock import SYSTEM_CLOCK, Clock
 from ..kernel.driver import driver
 from ..kernel.errors import (
@@ -41,7 +42,6 @@ from ..kernel.errors import (
 )
 from ..kernel.lock import Lock
 from ..kernel.thread import park
-from ..kernel.waitable import check_timeout as check_timeout
 from ..kernel.waiter import Waiter
 from ..lifecycle import OpenObjects, Stage, at_exit, in_child
 from .backlog import Profile, Simple, Turn
@@ -137,20 +137,21 @@ class ThreadPool:
     ) -> None:
         self._permanent = False
         self._clock = clock
-        check_count("minimum", minimum)
+        check_count("minimum", minimum, most=MAX_THREADS)
         check_count("maximum", maximum)
+        check_text("name", name)
+        check_clock(clock)
         check_count("concurrency", concurrency, least=1)
         check_count("queue_limit", queue_limit, least=1)
+        check_timeout(idle_limit, "idle_limit")
         maximum = maximum or 1
         if minimum > maximum:
             raise InvalidParameter(f"minimum must not exceed maximum, {maximum}, but is {minimum}")
         if policy not in ("block", "reject", "caller_runs"):
             raise InvalidParameter(f"policy must be 'block', 'reject' or 'caller_runs', not {shown(policy)}")
-        if on_error is not None and not callable(on_error):
-            raise InvalidArgumentType(f"on_error must be callable, not {type_name(on_error)}")
+        check_callable("on_error", on_error, optional=True)
         name = name or f"pool{next(_numbers)}"
         self._port = WorkPort(name, maximum, concurrency, work, on_error or _log_error)
-        check_timeout(idle_limit)
         self._port.idle_limit = idle_limit
         self._queue_limit = queue_limit
         self._policy = policy
@@ -183,7 +184,7 @@ class ThreadPool:
         Returns: False if the system refused to start that many threads. Raises: `InvalidHandle` if closed.
         Source: "SetThreadpoolThreadMinimum".
         """
-        check_count("minimum", minimum)
+        check_count("minimum", minimum, most=MAX_THREADS)
         self._require_open()
         self._port.resize(minimum, max(minimum, self._port.maximum))
         return self.statistics().workers >= minimum
@@ -384,14 +385,6 @@ class Slow:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass  # Taking the slot back would make the worker that has it now one too many.
-
-
-def check_count(name: str, value: object, least: int = 0) -> None:
-    """Raise unless `value` is an int of `least` or more."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidArgumentType(f"{name} must be an int, not {type_name(value)}")
-    if value < least:
-        raise InvalidParameter(f"{name} must be {least} or more, not {value}")
 
 
 def running_on(port: WorkPort) -> bool:

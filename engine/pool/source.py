@@ -25,12 +25,13 @@ import msgspec
 
 from transport.foreign import name_of, type_name
 
+from ..kernel.checks import check_timeout
 from ..kernel.errors import Deadlock, InvalidArgumentType, InvalidHandle, InvalidParameter
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 from .backlog import Ledger, Priority, Profile, Turn
 from .environment import Environment
-from .pool import ThreadPool, check_timeout, default_pool, time_left
+from .pool import ThreadPool, default_pool, time_left
 from .runner import current
 
 if TYPE_CHECKING:

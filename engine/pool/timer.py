@@ -17,13 +17,11 @@ Source: "SetThreadpoolTimer", "SetThreadpoolTimerEx", "IsThreadpoolTimerSet".
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from datetime import timedelta
-from math import inf
 from typing import Any
 
-from transport.foreign import shown, type_name
-
-from ..kernel.clock import Cancellable, Clock, Due, call_at_wall, read_due
-from ..kernel.errors import InvalidArgumentType, InvalidParameter, QueueFull
+from ..kernel.checks import check_clock, check_duration
+from ..kernel.clock import LONGEST, Cancellable, Clock, Due, call_at_wall, read_due
+from ..kernel.errors import QueueFull
 from .backlog import NO_LIMIT, Turn
 from .environment import Environment
 from .pool import ThreadPool
@@ -86,10 +84,12 @@ class Timer(CallbackObject):
         context: object = None,
         clock: Clock | None = None,
     ) -> None:
+        if clock is not None:
+            check_clock(clock)
         # Guarded by the port's lock.
         self._setting: _Setting | None = None
         super().__init__(function, args, environment, pool, context)
-        self._clock = clock or self._pool._clock
+        self._clock = self._pool._clock if clock is None else clock
 
     def set(self, due: Due | None, period: float | timedelta = 0.0, window: float | timedelta = 0.0) -> bool:
         """Set the timer, replacing an earlier setting as a whole, or disarm it.
@@ -110,16 +110,16 @@ class Timer(CallbackObject):
             self._require_open()
             return self._replace(None)
         when, absolute = read_due(due)
-        period = _seconds("period", period)
-        window = _seconds("window", window)
+        every = check_duration("period", period, LONGEST)
+        late = check_duration("window", window, LONGEST)
         self._require_live()
         now = self._clock.time() if absolute else self._clock.monotonic()
         if not absolute:
             when += now
-        setting = _Setting(when, absolute, period, window, self._capture())
+        setting = _Setting(when, absolute, every, late, self._capture())
         withdrawn = self._replace(setting)
         expire = _Expiry(self, setting, 0)
-        latest = max(when, now) + window
+        latest = max(when, now) + late
         if latest <= now:
             expire()
         elif absolute:
@@ -207,12 +207,3 @@ class Timer(CallbackObject):
 
     def _disarm(self) -> None:
         self._replace(None)
-
-
-def _seconds(name: str, value: float | timedelta) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if not isinstance(seconds, (int, float)):
-        raise InvalidArgumentType(f"{name} must be seconds or a timedelta, not {type_name(value)}")
-    if not 0 <= seconds < inf:
-        raise InvalidParameter(f"{name} must be 0 or more seconds, not {shown(value)}")
-    return float(seconds)

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
+from ..kernel.checks import check_clock
 from ..kernel.clock import Cancellable, Clock, Due, call_at_wall, read_due
 from ..kernel.status import Status
 from ..kernel.waitable import RegisteredWait, prepare_wait
@@ -84,11 +85,13 @@ class Wait(CallbackObject):
         context: object = None,
         clock: Clock | None = None,
     ) -> None:
+        if clock is not None:
+            check_clock(clock)
         # Guarded by the port's lock. Those that may still bring a callback: the one set last while it is pending,
         # and all that are on their way.
         self._registrations: list[_Registration] = []
         super().__init__(function, args, environment, pool, context)
-        self._clock = clock or self._pool._clock
+        self._clock = self._pool._clock if clock is None else clock
 
     def set(self, waitable: Any, timeout: Due | None = None) -> bool:
         """Wait for `waitable`, replacing an earlier wait, or for nothing any more.

@@ -7,7 +7,6 @@ Source: "Binding Handles".
 """
 
 import inspect
-import math
 import types
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -21,26 +20,6 @@ from .interface import Interface, Operation, OperationSpec, check_name, hidden_m
 from .outputs import with_outputs
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
-
-
-def check_seconds(name: str, value: float | None) -> float | None:
-    """Return `value` as a float if it is a number of seconds of 0 or more, or None; else raise `InvalidParameter`."""
-    if value is None:
-        return None
-    try:
-        seconds = math.nan if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
-    except OverflowError:
-        seconds = math.nan
-    if not seconds >= 0:
-        raise InvalidParameter(f"{name} must be None or a number of seconds of 0 or more, not {shown(value, 100)}")
-    return seconds
-
-
-def check_count(name: str, value: int) -> int:
-    """Return `value` if it is an int of 0 or more; else raise `InvalidParameter`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InvalidParameter(f"{name} must be an int of 0 or more, not {shown(value, 100)}")
-    return value
 
 
 def check_metadata(value: dict[str, str]) -> dict[str, str]:

@@ -48,13 +48,13 @@ from transport.log import Log
 from transport.realtime import monotonic
 
 from ..kernel.aio import Completion
+from ..kernel.checks import check_count, check_flag, check_seconds
 from ..kernel.driver import driver
 from ..kernel.errors import (
     CallError,
     Forked,
     InvalidArgumentType,
     InvalidHandle,
-    InvalidParameter,
     QueueFull,
 )
 from ..kernel.port import PacketTemplate
@@ -63,7 +63,7 @@ from ..kernel.waiter import Waiter
 from ..lifecycle import OpenObjects, Stage, at_exit
 from . import pipe_client, server_call
 from .association import Association
-from .binding import Binding, BoundOperation, bind_typed, check_count, check_metadata, check_seconds
+from .binding import Binding, BoundOperation, bind_typed, check_metadata
 from .call import Call, Failure, Outcome, handle_of, outcomes_of
 from .channel import Channel, Parcel
 from .coalesce import FEW_CALLS, company_of
@@ -75,12 +75,12 @@ from .errors import (
     CallTimeout,
 )
 from .fill import filling
-from .fit import check_message_bytes, fit
+from .fit import check_options, fit
 from .inheritance import inherit
 from .interface import Interface, OperationSpec
 from .notify import CallbackNotification, snapshot
 from .outbox import Special
-from .pipe import check_window
+from .pipe import MAX_WINDOW
 from .retry import RETRIES, RETRY_BUDGET, Retries
 from .state import NEXT, On, State
 from .stream import operation_kind
@@ -141,15 +141,13 @@ class Client(Association):
         **options: Any,
     ) -> None:
         self._timeout = check_seconds("timeout", timeout)
-        if not isinstance(max_calls, int) or isinstance(max_calls, bool) or max_calls < 1:
-            raise InvalidParameter(f"max_calls must be an int of 1 or more, not {shown(max_calls)}")
-        self._max_calls = max_calls
+        self._max_calls = check_count("max_calls", max_calls, least=1)
         super().__init__(
             str(endpoint),
             check_seconds("connect_timeout", connect_timeout),
-            check_window(pipe_window),
+            check_count("pipe_window", pipe_window, 1, MAX_WINDOW),
             {} if metadata is None else check_metadata(metadata),
-            check_message_bytes(options),
+            check_options(options),
         )
         self._retries = Retries(self._table, check_count("retries", retries), check_count("retry_budget", retry_budget))
         self._ids = itertools.count(1)
@@ -187,6 +185,7 @@ class Client(Association):
         Nothing is sent: whether the server knows the interface shows in the first call. Bindings need no closing.
         Raises: `InvalidParameter` if an operation of the interface has a type that cannot be sent, naming both.
         """
+        check_flag("causal", causal)
         if isinstance(interface, str):
             return Binding(self, interface, causal)
         if isinstance(interface, type) and issubclass(interface, Interface):

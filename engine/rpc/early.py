@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from transport import CallOptions, EncodedCall, PendingCall, encode_call, encode_value, split_out_of_band
 from transport.foreign import is_interrupt, text_of
 
+from ..kernel.checks import NoNumber
 from ..kernel.errors import InvalidArgumentType
-from .errors import OutOfRange
 from .fit import size_of
 from .interface import OperationSpec
 from .outbox import Special
@@ -39,7 +39,7 @@ def encode_early(
             size = len(memoryview(encoded))
             pending, due = EncodedCall(call_id, spec.target, encoded, options), size > LONE_BYTES
     except OverflowError as error:
-        raise OutOfRange(f"{spec.name}: {_culprit(spec, args)} is out of range: {text_of(error)}") from None
+        raise NoNumber(f"{spec.name}: {_culprit(spec, args)} is out of range: {text_of(error)}") from None
     except BaseException as error:  # Encoding runs the values' own code, which raises what it likes.
         if is_interrupt(error):
             raise

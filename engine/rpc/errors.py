@@ -22,7 +22,7 @@ A routine may raise any of them to end its call with that status: `raise ServerT
 
 from collections.abc import Mapping
 
-from ..kernel.errors import CallError, InvalidArgumentType, InvalidParameter
+from ..kernel.errors import CallError
 from ..kernel.status import Status
 
 
@@ -165,7 +165,3 @@ def error_for(
     if kind is None:
         return RemoteFault(text, type_name=type_name, traceback=traceback, data=data, status=status)
     return kind(text or Status.name_of(status), status=status)
-
-
-class OutOfRange(InvalidParameter, InvalidArgumentType):
-    """An int among what was to be sent does not fit 64 bits: a value that is wrong, of what cannot be sent."""

@@ -17,15 +17,25 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from transport import Buffer, Cancel, EncodedReply, Fault, PendingReply, encode, encode_replies, encode_value
+from transport import (
+    Buffer,
+    Cancel,
+    EncodedReply,
+    Fault,
+    LinkOptions,
+    PendingReply,
+    encode,
+    encode_replies,
+    encode_value,
+)
 from transport import Pipe as PipeMessage
-from transport.foreign import shown
 from transport.frames import MAX_MESSAGE_BYTES
 from transport.log import Log
 from transport.realtime import monotonic
 
+from ..kernel.checks import check_count
 from ..kernel.driver import driver
-from ..kernel.errors import InvalidParameter
+from ..kernel.errors import InvalidArgumentType
 from ..kernel.status import Status
 from .call import Failure
 from .errors import BadStubData
@@ -44,15 +54,19 @@ UNGREETED_BYTES = 64 * 1024  # Arbitrary: room for a first burst of calls. No pe
 _SHIPMENT_REST = 2 * SHIPMENT_BYTES
 
 
-def check_message_bytes(options: dict[str, Any]) -> int:
-    """Return how large a message this side takes, by its `max_message_bytes`; raise `InvalidParameter` if that is none.
+def check_options(options: dict[str, Any]) -> int:
+    """Check the options of the transport, and return how large a message this side takes, by its `max_message_bytes`.
 
     A link bounds frames, and the protocol's reader has a bound of its own: the smaller one rules.
+
+    Raises: `InvalidArgumentType` for an option that there is not; `InvalidParameter`; `transport.EndpointError`.
     """
-    value = options.get("max_message_bytes", MAX_MESSAGE_BYTES)
-    if not isinstance(value, int) or isinstance(value, bool) or value < UNGREETED_BYTES:
-        seen = shown(value, 100)
-        raise InvalidParameter(f"max_message_bytes must be an int of {UNGREETED_BYTES} or more, not {seen}")
+    known = LinkOptions.__struct_fields__
+    for name in options:
+        if name not in known:
+            raise InvalidArgumentType(f"there is no option {name!r}; those of the transport are {', '.join(known)}")
+    value = check_count("max_message_bytes", options.get("max_message_bytes", MAX_MESSAGE_BYTES), UNGREETED_BYTES)
+    LinkOptions(**options)
     return min(value, MAX_MESSAGE_BYTES)
 
 

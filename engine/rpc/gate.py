@@ -11,10 +11,11 @@ Source: "Interface Registration Flags", "RpcServerRegisterIf2", "RPC_IF_CALLBACK
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from transport.foreign import loggable, shown, type_name
+from transport.foreign import loggable
 from transport.log import Log
 
-from ..kernel.errors import InvalidArgumentType, InvalidParameter, Misuse
+from ..kernel.checks import check_callable, check_count, check_flag
+from ..kernel.errors import Misuse
 from ..kernel.status import Status
 from .server_call import current
 
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
     from .server_call import CallAttributes, ServerCall
 
 log = Log("engine.rpc")
+
+
+class TooFewCalls(Misuse, ValueError):
+    """A limit of calls that lets none through."""
+
+    status = Status.MAX_CALLS_TOO_SMALL
+
+
+def check_max_calls(value: int) -> None:
+    """Raise `Misuse` 1742 unless `value` is an int of 1 or more."""
+    check_count("max_calls", value, least=1, raising=TooFewCalls)
 
 
 class Gate:
@@ -43,13 +55,15 @@ class Gate:
         local_only: bool,
         no_cache: bool,
     ) -> None:
-        if max_calls is not None and (not isinstance(max_calls, int) or isinstance(max_calls, bool) or max_calls < 1):
-            text = f"max_calls must be an int of 1 or more, not {shown(max_calls)}"
-            raise Misuse(text, status=Status.MAX_CALLS_TOO_SMALL)
-        if max_request_bytes is not None and (not isinstance(max_request_bytes, int) or max_request_bytes < 0):
-            raise InvalidParameter(f"max_request_bytes must be an int of 0 or more, not {shown(max_request_bytes)}")
-        if security is not None and not callable(security):
-            raise InvalidArgumentType(f"security must be callable, not {type_name(security)}")
+        if max_calls is not None:
+            check_max_calls(max_calls)
+        if max_request_bytes is not None:
+            check_count("max_request_bytes", max_request_bytes)
+        check_callable("security", security, optional=True)
+        check_flag("auto_listen", auto_listen)
+        check_flag("secure_only", secure_only)
+        check_flag("local_only", local_only)
+        check_flag("no_cache", no_cache)
         self.name = name
         self.max_calls = max_calls
         self.max_request_bytes = max_request_bytes

@@ -432,7 +432,7 @@ class Listener:
 
     def start(self, call: ServerCall, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
         """Run an `async def` routine in the server's event loop, in `context`; its end closes the call."""
-        self._server.coroutines.start(self, call, coroutine, context)
+        self._server._runner.start(self, call, coroutine, context)
 
     def reply(self, call: ServerCall, value: object) -> None:
         """Close `call` with a result, which leaves with the next flush."""

@@ -29,13 +29,14 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import msgspec
 
 from transport import Buffer, encode_value
-from transport.foreign import is_interrupt, shown, text_of, type_name
+from transport.foreign import is_interrupt, text_of, type_name
 
+from ..kernel.checks import NoNumber, check_count
 from ..kernel.driver import driver
-from ..kernel.errors import CallPending, InvalidArgumentType, InvalidParameter
+from ..kernel.errors import CallPending, InvalidArgumentType
 from ..kernel.lock import Lock
 from .conformance import first_misfit
-from .errors import BadStubData, OutOfRange
+from .errors import BadStubData
 
 if TYPE_CHECKING:
     from .pipe_set import PipeSet
@@ -45,6 +46,7 @@ R = TypeVar("R")
 
 BATCH = 1024  # Elements that iterating pulls at once, if they are there.
 UNBOUNDED = 1 << 62  # The window of a peer that sets no limit, in bytes.
+MAX_WINDOW = UNBOUNDED - 1
 
 
 class PipePending(CallPending):
@@ -167,7 +169,7 @@ class Pipe(Generic[T]):
         Raises: `PipePending` (997) if nothing is there yet: RECEIVE_COMPLETE follows; then pull again.
         Blocks: never.
         """
-        _check_maximum(maximum)
+        check_count("maximum", maximum, least=1)
         if not self.chunks and not self.items:
             driver().catch_up(lambda: bool(self.chunks))
         taken: list[T] | None = self.owner.guard(lambda: self.owner.take(self, maximum, None))
@@ -180,7 +182,7 @@ class Pipe(Generic[T]):
 
         Raises: `PipePending` if `timeout` (seconds, None for ever) ran out first.
         """
-        _check_maximum(maximum)
+        check_count("maximum", maximum, least=1)
         taken: list[T] | None = self.owner.wait(
             lambda make: self.owner.take(self, maximum, make), self.pullers, timeout
         )
@@ -190,7 +192,7 @@ class Pipe(Generic[T]):
 
     async def pull_async(self, maximum: int = BATCH) -> list[T]:
         """As `pull`, but the task waits for elements, or the end."""
-        _check_maximum(maximum)
+        check_count("maximum", maximum, least=1)
         taken = await self.owner.wait_async(lambda make: self.owner.take(self, maximum, make), self.pullers)
         assert taken is not None, "without a time limit there is an answer"
         return taken
@@ -251,20 +253,8 @@ def encode_elements(spec: PipeSpec, elements: Iterable[Any]) -> msgspec.Raw:
     try:
         return encode_value(values)
     except OverflowError as error:
-        raise OutOfRange(f"an element pushed into pipe {spec.name!r} is out of range: {text_of(error)}") from None
+        raise NoNumber(f"an element pushed into pipe {spec.name!r} is out of range: {text_of(error)}") from None
     except BaseException as error:  # Encoding runs the elements' own code, which raises what it likes.
         if is_interrupt(error):
             raise
         raise InvalidArgumentType(f"an element cannot be pushed into pipe {spec.name!r}: {text_of(error)}") from error
-
-
-def _check_maximum(maximum: int) -> None:
-    if not isinstance(maximum, int) or isinstance(maximum, bool) or maximum < 1:
-        raise InvalidParameter(f"maximum must be an int of 1 or more, not {shown(maximum)}")
-
-
-def check_window(window: int) -> int:
-    """Return `window` if it is a number of bytes of 1 or more; raise `InvalidParameter` otherwise."""
-    if not isinstance(window, int) or isinstance(window, bool) or not 1 <= window < UNBOUNDED:
-        raise InvalidParameter(f"pipe_window must be an int of 1 or more, not {shown(window)}")
-    return window

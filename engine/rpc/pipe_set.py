@@ -23,6 +23,7 @@ from transport import Pipe as PipeMessage
 from transport.foreign import is_interrupt, shown, text_of
 from transport.realtime import monotonic
 
+from ..kernel.checks import check_timeout
 from ..kernel.driver import driver
 from ..kernel.errors import CallError, InvalidParameter
 from ..kernel.lock import Lock
@@ -147,9 +148,7 @@ class PipeSet:
         """
         deadline = None
         if timeout is not None:
-            if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
-                seen = shown(timeout)
-                raise InvalidParameter(f"timeout must be None or a number of seconds of 0 or more, not {seen}")
+            check_timeout(timeout)
             driver().run_ready()
             deadline = monotonic() + timeout
         made: list[Waiter] = []

@@ -17,6 +17,7 @@ import msgspec
 from transport import Target
 from transport.foreign import name_of, shown, text_of, type_name
 
+from ..kernel.checks import check_callable
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, Misuse
 from ..kernel.lock import Lock
 from ..kernel.status import Status
@@ -46,6 +47,7 @@ def manager(function: F) -> F:
 
     Source: "Handling Asynchronous Calls".
     """
+    check_callable("function", function)
     function.__engine_manager__ = True  # type: ignore[attr-defined]  # a mark on the caller's own function
     return function
 
@@ -169,6 +171,9 @@ class Registry:
         with self._lock:
             if interface is None:
                 return self._passing_locked()
+            is_interface = isinstance(interface, type) and issubclass(interface, Interface)
+            if not is_interface and not isinstance(interface, str):
+                raise InvalidArgumentType(f"interface must be an Interface class or a name, not {shown(interface)}")
             name, major = _key(interface)
             if major not in self._interfaces.get(name, {}):
                 raise Misuse(f"interface {name!r} is not registered", status=Status.UNKNOWN_IF)

@@ -19,27 +19,26 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from transport import PIPE_WINDOW_BYTES, Endpoint, Limits, Welcome, bind
-from transport.foreign import shown
 from transport.log import Log
 from transport.realtime import monotonic
 
 from ..kernel.afterwards import afterwards
-from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter, InvalidState, Misuse
+from ..kernel.checks import MAX_THREADS, check_callable, check_count, check_flag, check_kind, check_seconds, check_text
+from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidState
 from ..kernel.event import Event
 from ..kernel.lock import Lock
 from ..kernel.status import Status
 from ..lifecycle import OpenObjects, Stage, at_exit
 from ..pool.pool import ThreadPool
 from .attachment import Closing, is_open, when_closed
-from .binding import check_seconds
 from .context_book import ContextBook
 from .ending import SIGNAL_LOOK, ended_by_signals
-from .fit import check_message_bytes
-from .gate import OPEN, Gate
+from .fit import check_options
+from .gate import OPEN, Gate, check_max_calls
 from .interface import Interface
 from .listener import Listener
 from .management import Authorize, Management, ManagementRoutines
-from .pipe import check_window
+from .pipe import MAX_WINDOW
 from .registry import Entry, Registry
 from .server_call import CallAttributes, ServerCall, begin_serving, current
 from .server_statistics import Counters, ServerStatistics
@@ -103,16 +102,19 @@ class Server:
     ) -> None:
         self._phase = Phase.CLOSED
         self._forked = False
-        if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-            raise InvalidParameter(f"workers must be an int of 1 or more, not {shown(workers)}")
-        _check_max_calls(max_calls)
+        check_count("workers", workers, 1, MAX_THREADS)
+        check_max_calls(max_calls)
+        check_flag("tracebacks", tracebacks)
+        check_text("name", name)
+        check_callable("authorize", authorize, optional=True)
+        check_kind("pool", pool, ThreadPool, optional=True)
         self._endpoints = [Endpoint.parse(endpoint) for endpoint in endpoints]
         self._options = options
-        self._largest = check_message_bytes(options)
+        self._largest = check_options(options)
         self.encrypts = options.get("curve") is not None
         self.name = name
         self.tracebacks = tracebacks
-        self.pipe_window = check_window(pipe_window)
+        self.pipe_window = check_count("pipe_window", pipe_window, 1, MAX_WINDOW)
         self.registry = Registry()
         self.counters = Counters()
         # Made for the first `async def` routine; guarded by `lock`.
@@ -140,7 +142,7 @@ class Server:
         # Set while no call is open and the server does not listen.
         self._stopped = Event(manual_reset=True, signaled=True)
         self._owns_pool = pool is None
-        self.pool = pool or ThreadPool(workers, workers, name=name)
+        self.pool = ThreadPool(workers, workers, name=name) if pool is None else pool
         self.contexts = ContextBook(self.pool, _resume)
         self.registry.register(Management, ManagementRoutines(self, authorize), OPEN, lasting=True)
         self._phase = Phase.IDLE
@@ -216,6 +218,8 @@ class Server:
         Source: "RpcServerUnregisterIf", "RpcServerUnregisterIfEx".
         """
         self._check_process()
+        check_flag("wait", wait)
+        check_flag("run_down", run_down)
         served = self.registry.served(interface)
         wait = wait or run_down
         awaited = {entry for _, each in served if wait or each.auto_listen for entry in each.entries.values()}
@@ -268,8 +272,9 @@ class Server:
             `transport.EndpointError` if an endpoint is taken; `InvalidHandle` if the server is closed.
         Source: "RpcServerListen".
         """
+        check_flag("wait", wait)
         if max_calls is not None:
-            _check_max_calls(max_calls)
+            check_max_calls(max_calls)
         with self.lock:
             self._check_open()
             if self._phase is not Phase.IDLE:
@@ -456,7 +461,7 @@ class Server:
         return Welcome(self._instance, os.getpid(), socket.gethostname(), "callport", limits=limits)
 
     @property
-    def coroutines(self) -> "CoroutineRunner":
+    def _runner(self) -> "CoroutineRunner":
         """What runs `async def` routines."""
         from .coroutines import CoroutineRunner  # Here, because who has none need not import asyncio (20 ms).
 
@@ -532,11 +537,6 @@ class Server:
 
 def _resume(call: ServerCall) -> None:
     call._listener.resume(call)
-
-
-def _check_max_calls(value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise Misuse(f"max_calls must be an int of 1 or more, not {shown(value)}", status=Status.MAX_CALLS_TOO_SMALL)
 
 
 def _inherited(server: Server) -> None:

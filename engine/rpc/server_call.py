@@ -21,6 +21,7 @@ from transport import Buffer, CallOptions
 from transport.foreign import shown, type_name
 from transport.realtime import monotonic
 
+from ..kernel.checks import check_count
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, InvalidState
 from ..kernel.status import Status
 from .attachment import Attachment
@@ -142,12 +143,14 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
         """End the call with a failure: `status`, which is not 0, reaches the client unchanged.
 
         Args: `text` says why, for people; of one that is too long for the client only the beginning is sent.
-        Raises: `InvalidParameter` (87) for status 0, `InvalidArgumentType` (87) for a text that is none;
+        Raises: `InvalidParameter` (87) for status 0 and 997 (PENDING), `InvalidArgumentType` (87) for a text that is
+            none;
             `InvalidAsyncHandle` (1914) if the call was closed before.
         Blocks: never. Source: "RpcAsyncAbortCall".
         """
-        if not isinstance(status, int) or isinstance(status, bool) or not 0 < status < 1 << 32:
-            raise InvalidParameter(f"status must be a number from 1 to 2**32 - 1, not {shown(status)}")
+        check_count("status", status, 1, (1 << 32) - 1)
+        if status == Status.PENDING:
+            raise InvalidParameter("status must not be 997 (PENDING), which says that a call has not ended")
         if not isinstance(text, str):
             raise InvalidArgumentType(f"text must be a str, not {type_name(text)}")
         self._listener.answer_fault(self, int(status), text)

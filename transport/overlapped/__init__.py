@@ -9,6 +9,7 @@
 Arrows: zmq_socket, descriptor -> source -> services, operation. The engine is handed in: a port gives its `Services`.
 """
 
+from transport.overlapped import operation as _operation
 from transport.overlapped.descriptor import OverlappedDescriptor, ReadOperation, WriteOperation
 from transport.overlapped.operation import ITSELF, Operation, Settable
 from transport.overlapped.services import Services
@@ -20,6 +21,9 @@ from transport.overlapped.source import (
     SourceStatistics,
 )
 from transport.overlapped.zmq_socket import OverlappedSocket, ReceiveOperation, SendOperation
+
+# The annotations of `Operation` name these two, which its module could not import without a circle.
+vars(_operation).update(OverlappedSource=OverlappedSource, Services=Services)
 
 __all__ = [
     "EVERY",

@@ -1,0 +1,338 @@
+"""What public functions make of wrong arguments: each is refused when it is given, by an error that says so."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from engine import (
+    CallError,
+    CleanupGroup,
+    Client,
+    CompletionPort,
+    EngineError,
+    Environment,
+    Event,
+    Executor,
+    Interface,
+    InvalidArgumentType,
+    InvalidParameter,
+    Io,
+    Mutex,
+    Semaphore,
+    Server,
+    ThreadPool,
+    Timer,
+    Wait,
+    WaitableTimer,
+    WaitPacket,
+    Work,
+    apc,
+    current_call,
+    manager,
+    operation,
+    queue_apc,
+    register_wait,
+    signal_and_wait,
+    sleep,
+    submit_callback,
+    wait_all,
+    wait_any,
+)
+from transport import Curve, EndpointError, LinkOptions
+
+
+class Odd:
+    """An object that nothing here knows."""
+
+    def __repr__(self) -> str:
+        return "<odd>"
+
+
+NO_NUMBERS: list[Any] = [True, False, "1", b"1", 1j, [], {}, Odd(), int, math.nan, -1, -0.5]
+ENDPOINT = "loopback://test-arguments"
+
+# Where a numeric option stands: what makes an object with it, its name, whether None is good, whether it has fractions.
+NUMBERS: list[tuple[Callable[..., Any], str, bool, bool]] = [
+    (lambda **o: CompletionPort(**o), "concurrency", False, False),
+    (lambda **o: CompletionPort(**o), "capacity", False, False),
+    (lambda **o: Semaphore(**{"initial": 1, "maximum": 2, **o}), "initial", False, False),
+    (lambda **o: Semaphore(**{"initial": 1, "maximum": 2, **o}), "maximum", False, False),
+    (lambda **o: ThreadPool(**o), "minimum", False, False),
+    (lambda **o: ThreadPool(**o), "maximum", False, False),
+    (lambda **o: ThreadPool(**o), "concurrency", False, False),
+    (lambda **o: ThreadPool(**o), "queue_limit", False, False),
+    (lambda **o: ThreadPool(**o), "idle_limit", True, True),
+    (lambda **o: Executor(**o), "max_workers", True, False),
+    (lambda **o: Executor(**o), "queue_limit", False, False),
+    (lambda **o: Executor(**o), "max_tasks_per_worker", True, False),
+    (lambda **o: Executor(**o), "exit_timeout", True, True),
+    (lambda **o: Client(ENDPOINT, **o), "timeout", True, True),
+    (lambda **o: Client(ENDPOINT, **o), "connect_timeout", True, True),
+    (lambda **o: Client(ENDPOINT, **o), "max_calls", False, False),
+    (lambda **o: Client(ENDPOINT, **o), "retries", False, False),
+    (lambda **o: Client(ENDPOINT, **o), "retry_budget", False, False),
+    (lambda **o: Client(ENDPOINT, **o), "pipe_window", False, False),
+    (lambda **o: Server(ENDPOINT, **o), "workers", False, False),
+    (lambda **o: Server(ENDPOINT, **o), "max_calls", False, False),
+    (lambda **o: Server(ENDPOINT, **o), "pipe_window", False, False),
+] + [
+    (make, name, False, name in ("heartbeat", "linger", "connect_timeout"))
+    for make, names in (
+        (lambda **o: Client(ENDPOINT, **o), ("max_message_bytes", "max_queued", "heartbeat", "linger")),
+        (
+            lambda **o: Server(ENDPOINT, **o),
+            ("max_message_bytes", "max_queued", "heartbeat", "linger", "connect_timeout"),
+        ),
+        (
+            lambda **o: LinkOptions(**o),
+            ("max_message_bytes", "max_queued", "heartbeat", "linger", "connect_timeout"),
+        ),
+    )
+    for name in names
+]
+
+CONSTRUCTORS = (CompletionPort, Semaphore, ThreadPool, Executor, Client, Server, LinkOptions)
+
+
+@pytest.mark.parametrize(("make", "name", "optional", "fractions"), NUMBERS)
+def test_a_number_that_is_none(make: Callable[..., Any], name: str, optional: bool, fractions: bool) -> None:
+    """What is no number, or out of range, is refused by the constructor; the error names the option and the value."""
+    for wrong in NO_NUMBERS + ([] if fractions else [1.5, math.inf]) + ([] if optional else [None]):
+        with pytest.raises((TypeError, ValueError, EngineError), match=name) as caught:
+            make(**{name: wrong})
+        assert isinstance(caught.value, EngineError), (name, wrong)
+
+
+def test_every_numeric_option_is_tried() -> None:
+    """No constructor has an option that is said to be a number and is not among those tried."""
+    tried = {name for _, name, _, _ in NUMBERS}
+    for constructor in CONSTRUCTORS:
+        for parameter in inspect.signature(constructor).parameters.values():
+            if parameter.annotation in (int, float, int | None, float | None):
+                assert parameter.name in tried, (constructor, parameter.name)
+
+
+@pytest.mark.parametrize("name", ["minimum", "workers"])
+def test_threads_without_end(name: str) -> None:
+    """A number of threads that no system starts is refused."""
+    with pytest.raises(InvalidParameter, match=name):
+        Server(ENDPOINT, workers=2**70) if name == "workers" else ThreadPool(2**70, 2**71)
+
+
+@pytest.mark.parametrize("make", [Client, Server])
+class TestOptionsOfTheTransport:
+    """Options that client and server hand on."""
+
+    def test_one_that_there_is_not(self, make: Any) -> None:
+        """An option that there is not is refused by the constructor, naming it and those that there are."""
+        with pytest.raises(InvalidArgumentType, match="'hartbeat'.*heartbeat"):
+            make(ENDPOINT, hartbeat=1)
+
+    @pytest.mark.parametrize("option", ["curve", "context"])
+    def test_of_another_type(self, make: Any, option: str) -> None:
+        """Keys that are none, and a context that is none, are refused by the constructor."""
+        for wrong in ({"public_key": "x"}, "x", 3, Odd(), [], True):
+            with pytest.raises(EndpointError, match=f"{option} must be"):
+                make(ENDPOINT, **{option: wrong})
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"public_key": b"x"}, "public_key"), ({"secret_key": None}, "secret_key"), ({"server_key": 3}, "server_key"),
+        ({"allowed": "text"}, "allowed"), ({"allowed": 3}, "allowed"), ({"allowed": [b"x"]}, "allowed"),
+    ],
+)  # fmt: skip
+def test_keys(keys: dict[str, Any], said: str) -> None:
+    """A key that is no text is refused where it is given; a list of clients may be of any kind."""
+    with pytest.raises(EndpointError, match=said):
+        Curve(**{"public_key": "p", "secret_key": "s", **keys})
+    assert Curve("p", "s", allowed=["k"]).allowed == frozenset("k")  # type: ignore[arg-type]  # it is allowed
+
+
+class Nothing(Interface):
+    @operation
+    def nothing(self) -> int: ...
+    @operation
+    def abort(self, status: int) -> int: ...
+
+
+class Routines:
+    def nothing(self) -> int:
+        return 0
+
+    @manager
+    def abort(self, call: Any, status: int) -> None:
+        try:
+            call.abort(status)
+        except InvalidParameter:
+            call.complete(status)
+
+
+class TestServers:
+    """What a server is told beside numbers."""
+
+    @pytest.mark.parametrize("option", ["tracebacks", "authorize", "pool", "name"])
+    def test_options(self, option: str) -> None:
+        """An option of another type is refused by the constructor: "no" is not False."""
+        for wrong in ("no", 1, Odd(), [], {}):
+            if option != "name" or not isinstance(wrong, str):
+                with pytest.raises(InvalidArgumentType, match=option):
+                    Server(ENDPOINT, **{option: wrong})
+
+    @pytest.mark.parametrize("option", ["auto_listen", "secure_only", "local_only", "no_cache", "security"])
+    def test_conditions(self, option: str) -> None:
+        """So is a condition of `register`."""
+        with Server(ENDPOINT) as server:
+            for wrong in ("no", 1, Odd(), []):
+                with pytest.raises(InvalidArgumentType, match=option):
+                    server.register(Nothing, Routines(), **{option: wrong})
+
+    def test_limits(self) -> None:
+        """So is a limit."""
+        with Server(ENDPOINT) as server:
+            for wrong in (True, "1", 1.5, Odd(), math.nan, -1):
+                for option in ("max_calls", "max_request_bytes"):
+                    with pytest.raises(EngineError, match=option):
+                        server.register(Nothing, Routines(), **{option: wrong})
+                with pytest.raises(EngineError, match="max_calls"):
+                    server.listen(max_calls=wrong)
+
+    def test_flags(self) -> None:
+        """So is what says whether to wait."""
+        with Server(ENDPOINT) as server, Client(ENDPOINT) as client:
+            for wrong in ("no", 1, Odd(), None):
+                for action, option in (
+                    (server.listen, "wait"), (server.unregister, "wait"), (server.unregister, "run_down"),
+                ):  # fmt: skip
+                    with pytest.raises(InvalidArgumentType, match=option):
+                        action(**{option: wrong})
+                with pytest.raises(InvalidArgumentType, match="causal"):
+                    client.bind(Nothing, causal=wrong)
+
+    def test_unregistering_what_is_none(self) -> None:
+        """So is an interface that is none."""
+        with Server(ENDPOINT) as server:
+            for wrong in (3, Odd(), [], int):
+                with pytest.raises(InvalidArgumentType, match="interface"):
+                    server.unregister(wrong)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("status", [997, 0])
+    def test_a_status_that_says_nothing(self, status: int) -> None:
+        """A server cannot end a call with success, or with 997, which says that it has not ended."""
+        with Server(ENDPOINT) as server:
+            server.register(Nothing, Routines())
+            server.listen()
+            with Client(ENDPOINT) as client:
+                binding = client.bind(Nothing)
+                assert binding.abort(status) == status
+                with pytest.raises(CallError) as caught:
+                    binding.abort(4711)
+                assert caught.value.status == 4711
+
+
+WRONG: list[Any] = [Odd(), "x", b"x", -1, 1.5, math.nan, [], {}, 3, 2**70, None, int]
+# What other parameters get.
+GOOD: dict[str, Any] = {
+    "function": print, "callback": print, "due": 3600.0, "seconds": 0.0, "timeout": 0, "initial": 1, "maximum": 2,
+    "count": 1, "name": "wrong", "priority": 1, "objects": (), "fn": print,
+}  # fmt: skip
+
+
+def refused(function: Callable[..., Any], stack: ExitStack) -> Iterator[str]:
+    """Call `function` with something wrong for each of its parameters; yield what it raises that it must not."""
+    parameters = [
+        parameter for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    ]  # fmt: skip
+    for parameter in parameters:
+        for wrong in WRONG:
+            if parameter.name in ("timeout", "seconds") and wrong in (1.5, 3, 2**70, None):
+                continue  # It would wait.
+            args, options = [], {}
+            for other in parameters:
+                value = wrong if other is parameter else GOOD.get(other.name, 1)
+                if other is not parameter and other.default is not other.empty and other.name != "timeout":
+                    continue
+                if other.kind is other.POSITIONAL_ONLY:
+                    args.append(value)
+                else:
+                    options[other.name] = value
+            try:
+                made = function(*args, **options)
+            except (EngineError, TypeError, ValueError, RuntimeError):
+                continue
+            except BaseException as error:
+                yield f"{function.__qualname__}({parameter.name}={wrong!r}): {error!r}"
+                continue
+            if not isinstance(made, type) and hasattr(made, "close") and hasattr(type(made), "__exit__"):
+                stack.callback(made.close)
+
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    "CompletionPort": CompletionPort,
+    "Event": Event,
+    "Semaphore": lambda: Semaphore(1, 2),
+    "WaitableTimer": WaitableTimer,
+    "WaitPacket": WaitPacket,
+    "CleanupGroup": CleanupGroup,
+    "ThreadPool": lambda: ThreadPool(0, 1),
+    "Work": lambda: Work(print),
+    "Timer": lambda: Timer(print),
+    "Wait": lambda: Wait(print),
+    "Server": lambda: Server("loopback://test-wrong-arguments"),
+    "Client": lambda: Client(ENDPOINT),
+}
+
+# Of the runtime's own halves, to each other.
+INNER = {"depart", "release_slot", "retake_slot", "enter", "leave", "shortcut", "begin", "wait_for", "expect", "poll"}
+
+
+class TestAnything:
+    """Wrong objects everywhere."""
+
+    @pytest.mark.parametrize(
+        "function",
+        [
+            Environment, Work, Timer, Wait, Io, WaitableTimer, Event, Mutex, apc, queue_apc, register_wait, manager,
+            sleep, signal_and_wait, submit_callback, wait_all, wait_any, operation, current_call,
+        ],
+    )  # fmt: skip
+    def test_functions(self, function: Callable[..., Any]) -> None:
+        """A public function that is given a wrong object says so: it never stumbles over what the object has not."""
+        with ExitStack() as stack:
+            assert list(refused(function, stack)) == []
+
+    @pytest.mark.parametrize("name", MAKERS)
+    def test_methods(self, name: str) -> None:
+        """So does a public method."""
+        with ExitStack() as stack:
+            thing = MAKERS[name]()
+            if hasattr(thing, "close"):
+                stack.callback(thing.close)
+            for attribute in dir(type(thing)):
+                inner = attribute.startswith("_") or attribute in INNER or attribute in ("close", "stop")
+                function = inspect.getattr_static(type(thing), attribute)
+                if inner or not inspect.isfunction(function) or inspect.iscoroutinefunction(function):
+                    continue
+                if name == "Client" and attribute != "bind":
+                    continue
+                assert list(refused(getattr(thing, attribute), stack)) == []
+
+    def test_environments(self) -> None:
+        """Each field of an environment is looked at when an object is made of it."""
+        for field in ("pool", "cleanup_group", "cancel_callback", "finalization", "priority"):
+            for wrong in (Odd(), "x", 3, []):
+                with pytest.raises(EngineError, match=field):
+                    Work(print, environment=Environment(**{field: wrong}))
+
+    def test_wait_packets(self) -> None:
+        """A wait packet is associated with a port."""
+        with Event() as event:
+            for wrong in (Odd(), "x", 3, None, CompletionPort):
+                with pytest.raises(InvalidArgumentType, match="port"):
+                    WaitPacket().associate(wrong, event)
