@@ -43,6 +43,7 @@ from _thread import get_ident
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from math import inf
+from sys import modules
 from typing import Protocol
 
 from transport.log import Log, asked
@@ -50,6 +51,7 @@ from transport.realtime import monotonic
 
 from ..lifecycle import in_child
 from .lock import Lock
+from .loops import warn_of_holding
 from .monitor import Monitor
 from .poll import READABLE, Bell, PlainPoll, Poll, make_poll
 from .waiter import Waiter
@@ -336,8 +338,16 @@ class Driver:
         """Lead or park until `waiter` is signalled; return whether it is.
 
         `timeout` is in seconds, None for ever. Raises what a signal handler raises (KeyboardInterrupt): the
-        caller then takes its waiter back, as after a timeout.
+        caller then takes its waiter back, as after a timeout. So it does in the thread of a running event loop if
+        what is raised there is the warning.
         """
+        # Nobody runs an event loop who has not imported asyncio.
+        events = modules.get("asyncio.events")
+        if events is not None and (loop := events._get_running_loop()) is not None and timeout != 0:
+            if self.sources:
+                self.catch_up(lambda: waiter.signalled)  # What is there already is not waited for.
+            if not waiter.signalled:
+                warn_of_holding(loop)
         try:
             self._wait(waiter, None if timeout is None else monotonic() + timeout)
         finally:

@@ -12,7 +12,7 @@ is the transport's, whose own errors are below it too: see `transport/errors.py`
     |   |-- InvalidHandle           6     the object was closed before the operation began
     |   |   `-- Forked              6     the object was inherited through fork()
     |   `-- Deadlock                1131  waiting here could never end
-    |-- CallPending                 997   not complete yet; nothing was harmed: wait, then ask again
+    |-- CallPending                 997   also a TimeoutError: not complete yet; ask again later
     |-- WaitTimeout                 258   also a TimeoutError
     |-- Alerted                     192   an alertable wait ran APCs instead
     |-- AbandonedWait               735   the port was closed under the waiting thread
@@ -89,8 +89,8 @@ class Deadlock(Misuse):
     status = Status.POSSIBLE_DEADLOCK
 
 
-class CallPending(EngineError):
-    """The outcome is not known yet. Asking harmed nothing: the notification still comes."""
+class CallPending(EngineError, TimeoutError):
+    """The outcome is not known yet, now or in the time given. Asking harmed nothing: the notification still comes."""
 
     status = Status.PENDING
 

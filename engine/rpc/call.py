@@ -295,7 +295,7 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         assert self._client is not None
         self._client.poll(self)
         if self._box is None:
-            raise CallPending("the call is not complete: wait for its notification, then complete it")
+            raise CallPending(f"{self._named()} is not complete: wait for its notification, then complete it")
         return self._box
 
     def _undecodable(self, error: BaseException) -> CallError:
@@ -317,9 +317,12 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         return self._client.wait_for(self, timeout)
 
     def result(self, timeout: float | None = None) -> R:
-        """Wait, then `complete`. Raises `CallPending` if `timeout` (seconds, None for ever) ran out first."""
-        if self._box is None:
-            self.wait(timeout)
+        """Wait, then `complete`.
+
+        Raises: `CallPending`, a `TimeoutError`, if `timeout` (seconds, None for ever) ran out first: the call goes on.
+        """
+        if self._box is None and not self.wait(timeout) and self._box is None:
+            raise CallPending(f"{self._named()} was pending for the {timeout} s of this wait: wait on, or cancel it")
         return self.complete()
 
     def cancel(self, abort: bool = False) -> None:
@@ -404,6 +407,9 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
         """Cancel the call abortively, if its outcome is not known: nobody is going to await it. Never blocks."""
         if _PENDING <= self._state < _DONE:
             self.cancel(abort=True)
+
+    def _named(self) -> str:
+        return f"call {self._id}, {self._spec.target.interface}.{self._spec.name},"
 
     def _no_call(self) -> InvalidAsyncHandle:
         how = "carries no call yet" if self._state == State.IDLE else "is spent: its call is over"

@@ -486,6 +486,27 @@ class TestQuery:
         assert call.state is State.SPENT
 
 
+class TestRunningOut:
+    """A result that was not there in time."""
+
+    def test_it_is_a_timeout_error(self, bench: Bench, key: str) -> None:
+        """`result` raises a `TimeoutError` with status 997, which says what was waited for and for how long."""
+        call = bench.held(key)
+        with pytest.raises(TimeoutError, match=r"call \d+, test\.Probe\.hold, was pending for the 0\.01 s") as raised:
+            call.result(0.01)
+        assert isinstance(raised.value, CallPending) and raised.value.status == PENDING
+        bench.control.complete(key, "later")
+        assert call.result(LIMIT) == "later"
+
+    def test_asking_without_waiting(self, bench: Bench, key: str) -> None:
+        """So does asking for it without time to wait, by `result(0)` and by `complete`."""
+        call = bench.held(key)
+        for ask in (lambda: call.result(0), call.complete):
+            with pytest.raises(TimeoutError, match=r"call \d+, test\.Probe\.hold,") as raised:
+                ask()
+            assert raised.value.status == PENDING  # type: ignore[attr-defined]  # it is a CallPending
+
+
 class TestWait:
     """Waiting for the reply on the call itself (2.2)."""
 
