@@ -466,7 +466,7 @@ class Lane:
             self._listener.start(call, value, place.take_context())
             return
         try:
-            place.run(self._listener.reply, call, value)
+            place.context.run(self._listener.reply, call, value)  # Who called this looks what was set.
         except (InvalidArgumentType, InvalidAsyncHandle) as error:
             log.error("%r: %s", call, error)
 

@@ -145,7 +145,7 @@ def RpcBindingFree(Binding: Box) -> int:
     """
     client = Binding.value
     if not isinstance(client, Client) or client.closed:
-        raise InvalidState(f"{client!r} is not an open binding handle", status=RPC_S_INVALID_BINDING)
+        raise InvalidState(f"{shown(client)} is not an open binding handle", status=RPC_S_INVALID_BINDING)
     Binding.value = None
     client.close()
     return RPC_S_OK

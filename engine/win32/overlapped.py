@@ -16,6 +16,7 @@ from threading import RLock, Thread
 from typing import Any
 
 from transport import Operation, OverlappedDescriptor, OverlappedSocket, OverlappedSource
+from transport.foreign import shown
 
 from .. import (
     CompletionPacket,
@@ -257,7 +258,7 @@ def _overlapped(handle: object) -> OverlappedSource:
     if handle is None:
         raise InvalidHandle("the source is NULL")
     if not isinstance(handle, OverlappedSource):
-        raise InvalidParameter(f"this is not an overlapped source, but {handle!r}")
+        raise InvalidParameter(f"this is not an overlapped source, but {shown(handle)}")
     return handle
 
 
