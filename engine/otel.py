@@ -90,7 +90,7 @@ def _end(span: Span, status: int | None) -> None:
     except BaseException as error:  # Raised by a processor of the program's: the call has ended all the same.
         if is_interrupt(error):
             raise
-        log.error("the span of a call could not be ended", exc_info=loggable(error))
+        log.error("the span of a call could not be ended", exc_info=error)
 
 
 def _record(span: Span, error: BaseException) -> None:
@@ -102,7 +102,7 @@ def _record(span: Span, error: BaseException) -> None:
     except BaseException as failure:  # As above. What was raised is what counts.
         if is_interrupt(failure):
             raise
-        log.error("the span of a call could not record what was raised", exc_info=loggable(failure))
+        log.error("the span of a call could not record what was raised", exc_info=failure)
 
 
 class _TracedBegin:

@@ -37,7 +37,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "transport.lock": ("transport.errors", "transport.lifecycle"),
     "transport.realtime": (),
     "transport.service": ("transport.lock", "transport.realtime"),
-    "transport.log": ("transport.service", "transport.lifecycle"),
+    "transport.log": ("transport.foreign", "transport.service", "transport.lifecycle"),
     "transport.endpoint": ("transport.errors", "transport.foreign"),
     "transport.frames": ("transport.errors",),
     "transport.wire": ("transport.frames", "transport.errors", "transport.foreign"),

@@ -17,9 +17,7 @@ Assumes: `SimpleQueue.put` and `next` of a count are single steps, for finalizer
 
 import itertools
 import logging
-import signal
 import sys
-import threading
 import traceback
 from _thread import get_ident
 from collections.abc import Callable
@@ -27,6 +25,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
+from transport.foreign import is_interrupt, loggable
 from transport.lifecycle import Stage, at_exit, in_child, report_by
 from transport.service import Service, vital
 
@@ -75,7 +74,8 @@ def _tell(
         if not logger.isEnabledFor(level):
             return
         file, line, function, _ = logger.findCaller(stacklevel=3)
-        trace = None if error is None else (type(error), error, error.__traceback__)
+        told = None if error is None else loggable(error)
+        trace = None if told is None else (type(told), told, told.__traceback__)
         record = logger.makeRecord(logger.name, level, file, line, message, args, trace, function)
         me = get_ident()
         if later or any(ask(me) for ask in asked):
@@ -83,7 +83,7 @@ def _tell(
         else:
             logger.handle(record)
     except BaseException as failure:
-        if _is_from_outside(failure):
+        if is_interrupt(failure):
             raise
         _failed(failure)
 
@@ -93,20 +93,6 @@ def _failed(failure: BaseException) -> None:
     with suppress(BaseException):
         if logging.raiseExceptions and sys.stderr is not None:
             traceback.print_exception(failure, file=sys.stderr)
-
-
-def _is_from_outside(failure: BaseException) -> bool:
-    """Whether a signal handler raised, not a filter or handler: the program's main thread is to hear of it."""
-    if isinstance(failure, Exception) or threading.current_thread() is not threading.main_thread():
-        return False
-    if isinstance(failure, KeyboardInterrupt):
-        return True
-    handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
-    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(failure.__traceback__))
-
-
-def _code_of(handler: object) -> object:
-    return getattr(getattr(handler, "__func__", handler), "__code__", None)
 
 
 # A record and its logger; or where to tell that all before it was emitted.

@@ -46,7 +46,6 @@ from math import inf
 from sys import modules
 from typing import Protocol
 
-from transport.foreign import loggable
 from transport.log import Log, asked
 from transport.realtime import monotonic
 
@@ -501,7 +500,7 @@ class Driver:
             self._touched[source] = None
             raise error
         # It would fail again at once, and for ever, in threads that have nothing to do with it.
-        log.error("the source %r failed and is polled no longer", source, exc_info=loggable(error))
+        log.error("the source %r failed and is polled no longer", source, exc_info=error)
         self.unregister(source)
 
     def _drive_ready(self, ready: list[tuple[int, int]]) -> bool:

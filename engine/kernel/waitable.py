@@ -29,7 +29,7 @@ from typing import Any
 
 import msgspec
 
-from transport.foreign import is_interrupt, loggable, shown, type_name
+from transport.foreign import is_interrupt, shown, type_name
 from transport.log import Log
 from transport.realtime import monotonic
 
@@ -522,7 +522,7 @@ class RegisteredWait(WaitBlock):
             except BaseException as error:
                 if is_interrupt(error):
                     raise
-                log.error("the callback %s of a registered wait failed", shown(callback), exc_info=loggable(error))
+                log.error("the callback %s of a registered wait failed", shown(callback), exc_info=error)
 
     @property
     def status(self) -> Status:

@@ -21,7 +21,6 @@ from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
-from transport.foreign import loggable
 from transport.log import Log
 from transport.realtime import monotonic
 
@@ -242,7 +241,7 @@ class _State:
         except BaseException as error:
             self.broken = "a thread's initializer failed: this executor runs nothing any more"
             self.settle_queued()
-            standard_log.critical("Exception in initializer:", exc_info=loggable(error))
+            standard_log.critical("Exception in initializer:", exc_info=error)
             return False
         return True
 

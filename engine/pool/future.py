@@ -17,11 +17,12 @@ Guarantees: a transition is made either under `_guard` while there is no conditi
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING, RUNNING
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from threading import Condition
 from typing import TYPE_CHECKING, TypeVar
 
-from transport.foreign import is_interrupt, loggable
+from transport.foreign import is_interrupt
+from transport.log import Log
 
 from ..kernel.errors import Forked
 from ..kernel.lock import Lock
@@ -31,6 +32,8 @@ from ..lifecycle import fork_safe, in_child
 
 if TYPE_CHECKING:
     from .dispatch import WorkPort
+
+log = Log("concurrent.futures")
 
 T = TypeVar("T")
 
@@ -140,7 +143,7 @@ class CallFuture(Future[T]):
             except BaseException as error:  # Not `Exception` as in the base: others wait for this future.
                 if is_interrupt(error):
                     raise
-                LOGGER.error("exception calling callback for %r", self, exc_info=loggable(error))
+                log.error("exception calling callback for %r", self, exc_info=error)
 
     def _sleep(self, timeout: float | None) -> float | None:
         """Sleep until the future is settled if nobody has asked for the condition; return the time left for that."""

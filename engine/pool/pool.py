@@ -25,7 +25,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from transport.foreign import loggable, shown, type_name
+from transport.foreign import shown, type_name
 from transport.log import Log
 from transport.realtime import monotonic
 
@@ -419,7 +419,7 @@ def _identity(function: Any) -> object:
 
 
 def _log_error(error: BaseException, owner: object) -> None:
-    log.error("a callback of %s raised", shown(owner), exc_info=loggable(error))
+    log.error("a callback of %s raised", shown(owner), exc_info=error)
 
 
 _numbers = itertools.count(1)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from time import sleep
 from typing import Any, TypeVar
 
-from transport.foreign import loggable, shown
+from transport.foreign import shown
 from transport.log import Log
 from transport.realtime import monotonic
 from transport.service import Pause, is_ending
@@ -179,7 +179,7 @@ class Staff(SlotQueue):
             self._on_error(error, owner)
         except BaseException as failure:
             text = "the error handler of the pool %r failed, told of %s"
-            log.error(text, self.name, shown(error), exc_info=loggable(failure))
+            log.error(text, self.name, shown(error), exc_info=failure)
 
     # Hiring
 

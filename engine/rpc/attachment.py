@@ -15,7 +15,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from transport.foreign import loggable, shown
+from transport.foreign import shown
 from transport.log import Log
 
 from ..kernel.lock import Lock
@@ -67,7 +67,7 @@ class Attachment:
             try:
                 act(how)
             except BaseException as error:  # The others wait for this call's end, too.
-                log.error("%s failed as its call was closed", shown(act), exc_info=loggable(error))
+                log.error("%s failed as its call was closed", shown(act), exc_info=error)
 
 
 def attachment_of(call: "ServerCall") -> Attachment:

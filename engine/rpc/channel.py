@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Protocol
 
 from transport import Buffer, Link, LinkClosed, PeerLost, Receiver
-from transport.foreign import loggable, shown
+from transport.foreign import shown
 from transport.log import Log
 
 from ..kernel.driver import driver
@@ -185,7 +185,7 @@ class Channel:
                 try:
                     act()
                 except Exception as error:
-                    log.error("%s failed after a harvest", shown(act), exc_info=loggable(error))
+                    log.error("%s failed after a harvest", shown(act), exc_info=error)
         except LinkClosed:  # As in `_send_locked`.
             self._closed = True
             return False

@@ -30,7 +30,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from transport.foreign import loggable, shown
+from transport.foreign import shown
 from transport.log import Log
 
 from ..kernel.errors import Deadlock, InvalidAsyncHandle, InvalidHandle, InvalidState
@@ -428,4 +428,4 @@ def _call_rundown(opened: Opened) -> None:
     try:
         contextvars.Context().run(opened.rundown, opened.state)
     except BaseException as error:
-        log.error("the rundown routine of a context handle failed", exc_info=loggable(error))
+        log.error("the rundown routine of a context handle failed", exc_info=error)

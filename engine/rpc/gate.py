@@ -11,7 +11,6 @@ Source: "Interface Registration Flags", "RpcServerRegisterIf2", "RPC_IF_CALLBACK
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from transport.foreign import loggable
 from transport.log import Log
 
 from ..kernel.checks import check_callable, check_count, check_flag
@@ -109,7 +108,7 @@ class Gate:
             verdict = security(call.attributes()) is True
         except BaseException as error:
             text = "the security callback of interface %r failed: the call is refused"
-            log.error(text, self.name, exc_info=loggable(error))
+            log.error(text, self.name, exc_info=error)
             return False
         if not self.no_cache:
             verdicts[self] = verdict

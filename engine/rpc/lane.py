@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from transport import SETTLED_BYTES, settled
-from transport.foreign import loggable, text_of
+from transport.foreign import text_of
 from transport.log import Log
 from transport.realtime import monotonic, perf_counter, sleep
 
@@ -493,4 +493,4 @@ def _fail(listener: "Listener", call: ServerCall, error: BaseException) -> None:
     try:
         listener.reply_fault(call, 0, error)
     except InvalidAsyncHandle:
-        log.error("%r raised after it was closed", call, exc_info=loggable(error))
+        log.error("%r raised after it was closed", call, exc_info=error)

@@ -9,7 +9,6 @@ Source: "RpcMgmtInqStats", "RpcMgmtIsServerListening", "RpcMgmtStopServerListeni
 from collections.abc import Callable
 from typing import Protocol
 
-from transport.foreign import loggable
 from transport.log import Log
 
 from .errors import AccessDenied
@@ -65,7 +64,7 @@ class ManagementRoutines:
         try:
             allowed = self._authorize(attributes) is True
         except BaseException as error:
-            log.error("the authorize function failed: %s is refused", attributes.operation, exc_info=loggable(error))
+            log.error("the authorize function failed: %s is refused", attributes.operation, exc_info=error)
             allowed = False
         if not allowed:
             raise AccessDenied(f"the server does not allow {attributes.operation} to this client")

@@ -14,7 +14,7 @@ Source: "RPC_ASYNC_EVENT", "RPC_NOTIFICATION_TYPES".
 
 from collections import deque
 
-from transport.foreign import is_interrupt, loggable, text_of
+from transport.foreign import is_interrupt, text_of
 from transport.log import Log
 
 from ..kernel.apc import queue_apc
@@ -90,7 +90,7 @@ class Signals:
                     with self._lock:
                         self._telling = False
                     raise
-                log.error("the callback of %r raised for %s", self.subject, kind.name, exc_info=loggable(error))
+                log.error("the callback of %r raised for %s", self.subject, kind.name, exc_info=error)
 
     def _deliver(self, kind: EventKind) -> None:
         notify, subject = self.notify, self.subject

@@ -47,7 +47,7 @@ from transport.errors import (
     SourceForked,
     TooManyOperations,
 )
-from transport.foreign import is_interrupt, loggable, shown
+from transport.foreign import is_interrupt, shown
 from transport.lifecycle import in_child
 from transport.lock import Lock
 from transport.log import Log
@@ -465,7 +465,7 @@ class OverlappedSource:
                     except BaseException as error:  # It may be of a class of the program's.
                         if is_interrupt(error):
                             raise
-                        log.error("the event of %r could not be set", operation, exc_info=loggable(error))
+                        log.error("the event of %r could not be set", operation, exc_info=error)
                 outbox.popleft()
         finally:
             if outcomes and self._services is not None:
