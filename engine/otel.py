@@ -22,7 +22,6 @@ Spans end on the threads that bring replies and send answers: give the provider 
 Source: OpenTelemetry, "Semantic conventions for RPC spans"; W3C, "Trace Context".
 """
 
-
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any

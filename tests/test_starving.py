@@ -34,3 +34,13 @@ def test_time_limits_end(name: str) -> None:
 def test_a_pool_hires_again_with_a_pause() -> None:
     """What is queued runs once a worker can be started; until then few attempts are made, and few are told of."""
     assert outcome("pool") == "True,True"
+
+
+def test_a_loop_that_cannot_be_started_refuses_its_calls() -> None:
+    """Without a thread for the event loop a call ends with 1723: it did not run. The next one gets its thread."""
+    assert outcome("loop") == "1723,2"
+
+
+def test_a_loop_is_started_again() -> None:
+    """One refusal is not the end: the call is served."""
+    assert outcome("loop_once") == "1,2"

@@ -2,17 +2,26 @@
 
 One loop on one thread, started by the first such routine. A routine that blocks it holds up the others; blocking work
 belongs into ordinary routines, which run on the pool.
+
+Theory of operation. Routines are foreign code, and can stop the loop, or have `SystemExit` leave it: then it goes on. A
+loop that fails before it has turned once is of no use any more: its calls end with `CallFailed`, and the next call gets
+another one. If neither loop nor thread can be had, the call is refused with `ServerTooBusy`: it has not run.
+
+    none --start--> running --stopped, SystemExit--> running     running --fails at once--> none     any --stop--> ended
 """
 
 import asyncio
-import threading
 from collections.abc import Coroutine
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import TYPE_CHECKING, Any
 
+from transport.foreign import text_of, type_name
 from transport.log import Log
 from transport.realtime import monotonic
+from transport.service import Service
 
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.lock import Lock
@@ -24,6 +33,8 @@ if TYPE_CHECKING:
 
 log = Log("engine.rpc")
 
+ENDINGS = 3  # How often the end of the coroutines is tried, if they stop the loop. Arbitrary.
+
 
 class CoroutineRunner:
     """Runs coroutines that answer calls. Threads: any."""
@@ -31,10 +42,12 @@ class CoroutineRunner:
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = Lock()
-        # Guarded by _lock.
+        self._service = Service(f"engine:{name}-loop", self._run, _report, more=self._wanted)
+        # Guarded by _lock; read by the loop's thread.
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
         self._stopped = False
+        # The coroutines that have not ended, with their calls: put in under _lock, taken out by single operations.
+        self._open: dict[Coroutine[Any, Any, Any], tuple[Listener, ServerCall]] = {}
         # In the loop's thread only. Keeps tasks alive: a loop refers to them weakly.
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -45,48 +58,106 @@ class CoroutineRunner:
         running it.
         """
         context.run(task_call.set, call)
-
-        def begin() -> None:
-            if not call._begun:
-                call._begun = True  # Set first, looked second; see `lane.py`.
-                if call._peer.parting and listener.give_up(call):
-                    coroutine.close()
-                    listener.channel.flush()
-                    return
-            task = loop.create_task(self._serve(listener, call, coroutine), context=context)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
+        status, text = Status.CALL_CANCELLED, "the server was closed"
         with self._lock:
-            stopped = self._stopped
-            if not stopped:
-                loop = self._loop or self._start_locked()
-                loop.call_soon_threadsafe(begin)
-        if stopped:
+            loop = None
+            if not self._stopped:
+                try:
+                    loop = self._loop_locked()
+                    self._open[coroutine] = listener, call
+                    loop.call_soon_threadsafe(self._begin, loop, coroutine, context)
+                except (RuntimeError, OSError, MemoryError) as error:
+                    self._open.pop(coroutine, None)
+                    loop, status, text = None, Status.SERVER_TOO_BUSY, f"no event loop can be had now: {text_of(error)}"
+        if loop is None:
             coroutine.close()
-            self._close(call, lambda: listener.answer_fault(call, Status.CALL_CANCELLED, "the server was closed"))
+            self._close(call, lambda: listener.answer_fault(call, status, text))
 
-    def _start_locked(self) -> asyncio.AbstractEventLoop:
-        self._loop = loop = asyncio.new_event_loop()
-        with suppress(AttributeError):  # A loop in C has a clock of its own.
-            loop.time = monotonic  # type: ignore[method-assign]  # its own can be frozen
-        self._thread = threading.Thread(target=self._run, args=(loop,), name=f"engine:{self._name}-loop", daemon=True)
-        self._thread.start()
+    def _loop_locked(self) -> asyncio.AbstractEventLoop:
+        """Return the loop, which runs; raises `RuntimeError` or `OSError` if that cannot be."""
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.new_event_loop()
+            with suppress(AttributeError):  # A loop in C has a clock of its own.
+                loop.time = monotonic  # type: ignore[method-assign]  # its own can be frozen
+        if not self._service.ensure():
+            raise RuntimeError(str(self._service))
         return loop
 
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
+    def _begin(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
+        listener, call = self._open[coroutine]
+        if not call._begun:
+            call._begun = True  # Set first, looked second; see `lane.py`.
+            if call._peer.parting and listener.give_up(call):
+                self._open.pop(coroutine, None)
+                coroutine.close()
+                listener.channel.flush()
+                return
         try:
-            loop.run_forever()
-            # Every task has begun then: one that is cancelled before would never await its coroutine.
-            loop.run_until_complete(asyncio.sleep(0))
-            for task in self._tasks:
-                task.cancel()
-            if self._tasks:
-                loop.run_until_complete(asyncio.wait(self._tasks))
-            loop.run_until_complete(loop.shutdown_asyncgens())
+            task = loop.create_task(self._serve(listener, call, coroutine), context=context)
+            self._tasks.add(task)
+        except BaseException as error:
+            self._open.pop(coroutine, None)
+            failure = error
+            self._close(call, lambda: listener.answer_error(call, failure))
+            raise
+        task.add_done_callback(self._tasks.discard)
+
+    def _wanted(self) -> bool:
+        with self._lock:
+            return self._loop is not None and not self._stopped
+
+    def _run(self) -> None:
+        loop = self._loop
+        if loop is None:
+            return
+        asyncio.set_event_loop(loop)
+        while not self._stopped:
+            turned: list[bool] = []
+            try:
+                loop.call_soon(turned.append, True)
+                loop.run_forever()
+                if not self._stopped:
+                    log.warning("%s: a routine has stopped the event loop, which goes on", self._name)
+            except BaseException as error:
+                told = "goes on" if turned else "is replaced by another one"
+                log.error("%s: %s left the event loop, which %s", self._name, type_name(error), told, exc_info=error)
+                if not turned:
+                    self._give_up(loop, Status.CALL_FAILED, "the server's event loop failed")
+                    return
+        try:
+            self._end_tasks(loop)
         finally:
+            self._give_up(loop, Status.CALL_CANCELLED, "the server was closed")
+
+    def _end_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Cancel what still runs, and wait until it has ended. Routines may stop the loop meanwhile."""
+        for _ in range(ENDINGS):
+            try:
+                # Every task has begun then: one that is cancelled before would never await its coroutine.
+                loop.run_until_complete(asyncio.sleep(0))
+                for task in self._tasks:
+                    task.cancel()
+                if self._tasks:
+                    loop.run_until_complete(asyncio.wait(self._tasks))
+                loop.run_until_complete(loop.shutdown_asyncgens())
+                return
+            except BaseException as error:
+                log.debug("%s: %s broke in on the end of its coroutines", self._name, type_name(error))
+
+    def _give_up(self, loop: asyncio.AbstractEventLoop, status: int, text: str) -> None:
+        """The loop is used no longer: close it, and the calls that it has not ended."""
+        with self._lock:
+            self._loop = None
+            left = self._open.copy()
+            self._open.clear()
+        self._tasks.clear()
+        with suppress(Exception):
             loop.close()
+        for coroutine, (listener, call) in left.items():
+            if getcoroutinestate(coroutine) == CORO_CREATED:
+                coroutine.close()
+            self._close(call, partial(listener.answer_fault, call, status, text))
 
     async def _serve(self, listener: "Listener", call: ServerCall, coroutine: Coroutine[Any, Any, Any]) -> None:
         try:
@@ -94,12 +165,16 @@ class CoroutineRunner:
         except asyncio.CancelledError:
             self._close(call, lambda: listener.answer_fault(call, Status.CALL_CANCELLED, "the routine was cancelled"))
             raise
+        except GeneratorExit:
+            raise  # The loop was given up, which has ended the call.
         except BaseException as error:
             failure = error
             self._close(call, lambda: listener.answer_error(call, failure))
         else:
             if not call._entry.takes_handle:
                 self._close(call, lambda: listener.answer(call, value))
+        finally:
+            self._open.pop(coroutine, None)
 
     def _close(self, call: ServerCall, answer: Any) -> None:
         try:
@@ -111,10 +186,20 @@ class CoroutineRunner:
         """Cancel what still runs and end the thread, within `timeout` seconds."""
         with self._lock:
             self._stopped = True
-            loop, thread = self._loop, self._thread
-        if loop is None or thread is None:
+            loop = self._loop
+            runs = self._service.running
+            if loop is not None and not runs:
+                self._loop = None
+        if loop is None:
             return
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout)
-        if thread.is_alive():
+        if not runs:
+            loop.close()
+            return
+        with suppress(RuntimeError):  # It was closed just now.
+            loop.call_soon_threadsafe(loop.stop)
+        if not self._service.join(timeout):
             log.warning("%s: a coroutine did not end within %s s of its cancellation", self._name, timeout)
+
+
+def _report(text: str, error: BaseException) -> None:
+    log.error("%s", text, exc_info=error)

@@ -1,0 +1,130 @@
+"""The server's event loop belongs to the server: what a routine does to it ends that routine's call at the most."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from engine import CallError, CallFailed, Client, Interface, RemoteFault, Server, operation
+from engine.testing import LIMIT
+
+
+class Probe(Interface, id="test.Loop"):
+    """Routines that do not behave."""
+
+    @operation
+    def echo(self, value: int) -> int:
+        """Return the value."""
+        raise NotImplementedError
+
+    @operation
+    def stop(self) -> int:
+        """Stop the loop, and return 1."""
+        raise NotImplementedError
+
+    @operation
+    def leave(self, kind: str) -> int:
+        """Raise an exception of that kind."""
+        raise NotImplementedError
+
+    @operation
+    def leave_by_task(self, kind: str) -> int:
+        """Have a task raise an exception of that kind, and return 2."""
+        raise NotImplementedError
+
+    @operation
+    def destroy(self) -> int:
+        """Destroy what the loop polls by, and wait."""
+        raise NotImplementedError
+
+
+KINDS: dict[str, type[BaseException]] = {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}
+
+
+class Routines:
+    """The routines of `Probe`."""
+
+    async def echo(self, value: int) -> int:
+        await asyncio.sleep(0)
+        return value
+
+    async def stop(self) -> int:
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0)
+        return 1
+
+    async def leave(self, kind: str) -> int:
+        raise KINDS[kind]
+
+    async def leave_by_task(self, kind: str) -> int:
+        async def leave() -> None:
+            raise KINDS[kind]
+
+        task = asyncio.get_running_loop().create_task(leave())
+        await asyncio.wait([task])
+        assert task.exception() is not None
+        return 2
+
+    async def destroy(self) -> int:
+        def fail(timeout: float | None = None) -> None:
+            raise OSError("destroyed")
+
+        asyncio.get_running_loop()._selector.select = fail  # type: ignore[attr-defined]
+        await asyncio.sleep(LIMIT)
+        return 3
+
+
+@pytest.fixture
+def probe() -> Iterator[Probe]:
+    """A served probe; its server closes in good order afterwards."""
+    with Server("tcp://127.0.0.1:0", workers=1) as server:
+        server.register(Probe, Routines())
+        server.listen()
+        with Client(server.endpoint, timeout=LIMIT) as client:
+            yield client.bind(Probe)
+
+
+def test_a_routine_that_stops_the_loop(probe: Probe) -> None:
+    """The loop goes on: that routine ends as it would, and later ones are served."""
+    assert probe.stop() == 1
+    assert probe.echo(5) == 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_routine_that_exits(probe: Probe, kind: str) -> None:
+    """Its call ends with a fault that names what it raised, and later ones are served."""
+    with pytest.raises(RemoteFault, match=kind):
+        probe.leave(kind)
+    assert probe.echo(5) == 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_that_exits(probe: Probe, kind: str) -> None:
+    """The loop goes on, with the routine that waits for the task too."""
+    assert probe.leave_by_task(kind) == 2
+    assert probe.echo(5) == 5
+
+
+def test_a_loop_that_cannot_go_on(probe: Probe) -> None:
+    """Its calls end with `CallFailed`, and later calls get another loop."""
+    with pytest.raises(CallFailed):
+        probe.destroy()
+    for value in range(3):
+        try:
+            assert probe.echo(value) == value
+        except CallError as error:  # It came before the old loop was seen to have failed.
+            assert isinstance(error, CallFailed)
+    assert probe.echo(5) == 5
+
+
+def test_closing_a_server_whose_loop_was_stopped() -> None:
+    """A server closes though a routine stopped its loop just before, and the calls that wait end."""
+    with Server("tcp://127.0.0.1:0", workers=1) as server:
+        server.register(Probe, Routines())
+        server.listen()
+        with Client(server.endpoint, timeout=LIMIT) as client:
+            bound = client.bind(Probe)
+            assert bound.stop() == 1
+            server.close(0.0)
+            with pytest.raises(CallError):
+                bound.echo(1)
