@@ -24,7 +24,10 @@ inside either. Asking a thread, process or future whether it has ended takes a l
 Source: "Wait Functions", "Synchronization Objects"; `docs/semantics/completion-port.md`, section 11.
 """
 
+import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -481,7 +484,7 @@ class RegisteredWait(WaitBlock):
             self.abandon()
             raise
         if decided:
-            self.finish()
+            _finish_in_turn(self)
 
     def link_locked(self) -> None:
         """Become pending; somebody has to harvest meanwhile."""
@@ -559,6 +562,33 @@ class RegisteredWait(WaitBlock):
         return self.outcome == 0
 
 
+class _Telling(threading.local):
+    # The waits that were decided as they began, inside the callback of another one that was; None outside of that.
+    later: "deque[RegisteredWait] | None" = None
+
+
+_telling = _Telling()
+
+
+def _finish_in_turn(wait: RegisteredWait) -> None:
+    """Call the function of a wait that was decided as it began: one that begins again each time does not nest."""
+    if _telling.later is not None:
+        _telling.later.append(wait)
+        return
+    later = _telling.later = deque((wait,))
+    try:
+        _finish_all(later)
+    finally:
+        _telling.later = None
+        if later:  # A signal handler raised.
+            driver().monitor.call_at(monotonic(), partial(_finish_all, later))
+
+
+def _finish_all(waits: "deque[RegisteredWait]") -> None:
+    while waits:
+        waits.popleft().finish()
+
+
 _STATUSES = {
     0: Status.OK,
     TIMED_OUT: Status.TIMEOUT,
@@ -595,8 +625,8 @@ def register_wait(
         seconds by `clock`; None: no limit; 0: look once.
         `callback` gets `Status.OK` with the signal consumed, `Status.TIMEOUT`, or `Status.ABANDONED_WAIT` if
         the object was closed. It runs on whichever thread signals the object, on the monitor's for a timeout,
-        or inside this call if the wait can be decided at once; no lock is held. It must be quick, and must
-        not block or raise.
+        or inside this call if the wait can be decided at once (inside the callback of such a wait, once that has
+        returned); no lock is held. It must be quick, and must not block or raise.
     Returns: a handle: `cancel()` withdraws the wait, and says whether that was in time.
     Raises: `InvalidHandle` if the object is closed; `InvalidParameter`, `InvalidArgumentType`.
     Blocks: never. No thread is spent on a pending wait.

@@ -834,6 +834,19 @@ class TestRegisteredWaits:
         manual.set()
         assert told == [0] * 512
 
+    def test_a_callback_may_register_again_and_again(self, manual: Event) -> None:
+        """A callback that registers itself again, while the object is signaled, is called as often as it does."""
+        manual.set()
+        told: list[Status] = []
+
+        def again(status: Status) -> None:
+            told.append(status)
+            if len(told) < 5000:
+                register_wait(manual, again)
+
+        register_wait(manual, again)
+        assert told == [0] * 5000
+
     def test_a_callback_that_fails_harms_nobody(self, manual: Event, caplog: pytest.LogCaptureFixture) -> None:
         """What a callback raises is logged; the others are told all the same."""
         told: list[Status] = []
