@@ -19,6 +19,7 @@ from transport.foreign import shown, type_name
 
 from ..lifecycle import in_child
 from .afterwards import afterwards
+from .each import index_of
 from .errors import Deadlock, EngineError, InvalidArgumentType
 from .lock import Lock
 from .status import Status
@@ -125,8 +126,7 @@ class TimerApc:
             self._withdrawn = True
             if self._queued:
                 apcs = self._record.apcs
-                # By identity: `remove` would call the `__eq__` of users' functions, under the lock.
-                index = next((index for index, apc in enumerate(apcs) if apc is self), None)
+                index = index_of(self, apcs)
                 if index is not None:  # Else it was taken out: its thread is about to run it.
                     del apcs[index]
 

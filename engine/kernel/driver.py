@@ -50,6 +50,7 @@ from transport.log import Log, asked
 from transport.realtime import monotonic
 
 from ..lifecycle import in_child
+from .each import each
 from .lock import Lock
 from .loops import warn_of_holding
 from .monitor import Monitor
@@ -168,14 +169,17 @@ class Driver:
     def _poll_locked(self, source: Source) -> None:
         self.sources[source] = []
         try:
-            for fd in source.descriptors():
-                self._by_fd[fd] = source
-                self.sources[source].append(fd)
-                for poll in self._polls():
-                    poll.register(fd, READABLE)
+            self._register_locked(source)
         except BaseException:  # Not a descriptor that can be polled.
             self._forget_locked(source)
             raise
+
+    def _register_locked(self, source: Source) -> None:
+        for fd in source.descriptors():
+            self._by_fd[fd] = source
+            self.sources[source].append(fd)
+            for poll in self._polls():
+                poll.register(fd, READABLE)
 
     def _poll_again(self) -> None:
         """What is polled has changed: a poll that is under way may not know."""
@@ -315,9 +319,8 @@ class Driver:
         """
         with self._mutex:
             if self._watch is None:
-                self._watch = make_poll()
-                for fd in self._by_fd:
-                    self._watch.register(fd, READABLE)
+                watch = self._watch = make_poll()
+                each(lambda fd: watch.register(fd, READABLE), self._by_fd)
             fd = self._watch.fileno()
             if fd >= 0:
                 self._watchers[call] = None
@@ -539,20 +542,23 @@ class Driver:
         """A number that grows whenever a thread takes the leadership."""
         return self._term
 
+    def _choose_locked(self) -> Waiter | None:
+        """Take out the waiter that parked last, of those that still wait."""
+        while self._parked:
+            try:
+                chosen, _ = self._parked.popitem()
+            except KeyError:
+                return None  # The last one has just left.
+            if not chosen.signalled:
+                return chosen
+        return None
+
     def offer(self) -> bool:
         """Offer the leadership to the thread that parked last; False if none is parked."""
         with self._mutex:
             if self._leader is not None or self._heir is not None:
                 return True
-            chosen = None
-            while self._parked:
-                try:
-                    chosen, _ = self._parked.popitem()
-                except KeyError:
-                    break  # The last one has just left.
-                if not chosen.signalled:
-                    break
-                chosen = None
+            chosen = self._choose_locked()
         if chosen is None:
             return False
         chosen.nudge()

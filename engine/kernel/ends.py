@@ -19,7 +19,7 @@ import select
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from transport.realtime import monotonic
@@ -158,7 +158,7 @@ class _DescriptorEnd(_End):
         with self._lock:
             with dispatcher_lock:
                 # Who waits with a callback or a packet does not drive anything.
-                wanted = self._fd >= 0 and any(block.asynchronous for block in self._blocks)
+                wanted = self._fd >= 0 and _any_asynchronous(self._blocks)
             if wanted != self._attended:
                 self._attended = wanted
                 driver().attend(self, wanted)
@@ -218,6 +218,10 @@ class _OperationEnd(_End):
     def set(self) -> None:
         """It is complete."""
         self.notify()
+
+
+def _any_asynchronous(blocks: Iterable[WaitBlock]) -> bool:
+    return any(block.asynchronous for block in blocks)
 
 
 _lock = Lock()

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from .afterwards import afterwards
+from .each import each
 from .errors import Deadlock, EngineError, InvalidHandle
 from .thread import ThreadRecord
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
@@ -143,8 +144,7 @@ def set_events(events: Iterable[Event]) -> list[EngineError]:
     left = iter(events)
     try:
         with dispatcher_lock:
-            for event in left:
-                _set_locked(event, errors, satisfied)
+            each(lambda event: _set_locked(event, errors, satisfied), left)
         finish(satisfied)
     except BaseException:  # A signal handler raised.
         finish(satisfied)

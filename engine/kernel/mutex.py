@@ -10,6 +10,7 @@ Source: "Mutex Objects", "CreateMutex", "ReleaseMutex"; section 11 of `docs/sema
 from types import TracebackType
 from typing import Self
 
+from .each import each
 from .errors import NotOwner
 from .thread import ThreadRecord, end_hooks, local
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
@@ -142,8 +143,7 @@ def _abandon(record: ThreadRecord) -> None:
     """A thread ended: its mutexes go to whoever waits for them."""
     satisfied: list[WaitBlock] = []
     with dispatcher_lock:
-        for mutex in list(record.mutexes):
-            mutex._abandon_locked(satisfied)
+        each(lambda mutex: mutex._abandon_locked(satisfied), list(record.mutexes))
     finish(satisfied)
 
 

@@ -39,6 +39,7 @@ from .apc import run_apcs, wait_alertably
 from .bridge import PortSignal, WaitPacket
 from .checks import check_count, check_timeout
 from .driver import driver
+from .each import each, index_of
 from .errors import (
     AbandonedWait,
     Alerted,
@@ -54,7 +55,7 @@ from .slots import SlotQueue
 from .source import PortSource, bind
 from .thread import Association, ThreadRecord, local
 from .waitable import deadline_of, time_left
-from .waiter import Waiter
+from .waiter import Waiter, wake
 
 __all__ = [
     "DEFAULT_CAPACITY",
@@ -72,6 +73,10 @@ DEFAULT_CAPACITY = 1 << 20  # Packets that users may leave queued; arbitrary, so
 _ABANDONED = object()
 _ALERTED = object()
 _TIMED_OUT = object()
+
+
+def _abandon(waiter: Waiter) -> None:
+    waiter.result = _ABANDONED
 
 
 class CompletionPort(SlotQueue):
@@ -243,37 +248,39 @@ class CompletionPort(SlotQueue):
     def _put(self, packets: Sequence[CompletionPacket], capacity: int | None) -> None:
         """Queue packets or hand them over, under the lock."""
         woken: list[Waiter] = []
-        queued = False
         try:
             with self._lock:
                 if self._closed:
                     raise self._closed_error()
-                waiters = self._waiters
-                for packet in packets:
-                    if waiters and self._active < self._concurrency:
-                        # `_hand_over_locked` in line: this is the way of every reply to a waiting thread.
-                        waiter = waiters[-1]
-                        del waiters[-1]
-                        waiter.result = packet
-                        self._active += 1
-                        self._taken += 1
-                        woken.append(waiter)
-                    else:
-                        if capacity is not None and len(self._queue) >= capacity:
-                            raise self._full_error()
-                        queued = True
-                        self._queue.append(packet)
-                    self._posted += 1
-            for waiter in woken:
-                waiter.wake()
+                queued = self._put_locked(packets, capacity, woken)
+            wake(woken)
             if queued:
                 self._tell_watchers()
         except BaseException:
-            for waiter in woken:
-                waiter.wake()
-            if queued:
-                self._tell_watchers()
+            wake(woken)
+            self._tell_watchers()
             raise
+
+    def _put_locked(self, packets: Sequence[CompletionPacket], capacity: int | None, woken: list[Waiter]) -> bool:
+        """Queue packets or hand them over; return whether any was queued."""
+        queued = False
+        waiters = self._waiters
+        for packet in packets:
+            if waiters and self._active < self._concurrency:
+                # `_hand_over_locked` in line: this is the way of every reply to a waiting thread.
+                waiter = waiters[-1]
+                del waiters[-1]
+                waiter.result = packet
+                self._active += 1
+                self._taken += 1
+                woken.append(waiter)
+            else:
+                if capacity is not None and len(self._queue) >= capacity:
+                    raise self._full_error()
+                queued = True
+                self._queue.append(packet)
+            self._posted += 1
+        return queued
 
     def _full_error(self) -> QueueFull:
         return QueueFull(f"{self._capacity} packets are queued: dequeue faster, or make `capacity` larger")
@@ -506,8 +513,7 @@ class CompletionPort(SlotQueue):
             if not counted:
                 self._active += 1
             record.slot = True
-            for packet in reversed(batch):
-                self._queue.appendleft(packet)
+            each(self._queue.appendleft, reversed(batch))
         self._pump()
         self._tell_watchers()
 
@@ -530,7 +536,7 @@ class CompletionPort(SlotQueue):
             queue = self._queue
             if not isinstance(queue, deque):
                 return False
-            index = next((index for index, each in enumerate(queue) if each is packet), None)
+            index = index_of(packet, queue)
             if remove and index is not None:
                 del queue[index]
             return index is not None
@@ -550,23 +556,28 @@ class CompletionPort(SlotQueue):
 
         Closing twice does nothing. Blocks: never. Source: "CloseHandle", "GetQueuedCompletionStatus".
         """
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._open = None
-            abandoned, self._waiters = self._waiters, []
-            for waiter in abandoned:
-                waiter.result = _ABANDONED
-            self._queue.clear()
-            self._active = 0
-            wait_packets, self._wait_packets = self._wait_packets, None
-        _open_ports.discard(self)
-        for waiter in abandoned:
-            waiter.wake()
-        for wait_packet in wait_packets or ():
-            wait_packet.cancel()
-        self._tell_watchers()
+        abandoned: list[Waiter] = []
+        try:
+            with self._lock:
+                if self._closed:
+                    return
+                self._closed = True
+                self._open = None
+                abandoned += self._waiters
+                self._waiters.clear()
+                each(_abandon, abandoned)
+                self._queue.clear()
+                self._active = 0
+                wait_packets, self._wait_packets = self._wait_packets, None
+            _open_ports.discard(self)
+            wake(abandoned)
+            each(WaitPacket.cancel, wait_packets or ())
+            self._tell_watchers()
+        except BaseException:  # A signal handler raised: nobody shall sleep on a closed port.
+            each(_abandon, abandoned)
+            wake(abandoned)
+            self._tell_watchers()
+            raise
 
     def _closed_error(self) -> InvalidHandle:
         if self._forked:

@@ -25,7 +25,7 @@ from collections import deque
 from .lock import Lock
 from .packet import CompletionPacket, PacketQueue
 from .thread import ThreadRecord
-from .waiter import Waiter
+from .waiter import Waiter, wake
 
 
 class SlotQueue:
@@ -65,39 +65,34 @@ class SlotQueue:
         del self._waiters[-1]
         return waiter
 
-    def _pump_locked(self) -> list[Waiter]:
-        """Restore the invariant: hand packets to waiters while both and free slots last."""
-        woken: list[Waiter] = []
+    def _pump_locked(self, woken: list[Waiter]) -> None:
+        """Restore the invariant: hand packets to waiters while both and free slots last; the caller wakes them."""
+        while self._waiters and self._queue and self._active < self._concurrency:
+            self._pump_one_locked(woken)
+
+    def _pump_one_locked(self, woken: list[Waiter]) -> None:
         packet = None
         try:
-            while True:  # Not `while` with the condition: see tests/test_interruptible.py.
-                if not (self._waiters and self._queue and self._active < self._concurrency):
-                    break
-                for packet in self._pops:  # noqa: B007  # used after the loop, which takes one: see `_pops`
-                    break
-                assert packet is not None, "an empty queue raises"
-                woken.append(self._hand_over_locked(packet))
+            for packet in self._pops:  # noqa: B007  # used after the loop, which takes one: see `_pops`
+                break
+            assert packet is not None, "an empty queue raises"
+            woken.append(self._hand_over_locked(packet))
         except IndexError:
             pass  # A thread that needs no lock took it.
-        except BaseException:  # A signal handler raised: nobody shall sleep on what was handed over, or miss it.
+        except BaseException:  # A signal handler raised: nobody shall miss what was handed over.
             if packet is not None and not (woken and woken[-1].result is packet):
                 self._queue.appendleft(packet)
-            for waiter in woken:
-                waiter.wake()
             raise
-        return woken
 
     def _pump(self) -> None:
         """Restore the invariant, and wake who was given something."""
         woken: list[Waiter] = []
         try:
             with self._lock:
-                woken = self._pump_locked()
-            for waiter in woken:
-                waiter.wake()
+                self._pump_locked(woken)
+            wake(woken)
         except BaseException:
-            for waiter in woken:
-                waiter.wake()
+            wake(woken)
             self._tell_watchers()
             raise
 

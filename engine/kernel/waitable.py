@@ -42,6 +42,7 @@ from .apc import run_apcs, wait_alertably
 from .checks import check_clock, check_timeout
 from .clock import SYSTEM_CLOCK, Cancellable, Clock
 from .driver import driver
+from .each import each
 from .errors import AbandonedWait, Alerted, Forked, InvalidArgumentType, InvalidHandle, InvalidParameter
 from .lock import Lock
 from .status import Status
@@ -190,8 +191,7 @@ class Waitable:
                     return
                 self._life = None
                 abandoned += self._blocks
-                for block in abandoned:
-                    block.decide_locked(CLOSED)
+                each(lambda block: block.decide_locked(CLOSED), abandoned)
             finish(abandoned)
         except BaseException:
             finish(abandoned)
@@ -251,10 +251,7 @@ class WaitBlock:
                 if not waitable._signaled_locked(record):
                     return False
             try:
-                for index, waitable in enumerate(self._objects):
-                    if waitable._consume_locked(record):
-                        self.abandoned += (index,)
-                    self._consumed = index + 1
+                each(self._consume_locked, enumerate(self._objects))
             except BaseException:  # By a signal handler: all or none.
                 self._give_back_locked()
                 raise
@@ -267,6 +264,13 @@ class WaitBlock:
                 self.outcome = index
                 return True
         return False
+
+    def _consume_locked(self, at: tuple[int, Waitable]) -> None:
+        """Consume one of all the objects."""
+        index, waitable = at
+        if waitable._consume_locked(self._record):
+            self.abandoned += (index,)
+        self._consumed = index + 1
 
     def link_locked(self) -> None:
         """Become pending: whoever signals one of the objects will find this wait."""
@@ -304,8 +308,7 @@ class WaitBlock:
                 if self.outcome is not None and self.outcome >= 0:
                     self._give_back_locked()
                     self.outcome = outcome
-                    for waitable in self._objects:
-                        waitable._release_locked(satisfied)
+                    each(lambda waitable: waitable._release_locked(satisfied), self._objects)
             finish(satisfied)
         except BaseException:
             finish(satisfied)
@@ -409,8 +412,7 @@ def wait_on(
         others: list[WaitBlock] = []
         try:
             with dispatcher_lock:
-                for waitable in objects:
-                    waitable._require_open()
+                each(Waitable._require_open, objects)
                 if signal is not None:
                     signal._require_open()
                     signal._signal_locked(record, others)

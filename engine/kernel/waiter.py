@@ -14,7 +14,7 @@ yet to look.
 """
 
 from _thread import allocate_lock
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class Waiter:
@@ -50,3 +50,9 @@ class Waiter:
             self.gate.release()
         except RuntimeError:
             pass  # Open already: the thread has yet to pass it, and will see what was stored before.
+
+
+def wake(waiters: Iterable[Waiter]) -> None:
+    """Wake each of them."""
+    for waiter in waiters:
+        waiter.wake()

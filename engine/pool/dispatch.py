@@ -39,8 +39,9 @@ from typing import Any
 from transport.realtime import monotonic, process_time
 
 from ..kernel.driver import PROCESSORS, driver
+from ..kernel.each import each
 from ..kernel.thread import ThreadRecord, local
-from ..kernel.waiter import Waiter
+from ..kernel.waiter import Waiter, wake
 from ..lifecycle import OpenObjects
 from .backlog import NO_LIMIT, Item, Ledger, Profile, Simple, Turn, profile_of
 from .runner import Runner, Seat, WorkerState, current
@@ -226,7 +227,13 @@ class WorkPort(Staff):
         if self._stopped:
             self._calm = False
             return self._drain_locked(), 0, False
-        woken = self._pump_locked() if queue.depth else []
+        woken: list[Waiter] = []
+        if queue.depth:
+            try:
+                self._pump_locked(woken)
+            except BaseException:  # By a signal handler: nobody shall sleep on what was handed over.
+                wake(woken)
+                raise
         if woken and self._room:
             woken += self._admit_locked(len(woken))
         if not queue.depth:
@@ -419,8 +426,7 @@ class WorkPort(Staff):
                     self._waiters.remove(seat)
                     worker.seat = None
                     woken = self._leave_locked(worker)
-                for waiter in woken:
-                    waiter.wake()
+                wake(woken)
                 return None
         except BaseException:  # Raised into the thread from outside: nobody shall miss what it was handed.
             with self._lock:
@@ -453,8 +459,7 @@ class WorkPort(Staff):
         """Sources were registered while workers slept at their gates alone: let those go to the driver, too."""
         with self._lock:
             self._unled = False
-            for seat in self._waiters:
-                seat.nudge()
+            each(Waiter.nudge, self._waiters)
 
     def _rejoin(self, record: ThreadRecord) -> None:
         if record.port is not None:
@@ -628,7 +633,7 @@ class WorkPort(Staff):
             self._absorb_locked()
             busy = cpu - self._cpu > 0.5 * (now - self._looked)
             self._looked, self._cpu = now, cpu
-            self.trains = self.trains and any(worker.train for worker in self._crew.values())
+            self.trains = self.trains and self._prefetched_locked()
             if (self._queue.depth or self.trains) and not self._stopped:
                 if self._active >= self._concurrency:
                     crowded = PATIENCE_BUSY if self._away < PROCESSORS else PATIENCE_CROWDED
@@ -639,6 +644,9 @@ class WorkPort(Staff):
             watched = self._watched
         self.act((todo[0], todo[1], False))
         return watched
+
+    def _prefetched_locked(self) -> bool:
+        return any(worker.train for worker in self._crew.values())
 
     def _overrunning_locked(self, patience: int, busy: bool) -> None:
         for worker in self._crew.values():

@@ -253,7 +253,10 @@ class CallbackObject(Ledger):
         finally:
             if not waiter.signalled:
                 with self._port.lock:
-                    self._waiters = tuple(other for other in self._waiters if other is not entry)
+                    self._unlist_locked(entry)
+
+    def _unlist_locked(self, entry: tuple[Waiter, bool]) -> None:
+        self._waiters = tuple(other for other in self._waiters if other is not entry)
 
     def __enter__(self) -> Self:
         return self
