@@ -20,6 +20,8 @@ TransportError              an EngineError
         OperationFailed           the operation failed; `status` says how (995: it was cancelled)
 """
 
+from typing import Any
+
 
 class EngineError(Exception):
     """Base of every error that the library raises on purpose; `status` holds the Windows status number.
@@ -33,6 +35,10 @@ class EngineError(Exception):
         if status is not None:
             self.status = status
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without `__init__`, which takes other arguments in some classes, and makes the text of them.
+        return _restored, (type(self), self.args), self.__dict__
+
     @staticmethod
     def status_name(number: int) -> str:
         """Return what a status number is called. (The engine has the list, and replaces this.)"""
@@ -41,6 +47,13 @@ class EngineError(Exception):
     def __str__(self) -> str:
         number = int(self.status)
         return f"{self.args[0] if self.args else ''} [{self.status_name(number)} {number}]".lstrip()
+
+
+def _restored(kind: type[EngineError], args: tuple[Any, ...]) -> EngineError:
+    """Return an error as it was pickled or copied."""
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class TransportError(EngineError):

@@ -21,7 +21,7 @@ import os
 import weakref
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, ClassVar, NoReturn, SupportsIndex, TypeVar
 
 L = TypeVar("L")
 Hook = TypeVar("Hook", bound=Callable[[], object])
@@ -92,6 +92,26 @@ def report_by(report: Callable[[str, object], object]) -> None:
     """Have `report("%r failed", hook)` called when a hook has raised, while that is handled. By the log."""
     global _report
     _report = report
+
+
+class Uncopyable:
+    """A base of what has an identity: threads wait for it, sockets and calls are its own, in one process.
+
+    Pickling and copying raise `TypeError` at once, where a copy would be of no use: `_instead` says what to do.
+    """
+
+    __slots__ = ()
+
+    _instead: ClassVar[str] = "make a new one where it is needed"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} cannot be pickled or copied, for it is the one that threads of this process use: "
+            f"{self._instead}"
+        )
+
+    def __copy__(self) -> NoReturn:
+        self.__reduce_ex__(4)
 
 
 def _after_fork_in_child() -> None:

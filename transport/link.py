@@ -26,7 +26,7 @@ import msgspec
 from transport.errors import EndpointError, LinkClosed, LinkForked
 from transport.foreign import type_name
 from transport.frames import MAX_MESSAGE_BYTES, Buffer
-from transport.lifecycle import in_child
+from transport.lifecycle import Uncopyable, in_child
 from transport.lock import Lock
 
 #: Longest heartbeat and the like, in seconds: three times as many milliseconds still fit ZeroMQ's option.
@@ -174,11 +174,13 @@ class Link(Protocol):
         """Close. What was handed over leaves within the linger time, in the background. Again: no effect."""
 
 
-class BaseLink:
+class BaseLink(Uncopyable):
     """What the links have in common: the lock, and refusing to be used when closed or after a fork.
 
     The refusal costs nothing while the link is in order: the methods are replaced on the instance.
     """
+
+    _instead = "open another one there"
 
     def __init__(self, endpoint: str) -> None:
         self.lock = Lock()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transport.foreign import type_name
 
+from ..lifecycle import Uncopyable
 from .afterwards import afterwards
 from .errors import Deadlock, InvalidArgumentType, InvalidState
 from .lock import Lock
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from .port import CompletionPort
 
 
-class WaitPacket:
+class WaitPacket(Uncopyable):
     """A packet that is queued to a port when something becomes signaled: once for each `associate`.
 
     It is in use from `associate` until its packet was dequeued or it was cancelled.

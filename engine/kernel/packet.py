@@ -64,7 +64,13 @@ class PacketTemplate(msgspec.Struct, frozen=True):
 
 
 class Unset(msgspec.Struct, frozen=True):
-    """The type of `UNSET`."""
+    """The type of `UNSET`, of which there is one."""
+
+    def __reduce__(self) -> str:
+        return "UNSET"
+
+    def __copy__(self) -> "Unset":
+        return self
 
 
 UNSET = Unset()  # "No value given", where None is a value.

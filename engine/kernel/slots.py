@@ -22,13 +22,14 @@ Source: "I/O Completion Ports"; section 4 of `docs/semantics/completion-port.md`
 
 from collections import deque
 
+from ..lifecycle import Uncopyable
 from .lock import Lock
 from .packet import CompletionPacket, PacketQueue
 from .thread import ThreadRecord
 from .waiter import Waiter, wake
 
 
-class SlotQueue:
+class SlotQueue(Uncopyable):
     """A queue of packets, a stack of waiting threads, a count of active ones. Base of the port."""
 
     __slots__ = ("_active", "_closed", "_concurrency", "_lock", "_pops", "_posted", "_queue", "_taken", "_waiters")

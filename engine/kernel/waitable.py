@@ -36,7 +36,7 @@ from transport.foreign import is_interrupt, shown, type_name
 from transport.log import Log
 from transport.realtime import monotonic
 
-from ..lifecycle import in_child
+from ..lifecycle import Uncopyable, in_child
 from .afterwards import afterwards, interrupting
 from .apc import run_apcs, wait_alertably
 from .checks import check_clock, check_timeout
@@ -71,7 +71,7 @@ class WaitableStatistics(msgspec.Struct, frozen=True):
     closed: bool
 
 
-class Waitable:
+class Waitable(Uncopyable):
     """Base of the dispatcher objects: a signal state, and the waits that are pending on it.
 
     Threads: every method may be called from any thread. In a signal handler or a finalizer only `Event.set` is safe:
@@ -442,7 +442,7 @@ def wait_on(
         return block
 
 
-class RegisteredWait(WaitBlock):
+class RegisteredWait(WaitBlock, Uncopyable):
     """A wait whose end is told by calling a function; made by `register_wait`.
 
     In two steps for whoever must know it before it can be decided: `prepare_wait`, then `begin`.

@@ -20,11 +20,12 @@ from transport.realtime import monotonic
 
 from ..kernel.checks import check_timeout
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidState, WaitTimeout
+from ..lifecycle import Uncopyable
 from .source import CallbackObject
 from .staff import listed
 
 
-class CleanupGroup:
+class CleanupGroup(Uncopyable):
     """A set of callback objects: each one made through an environment that names the group joins it.
 
     A member leaves when it is closed, though a release still waits for its callbacks; a simple callback leaves

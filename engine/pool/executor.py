@@ -26,7 +26,7 @@ from transport.realtime import monotonic
 
 from ..kernel.checks import check_count, check_text, check_timeout
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter
-from ..lifecycle import OpenObjects, Stage, at_exit
+from ..lifecycle import OpenObjects, Stage, Uncopyable, at_exit
 from .backlog import Priority, Simple
 from .dispatch import WorkPort
 from .future import CallFuture
@@ -49,7 +49,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Executor(ThreadPoolExecutor):
+class Executor(ThreadPoolExecutor, Uncopyable):
     """Runs calls on a pool of threads and returns futures: a drop-in for `ThreadPoolExecutor`, with more to
     it.
 

@@ -28,7 +28,7 @@ from ..kernel.errors import Forked
 from ..kernel.lock import Lock
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
-from ..lifecycle import fork_safe, in_child
+from ..lifecycle import Uncopyable, fork_safe, in_child
 
 if TYPE_CHECKING:
     from .dispatch import WorkPort
@@ -44,8 +44,10 @@ _in_child = False
 _settled = fork_safe(Condition())
 
 
-class CallFuture(Future[T]):
+class CallFuture(Future[T], Uncopyable):
     """A future of an executor's call; see `concurrent.futures.Future`."""
+
+    _instead = "hand over its result"
 
     def __init__(self, port: "WorkPort | None" = None) -> None:
         # The port of its executor.

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from transport.foreign import shown
 
 from ..kernel.errors import InvalidParameter, InvalidState
+from ..lifecycle import Uncopyable
 from .backlog import Ledger, Turn, owner_of
 from .runner import Runner, WorkerState, current
 
@@ -35,7 +36,7 @@ class _Countable(Protocol):
     def release(self, count: int, /) -> object: ...
 
 
-class CallbackInstance:
+class CallbackInstance(Uncopyable):
     """The running callback; get it by `current_callback()`.
 
     Threads: its methods may be called by the callback's own thread only, and before it returns; anything else

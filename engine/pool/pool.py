@@ -43,7 +43,7 @@ from ..kernel.errors import (
 from ..kernel.lock import Lock
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
-from ..lifecycle import OpenObjects, Stage, at_exit, in_child
+from ..lifecycle import OpenObjects, Stage, Uncopyable, at_exit, in_child
 from .backlog import Profile, Simple, Turn
 from .dispatch import WorkPort
 from .runner import WorkerState, current
@@ -87,7 +87,7 @@ class PoolStatistics(msgspec.Struct, frozen=True):
     closed: bool
 
 
-class ThreadPool:
+class ThreadPool(Uncopyable):
     """A pool of worker threads that run callbacks.
 
     Args:

@@ -29,6 +29,7 @@ from ..kernel.checks import check_timeout
 from ..kernel.errors import Deadlock, InvalidArgumentType, InvalidHandle, InvalidParameter
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
+from ..lifecycle import Uncopyable
 from .backlog import Ledger, Priority, Profile, Turn
 from .environment import Environment
 from .pool import ThreadPool, default_pool, time_left
@@ -56,7 +57,7 @@ class CallbackStatistics(msgspec.Struct, frozen=True):
     closed: bool
 
 
-class CallbackObject(Ledger):
+class CallbackObject(Ledger, Uncopyable):
     """Base of `Work`, `Timer`, `Wait` and `Io`.
 
     Close it, or use it as a context manager: that disarms it, waits for its callbacks (discarding queued ones

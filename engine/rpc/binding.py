@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from transport.foreign import shown, text_of
 
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
+from ..lifecycle import Uncopyable
 from .call import Call
 from .fill import filling
 from .interface import Interface, Operation, OperationSpec, check_name, hidden_methods_of, specs_of, untyped
@@ -51,10 +52,12 @@ class Caller(Protocol):
         """Return what does the same as `BoundOperation.begin` in less time, if there is any."""
 
 
-class BoundOperation(Operation[..., Any]):
+class BoundOperation(Operation[..., Any], Uncopyable):
     """An operation of one binding: call it and wait for the result, or `begin` the call and collect the result
     later.
     """
+
+    _instead = "bind anew, by a client of that place"
 
     def __init__(self, caller: Caller, spec: OperationSpec, doc: str | None) -> None:
         self._begin = with_outputs(caller.begin) if spec.outputs else caller.begin
@@ -132,10 +135,12 @@ def abandon(call: Call[Any]) -> None:
         pass  # It is over already.
 
 
-class Binding:
+class Binding(Uncopyable):
     """A binding by name, without a contract: any public attribute is an operation that takes and returns plain
     values.
     """
+
+    _instead = "bind anew, by a client of that place"
 
     def __init__(self, caller: Caller, interface: str, causal: bool) -> None:
         check_name("interface", interface)

@@ -32,6 +32,7 @@ from ..kernel.errors import (
     InvalidState,
 )
 from ..kernel.status import Status
+from ..lifecycle import Uncopyable
 from .errors import BadStubData, CallCancelled, error_for
 from .notify import EventKind, Notification
 from .state import NEXT, On, State
@@ -129,7 +130,7 @@ class Issuer(Protocol):
     def poll(self, call: "Call[Any]") -> None: ...
 
 
-class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
+class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
     """One outstanding call: its status, its outcome, the way to cancel it. `begin` returns one.
 
     `user_data` is the caller's own and never looked at. A handle may carry one call after another: give it to `begin`
@@ -137,6 +138,8 @@ class Call(msgspec.Struct, Generic[R], eq=False, weakref=True):
 
     Threads: every method may be called from any thread. Not for signal handlers.
     """
+
+    _instead = "hand over what its call returned"
 
     user_data: Any = None
     # All below: written under the client's lock, except as said.

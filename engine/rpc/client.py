@@ -60,7 +60,7 @@ from ..kernel.errors import (
 from ..kernel.port import PacketTemplate
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
-from ..lifecycle import OpenObjects, Stage, at_exit
+from ..lifecycle import OpenObjects, Stage, Uncopyable, at_exit
 from . import pipe_client, server_call
 from .association import Association
 from .binding import Binding, BoundOperation, bind_typed, check_metadata
@@ -95,7 +95,7 @@ CONNECT_TIMEOUT = 5.0  # Seconds; long enough for a server that is just starting
 MAX_CALLS = 1 << 20  # Outstanding calls of one client; arbitrary, about 1 GB.
 
 
-class Client(Association):
+class Client(Association, Uncopyable):
     """A client of one server.
 
     Args:
@@ -126,6 +126,8 @@ class Client(Association):
     `Event`, or post to a port, and go on in the thread that waits for that. Blocks: only `close`, for `linger` seconds.
     Source: "Binding Handles"; "Making the Asynchronous Call".
     """
+
+    _instead = "connect a new one there, to the same endpoint"
 
     def __init__(
         self,

@@ -25,11 +25,12 @@ from typing import Any, Generic, TypeVar, get_args, get_origin
 import msgspec
 
 from ..kernel.errors import InvalidState
+from ..lifecycle import Uncopyable
 
 S = TypeVar("S")
 
 
-class Context(msgspec.Struct, Generic[S], array_like=True, dict=True, eq=False, weakref=True):
+class Context(Uncopyable, msgspec.Struct, Generic[S], array_like=True, dict=True, eq=False, weakref=True):
     """A context handle: on the client something to hand back, on the server the way to the state.
 
     Fields:
@@ -40,6 +41,8 @@ class Context(msgspec.Struct, Generic[S], array_like=True, dict=True, eq=False, 
     needed it raises `NullContext` (1775). A handle that the client loses its connection with is run down, and unknown
     from then on.
     """
+
+    _instead = "it is good for this client's connection only"
 
     token: bytes
 

@@ -35,6 +35,7 @@ from ..kernel.checks import NoNumber, check_count
 from ..kernel.driver import driver
 from ..kernel.errors import CallPending, InvalidArgumentType
 from ..kernel.lock import Lock
+from ..lifecycle import Uncopyable
 from .conformance import first_misfit
 from .errors import BadStubData
 
@@ -84,7 +85,7 @@ class PipeSpec:
         self.decode: Callable[[Buffer | msgspec.Raw], list[Any]] = msgspec.msgpack.Decoder(list[element]).decode
 
 
-class Pipe(Generic[T]):
+class Pipe(Uncopyable, Generic[T]):
     """One end of a pipe: push elements into it, pull elements out of it, or iterate over what comes.
 
     Which of them is allowed follows from the side and the declaration: the client pushes an `InPipe` and the server
@@ -100,6 +101,8 @@ class Pipe(Generic[T]):
     Threads: any; elements pushed or pulled by several threads at once are divided between them.
     Source: "Asynchronous Pipes".
     """
+
+    _instead = "hand over its elements"
 
     def __init__(self, owner: "PipeSet", index: int, spec: PipeSpec, sends: bool, receives: bool, limit: int) -> None:
         self.owner = owner

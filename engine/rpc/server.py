@@ -28,7 +28,7 @@ from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidState
 from ..kernel.event import Event
 from ..kernel.lock import Lock
 from ..kernel.status import Status
-from ..lifecycle import OpenObjects, Stage, at_exit
+from ..lifecycle import OpenObjects, Stage, Uncopyable, at_exit
 from ..pool.pool import ThreadPool
 from .attachment import Closing, is_open, when_closed
 from .context_book import ContextBook
@@ -62,7 +62,7 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
-class Server:
+class Server(Uncopyable):
     """Serves interfaces on endpoints.
 
     Args:
@@ -87,6 +87,8 @@ class Server:
     there.
     Source: "RpcServerUseProtseqEp", "RpcServerListen".
     """
+
+    _instead = "hand over its endpoint, and connect a client to that"
 
     def __init__(
         self,

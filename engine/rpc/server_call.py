@@ -24,6 +24,7 @@ from transport.realtime import monotonic
 from ..kernel.checks import check_count
 from ..kernel.errors import InvalidArgumentType, InvalidParameter, InvalidState
 from ..kernel.status import Status
+from ..lifecycle import Uncopyable
 from .attachment import Attachment
 from .context import Context
 from .context_book import ContextBook
@@ -97,7 +98,7 @@ class CallAttributes(msgspec.Struct, frozen=True):
     status: int
 
 
-class ServerCall(msgspec.Struct, eq=False, weakref=True):
+class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
     """One call being served. A routine marked with `manager` gets it as its first argument and may keep it for later.
 
     Close it exactly once, with `complete` or `abort`, from any thread, before or after the routine returned; calls may
@@ -105,6 +106,8 @@ class ServerCall(msgspec.Struct, eq=False, weakref=True):
 
     Threads: every method may be called from any thread.
     """
+
+    _instead = "hand over its arguments, and what comes back to it"
 
     _listener: Answerer
     _peer: Any

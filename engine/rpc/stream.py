@@ -26,6 +26,7 @@ from transport.foreign import text_of, type_name
 
 from ..kernel.errors import CallError, EngineError, InvalidArgumentType, InvalidParameter
 from ..kernel.thread import blocking
+from ..lifecycle import Uncopyable
 from ..pool.pool import default_pool
 from .binding import BoundOperation, abandon
 from .call import Call
@@ -273,7 +274,7 @@ def _feed_aside(call: Call[Any], feeds: Feeds) -> None:
     task.add_done_callback(_tasks.discard)
 
 
-class Stream(Generic[T, R]):
+class Stream(Uncopyable, Generic[T, R]):
     """A call whose one out pipe is iterated over, by `for` or `async for`.
 
     At the end the call is completed: its error is raised, or its result is in `result`. Left before the end, the call
@@ -285,6 +286,8 @@ class Stream(Generic[T, R]):
         call: the call's handle. pipe: the pipe being pulled. result: what the call returned, None before the end.
     Threads: one at a time.
     """
+
+    _instead = "hand over its elements"
 
     def __init__(self, call: Call[R], pipe: Pipe[T]) -> None:
         self.call = call

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from transport.errors import InvalidOperation, OperationFailed, OperationPending
 from transport.foreign import type_name
+from transport.lifecycle import Uncopyable
 
 if TYPE_CHECKING:
     from transport.overlapped.services import Services
@@ -50,12 +51,14 @@ class _Itself:
 ITSELF: Final[Any] = _Itself()
 
 
-class Operation(Generic[T_co]):
+class Operation(Uncopyable, Generic[T_co]):
     """One overlapped operation, made by a `begin_...` method of its source. Used once.
 
     It is complete when `status` is no longer 997 (PENDING). Its buffers belong to it until then. Attributes
     may be read from any thread; they are final before the event is set and the packet is queued.
     """
+
+    _instead = "hand over its result"
 
     __slots__ = (
         "__weakref__", "_events", "_result", "_silent", "_source", "_status", "_synchronous", "_thread",

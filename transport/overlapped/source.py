@@ -48,7 +48,7 @@ from transport.errors import (
     TooManyOperations,
 )
 from transport.foreign import is_interrupt, shown
-from transport.lifecycle import in_child
+from transport.lifecycle import Uncopyable, in_child
 from transport.lock import Lock
 from transport.log import Log
 from transport.overlapped.operation import OK, OPERATION_ABORTED, PENDING, Operation, Settable
@@ -92,7 +92,7 @@ class SourceStatistics(msgspec.Struct, frozen=True):
     failed: int
 
 
-class OverlappedSource:
+class OverlappedSource(Uncopyable):
     """Base of the sources: something whose operations are begun now and complete later, as packets.
 
     Associate it with a port, `port.associate(source, key)`: once, for its life. From then on each operation
@@ -122,6 +122,8 @@ class OverlappedSource:
     Threads: every method may be called from any thread. Not for signal handlers and finalizers: there they raise
         `LocalProtocolError` if their thread was interrupted under the source's lock.
     """
+
+    _instead = "make one there, of what it was made of"
 
     # What `_attempt` and `_ready_locked` may raise because the system said no.
     _failures: tuple[type[Exception], ...] = (OSError,)
