@@ -421,7 +421,7 @@ class TestEnvironment:
         assert seen == ["mine"] * 4
 
     def test_context_variables_can_be_left_behind(self, pool: ThreadPool) -> None:
-        """With `inherit_context` off, and by `post`, callbacks run in the worker's own context."""
+        """With `inherit_context` off, and by `post`, callbacks do not run in that of whoever submitted."""
         seen: list[str] = []
 
         def submit() -> None:
