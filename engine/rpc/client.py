@@ -533,6 +533,12 @@ class Client(Association, Uncopyable):
         """
         self._close(perform)
 
+    async def aclose(self) -> None:
+        """As `close`, in another thread: the event loop goes on. It is done also if the task is cancelled."""
+        from asyncio import to_thread  # Who runs a loop has it.
+
+        await to_thread(self.close)
+
     def _close(self, tell: Callable[[list[Callable[[], object]]], object]) -> None:
         actions: list[Callable[[], object]] = []
         if self._calls:
@@ -587,6 +593,14 @@ class Client(Association, Uncopyable):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
 
 _CONNECTED = Connection.CONNECTED

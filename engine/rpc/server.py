@@ -354,21 +354,40 @@ class Server(Uncopyable):
             server never listened. Source: "RpcMgmtWaitServerListen".
         """
         check_seconds("timeout", timeout)
+        if not self._begin_wait():
+            return True
+        try:
+            return self._stopped.wait(timeout)
+        finally:
+            self._end_wait()
+
+    async def wait_async(self, timeout: float | None = None) -> bool:
+        """As `wait`, but the task waits."""
+        check_seconds("timeout", timeout)
+        if not self._begin_wait():
+            return True
+        try:
+            return await self._stopped.wait_async(timeout)
+        finally:
+            self._end_wait()
+
+    def _begin_wait(self) -> bool:
+        """Be the one that waits; False if there is nothing to wait for."""
         with self.lock:
             self._check_process()
             if self.closed:
-                return True
+                return False
             if self._waited:
                 raise InvalidState("another thread waits for this server already", status=Status.ALREADY_LISTENING)
             if self._phase is Phase.IDLE and not self._listened:
                 raise InvalidState("the server was not told to listen", status=Status.NOT_LISTENING)
             self._waited = True
-        try:
-            return self._stopped.wait(timeout)
-        finally:
-            self._waited = False
-            if self.closed:
-                self._stopped.close()
+        return True
+
+    def _end_wait(self) -> None:
+        self._waited = False
+        if self.closed:
+            self._stopped.close()
 
     @property
     def closed(self) -> bool:
@@ -379,10 +398,12 @@ class Server(Uncopyable):
         """Stop, wait up to `timeout` seconds for running calls, tell the clients, and release everything.
 
         Calls that still run then end with `CallFailed` at their clients, which may have run; those that were taken and
-        have not begun with `ServerUnavailable`, those that were not taken with `CallFailedDne`: neither did run. Closing
-        twice does nothing.
+        have not begun with `ServerUnavailable`, those that were not taken with `CallFailedDne`: neither did run.
+        Closing twice does nothing.
         Raises: `Deadlock` in a routine of this server: it would wait for itself. `stop` does not wait.
-        Blocks: for `timeout` seconds at the most, plus as long again for workers that do not come back.
+        Blocks: for `timeout` seconds at the most, plus as long again for workers that do not come back. In a coroutine
+        that holds up the event loop, with a warning (in asyncio's debug mode it is raised, and closing once more goes
+        on): use `aclose`, or `async with`.
         """
         check_seconds("timeout", timeout)
         here = current.get()
@@ -415,12 +436,20 @@ class Server(Uncopyable):
         with suppress(InvalidHandle):  # Closed by the thread that waited, on its way out.
             self._stopped.set()
         left = max(0.1, deadline - monotonic())
-        if self._coroutines is not None:
-            self._coroutines.stop(left)
-        if self._owns_pool:
-            self.pool.stop(left)
-        if not self._waited:  # Otherwise the event goes with the thread that still waits on it.
-            self._stopped.close()
+        try:
+            if self._coroutines is not None:
+                self._coroutines.stop(left)
+            if self._owns_pool:
+                self.pool.stop(left)
+        finally:
+            if not self._waited:  # Otherwise the event goes with the thread that still waits on it.
+                self._stopped.close()
+
+    async def aclose(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """As `close`, in another thread: the event loop goes on. It is done also if the task is cancelled."""
+        from asyncio import to_thread  # Who runs a loop has it.
+
+        await to_thread(self.close, timeout)
 
     @property
     def endpoint(self) -> str:
@@ -536,6 +565,14 @@ class Server(Uncopyable):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
 
 def _resume(call: ServerCall) -> None:

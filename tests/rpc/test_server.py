@@ -1,5 +1,6 @@
 """Servers and their life: "RpcServerListen", "RpcMgmtInqStats", section 9."""
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable
@@ -261,6 +262,85 @@ class TestClosing:
         with RawClient(server.endpoint) as first, RawClient(server.endpoint) as second:
             server.close()
             assert [type(each.hear()) for each in (first, second)] == [Bye, Bye]
+
+    def test_in_a_coroutine(self, endpoint: str, benches: Benches, key: str) -> None:
+        """Leaving `async with` waits for running calls as `close` does, and the event loop goes on meanwhile."""
+        server, board = make_server(endpoint)
+        server.listen()
+        call = benches(endpoint).held(key)
+
+        async def main() -> None:
+            async with server:
+                closing = asyncio.create_task(server.aclose(LIMIT))
+                while server.listening:
+                    await asyncio.sleep(0)
+                board.get(key).complete("answered by the loop")
+                await closing
+                assert server.closed
+            assert await call == "answered by the loop"
+
+        asyncio.run(main())
+
+    def test_waiting_in_a_coroutine(self, server: Server) -> None:
+        """`wait_async` waits as `wait` does, one at a time; a task that is cancelled leaves its place."""
+        server.listen()
+
+        async def main() -> None:
+            assert not await server.wait_async(0)
+            waiting = asyncio.create_task(server.wait_async())
+            await asyncio.sleep(0)
+            with pytest.raises(InvalidState, match="waits for this server already"):
+                await server.wait_async()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            waiting = asyncio.create_task(server.wait_async())
+            await asyncio.sleep(0)
+            server.stop()
+            assert await waiting
+            await server.aclose()
+            assert await server.wait_async()
+
+        asyncio.run(main())
+
+    def test_plainly_in_a_coroutine(self, endpoint: str, benches: Benches, key: str) -> None:
+        """A `close` that has to wait warns in a coroutine; in debug mode it raises, and closing it again goes on."""
+        server, _ = make_server(endpoint)
+        server.listen()
+        benches(endpoint).held(key)
+
+        async def main() -> None:
+            server.close(0.01)
+
+        with pytest.raises(RuntimeWarning, match=r"^Server\.close\(\) blocks the event loop"):
+            asyncio.run(main(), debug=True)
+        assert not server.listening and not server.closed
+        with pytest.warns(RuntimeWarning, match=r"^Server\.close\(\) blocks the event loop"):
+            asyncio.run(main())
+        assert server.closed
+
+    def test_with_nothing_to_wait_for(self, server: Server) -> None:
+        """One that need not wait does not."""
+        server.listen()
+
+        async def main() -> None:
+            server.close()
+
+        asyncio.run(main(), debug=True)
+        assert server.closed
+
+    def test_a_client_in_a_coroutine(self, server: Server) -> None:
+        """Clients are closed by `async with`, too."""
+        server.listen()
+
+        async def main() -> int:
+            async with Client(server.endpoint) as client:
+                total = await client.bind(Adder).add.begin(1, 2)
+            assert client.closed
+            await client.aclose()
+            return total
+
+        assert asyncio.run(main(), debug=True) == 3
 
     def test_from_several_threads(self, server: Server, endpoint: str) -> None:
         """Several threads may close a server at once."""
