@@ -14,9 +14,9 @@ from perf.children import ChildFailed
 from perf.lab import EFFORTS
 from perf.terminal import Bars, change_table, goal_table
 
-RECORD = Path(__file__).parent / "report" / "latest.json"
+FOLDER = Path("perf-report")  # Below the current folder.
+RECORD = "latest.json"
 PIPE_WIDTH = 140  # Columns of tables that go to a file or a log.
-PAGE = RECORD.with_name("index.html")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
         "--quick", action="store_const", const="quick", dest="effort", help="short runs, under two minutes"
     )
     effort.add_argument("--full", action="store_const", const="full", dest="effort", help="long runs and wide sweeps")
+    run.add_argument("--out", type=Path, default=FOLDER, metavar="FOLDER", help="where it goes (default: %(default)s)")
     run.add_argument("--json", type=Path, metavar="FILE", help="save the record here too")
     run.add_argument(
         "--rounds", type=int, metavar="N", help="pairs of runs, instead of what each scenario takes for right"
@@ -47,12 +48,15 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("after", type=Path, metavar="B.json")
 
     report = commands.add_parser("report", help="write the HTML page of a record")
-    report.add_argument("record", type=Path, nargs="?", default=RECORD, metavar="FILE", help="default: the last run")
-    report.add_argument("--out", type=Path, default=PAGE, metavar="PAGE", help=f"default: {PAGE}")
+    report.add_argument(
+        "record", type=Path, nargs="?", default=FOLDER / RECORD, metavar="FILE", help="default: %(default)s"
+    )
+    report.add_argument("--out", type=Path, metavar="PAGE", help="default: index.html beside the record")
 
     profile = commands.add_parser("profile", help="show where the time of a scenario goes (py-spy)")
     profile.add_argument("name", metavar="NAME")
     profile.add_argument("--subject", default="engine", help="default: engine")
+    profile.add_argument("--out", type=Path, default=FOLDER, metavar="FOLDER", help="default: %(default)s")
     profile.add_argument("--native", action="store_true", help="show C frames too")
     return main
 
@@ -96,9 +100,10 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     with Bars(console) as bars:
         record = runner.run(chosen, effort, bars, options.transport, options.rounds)
     console.print(goal_table(goals.verdicts(record)))
-    for path in {RECORD, options.json} - {None}:
+    saved = options.out / RECORD
+    for path in {saved, options.json} - {None}:
         records.save(record, path)
-    console.print(f"saved {RECORD}; as a page: python -m perf report")
+    console.print(f"saved {saved}; as a page: python -m perf report {saved}")
     return 0
 
 
@@ -119,15 +124,16 @@ def _compare(options: argparse.Namespace, console: Console) -> int:
 def _report(options: argparse.Namespace, console: Console) -> int:
     from perf.page import write  # Loads the plotting library, which nothing else needs.
 
-    write(records.read(options.record), options.out)
-    console.print(f"wrote {options.out}")
+    page = options.out or options.record.with_name("index.html")
+    write(records.read(options.record), page)
+    console.print(f"wrote {page}")
     return 0
 
 
 def _profile(options: argparse.Namespace, console: Console) -> int:
     from perf.profile import profile
 
-    return profile(_scenario(options.name), options.subject, options.native, console)
+    return profile(_scenario(options.name), options.subject, options.native, options.out / "profile", console)
 
 
 COMMANDS = {"list": _list, "run": _run, "compare": _compare, "report": _report, "profile": _profile}

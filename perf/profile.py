@@ -19,29 +19,28 @@ from perf.scenario import Scenario
 SECONDS = 4.0  # For each figure: at 500 looks a second some thousand looks.
 RATE = 500
 ROWS = 25
-FOLDER = Path(__file__).parent / "report" / "profile"
 
 
-def profile(scenario: Scenario, subject: str, native: bool, console: Console) -> int:
+def profile(scenario: Scenario, subject: str, native: bool, folder: Path, console: Console) -> int:
     """Run a scenario once under py-spy; print where its processes were, and leave flame graphs."""
     command = _py_spy()
     if subject not in scenario.subjects:
         raise ValueError(f"{scenario.name} has no subject {subject!r}; it has {', '.join(scenario.subjects)}")
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     looking = [command, "record", "--rate", str(RATE), "--format", "raw", "--threads"]
     looking.append("--native" if native else "--nonblocking")  # C frames can only be seen of a process at rest.
 
     def prefix(target: str) -> list[str]:
         name = target.removeprefix("perf.").replace(":", ".")
-        return [*looking, "--output", str(FOLDER / f"{name}.raw"), "--"]
+        return [*looking, "--output", str(folder / f"{name}.raw"), "--"]
 
     with tempfile.TemporaryDirectory(prefix="perf-") as scratch:
         figures = scenario.run(Lab(Effort("quick", SECONDS, 1), Path(scratch), prefix=prefix), subject)
     console.print("  ".join(f"{name} {value:,.4g}" for name, value in figures.items()))
-    for path in sorted(FOLDER.glob("*.raw")):
+    for path in sorted(folder.glob("*.raw")):
         console.print(_table(path))
-    console.print(f"stacks in {FOLDER} (one line a stack: for flamegraph.pl, speedscope.app, inferno)")
+    console.print(f"stacks in {folder} (one line a stack: for flamegraph.pl, speedscope.app, inferno)")
     return 0
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from rich import box
 from rich.console import Console
@@ -75,12 +75,18 @@ class Bars:
         self._progress.stop()
 
 
+def _add_texts(table: Table, *headings: str, justify: Literal["left", "right"] = "left") -> None:
+    """Add columns of words: where the terminal is narrow they are folded, so that no figure is cut off."""
+    for heading in headings:
+        table.add_column(heading, justify=justify, overflow="fold")
+
+
 def goal_table(verdicts: Iterable[Verdict]) -> Table:
     """Return the table of goals."""
     table = Table(title="[bold]goals[/bold]", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("goal", justify="right", no_wrap=True)
+    _add_texts(table, "")
+    _add_texts(table, "goal", justify="right")
     table.add_column("median", justify="right", no_wrap=True)
     table.add_column("lowest - highest", justify="right", no_wrap=True)
     for verdict in verdicts:
@@ -98,12 +104,10 @@ def goal_table(verdicts: Iterable[Verdict]) -> Table:
 def change_table(changes: Iterable[Change]) -> Table:
     """Return the table of a comparison: what changed stands out, what may be noise does not."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for heading in ("before", "after", "after / before", "p"):
+    _add_texts(table, "", "", "")
+    for heading in ("before", "after", "factor", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    _add_texts(table, "")
     for change in changes:
         colour = {"faster": "green", "less": "green", "slower": "red", "more": "red"}.get(change.word, "dim")
         name = f"{change.subject} / {change.against}" if change.against else change.subject
@@ -127,11 +131,10 @@ def scenario_table(record: Record, scenario: str, headline: Iterable[str] = ()) 
         padding=(0, 1),
         collapse_padding=True,
     )
-    table.add_column("", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    _add_texts(table, "", "")
     table.add_column("median", justify="right", no_wrap=True)
     table.add_column("lowest - highest", justify="right", no_wrap=True)
-    table.add_column("ours / theirs", no_wrap=True)
+    _add_texts(table, "ours / theirs")
     for metric in metrics:
         for row, result in enumerate(r for r in results if r.metric == metric):
             ratios = [
