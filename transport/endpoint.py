@@ -58,6 +58,8 @@ class Endpoint(msgspec.Struct, frozen=True):
             raise EndpointError(f"{text!r} contains a zero byte")
         if scheme == "tcp":
             return cls._parse_tcp(text, rest)
+        if scheme == "ipc" and rest == "@":
+            raise EndpointError(f"{text!r}: write a name behind the @")
         if scheme == "ipc" and len(os.fsencode(rest)) > MAX_IPC_PATH:
             raise EndpointError(
                 f"{text!r}: the path is longer than the {MAX_IPC_PATH} bytes a Unix socket may have"
@@ -95,6 +97,8 @@ class Endpoint(msgspec.Struct, frozen=True):
             raise EndpointError(
                 f"{self}: a client needs the host and the port of the server, which knows the port once it listens"
             )
+        if self.scheme == "ipc" and self.name == "*":
+            raise EndpointError(f"{self}: a client needs the path of the server, which knows it once it listens")
 
 
 def _schemes() -> str:

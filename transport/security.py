@@ -161,7 +161,7 @@ def _allow(socket: "zmq.Socket[Any]", keys: frozenset[str]) -> str:
 
 
 def release(socket: "zmq.Socket[Any]") -> None:
-    """A server's socket is about to be closed: if it has a list, end the authenticator unless another server needs it."""
+    """A server's socket is about to be closed: the authenticator ends unless another server with a list needs it."""
     with _lock:
         address, domain = _domains.pop(socket, (0, ""))
         authenticator = _authenticators.get(address)

@@ -1,5 +1,6 @@
 """The client's side."""
 
+import os
 from typing import Final
 
 import zmq
@@ -70,7 +71,7 @@ class ZmqClient(ZmqLink):
         socket.set(zmq.CONNECT_TIMEOUT, int(self._options.connect_timeout * 1000))
         if self._options.curve is not None:
             self._options.curve.apply_to_client(socket)
-        socket.connect(str(self._target))
+        socket.connect(os.fsencode(str(self._target)))  # type: ignore[arg-type]  # a path may be no text
         self._poll.replace(self._inner_descriptors())
 
     def _replace(self) -> None:

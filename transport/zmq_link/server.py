@@ -1,8 +1,12 @@
 """The server's side."""
 
+import errno
+import os
 import socket as sockets
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import zmq
@@ -14,7 +18,10 @@ from transport.errors import EndpointError, LinkClosed, PeerLost
 from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.realtime import monotonic
+from transport.zmq_link.addresses import addresses_of, is_named
 from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NOBLOCK, ZmqLink
+from transport.zmq_link.descriptors import Reserve
+from transport.zmq_link.unix import Taken, UnixListener
 
 #: Seconds for which an endpoint that is taken is tried again: ZeroMQ gives that of a closed server free in the
 #: background, mostly within a few milliseconds.
@@ -43,8 +50,11 @@ class ZmqServer(ZmqLink):
         # Guarded by lock. Peers whose connections ended lately: ZeroMQ tells of that before it hands over what it read
         # in the same step, and that is for nobody once the loss was told.
         self._gone: deque[bytes] = deque(maxlen=GONE_KEPT)
+        # What is listened on, if that is a Unix socket.
+        self._unix: UnixListener | None = None
+        self._accepting = False
         super().__init__(endpoint, options)
-        self.endpoint = self._socket.get(zmq.LAST_ENDPOINT).decode()
+        self._reserve = Reserve(self.endpoint, self.lock, self._shut, self._reopen)
 
     def _attach(self, socket: "zmq.Socket[bytes]") -> None:
         # Replies have no bound here: there are no more than calls that were taken, and those the runtime
@@ -57,23 +67,104 @@ class ZmqServer(ZmqLink):
             self._options.curve.apply_to_server(socket)
         self._bind(socket)
 
+    def close(self) -> None:
+        """Close both sockets; ZeroMQ's thread goes on sending for the linger time."""
+        super().close()
+        self._reserve.close()
+
     def _close_sockets(self, linger: int | None = None) -> None:
         security.release(self._socket)
+        if self._unix is not None:
+            self._unix.remove()
         super()._close_sockets(linger)
 
     def _bind(self, socket: "zmq.Socket[bytes]") -> None:
         """Bind, if nobody else has the endpoint: for a while, as it may be that of a server that has just closed."""
+        bind = {"tcp": self._bind_tcp, "ipc": self._bind_ipc}.get(self._target.scheme, self._bind_at)
         deadline = monotonic() + FREE_WITHIN
         while True:
             try:
-                _refuse_taken_path(self._target)
-                socket.bind(str(self._target))
+                bind(socket)
                 return
-            except (EndpointError, zmq.ZMQError) as error:
-                taken = isinstance(error, EndpointError) or error.errno == zmq.EADDRINUSE
+            except (Taken, zmq.ZMQError) as error:
+                taken = isinstance(error, Taken) or error.errno == zmq.EADDRINUSE
                 if not taken or self._target.local or monotonic() >= deadline:
                     raise
             time.sleep(0.005)
+
+    def _bind_at(self, socket: "zmq.Socket[bytes]") -> None:
+        socket.bind(str(self._target))
+        self.endpoint = _last_endpoint(socket)
+
+    def _bind_ipc(self, socket: "zmq.Socket[bytes]") -> None:
+        if not hasattr(sockets, "AF_UNIX"):  # Windows.
+            self._bind_at(socket)
+            return
+        self._unix = UnixListener(self._target)
+        self.endpoint = f"ipc://{self._unix.name}"
+        descriptor = self._unix.detach()
+        try:
+            socket.set(zmq.USE_FD, descriptor)
+            socket.bind(os.fsencode(self.endpoint))  # type: ignore[arg-type]  # a path may be no text
+            self._accepting = True
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def _shut(self) -> None:
+        """Have no connection accepted: few descriptors are left."""
+        if self._unix is None:
+            return  # ZeroMQ bears it, and tries again.
+        if not self._unix.abstract:
+            self._unix.shut()
+        elif self._accepting:
+            # There is no other name for it: its clients lose their connections, which is better than the process.
+            self._socket.unbind(self.endpoint)
+            self._accepting = False
+
+    def _reopen(self) -> bool:
+        """Have connections accepted again; False if that cannot be yet."""
+        if self._unix is not None and not self._unix.abstract:
+            self._unix.reopen()
+        elif self._unix is not None:
+            try:
+                self._bind_ipc(self._socket)
+            except (Taken, zmq.ZMQError):  # ZeroMQ gives the name free in the background.
+                return False
+        return True
+
+    def _bind_tcp(self, socket: "zmq.Socket[bytes]") -> None:
+        """Bind every address that the host's name has here, on one port."""
+        addresses = [self._target]
+        if is_named(self._target):
+            try:
+                addresses = addresses_of(self._target)
+            except OSError as error:
+                self._bind_interface(socket, error)
+                return
+        bound: list[str] = []
+        try:
+            for address in addresses:
+                socket.set(zmq.IPV6, int(address.host.startswith("[")))
+                with _skipping(bound):
+                    socket.bind(str(Endpoint("tcp", host=address.host, port=address.port or _port_of(bound))))
+                    bound.append(_last_endpoint(socket))
+        except BaseException:
+            for endpoint in bound:
+                socket.unbind(endpoint)
+            raise
+        several = Endpoint("tcp", host=self._target.host, port=_port_of(bound))
+        self.endpoint = bound[0] if len(bound) == 1 else str(several)
+
+    def _bind_interface(self, socket: "zmq.Socket[bytes]", unknown: OSError) -> None:
+        """The host is not known: it may be the name of a network interface, which ZeroMQ knows."""
+        try:
+            self._bind_at(socket)
+        except zmq.ZMQError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            text = f"cannot bind {self._target}: its host cannot be found: {unknown.strerror or unknown}"
+            raise EndpointError(text) from unknown
 
     def descriptors(self) -> list[int]:
         """The socket's descriptor and the monitor's."""
@@ -168,6 +259,7 @@ class ZmqServer(ZmqLink):
                 self._end(before)
             if event == _ACCEPTED:
                 self._accepted[descriptor] = None
+                self._reserve.accepted(descriptor)
             self._told.popleft()
 
     def _forget(self, peer: bytes) -> None:
@@ -187,6 +279,28 @@ class ZmqServer(ZmqLink):
             raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}") from None
 
 
+@contextmanager
+def _skipping(bound: list[str]) -> Iterator[None]:
+    """Let an address of a name go that this machine has not, if it has another (IPv6 is switched off)."""
+    try:
+        yield
+    except zmq.ZMQError as error:
+        if not bound or error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV):
+            raise
+
+
+def _last_endpoint(socket: "zmq.Socket[bytes]") -> str:
+    """What the socket was bound to last."""
+    found = socket.get(zmq.LAST_ENDPOINT)
+    assert isinstance(found, bytes), "it is a text"
+    return os.fsdecode(found)
+
+
+def _port_of(bound: list[str]) -> int:
+    """The port that the system chose; 0 before."""
+    return Endpoint.parse(bound[0]).port if bound else 0
+
+
 def _number(peer: bytes) -> int | None:
     """The number that ZeroMQ gave a peer, counting on, as its routing id; None: the peer chose its own."""
     return int.from_bytes(peer[1:]) if len(peer) == 5 and not peer[0] else None
@@ -204,15 +318,3 @@ def _text(frame: zmq.Frame, name: str) -> str:
         return str(frame.get(name))
     except zmq.ZMQError:
         return ""
-
-
-def _refuse_taken_path(endpoint: Endpoint) -> None:
-    """ZeroMQ takes an ipc path away from a server that is alive: ask whether somebody answers there."""
-    if endpoint.scheme == "ipc" and not endpoint.name.startswith("@") and endpoint.name != "*":
-        with sockets.socket(sockets.AF_UNIX) as probe:
-            probe.settimeout(1.0)
-            try:
-                probe.connect(endpoint.name)
-            except OSError:
-                return
-        raise EndpointError(f"cannot bind {endpoint}: a server listens there")

@@ -1,0 +1,58 @@
+"""A server that echoes, in a process that may open few more descriptors than it has.
+
+    python -m tests.transport.few_descriptors ENDPOINT
+
+It prints its endpoint, then, for each line that it reads, "few" as soon as it has warned that few are left.
+"""
+
+import logging
+import os
+import resource
+import select
+import sys
+import threading
+from contextlib import suppress
+
+from tests.transport.helpers import Party
+from transport import PeerLost, bind
+
+FEW = 24
+
+
+def main() -> None:
+    warned = threading.Event()
+
+    class Handler(logging.StreamHandler):  # type: ignore[type-arg]
+        def emit(self, record: logging.LogRecord) -> None:
+            super().emit(record)
+            warned.set()
+
+    logging.getLogger("transport").addHandler(Handler())
+    open_now = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + FEW, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    server = Party(bind(sys.argv[1]))
+    print(server.link.endpoint, flush=True)
+    asked = False
+    answered = 0
+    while True:
+        with server.link.lock:
+            found = server.link.descriptors()
+        readable, _, _ = select.select([sys.stdin, *found], [], [], 0.01)
+        if sys.stdin in readable:
+            if not sys.stdin.readline():
+                break
+            asked = True
+        while server.harvest():
+            pass
+        for peer, frames in server.messages[answered:]:
+            with suppress(PeerLost):
+                server.send(peer, list(frames))
+            answered += 1
+        if asked and warned.is_set():
+            print("few", flush=True)
+            asked = False
+    server.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,289 @@
+"""Where a server on ipc listens: what it takes, what it leaves alone, and what it says is there."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from engine import EngineError
+from engine.testing import LIMIT, wait_until
+from tests.transport.helpers import Party, exchange
+from transport import EndpointError, bind, connect
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, an empty one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[[str], Party]]:
+    """A function that binds an endpoint, until the end of the test."""
+    made: list[Party] = []
+
+    def serve(endpoint: str) -> Party:
+        made.append(Party(bind(endpoint)))
+        return made[-1]
+
+    yield serve
+    for party in made:
+        party.close()
+
+
+def answers(server: Party) -> bool:
+    """Whether a client reaches the server by the endpoint that it tells."""
+    client = Party(connect(server.link.endpoint))
+    try:
+        exchange([server, client], lambda: client.ups)
+        return bool(client.ups)
+    finally:
+        client.close()
+
+
+def left_behind(path: str) -> None:
+    """Leave a socket at a path, as a server does that is killed."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+        dead.listen()
+
+
+class TestWhatIsThere:
+    """Only a socket on which nobody answers is removed."""
+
+    @pytest.mark.parametrize(
+        ("what", "make"),
+        [
+            ("a file", lambda path: path.write_bytes(b"precious")),
+            ("a folder", lambda path: path.mkdir()),
+            ("a named pipe", lambda path: os.mkfifo(path)),
+            ("a symbolic link", lambda path: path.symlink_to("nowhere")),
+            ("a symbolic link", lambda path: (left_behind("dead"), path.symlink_to("dead"))),
+        ],
+        ids=["file", "folder", "pipe", "dangling link", "link"],
+    )
+    def test_what_is_no_socket(self, folder: Path, what: str, make: Callable[[Path], object]) -> None:
+        """It stays as it is, and the error says what it is."""
+        path = folder / "here"
+        make(path)
+        before = os.lstat(path)
+        with pytest.raises(EndpointError, match=f"{path}.*{what} is there"):
+            bind(f"ipc://{path}")
+        after = os.lstat(path)
+        assert (after.st_ino, after.st_mode, after.st_size) == (before.st_ino, before.st_mode, before.st_size)
+
+    def test_a_server_that_answers(self, folder: Path, served: Callable[[str], Party]) -> None:
+        """It keeps its endpoint, also by way of a link, and the error says that it listens there."""
+        server = served(f"ipc://{folder}/here")
+        with pytest.raises(EndpointError, match="a server listens there"):
+            bind(f"ipc://{folder}/here")
+        (folder / "link").symlink_to("here")
+        with pytest.raises(EndpointError, match="a symbolic link is there"):
+            bind(f"ipc://{folder}/link")
+        assert answers(server)
+
+    def test_a_server_too_busy_to_answer(self, folder: Path) -> None:
+        """A queue that is full of connections is a sign of life, too."""
+        with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as first:
+            busy.bind("here")
+            busy.listen(0)
+            first.connect("here")
+            with pytest.raises(EndpointError, match="a server listens there"):
+                bind("ipc://here")
+            assert stat.S_ISSOCK(os.lstat("here").st_mode)
+
+    def test_a_socket_of_another_kind(self, folder: Path) -> None:
+        """A datagram socket, of a logger for one, stays."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.bind("here")
+            with pytest.raises(EndpointError, match="socket of another kind"):
+                bind("ipc://here")
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.connect("here")
+
+    def test_left_behind(self, folder: Path, served: Callable[[str], Party]) -> None:
+        """A socket that nobody answers on any more is taken over."""
+        left_behind("here")
+        assert answers(served("ipc://here"))
+
+    def test_the_race_for_what_was_left_behind(self, folder: Path) -> None:
+        """Of servers that find the same dead socket at once one gets it, and keeps it."""
+        for _ in range(20):
+            left_behind("here")
+            start = threading.Barrier(4)
+            got: list[Party] = []
+
+            def compete(start: threading.Barrier = start, got: list[Party] = got) -> None:
+                start.wait(LIMIT)
+                try:
+                    got.append(Party(bind("ipc://here")))
+                except EndpointError:
+                    pass
+
+            threads = [threading.Thread(target=compete) for _ in range(start.parties)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(LIMIT)
+            try:
+                assert len(got) == 1 and answers(got[0])
+            finally:
+                for party in got:
+                    party.close()
+
+    def test_no_folder(self, folder: Path) -> None:
+        """A path in a folder that is not there, or is none, says so."""
+        (folder / "file").write_bytes(b"")
+        for path in ("missing/here", "file/here"):
+            with pytest.raises(EndpointError, match=f"{path.partition('/')[0]}.*(does not exist|is no folder)"):
+                bind(f"ipc://{path}")
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="everything is permitted")
+    def test_no_permission(self, folder: Path) -> None:
+        """A folder that one may not write to says so."""
+        folder.chmod(0o500)
+        try:
+            with pytest.raises(EndpointError, match="may not"):
+                bind("ipc://here")
+        finally:
+            folder.chmod(0o700)
+
+    def test_a_path_that_is_too_long(self, folder: Path, served: Callable[[str], Party]) -> None:
+        """107 bytes are the most, counted as they go to the system."""
+        for name in ("x" * 108, "\u00e9" * 54, "@" + "x" * 107):
+            with pytest.raises(EndpointError, match="107 bytes"):
+                bind(f"ipc://{name}")
+        assert answers(served("ipc://" + "x" * 107))
+
+
+class TestNames:
+    """Paths, and what is none."""
+
+    def test_it_goes_with_the_server(self, folder: Path, served: Callable[[str], Party]) -> None:
+        """A relative path is that of the working directory at the time; the socket is removed as the server closes."""
+        server = served("ipc://here")
+        assert server.link.endpoint == "ipc://here" and (folder / "here").exists()
+        (folder / "elsewhere").mkdir()
+        os.chdir(folder / "elsewhere")
+        server.close()
+        assert list(folder.iterdir()) == [folder / "elsewhere"]
+
+    def test_not_what_is_another_servers_by_now(self, folder: Path, served: Callable[[str], Party]) -> None:
+        """Who closes removes its own socket only."""
+        first = served("ipc://here")
+        (folder / "here").unlink()
+        second = served("ipc://here")
+        first.close()
+        assert answers(second)
+
+    def test_any_path(self, folder: Path, served: Callable[[str], Party]) -> None:
+        """`*` is a path that the system chooses; the endpoint tells it, and nothing is left of it afterwards."""
+        server = served("ipc://*")
+        path = Path(server.link.endpoint.removeprefix("ipc://"))
+        assert path.is_absolute() and stat.S_ISSOCK(path.lstat().st_mode)
+        assert answers(server)
+        server.close()
+        assert not path.parent.exists() and not list(folder.iterdir())
+        with pytest.raises(EndpointError, match="once it listens"):
+            connect("ipc://*")
+
+    def test_bytes_that_are_no_text(self, folder: Path, served: Callable[[str], Party]) -> None:
+        """A path may have any bytes, as the system has it."""
+        name = os.fsdecode(b"not-\xff-utf8")
+        assert answers(served(f"ipc://{name}"))
+        assert name in os.listdir(folder)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="Linux has an abstract space")
+    def test_abstract(self, folder: Path, served: Callable[[str], Party]) -> None:
+        """`@` begins an abstract name, which is no file; it is taken while its server lives, and free afterwards."""
+        endpoint = f"ipc://@callport-test-{os.getpid()}"
+        server = served(endpoint)
+        assert server.link.endpoint == endpoint and not list(folder.iterdir())
+        assert answers(server)
+        with pytest.raises(EndpointError, match="a server listens there"):
+            bind(endpoint)
+        server.close()
+        assert answers(served(endpoint))
+        with pytest.raises(EndpointError, match="a name behind the @"):
+            bind("ipc://@")
+
+
+@pytest.mark.parametrize("where", ["ipc://here", "ipc://@callport-few-{pid}", "tcp://127.0.0.1:*"])
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors cannot be counted")
+def test_few_descriptors(folder: Path, where: str) -> None:
+    """A server that runs out of descriptors lives on: it warns, and accepts nobody while few are left. Those whom it
+    serves go on where their connections can be kept, and when descriptors are free again, new ones are served.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.transport.few_descriptors", where.format(pid=os.getpid())],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    bare: list[socket.socket] = []
+    try:
+        endpoint = process.stdout.readline().strip()
+        client = Party(connect(endpoint))
+        assert echoed(client)
+        while len(bare) < 40 and echoed(client):  # The server has looked each time.
+            bare.append(open_connection(endpoint))
+        assert endpoint.startswith("ipc://@") or not client.losses
+        process.stdin.write("\n")  # It tells once it has noticed.
+        process.stdin.flush()
+        assert process.stdout.readline().strip() == "few"
+        for each in bare:
+            each.close()
+        late = Party(connect(endpoint))
+        for party in (late, client):
+            assert echoed(party)
+            party.close()
+        assert process.poll() is None
+    finally:
+        for each in bare:
+            each.close()
+        _, told = process.communicate()
+    assert process.returncode == 0, told
+    assert told.count("file descriptors are left") == 1, told
+
+
+def echoed(client: Party) -> bool:
+    """Whether the server answers what is sent, over a connection that has never been lost."""
+    before, losses = len(client.messages), len(client.losses)
+
+    def sent() -> bool:
+        client.harvest()
+        return len(client.losses) > losses or client.send(b"", [b"hello"])
+
+    wait_until(sent)
+    exchange([client], lambda: len(client.messages) > before or len(client.losses) > losses)
+    return len(client.messages) > before
+
+
+def open_connection(endpoint: str) -> socket.socket:
+    """Connect, and say nothing. It may find nobody, or wait for ever: never mind."""
+    name = endpoint.partition("://")[2]
+    if endpoint.startswith("tcp"):
+        host, _, port = name.rpartition(":")
+        bare, address = socket.socket(), (host, int(port))
+    else:
+        bare, address = socket.socket(socket.AF_UNIX), name.replace("@", "\0", 1)
+    bare.setblocking(False)
+    try:
+        bare.connect(address)
+    except OSError:
+        pass
+    return bare
+
+
+def test_all_are_errors_of_the_engine() -> None:
+    """What is wrong with an endpoint is caught as everything else is."""
+    assert issubclass(EndpointError, EngineError)
