@@ -39,6 +39,7 @@ from transport.errors import (
     VersionMismatch,
 )
 from transport.frames import (
+    LIBRARY,
     MAX_MESSAGE_BYTES,
     MAX_RECORDS,
     PIPE_WINDOW_BYTES,
@@ -119,6 +120,7 @@ if typing.TYPE_CHECKING:
     )
 
 __all__ = [
+    "LIBRARY",
     "MAX_MESSAGE_BYTES",
     "MAX_RECORDS",
     "MAX_RECORD_BYTES",

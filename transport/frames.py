@@ -17,6 +17,9 @@ import msgspec
 
 Buffer = bytes | bytearray | memoryview
 
+#: Name and version of this implementation.
+LIBRARY: Final = "callport 0.1.0"
+
 MAGIC: Final = b"CP"
 VERSION: Final = 1
 PREFIX_BYTES: Final = 4

@@ -132,6 +132,8 @@ class Link(Protocol):
     lock: Lock
     #: Text of the endpoint; of a bound link the real one, with the port that the system chose.
     endpoint: str
+    #: Seconds between the pings that this link sends; 0: none.
+    heartbeat: float
     #: Set by the runtime if `descriptors` is empty: called when a message was handed to this link. It runs in
     #: the sender's thread, inside its `send`, with the *sender's* link locked: it must be short and take no
     #: link's lock.
@@ -185,6 +187,7 @@ class BaseLink(Uncopyable):
     def __init__(self, endpoint: str) -> None:
         self.lock = Lock()
         self.endpoint = endpoint
+        self.heartbeat = 0.0
         self.wake: Callable[[], None] | None = None
         self.moved: Callable[[], None] | None = None
         _links.add(self)

@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from transport import (
+    LIBRARY,
     PIPE_WINDOW_BYTES,
     Bye,
     Cancel,
@@ -160,7 +161,7 @@ class Association:
     def connected(self, peer: bytes) -> None:
         """The connection is up."""
         hello = Hello(
-            self._association, os.getpid(), socket.gethostname(), "callport", 0.0,
+            self._association, os.getpid(), socket.gethostname(), LIBRARY, self._channel.link.heartbeat,
             Limits(message_bytes=self._largest, pipe_window_bytes=self.pipe_window), self._metadata,
         )  # fmt: skip
         with self._lock:

@@ -270,7 +270,7 @@ class Listener:
         peer.refused = False
         peer.joined = True
         self.contexts.join(key_of(peer))
-        self.send_alone(peer, encode(self._server.welcome()))
+        self.send_alone(peer, encode(self._server.welcome(self._link.heartbeat)))
 
     def _drop(self, peer: Peer, error: RemoteProtocolError, understood: bool) -> None:
         self._server.counters.garbage += 1

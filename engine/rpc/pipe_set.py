@@ -43,19 +43,47 @@ _EMPTY: Final = b"\x90"  # An encoded array of no elements.
 
 
 class Shipment:
-    """Chunks of one call's pipes that leave in one message."""
+    """Chunks of one call's pipes that leave in one message. What is pushed into one pipe in a row shares a chunk."""
 
-    __slots__ = ("_set", "chunks", "size")
+    __slots__ = ("_body", "_count", "_set", "chunks", "size")
 
     def __init__(self, owner: "PipeSet") -> None:
         self._set = owner
         # Guarded by the set's lock, as long as this is the one it gathers in.
         self.chunks: list[PipeChunk] = []
+        # Bytes of encoded elements.
         self.size = 0
+        # The elements of the last chunk, of which the chunk itself has the first only; and how many they are.
+        self._body = bytearray()
+        self._count = 0
+
+    def add(self, call_id: int, pipe: int, end: bool, raw: msgspec.Raw, size: int) -> int:
+        """Add encoded elements of a pipe; return by how many bytes the encoded elements of the message have grown."""
+        last = self.chunks[-1] if self.chunks else None
+        if last is None or last.pipe != pipe or last.end or len(self._body) + size > SHIPMENT_BYTES:
+            self._close()
+            self.chunks.append(PipeChunk(call_id, pipe, end, raw))
+            grown = size
+        else:
+            last.end = end
+            if not self._count:
+                self._count = _append(self._body, last.elements)
+            before = _head_size(self._count) + len(self._body)
+            self._count += _append(self._body, raw)
+            grown = _head_size(self._count) + len(self._body) - before
+        self.size += grown
+        return grown
+
+    def _close(self) -> None:
+        """Give the last chunk all of its elements."""
+        if self._count:
+            self.chunks[-1].elements = msgspec.Raw(_head(self._count) + self._body)
+        self._body, self._count = bytearray(), 0
 
     def take(self) -> list[Buffer]:
         """The frames of the message; nothing is added from now on."""
         self._set.seal(self)
+        self._close()
         return encode(PipeMessage(self.chunks))
 
 
@@ -244,12 +272,11 @@ class PipeSet:
             if shipment is None or len(shipment.chunks) >= SHIPMENT_CHUNKS or shipment.size >= SHIPMENT_BYTES:
                 shipment = self._gathering = Shipment(self)
                 self.ship(shipment)
-            shipment.chunks.append(PipeChunk(self.call_id(), pipe.index, end, raw))
-            shipment.size += size
+            grown = shipment.add(self.call_id(), pipe.index, end, raw, size)
             if end:
                 pipe.ended = True
             else:
-                pipe.window -= size
+                pipe.window -= grown
             if self.send_complete:
                 if end or pipe.window > 0:
                     self.signals.add(EventKind.SEND_COMPLETE)
@@ -455,6 +482,26 @@ class PipeSet:
             if pipe.name == name:
                 return pipe
         raise InvalidParameter(f"no pipe {shown(name)}; there are: {', '.join(pipe.name for pipe in self.pipes)}")
+
+
+def _append(body: bytearray, raw: msgspec.Raw) -> int:
+    """Append the elements of an encoded array, and return how many they are."""
+    view = memoryview(raw)
+    kind = view[0]
+    head = 1 if kind < 0xDC else 3 if kind == 0xDC else 5  # MessagePack's fixarray, array 16, array 32.
+    body += view[head:]
+    return kind & 0x0F if head == 1 else int.from_bytes(view[1:head])
+
+
+def _head(count: int) -> bytes:
+    """The head of an encoded array of so many elements."""
+    if count < 16:
+        return bytes((0x90 | count,))
+    return b"\xdc" + count.to_bytes(2) if count < 1 << 16 else b"\xdd" + count.to_bytes(4)
+
+
+def _head_size(count: int) -> int:
+    return 1 if count < 16 else 3 if count < 1 << 16 else 5
 
 
 def _decode(spec: PipeSpec, raw: msgspec.Raw) -> list[Any]:

@@ -18,7 +18,7 @@ from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from transport import PIPE_WINDOW_BYTES, Endpoint, Limits, Welcome, bind
+from transport import LIBRARY, PIPE_WINDOW_BYTES, Endpoint, Limits, Welcome, bind
 from transport.log import Log
 from transport.realtime import monotonic
 
@@ -487,10 +487,10 @@ class Server(Uncopyable):
 
     # What the listeners ask. `lock` is held where the name says so.
 
-    def welcome(self) -> Welcome:
-        """What is said to a client that greets."""
+    def welcome(self, heartbeat: float) -> Welcome:
+        """What is said to a client that greets, over a link with such a heartbeat."""
         limits = Limits(message_bytes=self._largest, pipe_window_bytes=self.pipe_window)
-        return Welcome(self._instance, os.getpid(), socket.gethostname(), "callport", limits=limits)
+        return Welcome(self._instance, os.getpid(), socket.gethostname(), LIBRARY, heartbeat, limits)
 
     @property
     def _runner(self) -> "CoroutineRunner":

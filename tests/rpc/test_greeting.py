@@ -1,161 +1,64 @@
-"""Servers that greet late, or never, or say goodbye and stay: a raw socket that speaks the protocol as it likes."""
+"""What client and server say of themselves as they meet: PROTOCOL.md, "HELLO and WELCOME"."""
 
-import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from engine import CallFailedDne, Client, ServerUnavailable
-from engine.testing import LIMIT, wait_until
-from transport import Bye, Calls, Cancel, Hello, Replies, Welcome, bind, encode
+from engine import Client, Server
+from engine.testing import wait_until
+from transport import LIBRARY, Hello, Welcome
 
-from ..one_by_one import calls_in, one_reply
-from .contract import Probe
-from .helpers import RawServer, new_endpoint, status_of
+from .helpers import RawClient, RawServer
 
-BRIEF = 0.1  # Seconds; a limit that is meant to pass.
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def answer(raw: RawServer, value: object) -> None:
-    """Take the next call, and answer it."""
-    message: Any = raw.hear()
-    assert type(message) is Calls, message
-    encoded = msgspec.Raw(msgspec.msgpack.encode(value))
-    raw.say(Replies([one_reply(calls_in(message)[0].id, 0, encoded)]))
+class TestGreeting:
+    """Both sides name their implementation and the pings that they send."""
 
-
-class TestNeverGreeted:
-    """What accepts a connection, and takes the client's greeting for nothing."""
-
-    def test_its_calls_end(self, endpoint: str) -> None:
-        """A call ends with 1722 after `connect_timeout`, and so does each later one; the error says what is wrong."""
-        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=BRIEF) as client:
-            probe = client.bind(Probe)
-            for number in range(2):
-                call = probe.echo.begin(number)
-                if not number:
-                    assert type(raw.hear()) is Hello
-                with pytest.raises(ServerUnavailable, match=f"greeting from {endpoint}"):
-                    call.result(LIMIT)
-            assert client.statistics().connection == "greeting"
-
-    def test_it_is_told_not_to_begin_them(self, endpoint: str) -> None:
-        """Should it be a slow server after all, it finds each call that was given up aborted."""
-        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=BRIEF) as client:
-            call = client.bind(Probe).echo.begin("given up")
-            assert type(raw.hear()) is Hello and type(raw.hear()) is Calls
-            assert status_of(lambda: call.result(LIMIT)) == 1722
+    @pytest.mark.parametrize("heartbeat", [5.0, 0.5, 0])
+    def test_of_a_server(self, local: Callable[..., Server], heartbeat: float) -> None:
+        """A server names the library with its version, and the seconds between its pings, 0 for none."""
+        server = local(heartbeat=heartbeat)
+        with RawClient(server.endpoint, greet=False) as raw:
+            raw.say(Hello(b"\1" * 16))
             message = raw.hear()
-            assert type(message) is Cancel and message.calls == [(call._id, True)]
+            assert isinstance(message, Welcome)
+            assert (message.library, message.heartbeat) == (LIBRARY, heartbeat)
 
-    def test_a_late_greeting(self, endpoint: str) -> None:
-        """Once it greets, later calls are served, though earlier ones were given up."""
-        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=BRIEF) as client:
-            probe = client.bind(Probe)
-            assert status_of(lambda: probe.echo.begin("given up").result(LIMIT)) == 1722
+    @pytest.mark.parametrize("options", [{}, {"heartbeat": 0.5}, {"heartbeat": 0}])
+    def test_of_a_client(self, endpoint: str, options: dict[str, Any]) -> None:
+        """So does a client; every 5 seconds is the default."""
+        with RawServer(endpoint) as raw, Client(endpoint, **options) as client:
+            client.bind("any").call.begin()
+            message = raw.hear()
+            assert isinstance(message, Hello)
+            assert (message.library, message.heartbeat) == (LIBRARY, options.get("heartbeat", 5.0))
+
+    def test_the_version(self) -> None:
+        """The version that is told is that of the project."""
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        assert LIBRARY == f"{project['name']} {project['version']}"
+
+    @pytest.mark.parametrize("association", [b"", b"\1" * 15, b"\1" * 17])
+    def test_an_association_of_another_length(self, local: Callable[..., Server], association: bytes) -> None:
+        """A greeting with an association of other than 16 bytes is garbage: it is dropped, and another may come."""
+        server = local()
+        with RawClient(server.endpoint, greet=False) as raw:
+            raw.say(Hello(association))
             raw.greet()
-            assert type(raw.hear()) is Calls and type(raw.hear()) is Cancel
-            wait_until(lambda: client.statistics().connection == "connected")
-            call = probe.echo.begin("served")
-            answer(raw, "served")
-            assert call.result(LIMIT) == "served"
+        assert server.statistics().garbage_received == 1
 
-    def test_without_a_limit(self, endpoint: str) -> None:
-        """With `connect_timeout=None` a call waits for the greeting for as long as it takes."""
-        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=None) as client:
-            call = client.bind(Probe).echo.begin("patient")
-            assert type(raw.hear()) is Hello
-            assert not call.wait(BRIEF)
+    @pytest.mark.parametrize("instance", [b"", b"\1" * 15, b"\1" * 17])
+    def test_an_instance_of_another_length(self, endpoint: str, instance: bytes) -> None:
+        """Nor is a server's greeting with such an instance taken for one."""
+        with RawServer(endpoint) as raw, Client(endpoint) as client:
+            call = client.bind("any").call.begin()
+            assert isinstance(raw.hear(), Hello)
+            raw.say(Welcome(instance))
             raw.say(Welcome(b"\2" * 16))
-            answer(raw, "greeted")
-            assert call.result(LIMIT) == "greeted"
-
-    def test_a_greeted_call_may_take_its_time(self, endpoint: str) -> None:
-        """The limit ends with the greeting: what runs after it is not bounded by it."""
-        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=BRIEF) as client:
-            call = client.bind(Probe).echo.begin("slow")
-            raw.greet()
-            assert not call.wait(3 * BRIEF)
-            answer(raw, "done")
-            assert call.result(LIMIT) == "done"
-
-    def test_the_limit_counts_again(self, endpoint: str) -> None:
-        """After a lost connection the limit counts anew, to the greeting of the next server: 1727."""
-        with Client(endpoint, connect_timeout=BRIEF) as client:
-            probe = client.bind(Probe)
-            with RawServer(endpoint) as raw:
-                call = probe.echo.begin("first")
-                raw.greet()
-                answer(raw, "first")
-                assert call.result(LIMIT) == "first"
-            wait_until(lambda: client.bind(Probe) and client.statistics().connection != "connected")
-            with RawServer(endpoint):
-                with pytest.raises(CallFailedDne):
-                    probe.echo.begin("second").result(LIMIT)
-
-
-class TestGoodbyes:
-    """A server that says goodbye and keeps its socket, as a ROUTER must that cannot close one connection."""
-
-    @pytest.mark.parametrize("transport", ["tcp", "ipc"])
-    def test_later_calls(self, transport: str, folder: Any) -> None:
-        """The client closes the connection and greets over a new one: later calls are served."""
-        with RawServer(new_endpoint(transport, folder)) as raw, Client(raw.endpoint) as client:
-            probe = client.bind(Probe)
-            call = probe.echo.begin("outstanding")
-            raw.greet()
-            assert type(raw.hear()) is Calls
-            former = raw.peer
-            raw.say(Bye(1722, "restarting"))
-            assert status_of(lambda: call.result(LIMIT)) == 1726
-            later = probe.echo.begin("later")
-            raw.greet()
-            assert raw.peer != former
-            answer(raw, "served")
-            assert later.result(LIMIT) == "served"
-
-    def test_in_one_process(self, folder: Any) -> None:
-        """Over an in-memory link it does so, too."""
-        link = bind(new_endpoint("loopback", folder))
-        heard: list[tuple[bytes, Any]] = []
-
-        class Reader:
-            """Answers each greeting with a greeting and a goodbye."""
-
-            def message(self, peer: bytes, frames: Any) -> None:
-                heard.append((peer, frames))
-
-            def connected(self, peer: bytes) -> None: ...
-            def lost(self, peer: bytes, reason: str) -> None: ...
-
-        def has_come() -> bool:
-            client.statistics()
-            with link.lock:
-                link.harvest(Reader())  # type: ignore[arg-type]  # a server's has no `refused`
-            return bool(heard)
-
-        with Client(link.endpoint) as client:
-            client.bind(Probe).note.begin("connect")
-            peers = []
-            for _ in range(2):
-                wait_until(has_come)
-                peers.append(heard[0][0])
-                heard.clear()
-                with link.lock:
-                    assert link.send(peers[-1], encode(Welcome(b"\2" * 16)))
-                    assert link.send(peers[-1], encode(Bye(0, "another one, please")))
-            assert peers[0] != peers[1]
-        with link.lock:
-            link.close()
-
-    def test_again_and_again(self, endpoint: str) -> None:
-        """From a server that answers each greeting with a goodbye the client stays away for a while."""
-        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=LIMIT) as client:
-            client.bind(Probe).echo.begin("never served")
-            hellos = []
-            while len(hellos) < 3:
-                if type(raw.hear()) is Hello:
-                    hellos.append(time.monotonic())
-                    raw.say(Bye(0, "not now"))
-            assert hellos[2] - hellos[0] > 0.5
+            wait_until(lambda: not call.done() and client.statistics().connection == "connected")
+            assert client.statistics().garbage_received == 1

@@ -1,6 +1,7 @@
 """Peers that do not keep to the rules: PROTOCOL.md, "Pipes"."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -149,6 +150,24 @@ class TestServer:
         pipe.push_wait([1], LIMIT)
         assert status_of(lambda: pipe.push([1])) == 997
 
+    @pytest.mark.parametrize("routine", ["count", "count_async"])
+    def test_a_client_that_grants_chunk_by_chunk(
+        self, server: tuple[Server, Board], raw_client: Raw, routine: str
+    ) -> None:
+        """What a routine yields in a row shares a chunk: credit for each chunk keeps a long stream going."""
+        target = Target("test.Streams", 1, 0, routine)
+        raw_client.send(encode_calls([(2, target, (20_000, None), CallOptions(pipes=[(1, "o")]))]))
+        numbers: list[int] = []
+        end = False
+        while not end:
+            message = raw_client.hear(Pipe)
+            assert len(message.chunks) == 1
+            (part,) = message.chunks
+            numbers += msgspec.msgpack.decode(part.elements)
+            raw_client.say(Credit([(2, 0, len(memoryview(part.elements)))]))
+            end = part.end
+        assert numbers == list(range(20_000))
+
     def test_pipes_that_do_not_fit(self, server: tuple[Server, Board], raw_client: Raw) -> None:
         """A call that says nothing of its pipes, or something else, is refused with 1783."""
         target = Target("test.Streams", 1, 0, "held_both")
@@ -222,6 +241,27 @@ class TestClient:
         for _ in range(20):
             call.pipe("numbers").push_wait([1] * PIPE_WINDOW_BYTES, LIMIT)
             raw.hear(Pipe)
+        call.cancel(abort=True)
+
+    def test_what_shares_a_chunk(self, streams: Callable[..., tuple[Raw, Any]]) -> None:
+        """What is pushed into one pipe in a row arrives whole and in order, in one chunk a message, and is charged as
+        it travels: a window that is granted chunk by chunk never runs dry.
+        """
+        raw, binding = streams(pipe_window_bytes=300)
+        pushed: list[object] = [*range(300), *range(70_000, 70_300)]
+        call = binding.total.begin(5)
+        pusher = threading.Thread(target=lambda: [call.pipe("numbers").push_wait([n], LIMIT) for n in pushed])
+        raw.hear(Calls)
+        pusher.start()
+        pulled: list[object] = []
+        while len(pulled) < len(pushed):
+            message = raw.hear(Pipe)
+            assert len(message.chunks) == 1
+            (part,) = message.chunks
+            pulled += msgspec.msgpack.decode(part.elements)
+            raw.say(Credit([(1, 0, len(memoryview(part.elements)))]))
+        pusher.join(LIMIT)
+        assert pulled == pushed
         call.cancel(abort=True)
 
     def test_what_is_logged_once(

@@ -118,7 +118,7 @@ class TestBeforeTheFirstLine:
         self, late: Late, servers: Callable[..., Server], clients: Callable[..., Any], endpoint: str, first: str,
         second: str,
     ) -> None:  # fmt: skip
-        """The next routine is not entered before the first line of one that was only called, however long that takes."""
+        """The next routine is not entered before the first line of one that was called, however long that takes."""
         server = self.serve(late, servers, endpoint)
         mine, other = clients(server.endpoint).bind(Lines), clients(server.endpoint).bind(Lines)
         other.nothing()

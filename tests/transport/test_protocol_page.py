@@ -45,7 +45,7 @@ SLOW = Fault("KeyError", "'slow'")
 DUMPS = {
     "call": lambda: encode_call(SYNONYMS, 7, ["quick", 3], CallOptions(time_left=2.5, lane=1)),
     "reply": lambda: encode_replies([EncodedReply(7, 0, encode_value(["fast", "swift"]))]),
-    "fault": lambda: encode_replies([EncodedReply(7, 1726, encode_value(SLOW))]),
+    "fault": lambda: encode_replies([EncodedReply(7, 0xE0000001, encode_value(SLOW))]),
     "calls": lambda: encode_calls(
         [
             (8, SYNONYMS, ("quick", 3), None),
@@ -54,7 +54,7 @@ DUMPS = {
             (11, SYNONYMS, ("big", 1), CallOptions(time_left=2.5)),
         ]
     ),
-    "replies": lambda: encode_replies([(10, 2), (8, ["fast"]), EncodedReply(9, 1726, encode_value(SLOW))]),
+    "replies": lambda: encode_replies([(10, 2), (8, ["fast"]), EncodedReply(9, 0xE0000001, encode_value(SLOW))]),
     "hello": lambda: encode(Hello(bytes(range(16)), 4242, "pluto", "example 1.0", 5.0)),
 }
 

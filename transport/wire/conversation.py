@@ -51,7 +51,7 @@ _FROM_SERVER = (Kind.REPLIES, Kind.PIPE, Kind.CREDIT)
 #: received.
 TRANSITIONS: Final[dict[Side, dict[ConversationState, _Row]]] = {
     Side.CLIENT: {
-        _State.FRESH: {(_S, Kind.HELLO): _State.GREETED, (_S, Kind.BYE): _State.CLOSED},
+        _State.FRESH: {(_S, Kind.HELLO): _State.GREETED},
         # Calls may follow the HELLO at once: if a REJECT answers it, none of them has run.
         _State.GREETED: {
             **_stay(_State.GREETED, _S, *_FROM_CLIENT),

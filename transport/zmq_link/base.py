@@ -63,6 +63,7 @@ class ZmqLink(BaseLink):
         super().__init__(str(endpoint))
         self._target = endpoint
         self._options = options
+        self.heartbeat = 0.0 if endpoint.local else options.heartbeat
         # Peers whose end the monitor told of, with the reason; `lost` is told when their messages are read.
         self._losing: dict[bytes, str] = {}
         self._messages_since_loss = 0
