@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import engine.win32
 from engine import (
     CallError,
     CleanupGroup,
@@ -24,6 +25,7 @@ from engine import (
     Mutex,
     Semaphore,
     Server,
+    Status,
     ThreadPool,
     Timer,
     Wait,
@@ -159,11 +161,16 @@ class Nothing(Interface):
     def nothing(self) -> int: ...
     @operation
     def abort(self, status: int) -> int: ...
+    @operation
+    def fail(self, status: int) -> int: ...
 
 
 class Routines:
     def nothing(self) -> int:
         return 0
+
+    def fail(self, status: int) -> int:
+        raise CallError("of its own", status=status)
 
     @manager
     def abort(self, call: Any, status: int) -> None:
@@ -231,6 +238,9 @@ class TestServers:
                 binding = client.bind(Nothing)
                 assert binding.abort(status) == status
                 with pytest.raises(CallError) as caught:
+                    binding.fail(status)
+                assert caught.value.status == Status.REMOTE_FAULT
+                with pytest.raises(CallError) as caught:
                     binding.abort(4711)
                 assert caught.value.status == 4711
 
@@ -251,7 +261,7 @@ def refused(function: Callable[..., Any], stack: ExitStack) -> Iterator[str]:
     ]  # fmt: skip
     for parameter in parameters:
         for wrong in WRONG:
-            if parameter.name in ("timeout", "seconds") and wrong in (1.5, 3, 2**70, None):
+            if parameter.name in ("timeout", "seconds", "dwMilliseconds") and wrong in (1.5, 3, 2**70, None):
                 continue  # It would wait.
             args, options = [], {}
             for other in parameters:
@@ -336,3 +346,12 @@ class TestAnything:
             for wrong in (Odd(), "x", 3, None, CompletionPort):
                 with pytest.raises(InvalidArgumentType, match="port"):
                     WaitPacket().associate(wrong, event)
+
+    @pytest.mark.parametrize("name", [name for name in engine.win32.__all__ if name[0].isupper()])
+    def test_windows_names(self, name: str) -> None:
+        """So does a function of `engine.win32`."""
+        function = getattr(engine.win32, name)
+        if not inspect.isfunction(function) or name == "ExitThread":
+            return
+        with ExitStack() as stack:
+            assert list(refused(function, stack)) == []

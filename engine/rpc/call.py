@@ -220,7 +220,8 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
     def status(self) -> int:
         """Return 997 while the outcome is unknown, 0 after success, the outcome's status number after a failure.
 
-        An outcome with the status 997, which a server may choose, is told as 1726 here; `complete` tells the very one.
+        An outcome with the status 997, which a server of another make may send, is told as 1726 here; `complete` tells
+        the very one.
         Never changes anything; never blocks (it takes what has already arrived from the network).
         Raises: `InvalidAsyncHandle` (1914) if the handle carries no call: never used, or completed.
         Source: "RpcAsyncGetCallStatus".

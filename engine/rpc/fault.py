@@ -47,5 +47,8 @@ def short(text: str) -> str:
 
 
 def _failure(status: int) -> int:
-    """Return `status` if it is one that a failure can have: not 0, which would say that there was none."""
-    return int(status) if isinstance(status, int) and 0 < status < 1 << 32 else Status.REMOTE_FAULT
+    """Return `status` if it is one that a failure can have: not 0, which would say that there was none, nor 997, which
+    would say that the call has not ended.
+    """
+    fits = isinstance(status, int) and 0 < status < 1 << 32 and status != Status.PENDING
+    return int(status) if fits else Status.REMOTE_FAULT

@@ -24,6 +24,7 @@ of room, where Windows buffers without a bound; "send complete" means that the n
 
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -214,9 +215,10 @@ class Pipe(Uncopyable, Generic[T]):
 
 if TYPE_CHECKING:
     # In a contract they say what a caller passes, and a caller passes what is to be pushed; a routine gets a `Pipe`.
-    InPipe = Pipe[T] | Iterable[T] | AsyncIterable[T]
-    OutPipe = Pipe[T]
-    InOutPipe = Pipe[T] | Iterable[T] | AsyncIterable[T]
+    # `...` stands for a pipe that is left out.
+    InPipe = Pipe[T] | Iterable[T] | AsyncIterable[T] | EllipsisType
+    OutPipe = Pipe[T] | EllipsisType
+    InOutPipe = Pipe[T] | Iterable[T] | AsyncIterable[T] | EllipsisType
 else:
 
     class InPipe(Pipe[T]):

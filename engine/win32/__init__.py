@@ -33,6 +33,8 @@ address of is a `Box`; a failure is a number, or a None or False with `GetLastEr
 Names that the engine has no counterpart for return the number that Windows documents for "cannot support".
 """
 
+import types
+
 from . import (
     async_calls,
     async_state,
@@ -106,3 +108,7 @@ __all__ += threadpool_sources.__all__
 __all__ += values.__all__
 __all__ += wait_packets.__all__
 __all__ += waits.__all__
+
+for _name in __all__:
+    if isinstance(globals()[_name], types.FunctionType):
+        globals()[_name] = errors.typed(globals()[_name])
