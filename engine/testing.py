@@ -109,7 +109,8 @@ class ManualClock:
     def pending(self) -> int:
         """How many functions are waiting for their time."""
         with self._lock:
-            return sum(call.function is not None for _, _, call in self._calls)
+            calls = list(self._calls)
+        return sum(call.function is not None for _, _, call in calls)
 
 
 class Sequencer:

@@ -29,7 +29,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "transport.service",
     ),
     "engine.rpc": ("engine.pool", "engine.kernel", "engine.lifecycle", "transport"),
-    "engine.win32": ("transport.foreign",),  # How a user's object is told of is nobody's public name.
+    # How a user's object is told of, and what guards state, are nobody's public names.
+    "engine.win32": ("transport.foreign", "engine.kernel.lock"),
     "transport": ("zmq",),
     "transport.errors": (),
     "transport.foreign": (),

@@ -200,8 +200,12 @@ class LoopbackServer(_Loopback):
                 self._refuse(lambda: EndpointError(f"{endpoint} was never bound"))
                 raise EndpointError(f"cannot bind {endpoint}: a server listens there")
             _servers[self._name] = self
-            for client in list(_waiting.pop(self._name, ())):
-                self._attach(client)
+            self._attach_waiting()
+
+    def _attach_waiting(self) -> None:
+        """Called with _registry_lock held."""
+        for client in list(_waiting.pop(self._name, ())):
+            self._attach(client)
 
     def _attach(self, client: LoopbackClient) -> None:
         """Called with _registry_lock held."""
@@ -292,10 +296,14 @@ class LoopbackServer(_Loopback):
         with _registry_lock:
             if _servers.get(self._name) is self:
                 del _servers[self._name]
-            for client in self._clients.values():
-                client._put(_LOST, b"", "the server closed the link")
-                _waiting.setdefault(self._name, weakref.WeakSet()).add(client)
-            self._clients.clear()
+            self._detach_all()
+
+    def _detach_all(self) -> None:
+        """Called with _registry_lock held."""
+        for client in self._clients.values():
+            client._put(_LOST, b"", "the server closed the link")
+            _waiting.setdefault(self._name, weakref.WeakSet()).add(client)
+        self._clients.clear()
 
 
 def _frozen(blob: Buffer) -> Buffer:

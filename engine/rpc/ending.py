@@ -41,10 +41,13 @@ def ended_by_signals(stop: Callable[[], object]) -> Iterator[None]:
             if signal.getsignal(number) is handle:  # Else the application has set its own meanwhile.
                 signal.signal(number, _DEFAULTS[number])
 
+    def put(handler: Any) -> None:
+        for number in replaced:
+            signal.signal(number, handler)
+
     replaced = [number for number, default in _DEFAULTS.items() if signal.getsignal(number) == default]
     try:
-        for number in replaced:
-            signal.signal(number, handle)
+        put(handle)
         yield
     finally:
         put_back()

@@ -10,12 +10,12 @@ Source: "Object Names", "CreateEvent", "OpenEvent".
 
 import weakref
 from collections.abc import Callable
-from threading import Lock
 from typing import TypeVar
 
 from transport.foreign import shown, type_name
 
 from .. import EngineError, InvalidHandle, InvalidParameter, Waitable
+from ..kernel.lock import Lock
 from ..lifecycle import fork_safe, in_child
 from .constants import ERROR_ALREADY_EXISTS, ERROR_FILE_NOT_FOUND, ERROR_SUCCESS
 from .errors import SetLastError

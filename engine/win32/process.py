@@ -13,7 +13,6 @@ Who wants more servers, keys or a pool of his own uses `engine.Server`.
 Guarded by `Process.lock`, which is held while endpoints are bound; nothing of the user's runs under it.
 """
 
-import threading
 from collections.abc import Callable
 from functools import partial
 from itertools import filterfalse
@@ -23,6 +22,7 @@ from transport import Endpoint, EndpointError
 from transport.foreign import shown
 
 from .. import CallAttributes, Deadlock, EngineError, Interface, InvalidState, Server, SystemClock, default_pool, sleep
+from ..kernel.lock import Lock
 from ..lifecycle import Stage, at_exit, fork_safe, in_child
 from .constants import (
     RPC_S_ALREADY_LISTENING,
@@ -80,7 +80,7 @@ class Process:
     """What this process serves; there is one, `process`."""
 
     def __init__(self) -> None:
-        self.lock = fork_safe(threading.Lock())
+        self.lock = fork_safe(Lock())
         # All guarded by lock.
         self.endpoints: list[Endpoint] = []
         self.interfaces: dict[Key, Registered] = {}
@@ -135,9 +135,9 @@ class Process:
                 keys = list(filterfalse(lambda key: self.interfaces[key].auto_listen, self.interfaces))
             else:
                 keys = [key_of(interface)]
-            if any(key not in self.interfaces for key in keys):
+            if not self.interfaces.keys() >= set(keys):
                 raise InvalidState(f"{shown(interface)} is not registered", status=RPC_S_UNKNOWN_IF)
-            taken = {key: self.interfaces.pop(key) for key in keys}
+            taken = dict(zip(keys, map(self.interfaces.pop, keys), strict=True))
             server = self.server
         if server is None:
             return
@@ -194,14 +194,17 @@ class Process:
             self.patient_until = CLOCK.monotonic() + REBIND
         made = Server(*self.endpoints, pool=default_pool(), authorize=lambda attributes: self.authorize(attributes))
         try:
-            for each in self.interfaces.values():
-                self._bind_locked(partial(each.register, made))
+            self._register_locked(made)
         except BaseException:
             made.close(0)
             raise
         self.server = made
         self.made_of = self.endpoints.copy()
         return made
+
+    def _register_locked(self, server: Server) -> None:
+        for each in self.interfaces.values():
+            self._bind_locked(partial(each.register, server))
 
     def _bind_locked(self, bind: Callable[[], None]) -> None:
         """Do what binds endpoints; raises 1720 if one is taken."""

@@ -8,7 +8,6 @@ Source: "RegisterWaitForSingleObject", "UnregisterWait", "UnregisterWaitEx".
 
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Lock
 from typing import Any
 
 from transport.foreign import shown
@@ -23,6 +22,7 @@ from .. import (
     Status,
     Wait,
 )
+from ..kernel.lock import Lock
 from ..lifecycle import fork_safe
 from .constants import (
     ERROR_IO_PENDING,

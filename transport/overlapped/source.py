@@ -450,28 +450,29 @@ class OverlappedSource(Uncopyable):
             self.close()
 
     def _tell_all(self) -> None:
-        outbox = self._outbox
         outcomes: list[tuple[Any, Any, Any, int]] = []
         try:
-            while True:  # Not `while outbox`: see tests/test_interruptible.py.
-                if not outbox:
-                    break
-                operation = outbox[0]
-                if not operation._silent:
-                    outcome = (self._key, operation._transferred, operation.overlapped, operation._status)
-                    operation._silent = True  # With the next line as one: a signal handler may raise after it.
-                    outcomes.append(outcome)
-                for event in operation._events:
-                    try:
-                        event.set()
-                    except BaseException as error:  # It may be of a class of the program's.
-                        if is_interrupt(error):
-                            raise
-                        log.error("the event of %r could not be set", operation, exc_info=error)
-                outbox.popleft()
+            self._empty_outbox(outcomes)
         finally:
             if outcomes and self._services is not None:
                 self._services.deliver(outcomes)
+
+    def _empty_outbox(self, outcomes: list[tuple[Any, Any, Any, int]]) -> None:
+        outbox = self._outbox
+        while outbox:
+            operation = outbox[0]
+            if not operation._silent:
+                outcome = (self._key, operation._transferred, operation.overlapped, operation._status)
+                operation._silent = True  # With the next line as one: a signal handler may raise after it.
+                outcomes.append(outcome)
+            for event in operation._events:
+                try:
+                    event.set()
+                except BaseException as error:  # It may be of a class of the program's.
+                    if is_interrupt(error):
+                        raise
+                    log.error("the event of %r could not be set", operation, exc_info=error)
+            outbox.popleft()
 
     # End
 

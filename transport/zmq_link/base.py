@@ -190,25 +190,28 @@ class ZmqLink(BaseLink):
 
     def _send_frames(self, frames: list[Buffer]) -> None:
         """Send a message of several frames, or of a large one."""
-        send = self._send
-        last = len(frames) - 1
-        index = 0
+        sent: list[Buffer] = []
         try:
-            for index, frame in enumerate(frames):
-                copy = len(frame) < NO_COPY_SEND_BYTES
-                if not copy:
-                    frame = _as_it_came(frame)
-                send(frame, MORE if index < last else NOBLOCK, copy)
+            self._send_each(frames, sent)
         except BaseException as error:
             # A connection that broke in the middle takes back what was sent, and drops what follows up to the
             # end of the message. If something from outside broke in, the message must end too, or the next
             # one would become a part of it; the peer will not take it for good. In both cases an empty frame
             # is that end. (After a first frame that was refused, nothing has begun. After one that was
             # interrupted nobody knows.)
-            if last and (index or not isinstance(error, zmq.ZMQError)):
+            if len(frames) > 1 and (sent or not isinstance(error, zmq.ZMQError)):
                 with suppress(zmq.ZMQError):
-                    send(b"", NOBLOCK)
+                    self._send(b"", NOBLOCK)
             raise
+
+    def _send_each(self, frames: list[Buffer], sent: list[Buffer]) -> None:
+        last = len(frames) - 1
+        for index, frame in enumerate(frames):
+            copy = len(frame) < NO_COPY_SEND_BYTES
+            if not copy:
+                frame = _as_it_came(frame)
+            self._send(frame, MORE if index < last else NOBLOCK, copy)
+            sent.append(frame)
 
     def _settle(self, receiver: Receiver) -> None:
         """Tell of the losses: all messages of those peers were read."""
