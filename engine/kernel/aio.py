@@ -31,7 +31,7 @@ class LoopBridge:
     def __init__(self, loop: "asyncio.AbstractEventLoop") -> None:
         # The bridge is found through its loop, and must not keep it alive.
         self.of = self._loop = weakref.ref(loop)
-        self.ident = get_ident()
+        self.ident: int = get_ident()
         self._awaited = 0
         self._driver: Driver | None = None
         self._fd = -1

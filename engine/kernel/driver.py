@@ -138,7 +138,7 @@ class Driver:
         self._live = not isinstance(self._poll, PlainPoll)
         self._poll.register(self._bell.fd, READABLE)
         self._standby: Waiter | None = None
-        self.monitor = Monitor(self)
+        self.monitor: Monitor = Monitor(self)
 
     # Sources
 

@@ -79,7 +79,7 @@ class TimerHandle:
     __slots__ = ("function", "when")
 
     def __init__(self, when: float, function: Callable[[], None]) -> None:
-        self.when = when
+        self.when: float = when
         # None once fired or withdrawn. A single store or load: whichever of `cancel` and firing comes first
         # wins.
         self.function: Callable[[], None] | None = function

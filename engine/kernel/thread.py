@@ -86,23 +86,23 @@ class ThreadRecord:
     )
 
     def __init__(self) -> None:
-        self.ident = threading.get_ident()
+        self.ident: int = threading.get_ident()
         # Lets the record answer for `threading.Thread` objects without keeping them alive.
         self.native = weakref.ref(threading.current_thread())
         # The port this thread is associated with: the one it last dequeued from, or tried to. At most one.
         self.port: SlotOwner | None = None
         # Guarded by the port's lock. Whether this thread is counted in the port's `active`.
-        self.slot = False
+        self.slot: bool = False
         # The scopes that the thread is inside: the innermost, whether it gave the slot back, and the rest.
         self.scopes: Scopes = None
         # True while the thread is inside a library wait that blocks. Written by the thread, read by anybody.
-        self.waiting = False
+        self.waiting: bool = False
         # Guarded by `apc_lock`. First in, first out; dropped when the thread ends.
         self.apcs: deque[Callable[[], object]] = deque()
         # Guarded by `apc_lock`. Interrupts the alertable wait this thread is in, None outside one.
         self.alert: Callable[[], None] | None = None
         # Guarded by `apc_lock`.
-        self.ended = False
+        self.ended: bool = False
         # Guarded by `dispatcher_lock`. The mutexes that the thread owns.
         self.mutexes: set[Mutex] = set()
 
@@ -141,7 +141,7 @@ class _Departure:
 
 class _Local(threading.local):
     def __init__(self) -> None:  # Runs once in each thread, at its first access.
-        self.record = ThreadRecord()
+        self.record: ThreadRecord = ThreadRecord()
         self.departure = _Departure(self.record)
         records[self.record.ident] = self.record
         for hook in start_hooks:

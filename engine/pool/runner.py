@@ -24,8 +24,8 @@ class Runner:
     __slots__ = ("done", "instance", "item", "outer", "port", "record", "seat", "stray")
 
     def __init__(self, port: "WorkPort", record: ThreadRecord) -> None:
-        self.port = port
-        self.record = record
+        self.port: "WorkPort" = port
+        self.record: ThreadRecord = record
         # What runs now, None between callbacks. Written by the own thread.
         self.item: Item | None = None
         # The ledgers of the callbacks that ran since the last report. Used by the own thread.
@@ -35,7 +35,7 @@ class Runner:
         # The runner inside whose callback this one runs, if any.
         self.outer: Runner | None = None
         # Guarded by the port's lock. Whether the callback disassociated; a worker's waiter while it is idle.
-        self.stray = False
+        self.stray: bool = False
         self.seat: Seat | None = None
 
 
@@ -47,21 +47,21 @@ class WorkerState(Runner):
     def __init__(self, port: "WorkPort", record: ThreadRecord) -> None:
         super().__init__(port, record)
         # Grows with each callback taken; written by the own thread.
-        self.turn = 0
+        self.turn: int = 0
         # Callbacks fetched together with the one that runs: appended under the lock, taken out by anybody,
         # from the left by this worker to run them, from the right to put them back.
         self.train: deque[Item] = deque()
         # The monitor's notes: `turn` as last seen, and for how many ticks it has been the same.
-        self.seen = -1
-        self.stuck = 0
+        self.seen: int = -1
+        self.stuck: int = 0
         # Whether its callback runs without a slot until it returns; whether it is counted as computing
         # meanwhile.
-        self.away = False
-        self.computes = False
+        self.away: bool = False
+        self.computes: bool = False
         # Set by the own thread when it idled, cleared by its loop.
-        self.idled = False
+        self.idled: bool = False
         # Exempt from the idle exit, and from leaving for a lowered maximum before others: it ran a persistent callback.
-        self.persistent = False
+        self.persistent: bool = False
 
 
 class Seat(Waiter):
@@ -76,7 +76,7 @@ class Seat(Waiter):
         self.signalled = False
         self.result = None
         self.interrupt = None
-        self.worker = worker
+        self.worker: WorkerState = worker
 
 
 class _Current(threading.local):

@@ -84,7 +84,7 @@ class Staff(SlotQueue):
         on_error: Callable[[BaseException, object], object],
     ) -> None:  # fmt: skip
         super().__init__(concurrency)
-        self.name = name
+        self.name: str = name
         # What a worker's thread runs: in worker.py, which knows this file.
         self._main = main
         # Told of each exception that left a callback, and whose it was.
@@ -95,7 +95,7 @@ class Staff(SlotQueue):
         # Callbacks after which a worker is replaced by a fresh one.
         self.recycle = NO_LIMIT
         # Seconds that an idle worker above the minimum stays.
-        self.idle_limit = 0.0
+        self.idle_limit: float = 0.0
         # Run first by each worker's thread; the thread ends if it returns False.
         self.on_start: Callable[[], bool] | None = None
         # Whether a worker that comes back may have to leave, for one of the two reasons that are rare.
@@ -120,9 +120,9 @@ class Staff(SlotQueue):
         # Nothing is accepted any more.
         self._stopped = False
         # True in a forked child, whose parent's threads are not there; written by the fork hook only.
-        self.forked = False
+        self.forked: bool = False
         # Whether something that is queued need not run any more.
-        self.spoilt = False
+        self.spoilt: bool = False
         # What was pushed while the pool stopped, for whoever stops it next.
         self._orphans: list[Item] = []
         # Workers whose callback runs without a slot until it returns.

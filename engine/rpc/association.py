@@ -115,7 +115,7 @@ class Association:
         self._leave_at = 0.0
         self._connections = 0
         self._refusal = ""
-        self.oversize = Oversize(endpoint)
+        self.oversize: Oversize = Oversize(endpoint)
 
     # What the link and the server tell. Under link.lock, one at a time.
 

@@ -53,7 +53,7 @@ class Attachment:
         # What telemetry keeps of the call. Set once, before the routine runs.
         self.span: Any = None
         # What the call failed with, before the ends run.
-        self.status = 0
+        self.status: int = 0
         # Quick functions that take no link's lock, run once each. Single atomic operations only.
         self.ends: deque[End] = deque()
 

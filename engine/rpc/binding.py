@@ -62,10 +62,10 @@ class BoundOperation(Operation[..., Any], Uncopyable):
     def __init__(self, caller: Caller, spec: OperationSpec, doc: str | None) -> None:
         self._begin = with_outputs(caller.begin) if spec.outputs else caller.begin
         self.spec = spec
-        self.name = spec.name
-        self.one_way = spec.one_way
-        self.idempotent = spec.idempotent
-        self.shared_context = spec.shared_context
+        self.name: str = spec.name
+        self.one_way: bool = spec.one_way
+        self.idempotent: bool = spec.idempotent
+        self.shared_context: bool = spec.shared_context
         self.__doc__ = doc
         shortcut = caller.shortcut(spec)
         if shortcut is not None:

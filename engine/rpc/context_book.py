@@ -62,19 +62,19 @@ class Opened:
     def __init__(
         self, token: bytes, interface: tuple[str, int], state: Any, rundown: Callable[[Any], object] | None
     ) -> None:
-        self.token = token
+        self.token: bytes = token
         # Name and major version of the interface whose operation opened it.
-        self.interface = interface
-        self.state = state
-        self.rundown = rundown
+        self.interface: tuple[str, int] = interface
+        self.state: Any = state
+        self.rundown: Callable[[Any], object] | None = rundown
         # A routine closes it with the end of its call. Set by the routine.
-        self.closing = False
+        self.closing: bool = False
         # Its token leads nowhere any more. `doomed`: it is to be run down when the last call has left it.
-        self.gone = False
-        self.doomed = False
+        self.gone: bool = False
+        self.doomed: bool = False
         # Calls that use it, those put aside included. Invariant: users <= 1 if exclusive.
-        self.holders = 0
-        self.exclusive = False
+        self.holders: int = 0
+        self.exclusive: bool = False
         # The one among them that waits to have it alone; and those that waited when they came second.
         # Invariants, whenever the lock is free: upgrading => users > 1; aside => users > 0.
         self.upgrading: Upgrade | None = None
@@ -100,7 +100,7 @@ class Association:
 
     def __init__(self) -> None:
         # Guarded by the book's lock. Invariant: in the book exactly while connections > 0.
-        self.connections = 0
+        self.connections: int = 0
         self.contexts: dict[bytes, Context[Any]] = {}
 
 
@@ -110,9 +110,9 @@ class Waiting:
     __slots__ = ("call", "needs", "shared")
 
     def __init__(self, call: "ServerCall", needs: list[Opened], shared: bool) -> None:
-        self.call = call
-        self.needs = needs
-        self.shared = shared
+        self.call: "ServerCall" = call
+        self.needs: list[Opened] = needs
+        self.shared: bool = shared
 
 
 class Use:
@@ -123,7 +123,7 @@ class Use:
     def __init__(self) -> None:
         self.made: list[Context[Any]] = []
         self.held: list[Opened] = []
-        self.granted = False
+        self.granted: bool = False
         # Set while the call waits to have a handle alone.
         self.upgrade: Upgrade | None = None
 
@@ -134,11 +134,11 @@ class Upgrade:
     __slots__ = ("closed", "opened", "over", "use")
 
     def __init__(self, use: Use, opened: Opened) -> None:
-        self.use = use
-        self.opened = opened
+        self.use: Use = use
+        self.opened: Opened = opened
         # Set when it has it; or, and then `closed` says so, when the call was closed.
-        self.over = Event()
-        self.closed = False
+        self.over: Event = Event()
+        self.closed: bool = False
 
 
 class ContextBook:

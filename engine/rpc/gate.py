@@ -63,16 +63,16 @@ class Gate:
         check_flag("secure_only", secure_only)
         check_flag("local_only", local_only)
         check_flag("no_cache", no_cache)
-        self.name = name
-        self.max_calls = max_calls
-        self.max_request_bytes = max_request_bytes
-        self.auto_listen = auto_listen
-        self.security = security
-        self.secure_only = secure_only
-        self.local_only = local_only
-        self.no_cache = no_cache
+        self.name: str = name
+        self.max_calls: int | None = max_calls
+        self.max_request_bytes: int | None = max_request_bytes
+        self.auto_listen: bool = auto_listen
+        self.security: Callable[["CallAttributes"], object] | None = security
+        self.secure_only: bool = secure_only
+        self.local_only: bool = local_only
+        self.no_cache: bool = no_cache
         # Calls that arrived and are not closed, of an interface that listens by itself. Under the server's lock.
-        self.active = 0
+        self.active: int = 0
 
     @property
     def needed(self) -> bool:

@@ -77,16 +77,16 @@ class Operation(Generic[P, R]):
             )
         self.function = function
         self._named = name is not None
-        self.name = function.__name__ if name is None else name
+        self.name: str = function.__name__ if name is None else name
         check_name("name", self.name)
         check_flag("one_way", one_way)
         check_flag("idempotent", idempotent)
         check_flag("duplex", duplex)
         check_flag("shared_context", shared_context)
-        self.one_way = one_way
-        self.idempotent = idempotent
-        self.duplex = duplex
-        self.shared_context = shared_context
+        self.one_way: bool = one_way
+        self.idempotent: bool = idempotent
+        self.duplex: bool = duplex
+        self.shared_context: bool = shared_context
         self.__doc__ = function.__doc__
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -255,14 +255,14 @@ class OperationSpec:
     )  # fmt: skip
 
     def __init__(self, target: Target, described: Operation[..., Any] | None) -> None:
-        self.target = target
+        self.target: Target = target
         self.name = target.operation
         self.one_way = described is not None and described.one_way
         # The order that calls have a place in; None: their connection's.
         self.lane: int | None = None
         self.idempotent = described is not None and (described.idempotent or described.one_way)
         # Whether its calls are sent again when their connection is lost.
-        self.retried = self.idempotent and not self.one_way
+        self.retried: bool = self.idempotent and not self.one_way
         self.shared_context = described is not None and described.shared_context
         # Positions of the parameters that are context handles, and whether each must be given.
         self.contexts: tuple[tuple[int, bool], ...] = ()
@@ -285,9 +285,9 @@ class OperationSpec:
         if described is not None:
             result = self._describe(described.function)
         # Whether each call says something of itself that most do not.
-        self.special = self.one_way or bool(self.pipes)
+        self.special: bool = self.one_way or bool(self.pipes)
         self.decode_result: ValueDecoder[Any] = ValueDecoder(result)
-        self.decode_outputs = reply_decoder(result, self.outputs)
+        self.decode_outputs: ArgsDecoder = reply_decoder(result, self.outputs)
         # The same for a result that travelled in band, without the step in between.
         self.decode_plain: Callable[[msgspec.Raw], Any] = self.decode_result.plain
         self.decode_args: ArgsDecoder | PlainArgs = (

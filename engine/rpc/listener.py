@@ -109,13 +109,13 @@ class Listener:
         self.posted: deque[Lane] = deque()
         # Under link.lock: what a harvest brought to be done after it.
         self.actions: list[Callable[[], object]] = []
-        self.endpoint = link.endpoint
-        self.oversize = Oversize(self.endpoint)
+        self.endpoint: str = link.endpoint
+        self.oversize: Oversize = Oversize(self.endpoint)
         # How well the connections to this endpoint are protected.
-        self.authentication_level = level_of(self.endpoint, server.encrypts)
+        self.authentication_level: int = level_of(self.endpoint, server.encrypts)
         # Set once, under link.lock; read anywhere.
         self._closing = False
-        self.channel = Channel(link, self)
+        self.channel: Channel = Channel(link, self)
         self.channel.open()
         self.channel.attend(True)
 

@@ -79,12 +79,12 @@ class OutputSpec:
 
     def __init__(self, operation: str, name: str, position: int, kind: Any, flow: Flow) -> None:
         origin = bare_type(kind)
-        self.name = name
-        self.position = position
-        self.flow = flow
-        self.annotation = kind
-        self.kind = origin
-        self.is_array = is_array_type(origin)
+        self.name: str = name
+        self.position: int = position
+        self.flow: Flow = flow
+        self.annotation: Any = kind
+        self.kind: Any = origin
+        self.is_array: bool = is_array_type(origin)
         if not self.is_array and origin not in (bytearray, memoryview):
             raise InvalidParameter(
                 f"{operation}: parameter {name!r} is an output, and must be of bytearray, memoryview or numpy.ndarray, "

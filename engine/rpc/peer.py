@@ -27,33 +27,33 @@ class Peer:
     )  # fmt: skip
 
     def __init__(self, id: bytes, info: PeerInfo, local: bool, lane: "Lane") -> None:
-        self.id = id
-        self.lane = lane
-        self.address = info.address
-        self.user = info.user
-        self.local = local
+        self.id: bytes = id
+        self.lane: "Lane" = lane
+        self.address: str = info.address
+        self.user: str = info.user
+        self.local: bool = local
         # Set once, under the server's lock; read anywhere.
-        self.lost = False
+        self.lost: bool = False
         # Nothing of it is begun any more but, while the listener is open, one-way calls: it is lost, or the listener
         # closes. Set once, under link.lock; read anywhere.
-        self.parting = False
+        self.parting: bool = False
         # Under link.lock.
-        self.conversation = Conversation(Side.SERVER)
-        self.garbage = 0
-        self.refused = False
+        self.conversation: Conversation = Conversation(Side.SERVER)
+        self.garbage: int = 0
+        self.refused: bool = False
         # Calls are in order: after the greeting, before the goodbye. Under link.lock.
-        self.greeted = False
+        self.greeted: bool = False
         # How many messages of calls were taken since the greeting. Under link.lock.
-        self.taken = 0
+        self.taken: int = 0
         # What the greeting said.
-        self.association = b""
+        self.association: bytes = b""
         # Whether it was counted among the connections of its association.
-        self.joined = False
-        self.process = 0
-        self.host = ""
+        self.joined: bool = False
+        self.process: int = 0
+        self.host: str = ""
         self.metadata: dict[str, str] = {}
-        self.pipe_window = PIPE_WINDOW_BYTES
-        self.message_limit = sys.maxsize
+        self.pipe_window: int = PIPE_WINDOW_BYTES
+        self.message_limit: int = sys.maxsize
         # What security callbacks said of it. Single atomic operations only.
         self.verdicts: dict[Gate, bool] = {}
         # Calls that arrived and are not closed. Taking a call out is closing it: one atomic operation, anywhere.
@@ -62,4 +62,4 @@ class Peer:
         # link.lock.
         self.answers: deque[PendingReply | list[Buffer] | Shipment] = deque()
         # Whether the listener was told that there are answers.
-        self.queued = False
+        self.queued: bool = False

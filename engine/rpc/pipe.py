@@ -76,13 +76,13 @@ class PipeSpec:
     __slots__ = ("decode", "direction", "element", "inbound", "name", "outbound", "position")
 
     def __init__(self, name: str, position: int, direction: str, element: Any) -> None:
-        self.name = name
-        self.position = position
+        self.name: str = name
+        self.position: int = position
         # As on the wire: "i" to the server, "o" from it, "b" both.
-        self.direction = direction
-        self.element = element
-        self.inbound = direction in "ib"
-        self.outbound = direction in "ob"
+        self.direction: str = direction
+        self.element: Any = element
+        self.inbound: bool = direction in "ib"
+        self.outbound: bool = direction in "ob"
         self.decode: Callable[[Buffer | msgspec.Raw], list[Any]] = msgspec.msgpack.Decoder(list[element]).decode
 
 
@@ -112,7 +112,7 @@ class Pipe(Uncopyable, Generic[T]):
         self.sends = sends
         self.receives = receives
         # All below: guarded by the set's lock. `window` is what may still be pushed, in bytes.
-        self.window = owner.base
+        self.window: int = owner.base
         # The null push was made; an iterable is being pushed by the library.
         self.ended = False
         self.fed = False
@@ -129,7 +129,7 @@ class Pipe(Uncopyable, Generic[T]):
         self.finished = False
         self.drained = False
         # Elements that are decoded and not pulled, and the size of their chunk. Guarded by `reading`.
-        self.reading = Lock()
+        self.reading: Lock = Lock()
         self.items: deque[Any] = deque()
         self.items_bytes = 0
 

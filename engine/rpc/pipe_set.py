@@ -105,7 +105,7 @@ class PipeSet:
         self.send_complete = send_complete
         # Called before the first push or pull: it may still choose what is told. None: it was called, or there is none.
         self.prepare: Callable[[], object] | None = None
-        self.lock = Lock()
+        self.lock: Lock = Lock()
         self._client = client
         self._duplex = duplex
         self._limit = limit

@@ -67,25 +67,25 @@ class Entry:
         # The conditions of its interface, if it has any; `auto` is the same if the interface listens by itself.
         self.gate: Gate | None = None
         self.auto: Gate | None = None
-        self.spec = spec
-        self.function = function
+        self.spec: OperationSpec = spec
+        self.function: Callable[..., Any] = function
         self.decode_args = spec.decode_args
         # The same for the usual call, which has all its arguments, in band: one step less.
         self.decode_plain = spec.decode_args.plain
         # And for several such calls in one step.
         self.decode_many = spec.decode_args.many
-        self.takes_handle = getattr(function, "__engine_manager__", False) is True
+        self.takes_handle: bool = getattr(function, "__engine_manager__", False) is True
         # How many of its calls are still looked at; see `suspicion`. A hint.
-        self.watched = WATCHED
+        self.watched: int = WATCHED
         # An `async def`: calling it only makes what the event loop begins.
-        self.coroutine = inspect.iscoroutinefunction(function)
+        self.coroutine: bool = inspect.iscoroutinefunction(function)
         # Entering the routine is quick for sure: it only begins in the event loop, and no gate is asked first.
-        self.needs_no_worker = self.coroutine
+        self.needs_no_worker: bool = self.coroutine
         # What shows on a thread's stack that it is inside; see `entering`.
         self.code = code_of(function)
-        self.mean = 0.0
+        self.mean: float = 0.0
         # Whether the last run was a long one.
-        self.overran = False
+        self.overran: bool = False
 
 
 class Refusal(msgspec.Struct, frozen=True):

@@ -48,13 +48,13 @@ class Kept:
 
     def __init__(self, retries: "Retries", call: "Call[object]", call_id: int, pending: PendingCall | Special) -> None:
         self._retries = retries
-        self.call = call
-        self.call_id = call_id
-        self.pending = pending
+        self.call: "Call[object]" = call
+        self.call_id: int = call_id
+        self.pending: PendingCall | Special = pending
         # How often it was sent again, or is about to be.
-        self.tries = 0
+        self.tries: int = 0
         # How its last connection was lost; "" before the first time.
-        self.why = ""
+        self.why: str = ""
 
     def wake(self) -> None:
         """The call has its outcome. Outside all locks."""

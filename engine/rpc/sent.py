@@ -23,7 +23,7 @@ class Sent:
 
     def __init__(self) -> None:
         # How many have left.
-        self.count = 0
+        self.count: int = 0
         # Which of them each is, and the numbers of its calls; oldest first.
         self.messages: list[tuple[int, Sequence[int]]] = []
         # When there are more than these, `forget` is due.

@@ -113,12 +113,12 @@ class Server(Uncopyable):
         self._endpoints = [Endpoint.parse(endpoint) for endpoint in endpoints]
         self._options = options
         self._largest = check_options(options)
-        self.encrypts = options.get("curve") is not None
+        self.encrypts: bool = options.get("curve") is not None
         self.name = name
         self.tracebacks = tracebacks
-        self.pipe_window = check_count("pipe_window", pipe_window, 1, MAX_WINDOW)
-        self.registry = Registry()
-        self.counters = Counters()
+        self.pipe_window: int = check_count("pipe_window", pipe_window, 1, MAX_WINDOW)
+        self.registry: Registry = Registry()
+        self.counters: Counters = Counters()
         # Made for the first `async def` routine; guarded by `lock`.
         self._coroutines: CoroutineRunner | None = None
         self._instance = os.urandom(16)
@@ -126,7 +126,7 @@ class Server(Uncopyable):
         # Held while the endpoints are bound, so that they are bound once. Lock order: before all others.
         self._binding = Lock()
         # Guards all below, and the fields of the listeners.
-        self.lock = Lock()
+        self.lock: Lock = Lock()
         self._listeners: list[Listener] = []
         # Calls that arrived and are not closed.
         self.active = 0
@@ -144,8 +144,8 @@ class Server(Uncopyable):
         # Set while no call is open and the server does not listen.
         self._stopped = Event(manual_reset=True, signaled=True)
         self._owns_pool = pool is None
-        self.pool = ThreadPool(workers, workers, name=name) if pool is None else pool
-        self.contexts = ContextBook(self.pool, _resume)
+        self.pool: ThreadPool = ThreadPool(workers, workers, name=name) if pool is None else pool
+        self.contexts: ContextBook = ContextBook(self.pool, _resume)
         self.registry.register(Management, ManagementRoutines(self, authorize), OPEN, lasting=True)
         self._phase = Phase.IDLE
         begin_serving()

@@ -335,7 +335,7 @@ class Place:
     __slots__ = ("batch", "call", "call_id", "context", "ident")
 
     def __init__(self) -> None:
-        self.ident = get_ident()
+        self.ident: int = get_ident()
         # The call, if it has a handle; else the batch that it is one of.
         self.call: ServerCall | None = None
         self.batch: Opener | None = None
@@ -363,7 +363,7 @@ class _Current(threading.local):
     """The call being served here. Workers store it in their place; a context variable would cost five times that."""
 
     def __init__(self) -> None:
-        self.place = Place()
+        self.place: Place = Place()
 
     def get(self) -> ServerCall | None:
         """Return the call that this thread, or else this task, serves."""

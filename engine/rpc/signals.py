@@ -34,8 +34,8 @@ class Signals:
     __slots__ = ("_lock", "_queue", "_telling", "event", "notify", "silent", "subject")
 
     def __init__(self, subject: object, notify: Notification) -> None:
-        self.subject = subject
-        self.notify = notify
+        self.subject: object = subject
+        self.notify: Notification = notify
         # The kind delivered last, or just being delivered. Read anywhere.
         self.event: EventKind | None = None
         self._lock = Lock()

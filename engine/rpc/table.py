@@ -116,7 +116,7 @@ class CallTable:
     """
 
     def __init__(self) -> None:
-        self.lock = Lock()
+        self.lock: Lock = Lock()
         # All guarded by `lock`.
         self.calls: dict[int, Call[object]] = {}
         self._waiting: dict[int, list[Wakeable]] = {}

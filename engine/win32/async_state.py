@@ -106,16 +106,16 @@ class RPC_ASYNC_STATE:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.Size = 0
-        self.Signature = 0
-        self.Lock = 0
-        self.Flags = 0
+        self.Size: int = 0
+        self.Signature: int = 0
+        self.Lock: int = 0
+        self.Flags: int = 0
         self.StubInfo: object = None
         self.UserInfo: Any = None
         self.RuntimeInfo: Call[Any] | ServerCall | None = None
         self._event: EventKind = EventKind.CALL_COMPLETE
         self.NotificationType: int = RPC_NOTIFICATION_TYPES.RpcNotificationTypeNone
-        self.u = RPC_ASYNC_NOTIFICATION_INFO()
+        self.u: RPC_ASYNC_NOTIFICATION_INFO = RPC_ASYNC_NOTIFICATION_INFO()
         self.Reserved = (0, 0, 0, 0)
 
     @property

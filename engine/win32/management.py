@@ -51,7 +51,7 @@ class RPC_STATS_VECTOR:
     """
 
     def __init__(self, Stats: list[int]) -> None:
-        self.Count = len(Stats)
+        self.Count: int = len(Stats)
         self.Stats = Stats
 
 

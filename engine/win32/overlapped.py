@@ -65,9 +65,9 @@ class OVERLAPPED:
     __slots__ = ("Offset", "OffsetHigh", "__weakref__", "_lock", "_operation", "hEvent")
 
     def __init__(self, hEvent: Event | None = None) -> None:
-        self.Offset = 0
-        self.OffsetHigh = 0
-        self.hEvent = hEvent
+        self.Offset: int = 0
+        self.OffsetHigh: int = 0
+        self.hEvent: Event | None = hEvent
         # Held while an operation is begun: another thread may take its packet before the begin has returned.
         self._lock = fork_safe(RLock())
         self._operation: Operation[Any] | None = None

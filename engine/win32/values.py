@@ -30,7 +30,7 @@ class Box:
     __slots__ = ("value",)
 
     def __init__(self, value: Any = None) -> None:
-        self.value = value
+        self.value: Any = value
 
     def __repr__(self) -> str:
         return f"Box({shown(self.value)})"
