@@ -45,7 +45,7 @@ from .rpc.server import Server
 from .rpc.server_call import ServerCall
 from .rpc.table import Observer
 
-log = Log("engine.otel")
+log: Log = Log("engine.otel")
 
 SYSTEM = "callport"  # The value of `rpc.system`.
 

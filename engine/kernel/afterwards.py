@@ -18,7 +18,7 @@ from transport.log import Log
 
 from .lock import any_owned
 
-log = Log("engine.kernel")
+log: Log = Log("engine.kernel")
 
 def interrupting() -> bool:
     """Whether the caller is, or is called by, a signal handler that interrupted the engine under one of its locks."""

@@ -42,7 +42,7 @@ class LoopBridge:
         self._called = False
         # Whether `_leave`, or `_turn`, is among what the loop will call next. Loop's thread only.
         self._leaving = False
-        self.turning = False
+        self.turning: bool = False
         # Whether `_stand_in_again` is among what the loop will call.
         self._late = False
 

@@ -53,7 +53,7 @@ class WaitPacket(Uncopyable):
         self._told = False
         self._starting = False
         # Whether the object was signaled when it was last associated, so that the packet was queued at once.
-        self.already_signaled = False
+        self.already_signaled: bool = False
 
     def associate(
         self,

@@ -57,7 +57,7 @@ from .monitor import Monitor
 from .poll import READABLE, Bell, PlainPoll, Poll, make_poll
 from .waiter import Waiter
 
-log = Log("engine.kernel")
+log: Log = Log("engine.kernel")
 
 FOREVER = 3600.0  # Seconds that one poll or park may last; loops go round, so this bounds a system call only.
 

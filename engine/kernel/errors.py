@@ -38,7 +38,7 @@ EngineError.status_name = staticmethod(Status.name_of)  # type: ignore[method-as
 class Misuse(EngineError):
     """The caller can mend this: an argument, or an operation in the wrong state."""
 
-    status = Status.INVALID_PARAMETER
+    status: int = Status.INVALID_PARAMETER
 
 
 class InvalidParameter(Misuse, ValueError):
@@ -52,31 +52,31 @@ class InvalidArgumentType(Misuse, TypeError):
 class InvalidState(Misuse):
     """The operation does not fit the state that the object is in; the message names the state."""
 
-    status = Status.INVALID_ASYNC_CALL
+    status: int = Status.INVALID_ASYNC_CALL
 
 
 class InvalidAsyncHandle(InvalidState):
     """The handle carries no call that could be asked about: it was never used, or its call is over."""
 
-    status = Status.INVALID_ASYNC_HANDLE
+    status: int = Status.INVALID_ASYNC_HANDLE
 
 
 class NotOwner(InvalidState):
     """A mutex was released by a thread that does not own it."""
 
-    status = Status.NOT_OWNER
+    status: int = Status.NOT_OWNER
 
 
 class LimitExceeded(Misuse):
     """A count would pass its maximum (a semaphore's, for one); nothing was changed."""
 
-    status = Status.TOO_MANY_POSTS
+    status: int = Status.TOO_MANY_POSTS
 
 
 class InvalidHandle(Misuse):
     """The object was closed before the operation began."""
 
-    status = Status.INVALID_HANDLE
+    status: int = Status.INVALID_HANDLE
 
 
 class Forked(InvalidHandle):
@@ -86,49 +86,49 @@ class Forked(InvalidHandle):
 class Deadlock(Misuse):
     """The wait could never end, because the waiting thread itself is what it waits for."""
 
-    status = Status.POSSIBLE_DEADLOCK
+    status: int = Status.POSSIBLE_DEADLOCK
 
 
 class CallPending(EngineError, TimeoutError):
     """The outcome is not known yet, now or in the time given. Asking harmed nothing: the notification still comes."""
 
-    status = Status.PENDING
+    status: int = Status.PENDING
 
 
 class WaitTimeout(EngineError, TimeoutError):
     """The time ran out before the wait was satisfied; nothing was taken and nothing was changed."""
 
-    status = Status.TIMEOUT
+    status: int = Status.TIMEOUT
 
 
 class Alerted(EngineError):
     """An alertable wait ended because APCs ran; nothing was taken. Wait again, with the time that is left."""
 
-    status = Status.IO_COMPLETION
+    status: int = Status.IO_COMPLETION
 
 
 class AbandonedWait(EngineError):
     """The completion port was closed while the thread was waiting on it."""
 
-    status = Status.ABANDONED_WAIT
+    status: int = Status.ABANDONED_WAIT
 
 
 class QueueFull(EngineError):
     """A bounded queue is full; nothing was queued."""
 
-    status = Status.NOT_ENOUGH_QUOTA
+    status: int = Status.NOT_ENOUGH_QUOTA
 
 
 class NotFound(EngineError):
     """A targeted cancel found no operation to cancel."""
 
-    status = Status.NOT_FOUND
+    status: int = Status.NOT_FOUND
 
 
 class OperationAborted(EngineError):
     """The operation was cancelled before it could finish."""
 
-    status = Status.OPERATION_ABORTED
+    status: int = Status.OPERATION_ABORTED
 
 
 class CallError(EngineError):
@@ -138,7 +138,7 @@ class CallError(EngineError):
     that status; one that lets a collected error pass ends it as with any other exception, by a `RemoteFault`.
     """
 
-    status = Status.CALL_FAILED
+    status: int = Status.CALL_FAILED
     collected = False
 
 

@@ -36,7 +36,7 @@ from transport.service import LONGEST, Service, is_ending
 from .lock import Lock
 from .waiter import Waiter
 
-log = Log("engine.kernel")
+log: Log = Log("engine.kernel")
 
 # Seconds. Under the interpreter's switch interval of 5 ms, and a hundred times the cost of a tick (~15 us).
 TICK = 0.002
@@ -109,14 +109,14 @@ class Monitor:
         self._service = Service("engine:monitor", self._run, _report)
         # A thread is needed, and cannot be had. Set by whoever needed it, cleared by whoever finds that there is one;
         # read by all who wait, before they sleep.
-        self.late = False
+        self.late: bool = False
         # Held by the thread that stands in.
         self._standing_in = allocate_lock()
         # Opened to wake the thread; a second opening before it woke is harmless.
         self._bell = allocate_lock()
         self._bell.acquire()
         # True while the thread ticks. Set under _lock; read anywhere (see Assumes).
-        self.armed = False
+        self.armed: bool = False
         # When the sleeping thread will wake by itself; guarded by _lock.
         self._wakes_at: float | None = None
         # What ends the monitor thread's `stand_by`, None outside one; written by it alone. It is set before

@@ -49,7 +49,7 @@ from .status import Status
 from .thread import ThreadRecord, local, park
 from .waiter import Waiter
 
-log = Log("engine.kernel")
+log: Log = Log("engine.kernel")
 
 dispatcher_lock = Lock()
 

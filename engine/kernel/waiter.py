@@ -26,7 +26,7 @@ class Waiter:
         self.gate = allocate_lock()
         self.gate.acquire()
         # Written once, by the thread that satisfies the wait, before the gate opens.
-        self.signalled = False
+        self.signalled: bool = False
         # Guarded by the object waited for, until `signalled`. What the wait yields.
         self.result: object = None
         # Set by the leading thread before it looks at `signalled` for the last time before polling, cleared

@@ -193,9 +193,9 @@ class FairQueue:
         # Of ledgers, simple callbacks and bare callables.
         self._rings: tuple[deque[Any], ...] = tuple(deque() for _ in Priority)
         # Invariant: the number of callbacks queued.
-        self.depth = 0
+        self.depth: int = 0
         # Callbacks that were dropped.
-        self.discarded = 0
+        self.discarded: int = 0
 
     def __len__(self) -> int:
         return self.depth

@@ -79,7 +79,7 @@ class WorkPort(Staff):
         self._calm = False
         # All below: guarded by _lock.
         # False only if no worker has anything fetched.
-        self.trains = False
+        self.trains: bool = False
         # Of the workers that are away, those that compute.
         self._computing = 0
         # Whether the monitor ticks for this pool, and what the clocks said when it last did.

@@ -39,9 +39,9 @@ from .pool import (
     running_on,
 )
 
-log = Log("engine.pool")
+log: Log = Log("engine.pool")
 # Where the standard executor reports, and where its users look, initializers that fail.
-standard_log = Log("concurrent.futures")
+standard_log: Log = Log("concurrent.futures")
 
 EXIT_TIMEOUT = 60.0  # Seconds; longer than most calls take, shorter than most operators wait. Arbitrary.
 

@@ -33,7 +33,7 @@ from ..lifecycle import Uncopyable, fork_safe, in_child
 if TYPE_CHECKING:
     from .dispatch import WorkPort
 
-log = Log("concurrent.futures")
+log: Log = Log("concurrent.futures")
 
 T = TypeVar("T")
 

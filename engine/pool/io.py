@@ -27,7 +27,7 @@ from .environment import Environment
 from .pool import ThreadPool
 from .source import CallbackObject
 
-log = Log("engine.pool")
+log: Log = Log("engine.pool")
 
 
 class IoStatistics(msgspec.Struct, frozen=True):

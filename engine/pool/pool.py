@@ -49,7 +49,7 @@ from .dispatch import WorkPort
 from .runner import WorkerState, current
 from .worker import run_here, work
 
-log = Log("engine.pool")
+log: Log = Log("engine.pool")
 
 DEFAULT_MAXIMUM = 500  # Threads: Windows' figure.
 IDLE_LIMIT = 10.0  # Seconds an idle worker above the minimum stays: Windows' figure ("Windows Internals").

@@ -34,7 +34,7 @@ from ..kernel.waiter import Waiter
 from .backlog import NO_LIMIT, FairQueue, Item, Ledger, Turn
 from .runner import Seat, WorkerState
 
-log = Log("engine.pool")
+log: Log = Log("engine.pool")
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ class Staff(SlotQueue):
         self._on_error = on_error
         # The next five are fixed before the first push.
         # Hire as soon as more is queued than idle workers could take, free slot or not.
-        self.eager = False
+        self.eager: bool = False
         # Callbacks after which a worker is replaced by a fresh one.
         self.recycle = NO_LIMIT
         # Seconds that an idle worker above the minimum stays.
@@ -107,8 +107,8 @@ class Staff(SlotQueue):
         self._thread_name = f"engine:{name}-worker-"
         self._names = itertools.count(1)
         # All below: guarded by _lock. Invariant: _workers = len(_crew) + _starting.
-        self.minimum = 0
-        self.maximum = maximum
+        self.minimum: int = 0
+        self.maximum: int = maximum
         self._crew: dict[ThreadRecord, WorkerState] = {}
         self._workers = 0
         self._starting = 0
@@ -116,7 +116,7 @@ class Staff(SlotQueue):
         self._refusals = Pause()
         # Closed: users are refused, and workers leave as soon as nothing is queued. May be read without the
         # lock.
-        self.ending = False
+        self.ending: bool = False
         # Nothing is accepted any more.
         self._stopped = False
         # True in a forked child, whose parent's threads are not there; written by the fork hook only.
@@ -128,7 +128,7 @@ class Staff(SlotQueue):
         # Workers whose callback runs without a slot until it returns.
         self._away = 0
         # Exceptions that left a callback.
-        self.failures = 0
+        self.failures: int = 0
         # Threads in `wait_ended`; threads that wait to submit to a full queue, first in, first out.
         self._leavers: list[Waiter] = []
         self._room: deque[Waiter] = deque()

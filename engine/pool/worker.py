@@ -24,7 +24,7 @@ from .dispatch import WorkPort
 from .instance import after_return
 from .runner import Runner, WorkerState, current
 
-log = Log("engine.pool")
+log: Log = Log("engine.pool")
 
 
 def work(port: WorkPort) -> None:

@@ -80,7 +80,7 @@ class Association:
         self.peer_window = PIPE_WINDOW_BYTES
         # How large a message each side takes, in bytes; the server's is that of `fit.py` until it has said so.
         self._largest = largest
-        self.message_limit = UNGREETED_BYTES
+        self.message_limit: int = UNGREETED_BYTES
         self._metadata = metadata
         self._table = CallTable()
         self._lock = self._table.lock

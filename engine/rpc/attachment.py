@@ -23,7 +23,7 @@ from ..kernel.lock import Lock
 if TYPE_CHECKING:
     from .server_call import ServerCall
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 
 class Closing(Enum):

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ..kernel.aio import Completion
     from .pipe import Pipe
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 R = TypeVar("R")
 

@@ -23,7 +23,7 @@ from transport.log import Log
 
 from ..kernel.driver import driver
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 Parcel = tuple[bytes, list[Buffer]]  # A peer and the frames of one message for it.
 
@@ -55,7 +55,7 @@ class Channel:
         # True from `defer` until the next tick; a lost update costs one more registration with the monitor.
         self._ticking = False
         # True from `defer` until the next `drive` or tick, which clears it before it looks at what there is to send.
-        self.deferred = False
+        self.deferred: bool = False
         self._driver = driver()
         self._fds = link.descriptors()
 

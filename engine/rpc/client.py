@@ -87,7 +87,7 @@ from .stream import operation_kind
 from .table import perform
 from .vigil import Vigil
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ..pool.pool import ThreadPool
     from .server_call import ServerCall
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 S = TypeVar("S")
 

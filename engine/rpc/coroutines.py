@@ -31,7 +31,7 @@ from .server_call import ServerCall, task_call
 if TYPE_CHECKING:
     from .listener import Listener
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 ENDINGS = 3  # How often the end of the coroutines is tried, if they stop the loop. Arbitrary.
 

@@ -29,13 +29,13 @@ from ..kernel.status import Status
 class ServerUnavailable(CallError):
     """The server could not be reached; the call did not run. Trying again is safe."""
 
-    status = Status.SERVER_UNAVAILABLE
+    status: int = Status.SERVER_UNAVAILABLE
 
 
 class CallFailed(CallError):
     """The connection was lost after the call had been sent; it may have run. Try again only what is idempotent."""
 
-    status = Status.CALL_FAILED
+    status: int = Status.CALL_FAILED
 
 
 class CallFailedDne(CallError):
@@ -43,19 +43,19 @@ class CallFailedDne(CallError):
     Trying again is safe.
     """
 
-    status = Status.CALL_FAILED_DNE
+    status: int = Status.CALL_FAILED_DNE
 
 
 class ServerTooBusy(CallError):
     """The server refused the call for a limit of its own; it did not run. Try again after a while."""
 
-    status = Status.SERVER_TOO_BUSY
+    status: int = Status.SERVER_TOO_BUSY
 
 
 class CallCancelled(CallError):
     """The call was cancelled; whether it ran is not known."""
 
-    status = Status.CALL_CANCELLED
+    status: int = Status.CALL_CANCELLED
 
 
 class CallTimeout(CallCancelled, TimeoutError):
@@ -66,49 +66,49 @@ class CallTimeout(CallCancelled, TimeoutError):
 class AccessDenied(CallError):
     """The server's security refused the call; it did not run."""
 
-    status = Status.ACCESS_DENIED
+    status: int = Status.ACCESS_DENIED
 
 
 class ContextMismatch(CallError):
     """A context handle was closed, or is not this client's, or not this server's; the routine was not entered."""
 
-    status = Status.RPC_X_SS_CONTEXT_MISMATCH
+    status: int = Status.RPC_X_SS_CONTEXT_MISMATCH
 
 
 class NullContext(CallError):
     """None was given where a context handle is needed; the routine was not entered."""
 
-    status = Status.IN_NULL_CONTEXT
+    status: int = Status.IN_NULL_CONTEXT
 
 
 class UnknownInterface(CallError):
     """The server has no interface of that name in that version."""
 
-    status = Status.UNKNOWN_IF
+    status: int = Status.UNKNOWN_IF
 
 
 class UnknownOperation(CallError):
     """The interface has no operation of that name."""
 
-    status = Status.PROCNUM_OUT_OF_RANGE
+    status: int = Status.PROCNUM_OUT_OF_RANGE
 
 
 class BadStubData(CallError):
     """Arguments or a result could not be decoded as their types say, or are larger than the other side takes."""
 
-    status = Status.BAD_STUB_DATA
+    status: int = Status.BAD_STUB_DATA
 
 
 class PeerProtocolError(CallError):
     """The peer speaks another version of the protocol, or something else altogether."""
 
-    status = Status.PROTOCOL_ERROR
+    status: int = Status.PROTOCOL_ERROR
 
 
 class PipeError(CallError):
     """A pipe was used out of turn; `status` says how."""
 
-    status = Status.WRONG_PIPE_ORDER
+    status: int = Status.WRONG_PIPE_ORDER
 
 
 class RemoteFault(CallError):
@@ -122,7 +122,7 @@ class RemoteFault(CallError):
         data: what the server attached to the fault, else None.
     """
 
-    status = Status.REMOTE_FAULT
+    status: int = Status.REMOTE_FAULT
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from .association import Association
     from .peer import Peer
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 UNGREETED_BYTES = 64 * 1024  # Arbitrary: room for a first burst of calls. No peer may take less.
 # What a shipment may hold besides the push that makes it leave: others, and the heads of all.

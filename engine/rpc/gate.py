@@ -21,13 +21,13 @@ from .server_call import current
 if TYPE_CHECKING:
     from .server_call import CallAttributes, ServerCall
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 
 class TooFewCalls(Misuse, ValueError):
     """A limit of calls that lets none through."""
 
-    status = Status.MAX_CALLS_TOO_SMALL
+    status: int = Status.MAX_CALLS_TOO_SMALL
 
 
 def check_max_calls(value: int) -> None:

@@ -256,14 +256,14 @@ class OperationSpec:
 
     def __init__(self, target: Target, described: Operation[..., Any] | None) -> None:
         self.target: Target = target
-        self.name = target.operation
-        self.one_way = described is not None and described.one_way
+        self.name: str = target.operation
+        self.one_way: bool = described is not None and described.one_way
         # The order that calls have a place in; None: their connection's.
         self.lane: int | None = None
-        self.idempotent = described is not None and (described.idempotent or described.one_way)
+        self.idempotent: bool = described is not None and (described.idempotent or described.one_way)
         # Whether its calls are sent again when their connection is lost.
         self.retried: bool = self.idempotent and not self.one_way
-        self.shared_context = described is not None and described.shared_context
+        self.shared_context: bool = described is not None and described.shared_context
         # Positions of the parameters that are context handles, and whether each must be given.
         self.contexts: tuple[tuple[int, bool], ...] = ()
         # Parameters that are output buffers.
@@ -271,12 +271,12 @@ class OperationSpec:
         # None: without a contract, any number of plain values.
         self.signature: inspect.Signature | None = None
         self.parameters: tuple[str, ...] = ()
-        self.required = 0
+        self.required: int = 0
         self._checks: tuple[Any, ...] = ()
         # Parameters that are pipes, and how a call says so on the wire.
         self.pipes: tuple[PipeSpec, ...] = ()
         self.directions: list[tuple[int, str]] | None = None
-        self.duplex = described is not None and described.duplex
+        self.duplex: bool = described is not None and described.duplex
         # Arguments of exactly these types need no look by `arrange`.
         self.exact: tuple[Any, ...] | None = None
         # The same for the only argument, if one is all there is: a tuple of types costs 0.2 us to make.

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from ..pool.pool import ThreadPool
     from .listener import Listener
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 SLOW = 200e-6  # Seconds. A hand-over between threads costs ~30 us on each side; below a few of them it does not pay.
 LEARNING = 0.1  # Weight of the newest run in the running mean: about ten runs to change one's mind.

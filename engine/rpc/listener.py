@@ -85,7 +85,7 @@ from .server_call import ServerCall
 if TYPE_CHECKING:
     from .server import Server
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 AROUND_BYTES = 1024  # More than what is around a lone answer in its message.
 SETTLING = 0.1  # Seconds that a closing listener waits for threads that are just entering a routine, at the most.

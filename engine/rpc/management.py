@@ -16,7 +16,7 @@ from .interface import Interface, operation
 from .server_call import CallAttributes, current_call
 from .server_statistics import ServerStatistics
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 Authorize = Callable[[CallAttributes], object]
 

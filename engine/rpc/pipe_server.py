@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .listener import Listener
     from .peer import Peer
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 
 class ServerPipes(PipeSet):
@@ -58,7 +58,7 @@ class ServerPipes(PipeSet):
     def notify(self, notify: Any, send_complete: bool) -> None:
         """Choose what is told, and to whom."""
         self.signals.notify = snapshot(notify)
-        self.send_complete = bool(send_complete)
+        self.send_complete: bool = bool(send_complete)
 
     def fail(self, kind: type[CallError], text: str) -> list[Callable[[], object]]:
         """The client is gone, or has given the call up: nothing moves any more. Returns what is to be done then."""

@@ -52,7 +52,7 @@ class Shipment:
         # Guarded by the set's lock, as long as this is the one it gathers in.
         self.chunks: list[PipeChunk] = []
         # Bytes of encoded elements.
-        self.size = 0
+        self.size: int = 0
         # The elements of the last chunk, of which the chunk itself has the first only; and how many they are.
         self._body = bytearray()
         self._count = 0
@@ -110,7 +110,7 @@ class PipeSet:
         self._duplex = duplex
         self._limit = limit
         # All below: guarded by lock. The window that each pipe began with.
-        self.base = window
+        self.base: int = window
         self._gathering: Shipment | None = None
         self._left = 0.0
         self.pipes: list[Pipe[Any]] = [

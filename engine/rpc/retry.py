@@ -77,8 +77,8 @@ class Retries:
         # Those that back off: they are outstanding, and neither queued nor sent.
         self.backing_off: set[int] = set()
         # Counters, for statistics.
-        self.sent = 0
-        self.refused = 0
+        self.sent: int = 0
+        self.refused: int = 0
 
     def keep(self, call: "Call[object]", call_id: int, pending: PendingCall | Special) -> None:
         """Keep the request of a call that is about to be entered in the table. Takes the table's lock."""

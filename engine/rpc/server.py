@@ -46,7 +46,7 @@ from .server_statistics import Counters, ServerStatistics
 if TYPE_CHECKING:
     from .coroutines import CoroutineRunner
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 WORKERS = 4  # Threads for routines; enough to hide short waits, few enough not to fight over the interpreter.
 MAX_CALLS = 1 << 20  # Calls that may be open at once; arbitrary, about 1 GB.
@@ -135,7 +135,7 @@ class Server(Uncopyable):
         # Set by `close`: nothing is taken any more, and all calls are waited for.
         self._closing = False
         # Whether `closed_locked` is to be told of closed calls.
-        self.draining = False
+        self.draining: bool = False
         self._waited = False
         # Whether `listen` succeeded, ever; and whether a stop was asked for before that. Attributes that are only
         # stored and loaded, in this order by `listen` and in the other by `request_stop`: one of the two stops.

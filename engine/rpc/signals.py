@@ -25,7 +25,7 @@ from ..kernel.packet import UNSET, CompletionPacket, PacketTemplate
 from ..pool.pool import default_pool
 from .notify import ApcNotification, CallbackNotification, EventKind, Notification
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 
 class Signals:
@@ -42,7 +42,7 @@ class Signals:
         # All below: guarded by _lock. What is added once `silent` is set is dropped.
         self._queue: deque[EventKind] = deque()
         self._telling = False
-        self.silent = False
+        self.silent: bool = False
 
     def add(self, kind: EventKind, last: bool = False) -> None:
         """Queue a signal; `tell` delivers it. May be called under the lock of the call's pipes."""

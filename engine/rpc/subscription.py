@@ -37,7 +37,7 @@ from .notify import ApcNotification, CallbackNotification, EventKind, Notificati
 if TYPE_CHECKING:
     from .server_call import ServerCall
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 KINDS = frozenset({EventKind.CLIENT_CANCEL, EventKind.CLIENT_DISCONNECT})
 

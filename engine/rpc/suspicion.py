@@ -21,7 +21,7 @@ from .attachment import is_open
 if TYPE_CHECKING:
     from .server_call import ServerCall
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 WATCHED = 100  # Calls of each operation; arbitrary.
 

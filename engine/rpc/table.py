@@ -25,7 +25,7 @@ from .call import Call, Outcome
 from .notify import ApcNotification, CallbackNotification, EventKind
 from .state import NEXT, On, State
 
-log = Log("engine.rpc")
+log: Log = Log("engine.rpc")
 
 # Where an outcome takes a call that has none, whatever its state.
 _DONE = int(State.DONE)
@@ -121,10 +121,10 @@ class CallTable:
         self.calls: dict[int, Call[object]] = {}
         self._waiting: dict[int, list[Wakeable]] = {}
         # Calls that will be told by callback: somebody must drive the network though nobody waits.
-        self.callbacks = 0
+        self.callbacks: int = 0
         # Counters, for statistics.
-        self.finished = 0
-        self.late = 0
+        self.finished: int = 0
+        self.late: int = 0
 
     def finish_locked(
         self, call_ids: Iterable[int], outcomes: Iterable[Outcome], actions: list[Callable[[], object]]
