@@ -19,9 +19,9 @@ from enum import IntEnum
 from typing import Generic, TypeVar
 
 from transport import lifecycle as ground
-from transport.lifecycle import Uncopyable, fork_safe, in_child, locks, run_hook, snapshot
+from transport.lifecycle import Closeable, Uncopyable, fork_safe, in_child, locks, run_hook, snapshot
 
-__all__ = ["OpenObjects", "Stage", "Uncopyable", "at_exit", "fork_safe", "in_child", "locks"]
+__all__ = ["Closeable", "OpenObjects", "Stage", "Uncopyable", "at_exit", "fork_safe", "in_child", "locks"]
 
 T = TypeVar("T")
 

@@ -18,10 +18,12 @@ users. Each hook of an exit keeps a limit of its own.
 
 import atexit
 import os
+import warnings
 import weakref
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, ClassVar, NoReturn, SupportsIndex, TypeVar
+from types import TracebackType
+from typing import Any, ClassVar, NoReturn, Self, SupportsIndex, TypeVar
 
 L = TypeVar("L")
 Hook = TypeVar("Hook", bound=Callable[[], object])
@@ -112,6 +114,36 @@ class Uncopyable:
 
     def __copy__(self) -> NoReturn:
         self.__reduce_ex__(4)
+
+
+class Closeable(Uncopyable):
+    """A base of what belongs to who made it: it is closed by `close`, or by leaving a `with`."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Close it. Closing twice does nothing."""
+        raise NotImplementedError  # Abstract.
+
+    def _dropped_open(self) -> str:
+        """What to call the object if nobody closed it, else "".
+
+        A finalizer asks: it may run in the midst of anything, and after an `__init__` that failed.
+        """
+        return ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        name = self._dropped_open()
+        if name:
+            warnings.warn(f"{name} was dropped without close()", ResourceWarning, stacklevel=2, source=self)
 
 
 def _after_fork_in_child() -> None:

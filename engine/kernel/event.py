@@ -4,12 +4,10 @@ Source: "Event Objects", "CreateEvent", "SetEvent", "ResetEvent", "PulseEvent"; 
 `docs/semantics/completion-port.md`.
 """
 
-import warnings
 from collections.abc import Iterable
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
+from ..lifecycle import Closeable
 from .afterwards import afterwards
 from .each import each
 from .errors import Deadlock, EngineError, InvalidHandle
@@ -17,7 +15,7 @@ from .thread import ThreadRecord
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 
 
-class Event(Waitable):
+class Event(Waitable, Closeable):
     """A flag that is signaled by `set`. Threads, callbacks and, with `await`, tasks can wait for it.
 
     Args:
@@ -121,17 +119,8 @@ class Event(Waitable):
         kind = "manual-reset" if self._manual_reset else "auto-reset"
         return f"<Event {kind} {state} waiting={len(self._blocks)}>"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_life", None) is not None:
-            warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2, source=self)
+    def _dropped_open(self) -> str:
+        return repr(self) if self._is_open() else ""
 
 
 def set_events(events: Iterable[Event]) -> list[EngineError]:

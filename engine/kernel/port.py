@@ -23,17 +23,15 @@ Source: "I/O Completion Ports", "CreateIoCompletionPort", "GetQueuedCompletionSt
 """
 
 import os
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Sequence
 from itertools import repeat, starmap
-from types import TracebackType
 from typing import Any, Self
 
 from transport.foreign import shown
 
-from ..lifecycle import OpenObjects
+from ..lifecycle import Closeable, OpenObjects
 from .afterwards import afterwards
 from .apc import run_apcs, wait_alertably
 from .bridge import PortSignal, WaitPacket
@@ -79,7 +77,7 @@ def _abandon(waiter: Waiter) -> None:
     waiter.result = _ABANDONED
 
 
-class CompletionPort(SlotQueue):
+class CompletionPort(SlotQueue, Closeable):
     """A queue of completion packets that threads take from, newest waiting thread first.
 
     Args:
@@ -607,17 +605,8 @@ class CompletionPort(SlotQueue):
         """A port is true, however many packets it holds."""
         return True
 
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2, source=self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _dropped_open(self) -> str:
+        return "" if getattr(self, "_closed", True) else repr(self)
 
 
 def _inherited(port: CompletionPort) -> None:

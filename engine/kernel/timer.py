@@ -9,12 +9,10 @@ Source: "Waitable Timer Objects", "SetWaitableTimer", "CancelWaitableTimer"; sec
 `docs/semantics/completion-port.md`.
 """
 
-import warnings
 from collections.abc import Callable
 from datetime import timedelta
-from types import TracebackType
-from typing import Self
 
+from ..lifecycle import Closeable
 from .apc import TimerApc
 from .checks import check_callable, check_clock, check_duration
 from .clock import LONGEST, SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due
@@ -41,7 +39,7 @@ class _Setting:
             self.apc.withdraw()
 
 
-class WaitableTimer(Waitable):
+class WaitableTimer(Waitable, Closeable):
     """An object that becomes signaled when it is due, once or periodically.
 
     Args:
@@ -155,14 +153,5 @@ class WaitableTimer(Waitable):
         state = "closed" if self._life is None else "signaled" if self._signaled else "nonsignaled"
         return f"<WaitableTimer {state} waiting={len(self._blocks)}>"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_life", None) is not None:
-            warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2, source=self)
+    def _dropped_open(self) -> str:
+        return repr(self) if self._is_open() else ""

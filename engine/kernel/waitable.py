@@ -197,6 +197,10 @@ class Waitable(Uncopyable):
             finish(abandoned)
             raise
 
+    def _is_open(self) -> bool:
+        """Whether it is open, and of this process; False for one whose `__init__` failed."""
+        return getattr(self, "_life", None) is _life
+
     def _require_open(self) -> None:
         if self._life is not _life:
             if self._life is None:

@@ -14,18 +14,17 @@ Source: "CreateThreadpoolCleanupGroup", "CloseThreadpoolCleanupGroupMembers", "C
 import weakref
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
 
 from transport.realtime import monotonic
 
 from ..kernel.checks import check_timeout
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidState, WaitTimeout
-from ..lifecycle import Uncopyable
+from ..lifecycle import Closeable
 from .source import CallbackObject
 from .staff import listed
 
 
-class CleanupGroup(Uncopyable):
+class CleanupGroup(Closeable):
     """A set of callback objects: each one made through an environment that names the group joins it.
 
     A member leaves when it is closed, though a release still waits for its callbacks; a simple callback leaves
@@ -126,9 +125,6 @@ class CleanupGroup(Uncopyable):
     def _leave(self, member: CallbackObject) -> None:
         self._leaving.add(member)
         self._members.pop(member, None)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

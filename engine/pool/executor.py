@@ -214,9 +214,8 @@ class _InnerPool(ThreadPool):
             call.args[0].set_running_or_notify_cancel()
         return bool(calls)
 
-    def __del__(self) -> None:
-        if hasattr(self, "_port"):
-            self._port.drop()
+    def _dropped_open(self) -> str:
+        return ""
 
 
 class _State:

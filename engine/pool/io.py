@@ -60,8 +60,8 @@ class _IoPort(CompletionPort):
             self._io._arrived(packet)
         return True
 
-    def __del__(self) -> None:
-        pass  # It holds no packets, and ends with its object and its source.
+    def _dropped_open(self) -> str:
+        return ""  # It holds no packets, and ends with its object and its source.
 
 
 class Io(CallbackObject):

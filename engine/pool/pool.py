@@ -16,12 +16,11 @@ Source: "CreateThreadpool", "SetThreadpoolThreadMinimum", "SetThreadpoolThreadMa
 
 import itertools
 import types
-import warnings
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import msgspec
 
@@ -43,7 +42,7 @@ from ..kernel.errors import (
 from ..kernel.lock import Lock
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
-from ..lifecycle import OpenObjects, Stage, Uncopyable, at_exit, in_child
+from ..lifecycle import Closeable, OpenObjects, Stage, at_exit, in_child
 from .backlog import Profile, Simple, Turn
 from .dispatch import WorkPort
 from .runner import WorkerState, current
@@ -87,7 +86,7 @@ class PoolStatistics(msgspec.Struct, frozen=True):
     closed: bool
 
 
-class ThreadPool(Uncopyable):
+class ThreadPool(Closeable):
     """A pool of worker threads that run callbacks.
 
     Args:
@@ -350,20 +349,22 @@ class ThreadPool(Uncopyable):
     def _closed_error(self) -> InvalidHandle:
         return self._port.closed_error()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop(cancel_pending=kind is not None)
 
-    def __del__(self) -> None:
+    def _dropped_open(self) -> str:
         port = getattr(self, "_port", None)
-        if port is not None and not port.ending:
-            message = f"the pool {port.name!r} was dropped without close() or stop()"
-            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
-            port.drop()
+        return "" if port is None or port.ending else f"the pool {port.name!r}"
+
+    def __del__(self) -> None:
+        try:
+            super().__del__()
+        finally:
+            port = getattr(self, "_port", None)
+            if port is not None and not port.ending:
+                port.drop()
 
 
 class Slow:

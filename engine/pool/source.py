@@ -15,11 +15,10 @@ submits.
 Source: "WaitForThreadpoolWorkCallbacks", "CloseThreadpoolWork" and their siblings for timers, waits and I/O.
 """
 
-import warnings
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,7 +28,7 @@ from ..kernel.checks import check_timeout
 from ..kernel.errors import Deadlock, InvalidArgumentType, InvalidHandle, InvalidParameter
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
-from ..lifecycle import Uncopyable
+from ..lifecycle import Closeable
 from .backlog import Ledger, Priority, Profile, Turn
 from .environment import Environment
 from .pool import ThreadPool, default_pool, time_left
@@ -57,7 +56,7 @@ class CallbackStatistics(msgspec.Struct, frozen=True):
     closed: bool
 
 
-class CallbackObject(Ledger, Uncopyable):
+class CallbackObject(Ledger, Closeable):
     """Base of `Work`, `Timer`, `Wait` and `Io`.
 
     Close it, or use it as a context manager: that disarms it, waits for its callbacks (discarding queued ones
@@ -259,9 +258,6 @@ class CallbackObject(Ledger, Uncopyable):
     def _unlist_locked(self, entry: tuple[Waiter, bool]) -> None:
         self._waiters = tuple(other for other in self._waiters if other is not entry)
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -272,8 +268,6 @@ class CallbackObject(Ledger, Uncopyable):
                 self.wait(cancel_pending=kind is not None)
             self.close()
 
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            # Without the numbers in its `repr`: a finalizer may run in the midst of anything, even with the lock held.
-            message = f"<{self._title()}> was dropped without close()"
-            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+    def _dropped_open(self) -> str:
+        # Without the numbers in its `repr`, which take the lock.
+        return "" if getattr(self, "_closed", True) else f"<{self._title()}>"

@@ -60,8 +60,8 @@ class SimpleCallback(CallbackObject):
 
     __slots__ = ()
 
-    def __del__(self) -> None:
-        pass  # There is nobody who could close it.
+    def _dropped_open(self) -> str:
+        return ""  # There is nobody who could close it.
 
     def _ended_locked(self) -> None:
         self._retire_locked()

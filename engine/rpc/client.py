@@ -60,7 +60,7 @@ from ..kernel.errors import (
 from ..kernel.port import PacketTemplate
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
-from ..lifecycle import OpenObjects, Stage, Uncopyable, at_exit
+from ..lifecycle import Closeable, OpenObjects, Stage, at_exit
 from . import pipe_client, server_call
 from .association import Association
 from .binding import Binding, BoundOperation, bind_typed, check_metadata
@@ -95,7 +95,7 @@ CONNECT_TIMEOUT = 5.0  # Seconds; long enough for a server that is just starting
 MAX_CALLS = 1 << 20  # Outstanding calls of one client; arbitrary, about 1 GB.
 
 
-class Client(Association, Uncopyable):
+class Client(Association, Closeable):
     """A client of one server.
 
     Args:
@@ -585,14 +585,6 @@ class Client(Association, Uncopyable):
 
     def __repr__(self) -> str:
         return f"<Client {self.endpoint} {self._state.value} outstanding={len(self._calls)}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -28,7 +28,7 @@ from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidState
 from ..kernel.event import Event
 from ..kernel.lock import Lock
 from ..kernel.status import Status
-from ..lifecycle import OpenObjects, Stage, Uncopyable, at_exit
+from ..lifecycle import Closeable, OpenObjects, Stage, at_exit
 from ..pool.pool import ThreadPool
 from .attachment import Closing, is_open, when_closed
 from .context_book import ContextBook
@@ -62,7 +62,7 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
-class Server(Uncopyable):
+class Server(Closeable):
     """Serves interfaces on endpoints.
 
     Args:
@@ -557,14 +557,6 @@ class Server(Uncopyable):
 
     def __repr__(self) -> str:
         return f"<Server {self.name} {', '.join(self.endpoints)} {self._phase.value} active={self.active}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     async def __aenter__(self) -> Self:
         return self

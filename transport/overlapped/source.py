@@ -26,7 +26,6 @@ Source: "I/O Completion Ports", "SetFileCompletionNotificationModes", "CancelIo"
 8 and 10 of `docs/semantics/completion-port.md`.
 """
 
-import warnings
 import weakref
 from _thread import get_ident
 from collections import deque
@@ -34,8 +33,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from threading import Lock as TryLock
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -48,7 +46,7 @@ from transport.errors import (
     TooManyOperations,
 )
 from transport.foreign import is_interrupt, shown
-from transport.lifecycle import Uncopyable, in_child
+from transport.lifecycle import Closeable, in_child
 from transport.lock import Lock
 from transport.log import Log
 from transport.overlapped.operation import OK, OPERATION_ABORTED, PENDING, Operation, Settable
@@ -92,7 +90,7 @@ class SourceStatistics(msgspec.Struct, frozen=True):
     failed: int
 
 
-class OverlappedSource(Uncopyable):
+class OverlappedSource(Closeable):
     """Base of the sources: something whose operations are begun now and complete later, as packets.
 
     Associate it with a port, `port.associate(source, key)`: once, for its life. From then on each operation
@@ -540,17 +538,8 @@ class OverlappedSource(Uncopyable):
         state = "closed" if self._closed else f"pending={len(self._input) + len(self._output)}"
         return f"<{type(self).__name__} {state}>"
 
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2, source=self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _dropped_open(self) -> str:
+        return "" if getattr(self, "_closed", True) else repr(self)
 
     @contextmanager
     def _exclusive(self, thing: Any) -> Iterator[Any]:
