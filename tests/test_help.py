@@ -60,4 +60,5 @@ def test_help(module: str) -> None:
     """`help` of each module, and of each of its public names, has a page."""
     loaded = importlib.import_module(module)
     for thing in (loaded, *(getattr(loaded, name) for name in loaded.__all__)):
-        assert pydoc.render_doc(thing, renderer=pydoc.plaintext)
+        if inspect.ismodule(thing) or inspect.isclass(thing) or inspect.isroutine(thing):
+            assert pydoc.render_doc(thing, renderer=pydoc.plaintext)

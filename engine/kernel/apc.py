@@ -28,7 +28,7 @@ from .waiter import Waiter
 
 # Guards every thread's APC queue and its `alert`. Held for a few operations only; nothing else is locked
 # inside it.
-apc_lock = Lock()
+apc_lock: Lock = Lock()
 
 # Guarded by apc_lock. APCs for threads that have not used the library yet: taken over as they first do.
 _early: "weakref.WeakKeyDictionary[threading.Thread, list[Callable[[], object]]]" = (

@@ -131,7 +131,7 @@ class Driver:
         self._watchers: dict[Callable[[], None], None] = {}
         self._watch: Poll | None = None  # Made on first use; guarded by _mutex.
         # The thread that leads, 0 if none; written by that thread, so comparing it with oneself is exact.
-        self.leader_ident = 0
+        self.leader_ident: int = 0
         self._bell = Bell()
         self._poll = make_poll()
         # Whether what is registered while a thread polls is polled by it.

@@ -88,7 +88,7 @@ class ThreadRecord:
     def __init__(self) -> None:
         self.ident: int = threading.get_ident()
         # Lets the record answer for `threading.Thread` objects without keeping them alive.
-        self.native = weakref.ref(threading.current_thread())
+        self.native: weakref.ref[threading.Thread] = weakref.ref(threading.current_thread())
         # The port this thread is associated with: the one it last dequeued from, or tried to. At most one.
         self.port: SlotOwner | None = None
         # Guarded by the port's lock. Whether this thread is counted in the port's `active`.
@@ -142,7 +142,7 @@ class _Departure:
 class _Local(threading.local):
     def __init__(self) -> None:  # Runs once in each thread, at its first access.
         self.record: ThreadRecord = ThreadRecord()
-        self.departure = _Departure(self.record)
+        self.departure: _Departure = _Departure(self.record)
         records[self.record.ident] = self.record
         for hook in start_hooks:
             hook(self.record)
@@ -152,7 +152,7 @@ class _Local(threading.local):
 # after its thread ended; the newer thread's record then replaces the older. Single-key operations only.
 records: "weakref.WeakValueDictionary[int, ThreadRecord]" = weakref.WeakValueDictionary()
 
-local = _Local()
+local: _Local = _Local()
 
 
 def park(waiter: Waiter, timeout: float | None) -> bool:

@@ -51,7 +51,7 @@ from .waiter import Waiter
 
 log: Log = Log("engine.kernel")
 
-dispatcher_lock = Lock()
+dispatcher_lock: Lock = Lock()
 
 # How a wait was decided, where it is not the index of the object that satisfied it.
 TIMED_OUT = -1

@@ -13,7 +13,7 @@ a full fence), and a release of an already released gate is harmless because the
 yet to look.
 """
 
-from _thread import allocate_lock
+from _thread import LockType, allocate_lock
 from collections.abc import Callable, Iterable
 
 
@@ -23,7 +23,7 @@ class Waiter:
     __slots__ = ("gate", "interrupt", "result", "signalled")
 
     def __init__(self) -> None:
-        self.gate = allocate_lock()
+        self.gate: LockType = allocate_lock()
         self.gate.acquire()
         # Written once, by the thread that satisfies the wait, before the gate opens.
         self.signalled: bool = False

@@ -6,7 +6,7 @@ runners.
 """
 
 import threading
-from _thread import allocate_lock
+from _thread import LockType, allocate_lock
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,7 @@ class Seat(Waiter):
 
     def __init__(self, worker: WorkerState) -> None:
         # As `Waiter.__init__`, which would cost another call for each idling.
-        self.gate = allocate_lock()
+        self.gate: LockType = allocate_lock()
         self.gate.acquire()
         self.signalled = False
         self.result = None
@@ -83,4 +83,4 @@ class _Current(threading.local):
     runner: Runner | None = None  # The innermost callback that the thread is running, or the worker it is.
 
 
-current = _Current()
+current: _Current = _Current()

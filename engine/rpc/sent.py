@@ -27,7 +27,7 @@ class Sent:
         # Which of them each is, and the numbers of its calls; oldest first.
         self.messages: list[tuple[int, Sequence[int]]] = []
         # When there are more than these, `forget` is due.
-        self.most = FEW_MESSAGES
+        self.most: int = FEW_MESSAGES
 
     def forget(self, outstanding: Callable[[int], bool]) -> None:
         """Keep those calls that are outstanding."""

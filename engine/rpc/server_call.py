@@ -303,7 +303,7 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
 
 
 # Whether this process has, or had, a server: without one nobody needs to ask what is served here.
-serving = False
+serving: bool = False
 
 
 def begin_serving() -> None:
@@ -375,7 +375,7 @@ class _Current(threading.local):
         return task_call.get()
 
 
-current = _Current()
+current: _Current = _Current()
 
 
 def current_call() -> ServerCall:

@@ -116,7 +116,7 @@ class RPC_ASYNC_STATE:
         self._event: EventKind = EventKind.CALL_COMPLETE
         self.NotificationType: int = RPC_NOTIFICATION_TYPES.RpcNotificationTypeNone
         self.u: RPC_ASYNC_NOTIFICATION_INFO = RPC_ASYNC_NOTIFICATION_INFO()
-        self.Reserved = (0, 0, 0, 0)
+        self.Reserved: tuple[int, ...] = (0, 0, 0, 0)
 
     @property
     def Event(self) -> EventKind:

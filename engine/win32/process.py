@@ -88,9 +88,9 @@ class Process:
         # The endpoints that `server` was made of.
         self.made_of: list[Endpoint] = []
         # Listening has begun, every endpoint open, and nobody has waited for its end yet.
-        self.begun = False
+        self.begun: bool = False
         # Until then an endpoint that is taken may just be becoming free.
-        self.patient_until = 0.0
+        self.patient_until: float = 0.0
         # Set by anybody, read for each question.
         self.authorize: Authorize = only_looking
 
@@ -222,7 +222,7 @@ def _is_idle(server: Server) -> bool:
     return server.statistics().phase == "idle"
 
 
-process = Process()
+process: Process = Process()
 
 # A forked child serves nothing. The same object: other modules refer to it.
 in_child(process.__init__)  # type: ignore[misc]  # on purpose
