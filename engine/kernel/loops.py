@@ -13,7 +13,8 @@ from types import FrameType
 from typing import Any
 
 REMEDY = (
-    "await instead (`await binding.operation.begin(...)`, `await call`, `await event`, `async for`, `async with`), "
+    "await instead (`await binding.operation.begin(...)`, `await call`, `await event`, `async for`, `async with`, "
+    "`await asyncio.wrap_future(future)`), "
     "or have another thread wait: `await asyncio.to_thread(...)`"
 )
 OURS = frozenset({"engine", "transport"})

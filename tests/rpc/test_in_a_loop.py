@@ -85,12 +85,16 @@ class TestWarning:
         assert bench.client.statistics().outstanding == before
 
     def test_an_executors_future(self) -> None:
-        """So does the future of an executor, and a pool or executor that is ended in a coroutine."""
-        with Executor(1) as executor, Event() as event:
+        """So does the future of an executor, and the shutdown of one that is busy."""
+        with Event() as event:
+            executor = Executor(1)
             future = executor.submit(event.wait, LIMIT)
-            with pytest.warns(RuntimeWarning, match="blocks the event loop"), pytest.raises(TimeoutError):
+            with pytest.warns(RuntimeWarning, match=r"^CallFuture\.result\(\) blocks"), pytest.raises(TimeoutError):
                 in_a_loop(lambda: future.result(SHORT))
+            with pytest.warns(RuntimeWarning, match=r"^Executor\.shutdown\(\) blocks"):
+                in_a_loop(lambda: executor.shutdown(timeout=SHORT))
             event.set()
+            executor.shutdown(timeout=LIMIT)
 
     def test_an_operation(self, bench: Bench, key: str) -> None:
         """A blocking operation warns too, and the warning names what was called."""
