@@ -52,7 +52,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "transport.zmq_link": (
         "transport.lock", "transport.lifecycle", "transport.link", "transport.endpoint", "transport.errors",
-        "transport.frames", "transport.log", "transport.realtime", "transport.security", "zmq",
+        "transport.frames", "transport.log", "transport.realtime", "transport.security", "transport.service", "zmq",
     ),
     "transport.overlapped": (
         "transport.errors", "transport.foreign", "transport.lifecycle", "transport.lock", "transport.log", "zmq",

@@ -141,6 +141,9 @@ class Link(Protocol):
     #: Set by the runtime: called inside a `harvest`, with this link locked, when `descriptors` are others than before.
     #: Where the platform allows it they stay the same.
     moved: Callable[[], None] | None
+    #: Set by the runtime: called with this link locked, when it wants to be harvested again after so many seconds,
+    #: whatever its descriptors show.
+    later: Callable[[float], None] | None
 
     def descriptors(self) -> list[int]:
         """File descriptors to poll for readability; when one is, harvest."""
@@ -190,6 +193,7 @@ class BaseLink(Uncopyable):
         self.heartbeat = 0.0
         self.wake: Callable[[], None] | None = None
         self.moved: Callable[[], None] | None = None
+        self.later: Callable[[float], None] | None = None
         _links.add(self)
 
     def _descriptors_changed(self) -> None:

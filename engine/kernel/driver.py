@@ -41,6 +41,7 @@ and `Waiter.interrupt`.
 import os
 from _thread import get_ident
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import repeat
 from math import inf
 from sys import modules
@@ -48,6 +49,7 @@ from typing import Protocol
 
 from transport.log import Log, asked
 from transport.realtime import monotonic
+from transport.service import LONGEST, Pause
 
 from ..lifecycle import in_child
 from .each import each
@@ -69,7 +71,10 @@ class Source(Protocol):
         """The file descriptors (or, on Windows, socket handles) to watch for readability."""
 
     def drive(self, readable: bool) -> bool:
-        """Harvest what is there; True if there may be more. On any thread; must not block, wait or raise.
+        """Harvest what is there; True if there may be more. On any thread; must not block or wait, nor raise.
+
+        One that raises all the same rests for a moment, longer each time, and its `failed(error)`, if it has that, is
+        called: it ends what cannot go on.
 
         `readable`: a descriptor of the source was just seen to be readable; else only the source itself can
         tell. In the main thread a signal handler may raise in the midst of it (KeyboardInterrupt): then it is
@@ -119,6 +124,10 @@ class Driver:
         # Guarded by _mutex; read by the leader without it (an entry that vanished meanwhile is skipped).
         self._by_fd: dict[int, Source] = {}
         self.sources: dict[Source, list[int]] = {}
+        # Guarded by _mutex. Sources whose harvest has failed, with the pause that follows; of those that are not polled
+        # meanwhile, whether they are attended.
+        self._failing: dict[Source, Pause] = {}
+        self._resting: dict[Source, bool] = {}
         # Sources to look at before polling (see Assumes).
         self._touched: dict[Source, None] = {}
         # True from before the leader empties _touched until it has come back from the poll. Leader only.
@@ -154,6 +163,8 @@ class Driver:
         """Poll `source` no longer; to be called before its descriptors are closed. A harvest may go on."""
         with self._mutex:
             self._forget_locked(source)
+            self._resting.pop(source, None)
+            self._failing.pop(source, None)
             standby = None if self._attended or self.registered else self._standby
         if standby is not None:
             standby.wake()  # Nobody depends on the monitor's leading any more.
@@ -208,7 +219,9 @@ class Driver:
     def attend(self, source: Source, wanted: bool) -> None:
         """Say whether `source` needs progress while no thread waits; the monitor then sees to it."""
         with self._mutex:
-            if wanted:
+            if source in self._resting:
+                self._resting[source] = wanted
+            elif wanted:
                 self._attended[source] = None
             else:
                 self._attended.pop(source, None)
@@ -502,9 +515,36 @@ class Driver:
         if not isinstance(error, Exception):  # A signal handler raised: what was there to be seen is still there.
             self._touched[source] = None
             raise error
-        # It would fail again at once, and for ever, in threads that have nothing to do with it.
-        log.error("the source %r failed and is polled no longer", source, exc_info=error)
-        self.unregister(source)
+        # It would fail again at once, and for ever, in threads that have nothing to do with it: it rests meanwhile.
+        with self._mutex:
+            pause = self._failing.setdefault(source, Pause())
+            if monotonic() - pause.until > LONGEST:
+                pause.granted()
+            self._resting[source] = source in self._attended
+            self._forget_locked(source)
+            seconds = pause.refused()
+        log.error("the source %r failed; it is polled again in %g s", source, seconds, exc_info=error, later=True)
+        told = getattr(source, "failed", None)
+        if told is not None:
+            told(error)
+        self.monitor.call_at(monotonic() + seconds, partial(self._resume, source))
+
+    def _resume(self, source: Source) -> None:
+        """The rest of a source that had failed is over, unless it was unregistered meanwhile."""
+        with self._mutex:
+            attended = self._resting.pop(source, None)
+            if attended is None:
+                return
+            try:
+                self._poll_locked(source)
+            except Exception as error:  # Its descriptors are closed.
+                log.error("the source %r cannot be polled any more", source, exc_info=error, later=True)
+                return
+            if attended:
+                self._attended[source] = None
+        self._poll_again()
+        self.touched(source)
+        self.ensure_led()
 
     def _drive_ready(self, ready: list[tuple[int, int]]) -> bool:
         """Drive the sources of these descriptors; return whether the bell was among them and silenced."""

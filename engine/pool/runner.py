@@ -24,7 +24,7 @@ class Runner:
     __slots__ = ("done", "instance", "item", "outer", "port", "record", "seat", "stray")
 
     def __init__(self, port: "WorkPort", record: ThreadRecord) -> None:
-        self.port: "WorkPort" = port
+        self.port: WorkPort = port
         self.record: ThreadRecord = record
         # What runs now, None between callbacks. Written by the own thread.
         self.item: Item | None = None

@@ -43,7 +43,7 @@ class Batch:
         self.group: CallGroup = group
         # Written under _opening, by number; read anywhere.
         self.handles: dict[int, ServerCall] = {}
-        self.peer: "Peer" = peer
+        self.peer: Peer = peer
         # Number and arguments of each call that is not run yet; None before `unpack`. Taken by who has the lane.
         self.rows: deque[tuple[int, Any]] | None = None
 

@@ -15,11 +15,14 @@ Lock order: link.lock, then the owner's lock.
 """
 
 from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Protocol
 
-from transport import Buffer, Link, LinkClosed, PeerLost, Receiver
+from transport import Buffer, EndpointError, Link, LinkClosed, PeerLost, Receiver
 from transport.foreign import shown
 from transport.log import Log
+from transport.realtime import monotonic
 
 from ..kernel.driver import driver
 
@@ -41,6 +44,12 @@ class Owner(Receiver, Protocol):
     def next_message(self) -> Parcel | None:
         """Take the next message to send, or None. May take the owner's lock."""
 
+    def unsendable(self, peer: bytes, error: Exception) -> None:
+        """The message taken last, which is for `peer`, cannot be sent; it is dropped. Under link.lock."""
+
+    def failed(self, error: Exception) -> None:
+        """A harvest failed; it is tried again. Holding nothing."""
+
 
 class Channel:
     """Moves an owner's messages through a link. Hashable by identity; one a link."""
@@ -56,14 +65,29 @@ class Channel:
         self._ticking = False
         # True from `defer` until the next `drive` or tick, which clears it before it looks at what there is to send.
         self.deferred: bool = False
-        self._driver = driver()
-        self._fds = link.descriptors()
+        with self._usable():
+            self._driver = driver()
+            self._fds = link.descriptors()
 
     def open(self) -> None:
         """Begin to work for the owner, which knows its channel by now: any thread may drive it from here on."""
         self.link.wake = self._woken
         self.link.moved = self._moved
-        self._driver.register(self)
+        self.link.later = self._later
+        with self._usable():
+            self._driver.register(self)
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Close the link if it cannot be polled, and say so as of an endpoint that cannot be used."""
+        try:
+            yield
+        except BaseException as error:
+            with self._lock:
+                self.link.close()
+            if isinstance(error, OSError):  # No descriptor is left, for one.
+                raise EndpointError(f"{self.link.endpoint} cannot be used: {error}") from error
+            raise
 
     # Sending
 
@@ -100,9 +124,12 @@ class Channel:
                     # That was the look that may be due. What is appended from here on `flush` sees, or `defer` tells.
                     self.deferred = False
                     self._driver.withdraw(self)
-        except BaseException:
+        except BaseException as error:
             if lock.owned():
                 lock.release()
+            if isinstance(error, LinkClosed):
+                self._broken(error)
+                return None
             raise
         lock.release()
         return arrived
@@ -141,9 +168,13 @@ class Channel:
                 taken = self.link.send(*parcel)
             except PeerLost:
                 taken = True  # The peer is gone, and with it all that was meant for it.
-            except LinkClosed:  # Not by us: the process ends, and the transport with it.
-                self._closed = True
-                break
+            except LinkClosed:
+                raise
+            except Exception as error:  # No memory for it, for one.
+                taken = True
+                log.error("a message cannot be sent", exc_info=error, later=True)
+                self._owner.unsendable(parcel[0], error)
+                self._later(0.0)
             self._stuck = None if taken else parcel
             if not taken:
                 break
@@ -181,13 +212,9 @@ class Channel:
                     left, owner.actions = iter(owner.actions), []
             if sent and not self._fds:
                 self._driver.look()  # The other end of an in-memory link is due now.
-            for act in left:
-                try:
-                    act()
-                except Exception as error:
-                    log.error("%s failed after a harvest", shown(act), exc_info=error)
-        except LinkClosed:  # As in `_send_locked`.
-            self._closed = True
+            self._perform(left)
+        except LinkClosed as error:
+            self._broken(error)
             return False
         except BaseException:  # A signal handler raised: what was not done yet is for the next time.
             with self._lock:
@@ -195,6 +222,37 @@ class Channel:
             raise
         # What arrived comes first: what it makes the waiting thread begin can share a message with what waits here.
         return more or (sends and arrived and bool(owner.outgoing) and self._stuck is None)
+
+    def failed(self, error: Exception) -> None:
+        """For the driver: a harvest raised; it will be tried again."""
+        self._owner.failed(error)
+
+    def _later(self, seconds: float) -> None:
+        """Have the link harvested in so many seconds."""
+        self._driver.monitor.call_at(monotonic() + seconds, partial(self._driver.touched, self))
+
+    def _broken(self, error: LinkClosed) -> None:
+        """The link was closed, but not by us. Holding nothing."""
+        owner = self._owner
+        with self._lock:
+            self._closed, before = True, self._closed
+            if before or error.__cause__ is None:
+                return  # The process ends, and the transport with it.
+            owner.lost(b"", str(error))  # Its socket was taken away. What had been sent over it is lost.
+            left, owner.actions = owner.actions, []
+        self._driver.unregister(self)
+        with self._lock:
+            self.link.close()  # Whoever ends the context waits for that.
+        log.error("%r: %s: nothing is sent or received any more", self.link, error)
+        self._perform(iter(left))
+
+    def _perform(self, actions: Iterator[Callable[[], object]]) -> None:
+        """Do what a harvest brought to be done."""
+        for act in actions:
+            try:
+                act()
+            except Exception as error:
+                log.error("%s failed after a harvest", shown(act), exc_info=error)
 
     def take_back(self) -> bool:
         """Forget a message that the link did not take, if there is one; its owner has it. Under link.lock."""
@@ -220,6 +278,7 @@ class Channel:
         """Send what can be sent now, then close the link."""
         self._driver.unregister(self)
         with self._lock:
-            self._send_locked()
+            with suppress(LinkClosed):  # Before us.
+                self._send_locked()
             self._closed = True
             self.link.close()

@@ -72,6 +72,7 @@ from .early import encode_early
 from .errors import (
     CallCancelled,
     CallFailed,
+    CallFailedDne,
     CallTimeout,
 )
 from .fill import filling
@@ -520,6 +521,17 @@ class Client(Association, Closeable):
             if self._garbage == 1:
                 log.warning("%s: dropped a message: %s; further ones are only counted", self.endpoint, error)
         return not self._calls
+
+    def unsendable(self, peer: bytes, error: Exception) -> None:
+        """A message cannot be sent: its calls end. Under link.lock."""
+        numbers = self._outbox.taken_numbers()
+        if 0 in numbers:  # It was about the connection, which cannot do without it.
+            self._link.leave()
+        text = f"the message that held the call could not be sent: {shown(error)}"
+        self._finish({number: Failure(CallFailedDne(text)) for number in numbers - {0}})
+
+    def failed(self, error: Exception) -> None:
+        """A harvest failed: the link tells what it has lost by that."""
 
     # End
 

@@ -110,7 +110,7 @@ class Waiting:
     __slots__ = ("call", "needs", "shared")
 
     def __init__(self, call: "ServerCall", needs: list[Opened], shared: bool) -> None:
-        self.call: "ServerCall" = call
+        self.call: ServerCall = call
         self.needs: list[Opened] = needs
         self.shared: bool = shared
 

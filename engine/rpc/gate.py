@@ -67,7 +67,7 @@ class Gate:
         self.max_calls: int | None = max_calls
         self.max_request_bytes: int | None = max_request_bytes
         self.auto_listen: bool = auto_listen
-        self.security: Callable[["CallAttributes"], object] | None = security
+        self.security: Callable[[CallAttributes], object] | None = security
         self.secure_only: bool = secure_only
         self.local_only: bool = local_only
         self.no_cache: bool = no_cache

@@ -219,15 +219,10 @@ class Listener:
         except RemoteProtocolError as error:
             self._drop(known, error, isinstance(error, VersionMismatch))
             if known.greeted and bytes(frames[0][:2]) == MAGIC:
-                # It may have held calls, which would wait for ever: the conversation begins again, and they fail.
-                # What is on its way from before is dropped in silence.
-                known.greeted = False
-                known.refused = True
-                known.conversation = Conversation(Side.SERVER)
-                if known.joined:
-                    known.joined = False
-                    self.actions += self.contexts.leave(key_of(known))
-                self.send_alone(known, encode(Reject([VERSION], Status.PROTOCOL_ERROR, str(error))))
+                self._break_off(known, Status.PROTOCOL_ERROR, str(error))
+            return False
+        except Exception as error:  # No memory for it, for one: the others are served all the same.
+            self._fail(known, error)
             return False
         try:
             if type(message) is Calls:
@@ -255,7 +250,39 @@ class Listener:
                 raise RemoteProtocolError(f"a client does not send {type(message).__name__}")
         except RemoteProtocolError as error:
             self._drop(known, error, True)
+        except Exception as error:  # As above.
+            self._fail(known, error)
         return False
+
+    def _break_off(self, peer: Peer, status: int, text: str) -> None:
+        """A message of a client is lost, or one to it. Calls in it would wait for ever, so the conversation begins
+        again, and all that it has open fail there. What is on its way from before is dropped in silence.
+        """
+        peer.greeted = False
+        peer.refused = True
+        peer.conversation = Conversation(Side.SERVER)
+        if peer.joined:
+            peer.joined = False
+            self.actions += self.contexts.leave(key_of(peer))
+        self.send_alone(peer, encode(Reject([VERSION], status, text)))
+
+    def _fail(self, peer: Peer, error: Exception) -> None:
+        """This side fails at a message of, or for, one client. Under link.lock."""
+        self._server.counters.failures += 1
+        text = f"a message could not be dealt with: {type_name(error)}"
+        log.error("%s: %s: %s", self.endpoint, peer.address or peer.id.hex(), text, exc_info=error, later=True)
+        if not peer.refused:
+            self._break_off(peer, Status.OUT_OF_RESOURCES, text)
+
+    def unsendable(self, peer: bytes, error: Exception) -> None:
+        """A message cannot be sent: what its calls came to is lost."""
+        known = self._peers.get(peer)
+        if known is not None:
+            self._fail(known, error)
+
+    def failed(self, error: Exception) -> None:
+        """A harvest failed, for nobody's message; it will be tried again."""
+        self._server.counters.failures += 1
 
     def _greet(self, peer: Peer, hello: Hello) -> None:
         peer.association = hello.association

@@ -65,6 +65,10 @@ class Outbox:
         self.queue.extendleft(reversed(self.taken))
         self.taken = ()
 
+    def taken_numbers(self) -> set[int]:
+        """The numbers of the calls in the message taken last; 0 stands for what is no call. Under link.lock."""
+        return {_number(pending) for pending in self.taken}
+
     def numbers(self) -> set[int]:
         """The numbers of the calls that have not left."""
         return {_number(pending) for pending in self.queue.copy()}

@@ -28,7 +28,7 @@ class Peer:
 
     def __init__(self, id: bytes, info: PeerInfo, local: bool, lane: "Lane") -> None:
         self.id: bytes = id
-        self.lane: "Lane" = lane
+        self.lane: Lane = lane
         self.address: str = info.address
         self.user: str = info.user
         self.local: bool = local

@@ -48,7 +48,7 @@ class Kept:
 
     def __init__(self, retries: "Retries", call: "Call[object]", call_id: int, pending: PendingCall | Special) -> None:
         self._retries = retries
-        self.call: "Call[object]" = call
+        self.call: Call[object] = call
         self.call_id: int = call_id
         self.pending: PendingCall | Special = pending
         # How often it was sent again, or is about to be.

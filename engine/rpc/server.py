@@ -483,6 +483,7 @@ class Server(Closeable):
                 faults=counters.faults,
                 refused=counters.refused,
                 garbage_received=counters.garbage,
+                failures=counters.failures,
             )
 
     # What the listeners ask. `lock` is held where the name says so.

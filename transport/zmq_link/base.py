@@ -12,7 +12,7 @@ from zmq.backend import zmq_poll
 from zmq.utils import garbage
 
 from transport.endpoint import Endpoint
-from transport.errors import EndpointError
+from transport.errors import EndpointError, LinkClosed
 from transport.frames import MAX_BLOBS, Buffer
 from transport.link import BaseLink, LinkOptions, Receiver
 from transport.realtime import monotonic
@@ -34,6 +34,8 @@ NOBLOCK: Final = int(zmq.NOBLOCK)
 MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENT: Final = struct.Struct("=HI")
 
+_GONE: Final = frozenset({int(zmq.ETERM), int(zmq.ENOTSOCK)})
+
 _monitor_names: Final = itertools.count()
 
 
@@ -50,6 +52,16 @@ def _as_it_came(frame: Buffer) -> Any:
     if not garbage.gc.is_alive():
         name_collector()
     return frame
+
+
+def is_gone(error: zmq.ZMQError) -> bool:
+    """Whether the socket was taken away: its context was terminated, or destroyed with all that it had."""
+    return error.errno in _GONE
+
+
+def gone(error: zmq.ZMQError) -> LinkClosed:
+    """What a link raises whose socket was taken away, or is of no use any more."""
+    return LinkClosed(f"the ZeroMQ socket cannot be used any more: {error}")
 
 
 class ZmqLink(BaseLink):
@@ -77,8 +89,12 @@ class ZmqLink(BaseLink):
     def _open(self) -> None:
         """Open a socket, and a monitor for it."""
         options = self._options
-        context = zmq.Context.shadow(options.context.underlying) if options.context else shared_context()
-        socket = self._socket = context.socket(self._kind)
+        try:
+            context = zmq.Context.shadow(options.context.underlying) if options.context else shared_context()
+            socket = context.socket(self._kind)
+        except zmq.ZMQError as error:  # No descriptor is left, for one.
+            raise EndpointError(f"cannot {self._verb} {self._target}: {error}") from error
+        self._socket = socket
         # The methods of the C class: those of zmq.Socket add a Python call to each (0.3 us).
         plain: Any = super(zmq.Socket, socket)
         self._recv = plain.recv
@@ -134,7 +150,8 @@ class ZmqLink(BaseLink):
         """Close both; nothing if they are closed already, because no others could be opened in their place."""
         monitor, self._monitor = self._monitor, None
         if monitor is not None:
-            self._socket.disable_monitor()
+            with suppress(zmq.ZMQError):  # Taken away: nothing is left to be told of.
+                self._socket.disable_monitor()
             monitor.close()
         self._socket.close(linger)
 
@@ -147,11 +164,17 @@ class ZmqLink(BaseLink):
     def ready(self) -> bool:
         """Whether a message waits. (The monitor's descriptor speaks for itself: only `harvest` reads it.)"""
         self._unsure = False
-        return bool(zmq_poll(self._input, 0))
+        try:
+            return bool(zmq_poll(self._input, 0))
+        except zmq.ZMQError as error:
+            raise gone(error) from error
 
     def writable(self) -> bool:
         """Whether the socket would take a message."""
-        return bool(zmq_poll(self._output, 0))
+        try:
+            return bool(zmq_poll(self._output, 0))
+        except zmq.ZMQError as error:
+            raise gone(error) from error
 
     def close(self) -> None:
         """Close both sockets; ZeroMQ's thread goes on sending for the linger time."""

@@ -1,17 +1,19 @@
 """The client's side."""
 
 import os
+from collections import deque
 from typing import Final
 
 import zmq
 from zmq.backend import zmq_poll
 
 from transport.endpoint import Endpoint
-from transport.errors import LinkClosed
+from transport.errors import EndpointError, LinkClosed
 from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.realtime import monotonic
-from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NO_COPY_SEND_BYTES, NOBLOCK, ZmqLink
+from transport.service import Pause
+from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NO_COPY_SEND_BYTES, NOBLOCK, ZmqLink, gone, is_gone
 from transport.zmq_link.pollset import PollSet
 
 #: Milliseconds before ZeroMQ tries to connect again; doubles up to the maximum.
@@ -46,7 +48,13 @@ class ZmqClient(ZmqLink):
 
     def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
         # What is polled stays the same when the socket is replaced, if possible.
-        self._poll = PollSet(self._descriptors_changed)
+        try:
+            self._poll = PollSet(self._descriptors_changed)
+        except OSError as error:
+            raise EndpointError(f"cannot connect to {endpoint}: {error}") from error
+        # When to try again to have a socket, and why there is none, until that was told.
+        self._pause = Pause()
+        self._lack = ""
         try:
             super().__init__(endpoint, options)
         except BaseException:
@@ -75,10 +83,44 @@ class ZmqClient(ZmqLink):
         self._poll.replace(self._inner_descriptors())
 
     def _replace(self) -> None:
-        """Go on with a new socket. What waits in the old one is for nobody."""
+        """Go on with a new socket, now or when there can be one. What waits in the old one is for nobody."""
         self._poll.replace(())
         self._close_sockets(linger=0)
-        self._open()
+        try:
+            self._open()
+        except EndpointError as error:
+            self._go_without(error)
+
+    def _go_without(self, error: EndpointError) -> None:
+        """There is no socket: nothing is sent and nothing arrives, until a harvest has one again."""
+        self._up = False
+        self._told = deque()
+        self._lack = str(error)
+        # On the instance, so that it costs nothing while there is one.
+        self.ready = lambda: True  # type: ignore[method-assign]
+        self.harvest = self._harvest_nothing  # type: ignore[method-assign]
+        if self.later is not None:
+            self.later(self._pause.refused())
+
+    def _harvest_nothing(self, receiver: Receiver, limit: int = 64) -> bool:
+        """Tell of the loss, and try again to have a socket."""
+        for peer, reason in self._losing.items():
+            receiver.lost(peer, reason)
+        self._losing.clear()
+        if self._lack:
+            receiver.refused(self._lack)
+            self._lack = ""
+        if not self._pause.left():
+            try:
+                self._open()
+            except EndpointError as error:
+                self._go_without(error)
+                receiver.refused(str(error))
+            else:
+                self._pause.granted()
+                del self.ready, self.harvest
+                return self.ready()
+        return False
 
     def close(self) -> None:
         """Close both sockets; ZeroMQ's thread goes on sending for the linger time."""
@@ -92,11 +134,14 @@ class ZmqClient(ZmqLink):
     def ready(self) -> bool:
         """Whether a message waits, or there is something else to tell."""
         self._unsure = False
-        return bool(self._told or self._losing) or bool(zmq_poll(self._input, 0))
+        try:
+            return bool(self._told or self._losing) or bool(zmq_poll(self._input, 0))
+        except zmq.ZMQError as error:
+            raise gone(error) from error
 
     def writable(self) -> bool:
         """Whether the connection is up and the queue has room."""
-        return self._up and not self._losing and bool(zmq_poll(self._output, 0))
+        return self._up and not self._losing and super().writable()
 
     def send(self, peer: bytes, frames: list[Buffer]) -> bool:
         """Hand over one message; see `Link.send`."""
@@ -113,8 +158,8 @@ class ZmqClient(ZmqLink):
                 self._send_frames(frames)
         except zmq.Again:
             return False
-        except zmq.ContextTerminated as error:
-            raise LinkClosed("the ZeroMQ context was terminated") from error
+        except zmq.ZMQError as error:
+            raise gone(error) from error
         return True
 
     def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
@@ -138,11 +183,11 @@ class ZmqClient(ZmqLink):
                 if not zmq_poll(self._input, 0):
                     break
             return self._finish_harvest(receiver, count)
-        except zmq.ContextTerminated as error:
-            raise LinkClosed("the ZeroMQ context was terminated") from error
         except LinkClosed:  # The process ends: there is no other socket to be had.
             raise
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, zmq.ZMQError) and is_gone(error):
+                raise gone(error) from error
             # A message may be gone, and with it the answer to a call: have this connection count as lost.
             up = self._up
             self._replace()

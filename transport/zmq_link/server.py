@@ -14,12 +14,12 @@ from zmq.backend import zmq_poll
 
 from transport import security
 from transport.endpoint import Endpoint
-from transport.errors import EndpointError, LinkClosed, PeerLost
+from transport.errors import EndpointError, PeerLost
 from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.realtime import monotonic
 from transport.zmq_link.addresses import addresses_of, is_named
-from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NOBLOCK, ZmqLink
+from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NOBLOCK, ZmqLink, gone, is_gone
 from transport.zmq_link.descriptors import Reserve
 from transport.zmq_link.unix import Taken, UnixListener
 
@@ -178,9 +178,9 @@ class ZmqServer(ZmqLink):
             self._send_frames([peer, *frames])
         except zmq.Again:
             return False
-        except zmq.ContextTerminated as error:
-            raise LinkClosed("the ZeroMQ context was terminated") from error
         except zmq.ZMQError as error:
+            if is_gone(error):
+                raise gone(error) from error
             raise PeerLost(f"peer {peer.hex()} on {self.endpoint} is gone: {error}") from error
         return True
 
@@ -207,9 +207,9 @@ class ZmqServer(ZmqLink):
                     return not self._losing or self._leave_early(receiver, count)
                 if not zmq_poll(self._input, 0):
                     break
-        except zmq.ContextTerminated as error:
-            raise LinkClosed("the ZeroMQ context was terminated") from error
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, zmq.ZMQError) and is_gone(error):
+                raise gone(error) from error
             self._skip_message()
             # A call may be gone: the peer is forgotten, and its next message answered as a stranger's.
             if peer in peers:

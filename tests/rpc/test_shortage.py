@@ -1,0 +1,245 @@
+"""What becomes of calls when there is no memory or no descriptor left: they end with a status, and service goes on."""
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import zmq
+
+from engine import Call, CallError, CallFailed, CallFailedDne, Client, Event, Interface, Server, operation
+from engine.testing import LIMIT, wait_until
+from transport import EndpointError
+
+
+class Probe(Interface, id="test.Shortage"):
+    """What is called."""
+
+    @operation
+    def echo(self, value: Any) -> Any:
+        """Return the value."""
+        raise NotImplementedError
+
+    @operation
+    def hold(self) -> None:
+        """Return when the test is over."""
+        raise NotImplementedError
+
+
+class Routines:
+    """The routines of `Probe`."""
+
+    def __init__(self, over: Event) -> None:
+        self.over = over
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+    def hold(self) -> None:
+        self.over.wait(LIMIT)
+
+
+@pytest.fixture
+def over() -> Iterator[Event]:
+    """Set when the test is over."""
+    with Event(manual_reset=True) as event:
+        yield event
+
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def serve(over: Event) -> Iterator[Serve]:
+    """Makes servers that listen; they are closed afterwards."""
+    servers: list[Server] = []
+
+    def make(endpoint: str = "tcp://127.0.0.1:0") -> Server:
+        server = Server(endpoint, workers=2)
+        servers.append(server)
+        server.register(Probe, Routines(over))
+        server.listen()
+        return server
+
+    yield make
+    over.set()
+    for server in servers:
+        server.close()
+
+
+class Shortage:
+    """While it is on, ZeroMQ has no more sockets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.on = False
+        real = zmq.Context.socket
+
+        def socket(context: Any, *args: Any, **options: Any) -> Any:
+            if self.on:
+                raise zmq.ZMQError(errno.EMFILE)
+            return real(context, *args, **options)
+
+        monkeypatch.setattr(zmq.Context, "socket", socket)
+
+
+@pytest.fixture
+def shortage(monkeypatch: pytest.MonkeyPatch) -> Shortage:
+    """A shortage to be turned on."""
+    return Shortage(monkeypatch)
+
+
+def once(error: Exception, function: Callable[..., Any], often: int = 1) -> Callable[..., Any]:
+    """The function, which raises the first times."""
+    left = [error] * often
+
+    def failing(*args: Any, **options: Any) -> Any:
+        if left:
+            raise left.pop()
+        return function(*args, **options)
+
+    return failing
+
+
+class TestDescriptors:
+    """Descriptors run out."""
+
+    def test_opening(self, shortage: Shortage, over: Event) -> None:
+        """A client, and a server that listens, raise `EndpointError`; later they can be had."""
+        shortage.on = True
+        with pytest.raises(EndpointError):
+            Client("tcp://127.0.0.1:9")
+        with Server("tcp://127.0.0.1:0") as server:
+            with pytest.raises(EndpointError):
+                server.listen()
+            shortage.on = False
+            server.register(Probe, Routines(over))
+            server.listen()
+            with Client(server.endpoint) as client:
+                assert client.bind(Probe).echo(1) == 1
+
+    @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs /proc")
+    def test_a_poll_set_that_cannot_be_had(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So does one whose poll set is refused."""
+        monkeypatch.setattr("selectors.DefaultSelector", once(OSError(errno.EMFILE, "none left"), object))
+        with pytest.raises(EndpointError):
+            Client("tcp://127.0.0.1:9")
+
+    def test_connecting_again(self, serve: Serve, shortage: Shortage) -> None:
+        """Calls of a lost connection end, the state is true, later ones end in time; then it connects again."""
+        server = serve()
+        endpoint = server.endpoint
+        with Client(endpoint, connect_timeout=0.2) as client:
+            probe = client.bind(Probe)
+            held: Call[Any] = probe.hold.begin()
+            assert probe.echo(1) == 1
+            shortage.on = True
+            server.close(0.0)
+            with pytest.raises(CallError):
+                held.result(LIMIT)
+            wait_until(lambda: client.statistics().connection == "connecting")
+            for _ in range(3):
+                with pytest.raises(CallFailedDne):
+                    probe.echo(2)
+            assert client.statistics().outstanding == 0
+            shortage.on = False
+            serve(endpoint)
+            wait_until(lambda: answered(probe))  # There is a pause between attempts.
+
+    def test_closing(self, serve: Serve, shortage: Shortage) -> None:
+        """A client that cannot connect again can be closed."""
+        server = serve()
+        client = Client(server.endpoint, connect_timeout=0.1)
+        probe = client.bind(Probe)
+        assert probe.echo(1) == 1
+        shortage.on = True
+        server.close(0.0)
+        with pytest.raises(CallError):
+            probe.echo(2)
+        client.close()
+        with Client("loopback://shortage"):
+            pass
+
+    def test_a_context_that_is_terminated(self, serve: Serve) -> None:
+        """Calls end with a status when the sockets are taken away, and so do later ones."""
+        context: zmq.Context[Any] = zmq.Context()
+        with Client(serve().endpoint, context=context, connect_timeout=0.1) as client:
+            probe = client.bind(Probe)
+            assert probe.echo(1) == 1
+            held: Call[Any] = probe.hold.begin()
+            ending = threading.Thread(target=context.term)
+            ending.start()
+            with pytest.raises(CallFailed):
+                held.result(LIMIT)
+            ending.join(LIMIT)
+            assert not ending.is_alive()
+            with pytest.raises(CallFailedDne):
+                probe.echo(2)
+
+
+class TestMemory:
+    """There is no memory for a message."""
+
+    def test_for_reading_one(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The calls of that client fail; it can go on, others notice nothing, and the server counts it."""
+        server = serve()
+        with Client(server.endpoint) as client, Client(server.endpoint) as other:
+            probe, bystander = client.bind(Probe), other.bind(Probe)
+            assert (probe.echo(1), bystander.echo(1)) == (1, 1)
+            held: Call[Any] = bystander.hold.begin()
+            wait_until(lambda: not held.wait(0.001) and server.statistics().active == 1)
+            path = "engine.rpc.listener.decode"
+            monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
+            with pytest.raises(CallFailed):
+                probe.echo.begin(2).result(LIMIT)
+            assert (probe.echo(3), bystander.echo(3)) == (3, 3)
+            assert not held.done()
+        assert server.statistics().failures == 1
+
+    @pytest.mark.parametrize("often", [1, 4])
+    def test_for_a_harvest(self, serve: Serve, monkeypatch: pytest.MonkeyPatch, often: int) -> None:
+        """A harvest that fails is tried again."""
+        path = "transport.zmq_link.server.ZmqServer.harvest"
+        server = serve()
+        monkeypatch.setattr(path, once(MemoryError(), getattr_of(path), often))
+        with Client(server.endpoint) as client:
+            assert client.bind(Probe).echo.begin(1).result(LIMIT) == 1
+        assert server.statistics().failures == often
+
+    def test_for_sending_a_call(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The call did not run; the next one does."""
+        path = "transport.zmq_link.client.ZmqClient.send"
+        with Client(serve().endpoint) as client:
+            probe = client.bind(Probe)
+            assert probe.echo(1) == 1
+            monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
+            with pytest.raises(CallFailedDne):
+                probe.echo.begin(2).result(LIMIT)
+            assert probe.echo(3) == 3
+
+    def test_for_sending_an_answer(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The call fails, having run; the next one is answered."""
+        path = "transport.zmq_link.server.ZmqServer.send"
+        with Client(serve().endpoint) as client:
+            probe = client.bind(Probe)
+            assert probe.echo(1) == 1
+            monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
+            with pytest.raises(CallFailed):
+                probe.echo.begin(2).result(LIMIT)
+            assert probe.echo(3) == 3
+
+
+def answered(probe: Any) -> bool:
+    """Whether a call is answered now."""
+    try:
+        return bool(probe.echo(3) == 3)
+    except CallFailedDne:
+        return False
+
+
+def getattr_of(path: str) -> Any:
+    """What is found at a dotted path."""
+    import pkgutil
+
+    return pkgutil.resolve_name(path)
