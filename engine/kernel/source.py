@@ -28,6 +28,10 @@ class PortSource(Protocol):
 
     A source that has descriptors to poll, or cannot import this package, also has a method
     `bind_services(services)`. It is called just before `bind_port`, with the port's `PortServices`.
+
+    One that knows has a method `outstanding()`: it returns how many packets it has delivered, and a list of the
+    `overlapped` values of those that it owes for accepted operations, those first that are just being delivered. It
+    calls nothing of the engine. `Io` asks, to know which operations were begun of those that it forgets.
     """
 
     def bind_port(self, port: "CompletionPort", key: Any) -> None:

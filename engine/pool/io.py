@@ -6,11 +6,14 @@ so that the object knows what to wait for; an operation that will deliver no pac
 
     announced --packet--> queued --worker--> running
     announced --cancel (it failed at once, or completed at once without a packet)--> forgotten by both sides
-    announced --wait(cancel_pending=True)--> swallowed when its packet comes
+    announced --wait(cancel_pending=True)--> forgotten: if it was begun, its packet is swallowed when it comes
+
+What was begun, the source says (`PortSource.outstanding`); if it does not, all that was announced counts as begun.
 
 Source: "CreateThreadpoolIo", "StartThreadpoolIo", "CancelThreadpoolIo", "WaitForThreadpoolIoCallbacks".
 """
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -81,8 +84,8 @@ class Io(CallbackObject):
     """
 
     __slots__ = (
-        "_announced", "_cancelled", "_completed", "_dropped", "_forgotten", "_started_io", "_swallow",
-        "_variables",
+        "_announced", "_arrivals", "_cancelled", "_completed", "_dropped", "_forgotten", "_owed", "_source",
+        "_started_io", "_swallow", "_variables",
     )  # fmt: skip
 
     def __init__(
@@ -101,12 +104,20 @@ class Io(CallbackObject):
         self._completed = 0
         self._cancelled = 0
         self._forgotten = 0
-        # Of the forgotten ones, those whose packets may still come; and packets that nobody announced.
+        # Of the forgotten ones, those that were begun, by what their packets will carry; and how many others there are:
+        # they were not begun, or the source does not say.
+        self._owed: list[Any] = []
         self._swallow = 0
+        # Packets that nobody announced; and all that have come.
         self._dropped = 0
+        self._arrivals = 0
         super().__init__(function, args, environment, pool, context)
         self._variables = self._capture()
+        # None if the source does not say what was begun.
+        self._source: weakref.ref[Any] | None = None
         try:
+            if hasattr(source, "outstanding"):
+                self._source = weakref.ref(source)
             bind(source, _IoPort(self), self)
         except BaseException:
             self.close()
@@ -133,7 +144,7 @@ class Io(CallbackObject):
             if self._announced:
                 self._announced -= 1
                 self._cancelled += 1
-            elif self._swallow:  # Forgotten meanwhile: no packet will come for it.
+            elif self._swallow:  # Forgotten meanwhile.
                 self._swallow -= 1
             else:
                 raise InvalidState("no operation is announced: call start() before each one")
@@ -157,8 +168,8 @@ class Io(CallbackObject):
         turn = Turn(self, self._variables.copy(), (packet,))
         todo = None
         with self._port.lock:
-            if self._swallow:
-                self._swallow -= 1
+            self._arrivals += 1
+            if self._swallow_locked(packet):
                 return
             if self._announced:
                 self._announced -= 1
@@ -174,8 +185,32 @@ class Io(CallbackObject):
     def _busy_locked(self, whole: bool) -> bool:
         return self._announced > 0 or super()._busy_locked(whole)
 
+    def _swallow_locked(self, packet: CompletionPacket) -> bool:
+        """Whether the packet is that of an operation that was forgotten."""
+        index = next((index for index, owed in enumerate(self._owed) if owed is packet.overlapped), None)
+        if index is not None:
+            del self._owed[index]
+            return True
+        # If the source says what was begun, the others were not: what comes is what was announced since, if anything.
+        if not self._swallow or (self._source is not None and self._announced):
+            return False
+        self._swallow -= 1
+        return True
+
     def _forget_locked(self) -> int:
+        owed = self._begun_locked()
         self._forgotten += self._announced
-        self._swallow += self._announced
+        self._swallow += max(0, self._announced - (len(owed) - len(self._owed)))
+        self._owed = owed
         self._announced = 0
         return 0  # Their packets would have decided that there are callbacks.
+
+    def _begun_locked(self) -> list[Any]:
+        """What the packets that are still to come will carry, those of operations forgotten before included."""
+        source = None if self._source is None else self._source()
+        if source is None:
+            return []
+        delivered, coming = source.outstanding()
+        # Of those that are just being delivered, some have come already.
+        owed: list[Any] = coming[max(0, self._arrivals - delivered) :]
+        return owed

@@ -1,5 +1,6 @@
 """I/O objects."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from engine import (
     ThreadPool,
 )
 from engine.testing import LIMIT, wait_until_blocked
+from tests.transport.overlapped import Wires
 
 from .helpers import Recorder, in_thread, joined, occupy, settle
 
@@ -205,3 +207,100 @@ class TestIo:
             blocker.wait_until_running(3)
             blocker.release()
             assert io.wait(LIMIT)
+
+
+class TestForgotten:
+    """`wait(cancel_pending=True)` on a source that says which operations were begun: an overlapped socket."""
+
+    @pytest.fixture
+    def wires(self) -> Iterator[Wires]:
+        """Makes sockets, which are closed at the end."""
+        made = Wires()
+        yield made
+        made.close()
+
+    def test_one_that_was_never_begun(self, pool: ThreadPool, wires: Wires) -> None:
+        """An announcement whose operation was not begun owes nothing: the next pair gives exactly one callback."""
+        recorder = Recorder()
+        mine, _ = wires.pair()
+        source = wires.overlapped(mine)
+        with Io(source, recorder, pool=pool) as io:
+            io.start()
+            assert io.wait(10, cancel_pending=True)
+            io.start()
+            operation = source.begin_send([b"sent"])
+            assert io.wait(10)
+            seen = io.io_statistics()
+        assert [packet.overlapped for (packet,) in recorder.calls] == [operation]
+        assert (seen.started, seen.announced, seen.completed, seen.forgotten, seen.dropped) == (2, 0, 1, 1, 0)
+
+    def test_one_that_is_begun_and_pending(self, pool: ThreadPool, wires: Wires) -> None:
+        """The packet of a forgotten operation is swallowed, even if one that was begun later is complete before it."""
+        recorder = Recorder()
+        mine, other = wires.pair()
+        source = wires.overlapped(mine)
+        with Io(source, recorder, pool=pool) as io:
+            io.start()
+            forgotten = source.begin_recv()
+            assert io.wait(10, cancel_pending=True)
+            io.start()
+            sent = source.begin_send([b"sent"])
+            assert io.wait(10)
+            assert [packet.overlapped for (packet,) in recorder.calls] == [sent]
+            other.send(b"received")
+            io.start()
+            received = source.begin_recv()
+            other.send(b"received too")
+            assert io.wait(10)
+            settle(pool)
+            seen = io.io_statistics()
+        assert forgotten.done and received.done
+        assert [packet.overlapped for (packet,) in recorder.calls] == [sent, received]
+        assert (seen.started, seen.announced, seen.completed, seen.forgotten, seen.dropped) == (3, 0, 2, 1, 0)
+
+    def test_one_that_then_fails_at_once(self, pool: ThreadPool, wires: Wires) -> None:
+        """It may be taken back though it was forgotten; more than that is a mistake."""
+        mine, _ = wires.pair()
+        source = wires.overlapped(mine)
+        with Io(source, print, pool=pool) as io:
+            io.start()
+            assert io.wait(10, cancel_pending=True)
+            io.cancel()
+            with pytest.raises(InvalidState):
+                io.cancel()
+
+    def test_several(self, pool: ThreadPool, wires: Wires) -> None:
+        """Of several announced at once those that were begun are owed, and no others, however often it is forgotten."""
+        recorder = Recorder()
+        mine, other = wires.pair()
+        source = wires.overlapped(mine)
+        with Io(source, recorder, pool=pool) as io:
+            for _ in range(3):
+                io.start()
+                io.start()
+                source.begin_recv()
+                assert io.wait(10, cancel_pending=True)
+            io.start()
+            last = source.begin_recv()
+            for number in range(4):
+                other.send(b"%d" % number)
+            assert io.wait(10)
+            settle(pool)
+        assert [packet.overlapped for (packet,) in recorder.calls] == [last]
+        assert last.result() == [b"3"]
+
+    def test_a_cancelled_one(self, pool: ThreadPool, wires: Wires) -> None:
+        """A forgotten operation that is cancelled afterwards has its packet swallowed too."""
+        recorder = Recorder()
+        mine, _ = wires.pair()
+        source = wires.overlapped(mine)
+        with Io(source, recorder, pool=pool) as io:
+            io.start()
+            source.begin_recv()
+            assert io.wait(10, cancel_pending=True)
+            source.cancel()
+            io.start()
+            source.begin_send([b"sent"])
+            assert io.wait(10)
+            assert io.io_statistics().dropped == 0
+        assert [packet.status for (packet,) in recorder.calls] == [0]

@@ -153,6 +153,9 @@ class OverlappedSource(Closeable):
         self._attended = False
         # Complete operations that are to be told of. Appended to under _lock, taken out by who holds _telling.
         self._outbox: deque[Operation[Any]] = deque()
+        # Whose packets are being handed over, in their order, by who holds _telling; and how many were, before these.
+        self._handing: list[Operation[Any]] = []
+        self._handed = 0
         # Taking it is one step of a `for` loop: no signal handler can raise between taking and using it.
         self._telling = TryLock()
         self._tell = iter(partial(self._telling.acquire, False), None)
@@ -178,6 +181,18 @@ class OverlappedSource(Closeable):
         except BaseException:
             self._bound = False
             raise
+
+    def outstanding(self) -> tuple[int, list[Any]]:
+        """For the engine: how many packets were handed over, and the `overlapped` of each that is still to come.
+
+        Those that are just being handed over count as still to come, and are the first.
+        """
+        with self._lock:
+            coming = dict.fromkeys(self._handing)
+            for operation in (*self._outbox, *self._input, *self._output):
+                if not operation._silent:
+                    coming[operation] = None
+            return self._handed, [operation.overlapped for operation in coming]
 
     def _bind_wait(self, operation: Operation[Any], services: Services, event: Settable) -> None:
         """Somebody is going to wait for the operation: have `event` set when it completes."""
@@ -454,6 +469,10 @@ class OverlappedSource(Closeable):
         finally:
             if outcomes and self._services is not None:
                 self._services.deliver(outcomes)
+            if outcomes:
+                with self._lock:
+                    self._handed += len(outcomes)
+                    self._handing.clear()
 
     def _empty_outbox(self, outcomes: list[tuple[Any, Any, Any, int]]) -> None:
         outbox = self._outbox
@@ -461,6 +480,7 @@ class OverlappedSource(Closeable):
             operation = outbox[0]
             if not operation._silent:
                 outcome = (self._key, operation._transferred, operation.overlapped, operation._status)
+                self._handing.append(operation)
                 operation._silent = True  # With the next line as one: a signal handler may raise after it.
                 outcomes.append(outcome)
             for event in operation._events:
