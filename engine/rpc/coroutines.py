@@ -165,9 +165,9 @@ class CoroutineRunner:
         except asyncio.CancelledError:
             self._close(call, lambda: listener.answer_fault(call, Status.CALL_CANCELLED, "the routine was cancelled"))
             raise
-        except GeneratorExit:
-            raise  # The loop was given up, which has ended the call.
         except BaseException as error:
+            if coroutine not in self._open:
+                raise  # The loop was given up, which has ended the call.
             failure = error
             self._close(call, lambda: listener.answer_error(call, failure))
         else:

@@ -176,8 +176,8 @@ class Server(Closeable):
             implementation: any object. Methods run on the pool's threads, several at once; those marked with `manager`
                 get the call's handle and answer when they like. `async def` methods run in the server's event loop and
                 need no worker. A cancel, or the end of the client's patience, interrupts no routine of any kind: it
-                shows in `test_cancel`, `disconnected` and `time_left` of the call's handle (`current_call()`). Each call
-                runs in an empty context (`contextvars`) of its own.
+                shows in `test_cancel`, `disconnected` and `time_left` of the call's handle (`current_call()`). Each
+                call runs in an empty context (`contextvars`) of its own.
             max_calls: with `auto_listen`, calls of this interface that may be open at once, the next one is refused
                 with `ServerTooBusy`; None: any number. Otherwise the server's own limit rules, and this one is ignored.
             max_request_bytes: a call with larger arguments, encoded, ends with `AccessDenied`.
