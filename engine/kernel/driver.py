@@ -42,7 +42,7 @@ import os
 from _thread import get_ident
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import repeat
+from itertools import islice, repeat
 from math import inf
 from sys import modules
 from typing import Protocol
@@ -88,11 +88,16 @@ class Conversing(Source, Protocol):
     def drive(self, readable: bool, sends: bool = True) -> bool:
         """As any source; without `sends` it only harvests."""
 
+    def silence(self) -> str:
+        """Why nothing comes, for people, if the source knows of something; else ""."""
+
 
 _GONE = object()
 
 # Processors that this process may use.
 PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+SILENCES = 3  # How many sources an error names, at most.
 
 ROUNDS = 64  # Harvests in a row of one thread that looks what has arrived; arbitrary: a flood must not hold it.
 
@@ -321,6 +326,12 @@ class Driver:
             self._helping.discard(me)
         if more:
             self.touched(source)
+
+    def silence(self) -> str:
+        """Why nothing may have come, as far as the sources know: what to append to the text of an error."""
+        known = filter(None, (getattr(source, "silence", str)() for source in list(self.sources)))
+        reasons = list(islice(known, SILENCES))
+        return f": {'; '.join(reasons)}" if reasons else ""
 
     # Event loops
 

@@ -459,7 +459,9 @@ class CompletionPort(SlotQueue, Closeable):
         if result is _ALERTED:
             return batch
         raise WaitTimeout(
-            "no packet is takeable" if timeout == 0 else f"no packet became takeable within {timeout} s"
+            "no packet is takeable"
+            if timeout == 0
+            else f"no packet became takeable within {timeout} s{driver().silence()}"
         )
 
     def _adopt(self, record: ThreadRecord) -> None:

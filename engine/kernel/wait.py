@@ -13,6 +13,7 @@ from transport.foreign import type_name
 from . import ends  # noqa: F401  # It teaches `as_waitable` about threads, processes and futures.
 from .apc import run_apcs, wait_alertably
 from .checks import check_timeout
+from .driver import driver
 from .errors import InvalidArgumentType, InvalidParameter, WaitTimeout
 from .status import Status
 from .thread import local, park
@@ -149,5 +150,6 @@ def _checked(objects: Iterable[Any]) -> list[Waitable]:
 def _result(block: ThreadBlock, timeout: float | None) -> WaitResult:
     outcome = block.outcome
     if outcome is None or outcome == TIMED_OUT:
-        raise WaitTimeout(f"the wait was not satisfied within {timeout} s")
+        why = "" if timeout == 0 else driver().silence()
+        raise WaitTimeout(f"the wait was not satisfied within {timeout} s{why}")
     return WaitResult(outcome, bool(block.abandoned))

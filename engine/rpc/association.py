@@ -211,6 +211,7 @@ class Association:
             if self._channel.take_back():
                 self._outbox.put_back()
             self._outbox.discard(self._hello)
+            self._retries.collect_locked()
             # What waits in the queue again has not left after all.
             left = self._sent.numbers()
             unsent = self._outbox.numbers()
@@ -294,6 +295,23 @@ class Association:
                 return  # It is closed already.
             self._channel.link.leave()
         driver().touched(self._channel)
+
+    def silence(self) -> str:
+        """Why no answer comes to the calls that are outstanding, if that is for want of a server; else ""."""
+        if self._state is _CONNECTED:
+            return ""
+        with self._lock:
+            number = len(self._calls)
+            if not number or self._state is _CLOSED:
+                return ""
+            if self._state is Connection.GREETING:
+                what = f"what accepts connections at {self.endpoint} has not greeted"
+            elif self._was_connected:
+                what = f"there is no connection to {self.endpoint} any more"
+            else:
+                what = f"no server was ever reached at {self.endpoint}"
+            why = f" ({self._refusal})" if self._refusal else ""
+            return f"{what}, {number} {'call waits' if number == 1 else 'calls wait'} for it{why}"
 
     # What a harvest leaves
 

@@ -128,6 +128,7 @@ class Issuer(Protocol):
     def give_up_waiting(self, call: "Call[Any]", completion: "Completion") -> None: ...
     def cancel(self, call: "Call[Any]", abort: bool) -> None: ...
     def poll(self, call: "Call[Any]") -> None: ...
+    def silence(self) -> str: ...
 
 
 class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
@@ -299,8 +300,14 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
         assert self._client is not None
         self._client.poll(self)
         if self._box is None:
-            raise CallPending(f"{self._named()} is not complete: wait for its notification, then complete it")
+            text = f"{self._named()} is not complete: wait for its notification, then complete it"
+            raise CallPending(text + self._silence())
         return self._box
+
+    def _silence(self) -> str:
+        """What to append to an error that says that the call is pending, if there is no server to answer it."""
+        silence = "" if self._client is None else self._client.silence()
+        return f" ({silence})" if silence else ""
 
     def _undecodable(self, error: BaseException) -> CallError:
         """Decoding runs into whatever was sent, and runs the types' own checks, which may say what is wrong."""
@@ -326,7 +333,8 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
         Raises: `CallPending`, a `TimeoutError`, if `timeout` (seconds, None for ever) ran out first: the call goes on.
         """
         if self._box is None and not self.wait(timeout) and self._box is None:
-            raise CallPending(f"{self._named()} was pending for the {timeout} s of this wait: wait on, or cancel it")
+            text = f"{self._named()} was pending for the {timeout} s of this wait: wait on, or cancel it"
+            raise CallPending(text + self._silence())
         return self.complete()
 
     def cancel(self, abort: bool = False) -> None:

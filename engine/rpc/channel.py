@@ -50,6 +50,9 @@ class Owner(Receiver, Protocol):
     def failed(self, error: Exception) -> None:
         """A harvest failed; it is tried again. Holding nothing."""
 
+    def silence(self) -> str:
+        """Why nothing comes, as far as the owner knows; "" if it knows of nothing. May take the owner's lock."""
+
 
 class Channel:
     """Moves an owner's messages through a link. Hashable by identity; one a link."""
@@ -186,6 +189,10 @@ class Channel:
     def descriptors(self) -> Sequence[int]:
         """What the driver polls."""
         return self._fds
+
+    def silence(self) -> str:
+        """Why nothing comes, as far as the owner knows."""
+        return self._owner.silence()
 
     def drive(self, readable: bool, sends: bool = True) -> bool:
         """Send what is waiting, unless told not to, and harvest what has arrived; return whether there may be more."""

@@ -363,7 +363,8 @@ class Client(Association, Closeable):
             driver().harvest(self._channel)  # An answer that has arrived counts.
             if call_id not in self._calls:
                 return
-            error: CallError = CallTimeout(f"no reply within {timeout} s")
+            silence = self.silence()
+            error: CallError = CallTimeout(f"no reply within {timeout} s{silence and f': {silence}'}")
             # Only if an attempt to connect has failed: otherwise the time was just too short.
             with self._lock:
                 if self._state is Connection.CONNECTING and self._refusal and self._withdraw_locked(call_id):

@@ -121,6 +121,10 @@ class Listener:
 
     # The channel's side: sending
 
+    def silence(self) -> str:
+        """Nothing: a server waits for anybody."""
+        return ""
+
     def next_message(self) -> Parcel | None:
         """Take the next message to send, or None. Under link.lock."""
         while self.outgoing:

@@ -95,14 +95,23 @@ class Retries:
 
     def over(self, kept: Kept) -> None:
         """A call has its outcome. Takes the table's lock."""
-        # Empty if somebody has collected it already: mostly an answer.
-        box = kept.call._box
-        answered = not box or not isinstance(box[0], Failure)
         with self._table.lock:
-            self._kept.pop(kept.call_id, None)
-            self.backing_off.discard(kept.call_id)
-            if answered:
-                self._tokens = min(self._budget, self._tokens + REFILL)
+            self._over_locked(kept)
+
+    def collect_locked(self) -> None:
+        """Calls that have their outcome count, though `over` has not been called yet: they came just before a loss."""
+        for kept in list(self._kept.values()):
+            if kept.call._box is not None or kept.call._id != kept.call_id:
+                self._over_locked(kept)
+
+    def _over_locked(self, kept: Kept) -> None:
+        if self._kept.pop(kept.call_id, None) is None:
+            return
+        self.backing_off.discard(kept.call_id)
+        # Empty if somebody has collected it already, or begun another call with the handle: mostly an answer.
+        box = kept.call._box
+        if not box or not isinstance(box[0], Failure):
+            self._tokens = min(self._budget, self._tokens + REFILL)
 
     def take_locked(self, call: "Call[object]", why: str) -> bool:
         """The connection of a call that had left was lost, which is `why`: whether the call will be sent again."""

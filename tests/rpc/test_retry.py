@@ -1,9 +1,11 @@
 """Calls of idempotent operations, sent again when their connection was lost: sections 8.1, 8.2 and 8.5."""
 
+import select
 import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine import (
@@ -20,7 +22,7 @@ from engine import (
     operation,
 )
 from engine.testing import LIMIT, wait_until
-from transport import Calls, Reject, Replies, bind, encode_value
+from transport import Bye, Calls, Reject, Replies, bind, encode_value
 
 from ..one_by_one import calls_in, one_reply
 from .contract import Probe
@@ -268,6 +270,37 @@ class TestBounds:
                 assert bench.control.abort(key, 4711) == 0  # An answer, too: a tenth.
                 expected = 4711
             assert status_of(lambda call=call: call.result(LIMIT)) == expected
+
+    def test_answers_just_before_the_loss(self, endpoint: str) -> None:
+        """Answers that were taken in one go with the end of their connection have filled the budget before it."""
+
+        def hear(number: int) -> list[int]:
+            return [call.id for call in hear_calls(raw, number)]
+
+        def answers(ids: list[int]) -> Replies:
+            return Replies([one_reply(number, 0, msgspec.Raw(b"\x07")) for number in ids])
+
+        with RawServer(endpoint) as raw, Client(endpoint, retry_budget=1, connect_timeout=LIMIT) as client:
+            probe = client.bind(Probe)
+            first = probe.again.begin(0)
+            raw.greet()
+            hear(1)
+            raw.say(Bye(0, "the budget is empty"))
+            raw.greet()
+            raw.say(answers(hear(1)))
+            assert first.result(LIMIT) == 7
+            calls = [probe.again.begin(number) for number in range(13)]
+            *answered, lost = hear(13)
+            with client._channel.link.lock:  # So that both messages are taken in one harvest.
+                raw.say(answers(answered))
+                raw.say(Bye(0, "one is left"))
+                assert select.select(client._channel.descriptors(), (), (), LIMIT)[0]
+            assert [call.result(LIMIT) for call in calls[:-1]] == [7] * 12
+            wait_until(lambda: client.statistics().connection != "connected")
+            raw.greet()
+            assert hear(1) == [lost]
+            raw.say(answers([lost]))
+            assert calls[-1].result(LIMIT) == 7
 
     @pytest.mark.parametrize("name", ["retries", "retry_budget"])
     @pytest.mark.parametrize("value", [-1, 1.5, "1", None, True])
