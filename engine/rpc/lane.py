@@ -323,6 +323,8 @@ class Lane:
         assert rows is not None
         if place.context:  # What decoding has set is not for the routines.
             place.take_context()
+        context = place.context
+        run = context.run
         careful = careful or len(rows) < TIMED_TOGETHER or entry.mean > NOTABLE
         place.call = None
         place.batch = batch
@@ -346,7 +348,7 @@ class Lane:
                 listener.channel.flush()
                 self._pass_on(place, call_id)
             try:
-                value = place.context.run(function, *args)
+                value = run(function, *args)
             except BaseException as error:
                 # BaseException too: a routine that exits or is interrupted must not take a worker with it.
                 place.run(_fail, listener, batch.open(call_id), error)
@@ -362,8 +364,11 @@ class Lane:
                     listener.conclude(found, value)  # Its handle was made just now.
                 else:
                     self._answer(batch.open(call_id), value, place)  # Its handle is just being made, or has closed it.
-            if place.context:  # In line, as `Place.run` does.
+            if context:  # In line, as `Place.run` does.
                 place.take_context()
+            if place.context is not context:  # Or a task has it.
+                context = place.context
+                run = context.run
             if slow:
                 listener.channel.flush()
             number += 1
