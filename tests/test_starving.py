@@ -1,5 +1,6 @@
 """What the library does while the system refuses to start threads."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +45,16 @@ def test_a_loop_that_cannot_be_started_refuses_its_calls() -> None:
 def test_a_loop_is_started_again() -> None:
     """One refusal is not the end: the call is served."""
     assert outcome("loop_once") == "1,2"
+
+
+def test_there_is_one_way_to_start_a_thread() -> None:
+    """Threads are started by the library's services and by pools only, which know what a refusal means."""
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("engine", "transport")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("Thread", "start_new_thread")
+    }
+    # Signal handlers may start a thread of their own, which takes no lock that Python code can hold.
+    assert found == {"engine/kernel/afterwards.py", "engine/pool/staff.py", "transport/service.py"}

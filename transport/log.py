@@ -62,6 +62,10 @@ class Log:
     def critical(self, message: str, *args: object, exc_info: BaseException | None = None) -> None:
         _tell(self._logger, logging.CRITICAL, message, args, exc_info, False)
 
+    def failed(self, text: str, error: BaseException) -> None:
+        """Tell of what left a service of the library; for `Service`."""
+        _tell(self._logger, logging.ERROR, "%s", (text,), error, True)
+
     def exception(self, message: str, *args: object, later: bool = False) -> None:
         """`error`, with the exception that is being handled."""
         _tell(self._logger, logging.ERROR, message, args, sys.exception(), later)

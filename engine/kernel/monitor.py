@@ -106,7 +106,7 @@ class Monitor:
         self._watched: dict[Watched, None] = {}
         # Timers that are due and were not called yet: appended under _lock, taken from the left by anybody.
         self._due: deque[TimerHandle] = deque()
-        self._service = Service("engine:monitor", self._run, _report)
+        self._service = Service("engine:monitor", self._run, log.failed)
         # A thread is needed, and cannot be had. Set by whoever needed it, cleared by whoever finds that there is one;
         # read by all who wait, before they sleep.
         self.late: bool = False
@@ -311,7 +311,3 @@ class Monitor:
                 function()
             except Exception:
                 log.exception("a timer function %r failed", function, later=True)
-
-
-def _report(text: str, error: BaseException) -> None:
-    log.error("%s", text, exc_info=error, later=True)

@@ -42,7 +42,7 @@ class CoroutineRunner:
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = Lock()
-        self._service = Service(f"engine:{name}-loop", self._run, _report, more=self._wanted)
+        self._service = Service(f"engine:{name}-loop", self._run, log.failed, more=self._wanted)
         # Guarded by _lock; read by the loop's thread.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
@@ -199,7 +199,3 @@ class CoroutineRunner:
             loop.call_soon_threadsafe(loop.stop)
         if not self._service.join(timeout):
             log.warning("%s: a coroutine did not end within %s s of its cancellation", self._name, timeout)
-
-
-def _report(text: str, error: BaseException) -> None:
-    log.error("%s", text, exc_info=error)

@@ -11,6 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from transport.endpoint import Endpoint
+from transport.errors import EndpointError
+from transport.log import Log
+from transport.service import Service
+
+log = Log("transport.zmq_link")
 
 #: Seconds before a name is looked up again that was not found; doubles up to the maximum.
 AGAIN = 0.05
@@ -58,7 +63,11 @@ class Lookup:
         self._reader, self._writer = sockets.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-        threading.Thread(target=self._run, name="transport:lookup", daemon=True).start()
+        looking = Service("transport:lookup", self._run, log.failed, depended_on=False)
+        if not looking.ensure():
+            self._reader.close()
+            self._writer.close()
+            raise EndpointError(f"cannot look up {endpoint}: {looking}")
 
     def fileno(self) -> int:
         """Return the descriptor."""

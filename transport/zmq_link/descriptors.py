@@ -13,10 +13,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 
 from transport.lock import Lock
 from transport.log import Log
+from transport.service import Service
 
 log = Log("transport.zmq_link")
 
@@ -91,11 +92,8 @@ class Reserve:
         short = self._short
         if short is None:
             short = threading.Event()
-            # If it cannot be started the next connection tries again.
-            with suppress(RuntimeError):
-                threading.Thread(
-                    target=self._look, args=(short, left), name="transport:descriptors", daemon=True
-                ).start()
+            looking = Service("transport:descriptors", partial(self._look, short, left), log.failed, depended_on=False)
+            if looking.ensure():  # If it cannot be started the next connection tries again.
                 self._short = short
         if self._short is not None:
             self._shut()
