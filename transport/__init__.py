@@ -1,6 +1,9 @@
 """Messages between processes: what they are, and how they get there.
 
     errors      who did what wrong
+    log         how the library logs, the engine too: by handlers that can do no harm
+    service     threads that are started when they are needed, and again
+    realtime    clocks that nobody can freeze
     foreign     how objects that are not ours are told of; the engine tells of them so, too
     endpoint    endpoint text <-> value
     frames      message values, one struct for each kind

@@ -469,7 +469,7 @@ class TestFailures:
     def test_a_failing_source_is_dropped(
         self, wires: Callable[..., Wire], event: Event, actor: Make, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """What a source raises does not reach the thread that happens to wait; it is polled no longer."""
+        """What a source raises does not reach the thread that happens to wait; it is left alone for a while."""
         failing, sound = wires(lambda: 1 / 0), wires(event.set)
         waiting = asleep(actor(), event.wait)
         failing.send()
