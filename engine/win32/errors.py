@@ -88,7 +88,7 @@ def typed(function: Callable[P, R]) -> Callable[P, R]:
     def face(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except AttributeError as error:
+        except (AttributeError, LookupError) as error:
             why = _wrong_argument(function, args, kwargs)
             if why is None:
                 raise  # Out of a routine of the program's.
