@@ -196,6 +196,9 @@ class Channel:
 
     def drive(self, readable: bool, sends: bool = True) -> bool:
         """Send what is waiting, unless told not to, and harvest what has arrived; return whether there may be more."""
+        if self._lock.owned():  # By what a signal handler has interrupted, which asks now what has arrived.
+            self._driver.due(self)
+            return False
         owner = self._owner
         arrived = more = sent = False
         # What is to be done after the harvest.

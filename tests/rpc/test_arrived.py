@@ -3,9 +3,12 @@
 import subprocess
 import sys
 
+import pytest
+
+from engine.kernel.driver import driver
 from engine.testing import LIMIT
 
-from .helpers import ROOT
+from .helpers import PENDING, ROOT, Bench
 
 
 def run(scenario: str) -> list[str]:
@@ -52,6 +55,15 @@ class TestQueries:
     def test_behind_many(self) -> None:
         """An answer behind many others, in messages of their own, is seen too."""
         assert run("many") == ["True"]
+
+    def test_in_the_midst_of_a_harvest(self, bench: Bench, key: str, caplog: pytest.LogCaptureFixture) -> None:
+        """A query of a signal handler that interrupted the use of a link leaves the link alone, and in order."""
+        call = bench.held(key)
+        with bench.client._channel.link.lock:
+            driver().due(bench.client._channel)
+            assert call.status() == PENDING
+        assert bench.control.complete(key, "answered") == 0 and call.result(LIMIT) == "answered"
+        assert not caplog.records
 
 
 class TestRegisteredWaits:
