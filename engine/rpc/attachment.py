@@ -42,7 +42,7 @@ _making = Lock()
 class Attachment:
     """The attachment of one call. Make one with `attachment_of`."""
 
-    __slots__ = ("contexts", "ends", "outputs", "span", "status", "subscriptions")
+    __slots__ = ("contexts", "ends", "metadata", "outputs", "span", "status", "subscriptions")
 
     def __init__(self) -> None:
         # Set once, by whoever needs them first; each guards itself.
@@ -50,6 +50,8 @@ class Attachment:
         self.contexts: Any = None
         # The routine's output buffers, which its answer is to carry. Set once, before the routine runs.
         self.outputs: list[Any] | None = None
+        # Texts that the answer is to carry. Set as a whole, before it is made.
+        self.metadata: dict[str, str] | None = None
         # What telemetry keeps of the call. Set once, before the routine runs.
         self.span: Any = None
         # What the call failed with, before the ends run.

@@ -55,12 +55,13 @@ _PENDING, _CANCELLING, _DONE, _SPENT = int(State.PENDING), int(State.CANCELLING)
 
 
 class Reply(msgspec.Struct, gc=False):
-    """An answer that is not just a result in band: there is something that travelled out of band."""
+    """An answer that is not just a result in band: something travelled out of band, or beside it."""
 
     status: int
     value: msgspec.Raw
     blobs: Sequence[Buffer] = ()
     descriptors: Sequence[Blob] | None = None
+    metadata: dict[str, str] | None = None
 
 
 class FaultReply(Reply):
@@ -95,13 +96,17 @@ Outcome = msgspec.Raw | Reply | Failure
 
 def outcomes_of(group: ReplyGroup, blobs: Sequence[Buffer], calls: Mapping[int, "Call[Any]"]) -> list[Outcome]:
     """The outcomes of a group that are not just results in band."""
+    options = group.options
+    metadata = None if options is None else options.metadata
     if group.status:
         return [
-            FaultReply(group.status, value, operation=call._spec.name) if (call := calls.get(call_id)) else value
+            FaultReply(group.status, value, metadata=metadata, operation=call._spec.name)
+            if (call := calls.get(call_id))
+            else value
             for call_id, value in zip(group.ids, group.values, strict=True)
         ]
-    descriptors = None if group.options is None else group.options.blobs
-    return [Reply(0, value, blobs, descriptors) for value in group.values]
+    descriptors = None if options is None else options.blobs
+    return [Reply(0, value, blobs, descriptors, metadata) for value in group.values]
 
 
 def status_of(outcome: Outcome) -> int:
@@ -158,6 +163,8 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
     _pipes: Any = None
     # From when a task awaits the call.
     _awaited: Awaited | None = None
+    # What came with the answer that was collected. Written by the thread that emptied the box.
+    _trailing: dict[str, str] | None = None
 
     @property
     def state(self) -> State:
@@ -172,6 +179,18 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
         if self._pipes is not None:
             return self._pipes.signals.event  # type: ignore[no-any-return]  # as below
         return EventKind.CALL_COMPLETE if self._state >= _DONE and self._box is not None else None
+
+    @property
+    def trailing_metadata(self) -> dict[str, str]:
+        """The texts that the server has sent with the answer, a result or a failure; a copy.
+
+        Empty if there are none, before the answer has come, and if none came; good until the handle carries another
+        call. The routine sets them with `ServerCall.set_trailing_metadata`.
+        """
+        self._look_around()
+        box = [] if self._box is None else self._box.copy()  # Another thread may be just emptying it.
+        found = box[0].metadata if box and isinstance(box[0], Reply) else self._trailing
+        return dict(found or {})
 
     def __repr__(self) -> str:
         name = "" if self._spec is None else f" {self._spec.target.interface}.{self._spec.name}"
@@ -190,7 +209,7 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
         self._notify = None
         self._box = None
         self._state = State.IDLE
-        self._pipes = self._awaited = None
+        self._pipes = self._awaited = self._trailing = None
 
     @property
     def pipes(self) -> "dict[str, Pipe[Any]]":
@@ -214,7 +233,7 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
                 f"the handle carries a call that is {self.state.name}: complete it, or use another handle"
             )
         self._client, self._spec, self._notify, self._id = client, spec, notify, call_id
-        self._box = self._timer = self._awaited = None
+        self._box = self._timer = self._awaited = self._trailing = None
         self._pipes = pipes
         self._state = accepted
 
@@ -280,10 +299,11 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
                 raise self._undecodable(error) from error
         if type(outcome) is Failure:
             raise _collected(outcome.error)
+        assert isinstance(outcome, Reply)
+        self._trailing = outcome.metadata
         if type(outcome) is FaultReply:
             outcome.collected = True
             raise _collected(_fault(outcome))
-        assert type(outcome) is Reply
         try:
             result: R = self._spec.decode_result(outcome.value, outcome.blobs, outcome.descriptors)
             return result

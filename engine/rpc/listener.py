@@ -44,6 +44,7 @@ from transport import (
     Pipe,
     Reject,
     RemoteProtocolError,
+    ReplyOptions,
     Side,
     VersionMismatch,
     decode,
@@ -514,13 +515,17 @@ class Listener:
         """Encode a result that may change later, or is large. `packed` is called when it is, before it can leave."""
         try:
             answer: list[Buffer] | EncodedReply
+            options = _reply_options(call)
             if call._extra is not None and call._extra.outputs is not None:
                 parts = (value, *call._extra.outputs)
-                large = split_out_of_band(parts) is not None
-                answer = encode_parts(call._id, parts) if large else EncodedReply(call._id, 0, encode_value(parts))
+                if alone := options is not None or split_out_of_band(parts) is not None:
+                    answer = encode_parts(call._id, parts, options)
+                else:
+                    answer = EncodedReply(call._id, 0, encode_value(parts))
+            elif alone := options is not None or split_out_of_band((value,)) is not None:
+                answer = encode_reply(call._id, value, 0, options)
             else:
-                large = split_out_of_band((value,)) is not None
-                answer = encode_reply(call._id, value) if large else EncodedReply(call._id, 0, encode_value(value))
+                answer = EncodedReply(call._id, 0, encode_value(value))
             size = size_of(answer) if isinstance(answer, list) else len(memoryview(answer.value))
             if size > peer.message_limit:
                 raise PayloadTooLarge(self.oversize.report("the result", size, "the client", peer.message_limit))
@@ -533,7 +538,7 @@ class Listener:
         if packed is not None:
             packed()
         peer.answers.append(answer)
-        if large:
+        if alone:
             self._sent(1)
 
     def reply_fault(self, call: ServerCall, status: int, error: BaseException | None, text: str = "") -> None:
@@ -551,9 +556,11 @@ class Listener:
         if peer.lost or (call._options is not None and call._options.one_way):
             self._sent(1, 0)
         else:
-            self._fault(peer, call._id, status, fault)
+            self._fault(peer, call._id, status, fault, _reply_options(call))
 
-    def _fault(self, peer: Peer, call_id: int, status: int, fault: Fault) -> None:
+    def _fault(
+        self, peer: Peer, call_id: int, status: int, fault: Fault, options: ReplyOptions | None = None
+    ) -> None:
         with self._lock:
             self._server.counters.faults += 1
         try:
@@ -561,7 +568,12 @@ class Listener:
         except BaseException:  # What it carries is of the program's own making, too.
             # It cannot be sent, or not to this client: the status is what counts, and the text for people is cut.
             value = encode_value(Fault(short(fault.type), short(fault.text)))
-        peer.answers.append(EncodedReply(call_id, status, value))
+        alone = None if options is None else encode_reply(call_id, value, status, options)
+        if alone is not None and size_of(alone) <= peer.message_limit:
+            peer.answers.append(alone)
+            self._sent(1)
+        else:
+            peer.answers.append(EncodedReply(call_id, status, value))
         self.tell(peer)
 
     # End
@@ -665,6 +677,12 @@ def _tell(call: ServerCall, kind: EventKind) -> None:
     """Tell the subscribers of a call, if it has any."""
     if call._extra is not None and call._extra.subscriptions is not None:
         call._extra.subscriptions.tell(kind)
+
+
+def _reply_options(call: ServerCall) -> ReplyOptions | None:
+    """What travels beside the answer to a call."""
+    extra = call._extra
+    return None if extra is None or not extra.metadata else ReplyOptions(metadata=extra.metadata)
 
 
 def _closed_before(call: ServerCall) -> InvalidAsyncHandle:

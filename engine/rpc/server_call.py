@@ -22,10 +22,11 @@ from transport.foreign import shown, type_name
 from transport.realtime import monotonic
 
 from ..kernel.checks import check_count
-from ..kernel.errors import InvalidArgumentType, InvalidParameter, InvalidState
+from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState
 from ..kernel.status import Status
 from ..lifecycle import Uncopyable
-from .attachment import Attachment
+from .attachment import Attachment, attachment_of, is_open
+from .binding import check_metadata
 from .context import Context
 from .context_book import ContextBook
 from .notify import EventKind
@@ -281,6 +282,19 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
         options = self._options
         own = options.metadata if options is not None else None
         return {**self._peer.metadata, **(own or {})}
+
+    def set_trailing_metadata(self, metadata: dict[str, str]) -> None:
+        """Have texts travel with the answer, whatever it is; the client reads them in `Call.trailing_metadata`.
+
+        Setting them again replaces them. A one-way call has no answer. With a failure they are left out if the client
+        takes no message of that size.
+        Raises: `InvalidArgumentType` if it is no dict of texts; `InvalidAsyncHandle` (1914) if the call was closed.
+        """
+        texts = check_metadata(metadata)
+        attachment = attachment_of(self)
+        if not is_open(self):
+            raise InvalidAsyncHandle(f"{self!r} was closed: its answer is on its way")
+        attachment.metadata = texts
 
     def attributes(self) -> CallAttributes:
         """Return who calls, and over what. Source: "RpcServerInqCallAttributes"."""

@@ -236,10 +236,13 @@ def encode_reply(
     return _within(_lone_reply(call_id, value, status, options) + blobs, max_bytes)
 
 
-def encode_parts(call_id: int, parts: Sequence[object], max_bytes: int = MAX_RECORD_BYTES) -> list[Buffer]:
+def encode_parts(
+    call_id: int, parts: Sequence[object], options: ReplyOptions | None = None, max_bytes: int = MAX_RECORD_BYTES
+) -> list[Buffer]:
     """As `encode_reply`, for the result and the outputs of an operation: each may be a frame of its own."""
     rest, blobs, descriptors = split_out_of_band(parts) or (parts, [], [])
-    options = ReplyOptions(blobs=descriptors) if descriptors else None
+    if descriptors:
+        options = msgspec.structs.replace(options or ReplyOptions(), blobs=descriptors)
     return _within(_lone_reply(call_id, rest, 0, options) + blobs, max_bytes)
 
 
