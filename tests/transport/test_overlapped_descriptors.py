@@ -1,5 +1,6 @@
 """Overlapped file descriptors, by the sections of the completion port's reference; and all kinds on one port."""
 
+import errno
 import os
 import socket
 import struct
@@ -431,3 +432,20 @@ class TestOnePort:
             "timer: stopping",
             "answers: OVER ZEROMQ and OVER A SOCKET",
         }
+
+
+def test_without_a_descriptor_for_the_poll_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that cannot have its poll set raises 1816, and leaves the file as it was."""
+
+    class Refused:
+        fileno = None
+
+        def __init__(self) -> None:
+            raise OSError(errno.EMFILE, "none left")
+
+    monkeypatch.setattr("selectors.DefaultSelector", Refused)
+    one, other = socket.socketpair()
+    with one, other:
+        with pytest.raises(TooManyOperations):
+            OverlappedDescriptor(one)
+        assert os.get_blocking(one.fileno())

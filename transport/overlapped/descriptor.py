@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, Final
 
-from transport.errors import InvalidOperation
+from transport.errors import InvalidOperation, TooManyOperations
 from transport.foreign import text_of
 from transport.overlapped.operation import (
     ACCESS_DENIED,
@@ -108,7 +108,8 @@ class OverlappedDescriptor(OverlappedSource):
             always ready, so each operation completes when it is begun.)
         limit: how many operations may be pending.
 
-    Raises: `InvalidOperation` (87); with 50 where the platform has neither epoll nor kqueue.
+    Raises: `InvalidOperation` (87); with 50 where the platform has neither epoll nor kqueue. `TooManyOperations` (1816)
+        if the process has no descriptor left.
 
     Reads get the stream's bytes in the order in which they were begun, writes leave in that order, and
     neither waits for the other. What the other end did is the outcome of an accepted operation, a packet, even
@@ -130,7 +131,11 @@ class OverlappedDescriptor(OverlappedSource):
             os.set_blocking(fd, False)
         except (AttributeError, OSError, ValueError) as error:
             raise InvalidOperation(f"file must be an open descriptor, or have one: {text_of(error)}") from error
-        self._selector = selectors.DefaultSelector()
+        try:
+            self._selector = selectors.DefaultSelector()
+        except OSError as error:
+            os.set_blocking(fd, blocking)
+            raise TooManyOperations(f"no descriptor is left for a poll set: {error}") from error
         super().__init__(limit)
         self._file = file
         self._handle = fd
