@@ -1,7 +1,8 @@
 """Endpoint text <-> value.
 
     tcp://host:port     host a name, an IPv4 address or a bracketed IPv6 address; `*` for every interface (bind
-                        only); port `*` or 0 lets the system choose one (bind only)
+                        only; IPv4, `[::]` for both); port `*` or 0 lets the system choose one (bind only). Of a
+                        name every address is bound, on one port, and a client tries one after another
     ipc://path          a Unix socket; a leading `@` names one in Linux's abstract space; `*` lets the system
                         choose a path (bind only)
     inproc://name       a ZeroMQ pair of queues inside this process

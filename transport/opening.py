@@ -25,7 +25,11 @@ def connect(endpoint: str | Endpoint, **options: Any) -> Link:
         return loopback.LoopbackClient(endpoint, LinkOptions(**options))
     from transport import zmq_link
 
-    kind = zmq_link.InprocClient if endpoint.scheme == "inproc" else zmq_link.ZmqClient
+    kind: type[zmq_link.ZmqClient] = zmq_link.ZmqClient
+    if endpoint.scheme == "inproc":
+        kind = zmq_link.InprocClient
+    elif zmq_link.is_named(endpoint):
+        kind = zmq_link.NamedClient
     return kind(endpoint, LinkOptions(**options))
 
 

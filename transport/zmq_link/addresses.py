@@ -44,6 +44,21 @@ def addresses_of(endpoint: Endpoint) -> list[Endpoint]:
     return [Endpoint("tcp", host=host, port=endpoint.port) for host in dict.fromkeys(hosts)]
 
 
+def why_nobody(endpoint: Endpoint) -> str:
+    """Why an attempt to connect to this address failed, as far as this side can tell. Sends nothing."""
+    if endpoint.scheme == "tcp":
+        host = endpoint.host.strip("[]")
+        family = sockets.AF_INET6 if ":" in host else sockets.AF_INET
+        try:
+            with sockets.socket(family, sockets.SOCK_DGRAM) as probe:
+                probe.connect((host, endpoint.port))
+        except OSError as error:
+            return f"it cannot be reached: {error.strerror or error}"
+        if not host.startswith("127.") and host != "::1":
+            return "nobody listens there, or its host does not answer"
+    return "nobody listens there"
+
+
 class Lookup:
     """Looks a name up, again and again until it is found, on a thread that ends then or with `close`.
 
@@ -58,16 +73,19 @@ class Lookup:
         self._found = found
         self._pause = pause
         self._closed = threading.Event()
-        # Why the last time was in vain; stored before the descriptor becomes readable.
+        # Why the last time was in vain; "" once that was told. Stored before the descriptor becomes readable.
         self.failure = ""
         self._reader, self._writer = sockets.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
+
+    def start(self) -> None:
+        """Begin. Raises EndpointError if there is no thread to be had."""
         looking = Service("transport:lookup", self._run, log.failed, depended_on=False)
         if not looking.ensure():
-            self._reader.close()
+            self.close()
             self._writer.close()
-            raise EndpointError(f"cannot look up {endpoint}: {looking}")
+            raise EndpointError(f"cannot look up {self._endpoint}: {looking}")
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -76,9 +94,9 @@ class Lookup:
     def take_failure(self) -> str:
         """Return why it was in vain, once each time; "" if nothing is new."""
         with suppress(BlockingIOError):
-            if self._reader.recv(64):
-                return self.failure
-        return ""
+            self._reader.recv(64)
+        failure, self.failure = self.failure, ""
+        return failure
 
     def close(self) -> None:
         """Look no longer. Blocks: never; a look-up that is under way ends by itself."""

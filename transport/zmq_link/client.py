@@ -13,6 +13,7 @@ from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.realtime import monotonic
 from transport.service import Pause
+from transport.zmq_link.addresses import why_nobody
 from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NO_COPY_SEND_BYTES, NOBLOCK, ZmqLink, gone, is_gone
 from transport.zmq_link.pollset import PollSet
 
@@ -79,8 +80,13 @@ class ZmqClient(ZmqLink):
         socket.set(zmq.CONNECT_TIMEOUT, int(self._options.connect_timeout * 1000))
         if self._options.curve is not None:
             self._options.curve.apply_to_client(socket)
-        socket.connect(os.fsencode(str(self._target)))  # type: ignore[arg-type]  # a path may be no text
+        self._connect(socket)
         self._poll.replace(self._inner_descriptors())
+
+    def _connect(self, socket: "zmq.Socket[bytes]") -> None:
+        """Have ZeroMQ connect."""
+        self._at = self._target
+        socket.connect(os.fsencode(str(self._target)))  # type: ignore[arg-type]  # a path may be no text
 
     def _replace(self) -> None:
         """Go on with a new socket, now or when there can be one. What waits in the old one is for nobody."""
@@ -204,7 +210,7 @@ class ZmqClient(ZmqLink):
         self._read_monitor()
         while self._told and not self._losing:
             # What follows a loss waits until the loss was told, and that until all messages were read.
-            event, value = self._told.popleft()
+            event, _ = self._told.popleft()
             if event == _UP:
                 self._up = True
                 self._failure = ""
@@ -214,16 +220,20 @@ class ZmqClient(ZmqLink):
                 if self._up:
                     self._losing[b""] = "the connection was closed"
                 else:
-                    receiver.refused(f"{self.endpoint}: {self._failure or 'the peer closed it at once'}")
+                    self._in_vain(receiver, self._failure or "the peer closed it at once")
             elif event == _CLOSED:
                 self._reached = True
             elif event == _RETRIED:
                 if not self._first_attempt:
-                    why = "nobody listens there" if self._reached else "its host cannot be found or reached"
-                    receiver.refused(f"cannot connect to {self.endpoint}: {why}; next attempt in {value} ms")
+                    why = why_nobody(self._at) if self._reached else "its host cannot be found or reached"
+                    self._in_vain(receiver, why)
                 self._first_attempt = self._reached = False
             else:
                 self._failure = f"the handshake failed: {_FAILURES[event]}"
+
+    def _in_vain(self, receiver: Receiver, why: str) -> None:
+        """An attempt to connect has failed. ZeroMQ goes on."""
+        receiver.refused(f"cannot connect to {self.endpoint}: {why}")
 
     def _forget(self, peer: bytes) -> None:
         # At once, and not when ZeroMQ has made the next connection: after a message that was too large it never does.

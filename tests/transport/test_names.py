@@ -1,0 +1,137 @@
+"""Hosts by name: every address that a name has is bound, and tried."""
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from engine.testing import LIMIT, wait_until
+from tests.transport.helpers import Party, exchange
+from transport import EndpointError, bind, connect
+
+Book = dict[str, list[str]]
+
+
+@pytest.fixture
+def book(monkeypatch: pytest.MonkeyPatch) -> Book:
+    """What the resolver knows: names and their addresses, in order."""
+    known: Book = {}
+    real = socket.getaddrinfo
+
+    def look_up(host: str, port: Any, *args: Any, **options: Any) -> list[Any]:
+        if not host.endswith(".test"):
+            return real(host, port, *args, **options)
+        if host not in known:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [found for address in known[host] for found in real(address, port, *args, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return known
+
+
+@pytest.fixture
+def parties() -> Any:
+    """A function that keeps links, until the end of the test."""
+    made: list[Party] = []
+
+    def keep(link: Any) -> Party:
+        made.append(Party(link))
+        return made[-1]
+
+    yield keep
+    for party in made:
+        party.close()
+
+
+Keep = Callable[[Any], Party]
+
+
+def test_the_second_address(book: Book, parties: Keep) -> None:
+    """A client whose server listens on the second address of the name reaches it, again after the server came back."""
+    book["two.test"] = ["127.0.0.2", "127.0.0.1"]
+    server = parties(bind("tcp://127.0.0.1:*"))
+    port = server.link.endpoint.rpartition(":")[2]
+    client = parties(connect(f"tcp://two.test:{port}"))
+    exchange([server, client], lambda: client.ups)
+    assert client.send(b"", [b"hello"])
+    exchange([server, client], lambda: server.messages)
+    server.close()
+    exchange([client], lambda: client.losses)
+    book["two.test"] = ["127.0.0.1", "127.0.0.2"]
+    again = parties(bind(f"tcp://127.0.0.2:{port}"))
+    exchange([again, client], lambda: len(client.ups) == 2)
+
+
+def test_nobody_at_any_address(book: Book, parties: Keep) -> None:
+    """The refusal tells of each address."""
+    book["two.test"] = ["127.0.0.2", "127.0.0.1"]
+    client = parties(connect("tcp://two.test:1"))
+    exchange([client], lambda: client.refusals)
+    assert "127.0.0.2:1: nobody listens there; tcp://127.0.0.1:1: nobody listens there" in client.refusals[0]
+
+
+def test_a_name_that_is_not_known_yet(book: Book, parties: Keep) -> None:
+    """The refusal says so; the client goes on looking, and connects once the name is known."""
+    server = parties(bind("tcp://127.0.0.1:*"))
+    client = parties(connect(server.link.endpoint.replace("127.0.0.1", "later.test")))
+    exchange([client], lambda: client.refusals)
+    assert "later.test" in client.refusals[0] and "its host cannot be found: Name or service" in client.refusals[0]
+    book["later.test"] = ["127.0.0.1"]
+    exchange([server, client], lambda: client.ups)
+
+
+def test_a_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch, parties: Keep) -> None:
+    """Neither connecting, nor harvesting, nor closing waits for it."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hang(*args: Any, **options: Any) -> list[Any]:
+        asked.set()
+        go_on.wait(LIMIT)
+        raise socket.gaierror(socket.EAI_AGAIN, "try again")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    threads = threading.active_count()
+    client = parties(connect("tcp://hangs.test:5555"))
+    assert asked.wait(LIMIT)
+    assert not client.harvest()
+    client.close()
+    go_on.set()
+    wait_until(lambda: threading.active_count() <= threads)
+
+
+def test_binding_a_name(book: Book, parties: Keep) -> None:
+    """A server listens on each address of the name, on one port; its endpoint has the name if there are several."""
+    book["two.test"] = ["127.0.0.2", "127.0.0.1"]
+    server = parties(bind("tcp://two.test:*"))
+    assert server.link.endpoint.startswith("tcp://two.test:")
+    port = server.link.endpoint.rpartition(":")[2]
+    for host in ("127.0.0.1", "127.0.0.2", "two.test"):
+        client = parties(connect(f"tcp://{host}:{port}"))
+        exchange([server, client], lambda: client.ups)  # noqa: B023
+
+
+def test_binding_what_is_no_name(book: Book, parties: Keep) -> None:
+    """A host that nobody knows is an EndpointError that says so; a name whose port is taken at one address, too."""
+    with pytest.raises(EndpointError, match="its host cannot be found"):
+        bind("tcp://nobody.test:*")
+    book["two.test"] = ["127.0.0.2", "127.0.0.1"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(EndpointError, match="in use"):
+            bind(f"tcp://two.test:{port}")
+        parties(bind(f"tcp://127.0.0.2:{port}"))  # It was given back.
+
+
+def test_ipv6(parties: Keep) -> None:
+    """A literal in brackets, on both sides."""
+    if not socket.has_ipv6:
+        pytest.skip("there is no IPv6 here")
+    try:
+        server = parties(bind("tcp://[::1]:*"))
+    except EndpointError:
+        pytest.skip("IPv6 is switched off")
+    assert server.link.endpoint.startswith("tcp://[::1]:")
+    client = parties(connect(server.link.endpoint))
+    exchange([server, client], lambda: client.ups)
