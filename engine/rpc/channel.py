@@ -20,7 +20,7 @@ from functools import partial
 from typing import Protocol
 
 from transport import Buffer, EndpointError, Link, LinkClosed, PeerLost, Receiver
-from transport.foreign import shown
+from transport.foreign import shown, text_of
 from transport.log import Log
 from transport.realtime import monotonic
 
@@ -89,7 +89,7 @@ class Channel:
             with self._lock:
                 self.link.close()
             if isinstance(error, OSError):  # No descriptor is left, for one.
-                raise EndpointError(f"{self.link.endpoint} cannot be used: {error}") from error
+                raise EndpointError(f"{self.link.endpoint} cannot be used: {text_of(error)}") from error
             raise
 
     # Sending
