@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import zmq
 
-from engine import CompletionPort, Event, WaitableTimer
+from engine import CompletionPort, Event, WaitableTimer, sleep
 from engine.testing import LIMIT
 from examples.one_port import main
 from tests.transport.overlapped import (
@@ -261,6 +261,24 @@ class TestDirections:
         writer.begin_write(b"still there")
         assert_packet(port, key="out", transferred=11)
         assert reader.begin_read().result() == b"still there"
+
+
+class TestLending:
+    """`exclusive`."""
+
+    def test_others_go_on(self, pipe: Any, port: CompletionPort) -> None:
+        """While an object is lent that has something to read, other sources and waits go on."""
+        reader, writer = pipe
+        port.associate(reader, "in")
+        reader.begin_read()
+        with reader.exclusive():
+            os.write(writer, b"meanwhile")
+            found: list[bool] = []
+            waiting = threading.Thread(target=lambda: found.append(sleep(0.05) == 0))
+            waiting.start()
+            waiting.join(LIMIT)
+            assert found == [True]
+        assert_packet(port, key="in", transferred=9)
 
 
 class TestAssociation:

@@ -140,6 +140,8 @@ class OverlappedSource(Closeable):
         self._closed = False
         self._forked = False
         self._released = False
+        # While the object is lent by `exclusive`: read by whoever drives, without the lock.
+        self._lent = False
         # The object that operations use was found unusable: `close` is due.
         self._lost = False
         self._accepted = 0
@@ -433,6 +435,8 @@ class OverlappedSource(Closeable):
     def _drive(self, readable: bool) -> bool:
         """A waiting thread's turn to see what can be done; return whether there may be more."""
         more = False
+        if self._lent:
+            return False  # What is there stays there, and other sources must not wait for the one who has the object.
         try:
             with self._lock:
                 if not self._closed:
@@ -568,8 +572,10 @@ class OverlappedSource(Closeable):
             with self._lock:
                 self._require_open_locked()
                 try:
+                    self._lent = True
                     yield thing
                 finally:
+                    self._lent = False
                     if self._input or self._output:
                         self._advance_locked()
                     self._hold_locked()
