@@ -23,6 +23,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import repeat
 
 from transport import (
     LIBRARY,
@@ -212,24 +213,29 @@ class Association:
                 self._outbox.put_back()
             self._outbox.discard(self._hello)
             self._retries.collect_locked()
-            # What waits in the queue again has not left after all.
-            left = self._sent.numbers()
-            unsent = self._outbox.numbers()
-            retried: list[int] = []
-            ended: dict[int, Outcome] = {}
-            for call_id, call in list(self._calls.items()):
-                if call_id in unsent or call_id not in left:
-                    self._strand_locked(call_id)
-                elif again and self._retries.take_locked(call, text):
-                    self._strand_locked(call_id)
-                    retried.append(call_id)
-                elif read is not None and left[call_id] > read:
-                    ended[call_id] = Failure(CallFailedDne(f"{text}, before it took this call"))
-                else:
-                    ended[call_id] = Failure(CallFailed(text))
-            for wait, group in self._retries.waits_locked(retried):
-                driver().monitor.call_at(monotonic() + wait, partial(self._send_again, group))
+            ended = self._sort_out_locked(text, again, read)
         self._finish(ended)
+
+    def _sort_out_locked(self, text: str, again: bool, read: int | None) -> dict[int, Outcome]:
+        """What becomes of each call: it waits for the next connection, is sent again, or ends as returned."""
+        # What waits in the queue again has not left after all.
+        left = self._sent.numbers()
+        unsent = self._outbox.numbers()
+        retried: list[int] = []
+        ended: dict[int, Outcome] = {}
+        for call_id, call in list(self._calls.items()):
+            if call_id in unsent or call_id not in left:
+                self._strand_locked(call_id)
+            elif again and self._retries.take_locked(call, text):
+                self._strand_locked(call_id)
+                retried.append(call_id)
+            elif read is not None and left[call_id] > read:
+                ended[call_id] = Failure(CallFailedDne(f"{text}, before it took this call"))
+            else:
+                ended[call_id] = Failure(CallFailed(text))
+        for wait, group in self._retries.waits_locked(retried):
+            driver().monitor.call_at(monotonic() + wait, partial(self._send_again, group))
+        return ended
 
     def _send_again(self, call_ids: list[int]) -> None:
         """These calls have backed off."""
@@ -268,14 +274,16 @@ class Association:
             self._was_connected = True
             self._refusal = text
             self.outgoing.clear()
-            status = message.status or Status.PROTOCOL_ERROR
-            ended = {
-                # Over a former connection it may have run.
-                call_id: Failure(CallFailed(f"{lost}; {text}") if lost else error_for(status, text))
-                for call_id in list(self._calls)
-                for lost in (self._retries.lost_locked(call_id),)
-            }
+            ended = self._refused_locked(message.status or Status.PROTOCOL_ERROR, text)
         self._finish(ended)
+
+    def _refused_locked(self, status: int, text: str) -> dict[int, Outcome]:
+        """How the outstanding calls end: over a former connection they may have run."""
+        return {
+            call_id: Failure(CallFailed(f"{lost}; {text}") if lost else error_for(status, text))
+            for call_id in list(self._calls)
+            for lost in (self._retries.lost_locked(call_id),)
+        }
 
     def _left(self, message: Bye) -> None:
         """The server closed in good order: what it had not answered by then it will not answer."""
@@ -349,12 +357,12 @@ class Association:
                 self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
             assert self._connect_timeout is not None
             ended = list(filter(self._calls.__contains__, expired))
-            failed = [Failure(self._unreachable_locked(call_id, self._connect_timeout)) for call_id in ended]
-            self._table.finish_locked(ended, failed, actions)
+            errors = map(self._unreachable_locked, ended, repeat(self._connect_timeout))
+            self._table.finish_locked(ended, list(map(Failure, errors)), actions)
             # They must not run later on, after their callers were told that they did not.
             left = not self._outbox.withdraw(set(expired)) and bool(ended) and self._linked
             if left:
-                self.outgoing.append(Special(encode(Cancel([(call_id, True) for call_id in ended]))))
+                self.outgoing.append(Special(encode(Cancel(list(zip(ended, repeat(True)))))))
             self._attend_locked()
         perform(actions)
         if left:

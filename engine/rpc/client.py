@@ -508,11 +508,7 @@ class Client(Association, Closeable):
                 outstanding = len(self._calls) + self._answered
                 self._company = company_of(outstanding) if outstanding > FEW_CALLS else 0
                 with self._lock:
-                    for group in message.groups:
-                        outcomes: Sequence[Outcome] = group.values
-                        if group.status or group.options is not None:
-                            outcomes = outcomes_of(group, frames[1:], self._calls)
-                        self._answered += self._table.finish_locked(group.ids, outcomes, self.actions)
+                    self._finish_locked(message, frames)
                     if self._attended:
                         self._attend_locked()
             else:
@@ -533,6 +529,13 @@ class Client(Association, Closeable):
 
     def failed(self, error: Exception) -> None:
         """A harvest failed: the link tells what it has lost by that."""
+
+    def _finish_locked(self, message: Replies, frames: list[Buffer]) -> None:
+        for group in message.groups:
+            outcomes: Sequence[Outcome] = group.values
+            if group.status or group.options is not None:
+                outcomes = outcomes_of(group, frames[1:], self._calls)
+            self._answered += self._table.finish_locked(group.ids, outcomes, self.actions)
 
     # End
 
@@ -565,7 +568,7 @@ class Client(Association, Closeable):
             self._linked = False
             self._state = _CLOSED
             ended = list(self._calls)
-            failures = [Failure(CallCancelled("the client was closed")) for _ in ended]
+            failures = [Failure(CallCancelled("the client was closed"))] * len(ended)
             self._table.finish_locked(ended, failures, actions)
             if self._stranded_timer is not None:
                 self._stranded_timer.cancel()

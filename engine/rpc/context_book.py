@@ -28,11 +28,14 @@ import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from transport.foreign import shown
 from transport.log import Log
 
+from ..kernel.each import index_of
 from ..kernel.errors import Deadlock, InvalidAsyncHandle, InvalidHandle, InvalidState
 from ..kernel.event import Event
 from ..kernel.lock import Lock
@@ -175,11 +178,10 @@ class ContextBook:
 
     def run_down(self, interfaces: Collection[tuple[str, int]]) -> None:
         """End the handles that operations of these interfaces have opened. Rundown routines run on this thread."""
-        ended: list[Opened] = []
         with self._lock:
-            for association in self._associations.values():
-                ended += _take_locked(association, interfaces)
-            over, resumed = _end_locked(ended)
+            # All are taken out before the first one ends.
+            taken = [*chain.from_iterable(map(partial(_take_locked, interfaces), self._associations.values()))]
+            over, resumed = _end_locked(taken)
         for opened in over:
             if opened.rundown is not None:
                 _call_rundown(opened)
@@ -215,10 +217,9 @@ class ContextBook:
         with self._lock:
             if use.granted:
                 return True
-            if any(opened.gone for opened in needs):
+            if any(map(attrgetter("gone"), needs)):
                 raise ContextMismatch("the context handle was closed while the call waited for it")
-            # Those who wait already go first.
-            busy = next((opened for opened in needs if opened.waiting or not opened.free_for(shared)), None)
+            busy = _busy_locked(needs, shared)
             if busy is not None:
                 call._begun = False  # First, for who finds it there may run it at once.
                 busy.waiting.append(Waiting(call, needs, shared))
@@ -236,7 +237,7 @@ class ContextBook:
         with self._lock:
             if not is_open(call):
                 raise InvalidAsyncHandle(f"{call!r} was closed: it uses no context handles any more")
-            if use is not None and any(made is context for made in use.made):
+            if use is not None and index_of(context, use.made) is not None:
                 return True
             if use is None or opened is None or opened not in use.held:
                 raise InvalidState(f"{call!r} was not given {shown(context)}")
@@ -344,12 +345,17 @@ def _opened(context: Context[Any]) -> Opened:
     return opened
 
 
-def _take_locked(association: Association, interfaces: Collection[tuple[str, int]]) -> list[Opened]:
+def _take_locked(interfaces: Collection[tuple[str, int]], association: Association) -> list[Opened]:
     """Take out, and return, the handles that operations of these interfaces have opened."""
     taken = [opened for opened in map(_opened, association.contexts.values()) if opened.interface in interfaces]
     for opened in taken:
         del association.contexts[opened.token]
     return taken
+
+
+def _busy_locked(needs: list[Opened], shared: bool) -> Opened | None:
+    """The first that cannot be had now: those who wait already go first."""
+    return next((opened for opened in needs if opened.waiting or not opened.free_for(shared)), None)
 
 
 def _hold_locked(use: Use, needs: list[Opened], shared: bool) -> None:

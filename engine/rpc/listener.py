@@ -62,6 +62,7 @@ from transport.frames import MAGIC, NO_LANE, VERSION
 from transport.log import Log
 from transport.realtime import monotonic, sleep
 
+from ..kernel.each import each
 from ..kernel.errors import Forked, InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.status import Status
 from . import pipe_server
@@ -90,6 +91,11 @@ log: Log = Log("engine.rpc")
 
 AROUND_BYTES = 1024  # More than what is around a lone answer in its message.
 SETTLING = 0.1  # Seconds that a closing listener waits for threads that are just entering a routine, at the most.
+
+
+def _part_from(peer: Peer) -> None:
+    peer.parting = True
+    peer.greeted = False  # Nor is anything taken of it from here on.
 
 
 class Listener:
@@ -424,10 +430,11 @@ class Listener:
 
     def _cancel(self, peer: Peer, message: Cancel) -> None:
         with self._lock:
-            for call_id, abort in message.calls:
-                self._cancel_locked(peer.calls.get(call_id), call_id, abort)
+            each(partial(self._cancel_locked, peer), message.calls)
 
-    def _cancel_locked(self, call: Batch | ServerCall | None, call_id: int, abort: bool) -> None:
+    def _cancel_locked(self, peer: Peer, asked: tuple[int, bool]) -> None:
+        call_id, abort = asked
+        call = peer.calls.get(call_id)
         if isinstance(call, Batch):
             call = call.open(call_id)
         if call is None:
@@ -600,24 +607,23 @@ class Listener:
         with self.channel.link.lock:
             self._closing = True
             peers = list(self._peers.values())
-            for peer in peers:
-                peer.parting = True
-                peer.greeted = False  # Nor is anything taken of it from here on.
+            each(_part_from, peers)
         deadline = monotonic() + SETTLING
         for peer in peers:
             self._give_up_waiting(peer, deadline)
         with self.channel.link.lock:
-            for peer in list(self._peers.values()):
-                self._say_goodbye(peer)
+            each(self._say_goodbye, list(self._peers.values()))
         self.channel.close()
         acts: list[Callable[[], object]] = []
         with self.channel.link.lock:
-            for peer in self._peers.values():
-                peer.lost = True
-                acts += self._part(peer, "the server was closed")
+            each(lambda peer: acts.extend(self._lose(peer)), self._peers.values())
             self._peers.clear()
         for act in acts:
             act()
+
+    def _lose(self, peer: Peer) -> list[Callable[[], object]]:
+        peer.lost = True
+        return self._part(peer, "the server was closed")
 
     def _give_up_waiting(self, peer: Peer, deadline: float) -> None:
         """Close the calls of a parting client that were not begun."""
@@ -652,7 +658,7 @@ class Listener:
         """Return the open calls of these operations, those of clients that are gone included."""
         with self.channel.link.lock:
             peers = [*self._peers.values(), *self._departed]
-            return list(chain.from_iterable(_running(peer, entries) for peer in peers))
+            return list(chain.from_iterable(map(partial(_running, entries=entries), peers)))
 
     def called_out(self) -> None:
         """A routine has begun a call of its own."""

@@ -14,6 +14,7 @@ Source: "Server-side Asynchronous Pipe Handling", "Asynchronous Pipe State".
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
+from operator import attrgetter
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -67,8 +68,8 @@ class ServerPipes(PipeSet):
                 return []
             self._failure = lambda: kind(text)
             waiters = self.release_locked()
-            pulls = any(pipe.pull_pending for pipe in self.pipes)
-            pushes = any(pipe.push_pending for pipe in self.pipes)
+            pulls = any(map(attrgetter("pull_pending"), self.pipes))
+            pushes = any(map(attrgetter("push_pending"), self.pipes))
             if pulls:
                 self.signals.add(EventKind.RECEIVE_COMPLETE)
             if pushes:

@@ -25,6 +25,7 @@ from transport.realtime import monotonic
 
 from ..kernel.checks import check_timeout
 from ..kernel.driver import driver
+from ..kernel.each import each
 from ..kernel.errors import CallError, InvalidParameter
 from ..kernel.lock import Lock
 from ..kernel.status import Status
@@ -446,8 +447,7 @@ class PipeSet:
         actions: list[Callable[[], object]] = []
         with self.lock:
             more, self.base = limit - self.base, limit
-            for pipe in self.pipes:
-                actions += self._widen_locked(pipe, more)
+            each(lambda pipe: actions.extend(self._widen_locked(pipe, more)), self.pipes)
         return actions
 
     def _widen_locked(self, pipe: Pipe[Any], size: int) -> list[Callable[[], object]]:

@@ -123,14 +123,17 @@ class Registry:
         """Have `change` called with each entry, those that are served already included."""
         with self._lock:
             self._decorate = change
-            entries = [
-                entry
-                for versions in self._interfaces.values()
-                for served in versions.values()
-                for entry in served.entries.values()
-            ]
+            entries = self._entries_locked()
         for entry in entries:
             change(entry)
+
+    def _entries_locked(self) -> list[Entry]:
+        return [
+            entry
+            for versions in self._interfaces.values()
+            for served in versions.values()
+            for entry in served.entries.values()
+        ]
 
     def register(self, interface: type[Interface] | str, implementation: Any, gate: Gate, lasting: bool) -> None:
         """Serve `interface` by the methods of `implementation`, behind `gate`; see `Server.register`.

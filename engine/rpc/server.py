@@ -24,6 +24,7 @@ from transport.realtime import monotonic
 
 from ..kernel.afterwards import afterwards
 from ..kernel.checks import MAX_THREADS, check_callable, check_count, check_flag, check_kind, check_seconds, check_text
+from ..kernel.each import each
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidState
 from ..kernel.event import Event
 from ..kernel.lock import Lock
@@ -308,13 +309,14 @@ class Server(Closeable):
                 return
             listeners: list[Listener] = []
             try:
-                for endpoint in self._endpoints:
-                    listeners.append(Listener(self, bind(endpoint, **self._options)))
+                each(lambda endpoint: listeners.append(self._listener(endpoint)), self._endpoints)
             except BaseException:
-                for listener in listeners:
-                    listener.close()
+                each(Listener.close, listeners)
                 raise
             self._listeners = listeners
+
+    def _listener(self, endpoint: Endpoint) -> Listener:
+        return Listener(self, bind(endpoint, **self._options))
 
     def stop(self) -> None:
         """Take no new calls; running ones go on. Returns at once; `wait` waits for the last one.

@@ -62,7 +62,8 @@ class Subscriptions:
         with self._lock:
             if self._over:
                 raise _closed(self._call)
-            for kind in kinds & self._used:
+            if kinds & self._used:
+                kind = min(kinds & self._used)
                 raise InvalidState(f"{self._call!r} was subscribed to {kind.name} before: once a call is allowed")
             self._used |= kinds
             self._live.update(dict.fromkeys(kinds, notify))

@@ -5,7 +5,7 @@ import os
 import socket as sockets
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -144,11 +144,7 @@ class ZmqServer(ZmqLink):
                 return
         bound: list[str] = []
         try:
-            for address in addresses:
-                socket.set(zmq.IPV6, int(address.host.startswith("[")))
-                with _skipping(bound):
-                    socket.bind(str(Endpoint("tcp", host=address.host, port=address.port or _port_of(bound))))
-                    bound.append(_last_endpoint(socket))
+            _bind_each(socket, addresses, bound)
         except BaseException:
             for endpoint in bound:
                 socket.unbind(endpoint)
@@ -277,6 +273,14 @@ class ZmqServer(ZmqLink):
             return self._peers[peer]
         except KeyError:
             raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}") from None
+
+
+def _bind_each(socket: "zmq.Socket[bytes]", addresses: Iterable[Endpoint], bound: list[str]) -> None:
+    for address in addresses:
+        socket.set(zmq.IPV6, int(address.host.startswith("[")))
+        with _skipping(bound):
+            socket.bind(str(Endpoint("tcp", host=address.host, port=address.port or _port_of(bound))))
+            bound.append(_last_endpoint(socket))
 
 
 @contextmanager
