@@ -20,6 +20,7 @@ OWN_ERRORS = {
     "engine/win32/bindings.py:RpcBindingFromStringBinding": "an endpoint's text",
     "engine/win32/bindings.py:endpoint_of": "likewise",
     "engine/win32/process.py:_bind_locked": "an endpoint that is taken",
+    "transport/overlapped/descriptor.py:__init__": "the system, which has no descriptor left",
     "transport/overlapped/source.py:_attempt_locked": "the system, or ZeroMQ",
     "transport/wire/blobs.py:_restore_array": "NumPy, of what a peer asks for",
     "transport/wire/blobs.py:empty_array": "likewise",

@@ -190,11 +190,11 @@ class OverlappedSource(Closeable):
         Those that are just being handed over count as still to come, and are the first.
         """
         with self._lock:
-            coming = dict.fromkeys(self._handing)
-            for operation in (*self._outbox, *self._input, *self._output):
-                if not operation._silent:
-                    coming[operation] = None
-            return self._handed, [operation.overlapped for operation in coming]
+            return self._handed, self._coming_locked()
+
+    def _coming_locked(self) -> list[Any]:
+        queued = (operation for operation in (*self._outbox, *self._input, *self._output) if not operation._silent)
+        return [operation.overlapped for operation in dict.fromkeys((*self._handing, *queued))]
 
     def _bind_wait(self, operation: Operation[Any], services: Services, event: Settable) -> None:
         """Somebody is going to wait for the operation: have `event` set when it completes."""
