@@ -3,6 +3,8 @@
 import sys
 import typing
 
+from transport import LIBRARY as _LIBRARY
+
 from .kernel.apc import queue_apc
 from .kernel.bridge import WaitPacket
 from .kernel.clock import Clock, SystemClock
@@ -131,6 +133,8 @@ def __getattr__(name: str) -> typing.Any:
         return Executor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
+
+__version__: str = _LIBRARY.partition(" ")[2]
 
 __all__ = [
     "MAXIMUM_WAIT_OBJECTS",

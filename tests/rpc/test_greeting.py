@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import engine
 from engine import Client, Server
 from engine.testing import wait_until
 from transport import LIBRARY, Hello, Welcome
@@ -39,9 +40,10 @@ class TestGreeting:
             assert (message.library, message.heartbeat) == (LIBRARY, options.get("heartbeat", 5.0))
 
     def test_the_version(self) -> None:
-        """The version that is told is that of the project."""
+        """The version that is told, and that `engine.__version__` tells, is that of the project."""
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         assert LIBRARY == f"{project['name']} {project['version']}"
+        assert engine.__version__ == project["version"]
 
     @pytest.mark.parametrize("association", [b"", b"\1" * 15, b"\1" * 17])
     def test_an_association_of_another_length(self, local: Callable[..., Server], association: bytes) -> None:
