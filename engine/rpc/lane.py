@@ -74,6 +74,9 @@ TIMED_TOGETHER = 16  # Quick calls that one look at the clock is for: it costs a
 # soon as it gets a processor.
 FIRST_LOOK, LAST_LOOK = 50e-6, 1e-3
 
+# What becomes of a batch: see `Lane._run_rows`.
+_APART, _USED = object(), object()
+
 
 class Lane:
     """Calls that are entered in order."""
@@ -275,7 +278,8 @@ class Lane:
             lock.release()
         careful, self._careful = self._careful, False
         try:
-            self._await_entry()
+            if self._entering is not None:
+                self._await_entry()
             self._run_calls(left, place, careful)
             place.call = place.batch = None
             # What runs next may answer in the same messages, unless one of its routines blocks.
@@ -294,9 +298,7 @@ class Lane:
             if isinstance(work, ServerCall):
                 calls.popleft()
                 self._run_alone(work, place)
-            elif work.rows is not None or place.context.run(work.unpack):
-                self._run_batch(work, place, careful)
-            else:
+            elif not self._run_batch(work, place, careful):
                 calls.popleft()
                 left += self._take_apart(work)
             if self._holder is not place:  # Passed on, or taken away.
@@ -315,20 +317,48 @@ class Lane:
         self.calls.extendleft(reversed(alone))
         return len(alone)
 
-    def _run_batch(self, batch: Batch, place: Place, careful: bool) -> None:
-        """Run the calls of the lane's first batch, as long as this thread has the lane."""
+    def _run_batch(self, batch: Batch, place: Place, careful: bool) -> bool:
+        """Run the calls of the lane's first batch, as long as this thread has the lane.
+
+        Returns: False if their arguments cannot be decoded in one step.
+        """
+        while True:
+            if place.context:  # It must be empty.
+                place.take_context()
+            left = place.context.run(self._run_rows, batch, place, careful)
+            if left is None:
+                return True
+            if left is _APART:
+                place.take_context()
+                return False
+            if left is not _USED:
+                call, coroutine = left
+                self._answer(call, coroutine, place)
+            place.call_id = None
+            if not batch.rows or self._holder is not place:
+                place.take_context()  # Nothing of a call outlives it.
+                return True
+
+    def _run_rows(self, batch: Batch, place: Place, careful: bool) -> Any:
+        """Run calls of a batch one after the other in the context of `place`, for as long as nothing is set in it.
+
+        Returns: None if no more are to be run; `_APART`; `_USED` if the next needs another context; or a call and its
+            coroutine, which is to be begun outside of the context, as it goes on in it.
+        """
         # Flat, because this runs for every ordinary call.
+        context = place.context
+        if batch.rows is None and not batch.unpack():
+            return _APART
+        if context:  # What decoding has set is not for the routines.
+            return _USED
         calls, listener, entry, rows, peer = self.calls, self._listener, batch._entry, batch.rows, batch.peer
         function, answers, take_out, outgoing = entry.function, peer.answers, peer.calls.pop, listener.outgoing
         assert rows is not None
-        if place.context:  # What decoding has set is not for the routines.
-            place.take_context()
-        context = place.context
-        run = context.run
         careful = careful or len(rows) < TIMED_TOGETHER or entry.mean > NOTABLE
         place.call = None
         place.batch = batch
         number = 0
+        left: Any = None
         now = perf_counter()
         while rows:
             call_id, args = rows.popleft()
@@ -348,13 +378,16 @@ class Lane:
                 listener.channel.flush()
                 self._pass_on(place, call_id)
             try:
-                value = run(function, *args)
+                value = function(*args)
             except BaseException as error:
                 # BaseException too: a routine that exits or is interrupted must not take a worker with it.
-                place.run(_fail, listener, batch.open(call_id), error)
+                _fail(listener, batch.open(call_id), error)
             else:
                 if batch.handles or not ((type(value) is bytes and len(value) <= SETTLED_BYTES) or settled((value,))):
-                    self._answer(batch.open(call_id), value, place)
+                    if type(value) is CoroutineType:
+                        left = batch.open(call_id), value
+                    else:
+                        self._reply(batch.open(call_id), value)
                 elif (found := take_out(call_id, None)) is batch:
                     answers.append((call_id, value))
                     if not peer.queued:  # `tell` in line.
@@ -363,16 +396,13 @@ class Lane:
                 elif isinstance(found, ServerCall):
                     listener.conclude(found, value)  # Its handle was made just now.
                 else:
-                    self._answer(batch.open(call_id), value, place)  # Its handle is just being made, or has closed it.
-            if context:  # In line, as `Place.run` does.
-                place.take_context()
-            if place.context is not context:  # Or a task has it.
-                context = place.context
-                run = context.run
+                    self._reply(batch.open(call_id), value)  # Its handle is just being made, or has closed it.
             if slow:
                 listener.channel.flush()
+            if left is None and context:
+                left = _USED
             number += 1
-            if careful or number == TIMED_TOGETHER:
+            if careful or number == TIMED_TOGETHER or left is not None:
                 # Where one call ends the next begins.
                 then, now = now, perf_counter()
                 took = (now - then) / number
@@ -380,9 +410,12 @@ class Lane:
                     self._learn(entry, took, number)
                     careful = careful or self._careful
                 number = 0
+                if left is not None:
+                    return left
             place.call_id = None
             if self._holder is not place:
                 break
+        return None
 
     def _is_over(self, batch: Batch, call_id: int, place: Place) -> bool:
         """Whether a call of a batch in which some have handles need not be run; else it is the one served here."""
@@ -400,7 +433,7 @@ class Lane:
         # seldom twice in a row.
         before, entry.overran = entry.overran, number == 1 and took > SLOW
         if number == 1 and (took > NOTABLE or entry.mean) and (before or not entry.overran):
-            entry.mean += (min(took, MOST) - entry.mean) * LEARNING
+            entry.mean += ((took if took < MOST else MOST) - entry.mean) * LEARNING
 
     def _run_alone(self, call: ServerCall, place: Place) -> None:
         """Run a call that has a handle from the beginning."""
@@ -444,7 +477,7 @@ class Lane:
         if place.context:
             place.take_context()
         place.call = call
-        place.call_id = call._id  # As in `_run_batch`.
+        place.call_id = call._id  # As in `_run_rows`.
         call._begun = not entry.coroutine
         if call._peer.parting and listener.give_up(call):
             return
@@ -470,13 +503,17 @@ class Lane:
             # It goes on in the context in which it was begun.
             self._listener.start(call, value, place.take_context())
             return
+        place.context.run(self._reply, call, value)  # Who called this looks what was set.
+
+    def _reply(self, call: ServerCall, value: object) -> None:
+        """Answer a call with what its routine returned, now."""
         try:
-            place.context.run(self._listener.reply, call, value)  # Who called this looks what was set.
+            self._listener.reply(call, value)
         except (InvalidArgumentType, InvalidAsyncHandle) as error:
             log.error("%r: %s", call, error)
 
 
-calls_routines(Lane._run_batch, Lane._run_one)  # type: ignore[arg-type]  # functions, seen from the class
+calls_routines(Lane._run_rows, Lane._run_one)  # type: ignore[arg-type]  # functions, seen from the class
 
 
 def _decode_large(call: ServerCall, entry: Entry) -> Sequence[Any]:
