@@ -8,7 +8,7 @@
 Needs the `otel` extra. Nothing of this is imported, and nothing is asked on the way of a call, unless `instrument` was
 called for that client or server.
 
-Theory of operation. A client that is instrumented has another `begin`, which its bindings take when they are made: it
+Theory of operation. A client that is instrumented has another `_begin`, which its bindings take when they are made: it
 opens a span, puts the trace context into the call's metadata (the texts of W3C Trace Context, with the standard
 propagator), and waits for the outcome as an observer of the client's table. A server has another function in each
 entry, which opens a span with the caller's as its parent around the routine; closing the call ends it.
@@ -64,11 +64,11 @@ def instrument(target: Client | Server, tracer_provider: TracerProvider | None =
         raise InvalidArgumentType(f"target must be a Client or a Server, not {type_name(target)}")
     tracer = get_tracer("callport", tracer_provider=tracer_provider)
     if isinstance(target, Client):
-        if not isinstance(target.begin, _TracedBegin):
-            target.begin = _TracedBegin(target, tracer)  # type: ignore[method-assign]  # on this instance only
-            target.shortcut = lambda spec: None  # type: ignore[method-assign]  # no way past it
+        if not isinstance(target._begin, _TracedBegin):
+            target._begin = _TracedBegin(target, tracer)  # type: ignore[method-assign]  # on this instance only
+            target._shortcut = lambda spec: None  # type: ignore[method-assign]  # no way past it
     else:
-        target.registry.decorate(lambda entry: _trace(entry, tracer))
+        target._registry.decorate(lambda entry: _trace(entry, tracer))
 
 
 def _attributes(spec: OperationSpec) -> dict[str, str]:
@@ -105,10 +105,10 @@ def _record(span: Span, error: BaseException) -> None:
 
 
 class _TracedBegin:
-    """A client's `begin`, with a span for each call."""
+    """A client's `_begin`, with a span for each call."""
 
     def __init__(self, client: Client, tracer: Tracer) -> None:
-        self._begin = client.begin
+        self._begin = client._begin
         self._table = client._table
         endpoint = Endpoint.parse(client.endpoint)
         self._server: dict[str, str | int] = {"server.address": endpoint.host or endpoint.name}

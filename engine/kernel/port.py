@@ -470,7 +470,7 @@ class CompletionPort(SlotQueue, Closeable):
             raise self._closed_error()
         former = record.port
         if former is not None:
-            former.depart(record)
+            former._depart(record)
         record.port = self._association
 
     def _sleep_alertably(self, record: ThreadRecord, waiter: Waiter, timeout: float | None) -> bool:

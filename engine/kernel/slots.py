@@ -100,8 +100,8 @@ class SlotQueue(Uncopyable):
     def _tell_watchers(self) -> None:
         """A packet was queued, or went back into the queue: whoever looks at it is to look again."""
 
-    def release_slot(self, record: ThreadRecord) -> None:
-        """The associated thread blocks outside this port: its slot is free until `retake_slot`."""
+    def _release_slot(self, record: ThreadRecord) -> None:
+        """The associated thread blocks outside this port: its slot is free until `_retake_slot`."""
         try:
             with self._lock:
                 if record.slot:
@@ -112,13 +112,13 @@ class SlotQueue(Uncopyable):
             if self._waiters and self._queue:
                 self._pump()
 
-    def retake_slot(self, record: ThreadRecord) -> None:
+    def _retake_slot(self, record: ThreadRecord) -> None:
         """The associated thread runs again: it is active at once, even past the concurrency value."""
         with self._lock:
             if not record.slot and not self._closed:
                 record.slot = True
                 self._active += 1
 
-    def depart(self, record: ThreadRecord) -> None:
+    def _depart(self, record: ThreadRecord) -> None:
         """The thread ended, or went to another port: as if it had blocked here for good."""
-        self.release_slot(record)
+        self._release_slot(record)

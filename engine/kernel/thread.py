@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 class SlotOwner(Protocol):
     """A completion port, as a thread sees the one it is associated with."""
 
-    def release_slot(self, record: "ThreadRecord") -> None:
+    def _release_slot(self, record: "ThreadRecord") -> None:
         """The thread blocks: give its slot back, which may release another thread."""
 
-    def retake_slot(self, record: "ThreadRecord") -> None:
+    def _retake_slot(self, record: "ThreadRecord") -> None:
         """The thread runs again: take a slot at once, past the limit if need be."""
 
-    def depart(self, record: "ThreadRecord") -> None:
+    def _depart(self, record: "ThreadRecord") -> None:
         """The thread ended or went to another port."""
 
 
@@ -45,24 +45,24 @@ class Association:
     def __init__(self, port: SlotOwner) -> None:
         self._port = weakref.ref(port)
 
-    def release_slot(self, record: "ThreadRecord") -> None:
+    def _release_slot(self, record: "ThreadRecord") -> None:
         port = self._port()
         if port is None:
             record.slot = False
         else:
-            port.release_slot(record)
+            port._release_slot(record)
 
-    def retake_slot(self, record: "ThreadRecord") -> None:
+    def _retake_slot(self, record: "ThreadRecord") -> None:
         port = self._port()
         if port is not None:
-            port.retake_slot(record)
+            port._retake_slot(record)
 
-    def depart(self, record: "ThreadRecord") -> None:
+    def _depart(self, record: "ThreadRecord") -> None:
         port = self._port()
         if port is None:
             record.slot = False
         else:
-            port.depart(record)
+            port._depart(record)
 
 
 Scopes: TypeAlias = "tuple[blocking, bool, Scopes] | None"
@@ -134,7 +134,7 @@ class _Departure:
         record = self._record
         port, record.port = record.port, None
         if port is not None:
-            port.depart(record)
+            port._depart(record)
         for hook in end_hooks:
             hook(record)
 
@@ -166,11 +166,11 @@ def park(waiter: Waiter, timeout: float | None) -> bool:
         if port is None or not record.slot:
             return driver().wait(waiter, timeout)
         try:
-            port.release_slot(record)
+            port._release_slot(record)
             return driver().wait(waiter, timeout)
         finally:
             if record.port is not None:  # Another one by now, if the thread has dequeued there meanwhile.
-                record.port.retake_slot(record)
+                record.port._retake_slot(record)
     finally:
         record.waiting = False
 
@@ -199,9 +199,9 @@ class blocking:
         gives = record.slot
         if gives and record.port is not None:
             try:
-                record.port.release_slot(record)
+                record.port._release_slot(record)
             except BaseException:  # A signal handler raised: the scope was not entered.
-                record.port.retake_slot(record)
+                record.port._retake_slot(record)
                 raise
         record.scopes = self, gives, record.scopes
 
@@ -221,4 +221,4 @@ class blocking:
             return  # This thread did not enter it: it collects another one's generator, for one.
         record.scopes = scopes
         if gave and record.port is not None:
-            record.port.retake_slot(record)
+            record.port._retake_slot(record)

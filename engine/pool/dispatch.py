@@ -463,7 +463,7 @@ class WorkPort(Staff):
 
     def _rejoin(self, record: ThreadRecord) -> None:
         if record.port is not None:
-            record.port.depart(record)
+            record.port._depart(record)
         record.port = self
 
     def crash(self, worker: WorkerState) -> None:
@@ -561,8 +561,8 @@ class WorkPort(Staff):
 
     # Slots
 
-    def release_slot(self, record: ThreadRecord) -> None:
-        """The worker blocks: its slot is free until `retake_slot`."""
+    def _release_slot(self, record: ThreadRecord) -> None:
+        """The worker blocks: its slot is free until `_retake_slot`."""
         lock = self._lock
         if not lock.acquire(False):
             acquire_late(lock)
@@ -576,7 +576,7 @@ class WorkPort(Staff):
             lock.release()
         self.act(todo)
 
-    def retake_slot(self, record: ThreadRecord) -> None:
+    def _retake_slot(self, record: ThreadRecord) -> None:
         """The worker runs again: it is active at once, past the limit if need be, unless it is away."""
         lock = self._lock
         if not lock.acquire(False):

@@ -1,7 +1,7 @@
 """A client's association with its server: the life of the connection, and what becomes of calls when it goes.
 
 Theory of operation. The link connects, and connects again, by itself; it tells of it here (`connected`, `lost`,
-`refused`), and so does the server (`WELCOME`, `REJECT`, `BYE`).
+`refused` of its `Callbacks`), and so does the server (`WELCOME`, `REJECT`, `BYE`).
 
     CONNECTING --connected--> GREETING --WELCOME--> CONNECTED --lost, BYE--> CONNECTING      any --close--> CLOSED
 
@@ -12,10 +12,10 @@ be a slow one, it is told not to begin them. When the connection is lost, calls 
 once, unless they are sent again (`retry.py`); the others wait for the next connection. A server that says goodbye may
 keep its socket, so the client closes the connection and begins on a new one.
 
-Guarded by the table's lock: the connection's state. Only under link.lock: `actions`. Lock
+Guarded by the table's lock: the connection's state. Only under link.lock: what a harvest brought to be done. Lock
 order: link.lock, then the table's lock.
 
-Assumes: what `client.py` says: `lost` stores `_state` before it looks at the calls and the queue.
+Assumes: what `client.py` says: `_lost` stores `_state` before it looks at the calls and the queue.
 """
 
 import os
@@ -28,6 +28,7 @@ from itertools import repeat
 from transport import (
     LIBRARY,
     PIPE_WINDOW_BYTES,
+    Buffer,
     Bye,
     Cancel,
     Conversation,
@@ -51,7 +52,7 @@ from ..kernel.monitor import TimerHandle
 from ..kernel.status import Status
 from . import pipe_client
 from .call import Failure, Outcome
-from .channel import Channel
+from .channel import Channel, Parcel
 from .connection import Connection
 from .errors import CallFailed, CallFailedDne, ServerUnavailable, error_for
 from .fit import UNGREETED_BYTES, Oversize, largest_message
@@ -63,6 +64,29 @@ from .table import CallTable, perform
 LEAVE_AGAIN = 1.0  # Seconds; arbitrary: how soon a client leaves a server that says goodbye again and again.
 
 
+class Callbacks:
+    """What a client's channel calls: methods of the client, and none of them a public name of it."""
+
+    __slots__ = (
+        "actions", "connected", "failed", "lost", "message", "next_message", "outgoing", "refused", "silence",
+        "unsendable",
+    )  # fmt: skip
+
+    def __init__(self, client: "Association") -> None:
+        # Under link.lock: what a harvest brought to be done after it.
+        self.actions: list[Callable[[], object]] = []
+        # Bound once: calling one costs what calling a method of the client does.
+        self.outgoing = client._outgoing
+        self.next_message = client._next_message
+        self.message = client._on_message
+        self.connected = client._on_connected
+        self.lost = client._on_lost
+        self.refused = client._on_refused
+        self.failed = client._on_failed
+        self.unsendable = client._on_unsendable
+        self.silence = client._silence
+
+
 class Association:
     """What a client is to its connection. `Client` derives from it, and adds the calls."""
 
@@ -70,18 +94,23 @@ class Association:
     _retries: Retries
     # Made last by the client, which the channel works for.
     _channel: Channel
+    # What the client adds to them.
+    _next_message: Callable[[], Parcel | None]
+    _on_message: Callable[[bytes, list[Buffer]], bool]
+    _on_unsendable: Callable[[bytes, Exception], None]
+    _on_failed: Callable[[Exception], None]
 
     def __init__(
         self, endpoint: str, connect_timeout: float | None, pipe_window: int, metadata: dict[str, str], largest: int
     ) -> None:
         self.endpoint = endpoint
         self._connect_timeout = connect_timeout
-        self.pipe_window = pipe_window
+        self._pipe_window = pipe_window
         # What the server lets this side push into each pipe; the standard one until it has said so.
-        self.peer_window = PIPE_WINDOW_BYTES
+        self._peer_window = PIPE_WINDOW_BYTES
         # How large a message each side takes, in bytes; the server's is that of `fit.py` until it has said so.
         self._largest = largest
-        self.message_limit: int = UNGREETED_BYTES
+        self._message_limit: int = UNGREETED_BYTES
         self._metadata = metadata
         self._table = CallTable()
         self._lock = self._table.lock
@@ -91,7 +120,7 @@ class Association:
         # What has left over this connection. Under link.lock.
         self._sent = Sent()
         # Its truth is asked for by the channel: is there something to send?
-        self.outgoing = self._outbox.queue
+        self._outgoing = self._outbox.queue
         self._state = Connection.CONNECTING
         self._conversation = Conversation(Side.CLIENT)
         # A server has greeted, or spoken at all.
@@ -101,8 +130,7 @@ class Association:
         # (when the server must have greeted, call number), in order, for calls begun or stranded before it has.
         self._stranded: deque[tuple[float, int]] = deque()
         self._stranded_timer: TimerHandle | None = None
-        # Under link.lock: what a harvest brought to be done after it.
-        self.actions: list[Callable[[], object]] = []
+        self._callbacks = Callbacks(self)
         self._association = os.urandom(16)
         self._attended = False
         # What is to be sent waits for the greeting; see `fit.py`.
@@ -116,7 +144,7 @@ class Association:
         self._leave_at = 0.0
         self._connections = 0
         self._refusal = ""
-        self.oversize: Oversize = Oversize(endpoint)
+        self._oversize: Oversize = Oversize(endpoint)
 
     # What the link and the server tell. Under link.lock, one at a time.
 
@@ -141,29 +169,29 @@ class Association:
     def _welcomed(self, message: Welcome) -> None:
         """The server has greeted."""
         self._greeted = True
-        self.message_limit = largest_message(message.limits.message_bytes)
+        self._message_limit = largest_message(message.limits.message_bytes)
         with self._lock:
             if self._state is Connection.GREETING:
                 self._state = _CONNECTED
                 self._was_connected = True
                 self._stranded.clear()
                 self._attend_locked()
-        self.hold(False)
+        self._hold(False)
 
-    def hold(self, held: bool) -> None:
+    def _hold(self, held: bool) -> None:
         """Something is too large to leave before the greeting; or that has come. Under link.lock."""
         if held is not self._held:
             with self._lock:
                 self._held = held
                 self._attend_locked()
             if not held:
-                self.do_later((self._channel.flush,))
+                self._do_later((self._channel.flush,))
 
-    def connected(self, peer: bytes) -> None:
+    def _on_connected(self, peer: bytes) -> None:
         """The connection is up."""
         hello = Hello(
             self._association, os.getpid(), socket.gethostname(), LIBRARY, self._channel.link.heartbeat,
-            Limits(message_bytes=self._largest, pipe_window_bytes=self.pipe_window), self._metadata,
+            Limits(message_bytes=self._largest, pipe_window_bytes=self._pipe_window), self._metadata,
         )  # fmt: skip
         with self._lock:
             if self._state is _CLOSED:
@@ -172,13 +200,13 @@ class Association:
             self._conversation.sent(Kind.HELLO)
             self._sent = Sent()
             self._greeted = False
-            self.message_limit = UNGREETED_BYTES
+            self._message_limit = UNGREETED_BYTES
             self._connections += 1
             self._refusal = ""
             # The time limit of a call ran while it waited for the connection.
             self._outbox.refresh_limits(self._time_left_locked())
             self._hello = Special(encode(hello))
-            self.outgoing.appendleft(self._hello)
+            self._outgoing.appendleft(self._hello)
             self._state = Connection.GREETING
             self._linked = True
             self._attend_locked()
@@ -191,7 +219,7 @@ class Association:
         limited = [(i, call._timer) for i, call in list(self._calls.items()) if call._timer is not None]
         return {i: max(0.0, timer.when - now) for i, timer in limited}
 
-    def lost(self, peer: bytes, reason: str) -> None:
+    def _on_lost(self, peer: bytes, reason: str) -> None:
         """The connection is gone: calls that had left may have run, the others have not."""
         self._lost(reason, True)
 
@@ -251,9 +279,9 @@ class Association:
         for call_id in call_ids:
             pending = self._retries.renew_locked(call_id)
             if pending is not None and call_id not in queued:
-                self.outgoing.append(pending)
+                self._outgoing.append(pending)
 
-    def refused(self, reason: str) -> None:
+    def _on_refused(self, reason: str) -> None:
         """An attempt to connect failed; the link goes on trying."""
         self._refusal = reason
 
@@ -264,7 +292,7 @@ class Association:
             # What it had taken may run; the conversation begins again on the same connection.
             # Nothing is sent again: it may have been what the server could not read.
             self._lost(f"the server broke off: {reason}", False)
-            self.connected(b"")
+            self._on_connected(b"")
             return
         # Our greeting was refused: nothing that was sent has run, and on this connection nothing will.
         text = f"{self.endpoint} refused to talk: {reason}"
@@ -273,7 +301,7 @@ class Association:
             self._linked = False
             self._was_connected = True
             self._refusal = text
-            self.outgoing.clear()
+            self._outgoing.clear()
             ended = self._refused_locked(message.status or Status.PROTOCOL_ERROR, text)
         self._finish(ended)
 
@@ -291,7 +319,7 @@ class Association:
         now = monotonic()
         leave = partial(self._leave, self._conversation)
         if now >= self._leave_at:
-            self.do_later((leave,))
+            self._do_later((leave,))
         else:
             driver().monitor.call_at(self._leave_at, leave)
         self._leave_at = max(now, self._leave_at) + LEAVE_AGAIN
@@ -304,7 +332,7 @@ class Association:
             self._channel.link.leave()
         driver().touched(self._channel)
 
-    def silence(self) -> str:
+    def _silence(self) -> str:
         """Why no answer comes to the calls that are outstanding, if that is for want of a server; else ""."""
         if self._state is _CONNECTED:
             return ""
@@ -323,14 +351,14 @@ class Association:
 
     # What a harvest leaves
 
-    def do_later(self, actions: Sequence[Callable[[], object]]) -> None:
+    def _do_later(self, actions: Sequence[Callable[[], object]]) -> None:
         """Have the actions done after link.lock was released."""
-        self.actions += actions
+        self._callbacks.actions += actions
 
     def _finish(self, outcomes: Mapping[int, Outcome]) -> None:
         """Record outcomes, by the numbers of their calls; they are told of after link.lock was released."""
         with self._lock:
-            self._table.finish_locked(outcomes.keys(), outcomes.values(), self.actions)
+            self._table.finish_locked(outcomes.keys(), outcomes.values(), self._callbacks.actions)
             if self._attended:
                 self._attend_locked()
 
@@ -362,7 +390,7 @@ class Association:
             # They must not run later on, after their callers were told that they did not.
             left = not self._outbox.withdraw(set(expired)) and bool(ended) and self._linked
             if left:
-                self.outgoing.append(Special(encode(Cancel(list(zip(ended, repeat(True)))))))
+                self._outgoing.append(Special(encode(Cancel(list(zip(ended, repeat(True)))))))
             self._attend_locked()
         perform(actions)
         if left:
@@ -391,7 +419,7 @@ class Association:
 
     def _attend_locked(self) -> None:
         """Say whether the network must be driven though no thread waits: for a callback, a connection, a greeting."""
-        waits = self._state is not _CONNECTED and self._state is not _CLOSED and bool(self._calls or self.outgoing)
+        waits = self._state is not _CONNECTED and self._state is not _CLOSED and bool(self._calls or self._outgoing)
         wanted = waits or self._held or self._table.callbacks > 0
         if wanted is not self._attended:
             self._attended = wanted

@@ -36,7 +36,7 @@ def check_metadata(value: dict[str, str]) -> dict[str, str]:
 class Caller(Protocol):
     """The client, as its bindings see it."""
 
-    def begin(
+    def _begin(
         self,
         spec: OperationSpec,
         args: tuple[Any, ...],
@@ -48,7 +48,7 @@ class Caller(Protocol):
         pipes: Any = None,
     ) -> Call[Any]: ...
 
-    def shortcut(self, spec: OperationSpec) -> Callable[..., Call[Any]] | None:
+    def _shortcut(self, spec: OperationSpec) -> Callable[..., Call[Any]] | None:
         """Return what does the same as `BoundOperation.begin` in less time, if there is any."""
 
 
@@ -60,14 +60,14 @@ class BoundOperation(Operation[..., Any], Uncopyable):
     _instead = "bind anew, by a client of that place"
 
     def __init__(self, caller: Caller, spec: OperationSpec, doc: str | None) -> None:
-        self._begin = with_outputs(caller.begin) if spec.outputs else caller.begin
+        self._begin = with_outputs(caller._begin) if spec.outputs else caller._begin
         self.spec = spec
         self.name: str = spec.name
         self.one_way: bool = spec.one_way
         self.idempotent: bool = spec.idempotent
         self.shared_context: bool = spec.shared_context
         self.__doc__ = doc
-        shortcut = caller.shortcut(spec)
+        shortcut = caller._shortcut(spec)
         if shortcut is not None:
             self.begin = shortcut  # type: ignore[method-assign]  # on the instance: that is what it is for
 

@@ -128,12 +128,12 @@ class Awaited(msgspec.Struct):
 class Issuer(Protocol):
     """The client, as its calls see it."""
 
-    def wait_for(self, call: "Call[Any]", timeout: float | None) -> bool: ...
-    def expect(self, call: "Call[Any]") -> "Completion | None": ...
-    def give_up_waiting(self, call: "Call[Any]", completion: "Completion") -> None: ...
-    def cancel(self, call: "Call[Any]", abort: bool) -> None: ...
-    def poll(self, call: "Call[Any]") -> None: ...
-    def silence(self) -> str: ...
+    def _wait_for(self, call: "Call[Any]", timeout: float | None) -> bool: ...
+    def _expect(self, call: "Call[Any]") -> "Completion | None": ...
+    def _give_up_waiting(self, call: "Call[Any]", completion: "Completion") -> None: ...
+    def _cancel(self, call: "Call[Any]", abort: bool) -> None: ...
+    def _poll(self, call: "Call[Any]") -> None: ...
+    def _silence(self) -> str: ...
 
 
 class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
@@ -269,7 +269,7 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
         """Take what has arrived from the network, if the outcome is not known yet."""
         if self._state == _PENDING or self._state == _CANCELLING:
             assert self._client is not None
-            self._client.poll(self)
+            self._client._poll(self)
 
     def complete(self) -> R:
         """Collect the outcome: return the result, or raise the call's error. Never blocks.
@@ -318,7 +318,7 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
         if not _PENDING <= self._state <= _DONE:
             raise self._no_call()
         assert self._client is not None
-        self._client.poll(self)
+        self._client._poll(self)
         if self._box is None:
             text = f"{self._named()} is not complete: wait for its notification, then complete it"
             raise CallPending(text + self._silence())
@@ -326,7 +326,7 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
 
     def _silence(self) -> str:
         """What to append to an error that says that the call is pending, if there is no server to answer it."""
-        silence = "" if self._client is None else self._client.silence()
+        silence = "" if self._client is None else self._client._silence()
         return f" ({silence})" if silence else ""
 
     def _undecodable(self, error: BaseException) -> CallError:
@@ -345,7 +345,7 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
             return True
         if self._client is None or not _PENDING <= self._state <= _DONE:
             raise self._no_call()
-        return self._client.wait_for(self, timeout)
+        return self._client._wait_for(self, timeout)
 
     def result(self, timeout: float | None = None) -> R:
         """Wait, then `complete`.
@@ -370,7 +370,7 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
             return
         if self._client is None or not _PENDING <= self._state <= _DONE:
             raise self._no_call()
-        self._client.cancel(self, abort)
+        self._client._cancel(self, abort)
 
     def __await__(self) -> Generator[Any, None, R]:
         """Await the outcome, and collect it: return the result, or raise the call's error.
@@ -384,13 +384,13 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
         if self._box is None:
             if self._client is None or not _PENDING <= self._state <= _DONE:
                 raise self._no_call()
-            completion = self._client.expect(self)
+            completion = self._client._expect(self)
             if completion is not None:
                 completion.bridge.hold()
                 try:
                     yield from completion.future
                 except BaseException:
-                    self._client.give_up_waiting(self, completion)
+                    self._client._give_up_waiting(self, completion)
                     raise
                 finally:
                     completion.bridge.release()

@@ -12,7 +12,7 @@ The life of the connection, and what becomes of calls when it goes, is in `assoc
 Only under link.lock: taking from the queue. Lock order: link.lock, then the table's lock.
 
 Assumes: `deque.append` and `popleft`, and insertion and removal of one key of a `dict`, are atomic and are not
-reordered. `begin` enters and appends its call before it looks at `_state`; `lost` and `close` store `_state` before
+reordered. `_begin` enters and appends its call before it looks at `_state`; `_lost` and `close` store `_state` before
 they look at the calls and the queue. One of the two sees the other, so no call is left behind.
 """
 
@@ -167,7 +167,7 @@ class Client(Association, Closeable):
         self._messages_received = 0
         self._garbage = 0
         self._link = connect(endpoint, **options)
-        self._channel = Channel(self._link, self)
+        self._channel = Channel(self._link, self._callbacks)
         self._channel.open()
         _open_clients.add(self)
 
@@ -197,7 +197,7 @@ class Client(Association, Closeable):
 
     # Issuing
 
-    def begin(
+    def _begin(
         self,
         spec: OperationSpec,
         args: tuple[Any, ...],
@@ -252,7 +252,7 @@ class Client(Association, Closeable):
         if spec.retried:
             self._retries.keep(call, call_id, pending)
         calls[call_id] = call
-        outgoing = self.outgoing
+        outgoing = self._outgoing
         outgoing.append(pending)
         if self._state is not _CONNECTED or timeout is not None or spec.one_way or type(notify) is CallbackNotification:
             self._settle(call, timeout)
@@ -262,7 +262,7 @@ class Client(Association, Closeable):
             self._channel.defer()
         return call
 
-    def shortcut(self, spec: OperationSpec) -> Callable[..., Call[Any]] | None:
+    def _shortcut(self, spec: OperationSpec) -> Callable[..., Call[Any]] | None:
         """Return what does for the usual call what `BoundOperation.begin` does for any, in two thirds of the time.
 
         What does not change from call to call is looked up once. A call that needs more than a place in the table and
@@ -272,7 +272,7 @@ class Client(Association, Closeable):
         if spec.special or spec.retried or spec.outputs or self._timeout is not None:
             return None
         client, calls, outgoing, channel, ids, most = (
-            self, self._calls, self.outgoing, self._channel, self._ids, self._max_calls,
+            self, self._calls, self._outgoing, self._channel, self._ids, self._max_calls,
         )  # fmt: skip
         target, exact, only, typed = spec.target, spec.exact, spec.only, spec.signature is not None
         flush, short = channel.flush, SETTLED_BYTES if spec.only is bytes else -1
@@ -328,7 +328,7 @@ class Client(Association, Closeable):
     ) -> Call[Any]:
         """What `BoundOperation.begin` does."""
         chosen = spec if into is None else filling(spec, into)
-        return self.begin(chosen, args, kwargs, notify, timeout, metadata, handle)
+        return self._begin(chosen, args, kwargs, notify, timeout, metadata, handle)
 
     def _settle(self, call: Call[Any], timeout: float | None) -> None:
         """What few calls need, after they were appended to the queue."""
@@ -363,7 +363,7 @@ class Client(Association, Closeable):
             driver().harvest(self._channel)  # An answer that has arrived counts.
             if call_id not in self._calls:
                 return
-            silence = self.silence()
+            silence = self._silence()
             error: CallError = CallTimeout(f"no reply within {timeout} s{silence and f': {silence}'}")
             # Only if an attempt to connect has failed: otherwise the time was just too short.
             with self._lock:
@@ -372,7 +372,7 @@ class Client(Association, Closeable):
             if self._table.finish(call_id, Failure(error)):
                 self._outbox.withdraw({call_id})  # If it has not left it need not, and must not run.
                 if call._pipes is not None:
-                    self.tell_cancel(call_id, True)  # Its routine may be waiting for this side to push or pull.
+                    self._tell_cancel(call_id, True)  # Its routine may be waiting for this side to push or pull.
 
         timer = driver().monitor.call_at(monotonic() + timeout, expire)
         call._timer = timer
@@ -381,15 +381,15 @@ class Client(Association, Closeable):
 
     # What calls ask for
 
-    def poll(self, call: Call[Any]) -> None:
+    def _poll(self, call: Call[Any]) -> None:
         """Take what has arrived, without waiting, until `call` has its outcome."""
         driver().catch_up(lambda: call._box is not None)
 
-    def wait_for(self, call: Call[Any], timeout: float | None) -> bool:
+    def _wait_for(self, call: Call[Any], timeout: float | None) -> bool:
         """Wait until `call` has its outcome; False if `timeout` ran out first."""
         check_seconds("timeout", timeout)
         if timeout == 0:
-            self.poll(call)
+            self._poll(call)
             return call._box is not None
         waiter = Waiter()
         if not self._table.await_outcome(call, waiter):
@@ -402,12 +402,12 @@ class Client(Association, Closeable):
                 self._table.forget_waiter(call, waiter)
         return signalled or call._box is not None
 
-    def expect(self, call: Call[Any]) -> Completion | None:
+    def _expect(self, call: Call[Any]) -> Completion | None:
         """Return what the running event loop can await until `call` has its outcome; None if it has it."""
         completion = Completion()
         if not self._table.await_outcome(call, completion):
             return None
-        if self.outgoing:
+        if self._outgoing:
             # Not at once: other tasks that are ready may begin calls that can share a message.
             if not self._channel.deferred:
                 self._channel.defer()
@@ -415,12 +415,12 @@ class Client(Association, Closeable):
                 completion.bridge.turn_soon()
         return completion
 
-    def give_up_waiting(self, call: Call[Any], completion: Completion) -> None:
+    def _give_up_waiting(self, call: Call[Any], completion: Completion) -> None:
         """The task that awaited `call` was cancelled, and with it goes the call that it alone was waiting for."""
         self._table.forget_waiter(call, completion)
-        self.cancel(call, abort=True)
+        self._cancel(call, abort=True)
 
-    def cancel(self, call: Call[Any], abort: bool) -> None:
+    def _cancel(self, call: Call[Any], abort: bool) -> None:
         """Cancel a call: tell the server, and with `abort` end it here."""
         call_id = call._id
         actions: list[Callable[[], object]] = []
@@ -443,21 +443,21 @@ class Client(Association, Closeable):
         if unsent or (abort and self._outbox.withdraw({call_id})):
             return  # The server has not heard of it.
         if self._linked or abort:
-            self.tell_cancel(call_id, abort)
+            self._tell_cancel(call_id, abort)
         else:
-            self.outgoing.append(Special(encode(Cancel([(call_id, False)]))))  # It follows the call, which waits too.
+            self._outgoing.append(Special(encode(Cancel([(call_id, False)]))))  # It follows the call, which waits too.
 
-    def tell_cancel(self, call_id: int, abort: bool) -> None:
+    def _tell_cancel(self, call_id: int, abort: bool) -> None:
         """Tell the server that a call ought to end."""
-        self.send(encode(Cancel([(call_id, abort)])))
+        self._send(encode(Cancel([(call_id, abort)])))
 
-    def send(self, frames: list[Buffer], soon: bool = False) -> None:
+    def _send(self, frames: list[Buffer], soon: bool = False) -> None:
         """Send a message of its own, if connected: what it is about ends with the connection.
 
         `soon`: before the next wait of any thread, without a lock taken here.
         """
         if self._linked:
-            self.outgoing.append(Special(frames))
+            self._outgoing.append(Special(frames))
             if soon:
                 driver().due(self._channel)
             else:
@@ -465,15 +465,15 @@ class Client(Association, Closeable):
 
     # The channel's side: sending
 
-    def next_message(self) -> Parcel | None:
+    def _next_message(self) -> Parcel | None:
         """Take the next message to send, or None. Under link.lock."""
         # A client that closes still sends what was accepted, and its goodbye.
-        if not self.outgoing or not (self._linked or self._closing):
+        if not self._outgoing or not (self._linked or self._closing):
             return None
         frames = self._outbox.take()
         if not frames:
             return None  # What there was has been withdrawn.
-        if len(frames) > 1 or len(frames[0]) > self.message_limit:
+        if len(frames) > 1 or len(frames[0]) > self._message_limit:
             frames = fit(self, frames)
             if not frames:
                 return None
@@ -495,7 +495,7 @@ class Client(Association, Closeable):
 
     # The channel's side: receiving. Under link.lock, one at a time.
 
-    def message(self, peer: bytes, frames: list[Buffer]) -> bool:
+    def _on_message(self, peer: bytes, frames: list[Buffer]) -> bool:
         """Take one message from the server. True: no more is expected now, so the harvest may end."""
         self._messages_received += 1
         try:
@@ -519,7 +519,7 @@ class Client(Association, Closeable):
                 log.warning("%s: dropped a message: %s; further ones are only counted", self.endpoint, error)
         return not self._calls
 
-    def unsendable(self, peer: bytes, error: Exception) -> None:
+    def _on_unsendable(self, peer: bytes, error: Exception) -> None:
         """A message cannot be sent: its calls end. Under link.lock."""
         numbers = self._outbox.taken_numbers()
         if 0 in numbers:  # It was about the connection, which cannot do without it.
@@ -527,7 +527,7 @@ class Client(Association, Closeable):
         text = f"the message that held the call could not be sent: {shown(error)}"
         self._finish({number: Failure(CallFailedDne(text)) for number in numbers - {0}})
 
-    def failed(self, error: Exception) -> None:
+    def _on_failed(self, error: Exception) -> None:
         """A harvest failed: the link tells what it has lost by that."""
 
     def _finish_locked(self, message: Replies, frames: list[Buffer]) -> None:
@@ -535,7 +535,7 @@ class Client(Association, Closeable):
             outcomes: Sequence[Outcome] = group.values
             if group.status or group.options is not None:
                 outcomes = outcomes_of(group, frames[1:], self._calls)
-            self._answered += self._table.finish_locked(group.ids, outcomes, self.actions)
+            self._answered += self._table.finish_locked(group.ids, outcomes, self._callbacks.actions)
 
     # End
 
@@ -563,7 +563,7 @@ class Client(Association, Closeable):
             if self._state is Connection.CLOSED:
                 return
             if self._linked and self._conversation.may_send(Kind.BYE):
-                self.outgoing.append(Special(encode(Bye(0, "the client closed"))))
+                self._outgoing.append(Special(encode(Bye(0, "the client closed"))))
                 self._closing = True
             self._linked = False
             self._state = _CLOSED

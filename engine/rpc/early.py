@@ -44,8 +44,8 @@ def encode_early(
         if is_interrupt(error):
             raise
         raise InvalidArgumentType(f"{spec.name}: {_culprit(spec, args)} cannot be sent: {text_of(error)}") from error
-    if size > client.message_limit and client._greeted:
-        text = client.oversize.report(f"a call of {spec.name}", size, client.endpoint, client.message_limit)
+    if size > client._message_limit and client._greeted:
+        text = client._oversize.report(f"a call of {spec.name}", size, client.endpoint, client._message_limit)
         raise InvalidArgumentType(text)
     return pending, due
 

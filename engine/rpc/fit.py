@@ -107,7 +107,7 @@ def fit(client: "Association", frames: list[Buffer]) -> list[Buffer]:
     outbox = client._outbox
     while True:
         size = size_of(frames)
-        if size <= client.message_limit:
+        if size <= client._message_limit:
             return frames
         taken = outbox.taken
         first = taken[0]
@@ -120,7 +120,7 @@ def fit(client: "Association", frames: list[Buffer]) -> list[Buffer]:
         if not client._greeted:
             if not client._closing:
                 outbox.put_back()
-                client.hold(True)
+                client._hold(True)
                 return []
             # Its call is over: it is left out.
         elif isinstance(first, Special) and first.shipment is not None:
@@ -138,17 +138,17 @@ def _split(client: "Association", special: Special) -> None:
     alone: list[Special] = []
     for chunk in special.shipment.chunks:
         frames = encode(PipeMessage([chunk]))
-        if size_of(frames) <= client.message_limit:
+        if size_of(frames) <= client._message_limit:
             alone.append(Special(frames))
         else:
             _refuse(client, chunk.id, f"what was pushed into pipe {chunk.pipe}", size_of(frames))
             alone.append(Special(encode(Cancel([(chunk.id, True)]))))
-    client.outgoing.extendleft(reversed(alone))
+    client._outgoing.extendleft(reversed(alone))
 
 
 def _refuse(client: "Association", call_id: int, what: str, size: int) -> None:
     """End a call that cannot be sent."""
-    text = client.oversize.report(what, size, client.endpoint, client.message_limit)
+    text = client._oversize.report(what, size, client.endpoint, client._message_limit)
     actions: list[Callable[[], object]] = []
     with client._lock:
         ended = client._table.finish_locked((call_id,), (Failure(BadStubData(text)),), actions)

@@ -104,12 +104,12 @@ class Listener:
     def __init__(self, server: "Server", link: Link) -> None:
         self._server = server
         self._link = link
-        self._lock = server.lock
+        self._lock = server._lock
         self._peers: dict[bytes, Peer] = {}
         # Those that are gone while calls of theirs still run. Under link.lock.
         self._departed: weakref.WeakSet[Peer] = weakref.WeakSet()
         # The context handles of the server.
-        self.contexts: ContextBook = server.contexts
+        self.contexts: ContextBook = server._contexts
         # Peers that have answers to be sent. Appended anywhere, taken under link.lock.
         self.outgoing: deque[Peer] = deque()
         # Lanes that were posted and not begun: while there are any, answers wait for theirs.
@@ -119,7 +119,7 @@ class Listener:
         self.endpoint: str = link.endpoint
         self.oversize: Oversize = Oversize(self.endpoint)
         # How well the connections to this endpoint are protected.
-        self.authentication_level: int = level_of(self.endpoint, server.encrypts)
+        self.authentication_level: int = level_of(self.endpoint, server._encrypts)
         # Set once, under link.lock; read anywhere.
         self._closing = False
         self.channel: Channel = Channel(link, self)
@@ -166,10 +166,10 @@ class Listener:
         """These answers leave, in so many messages, or are for nobody: their calls are over."""
         server = self._server
         with self._lock:
-            server.counters.messages_out += messages
-            server.active -= answers
-            if server.draining:
-                server.closed_locked()
+            server._counters.messages_out += messages
+            server._active -= answers
+            if server._draining:
+                server._closed_locked()
 
     def tell(self, peer: Peer) -> None:
         """`peer` has something to send."""
@@ -224,7 +224,7 @@ class Listener:
         known = self._peers.get(peer)
         if known is None:
             return False
-        self._server.counters.messages_in += 1
+        self._server._counters.messages_in += 1
         try:
             message = decode(frames)
         except RemoteProtocolError as error:
@@ -279,7 +279,7 @@ class Listener:
 
     def _fail(self, peer: Peer, error: Exception) -> None:
         """This side fails at a message of, or for, one client. Under link.lock."""
-        self._server.counters.failures += 1
+        self._server._counters.failures += 1
         text = f"a message could not be dealt with: {type_name(error)}"
         log.error("%s: %s: %s", self.endpoint, peer.address or peer.id.hex(), text, exc_info=error, later=True)
         if not peer.refused:
@@ -293,7 +293,7 @@ class Listener:
 
     def failed(self, error: Exception) -> None:
         """A harvest failed, for nobody's message; it will be tried again."""
-        self._server.counters.failures += 1
+        self._server._counters.failures += 1
 
     def _greet(self, peer: Peer, hello: Hello) -> None:
         peer.association = hello.association
@@ -308,10 +308,10 @@ class Listener:
         peer.refused = False
         peer.joined = True
         self.contexts.join(key_of(peer))
-        self.send_alone(peer, encode(self._server.welcome(self._link.heartbeat)))
+        self.send_alone(peer, encode(self._server._welcome(self._link.heartbeat)))
 
     def _drop(self, peer: Peer, error: RemoteProtocolError, understood: bool) -> None:
-        self._server.counters.garbage += 1
+        self._server._counters.garbage += 1
         peer.garbage += 1
         if peer.garbage == 1:
             where = peer.address or peer.id.hex()
@@ -327,14 +327,14 @@ class Listener:
         groups = message.groups
         count = len(groups[0].ids) if len(groups) == 1 else sum(len(group.ids) for group in groups)
         with self._lock:
-            room = server.room_locked()
-            server.counters.calls_in += count
+            room = server._room_locked()
+            server._counters.calls_in += count
             # As if all were accepted; refusals are answered, and an answer that leaves is counted off.
-            server.active += count
-            no_room = server.refusal_locked() if room < count else None
+            server._active += count
+            no_room = server._refusal_locked() if room < count else None
         lane = peer.lane.calls
         for group in groups:
-            entry = server.registry.find(message.targets[group.target])
+            entry = server._registry.find(message.targets[group.target])
             if (
                 no_room is None
                 and group.options is None
@@ -384,9 +384,9 @@ class Listener:
                 # Whose call is it? Both ends would be wrong for one of them.
                 self._sent(1, 0)
                 peer.garbage += 1
-                server.counters.garbage += 1
+                server._counters.garbage += 1
                 continue
-            elif entry.auto is not None and (refusal := server.enter(entry.auto)) is not None:
+            elif entry.auto is not None and (refusal := server._enter(entry.auto)) is not None:
                 turned_away += 1
             if refusal is not None:
                 if options is not None and options.one_way:
@@ -403,12 +403,12 @@ class Listener:
             if entry.auto is None:
                 took += 1
             else:
-                when_closed(call, partial(server.leave, entry.auto))
+                when_closed(call, partial(server._leave, entry.auto))
             # Last: whoever finds it there may run and close it at once.
             (apart if options is not None and options.lane == NO_LANE else peer.lane.calls).append(call)
         if turned_away:
             with self._lock:
-                server.counters.refused += turned_away
+                server._counters.refused += turned_away
         if apart:
             self.actions.append(self._run_apart(apart))
         return took
@@ -425,7 +425,7 @@ class Listener:
         deadline = None if options.time_left is None else monotonic() + options.time_left
         call = ServerCall(self, peer, call_id, entry, args, options, blobs or None, deadline, _begun=False)
         if options.pipes is not None and options.pipes == entry.spec.directions:
-            call._pipes = ServerPipes(self, peer, call, entry.spec, self._server.pipe_window)
+            call._pipes = ServerPipes(self, peer, call, entry.spec, self._server._pipe_window)
         return call
 
     def _cancel(self, peer: Peer, message: Cancel) -> None:
@@ -554,7 +554,7 @@ class Listener:
         if error is None:
             fault = Fault("", text)
         else:
-            status, fault = describe(error, self._server.tracebacks)
+            status, fault = describe(error, self._server._tracebacks)
         if peer.calls.pop(call._id, None) is not call:
             raise _closed_before(call)
         if call._extra is not None:
@@ -569,7 +569,7 @@ class Listener:
         self, peer: Peer, call_id: int, status: int, fault: Fault, options: ReplyOptions | None = None
     ) -> None:
         with self._lock:
-            self._server.counters.faults += 1
+            self._server._counters.faults += 1
         try:
             value = encode_value(fault, min(MAX_RECORD_BYTES, peer.message_limit - AROUND_BYTES))
         except BaseException:  # What it carries is of the program's own making, too.
@@ -663,7 +663,7 @@ class Listener:
     def called_out(self) -> None:
         """A routine has begun a call of its own."""
         with self._lock:
-            self._server.counters.calls_out += 1
+            self._server._counters.calls_out += 1
 
     def resume(self, call: ServerCall) -> None:
         """Run a call again that had to wait for a context handle."""

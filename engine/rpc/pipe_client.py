@@ -38,8 +38,8 @@ class ClientPipes(PipeSet):
         self, client: "Client", call: Call[Any], spec: "OperationSpec", notify: Notification, send_complete: bool
     ) -> None:
         signals = Signals(call, notify)
-        limit = client.pipe_window
-        super().__init__(spec.pipes, True, spec.duplex, client.peer_window or UNBOUNDED, limit, signals, send_complete)
+        limit = client._pipe_window
+        super().__init__(spec.pipes, True, spec.duplex, client._peer_window or UNBOUNDED, limit, signals, send_complete)
         self.call = call
         self._owner = client
         # Set once, by the push or pull that failed.
@@ -52,7 +52,7 @@ class ClientPipes(PipeSet):
             with client._lock:
                 client._table.callbacks += 1
                 client._attend_locked()
-        for act in self.opened(client.peer_window or UNBOUNDED):  # It may have been said since this was made.
+        for act in self.opened(client._peer_window or UNBOUNDED):  # It may have been said since this was made.
             act()
         if self.send_complete and any(pipe.sends for pipe in self.pipes):
             self.signals.add(EventKind.SEND_COMPLETE)  # The issue counts as a send.
@@ -99,7 +99,7 @@ class ClientPipes(PipeSet):
         call = self.call
         if call._pipes is not self:
             return  # The handle carries another call by now.
-        self._owner.cancel(call, abort=True)
+        self._owner._cancel(call, abort=True)
         box = call._box
         if box:
             try:
@@ -117,7 +117,7 @@ class ClientPipes(PipeSet):
         """End the call, for a reason that the server does not know."""
         call = self.call
         if self._owner._table.finish(call._id, Failure(error)):
-            self._owner.tell_cancel(call._id, True)
+            self._owner._tell_cancel(call._id, True)
 
     def drop(self) -> None:
         """Tell the server that nobody is going to complete the call; the reply to that ends it here.
@@ -125,13 +125,13 @@ class ClientPipes(PipeSet):
         Takes no lock, because a finalizer calls it: the message leaves before the next wait of any thread.
         """
         if not self._spent:
-            self._owner.send(encode(Cancel([(self.call._id, True)])), soon=True)
+            self._owner._send(encode(Cancel([(self.call._id, True)])), soon=True)
 
     def ship(self, shipment: Shipment) -> None:
-        self._owner.outgoing.append(Special([], 0, shipment))
+        self._owner._outgoing.append(Special([], 0, shipment))
 
     def send(self, frames: list[Buffer]) -> None:
-        self._owner.send(frames)
+        self._owner._send(frames)
 
     def flush(self, soon: bool) -> None:
         channel = self._owner._channel
@@ -145,17 +145,17 @@ class ClientPipes(PipeSet):
 
     def check_size(self, pipe: PipeEnd[Any], size: int) -> None:
         client = self._owner
-        client.oversize.check_push(pipe.name, size, client.endpoint, client.message_limit if client._greeted else 0)
+        client._oversize.check_push(pipe.name, size, client.endpoint, client._message_limit if client._greeted else 0)
 
 
 def widen(client: "Association", window: int) -> None:
     """The server said how much may be pushed into each pipe to begin with. Under link.lock."""
-    if window == client.peer_window:
+    if window == client._peer_window:
         return
-    client.peer_window = window
+    client._peer_window = window
     for call in list(client._calls.values()):
         if call._pipes is not None:
-            client.do_later(call._pipes.opened(window or UNBOUNDED))
+            client._do_later(call._pipes.opened(window or UNBOUNDED))
 
 
 def take(client: "Association", message: Pipe | Credit) -> None:
@@ -175,7 +175,7 @@ def _take_one(client: "Association", call_id: int, item: PipeChunk | tuple[int, 
         return
     pipes: ClientPipes = call._pipes
     try:
-        client.do_later(pipes.arrived(item) if isinstance(item, PipeChunk) else pipes.granted(*item))
+        client._do_later(pipes.arrived(item) if isinstance(item, PipeChunk) else pipes.granted(*item))
     except RemoteProtocolError as error:
         client._finish({call_id: Failure(PeerProtocolError(str(error)))})
         raise

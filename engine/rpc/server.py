@@ -114,12 +114,12 @@ class Server(Closeable):
         self._endpoints = [Endpoint.parse(endpoint) for endpoint in endpoints]
         self._options = options
         self._largest = check_options(options)
-        self.encrypts: bool = options.get("curve") is not None
+        self._encrypts: bool = options.get("curve") is not None
         self.name = name
-        self.tracebacks = tracebacks
-        self.pipe_window: int = check_count("pipe_window", pipe_window, 1, MAX_WINDOW)
-        self.registry: Registry = Registry()
-        self.counters: Counters = Counters()
+        self._tracebacks = tracebacks
+        self._pipe_window: int = check_count("pipe_window", pipe_window, 1, MAX_WINDOW)
+        self._registry: Registry = Registry()
+        self._counters: Counters = Counters()
         # Made for the first `async def` routine; guarded by `lock`.
         self._coroutines: CoroutineRunner | None = None
         self._instance = os.urandom(16)
@@ -127,16 +127,16 @@ class Server(Closeable):
         # Held while the endpoints are bound, so that they are bound once. Lock order: before all others.
         self._binding = Lock()
         # Guards all below, and the fields of the listeners.
-        self.lock: Lock = Lock()
+        self._lock: Lock = Lock()
         self._listeners: list[Listener] = []
         # Calls that arrived and are not closed.
-        self.active = 0
+        self._active = 0
         # Those among them that no stop waits for, less such as were closed and wait to be sent.
         self._auto_active = 0
         # Set by `close`: nothing is taken any more, and all calls are waited for.
         self._closing = False
-        # Whether `closed_locked` is to be told of closed calls.
-        self.draining: bool = False
+        # Whether `_closed_locked` is to be told of closed calls.
+        self._draining: bool = False
         self._waited = False
         # Whether `listen` succeeded, ever; and whether a stop was asked for before that. Attributes that are only
         # stored and loaded, in this order by `listen` and in the other by `request_stop`: one of the two stops.
@@ -146,8 +146,8 @@ class Server(Closeable):
         self._stopped = Event(manual_reset=True, signaled=True)
         self._owns_pool = pool is None
         self.pool: ThreadPool = ThreadPool(workers, workers, name=name) if pool is None else pool
-        self.contexts: ContextBook = ContextBook(self.pool, _resume)
-        self.registry.register(Management, ManagementRoutines(self, authorize), OPEN, lasting=True)
+        self._contexts: ContextBook = ContextBook(self.pool, _resume)
+        self._registry.register(Management, ManagementRoutines(self, authorize), OPEN, lasting=True)
         self._phase = Phase.IDLE
         begin_serving()
         _open_servers.add(self)
@@ -200,11 +200,11 @@ class Server(Closeable):
         """
         name = interface if isinstance(interface, str) else getattr(interface, "__name__", "")
         gate = Gate(name, max_calls, max_request_bytes, auto_listen, security, secure_only, local_only, no_cache)
-        with self.lock:
+        with self._lock:
             self._check_open()
         if auto_listen:
             self._bind()
-        self.registry.register(interface, implementation, gate, lasting=False)
+        self._registry.register(interface, implementation, gate, lasting=False)
 
     def unregister(
         self, interface: type[Interface] | str | None = None, *, wait: bool = False, run_down: bool = False
@@ -224,17 +224,17 @@ class Server(Closeable):
         self._check_process()
         check_flag("wait", wait)
         check_flag("run_down", run_down)
-        served = self.registry.served(interface)
+        served = self._registry.served(interface)
         wait = wait or run_down
         awaited = {entry for _, each in served if wait or each.auto_listen for entry in each.entries.values()}
         serving = current.get()
         if serving is not None and serving._entry in awaited and is_open(serving):
             raise Deadlock("a routine cannot wait for the end of its own call: unregister without waiting")
-        self.registry.unregister(key for key, _ in served)
+        self._registry.unregister(key for key, _ in served)
         if awaited:
             self._await_calls(awaited)
         if run_down:
-            self.contexts.run_down([key for key, _ in served])
+            self._contexts.run_down([key for key, _ in served])
 
     def _await_calls(self, entries: set[Entry]) -> None:
         """Wait until the running calls of these operations are closed; no new ones come."""
@@ -279,7 +279,7 @@ class Server(Closeable):
         check_flag("wait", wait)
         if max_calls is not None:
             check_max_calls(max_calls)
-        with self.lock:
+        with self._lock:
             self._check_open()
             if self._phase is not Phase.IDLE:
                 raise InvalidState(f"the server is {self._phase.value} already", status=Status.ALREADY_LISTENING)
@@ -325,7 +325,7 @@ class Server(Closeable):
         Source: "RpcMgmtStopServerListening".
         """
         try:
-            with self.lock:
+            with self._lock:
                 self._check_process()
                 if self._phase is not Phase.LISTENING:
                     raise InvalidState(f"the server is {self._phase.value}, not listening", status=Status.NOT_LISTENING)
@@ -375,7 +375,7 @@ class Server(Closeable):
 
     def _begin_wait(self) -> bool:
         """Be the one that waits; False if there is nothing to wait for."""
-        with self.lock:
+        with self._lock:
             self._check_process()
             if self.closed:
                 return False
@@ -411,7 +411,7 @@ class Server(Closeable):
         here = current.get()
         if here is not None and here._listener.serves(self):
             raise Deadlock("a routine cannot close its own server, which would wait for the routine: call stop() in it")
-        with self.lock:
+        with self._lock:
             if self.closed or self._closing:
                 return
             drain = self._phase is not Phase.IDLE or self._auto_active > 0
@@ -425,11 +425,11 @@ class Server(Closeable):
             if ended:
                 self._stopped.set()
             if drain and not self._stopped.wait(timeout):
-                log.warning("%s: %d calls were still open %s s after the stop", self.name, self.active, timeout)
+                log.warning("%s: %d calls were still open %s s after the stop", self.name, self._active, timeout)
         except BaseException:  # By a signal handler: closing it once more is to go on from here.
             self._closing = False
             raise
-        with self.lock:
+        with self._lock:
             self._phase = Phase.CLOSED
             listeners, self._listeners = self._listeners, []
         _open_servers.discard(self)
@@ -473,11 +473,11 @@ class Server(Closeable):
 
     def statistics(self) -> ServerStatistics:
         """Return a snapshot of the server's counters. Never blocks. Source: "RpcMgmtInqStats"."""
-        with self.lock:
-            counters = self.counters
+        with self._lock:
+            counters = self._counters
             return ServerStatistics(
                 phase=self._phase.value,
-                active=self.active,
+                active=self._active,
                 calls_in=counters.calls_in,
                 calls_out=counters.calls_out,
                 messages_in=counters.messages_in,
@@ -490,9 +490,9 @@ class Server(Closeable):
 
     # What the listeners ask. `lock` is held where the name says so.
 
-    def welcome(self, heartbeat: float) -> Welcome:
+    def _welcome(self, heartbeat: float) -> Welcome:
         """What is said to a client that greets, over a link with such a heartbeat."""
-        limits = Limits(message_bytes=self._largest, pipe_window_bytes=self.pipe_window)
+        limits = Limits(message_bytes=self._largest, pipe_window_bytes=self._pipe_window)
         return Welcome(self._instance, os.getpid(), socket.gethostname(), LIBRARY, heartbeat, limits)
 
     @property
@@ -500,26 +500,26 @@ class Server(Closeable):
         """What runs `async def` routines."""
         from .coroutines import CoroutineRunner  # Here, because who has none need not import asyncio (20 ms).
 
-        with self.lock:
+        with self._lock:
             if self._coroutines is None:
                 self._coroutines = CoroutineRunner(self.name)
                 if self.closed:  # By a call that was still waiting for a worker.
                     self._coroutines.stop(0)
             return self._coroutines
 
-    def room_locked(self) -> int:
+    def _room_locked(self) -> int:
         """How many more calls may be accepted now."""
-        return self._max_calls - self.active + self._auto_active if self._phase is Phase.LISTENING else 0
+        return self._max_calls - self._active + self._auto_active if self._phase is Phase.LISTENING else 0
 
-    def refusal_locked(self) -> tuple[int, str]:
+    def _refusal_locked(self) -> tuple[int, str]:
         """Why there is no room."""
         if self._phase is Phase.LISTENING:
             return Status.SERVER_TOO_BUSY, f"{self._max_calls} calls are open, max_calls allows no more at once"
         return Status.SERVER_UNAVAILABLE, "the server is not listening"
 
-    def enter(self, gate: Gate) -> tuple[int, str] | None:
+    def _enter(self, gate: Gate) -> tuple[int, str] | None:
         """Count a call of an interface that listens by itself, or return why it is refused."""
-        with self.lock:
+        with self._lock:
             if self._closing:
                 return Status.SERVER_UNAVAILABLE, "the server is closing"
             if gate.max_calls is not None and gate.active >= gate.max_calls:
@@ -529,23 +529,23 @@ class Server(Closeable):
             self._auto_active += 1
         return None
 
-    def leave(self, gate: Gate, how: Closing) -> None:
+    def _leave(self, gate: Gate, how: Closing) -> None:
         """A call that `enter` counted was closed; it stays in `active` until its answer was sent."""
-        with self.lock:
+        with self._lock:
             gate.active -= 1
             self._auto_active -= 1
 
-    def closed_locked(self) -> None:
+    def _closed_locked(self) -> None:
         """A call was closed while draining, and is not counted in `active` any more."""
         if self._drained_locked():
             self._stopped.set()
 
     def _drained_locked(self) -> bool:
         """Whether the stop is complete; the phase moves on then."""
-        self.draining = self._phase is Phase.DRAINING
-        if self.draining and self.active == (0 if self._closing else self._auto_active):
+        self._draining = self._phase is Phase.DRAINING
+        if self._draining and self._active == (0 if self._closing else self._auto_active):
             self._phase = Phase.IDLE
-            self.draining = False
+            self._draining = False
             return True
         return False
 
@@ -559,7 +559,7 @@ class Server(Closeable):
             raise InvalidHandle("the server is closed")
 
     def __repr__(self) -> str:
-        return f"<Server {self.name} {', '.join(self.endpoints)} {self._phase.value} active={self.active}>"
+        return f"<Server {self.name} {', '.join(self.endpoints)} {self._phase.value} active={self._active}>"
 
     async def __aenter__(self) -> Self:
         return self

@@ -68,7 +68,7 @@ class BindingHandle(Client):
         self.causal = True
         self.call_timeout: float | None = None
 
-    def begin(
+    def _begin(
         self,
         spec: Any,
         args: tuple[Any, ...],
@@ -79,14 +79,14 @@ class BindingHandle(Client):
         handle: Call[Any] | None,
         pipes: Any = None,
     ) -> Call[Any]:
-        """Accept a call with the options of now; see `Client.begin`."""
+        """Accept a call with the options of now; see `Client._begin`."""
         if not self.causal:
             spec = spec.without_order()
         if timeout is None:
             timeout = self.call_timeout
-        return super().begin(spec, args, kwargs, notify, timeout, metadata, handle, pipes)
+        return super()._begin(spec, args, kwargs, notify, timeout, metadata, handle, pipes)
 
-    def shortcut(self, spec: Any) -> None:
+    def _shortcut(self, spec: Any) -> None:
         """There is none: each call is begun with the options of its moment."""
 
 

@@ -356,11 +356,11 @@ class TestExactlyOneOutcome:
             assert come.wait(LIMIT)
 
         # The last line of `begin`, where it returns the handle.
-        with at_line(0, code_of(Client.begin), lambda: None) as lines:
+        with at_line(0, code_of(Client._begin), lambda: None) as lines:
             bench.probe.echo.begin("count", notify=on_reply)
         assert come.wait(LIMIT)
         come.clear()
-        with at_line(lines[0] - 1, code_of(Client.begin), let_it_come):
+        with at_line(lines[0] - 1, code_of(Client._begin), let_it_come):
             call = bench.probe.echo.begin("early", notify=on_reply)
         assert told == ["count", "early"]
         assert call.state is State.SPENT

@@ -130,7 +130,7 @@ class TestBeginning:
                 probe = client.bind(Probe)
                 probe.nothing()
                 call = None
-                with at_line(number, code_of(Client.begin), client.close) as lines:
+                with at_line(number, code_of(Client._begin), client.close) as lines:
                     try:
                         call = probe.echo.begin("closed?", notify=port)
                     except InvalidHandle:
@@ -161,7 +161,7 @@ class TestBeginning:
                         while client.statistics().connection == "connected":
                             status_of(waiting.status)
 
-                    with at_line(number, code_of(Client.begin), lose) as lines:
+                    with at_line(number, code_of(Client._begin), lose) as lines:
                         call = probe.echo.begin("lost?", notify=port)
                     if number < lines[0]:
                         assert port.get(LIMIT).overlapped is call
@@ -179,7 +179,7 @@ class TestBeginning:
             raise KeyboardInterrupt
 
         for number in itertools.count():
-            with at_line(number, code_of(Client.begin), interrupt) as lines:
+            with at_line(number, code_of(Client._begin), interrupt) as lines:
                 try:
                     call = bench.probe.echo.begin("interrupted")
                 except KeyboardInterrupt:
@@ -273,7 +273,7 @@ class TestCancelling:
             for number in range(LINES):
                 call = bench.probe.echo.begin("replied", notify=port)
                 arrive = Elsewhere(lambda call=call: call.wait(LIMIT))
-                with at_line(number, code_of(Client.cancel, Call.cancel), arrive):
+                with at_line(number, code_of(Client._cancel, Call.cancel), arrive):
                     call.cancel(abort)
                 arrive.join()
                 packet = port.get(LIMIT)

@@ -136,7 +136,7 @@ class TestBeforeTheFirstLine:
         """Nor if its thread has passed its place on, because such routines are known to be slow."""
         server = self.serve(late, servers, endpoint)
         mine, other = clients(server.endpoint).bind(Lines), clients(server.endpoint).bind(Lines)
-        entry = server.registry.find(Target("tests.Lines", 0, 0, "slow"))
+        entry = server._registry.find(Target("tests.Lines", 0, 0, "slow"))
         assert isinstance(entry, Entry)
         mine.slow(0)
         entry.mean = 1.0
