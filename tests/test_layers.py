@@ -74,6 +74,7 @@ WHITE_BOX: dict[str, str] = {
     "rpc/test_arrived.py": "what arrived lies where it is until somebody looks, which no public name can bring about",
     "kernel/test_driver.py": "sources are registered by the transport; no public name reaches the driver alone",
     "transport/test_foreign.py": "how a foreign object is told of shows elsewhere in the midst of other texts",
+    "transport/test_service.py": "how often a service's function runs shows elsewhere in a thread that never ends",
     "pool/test_harvest.py": "as above",
     "rpc/test_attention.py": "what is attended has no public name: it is seen by a thread that sleeps no more",
     "rpc_server/test_entering.py": "what a server has learned of its routines shows elsewhere in how long others wait",

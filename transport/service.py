@@ -91,6 +91,8 @@ class Service:
     def ensure(self) -> bool:
         """See to it that a thread runs the function; False if none could be started. Costs an attribute when one does.
 
+        A thread that was started for it is enough, though it may have run the function to its end by now.
+
         Any thread; never blocks for longer than starting a thread takes.
         """
         while not self.running:
@@ -98,19 +100,21 @@ class Service:
                 return True  # A signal handler, which interrupted this very thing: it goes on.
             if self._pause.left():
                 return False
-            self._try()
+            if self._try():
+                return True
         return True
 
     def pause_left(self) -> float:
         """For how many seconds it is of no use to call `ensure` again."""
         return self._pause.left()
 
-    def _try(self) -> None:
+    def _try(self) -> bool:
+        """Start a thread, unless another one does; False if that was refused."""
         try:
             thread = threading.Thread(target=self._main, name=self.name, daemon=True)
             with self._lock:
                 if self.running:
-                    return
+                    return True
                 self.running = True
             thread.start()
         except BaseException as error:
@@ -122,6 +126,8 @@ class Service:
                     self._pause.refused()
             if not isinstance(error, Exception):
                 raise
+            return False
+        return True
 
     def _main(self) -> None:
         while self._begin():

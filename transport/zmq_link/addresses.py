@@ -73,8 +73,6 @@ class Lookup:
         self._found = found
         self._pause = pause
         self._closed = threading.Event()
-        # Until then the thread does nothing: one that has ended already would be started again.
-        self._started = threading.Event()
         # Why the last time was in vain; "" once that was told. Stored before the descriptor becomes readable.
         self.failure = ""
         self._reader, self._writer = sockets.socketpair()
@@ -84,11 +82,7 @@ class Lookup:
     def start(self) -> None:
         """Begin. Raises EndpointError if there is no thread to be had."""
         looking = Service("transport:lookup", self._run, log.failed, depended_on=False)
-        try:
-            started = looking.ensure()
-        finally:
-            self._started.set()
-        if not started:
+        if not looking.ensure():
             self.close()
             self._writer.close()
             raise EndpointError(f"cannot look up {self._endpoint}: {looking}")
@@ -111,7 +105,6 @@ class Lookup:
 
     def _run(self) -> None:
         pause = self._pause
-        self._started.wait()
         with self._writer:
             while not self._closed.wait(pause):
                 try:
