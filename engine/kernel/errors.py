@@ -28,7 +28,7 @@ by line.
 
 from transport.errors import EngineError as EngineError
 from transport.errors import TransportError
-from transport.foreign import text_of
+from transport.foreign import is_interrupt, text_of
 
 from .status import Status
 
@@ -156,8 +156,11 @@ def translated(error: BaseException) -> EngineError | None:
     try:
         status = getattr(error, "status", None)
         message = text_of(error.args[0]) if error.args else ""
-    except Exception:  # It is of a class of the program's, whose attributes raise.
-        return None
-    if not isinstance(status, int):
+        if not isinstance(status, int):
+            return None
+        status = int(status)
+    except BaseException as failure:  # It is of a class of the program's, whose attributes raise what they like.
+        if is_interrupt(failure):
+            raise
         return None
     return _KINDS.get(status, EngineError)(message, status=status)

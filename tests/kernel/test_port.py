@@ -207,6 +207,20 @@ class TestCreating:
                 port.associate(Source(refusal))
             assert raised.value is refusal
 
+    @pytest.mark.parametrize("kind", [ValueError, SystemExit])
+    def test_one_whose_attributes_raise(self, port: CompletionPort, kind: type[BaseException]) -> None:
+        """So does one whose attributes cannot be read, whatever reading them raises."""
+
+        class Refusal(Exception):
+            @property
+            def status(self) -> int:
+                raise kind("the status has code of its own")
+
+        refusal = Refusal("broken")
+        with pytest.raises(Refusal) as raised:
+            port.associate(Source(refusal))
+        assert raised.value is refusal
+
     def test_many_sources_share_a_port(self, port: CompletionPort) -> None:
         """Many sources may have the same port, and even the same key."""
         sources = [Source() for _ in range(3)]
