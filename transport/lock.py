@@ -16,12 +16,26 @@ Loops are the other half: the jump back of a loop is a place where a handler may
 some of these jumps out of the `with` or `try` around them. A loop that stands in one is a function of its own;
 `tests/test_interruptible.py` looks.
 
+Where an `except BaseException` must clean up anyway, and in the few places that every message passes, the same stands
+in line, without the call of a Python function that `with` costs here:
+
+    if lock.owned():
+        lock.refuse()
+    try:
+        lock.acquire()
+        ...
+    except BaseException:
+        if lock.owned():
+            lock.release()
+        raise
+    lock.release()
+
 Every lock is free in a forked child, whoever had it (`engine/lifecycle.py`).
 
 Workers and other threads that are never the main one may use `acquire` and `release` themselves.
 """
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from transport.errors import LocalProtocolError
 from transport.lifecycle import fork_safe
@@ -58,13 +72,17 @@ class Lock(_Owned):
     def __enter__(self) -> bool:
         """Take the lock; raises `refusal` if the calling thread has it. Blocks: until it is free."""
         if self._is_owned():
-            raise self.refusal(
-                "called by a signal handler or a finalizer that interrupted this very object: there, use only what is "
-                "documented to be safe in a signal handler, such as Event.set, CompletionPort.post, Server.request_stop"
-            )
+            self.refuse()
         try:
             return self.acquire()
         except BaseException:
             if self._is_owned():
                 self.release()
             raise
+
+    def refuse(self) -> NoReturn:
+        """Raise `refusal`: the calling thread has the lock."""
+        raise self.refusal(
+            "called by a signal handler or a finalizer that interrupted this very object: there, use only what is "
+            "documented to be safe in a signal handler, such as Event.set, CompletionPort.post, Server.request_stop"
+        )

@@ -424,7 +424,11 @@ class Driver:
             self._parked[waiter] = None
             if not self.sources:
                 return False
-        with self._mutex:
+        mutex = self._mutex
+        if mutex.owned():
+            mutex.refuse()
+        try:
+            mutex.acquire()
             heir = self._heir
             if self._leader is None and self.sources and (heir is None or heir is waiter):
                 self._leader = waiter
@@ -432,6 +436,7 @@ class Driver:
                 self._foreign = 0
                 self._term += 1
                 self.leader_ident = get_ident()
+                mutex.release()
                 return True
             if heir is waiter and not self.sources:
                 # Its turn came when there is nothing to lead. Kept as the heir, it would keep others from leading
@@ -443,6 +448,11 @@ class Driver:
             usurps = misplaced and standby is None and heir is None
             if usurps:
                 self._heir = waiter
+        except BaseException:
+            if mutex.owned():
+                mutex.release()
+            raise
+        mutex.release()
         if standby is not None:
             standby.wake()  # A waiting thread outranks the monitor, which offers the leadership as it leaves.
         elif usurps:
@@ -463,10 +473,19 @@ class Driver:
         if self._leader is waiter:  # Only its own thread makes a waiter the leader, so this is exact.
             self._polling = False
             waiter.interrupt = None
-            with self._mutex:
+            mutex = self._mutex
+            if mutex.owned():
+                mutex.refuse()
+            try:
+                mutex.acquire()
                 self._leader = None
                 self.leader_ident = 0
                 heir = self._heir
+            except BaseException:
+                if mutex.owned():
+                    mutex.release()
+                raise
+            mutex.release()
             if heir is not None:
                 heir.nudge()
         # Others may depend on progress; and a thread that was offered the leadership may leave without having

@@ -245,40 +245,60 @@ class CompletionPort(SlotQueue, Closeable):
 
     def _put(self, packets: Sequence[CompletionPacket], capacity: int | None) -> None:
         """Queue packets or hand them over, under the lock."""
+        lock, waiters = self._lock, self._waiters
+        if lock.owned():
+            lock.refuse()
+        first: Waiter | None = None
         woken: list[Waiter] = []
+        queued = False
         try:
-            with self._lock:
-                if self._closed:
-                    raise self._closed_error()
+            lock.acquire()
+            if self._closed:
+                raise self._closed_error()
+            if waiters and self._active < self._concurrency:
+                # `_hand_over_locked` in line: this is the way of every reply to a waiting thread.
+                first = waiters[-1]
+                del waiters[-1]
+                first.result = packets[0]
+                self._active += 1
+                self._taken += 1
+                self._posted += 1
+                packets = packets[1:]
+            if packets:
                 queued = self._put_locked(packets, capacity, woken)
-            wake(woken)
+            lock.release()
+            if first is not None:
+                first.wake()
+            if woken:
+                wake(woken)
             if queued:
                 self._tell_watchers()
         except BaseException:
+            if lock.owned():
+                lock.release()
+            if first is not None:
+                first.wake()
             wake(woken)
             self._tell_watchers()
             raise
 
     def _put_locked(self, packets: Sequence[CompletionPacket], capacity: int | None, woken: list[Waiter]) -> bool:
-        """Queue packets or hand them over; return whether any was queued."""
-        queued = False
-        waiters = self._waiters
-        for packet in packets:
-            if waiters and self._active < self._concurrency:
-                # `_hand_over_locked` in line: this is the way of every reply to a waiting thread.
-                waiter = waiters[-1]
-                del waiters[-1]
-                waiter.result = packet
-                self._active += 1
-                self._taken += 1
-                woken.append(waiter)
-            else:
-                if capacity is not None and len(self._queue) >= capacity:
-                    raise self._full_error()
-                queued = True
-                self._queue.append(packet)
+        """Hand packets over as long as somebody waits for them, and queue the rest; return whether there was a rest."""
+        number = 0
+        while self._waiters and self._active < self._concurrency and number < len(packets):
+            waiter = self._choose_locked()
+            waiter.result = packets[number]
+            number += 1
+            self._active += 1
+            self._taken += 1
             self._posted += 1
-        return queued
+            woken.append(waiter)
+        rest = packets[number:]
+        if capacity is not None and len(self._queue) + len(rest) > capacity:
+            raise self._full_error()
+        deque(map(self._queue.append, rest), 0)  # One call of C code.
+        self._posted += len(rest)
+        return bool(rest)
 
     def _full_error(self) -> QueueFull:
         return QueueFull(f"{self._capacity} packets are queued: dequeue faster, or make `capacity` larger")
@@ -403,23 +423,27 @@ class CompletionPort(SlotQueue, Closeable):
             self._adopt(record)
         batch: list[CompletionPacket] = []
         waiter = None
+        lock = self._lock
+        if lock.owned():
+            lock.refuse()
         try:
-            with self._lock:
-                if self._closed:
-                    record.port = None
-                    record.slot = False
-                    raise self._closed_error()
-                if record.slot:
-                    self._active -= 1
-                    record.slot = False
-                if self._queue and self._active < self._concurrency:
-                    self._fill(batch, self._queue, maximum)
-                if batch or timeout == 0:
-                    self._active += 1
-                    record.slot = True
-                else:
-                    waiter = Waiter()
-                    self._waiters.append(waiter)
+            lock.acquire()
+            if self._closed:
+                record.port = None
+                record.slot = False
+                raise self._closed_error()
+            if record.slot:
+                self._active -= 1
+                record.slot = False
+            if self._queue and self._active < self._concurrency:
+                self._fill(batch, self._queue, maximum)
+            if batch or timeout == 0:
+                self._active += 1
+                record.slot = True
+            else:
+                waiter = Waiter()
+                self._waiters.append(waiter)
+            lock.release()
             if waiter is None:
                 result = batch or _TIMED_OUT
             else:
@@ -442,10 +466,16 @@ class CompletionPort(SlotQueue, Closeable):
                 if isinstance(result, CompletionPacket):
                     batch.append(result)
                     if maximum > 1 and self._queue:
-                        with self._lock:
-                            # The first packet's slot is this batch's slot: more packets need no more slots.
-                            self._fill(batch, self._queue, maximum)
+                        # The first packet's slot is this batch's slot: more packets need no more slots.
+                        queue = self._open
+                        if queue is not None:
+                            self._fill(batch, queue, maximum)
+                        else:
+                            with lock:
+                                self._fill(batch, self._queue, maximum)
         except BaseException:
+            if lock.owned():
+                lock.release()
             self._undo(record, waiter, batch)
             raise
         if batch:

@@ -14,7 +14,7 @@ time, in the order in which the link saw them; its actions (waking, posting, cal
 Lock order: link.lock, then the owner's lock.
 """
 
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Protocol
@@ -96,46 +96,41 @@ class Channel:
 
     def flush(self) -> None:
         """Send what is waiting, or leave it to the thread that is using the link. Never blocks for long."""
-        owner = self._owner
+        owner, lock = self._owner, self._lock
         arrived = sent = False
         while owner.outgoing or self._stuck is not None:
-            more = self._pass()
-            if more is None:
+            # The thread that uses the link looks again before it polls. It may not be going to poll: then the tick.
+            if lock.owned():
+                self.defer()
                 break
-            arrived, sent = more, True
+            try:
+                if not lock.acquire(False):
+                    self.defer()
+                    break
+                left = self._send_locked()
+                if left:
+                    sent = True
+                    # The send may have consumed the edge of something that arrived, which no poll will show then.
+                    arrived = self.link.ready()
+                    if not arrived:
+                        # That was the look that may be due. What is appended from here on this loop sees, or `defer`
+                        # tells.
+                        self.deferred = False
+                        self._driver.withdraw(self)
+            except BaseException as error:
+                if lock.owned():
+                    lock.release()
+                if not isinstance(error, LinkClosed):
+                    raise
+                self._broken(error)
+                break
+            lock.release()
+            if not left:
+                break
         if arrived:
             self._driver.touched(self)
         elif sent and not self._fds:
             self._driver.look()  # The other end of an in-memory link is due now.
-
-    def _pass(self) -> bool | None:
-        """Send what is waiting, if no thread uses the link; return whether something arrived, None if nothing left."""
-        # The thread that uses the link looks again before it polls. It may not be going to poll: then the tick.
-        lock = self._lock
-        if lock.owned():
-            self.defer()
-            return None
-        arrived: bool | None = None
-        try:
-            if not lock.acquire(False):
-                self.defer()
-                return None
-            if self._send_locked():
-                # The send may have consumed the edge of something that arrived, which no poll will show then.
-                arrived = self.link.ready()
-                if not arrived:
-                    # That was the look that may be due. What is appended from here on `flush` sees, or `defer` tells.
-                    self.deferred = False
-                    self._driver.withdraw(self)
-        except BaseException as error:
-            if lock.owned():
-                lock.release()
-            if isinstance(error, LinkClosed):
-                self._broken(error)
-                return None
-            raise
-        lock.release()
-        return arrived
 
     def defer(self) -> None:
         """What is waiting may be sent a little later: before the next wait, or at the next tick."""
@@ -196,38 +191,44 @@ class Channel:
 
     def drive(self, readable: bool, sends: bool = True) -> bool:
         """Send what is waiting, unless told not to, and harvest what has arrived; return whether there may be more."""
-        if self._lock.owned():  # By what a signal handler has interrupted, which asks now what has arrived.
+        owner, lock = self._owner, self._lock
+        if lock.owned():  # By what a signal handler has interrupted, which asks now what has arrived.
             self._driver.due(self)
             return False
-        owner = self._owner
         arrived = more = sent = False
         # What is to be done after the harvest.
-        left: Iterator[Callable[[], object]] = iter(())
+        left: Iterable[Callable[[], object]] = ()
         try:
-            with self._lock:
-                if self._closed:
-                    return False
-                self.deferred = False
-                # A readable descriptor is answer enough: asking the link as well costs 1.6 us.
-                arrived = readable or self.link.ready()
-                if not arrived:
-                    # Nothing has arrived: what waits here leaves. The send may have consumed the edge of an arrival.
-                    sent = self._send_locked()
-                    arrived = sent and self.link.ready()
-                if arrived:
-                    more = self.link.harvest(owner)
-                    if sends and self._stuck is not None:
-                        sent = more = self._send_locked() or more
-                if owner.actions:
-                    left, owner.actions = iter(owner.actions), []
+            # `with` in line, as the `except` stands here anyway.
+            lock.acquire()
+            if self._closed:
+                lock.release()
+                return False
+            self.deferred = False
+            # A readable descriptor is answer enough: asking the link as well costs 1.6 us.
+            arrived = readable or self.link.ready()
+            if not arrived:
+                # Nothing has arrived: what waits here leaves. The send may have consumed the edge of an arrival.
+                sent = self._send_locked()
+                arrived = sent and self.link.ready()
+            if arrived:
+                more = self.link.harvest(owner)
+                if sends and self._stuck is not None:
+                    sent = more = self._send_locked() or more
+            if owner.actions:
+                left, owner.actions = iter(owner.actions), []
+            lock.release()
             if sent and not self._fds:
                 self._driver.look()  # The other end of an in-memory link is due now.
-            self._perform(left)
-        except LinkClosed as error:
-            self._broken(error)
-            return False
-        except BaseException:  # A signal handler raised: what was not done yet is for the next time.
-            with self._lock:
+            if left:
+                self._perform(left)
+        except BaseException as error:
+            if lock.owned():
+                lock.release()
+            if isinstance(error, LinkClosed):
+                self._broken(error)
+                return False
+            with lock:  # A signal handler raised: what was not done yet is for the next time.
                 owner.actions[:0] = left
             raise
         # What arrived comes first: what it makes the waiting thread begin can share a message with what waits here.
@@ -254,9 +255,9 @@ class Channel:
         with self._lock:
             self.link.close()  # Whoever ends the context waits for that.
         log.error("%r: %s: nothing is sent or received any more", self.link, error)
-        self._perform(iter(left))
+        self._perform(left)
 
-    def _perform(self, actions: Iterator[Callable[[], object]]) -> None:
+    def _perform(self, actions: Iterable[Callable[[], object]]) -> None:
         """Do what a harvest brought to be done."""
         for act in actions:
             try:

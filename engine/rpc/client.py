@@ -484,7 +484,7 @@ class Client(Association, Closeable):
             sent.count += 1
             sent.messages.append((sent.count, (first.call_id,) if type(first) is Special else [*map(_number, taken)]))
             if len(sent.messages) > sent.most:
-                sent.forget(self._calls.__contains__)
+                sent.forget(self._calls.keys())
         self._messages_sent += 1
         self._answered = 0
         outstanding = len(self._calls)
@@ -507,10 +507,23 @@ class Client(Association, Closeable):
                 self._vigil.answered()
                 outstanding = len(self._calls) + self._answered
                 self._company = company_of(outstanding) if outstanding > FEW_CALLS else 0
-                with self._lock:
-                    self._finish_locked(message, frames)
-                    if self._attended:
-                        self._attend_locked()
+                lock = self._lock
+                for group in message.groups:
+                    if lock.owned():
+                        lock.refuse()
+                    try:
+                        lock.acquire()
+                        outcomes: Sequence[Outcome] = group.values
+                        if group.status or group.options is not None:
+                            outcomes = outcomes_of(group, frames[1:], self._calls)
+                        self._answered += self._table.finish_locked(group.ids, outcomes, self._callbacks.actions)
+                        if self._attended:
+                            self._attend_locked()
+                    except BaseException:
+                        if lock.owned():
+                            lock.release()
+                        raise
+                    lock.release()
             else:
                 self._conversation.received(Kind.REPLIES)  # Raises: it is out of turn.
         except RemoteProtocolError as error:
@@ -529,13 +542,6 @@ class Client(Association, Closeable):
 
     def _on_failed(self, error: Exception) -> None:
         """A harvest failed: the link tells what it has lost by that."""
-
-    def _finish_locked(self, message: Replies, frames: list[Buffer]) -> None:
-        for group in message.groups:
-            outcomes: Sequence[Outcome] = group.values
-            if group.status or group.options is not None:
-                outcomes = outcomes_of(group, frames[1:], self._calls)
-            self._answered += self._table.finish_locked(group.ids, outcomes, self._callbacks.actions)
 
     # End
 

@@ -118,11 +118,20 @@ class Lane:
             self._begin_coroutines()
             if not self.calls:
                 return
-        with self._lock:
+        lock = self._lock
+        if lock.owned():
+            lock.refuse()
+        try:
+            lock.acquire()
             busy = self._holder
             if not self._posted:
                 self._listener.posted.append(self)
                 self._post_locked()
+        except BaseException:
+            if lock.owned():
+                lock.release()
+            raise
+        lock.release()
         several = len(self.calls) > 1 or (type(first) is Batch and len(first.group.ids) > 1)
         if (busy or several) and not self._watched:
             self._watched = True
@@ -399,7 +408,7 @@ class Lane:
                     self._reply(batch.open(call_id), value)  # Its handle is just being made, or has closed it.
             if slow:
                 listener.channel.flush()
-            if left is None and context:
+            if context and left is None:
                 left = _USED
             number += 1
             if careful or number == TIMED_TOGETHER or left is not None:

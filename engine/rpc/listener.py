@@ -164,12 +164,20 @@ class Listener:
 
     def _sent(self, answers: int, messages: int = 1) -> None:
         """These answers leave, in so many messages, or are for nobody: their calls are over."""
-        server = self._server
-        with self._lock:
+        server, lock = self._server, self._lock
+        if lock.owned():
+            lock.refuse()
+        try:
+            lock.acquire()
             server._counters.messages_out += messages
             server._active -= answers
             if server._draining:
                 server._closed_locked()
+        except BaseException:
+            if lock.owned():
+                lock.release()
+            raise
+        lock.release()
 
     def tell(self, peer: Peer) -> None:
         """`peer` has something to send."""
@@ -326,12 +334,21 @@ class Listener:
         server = self._server
         groups = message.groups
         count = len(groups[0].ids) if len(groups) == 1 else sum(len(group.ids) for group in groups)
-        with self._lock:
+        lock = self._lock
+        if lock.owned():
+            lock.refuse()
+        try:
+            lock.acquire()
             room = server._room_locked()
             server._counters.calls_in += count
             # As if all were accepted; refusals are answered, and an answer that leaves is counted off.
             server._active += count
             no_room = server._refusal_locked() if room < count else None
+        except BaseException:
+            if lock.owned():
+                lock.release()
+            raise
+        lock.release()
         lane = peer.lane.calls
         for group in groups:
             entry = server._registry.find(message.targets[group.target])

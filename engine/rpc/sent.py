@@ -1,9 +1,9 @@
 """Which calls have left over a client's connection, and in which of its messages.
 
 Theory of operation. A server that closes says how many of the messages with calls it has taken. So a client counts
-them, and keeps, for each, the numbers of its calls. Those that have ended are forgotten now and then: when twice as
-many messages are kept as had outstanding calls the last time, so that looking costs little for each call, and what is
-kept is in proportion to what is outstanding.
+them, and keeps, for each, the numbers of its calls. Those whose calls have all ended are forgotten now and then: when
+twice as many messages are kept as had outstanding calls the last time, so that looking costs little for each call, and
+what is kept is in proportion to what is outstanding.
 
 Guarantees: an outstanding call is in here if, and only if, it has left over this connection, or was just put back into
 the queue because the link had no room for it.
@@ -11,7 +11,7 @@ the queue because the link had no room for it.
 All under link.lock.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import KeysView, Sequence
 
 FEW_MESSAGES = 64  # Arbitrary: with up to 128 calls each, what is kept of ended calls is some hundred KB.
 
@@ -29,10 +29,9 @@ class Sent:
         # When there are more than these, `forget` is due.
         self.most: int = FEW_MESSAGES
 
-    def forget(self, outstanding: Callable[[int], bool]) -> None:
-        """Keep those calls that are outstanding."""
-        left = ((number, [*filter(outstanding, calls)]) for number, calls in self.messages)
-        self.messages = [message for message in left if message[1]]
+    def forget(self, outstanding: KeysView[int]) -> None:
+        """Keep the messages of which calls are outstanding."""
+        self.messages = [message for message in self.messages if not outstanding.isdisjoint(message[1])]
         self.most = FEW_MESSAGES + 2 * len(self.messages)
 
     def numbers(self) -> dict[int, int]:
