@@ -217,15 +217,20 @@ class ZmqLink(BaseLink):
         try:
             self._send_each(frames, sent)
         except BaseException as error:
-            # A connection that broke in the middle takes back what was sent, and drops what follows up to the
-            # end of the message. If something from outside broke in, the message must end too, or the next
-            # one would become a part of it; the peer will not take it for good. In both cases an empty frame
-            # is that end. (After a first frame that was refused, nothing has begun. After one that was
-            # interrupted nobody knows.)
-            if len(frames) > 1 and (sent or not isinstance(error, zmq.ZMQError)):
-                with suppress(zmq.ZMQError):
-                    self._send(b"", NOBLOCK)
+            if len(frames) > 1:
+                self._end_message(bool(sent), error)
             raise
+
+    def _end_message(self, begun: bool, error: BaseException) -> None:
+        """A message of several frames was broken off, perhaps before its first one was sent: end it."""
+        # A connection that broke in the middle takes back what was sent, and drops what follows up to the
+        # end of the message. If something from outside broke in, the message must end too, or the next
+        # one would become a part of it; the peer will not take it for good. In both cases an empty frame
+        # is that end. (After a first frame that was refused, nothing has begun. After one that was
+        # interrupted nobody knows.)
+        if begun or not isinstance(error, zmq.ZMQError):
+            with suppress(zmq.ZMQError):
+                self._send(b"", NOBLOCK)
 
     def _send_each(self, frames: list[Buffer], sent: list[Buffer]) -> None:
         last = len(frames) - 1

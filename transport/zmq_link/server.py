@@ -19,7 +19,15 @@ from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.realtime import monotonic
 from transport.zmq_link.addresses import addresses_of, is_named
-from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NOBLOCK, ZmqLink, gone, is_gone
+from transport.zmq_link.base import (
+    MORE,
+    NO_COPY_RECEIVE_BYTES,
+    NO_COPY_SEND_BYTES,
+    NOBLOCK,
+    ZmqLink,
+    gone,
+    is_gone,
+)
 from transport.zmq_link.descriptors import Reserve
 from transport.zmq_link.unix import Taken, UnixListener
 
@@ -171,7 +179,17 @@ class ZmqServer(ZmqLink):
         if peer not in self._peers:
             raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}")
         try:
-            self._send_frames([peer, *frames])
+            if len(frames) == 1 and len(frames[0]) < NO_COPY_SEND_BYTES:
+                begun = False
+                try:
+                    self._send(peer, MORE)
+                    begun = True
+                    self._send(frames[0], NOBLOCK)
+                except BaseException as error:
+                    self._end_message(begun, error)
+                    raise
+            else:
+                self._send_frames([peer, *frames])
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
