@@ -238,9 +238,10 @@ class _State:
         try:
             self._initializer(*self._initargs)
         except BaseException as error:
+            # Before anybody is told, as the standard executor does; it raises nothing.
+            standard_log.critical("Exception in initializer:", exc_info=error)
             self.broken = "a thread's initializer failed: this executor runs nothing any more"
             self.settle_queued()
-            standard_log.critical("Exception in initializer:", exc_info=error)
             return False
         return True
 

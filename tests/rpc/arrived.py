@@ -126,7 +126,8 @@ def out_of_time(endpoint: str) -> None:
 def many(endpoint: str) -> None:
     """Many answers have arrived, each in a message of its own: a query for the last sees it."""
     with Conversation(endpoint) as conversation:
-        calls = [conversation.probe.echo.begin(number) for number in range(1000)]
+        # Well below what a ROUTER keeps for a peer that does not read: it drops the rest.
+        calls = [conversation.probe.echo.begin(number) for number in range(500)]
         conversation.client._channel.flush()
         left = len(calls)
         while left:
