@@ -307,9 +307,8 @@ class Lane:
             if isinstance(work, ServerCall):
                 calls.popleft()
                 self._run_alone(work, place)
-            elif not self._run_batch(work, place, careful):
-                calls.popleft()
-                left += self._take_apart(work)
+            elif (rest := place.context.run(self._run_rows, work, place, careful)) is not None:
+                left += self._go_on(work, rest, place, careful)
             if self._holder is not place:  # Passed on, or taken away.
                 left = self._take(place)
                 if left:
@@ -326,31 +325,30 @@ class Lane:
         self.calls.extendleft(reversed(alone))
         return len(alone)
 
-    def _run_batch(self, batch: Batch, place: Place, careful: bool) -> bool:
-        """Run the calls of the lane's first batch, as long as this thread has the lane.
+    def _go_on(self, batch: Batch, rest: Any, place: Place, careful: bool) -> int:
+        """Go on with a batch for which the context of `place` will not do; `rest` is what `_run_rows` has returned.
 
-        Returns: False if their arguments cannot be decoded in one step.
+        Returns: as how many calls of their own it goes on, if its arguments cannot be decoded in one step.
         """
-        while True:
-            if place.context:  # It must be empty.
+        while rest is not None:
+            if rest is _APART:
                 place.take_context()
-            left = place.context.run(self._run_rows, batch, place, careful)
-            if left is None:
-                return True
-            if left is _APART:
-                place.take_context()
-                return False
-            if left is not _USED:
-                call, coroutine = left
+                self.calls.popleft()
+                return self._take_apart(batch)
+            if rest is not _USED:
+                call, coroutine = rest
                 self._answer(call, coroutine, place)
             place.call_id = None
+            place.take_context()  # Nothing of a call outlives it.
             if not batch.rows or self._holder is not place:
-                place.take_context()  # Nothing of a call outlives it.
-                return True
+                break
+            rest = place.context.run(self._run_rows, batch, place, careful)
+        return 0
 
     def _run_rows(self, batch: Batch, place: Place, careful: bool) -> Any:
-        """Run calls of a batch one after the other in the context of `place`, for as long as nothing is set in it.
+        """Run calls of the lane's first batch, as long as this thread has the lane.
 
+        They run in the context of `place`, one after the other, for as long as nothing is set in it.
         Returns: None if no more are to be run; `_APART`; `_USED` if the next needs another context; or a call and its
             coroutine, which is to be begun outside of the context, as it goes on in it.
         """
