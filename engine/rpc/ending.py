@@ -20,11 +20,11 @@ _DEFAULTS: "dict[signal.Signals, Any]" = {signal.SIGTERM: signal.SIG_DFL, signal
 
 
 @contextmanager
-def ended_by_signals(stop: Callable[[], object]) -> Iterator[None]:
+def ended_by_signals(stop: Callable[[], object], broken_off: Callable[[], object]) -> Iterator[None]:
     """Within this context the first SIGTERM or Ctrl-C calls `stop`, which must be safe in a signal handler.
 
-    From then on both have Python's own handlers again, so that a second one takes effect at once. When the context is
-    left normally after a Ctrl-C, it raises `KeyboardInterrupt`.
+    From then on both have Python's own handlers again, so that a second one takes effect at once: if it raises here,
+    `broken_off` is called. When the context is left normally after a Ctrl-C, it raises `KeyboardInterrupt`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -49,6 +49,10 @@ def ended_by_signals(stop: Callable[[], object]) -> Iterator[None]:
     try:
         put(handle)
         yield
+    except BaseException:
+        if received:
+            broken_off()
+        raise
     finally:
         put_back()
     if signal.SIGINT in received:

@@ -142,6 +142,8 @@ class Server(Closeable):
         # stored and loaded, in this order by `listen` and in the other by `request_stop`: one of the two stops.
         self._listened = False
         self._stop_requested = False
+        # Whether a second signal has ended the wait in `listen`. Stored there, loaded by `close`.
+        self._hurried = False
         # Set while no call is open and the server does not listen.
         self._stopped = Event(manual_reset=True, signaled=True)
         self._owns_pool = pool is None
@@ -269,8 +271,10 @@ class Server(Closeable):
             wait: True returns only after `stop` and the last running call, as `self.wait()`. In the main thread it then
                 ends a service as users expect, for signals whose handler is still Python's own: SIGTERM requests a
                 stop, and the call returns when the last running call was closed; Ctrl-C does the same, and then raises
-                `KeyboardInterrupt`; a second signal of either kind takes effect at once. The handlers are put back
-                before it returns or raises.
+                `KeyboardInterrupt`. After the first signal both have Python's own handlers again: a second SIGTERM
+                kills the process, a second Ctrl-C raises `KeyboardInterrupt` at once, and closing the server does not
+                wait for running calls then. (A routine that goes on delays the end of the process by up to 2 s more.)
+                The handlers are put back before it returns or raises. `listen()` and then `wait()` set none.
         Raises: `Misuse` 1742 (MAX_CALLS_TOO_SMALL) for a limit below 1; `InvalidState` 1713 (ALREADY_LISTENING), 1714
             (NO_PROTSEQS_REGISTERED) without an endpoint;
             `transport.EndpointError` if an endpoint is taken; `InvalidHandle` if the server is closed.
@@ -298,9 +302,13 @@ class Server(Closeable):
         if self._stop_requested:
             self.request_stop()
         if wait:
-            with ended_by_signals(self.request_stop):
+            with ended_by_signals(self.request_stop, self._hurry):
                 while not self.wait(SIGNAL_LOOK):
                     pass
+
+    def _hurry(self) -> None:
+        """A second signal broke off the wait for what runs: closing does not take that wait up again."""
+        self._hurried = True
 
     def _bind(self) -> None:
         """Bind the endpoints, all or none, if they are not bound."""
@@ -401,13 +409,15 @@ class Server(Closeable):
 
         Calls that still run then end with `CallFailed` at their clients, which may have run; those that were taken and
         have not begun with `ServerUnavailable`, those that were not taken with `CallFailedDne`: neither did run.
-        Closing twice does nothing.
+        Closing twice does nothing. After a second signal has broken off a `listen(wait=True)` it waits for no calls.
         Raises: `Deadlock` in a routine of this server: it would wait for itself. `stop` does not wait.
         Blocks: for `timeout` seconds at the most, plus as long again for workers that do not come back. In a coroutine
         that holds up the event loop, with a warning (in asyncio's debug mode it is raised, and closing once more goes
         on): use `aclose`, or `async with`.
         """
         check_seconds("timeout", timeout)
+        if self._hurried:
+            timeout = 0.0
         here = current.get()
         if here is not None and here._listener.serves(self):
             raise Deadlock("a routine cannot close its own server, which would wait for the routine: call stop() in it")

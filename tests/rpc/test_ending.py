@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine import Call, Client, Server, ServerUnavailable
+from engine import Call, CallFailed, Client, Server, ServerUnavailable
 from engine.testing import LIMIT
 
 from .helpers import ROOT
@@ -79,6 +79,21 @@ class TestListen:
             else:
                 process.communicate(timeout=LIMIT)
                 assert process.returncode == -signal.SIGTERM
+
+    def test_a_second_ctrl_c_waits_for_no_call(self, endpoint: str) -> None:
+        """After a second Ctrl-C `with Server` waits for no running call: the process ends while the routine runs."""
+        with service(endpoint) as (process, binding):
+            call = held(process, binding, 3 * LIMIT)
+            process.send_signal(signal.SIGINT)
+            with pytest.raises(ServerUnavailable):
+                while True:  # Until it refuses: it has begun to stop.
+                    binding.ready(timeout=LIMIT)
+            process.send_signal(signal.SIGINT)
+            assert process.stdout is not None and process.stdout.readline() == "KeyboardInterrupt\n"
+            _, complaints = process.communicate(timeout=LIMIT)
+            assert "1 calls were still open 0.0 s after the stop" in complaints
+            with pytest.raises(CallFailed):
+                call.result(LIMIT)
 
     def test_an_own_handler_stays(self, endpoint: str) -> None:
         """A handler that the application has set is left alone; in it `request_stop` ends the service."""
