@@ -9,11 +9,12 @@ Source: "The IDL and ACF Files" (what an interface is); "Declaring Asynchronous 
 """
 
 import inspect
+import sys
 import typing
 from abc import ABC
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from types import FunctionType, MemberDescriptorType
+from types import FunctionType, MemberDescriptorType, SimpleNamespace
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
@@ -30,7 +31,7 @@ from .context import Context, context_kind
 from .errors import NullContext
 from .outputs import OutputSpec, outputs_of, reply_decoder
 from .pipe import DIRECTIONS, PipeSpec
-from .sendable import check_type
+from .sendable import check_type, spell
 
 if typing.TYPE_CHECKING:
     from .stream import Stream
@@ -195,9 +196,11 @@ class Interface:
     takes any plain value. Ints have 64 bits.
 
     Each public method is an operation, with or without the decorator, those of bases that are no interfaces included,
-    abstract ones too. What no server could be asked for is refused at the same time: properties, class and static
-    methods, other callables, `*args`, keyword-only parameters, defaults that do not fit. A method whose name begins
-    with an underscore is none, and cannot be called on a binding. Constants and nested classes are left alone.
+    abstract ones too. Type variables of a generic contract are what a class that derives from it says, as in
+    `class Points(Repository[Point])`; one that is left is refused. What no server could be asked for is refused at the
+    same time: properties, class and static methods, other callables, `*args`, keyword-only parameters, defaults that do
+    not fit. A method whose name begins with an underscore is none, and cannot be called on a binding. Constants and
+    nested classes are left alone.
 
     An array, or None where `ndarray | None` says so, may be an argument or a result, but not a part of another value;
     masked ones do not travel. The items and dimensions of `NDArray[float64]` are checked on both sides, never
@@ -254,7 +257,9 @@ class OperationSpec:
         "retried", "shared_context", "signature", "special", "target",
     )  # fmt: skip
 
-    def __init__(self, target: Target, described: Operation[..., Any] | None) -> None:
+    def __init__(
+        self, target: Target, described: Operation[..., Any] | None, variables: Mapping[Any, Any] | None = None
+    ) -> None:
         self.target: Target = target
         self.name: str = target.operation
         self.one_way: bool = described is not None and described.one_way
@@ -283,7 +288,7 @@ class OperationSpec:
         self.only: Any = None
         result: Any = Any
         if described is not None:
-            result = self._describe(described.function)
+            result = self._describe(described.function, variables or {})
         # Whether each call says something of itself that most do not.
         self.special: bool = self.one_way or bool(self.pipes)
         self.decode_result: ValueDecoder[Any] = ValueDecoder(result)
@@ -294,9 +299,9 @@ class OperationSpec:
             PlainArgs() if self.signature is None else ArgsDecoder(self._wire_types(), self.required)
         )
 
-    def _describe(self, function: Callable[..., Any]) -> Any:
+    def _describe(self, function: Callable[..., Any], variables: Mapping[Any, Any]) -> Any:
         label = f"{self.target.interface}.{self.name}"
-        hints = _hints_of(label, function)
+        hints = _hints_of(label, function, variables)
         named = _parameters_of(label, function)
         self.signature = inspect.signature(function).replace(parameters=named)
         self.parameters = tuple(parameter.name for parameter in named)
@@ -412,10 +417,23 @@ class OperationSpec:
         return args
 
 
-def _hints_of(label: str, function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations of a method, whatever they are written with, by the names of its parameters."""
+def _hints_of(label: str, function: Callable[..., Any], variables: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the annotations of a method, whatever they are written with, by the names of its parameters.
+
+    Args: `variables`: what stands for the type variables of the generic contract that the method is written in.
+    """
+    # Those of `class Name[T]` are known by name inside of it only, and annotations may be texts.
+    names = {each.__name__: each for each in variables if getattr(each, "__infer_variance__", False)}
+    hints = _evaluated(label, function, inspect.unwrap(function).__globals__ if names else None, names or None)
+    return {name: _bound(f"{label}: {name!r}", kind, variables) for name, kind in hints.items()}
+
+
+def _evaluated(
+    label: str, annotated: Any, outer: dict[str, Any] | None, inner: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return the annotations of a method, or of what else has some, by the names `outer` and `inner`."""
     try:
-        hints = typing.get_type_hints(function, include_extras=True)
+        hints = typing.get_type_hints(annotated, outer, inner, include_extras=True)
     except NameError as error:
         raise InvalidParameter(
             f"{label}: an annotation names what cannot be found: {text_of(error)}. It is looked for in the module of "
@@ -425,7 +443,52 @@ def _hints_of(label: str, function: Callable[..., Any]) -> dict[str, Any]:
         if is_interrupt(error):
             raise
         raise InvalidParameter(f"{label}: an annotation cannot be read: {text_of(error)}") from None
-    return {name: unaliased(kind) for name, kind in hints.items()}
+    return hints
+
+
+def _bound(what: str, kind: Any, variables: Mapping[Any, Any]) -> Any:
+    """Return a type with the type variables replaced that stand in it; raise if one is left."""
+    kind = _replaced(kind, variables)
+    for left in _variables_in(kind):
+        raise InvalidParameter(
+            f"{what} has a type that cannot be sent, {spell(kind)}: nothing says what {left} stands for: say it where "
+            "the contract is derived from the generic one, as in `class Points(Repository[Point])`"
+        )
+    return unaliased(kind)
+
+
+def _replaced(kind: Any, variables: Mapping[Any, Any]) -> Any:
+    """Return a type with the type variables replaced that are known."""
+    if isinstance(kind, TypeVar):
+        return variables.get(kind, kind)
+    inside = _variables_in(kind)
+    return kind[tuple(variables.get(each, each) for each in inside)] if inside else kind
+
+
+def _variables_in(kind: Any) -> tuple[Any, ...]:
+    """Return the type variables of a type; a generic class by itself stands for all of its kinds, and has none."""
+    if isinstance(kind, TypeVar):
+        return (kind,)
+    is_class = isinstance(kind, type) and typing.get_origin(kind) is None
+    return () if is_class else getattr(kind, "__parameters__", ())
+
+
+def _variables_of(interface: type[Interface]) -> dict[type, dict[Any, Any]]:
+    """Return, for each base of an interface that is generic, what stands for its type variables there."""
+    found: dict[type, dict[Any, Any]] = {}
+    for kind in interface.__mro__:  # Each comes before its bases: what it has said of them is known by then.
+        for base in vars(kind).get("__orig_bases__", ()):
+            origin = typing.get_origin(base)
+            wanted = getattr(origin, "__parameters__", ())
+            if origin is None or origin in _FOUNDATIONS or not all(isinstance(each, TypeVar) for each in wanted):
+                continue
+            given = SimpleNamespace(__annotations__=dict(enumerate(typing.get_args(base))))
+            module = getattr(sys.modules.get(kind.__module__), "__dict__", {})
+            values = _evaluated(kind.__name__, given, module, None).values()  # They may be texts.
+            known = found.get(kind, {})
+            pairs = zip(wanted, values, strict=True)
+            found.setdefault(origin, {each: _replaced(value, known) for each, value in pairs})
+    return found
 
 
 def _parameters_of(label: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -543,8 +606,13 @@ def specs_of(interface: type[Interface]) -> dict[str, OperationSpec]:
     specs: dict[str, OperationSpec] | None = interface.__dict__.get("_specs")
     if specs is None:
         major, minor = interface.interface_version
+        variables = _variables_of(interface)
         specs = {
-            name: OperationSpec(Target(interface.interface_id, major, minor, described.name), described)
+            name: OperationSpec(
+                Target(interface.interface_id, major, minor, described.name),
+                described,
+                variables.get(next(kind for kind in interface.__mro__ if name in vars(kind))),
+            )
             for name, described in operations_of(interface).items()
         }
         # Two threads may both build them: the results are equal, and one store wins.

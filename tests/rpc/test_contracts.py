@@ -251,7 +251,6 @@ TRAVEL: list[tuple[Any, Any]] = [
     (collections.abc.Mapping[str, int], {"a": 1}),
     (collections.abc.Set, {1}),
     (msgspec.msgpack.Ext, msgspec.msgpack.Ext(5, b"x")),
-    (T, [1]),
 ]
 
 # A type, and how the error spells what is wrong with it.
