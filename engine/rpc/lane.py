@@ -364,6 +364,7 @@ class Lane:
         careful = careful or len(rows) < TIMED_TOGETHER or entry.mean > NOTABLE
         place.call = None
         place.batch = batch
+        slow = entry.mean > SLOW
         number = 0
         left: Any = None
         now = perf_counter()
@@ -373,7 +374,6 @@ class Lane:
                 calls.popleft()
             if batch.handles and self._is_over(batch, call_id, place):
                 continue
-            slow = entry.mean > SLOW
             place.call_id = call_id  # Once inside the routine, the lane may be taken away.
             if peer.parting:
                 listener.give_up(batch.open(call_id))
@@ -416,6 +416,7 @@ class Lane:
                 if took > NOTABLE or entry.mean or entry.overran:
                     self._learn(entry, took, number)
                     careful = careful or self._careful
+                    slow = entry.mean > SLOW
                 number = 0
                 if left is not None:
                     return left
