@@ -59,14 +59,19 @@ class BoundOperation(Operation[..., Any], Uncopyable):
 
     _instead = "bind anew, by a client of that place"
 
-    def __init__(self, caller: Caller, spec: OperationSpec, doc: str | None) -> None:
+    def __init__(self, caller: Caller, spec: OperationSpec, described: Any) -> None:
         self._begin = with_outputs(caller._begin) if spec.outputs else caller._begin
         self.spec = spec
         self.name: str = spec.name
         self.one_way: bool = spec.one_way
         self.idempotent: bool = spec.idempotent
         self.shared_context: bool = spec.shared_context
-        self.__doc__ = doc
+        # As a bound method tells them. `described` is the contract's own, None if there is no contract.
+        self.__name__: str = getattr(described, "__name__", spec.name)
+        self.__qualname__: str = getattr(described, "__qualname__", spec.name)
+        self.__doc__ = None if described is None else described.__doc__
+        if spec.signature is not None:
+            self.__signature__ = spec.signature
         shortcut = caller._shortcut(spec)
         if shortcut is not None:
             self.begin = shortcut  # type: ignore[method-assign]  # on the instance: that is what it is for
@@ -170,10 +175,8 @@ def bind_typed(
     for name in hidden_methods_of(interface):
         setattr(binding, name, _refusal(interface, name))
     for name, spec in specs.items():
-        described = getattr(interface, name)
-        if not causal:
-            spec = spec.without_order()
-        setattr(binding, name, kind(spec)(caller, spec, getattr(described, "__doc__", None)))
+        kept = spec if causal else spec.without_order()
+        setattr(binding, name, kind(spec)(caller, kept, getattr(interface, name)))
     return binding
 
 

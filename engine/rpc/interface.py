@@ -14,8 +14,9 @@ import typing
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from functools import partial, update_wrapper, wraps
 from types import FunctionType, MemberDescriptorType, SimpleNamespace
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar, overload
 
 import msgspec
 
@@ -76,6 +77,7 @@ class Operation(Generic[P, R]):
             raise InvalidArgumentType(
                 f"an operation is declared by a method, `def name(self, ...): ...`, not by {shown(function, 100)}"
             )
+        update_wrapper(self, function)  # First: what it has may have any name.
         self.function = function
         self._named = name is not None
         self.name: str = function.__name__ if name is None else name
@@ -88,7 +90,12 @@ class Operation(Generic[P, R]):
         self.idempotent: bool = idempotent
         self.duplex: bool = duplex
         self.shared_context: bool = shared_context
-        self.__doc__ = function.__doc__
+        # `unittest.mock` asks this for the arguments of what is no function; a call itself asks the class.
+        self.__dict__["__call__"] = _described(function, self.name)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Self:
+        """Return the operation itself: what has this is a method for `help` and the like."""
+        return self
 
     def __set_name__(self, owner: type, name: str) -> None:
         if not self._named:
@@ -109,7 +116,7 @@ class Operation(Generic[P, R]):
     def __call__(self, *args: Any, into: Any, **kwargs: Any) -> R: ...
     def __call__(self, *args: Any, **kwargs: Any) -> R:
         """Call the server, wait, and return the result: `begin`, wait and `complete` in one."""
-        raise InvalidParameter(f"{self.name} belongs to an interface: call it on a binding, `client.bind(...)`")
+        raise _unbound(self.name)
 
     @overload
     def begin(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
@@ -148,6 +155,24 @@ class Operation(Generic[P, R]):
             f"{self.name} has no pipe to stream from. Pipes are declared by an Interface: a binding by name has none, "
             "and an operation of the class itself is none of a binding"
         )
+
+
+def _described(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return what stands for the call of an operation of the class itself: it has the signature that callers see."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> NoReturn:
+        raise _unbound(name)
+
+    try:
+        call.__signature__ = inspect.signature(partial(function, None))  # type: ignore[attr-defined]  # read by `inspect`
+    except ValueError:
+        pass  # It takes no `self`, which is told where it is bound.
+    return call
+
+
+def _unbound(name: str) -> InvalidParameter:
+    return InvalidParameter(f"{name} belongs to an interface: call it on a binding, `client.bind(...)`")
 
 
 @overload

@@ -285,7 +285,9 @@ _METHODS = (FunctionType, BuiltinFunctionType, staticmethod, classmethod, partia
 def _is_method(static: object) -> bool:
     """Whether what a class has under some name is a method."""
     # Decorators may wrap a method in what can be called and is bound to an instance, as `functools.cache` does.
-    return isinstance(static, _METHODS) or (callable(static) and hasattr(type(static), "__get__"))
+    return isinstance(static, _METHODS) or (
+        callable(static) and hasattr(type(static), "__get__") and not isinstance(static, Operation)
+    )
 
 
 def _public_methods(implementation: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
