@@ -54,7 +54,7 @@ from transport.service import LONGEST, Pause
 from ..lifecycle import in_child
 from .each import each
 from .lock import Lock
-from .loops import warn_of_holding
+from .loops import loop_to_hold, warn_of_holding
 from .monitor import Monitor
 from .poll import READABLE, Bell, PlainPoll, Poll, make_poll
 from .waiter import Waiter
@@ -368,9 +368,7 @@ class Driver:
         caller then takes its waiter back, as after a timeout. So it does in the thread of a running event loop if
         what is raised there is the warning.
         """
-        # Nobody runs an event loop who has not imported asyncio.
-        events = modules.get("asyncio.events")
-        if events is not None and (loop := events._get_running_loop()) is not None and timeout != 0:
+        if timeout != 0 and "asyncio.events" in modules and (loop := loop_to_hold()) is not None:
             if self.sources:
                 self.catch_up(lambda: waiter.signalled)  # What is there already is not waited for.
             if not waiter.signalled:

@@ -1,15 +1,19 @@
-"""Waits that would hold up an event loop: they are told of, where the thread is about to sleep and nowhere else.
+"""Waits that would hold up an event loop: they are told of, where the thread is about to sleep.
 
 A thread that runs an event loop must not sleep in a wait of the library: all tasks of the loop stand still meanwhile.
 The wait is made all the same, with a `RuntimeWarning` that points at the caller's line; in asyncio's debug mode it is
 not made, and the warning is raised.
 
+A function that does something which cannot be taken back, and then waits for what becomes of it, tells of that before
+it does anything, whether it would have to sleep or not: `with holding(loop):`. The wait itself is silent then.
+
 Assumes: every event loop, uvloop's too, says by `asyncio._set_running_loop` that it runs.
 """
 
 import sys
+import threading
 import warnings
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 REMEDY = (
@@ -31,3 +35,42 @@ def warn_of_holding(loop: Any) -> None:
     if loop.get_debug():
         raise RuntimeWarning(text)
     warnings.warn(text, RuntimeWarning, stacklevel=level)
+
+
+class _Told(threading.local):
+    """Whether the thread is in a function that has told of its wait beforehand."""
+
+    told: bool = False
+
+
+_local = _Told()
+
+
+def loop_to_hold() -> Any:
+    """Return the event loop that runs in this thread, and that a wait would have to tell of; None: there is none."""
+    # Nobody runs an event loop who has not imported asyncio.
+    events = sys.modules.get("asyncio.events")
+    if events is None or (loop := events._get_running_loop()) is None or _local.told:
+        return None
+    return loop
+
+
+class holding:
+    """The scope in which a function does what it told of as the scope was entered: it holds up `loop`.
+
+    Entering raises the warning in the loop's debug mode.
+    """
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+
+    def __enter__(self) -> None:
+        warn_of_holding(self._loop)
+        _local.told = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _local.told = False

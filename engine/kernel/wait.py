@@ -15,6 +15,7 @@ from .apc import run_apcs, wait_alertably
 from .checks import check_timeout
 from .driver import driver
 from .errors import InvalidArgumentType, InvalidParameter, WaitTimeout
+from .loops import holding, loop_to_hold
 from .status import Status
 from .thread import local, park
 from .waitable import (
@@ -99,6 +100,9 @@ def signal_and_wait(
     """
     if not isinstance(signal, Waitable):
         raise InvalidArgumentType(f"cannot signal a {type_name(signal)}")
+    if timeout != 0 and (loop := loop_to_hold()) is not None:  # Before the signal is given.
+        with holding(loop):
+            return signal_and_wait(signal, wait, timeout, alertable=alertable)
     return _result(wait_on((as_waitable(wait),), False, timeout, alertable, signal=signal), timeout)
 
 

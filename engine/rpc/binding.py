@@ -9,11 +9,13 @@ Source: "Binding Handles".
 import inspect
 import types
 from collections.abc import Callable
+from sys import modules
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from transport.foreign import shown, text_of
 
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
+from ..kernel.loops import holding, loop_to_hold
 from ..lifecycle import Uncopyable
 from .call import Call
 from .fill import filling
@@ -113,7 +115,15 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         return self._begin(spec, args, kwargs, notify, timeout, metadata, handle)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the server and return the result; takes the arguments of `begin` but for `notify` and `handle`."""
+        """Call the server and return the result; takes the arguments of `begin` but for `notify` and `handle`.
+
+        In a thread that runs an event loop it warns before anything is sent; in asyncio's debug mode nothing is.
+        """
+        # In line, as this runs for every blocking call: nobody runs an event loop who has not imported asyncio.
+        if (events := modules.get("asyncio.events")) is not None and events._get_running_loop() is not None:
+            if not self.one_way and (loop := loop_to_hold()) is not None:
+                with holding(loop):
+                    return self(*args, **kwargs)
         timeout = metadata = None
         spec = self.spec
         if kwargs:

@@ -28,6 +28,7 @@ from ..kernel.each import each
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidState
 from ..kernel.event import Event
 from ..kernel.lock import Lock
+from ..kernel.loops import holding, loop_to_hold
 from ..kernel.status import Status
 from ..lifecycle import Closeable, OpenObjects, Stage, at_exit
 from ..pool.pool import ThreadPool
@@ -228,6 +229,9 @@ class Server(Closeable):
         check_flag("run_down", run_down)
         served = self._registry.served(interface)
         wait = wait or run_down
+        if wait and (loop := loop_to_hold()) is not None:
+            with holding(loop):
+                return self.unregister(interface, wait=wait, run_down=run_down)
         awaited = {entry for _, each in served if wait or each.auto_listen for entry in each.entries.values()}
         serving = current.get()
         if serving is not None and serving._entry in awaited and is_open(serving):
@@ -281,6 +285,9 @@ class Server(Closeable):
         Source: "RpcServerListen".
         """
         check_flag("wait", wait)
+        if wait and (loop := loop_to_hold()) is not None:
+            with holding(loop):
+                return self.listen(max_calls=max_calls, wait=wait)
         if max_calls is not None:
             check_max_calls(max_calls)
         with self._lock:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from transport.foreign import text_of, type_name
 
 from ..kernel.errors import CallError, EngineError, InvalidArgumentType, InvalidParameter
+from ..kernel.loops import holding, loop_to_hold
 from ..kernel.thread import blocking
 from ..lifecycle import Uncopyable
 from ..pool.pool import default_pool
@@ -95,6 +96,9 @@ class PipedOperation(BoundOperation):
         """Call the server, push what the iterables yield, wait, and return the result."""
         if any(pipe.outbound for pipe in self.spec.pipes):
             raise InvalidParameter(f"{self.name} has a pipe to pull: use `.stream(...)`, or `.begin(...)`")
+        if (loop := loop_to_hold()) is not None:
+            with holding(loop):
+                return self(*args, timeout=timeout, metadata=metadata, into=into, **kwargs)
         call, feeds = self._issue(args, kwargs, None, timeout, metadata, None, False, into)
         try:
             if len(feeds) < len(self.spec.pipes) or any(not isinstance(items, Iterable) for _, items in feeds):
@@ -302,6 +306,9 @@ class Stream(Uncopyable, Generic[T, R]):
     def __next__(self) -> T:
         if not self._items and not self._over:
             try:
+                if (loop := loop_to_hold()) is not None:
+                    with holding(loop):
+                        return next(self)
                 self._items.extend(self.pipe.pull_wait(BATCH))
                 if not self._items:
                     self.call.wait()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine import CompletionPort, Event, Executor, Semaphore, Server, sleep, wait_any
+from engine import Client, CompletionPort, Event, Executor, Semaphore, Server, signal_and_wait, sleep, wait_any
 from engine.testing import LIMIT, wait_until
 
 from .helpers import Bench
@@ -83,6 +83,50 @@ class TestWarning:
         with pytest.raises(RuntimeWarning):
             in_a_loop(lambda: bench.probe.hold(key), debug=True)
         assert bench.client.statistics().outstanding == before
+
+    def test_a_refused_operation_was_not_sent(self, bench: Bench) -> None:
+        """In debug mode a blocking operation is refused before anything is sent, however fast its answer would be."""
+        bench.probe.nothing()
+        before = bench.client.statistics()
+        with pytest.raises(RuntimeWarning, match=r"^BoundOperation\.__call__\(\) blocks"):
+            in_a_loop(bench.probe.nothing, debug=True)
+        after = bench.client.statistics()
+        assert (after.calls_begun, after.messages_sent) == (before.calls_begun, before.messages_sent)
+
+    @pytest.mark.parametrize("ready", [True, False])
+    def test_nothing_is_done_before_it_is_refused(self, server: Server, ready: bool) -> None:
+        """What would first do something and then wait has done nothing, whether it would have had to wait or not."""
+        with Event() as given, Event(manual_reset=True, signaled=ready) as awaited:
+            with pytest.raises(RuntimeWarning, match=r"^signal_and_wait\(\) blocks"):
+                in_a_loop(lambda: signal_and_wait(given, awaited, LIMIT), debug=True)
+            assert not given.wait(0)
+
+        class Routines:
+            def word(self) -> str:
+                return "word"
+
+        server.register("words", Routines())
+        with pytest.raises(RuntimeWarning, match=r"^Server\.listen\(\) blocks"):
+            in_a_loop(lambda: server.listen(wait=True), debug=True)
+        assert not server.listening
+        with pytest.raises(RuntimeWarning, match=r"^Server\.unregister\(\) blocks"):
+            in_a_loop(lambda: server.unregister("words", wait=True), debug=True)
+        server.unregister("words")
+
+    def test_an_operation_whose_answer_is_there(self) -> None:
+        """A blocking operation warns once for each call, whether its answer was there before it slept or not."""
+
+        class Routines:
+            def quick(self) -> int:
+                return 1
+
+        with Server("loopback://always-told") as server, Client("loopback://always-told") as client:
+            server.register("routines", Routines())
+            server.listen()
+            quick = client.bind("routines").quick
+            with pytest.warns(RuntimeWarning, match="blocks the event loop") as told:
+                assert in_a_loop(lambda: sum(quick() for _ in range(50))) == 50
+            assert [each.filename for each in told] == [__file__] * 50
 
     def test_an_executors_future(self) -> None:
         """So does the future of an executor, and the shutdown of one that is busy."""

@@ -50,6 +50,18 @@ class TestStreamUnary:
         assert status_of(lambda: far.streams.first(2, numbers=[4711])) == 9422
         assert status_of(lambda: far.streams.first([4711], 3)) == 14133
 
+    def test_a_blocking_call_in_an_event_loop(self, far: Bench) -> None:
+        """In asyncio's debug mode it is refused before anything was sent, or taken from the iterable."""
+        items = iter([1, 2])
+
+        async def main() -> None:
+            far.streams.total(5, items)
+
+        before = far.client.statistics().calls_begun
+        with pytest.raises(RuntimeWarning, match=r"^PipedOperation\.__call__\(\) blocks"):
+            asyncio.run(main(), debug=True)
+        assert far.client.statistics().calls_begun == before and list(items) == [1, 2]
+
     def test_begin_with_an_iterable(self, bench: Bench) -> None:
         """The library pushes it, from another thread; the call is completed as any other."""
         call = bench.streams.total.begin(5, range(1000))
@@ -126,6 +138,18 @@ class TestStreamUnary:
 
 class TestUnaryStream:
     """One request, many elements back."""
+
+    def test_for_in_an_event_loop(self, bench: Bench) -> None:
+        """In asyncio's debug mode `for` is refused at the first element, even if it is there, and the call ends."""
+
+        async def main() -> None:
+            stream = bench.streams.count.stream(3)
+            wait_until(lambda: stream.call.done())
+            with pytest.raises(RuntimeWarning, match=r"^Stream\.__next__\(\) blocks"):
+                next(stream)
+            assert list(stream) == []
+
+        asyncio.run(main(), debug=True)
 
     def test_for(self, bench: Bench) -> None:
         """A stream yields the elements; its result is there at the end."""
