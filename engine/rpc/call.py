@@ -130,7 +130,7 @@ class Issuer(Protocol):
 
     def _wait_for(self, call: "Call[Any]", timeout: float | None) -> bool: ...
     def _expect(self, call: "Call[Any]") -> "Completion | None": ...
-    def _give_up_waiting(self, call: "Call[Any]", completion: "Completion") -> None: ...
+    def _give_up_waiting(self, call: "Call[Any]", completion: "Completion | None") -> None: ...
     def _cancel(self, call: "Call[Any]", abort: bool) -> None: ...
     def _poll(self, call: "Call[Any]") -> None: ...
     def _silence(self) -> str: ...
@@ -375,9 +375,10 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
     def __await__(self) -> Generator[Any, None, R]:
         """Await the outcome, and collect it: return the result, or raise the call's error.
 
-        A task that is cancelled meanwhile cancels the call, abortively (`asyncio.shield` keeps it from that). The call
-        may be awaited again, and by several tasks of a loop: each gets the same result or error. It is spent, so
-        `complete` raises `InvalidAsyncHandle`. Tasks may be made of it: `asyncio.create_task(call)`.
+        A task that is cancelled meanwhile cancels the call, abortively, unless another task or thread waits for it too
+        (`asyncio.shield` keeps it from that). The call may be awaited again, and by several tasks of a loop: each gets
+        the same result or error. It is spent, so `complete` raises `InvalidAsyncHandle`. Tasks may be made of it:
+        `asyncio.create_task(call)`.
         Raises: `InvalidAsyncHandle` (1914) if the handle carries no call, or `complete` has collected its outcome.
         """
         awaited = self._awaited
@@ -427,8 +428,8 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
         generator = steps.get(task)
         if generator is None:
             generator = steps[task] = self.__await__()
-            if how == "throw":
-                self.close()  # A task that is cancelled before it began.
+            if how == "throw" and self._client is not None and _PENDING <= self._state < _DONE:
+                self._client._give_up_waiting(self, None)  # A task that is cancelled before it began.
         try:
             return getattr(generator, how)(*values)
         except BaseException:

@@ -415,10 +415,12 @@ class Client(Association, Closeable):
                 completion.bridge.turn_soon()
         return completion
 
-    def _give_up_waiting(self, call: Call[Any], completion: Completion) -> None:
-        """The task that awaited `call` was cancelled, and with it goes the call that it alone was waiting for."""
-        self._table.forget_waiter(call, completion)
-        self._cancel(call, abort=True)
+    def _give_up_waiting(self, call: Call[Any], completion: Completion | None) -> None:
+        """The task that awaited `call`, or was going to, was cancelled: so is the call, if nobody else waits for it."""
+        if completion is not None:
+            self._table.forget_waiter(call, completion)
+        if not self._table.awaited(call):
+            self._cancel(call, abort=True)
 
     def _cancel(self, call: Call[Any], abort: bool) -> None:
         """Cancel a call: tell the server, and with `abort` end it here."""

@@ -15,11 +15,13 @@ from typing import Protocol
 from transport.foreign import is_interrupt, text_of
 from transport.log import Log
 
+from ..kernel.aio import Completion
 from ..kernel.apc import queue_apcs
 from ..kernel.errors import EngineError
 from ..kernel.event import Event, set_events
 from ..kernel.lock import Lock
 from ..kernel.port import UNSET, CompletionPacket, PacketTemplate
+from ..kernel.waiter import Waiter
 from ..pool.pool import default_pool
 from .call import Call, Outcome
 from .notify import ApcNotification, CallbackNotification, EventKind
@@ -212,3 +214,9 @@ class CallTable:
                 waiters.remove(waiter)
                 if not waiters:
                     del self._waiting[call._id]
+
+    def awaited(self, call: Call[object]) -> bool:
+        """Whether a thread or a task waits for the call, in order to complete it."""
+        with self.lock:
+            waiters = self._waiting.get(call._id, ())
+            return self.calls.get(call._id) is call and any(isinstance(each, (Waiter, Completion)) for each in waiters)

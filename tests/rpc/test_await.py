@@ -179,6 +179,52 @@ class TestAwait:
 
         assert asyncio.run(main()) == ["each"] * 3
 
+    @pytest.mark.parametrize("as_task", [False, True])
+    def test_one_of_two_tasks_is_cancelled(self, bench: Bench, key: str, as_task: bool) -> None:
+        """The other one gets the outcome; only when the last one is cancelled is the call aborted."""
+        call, lost = bench.held(key), bench.held(f"{key}-lost")
+        make: Any = asyncio.create_task if as_task else lambda each: asyncio.ensure_future(bench_await(each))
+
+        async def main() -> None:
+            cancelled, other, begun_never = make(call), make(call), make(call)
+            begun_never.cancel()
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            await bench.control.complete.begin(key, "the other's")
+            assert await other == "the other's"
+            tasks = [make(lost), make(lost)]
+            await asyncio.sleep(0)
+            for task in tasks:
+                assert lost.state is State.PENDING
+                task.cancel()
+                await asyncio.wait([task])
+            assert lost.state is State.DONE
+
+        asyncio.run(main())
+        bench.control.seen_cancelled(f"{key}-lost")
+
+    def test_a_task_is_cancelled_while_a_thread_waits(self, bench: Bench, key: str) -> None:
+        """The thread, in `result`, goes on waiting and gets the outcome."""
+        call = bench.held(key)
+        results: list[object] = []
+        waiter = threading.Thread(target=lambda: results.append(call.result(LIMIT)))
+        waiter.start()
+        wait_until_blocked(waiter)
+
+        async def main() -> None:
+            task = asyncio.ensure_future(bench_await(call))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(main())
+        bench.control.complete(key, "the thread's")
+        waiter.join(LIMIT)
+        assert results == ["the thread's"]
+
     def test_a_lost_server(self, service: Callable[..., Service], benches: Benches, key: str) -> None:
         """Awaited calls fail when the server dies."""
         mine = service()
