@@ -251,7 +251,9 @@ def encode_elements(spec: PipeSpec, elements: Iterable[Any]) -> msgspec.Raw:
         encoded, or is no iterable.
     """
     if isinstance(elements, (str, bytes, bytearray, memoryview)) or not isinstance(elements, Iterable):
-        raise InvalidArgumentType(f"elements must be a list or another iterable, not {type_name(elements)}")
+        raise InvalidArgumentType(
+            f"elements must be a list or another iterable, not {type_name(elements)}: push([element]) pushes one"
+        )
     values = elements if isinstance(elements, (list, tuple)) else list(elements)
     if (why := first_misfit(values, spec.element)) is not None:
         raise BadStubData(f"an element pushed into pipe {spec.name!r} {why}")

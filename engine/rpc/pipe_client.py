@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from transport import Buffer, Cancel, Credit, Pipe, PipeChunk, RemoteProtocolError, encode
 
 from ..kernel.errors import CallError, InvalidAsyncHandle
-from ..kernel.status import Status
 from .call import Call, Failure
-from .errors import PeerProtocolError, PipeError
+from .errors import PeerProtocolError
 from .notify import CallbackNotification, EventKind, Notification
 from .outbox import Special
 from .pipe import UNBOUNDED
 from .pipe import Pipe as PipeEnd
-from .pipe_set import PipeSet, Shipment
+from .pipe_set import PipeSet, Shipment, unprocessed
 from .signals import Signals
 from .state import State
 
@@ -81,8 +80,7 @@ class ClientPipes(PipeSet):
             pipe = self.unprocessed_locked()
         if state == 2 or pipe is None or (state == 1 and self.call.status() != 0):
             return
-        how = "pushed" if pipe.sends and not pipe.ended else "pulled"
-        error = PipeError(f"pipe {pipe.name!r} was not {how} to its end", status=Status.PIPE_DISCIPLINE_ERROR)
+        error = unprocessed(pipe)
         self.broken(error)
         raise error
 

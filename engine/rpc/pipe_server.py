@@ -22,12 +22,11 @@ from transport import Buffer, Credit, Pipe, RemoteProtocolError
 from transport.log import Log
 
 from ..kernel.errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
-from ..kernel.status import Status
 from .errors import BadStubData, PeerProtocolError, PipeError
 from .notify import EventKind, snapshot
 from .pipe import UNBOUNDED
 from .pipe import Pipe as PipeEnd
-from .pipe_set import PipeSet, Shipment
+from .pipe_set import PipeSet, Shipment, unprocessed
 from .server_call import ServerCall
 from .signals import Signals
 
@@ -103,8 +102,7 @@ class ServerPipes(PipeSet):
             error = failure()
         else:
             assert pipe is not None
-            how = "pushed" if pipe.sends and not pipe.ended else "pulled"
-            error = PipeError(f"pipe {pipe.name!r} was not {how} to its end", status=Status.PIPE_DISCIPLINE_ERROR)
+            error = unprocessed(pipe)
         self.broken(error)
         raise error
 

@@ -396,12 +396,12 @@ class PipeSet:
             if inward and other is pipe:
                 return
             if other.spec.inbound and not (other.ended or other.fed if client else other.drained):
-                raise _error(Status.WRONG_PIPE_ORDER, f"pipe {pipe.name!r}: input {other.name!r} comes first")
+                raise _wrong_order(pipe, other, "pushed" if client else "pulled")
         for other in self.pipes:
             if other is pipe:
                 return
             if other.spec.outbound and not (other.drained if client else other.ended):
-                raise _error(Status.WRONG_PIPE_ORDER, f"pipe {pipe.name!r}: output {other.name!r} comes first")
+                raise _wrong_order(pipe, other, "pulled" if client else "pushed")
 
     def unprocessed_locked(self) -> Pipe[Any] | None:
         """A pipe that is not at its end, so that the call cannot be completed."""
@@ -516,3 +516,21 @@ def _decode(spec: PipeSpec, raw: msgspec.Raw) -> list[Any]:
 
 def _error(status: int, text: str) -> PipeError:
     return PipeError(text, status=status)
+
+
+def _wrong_order(pipe: Pipe[Any], first: Pipe[Any], how: str) -> PipeError:
+    if first is pipe:
+        later = "it is pulled" if how == "pushed" else "it is pushed"
+    else:
+        later = f"pipe {pipe.name!r} is used"
+    text = f"pipe {first.name!r} must be {how} to its end before {later}: @operation(duplex=True) allows any order"
+    return _error(Status.WRONG_PIPE_ORDER, text)
+
+
+def unprocessed(pipe: Pipe[Any]) -> PipeError:
+    """The error of completing a call while `pipe` is not at its end."""
+    if pipe.sends and not (pipe.ended or pipe.fed):
+        text = f"pipe {pipe.name!r} was not pushed to its end: push an empty list last, push([])"
+    else:
+        text = f"pipe {pipe.name!r} was not pulled to its end: iterate over it, or pull until an empty list comes"
+    return _error(Status.PIPE_DISCIPLINE_ERROR, text)

@@ -1,6 +1,7 @@
 """What both ends of a pipe do, step by step: "Asynchronous Pipes", "Asynchronous Pipe State", section 6."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from engine import (
     CallCancelled,
     CallPending,
     CompletionPort,
+    EngineError,
     EventKind,
     InPipe,
     Interface,
@@ -498,6 +500,25 @@ class TestDiscipline:
         assert status_of(call.complete) == Status.PIPE_DISCIPLINE_ERROR
         assert status_of(call.complete) == GONE
         bench.hand.cancelled(key)
+
+    @pytest.mark.parametrize(
+        ("name", "use", "cure"),
+        [
+            ("held_in", lambda call: call.complete(), r"'numbers' was not pushed to its end: push an empty list last"),
+            ("held_out", lambda call: call.complete(), r"'numbers' was not pulled to its end: iterate over it, or"),
+            ("held_both", lambda call: call.pipe("numbers").pull(), r"^pipe 'numbers' must be pushed to its end before"
+             r" it is pulled: @operation\(duplex=True\)"),
+            ("held_many", lambda call: call.pipe("right").push([1]), r"^pipe 'left' must be pushed to its end before"
+             r" pipe 'right' is used: @operation\(duplex=True\)"),
+            ("held_in", lambda call: call.pipe("numbers").push(1), r"not int: push\(\[element\]\) pushes one"),
+        ],
+    )  # fmt: skip
+    def test_what_to_do_instead(self, far: Bench, key: str, name: str, use: Callable[[Any], Any], cure: str) -> None:
+        """Each error of a pipe's use says what to do: push an empty list, drain it, declare `duplex`, pass a list."""
+        call = far.held(name, key)
+        with pytest.raises(EngineError, match=cure):
+            use(call)
+        call.close()
 
     def test_client_completes_in_time(self, far: Bench, key: str) -> None:
         """After the null push, completing a call without an outcome is 997, and it stays good."""
