@@ -34,7 +34,7 @@ def undocumented(module: ModuleType) -> set[str]:
         if not hasattr(module, name):
             bare.add(name)
         elif inspect.isclass(value):
-            text = vars(value).get("__doc__")
+            text = value.__doc__
             # dataclasses and older enums write a docstring themselves.
             if not text or text.startswith(f"{value.__name__}(") or text == "An enumeration.":
                 bare.add(name)
