@@ -275,7 +275,7 @@ class Client(Association, Closeable):
             self, self._calls, self._outgoing, self._channel, self._ids, self._max_calls,
         )  # fmt: skip
         target, exact, only, typed = spec.target, spec.exact, spec.only, spec.signature is not None
-        flush, short = channel.flush, SETTLED_BYTES if spec.only is bytes else -1
+        flush, lock, short = channel.flush, self._lock, SETTLED_BYTES if spec.only is bytes else -1
 
         @wraps(BoundOperation.begin)
         def begin_usual(*args: Any, notify: Any = None, handle: Call[Any] | None = None, **more: Any) -> Call[Any]:
@@ -301,10 +301,18 @@ class Client(Association, Closeable):
             if client._state is not _CONNECTED:
                 client._settle(call, None)
             elif type(notify) is CallbackNotification:
-                with client._lock:
+                if lock.owned():
+                    lock.refuse()
+                try:
+                    lock.acquire()
                     settles = not client._attended or client._state is not _CONNECTED
                     if not settles:
                         client._table.callbacks += 1
+                except BaseException:
+                    if lock.owned():
+                        lock.release()
+                    raise
+                lock.release()
                 if settles:
                     client._settle(call, None)
             if len(outgoing) > client._company:
