@@ -214,10 +214,15 @@ class BaseLink(Uncopyable):
         """Nothing: a server ends no connection of its own accord."""
 
     def close(self) -> None:
-        """Close the link."""
+        """Close the link. If that is broken off by an exception of a signal handler, closing again goes on."""
+        self._release()
         endpoint = self.endpoint
-        self._refuse(lambda: LinkClosed(f"the link to {endpoint} is closed"))
         _links.discard(self)
+        # Last: only then does closing again do nothing.
+        self._refuse(lambda: LinkClosed(f"the link to {endpoint} is closed"))
+
+    def _release(self) -> None:
+        """Give back what the link holds. Again: what is left of it."""
 
     def _forked(self) -> None:
         """In the child: the sockets are the parent's."""

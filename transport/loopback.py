@@ -94,9 +94,7 @@ class _Loopback(BaseLink):
                 if wake is not None:
                     wake()
 
-    def close(self) -> None:
-        """Close, and tell the other side."""
-        super().close()
+    def _release(self) -> None:
         self._closed = True
         self._queue.clear()
 
@@ -173,9 +171,9 @@ class LoopbackClient(_Loopback):
         """Nothing: a client knows its server by the endpoint."""
         return PeerInfo()
 
-    def close(self) -> None:
-        """Close, and tell the server."""
-        super().close()
+    def _release(self) -> None:
+        """Tell the server."""
+        super()._release()
         with _registry_lock:
             _waiting.get(self._name, weakref.WeakSet()).discard(self)
             server = _servers.get(self._name)
@@ -290,9 +288,9 @@ class LoopbackServer(_Loopback):
             raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}")
         return PeerInfo(address="loopback")
 
-    def close(self) -> None:
-        """Close, and tell the clients; they wait for another server of this name."""
-        super().close()
+    def _release(self) -> None:
+        """Tell the clients; they wait for another server of this name."""
+        super()._release()
         with _registry_lock:
             if _servers.get(self._name) is self:
                 del _servers[self._name]

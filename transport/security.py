@@ -163,11 +163,12 @@ def _allow(socket: "zmq.Socket[Any]", keys: frozenset[str]) -> str:
 def release(socket: "zmq.Socket[Any]") -> None:
     """A server's socket is about to be closed: the authenticator ends unless another server with a list needs it."""
     with _lock:
-        address, domain = _domains.pop(socket, (0, ""))
+        address, domain = _domains.get(socket, (0, ""))
         authenticator = _authenticators.get(address)
         if authenticator is not None and authenticator.forget(domain):
-            del _authenticators[address]
             authenticator.stop()
+            del _authenticators[address]
+        _domains.pop(socket, None)
 
 
 def _disown() -> None:

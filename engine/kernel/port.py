@@ -589,7 +589,7 @@ class CompletionPort(SlotQueue, Closeable):
         abandoned: list[Waiter] = []
         try:
             with self._lock:
-                if self._closed:
+                if self._closed and not self._wait_packets:
                     return
                 self._closed = True
                 self._open = None
@@ -598,10 +598,10 @@ class CompletionPort(SlotQueue, Closeable):
                 each(_abandon, abandoned)
                 self._queue.clear()
                 self._active = 0
-                wait_packets, self._wait_packets = self._wait_packets, None
             _open_ports.discard(self)
             wake(abandoned)
-            each(WaitPacket.cancel, wait_packets or ())
+            each(WaitPacket.cancel, list(self._wait_packets or ()))
+            self._wait_packets = None
             self._tell_watchers()
         except BaseException:  # A signal handler raised: nobody shall sleep on a closed port.
             each(_abandon, abandoned)
@@ -645,6 +645,7 @@ def _inherited(port: CompletionPort) -> None:
     port._forked = port._closed = True
     port._open = None
     port._waiters = []
+    port._wait_packets = None
     port._queue.clear()
 
 

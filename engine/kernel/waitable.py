@@ -297,6 +297,7 @@ class WaitBlock:
     def decide_locked(self, outcome: int) -> bool:
         """End a pending wait without satisfying it; False if it was decided already."""
         if self.outcome is not None:
+            self.unlink_locked()  # Again, if a signal handler has broken that off.
             return False
         self.outcome = outcome
         self.unlink_locked()

@@ -17,6 +17,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures._base import CANCELLED
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
@@ -25,9 +26,10 @@ from transport.log import Log
 from transport.realtime import monotonic
 
 from ..kernel.checks import check_count, check_text, check_timeout
+from ..kernel.each import each
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter
 from ..lifecycle import OpenObjects, Stage, Uncopyable, at_exit
-from .backlog import Priority, Simple
+from .backlog import Item, Priority, Simple
 from .dispatch import WorkPort
 from .future import CallFuture
 from .pool import (
@@ -247,12 +249,21 @@ class _State:
 
     def settle_queued(self) -> None:
         """Run no more calls: fail those that have not begun if the executor is broken, else cancel them."""
-        for item in self.port.stop():
-            assert isinstance(item, Simple)
-            future: Future[Any] = item.args[0]
-            if not self.broken:
-                future.cancel()
-            # Unlike `cancel`, this tells whoever waits for a cancelled future in `wait` or `as_completed`.
+        items = self.port.stop()
+        try:
+            each(self._settle, items)
+        except BaseException:  # A signal handler raised: nobody shall wait for what will never run.
+            each(self._settle, items)
+            raise
+
+    def _settle(self, item: Item) -> None:
+        """Give a call that will not run its outcome, unless it has one."""
+        assert isinstance(item, Simple)
+        future: Future[Any] = item.args[0]
+        if not self.broken:
+            future.cancel()
+        # Unlike `cancel`, this tells whoever waits for a cancelled future in `wait` or `as_completed`.
+        if not future.done() or future._state == CANCELLED:
             if future.set_running_or_notify_cancel():
                 future.set_exception(BrokenThreadPool(self.broken))
 

@@ -30,7 +30,7 @@ from ..kernel.errors import Forked, InvalidHandle, QueueFull
 from ..kernel.lock import Lock
 from ..kernel.slots import SlotQueue
 from ..kernel.thread import ThreadRecord, park
-from ..kernel.waiter import Waiter
+from ..kernel.waiter import Waiter, wake
 from .backlog import NO_LIMIT, FairQueue, Item, Ledger, Turn
 from .runner import Seat, WorkerState
 
@@ -330,7 +330,11 @@ class Staff(SlotQueue):
                 todo[0].extend(self._dismiss_locked(0))
             todo[0].extend(self._room)
             self._room.clear()
-        self.act(todo)
+        try:
+            self.act(todo)
+        except BaseException:  # A signal handler raised: nobody shall sleep on.
+            wake(todo[0])
+            raise
 
     def drop(self) -> None:
         """`end`, for a finalizer: it may run in the midst of anything, with this very lock held."""
@@ -355,8 +359,14 @@ class Staff(SlotQueue):
             woken += self._room
             self._room.clear()
             todo = self._settle_locked()
-        todo[0].extend(woken)
-        self.act(todo)
+        try:
+            todo[0].extend(woken)
+            self.act(todo)
+        except BaseException:  # As above; and what is to be returned is there the next time.
+            wake(woken)
+            wake(todo[0])
+            self._orphans[:0] = items
+            raise
         return items
 
     def _drain_locked(self) -> list[Waiter]:

@@ -57,6 +57,7 @@ from ..kernel.errors import (
     InvalidHandle,
     QueueFull,
 )
+from ..kernel.once import Once
 from ..kernel.port import PacketTemplate
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
@@ -155,6 +156,9 @@ class Client(Association, Closeable):
         self._retries = Retries(self._table, check_count("retries", retries), check_count("retry_budget", retry_budget))
         self._ids = itertools.count(1)
         self._forked = False
+        self._closed_once = Once()
+        # What `close` has found to be done.
+        self._last_actions: list[Callable[[], object]] = []
         # How many calls may wait for company. Written under link.lock, read as a hint. From the calls that were
         # outstanding before the replies came that have come since a message left: those that are begun in answer to
         # these replies are many if these were many.
@@ -559,11 +563,13 @@ class Client(Association, Closeable):
         """Close the client: calls without an answer end with `CallCancelled`, and what was sent leaves within `linger`
         seconds.
 
-        The server is told, so that it can release what it holds for this client. Closing twice does nothing.
+        The server is told, so that it can release what it holds for this client. Closing twice does nothing; closing
+        again after a signal handler has raised in the midst of it goes on.
         Blocks: no longer than sending takes. Ports and events given as notification targets stay open: they are the
         caller's.
         """
-        self._close(perform)
+        if not self._forked:
+            self._closed_once.do(self._close, True)
 
     async def aclose(self) -> None:
         """As `close`, in another thread: the event loop goes on. It is done also if the task is cancelled."""
@@ -571,13 +577,13 @@ class Client(Association, Closeable):
 
         await to_thread(self.close)
 
-    def _close(self, tell: Callable[[list[Callable[[], object]]], object]) -> None:
-        actions: list[Callable[[], object]] = []
+    def _close(self, tell: bool) -> None:
+        """Close; `tell`: who waits for calls, too."""
         if self._calls:
             driver().harvest(self._channel)  # Answers that have arrived count.
+        # All of it may have been begun before, and broken off by a signal handler: what was done is not done again.
+        actions = self._last_actions
         with self._lock:
-            if self._state is Connection.CLOSED:
-                return
             if self._linked and self._conversation.may_send(Kind.BYE):
                 self._outgoing.append(Special(encode(Bye(0, "the client closed"))))
                 self._closing = True
@@ -588,7 +594,9 @@ class Client(Association, Closeable):
             self._table.finish_locked(ended, failures, actions)
             if self._stranded_timer is not None:
                 self._stranded_timer.cancel()
-        tell(actions)
+        while actions and tell:
+            actions[0]()  # Taken out afterwards: rather told twice, if that is broken off, than not at all.
+            del actions[0]
         _open_clients.discard(self)
         self._channel.close()
 
@@ -649,7 +657,7 @@ def _close_all() -> None:
             warnings.warn(f"{client!r} was never closed", ResourceWarning, stacklevel=1, source=client)
         finally:
             # Told to nobody: threads that wait for calls now are daemons, and end with the process where they are.
-            client._close(lambda actions: None)
+            client._close(False)
 
 
 _open_clients = OpenObjects(_inherited)

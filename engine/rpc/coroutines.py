@@ -188,12 +188,10 @@ class CoroutineRunner:
             self._stopped = True
             loop = self._loop
             runs = self._service.running
-            if loop is not None and not runs:
-                self._loop = None
         if loop is None:
             return
         if not runs:
-            loop.close()
+            loop.close()  # Again, if that is broken off: it does nothing then.
             return
         with suppress(RuntimeError):  # It was closed just now.
             loop.call_soon_threadsafe(loop.stop)

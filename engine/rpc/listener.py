@@ -619,7 +619,8 @@ class Listener:
     def close(self) -> None:
         """Tell every client that this endpoint goes away, send what can be sent at once, and close.
 
-        Calls that were taken and have not begun end with `ServerUnavailable`, and never run.
+        Calls that were taken and have not begun end with `ServerUnavailable`, and never run. Closing again goes on
+        where it was broken off.
         """
         with self.channel.link.lock:
             self._closing = True
@@ -631,16 +632,16 @@ class Listener:
         with self.channel.link.lock:
             each(self._say_goodbye, list(self._peers.values()))
         self.channel.close()
-        acts: list[Callable[[], object]] = []
         with self.channel.link.lock:
-            each(lambda peer: acts.extend(self._lose(peer)), self._peers.values())
-            self._peers.clear()
-        for act in acts:
-            act()
+            each(self._lose, list(self._peers.values()))
+        # Nobody else takes them any more.
+        while self.actions:
+            self.actions.pop(0)()
 
-    def _lose(self, peer: Peer) -> list[Callable[[], object]]:
+    def _lose(self, peer: Peer) -> None:
         peer.lost = True
-        return self._part(peer, "the server was closed")
+        self.actions += self._part(peer, "the server was closed")
+        del self._peers[peer.id]
 
     def _give_up_waiting(self, peer: Peer, deadline: float) -> None:
         """Close the calls of a parting client that were not begun."""

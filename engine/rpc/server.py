@@ -29,6 +29,7 @@ from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidState
 from ..kernel.event import Event
 from ..kernel.lock import Lock
 from ..kernel.loops import holding, loop_to_hold
+from ..kernel.once import Once
 from ..kernel.status import Status
 from ..lifecycle import Closeable, OpenObjects, Stage, at_exit
 from ..pool.pool import ThreadPool
@@ -134,6 +135,7 @@ class Server(Closeable):
         self._active = 0
         # Those among them that no stop waits for, less such as were closed and wait to be sent.
         self._auto_active = 0
+        self._closed_once = Once()
         # Set by `close`: nothing is taken any more, and all calls are waited for.
         self._closing = False
         # Whether `_closed_locked` is to be told of closed calls.
@@ -428,30 +430,15 @@ class Server(Closeable):
         here = current.get()
         if here is not None and here._listener.serves(self):
             raise Deadlock("a routine cannot close its own server, which would wait for the routine: call stop() in it")
-        with self._lock:
-            if self.closed or self._closing:
-                return
-            drain = self._phase is not Phase.IDLE or self._auto_active > 0
-            self._closing = True
-            self._phase = Phase.DRAINING
-            ended = self._drained_locked()
-            if not ended:
-                self._stopped.reset()  # A stop did not wait for all that is waited for now.
+        if not self._forked:
+            self._closed_once.do(self._close, timeout)
+
+    def _close(self, timeout: float) -> None:
+        """Close. Whatever was done before it was broken off is not done again."""
         deadline = monotonic() + timeout
-        try:
-            if ended:
-                self._stopped.set()
-            if drain and not self._stopped.wait(timeout):
-                log.warning("%s: %d calls were still open %s s after the stop", self.name, self._active, timeout)
-        except BaseException:  # By a signal handler: closing it once more is to go on from here.
-            self._closing = False
-            raise
-        with self._lock:
-            self._phase = Phase.CLOSED
-            listeners, self._listeners = self._listeners, []
-        _open_servers.discard(self)
-        for listener in listeners:
-            listener.close()
+        if not self.closed:
+            self._drain(timeout)
+        each(Listener.close, self._listeners)
         with suppress(InvalidHandle):  # Closed by the thread that waited, on its way out.
             self._stopped.set()
         left = max(0.1, deadline - monotonic())
@@ -463,6 +450,29 @@ class Server(Closeable):
         finally:
             if not self._waited:  # Otherwise the event goes with the thread that still waits on it.
                 self._stopped.close()
+        self._listeners = []
+        _open_servers.discard(self)
+
+    def _drain(self, timeout: float) -> None:
+        """Stop, and wait for running calls; the server is closed then."""
+        try:
+            with self._lock:
+                drain = self._phase is not Phase.IDLE or self._auto_active > 0
+                self._closing = True
+                self._phase = Phase.DRAINING
+                ended = self._drained_locked()
+                if not ended:
+                    self._stopped.reset()  # A stop did not wait for all that is waited for now.
+            if ended:
+                self._stopped.set()
+            if drain and not self._stopped.wait(timeout):
+                log.warning("%s: %d calls were still open %s s after the stop", self.name, self._active, timeout)
+            with self._lock:
+                self._phase = Phase.CLOSED
+        except BaseException:
+            if not self.closed:
+                self._closing = False
+            raise
 
     async def aclose(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """As `close`, in another thread: the event loop goes on. It is done also if the task is cancelled."""

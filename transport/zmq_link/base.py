@@ -148,11 +148,12 @@ class ZmqLink(BaseLink):
 
     def _close_sockets(self, linger: int | None = None) -> None:
         """Close both; nothing if they are closed already, because no others could be opened in their place."""
-        monitor, self._monitor = self._monitor, None
+        monitor = self._monitor
         if monitor is not None:
             with suppress(zmq.ZMQError):  # Taken away: nothing is left to be told of.
                 self._socket.disable_monitor()
             monitor.close()
+            self._monitor = None
         self._socket.close(linger)
 
     def _inner_descriptors(self) -> list[int]:
@@ -176,9 +177,8 @@ class ZmqLink(BaseLink):
         except zmq.ZMQError as error:
             raise gone(error) from error
 
-    def close(self) -> None:
+    def _release(self) -> None:
         """Close both sockets; ZeroMQ's thread goes on sending for the linger time."""
-        super().close()
         self._close_sockets()
 
     def _read_monitor(self) -> None:

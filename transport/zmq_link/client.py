@@ -128,9 +128,8 @@ class ZmqClient(ZmqLink):
                 return self.ready()
         return False
 
-    def close(self) -> None:
-        """Close both sockets; ZeroMQ's thread goes on sending for the linger time."""
-        super().close()
+    def _release(self) -> None:
+        super()._release()
         self._poll.close()
 
     def descriptors(self) -> list[int]:

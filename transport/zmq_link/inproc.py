@@ -101,8 +101,8 @@ class InprocServer(ZmqServer):
         with suppress(zmq.ZMQError):  # It is gone.
             self._send_frames([peer, _SIGN])
 
-    def close(self) -> None:
-        """Close, and tell the clients; they wait for another server of this name."""
+    def _release(self) -> None:
+        """Tell the clients; they wait for another server of this name."""
         with suppress(zmq.ZMQError):  # Nothing is left to read, or the context was terminated.
             self._socket.unbind(self.endpoint)
             for peer in self._signed:
@@ -112,4 +112,4 @@ class InprocServer(ZmqServer):
                 if frames == [_SIGN]:  # It has come, and was not met.
                     self._sign(peer)
                     self._sign(peer)
-        super().close()
+        super()._release()

@@ -68,9 +68,9 @@ class NamedClient(ZmqClient):
                 self._connect(self._socket)
 
     def _end_lookup(self) -> None:
-        lookup, self._lookup = self._lookup, None
-        if lookup is not None:
-            lookup.close()
+        if self._lookup is not None:
+            self._lookup.close()
+            self._lookup = None
 
     def _inner_descriptors(self) -> list[int]:
         found = super()._inner_descriptors()
@@ -100,7 +100,6 @@ class NamedClient(ZmqClient):
             self._delay = min(max(AGAIN, 2 * self._delay), AGAIN_MAX)
         self._replace()
 
-    def close(self) -> None:
-        """Close both sockets; ZeroMQ's thread goes on sending for the linger time."""
-        super().close()
+    def _release(self) -> None:
+        super()._release()
         self._end_lookup()

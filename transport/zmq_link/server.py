@@ -75,9 +75,8 @@ class ZmqServer(ZmqLink):
             self._options.curve.apply_to_server(socket)
         self._bind(socket)
 
-    def close(self) -> None:
-        """Close both sockets; ZeroMQ's thread goes on sending for the linger time."""
-        super().close()
+    def _release(self) -> None:
+        super()._release()
         self._reserve.close()
 
     def _close_sockets(self, linger: int | None = None) -> None:

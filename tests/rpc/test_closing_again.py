@@ -1,0 +1,220 @@
+"""Closing that a signal handler has broken off, wherever that was: closing again goes on, and nothing is left.
+
+The handler raises at each line of the library that the closing meets.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import pytest
+
+from engine import (
+    AbandonedWait,
+    Call,
+    Client,
+    CompletionPort,
+    Event,
+    Server,
+    ThreadPool,
+    default_pool,
+)
+from engine.testing import LIMIT, wait_until, wait_until_blocked
+
+from .helpers import at_line, code_in, new_endpoint
+
+# What a pool does outside of its lock.
+POOL = ("close", "stop", "wait_ended")
+LINES = 2000  # More than any of these has.
+TRANSPORTS = ("loopback", "inproc", "ipc", "tcp")
+
+
+class Broken(BaseException):
+    """What the signal handler raises."""
+
+
+def library(code: CodeType) -> bool:
+    """Pick the library's code, but for what runs under a pool's or a table's lock, and finalizers."""
+    inside = code_in("engine/pool/")(code) and code.co_name not in POOL or code.co_name == "finish_locked"
+    return (code_in("engine/")(code) or code_in("transport/")(code)) and not inside and code.co_name != "__del__"
+
+
+def break_off() -> None:
+    raise Broken
+
+
+def threads() -> set[threading.Thread]:
+    """Return the threads that belong to what is closed here."""
+    shared = ("engine:monitor", "engine:default", "transport:log")
+    return {thread for thread in threading.enumerate() if not thread.name.startswith(shared)}
+
+
+def descriptors() -> int:
+    """Return how many files, sockets and pipes are open."""
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Nothing is open afterwards that was not before."""
+    default_pool().submit(int)
+    before, opened = threads(), descriptors()
+    yield
+    wait_until(lambda: threads() <= before)
+    wait_until(lambda: descriptors() <= opened + 4)  # What the process opens once, for the first of each kind.
+
+
+def at_each_line(make: Callable[[], Any], close: Callable[[Any], object], check: Callable[[Any], None]) -> None:
+    """Break `close(make())` off at each line, close again, and check."""
+    for number in range(LINES):
+        thing = make()
+        try:
+            with at_line(number, library, break_off) as reached:
+                close(thing)
+        except Broken:
+            pass
+        finally:
+            close(thing)
+        check(thing)
+        if reached[0] <= number:
+            return
+    raise AssertionError(f"more than {LINES} lines")
+
+
+class Routines:
+    """What the server serves."""
+
+    def nothing(self) -> None:
+        """Answer."""
+
+    async def soon(self) -> None:
+        """Answer, in the server's loop."""
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_server(transport: str, tmp_path: Path) -> None:
+    """A server gives back its endpoint, its threads and its event."""
+    where = new_endpoint(transport, tmp_path)
+    clients: list[Client] = []
+
+    def make() -> Server:
+        server = Server(where, workers=1)
+        server.register("probe", Routines())
+        server.listen()
+        clients.append(Client(server.endpoint))
+        probe = clients[-1].bind("probe")
+        probe.nothing()
+        probe.soon()
+        return server
+
+    def check(server: Server) -> None:
+        assert server.closed
+        clients.pop().close()
+        with Server(where) as another:
+            another.listen()
+        wait_until(lambda: not [thread for thread in threads() if "server" in thread.name])
+
+    at_each_line(make, lambda server: server.close(LIMIT), check)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_client(transport: str, tmp_path: Path) -> None:
+    """A client tells of the end of each of its calls, and gives back its connection."""
+    with Server(new_endpoint(transport, tmp_path)) as server, CompletionPort() as port:
+        gate = threading.Event()
+        server.register("gate", Waiting(gate))
+        server.listen()
+        calls: list[list[Call[Any]]] = []
+
+        def make() -> Client:
+            client = Client(server.endpoint)
+            bound = client.bind("gate")
+            told = Event()
+            calls.append([bound.pause.begin(notify=port), bound.pause.begin(notify=told), bound.pause.begin()])
+            calls[-1][1].user_data = told
+            return client
+
+        def check(client: Client) -> None:
+            assert client.closed
+            begun = calls.pop()
+            for call in begun:
+                assert call.wait(LIMIT) and call.status() != 0
+            assert port.get(LIMIT).overlapped is begun[0]
+            while len(port):  # Told twice, if it was broken off in the midst of that.
+                assert port.get(LIMIT).overlapped is begun[0]
+            assert begun[1].user_data.wait(LIMIT)
+            begun[1].user_data.close()
+
+        try:
+            at_each_line(make, Client.close, check)
+        finally:
+            gate.set()
+
+
+class Waiting:
+    """What the client's calls wait for."""
+
+    def __init__(self, gate: threading.Event) -> None:
+        self._gate = gate
+
+    def pause(self) -> None:
+        """Answer once the gate is open."""
+        self._gate.wait(LIMIT)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("close", [lambda pool: pool.stop(LIMIT), lambda pool: (pool.close(), pool.stop(LIMIT))])
+def test_pool(close: Callable[[ThreadPool], object], busy: bool) -> None:
+    """A pool ends its threads."""
+    pools: list[threading.Event] = []
+
+    def make() -> ThreadPool:
+        pool = ThreadPool(2, 2)
+        done = threading.Event()
+        pool.submit(done.set)
+        assert done.wait(LIMIT)
+        if busy:
+            for _ in range(3):
+                pool.submit(int)
+        pools.append(done)
+        return pool
+
+    def check(pool: ThreadPool) -> None:
+        assert pool.closed and pool.statistics().workers == 0 and pool.statistics().queued == 0
+
+    at_each_line(make, close, check)
+
+
+def test_port() -> None:
+    """A port releases who waits for it, and withdraws its waits."""
+    event = Event(manual_reset=True)
+    waiting: list[tuple[threading.Thread, list[type]]] = []
+
+    def make() -> CompletionPort:
+        port = CompletionPort()
+        port.associate_wait(event)
+        ended: list[type] = []
+
+        def get() -> None:
+            try:
+                port.get()
+            except AbandonedWait:
+                ended.append(AbandonedWait)
+
+        thread = threading.Thread(target=get)
+        thread.start()
+        wait_until_blocked(thread)
+        waiting.append((thread, ended))
+        return port
+
+    def check(port: CompletionPort) -> None:
+        thread, ended = waiting.pop()
+        thread.join(LIMIT)
+        assert ended == [AbandonedWait]
+        assert event.statistics().waiting == 0
+
+    at_each_line(make, CompletionPort.close, check)
+    event.close()
