@@ -174,5 +174,5 @@ class Service:
         """Wait until no thread runs the function; False if `timeout` ran out first."""
         thread = self.thread
         if thread is not None:
-            thread.join(timeout)
+            thread.join(timeout if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         return self.thread is None or self.thread is not thread

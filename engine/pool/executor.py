@@ -39,6 +39,7 @@ from .pool import (
     ThreadPool,
     exit_ports,
     running_on,
+    time_left,
 )
 
 log: Log = Log("engine.pool")
@@ -275,7 +276,7 @@ class _State:
         self.settle_queued()
         threads |= self.port.threads
         for thread in threads:
-            thread.join(None if deadline is None else max(0.0, deadline - monotonic()))
+            thread.join(time_left(deadline))
         return ended
 
 

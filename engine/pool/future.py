@@ -18,7 +18,7 @@ Guarantees: a transition is made either under `_guard` while there is no conditi
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from threading import Condition
+from threading import TIMEOUT_MAX, Condition
 from typing import TYPE_CHECKING, TypeVar
 
 from transport.foreign import is_interrupt
@@ -151,6 +151,8 @@ class CallFuture(Future[T], Uncopyable):
         """Sleep until the future is settled if nobody has asked for the condition; return the time left for that."""
         if self._state == FINISHED:
             return 0
+        if timeout is not None:
+            timeout = min(timeout, TIMEOUT_MAX)  # More is for ever.
         if _in_child:
             self._settle_if_inherited()
         with _guard:

@@ -19,6 +19,7 @@ import types
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
+from threading import TIMEOUT_MAX
 from types import TracebackType
 from typing import Any, Literal
 
@@ -399,8 +400,8 @@ def running_on(port: WorkPort) -> bool:
 
 
 def time_left(deadline: float | None) -> float | None:
-    """Return the seconds until the monotonic time `deadline`, 0 once it has passed."""
-    return None if deadline is None else max(0.0, deadline - monotonic())
+    """Return the seconds until the monotonic time `deadline`, 0 once it has passed; what threads can wait at most."""
+    return None if deadline is None else min(max(0.0, deadline - monotonic()), TIMEOUT_MAX)
 
 
 def _identity(function: Any) -> object:

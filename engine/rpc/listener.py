@@ -17,6 +17,7 @@ the queue: one of the two sees the other, so no answer is left behind.
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from itertools import chain, repeat
@@ -40,6 +41,7 @@ from transport import (
     Hello,
     Kind,
     Link,
+    LinkClosed,
     PayloadTooLarge,
     Pipe,
     Reject,
@@ -304,6 +306,12 @@ class Listener:
         self._server._counters.failures += 1
 
     def _greet(self, peer: Peer, hello: Hello) -> None:
+        if self._closing:
+            peer.refused = True
+            peer.conversation = Conversation(Side.SERVER)
+            text = "the server is closing"
+            self.send_alone(peer, encode(Reject([VERSION], Status.SERVER_UNAVAILABLE, text)))
+            return
         peer.association = hello.association
         peer.process = hello.pid
         peer.host = hello.host
@@ -311,7 +319,7 @@ class Listener:
         peer.message_limit = largest_message(hello.limits.message_bytes)
         peer.pipe_window = hello.limits.pipe_window_bytes
         peer.conversation.sent(Kind.WELCOME)
-        peer.greeted = not self._closing
+        peer.greeted = True
         peer.taken = 0
         peer.refused = False
         peer.joined = True
@@ -630,6 +638,9 @@ class Listener:
         for peer in peers:
             self._give_up_waiting(peer, deadline)
         with self.channel.link.lock:
+            if not self.channel._closed:  # By a closing that was broken off.
+                with suppress(LinkClosed):  # Before us, as the process ends.
+                    self._link.harvest(self)  # Who has greeted meanwhile is told as well.
             each(self._say_goodbye, list(self._peers.values()))
         self.channel.close()
         with self.channel.link.lock:

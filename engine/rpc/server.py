@@ -131,6 +131,8 @@ class Server(Closeable):
         # Guards all below, and the fields of the listeners.
         self._lock: Lock = Lock()
         self._listeners: list[Listener] = []
+        # Where they listen, or did.
+        self._bound: list[str] = []
         # Calls that arrived and are not closed.
         self._active = 0
         # Those among them that no stop waits for, less such as were closed and wait to be sent.
@@ -300,12 +302,15 @@ class Server(Closeable):
                 raise InvalidState("the server has no endpoint to listen on", status=Status.NO_PROTSEQS_REGISTERED)
             self._max_calls = max_calls or self._max_calls
             self._phase = Phase.LISTENING
-        self._stopped.reset()
+            self._stopped.reset()
         try:
             self._bind()
         except BaseException:
-            self._phase = Phase.IDLE
-            self._stopped.set()
+            with self._lock:
+                if self._phase is Phase.LISTENING:  # Otherwise somebody stops or closes it meanwhile.
+                    self._phase = Phase.IDLE
+            with suppress(InvalidHandle):
+                self._stopped.set()
             raise
         self._listened = True
         if self._stop_requested:
@@ -327,10 +332,13 @@ class Server(Closeable):
             listeners: list[Listener] = []
             try:
                 each(lambda endpoint: listeners.append(self._listener(endpoint)), self._endpoints)
+                bound = [listener.endpoint for listener in listeners]
+                with self._lock:
+                    self._check_open()  # Who closes the server from here on finds them.
+                    self._listeners, self._bound = listeners, bound
             except BaseException:
                 each(Listener.close, listeners)
                 raise
-            self._listeners = listeners
 
     def _listener(self, endpoint: Endpoint) -> Listener:
         return Listener(self, bind(endpoint, **self._options))
@@ -487,10 +495,8 @@ class Server(Closeable):
 
     @property
     def endpoints(self) -> list[str]:
-        """All endpoints, as bound once the server listens."""
-        if self._listeners:
-            return [listener.endpoint for listener in self._listeners]
-        return [str(endpoint) for endpoint in self._endpoints]
+        """All endpoints, as bound once the server listens; after its end as they were."""
+        return list(self._bound) or [str(endpoint) for endpoint in self._endpoints]
 
     @property
     def listening(self) -> bool:
@@ -582,7 +588,7 @@ class Server(Closeable):
 
     def _check_open(self) -> None:
         self._check_process()
-        if self._phase is Phase.CLOSED:
+        if self._phase is Phase.CLOSED or self._closing:
             raise InvalidHandle("the server is closed")
 
     def __repr__(self) -> str:

@@ -1,0 +1,97 @@
+"""What a server that is just closing tells, and leaves behind."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from engine import Client, InvalidHandle, InvalidParameter, Server
+from engine.testing import LIMIT, Gate
+from tests.rpc.helpers import RawClient
+from transport import Hello, Reject
+
+
+class Held:
+    """A routine that a gate holds."""
+
+    def __init__(self) -> None:
+        self.began, self.gate = threading.Event(), Gate()
+
+    def hold(self) -> None:
+        """Answer once the gate is open."""
+        self.began.set()
+        self.gate.pass_through()
+
+
+def test_who_has_just_greeted(tmp_path: Path) -> None:
+    """A client whose greeting a closing server has not answered is refused with 1722: it hears something."""
+    with Server(f"ipc://{tmp_path}/closing") as server:
+        server.listen()
+        with RawClient(server.endpoint, greet=False) as raw:
+            raw.say(Hello(b"\1" * 16, pid=1, host="raw"))
+            heard = raw.hear()  # It is there; what follows comes after the server has begun to close.
+            assert type(heard).__name__ == "Welcome"
+        listener = server._listeners[0]
+        with RawClient(server.endpoint, greet=False) as raw:
+            listener._closing = True
+            raw.say(Hello(b"\2" * 16, pid=1, host="raw"))
+            refused = raw.hear()
+            assert type(refused) is Reject and refused.status == 1722
+
+
+def test_close_while_it_binds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A server that is closed while another thread has it listen leaves no endpoint open, and that one is told."""
+    where = f"ipc://{tmp_path}/racing"
+    server = Server(where)
+    at_bind, go_on = threading.Event(), Gate()
+    make = server._listener
+    raised: list[BaseException] = []
+
+    def listener(endpoint: object) -> object:
+        made = make(endpoint)  # type: ignore[arg-type]
+        at_bind.set()
+        go_on.pass_through()
+        return made
+
+    def listen() -> None:
+        try:
+            server.listen()
+        except InvalidHandle as error:
+            raised.append(error)
+
+    monkeypatch.setattr(server, "_listener", listener)
+    thread = threading.Thread(target=listen)
+    thread.start()
+    assert at_bind.wait(LIMIT)
+    server.close(0.0)
+    go_on.open()
+    thread.join(LIMIT)
+    assert len(raised) == 1 and server.closed
+    with Server(where) as another:
+        another.listen()
+
+
+def test_where_it_was() -> None:
+    """After its end a server says where it was: with the port that the system chose."""
+    with Server("tcp://127.0.0.1:*") as server:
+        server.listen()
+        endpoint = server.endpoint
+    assert server.endpoint == endpoint and not endpoint.endswith((":0", ":*"))
+
+
+@pytest.mark.parametrize("timeout", [2**70, 1e300, float("inf")])
+def test_a_huge_timeout(timeout: float) -> None:
+    """A timeout that is longer than the system can wait is for ever."""
+    server = Server("loopback://huge-timeout")
+    server.register("held", Held())
+    server.listen()
+    with Client(server.endpoint):
+        server.close(timeout)
+    assert server.closed
+
+
+def test_a_timeout_that_is_no_float() -> None:
+    """One that no float can hold is refused."""
+    with Server("loopback://huge-timeout") as server:
+        with pytest.raises(InvalidParameter):
+            server.close(2**1100)
