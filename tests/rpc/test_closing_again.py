@@ -37,9 +37,11 @@ class Broken(BaseException):
 
 
 def library(code: CodeType) -> bool:
-    """Pick the library's code, but for what runs under a pool's or a table's lock, and finalizers."""
-    inside = code_in("engine/pool/")(code) and code.co_name not in POOL or code.co_name == "finish_locked"
-    return (code_in("engine/")(code) or code_in("transport/")(code)) and not inside and code.co_name != "__del__"
+    """Pick the code of what is closed; not what all of the process shares, nor what runs under a pool's own lock."""
+    if code.co_name in ("finish_locked", "__del__"):
+        return False
+    closing = any(code_in(folder)(code) for folder in ("engine/rpc/", "transport/", "engine/kernel/port.py"))
+    return closing or (code_in("engine/pool/")(code) and code.co_name in POOL)
 
 
 def break_off() -> None:
