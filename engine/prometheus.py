@@ -22,8 +22,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector as Registered
 
 from transport.foreign import shown, type_name
+from transport.log import Log
 
 from .kernel.errors import InvalidArgumentType, InvalidParameter
+
+log: Log = Log("engine.prometheus")
 
 # Fields of snapshots that may go down, or say how something is set up; all other numbers only grow.
 _GAUGES = frozenset((
@@ -49,6 +52,8 @@ class Collector(Registered):
     def __init__(self, **objects: Observable) -> None:
         # Single atomic operations only.
         self._objects: dict[str, Observable] = {}
+        # How often the statistics of each could not be taken. As above; a lost update costs a count.
+        self._failures: dict[str, int] = {}
         for name, thing in objects.items():
             self.add(name, thing)
 
@@ -72,10 +77,24 @@ class Collector(Registered):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Take a snapshot of each object. Blocks: never."""
+        """Take a snapshot of each object. Blocks: never.
+
+        An object whose `statistics()` raises is left out, logged, and counted in `callport_collector_failures_total`.
+        """
+        failures = CounterMetricFamily(
+            "callport_collector_failures", "how often the statistics of an object could not be taken", labels=("name",)
+        )
         metrics: dict[str, Any] = {}
         for name, thing in list(self._objects.items()):
-            snapshot = thing.statistics()
+            try:
+                snapshot = thing.statistics()
+            except Exception as error:
+                self._failures[name] = self._failures.get(name, 0) + 1
+                log.error("the statistics of %s cannot be taken", name, exc_info=error)
+                continue
+            finally:
+                if name in self._failures:
+                    failures.add_metric((name,), self._failures[name])
             kind = type_name(snapshot).removesuffix("Statistics").lower()
             for field in snapshot.__struct_fields__:
                 value = getattr(snapshot, field)
@@ -90,4 +109,6 @@ class Collector(Registered):
                     family_of = GaugeMetricFamily if field in _GAUGES else CounterMetricFamily
                     family = metrics.setdefault(metric, family_of(metric, text, labels=("name",)))
                     family.add_metric((name,), value)
+        if failures.samples:
+            yield failures
         yield from metrics.values()

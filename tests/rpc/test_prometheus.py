@@ -1,6 +1,7 @@
 """Statistics as metrics of Prometheus."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -109,3 +110,17 @@ class TestCollector:
                 collector.add("port", second)
             with pytest.raises(InvalidParameter, match="'other'"):
                 collector.remove("other")
+
+    def test_statistics_that_raise(self, caplog: pytest.LogCaptureFixture) -> None:
+        """An object whose statistics raise is left out, logged and counted; the others are told of all the same."""
+
+        class Broken:
+            def statistics(self) -> Any:
+                raise OSError("gone")
+
+        with CompletionPort() as port:
+            registry = registered(Collector(broken=Broken(), port=port))
+            assert registry.get_sample_value("callport_port_depth", {"name": "port"}) == 0
+            counted = registry.get_sample_value("callport_collector_failures_total", {"name": "broken"})
+            assert counted is not None and counted >= 1
+            assert "the statistics of broken cannot be taken" in caplog.text
