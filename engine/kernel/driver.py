@@ -56,7 +56,7 @@ from .each import each
 from .lock import Lock
 from .loops import loop_to_hold, warn_of_holding
 from .monitor import Monitor
-from .poll import READABLE, Bell, PlainPoll, Poll, make_poll
+from .poll import READABLE, Bell, PlainPoll, Poll, Unopened, make_poll
 from .waiter import Waiter
 
 log: Log = Log("engine.kernel")
@@ -93,6 +93,7 @@ class Conversing(Source, Protocol):
 
 
 _GONE = object()
+UNOPENED = Unopened()
 
 # Processors that this process may use.
 PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -146,18 +147,19 @@ class Driver:
         self._watch: Poll | None = None  # Made on first use; guarded by _mutex.
         # The thread that leads, 0 if none; written by that thread, so comparing it with oneself is exact.
         self.leader_ident: int = 0
-        self._bell = Bell()
-        self._poll = make_poll()
+        # Made with the first source: waits and timers need no descriptor. Guarded by _mutex; read by whoever has seen a
+        # source, or polls.
+        self._bell: Bell | Unopened = UNOPENED
+        self._poll: Poll = UNOPENED
         # Whether what is registered while a thread polls is polled by it.
-        self._live = not isinstance(self._poll, PlainPoll)
-        self._poll.register(self._bell.fd, READABLE)
+        self._live = True
         self._standby: Waiter | None = None
         self.monitor: Monitor = Monitor(self)
 
     # Sources
 
     def register(self, source: Source) -> None:
-        """Poll `source` from now on. Any thread; never blocks."""
+        """Poll `source` from now on. Any thread; never blocks. Raises: OSError if the system has no descriptor left."""
         with self._mutex:
             self._poll_locked(source)
         self._poll_again()
@@ -182,7 +184,18 @@ class Driver:
                 self._poll_locked(source)
         self._poll_again()
 
+    def _open_locked(self) -> None:
+        """Have a bell and a poll set; what cannot be had now is tried again with the next source."""
+        if self._bell is UNOPENED:
+            self._bell = Bell()
+        poll = make_poll()
+        poll.register(self._bell.fd, READABLE)
+        self._live = not isinstance(poll, PlainPoll)
+        self._poll = poll
+
     def _poll_locked(self, source: Source) -> None:
+        if self._poll is UNOPENED:
+            self._open_locked()
         self.sources[source] = []
         try:
             self._register_locked(source)
@@ -339,12 +352,16 @@ class Driver:
         """Begin to watch for an event loop; return a descriptor, readable while `run_ready` has work.
 
         `call()` is called, on any thread, when there is work that no descriptor shows. Returns -1
-        where the platform has no such descriptor.
+        where the platform has no such descriptor, or none is left.
         """
         with self._mutex:
             if self._watch is None:
-                watch = self._watch = make_poll()
-                each(lambda fd: watch.register(fd, READABLE), self._by_fd)
+                try:
+                    watch = make_poll()
+                    each(lambda fd: watch.register(fd, READABLE), self._by_fd)
+                except OSError:
+                    return -1
+                self._watch = watch
             fd = self._watch.fileno()
             if fd >= 0:
                 self._watchers[call] = None

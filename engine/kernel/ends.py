@@ -154,7 +154,13 @@ class _DescriptorEnd(_End):
             register = not self._registered
             self._registered = True
         if register:
-            driver().register(self)
+            try:
+                driver().register(self)
+            except OSError:  # No descriptor is left for the poll set: it is looked at until there is one.
+                with self._lock:
+                    self._registered = False
+                driver().monitor.call_at(monotonic() + LOOK_MAX, self._look)
+                return
         with self._lock:
             with dispatcher_lock:
                 # Who waits with a callback or a packet does not drive anything.
@@ -162,6 +168,13 @@ class _DescriptorEnd(_End):
             if wanted != self._attended:
                 self._attended = wanted
                 driver().attend(self, wanted)
+
+    def _look(self) -> None:
+        self.notify()
+        with dispatcher_lock:
+            again = bool(self._blocks)
+        if again:
+            self._watch()
 
     def descriptors(self) -> Sequence[int]:
         return (self._fd,)

@@ -42,6 +42,30 @@ class Bell:
             pass
 
 
+class Unopened:
+    """Stands for a poll set and its bell until there is something to poll: neither needs a descriptor so far."""
+
+    fd = -1
+
+    def ring(self) -> None:
+        """Nobody polls."""
+
+    def silence(self) -> None:
+        """It did not ring."""
+
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        return []
+
+    def register(self, fd: int, mask: int) -> None:
+        raise NotImplementedError("there is no poll set yet")
+
+    def unregister(self, fd: int) -> None:
+        """Nothing is polled."""
+
+    def fileno(self) -> int:
+        return -1
+
+
 READABLE = 1  # `select.EPOLLIN` and `selectors.EVENT_READ` alike.
 
 

@@ -36,6 +36,7 @@ from collections.abc import Callable, Sequence
 from threading import TIMEOUT_MAX, get_ident, main_thread
 from typing import Any
 
+from transport.log import Log
 from transport.realtime import monotonic, process_time
 
 from ..kernel.driver import PROCESSORS, driver
@@ -46,6 +47,8 @@ from ..lifecycle import OpenObjects
 from .backlog import NO_LIMIT, Item, Ledger, Profile, Simple, Turn, profile_of
 from .runner import Runner, Seat, WorkerState, current
 from .staff import Staff, Todo, acquire_late
+
+log: Log = Log("engine.pool")
 
 # Ticks of the monitor (2 ms each) that a running callback may keep others waiting before its slot is taken.
 # While the process burns half a processor the callback may merely be waiting for the interpreter lock, for
@@ -255,10 +258,16 @@ class WorkPort(Staff):
                     waiter.signalled = True
                 else:
                     waiter.wake()
-            if watch:
-                driver().monitor.watch(self)
-            if hires:
-                self._hire(hires)
+            try:
+                if watch:
+                    driver().monitor.watch(self)
+            except Exception:  # No memory: what is queued runs all the same, and the next change asks again.
+                with self._lock:
+                    self._watched = False
+                log.exception("the pool %r cannot be watched for callbacks that take long now", self.name)
+            finally:
+                if hires:
+                    self._hire(hires)
             if self._calm or not self.inbox:
                 return
             with self._lock:  # Pushed by a thread that took the pool for calm, which it is no longer.

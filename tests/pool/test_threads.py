@@ -705,3 +705,22 @@ class TestFullQueue:
         """A policy that does not exist is refused."""
         with pytest.raises(InvalidParameter):
             ThreadPool(policy="drop")  # type: ignore[arg-type]
+
+
+def test_workers_that_die_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callbacks run though every worker dies as it becomes idle, and though the monitor cannot be told of the pool."""
+
+    def refuse() -> None:
+        raise MemoryError
+
+    with ThreadPool(0, 1) as pool:
+        monkeypatch.setattr("engine.pool.dispatch.driver", refuse)
+        for _ in range(3):
+            ran = threading.Event()
+            pool.submit(ran.set)
+            assert ran.wait(LIMIT)
+            wait_until(lambda: pool.statistics().workers == 0)
+        monkeypatch.undo()
+        ran = threading.Event()
+        pool.submit(ran.set)
+        assert ran.wait(LIMIT)

@@ -217,11 +217,13 @@ class OverlappedSource(Closeable):
             with self._lock:
                 self._hold_locked()
                 closed = self._closed
-        except BaseException:
+        except BaseException as error:
             with self._lock:
                 self._hook = None
                 self._attended = False
             services.unregister(hook)
+            if isinstance(error, OSError):
+                raise TooManyOperations(f"{self!r} cannot be polled now: {error}") from error
             raise
         if closed:
             services.unregister(hook)
