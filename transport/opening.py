@@ -7,7 +7,16 @@ ZeroMQ.
 from typing import Any
 
 from transport.endpoint import Endpoint
+from transport.errors import EndpointError
 from transport.link import Link, LinkOptions
+
+
+def _load_zmq_link(endpoint: Endpoint) -> Any:
+    try:
+        from transport import zmq_link
+    except (OSError, ImportError) as error:  # No descriptor is left to read the modules with, for one.
+        raise EndpointError(f"{endpoint} cannot be used: ZeroMQ cannot be loaded: {error}") from error
+    return zmq_link
 
 
 def connect(endpoint: str | Endpoint, **options: Any) -> Link:
@@ -23,14 +32,14 @@ def connect(endpoint: str | Endpoint, **options: Any) -> Link:
         from transport import loopback
 
         return loopback.LoopbackClient(endpoint, LinkOptions(**options))
-    from transport import zmq_link
-
-    kind: type[zmq_link.ZmqClient] = zmq_link.ZmqClient
+    zmq_link = _load_zmq_link(endpoint)
+    kind = zmq_link.ZmqClient
     if endpoint.scheme == "inproc":
         kind = zmq_link.InprocClient
     elif zmq_link.is_named(endpoint):
         kind = zmq_link.NamedClient
-    return kind(endpoint, LinkOptions(**options))
+    link: Link = kind(endpoint, LinkOptions(**options))
+    return link
 
 
 def bind(endpoint: str | Endpoint, **options: Any) -> Link:
@@ -44,7 +53,7 @@ def bind(endpoint: str | Endpoint, **options: Any) -> Link:
         from transport import loopback
 
         return loopback.LoopbackServer(endpoint, LinkOptions(**options))
-    from transport import zmq_link
-
+    zmq_link = _load_zmq_link(endpoint)
     kind = zmq_link.InprocServer if endpoint.scheme == "inproc" else zmq_link.ZmqServer
-    return kind(endpoint, LinkOptions(**options))
+    link: Link = kind(endpoint, LinkOptions(**options))
+    return link

@@ -16,7 +16,7 @@ from transport.errors import EndpointError, LinkClosed
 from transport.frames import MAX_BLOBS, Buffer
 from transport.link import BaseLink, LinkOptions, Receiver
 from transport.realtime import monotonic
-from transport.zmq_link.context import name_collector, opened, shared_context
+from transport.zmq_link.context import look_for_room, name_collector, opened, shared_context
 
 #: From this size on a frame is received as a view of ZeroMQ's memory. Below it a copy is cheaper than the
 #: view.
@@ -90,9 +90,10 @@ class ZmqLink(BaseLink):
         """Open a socket, and a monitor for it."""
         options = self._options
         try:
+            look_for_room()
             context = zmq.Context.shadow(options.context.underlying) if options.context else shared_context()
             socket = context.socket(self._kind)
-        except zmq.ZMQError as error:  # No descriptor is left, for one.
+        except (zmq.ZMQError, OSError) as error:  # No descriptor is left, for one.
             raise EndpointError(f"cannot {self._verb} {self._target}: {error}") from error
         self._socket = socket
         # The methods of the C class: those of zmq.Socket add a Python call to each (0.3 us).

@@ -1,7 +1,9 @@
 """The ZeroMQ context that links share, and what becomes of it when the process ends or forks."""
 
+import os
 import weakref
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, Final
 
 import zmq
 from zmq.utils import garbage
@@ -10,6 +12,10 @@ from transport.errors import LinkClosed
 from transport.lifecycle import Stage, at_exit, fork_safe, in_child
 from transport.link import BaseLink
 from transport.lock import Lock
+
+#: Descriptors that a context and a link in it may need at once: 5 for the context, 2 or 3 for each of its sockets; and
+#: some more, because they are needed by several threads.
+ROOM: Final = 16
 
 # Guards what follows.
 _lock = Lock()
@@ -32,6 +38,20 @@ def shared_context() -> "zmq.Context[Any]":
             # A link has three sockets with its monitor; the default of 1023 would be 341 links.
             _shared.set(zmq.MAX_SOCKETS, 16384)
         return _shared
+
+
+def look_for_room() -> None:
+    """Raise `OSError` if so few descriptors are left that ZeroMQ might lack one, which ends the process.
+
+    Others may take them meanwhile: this is a look, no reservation.
+    """
+    with ExitStack() as room:
+        _open_many(room)
+
+
+def _open_many(room: ExitStack) -> None:
+    for _ in range(ROOM):
+        room.enter_context(open(os.devnull, "rb", buffering=0))
 
 
 def opened(link: BaseLink) -> None:
