@@ -97,7 +97,7 @@ class Association:
     # What the client adds to them.
     _next_message: Callable[[], Parcel | None]
     _on_message: Callable[[bytes, list[Buffer]], bool]
-    _on_unsendable: Callable[[bytes, Exception], None]
+    _on_unsendable: Callable[[Exception, bool], None]
     _on_failed: Callable[[Exception], None]
 
     def __init__(

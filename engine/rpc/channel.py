@@ -44,8 +44,10 @@ class Owner(Receiver, Protocol):
     def next_message(self) -> Parcel | None:
         """Take the next message to send, or None. May take the owner's lock."""
 
-    def unsendable(self, peer: bytes, error: Exception) -> None:
-        """The message taken last, which is for `peer`, cannot be sent; it is dropped. Under link.lock."""
+    def unsendable(self, error: Exception, made: bool) -> None:
+        """The message taken last cannot be sent, or, if it was not `made`, `next_message` has failed at it. It is
+        dropped. Under link.lock.
+        """
 
     def failed(self, error: Exception) -> None:
         """A harvest failed; it is tried again. Holding nothing."""
@@ -158,11 +160,11 @@ class Channel:
         progress = False
         while not self._closed:
             parcel = self._stuck
-            if parcel is None:
-                parcel = owner.next_message() if owner.outgoing else None
-                if parcel is None:
-                    break
             try:
+                if parcel is None:
+                    parcel = owner.next_message() if owner.outgoing else None
+                    if parcel is None:
+                        break
                 taken = self.link.send(*parcel)
             except PeerLost:
                 taken = True  # The peer is gone, and with it all that was meant for it.
@@ -171,7 +173,7 @@ class Channel:
             except Exception as error:  # No memory for it, for one.
                 taken = True
                 log.error("a message cannot be sent", exc_info=error, later=True)
-                self._owner.unsendable(parcel[0], error)
+                owner.unsendable(error, parcel is not None)
                 self._later(0.0)
             self._stuck = None if taken else parcel
             if not taken:

@@ -491,20 +491,22 @@ class Client(Association, Closeable):
             frames = fit(self, frames)
             if not frames:
                 return None
-        taken = self._outbox.taken
-        first = taken[0]
-        if type(first) is not Special or first.call_id:
-            sent = self._sent
-            sent.count += 1
-            sent.messages.append((sent.count, (first.call_id,) if type(first) is Special else [*map(_number, taken)]))
-            if len(sent.messages) > sent.most:
-                sent.forget(self._calls.keys())
-        self._messages_sent += 1
         self._answered = 0
         outstanding = len(self._calls)
         if outstanding > FEW_CALLS:
             self._company = max(self._company, company_of(outstanding))
         self._vigil.sent(outstanding)
+        # Last: what fails until here was not counted.
+        taken = self._outbox.taken
+        first = taken[0]
+        if type(first) is not Special or first.call_id:
+            sent = self._sent
+            if len(sent.messages) > sent.most:
+                sent.forget(self._calls.keys())
+            number = sent.count + 1
+            sent.messages.append((number, (first.call_id,) if type(first) is Special else [*map(_number, taken)]))
+            sent.count = number
+        self._messages_sent += 1
         return b"", frames
 
     # The channel's side: receiving. Under link.lock, one at a time.
@@ -546,9 +548,13 @@ class Client(Association, Closeable):
                 log.warning("%s: dropped a message: %s; further ones are only counted", self.endpoint, error)
         return not self._calls
 
-    def _on_unsendable(self, peer: bytes, error: Exception) -> None:
-        """A message cannot be sent: its calls end. Under link.lock."""
+    def _on_unsendable(self, error: Exception, made: bool) -> None:
+        """A message cannot be sent, or not be made: its calls end. Under link.lock."""
         numbers = self._outbox.taken_numbers()
+        if made:
+            self._messages_sent -= 1
+            if 0 not in numbers:
+                self._sent.take_back()
         if 0 in numbers:  # It was about the connection, which cannot do without it.
             self._link.leave()
         text = f"the message that held the call could not be sent: {shown(error)}"

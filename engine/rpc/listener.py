@@ -16,7 +16,7 @@ the queue: one of the two sees the other, so no answer is left behind.
 
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sized
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -114,6 +114,10 @@ class Listener:
         self.contexts: ContextBook = server._contexts
         # Peers that have answers to be sent. Appended anywhere, taken under link.lock.
         self.outgoing: deque[Peer] = deque()
+        # Whom the message taken last is for. Under link.lock.
+        self._serving: Peer | None = None
+        # The answers in it. Under link.lock.
+        self._taken: Sized = ()
         # Lanes that were posted and not begun: while there are any, answers wait for theirs.
         self.posted: deque[Lane] = deque()
         # Under link.lock: what a harvest brought to be done after it.
@@ -137,7 +141,7 @@ class Listener:
     def next_message(self) -> Parcel | None:
         """Take the next message to send, or None. Under link.lock."""
         while self.outgoing:
-            peer = self.outgoing.popleft()
+            peer = self._serving = self.outgoing.popleft()
             peer.queued = False
             answers = peer.answers
             if peer.lost:
@@ -150,7 +154,7 @@ class Listener:
                 continue
             first = answers.popleft()
             if isinstance(first, tuple):
-                taken = [first]
+                self._taken = taken = [first]
                 if answers:
                     take_together(answers, taken)
                 frames = encode_replies(taken)
@@ -158,6 +162,7 @@ class Listener:
                     frames = fit_replies(peer, taken, self.oversize)
                 self._sent(len(taken))
             else:
+                self._taken = ()
                 frames = first.take() if type(first) is Shipment else first  # type: ignore[assignment]  # no tuple
             if answers:
                 self.tell(peer)
@@ -295,11 +300,15 @@ class Listener:
         if not peer.refused:
             self._break_off(peer, Status.OUT_OF_RESOURCES, text)
 
-    def unsendable(self, peer: bytes, error: Exception) -> None:
-        """A message cannot be sent: what its calls came to is lost."""
-        known = self._peers.get(peer)
-        if known is not None:
-            self._fail(known, error)
+    def unsendable(self, error: Exception, made: bool) -> None:
+        """A message cannot be sent, or not be made: what its calls came to is lost, and its client is told."""
+        peer = self._serving
+        if not made:
+            self._sent(len(self._taken), 0)  # Their calls are over all the same.
+        if peer is not None and not peer.lost:
+            self._fail(peer, error)
+            if peer.answers:
+                self.tell(peer)
 
     def failed(self, error: Exception) -> None:
         """A harvest failed, for nobody's message; it will be tried again."""

@@ -45,6 +45,7 @@ class Outbox:
     def take(self, most: int = COALESCE_RECORDS) -> list[Buffer]:
         """Take the frames of the next message, of `most` calls; none if there is none. Under link.lock."""
         queue = self.queue
+        self.taken = ()
         try:
             first = queue.popleft()
         except IndexError:

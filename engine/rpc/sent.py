@@ -34,6 +34,11 @@ class Sent:
         self.messages = [message for message in self.messages if not outstanding.isdisjoint(message[1])]
         self.most = FEW_MESSAGES + 2 * len(self.messages)
 
+    def take_back(self) -> None:
+        """The message counted last did not leave after all, and will not."""
+        self.messages = [message for message in self.messages if message[0] != self.count]
+        self.count -= 1
+
     def numbers(self) -> dict[int, int]:
         """Return, for each outstanding call that has left, the number of its message."""
         return {call_id: number for number, calls in self.messages for call_id in calls}

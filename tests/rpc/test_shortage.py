@@ -11,7 +11,9 @@ import zmq
 
 from engine import Call, CallError, CallFailed, CallFailedDne, Client, Event, Interface, Server, operation
 from engine.testing import LIMIT, wait_until
-from transport import EndpointError
+from transport import Bye, Calls, EndpointError, encode_replies
+
+from .helpers import RawServer, status_of
 
 
 class Probe(Interface, id="test.Shortage"):
@@ -88,6 +90,15 @@ class Shortage:
 def shortage(monkeypatch: pytest.MonkeyPatch) -> Shortage:
     """A shortage to be turned on."""
     return Shortage(monkeypatch)
+
+
+def always(error: Exception) -> Callable[..., Any]:
+    """What raises whenever it is called."""
+
+    def failing(*args: Any, **options: Any) -> Any:
+        raise error
+
+    return failing
 
 
 def once(error: Exception, function: Callable[..., Any], often: int = 1) -> Callable[..., Any]:
@@ -217,6 +228,52 @@ class TestMemory:
             with pytest.raises(CallFailedDne):
                 probe.echo.begin(2).result(LIMIT)
             assert probe.echo(3) == 3
+
+    def test_the_goodbye_after_one_that_could_not_be_sent(
+        self, endpoint: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A message that did not leave is not counted: a call that the server says it has taken may have run."""
+        path = "transport.zmq_link.client.ZmqClient.send"
+        with RawServer(endpoint) as raw, Client(endpoint) as client:
+            probe = client.bind(Probe)
+            first: Call[Any] = probe.echo.begin(1)
+            raw.greet()
+            assert type(raw.hear()) is Calls
+            wait_until(lambda: client.statistics().connection == "connected")
+            sent = client.statistics().messages_sent
+            monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
+            with pytest.raises(CallFailedDne):
+                probe.echo.begin(2).result(LIMIT)
+            assert client.statistics().messages_sent == sent
+            taken: Call[Any] = probe.echo.begin(3)
+            assert not taken.wait(0)
+            assert type(raw.hear()) is Calls
+            raw.say(Bye(0, "over", 2))
+            assert status_of(lambda: first.result(LIMIT)) == 1726
+            assert status_of(lambda: taken.result(LIMIT)) == 1726
+
+    def test_for_encoding_calls(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They did not run, and end so; the next one does."""
+        with Client(serve().endpoint) as client:
+            probe = client.bind(Probe)
+            assert probe.echo(1) == 1
+            monkeypatch.setattr("engine.rpc.outbox.encode_calls", always(MemoryError()))
+            with pytest.raises(CallFailedDne):
+                probe.echo.begin(2).result(LIMIT)
+            monkeypatch.undo()
+            assert probe.echo(3) == 3
+
+    def test_for_encoding_answers(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The call fails, having run; the server counts it as over, and goes on."""
+        server = serve()
+        with Client(server.endpoint) as client:
+            probe = client.bind(Probe)
+            assert probe.echo(1) == 1
+            monkeypatch.setattr("engine.rpc.listener.encode_replies", once(MemoryError(), encode_replies))
+            with pytest.raises(CallFailed):
+                probe.echo.begin(2).result(LIMIT)
+            assert probe.echo(3) == 3
+            assert server.statistics().active == 0
 
     def test_for_sending_an_answer(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         """The call fails, having run; the next one is answered."""
