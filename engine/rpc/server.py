@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
+from operator import attrgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -332,7 +333,7 @@ class Server(Closeable):
             listeners: list[Listener] = []
             try:
                 each(lambda endpoint: listeners.append(self._listener(endpoint)), self._endpoints)
-                bound = [listener.endpoint for listener in listeners]
+                bound = list(map(attrgetter("endpoint"), listeners))
                 with self._lock:
                     self._check_open()  # Who closes the server from here on finds them.
                     self._listeners, self._bound = listeners, bound

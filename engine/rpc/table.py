@@ -37,6 +37,9 @@ assert NEXT[State.PENDING][On.OUTCOME] == NEXT[State.CANCELLING][On.OUTCOME] == 
 _COMPLETE = EventKind.CALL_COMPLETE
 _NOTHING = repeat(None)
 
+# What waits for a call in order to complete it: a thread, a task.
+_COLLECTORS = frozenset({Waiter, Completion})
+
 
 class Wakeable(Protocol):
     """A thread or a task that waits for one call."""
@@ -219,4 +222,4 @@ class CallTable:
         """Whether a thread or a task waits for the call, in order to complete it."""
         with self.lock:
             waiters = self._waiting.get(call._id, ())
-            return self.calls.get(call._id) is call and any(isinstance(each, (Waiter, Completion)) for each in waiters)
+            return self.calls.get(call._id) is call and not _COLLECTORS.isdisjoint(map(type, waiters))
