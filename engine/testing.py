@@ -25,6 +25,7 @@ from typing import Any
 from transport.foreign import shown
 from transport.realtime import monotonic
 
+from .kernel.checks import check_duration
 from .kernel.clock import Cancellable
 from .kernel.errors import InvalidParameter, WaitTimeout
 from .kernel.thread import records
@@ -85,8 +86,7 @@ class ManualClock:
 
     def advance(self, seconds: float = 0.0) -> None:
         """Move both times forward, firing what becomes due. What a function raises stops it there."""
-        if not seconds >= 0:
-            raise InvalidParameter(f"time moves forward only, not by {shown(seconds)}")
+        seconds = check_duration("seconds", seconds)
         with self._lock:
             target = self._now + seconds
         while True:

@@ -10,9 +10,10 @@ must not take the place of what was to be told, nor end the thread that tells it
     name_of(function)     what it is called
     traceback_of(error)   its traceback, with its notes, causes and contexts as far as they can be told
     loggable(error)       itself, or what stands for it in a log if it cannot be formatted
+    number_of(thing)      what it is as a float, if it is a real number of whatever type
     is_interrupt(error)   whether it came from a signal handler, and not from the foreign code that it left
 
-Guarantees: none of these raises, whatever the foreign code raises, `SystemExit` and `KeyboardInterrupt` included. What
+Guarantees: none of these raises what foreign code raises, `SystemExit` and `KeyboardInterrupt` included. A text that
 they return is a plain `str` that can be encoded: lone surrogates are escaped, and what is too long is cut.
 
 `isinstance` asks an object for its `__class__`, which is foreign code as well: ask `issubclass(type(thing), kind)` of
@@ -23,6 +24,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from numbers import Number, Real
 from typing import Any
 
 LONGEST = 1000  # Characters of a text that is told; arbitrary.
@@ -56,6 +58,27 @@ def shown(thing: object, most: int = LONGEST) -> str:
         return _plain(repr(thing), most)
     except BaseException as unspeakable:
         return f"<{type_name(thing)}, whose repr raises {type_name(unspeakable)}>"
+
+
+def number_of(thing: Any) -> float | None:
+    """Return a real number of any type as a float, None for what is none: a bool, a text, an array, a `Decimal`.
+
+    Raises: `OverflowError` for a number that no float can hold.
+    """
+    kind = type(thing)
+    try:
+        if issubclass(kind, bool) or not (hasattr(kind, "__float__") or hasattr(kind, "__index__")):
+            return None
+        # Arrays can be made floats too, and so can NumPy's bools, complex numbers and times. A `Decimal` is no `Real`,
+        # and adds up with no float.
+        is_real = issubclass(kind, Real) or not (hasattr(kind, "dtype") or issubclass(kind, Number))
+        return float(thing) if is_real else None
+    except OverflowError:
+        raise
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
+        return None
 
 
 def name_of(function: object) -> str:

@@ -19,12 +19,13 @@ Two kinds exist: `zmq_link` (tcp, ipc, inproc) and `loopback`. One suite of test
 
 import weakref
 from collections.abc import Callable
+from math import inf
 from typing import Any, Final, NoReturn, Protocol
 
 import msgspec
 
 from transport.errors import EndpointError, LinkClosed, LinkForked
-from transport.foreign import type_name
+from transport.foreign import number_of, shown, type_name
 from transport.frames import MAX_MESSAGE_BYTES, Buffer
 from transport.lifecycle import Uncopyable, in_child
 from transport.lock import Lock
@@ -104,25 +105,31 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("max_message_bytes", "max_queued"):
-            self._check_number(name, int)
-            if not 1 <= getattr(self, name) < 1 << 31:
-                raise EndpointError(f"{name} must be from 1 to {(1 << 31) - 1}, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise EndpointError(f"{name} must be a number, not {type_name(value)}")
+            if not 1 <= value < 1 << 31:
+                raise EndpointError(f"{name} must be from 1 to {(1 << 31) - 1}, not {value}")
         for name in ("heartbeat", "linger", "connect_timeout"):
-            self._check_number(name, (int, float))
-            if not 0 <= getattr(self, name) <= MAX_SECONDS:
-                raise EndpointError(
-                    f"{name} must be from 0 to {MAX_SECONDS} seconds, not {getattr(self, name)}"
-                )
+            self._check_seconds(name)
         # A side asks for its own half of the keys only.
         if not (self.curve is None or hasattr(self.curve, "apply_to_client") or hasattr(self.curve, "apply_to_server")):
             raise EndpointError(f"curve must be a transport.Curve or None, not {type_name(self.curve)}")
         if self.context is not None and not hasattr(self.context, "underlying"):
             raise EndpointError(f"context must be a zmq.Context or None, not {type_name(self.context)}")
 
-    def _check_number(self, name: str, kind: "type | tuple[type, ...]") -> None:
+    def _check_seconds(self, name: str) -> None:
+        """Make a real number of any type one of Python's own."""
         value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, kind):
+        try:
+            seconds = number_of(value)
+        except OverflowError:
+            seconds = inf
+        if seconds is None:
             raise EndpointError(f"{name} must be a number, not {type_name(value)}")
+        if not 0 <= seconds <= MAX_SECONDS:
+            raise EndpointError(f"{name} must be from 0 to {MAX_SECONDS} seconds, not {shown(value)}")
+        msgspec.structs.force_setattr(self, name, seconds)
 
 
 class Link(Protocol):

@@ -2,19 +2,21 @@
 
 Each names the parameter and the value it saw. A bool is no number, and a number is no bool. A value out of range is an
 `InvalidParameter`, an object of another type an `InvalidArgumentType`; where a number was wanted it is both, as it is
-neither of the type nor in the range.
+neither of the type nor in the range. Times may be real numbers of any type, and become Python's own.
 """
 
+import sys
 from datetime import timedelta
 from math import inf
 from typing import Any, TypeVar
 
-from transport.foreign import shown, type_name
+from transport.foreign import number_of, shown, type_name
 
 from .errors import EngineError, InvalidArgumentType, InvalidParameter
 
 T = TypeVar("T")
 
+LONGEST = sys.float_info.max  # Seconds: an int may be larger, and then fits no arithmetic with times.
 MAX_THREADS = 1 << 16  # More than any system starts; arbitrary, so that a wrong number does not start threads for ever.
 
 
@@ -40,41 +42,31 @@ def check_count(
     raise (raising or kind)(f"{name} must be an int {bounds}, not {shown(value, 100)}")
 
 
-def check_seconds(name: str, value: float | None) -> float | None:
-    """Return `value` as a float if it is a number of seconds of 0 or more, or None for ever."""
-    if value is None:
+def check_timeout(timeout: float | None, name: str = "timeout") -> float | None:
+    """Return `timeout` if it is None, or a number of seconds of 0 or more of whatever type, as a float."""
+    if timeout is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise NoNumber(f"{name} must be None or a number of seconds of 0 or more, not {shown(value, 100)}")
-    return _seconds(name, value, "None or a number of seconds", inf)
-
-
-def check_timeout(timeout: float | None, name: str = "timeout") -> None:
-    """Raise unless `timeout` is None or a number of seconds of 0 or more: the quick form, for each wait."""
-    try:
-        # The comparison also refuses NaN.
-        if timeout is None or (timeout + 0.0 >= 0.0 and timeout is not True and timeout is not False):
-            return
-    except (TypeError, OverflowError):
-        pass
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise NoNumber(f"{name} must be None or a number of seconds, not {type_name(timeout)}")
-    check_seconds(name, timeout)
+    kind = type(timeout)
+    # The comparison also refuses NaN; the other one what no float can hold.
+    if (kind is float or kind is int) and 0 <= timeout < LONGEST:
+        return timeout + 0.0
+    return _seconds(name, timeout, "None or a number of seconds", inf)
 
 
 def check_duration(name: str, value: float | timedelta, longest: float = inf) -> float:
     """Return a number of seconds, or a `timedelta`, of 0 or more as seconds."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise NoNumber(f"{name} must be seconds or a timedelta, not {type_name(value)}")
-    return _seconds(name, seconds, "a number of seconds", longest)
+    return _seconds(name, seconds, "seconds or a timedelta", longest)
 
 
 def _seconds(name: str, value: float, wanted: str, longest: float) -> float:
+    """Return a real number of whatever type as a float: what has `__float__` or `__index__`, but no bool, no array."""
     try:
-        seconds = float(value)
+        seconds = number_of(value)
     except OverflowError:
         raise InvalidParameter(f"{name} is larger than any float, {wanted} of 0 or more is wanted") from None
+    if seconds is None:
+        raise NoNumber(f"{name} must be {wanted} of 0 or more, not {shown(value, 100)}")
     if not 0 <= seconds <= longest:  # So NaN is refused.
         raise InvalidParameter(f"{name} must be {wanted} of 0 or more, not {shown(value, 100)}")
     return seconds

@@ -11,21 +11,18 @@ Guarantees: nothing is called before it is due, by the clock its due time belong
 Source: "SetWaitableTimer", "SetThreadpoolTimer", for the two forms of due time.
 """
 
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Protocol
 
-from transport.foreign import shown, type_name
+from transport.foreign import number_of, shown, type_name
 from transport.realtime import monotonic, time
 
 from .driver import driver
 from .errors import InvalidArgumentType, InvalidParameter
 
 WALL_RECHECK = 1.0  # Seconds by which an absolute timer may be late after the wall clock jumped. Arbitrary.
-
-LONGEST = sys.float_info.max  # Seconds: an int may be larger, and then fits no arithmetic with times.
 
 # Seconds from now, a duration, or an absolute time (a naive `datetime` is local time, as everywhere in
 # Python).
@@ -122,15 +119,17 @@ def read_due(due: Due) -> tuple[float, bool]:
         except (ValueError, OverflowError):
             # At either end of the calendar there is no local time. A day more or less does not matter there.
             return due.replace(tzinfo=UTC).timestamp(), True
-    if isinstance(due, timedelta):
-        due = due.total_seconds()
-    elif isinstance(due, bool) or not isinstance(due, (int, float)):
+    try:
+        seconds = due.total_seconds() if isinstance(due, timedelta) else number_of(due)
+    except OverflowError:
+        seconds = -inf
+    if seconds is None:
         raise InvalidArgumentType(f"due must be seconds, a timedelta or a datetime, not {type_name(due)}")
-    if not (0 <= due <= LONGEST or due == inf):  # The comparison also refuses NaN.
+    if not seconds >= 0:  # So NaN is refused.
         raise InvalidParameter(
             f"due must be 0 or more seconds from now, not {shown(due)}; give a datetime for an absolute time"
         )
-    return float(due), False
+    return seconds, False
 
 
 def call_when_due(clock: Clock, due: tuple[float, bool], function: Callable[[], None]) -> Cancellable:

@@ -35,7 +35,7 @@ from ..lifecycle import Closeable, OpenObjects
 from .afterwards import afterwards
 from .apc import run_apcs, wait_alertably
 from .bridge import PortSignal, WaitPacket
-from .checks import check_count, check_timeout
+from .checks import LONGEST, check_count, check_timeout
 from .driver import driver
 from .each import each, index_of
 from .errors import (
@@ -343,12 +343,10 @@ class CompletionPort(SlotQueue, Closeable):
             blocks, ends, or dequeues again; that is so even after a timeout.
         Source: "GetQueuedCompletionStatus".
         """
-        try:
-            fits = timeout is None or (timeout + 0.0 >= 0.0 and timeout is not True and timeout is not False)
-        except (TypeError, OverflowError):
-            fits = False
-        if not fits:
-            check_timeout(timeout)
+        if timeout is not None:
+            kind = type(timeout)
+            if not ((kind is float or kind is int) and 0 <= timeout < LONGEST):
+                timeout = check_timeout(timeout)  # The usual times are looked at in line.
         record = local.record
         queue = self._open
         if queue and record.slot and record.port is self._association and self._active <= self._concurrency:
@@ -377,7 +375,7 @@ class CompletionPort(SlotQueue, Closeable):
         """
         if not isinstance(maximum, int) or maximum < 1:
             raise InvalidParameter(f"maximum must be an int of 1 or more, not {shown(maximum)}")
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
         record = local.record
         if record.port is not self._association:
             if self._closed:

@@ -14,8 +14,8 @@ from datetime import timedelta
 
 from ..lifecycle import Closeable
 from .apc import TimerApc
-from .checks import check_callable, check_clock, check_duration
-from .clock import LONGEST, SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due
+from .checks import LONGEST, check_callable, check_clock, check_duration
+from .clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due
 from .thread import ThreadRecord, local
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 

@@ -115,7 +115,7 @@ def sleep(seconds: float | None, *, alertable: bool = False) -> Status:
         at once, whatever `seconds` is. Raises: `InvalidParameter` for a negative time.
     Blocks: for that time; the thread's slot on its completion port is free meanwhile. Source: "SleepEx".
     """
-    check_timeout(seconds)
+    seconds = check_timeout(seconds)
     record = local.record
     if alertable and run_apcs(record):
         return Status.WAIT_IO_COMPLETION

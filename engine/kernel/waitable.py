@@ -135,7 +135,7 @@ class Waitable(Uncopyable):
         from .aio import Completion
 
         completion = Completion()
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
         handle = prepare_wait(self, lambda status: completion.wake(), attended=False)  # The event loop harvests.
         handle.begin(timeout, SYSTEM_CLOCK)
         try:
@@ -409,7 +409,7 @@ def wait_on(
     `signal` is an object to signal first, without anything happening in between. Raises what `Waitable.wait`
     raises.
     """
-    check_timeout(timeout)
+    timeout = check_timeout(timeout)
     record = local.record
     deadline = deadline_of(timeout) if alertable else None
     while True:
@@ -640,7 +640,7 @@ def register_wait(
     Source: "RegisterWaitForSingleObject". Different from Windows: the wait is for one signal; register again
         for more.
     """
-    check_timeout(timeout)
+    timeout = check_timeout(timeout)
     check_clock(clock)
     block = prepare_wait(waitable, callback)
     block.begin(timeout, clock)

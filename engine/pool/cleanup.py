@@ -68,7 +68,7 @@ class CleanupGroup(Closeable):
         handler of the member's pool. The group can be refilled afterwards.
         Source: "CloseThreadpoolCleanupGroupMembers".
         """
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
         if self._closed:
             raise InvalidHandle("the cleanup group is closed")
         members = list(self._members)

@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures._base import CANCELLED
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
+from math import inf
 from typing import Any, ParamSpec, TypeVar
 
 from transport.log import Log
@@ -98,13 +99,13 @@ class Executor(ThreadPoolExecutor, Uncopyable):
             raise TypeError("initializer must be a callable")
         if max_tasks_per_worker is not None:
             check_count("max_tasks_per_worker", max_tasks_per_worker, least=1)
-        check_timeout(exit_timeout, "exit_timeout")
+        limit = check_timeout(exit_timeout, "exit_timeout")
         self._max_workers = max_workers
         prefix = thread_name_prefix or f"{type(self).__name__}-{next(_numbers)}"
         self._pool = _InnerPool(0, max_workers, name=prefix, queue_limit=queue_limit, policy=policy)
         port = self._pool._port
         exit_ports.discard(port)  # Executors see to their own end.
-        self._state = _State(port, initializer, initargs, exit_timeout)
+        self._state = _State(port, initializer, initargs, inf if limit is None else limit)
         port.prepare(prefix + "_", 0, eager=True, recycle=max_tasks_per_worker, on_start=self._state.start)
         _states.add(self._state)
 
@@ -153,7 +154,7 @@ class Executor(ThreadPoolExecutor, Uncopyable):
             keep the interpreter from exiting.
         Raises: `Deadlock` if a call of this executor waits for its end.
         """
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
         state = self._state
         if wait and running_on(state.port):
             raise Deadlock("a call cannot wait for the end of its own executor")

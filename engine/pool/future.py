@@ -21,9 +21,10 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from threading import TIMEOUT_MAX, Condition
 from typing import TYPE_CHECKING, TypeVar
 
-from transport.foreign import is_interrupt
+from transport.foreign import is_interrupt, number_of
 from transport.log import Log
 
+from ..kernel.checks import check_timeout
 from ..kernel.errors import Forked
 from ..kernel.lock import Lock
 from ..kernel.thread import park
@@ -152,6 +153,8 @@ class CallFuture(Future[T], Uncopyable):
         if self._state == FINISHED:
             return 0
         if timeout is not None:
+            seconds = number_of(timeout)  # Negative ones are none to the standard library's.
+            timeout = 0.0 if seconds is not None and seconds < 0 else check_timeout(timeout) or 0.0
             timeout = min(timeout, TIMEOUT_MAX)  # More is for ever.
         if _in_child:
             self._settle_if_inherited()
@@ -162,7 +165,7 @@ class CallFuture(Future[T], Uncopyable):
             if self._sleepers is None:
                 self._sleepers = []
             self._sleepers.append(waiter)
-        park(waiter, None if timeout is None else max(0.0, timeout))
+        park(waiter, timeout)
         return 0
 
     def _settle_if_inherited(self) -> None:

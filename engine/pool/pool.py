@@ -19,6 +19,7 @@ import types
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
+from math import inf
 from threading import TIMEOUT_MAX
 from types import TracebackType
 from typing import Any, Literal
@@ -143,7 +144,7 @@ class ThreadPool(Closeable):
         check_clock(clock)
         check_count("concurrency", concurrency, least=1)
         check_count("queue_limit", queue_limit, least=1)
-        check_timeout(idle_limit, "idle_limit")
+        limit = check_timeout(idle_limit, "idle_limit")
         maximum = maximum or 1
         if minimum > maximum:
             raise InvalidParameter(f"minimum must not exceed maximum, {maximum}, but is {minimum}")
@@ -152,7 +153,7 @@ class ThreadPool(Closeable):
         check_callable("on_error", on_error, optional=True)
         name = name or f"pool{next(_numbers)}"
         self._port = WorkPort(name, maximum, concurrency, work, on_error or _log_error)
-        self._port.idle_limit = idle_limit
+        self._port.idle_limit = inf if limit is None else limit
         self._queue_limit = queue_limit
         self._policy = policy
         # Run times of simple callbacks by what identifies their function. Single-key operations only.
@@ -319,7 +320,7 @@ class ThreadPool(Closeable):
             interrupted, and their daemon threads end when they return.
         Raises: `Deadlock` when called by a callback of this pool.
         """
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
         if running_on(self._port):
             raise Deadlock(f"a callback of the pool {self.name!r} cannot wait for that pool to stop")
         deadline = None if timeout is None else monotonic() + timeout

@@ -151,7 +151,7 @@ class CallbackObject(Ledger, Closeable):
             where `Deadlock` is raised here.
         """
         if timeout is not None:
-            check_timeout(timeout)
+            timeout = check_timeout(timeout)
         if self._closed or self._port.forked:
             self._require_open()
         if current.runner is not None and self._runs_here(whole=False):

@@ -19,8 +19,8 @@ from contextvars import Context
 from datetime import timedelta
 from typing import Any
 
-from ..kernel.checks import check_clock, check_duration
-from ..kernel.clock import LONGEST, Cancellable, Clock, Due, call_at_wall, read_due
+from ..kernel.checks import LONGEST, check_clock, check_duration
+from ..kernel.clock import Cancellable, Clock, Due, call_at_wall, read_due
 from ..kernel.errors import QueueFull
 from .backlog import NO_LIMIT, Turn
 from .environment import Environment

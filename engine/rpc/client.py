@@ -48,7 +48,7 @@ from transport.log import Log
 from transport.realtime import monotonic
 
 from ..kernel.aio import Completion
-from ..kernel.checks import check_count, check_flag, check_seconds
+from ..kernel.checks import check_count, check_flag, check_timeout
 from ..kernel.driver import driver
 from ..kernel.errors import (
     CallError,
@@ -144,11 +144,11 @@ class Client(Association, Closeable):
         pipe_window: int = PIPE_WINDOW_BYTES,
         **options: Any,
     ) -> None:
-        self._timeout = check_seconds("timeout", timeout)
+        self._timeout = check_timeout(timeout)
         self._max_calls = check_count("max_calls", max_calls, least=1)
         super().__init__(
             str(endpoint),
-            check_seconds("connect_timeout", connect_timeout),
+            check_timeout(connect_timeout, "connect_timeout"),
             check_count("pipe_window", pipe_window, 1, MAX_WINDOW),
             {} if metadata is None else check_metadata(metadata),
             check_options(options),
@@ -224,7 +224,7 @@ class Client(Association, Closeable):
         if timeout is None:
             timeout = self._timeout
         else:
-            timeout = check_seconds("timeout", timeout)
+            timeout = check_timeout(timeout)
         if metadata is not None:
             metadata = check_metadata(metadata)
         if server_call.serving and (outer := server_call.current.get()) is not None:
@@ -399,7 +399,7 @@ class Client(Association, Closeable):
 
     def _wait_for(self, call: Call[Any], timeout: float | None) -> bool:
         """Wait until `call` has its outcome; False if `timeout` ran out first."""
-        check_seconds("timeout", timeout)
+        timeout = check_timeout(timeout)
         if timeout == 0:
             self._poll(call)
             return call._box is not None

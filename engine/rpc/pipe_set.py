@@ -176,8 +176,8 @@ class PipeSet:
         Not `guarded`: a failure leaves the call as it is, and `CallOver` comes out.
         """
         deadline = None
+        timeout = check_timeout(timeout)
         if timeout is not None:
-            check_timeout(timeout)
             driver().run_ready()
             deadline = monotonic() + timeout
         made: list[Waiter] = []

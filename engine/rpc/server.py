@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from operator import attrgetter
+from threading import TIMEOUT_MAX
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,7 +25,7 @@ from transport.log import Log
 from transport.realtime import monotonic
 
 from ..kernel.afterwards import afterwards
-from ..kernel.checks import MAX_THREADS, check_callable, check_count, check_flag, check_kind, check_seconds, check_text
+from ..kernel.checks import MAX_THREADS, check_callable, check_count, check_flag, check_kind, check_text, check_timeout
 from ..kernel.each import each
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidState
 from ..kernel.event import Event
@@ -381,7 +382,7 @@ class Server(Closeable):
         Raises: `InvalidState` 1713 (ALREADY_LISTENING) if another thread waits already, 1715 (NOT_LISTENING) if the
             server never listened. Source: "RpcMgmtWaitServerListen".
         """
-        check_seconds("timeout", timeout)
+        timeout = check_timeout(timeout)
         if not self._begin_wait():
             return True
         try:
@@ -391,7 +392,7 @@ class Server(Closeable):
 
     async def wait_async(self, timeout: float | None = None) -> bool:
         """As `wait`, but the task waits."""
-        check_seconds("timeout", timeout)
+        timeout = check_timeout(timeout)
         if not self._begin_wait():
             return True
         try:
@@ -422,8 +423,8 @@ class Server(Closeable):
         """Whether `close` was called."""
         return self._phase is Phase.CLOSED
 
-    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Stop, wait up to `timeout` seconds for running calls, tell the clients, and release everything.
+    def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
+        """Stop, wait up to `timeout` seconds (None: for ever) for running calls, tell the clients, release everything.
 
         Calls that still run then end with `CallFailed` at their clients, which may have run; those that were taken and
         have not begun with `ServerUnavailable`, those that were not taken with `CallFailedDne`: neither did run.
@@ -433,9 +434,8 @@ class Server(Closeable):
         that holds up the event loop, with a warning (in asyncio's debug mode it is raised, and closing once more goes
         on): use `aclose`, or `async with`.
         """
-        check_seconds("timeout", timeout)
-        if self._hurried:
-            timeout = 0.0
+        limit = check_timeout(timeout)
+        timeout = 0.0 if self._hurried else TIMEOUT_MAX if limit is None else min(limit, TIMEOUT_MAX)
         here = current.get()
         if here is not None and here._listener.serves(self):
             raise Deadlock("a routine cannot close its own server, which would wait for the routine: call stop() in it")
@@ -483,7 +483,7 @@ class Server(Closeable):
                 self._closing = False
             raise
 
-    async def aclose(self, timeout: float = CLOSE_TIMEOUT) -> None:
+    async def aclose(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
         """As `close`, in another thread: the event loop goes on. It is done also if the task is cancelled."""
         from asyncio import to_thread  # Who runs a loop has it.
 
