@@ -6,11 +6,13 @@ Theory of operation. The link connects, and connects again, by itself; it tells 
     CONNECTING --connected--> GREETING --WELCOME--> CONNECTED --lost, BYE--> CONNECTING      any --close--> CLOSED
 
 While there is no connection, calls wait in the client; once there is one they follow this side's greeting. Each has
-`connect_timeout` seconds until the server has greeted, after which it ends with `ServerUnavailable` (or
-`CallFailedDne`, if the server was reached before): what accepts a connection and never greets is no server. Should it
-be a slow one, it is told not to begin them. When the connection is lost, calls that had left end with `CallFailed`, at
-once, unless they are sent again (`retry.py`); the others wait for the next connection. A server that says goodbye may
-keep its socket, so the client closes the connection and begins on a new one.
+`connect_timeout` seconds until the server has greeted, after which it ends: with `ServerUnavailable` (or
+`CallFailedDne`, if the server was reached before) if it has not left, and never will; with `CallFailed` if it has, as
+what accepts a connection and does not greet may be a slow server. That is told not to begin it, and may have.
+
+When the connection is lost, calls that had left end with `CallFailed`, at once, unless they are sent again
+(`retry.py`); the others wait for the next connection. A server that says goodbye may keep its socket, so the client
+closes the connection and begins on a new one.
 
 Guarded by the table's lock: the connection's state. Only under link.lock: what a harvest brought to be done. Lock
 order: link.lock, then the table's lock.
@@ -383,18 +385,26 @@ class Association:
             expired = self._expired_locked(monotonic())
             if self._stranded:
                 self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
-            assert self._connect_timeout is not None
-            ended = list(filter(self._calls.__contains__, expired))
-            errors = map(self._unreachable_locked, ended, repeat(self._connect_timeout))
-            self._table.finish_locked(ended, list(map(Failure, errors)), actions)
-            # They must not run later on, after their callers were told that they did not.
-            left = not self._outbox.withdraw(set(expired)) and bool(ended) and self._linked
-            if left:
-                self._outgoing.append(Special(encode(Cancel(list(zip(ended, repeat(True)))))))
+            left = self._end_unreached_locked(expired, actions)
+            if left and self._linked:
+                self._outgoing.append(Special(encode(Cancel(list(zip(left, repeat(True)))))))
             self._attend_locked()
         perform(actions)
         if left:
             self._channel.flush()
+
+    def _end_unreached_locked(self, expired: list[int], actions: list[Callable[[], object]]) -> list[int]:
+        """End the calls that waited for a server too long; return those that may have left."""
+        # They must not run later on, after their callers were told that they did not. What may have left, a server
+        # that greets late may run before it reads that it should not.
+        unsent = self._outbox.withdraw(set(expired)) | self._retries.backing_off
+        ended = list(filter(self._calls.__contains__, expired))
+        left = [call_id for call_id in ended if call_id not in unsent]
+        waited = self._connect_timeout
+        assert waited is not None
+        outcomes = [Failure(self._unreachable_locked(call_id, waited, call_id not in unsent)) for call_id in ended]
+        self._table.finish_locked(ended, outcomes, actions)
+        return left
 
     def _expired_locked(self, now: float) -> list[int]:
         expired: list[int] = []
@@ -402,20 +412,21 @@ class Association:
             expired.append(self._stranded.popleft()[1])
         return expired
 
-    def _unreachable_locked(self, call_id: int, waited: float) -> CallError:
-        """Why a call ends that waited for a server."""
+    def _unreachable_locked(self, call_id: int, waited: float, left: bool = False) -> CallError:
+        """Why a call ends that waited for a server; `left`: it may have left, though none has greeted."""
         lost = self._retries.lost_locked(call_id)
-        kind = CallFailed if lost else CallFailedDne if self._was_connected else ServerUnavailable
+        kind = CallFailed if lost or left else CallFailedDne if self._was_connected else ServerUnavailable
         first = f"{lost}; to send it again there was " if lost else ""
         if self._linked:
             text = f"no greeting from {self.endpoint} within {waited} s: what accepts connections there says nothing"
+            text += "; the call was sent to it, and may run" if left else ""
         else:
             text = f"no connection to {self.endpoint} within {waited} s" + (self._refusal and f": {self._refusal}")
         return kind(first + text)
 
     def _withdraw_locked(self, call_id: int) -> bool:
         """Have a call not leave that waits to; False if it leaves just now, or has left."""
-        return call_id in self._retries.backing_off or self._outbox.withdraw({call_id})
+        return call_id in self._retries.backing_off or call_id in self._outbox.withdraw({call_id})
 
     def _attend_locked(self) -> None:
         """Say whether the network must be driven though no thread waits: for a callback, a connection, a greeting."""

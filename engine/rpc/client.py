@@ -104,7 +104,8 @@ class Client(Association, Closeable):
         endpoint: `tcp://host:port`, `ipc://path`, `inproc://name` or `loopback://name`.
         timeout: seconds that a call may take unless it says otherwise; None: no limit.
         connect_timeout: seconds that a call may wait for a connection to a server that greets before it ends with
-            `ServerUnavailable`; None: for ever. Each call waits for itself, even if one before it has waited in vain.
+            `ServerUnavailable`, or with `CallFailed` if it was sent to one that has not greeted yet; None: for ever.
+            Each call waits for itself, even if one before it has waited in vain.
             Once the server has greeted, a call may take its time; after a lost connection the limit counts again.
         max_calls: outstanding calls allowed; beginning one more raises `QueueFull`.
         retries: how often a call of an idempotent operation may be sent again, each time that its connection is lost

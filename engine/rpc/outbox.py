@@ -74,15 +74,15 @@ class Outbox:
         """The numbers of the calls that have not left."""
         return {_number(pending) for pending in self.queue.copy()}
 
-    def withdraw(self, call_ids: set[int]) -> bool:
-        """Take these calls out of the queue; False if one of them leaves just now, or has left."""
-        found = 0
+    def withdraw(self, call_ids: set[int]) -> set[int]:
+        """Take these calls out of the queue; return those that never leave now: the others do just now, or have."""
+        found: set[int] = set()
         for pending in self.queue.copy():
-            if _number(pending) in call_ids:
+            if (number := _number(pending)) in call_ids:
                 with suppress(ValueError):
                     self.queue.remove(pending)
-                    found += 1
-        return found == len(call_ids)
+                    found.add(number)
+        return found
 
     def discard(self, special: Special) -> None:
         """Take a message of its own out of the queue, if it is still there."""

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from engine import (
-    CallFailedDne,
+    CallFailed,
     CallPending,
     CallTimeout,
     Client,
@@ -38,31 +38,65 @@ class TestNeverGreeted:
     """What accepts a connection, and takes the client's greeting for nothing."""
 
     def test_its_calls_end(self, endpoint: str) -> None:
-        """A call ends with 1722 after `connect_timeout`, and so does each later one; the error says what is wrong."""
+        """A call that has left for it ends with 1726 after `connect_timeout`, as a slow server may have begun it, and
+        so does each later one; the error says what is wrong.
+        """
         with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=BRIEF) as client:
             probe = client.bind(Probe)
             for number in range(2):
                 call = probe.echo.begin(number)
                 if not number:
                     assert type(raw.hear()) is Hello
-                with pytest.raises(ServerUnavailable, match=f"greeting from {endpoint}"):
+                with pytest.raises(CallFailed, match=f"greeting from {endpoint} .* may run"):
                     call.result(LIMIT)
             assert client.statistics().connection == "greeting"
 
     def test_it_is_told_not_to_begin_them(self, endpoint: str) -> None:
         """Should it be a slow server after all, it finds each call that was given up aborted."""
         with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=BRIEF) as client:
-            call = client.bind(Probe).echo.begin("given up")
+            probe = client.bind(Probe)
+            call = probe.echo.begin("given up")
             assert type(raw.hear()) is Hello and type(raw.hear()) is Calls
-            assert status_of(lambda: call.result(LIMIT)) == 1722
+            assert status_of(lambda: call.result(LIMIT)) == 1726
+            probe.echo.begin("behind that").wait(0)
             message = raw.hear()
             assert type(message) is Cancel and message.calls == [(call._id, True)]
+
+    def test_what_waited_for_the_greeting_never_leaves(self, endpoint: str) -> None:
+        """A call too large to leave before the greeting ends with 1722, and so do those behind it: none was sent, and
+        none is once the greeting comes. Nor is one whose own time ran out.
+        """
+        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=BRIEF) as client:
+            probe = client.bind(Probe)
+            large = probe.echo.begin(bytes(1 << 17))
+            behind = probe.echo.begin("behind it")
+            assert type(raw.hear()) is Hello
+            assert status_of(lambda: large.result(LIMIT)) == 1722
+            assert status_of(lambda: behind.result(LIMIT)) == 1722
+            raw.say(Welcome(b"\2" * 16))
+            wait_until(lambda: client.statistics().connection == "connected")
+            call = probe.echo.begin("served")
+            heard: Any = raw.hear()
+            assert [each.id for each in calls_in(heard)] == [call._id]
+
+    def test_what_ran_out_before_the_greeting_never_leaves(self, endpoint: str) -> None:
+        """A call whose time ran out while it waited for the greeting is not sent when that comes."""
+        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=LIMIT) as client:
+            probe = client.bind(Probe)
+            late = [probe.echo.begin(value, timeout=BRIEF) for value in (bytes(1 << 17), "behind it")]
+            assert type(raw.hear()) is Hello
+            assert [status_of(lambda call=call: call.result(LIMIT)) for call in late] == [1818, 1818]
+            raw.say(Welcome(b"\2" * 16))
+            wait_until(lambda: client.statistics().connection == "connected")
+            call = probe.echo.begin("served")
+            heard: Any = raw.hear()
+            assert [each.id for each in calls_in(heard)] == [call._id]
 
     def test_a_late_greeting(self, endpoint: str) -> None:
         """Once it greets, later calls are served, though earlier ones were given up."""
         with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=BRIEF) as client:
             probe = client.bind(Probe)
-            assert status_of(lambda: probe.echo.begin("given up").result(LIMIT)) == 1722
+            assert status_of(lambda: probe.echo.begin("given up").result(LIMIT)) == 1726
             raw.greet()
             assert type(raw.hear()) is Calls and type(raw.hear()) is Cancel
             wait_until(lambda: client.statistics().connection == "connected")
@@ -81,7 +115,7 @@ class TestNeverGreeted:
             assert call.result(LIMIT) == "greeted"
 
     def test_the_limit_counts_again(self, endpoint: str) -> None:
-        """After a lost connection the limit counts anew, to the greeting of the next server: 1727."""
+        """After a lost connection the limit counts anew, to the greeting of the next server: 1726."""
         with Client(endpoint, connect_timeout=BRIEF) as client:
             probe = client.bind(Probe)
             with RawServer(endpoint) as raw:
@@ -90,7 +124,8 @@ class TestNeverGreeted:
                 wait_until(lambda: client.statistics().connection == "connected")
             wait_until(lambda: client.statistics().connection == "connecting")
             with RawServer(endpoint):
-                with pytest.raises(CallFailedDne):
+                wait_until(lambda: client.statistics().connection == "greeting")
+                with pytest.raises(CallFailed):
                     probe.echo.begin("second").result(LIMIT)
 
 
