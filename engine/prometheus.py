@@ -21,7 +21,7 @@ import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector as Registered
 
-from transport.foreign import shown, type_name
+from transport.foreign import a_type, shown, type_name
 from transport.log import Log
 
 from .kernel.errors import InvalidArgumentType, InvalidParameter
@@ -63,7 +63,7 @@ class Collector(Registered):
         Raises: `InvalidArgumentType` if it has no statistics; `InvalidParameter` if the name is taken.
         """
         if not callable(getattr(thing, "statistics", None)):
-            raise InvalidArgumentType(f"{name}: a {type_name(thing)} has no statistics")
+            raise InvalidArgumentType(f"{name}: {a_type(thing)} has no statistics")
         if self._objects.setdefault(name, thing) is not thing:
             raise InvalidParameter(f"there is another object named {shown(name)}: remove it, or choose another name")
 

@@ -34,7 +34,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "transport": ("zmq",),
     "transport.errors": (),
     "transport.foreign": (),
-    "transport.lifecycle": (),
+    "transport.lifecycle": ("transport.foreign",),
     "transport.lock": ("transport.errors", "transport.lifecycle"),
     "transport.realtime": (),
     "transport.service": ("transport.lock", "transport.realtime"),

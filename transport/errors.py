@@ -22,6 +22,25 @@ TransportError              an EngineError
 
 from typing import Any
 
+# What the numbers of overlapped operations and their sources are called.
+_NAMES = {
+    5: "ACCESS_DENIED",
+    6: "INVALID_HANDLE",
+    22: "BAD_COMMAND",
+    31: "GEN_FAILURE",
+    38: "HANDLE_EOF",
+    50: "NOT_SUPPORTED",
+    64: "NETNAME_DELETED",
+    87: "INVALID_PARAMETER",
+    109: "BROKEN_PIPE",
+    234: "MORE_DATA",
+    995: "OPERATION_ABORTED",
+    996: "IO_INCOMPLETE",
+    1168: "NOT_FOUND",
+    1232: "HOST_UNREACHABLE",
+    1816: "NOT_ENOUGH_QUOTA",
+}
+
 
 class EngineError(Exception):
     """Base of every error that the library raises on purpose; `status` holds the Windows status number.
@@ -109,7 +128,8 @@ class OverlappedError(TransportError):
     status = 31
 
     def __str__(self) -> str:
-        return f"{self.args[0]} [{self.status}]"
+        number = int(self.status)
+        return f"{self.args[0]} [{_NAMES.get(number) or self.status_name(number)} {number}]"
 
 
 class InvalidOperation(OverlappedError, ValueError):

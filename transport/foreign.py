@@ -44,6 +44,12 @@ def type_name(thing: object) -> str:
     return _plain(_name_of(type(thing)), LONGEST)
 
 
+def a_type(thing: object) -> str:
+    """Return the name of the type of `thing` with its article: "a list", "an Event"."""
+    name = type_name(thing)
+    return f"{'an' if name[:1] in tuple('aeioAEIO') else 'a'} {name}"
+
+
 def text_of(said: object, most: int = LONGEST) -> str:
     """Return what an exception, or anything else, says of itself; at most so many characters of it."""
     try:

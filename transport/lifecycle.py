@@ -25,6 +25,8 @@ from enum import IntEnum
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, Self, SupportsIndex, TypeVar
 
+from transport.foreign import a_type
+
 L = TypeVar("L")
 Hook = TypeVar("Hook", bound=Callable[[], object])
 
@@ -108,7 +110,7 @@ class Uncopyable:
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError(
-            f"a {type(self).__name__} cannot be pickled or copied, for it is the one that threads of this process use: "
+            f"{a_type(self)} cannot be pickled or copied, for it is the one that threads of this process use: "
             f"{self._instead}"
         )
 

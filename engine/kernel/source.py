@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, Protocol
 
-from transport.foreign import shown, type_name
+from transport.foreign import a_type, shown
 
 from .driver import Source, driver
 from .errors import InvalidArgumentType, InvalidParameter, translated
@@ -129,7 +129,7 @@ def bind(source: PortSource, port: "CompletionPort", key: Any) -> None:
     """Bind `source` to `port`, once and for all; raises as `CompletionPort.associate`, having changed nothing."""
     if not callable(getattr(source, "bind_port", None)):
         raise InvalidArgumentType(
-            f"a {type_name(source)} cannot be bound to a port: it has no `bind_port`"
+            f"{a_type(source)} cannot be bound to a port: it has no `bind_port`"
         )
     with _lock:
         if source in _bound:

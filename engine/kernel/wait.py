@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Self
 
-from transport.foreign import type_name
+from transport.foreign import a_type, type_name
 
 from . import ends  # noqa: F401  # It teaches `as_waitable` about threads, processes and futures.
 from .apc import run_apcs, wait_alertably
@@ -99,7 +99,7 @@ def signal_and_wait(
         promise.
     """
     if not isinstance(signal, Waitable):
-        raise InvalidArgumentType(f"cannot signal a {type_name(signal)}")
+        raise InvalidArgumentType(f"cannot signal {a_type(signal)}")
     if timeout != 0 and (loop := loop_to_hold()) is not None:  # Before the signal is given.
         with holding(loop):
             return signal_and_wait(signal, wait, timeout, alertable=alertable)

@@ -32,7 +32,7 @@ from typing import Any
 
 import msgspec
 
-from transport.foreign import is_interrupt, shown, type_name
+from transport.foreign import a_type, is_interrupt, shown, type_name
 from transport.log import Log
 from transport.realtime import monotonic
 
@@ -109,7 +109,7 @@ class Waitable(Uncopyable):
 
     def _signal_locked(self, record: ThreadRecord, satisfied: "list[WaitBlock]") -> None:
         """Signal the object; the caller finishes, unlocked, what that satisfied."""
-        raise InvalidParameter(f"a {type(self).__name__} cannot be signaled by signal_and_wait")
+        raise InvalidParameter(f"{a_type(self)} cannot be signaled by signal_and_wait")
 
     def _watch(self) -> None:
         """The pending waits for this foreign object changed. Called with no lock held."""
@@ -220,8 +220,15 @@ def as_waitable(thing: object) -> Waitable:
         found = adapt(thing)
         if found is not None:
             return found
-    hint = ": use its own wait(), or an Event that it sets" if callable(getattr(thing, "wait", None)) else ""
-    raise InvalidArgumentType(f"cannot wait for a {type_name(thing)} together with others{hint}")
+    hint = ": use its own wait(), or an engine.Event that it sets" if callable(getattr(thing, "wait", None)) else ""
+    raise InvalidArgumentType(f"cannot wait for {kind_of(thing)} together with others{hint}")
+
+
+def kind_of(thing: object) -> str:
+    """Return the type of a thing that is not taken; with its module if one of ours is called the same."""
+    name = type_name(thing)
+    ours = any(kind.__name__ == name for kind in Waitable.__subclasses__())
+    return f"a {type(thing).__module__}.{name}" if ours else a_type(thing)
 
 
 class WaitBlock:
@@ -613,7 +620,7 @@ def prepare_wait(waitable: Any, callback: Callable[[Status], object], attended: 
         raise InvalidArgumentType(f"callback must be callable, not {type_name(callback)}")
     waitable = as_waitable(waitable)
     if waitable._owned_by_threads:
-        raise InvalidParameter(f"a {type_name(waitable)} is owned by threads: wait for it in a thread")
+        raise InvalidParameter(f"{a_type(waitable)} is owned by threads: wait for it in a thread")
     with dispatcher_lock:
         waitable._require_open()
     return RegisteredWait(waitable, callback, attended)

@@ -409,10 +409,7 @@ def _identity(function: Any) -> object:
     """Return what stands for a function in the table of run times; keeps no object of the user's alive."""
     if isinstance(function, types.FunctionType):
         return function.__code__
-    while isinstance(function, partial):
-        # `asyncio.to_thread` hands in `partial(context.run, function, ...)`.
-        inner = function.func
-        function = function.args[0] if getattr(inner, "__name__", "") == "run" and function.args else inner
+    function = _called_by(function)
     if isinstance(function, types.MethodType):
         function = function.__func__
     try:
@@ -421,8 +418,17 @@ def _identity(function: Any) -> object:
         return getattr(function, "__qualname__", None) or type(function)
 
 
+def _called_by(function: Any) -> Any:
+    """Return the function that a partial of it calls in the end."""
+    while isinstance(function, partial):
+        # `asyncio.to_thread` hands in `partial(context.run, function, ...)`, and so do callbacks of calls.
+        inner = function.func
+        function = function.args[0] if getattr(inner, "__name__", "") == "run" and function.args else inner
+    return function
+
+
 def _log_error(error: BaseException, owner: object) -> None:
-    log.error("a callback of %s raised", shown(owner), exc_info=error)
+    log.error("a callback of %s raised", shown(_called_by(owner)), exc_info=error)
 
 
 _numbers = itertools.count(1)

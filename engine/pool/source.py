@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from transport.foreign import name_of, type_name
+from transport.foreign import a_type, name_of, type_name
 
 from ..kernel.checks import check_timeout
 from ..kernel.errors import Deadlock, InvalidArgumentType, InvalidHandle, InvalidParameter
@@ -155,7 +155,7 @@ class CallbackObject(Ledger, Closeable):
         if self._closed or self._port.forked:
             self._require_open()
         if current.runner is not None and self._runs_here(whole=False):
-            raise Deadlock(f"a callback of a {type(self).__name__} cannot wait for it: disassociate first")
+            raise Deadlock(f"a callback of {a_type(self)} cannot wait for it: disassociate first")
         if cancel_pending:
             self._port.discard(self)
         return self._wait_quiet(timeout, whole=False)

@@ -26,7 +26,7 @@ from transport.service import Service
 from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle
 from ..kernel.lock import Lock
 from ..kernel.status import Status
-from .server_call import ServerCall, task_call
+from .server_call import ServerCall, task_call, tell_unanswered
 
 if TYPE_CHECKING:
     from .listener import Listener
@@ -172,15 +172,15 @@ class CoroutineRunner:
             self._close(call, lambda: listener.answer_error(call, failure))
         else:
             if not call._entry.takes_handle:
-                self._close(call, lambda: listener.answer(call, value))
+                self._close(call, lambda: listener.answer(call, value), value)
         finally:
             self._open.pop(coroutine, None)
 
-    def _close(self, call: ServerCall, answer: Any) -> None:
+    def _close(self, call: ServerCall, answer: Any, value: object = ...) -> None:
         try:
             answer()
         except (InvalidAsyncHandle, InvalidArgumentType) as error:
-            log.error("%r: %s", call, error)
+            tell_unanswered(call, value, error)
 
     def stop(self, timeout: float) -> None:
         """Cancel what still runs and end the thread, within `timeout` seconds."""

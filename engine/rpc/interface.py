@@ -21,7 +21,7 @@ from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 import msgspec
 
 from transport import ArgsDecoder, Blob, Buffer, Target, ValueDecoder, encode_call, unaliased
-from transport.foreign import is_interrupt, shown, text_of, type_name
+from transport.foreign import a_type, is_interrupt, shown, text_of
 from transport.frames import NO_LANE
 
 from ..kernel.checks import check_flag
@@ -611,7 +611,7 @@ def _operation_in(interface: type[Interface], attribute: str, value: Any) -> Ope
         return None
     if callable(value) or hasattr(type(value), "__get__"):
         raise InvalidParameter(
-            f"{where} is a {type_name(value)}, which no server can be asked for: operations are plain methods, "
+            f"{where} is {a_type(value)}, which no server can be asked for: operations are plain methods, "
             "`def name(self, ...): ...`; give it a name that begins with an underscore if it is none"
         )
     return None

@@ -56,7 +56,7 @@ from .entering import calls_routines, inside
 from .errors import AccessDenied, BadStubData, CallCancelled, CallTimeout
 from .pipe_server import advice
 from .registry import Entry
-from .server_call import Place, ServerCall, current
+from .server_call import Place, ServerCall, current, tell_unanswered
 from .suspicion import examine
 
 if TYPE_CHECKING:
@@ -518,7 +518,7 @@ class Lane:
         try:
             self._listener.reply(call, value)
         except (InvalidArgumentType, InvalidAsyncHandle) as error:
-            log.error("%r: %s", call, error)
+            tell_unanswered(call, value, error)
 
 
 calls_routines(Lane._run_rows, Lane._run_one)  # type: ignore[arg-type]  # functions, seen from the class

@@ -32,6 +32,7 @@ from transport.foreign import type_name
 from ..kernel.errors import InvalidArgumentType
 from ..kernel.event import Event
 from ..kernel.port import CompletionPort, PacketTemplate
+from ..kernel.waitable import kind_of
 
 
 class EventKind(IntEnum):
@@ -99,6 +100,6 @@ def snapshot(notify: Any) -> Notification:
     if callable(notify):
         return CallbackNotification(notify, copy_context())
     raise InvalidArgumentType(
-        "notify must be None, an Event, a CompletionPort, port.packet(...), apc(...) or a callable, "
-        f"not {type_name(notify)}"
+        "notify must be None, an engine.Event, a CompletionPort, port.packet(...), apc(...) or a callable, "
+        f"not {kind_of(notify)}"
     )

@@ -27,7 +27,7 @@ from .notify import EventKind, snapshot
 from .pipe import UNBOUNDED
 from .pipe import Pipe as PipeEnd
 from .pipe_set import PipeSet, Shipment, unprocessed
-from .server_call import ServerCall
+from .server_call import ServerCall, tell_unanswered
 from .signals import Signals
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class PipedRoutine:
             if type(value) is GeneratorType:
                 value = _serve(pipes.only_output(), value)
             if not self._takes_handle:
-                call.complete(value)
+                _answer(call, value)
         except BaseException as error:
             if not _known(call, pipes, error):
                 raise
@@ -217,10 +217,18 @@ class PipedRoutine:
         try:
             value = await coroutine
             if not self._takes_handle:
-                call.complete(value)
+                _answer(call, value)
         except BaseException as error:
             if not _known(call, pipes, error):
                 raise
+
+
+def _answer(call: ServerCall, value: object) -> None:
+    """Answer the call with what its routine returned, unless the routine has closed it."""
+    try:
+        call.complete(value)
+    except InvalidAsyncHandle as error:
+        tell_unanswered(call, value, error)
 
 
 def _known(call: ServerCall, pipes: ServerPipes, error: BaseException) -> bool:

@@ -19,10 +19,11 @@ import msgspec
 
 from transport import Buffer, CallOptions
 from transport.foreign import shown, type_name
+from transport.log import Log
 from transport.realtime import monotonic
 
 from ..kernel.checks import check_count
-from ..kernel.errors import InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState
+from ..kernel.errors import EngineError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState
 from ..kernel.status import Status
 from ..lifecycle import Uncopyable
 from .attachment import Attachment, attachment_of, is_open
@@ -31,6 +32,8 @@ from .context import Context
 from .context_book import ContextBook
 from .notify import EventKind
 from .subscription import subscribe, unsubscribe
+
+log: Log = Log("engine.rpc")
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -404,3 +407,9 @@ def current_call() -> ServerCall:
     if call is None:
         raise InvalidState("no call is being served here", status=Status.NO_CALL_ACTIVE)
     return call
+
+
+def tell_unanswered(call: ServerCall, value: object, error: EngineError) -> None:
+    """What a routine returned could not answer its call. A routine that has closed it mostly returns nothing."""
+    tell = log.debug if value is None and isinstance(error, InvalidAsyncHandle) else log.error
+    tell("%r: %s", call, error)

@@ -113,7 +113,7 @@ def _wrong_argument(function: Callable[..., Any], args: tuple[Any, ...], kwargs:
 def expect(handle: Any, kind: type[T]) -> T:
     """Return `handle` if it is of that kind; raise `InvalidHandle` (6) otherwise."""
     if not isinstance(handle, kind):
-        raise InvalidHandle(f"this is not the handle of a {kind.__name__}, but {shown(handle)}")
+        raise InvalidHandle(f"the handle must be one of the kind {kind.__name__}, not {shown(handle)}")
     return handle
 
 

@@ -40,7 +40,7 @@ class _Names:
         if found is None or found.statistics().closed:
             return None
         if not isinstance(found, kind):
-            raise InvalidHandle(f"{shown(name)} is the name of {found!r}, not of a {kind.__name__}")
+            raise InvalidHandle(f"{shown(name)} is the name of {found!r}, not of the kind {kind.__name__}")
         self.handles[found] += 1
         return found
 

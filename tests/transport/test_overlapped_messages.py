@@ -378,7 +378,7 @@ class TestBounds:
     def test_errors_name_their_number(self, peer: Peer) -> None:
         """Each error is an OverlappedError, and its text ends with its number."""
         source, _ = peer
-        with pytest.raises(OverlappedError, match=r"\[1168\]$"):
+        with pytest.raises(OverlappedError, match=r"\[NOT_FOUND 1168\]$"):
             source.cancel()
 
 

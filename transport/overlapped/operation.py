@@ -8,7 +8,7 @@ from _thread import get_ident
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from transport.errors import InvalidOperation, OperationFailed, OperationPending
-from transport.foreign import type_name
+from transport.foreign import a_type, type_name
 from transport.lifecycle import Uncopyable
 
 if TYPE_CHECKING:
@@ -29,6 +29,18 @@ MORE_DATA: Final = 234
 OPERATION_ABORTED: Final = 995
 PENDING: Final = 997
 HOST_UNREACHABLE: Final = 1232
+
+# What those that a failed operation ends with mean, for people.
+_MEANINGS: Final = {
+    ACCESS_DENIED: "access was denied",
+    INVALID_HANDLE: "the object was closed",
+    HANDLE_EOF: "end of stream",
+    NETNAME_DELETED: "the peer broke the connection off",
+    BROKEN_PIPE: "the other end of the pipe was closed",
+    MORE_DATA: "there was more than the buffer takes",
+    OPERATION_ABORTED: "cancelled",
+    HOST_UNREACHABLE: "there is no such peer",
+}
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -69,7 +81,7 @@ class Operation(Uncopyable, Generic[T_co]):
         self, source: "OverlappedSource", overlapped: Any, event: Settable | None, packet: bool
     ) -> None:
         if event is not None and not callable(getattr(event, "set", None)):
-            raise InvalidOperation(f"event must have a method `set`, which a {type_name(event)} has not")
+            raise InvalidOperation(f"event must have a method `set`, which {a_type(event)} has not")
         self._source = source
         self._value = overlapped
         # Guarded by the source's lock until complete; `_status` is written last.
@@ -125,7 +137,8 @@ class Operation(Uncopyable, Generic[T_co]):
         if self._status == PENDING:
             raise OperationPending("the operation is pending: wait for its packet or its event")
         if self._status != OK:
-            raise OperationFailed(f"{self!r} failed", status=self._status)
+            why = _MEANINGS.get(self._status)
+            raise OperationFailed(f"{self!r} failed{'' if why is None else f': {why}'}", status=self._status)
         result: T_co = self._result
         return result
 
@@ -164,7 +177,7 @@ def readable(data: Any) -> memoryview:
             return view.cast("B") if view.nbytes else memoryview(b"")
     except TypeError:
         pass
-    raise InvalidOperation(f"data must be contiguous bytes-like objects, which a {type_name(data)} is not")
+    raise InvalidOperation(f"data must be contiguous bytes-like objects, which {a_type(data)} is not")
 
 
 def writable(buffer: Any) -> memoryview:

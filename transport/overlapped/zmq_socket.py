@@ -24,7 +24,7 @@ import zmq
 from zmq.backend import zmq_poll
 
 from transport.errors import InvalidOperation
-from transport.foreign import text_of, type_name
+from transport.foreign import a_type, text_of
 from transport.lock import Lock
 from transport.overlapped.operation import (
     BAD_COMMAND,
@@ -241,7 +241,7 @@ class OverlappedSocket(OverlappedSource):
 
     def __init__(self, socket: "zmq.Socket[Any]", *, limit: int = DEFAULT_LIMIT) -> None:
         if not isinstance(socket, zmq.Socket) or hasattr(socket, "_recv_futures"):
-            raise InvalidOperation(f"socket must be a plain zmq.Socket, not a {type_name(socket)}")
+            raise InvalidOperation(f"socket must be a plain zmq.Socket, not {a_type(socket)}")
         super().__init__(limit)
         try:
             self._fds = [socket.fileno()]

@@ -128,7 +128,7 @@ def encode_value(value: object, max_bytes: int = MAX_RECORD_BYTES) -> msgspec.Ra
     except OverflowError:
         raise OverflowError(_INT_TEXT) from None
     if len(raw) > max_bytes:
-        raise PayloadTooLarge(f"the values take {len(raw)} bytes, {max_bytes} are allowed")
+        raise _too_large(len(raw), max_bytes)
     return msgspec.Raw(raw)
 
 
@@ -253,11 +253,17 @@ def _lone_reply(call_id: int, value: object, status: int, options: ReplyOptions 
         raise OverflowError(_INT_TEXT) from None
 
 
+def _too_large(size: int, most: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the values take {size} bytes, {most} are allowed in one message, whatever max_message_bytes is: split them up"
+    )
+
+
 def _within(frames: list[Buffer], max_bytes: int) -> list[Buffer]:
     """Return `frames` if they are not too large, and not too many."""
     size = sum(map(len, frames))
     if size > max_bytes:
-        raise PayloadTooLarge(f"the values take {size} bytes, {max_bytes} are allowed")
+        raise _too_large(size, max_bytes)
     if len(frames) > MAX_BLOBS + 1:
         raise PayloadTooLarge(f"{len(frames) - 1} large values in one call, {MAX_BLOBS} are allowed")
     return frames

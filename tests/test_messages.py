@@ -1,0 +1,146 @@
+"""What errors and logs name, so that their reader knows what is meant and what to do."""
+
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from engine import (
+    Client,
+    CompletionPort,
+    EngineError,
+    InPipe,
+    Interface,
+    InvalidArgumentType,
+    InvalidParameter,
+    Server,
+    current_call,
+    operation,
+    signal_and_wait,
+    wait_any,
+)
+from engine.testing import LIMIT, wait_until
+from transport import OperationFailed, OverlappedDescriptor, PayloadTooLarge, encode_value
+
+
+class Adding(Interface, id="test.messages.Adding"):
+    """An operation with a pipe."""
+
+    @operation
+    def total(self, numbers: InPipe[int]) -> None:
+        """Aborts."""
+        raise NotImplementedError
+
+
+class Routines:
+    """Routines, some of which close their call themselves."""
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+    def abort(self) -> None:
+        current_call().abort(4711, "mine")
+
+    async def abort_later(self) -> None:
+        current_call().abort(4711, "mine")
+
+    def total(self, numbers: Any) -> None:
+        list(numbers)
+        current_call().abort(4711, "mine")
+
+    def twice(self) -> int:
+        current_call().complete(1)
+        return 2
+
+
+@pytest.fixture
+def pair() -> Any:
+    """A server and a client of it."""
+    with Server("loopback://messages") as server, Client("loopback://messages", timeout=LIMIT) as client:
+        server.register("routines", Routines())
+        server.register(Adding, Routines())
+        server.listen()
+        yield client
+
+
+class TestKinds:
+    """Types are named as their users know them."""
+
+    def test_an_event_of_threading(self, pair: Client) -> None:
+        """Where an engine.Event is wanted and a threading.Event was given, the error names both with their modules."""
+        event: Any = threading.Event()
+        with pytest.raises(InvalidArgumentType, match=r"an engine\.Event.*not a threading\.Event"):
+            pair.bind("routines").echo.begin(1, notify=event)
+        with pytest.raises(InvalidArgumentType, match=r"a threading\.Event together.*an engine\.Event"):
+            wait_any([event])
+
+    @pytest.mark.parametrize(
+        ("use", "said"),
+        [
+            (lambda port: wait_any([1]), "wait for an int"),
+            (lambda port: signal_and_wait(1.5, 1), "signal a float"),
+            (lambda port: port.associate(object(), 1), "^an object cannot"),
+            (lambda port: signal_and_wait(port, port, 0), "signal a CompletionPort"),
+        ],
+    )
+    def test_articles(self, use: Callable[[CompletionPort], Any], said: str) -> None:
+        """The article fits the name."""
+        with CompletionPort() as port, pytest.raises((InvalidArgumentType, InvalidParameter), match=said):
+            use(port)
+
+
+class TestLogs:
+    """What is logged of the user's own code."""
+
+    def test_a_callback_that_does_not_fit(self, pair: Client, caplog: pytest.LogCaptureFixture) -> None:
+        """A callback that takes other arguments is named, not what the library wrapped it in."""
+
+        def takes_nothing() -> None:
+            pass
+
+        told: list[Any] = [takes_nothing, functools.partial(takes_nothing)]
+        for callback in told:
+            pair.bind("routines").echo.begin(1, notify=callback).result(LIMIT)
+        wait_until(lambda: caplog.text.count("a callback of <function") == 2)
+        assert caplog.text.count(".takes_nothing at ") == 2 and "partial" not in caplog.messages[-1]
+
+    @pytest.mark.parametrize("name", ["abort", "abort_later", "total"])
+    def test_a_routine_that_closes_its_call(self, pair: Client, caplog: pytest.LogCaptureFixture, name: str) -> None:
+        """A routine that aborts its own call and returns nothing has said what it wants: nothing is logged."""
+        call = pair.bind(Adding).total.begin([1]) if name == "total" else getattr(pair.bind("routines"), name).begin()
+        with pytest.raises(EngineError, match="mine") as raised:
+            call.result(LIMIT)
+        assert raised.value.status == 4711
+        pair.bind("routines").echo(1)
+        pair.bind("routines").twice()
+        wait_until(lambda: "was closed before" in caplog.text)  # A result beside another one is lost, and told of.
+        errors = [each for each in caplog.records if each.levelno >= logging.WARNING]
+        assert len(errors) == 1 and ".twice" in errors[0].getMessage()
+
+
+class TestTransport:
+    """The transport's errors."""
+
+    def test_the_end_of_a_stream(self) -> None:
+        """The error of a failed operation says what its status means, and calls it by its name."""
+        reading, writing = os.pipe()
+        with OverlappedDescriptor(reading) as source, CompletionPort() as port:
+            port.associate(source, 1)
+            cancelled = source.begin_read(1)
+            source.cancel()
+            with pytest.raises(OperationFailed, match=r"failed: cancelled \[OPERATION_ABORTED 995\]"):
+                cancelled.result()
+            os.close(writing)
+            ended = source.begin_read(1)
+            wait_any([ended], LIMIT)
+            with pytest.raises(OperationFailed, match=r"failed: .*(end|closed).* \[(HANDLE_EOF 38|BROKEN_PIPE 109)\]"):
+                ended.result()
+
+    def test_values_that_are_too_large(self) -> None:
+        """The error names the option that does not help, and what does."""
+        with pytest.raises(PayloadTooLarge, match="whatever max_message_bytes is: split"):
+            encode_value(b"12345", 4)
