@@ -47,6 +47,7 @@ from math import inf
 from sys import modules
 from typing import Protocol
 
+from transport.foreign import type_name
 from transport.log import Log, asked
 from transport.realtime import monotonic
 from transport.service import LONGEST, Pause
@@ -239,15 +240,19 @@ class Driver:
         with self._mutex:
             if source in self._resting:
                 self._resting[source] = wanted
-            elif wanted:
-                self._attended[source] = None
             else:
-                self._attended.pop(source, None)
+                self._attend_locked(source, wanted)
             standby = None if self._attended or self.registered else self._standby
         if standby is not None:
             standby.wake()
         elif self.vacant():
             self.monitor.arm()
+
+    def _attend_locked(self, source: Source, wanted: bool) -> None:
+        if wanted:
+            self._attended[source] = None
+        else:
+            self._attended.pop(source, None)
 
     def touched(self, source: Source) -> None:
         """Tell that `source` was used from outside, or has more to harvest than a descriptor shows."""
@@ -560,19 +565,43 @@ class Driver:
         if not isinstance(error, Exception):  # A signal handler raised: what was there to be seen is still there.
             self._touched[source] = None
             raise error
-        # It would fail again at once, and for ever, in threads that have nothing to do with it: it rests meanwhile.
+        try:
+            told = f"it is polled again in {self._rest(source):g} s"
+        except Exception as failure:  # No memory, for one: it is polled as before, by whoever waits.
+            self._touched[source] = None
+            told = f"it is polled on, because it cannot be left alone ({type_name(failure)})"
+        log.error("the source %r failed; %s", source, told, exc_info=error, later=True)
+        try:
+            getattr(source, "failed", _tell_nobody)(error)
+        except Exception as failure:
+            log.error("the source %r failed when it was told that it had", source, exc_info=failure, later=True)
+
+    def _rest(self, source: Source) -> float:
+        """Poll a source that has failed no longer, but again after a pause, which is returned.
+
+        It would fail again at once, and for ever, in threads that have nothing to do with it. Who will poll it again is
+        settled before it is forgotten.
+        """
         with self._mutex:
+            if source not in self.sources:
+                return 0.0  # Unregistered meanwhile, or it rests already.
             pause = self._failing.setdefault(source, Pause())
             if monotonic() - pause.until > LONGEST:
                 pause.granted()
-            self._resting[source] = source in self._attended
-            self._forget_locked(source)
             seconds = pause.refused()
-        log.error("the source %r failed; it is polled again in %g s", source, seconds, exc_info=error, later=True)
-        told = getattr(source, "failed", None)
-        if told is not None:
-            told(error)
-        self.monitor.call_at(monotonic() + seconds, partial(self._resume, source))
+            self._resting[source] = source in self._attended
+        try:
+            self.monitor.call_at(monotonic() + seconds, partial(self._resume, source))
+        except BaseException:
+            with self._mutex:
+                attended = self._resting.pop(source, None)
+                if attended is not None:
+                    self._attend_locked(source, attended)
+            raise
+        with self._mutex:
+            if source in self._resting:
+                self._forget_locked(source)
+        return seconds
 
     def _resume(self, source: Source) -> None:
         """The rest of a source that had failed is over, unless it was unregistered meanwhile."""
@@ -581,12 +610,12 @@ class Driver:
             if attended is None:
                 return
             try:
-                self._poll_locked(source)
+                if source not in self.sources:
+                    self._poll_locked(source)
             except Exception as error:  # Its descriptors are closed.
                 log.error("the source %r cannot be polled any more", source, exc_info=error, later=True)
                 return
-            if attended:
-                self._attended[source] = None
+            self._attend_locked(source, attended)
         self._poll_again()
         self.touched(source)
         self.ensure_led()
@@ -666,6 +695,10 @@ class Driver:
                 self._standby = None
             self._leave(waiter)
             self.ensure_led()
+
+
+def _tell_nobody(error: Exception) -> None:
+    """Stands for the `failed` of a source that has none."""
 
 
 def _harvest_all(source: Conversing) -> bool:

@@ -668,6 +668,45 @@ def actor_pool(actor: Make) -> Actor:
     return _pool[0]
 
 
+def test_a_source_that_cannot_be_left_alone(
+    wires: Callable[..., Wire], event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source whose harvest fails is polled again, though it cannot be left alone meanwhile, nor told of it."""
+    errors = [ValueError("its harvest")]
+    refusals = [MemoryError("a timer"), MemoryError("being told")]
+
+    def act() -> None:
+        if errors:
+            raise errors.pop()
+        event.set()
+
+    def refuse(*args: object) -> None:
+        raise refusals.pop(0)
+
+    wire = wires(act)
+    monkeypatch.setattr(driver().monitor, "call_at", refuse)
+    wire.failed = refuse  # type: ignore[attr-defined]  # it has none
+    wire.send(2)
+    assert event.wait(LIMIT)
+    assert not errors and not refusals
+
+
+def test_a_source_that_fails_stays_attended(wires: Callable[..., Wire]) -> None:
+    """A source that somebody depends on while no thread waits is harvested then, also after it failed and rested."""
+    errors = [ValueError(), ValueError()]
+    done = threading.Event()
+
+    def act() -> None:
+        if errors:
+            raise errors.pop()
+        done.set()
+
+    wire = wires(act)
+    driver().attend(wire, True)
+    wire.send(3)
+    assert done.wait(LIMIT)
+
+
 def test_wait_until_blocked_sees_a_leader(wires: Callable[..., Wire], event: Event, actor: Make) -> None:
     """A thread that leads is asleep, too."""
     wire, worker = wires(event.set), actor()
