@@ -19,6 +19,7 @@ from transport.foreign import shown, type_name
 
 from ..lifecycle import in_child
 from .afterwards import afterwards
+from .checks import check_callback
 from .each import index_of
 from .errors import Deadlock, EngineError, InvalidArgumentType
 from .lock import Lock
@@ -50,8 +51,7 @@ def queue_apc(
     What the function raises leaves the alertable wait that runs it; the functions behind it stay queued.
     Source: "QueueUserAPC".
     """
-    if not callable(function):
-        raise InvalidArgumentType(f"function must be callable, not {type_name(function)}")
+    check_callback("function", function)
     apcs = (partial(function, *args) if args else function,)
     try:
         queue_apcs(apcs, thread)

@@ -7,14 +7,19 @@ neither of the type nor in the range. Times may be real numbers of any type, and
 
 import sys
 from datetime import timedelta
+from functools import partial
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
 from math import inf
+from types import FunctionType, MethodType
 from typing import Any, TypeVar
 
-from transport.foreign import number_of, shown, type_name
+from transport.foreign import name_of, number_of, shown, type_name
 
 from .errors import EngineError, InvalidArgumentType, InvalidParameter
 
 T = TypeVar("T")
+
+ASYNC = CO_COROUTINE | CO_ASYNC_GENERATOR  # What marks the code of an `async def`.
 
 LONGEST = sys.float_info.max  # Seconds: an int may be larger, and then fits no arithmetic with times.
 MAX_THREADS = 1 << 16  # More than any system starts; arbitrary, so that a wrong number does not start threads for ever.
@@ -82,6 +87,31 @@ def check_callable(name: str, value: object, *, optional: bool = False) -> None:
     """Raise unless `value` can be called, or is None where it is `optional`."""
     if not callable(value) and not (optional and value is None):
         raise InvalidArgumentType(f"{name} must be callable{' or None' if optional else ''}, not {type_name(value)}")
+
+
+def check_callback(name: str, value: object, *, optional: bool = False) -> None:
+    """Raise unless `value` can be called, and does its work when it is: the call of an `async def` only makes what
+    somebody would have to await. None is good where it is `optional`.
+    """
+    kind = type(value)
+    if kind is FunctionType:
+        if value.__code__.co_flags & ASYNC:  # type: ignore[attr-defined]  # a function has it
+            raise _never_run(name, value)
+    elif not callable(value):
+        check_callable(name, value, optional=optional)
+    elif kind is MethodType or kind is partial:
+        check_callback(name, value.__func__ if kind is MethodType else value.func)  # type: ignore[attr-defined]  # likewise
+    else:
+        call = getattr(kind, "__call__")  # noqa: B004, B009  # not whether it has one
+        if type(call) is FunctionType and call.__code__.co_flags & ASYNC:
+            raise _never_run(name, value)
+
+
+def _never_run(name: str, function: object) -> InvalidArgumentType:
+    return InvalidArgumentType(
+        f"{name} must be an ordinary function, not the `async def` {name_of(function)}, which nobody would await here: "
+        "pass a function that hands it to a loop, `asyncio.run_coroutine_threadsafe(function(...), loop)`"
+    )
 
 
 def check_kind(name: str, value: Any, kind: type[T], *, optional: bool = False) -> None:

@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from ..lifecycle import Closeable
 from .apc import TimerApc
-from .checks import LONGEST, check_callable, check_clock, check_duration
+from .checks import LONGEST, check_callback, check_clock, check_duration
 from .clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due
 from .thread import ThreadRecord, local
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
@@ -79,7 +79,7 @@ class WaitableTimer(Waitable, Closeable):
         """
         when = read_due(due)
         seconds = check_duration("period", period, LONGEST)
-        check_callable("apc", apc, optional=True)
+        check_callback("apc", apc, optional=True)
         setting = _Setting(seconds, None if apc is None else TimerApc(apc, local.record))
         if not when[1]:
             setting.due = self._clock.monotonic() + when[0]

@@ -39,7 +39,7 @@ from transport.realtime import monotonic
 from ..lifecycle import Uncopyable, in_child
 from .afterwards import afterwards, interrupting
 from .apc import run_apcs, wait_alertably
-from .checks import check_clock, check_timeout
+from .checks import check_callback, check_clock, check_timeout
 from .clock import SYSTEM_CLOCK, Cancellable, Clock
 from .driver import driver
 from .each import each
@@ -616,8 +616,7 @@ def prepare_wait(waitable: Any, callback: Callable[[Status], object], attended: 
 
     `attended`: the library sees to it that what has arrived is harvested meanwhile; False: the caller does.
     """
-    if not callable(callback):
-        raise InvalidArgumentType(f"callback must be callable, not {type_name(callback)}")
+    check_callback("callback", callback)
     waitable = as_waitable(waitable)
     if waitable._owned_by_threads:
         raise InvalidParameter(f"{a_type(waitable)} is owned by threads: wait for it in a thread")

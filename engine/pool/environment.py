@@ -10,7 +10,7 @@ import msgspec
 
 from transport.foreign import shown, type_name
 
-from ..kernel.checks import check_callable
+from ..kernel.checks import check_callback
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
 from .backlog import Priority
 from .instance import CallbackInstance
@@ -63,5 +63,5 @@ class Environment(msgspec.Struct, kw_only=True, eq=False):
         if self.cleanup_group is not None and not hasattr(type(self.cleanup_group), "close_members"):
             kind = type_name(self.cleanup_group)
             raise InvalidArgumentType(f"cleanup_group must be a CleanupGroup or None, not {kind}")
-        check_callable("cancel_callback", self.cancel_callback, optional=True)
-        check_callable("finalization", self.finalization, optional=True)
+        check_callback("cancel_callback", self.cancel_callback, optional=True)
+        check_callback("finalization", self.finalization, optional=True)

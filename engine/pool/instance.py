@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from transport.foreign import shown
 
+from ..kernel.checks import check_callback
 from ..kernel.errors import InvalidParameter, InvalidState
 from ..lifecycle import Uncopyable
 from .backlog import Ledger, Turn, owner_of
@@ -137,6 +138,7 @@ class CallbackInstance(Uncopyable):
         self._own()
         if not callable(function):
             raise InvalidParameter(f"function must be callable, not {shown(function)}")
+        check_callback("function", function)
         self._actions.setdefault(4, function)
 
     def _returned(self) -> None:

@@ -21,21 +21,20 @@ from contextvars import copy_context
 from functools import partial
 from math import inf
 from threading import TIMEOUT_MAX
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import Any, Literal
 
 import msgspec
 
-from transport.foreign import shown, type_name
+from transport.foreign import shown
 from transport.log import Log
 from transport.realtime import monotonic
 
-from ..kernel.checks import MAX_THREADS, check_callable, check_clock, check_count, check_text, check_timeout
+from ..kernel.checks import ASYNC, MAX_THREADS, check_callback, check_clock, check_count, check_text, check_timeout
 from ..kernel.clock import SYSTEM_CLOCK, Clock
 from ..kernel.driver import driver
 from ..kernel.errors import (
     Deadlock,
-    InvalidArgumentType,
     InvalidHandle,
     InvalidParameter,
     InvalidState,
@@ -150,7 +149,7 @@ class ThreadPool(Closeable):
             raise InvalidParameter(f"minimum must not exceed maximum, {maximum}, but is {minimum}")
         if policy not in ("block", "reject", "caller_runs"):
             raise InvalidParameter(f"policy must be 'block', 'reject' or 'caller_runs', not {shown(policy)}")
-        check_callable("on_error", on_error, optional=True)
+        check_callback("on_error", on_error, optional=True)
         name = name or f"pool{next(_numbers)}"
         self._port = WorkPort(name, maximum, concurrency, work, on_error or _log_error)
         self._port.idle_limit = inf if limit is None else limit
@@ -214,8 +213,8 @@ class ThreadPool(Closeable):
         Blocks: never, except under the "block" policy when the queue is full.
         Source: "TrySubmitThreadpoolCallback".
         """
-        if not callable(function):
-            raise InvalidArgumentType(f"function must be callable, not {type_name(function)}")
+        if type(function) is not FunctionType or function.__code__.co_flags & ASYNC:  # The usual ones need no more.
+            check_callback("function", function)
         self._enqueue(Simple(function, args, copy_context(), self._profile_of(function)))
 
     def post(self, function: Callable[[], object], *more: Callable[[], object]) -> None:

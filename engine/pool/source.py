@@ -24,7 +24,7 @@ import msgspec
 
 from transport.foreign import a_type, name_of, type_name
 
-from ..kernel.checks import check_timeout
+from ..kernel.checks import check_callback, check_timeout
 from ..kernel.errors import Deadlock, InvalidArgumentType, InvalidHandle, InvalidParameter
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
@@ -76,8 +76,7 @@ class CallbackObject(Ledger, Closeable):
         context: object,
     ) -> None:
         self._closed = True  # Until it is made.
-        if not callable(function):
-            raise InvalidArgumentType(f"function must be callable, not {type_name(function)}")
+        check_callback("function", function)
         if environment is None:
             environment = _DEFAULTS
         elif pool is not None:

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from transport.foreign import shown
 from transport.log import Log
 
+from ..kernel.checks import check_callback
 from ..kernel.each import index_of
 from ..kernel.errors import Deadlock, InvalidAsyncHandle, InvalidHandle, InvalidState
 from ..kernel.event import Event
@@ -195,6 +196,7 @@ class ContextBook:
         token = os.urandom(TOKEN_BYTES)
         target = call._entry.spec.target
         context: Context[S] = Context(token)
+        check_callback("rundown", rundown, optional=True)
         context.__dict__["opened"] = Opened(token, (target.interface, target.major), state, rundown)
         use = self._use_of(call)
         with self._lock:

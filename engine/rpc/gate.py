@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from transport.log import Log
 
-from ..kernel.checks import check_callable, check_count, check_flag
+from ..kernel.checks import check_callback, check_count, check_flag
 from ..kernel.errors import Misuse
 from ..kernel.status import Status
 from .server_call import current
@@ -58,7 +58,7 @@ class Gate:
             check_max_calls(max_calls)
         if max_request_bytes is not None:
             check_count("max_request_bytes", max_request_bytes)
-        check_callable("security", security, optional=True)
+        check_callback("security", security, optional=True)
         check_flag("auto_listen", auto_listen)
         check_flag("secure_only", secure_only)
         check_flag("local_only", local_only)

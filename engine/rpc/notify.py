@@ -22,13 +22,14 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from enum import IntEnum
 from functools import partial
-from types import FunctionType, MethodType
+from types import FunctionType
 from typing import Any
 
 import msgspec
 
 from transport.foreign import type_name
 
+from ..kernel.checks import ASYNC, check_callback
 from ..kernel.errors import InvalidArgumentType
 from ..kernel.event import Event
 from ..kernel.port import CompletionPort, PacketTemplate
@@ -82,14 +83,13 @@ def apc(function: Callable[[Any, EventKind], object], thread: threading.Thread |
     Different from Windows: None is resolved where `apc` is called, which is where the call is begun unless you store
     it.
     """
-    if not callable(function):
-        raise InvalidArgumentType(f"function must be callable, not {type_name(function)}")
+    check_callback("function", function)
     return ApcNotification(function, threading.current_thread() if thread is None else thread)
 
 
 def snapshot(notify: Any) -> Notification:
     """Turn the caller's `notify=` into a notification; raises `InvalidArgumentType` for anything else."""
-    if isinstance(notify, (FunctionType, MethodType)):
+    if type(notify) is FunctionType and not notify.__code__.co_flags & ASYNC:  # The usual ones need no more.
         return CallbackNotification(notify, copy_context())
     if notify is None or isinstance(notify, (PacketTemplate, Event, ApcNotification)):
         return notify
@@ -98,6 +98,7 @@ def snapshot(notify: Any) -> Notification:
     if isinstance(notify, CallbackNotification):
         return CallbackNotification(notify.function, copy_context())
     if callable(notify):
+        check_callback("notify", notify)
         return CallbackNotification(notify, copy_context())
     raise InvalidArgumentType(
         "notify must be None, an engine.Event, a CompletionPort, port.packet(...), apc(...) or a callable, "

@@ -25,7 +25,7 @@ from transport.log import Log
 from transport.realtime import monotonic
 
 from ..kernel.afterwards import afterwards
-from ..kernel.checks import MAX_THREADS, check_callable, check_count, check_flag, check_kind, check_text, check_timeout
+from ..kernel.checks import MAX_THREADS, check_callback, check_count, check_flag, check_kind, check_text, check_timeout
 from ..kernel.each import each
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidState
 from ..kernel.event import Event
@@ -113,7 +113,7 @@ class Server(Closeable):
         check_max_calls(max_calls)
         check_flag("tracebacks", tracebacks)
         check_text("name", name)
-        check_callable("authorize", authorize, optional=True)
+        check_callback("authorize", authorize, optional=True)
         check_kind("pool", pool, ThreadPool, optional=True)
         self._endpoints = [Endpoint.parse(endpoint) for endpoint in endpoints]
         self._options = options
