@@ -18,7 +18,7 @@ from functools import partial
 from inspect import CORO_CREATED, getcoroutinestate
 from typing import TYPE_CHECKING, Any
 
-from transport.foreign import text_of, type_name
+from transport.foreign import is_interrupt, text_of, type_name
 from transport.log import Log
 from transport.realtime import monotonic
 from transport.service import Service
@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 log: Log = Log("engine.rpc")
 
 ENDINGS = 3  # How often the end of the coroutines is tried, if they stop the loop. Arbitrary.
+
+
+def _close_unbegun(coroutine: Coroutine[Any, Any, Any]) -> None:
+    if getcoroutinestate(coroutine) == CORO_CREATED:
+        coroutine.close()
 
 
 class CoroutineRunner:
@@ -59,6 +64,7 @@ class CoroutineRunner:
         """
         context.run(task_call.set, call)
         status, text = Status.CALL_CANCELLED, "the server was closed"
+        interrupt: BaseException | None = None
         with self._lock:
             loop = None
             if not self._stopped:
@@ -66,18 +72,24 @@ class CoroutineRunner:
                     loop = self._loop_locked()
                     self._open[coroutine] = listener, call
                     loop.call_soon_threadsafe(self._begin, loop, coroutine, context)
-                except (RuntimeError, OSError, MemoryError) as error:
+                except BaseException as error:  # What makes loops may be the program's own, and raise anything.
                     self._open.pop(coroutine, None)
                     loop, status, text = None, Status.SERVER_TOO_BUSY, f"no event loop can be had now: {text_of(error)}"
+                    interrupt = error if is_interrupt(error) else None
         if loop is None:
             coroutine.close()
             self._close(call, lambda: listener.answer_fault(call, status, text))
+        if interrupt is not None:
+            raise interrupt
 
     def _loop_locked(self) -> asyncio.AbstractEventLoop:
-        """Return the loop, which runs; raises `RuntimeError` or `OSError` if that cannot be."""
+        """Return the loop, which runs; raises anything if that cannot be."""
         loop = self._loop
         if loop is None:
-            loop = self._loop = asyncio.new_event_loop()
+            loop = asyncio.new_event_loop()
+            if not isinstance(loop, asyncio.AbstractEventLoop):
+                raise TypeError(f"asyncio.new_event_loop() gave a {type_name(loop)}")
+            self._loop = loop
             with suppress(AttributeError):  # A loop in C has a clock of its own.
                 loop.time = monotonic  # type: ignore[method-assign]  # its own can be frozen
         if not self._service.ensure():
@@ -93,15 +105,20 @@ class CoroutineRunner:
                 coroutine.close()
                 listener.channel.flush()
                 return
+        serving = self._serve(listener, call, coroutine)
         try:
-            task = loop.create_task(self._serve(listener, call, coroutine), context=context)
+            task = loop.create_task(serving, context=context)
+            if not asyncio.isfuture(task):
+                raise TypeError(f"the event loop's task factory gave a {type_name(task)}, and no task")
             self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         except BaseException as error:
             self._open.pop(coroutine, None)
-            failure = error
-            self._close(call, lambda: listener.answer_error(call, failure))
+            _close_unbegun(serving)
+            _close_unbegun(coroutine)
+            text = f"no task can be had for the routine: {type_name(error)}: {text_of(error)}"
+            self._close(call, lambda: listener.answer_fault(call, Status.CALL_FAILED, text))
             raise
-        task.add_done_callback(self._tasks.discard)
 
     def _wanted(self) -> bool:
         with self._lock:
@@ -111,7 +128,10 @@ class CoroutineRunner:
         loop = self._loop
         if loop is None:
             return
-        asyncio.set_event_loop(loop)
+        try:
+            asyncio.set_event_loop(loop)
+        except BaseException as error:  # Routines find the loop that runs without it.
+            log.error("%s: the event loop could not be set: %s", self._name, type_name(error), exc_info=error)
         while not self._stopped:
             turned: list[bool] = []
             try:
@@ -134,6 +154,8 @@ class CoroutineRunner:
         """Cancel what still runs, and wait until it has ended. Routines may stop the loop meanwhile."""
         for _ in range(ENDINGS):
             try:
+                with suppress(NotImplementedError):
+                    loop.set_task_factory(None)  # A routine's may give no tasks.
                 # Every task has begun then: one that is cancelled before would never await its coroutine.
                 loop.run_until_complete(asyncio.sleep(0))
                 for task in self._tasks:
@@ -152,11 +174,12 @@ class CoroutineRunner:
             left = self._open.copy()
             self._open.clear()
         self._tasks.clear()
-        with suppress(Exception):
+        try:
             loop.close()
+        except BaseException as error:
+            log.debug("%s: %s broke in on the end of its event loop", self._name, type_name(error))
         for coroutine, (listener, call) in left.items():
-            if getcoroutinestate(coroutine) == CORO_CREATED:
-                coroutine.close()
+            _close_unbegun(coroutine)
             self._close(call, partial(listener.answer_fault, call, status, text))
 
     async def _serve(self, listener: "Listener", call: ServerCall, coroutine: Coroutine[Any, Any, Any]) -> None:

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from engine import CallError, CallFailed, Client, Interface, RemoteFault, Server, operation
+from engine import CallError, CallFailed, Client, Interface, RemoteFault, Server, Status, operation
 from engine.testing import LIMIT
 
 
@@ -30,6 +31,11 @@ class Probe(Interface, id="test.Loop"):
     @operation
     def leave_by_task(self, kind: str) -> int:
         """Have a task raise an exception of that kind, and return 2."""
+        raise NotImplementedError
+
+    @operation
+    def misdirect(self) -> int:
+        """Give the loop a task factory that makes no tasks, and return 3."""
         raise NotImplementedError
 
     @operation
@@ -64,6 +70,13 @@ class Routines:
         await asyncio.wait([task])
         assert task.exception() is not None
         return 2
+
+    async def misdirect(self) -> int:
+        def refuse(loop: object, coroutine: Any, **named: object) -> None:
+            coroutine.close()
+
+        asyncio.get_running_loop().set_task_factory(refuse)  # type: ignore[arg-type]  # it makes no tasks
+        return 3
 
     async def destroy(self) -> int:
         def fail(timeout: float | None = None) -> None:
@@ -103,6 +116,52 @@ def test_a_task_that_exits(probe: Probe, kind: str) -> None:
     """The loop goes on, with the routine that waits for the task too."""
     assert probe.leave_by_task(kind) == 2
     assert probe.echo(5) == 5
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_a_loop_that_cannot_be_had(probe: Probe, error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is raised by what makes event loops refuses the call, and that call only."""
+    real, errors = asyncio.new_event_loop, [error("no loop")]
+
+    def make() -> asyncio.AbstractEventLoop:
+        if errors:
+            raise errors.pop()
+        return real()
+
+    monkeypatch.setattr("asyncio.new_event_loop", make)
+    with pytest.raises(CallError) as caught:
+        probe.echo(1)
+    assert caught.value.status == Status.SERVER_TOO_BUSY
+    assert probe.echo(5) == 5
+
+
+def test_something_that_is_no_loop(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes event loops, and gives something else, refuses the call."""
+    monkeypatch.setattr("asyncio.new_event_loop", object)
+    with pytest.raises(CallError) as caught:
+        probe.echo(1)
+    assert caught.value.status == Status.SERVER_TOO_BUSY
+    monkeypatch.undo()
+    assert probe.echo(5) == 5
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_a_loop_that_cannot_be_set(probe: Probe, error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy that refuses the loop as the thread's own does not keep it from serving."""
+
+    def refuse(loop: object) -> None:
+        raise error("not this one")
+
+    monkeypatch.setattr("asyncio.set_event_loop", refuse)
+    assert probe.echo(5) == 5
+
+
+def test_a_task_factory_that_makes_no_tasks(probe: Probe) -> None:
+    """Calls for whose routines there are no tasks end with 1726."""
+    assert probe.misdirect() == 3
+    for _ in range(2):
+        with pytest.raises(CallFailed):
+            probe.echo(5)
 
 
 def test_a_loop_that_cannot_go_on(probe: Probe) -> None:
