@@ -13,6 +13,7 @@ Assumes: each hook of an exit keeps a limit of its own.
 """
 
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from enum import IntEnum
@@ -20,8 +21,13 @@ from typing import Generic, TypeVar
 
 from transport import lifecycle as ground
 from transport.lifecycle import Closeable, Uncopyable, fork_safe, in_child, locks, run_hook, snapshot
+from transport.log import Log
 
-__all__ = ["Closeable", "OpenObjects", "Stage", "Uncopyable", "at_exit", "fork_safe", "in_child", "locks"]
+__all__ = [
+    "Closeable", "OpenObjects", "Stage", "Uncopyable", "at_exit", "close_left_open", "fork_safe", "in_child", "locks",
+]  # fmt: skip
+
+log: Log = Log("engine")
 
 T = TypeVar("T")
 
@@ -56,6 +62,21 @@ class OpenObjects(Generic[T]):
         if self._inherited is not None:
             for each in inherited:
                 run_hook(self._inherited, each)
+
+
+def close_left_open(objects: OpenObjects[T], close: Callable[[T], object]) -> None:
+    """Close what is still open as the process ends, and warn of each; where warnings are errors, in a line of the log.
+
+    That is raised to nobody: a traceback would be of this function.
+    """
+    for left in objects:
+        text = f"{left!r} was never closed"
+        try:
+            warnings.warn(text, ResourceWarning, stacklevel=1, source=left)
+        except ResourceWarning:
+            log.warning("%s", text)
+        finally:
+            close(left)
 
 
 class Stage(IntEnum):

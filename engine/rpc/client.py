@@ -17,7 +17,6 @@ they look at the calls and the queue. One of the two sees the other, so no call 
 """
 
 import itertools
-import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 from operator import itemgetter
@@ -61,7 +60,7 @@ from ..kernel.once import Once
 from ..kernel.port import PacketTemplate
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
-from ..lifecycle import Closeable, OpenObjects, Stage, at_exit
+from ..lifecycle import Closeable, OpenObjects, Stage, at_exit, close_left_open
 from . import pipe_client, server_call
 from .association import Association
 from .binding import Binding, BoundOperation, bind_typed, check_metadata
@@ -659,12 +658,8 @@ def _inherited(client: Client) -> None:
 
 
 def _close_all() -> None:
-    for client in _open_clients:
-        try:
-            warnings.warn(f"{client!r} was never closed", ResourceWarning, stacklevel=1, source=client)
-        finally:
-            # Told to nobody: threads that wait for calls now are daemons, and end with the process where they are.
-            client._close(False)
+    # Told to nobody: threads that wait for calls now are daemons, and end with the process where they are.
+    close_left_open(_open_clients, lambda client: client._close(False))
 
 
 _open_clients = OpenObjects(_inherited)

@@ -11,7 +11,6 @@ Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtWaitServerListe
 
 import os
 import socket
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
@@ -33,7 +32,7 @@ from ..kernel.lock import Lock
 from ..kernel.loops import holding, loop_to_hold
 from ..kernel.once import Once
 from ..kernel.status import Status
-from ..lifecycle import Closeable, OpenObjects, Stage, at_exit
+from ..lifecycle import Closeable, OpenObjects, Stage, at_exit, close_left_open
 from ..pool.pool import ThreadPool
 from .attachment import Closing, is_open, when_closed
 from .context_book import ContextBook
@@ -65,6 +64,24 @@ class Phase(Enum):
     LISTENING = "listening"
     DRAINING = "draining"
     CLOSED = "closed"
+
+
+class _Stopped(Event):
+    """The event of a server, which is dropped with it: of that the server tells."""
+
+    __slots__ = ()
+
+    def _dropped_open(self) -> str:
+        return ""
+
+
+class _Workers(ThreadPool):
+    """The pool of a server; as its event."""
+
+    __slots__ = ()
+
+    def _dropped_open(self) -> str:
+        return ""
 
 
 class Server(Closeable):
@@ -152,9 +169,9 @@ class Server(Closeable):
         # Whether a second signal has ended the wait in `listen`. Stored there, loaded by `close`.
         self._hurried = False
         # Set while no call is open and the server does not listen.
-        self._stopped = Event(manual_reset=True, signaled=True)
+        self._stopped = _Stopped(manual_reset=True, signaled=True)
         self._owns_pool = pool is None
-        self.pool: ThreadPool = ThreadPool(workers, workers, name=name) if pool is None else pool
+        self.pool: ThreadPool = _Workers(workers, workers, name=name) if pool is None else pool
         self._contexts: ContextBook = ContextBook(self.pool, _resume)
         self._registry.register(Management, ManagementRoutines(self, authorize), OPEN, lasting=True)
         self._phase = Phase.IDLE
@@ -595,6 +612,10 @@ class Server(Closeable):
     def __repr__(self) -> str:
         return f"<Server {self.name} {', '.join(self.endpoints)} {self._phase.value} active={self._active}>"
 
+    def _dropped_open(self) -> str:
+        # One that listens is not dropped: its endpoints refer to it.
+        return "" if getattr(self, "_phase", Phase.CLOSED) is Phase.CLOSED else repr(self)
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -616,11 +637,7 @@ def _inherited(server: Server) -> None:
 
 
 def _close_all() -> None:
-    for server in _open_servers:
-        try:
-            warnings.warn(f"{server!r} was never closed", ResourceWarning, stacklevel=1, source=server)
-        finally:
-            server.close(0.0)
+    close_left_open(_open_servers, lambda server: server.close(0.0))
 
 
 _open_servers = OpenObjects(_inherited)

@@ -263,6 +263,14 @@ def never_closed(endpoint: str) -> None:
     print(client.bind(Probe).echo("used"))
 
 
+def never_closed_strictly(endpoint: str) -> None:
+    """Leave a server and a client open, warnings being errors."""
+    warnings.simplefilter("error")
+    Server(endpoint).listen()
+    Client(endpoint)
+    print("left", flush=True)
+
+
 def busy_elsewhere(endpoint: str) -> None:
     """A deferred call leaves within a tick though the process computes."""
     with Client(endpoint) as client:

@@ -1,12 +1,16 @@
 """Clients that have a process to themselves: nobody else's threads do their work."""
 
+import gc
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 
 import pytest
 
+from engine import Server
 from engine.testing import LIMIT
+from transport import EndpointError
 
 from .helpers import ROOT, Bench, Service
 
@@ -105,6 +109,24 @@ class TestEnds:
         said, complaints = Program("never_closed", services("ipc")).end()
         assert said == "used"
         assert "was never closed" in complaints
+
+    def test_never_closed_where_warnings_are_errors(self, endpoint: str) -> None:
+        """Nobody could catch it then: it is a line of the log, without a traceback."""
+        said, complaints = Program("never_closed_strictly", endpoint).end()
+        assert said == "left"
+        assert complaints.count("was never closed") == 2 and "Traceback" not in complaints
+
+    def test_dropped_servers(self, endpoint: str) -> None:
+        """A server that did not get to listen and was dropped is told of once, by its own name and no part of it."""
+        server = Server(f"{endpoint}/none/such", name="dropped-server")
+        with pytest.raises(EndpointError):
+            server.listen()
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            del server
+            gc.collect()
+        assert [each.category for each in told] == [ResourceWarning]
+        assert "<Server dropped-server" in str(told[0].message)
 
     def test_with_calls_outstanding(self, services: Callable[[str], str]) -> None:
         """A process ends though calls are outstanding and nothing was closed."""
