@@ -147,13 +147,22 @@ class TestOptionsOfTheTransport:
     [
         ({"public_key": b"x"}, "public_key"), ({"secret_key": None}, "secret_key"), ({"server_key": 3}, "server_key"),
         ({"allowed": "text"}, "allowed"), ({"allowed": 3}, "allowed"), ({"allowed": [b"x"]}, "allowed"),
+        ({"public_key": "short"}, "public_key"), ({"secret_key": "s" * 41}, "secret_key"),
+        ({"server_key": '"' * 40}, "server_key"), ({"allowed": ["k"]}, "allowed"),
     ],
 )  # fmt: skip
 def test_keys(keys: dict[str, Any], said: str) -> None:
-    """A key that is no text is refused where it is given; a list of clients may be of any kind."""
-    with pytest.raises(EndpointError, match=said):
-        Curve(**{"public_key": "p", "secret_key": "s", **keys})
-    assert Curve("p", "s", allowed=["k"]).allowed == frozenset("k")  # type: ignore[arg-type]  # it is allowed
+    """A key that is none is refused where it is given, and so is a pair that is none; a list of clients may be of any
+    kind.
+    """
+    public, secret = Curve.new_keys()
+    other, _ = Curve.new_keys()
+    with pytest.raises(EndpointError, match=said) as caught:
+        Curve(**{"public_key": public, "secret_key": secret, **keys})
+    assert secret not in str(caught.value)
+    with pytest.raises(EndpointError, match="pair"):
+        Curve(other, secret)
+    assert Curve(public, secret, allowed=[other]).allowed == frozenset([other])  # type: ignore[arg-type]  # it is allowed
 
 
 class Nothing(Interface):

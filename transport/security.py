@@ -22,6 +22,28 @@ if TYPE_CHECKING:
     import zmq
 
 
+_Z85 = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#")
+
+
+def _check_key(name: str, key: str) -> None:
+    """Raise unless `key` is 40 characters of Z85. It is not shown: it may be a secret."""
+    if len(key) != 40 or not _Z85.issuperset(key):
+        why = f"has {len(key)} characters" if len(key) != 40 else "has others"
+        raise EndpointError(f"{name} must be 40 characters of Z85 text, see Curve.new_keys(): this one {why}")
+
+
+def _check_pair(public: str, secret: str) -> None:
+    """Raise unless the keys belong together; libzmq tells nobody, and no connection comes about."""
+    import zmq
+
+    try:
+        belongs = zmq.curve_public(secret.encode()).decode()
+    except (zmq.ZMQError, ValueError) as error:
+        raise EndpointError("secret_key is no CURVE key, see Curve.new_keys()") from error
+    if belongs != public:
+        raise EndpointError("public_key and secret_key are not of one pair: give what Curve.new_keys() returned")
+
+
 class Curve(msgspec.Struct, frozen=True):
     """The keys of one side.
 
@@ -31,6 +53,7 @@ class Curve(msgspec.Struct, frozen=True):
         allowed: a server's: public keys of the clients it takes; None: whoever knows the server's key. The
             key that a client has proved to own is its `PeerInfo.user`; without `allowed` nobody asks, and it
             is "".
+    Raises: `EndpointError` for what is no key, or for a pair that is none.
     """
 
     public_key: str
@@ -43,6 +66,9 @@ class Curve(msgspec.Struct, frozen=True):
             value = getattr(self, name)
             if not isinstance(value, str) and not (value is None and name == "server_key"):
                 raise EndpointError(f"{name} must be a text, see Curve.new_keys(), not {type_name(value)}")
+            if value is not None:
+                _check_key(name, value)
+        _check_pair(self.public_key, self.secret_key)
         keys = self.allowed
         if keys is None:
             return
@@ -51,6 +77,8 @@ class Curve(msgspec.Struct, frozen=True):
         keys = frozenset(keys)
         if not all(isinstance(key, str) for key in keys):
             raise EndpointError("allowed must be a set of keys, which are texts")
+        for key in keys:
+            _check_key("a key of allowed", key)
         msgspec.structs.force_setattr(self, "allowed", keys)
 
     def __repr__(self) -> str:

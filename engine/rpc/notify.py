@@ -27,8 +27,6 @@ from typing import Any
 
 import msgspec
 
-from transport.foreign import type_name
-
 from ..kernel.checks import ASYNC, check_callback
 from ..kernel.errors import InvalidArgumentType
 from ..kernel.event import Event

@@ -188,7 +188,7 @@ def test_what_has_an_identity(identities: dict[str, Any], name: str, way: str) -
 VALUES: dict[str, Any] = {
     "transport.Endpoint": Endpoint.parse("tcp://127.0.0.1:5555"),
     "transport.LinkOptions": LinkOptions(max_queued=3),
-    "transport.Curve": Curve("a" * 40, "b" * 40, "c" * 40, allowed=frozenset({"d" * 40})),
+    "transport.Curve": Curve(*Curve.new_keys(), "c" * 40, allowed=frozenset({"d" * 40})),
     "engine.WaitResult": WaitResult(3, True),
     "engine.SystemClock": engine.SystemClock(),
     "engine.blocking": engine.blocking(),
