@@ -336,6 +336,12 @@ def _entries_by_name(name: str, implementation: Any) -> dict[str, Entry]:
     """Return the entries of an object served without a contract: its public methods, typed by their annotations."""
     if isinstance(implementation, Interface):
         raise InvalidParameter("register an implementation of an Interface under the interface, not under a name")
+    kind = type(implementation)
+    if kind.__module__ == "builtins" and kind is not type:
+        raise InvalidParameter(
+            f"implementation must be an object of a class of yours, not a {type_name(implementation)}, whose methods "
+            "are not meant for clients: write a class with the operations"
+        )
     _refuse_class(implementation, (attribute for attribute in dir(implementation) if not attribute.startswith("_")))
     entries = {
         attribute: Entry(OperationSpec(Target(name, 0, 0, attribute), None), function)

@@ -133,9 +133,14 @@ def _split(args: Sequence[Any]) -> tuple[list[object], list[Buffer], list[Blob]]
     return rest, blobs, descriptors
 
 
+def _is_plain(dtype: Any) -> bool:
+    """Whether arrays with items of this type travel."""
+    return getattr(dtype, "kind", None) in _ARRAY_KINDS and getattr(dtype, "fields", None) is None
+
+
 def _describe_array(position: int, array: Any) -> tuple[Buffer, Blob]:
     dtype = array.dtype
-    if getattr(dtype, "kind", None) not in _ARRAY_KINDS or getattr(dtype, "fields", None) is not None:
+    if not _is_plain(dtype):
         raise TypeError(f"an array of {dtype} cannot travel, its items are not plain numbers or text")
     if hasattr(array, "mask"):
         raise TypeError("a masked array cannot travel, its mask would be lost: send `filled()`, or data and mask")
@@ -310,6 +315,8 @@ def array_misfit(annotation: Any, array: Any) -> str | None:
 
     The order of the bytes of an item does not matter.
     """
+    if not _is_plain(array.dtype):
+        return f"is an array of {array.dtype} and cannot travel, its items are not plain numbers or text"
     items, dimensions = _asked_of_array(annotation)
     if items and not issubclass(array.dtype.type, items):
         names = " or ".join(item.__name__ for item in items)
