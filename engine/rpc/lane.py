@@ -44,13 +44,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from transport import SETTLED_BYTES, settled
-from transport.foreign import text_of
+from transport.foreign import text_of, type_name
 from transport.log import Log
 from transport.realtime import monotonic, perf_counter, sleep
 
 from ..kernel.driver import driver
 from ..kernel.errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
 from ..kernel.lock import Lock
+from ..kernel.status import Status
 from .batch import Batch
 from .entering import calls_routines, inside
 from .errors import AccessDenied, BadStubData, CallCancelled, CallTimeout
@@ -304,15 +305,45 @@ class Lane:
         while left:
             work = calls[0]
             left -= 1
-            if isinstance(work, ServerCall):
-                calls.popleft()
-                self._run_alone(work, place)
-            elif (rest := place.context.run(self._run_rows, work, place, careful)) is not None:
-                left += self._go_on(work, rest, place, careful)
+            try:
+                if isinstance(work, ServerCall):
+                    calls.popleft()
+                    self._run_alone(work, place)
+                elif (rest := place.context.run(self._run_rows, work, place, careful)) is not None:
+                    left += self._go_on(work, rest, place, careful)
+            except BaseException as error:  # No memory, for one: what a routine raises does not come here.
+                self._abandon(work, place, error)
             if self._holder is not place:  # Passed on, or taken away.
                 left = self._take(place)
                 if left:
                     self._await_entry()
+
+    def _abandon(self, work: Batch | ServerCall, place: Place, error: BaseException) -> None:
+        """This side has failed at calls: what is open of them ends with `CallFailed`, and nothing of them is run."""
+        listener = self._listener
+        current_id, place.call_id = place.call_id, None
+        if isinstance(work, ServerCall):
+            peer, calls = work._peer, [work]
+        else:
+            peer, ids = work.peer, [] if current_id is None else [current_id]
+            if self._holder is place:  # Otherwise the others are run by who has the lane.
+                if self.calls and self.calls[0] is work:
+                    self.calls.popleft()
+                ids += work.group.ids if work.rows is None else [call_id for call_id, _ in work.rows]
+                if work.rows is not None:
+                    work.rows.clear()
+            calls = [work.open(call_id) for call_id in ids]
+        unanswered = False
+        for call in calls:
+            call._aborted = True  # Some may wait in the lane again by now.
+            try:
+                listener.reply_fault(call, Status.CALL_FAILED, None, f"the server failed at it: {type_name(error)}")
+            except InvalidAsyncHandle:
+                # It failed at the answer, unless the routine has answered by itself.
+                unanswered = unanswered or (call._id == current_id and not call._entry.takes_handle)
+        listener.fail_at(peer, error, current_id if unanswered else None)
+        place.call = place.batch = None
+        place.take_context()
 
     def _take_apart(self, batch: Batch) -> int:
         """Have the calls of a batch that cannot be decoded in one step wait one by one; return how many."""
@@ -397,6 +428,7 @@ class Lane:
                         self._reply(batch.open(call_id), value)
                 elif (found := take_out(call_id, None)) is batch:
                     answers.append((call_id, value))
+                    place.call_id = None
                     if not peer.queued:  # `tell` in line.
                         peer.queued = True
                         outgoing.append(peer)
@@ -430,7 +462,9 @@ class Lane:
         place.call = call = batch.handles.get(call_id)
         if call is None or not call._aborted:
             return False
+        place.call_id = call_id
         _refuse(self._listener, call, CallCancelled("aborted before it was started"))
+        place.call_id = None
         return True
 
     def _learn(self, entry: Entry, took: float, number: int = 1) -> None:

@@ -292,13 +292,30 @@ class Listener:
             self.actions += self.contexts.leave(key_of(peer))
         self.send_alone(peer, encode(Reject([VERSION], status, text)))
 
-    def _fail(self, peer: Peer, error: Exception) -> None:
+    def _fail(self, peer: Peer, error: BaseException) -> None:
         """This side fails at a message of, or for, one client. Under link.lock."""
+        text = self._failed(peer, error)
+        if not peer.refused:
+            self._break_off(peer, Status.OUT_OF_RESOURCES, text)
+
+    def _failed(self, peer: Peer, error: BaseException) -> str:
+        """Count a failure, and return what it was. Under link.lock."""
         self._server._counters.failures += 1
         text = f"a message could not be dealt with: {type_name(error)}"
         log.error("%s: %s: %s", self.endpoint, peer.address or peer.id.hex(), text, exc_info=error, later=True)
-        if not peer.refused:
-            self._break_off(peer, Status.OUT_OF_RESOURCES, text)
+        return text
+
+    def fail_at(self, peer: Peer, error: BaseException, closed: int | None) -> None:
+        """A worker has failed at calls of a client, and at the answer of one that it had `closed`. Holding nothing."""
+        with self.channel.link.lock:
+            if closed is None or any(map(partial(_answers, closed), peer.answers.copy())):
+                self._failed(peer, error)
+            else:
+                self._sent(1, 0)
+                if not peer.lost:
+                    self._fail(peer, error)
+            peer.queued = False  # It may have failed just before it told of the answers.
+            self.tell(peer)
 
     def unsendable(self, error: Exception, made: bool) -> None:
         """A message cannot be sent, or not be made: what its calls came to is lost, and its client is told."""
@@ -706,6 +723,11 @@ class Listener:
     def resume(self, call: ServerCall) -> None:
         """Run a call again that had to wait for a context handle."""
         self._run_apart([call])()
+
+
+def _answers(call_id: int, answer: object) -> bool:
+    """Whether this is the answer to the call of that number."""
+    return isinstance(answer, tuple) and answer[0] == call_id
 
 
 def _running(peer: Peer, entries: set[Entry]) -> list[ServerCall]:

@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -273,6 +274,32 @@ class TestMemory:
             with pytest.raises(CallFailed):
                 probe.echo.begin(2).result(LIMIT)
             assert probe.echo(3) == 3
+            assert server.statistics().active == 0
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "engine.rpc.batch.Batch.apart",  # Nothing of them has run.
+            "engine.rpc.lane.perf_counter",
+            "engine.rpc.lane.settled",  # The first has run.
+            "engine.rpc.listener.Listener.conclude",  # And was closed.
+            "engine.rpc.listener.encode_value",  # This one can be told.
+        ],
+    )
+    def test_for_running_calls(self, serve: Serve, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+        """The calls at which a worker failed end as having run, perhaps; the worker goes on, and no call stays open."""
+        server = serve()
+        with Client(server.endpoint) as client:
+            probe = client.bind(Probe)
+            assert probe.echo(1) == 1
+            if path.endswith("apart"):
+                monkeypatch.setattr("engine.rpc.batch.Batch.unpack", lambda batch: False)
+            monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
+            calls: list[Call[Any]] = [probe.echo.begin([number]) for number in range(20)]
+            outcomes = {status_of(partial(call.result, LIMIT)) for call in calls}
+            assert outcomes <= {0, 1726, 1783} and outcomes != {0}
+            monkeypatch.undo()
+            assert [probe.echo(number) for number in range(3)] == [0, 1, 2]
             assert server.statistics().active == 0
 
     def test_for_sending_an_answer(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
