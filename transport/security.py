@@ -52,7 +52,7 @@ class Curve(msgspec.Struct, frozen=True):
         server_key: a client's: the public key of the server it means to talk to.
         allowed: a server's: public keys of the clients it takes; None: whoever knows the server's key. The
             key that a client has proved to own is its `PeerInfo.user`; without `allowed` nobody asks, and it
-            is "".
+            is "". Not enforced on `loopback://` and `inproc://`, which have no keys: all are let in there.
     Raises: `EndpointError` for what is no key, or for a pair that is none.
     """
 

@@ -97,7 +97,9 @@ class BoundOperation(Operation[..., Any], Uncopyable):
             args, kwargs: the operation's arguments. They are encoded now: changing them later changes nothing, except
                 for large `bytes`-like values and arrays (64 KiB or more), which must be left alone until the call ends.
             notify: how to tell of the completion; see `engine.rpc.notify`. None: not at all.
-            timeout: seconds until the call ends with `CallTimeout` if there is no reply; None: the client's default.
+            timeout: seconds until the call ends with `CallTimeout` if there is no reply; None: the client's default. If
+                it could not be sent for want of a server, it ends with `ServerUnavailable`, or `CallFailedDne` once
+                there has been a connection; both say that it did not run.
             metadata: texts for the routine to read.
             handle: a handle to use again instead of a new one; its call must be over.
             into: a writable buffer (`bytearray`, `memoryview`, array) that completing the call fills with its result,

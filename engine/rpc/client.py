@@ -101,7 +101,8 @@ class Client(Association, Closeable):
 
     Args:
         endpoint: `tcp://host:port`, `ipc://path`, `inproc://name` or `loopback://name`.
-        timeout: seconds that a call may take unless it says otherwise; None: no limit.
+        timeout: seconds that a call may take unless it says otherwise; None: no limit. See `BoundOperation.begin` for
+            the errors that it ends with: `CallTimeout` is not the only one.
         connect_timeout: seconds that a call may wait for a connection to a server that greets before it ends with
             `ServerUnavailable`, or with `CallFailed` if it was sent to one that has not greeted yet; None: for ever.
             Each call waits for itself, even if one before it has waited in vain.

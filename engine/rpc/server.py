@@ -90,7 +90,8 @@ class Server(Closeable):
     Args:
         endpoints: where to listen: `tcp://host:port` (port 0: the system chooses), `ipc://path`, `inproc://name`,
             `loopback://name`.
-        workers: how many threads may run routines at once, 1 or more.
+        workers: how many threads may run routines at once, 1 or more. A routine that calls its own server needs another
+            one of them meanwhile: with `workers=1` such a call ends only by its timeout.
         pool: a `ThreadPool` of the caller's to run routines on, instead of one of the server's own.
         max_calls: calls that may be open at once; the next one is refused with `ServerTooBusy`.
         authorize: `authorize(attributes)` decides who may use `Management`: True allows `attributes.operation` to that
@@ -204,7 +205,9 @@ class Server(Closeable):
                 get the call's handle and answer when they like. `async def` methods run in the server's event loop and
                 need no worker. A cancel, or the end of the client's patience, interrupts no routine of any kind: it
                 shows in `test_cancel`, `disconnected` and `time_left` of the call's handle (`current_call()`). Each
-                call runs in an empty context (`contextvars`) of its own.
+                call runs in an empty context (`contextvars`) of its own. A routine sends a status by raising a
+                `CallError` that has one, or by `current_call().abort(status, text)`. Keyword-only parameters are
+                refused: operations are called by position.
             max_calls: with `auto_listen`, calls of this interface that may be open at once, the next one is refused
                 with `ServerTooBusy`; None: any number. Otherwise the server's own limit rules, and this one is ignored.
             max_request_bytes: a call with larger arguments, encoded, ends with `AccessDenied`.
