@@ -63,7 +63,7 @@ REAL: list[Any] = [
     *(numpy.dtype(kind).type(0) for kind in ("f2", "f4", "f8", "i1", "u8", "i8")),
 ]  # fmt: skip
 NEITHER: list[Any] = [
-    True, "1", b"1", 1j, Decimal(0), [], [1], Raising(), object(), int, numpy.array(0.0), numpy.array([0.0]),
+    True, "1", b"1", 1j, Decimal(0), [], [1], Raising(), object(), int, numpy.array(0.0), numpy.array([0.0, 1.0]),
     numpy.bool_(True), numpy.complex64(1), numpy.str_("1"), numpy.timedelta64(1, "s"), numpy.ma.masked,
 ]  # fmt: skip
 OUTSIDE: list[Any] = [

@@ -77,7 +77,10 @@ def number_of(thing: Any) -> float | None:
             return None
         # Arrays can be made floats too, and so can NumPy's bools, complex numbers and times. A `Decimal` is no `Real`,
         # and adds up with no float.
-        is_real = issubclass(kind, Real) or not (hasattr(kind, "dtype") or issubclass(kind, Number))
+        if hasattr(kind, "dtype"):
+            is_real = issubclass(kind, Real) and thing.dtype.kind in "iuf"  # A `timedelta64` says that it is an int.
+        else:
+            is_real = issubclass(kind, Real) or not issubclass(kind, Number)
         return float(thing) if is_real else None
     except OverflowError:
         raise

@@ -100,6 +100,7 @@ def signal_and_wait(
     """
     if not isinstance(signal, Waitable):
         raise InvalidArgumentType(f"cannot signal {a_type(signal)}")
+    timeout = check_timeout(timeout)
     if timeout != 0 and (loop := loop_to_hold()) is not None:  # Before the signal is given.
         with holding(loop):
             return signal_and_wait(signal, wait, timeout, alertable=alertable)
