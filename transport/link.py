@@ -110,6 +110,8 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
                 raise EndpointError(f"{name} must be a number, not {type_name(value)}")
             if not 1 <= value < 1 << 31:
                 raise EndpointError(f"{name} must be from 1 to {(1 << 31) - 1}, not {value}")
+            # A plain one, as peers are told of it: others do not travel.
+            msgspec.structs.force_setattr(self, name, int.__int__(value))
         for name in ("heartbeat", "linger", "connect_timeout"):
             self._check_seconds(name)
         # A side asks for its own half of the keys only.

@@ -41,7 +41,7 @@ def check_count(
 ) -> int:
     """Return `value` if it is an int from `least` to `most`; else raise, of the kind `raising` if one is given."""
     if isinstance(value, int) and not isinstance(value, bool) and least <= value and (most is None or value <= most):
-        return value
+        return int.__int__(value)  # A plain one: others do not travel.
     bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
     kind = InvalidParameter if isinstance(value, int) and not isinstance(value, bool) else NoNumber
     raise (raising or kind)(f"{name} must be an int {bounds}, not {shown(value, 100)}")

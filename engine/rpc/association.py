@@ -46,6 +46,7 @@ from transport import (
     Welcome,
     encode,
 )
+from transport.foreign import text_of
 from transport.realtime import monotonic
 
 from ..kernel.driver import driver
@@ -57,7 +58,7 @@ from .call import Failure, Outcome
 from .channel import Channel, Parcel
 from .connection import Connection
 from .errors import CallFailed, CallFailedDne, ServerUnavailable, error_for
-from .fit import UNGREETED_BYTES, Oversize, largest_message
+from .fit import UNGREETED_BYTES, Oversize, end_unsent, largest_message
 from .outbox import Outbox, Special
 from .retry import Retries
 from .sent import Sent
@@ -118,7 +119,7 @@ class Association:
         self._lock = self._table.lock
         # All below: guarded by _lock, except as said.
         self._calls = self._table.calls
-        self._outbox = Outbox()
+        self._outbox = Outbox(partial(end_unsent, self))
         # What has left over this connection. Under link.lock.
         self._sent = Sent()
         # Its truth is asked for by the channel: is there something to send?
@@ -192,7 +193,7 @@ class Association:
     def _on_connected(self, peer: bytes) -> None:
         """The connection is up."""
         hello = Hello(
-            self._association, os.getpid(), socket.gethostname(), LIBRARY, self._channel.link.heartbeat,
+            self._association, os.getpid(), text_of(socket.gethostname()), LIBRARY, self._channel.link.heartbeat,
             Limits(message_bytes=self._largest, pipe_window_bytes=self._pipe_window), self._metadata,
         )  # fmt: skip
         with self._lock:

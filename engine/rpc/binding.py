@@ -26,10 +26,15 @@ I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
 
 def check_metadata(value: dict[str, str]) -> dict[str, str]:
-    """Return a copy of `value` if it maps texts to texts that can be sent; else raise `InvalidArgumentType`."""
+    """Return a copy of `value`, of plain `str`, if it maps texts to texts that can be sent.
+
+    Raises: `InvalidArgumentType` if it does not.
+    """
     try:
-        "".join((*value.keys(), *value.values())).encode()
-        return dict(value)
+        texts = dict(value.items())
+        "".join((*texts, *texts.values())).encode()
+        # Texts of classes of their own, as of a template engine or an enum, do not travel as they are.
+        return {str.__str__(name): str.__str__(text) for name, text in texts.items()}
     except (AttributeError, TypeError, ValueError) as error:
         why = text_of(error)
         raise InvalidArgumentType(f"metadata must be a dict of texts, not {shown(value, 100)}: {why}") from None
@@ -160,16 +165,14 @@ class Binding(Uncopyable):
     _instead = "bind anew, by a client of that place"
 
     def __init__(self, caller: Caller, interface: str, causal: bool) -> None:
-        check_name("interface", interface)
+        self._interface = check_name("interface", interface)
         self._caller = caller
-        self._interface = interface
         self._causal = causal
 
     def __getattr__(self, name: str) -> BoundOperation:
         if name.startswith("_"):
             raise AttributeError(name)
-        check_name("the operation", name)
-        spec = untyped(self._interface, name)
+        spec = untyped(self._interface, check_name("the operation", name))
         bound = BoundOperation(self._caller, spec if self._causal else spec.without_order(), None)
         self.__dict__[name] = bound
         return bound

@@ -29,6 +29,7 @@ from transport import (
     encode_value,
 )
 from transport import Pipe as PipeMessage
+from transport.foreign import text_of, type_name
 from transport.frames import MAX_MESSAGE_BYTES
 from transport.log import Log
 from transport.realtime import monotonic
@@ -148,13 +149,38 @@ def _split(client: "Association", special: Special) -> None:
 
 def _refuse(client: "Association", call_id: int, what: str, size: int) -> None:
     """End a call that cannot be sent."""
-    text = client._oversize.report(what, size, client.endpoint, client._message_limit)
+    _end(client, call_id, client._oversize.report(what, size, client.endpoint, client._message_limit))
+
+
+def end_unsent(client: "Association", call_id: int, error: Exception) -> None:
+    """End a call that cannot be encoded."""
+    text = f"the call cannot be sent: {text_of(error)}"
+    log.error("%s: %s", client.endpoint, text, exc_info=error, later=True)
+    _end(client, call_id, text)
+
+
+def _end(client: "Association", call_id: int, text: str) -> None:
     actions: list[Callable[[], object]] = []
     with client._lock:
         ended = client._table.finish_locked((call_id,), (Failure(BadStubData(text)),), actions)
     if ended:
         # Soon, on a thread that holds no link's lock.
         driver().monitor.call_at(monotonic(), partial(perform, actions))
+
+
+def encode_answers(taken: list[PendingReply]) -> list[Buffer]:
+    """Return the message of these answers; in the place of one that cannot be encoded its call's failure is `taken`."""
+    try:
+        return encode_replies(taken)
+    except Exception:
+        for at, answer in enumerate(taken):
+            try:
+                encode_replies([answer])
+            except Exception as error:
+                fault = Fault(type_name(error), f"the answer cannot be sent: {text_of(error)}")
+                taken[at] = EncodedReply(answer[0], int(Status.BAD_STUB_DATA), encode_value(fault))
+                log.error("an answer cannot be sent", exc_info=error, later=True)
+        return encode_replies(taken)
 
 
 def fit_replies(peer: "Peer", taken: list[PendingReply], oversize: Oversize) -> list[Buffer]:

@@ -47,10 +47,15 @@ _MISSING = inspect.Parameter.empty
 Metadata = dict[str, str] | None
 
 
-def check_name(parameter: str, name: object) -> None:
-    """Raise `InvalidParameter` unless `name` can be the name of an interface or an operation."""
-    if not isinstance(name, str) or not name or any("\ud800" <= character <= "\udfff" for character in name):
+def check_name(parameter: str, name: object) -> str:
+    """Return `name` as a plain `str` if it can be the name of an interface or an operation.
+
+    Raises: `InvalidParameter` if it cannot.
+    """
+    plain = str.__str__(name) if isinstance(name, str) else ""
+    if not plain or any("\ud800" <= character <= "\udfff" for character in plain):
         raise InvalidParameter(f"{parameter} must be a text that is not empty and can be sent, not {shown(name)}")
+    return plain
 
 
 class Operation(Generic[P, R]):
@@ -80,8 +85,7 @@ class Operation(Generic[P, R]):
         update_wrapper(self, function)  # First: what it has may have any name.
         self.function = function
         self._named = name is not None
-        self.name: str = function.__name__ if name is None else name
-        check_name("name", self.name)
+        self.name: str = check_name("name", function.__name__ if name is None else name)
         check_flag("one_way", one_way)
         check_flag("idempotent", idempotent)
         check_flag("duplex", duplex)
@@ -99,7 +103,7 @@ class Operation(Generic[P, R]):
 
     def __set_name__(self, owner: type, name: str) -> None:
         if not self._named:
-            self.name = name
+            self.name = check_name("name", name)
 
     # What a type checker sees. PEP 612 allows no keyword beside `P.kwargs`, so arguments are checked in calls without
     # options; in a call with an option, only the result and the options are.
@@ -252,9 +256,7 @@ class Interface:
         for name in ("interface_id", "interface_version"):
             if name in vars(cls):
                 raise InvalidParameter(f"{name} is said in the class statement: `class {cls.__name__}(Interface, ...)`")
-        if id is not None:
-            check_name("id", id)
-        cls.interface_id = id or cls.__name__
+        cls.interface_id = check_name("id", cls.__name__ if id is None else id)
         cls.interface_version = version
 
 

@@ -52,7 +52,6 @@ from transport import (
     decode,
     encode,
     encode_parts,
-    encode_replies,
     encode_reply,
     encode_value,
     settled,
@@ -76,7 +75,7 @@ from .coalesce import take_together
 from .context_book import ContextBook, key_of
 from .errors import CallCancelled, CallFailed
 from .fault import describe, short
-from .fit import Oversize, fit_replies, largest_message, size_of
+from .fit import Oversize, encode_answers, fit_replies, largest_message, size_of
 from .gate import is_local
 from .lane import FIRST_LOOK, Lane
 from .notify import EventKind
@@ -157,7 +156,7 @@ class Listener:
                 self._taken = taken = [first]
                 if answers:
                     take_together(answers, taken)
-                frames = encode_replies(taken)
+                frames = encode_answers(taken)
                 if len(frames[0]) > peer.message_limit:
                     frames = fit_replies(peer, taken, self.oversize)
                 self._sent(len(taken))

@@ -3,13 +3,14 @@
 Theory of operation. Any thread appends, with no lock; one thread at a time takes, under link.lock. A call waits as the
 tuple that will be encoded with others when it leaves; a `Special` is a message already.
 
-Guarantees: what one thread appends leaves in the order in which it was appended.
+Guarantees: what one thread appends leaves in the order in which it was appended. A call that cannot be encoded ends by
+itself, and those that would have shared its message leave.
 
 Assumes: `deque.append`, `popleft`, `copy` and `remove` are atomic.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -34,9 +35,11 @@ class Special(msgspec.Struct, eq=False):
 class Outbox:
     """The queue of one client. `queue` is public: beginning a call appends to it directly."""
 
-    __slots__ = ("queue", "taken")
+    __slots__ = ("_end", "queue", "taken")
 
-    def __init__(self) -> None:
+    def __init__(self, end: Callable[[int, Exception], None]) -> None:
+        # Ends the call of this number, which cannot be encoded. Under link.lock.
+        self._end = end
         # Oldest first.
         self.queue: deque[PendingCall | Special] = deque()
         # Under link.lock: what the message taken last was made of.
@@ -59,7 +62,26 @@ class Outbox:
         self.taken = calls
         if queue:
             take_together(queue, calls, most)
-        return encode_calls(calls)
+        try:
+            return encode_calls(calls)
+        except Exception:
+            return self._take_apart(calls)
+
+    def _take_apart(self, calls: list[PendingCall]) -> list[Buffer]:
+        """Take the frames of the next message again, without those of `calls` that cannot be encoded: they end."""
+        good: list[PendingCall] = []
+        for call in calls:
+            try:
+                encode_calls([call])
+                good.append(call)
+            except Exception as error:
+                self._end(call[0], error)
+        self.taken = good
+        try:
+            return encode_calls(good) if good else self.take()
+        except BaseException:
+            self.put_back()  # No memory for all of them, for one.
+            raise
 
     def put_back(self) -> None:
         """The message taken last did not leave: what it was made of is the oldest again. Under link.lock."""

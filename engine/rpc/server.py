@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from transport import LIBRARY, PIPE_WINDOW_BYTES, Endpoint, Limits, Welcome, bind
+from transport.foreign import text_of
 from transport.log import Log
 from transport.realtime import monotonic
 
@@ -547,7 +548,7 @@ class Server(Closeable):
     def _welcome(self, heartbeat: float) -> Welcome:
         """What is said to a client that greets, over a link with such a heartbeat."""
         limits = Limits(message_bytes=self._largest, pipe_window_bytes=self._pipe_window)
-        return Welcome(self._instance, os.getpid(), socket.gethostname(), LIBRARY, heartbeat, limits)
+        return Welcome(self._instance, os.getpid(), text_of(socket.gethostname()), LIBRARY, heartbeat, limits)
 
     @property
     def _runner(self) -> "CoroutineRunner":

@@ -160,7 +160,7 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
             raise InvalidParameter("status must not be 997 (PENDING), which says that a call has not ended")
         if not isinstance(text, str):
             raise InvalidArgumentType(f"text must be a str, not {type_name(text)}")
-        self._listener.answer_fault(self, int(status), text)
+        self._listener.answer_fault(self, int(status), str.__str__(text))
         if self._pipes is not None:
             self._pipes.close()
 

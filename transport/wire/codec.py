@@ -144,7 +144,7 @@ def split_args(group: CallGroup) -> list[msgspec.Raw]:
 
 
 def encode_calls(calls: Sequence[PendingCall]) -> list[Buffer]:
-    """The frames of one message with these calls, one or more. Cannot fail."""
+    """The frames of one message with these calls, one or more. Memory permitting, it cannot fail."""
     if len(calls) == 1:
         call_id, target, args, options = calls[0]
         group = (0, (call_id,), (args,)) if options is None else (0, (call_id,), (args,), options)
@@ -171,7 +171,7 @@ def encode_calls(calls: Sequence[PendingCall]) -> list[Buffer]:
 
 
 def encode_replies(replies: Sequence[PendingReply]) -> list[Buffer]:
-    """The frames of one message with these replies, one or more. Cannot fail."""
+    """The frames of one message with these replies, one or more. Memory permitting, it cannot fail."""
     if len(replies) == 1:
         first = replies[0]
         group: tuple[object, ...] = (first[:1], first[1:])
