@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import zmq
 
-from engine import Client, Server
+from engine import Client, PipePending, Server
 from engine.testing import LIMIT, wait_until
 from transport import (
     PIPE_WINDOW_BYTES,
@@ -242,6 +242,24 @@ class TestClient:
             call.pipe("numbers").push_wait([1] * PIPE_WINDOW_BYTES, LIMIT)
             raw.hear(Pipe)
         call.cancel(abort=True)
+
+    def test_the_window_of_the_next_server(self, folder: Any) -> None:
+        """What one server has said of its window holds for no other: until that has greeted, it is the standard one."""
+        endpoint = f"ipc://{folder}/raw-next"
+        raw = Raw(zmq.ROUTER)
+        raw.socket.bind(endpoint)
+        with Client(endpoint) as client:
+            binding = client.bind(Streams)
+            raw.hear(Hello)
+            raw.say(Welcome(b"\2" * 16, limits=Limits(pipe_window_bytes=0)))
+            wait_until(lambda: client.statistics().connection == "connected")
+            raw.close()
+            wait_until(lambda: client.statistics().connection == "connecting")
+            call = binding.total.begin(5)
+            call.pipe("numbers").push([1] * PIPE_WINDOW_BYTES)
+            with pytest.raises(PipePending):
+                call.pipe("numbers").push([1])
+            call.cancel(abort=True)
 
     def test_what_shares_a_chunk(self, streams: Callable[..., tuple[Raw, Any]]) -> None:
         """What is pushed into one pipe in a row arrives whole and in order, in one chunk a message, and is charged as

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from engine import Context, EventKind, Interface, Server, ServerCall, current_call, manager, operation
+from engine.rpc import listener
+from engine.rpc.lane import Lane
 from engine.testing import LIMIT, Gate, wait_until
-from transport import Bye, CallOptions, Replies, Target, encode_call, encode_calls
+from transport import Bye, CallOptions, Cancel, Reject, Replies, Target, encode_call, encode_calls
 
 from ..one_by_one import replies_in
 from ..rpc.helpers import RawClient, status_of
@@ -20,6 +22,7 @@ class Log:
 
     def __init__(self) -> None:
         self.noted: list[int] = []
+        self.run_down: list[int] = []
         self.gate = Gate()
         self.told = Gate()
 
@@ -60,7 +63,7 @@ class Opening:
         self._log = log
 
     def open(self) -> Context[int]:
-        return current_call().open_context(1)
+        return current_call().open_context(1, lambda context: self._log.run_down.append(context))
 
     def use(self, context: Context[int], number: int) -> None:
         self._log.noted.append(number)
@@ -183,6 +186,25 @@ class TestTheClientGoes:
         assert log.noted == [-1]
 
 
+class TestBrokenOff:
+    """A message of a client cannot be read: the conversation begins again."""
+
+    def test_context_handles(self, serve: Callable[..., Server], log: Log) -> None:
+        """The handles of the former conversation are run down, once, though the client stays, and greets again."""
+        server = serve(1)
+        with RawClient(server.endpoint) as raw:
+            raw.send(*map(bytes, encode_call(Target("tests.Desk", 1, 0, "open"), 1, (), None)))
+            assert [reply.status for reply in replies_in(raw.hear())] == [0]
+            assert log.run_down == []
+            raw.send(b"CP\x01\x04garbage")
+            assert type(raw.hear()) is Reject
+            wait_until(lambda: log.run_down == [1])
+            raw.greet()
+            send(raw, 2, "nothing")
+            assert type(raw.hear()) is Replies
+        assert log.run_down == [1]
+
+
 class TestTheServerCloses:
     """What was taken and has not begun did not run, and its client is told so."""
 
@@ -260,6 +282,44 @@ class TestTheServerCloses:
                 answered |= {reply.id: reply.status for reply in replies_in(message)}
             assert answered == dict.fromkeys(range(2, 6), 1722)
             assert (message.status, message.taken) == (1722, 5)
+
+    def test_waits_for_who_is_about_to_begin(
+        self, serve: Callable[..., Server], log: Log, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A call that a worker has taken, and does not begin any more, ends with 1722, too: before the goodbye."""
+        taken = Gate()
+        is_over, sleep = Lane._is_over, listener.sleep
+
+        def stop_before(self: Lane, *args: Any) -> bool:
+            taken.pass_through()
+            return is_over(self, *args)
+
+        def let_it_go_on(seconds: float) -> None:
+            taken.open()
+            sleep(seconds)
+
+        monkeypatch.setattr(Lane, "_is_over", stop_before)
+        monkeypatch.setattr(listener, "sleep", let_it_go_on)
+        monkeypatch.setattr(listener, "SETTLING", LIMIT)
+        server = serve(1)
+        with RawClient(server.endpoint) as raw:
+            send(raw, 1, "stay")
+            log.gate.wait_for_arrivals()
+            note = Target("log", 0, 0, "note")
+            raw.send(*map(bytes, encode_calls([(number, note, (number,), None) for number in (2, 3)])))
+            raw.say(Cancel([(3, False)]))  # It needs a handle by that, and is looked at before it is begun.
+            raw.say(Cancel([]))  # When this is counted, the one before it was dealt with.
+            wait_until(lambda: server.statistics().messages_in == 5)
+            log.gate.open()
+            assert [reply.id for reply in replies_in(raw.hear())] == [1]
+            taken.wait_for_arrivals()
+            server.close(0.0)
+            taken.open()
+            answered: dict[int, int] = {}
+            while type(message := raw.hear()) is not Bye:
+                answered |= {reply.id: reply.status for reply in replies_in(message)}
+            assert answered == {2: 1722, 3: 1722}
+        assert log.noted == []
 
     def test_counts_since_the_greeting(self, serve: Callable[..., Server], log: Log) -> None:
         """After a new greeting the count begins anew, and only messages with calls count."""
