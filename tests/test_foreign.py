@@ -21,6 +21,8 @@ OWN_ERRORS = {
     "engine/win32/bindings.py:endpoint_of": "likewise",
     "engine/win32/process.py:_bind_locked": "an endpoint that is taken",
     "transport/overlapped/descriptor.py:__init__": "the system, which has no descriptor left",
+    "transport/opening.py:_load_zmq_link": "the system, or the interpreter's imports",
+    "transport/overlapped/source.py:_be_polled": "the system, which has no descriptor left",
     "transport/overlapped/source.py:_attempt_locked": "the system, or ZeroMQ",
     "transport/wire/blobs.py:_restore_array": "NumPy, of what a peer asks for",
     "transport/wire/blobs.py:empty_array": "likewise",
@@ -30,7 +32,7 @@ OWN_ERRORS = {
 # What is shown by its own `repr`: the library's objects, and texts that were looked at before.
 OWN_VALUES = frozenset({
     "__name__", "attribute", "call", "client", "described.name", "descriptor.dtype", "descriptor.kind", "dtype",
-    "expect(hThread, Thread)", "first.name", "found", "gate.name", "host", "name", "other", "other.name", "output.name",
+    "expect(hThread, Thread)", "first.name", "found", "gate.name", "host", "left", "name", "other", "other.name", "output.name",
     "parameter.name", "pipe", "pipe.name",
     "port", "port.name", "scheme", "self", "server", "spec.name", "target.interface", "target.operation", "text",
     "thread.name",

@@ -655,8 +655,17 @@ class TestMisuse:
 
     def test_no_exception_has_no_code(self) -> None:
         """The code of an exception can be had only while one is handled; a foreign one has 1766."""
-        with pytest.raises(RuntimeError):
-            RpcExceptionCode()
+        refused: list[bool] = []
+
+        def ask() -> None:
+            with pytest.raises(RuntimeError):
+                RpcExceptionCode()
+            refused.append(True)
+
+        asking = threading.Thread(target=ask)  # A fresh one: nothing that ran before is being handled there.
+        asking.start()
+        asking.join(LIMIT)
+        assert refused
         try:
             raise KeyError("foreign")
         except KeyError:
