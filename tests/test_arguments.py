@@ -254,6 +254,68 @@ class TestServers:
                 assert caught.value.status == 4711
 
 
+NO_FLAGS: list[Any] = [1, 0, "x", "", None, 2.0, [], Odd()]
+
+
+def polled(flag: Any) -> None:
+    """Poll a port."""
+    with CompletionPort() as port:
+        port.get_many(timeout=0, alertable=flag)
+
+
+class TestFlags:
+    """A truth value is True or False: what only counts as one is refused where it is given, and nothing happens."""
+
+    @pytest.mark.parametrize(
+        ("name", "function"),
+        [
+            ("manual_reset", lambda flag: Event(manual_reset=flag)),
+            ("signaled", lambda flag: Event(signaled=flag)),
+            ("initially_owned", lambda flag: Mutex(initially_owned=flag)),
+            ("manual_reset", lambda flag: WaitableTimer(manual_reset=flag)),
+            ("alertable", lambda flag: Mutex().wait(0, alertable=flag)),
+            ("alertable", lambda flag: wait_any([Mutex()], 0, alertable=flag)),
+            ("alertable", lambda flag: wait_all([Mutex()], 0, alertable=flag)),
+            ("alertable", lambda flag: signal_and_wait(Semaphore(0, 1), Mutex(), 0, alertable=flag)),
+            ("alertable", lambda flag: polled(flag)),
+            ("alertable", lambda flag: sleep(0, alertable=flag)),
+            ("remove", lambda flag: WaitPacket().cancel(remove=flag)),
+            ("cancel", lambda flag: CleanupGroup().close_members(flag)),
+            ("runs_long", lambda flag: Environment(runs_long=flag).check()),
+            ("persistent", lambda flag: Environment(persistent=flag).check()),
+            ("inherit_context", lambda flag: Environment(inherit_context=flag).check()),
+        ],
+    )  # fmt: skip
+    def test_of_the_engine(self, name: str, function: Callable[[Any], object]) -> None:
+        """Those of objects, of waits and of environments."""
+        for wrong in NO_FLAGS:
+            with pytest.raises(InvalidArgumentType, match=f"{name} must be True or False"):
+                function(wrong)
+
+    def test_of_the_pool(self) -> None:
+        """That of waits for callbacks."""
+        with ThreadPool(0, 1) as pool, Work(print, pool=pool) as work:
+            for wrong in NO_FLAGS:
+                for wait in (work.wait, pool.stop):
+                    with pytest.raises(InvalidArgumentType, match="cancel_pending must be"):
+                        wait(0, cancel_pending=wrong)
+
+    @pytest.mark.parametrize("endpoint", [ENDPOINT, f"ipc://@callport-arguments-{id(Odd)}"])
+    def test_of_a_call(self, endpoint: str) -> None:
+        """A call that is cancelled by halves goes on, and the others of its connection too."""
+        with Server(endpoint) as server:
+            server.register(Nothing, Routines())
+            server.listen()
+            with Client(endpoint, timeout=10) as client:
+                binding = client.bind(Nothing)
+                for wrong in NO_FLAGS:
+                    call = binding.nothing.begin()
+                    with pytest.raises(InvalidArgumentType, match="abort must be"):
+                        call.cancel(abort=wrong)
+                    assert (call.result(10), binding.nothing()) == (0, 0)
+                assert client.statistics().connections == 1
+
+
 WRONG: list[Any] = [Odd(), "x", b"x", -1, 1.5, math.nan, [], {}, 3, 2**70, None, int]
 # What other parameters get.
 GOOD: dict[str, Any] = {

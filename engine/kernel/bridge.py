@@ -11,6 +11,7 @@ from transport.foreign import type_name
 
 from ..lifecycle import Uncopyable
 from .afterwards import afterwards
+from .checks import check_flag
 from .errors import Deadlock, InvalidArgumentType, InvalidState
 from .lock import Lock
 from .packet import CompletionPacket
@@ -109,6 +110,7 @@ class WaitPacket(Uncopyable):
             still comes. `OPERATION_ABORTED` (995): nothing to withdraw: the packet was dequeued, or this was
             never associated.
         """
+        check_flag("remove", remove)
         with self._lock:
             block = self._block
             if self._starting:

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from ..lifecycle import Closeable
 from .afterwards import afterwards
+from .checks import check_flag
 from .each import each
 from .errors import Deadlock, EngineError, InvalidHandle
 from .thread import ThreadRecord
@@ -37,10 +38,12 @@ class Event(Waitable, Closeable):
     _harvested = True
 
     def __init__(self, manual_reset: bool = False, signaled: bool = False) -> None:
+        check_flag("manual_reset", manual_reset)
+        check_flag("signaled", signaled)
         super().__init__()
-        self._manual_reset = bool(manual_reset)
+        self._manual_reset = manual_reset
         # Guarded by dispatcher_lock.
-        self._signaled = bool(signaled)
+        self._signaled = signaled
 
     @property
     def manual_reset(self) -> bool:

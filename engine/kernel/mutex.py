@@ -10,6 +10,7 @@ Source: "Mutex Objects", "CreateMutex", "ReleaseMutex"; section 11 of `docs/sema
 from types import TracebackType
 from typing import Self
 
+from .checks import check_flag
 from .each import each
 from .errors import NotOwner
 from .thread import ThreadRecord, end_hooks, local
@@ -36,6 +37,7 @@ class Mutex(Waitable):
     _owned_by_threads = True
 
     def __init__(self, initially_owned: bool = False) -> None:
+        check_flag("initially_owned", initially_owned)
         super().__init__()
         # All guarded by dispatcher_lock. Invariant: (_owner is None) == (_depth == 0).
         self._owner: ThreadRecord | None = None

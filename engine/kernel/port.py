@@ -35,7 +35,7 @@ from ..lifecycle import Closeable, OpenObjects
 from .afterwards import afterwards
 from .apc import run_apcs, wait_alertably
 from .bridge import PortSignal, WaitPacket
-from .checks import LONGEST, check_count, check_timeout
+from .checks import LONGEST, check_count, check_flag, check_timeout
 from .driver import driver
 from .each import each, index_of
 from .errors import (
@@ -376,6 +376,8 @@ class CompletionPort(SlotQueue, Closeable):
         if not isinstance(maximum, int) or maximum < 1:
             raise InvalidParameter(f"maximum must be an int of 1 or more, not {shown(maximum)}")
         timeout = check_timeout(timeout)
+        if alertable is not False:
+            check_flag("alertable", alertable)
         record = local.record
         if record.port is not self._association:
             if self._closed:

@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from ..lifecycle import Closeable
 from .apc import TimerApc
-from .checks import LONGEST, check_callback, check_clock, check_duration
+from .checks import LONGEST, check_callback, check_clock, check_duration, check_flag
 from .clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due
 from .thread import ThreadRecord, local
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
@@ -56,9 +56,10 @@ class WaitableTimer(Waitable, Closeable):
     __slots__ = ("_clock", "_manual_reset", "_setting", "_signaled")
 
     def __init__(self, manual_reset: bool = False, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        check_flag("manual_reset", manual_reset)
         check_clock(clock)
         super().__init__()
-        self._manual_reset = bool(manual_reset)
+        self._manual_reset = manual_reset
         self._clock = clock
         # Guarded by dispatcher_lock.
         self._signaled = False

@@ -12,7 +12,7 @@ from transport.foreign import a_type, type_name
 
 from . import ends  # noqa: F401  # It teaches `as_waitable` about threads, processes and futures.
 from .apc import run_apcs, wait_alertably
-from .checks import check_timeout
+from .checks import check_flag, check_timeout
 from .driver import driver
 from .errors import InvalidArgumentType, InvalidParameter, WaitTimeout
 from .loops import holding, loop_to_hold
@@ -117,6 +117,7 @@ def sleep(seconds: float | None, *, alertable: bool = False) -> Status:
     Blocks: for that time; the thread's slot on its completion port is free meanwhile. Source: "SleepEx".
     """
     seconds = check_timeout(seconds)
+    check_flag("alertable", alertable)
     record = local.record
     if alertable and run_apcs(record):
         return Status.WAIT_IO_COMPLETION

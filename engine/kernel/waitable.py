@@ -39,7 +39,7 @@ from transport.realtime import monotonic
 from ..lifecycle import Uncopyable, in_child
 from .afterwards import afterwards, interrupting
 from .apc import run_apcs, wait_alertably
-from .checks import check_callback, check_clock, check_timeout
+from .checks import check_callback, check_clock, check_flag, check_timeout
 from .clock import SYSTEM_CLOCK, Cancellable, Clock
 from .driver import driver
 from .each import each
@@ -417,6 +417,8 @@ def wait_on(
     raises.
     """
     timeout = check_timeout(timeout)
+    if alertable is not False:
+        check_flag("alertable", alertable)
     record = local.record
     deadline = deadline_of(timeout) if alertable else None
     while True:

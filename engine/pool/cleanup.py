@@ -17,7 +17,7 @@ from types import TracebackType
 
 from transport.realtime import monotonic
 
-from ..kernel.checks import check_timeout
+from ..kernel.checks import check_flag, check_timeout
 from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidState, WaitTimeout
 from ..lifecycle import Closeable
 from .source import CallbackObject
@@ -68,6 +68,7 @@ class CleanupGroup(Closeable):
         handler of the member's pool. The group can be refilled afterwards.
         Source: "CloseThreadpoolCleanupGroupMembers".
         """
+        check_flag("cancel", cancel)
         timeout = check_timeout(timeout)
         if self._closed:
             raise InvalidHandle("the cleanup group is closed")

@@ -10,7 +10,7 @@ import msgspec
 
 from transport.foreign import shown, type_name
 
-from ..kernel.checks import check_callback
+from ..kernel.checks import check_callback, check_flag
 from ..kernel.errors import InvalidArgumentType, InvalidParameter
 from .backlog import Priority
 from .instance import CallbackInstance
@@ -65,3 +65,5 @@ class Environment(msgspec.Struct, kw_only=True, eq=False):
             raise InvalidArgumentType(f"cleanup_group must be a CleanupGroup or None, not {kind}")
         check_callback("cancel_callback", self.cancel_callback, optional=True)
         check_callback("finalization", self.finalization, optional=True)
+        for name in ("runs_long", "persistent", "inherit_context"):
+            check_flag(name, getattr(self, name))

@@ -30,7 +30,16 @@ from transport.foreign import shown
 from transport.log import Log
 from transport.realtime import monotonic
 
-from ..kernel.checks import ASYNC, MAX_THREADS, check_callback, check_clock, check_count, check_text, check_timeout
+from ..kernel.checks import (
+    ASYNC,
+    MAX_THREADS,
+    check_callback,
+    check_clock,
+    check_count,
+    check_flag,
+    check_text,
+    check_timeout,
+)
 from ..kernel.clock import SYSTEM_CLOCK, Clock
 from ..kernel.driver import driver
 from ..kernel.errors import (
@@ -319,6 +328,7 @@ class ThreadPool(Closeable):
             interrupted, and their daemon threads end when they return.
         Raises: `Deadlock` when called by a callback of this pool.
         """
+        check_flag("cancel_pending", cancel_pending)
         timeout = check_timeout(timeout)
         if running_on(self._port):
             raise Deadlock(f"a callback of the pool {self.name!r} cannot wait for that pool to stop")

@@ -24,7 +24,7 @@ import msgspec
 
 from transport.foreign import a_type, name_of, type_name
 
-from ..kernel.checks import check_callback, check_timeout
+from ..kernel.checks import check_callback, check_flag, check_timeout
 from ..kernel.errors import Deadlock, InvalidArgumentType, InvalidHandle, InvalidParameter
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
@@ -151,6 +151,7 @@ class CallbackObject(Ledger, Closeable):
         """
         if timeout is not None:
             timeout = check_timeout(timeout)
+        check_flag("cancel_pending", cancel_pending)
         if self._closed or self._port.forked:
             self._require_open()
         if current.runner is not None and self._runs_here(whole=False):

@@ -23,6 +23,7 @@ from transport import Blob, Buffer, Fault, ReplyGroup
 from transport.foreign import is_interrupt, shown, text_of, type_name
 from transport.log import Log
 
+from ..kernel.checks import check_flag
 from ..kernel.errors import (
     CallError,
     CallPending,
@@ -366,6 +367,7 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
         Raises: `InvalidAsyncHandle` (1914) if the handle carries no call.
         Source: "RpcAsyncCancelCall".
         """
+        check_flag("abort", abort)
         if self._state == _DONE and self._box:
             return
         if self._client is None or not _PENDING <= self._state <= _DONE:

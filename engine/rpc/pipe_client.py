@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from transport import Buffer, Cancel, Credit, Pipe, PipeChunk, RemoteProtocolError, encode
 
+from ..kernel.checks import check_flag
 from ..kernel.errors import CallError, InvalidAsyncHandle
 from .call import Call, Failure
 from .errors import PeerProtocolError
@@ -36,6 +37,7 @@ class ClientPipes(PipeSet):
     def __init__(
         self, client: "Client", call: Call[Any], spec: "OperationSpec", notify: Notification, send_complete: bool
     ) -> None:
+        check_flag("send_complete", send_complete)
         signals = Signals(call, notify)
         limit = client._pipe_window
         super().__init__(spec.pipes, True, spec.duplex, client._peer_window or UNBOUNDED, limit, signals, send_complete)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from transport import Buffer, Credit, Pipe, RemoteProtocolError
 from transport.log import Log
 
+from ..kernel.checks import check_flag
 from ..kernel.errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
 from .errors import BadStubData, PeerProtocolError, PipeError
 from .notify import EventKind, snapshot
@@ -57,8 +58,9 @@ class ServerPipes(PipeSet):
 
     def notify(self, notify: Any, send_complete: bool) -> None:
         """Choose what is told, and to whom."""
+        check_flag("send_complete", send_complete)
         self.signals.notify = snapshot(notify)
-        self.send_complete: bool = bool(send_complete)
+        self.send_complete: bool = send_complete
 
     def fail(self, kind: type[CallError], text: str) -> list[Callable[[], object]]:
         """The client is gone, or has given the call up: nothing moves any more. Returns what is to be done then."""

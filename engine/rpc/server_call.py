@@ -22,7 +22,7 @@ from transport.foreign import shown, type_name
 from transport.log import Log
 from transport.realtime import monotonic
 
-from ..kernel.checks import check_count
+from ..kernel.checks import check_count, check_flag
 from ..kernel.errors import EngineError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState
 from ..kernel.status import Status
 from ..lifecycle import Uncopyable
@@ -277,6 +277,7 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
         Threads: any, one at a time. Blocks: until the others that use the handle are closed, never if `shared`.
         Source: "RpcSsContextLockExclusive", "RpcSsContextLockShared".
         """
+        check_flag("shared", shared)
         return self._listener.contexts.lock(self, context, shared)
 
     @property
