@@ -113,6 +113,8 @@ class Listener:
         self.contexts: ContextBook = server._contexts
         # Peers that have answers to be sent. Appended anywhere, taken under link.lock.
         self.outgoing: deque[Peer] = deque()
+        # How many calls of the message that is being taken count as active and are not entered yet. Under link.lock.
+        self._entering = 0
         # Whom the message taken last is for. Under link.lock.
         self._serving: Peer | None = None
         # The answers in it. Under link.lock.
@@ -276,6 +278,11 @@ class Listener:
         except RemoteProtocolError as error:
             self._drop(known, error, True)
         except Exception as error:  # As above.
+            # What was entered before runs; the others are nobody's calls.
+            not_entered, self._entering = self._entering, 0
+            self._sent(not_entered, 0)
+            if known.lane.calls:
+                self.actions.append(known.lane.post)
             self._fail(known, error)
         return False
 
@@ -382,6 +389,7 @@ class Listener:
                 lock.release()
             raise
         lock.release()
+        self._entering = count
         lane = peer.lane.calls
         for group in groups:
             entry = server._registry.find(message.targets[group.target])
@@ -399,6 +407,7 @@ class Listener:
                 else:
                     peer.calls.update(zip(group.ids, repeat(batch), strict=False))
                 lane.append(batch)
+                self._entering -= len(group.ids)
             else:
                 room -= self._take_one_by_one(peer, group, entry, room if no_room else count, no_room, blobs)
         if lane:
@@ -424,6 +433,7 @@ class Listener:
         took = turned_away = 0
         apart: list[ServerCall] = []
         for call_id, args in zip(group.ids, all_args, strict=True):
+            self._entering -= 1
             refusal: tuple[int, str] | None = None
             if isinstance(entry, Refusal):
                 refusal = entry.status, entry.text

@@ -12,7 +12,7 @@ import zmq
 
 from engine import Call, CallError, CallFailed, CallFailedDne, Client, Event, Interface, Server, operation
 from engine.testing import LIMIT, wait_until
-from transport import Bye, Calls, EndpointError, encode_replies
+from transport import Bye, Calls, EndpointError
 
 from .helpers import RawServer, status_of
 
@@ -91,15 +91,6 @@ class Shortage:
 def shortage(monkeypatch: pytest.MonkeyPatch) -> Shortage:
     """A shortage to be turned on."""
     return Shortage(monkeypatch)
-
-
-def always(error: Exception) -> Callable[..., Any]:
-    """What raises whenever it is called."""
-
-    def failing(*args: Any, **options: Any) -> Any:
-        raise error
-
-    return failing
 
 
 def once(error: Exception, function: Callable[..., Any], often: int = 1) -> Callable[..., Any]:
@@ -253,15 +244,15 @@ class TestMemory:
             assert status_of(lambda: first.result(LIMIT)) == 1726
             assert status_of(lambda: taken.result(LIMIT)) == 1726
 
-    def test_for_encoding_calls(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_for_making_a_message_of_calls(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         """They did not run, and end so; the next one does."""
         with Client(serve().endpoint) as client:
             probe = client.bind(Probe)
             assert probe.echo(1) == 1
-            monkeypatch.setattr("engine.rpc.outbox.encode_calls", always(MemoryError()))
+            path = "engine.rpc.vigil.Vigil.sent"
+            monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
             with pytest.raises(CallFailedDne):
                 probe.echo.begin(2).result(LIMIT)
-            monkeypatch.undo()
             assert probe.echo(3) == 3
 
     def test_for_encoding_answers(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,9 +261,24 @@ class TestMemory:
         with Client(server.endpoint) as client:
             probe = client.bind(Probe)
             assert probe.echo(1) == 1
-            monkeypatch.setattr("engine.rpc.listener.encode_replies", once(MemoryError(), encode_replies))
+            path = "engine.rpc.listener.encode_answers"
+            monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
             with pytest.raises(CallFailed):
                 probe.echo.begin(2).result(LIMIT)
+            assert probe.echo(3) == 3
+            assert server.statistics().active == 0
+
+    @pytest.mark.parametrize("name", ["Batch", "split_args"])
+    def test_for_taking_calls(self, serve: Serve, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        """Calls that arrived, and could not be taken, end, and do not stay open in the server."""
+        server = serve()
+        with Client(server.endpoint) as client:
+            probe = client.bind(Probe)
+            assert probe.echo(1) == 1
+            path = f"engine.rpc.listener.{name}"
+            monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
+            with pytest.raises(CallFailed):
+                probe.echo.begin(2, timeout=LIMIT if name == "split_args" else None).result(LIMIT)
             assert probe.echo(3) == 3
             assert server.statistics().active == 0
 
