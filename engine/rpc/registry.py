@@ -317,6 +317,12 @@ def _routine(implementation: Any, attribute: str) -> Any:
 
 
 def _check_fits(entry: Entry, attribute: str) -> None:
+    generates = entry.code is not None and entry.code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)
+    if generates and (entry.takes_handle or not entry.spec.pipes):
+        raise InvalidParameter(
+            f"routine {attribute} has a `yield`: calling it would run nothing of it. Return the result, as a "
+            "list; to stream, declare a pipe, `OutPipe[...]`"
+        )
     try:
         signature = inspect.signature(entry.function)
     except (TypeError, ValueError):

@@ -16,6 +16,7 @@ from engine import (
     CallAttributes,
     Client,
     Deadlock,
+    Interface,
     InvalidArgumentType,
     InvalidParameter,
     InvalidState,
@@ -594,6 +595,47 @@ class Base(Served):
         return "added"
 
     method = None  # type: ignore[assignment]  # it is none of this class
+
+
+class Yields(Interface, id="test.Yields"):
+    """A contract without pipes."""
+
+    def numbers(self, most: int) -> list[int]:
+        """Return numbers."""
+        raise NotImplementedError
+
+
+class Generator:
+    def numbers(self, most: int) -> Any:
+        yield most
+
+
+class AsyncGenerator:
+    async def numbers(self, most: int) -> Any:
+        yield most
+
+
+class ManagerGenerator:
+    @manager
+    def numbers(self, call: Any, most: int) -> Any:
+        call.complete([most])
+        yield
+
+
+class ManagerAsyncGenerator:
+    @manager
+    async def numbers(self, call: Any, most: int) -> Any:
+        call.complete([most])
+        yield
+
+
+@pytest.mark.parametrize("kind", [Generator, AsyncGenerator, ManagerGenerator, ManagerAsyncGenerator])
+def test_routines_that_yield(servers: Servers, endpoint: str, kind: type) -> None:
+    """A generator as the routine of an operation without pipes is refused when it is registered: no call would run
+    it.
+    """
+    with pytest.raises(InvalidParameter, match="routine numbers has a `yield`"):
+        servers(endpoint).register(Yields, kind())
 
 
 class TestByName:
