@@ -25,6 +25,7 @@ from transport.log import Log
 from transport.realtime import monotonic
 
 from ..kernel.driver import driver
+from ..kernel.lock import Lock
 
 log: Log = Log("engine.rpc")
 
@@ -57,12 +58,16 @@ class Owner(Receiver, Protocol):
 
 
 class Channel:
-    """Moves an owner's messages through a link. Hashable by identity; one a link."""
+    """Moves an owner's messages through a link. Hashable by identity; one a link.
 
-    def __init__(self, link: Link, owner: Owner) -> None:
+    `owners` is the lock that the owner takes for each message.
+    """
+
+    def __init__(self, link: Link, owner: Owner, owners: Lock) -> None:
         self.link = link
         self._lock = link.lock
         self._owner = owner
+        self._owners = owners
         # Guarded by link.lock: a message that the link could not take yet, and whether `close` ran.
         self._stuck: Parcel | None = None
         self._closed = False
@@ -102,7 +107,7 @@ class Channel:
         arrived = sent = False
         while owner.outgoing or self._stuck is not None:
             # The thread that uses the link looks again before it polls. It may not be going to poll: then the tick.
-            if lock.owned():
+            if lock.owned() or self._owners.owned():  # In a signal handler.
                 self.defer()
                 break
             try:
@@ -194,7 +199,7 @@ class Channel:
     def drive(self, readable: bool, sends: bool = True) -> bool:
         """Send what is waiting, unless told not to, and harvest what has arrived; return whether there may be more."""
         owner, lock = self._owner, self._lock
-        if lock.owned():  # By what a signal handler has interrupted, which asks now what has arrived.
+        if lock.owned() or self._owners.owned():  # By what a signal handler, which asks this, has interrupted.
             self._driver.due(self)
             return False
         arrived = more = sent = False

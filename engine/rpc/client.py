@@ -172,7 +172,7 @@ class Client(Association, Closeable):
         self._messages_received = 0
         self._garbage = 0
         self._link = connect(endpoint, **options)
-        self._channel = Channel(self._link, self._callbacks)
+        self._channel = Channel(self._link, self._callbacks, self._lock)
         self._channel.open()
         _open_clients.add(self)
 

@@ -129,7 +129,7 @@ class Listener:
         self.authentication_level: int = level_of(self.endpoint, server._encrypts)
         # Set once, under link.lock; read anywhere.
         self._closing = False
-        self.channel: Channel = Channel(link, self)
+        self.channel: Channel = Channel(link, self, self._lock)
         self.channel.open()
         self.channel.attend(True)
 
