@@ -6,6 +6,7 @@ Each prints what came of it. They are processes of their own because the library
 import asyncio
 import contextlib
 import logging
+import signal
 import sys
 import threading
 import time
@@ -156,6 +157,21 @@ def awaited(often: float) -> str:
     return asyncio.run(main())
 
 
+def handler() -> str:
+    """A signal handler sets an event while the thread that it interrupts is changing one; refused for good."""
+    Refusals(FOREVER, "monitor")
+
+    def refuse(*args: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    sys.modules["engine.kernel.afterwards"].start_new_thread = refuse  # type: ignore[attr-defined]  # of a module
+    with Event() as event:
+        signal.signal(signal.SIGTERM, lambda *_: event.set())
+        with sys.modules["engine.kernel.waitable"].dispatcher_lock:  # No public name interrupts it at this place.
+            signal.raise_signal(signal.SIGTERM)
+        return "satisfied" if event.wait(LONG) else "lost"
+
+
 FOREVER = float("inf")
 PROGRAMS: dict[str, Callable[[], str]] = {
     "timer": lambda: timer(3),
@@ -166,6 +182,7 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "loop_once": lambda: loop(1),
     "loop": lambda: loop(FOREVER),
     "pool": pool,
+    "handler": handler,
     "awaited": lambda: awaited(3),
     "awaited_for_good": lambda: awaited(FOREVER),
 }

@@ -32,6 +32,11 @@ def test_time_limits_end(name: str) -> None:
     assert outcome(name) == "timeout"
 
 
+def test_a_signal_handler_loses_nothing() -> None:
+    """What a signal handler may not do under the lock that it met is done by whoever waits, if no thread can be had."""
+    assert outcome("handler") == "satisfied"
+
+
 def test_a_pool_hires_again_with_a_pause() -> None:
     """What is queued runs once a worker can be started; until then few attempts are made, and few are told of."""
     assert outcome("pool") == "True,True"

@@ -3,7 +3,7 @@
 Theory of operation. An operation that is safe in a signal handler tries to do its work where it is. If it meets a lock
 that its thread holds (`Deadlock`), nothing has been changed under that lock, and what is left to do goes to a thread of
 its own. That thread waits for the lock like any other; the interrupted one lets go of it as soon as the handler
-returns.
+returns. If no thread can be had, the monitor asks again; if it cannot be had either, whoever waits does what is left.
 
 Assumes: `append` and `popleft` of a deque are atomic, and starting a thread takes no lock that Python code can hold.
 """
@@ -15,10 +15,15 @@ from collections import deque
 from collections.abc import Callable
 
 from transport.log import Log
+from transport.realtime import monotonic
 
+from .driver import driver
 from .lock import any_owned
 
 log: Log = Log("engine.kernel")
+
+PAUSE = 0.01  # Seconds until a thread is asked for again.
+
 
 def interrupting() -> bool:
     """Whether the caller is, or is called by, a signal handler that interrupted the engine under one of its locks."""
@@ -48,8 +53,20 @@ def afterwards(function: Callable[..., object], *args: object) -> None:
     _waiting.append((function, args))
     try:
         start_new_thread(_call_waiting, ())
-    except RuntimeError:
-        pass  # No thread can be had now: the next one takes it along.
+    except (RuntimeError, MemoryError):
+        driver().monitor.call_soon(_start_again)
+
+
+def _start_again() -> None:
+    """No thread could be had for what waits. On the monitor's thread, or on that of somebody who stands in for it."""
+    try:
+        start_new_thread(_call_waiting, ())
+    except (RuntimeError, MemoryError):
+        monitor = driver().monitor
+        if monitor.late and not any_owned():
+            _call_waiting()
+        else:
+            monitor.call_at(monotonic() + PAUSE, _start_again)
 
 
 def _call_waiting() -> None:

@@ -104,7 +104,7 @@ class Monitor:
         self._timers: list[tuple[float, int, TimerHandle]] = []
         self._order = itertools.count()
         self._watched: dict[Watched, None] = {}
-        # Timers that are due and were not called yet: appended under _lock, taken from the left by anybody.
+        # What is due and was not called yet: single operations only, appended to and taken from the left by anybody.
         self._due: deque[TimerHandle] = deque()
         self._service = Service("engine:monitor", self._run, log.failed)
         # A thread is needed, and cannot be had. Set by whoever needed it, cleared by whoever finds that there is one;
@@ -164,6 +164,18 @@ class Monitor:
         if early:
             self._ring()
         return handle
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Call the quick `function` as soon as can be. Takes no lock and starts no thread: safe in a signal handler.
+
+        Without a monitor whoever waits next calls it, or whoever needs the monitor next starts it.
+        """
+        self._due.append(TimerHandle(0.0, function))
+        if self._service.running:
+            self._ring()
+        else:
+            self.late = True
+            self._driver.rouse()
 
     def _need(self) -> None:
         """See to it that the thread runs, or that those who wait know that it does not."""
