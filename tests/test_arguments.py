@@ -125,6 +125,12 @@ def test_threads_without_end(name: str) -> None:
         Server(ENDPOINT, workers=2**70) if name == "workers" else ThreadPool(2**70, 2**71)
 
 
+def test_budget_without_end() -> None:
+    """A budget that no float can hold is refused."""
+    with pytest.raises(InvalidParameter, match="retry_budget"):
+        Client(ENDPOINT, retry_budget=10**400)
+
+
 @pytest.mark.parametrize("make", [Client, Server])
 class TestOptionsOfTheTransport:
     """Options that client and server hand on."""

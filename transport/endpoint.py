@@ -15,7 +15,7 @@ from typing import Self
 import msgspec
 
 from transport.errors import EndpointError
-from transport.foreign import type_name
+from transport.foreign import shown, type_name
 
 SCHEMES = ("tcp", "ipc", "inproc", "loopback")
 
@@ -43,6 +43,10 @@ class Endpoint(msgspec.Struct, frozen=True):
         Raises: EndpointError: says which part is wrong and what it should look like.
         """
         if isinstance(text, Endpoint):
+            texts = (text.scheme, text.name, text.host)
+            if not all(isinstance(each, str) for each in texts) or type(text.port) is not int:
+                raise EndpointError(f"{shown(text)}: scheme, name and host are texts, and the port is an int")
+            cls.parse(str(text))
             return text
         if not isinstance(text, str):
             raise EndpointError(
@@ -57,11 +61,15 @@ class Endpoint(msgspec.Struct, frozen=True):
             raise EndpointError(f"{text!r}: nothing follows the scheme")
         if "\0" in rest:
             raise EndpointError(f"{text!r} contains a zero byte")
+        try:
+            encoded = os.fsencode(rest)
+        except UnicodeEncodeError:  # Half a character.
+            raise EndpointError(f"{text!r} is not a text that can be sent") from None
         if scheme == "tcp":
             return cls._parse_tcp(text, rest)
         if scheme == "ipc" and rest == "@":
             raise EndpointError(f"{text!r}: write a name behind the @")
-        if scheme == "ipc" and len(os.fsencode(rest)) > MAX_IPC_PATH:
+        if scheme == "ipc" and len(encoded) > MAX_IPC_PATH:
             raise EndpointError(
                 f"{text!r}: the path is longer than the {MAX_IPC_PATH} bytes a Unix socket may have"
             )
@@ -78,7 +86,7 @@ class Endpoint(msgspec.Struct, frozen=True):
             raise EndpointError(f"{text!r}: {host!r} is not a host")
         if port == "*":
             return cls("tcp", host=host, port=0)
-        if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        if not (port.isascii() and port.isdigit() and len(port) <= 20 and int(port) <= 65535):
             raise EndpointError(f"{text!r}: port {port!r} is not a number from 0 to 65535, nor `*`")
         return cls("tcp", host=host, port=int(port))
 

@@ -154,7 +154,8 @@ class Client(Association, Closeable):
             {} if metadata is None else check_metadata(metadata),
             check_options(options),
         )
-        self._retries = Retries(self._table, check_count("retries", retries), check_count("retry_budget", retry_budget))
+        budget = check_count("retry_budget", retry_budget, most=1 << 53)  # A float has it exactly.
+        self._retries = Retries(self._table, check_count("retries", retries), budget)
         self._ids = itertools.count(1)
         self._forked = False
         self._closed_once = Once()

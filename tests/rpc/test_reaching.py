@@ -1,6 +1,7 @@
 """Servers that greet late, or never, or say goodbye and stay: a raw socket that speaks the protocol as it likes."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +13,8 @@ from engine import (
     CallTimeout,
     Client,
     CompletionPort,
+    Management,
+    Server,
     ServerUnavailable,
     WaitTimeout,
     wait_any,
@@ -237,3 +240,17 @@ class TestNoServer:
             with pytest.raises(WaitTimeout) as raised:
                 port.get(BRIEF)
             assert endpoint not in str(raised.value)
+
+
+def test_a_path_is_of_the_directory_in_which_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client of a relative path goes on with that file when its process changes its directory."""
+    monkeypatch.chdir(tmp_path)
+    with Server("ipc://r") as server:
+        server.listen()
+        client = Client("ipc://r", connect_timeout=LIMIT)
+        management = client.bind(Management)
+        assert management.listening()
+    monkeypatch.chdir("/")
+    with client, Server(f"ipc://{tmp_path}/r") as server:
+        server.listen()
+        assert management.listening()

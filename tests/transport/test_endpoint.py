@@ -1,5 +1,7 @@
 """Endpoint text."""
 
+from typing import Any
+
 import pytest
 
 from transport import Endpoint, EndpointError
@@ -64,3 +66,17 @@ def test_not_text() -> None:
     """It is an EndpointError as well."""
     with pytest.raises(EndpointError, match="int"):
         Endpoint.parse(5555)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        f"tcp://127.0.0.1:{'0' * 5000}", f"tcp://127.0.0.1:{'9' * 5000}", "ipc:///tmp/\ud800", "loopback://\ud800",
+        "tcp://\ud800:1", Endpoint("ipc", 3), Endpoint(3, "x"), Endpoint("tcp", host="a", port="1"),  # type: ignore[arg-type]
+        Endpoint("tcp", host="a", port=1 << 16), Endpoint("ftp", "x"), Endpoint("ipc", "x" * 200),
+    ],
+)  # fmt: skip
+def test_what_is_none(endpoint: Any) -> None:
+    """What cannot be an endpoint is refused by an error of ours, whoever put it together."""
+    with pytest.raises(EndpointError):
+        Endpoint.parse(endpoint)

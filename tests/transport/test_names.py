@@ -135,3 +135,19 @@ def test_ipv6(parties: Keep) -> None:
     assert server.link.endpoint.startswith("tcp://[::1]:")
     client = parties(connect(server.link.endpoint))
     exchange([server, client], lambda: client.ups)
+
+
+@pytest.mark.parametrize("addresses", [["192.0.2.99", "127.0.0.1"], ["127.0.0.1", "192.0.2.99"]])
+def test_binding_what_is_here(book: Book, parties: Keep, addresses: list[str]) -> None:
+    """A server binds those addresses of a name that are this machine's, whichever comes first."""
+    book["some.test"] = addresses
+    server = parties(bind("tcp://some.test:*"))
+    client = parties(connect(f"tcp://127.0.0.1:{server.link.endpoint.rpartition(':')[2]}"))
+    exchange([server, client], lambda: client.ups)
+
+
+def test_binding_what_is_not_here(book: Book) -> None:
+    """A name none of whose addresses is this machine's is refused, and so is one that has none."""
+    for book["away.test"] in (["192.0.2.99"], []):
+        with pytest.raises(EndpointError, match="cannot bind"):
+            bind("tcp://away.test:*")

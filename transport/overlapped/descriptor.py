@@ -129,7 +129,7 @@ class OverlappedDescriptor(OverlappedSource):
             fd = file if isinstance(file, int) else file.fileno()
             blocking = os.get_blocking(fd)
             os.set_blocking(fd, False)
-        except (AttributeError, OSError, ValueError) as error:
+        except (AttributeError, OSError, OverflowError, TypeError, ValueError) as error:
             raise InvalidOperation(f"file must be an open descriptor, or have one: {text_of(error)}") from error
         try:
             self._selector = selectors.DefaultSelector()

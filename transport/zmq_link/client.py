@@ -7,7 +7,7 @@ from typing import Final
 import zmq
 from zmq.backend import zmq_poll
 
-from transport.endpoint import Endpoint
+from transport.endpoint import MAX_IPC_PATH, Endpoint
 from transport.errors import EndpointError, LinkClosed
 from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
@@ -48,6 +48,11 @@ class ZmqClient(ZmqLink):
     _verb = "connect to"
 
     def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
+        if endpoint.scheme == "ipc" and not endpoint.name.startswith("@"):
+            # The working directory may change before it is connected to anew.
+            path = os.path.abspath(endpoint.name)
+            if len(os.fsencode(path)) <= MAX_IPC_PATH:
+                endpoint = Endpoint("ipc", path)
         # What is polled stays the same when the socket is replaced, if possible.
         try:
             self._poll = PollSet(self._descriptors_changed)

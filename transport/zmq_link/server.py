@@ -5,8 +5,7 @@ import os
 import socket as sockets
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Final
 
 import zmq
@@ -293,21 +292,20 @@ class ZmqServer(ZmqLink):
 
 
 def _bind_each(socket: "zmq.Socket[bytes]", addresses: Iterable[Endpoint], bound: list[str]) -> None:
+    """Bind the addresses of a name that are this machine's (the others, or all of IPv6, may not be), one at least."""
+    missing: zmq.ZMQError | EndpointError = EndpointError("cannot bind: the host has no address")
     for address in addresses:
         socket.set(zmq.IPV6, int(address.host.startswith("[")))
-        with _skipping(bound):
+        try:
             socket.bind(str(Endpoint("tcp", host=address.host, port=address.port or _port_of(bound))))
+        except zmq.ZMQError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV):
+                raise
+            missing = error
+        else:
             bound.append(_last_endpoint(socket))
-
-
-@contextmanager
-def _skipping(bound: list[str]) -> Iterator[None]:
-    """Let an address of a name go that this machine has not, if it has another (IPv6 is switched off)."""
-    try:
-        yield
-    except zmq.ZMQError as error:
-        if not bound or error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV):
-            raise
+    if not bound:
+        raise missing
 
 
 def _last_endpoint(socket: "zmq.Socket[bytes]") -> str:
