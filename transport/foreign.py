@@ -24,6 +24,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from numbers import Number, Real
 from typing import Any
 
@@ -125,7 +126,8 @@ class Untellable(Exception):
 def is_interrupt(error: BaseException) -> bool:
     """Whether what left foreign code was raised by a signal handler in its midst: that is for the main thread to see.
 
-    So is any `KeyboardInterrupt` there; in other threads no handler runs.
+    So is any `KeyboardInterrupt` there; in other threads no handler runs. Handlers are known by their code: one that
+    has set another in its place before it raises is not seen to be one.
     """
     if threading.get_ident() != threading.main_thread().ident:
         return False
@@ -138,7 +140,12 @@ def is_interrupt(error: BaseException) -> bool:
 def _code_of(handler: object) -> object:
     """Return the code of a signal handler, None if it has none in Python."""
     try:
-        return getattr(getattr(handler, "__func__", handler), "__code__", None)
+        if isinstance(handler, partial):
+            handler = handler.func
+        function = getattr(handler, "__func__", handler)
+        if not hasattr(function, "__code__"):  # An object that is called.
+            function = type(function).__call__
+        return getattr(function, "__code__", None)
     except BaseException:
         return None
 
