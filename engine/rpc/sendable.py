@@ -7,9 +7,9 @@ knows nothing of is a `CustomType` there, which msgspec would take for good unti
 The types that travel: None, `bool`, `int` (64 bits), `float`, `str`, `bytes`, `bytearray`, `memoryview`, `datetime`,
 `date`, `time`, `timedelta`, `UUID`, `Decimal`, enums of ints or of texts, `Literal`; `list`, `tuple`, `set`,
 `frozenset`, `dict`, and what `collections.abc` calls `Sequence`, `Set`, `Mapping` and the like; `NamedTuple`,
-`TypedDict`, dataclasses, attrs classes, `msgspec.Struct`; unions that can be told apart by the kind of value;
-`NewType`, `Annotated`, aliases, generics and types that contain themselves; `Any` and `object`, for plain values;
-`msgspec.Raw` and `Ext`.
+`TypedDict`, dataclasses, attrs classes without private fields, `msgspec.Struct`; unions that can be told apart by the
+kind of value; `NewType`, `Annotated`, aliases, generics and types that contain themselves; `Any` and `object`, for
+plain values; `msgspec.Raw` and `Ext`.
 """
 
 import collections.abc
@@ -97,6 +97,10 @@ def _unfit(part: Any, handles: bool) -> str | None:
             return "a type that cannot be sent, msgspec.Struct: name the Struct that is meant"
         if not handles and bare_type(part.cls) is Context:
             return "a context handle inside another value: make it a parameter of its own"
+    if isinstance(part, inspect.DataclassType) and hasattr(part.cls, "__attrs_attrs__"):
+        private = next((field.name for field in part.fields if field.name.startswith("_")), None)
+        if private is not None:  # msgspec leaves them out, and the other side would have the default.
+            return f"a type that cannot be sent, {spell(part.cls)}: its field {private} is private, so rename it"
     if isinstance(part, (inspect.SetType, inspect.FrozenSetType)) and (why := _unhashable(part.item_type)):
         return f"a set of what cannot be in a set, {why}: use a list, or what is frozen"
     if isinstance(part, inspect.DictType) and (why := _unhashable(part.key_type)):

@@ -831,3 +831,37 @@ class TestOperations:
     def test_functions_in_use(self) -> None:
         """The names that these contracts use exist."""
         assert abc and functools and operation
+
+
+class TestAttrs:
+    """Classes of the attrs package."""
+
+    def test_private_fields(self, server: Server) -> None:
+        """A class with a private field, wherever it stands in a type, is refused when the contract is registered or
+        bound: the field would not travel. Aliases and fields that `__init__` does not take travel.
+        """
+        attrs = pytest.importorskip("attrs")
+        private = attrs.make_class("Private", {"_x": attrs.field(default=0, type=int)})
+        public = attrs.make_class(
+            "Public", {"x": attrs.field(type=int, alias="z"), "y": attrs.field(init=False, default=3, type=int)}
+        )
+
+        def contract(kind: Any) -> Any:
+            def echo(self: Any, value: Any) -> Any: ...
+
+            echo.__annotations__.update(value=kind, **{"return": kind})
+            return type("Echo", (Interface,), {"echo": echo}, id="test.Attrs")
+
+        class Routines:
+            def echo(self, value: Any) -> Any:
+                return value
+
+        for kind in (private, list[private], dict[str, private]):  # type: ignore[valid-type]
+            with pytest.raises(InvalidParameter, match="Private: its field _x is private"):
+                server.register(contract(kind), Routines())
+        server.register(contract(public), Routines())
+        server.listen()
+        value = public(z=1)
+        value.y = 9
+        with Client(server.endpoint, timeout=10) as client:
+            assert client.bind(contract(public)).echo(value) == value
