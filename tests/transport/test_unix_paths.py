@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -287,3 +288,26 @@ def open_connection(endpoint: str) -> socket.socket:
 def test_all_are_errors_of_the_engine() -> None:
     """What is wrong with an endpoint is caught as everything else is."""
     assert issubclass(EndpointError, EngineError)
+
+
+@pytest.mark.parametrize(
+    ("function", "outcome", "said"),
+    [("access", False, "no permission to connect"), ("stat", PermissionError(13, "denied"), "no permission to enter")],
+)
+def test_who_may_not_connect_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, outcome: Any, said: str
+) -> None:
+    """A client that has no permission for the socket is told so, and not that nobody listens there."""
+
+    def refuse(path: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(outcome, OSError):
+            raise outcome
+        return outcome
+
+    (tmp_path / "s").touch()
+    client = Party(connect(f"ipc://{tmp_path}/s"))
+    with monkeypatch.context() as patch:
+        patch.setattr(f"os.{function}", refuse)
+        exchange([client], lambda: client.refusals)
+    client.close()
+    assert said in client.refusals[0]

@@ -5,6 +5,8 @@ So names are looked up here: by a server as it binds, which is to say in its cal
 of its own, a `Lookup`, which tries until there are addresses.
 """
 
+import errno
+import os
 import socket as sockets
 import threading
 from collections.abc import Callable
@@ -56,6 +58,14 @@ def why_nobody(endpoint: Endpoint) -> str:
             return f"it cannot be reached: {error.strerror or error}"
         if not host.startswith("127.") and host != "::1":
             return "nobody listens there, or its host does not answer"
+    elif endpoint.scheme == "ipc" and not endpoint.name.startswith("@"):
+        try:
+            os.stat(endpoint.name)
+            if not os.access(endpoint.name, os.W_OK):
+                return "this process has no permission to connect to it"
+        except OSError as error:
+            if error.errno == errno.EACCES:
+                return "this process has no permission to enter its folder"
     return "nobody listens there"
 
 
