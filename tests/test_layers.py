@@ -71,7 +71,7 @@ PUBLIC = frozenset({
 # Tests that look inside, as paths under tests/, each with the reason why no public name would do.
 WHITE_BOX: dict[str, str] = {
     "lifecycle/holding.py": "it holds every lock there is, and no public name lists them",
-    "rpc_server/test_parting.py": "a thread stands still between two lines of a lane, which no public name can bring about",
+    "rpc_server/test_parting.py": "a thread stands still between two lines of a lane, which nothing public can do",
     "rpc/test_arrived.py": "what arrived lies where it is until somebody looks, which no public name can bring about",
     "kernel/test_driver.py": "sources are registered by the transport; no public name reaches the driver alone",
     "transport/test_foreign.py": "how a foreign object is told of shows elsewhere in the midst of other texts",
