@@ -53,6 +53,7 @@ test-all: test
 
 lint: $(READY)
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check --quiet .
 	$(PY) -m mypy
 
 perf: $(READY)

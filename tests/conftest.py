@@ -23,7 +23,10 @@ hypothesis.settings.load_profile("any machine")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--switch-interval", type=float, default=None, metavar="SECONDS",
+        "--switch-interval",
+        type=float,
+        default=None,
+        metavar="SECONDS",
         help="how often threads are switched; far below the usual 0.005 shakes out races",
     )
 
@@ -39,7 +42,8 @@ def _running_besides(known: set[threading.Thread]) -> list[threading.Thread]:
     # thread), so ask the interpreter which threads really run.
     running = sys._current_frames()
     return [
-        thread for thread in threading.enumerate()
+        thread
+        for thread in threading.enumerate()
         if thread not in known and thread.name not in PROCESS_WIDE and thread.ident in running
     ]
 
@@ -58,6 +62,7 @@ def threads_end_with_the_test() -> Iterator[None]:
         frames = sys._current_frames()
         stacks = [
             f"{thread.name}\n{''.join(traceback.format_stack(frames[thread.ident]))}"
-            for thread in left if thread.ident in frames
+            for thread in left
+            if thread.ident in frames
         ]
         pytest.fail("the test left threads behind:\n" + "\n".join(stacks), pytrace=False)

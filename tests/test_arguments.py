@@ -375,6 +375,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "Client": lambda: Client(ENDPOINT),
 }
 
+
 class TestAnything:
     """Wrong objects everywhere."""
 

@@ -20,10 +20,7 @@ def packages() -> list[str]:
 
 def public_names(module: ModuleType) -> set[str]:
     """Return the names that the module binds for others, less modules: importing binds submodules."""
-    return {
-        name for name, value in vars(module).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
-    }
+    return {name for name, value in vars(module).items() if not name.startswith("_") and not inspect.ismodule(value)}
 
 
 def undocumented(module: ModuleType) -> set[str]:

@@ -21,11 +21,20 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "engine.lifecycle": ("transport.lifecycle", "transport.log"),
     # What both packages need stands in the one that imports nothing of the other.
     "engine.kernel": (
-        "engine.lifecycle", "transport.errors", "transport.foreign", "transport.lock", "transport.log",
-        "transport.realtime", "transport.service",
+        "engine.lifecycle",
+        "transport.errors",
+        "transport.foreign",
+        "transport.lock",
+        "transport.log",
+        "transport.realtime",
+        "transport.service",
     ),
     "engine.pool": (
-        "engine.kernel", "engine.lifecycle", "transport.foreign", "transport.log", "transport.realtime",
+        "engine.kernel",
+        "engine.lifecycle",
+        "transport.foreign",
+        "transport.log",
+        "transport.realtime",
         "transport.service",
     ),
     "engine.rpc": ("engine.pool", "engine.kernel", "engine.lifecycle", "transport"),
@@ -43,19 +52,41 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "transport.frames": ("transport.errors",),
     "transport.wire": ("transport.frames", "transport.errors", "transport.foreign"),
     "transport.link": (
-        "transport.lock", "transport.lifecycle", "transport.endpoint", "transport.errors", "transport.foreign",
+        "transport.lock",
+        "transport.lifecycle",
+        "transport.endpoint",
+        "transport.errors",
+        "transport.foreign",
         "transport.frames",
     ),
     "transport.loopback": (
-        "transport.lock", "transport.lifecycle", "transport.link", "transport.endpoint", "transport.errors",
+        "transport.lock",
+        "transport.lifecycle",
+        "transport.link",
+        "transport.endpoint",
+        "transport.errors",
         "transport.frames",
     ),
     "transport.zmq_link": (
-        "transport.lock", "transport.lifecycle", "transport.link", "transport.endpoint", "transport.errors",
-        "transport.frames", "transport.log", "transport.realtime", "transport.security", "transport.service", "zmq",
+        "transport.lock",
+        "transport.lifecycle",
+        "transport.link",
+        "transport.endpoint",
+        "transport.errors",
+        "transport.frames",
+        "transport.log",
+        "transport.realtime",
+        "transport.security",
+        "transport.service",
+        "zmq",
     ),
     "transport.overlapped": (
-        "transport.errors", "transport.foreign", "transport.lifecycle", "transport.lock", "transport.log", "zmq",
+        "transport.errors",
+        "transport.foreign",
+        "transport.lifecycle",
+        "transport.lock",
+        "transport.log",
+        "zmq",
     ),
     "perf": ("zmq",),
     "examples": ("zmq",),
@@ -64,9 +95,17 @@ ARROWS: dict[str, tuple[str, ...]] = {
 
 # Users of the library, who see these modules and in them no name that begins with an underscore.
 OUTSIDE = frozenset({"engine.win32", "perf", "examples", "tests"})
-PUBLIC = frozenset({
-    "engine", "engine.lifecycle", "engine.otel", "engine.prometheus", "engine.testing", "engine.win32", "transport",
-})
+PUBLIC = frozenset(
+    {
+        "engine",
+        "engine.lifecycle",
+        "engine.otel",
+        "engine.prometheus",
+        "engine.testing",
+        "engine.win32",
+        "transport",
+    }
+)
 
 # Tests that look inside, as paths under tests/, each with the reason why no public name would do.
 WHITE_BOX: dict[str, str] = {
@@ -93,9 +132,7 @@ class Tree:
                 parts = path.relative_to(root).with_suffix("").parts
                 self.files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
         # Packages without an `__init__.py` are modules to import, too.
-        self.modules = {
-            name.rsplit(".", depth)[0] for name in self.files for depth in range(name.count(".") + 1)
-        }
+        self.modules = {name.rsplit(".", depth)[0] for name in self.files for depth in range(name.count(".") + 1)}
 
     def imports(self, importer: str) -> Iterator[tuple[int, str, str]]:
         """Yield (line, module, name) of each import; name is "" where the module itself is imported."""

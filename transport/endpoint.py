@@ -1,12 +1,12 @@
 """Endpoint text <-> value.
 
-    tcp://host:port     host a name, an IPv4 address or a bracketed IPv6 address; `*` for every interface (bind
-                        only; IPv4, `[::]` for both); port `*` or 0 lets the system choose one (bind only). Of a
-                        name every address is bound, on one port, and a client tries one after another
-    ipc://path          a Unix socket; a leading `@` names one in Linux's abstract space; `*` lets the system
-                        choose a path (bind only)
-    inproc://name       a ZeroMQ pair of queues inside this process
-    loopback://name     plain memory inside this process, without ZeroMQ: the fastest
+tcp://host:port     host a name, an IPv4 address or a bracketed IPv6 address; `*` for every interface (bind
+                    only; IPv4, `[::]` for both); port `*` or 0 lets the system choose one (bind only). Of a
+                    name every address is bound, on one port, and a client tries one after another
+ipc://path          a Unix socket; a leading `@` names one in Linux's abstract space; `*` lets the system
+                    choose a path (bind only)
+inproc://name       a ZeroMQ pair of queues inside this process
+loopback://name     plain memory inside this process, without ZeroMQ: the fastest
 """
 
 import os
@@ -49,9 +49,7 @@ class Endpoint(msgspec.Struct, frozen=True):
             cls.parse(str(text))
             return text
         if not isinstance(text, str):
-            raise EndpointError(
-                f"an endpoint is a text such as 'tcp://127.0.0.1:5555', not {type_name(text)}"
-            )
+            raise EndpointError(f"an endpoint is a text such as 'tcp://127.0.0.1:5555', not {type_name(text)}")
         scheme, separator, rest = text.partition("://")
         if not separator:
             raise EndpointError(f"{text!r} has no scheme: write one of {_schemes()} before it")
@@ -70,9 +68,7 @@ class Endpoint(msgspec.Struct, frozen=True):
         if scheme == "ipc" and rest == "@":
             raise EndpointError(f"{text!r}: write a name behind the @")
         if scheme == "ipc" and len(encoded) > MAX_IPC_PATH:
-            raise EndpointError(
-                f"{text!r}: the path is longer than the {MAX_IPC_PATH} bytes a Unix socket may have"
-            )
+            raise EndpointError(f"{text!r}: the path is longer than the {MAX_IPC_PATH} bytes a Unix socket may have")
         return cls(scheme, rest)
 
     @classmethod

@@ -49,6 +49,7 @@ class EngineError(Exception):
     """
 
     status: int = 1766
+
     def __init__(self, message: str = "", *, status: int | None = None) -> None:
         super().__init__(message)
         if status is not None:

@@ -237,9 +237,7 @@ class BaseLink(Uncopyable):
         """In the child: the sockets are the parent's."""
         endpoint = self.endpoint
         self._refuse(
-            lambda: LinkForked(
-                f"the link to {endpoint} was opened by the parent process: open one in this process"
-            )
+            lambda: LinkForked(f"the link to {endpoint} was opened by the parent process: open one in this process")
         )
 
     def __repr__(self) -> str:

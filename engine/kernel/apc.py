@@ -32,14 +32,10 @@ from .waiter import Waiter
 apc_lock: Lock = Lock()
 
 # Guarded by apc_lock. APCs for threads that have not used the library yet: taken over as they first do.
-_early: "weakref.WeakKeyDictionary[threading.Thread, list[Callable[[], object]]]" = (
-    weakref.WeakKeyDictionary()
-)
+_early: "weakref.WeakKeyDictionary[threading.Thread, list[Callable[[], object]]]" = weakref.WeakKeyDictionary()
 
 
-def queue_apc(
-    function: Callable[..., object], *args: object, thread: threading.Thread | int | None = None
-) -> None:
+def queue_apc(function: Callable[..., object], *args: object, thread: threading.Thread | int | None = None) -> None:
     """Queue `function(*args)` to a thread, to run inside its next alertable wait.
 
     Args: `thread` is a `threading.Thread`, a thread identifier, or None for the calling thread. An identifier
@@ -70,13 +66,9 @@ def queue_apcs(apcs: Sequence[Callable[[], object]], thread: threading.Thread | 
     elif isinstance(thread, int):
         record = records.get(thread)
     else:
-        raise InvalidArgumentType(
-            f"thread must be a Thread, an identifier or None, not {type_name(thread)}"
-        )
+        raise InvalidArgumentType(f"thread must be a Thread, an identifier or None, not {type_name(thread)}")
     if record is None:
-        raise EngineError(
-            f"thread {shown(thread)} has not used the library, or is unknown", status=Status.GEN_FAILURE
-        )
+        raise EngineError(f"thread {shown(thread)} has not used the library, or is unknown", status=Status.GEN_FAILURE)
     with apc_lock:
         if record.ended:
             raise EngineError("the thread has ended", status=Status.GEN_FAILURE)
@@ -149,9 +141,7 @@ def run_apcs(record: ThreadRecord) -> bool:
     return ran
 
 
-def wait_alertably(
-    record: ThreadRecord, alert: Callable[[], None], waiter: Waiter, timeout: float | None
-) -> bool:
+def wait_alertably(record: ThreadRecord, alert: Callable[[], None], waiter: Waiter, timeout: float | None) -> bool:
     """Wait as `park` does, in the thread of `record`, but let APCs end the wait.
 
     `alert()` is called when there are any, by the thread that queues one or by this one if they were queued

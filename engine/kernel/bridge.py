@@ -76,9 +76,7 @@ class WaitPacket(Uncopyable):
             raise InvalidArgumentType(f"port must be a CompletionPort, not {type_name(port)}")
 
         def tell(outcome: Status) -> None:
-            packet = CompletionPacket(
-                key, transferred, overlapped, status if outcome is Status.OK else outcome
-            )
+            packet = CompletionPacket(key, transferred, overlapped, status if outcome is Status.OK else outcome)
             self._packet = packet
             port.deliver((packet,))
             self._told = True

@@ -135,6 +135,4 @@ def read_due(due: Due) -> tuple[float, bool]:
 def call_when_due(clock: Clock, due: tuple[float, bool], function: Callable[[], None]) -> Cancellable:
     """Call `function` once at the due time that `read_due` read."""
     when, absolute = due
-    return (
-        call_at_wall(clock, when, function) if absolute else clock.call_at(clock.monotonic() + when, function)
-    )
+    return call_at_wall(clock, when, function) if absolute else clock.call_at(clock.monotonic() + when, function)

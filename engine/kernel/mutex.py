@@ -123,11 +123,7 @@ class Mutex(Waitable):
     def __repr__(self) -> str:
         owner = self._owner
         state = (
-            "closed"
-            if self._life is None
-            else "free"
-            if owner is None
-            else f"owned by {owner.ident} x{self._depth}"
+            "closed" if self._life is None else "free" if owner is None else f"owned by {owner.ident} x{self._depth}"
         )
         return f"<Mutex {state} waiting={len(self._blocks)}>"
 

@@ -143,9 +143,7 @@ class CompletionPort(SlotQueue, Closeable):
 
     def __repr__(self) -> str:
         state = (
-            "closed"
-            if self._closed
-            else f"depth={len(self._queue)} active={self._active} waiting={len(self._waiters)}"
+            "closed" if self._closed else f"depth={len(self._queue)} active={self._active} waiting={len(self._waiters)}"
         )
         return f"<CompletionPort concurrency={self._concurrency} {state}>"
 

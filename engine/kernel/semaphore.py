@@ -31,9 +31,7 @@ class Semaphore(Waitable):
         for name, value in (("initial", initial), ("maximum", maximum)):
             check_count(name, value)
         if maximum < 1 or not 0 <= initial <= maximum:
-            raise InvalidParameter(
-                f"0 <= initial <= maximum and maximum >= 1 must hold, not {initial} and {maximum}"
-            )
+            raise InvalidParameter(f"0 <= initial <= maximum and maximum >= 1 must hold, not {initial} and {maximum}")
         super().__init__()
         self._maximum = maximum
         # Guarded by dispatcher_lock. Invariant: 0 <= _count <= _maximum.
@@ -63,9 +61,7 @@ class Semaphore(Waitable):
 
     def _add_locked(self, count: int, satisfied: list[WaitBlock]) -> None:
         if self._count + count > self._maximum:
-            raise LimitExceeded(
-                f"{self._count} + {count} would pass the semaphore's maximum of {self._maximum}"
-            )
+            raise LimitExceeded(f"{self._count} + {count} would pass the semaphore's maximum of {self._maximum}")
         self._count += count
         self._release_locked(satisfied)
 

@@ -128,9 +128,7 @@ _bound: "weakref.WeakSet[PortSource]" = weakref.WeakSet()
 def bind(source: PortSource, port: "CompletionPort", key: Any) -> None:
     """Bind `source` to `port`, once and for all; raises as `CompletionPort.associate`, having changed nothing."""
     if not callable(getattr(source, "bind_port", None)):
-        raise InvalidArgumentType(
-            f"{a_type(source)} cannot be bound to a port: it has no `bind_port`"
-        )
+        raise InvalidArgumentType(f"{a_type(source)} cannot be bound to a port: it has no `bind_port`")
     with _lock:
         if source in _bound:
             raise InvalidParameter(f"{shown(source)} is bound to a port already: a source keeps its port for life")

@@ -29,9 +29,7 @@ from .waitable import (
 )
 from .waiter import Waiter
 
-MAXIMUM_WAIT_OBJECTS = (
-    64  # As on Windows. For more, use callbacks: `register_wait`, or packets: `associate_wait`.
-)
+MAXIMUM_WAIT_OBJECTS = 64  # As on Windows. For more, use callbacks: `register_wait`, or packets: `associate_wait`.
 
 
 class WaitResult(int):
@@ -85,9 +83,7 @@ def wait_all(objects: Iterable[Any], timeout: float | None = None, *, alertable:
     return _result(wait_on(_checked(objects), True, timeout, alertable), timeout)
 
 
-def signal_and_wait(
-    signal: Any, wait: Any, timeout: float | None = None, *, alertable: bool = False
-) -> WaitResult:
+def signal_and_wait(signal: Any, wait: Any, timeout: float | None = None, *, alertable: bool = False) -> WaitResult:
     """Signal one object and wait for another, with nothing in between.
 
     Args: `signal`: an event is set, a semaphore is released by 1, a mutex is released. `wait`: what to wait

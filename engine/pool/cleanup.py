@@ -52,9 +52,7 @@ class CleanupGroup(Closeable):
     def __repr__(self) -> str:
         return f"<CleanupGroup {'closed' if self._closed else f'members={len(self._members)}'}>"
 
-    def close_members(
-        self, cancel: bool = False, context: object = None, *, timeout: float | None = None
-    ) -> None:
+    def close_members(self, cancel: bool = False, context: object = None, *, timeout: float | None = None) -> None:
         """Release all members: stop their sources, wait for their callbacks, close them.
 
         Args: `cancel` discards what is queued and calls each member's cancel callback, once for each object,

@@ -130,9 +130,7 @@ def run(runner: Runner, item: Item) -> Profile | None:
     return profile
 
 
-def run_long(
-    profile: Profile, context: Context, function: Callable[..., object], args: tuple[Any, ...]
-) -> None:
+def run_long(profile: Profile, context: Context, function: Callable[..., object], args: tuple[Any, ...]) -> None:
     """Call a function that is known to take long, and measure what it does with the time."""
     # Nobody may be waiting elsewhere to lead the driver while this thread is away.
     driver().ensure_led()

@@ -126,27 +126,43 @@ class Operation(Generic[P, R]):
     def begin(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
     @overload
     def begin(
-        self, *args: Any, notify: Any, timeout: float | None = None, metadata: Metadata = None, into: Any = None,
-        handle: Call[Any] | None = None, send_complete: bool = False, **kwargs: Any,
+        self,
+        *args: Any,
+        notify: Any,
+        timeout: float | None = None,
+        metadata: Metadata = None,
+        into: Any = None,
+        handle: Call[Any] | None = None,
+        send_complete: bool = False,
+        **kwargs: Any,
     ) -> Call[R]: ...
     @overload
     def begin(
-        self, *args: Any, timeout: float | None, metadata: Metadata = None, into: Any = None,
-        handle: Call[Any] | None = None, send_complete: bool = False, **kwargs: Any,
+        self,
+        *args: Any,
+        timeout: float | None,
+        metadata: Metadata = None,
+        into: Any = None,
+        handle: Call[Any] | None = None,
+        send_complete: bool = False,
+        **kwargs: Any,
     ) -> Call[R]: ...
     @overload
     def begin(
-        self, *args: Any, metadata: Metadata, into: Any = None, handle: Call[Any] | None = None,
-        send_complete: bool = False, **kwargs: Any,
+        self,
+        *args: Any,
+        metadata: Metadata,
+        into: Any = None,
+        handle: Call[Any] | None = None,
+        send_complete: bool = False,
+        **kwargs: Any,
     ) -> Call[R]: ...
     @overload
     def begin(
         self, *args: Any, into: Any, handle: Call[Any] | None = None, send_complete: bool = False, **kwargs: Any
     ) -> Call[R]: ...
     @overload
-    def begin(
-        self, *args: Any, handle: Call[Any] | None, send_complete: bool = False, **kwargs: Any
-    ) -> Call[R]: ...
+    def begin(self, *args: Any, handle: Call[Any] | None, send_complete: bool = False, **kwargs: Any) -> Call[R]: ...
     @overload
     def begin(self, *args: Any, send_complete: bool, **kwargs: Any) -> Call[R]: ...
     def begin(self, *args: Any, **kwargs: Any) -> Call[R]:

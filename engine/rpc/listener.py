@@ -625,9 +625,7 @@ class Listener:
         else:
             self._fault(peer, call._id, status, fault, _reply_options(call))
 
-    def _fault(
-        self, peer: Peer, call_id: int, status: int, fault: Fault, options: ReplyOptions | None = None
-    ) -> None:
+    def _fault(self, peer: Peer, call_id: int, status: int, fault: Fault, options: ReplyOptions | None = None) -> None:
         with self._lock:
             self._server._counters.faults += 1
         try:

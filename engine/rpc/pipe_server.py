@@ -42,9 +42,7 @@ log: Log = Log("engine.rpc")
 class ServerPipes(PipeSet):
     """The pipes of one call, at the server."""
 
-    def __init__(
-        self, listener: "Listener", peer: "Peer", call: ServerCall, spec: "OperationSpec", limit: int
-    ) -> None:
+    def __init__(self, listener: "Listener", peer: "Peer", call: ServerCall, spec: "OperationSpec", limit: int) -> None:
         window = peer.pipe_window or UNBOUNDED
         super().__init__(spec.pipes, False, spec.duplex, window, limit, Signals(call, None), False)
         self.call = call

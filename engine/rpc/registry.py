@@ -356,4 +356,3 @@ def _entries_by_name(name: str, implementation: Any) -> dict[str, Entry]:
     if not entries:
         raise InvalidParameter(f"{type_name(implementation)} has no public methods to serve as {name!r}")
     return entries
-

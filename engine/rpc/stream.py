@@ -186,9 +186,7 @@ class PipedOperation(BoundOperation):
             if not pipe.inbound:
                 raise InvalidArgumentType(f"{self.name}: pipe {pipe.name!r} is pushed by the server; leave it out")
             if isinstance(items, (str, bytes)) or not isinstance(items, (Iterable, AsyncIterable)):
-                raise InvalidArgumentType(
-                    f"{self.name}: pipe {pipe.name!r} takes an iterable, not {type_name(items)}"
-                )
+                raise InvalidArgumentType(f"{self.name}: pipe {pipe.name!r} takes an iterable, not {type_name(items)}")
         try:
             bound = self._plain.bind(*plain, **kwargs)
         except TypeError as error:

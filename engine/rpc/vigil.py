@@ -10,7 +10,6 @@ Not within one process: the server needs the interpreter that the waiting thread
 All under link.lock.
 """
 
-
 from transport.realtime import monotonic
 
 from ..kernel.driver import driver

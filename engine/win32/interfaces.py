@@ -118,9 +118,7 @@ def RpcServerRegisterIfEx(
 
 
 @returns_status
-def RpcServerUnregisterIf(
-    IfSpec: type[Interface] | str | None, MgrTypeUuid: None, WaitForCallsToComplete: bool
-) -> int:
+def RpcServerUnregisterIf(IfSpec: type[Interface] | str | None, MgrTypeUuid: None, WaitForCallsToComplete: bool) -> int:
     """Serve an interface no longer, or none that does not listen by itself; calls that run go on.
 
     Args: `WaitForCallsToComplete`: return when they are closed. An auto-listen interface always waits.
@@ -131,9 +129,7 @@ def RpcServerUnregisterIf(
 
 
 @returns_status
-def RpcServerUnregisterIfEx(
-    IfSpec: type[Interface] | str | None, MgrTypeUuid: None, RundownContextHandles: int
-) -> int:
+def RpcServerUnregisterIfEx(IfSpec: type[Interface] | str | None, MgrTypeUuid: None, RundownContextHandles: int) -> int:
     """Serve an interface no longer, wait for its calls, and, on request, run down the context handles it has opened.
 
     Returns: as `RpcServerUnregisterIf`.

@@ -57,9 +57,7 @@ def _check_flags(flags: int, known: int) -> None:
 
 
 @fails_with(None)
-def CreateEvent(
-    lpEventAttributes: object, bManualReset: bool, bInitialState: bool, lpName: str | None
-) -> Event | None:
+def CreateEvent(lpEventAttributes: object, bManualReset: bool, bInitialState: bool, lpName: str | None) -> Event | None:
     """Make an event, or find the one of that name.
 
     Returns: its handle; or None with the last error 6 if another kind of object has the name.
@@ -68,9 +66,7 @@ def CreateEvent(
 
 
 @fails_with(None)
-def CreateEventEx(
-    lpEventAttributes: object, lpName: str | None, dwFlags: int, dwDesiredAccess: int
-) -> Event | None:
+def CreateEventEx(lpEventAttributes: object, lpName: str | None, dwFlags: int, dwDesiredAccess: int) -> Event | None:
     """Make an event as the `CREATE_EVENT_...` flags say, or find the one of that name.
 
     Returns: its handle; or None with the last error 87 for another flag, or 6.
@@ -162,9 +158,7 @@ def CreateMutex(lpMutexAttributes: object, bInitialOwner: bool, lpName: str | No
 
 
 @fails_with(None)
-def CreateMutexEx(
-    lpMutexAttributes: object, lpName: str | None, dwFlags: int, dwDesiredAccess: int
-) -> Mutex | None:
+def CreateMutexEx(lpMutexAttributes: object, lpName: str | None, dwFlags: int, dwDesiredAccess: int) -> Mutex | None:
     """Make a mutex, or find the one of that name; `dwFlags` is 0 or `CREATE_MUTEX_INITIAL_OWNER`.
 
     Returns: its handle; or None with the last error 87 for another flag, or 6.
@@ -187,9 +181,7 @@ def ReleaseMutex(hMutex: Mutex) -> bool:
 
 
 @fails_with(None)
-def CreateWaitableTimer(
-    lpTimerAttributes: object, bManualReset: bool, lpTimerName: str | None
-) -> WaitableTimer | None:
+def CreateWaitableTimer(lpTimerAttributes: object, bManualReset: bool, lpTimerName: str | None) -> WaitableTimer | None:
     """Make a waitable timer, or find the one of that name.
 
     Returns: its handle; or None with the last error 6 if another kind of object has the name.

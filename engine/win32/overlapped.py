@@ -181,9 +181,7 @@ def GetOverlappedResult(
     hFile: OverlappedSource, lpOverlapped: OVERLAPPED, lpNumberOfBytesTransferred: Box, bWait: bool
 ) -> bool:
     """Tell what became of an operation, waiting for its end if so told. Returns: as `GetOverlappedResultEx`."""
-    return GetOverlappedResultEx(
-        hFile, lpOverlapped, lpNumberOfBytesTransferred, INFINITE if bWait else 0, False
-    )
+    return GetOverlappedResultEx(hFile, lpOverlapped, lpNumberOfBytesTransferred, INFINITE if bWait else 0, False)
 
 
 @fails_with(False)

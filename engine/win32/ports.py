@@ -105,9 +105,7 @@ def GetQueuedCompletionStatusEx(
         ran instead), 735, 6, or 87 for a `ulCount` of 0. Then nothing was stored.
     """
     timeout = seconds(dwMilliseconds)
-    packets = expect(CompletionPort, Port).get_many(
-        word("ulCount", ulCount), timeout, alertable=bool(fAlertable)
-    )
+    packets = expect(CompletionPort, Port).get_many(word("ulCount", ulCount), timeout, alertable=bool(fAlertable))
     lpCompletionPortEntries[: len(packets)] = [
         OVERLAPPED_ENTRY(packet.key, packet.overlapped, packet.status, packet.transferred) for packet in packets
     ]

@@ -45,9 +45,7 @@ def _returns_ntstatus(function: Callable[P, int]) -> Callable[P, int]:
 
 
 @_returns_ntstatus
-def NtCreateWaitCompletionPacket(
-    WaitCompletionPacketHandle: Box, DesiredAccess: int, ObjectAttributes: object
-) -> int:
+def NtCreateWaitCompletionPacket(WaitCompletionPacketHandle: Box, DesiredAccess: int, ObjectAttributes: object) -> int:
     """Make a wait completion packet, to be associated. Returns: STATUS_SUCCESS, its handle in the box."""
     WaitCompletionPacketHandle.value = WaitPacket()
     return STATUS_SUCCESS

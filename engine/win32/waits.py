@@ -96,9 +96,7 @@ def WaitForMultipleObjectsEx(
     return _waited(lambda: wait(handles, timeout, alertable=bool(bAlertable)))
 
 
-def SignalObjectAndWait(
-    hObjectToSignal: Any, hObjectToWaitOn: Any, dwMilliseconds: int, bAlertable: bool
-) -> int:
+def SignalObjectAndWait(hObjectToSignal: Any, hObjectToWaitOn: Any, dwMilliseconds: int, bAlertable: bool) -> int:
     """Signal one object and wait for another, with nothing in between.
 
     Returns: 0, 128, 192, 258 or WAIT_FAILED; with the last error 298 (a semaphore at its maximum), 288 (a mutex of

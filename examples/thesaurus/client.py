@@ -1,6 +1,6 @@
 """A client of the thesaurus: blocking calls, calls collected through a completion port, and a cancelled one.
 
-    python -m examples.thesaurus.client [ENDPOINT]
+python -m examples.thesaurus.client [ENDPOINT]
 """
 
 import sys

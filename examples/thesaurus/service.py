@@ -77,6 +77,7 @@ def main() -> None:
         ThreadPool(maximum=4, name="chains") as background,
         Server(endpoint, workers=4) as server,
     ):
+
         def end(number: int, frame: FrameType | None) -> None:
             # Both may be called in a signal handler; a second signal does no harm.
             server.request_stop()

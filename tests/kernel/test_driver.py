@@ -209,9 +209,7 @@ class TestWhoHarvests:
         finally:
             watched.on = False
 
-    def test_a_loop_harvests_on_its_own_thread(
-        self, wires: Callable[..., Wire], event: Event, actor: Make
-    ) -> None:
+    def test_a_loop_harvests_on_its_own_thread(self, wires: Callable[..., Wire], event: Event, actor: Make) -> None:
         """What a task awaits is harvested by its event loop."""
         worker, wire = actor(), wires(event.set)
 
@@ -500,9 +498,7 @@ class TestFailures:
             driver().register(source)
         assert source not in driver().sources and not event.wait(0.001)
 
-    def test_a_source_may_leave_inside_its_harvest(
-        self, wires: Callable[..., Wire], event: Event, actor: Make
-    ) -> None:
+    def test_a_source_may_leave_inside_its_harvest(self, wires: Callable[..., Wire], event: Event, actor: Make) -> None:
         """Unregistering from inside a harvest is allowed."""
         wire = wires(event.set)
         wire.action = lambda: (driver().unregister(wire), event.set())

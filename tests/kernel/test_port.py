@@ -185,9 +185,7 @@ class TestCreating:
     @pytest.mark.parametrize(
         ("status", "kind"), [(6, InvalidHandle), (87, InvalidParameter), (1816, QueueFull), (50, EngineError)]
     )
-    def test_a_refusal_is_told_as_the_engines(
-        self, port: CompletionPort, status: int, kind: type[EngineError]
-    ) -> None:
+    def test_a_refusal_is_told_as_the_engines(self, port: CompletionPort, status: int, kind: type[EngineError]) -> None:
         """A source of another library may refuse with its own error: its number is told by the engine's."""
 
         class Refusal(Exception):

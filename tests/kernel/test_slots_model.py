@@ -165,9 +165,7 @@ class Accounting(RuleBasedStateMachine):
             return
         thread.join(model)
         model.active += 1
-        assert isinstance(
-            self.actors[number].start(self.ports[where].get, 0.0001).exception(LIMIT), WaitTimeout
-        )
+        assert isinstance(self.actors[number].start(self.ports[where].get, 0.0001).exception(LIMIT), WaitTimeout)
         self.settle()
 
     @rule(number=thread)

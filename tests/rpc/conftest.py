@@ -129,9 +129,7 @@ def any_bench(request: pytest.FixtureRequest, benches: Callable[..., Bench]) -> 
     if request.param in ("tcp", "ipc"):
         endpoint = request.getfixturevalue("services")(request.param)
     else:
-        server = request.getfixturevalue("local")(
-            new_endpoint(request.param, request.getfixturevalue("folder"))
-        )
+        server = request.getfixturevalue("local")(new_endpoint(request.param, request.getfixturevalue("folder")))
         endpoint = server.endpoint
     return benches(endpoint)
 

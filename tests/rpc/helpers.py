@@ -62,7 +62,10 @@ class Service:
         options = json.dumps({"endpoints": endpoints, "server": server, "pool": pool})
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.rpc.service", options],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            cwd=ROOT,
         )
         self.pid = self._process.pid
         self._read = b""

@@ -21,7 +21,11 @@ class Program:
     def __init__(self, scenario: str, endpoint: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.rpc.alone", scenario, endpoint],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            text=True,
         )
 
     def end(self) -> tuple[str, str]:
@@ -94,7 +98,6 @@ class TestForks:
     def test_a_client_in_the_child(self, services: Callable[[str], str]) -> None:
         """The child's copy refuses without a hang; a new client works there, and the parent's goes on."""
         assert run("forked", services("ipc")) == "0 parent parent"
-
 
     def test_a_server_in_the_child(self, endpoint: str) -> None:
         """The child's copy refuses, and so do its calls; a new server works there, and the parent's goes on."""

@@ -22,7 +22,10 @@ def service(endpoint: str, where: str = "main") -> "Iterator[tuple[subprocess.Po
     """A service in a process of its own, which listens and has its handlers; and a binding of it."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.rpc.ended", endpoint, where],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
     try:
         with Client(endpoint, connect_timeout=LIMIT) as client:

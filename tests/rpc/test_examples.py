@@ -17,7 +17,10 @@ def thesaurus() -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """The service, running, and its endpoint."""
     service = subprocess.Popen(
         [sys.executable, "-m", "examples.thesaurus.service", "tcp://127.0.0.1:0"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
     )
     assert service.stdout is not None
     listening = service.stdout.readline().split()
@@ -33,7 +36,10 @@ class TestThesaurus:
         """The client prints what the service knows."""
         client = subprocess.run(
             [sys.executable, "-m", "examples.thesaurus.client", thesaurus[1]],
-            capture_output=True, cwd=ROOT, text=True, timeout=LIMIT,
+            capture_output=True,
+            cwd=ROOT,
+            text=True,
+            timeout=LIMIT,
         )
         assert client.returncode == 0, client.stderr
         assert "quick: fast, swift" in client.stdout

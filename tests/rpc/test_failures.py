@@ -443,6 +443,7 @@ class TestClosedClient:
 
     def test_many_clients(self, services: Callable[[str], str]) -> None:
         """Opening and closing clients leaks no descriptor."""
+
         def used() -> int:
             return len(os.listdir("/proc/self/fd"))
 

@@ -386,7 +386,12 @@ class TestToAClient:
     @pytest.mark.parametrize(
         "value",
         [
-            b"\xc1", b"\xdb\xff\xff\xff\xff", b"", b"\x91" * 100_000, b"\xa2\xff\xff", b"\x91" * 900 + b"\x01",
+            b"\xc1",
+            b"\xdb\xff\xff\xff\xff",
+            b"",
+            b"\x91" * 100_000,
+            b"\xa2\xff\xff",
+            b"\x91" * 900 + b"\x01",
             b"\x81\x90\x01",
         ],
     )
@@ -403,9 +408,7 @@ class TestToAClient:
         "value", [b"\xc0", b"\x90", b"\x01", b"\xa4text", b"\x94\x01\x02\x03\x04", b"\x91\xa1\xff"]
     )
     @pytest.mark.parametrize("status", [1726, 4711, -1, 1 << 40])
-    def test_a_fault_that_is_none(
-        self, pair: tuple[RawServer, Client, Any, int], value: bytes, status: int
-    ) -> None:
+    def test_a_fault_that_is_none(self, pair: tuple[RawServer, Client, Any, int], value: bytes, status: int) -> None:
         """A failure whose description cannot be read keeps its status."""
         raw, _, call, number = pair
         raw.say(Replies([one_reply(number, status, msgspec.Raw(value))]))

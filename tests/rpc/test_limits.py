@@ -33,6 +33,7 @@ from .helpers import Bench, RawClient, RawServer, Service, new_endpoint, status_
 Benches = Callable[..., Bench]
 Services = Callable[..., Service]
 
+
 def hear_call(server: RawServer) -> Any:
     """Take a message of one call."""
     message = server.hear()
@@ -69,9 +70,7 @@ class TestCalls:
         assert narrow.control.complete(key, "unharmed") == 0 and held.result(LIMIT) == "unharmed"
         assert narrow.client.statistics().connections == 1
 
-    def test_refused_when_it_would_be_sent(
-        self, service: Services, endpoint: str, port: CompletionPort
-    ) -> None:
+    def test_refused_when_it_would_be_sent(self, service: Services, endpoint: str, port: CompletionPort) -> None:
         """One that was begun before there was a connection ends with 1783, saying the same; others are served."""
         with Client(endpoint, connect_timeout=LIMIT) as client:
             probe = client.bind(Probe)

@@ -156,9 +156,7 @@ class TestHandOff:
         assert raised.value.type_name == type_name
 
     @pytest.mark.parametrize("text", [ValueError("within"), 7, None, b"bytes", object()])
-    def test_an_error_with_a_text_that_is_none(
-        self, local: Callable[..., Server], benches: Benches, text: Any
-    ) -> None:
+    def test_an_error_with_a_text_that_is_none(self, local: Callable[..., Server], benches: Benches, text: Any) -> None:
         """Whatever stands where an error's text should be, and whatever else cannot be sent, the status arrives."""
 
         class Routines:
@@ -297,9 +295,7 @@ class TestClosingTwice:
         assert call.result(LIMIT) == "still open"
 
     @pytest.mark.parametrize("text", [7, None, b"bytes"])
-    def test_aborting_with_a_text_that_is_none(
-        self, local: Callable[..., Server], benches: Benches, text: Any
-    ) -> None:
+    def test_aborting_with_a_text_that_is_none(self, local: Callable[..., Server], benches: Benches, text: Any) -> None:
         """A text that is none is refused likewise."""
         raised: list[int] = []
 

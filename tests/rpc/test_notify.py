@@ -119,9 +119,7 @@ class TestCommonRules:
         assert not listener.more()
 
     @pytest.mark.parametrize("abort", [False, True])
-    def test_a_cancelled_call_is_told_once(
-        self, bench: Bench, listener: Listener, key: str, abort: bool
-    ) -> None:
+    def test_a_cancelled_call_is_told_once(self, bench: Bench, listener: Listener, key: str, abort: bool) -> None:
         """Cancelling raises the ordinary notification, once, through the same target."""
         call = bench.held(key, notify=listener.notify)
         listener.expected.append(call)
@@ -409,9 +407,7 @@ class TestPort:
         assert len(calls) <= 10
         assert {port.get(LIMIT).key for _ in range(10)} == {"all"}
 
-    def test_a_failed_call_is_a_packet_like_any_other(
-        self, bench: Bench, port: CompletionPort, key: str
-    ) -> None:
+    def test_a_failed_call_is_a_packet_like_any_other(self, bench: Bench, port: CompletionPort, key: str) -> None:
         """The dequeue succeeds even though the call failed; the failure shows on completing."""
         call = bench.held(key, notify=port)
         bench.control.abort(key, 4711)
@@ -454,9 +450,7 @@ class TestPort:
         any_bench.probe.echo.begin(1, notify=port)
         wait_until(lambda: status_of(lambda: port.get(0)) == 0)
 
-    def test_closed_before_the_reply(
-        self, bench: Bench, key: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_closed_before_the_reply(self, bench: Bench, key: str, caplog: pytest.LogCaptureFixture) -> None:
         """A port that was closed meanwhile costs the packet only: the call can be completed, and others are told."""
         closed, other = CompletionPort(), CompletionPort()
         with other:

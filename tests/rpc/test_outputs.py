@@ -397,9 +397,7 @@ class TestRefused:
         with pytest.raises(InvalidArgumentType, match="'start'"):
             one.binding.read.begin("one", bytearray(1))
 
-    @pytest.mark.parametrize(
-        "room", [-1, MAX_MESSAGE_BYTES + 1, 1 << 62, "text", None, 1.5, ["<f8", [1]]], ids=str
-    )
+    @pytest.mark.parametrize("room", [-1, MAX_MESSAGE_BYTES + 1, 1 << 62, "text", None, 1.5, ["<f8", [1]]], ids=str)
     def test_a_size_that_cannot_be(self, one: Fixture, room: Any) -> None:
         """A peer that asks for a buffer beyond all bounds gets 1783, and the server goes on."""
         with pytest.raises(BadStubData, match="read"):

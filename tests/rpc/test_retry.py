@@ -56,8 +56,7 @@ class TestKilled:
     def test_sent_again(
         self, transport: str, service: Services, benches: Benches, key: str, port: CompletionPort
     ) -> None:
-        """Calls of idempotent operations go on with the next server, the others end with 1726: each once, told of once.
-        """
+        """Idempotent calls go on with the next server, the others end with 1726: each once, told of once."""
         mine = service(*(["tcp://127.0.0.1:*"] if transport == "tcp" else []))
         bench = benches(mine.endpoint, connect_timeout=LIMIT)
         retried = [held_again(bench, f"{key}-{number}", notify=port) for number in range(20)]
@@ -135,9 +134,7 @@ class TestKilled:
         bench.control.arrived(key)
         assert time.monotonic() - began >= 0.02
 
-    def test_lost_again_meanwhile(
-        self, local: Callable[..., Server], benches: Benches, folder: Any, key: str
-    ) -> None:
+    def test_lost_again_meanwhile(self, local: Callable[..., Server], benches: Benches, folder: Any, key: str) -> None:
         """Connections that come and go while it waits are none of its tries."""
         endpoint = new_endpoint("loopback", folder)
         first = local(endpoint)
@@ -205,9 +202,7 @@ class TestBounds:
                 with pytest.raises(CallTimeout):
                     calls[1].result(LIMIT)
 
-    def test_what_is_left_is_sent(
-        self, local: Callable[..., Server], benches: Benches, folder: Any
-    ) -> None:
+    def test_what_is_left_is_sent(self, local: Callable[..., Server], benches: Benches, folder: Any) -> None:
         """The next server is told what is left of the limit, also if it was there before the call was due again."""
         endpoint = new_endpoint("loopback", folder)
         left: list[float | None] = []

@@ -221,9 +221,7 @@ class TestMemory:
                 probe.echo.begin(2).result(LIMIT)
             assert probe.echo(3) == 3
 
-    def test_the_goodbye_after_one_that_could_not_be_sent(
-        self, endpoint: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_goodbye_after_one_that_could_not_be_sent(self, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """A message that did not leave is not counted: a call that the server says it has taken may have run."""
         path = "transport.zmq_link.client.ZmqClient.send"
         with RawServer(endpoint) as raw, Client(endpoint) as client:

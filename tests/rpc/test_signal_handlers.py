@@ -117,9 +117,7 @@ INTERRUPTED: dict[str, Callable[[World], object]] = {
 }
 
 
-def at_each_line(
-    world: World, operation: Callable[[World], object], handler: Callable[[], None], step: int = 1
-) -> int:
+def at_each_line(world: World, operation: Callable[[World], object], handler: Callable[[], None], step: int = 1) -> int:
     """Call `handler` at each (or each third, ...) line of the library that `operation` meets; return how often."""
     for called, number in enumerate(range(0, LINES, step)):
         with at_line(number, library, handler) as reached:
@@ -136,6 +134,7 @@ class TestSafe:
     def test_event_set(self, world: World, interrupted: str) -> None:
         """`Event.set` returns, and the event is signaled then or a moment later: every wait for it ends."""
         with Event() as told, Event(manual_reset=True) as done:
+
             def handler() -> None:
                 told.set()
                 done.set()
@@ -284,6 +283,7 @@ class TestUnsafe:
         for number in range(0, LINES, 11 if called == "Server.close" else 7):
             world = World(connect_timeout=0.5)
             try:
+
                 def handler(world: World = world) -> None:
                     try:
                         CLOSING[called](world)

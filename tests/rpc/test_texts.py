@@ -138,6 +138,7 @@ class TestWhatCannotBeEncoded:
 
     def test_a_call_ends_by_itself(self, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """It ends with a status; those that share its message, and those behind it, are answered."""
+
         def fails(calls: Any) -> Any:
             if any(call[2] == (13, 13) for call in calls):
                 raise MemoryError("thirteen")
@@ -155,6 +156,7 @@ class TestWhatCannotBeEncoded:
 
     def test_an_answer_ends_its_call(self, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """The call is told so; the other answers arrive."""
+
         def fails(answers: Any) -> Any:
             if any(type(answer) is tuple and answer[1] == 26 for answer in answers):
                 raise MemoryError("twenty-six")

@@ -1,6 +1,6 @@
 """A service whose calls are traced, in a process of its own, which tells of its spans.
 
-    python -m tests.rpc.traced_service ENDPOINT     prints the endpoint as bound
+python -m tests.rpc.traced_service ENDPOINT     prints the endpoint as bound
 """
 
 import queue

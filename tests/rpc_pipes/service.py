@@ -1,6 +1,6 @@
 """The tests' service: routines with pipes, and a process that serves them until its standard input ends.
 
-    python -m tests.rpc_pipes.service ENDPOINT [PIPE_WINDOW]     prints the endpoint as bound
+python -m tests.rpc_pipes.service ENDPOINT [PIPE_WINDOW]     prints the endpoint as bound
 """
 
 import logging

@@ -171,7 +171,11 @@ class TestModel:
         class Other(Interface, id="test.Streams"):
             @operation
             def held_many(
-                self, key: str, left: InPipe[float], right: InPipe[bytes | None], upper: OutPipe[int],
+                self,
+                key: str,
+                left: InPipe[float],
+                right: InPipe[bytes | None],
+                upper: OutPipe[int],
                 lower: OutPipe[int],
             ) -> Any:
                 """As the service has it, but for the elements."""

@@ -1,6 +1,6 @@
 """A client in a process of its own, to be killed: it begins a call or opens a handle, says so, and waits.
 
-    python -m tests.rpc_server.caller ENDPOINT hold|open|block KEY
+python -m tests.rpc_server.caller ENDPOINT hold|open|block KEY
 """
 
 import sys

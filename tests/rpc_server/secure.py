@@ -1,6 +1,6 @@
 """A server that checks keys, and a client that has one: fails unless the client is admitted under its own name.
 
-    python -m tests.rpc_server.secure
+python -m tests.rpc_server.secure
 """
 
 from engine import CallAttributes, Client, Server

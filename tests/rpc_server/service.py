@@ -1,6 +1,6 @@
 """The tests' service: a process that serves the interfaces of `contract` until its standard input ends.
 
-    python -m tests.rpc_server.service ENDPOINT...
+python -m tests.rpc_server.service ENDPOINT...
 """
 
 import json
@@ -121,9 +121,7 @@ class Watching:
         with Client(endpoint, timeout=default) as client:
             return client.bind(Watch).time_left.begin(timeout=own).result(LIMIT)
 
-    def nested_metadata(
-        self, endpoint: str, own: dict[str, str] | None, connection: dict[str, str]
-    ) -> dict[str, str]:
+    def nested_metadata(self, endpoint: str, own: dict[str, str] | None, connection: dict[str, str]) -> dict[str, str]:
         with Client(endpoint, metadata=connection) as client:
             return client.bind(Watch).metadata.begin(metadata=own).result(LIMIT)
 

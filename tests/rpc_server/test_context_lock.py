@@ -236,7 +236,6 @@ class TestShared:
         assert call.lock_context(ledger, shared=True)
         bench.use("share", "other")
 
-
     def test_who_gave_way_goes_first(self, bench: Bench) -> None:
         """When the one that won shares the handle again, new calls wait for the one that gave way."""
         first, ledger = bench.use("share", "first")

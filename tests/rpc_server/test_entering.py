@@ -76,8 +76,6 @@ class Called:
         self._function(number)
 
 
-
-
 class TestBeforeTheFirstLine:
     """A thread that has called a routine may be stopped before the routine's first line."""
 
@@ -223,5 +221,3 @@ class TestLearning:
         """Runs a little above the limit are found out in the end."""
         assert self.learn(*[1.5] * 20)
         assert not self.learn(*[0.9] * 100)
-
-

@@ -313,7 +313,6 @@ class TestAServer:
         assert routines.run_down.wait(LIMIT)
 
 
-
 def elsewhere(action: Callable[[], Any]) -> Any:
     """Return what `action` returns in a thread of its own, to which no Ctrl-C comes."""
     found: list[Any] = []

@@ -45,7 +45,6 @@ class Tenant(msgspec.Struct):
         TENANT.set(self.name)
 
 
-
 class Tenants(Interface, id="tests.Tenants"):
     """Each returns what it finds set, and sets something else."""
 

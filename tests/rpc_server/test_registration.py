@@ -489,6 +489,7 @@ class TestManagement:
 
     def test_authorized(self, servers: Servers, clients: Clients, endpoint: str) -> None:
         """An authorize function decides on all of it."""
+
         def authorize(who: CallAttributes) -> bool:
             return who.metadata.get("key") == "secret" and who.operation == "stop"
 
@@ -506,6 +507,7 @@ class TestManagement:
 
     def test_authorize_fails(self, servers: Servers, clients: Clients, endpoint: str) -> None:
         """One that raises allows nothing."""
+
         def authorize(who: CallAttributes) -> bool:
             raise ValueError("cannot tell")
 

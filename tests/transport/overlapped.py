@@ -172,5 +172,3 @@ def is_open(fd: int) -> bool:
         assert error.errno == errno.EBADF
         return False
     return True
-
-

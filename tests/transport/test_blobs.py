@@ -29,9 +29,7 @@ ECHO = Target("demo.Echo", 1, 0, "echo")
 LARGE = bytes(range(256)) * (OOB_LIMIT // 256)
 
 
-def deliver_call(
-    args: list[object], decoder: ArgsDecoder, options: CallOptions | None = None
-) -> list[object]:
+def deliver_call(args: list[object], decoder: ArgsDecoder, options: CallOptions | None = None) -> list[object]:
     """Encode a call, decode it, and decode its arguments."""
     frames = encode_call(ECHO, 1, args, options)
     (call,) = calls_in(decode([bytes(frame) for frame in frames]))
@@ -51,9 +49,7 @@ class TestSplit:
     def test_small_values_stay(self) -> None:
         """There is nothing to split, and the answer is None."""
         assert (
-            split_out_of_band(
-                [b"small", bytearray(b"small"), memoryview(b"small"), 1, "x" * 100_000, None, [LARGE]]
-            )
+            split_out_of_band([b"small", bytearray(b"small"), memoryview(b"small"), 1, "x" * 100_000, None, [LARGE]])
             is None
         )
         assert split_out_of_band([]) is None

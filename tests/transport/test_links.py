@@ -255,9 +255,7 @@ class TestLife:
             assert server.send(server.messages[0][0], [b"%d" % number])
         server.close()
         exchange([client], lambda: client.losses)
-        assert [what for what, _, _ in client.log if what != "refused"] == (
-            ["connected"] + ["message"] * 20 + ["lost"]
-        )
+        assert [what for what, _, _ in client.log if what != "refused"] == (["connected"] + ["message"] * 20 + ["lost"])
         assert not client.send(b"", [b"x"])
         assert not client.writable()
 
@@ -509,9 +507,7 @@ class TestBounds:
     def test_a_descriptor_that_is_used_again(self, house: House, former: int, order: str) -> None:
         """A client that comes as another one goes, and gets its descriptor, stays; the other one is lost, once."""
         server, descriptor = house.server(), 1 << 20
-        peers = {
-            name: b"\0" + ((former + later) % (1 << 32)).to_bytes(4) for later, name in enumerate("AB")
-        }
+        peers = {name: b"\0" + ((former + later) % (1 << 32)).to_bytes(4) for later, name in enumerate("AB")}
         accepted, gone = int(zmq.Event.ACCEPTED), int(zmq.Event.DISCONNECTED)
         server.link._told.extend([(accepted, descriptor), (gone, descriptor), (accepted, descriptor)])
         feed(server.link, [(peers[name], descriptor) for name in order])

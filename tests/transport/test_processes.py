@@ -103,9 +103,7 @@ class TestDeath:
         assert server.losses == [peers[victim.pid]]
         assert server.send(peers[processes[0].pid], [b"still there?"])
 
-    def test_descriptors_used_again(
-        self, scheme: str, server_at: Callable[..., Party], children: Children
-    ) -> None:
+    def test_descriptors_used_again(self, scheme: str, server_at: Callable[..., Party], children: Children) -> None:
         """A client that comes after another has died gets its descriptor, and is told apart from it."""
         server = server_at(scheme)
         for number in range(3):
@@ -198,9 +196,7 @@ class TestStrangers:
         try:
             exchange([server, client], lambda: client.ups)
             assert client.send(b"", [b"a real one"])
-            exchange(
-                [server, client], lambda: server.messages[-1:] and server.messages[-1][1] == [b"a real one"]
-            )
+            exchange([server, client], lambda: server.messages[-1:] and server.messages[-1][1] == [b"a real one"])
         finally:
             client.close()
 
@@ -212,17 +208,11 @@ class TestCurve:
     def keys(self) -> dict[str, tuple[str, str]]:
         return {name: Curve.new_keys() for name in ("server", "friend", "stranger")}
 
-    def test_an_encrypted_link(
-        self, server_at: Callable[..., Party], keys: dict[str, tuple[str, str]]
-    ) -> None:
+    def test_an_encrypted_link(self, server_at: Callable[..., Party], keys: dict[str, tuple[str, str]]) -> None:
         """Who knows the server's key may connect; who does not, or has no keys, is told that it failed."""
         server = server_at("tcp", curve=Curve(*keys["server"]))
-        good = Party(
-            connect(server.link.endpoint, curve=Curve(*keys["friend"], server_key=keys["server"][0]))
-        )
-        wrong = Party(
-            connect(server.link.endpoint, curve=Curve(*keys["friend"], server_key=keys["friend"][0]))
-        )
+        good = Party(connect(server.link.endpoint, curve=Curve(*keys["friend"], server_key=keys["server"][0])))
+        wrong = Party(connect(server.link.endpoint, curve=Curve(*keys["friend"], server_key=keys["friend"][0])))
         bare = Party(connect(server.link.endpoint))
         try:
             exchange([server, good, wrong, bare], lambda: good.ups and wrong.refusals and bare.refusals)

@@ -245,7 +245,6 @@ class TestAutoListen:
         assert connect().greet("ipc") == "Hello, ipc!"
         assert over_tcp().greet("tcp") == "Hello, tcp!"
 
-
     def test_an_endpoint_added_later(self, unregistered: Greeter, connect: Callable[[], Any], path: str) -> None:
         """An endpoint that comes later is served from the next listening on, with the conditions as they were."""
         judge = Judge(RPC_S_OK)
@@ -311,9 +310,7 @@ class TestSecurity:
         assert over_tcp().greet("World") == "Hello, World!"
         assert [seen.AuthenticationLevel for seen in judge.seen] == [RPC_C_AUTHN_LEVEL_NONE]
 
-    def test_secure_only(
-        self, unregistered: Greeter, over_tcp: Callable[[], Any], connect: Callable[[], Any]
-    ) -> None:
+    def test_secure_only(self, unregistered: Greeter, over_tcp: Callable[[], Any], connect: Callable[[], Any]) -> None:
         """With RPC_IF_ALLOW_SECURE_ONLY callers without authentication get 5; a local transport is always private."""
         assert RpcServerRegisterIfEx(Hello, None, unregistered, RPC_IF_ALLOW_SECURE_ONLY, MANY, None) == RPC_S_OK
         listen()

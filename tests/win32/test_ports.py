@@ -120,7 +120,6 @@ class TestCreating:
             assert CreateIoCompletionPort(handle, existing, 0, 0) is None
             assert GetLastError() == ERROR_INVALID_HANDLE
 
-
     def test_closed_sources(self, port: Any) -> None:
         """An overlapped source is closed once; then it is no handle any more, to be bound neither: 6."""
         read, write = os.pipe()
@@ -146,7 +145,11 @@ class TestDequeue:
         assert PostQueuedCompletionStatus(port, 3, "key", "overlapped")
         seen = Dequeued(port, INFINITE)
         assert (seen.returned, seen.size, seen.key, seen.overlapped, seen.error) == (
-            True, 3, "key", "overlapped", 4711,
+            True,
+            3,
+            "key",
+            "overlapped",
+            4711,
         )
 
     def test_a_posted_null(self, port: Any) -> None:

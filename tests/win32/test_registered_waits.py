@@ -72,9 +72,7 @@ def called(handles: Handles) -> Called:
     return Called(handles(CreateEvent(NULL, FALSE, FALSE, NULL)))
 
 
-def register(
-    waitable: Any, callback: Any, milliseconds: int = INFINITE, flags: int = WT_EXECUTEDEFAULT
-) -> Any:
+def register(waitable: Any, callback: Any, milliseconds: int = INFINITE, flags: int = WT_EXECUTEDEFAULT) -> Any:
     handle = Box()
     assert RegisterWaitForSingleObject(handle, waitable, callback, "context", milliseconds, flags)
     return handle.value

@@ -77,9 +77,7 @@ class Operation(Uncopyable, Generic[T_co]):
         "_transferred", "_value",
     )  # fmt: skip
 
-    def __init__(
-        self, source: "OverlappedSource", overlapped: Any, event: Settable | None, packet: bool
-    ) -> None:
+    def __init__(self, source: "OverlappedSource", overlapped: Any, event: Settable | None, packet: bool) -> None:
         if event is not None and not callable(getattr(event, "set", None)):
             raise InvalidOperation(f"event must have a method `set`, which {a_type(event)} has not")
         self._source = source

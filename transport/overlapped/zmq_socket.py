@@ -62,6 +62,7 @@ _STATUSES: Final = {
 }
 _FATAL: Final = frozenset({int(zmq.ETERM), int(zmq.ENOTSOCK)})
 
+
 class _Plain:
     """The socket's methods in C: those of `zmq.Socket` add a Python call to each (0.3 us)."""
 
@@ -370,7 +371,7 @@ def _checked(frames: Any) -> list[Frame]:
     """One frame or several, as a list of what can be sent."""
     found = frames if isinstance(frames, list | tuple) else [frames]
     if not found:
-        raise InvalidOperation("frames must not be empty: a message has at least one, which may be b\"\"")
+        raise InvalidOperation('frames must not be empty: a message has at least one, which may be b""')
     return [frame if isinstance(frame, bytes | zmq.Frame) else readable(frame) for frame in found]
 
 

@@ -178,9 +178,7 @@ class ValueDecoder(Generic[T]):
         if not descriptors:
             return self.plain(raw)
         if len(descriptors) != 1 or len(blobs) != 1:
-            raise msgspec.ValidationError(
-                "a result is at most one out-of-band value, and its frame must be there"
-            )
+            raise msgspec.ValidationError("a result is at most one out-of-band value, and its frame must be there")
         return _restore(descriptors[0], blobs[0], self.annotation, "the result")  # type: ignore[no-any-return]  # one R
 
 
@@ -242,9 +240,7 @@ class ArgsDecoder:
     def _other(self, count: int, positions: tuple[int, ...]) -> msgspec.msgpack.Decoder[Any]:
         decoder = self._others.get((count, positions))
         if decoder is None:
-            kinds = tuple(
-                None if at in positions else kind for at, kind in enumerate(self.annotations[:count])
-            )
+            kinds = tuple(None if at in positions else kind for at, kind in enumerate(self.annotations[:count]))
             decoder = msgspec.msgpack.Decoder(tuple[kinds])  # type: ignore[valid-type]  # made at run time
             if len(self._others) >= 64:  # positions come from the peer: a bound, not a policy
                 self._others.clear()
@@ -388,9 +384,7 @@ def _restore_array(descriptor: Blob, blob: Buffer, annotation: Any, where: str) 
         raise msgspec.ValidationError(f"an array arrived, and NumPy is not installed - at {where}") from None
     kind = numpy.ndarray if annotation is Any or annotation is object else array_type(annotation)
     if kind is None or not issubclass(numpy.ndarray, kind):
-        raise msgspec.ValidationError(
-            f"Expected `{name_of(annotation)}`, got an array - at {where}"
-        )
+        raise msgspec.ValidationError(f"Expected `{name_of(annotation)}`, got an array - at {where}")
     try:
         dtype = _plain_dtype(numpy, descriptor.dtype)
         if math.prod(descriptor.shape) * dtype.itemsize != len(blob):

@@ -283,9 +283,7 @@ _READERS: Final[dict[bytes, tuple[int, Callable[[Buffer], Any]]]] = {
 }
 
 
-def decode(
-    frames: Sequence[Buffer], max_bytes: int = MAX_MESSAGE_BYTES, max_records: int = MAX_RECORDS
-) -> Message:
+def decode(frames: Sequence[Buffer], max_bytes: int = MAX_MESSAGE_BYTES, max_records: int = MAX_RECORDS) -> Message:
     """Read one message.
 
     The blobs of a message are its frames from the second on; they belong to its only call or reply.
