@@ -377,10 +377,10 @@ class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
     def __await__(self) -> Generator[Any, None, R]:
         """Await the outcome, and collect it: return the result, or raise the call's error.
 
-        A task that is cancelled meanwhile cancels the call, abortively, unless another task or thread waits for it too
-        (`asyncio.shield` keeps it from that). The call may be awaited again, and by several tasks of a loop: each gets
-        the same result or error. It is spent, so `complete` raises `InvalidAsyncHandle`. Tasks may be made of it:
-        `asyncio.create_task(call)`.
+        A task that is cancelled meanwhile cancels the call, abortively, unless another task or thread waits for it or
+        for a pipe of it (`asyncio.shield` keeps it from that). The call may be awaited again, and by several tasks of a
+        loop: each gets the same result or error. It is spent, so `complete` raises `InvalidAsyncHandle`. Tasks may be
+        made of it: `asyncio.create_task(call)`.
         Raises: `InvalidAsyncHandle` (1914) if the handle carries no call, or `complete` has collected its outcome.
         """
         awaited = self._awaited

@@ -430,10 +430,12 @@ class Client(Association, Closeable):
         return completion
 
     def _give_up_waiting(self, call: Call[Any], completion: Completion | None) -> None:
-        """The task that awaited `call`, or was going to, was cancelled: so is the call, if nobody else waits for it."""
+        """A task that awaited `call` or a pipe of it, or was going to, was cancelled: so is the call, if nobody else
+        waits for it.
+        """
         if completion is not None:
             self._table.forget_waiter(call, completion)
-        if not self._table.awaited(call):
+        if not self._table.awaited(call) and not (call._pipes is not None and call._pipes.waited_for()):
             self._cancel(call, abort=True)
 
     def _cancel(self, call: Call[Any], abort: bool) -> None:

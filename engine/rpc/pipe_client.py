@@ -108,6 +108,10 @@ class ClientPipes(PipeSet):
                 return  # Another thread completed the call just now, and has the outcome.
             call._state = State.SPENT
 
+    def given_up(self) -> None:
+        if self.call._pipes is self and not self._spent:
+            self._owner._give_up_waiting(self.call, None)
+
     def raise_outcome(self) -> NoReturn:
         if self.call._pipes is self and not self._spent:
             self.call.complete()

@@ -152,6 +152,14 @@ class PipeSet:
         """The call's number on its connection."""
         raise NotImplementedError
 
+    def given_up(self) -> None:
+        """A task that waited for a pipe was cancelled. A server's routine answers for its call itself."""
+
+    def waited_for(self) -> bool:
+        """Whether a thread or a task of the program waits for one of the pipes."""
+        with self.lock:
+            return any(pipe.pullers or (pipe.pushers and not pipe.fed) for pipe in self.pipes)
+
     def check_size(self, pipe: Pipe[Any], size: int) -> None:
         """Raise `BadStubData` if a push of so many bytes is more than the peer takes."""
         raise NotImplementedError
@@ -220,6 +228,8 @@ class PipeSet:
                 await completion
             except BaseException:
                 self._forget(waiters, completion)
+                if guarded:
+                    self.given_up()
                 raise
 
     def feed(self, pipe: Pipe[Any], elements: Sequence[Any]) -> None:

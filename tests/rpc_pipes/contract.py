@@ -28,6 +28,11 @@ class Streams(Interface, id="test.Streams"):
         raise NotImplementedError
 
     @operation
+    def total_patiently(self, numbers: InPipe[int]) -> int:
+        """The same by one that gives up pulls, and pulls again."""
+        raise NotImplementedError
+
+    @operation
     def first(self, numbers: InPipe[int], scale: int = 1) -> int:
         """Pull one number and abort the call with it as status."""
         raise NotImplementedError

@@ -3,6 +3,7 @@
 python -m tests.rpc_pipes.service ENDPOINT [PIPE_WINDOW]     prints the endpoint as bound
 """
 
+import asyncio
 import logging
 import sys
 import threading
@@ -81,6 +82,16 @@ class StreamRoutines:
         async for number in numbers:
             start += number
         return start
+
+    async def total_patiently(self, numbers: InPipe[int]) -> int:
+        given_up = asyncio.ensure_future(numbers.pull_async())
+        await asyncio.sleep(0)
+        waited = given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+        total = 0 if waited else sum(given_up.result())
+        async for number in numbers:
+            total += number
+        return total
 
     def first(self, numbers: InPipe[int], scale: int = 1) -> int:
         raise RemoteFault("the first", status=numbers.pull_wait(1)[0] * scale)

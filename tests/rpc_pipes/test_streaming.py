@@ -392,6 +392,103 @@ class TestStreamStream:
         assert asyncio.run(main()) == "doubled"
 
 
+class TestCancelledTasks:
+    """A task that is cancelled while it waits for a pipe gives its call up, as one that awaits the call does."""
+
+    @staticmethod
+    async def cancelled(awaitable: Any) -> None:
+        """Cancel a task once it waits."""
+        task = asyncio.ensure_future(awaitable)
+        await asyncio.sleep(0)  # One turn of the loop: the task has run as far as it goes.
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+
+    def test_while_it_iterates(self, bench: Bench, key: str) -> None:
+        """The server is told, though all handles are dropped, and the client has no call left."""
+        handles = [bench.held("held_out", key)]
+
+        async def read() -> None:
+            async for _ in handles.pop().pipe("numbers"):
+                pass
+
+        asyncio.run(self.cancelled(read()))
+        bench.hand.cancelled(key)
+        assert bench.client.statistics().outstanding == 0
+
+    def test_while_it_pulls(self, bench: Bench, key: str) -> None:
+        """The handle is still completed, and tells that its call was cancelled. A thread that has waited before, and
+        waits no longer, does not keep the call alive.
+        """
+        call = bench.held("held_out", key)
+        with pytest.raises(PipePending):
+            call.pipe("numbers").pull_wait(timeout=0.001)
+        asyncio.run(self.cancelled(call.pipe("numbers").pull_async()))
+        assert call.status() == 1818
+        with pytest.raises(CallCancelled):
+            call.complete()
+        bench.hand.cancelled(key)
+
+    def test_while_it_pushes(self, bench: Bench, key: str) -> None:
+        """A push that waits for room likewise."""
+        call = bench.held("held_in", key)
+        call.pipe("numbers").push([1] * 1_000_000)  # Beyond the window: the next one waits.
+        asyncio.run(self.cancelled(call.pipe("numbers").push_async([1])))
+        assert status_of(call.complete) == 1818
+        bench.hand.cancelled(key)
+
+    @pytest.mark.parametrize("other", ["the call", "the pipe"])
+    def test_while_another_waits(self, bench: Bench, key: str, other: str) -> None:
+        """The call goes on for as long as another task waits for it, or for a pipe of it."""
+        call = bench.held("held_out", key)
+        pipe = call.pipe("numbers")
+
+        async def main() -> None:
+            waits: Any = asyncio.ensure_future(pipe.pull_async() if other == "the pipe" else call)
+            await self.cancelled(pipe.pull_async())
+            assert call.status() == 997
+            if other == "the pipe":
+                await self.cancelled(call)
+                assert call.status() == 997
+            await self.cancelled(waits)
+            assert call.status() == 1818
+
+        asyncio.run(main())
+        bench.hand.cancelled(key)
+
+    def test_while_the_library_pushes(self, bench: Bench, key: str) -> None:
+        """What the library itself pushes from an iterable keeps no call alive."""
+        endless = iter(lambda: 1, 0)
+
+        async def main() -> None:
+            call = bench.streams.held_both.begin(key, endless)
+            await asyncio.to_thread(bench.hand.arrived, key)
+            await asyncio.to_thread(wait_until, lambda: call.pipe("numbers").pushers)  # It waits for room.
+            await self.cancelled(call.pipe("numbers").pull_async())
+            assert call.status() == 1818
+
+        asyncio.run(main())
+        bench.hand.cancelled(key)
+
+    def test_by_a_time_limit(self, bench: Bench, key: str) -> None:
+        """`asyncio.wait_for` cancels what it waits for; behind a shield the pull, and the call, go on."""
+        call = bench.held("held_out", key)
+
+        async def main() -> Any:
+            pulling = asyncio.ensure_future(call.pipe("numbers").pull_async())
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(pulling), 0.001)
+            assert await asyncio.to_thread(bench.hand.push, key, "numbers", [7]) == 0
+            return await pulling
+
+        assert asyncio.run(main()) == [7]
+        assert bench.hand.abort(key, 1) == 0
+
+    def test_in_a_routine(self, bench: Bench) -> None:
+        """A routine may give up a pull, and pull again: its call is its own to answer."""
+        assert bench.streams.total_patiently([1, 2, 3]) == 6
+
+
 class TestBuffers:
     """Results and outputs that fill the caller's buffers, beside pipes."""
 
