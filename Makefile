@@ -36,7 +36,7 @@ test: $(READY)
 
 # The venv's own Python, then each other supported one that is installed: on PATH, by pyenv, or by `.ci/pythons`. A pyenv
 # shim may be on PATH and yet refuse to run, so a candidate counts only if it starts.
-test-all: test
+test-all: $(READY)
 	@own=$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); failed=; \
 	for version in $(VERSIONS); do \
 	    test $$version = $$own && continue; \

@@ -5,10 +5,7 @@ import typing
 
 from transport import LIBRARY as _LIBRARY
 
-from .kernel.apc import queue_apc
-from .kernel.bridge import WaitPacket
-from .kernel.clock import Clock, SystemClock
-from .kernel.errors import (
+from .errors import (
     AbandonedWait,
     Alerted,
     CallError,
@@ -29,76 +26,63 @@ from .kernel.errors import (
     QueueFull,
     WaitTimeout,
 )
+from .kernel.apc import queue_apc
+from .kernel.bridge import WaitPacket
+from .kernel.clock import Clock, SystemClock
 from .kernel.event import Event
 from .kernel.mutex import Mutex
 from .kernel.packet import UNSET, CompletionPacket, PacketTemplate, PortStatistics
 from .kernel.port import CompletionPort
+from .kernel.port_source import PortSource
 from .kernel.semaphore import Semaphore
-from .kernel.source import PortSource
-from .kernel.status import Status
 from .kernel.thread import blocking
 from .kernel.timer import WaitableTimer
 from .kernel.wait import MAXIMUM_WAIT_OBJECTS, WaitResult, signal_and_wait, sleep, wait_all, wait_any
 from .kernel.waitable import RegisteredWait, Waitable, WaitableStatistics, register_wait
 from .pool.backlog import Priority
+from .pool.callback_object import CallbackObject, CallbackStatistics
 from .pool.cleanup import CleanupGroup
 from .pool.environment import Environment
 from .pool.instance import CallbackInstance, current_callback
 from .pool.io import Io, IoStatistics
 from .pool.pool import PoolStatistics, ThreadPool, default_pool
-from .pool.source import CallbackObject, CallbackStatistics
 from .pool.timer import Timer
 from .pool.wait import Wait
 from .pool.work import Work, submit_callback
-from .rpc import (
-    TRANSITIONS,
+from .rpc.call import Call
+from .rpc.client.binding import Binding, BoundOperation
+from .rpc.client.client import Client
+from .rpc.client.statistics import ClientStatistics
+from .rpc.context import Context
+from .rpc.contract.interface import Interface, Operation, operation
+from .rpc.contract.outputs import InOut, Out
+from .rpc.errors import (
     AccessDenied,
-    ApcNotification,
     BadStubData,
-    Binding,
-    BoundOperation,
-    Call,
-    CallAttributes,
-    CallbackNotification,
     CallCancelled,
     CallFailed,
     CallFailedDne,
     CallTimeout,
-    Client,
-    ClientStatistics,
-    Context,
     ContextMismatch,
-    EventKind,
-    InOut,
-    InOutPipe,
-    InPipe,
-    Interface,
-    Management,
     NullContext,
-    On,
-    Operation,
-    Out,
-    OutPipe,
     PeerProtocolError,
-    Pipe,
-    PipedOperation,
     PipeError,
-    PipePending,
     RemoteFault,
-    Server,
-    ServerCall,
-    ServerStatistics,
     ServerTooBusy,
     ServerUnavailable,
-    State,
-    Stream,
     UnknownInterface,
     UnknownOperation,
-    apc,
-    current_call,
-    manager,
-    operation,
 )
+from .rpc.notify import ApcNotification, CallbackNotification, EventKind, apc
+from .rpc.pipes.pipe import InOutPipe, InPipe, OutPipe, Pipe, PipePending
+from .rpc.pipes.stream import PipedOperation, Stream
+from .rpc.server.call import CallAttributes, ServerCall, current_call
+from .rpc.server.management import Management
+from .rpc.server.registry import manager
+from .rpc.server.server import Server
+from .rpc.server.statistics import ServerStatistics
+from .rpc.state import TRANSITIONS, On, State
+from .status import Status
 
 if typing.TYPE_CHECKING:
     from .pool.executor import Executor
@@ -108,7 +92,7 @@ def _complete_annotations() -> None:
     """Bind the names that annotations of public names use, and that their modules could not import without a circle:
     `help`, `inspect.signature` and `typing.get_type_hints` look for them there.
     """
-    from .rpc.pipe_set import PipeSet
+    from .rpc.pipes.pipe_set import PipeSet
 
     for named, users in (
         (CompletionPort, (PacketTemplate, PortSource, WaitPacket)),

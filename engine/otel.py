@@ -34,16 +34,16 @@ from transport import Endpoint
 from transport.foreign import is_interrupt, loggable, type_name
 from transport.log import Log
 
-from .kernel.errors import EngineError, InvalidArgumentType
-from .kernel.status import Status
-from .rpc.attachment import Closing, attachment_of, when_closed
+from .errors import EngineError, InvalidArgumentType
 from .rpc.call import Call, status_of
-from .rpc.client import Client
-from .rpc.interface import OperationSpec
-from .rpc.registry import Entry
-from .rpc.server import Server
-from .rpc.server_call import ServerCall
-from .rpc.table import Observer
+from .rpc.client.call_table import Observer
+from .rpc.client.client import Client
+from .rpc.contract.interface import OperationSpec
+from .rpc.server.call import ServerCall
+from .rpc.server.extras import Closing, attachment_of, when_closed
+from .rpc.server.registry import Entry
+from .rpc.server.server import Server
+from .status import Status
 
 log: Log = Log("engine.otel")
 

@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector as Registered
 from transport.foreign import a_type, shown, type_name
 from transport.log import Log
 
-from .kernel.errors import InvalidArgumentType, InvalidParameter
+from .errors import InvalidArgumentType, InvalidParameter
 
 log: Log = Log("engine.prometheus")
 

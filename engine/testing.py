@@ -25,9 +25,9 @@ from typing import Any
 from transport.foreign import shown
 from transport.realtime import monotonic
 
+from .errors import InvalidParameter, WaitTimeout
 from .kernel.checks import check_duration
 from .kernel.clock import Cancellable
-from .kernel.errors import InvalidParameter, WaitTimeout
 from .kernel.thread import records
 from .lifecycle import fork_safe
 

@@ -12,11 +12,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # Texts of the library's own errors, or of those of the system's, by the function that tells of them: nothing that
 # derives from a class of the program's comes there.
 OWN_ERRORS = {
-    "engine/rpc/lane.py:_take_apart": "msgspec, splitting what arrived",
-    "engine/rpc/listener.py:_take_one_by_one": "msgspec, splitting what arrived",
-    "engine/rpc/listener.py:message": "a message that is not the protocol",
-    "engine/rpc/pipe_client.py:_take_one": "likewise",
-    "engine/rpc/pipe_server.py:take": "likewise",
+    "engine/rpc/server/lane.py:_take_apart": "msgspec, splitting what arrived",
+    "engine/rpc/server/listener.py:_take_one_by_one": "msgspec, splitting what arrived",
+    "engine/rpc/server/listener.py:message": "a message that is not the protocol",
+    "engine/rpc/client/pipes.py:_take_one": "likewise",
+    "engine/rpc/server/pipes.py:take": "likewise",
     "engine/win32/bindings.py:RpcBindingFromStringBinding": "an endpoint's text",
     "engine/win32/bindings.py:endpoint_of": "likewise",
     "engine/win32/process.py:_bind_locked": "an endpoint that is taken",

@@ -18,10 +18,14 @@ GOVERNED = frozenset({"engine", "transport", "perf", "examples", "tests", "zmq"}
 # importing module counts; an entry on the right stands for everything inside it.
 ARROWS: dict[str, tuple[str, ...]] = {
     "engine": ("engine", "transport"),
+    "engine.status": (),
+    "engine.errors": ("engine.status", "transport.errors"),
     "engine.lifecycle": ("transport.lifecycle", "transport.log"),
     # What both packages need stands in the one that imports nothing of the other.
     "engine.kernel": (
+        "engine.errors",
         "engine.lifecycle",
+        "engine.status",
         "transport.errors",
         "transport.foreign",
         "transport.lock",
@@ -30,14 +34,16 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "transport.service",
     ),
     "engine.pool": (
+        "engine.errors",
         "engine.kernel",
         "engine.lifecycle",
+        "engine.status",
         "transport.foreign",
         "transport.log",
         "transport.realtime",
         "transport.service",
     ),
-    "engine.rpc": ("engine.pool", "engine.kernel", "engine.lifecycle", "transport"),
+    "engine.rpc": ("engine.pool", "engine.kernel", "engine.errors", "engine.lifecycle", "engine.status", "transport"),
     # How a user's object is told of, and what guards state, are nobody's public names.
     "engine.win32": ("transport.foreign", "engine.kernel.lock"),
     "transport": ("zmq",),

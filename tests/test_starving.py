@@ -62,4 +62,4 @@ def test_there_is_one_way_to_start_a_thread() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("Thread", "start_new_thread")
     }
     # Signal handlers may start a thread of their own, which takes no lock that Python code can hold.
-    assert found == {"engine/kernel/afterwards.py", "engine/pool/staff.py", "transport/service.py"}
+    assert found == {"engine/kernel/afterwards.py", "engine/pool/workers.py", "transport/service.py"}

@@ -1,6 +1,6 @@
 """Errors of the transport, split by who can act on them, below the root of the whole library's errors.
 
-EngineError                 root of the engine's errors too, which are in `engine/kernel/errors.py`
+EngineError                 root of the engine's errors too, which are in `engine/errors.py`
 TransportError              an EngineError
     LocalProtocolError      we were misused: the caller's bug
         PayloadTooLarge     one call or reply is larger than a message may be

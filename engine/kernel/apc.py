@@ -17,13 +17,13 @@ from functools import partial
 
 from transport.foreign import shown, type_name
 
+from ..errors import Deadlock, EngineError, InvalidArgumentType
 from ..lifecycle import in_child
+from ..status import Status
 from .afterwards import afterwards
 from .checks import check_callback
 from .each import index_of
-from .errors import Deadlock, EngineError, InvalidArgumentType
 from .lock import Lock
-from .status import Status
 from .thread import ThreadRecord, end_hooks, local, park, records, start_hooks
 from .waiter import Waiter
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from transport.foreign import type_name
 
+from ..errors import Deadlock, InvalidArgumentType, InvalidState
 from ..lifecycle import Uncopyable
+from ..status import Status
 from .afterwards import afterwards
 from .checks import check_flag
-from .errors import Deadlock, InvalidArgumentType, InvalidState
 from .lock import Lock
 from .packet import CompletionPacket
-from .status import Status
 from .thread import ThreadRecord
 from .waitable import RegisteredWait, Waitable, WaitBlock, adapters, dispatcher_lock, finish, register_wait
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from transport.foreign import name_of, number_of, shown, type_name
 
-from .errors import EngineError, InvalidArgumentType, InvalidParameter
+from ..errors import EngineError, InvalidArgumentType, InvalidParameter
 
 T = TypeVar("T")
 

@@ -19,8 +19,8 @@ from typing import Protocol
 from transport.foreign import number_of, shown, type_name
 from transport.realtime import monotonic, time
 
+from ..errors import InvalidArgumentType, InvalidParameter
 from .driver import driver
-from .errors import InvalidArgumentType, InvalidParameter
 
 WALL_RECHECK = 1.0  # Seconds by which an absolute timer may be late after the wall clock jumped. Arbitrary.
 

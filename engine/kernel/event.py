@@ -7,11 +7,11 @@ Source: "Event Objects", "CreateEvent", "SetEvent", "ResetEvent", "PulseEvent"; 
 from collections.abc import Iterable
 from contextlib import suppress
 
+from ..errors import Deadlock, EngineError, InvalidHandle
 from ..lifecycle import Closeable
 from .afterwards import afterwards
 from .checks import check_flag
 from .each import each
-from .errors import Deadlock, EngineError, InvalidHandle
 from .thread import ThreadRecord
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 

@@ -2,8 +2,8 @@
 
 from transport import lock
 
+from ..errors import Deadlock
 from ..lifecycle import locks
-from .errors import Deadlock
 
 
 class Lock(lock.Lock):

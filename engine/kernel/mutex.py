@@ -10,9 +10,9 @@ Source: "Mutex Objects", "CreateMutex", "ReleaseMutex"; section 11 of `docs/sema
 from types import TracebackType
 from typing import Self
 
+from ..errors import NotOwner
 from .checks import check_flag
 from .each import each
-from .errors import NotOwner
 from .thread import ThreadRecord, end_hooks, local
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 

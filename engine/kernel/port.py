@@ -31,6 +31,7 @@ from typing import Any, Self
 
 from transport.foreign import shown
 
+from ..errors import AbandonedWait, Alerted, Deadlock, Forked, InvalidHandle, InvalidParameter, QueueFull, WaitTimeout
 from ..lifecycle import Closeable, OpenObjects
 from .afterwards import afterwards
 from .apc import run_apcs, wait_alertably
@@ -38,19 +39,9 @@ from .bridge import PortSignal, WaitPacket
 from .checks import LONGEST, check_count, check_flag, check_timeout
 from .driver import driver
 from .each import each, index_of
-from .errors import (
-    AbandonedWait,
-    Alerted,
-    Deadlock,
-    Forked,
-    InvalidHandle,
-    InvalidParameter,
-    QueueFull,
-    WaitTimeout,
-)
 from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortStatistics
+from .port_source import PortSource, bind
 from .slots import SlotQueue
-from .source import PortSource, bind
 from .thread import Association, ThreadRecord, local
 from .waitable import deadline_of, time_left
 from .waiter import Waiter, wake

@@ -7,8 +7,8 @@ Source: "Semaphore Objects", "CreateSemaphore", "ReleaseSemaphore"; section 11 o
 from types import TracebackType
 from typing import Self
 
+from ..errors import InvalidParameter, LimitExceeded
 from .checks import check_count
-from .errors import InvalidParameter, LimitExceeded
 from .thread import ThreadRecord
 from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
 

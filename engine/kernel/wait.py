@@ -10,13 +10,13 @@ from typing import Any, Self
 
 from transport.foreign import a_type, type_name
 
-from . import ends  # noqa: F401  # It teaches `as_waitable` about threads, processes and futures.
+from ..errors import InvalidArgumentType, InvalidParameter, WaitTimeout
+from ..status import Status
+from . import exits as ends  # noqa: F401  # It teaches `as_waitable` about threads, processes and futures.
 from .apc import run_apcs, wait_alertably
 from .checks import check_flag, check_timeout
 from .driver import driver
-from .errors import InvalidArgumentType, InvalidParameter, WaitTimeout
 from .loops import holding, loop_to_hold
-from .status import Status
 from .thread import local, park
 from .waitable import (
     TIMED_OUT,

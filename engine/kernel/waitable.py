@@ -36,16 +36,16 @@ from transport.foreign import a_type, is_interrupt, shown, type_name
 from transport.log import Log
 from transport.realtime import monotonic
 
+from ..errors import AbandonedWait, Alerted, Forked, InvalidArgumentType, InvalidHandle, InvalidParameter
 from ..lifecycle import Uncopyable, in_child
+from ..status import Status
 from .afterwards import afterwards, interrupting
 from .apc import run_apcs, wait_alertably
 from .checks import check_callback, check_clock, check_flag, check_timeout
 from .clock import SYSTEM_CLOCK, Cancellable, Clock
 from .driver import driver
 from .each import each
-from .errors import AbandonedWait, Alerted, Forked, InvalidArgumentType, InvalidHandle, InvalidParameter
 from .lock import Lock
-from .status import Status
 from .thread import ThreadRecord, local, park
 from .waiter import Waiter
 

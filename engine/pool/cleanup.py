@@ -17,11 +17,11 @@ from types import TracebackType
 
 from transport.realtime import monotonic
 
+from ..errors import Deadlock, Forked, InvalidHandle, InvalidState, WaitTimeout
 from ..kernel.checks import check_flag, check_timeout
-from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidState, WaitTimeout
 from ..lifecycle import Closeable
-from .source import CallbackObject
-from .staff import listed
+from .callback_object import CallbackObject
+from .workers import listed
 
 
 class CleanupGroup(Closeable):

@@ -45,8 +45,8 @@ from ..kernel.thread import ThreadRecord, local
 from ..kernel.waiter import Waiter, wake
 from ..lifecycle import OpenObjects
 from .backlog import NO_LIMIT, Item, Ledger, Profile, Simple, Turn, profile_of
-from .runner import Runner, Seat, WorkerState, current
-from .staff import Staff, Todo, acquire_late
+from .running import Runner, Seat, WorkerState, current
+from .workers import Staff, Todo, acquire_late
 
 log: Log = Log("engine.pool")
 

@@ -10,8 +10,8 @@ import msgspec
 
 from transport.foreign import shown, type_name
 
+from ..errors import InvalidArgumentType, InvalidParameter
 from ..kernel.checks import check_callback, check_flag
-from ..kernel.errors import InvalidArgumentType, InvalidParameter
 from .backlog import Priority
 from .instance import CallbackInstance
 from .pool import ThreadPool

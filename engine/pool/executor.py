@@ -26,9 +26,9 @@ from typing import Any, ParamSpec, TypeVar
 from transport.log import Log
 from transport.realtime import monotonic
 
+from ..errors import Deadlock, Forked, InvalidHandle, InvalidParameter
 from ..kernel.checks import check_count, check_text, check_timeout
 from ..kernel.each import each
-from ..kernel.errors import Deadlock, Forked, InvalidHandle, InvalidParameter
 from ..lifecycle import OpenObjects, Stage, Uncopyable, at_exit
 from .backlog import Item, Priority, Simple
 from .dispatch import WorkPort

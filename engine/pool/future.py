@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, TypeVar
 from transport.foreign import is_interrupt, number_of
 from transport.log import Log
 
+from ..errors import Forked
 from ..kernel.checks import check_timeout
-from ..kernel.errors import Forked
 from ..kernel.lock import Lock
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter

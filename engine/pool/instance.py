@@ -18,11 +18,11 @@ from typing import Any, Protocol
 
 from transport.foreign import shown
 
+from ..errors import InvalidParameter, InvalidState
 from ..kernel.checks import check_callback
-from ..kernel.errors import InvalidParameter, InvalidState
 from ..lifecycle import Uncopyable
 from .backlog import Ledger, Turn, owner_of
-from .runner import Runner, WorkerState, current
+from .running import Runner, WorkerState, current
 
 
 class _Settable(Protocol):

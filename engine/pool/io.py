@@ -21,14 +21,14 @@ import msgspec
 
 from transport.log import Log
 
-from ..kernel.errors import InvalidState
+from ..errors import InvalidState
 from ..kernel.packet import CompletionPacket
 from ..kernel.port import CompletionPort
-from ..kernel.source import PortSource, bind
+from ..kernel.port_source import PortSource, bind
 from .backlog import Turn
+from .callback_object import CallbackObject
 from .environment import Environment
 from .pool import ThreadPool
-from .source import CallbackObject
 
 log: Log = Log("engine.pool")
 

@@ -30,6 +30,7 @@ from transport.foreign import shown
 from transport.log import Log
 from transport.realtime import monotonic
 
+from ..errors import Deadlock, InvalidHandle, InvalidParameter, InvalidState, QueueFull
 from ..kernel.checks import (
     ASYNC,
     MAX_THREADS,
@@ -42,20 +43,13 @@ from ..kernel.checks import (
 )
 from ..kernel.clock import SYSTEM_CLOCK, Clock
 from ..kernel.driver import driver
-from ..kernel.errors import (
-    Deadlock,
-    InvalidHandle,
-    InvalidParameter,
-    InvalidState,
-    QueueFull,
-)
 from ..kernel.lock import Lock
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 from ..lifecycle import Closeable, OpenObjects, Stage, at_exit, in_child
 from .backlog import Profile, Simple, Turn
 from .dispatch import WorkPort
-from .runner import WorkerState, current
+from .running import WorkerState, current
 from .worker import run_here, work
 
 log: Log = Log("engine.pool")

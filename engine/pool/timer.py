@@ -19,13 +19,13 @@ from contextvars import Context
 from datetime import timedelta
 from typing import Any
 
+from ..errors import QueueFull
 from ..kernel.checks import LONGEST, check_clock, check_duration
 from ..kernel.clock import Cancellable, Clock, Due, call_at_wall, read_due
-from ..kernel.errors import QueueFull
 from .backlog import NO_LIMIT, Turn
+from .callback_object import CallbackObject
 from .environment import Environment
 from .pool import ThreadPool
-from .source import CallbackObject
 
 
 class _Setting:

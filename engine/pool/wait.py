@@ -22,12 +22,12 @@ from typing import Any
 
 from ..kernel.checks import check_clock
 from ..kernel.clock import Cancellable, Clock, Due, call_at_wall, read_due
-from ..kernel.status import Status
 from ..kernel.waitable import RegisteredWait, prepare_wait
+from ..status import Status
 from .backlog import Turn
+from .callback_object import CallbackObject
 from .environment import Environment
 from .pool import ThreadPool
-from .source import CallbackObject
 
 
 class _Registration:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import Any
 
-from ..kernel.errors import QueueFull
+from ..errors import QueueFull
 from .backlog import Turn
+from .callback_object import CallbackObject
 from .environment import Environment
 from .pool import ThreadPool
-from .source import CallbackObject
 
 
 class Work(CallbackObject):

@@ -22,7 +22,7 @@ from ..kernel.thread import local
 from .backlog import LONG, Item, Profile, Simple, Turn, owner_of
 from .dispatch import WorkPort
 from .instance import after_return
-from .runner import Runner, WorkerState, current
+from .running import Runner, WorkerState, current
 
 log: Log = Log("engine.pool")
 

@@ -23,24 +23,17 @@ from transport import Blob, Buffer, Fault, ReplyGroup
 from transport.foreign import is_interrupt, shown, text_of, type_name
 from transport.log import Log
 
+from ..errors import CallError, CallPending, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState
 from ..kernel.checks import check_flag
-from ..kernel.errors import (
-    CallError,
-    CallPending,
-    InvalidArgumentType,
-    InvalidAsyncHandle,
-    InvalidParameter,
-    InvalidState,
-)
-from ..kernel.status import Status
 from ..lifecycle import Uncopyable
+from ..status import Status
 from .errors import BadStubData, CallCancelled, error_for
 from .notify import EventKind, Notification
 from .state import NEXT, On, State
 
 if TYPE_CHECKING:
     from ..kernel.aio import Completion
-    from .pipe import Pipe
+    from .pipes.pipe import Pipe
 
 log: Log = Log("engine.rpc")
 

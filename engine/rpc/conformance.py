@@ -11,7 +11,7 @@ import msgspec
 from transport import array_misfit, array_type, plain_scalar
 from transport.foreign import is_interrupt, text_of, type_name
 
-from .sendable import enums_of, spell
+from .wire_types import enums_of, spell
 
 
 def misfit(value: Any, wanted: Any) -> str | None:

@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeVar, get_args, get_origin
 
 import msgspec
 
-from ..kernel.errors import InvalidState
+from ..errors import InvalidState
 from ..lifecycle import Uncopyable
 
 S = TypeVar("S")

@@ -22,8 +22,8 @@ A routine may raise any of them to end its call with that status: `raise ServerT
 
 from collections.abc import Mapping
 
-from ..kernel.errors import CallError
-from ..kernel.status import Status
+from ..errors import CallError
+from ..status import Status
 
 
 class ServerUnavailable(CallError):

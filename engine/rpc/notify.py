@@ -27,8 +27,8 @@ from typing import Any
 
 import msgspec
 
+from ..errors import InvalidArgumentType
 from ..kernel.checks import ASYNC, check_callback
-from ..kernel.errors import InvalidArgumentType
 from ..kernel.event import Event
 from ..kernel.port import CompletionPort, PacketTemplate
 from ..kernel.waitable import kind_of

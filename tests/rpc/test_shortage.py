@@ -192,7 +192,7 @@ class TestMemory:
             assert (probe.echo(1), bystander.echo(1)) == (1, 1)
             held: Call[Any] = bystander.hold.begin()
             wait_until(lambda: not held.wait(0.001) and server.statistics().active == 1)
-            path = "engine.rpc.listener.decode"
+            path = "engine.rpc.server.listener.decode"
             monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
             with pytest.raises(CallFailed):
                 probe.echo.begin(2).result(LIMIT)
@@ -247,7 +247,7 @@ class TestMemory:
         with Client(serve().endpoint) as client:
             probe = client.bind(Probe)
             assert probe.echo(1) == 1
-            path = "engine.rpc.vigil.Vigil.sent"
+            path = "engine.rpc.client.spin.Vigil.sent"
             monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
             with pytest.raises(CallFailedDne):
                 probe.echo.begin(2).result(LIMIT)
@@ -259,7 +259,7 @@ class TestMemory:
         with Client(server.endpoint) as client:
             probe = client.bind(Probe)
             assert probe.echo(1) == 1
-            path = "engine.rpc.listener.encode_answers"
+            path = "engine.rpc.server.listener.encode_answers"
             monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
             with pytest.raises(CallFailed):
                 probe.echo.begin(2).result(LIMIT)
@@ -273,7 +273,7 @@ class TestMemory:
         with Client(server.endpoint) as client:
             probe = client.bind(Probe)
             assert probe.echo(1) == 1
-            path = f"engine.rpc.listener.{name}"
+            path = f"engine.rpc.server.listener.{name}"
             monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
             with pytest.raises(CallFailed):
                 probe.echo.begin(2, timeout=LIMIT if name == "split_args" else None).result(LIMIT)
@@ -283,11 +283,11 @@ class TestMemory:
     @pytest.mark.parametrize(
         "path",
         [
-            "engine.rpc.batch.Batch.apart",  # Nothing of them has run.
-            "engine.rpc.lane.perf_counter",
-            "engine.rpc.lane.settled",  # The first has run.
-            "engine.rpc.listener.Listener.conclude",  # And was closed.
-            "engine.rpc.listener.encode_value",  # This one can be told.
+            "engine.rpc.server.batch.Batch.apart",  # Nothing of them has run.
+            "engine.rpc.server.lane.perf_counter",
+            "engine.rpc.server.lane.settled",  # The first has run.
+            "engine.rpc.server.listener.Listener.conclude",  # And was closed.
+            "engine.rpc.server.listener.encode_value",  # This one can be told.
         ],
     )
     def test_for_running_calls(self, serve: Serve, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
@@ -297,7 +297,7 @@ class TestMemory:
             probe = client.bind(Probe)
             assert probe.echo(1) == 1
             if path.endswith("apart"):
-                monkeypatch.setattr("engine.rpc.batch.Batch.unpack", lambda batch: False)
+                monkeypatch.setattr("engine.rpc.server.batch.Batch.unpack", lambda batch: False)
             monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
             calls: list[Call[Any]] = [probe.echo.begin([number]) for number in range(20)]
             outcomes = {status_of(partial(call.result, LIMIT)) for call in calls}

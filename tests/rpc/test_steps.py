@@ -111,7 +111,7 @@ class TestAnswering:
                     control.arrived(name)
                     call = board.get(name)
                     lose = Elsewhere(lambda raw=raw, call=call: (raw.say(Bye(0, "")), wait_until(call.disconnected)))
-                    with at_line(number, code_in("engine/rpc/listener.py"), lose):
+                    with at_line(number, code_in("engine/rpc/server/listener.py"), lose):
                         call.complete(value)
                     lose.join()
             server.stop()

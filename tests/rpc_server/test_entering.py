@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from engine import Interface, Server
-from engine.rpc.lane import SLOW, Lane
-from engine.rpc.registry import Entry
+from engine.rpc.server.lane import SLOW, Lane
+from engine.rpc.server.registry import Entry
 from engine.testing import Gate, wait_until
 from transport import CallOptions, Target, encode_call
 

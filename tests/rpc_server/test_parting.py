@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from engine import Context, EventKind, Interface, Server, ServerCall, current_call, manager, operation
-from engine.rpc import listener
-from engine.rpc.lane import Lane
+from engine.rpc.server import listener
+from engine.rpc.server.lane import Lane
 from engine.testing import LIMIT, Gate, wait_until
 from transport import Bye, CallOptions, Cancel, Reject, Replies, Target, encode_call, encode_calls
 

@@ -1,0 +1,326 @@
+"""Threads, processes, futures and operations as things to wait for: signaled once they ended, and for good.
+
+Theory of operation. Each gets one dispatcher object, made when it is first waited for and kept as long as it
+lives. What it says is read from the thing itself, so it is never out of date; the rest is about hearing of
+the end in time:
+
+    future    its own done-callback
+    operation an event of its own; its source is polled from then on, whether it has a port or not
+    process   a descriptor that becomes readable when it ends (pidfd, or multiprocessing's sentinel), as a
+              source of the driver; where there is none, it is looked at repeatedly
+    thread    Python tells nobody, so the monitor looks: soon after it ends if it has used the library, else
+              every `LOOK_MAX` seconds at worst, and only while somebody waits
+
+Source: "Wait Functions"; section 11 of `docs/semantics/completion-port.md`.
+"""
+
+import os
+import select
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from transport.realtime import monotonic
+
+from .driver import driver
+from .lock import Lock
+from .port_source import Services, SourceOperation
+from .thread import ThreadRecord, end_hooks
+from .waitable import Waitable, WaitBlock, adapters, dispatcher_lock, finish
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+LOOK_FIRST, LOOK_MAX = (
+    0.001,
+    0.02,
+)  # Seconds between looks: doubling, so that a wait for long costs the monitor 0.1 %.
+
+
+class _End(Waitable):
+    """A foreign thing that ends once."""
+
+    __slots__ = ()
+
+    _foreign = True
+
+    def _ended(self) -> bool:
+        """Whether it has ended."""
+        raise NotImplementedError  # Each kind of thing has its own way to tell; none is a plain `_End`.
+
+    def _signaled_locked(self, record: ThreadRecord | None) -> bool:
+        return self._ended()
+
+    def notify(self) -> None:
+        """It has ended, or may have. Called with no lock held."""
+        satisfied: list[WaitBlock] = []
+        try:
+            with dispatcher_lock:
+                self._release_locked(satisfied)
+            finish(satisfied)
+        except BaseException:
+            finish(satisfied)
+            raise
+
+
+class _Looked(_End):
+    """One that is looked at repeatedly while somebody waits."""
+
+    __slots__ = ("_looking", "_pause")
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Guarded by dispatcher_lock. Whether the monitor is going to look; how long until it looks again.
+        self._looking = False
+        self._pause = LOOK_FIRST
+
+    def _watch(self) -> None:
+        with dispatcher_lock:
+            self._pause = LOOK_FIRST
+            begin = not self._looking
+            self._looking = True
+        if begin:
+            driver().monitor.call_at(monotonic() + LOOK_FIRST, self._look)
+
+    def _look(self) -> None:
+        self.notify()
+        with dispatcher_lock:
+            again = self._looking = bool(self._blocks)
+            pause = self._pause
+            self._pause = min(2 * pause, LOOK_MAX)
+        if again:
+            driver().monitor.call_at(monotonic() + pause, self._look)
+
+
+class _ThreadEnd(_Looked):
+    __slots__ = ("_thread",)
+
+    def __init__(self, thread: threading.Thread) -> None:
+        super().__init__()
+        self._thread = weakref.ref(thread)
+
+    def _ended(self) -> bool:
+        thread = self._thread()
+        if thread is None:
+            return True
+        if thread.is_alive():
+            return False
+        try:
+            thread.join(0)  # Tells one that has ended from one that has not started.
+        except RuntimeError:
+            return False
+        return not thread.is_alive()
+
+
+class _ProcessEnd(_Looked):
+    """A process that is looked at: the platform offers no descriptor."""
+
+    __slots__ = ("_poll",)
+
+    def __init__(self, poll: Callable[[], object]) -> None:
+        super().__init__()
+        self._poll = poll
+
+    def _ended(self) -> bool:
+        return self._poll() is not None
+
+
+class _DescriptorEnd(_End):
+    """A process with a descriptor that is readable once it has ended."""
+
+    __slots__ = ("_attended", "_fd", "_lock", "_poll", "_registered")
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        # Ours to close; -1 once the process was seen to have ended.
+        self._fd = fd
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._lock = Lock()
+        # Guarded by _lock. Whether the driver polls the descriptor, and whether it does so though no thread
+        # waits.
+        self._registered = False
+        self._attended = False
+
+    def _ended(self) -> bool:
+        return self._fd < 0 or bool(self._poll.poll(0))
+
+    def _watch(self) -> None:
+        with self._lock:
+            if self._fd < 0:
+                return
+            register = not self._registered
+            self._registered = True
+        if register:
+            try:
+                driver().register(self)
+            except OSError:  # No descriptor is left for the poll set: it is looked at until there is one.
+                with self._lock:
+                    self._registered = False
+                driver().monitor.call_at(monotonic() + LOOK_MAX, self._look)
+                return
+        with self._lock:
+            with dispatcher_lock:
+                # Who waits with a callback or a packet does not drive anything.
+                wanted = self._fd >= 0 and _any_asynchronous(self._blocks)
+            if wanted != self._attended:
+                self._attended = wanted
+                driver().attend(self, wanted)
+
+    def _look(self) -> None:
+        self.notify()
+        with dispatcher_lock:
+            again = bool(self._blocks)
+        if again:
+            self._watch()
+
+    def descriptors(self) -> Sequence[int]:
+        return (self._fd,)
+
+    def drive(self, readable: bool) -> bool:
+        if readable:
+            driver().unregister(self)
+            with self._lock:
+                fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
+            self.notify()
+        return False
+
+    def __del__(self) -> None:
+        fd = getattr(self, "_fd", -1)
+        if fd >= 0:
+            os.close(fd)
+
+
+class _FutureEnd(_End):
+    __slots__ = ("_future", "_told")
+
+    def __init__(self, future: "Future[Any]") -> None:
+        super().__init__()
+        self._future = weakref.ref(future)
+        self._told = False
+
+    def _ended(self) -> bool:
+        future = self._future()
+        return future is None or future.done()
+
+    def _watch(self) -> None:
+        future = self._future()
+        if future is not None and not self._told:
+            self._told = True
+            future.add_done_callback(lambda done: self.notify())
+
+
+class _OperationEnd(_End):
+    """An operation of an overlapped source."""
+
+    __slots__ = ("_operation",)
+
+    def __init__(self, operation: SourceOperation) -> None:
+        super().__init__()
+        self._operation = weakref.ref(operation)
+        operation.bind_wait(Services(), self)
+
+    def _ended(self) -> bool:
+        operation = self._operation()
+        return operation is None or operation.done
+
+    def set(self) -> None:
+        """It is complete."""
+        self.notify()
+
+
+def _any_asynchronous(blocks: Iterable[WaitBlock]) -> bool:
+    return any(block.asynchronous for block in blocks)
+
+
+_lock = Lock()
+# Guarded by _lock. One dispatcher object for each thing, which must not keep the thing alive.
+_known: "weakref.WeakKeyDictionary[Any, _End]" = weakref.WeakKeyDictionary()
+
+
+def _adapt(thing: object) -> Waitable | None:
+    """Return the dispatcher object of a thread, process, future or operation; None for anything else."""
+    make = _maker(thing)
+    if make is None:
+        return None
+    with _lock:
+        end = _known.get(thing)
+    if end is None:
+        made = make(thing)
+        with _lock:
+            end = _known.setdefault(thing, made)
+    return end
+
+
+def _maker(thing: object) -> Callable[[Any], _End] | None:
+    if isinstance(thing, threading.Thread):
+        return _ThreadEnd
+    # Nobody can hold an object of a class whose module was not imported.
+    futures = sys.modules.get("concurrent.futures")
+    if futures is not None and isinstance(thing, futures.Future):
+        return _FutureEnd
+    subprocess = sys.modules.get("subprocess")
+    if subprocess is not None and isinstance(thing, subprocess.Popen):
+        return _of_popen
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and isinstance(thing, processes.BaseProcess):
+        return _of_process
+    return _OperationEnd if callable(getattr(type(thing), "bind_wait", None)) else None
+
+
+def _of_popen(popen: Any) -> _End:
+    if popen.poll() is None and hasattr(os, "pidfd_open") and hasattr(select, "poll"):
+        try:
+            # The identifier cannot have been given to another process: nobody has collected this one's exit
+            # status.
+            return _DescriptorEnd(os.pidfd_open(popen.pid))
+        except OSError:
+            pass  # No such call in this kernel, or no descriptor left.
+    reference = weakref.ref(popen)
+
+    def poll() -> object:
+        found = reference()
+        return True if found is None else found.poll()
+
+    return _ProcessEnd(poll)
+
+
+def _of_process(process: Any) -> _End:
+    reference = weakref.ref(process)
+
+    def poll() -> object:
+        found = reference()
+        return True if found is None else found.exitcode
+
+    if process.pid is None or process.exitcode is not None or not hasattr(select, "poll"):
+        return _ProcessEnd(poll)
+    if hasattr(os, "pidfd_open"):
+        fd = -1
+        try:
+            fd = os.pidfd_open(process.pid)
+            os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            return _DescriptorEnd(fd)
+        except OSError:  # No such call here, or no child of ours: a fork server's.
+            if fd >= 0:
+                os.close(fd)
+    # Readable a moment before the exit status can be had, hence second choice.
+    return _DescriptorEnd(os.dup(process.sentinel))
+
+
+def _thread_ended(record: ThreadRecord) -> None:
+    """A thread that has used the library is about to end: look at it soon, if somebody waits for it."""
+    thread = record.native()
+    with _lock:
+        end = None if thread is None else _known.get(thread)
+    if isinstance(end, _ThreadEnd) and end._blocks:
+        with dispatcher_lock:
+            end._pause = LOOK_FIRST
+        driver().monitor.call_at(monotonic(), end._look)
+
+
+adapters.append(_adapt)
+end_hooks.append(_thread_ended)

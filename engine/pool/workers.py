@@ -1,0 +1,455 @@
+"""The threads of a pool: hiring, arriving, leaving, and the end of it all.
+
+Theory of operation. A pool's port decides under its lock how many threads are wanted, counts them as
+*starting*, and hires them after releasing the lock. A thread that has arrived is a worker until it leaves:
+because nothing was there for it for the idle limit, because there are more than the maximum, because it
+has run its number of callbacks, or because the pool ends.
+
+The system may refuse to start a thread. Then none is asked for during a pause, which grows with each refusal in a row,
+and after it as many are hired as are wanted by then.
+
+Guarantees: workers <= maximum, except just after it was lowered; a thread that the system refuses costs
+nothing but a log entry, what is queued stays queued.
+"""
+
+import itertools
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from time import sleep
+from typing import Any, TypeVar
+
+from transport.foreign import shown
+from transport.log import Log
+from transport.realtime import monotonic
+from transport.service import Pause, is_ending
+
+from ..errors import Forked, InvalidHandle, QueueFull
+from ..kernel.driver import driver
+from ..kernel.lock import Lock
+from ..kernel.slots import SlotQueue
+from ..kernel.thread import ThreadRecord, park
+from ..kernel.waiter import Waiter, wake
+from .backlog import NO_LIMIT, FairQueue, Item, Ledger, Turn
+from .running import Seat, WorkerState
+
+log: Log = Log("engine.pool")
+
+T = TypeVar("T")
+
+# What was decided under the port's lock, to be done after releasing it: whom to wake, how many threads to
+# hire, and whether to be watched by the monitor.
+Todo = tuple[list[Waiter], int, bool]
+
+
+def acquire_late(lock: Any) -> None:
+    """Acquire a lock that `acquire(False)` has just been refused, letting its holder finish first.
+
+    The holder was switched out in its few instructions under the lock. A thread that blocks on the lock wakes
+    up owning it, but not the interpreter lock; the next thread then blocks on it in turn, and from there on
+    every operation costs two thread switches (measured: 8 us instead of 2) for as long as both are busy: a
+    convoy. Threads that pause instead do not take part; one thread that does block is harmless.
+    """
+    for _ in range(5):
+        sleep(20e-6)
+        if lock.acquire(False):
+            return
+    lock.acquire()
+
+
+def listed(objects: weakref.WeakSet[T]) -> list[T]:
+    """Return what is in the set, which other threads add to and take from."""
+    while True:
+        try:
+            return list(objects)
+        except RuntimeError:  # Another thread has added something meanwhile.
+            continue
+
+
+class Staff(SlotQueue):
+    """The part of a pool's port that has to do with threads."""
+
+    __slots__ = (
+        "__weakref__", "_away", "_crew", "_leavers", "_main", "_names", "_on_error", "_orphans", "_refusals", "_room",
+        "_starting", "_stopped", "_strict", "_thread_name", "_workers", "eager", "ending", "failures", "forked",
+        "idle_limit", "maximum", "minimum", "name", "objects", "on_start", "recycle", "spoilt", "threads",
+    )  # fmt: skip
+
+    _queue: FairQueue
+    _waiters: list[Any]  # Of `Seat`s.
+
+    def __init__(
+        self, name: str, maximum: int, concurrency: int, main: Callable[[Any], None],
+        on_error: Callable[[BaseException, object], object],
+    ) -> None:  # fmt: skip
+        super().__init__(concurrency)
+        self.name: str = name
+        # What a worker's thread runs: in worker.py, which knows this file.
+        self._main = main
+        # Told of each exception that left a callback, and whose it was.
+        self._on_error = on_error
+        # The next five are fixed before the first push.
+        # Hire as soon as more is queued than idle workers could take, free slot or not.
+        self.eager: bool = False
+        # Callbacks after which a worker is replaced by a fresh one.
+        self.recycle = NO_LIMIT
+        # Seconds that an idle worker above the minimum stays.
+        self.idle_limit: float = 0.0
+        # Run first by each worker's thread; the thread ends if it returns False.
+        self.on_start: Callable[[], bool] | None = None
+        # Whether a worker that comes back may have to leave, for one of the two reasons that are rare.
+        self._strict = False
+        # The callback objects that are not closed: while there are any, the last worker stays.
+        self.objects: weakref.WeakSet[Ledger] = weakref.WeakSet()
+        # The running threads and those being started; single-element operations only.
+        self.threads: set[threading.Thread] = set()
+        self._thread_name = f"engine:{name}-worker-"
+        self._names = itertools.count(1)
+        # All below: guarded by _lock. Invariant: _workers = len(_crew) + _starting.
+        self.minimum: int = 0
+        self.maximum: int = maximum
+        self._crew: dict[ThreadRecord, WorkerState] = {}
+        self._workers = 0
+        self._starting = 0
+        # The pause in hiring that refused threads lead to.
+        self._refusals = Pause()
+        # Closed: users are refused, and workers leave as soon as nothing is queued. May be read without the
+        # lock.
+        self.ending: bool = False
+        # Nothing is accepted any more.
+        self._stopped = False
+        # True in a forked child, whose parent's threads are not there; written by the fork hook only.
+        self.forked: bool = False
+        # Whether something that is queued need not run any more.
+        self.spoilt: bool = False
+        # What was pushed while the pool stopped, for whoever stops it next.
+        self._orphans: list[Item] = []
+        # Workers whose callback runs without a slot until it returns.
+        self._away = 0
+        # Exceptions that left a callback.
+        self.failures: int = 0
+        # Threads in `wait_ended`; threads that wait to submit to a full queue, first in, first out.
+        self._leavers: list[Waiter] = []
+        self._room: deque[Waiter] = deque()
+
+    def _make_queue(self) -> FairQueue:
+        return FairQueue()
+
+    def _absorb_locked(self) -> None:
+        """Bring what was pushed into the queue: see dispatch.py."""
+        raise NotImplementedError
+
+    def _recall_locked(self) -> None:
+        """Put back what was fetched and has not begun: see dispatch.py."""
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """Bring all that has not begun into the queue: see dispatch.py."""
+        raise NotImplementedError
+
+    def _settle_locked(self) -> Todo:
+        """Restore what holds at rest after a change: see dispatch.py."""
+        raise NotImplementedError
+
+    def act(self, todo: Todo) -> None:
+        """Do what was decided; called outside the lock."""
+        raise NotImplementedError
+
+    def prepare(
+        self, thread_name: str, first: int, *, eager: bool, recycle: int | None, on_start: Callable[[], bool]
+    ) -> None:
+        """Settle how threads are called, hired, replaced and begun; before the first push."""
+        self._thread_name = thread_name
+        self._names = itertools.count(first)
+        self.eager = eager
+        self.recycle = recycle or NO_LIMIT
+        self._strict = recycle is not None
+        self.on_start = on_start
+
+    def armed(self) -> list[Ledger]:
+        """Return the callback objects that are not closed."""
+        return listed(self.objects)
+
+    def fail(self, error: BaseException, owner: object) -> None:
+        """Report an exception that left a callback of `owner`. Never raises; called outside all locks."""
+        with self._lock:
+            self.failures += 1
+        try:
+            self._on_error(error, owner)
+        except BaseException as failure:
+            text = "the error handler of the pool %r failed, told of %s"
+            log.error(text, self.name, shown(error), exc_info=failure)
+
+    # Hiring
+
+    def _vacancies_locked(self) -> int:
+        """Count as starting as many threads as are needed now; the caller hires them outside the lock."""
+        depth = self._queue.depth
+        if self.eager:
+            wanted = depth - len(self._waiters) - self._starting
+        elif self._waiters:
+            return 0
+        else:
+            wanted = min(depth, self._concurrency - self._active) - self._starting
+        number = min(wanted, self.maximum - self._workers)
+        if number <= 0 or self._refusals.left():
+            return 0
+        self._workers += number
+        self._starting += number
+        return number
+
+    def _hire(self, number: int) -> None:
+        for started in range(number):
+            name = f"{self._thread_name}{next(self._names)}"
+            thread = None
+            try:
+                thread = threading.Thread(target=self._main, args=(self,), name=name, daemon=True)
+                self.threads.add(thread)
+                thread.start()
+            except BaseException as error:  # The system has no more threads, or the interpreter is shutting down.
+                refused = isinstance(error, Exception)
+                if thread is not None and refused:
+                    self.threads.discard(thread)
+                # A signal handler may have raised after the thread had been started.
+                self._unhire(number - started - (not refused and thread in threading.enumerate()), error)
+                if not refused:
+                    raise
+                return
+        if self._refusals.until:
+            with self._lock:
+                self._refusals.granted()
+
+    def _unhire(self, number: int, error: BaseException) -> None:
+        """So many threads were not started: what is queued waits for a worker, or until others are hired."""
+        with self._lock:
+            self._workers -= number
+            self._starting -= number
+            woken = self._gone_locked()
+            pause = self._refusals.refused()
+            ending = self.ending
+        for waiter in woken:
+            waiter.wake()
+        if not ending:
+            driver().monitor.call_at(monotonic() + pause, self._hire_again)
+        if not is_ending(error):  # Then what is queued is not run: nothing to complain of.
+            log.error("the pool %r cannot start a thread now; it tries again in %g s: %s", self.name, pause, error)
+
+    def _hire_again(self) -> None:
+        """The pause is over: hire whom the queue wants by now, and up to the minimum."""
+        with self._lock:
+            todo = self._settle_locked()
+            missing = 0 if self.ending else max(0, self.minimum - self._workers)
+            self._workers += missing
+            self._starting += missing
+        self.act((todo[0], todo[1] + missing, todo[2]))
+
+    def stillborn(self, thread: threading.Thread) -> None:
+        """A hired thread ends before it has reported."""
+        self.threads.discard(thread)
+        self._unhire(1, RuntimeError("the last one ended as it began"))
+
+    def arrive(self, worker: WorkerState) -> None:
+        """A hired thread reports for the first time, on that thread."""
+        with self._lock:
+            self._starting -= 1
+            self._crew[worker.record] = worker
+        worker.record.port = self
+
+    # Leaving
+
+    def _must_leave_locked(self, worker: WorkerState) -> bool:
+        return worker.turn > self.recycle or (self._workers > self.maximum and not self._exempt_locked(worker))
+
+    def _exempt_locked(self, worker: WorkerState) -> bool:
+        """Whether others leave before this one, which ran a persistent callback: as many as the maximum allows."""
+        return worker.persistent and sum(each.persistent for each in self._crew.values()) <= self.maximum
+
+    def _may_leave_locked(self, worker: WorkerState) -> bool:
+        """Whether a worker that has been idle for long is to leave."""
+        if worker.persistent or self._queue.depth or self._workers <= self.minimum:
+            return False
+        return self.ending or self._workers > 1 or not self.objects
+
+    def _leave_locked(self, worker: WorkerState) -> list[Waiter]:
+        del self._crew[worker.record]
+        worker.record.port = None
+        self._workers -= 1
+        return self._gone_locked()
+
+    def _gone_locked(self) -> list[Waiter]:
+        if self._workers or self._queue.depth:
+            return []
+        leavers, self._leavers = self._leavers, []
+        return leavers
+
+    def _dismiss_locked(self, keep: int) -> list[Waiter]:
+        """Send idle workers away, the longest idle first, until `keep` threads are left."""
+        woken: list[Waiter] = []
+        for seat in list(self._waiters):
+            if self._workers <= keep:
+                break
+            if self._exempt_locked(seat.worker) and not self.ending:
+                continue
+            self._waiters.remove(seat)
+            self._unseat_locked(seat)
+            woken.append(seat)
+            woken += self._leave_locked(seat.worker)
+        return woken
+
+    def _unseat_locked(self, seat: Seat) -> None:
+        seat.worker.seat = None
+        seat.result = None
+
+    def resize(self, minimum: int, maximum: int) -> None:
+        """Set the limits; hires up to the minimum at once and dismisses idle workers above the maximum."""
+        with self._lock:
+            self.minimum, self.maximum = minimum, maximum
+            self._strict = self._strict or self._workers > maximum
+            woken = self._dismiss_locked(maximum)
+            hires = 0 if self.ending else max(0, minimum - self._workers)
+            self._workers += hires
+            self._starting += hires
+            todo = self._settle_locked()
+        self.act((woken + todo[0], hires + todo[1], todo[2]))
+
+    # The end
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing is accepted any more."""
+        return self._stopped
+
+    def end(self) -> None:
+        """Close for users: workers leave once nothing is queued."""
+        with self._lock:
+            self.ending = True
+            self.minimum = 0
+            todo = self._settle_locked()
+            if not self._queue.depth:
+                todo[0].extend(self._dismiss_locked(0))
+            todo[0].extend(self._room)
+            self._room.clear()
+        try:
+            self.act(todo)
+        except BaseException:  # A signal handler raised: nobody shall sleep on.
+            wake(todo[0])
+            raise
+
+    def drop(self) -> None:
+        """`end`, for a finalizer: it may run in the midst of anything, with this very lock held."""
+        if not self._lock.owned() and self._lock.acquire(False):
+            self._lock.release()
+            self.end()
+        else:
+            # Whoever holds the lock may not look again; the idle limit then ends the workers.
+            self.ending = True
+            self.minimum = 0
+
+    def stop(self) -> list[Item]:
+        """Accept nothing more and drop what is queued; return it. Again: return what came in late."""
+        with self._lock:
+            self.ending = self._stopped = True
+            self.minimum = 0
+            self._recall_locked()
+            self._absorb_locked()
+            woken = self._drain_locked()
+            items, self._orphans = self._orphans, []
+            woken += self._dismiss_locked(0) + self._gone_locked()
+            woken += self._room
+            self._room.clear()
+            todo = self._settle_locked()
+        try:
+            todo[0].extend(woken)
+            self.act(todo)
+        except BaseException:  # As above; and what is to be returned is there the next time.
+            wake(woken)
+            wake(todo[0])
+            self._orphans[:0] = items
+            raise
+        return items
+
+    def _drain_locked(self) -> list[Waiter]:
+        """Drop what is queued; return the waiters to wake."""
+        items = self._queue.drain()
+        woken: list[Waiter] = []
+        for ledger in {item.ledger for item in items if isinstance(item, Turn)}:
+            woken += ledger._quiet_locked()
+        self._orphans += items
+        return woken
+
+    def wait_ended(self, timeout: float | None) -> bool:
+        """Wait until nothing is queued and no worker is left; the pool must be ending."""
+        with self._lock:
+            if not self._workers and not self._queue.depth:
+                return True
+            waiter = Waiter()
+            self._leavers.append(waiter)
+        try:
+            return park(waiter, timeout)
+        finally:
+            with self._lock:
+                if waiter in self._leavers:
+                    self._leavers.remove(waiter)
+
+    # Seen from outside
+
+    def wait_for_room(self, waiter: Waiter, limit: int) -> bool:
+        """Have `waiter` woken when there may be fewer than `limit` callbacks queued; False if that is so already."""
+        self.refresh()
+        with self._lock:
+            if self._queue.depth < limit or self.spoilt or self.ending:
+                return False
+            self._room.append(waiter)
+            return True
+
+    def pass_room_on(self, waiter: Waiter) -> None:
+        """`waiter` leaves and needs no room; if it was woken for some, the next one is told."""
+        following: list[Waiter] = []
+        with self._lock:
+            if waiter in self._room:
+                self._room.remove(waiter)
+            else:
+                following = self._admit_locked(1)
+        for other in following:
+            other.wake()
+
+    def _admit_locked(self, places: int) -> list[Waiter]:
+        """Return whom to wake for so many places that became free in the queue: each looks for himself."""
+        return [self._room.popleft() for _ in range(min(places, len(self._room)))]
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the pool's statistics by name, consistent with each other."""
+        self.refresh()
+        with self._lock:
+            return {
+                "name": self.name,
+                "minimum": self.minimum,
+                "maximum": self.maximum,
+                "concurrency": self._concurrency,
+                "workers": self._workers,
+                "idle": len(self._waiters),
+                "running": self._active,
+                "away": self._away,
+                "queued": self._queue.depth,
+                "submitted": self._posted,
+                "started": self._taken,
+                "discarded": self._queue.discarded,
+                "failures": self.failures,
+                "closed": self.ending,
+            }
+
+    @property
+    def lock(self) -> Lock:
+        """Guards the pool's objects too. Held for a few operations only; no other is taken inside it."""
+        return self._lock
+
+    def closed_error(self) -> InvalidHandle:
+        """Return the error for use after the end."""
+        if self.forked:
+            return Forked(f"the pool {self.name!r} was made before fork(): make a new one in the child")
+        return InvalidHandle(f"the pool {self.name!r} is closed")
+
+    def full_error(self, limit: int) -> QueueFull:
+        """Return the error for a callback for which there is no room."""
+        return QueueFull(f"{limit} callbacks are queued in the pool {self.name!r} already")

@@ -1,0 +1,218 @@
+"""Bindings: a client's view of one interface, as an object with operations to call.
+
+A typed binding is an instance of (a hidden subclass of) the interface class, so type checkers see the contract's own
+signatures. A binding by name makes up operations as they are asked for.
+
+Source: "Binding Handles".
+"""
+
+import inspect
+import types
+from collections.abc import Callable
+from sys import modules
+from typing import Any, NoReturn, Protocol, TypeVar
+
+from transport.foreign import shown, text_of
+
+from ...errors import InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
+from ...kernel.loops import holding, loop_to_hold
+from ...lifecycle import Uncopyable
+from ..call import Call
+from ..contract.interface import Interface, Operation, OperationSpec, check_name, hidden_methods_of, specs_of, untyped
+from ..contract.outputs import with_outputs
+from .buffers import filling
+
+I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
+
+
+def check_metadata(value: dict[str, str]) -> dict[str, str]:
+    """Return a copy of `value`, of plain `str`, if it maps texts to texts that can be sent.
+
+    Raises: `InvalidArgumentType` if it does not.
+    """
+    try:
+        texts = dict(value.items())
+        "".join((*texts, *texts.values())).encode()
+        # Texts of classes of their own, as of a template engine or an enum, do not travel as they are.
+        return {str.__str__(name): str.__str__(text) for name, text in texts.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        why = text_of(error)
+        raise InvalidArgumentType(f"metadata must be a dict of texts, not {shown(value, 100)}: {why}") from None
+
+
+class Caller(Protocol):
+    """The client, as its bindings see it."""
+
+    def _begin(
+        self,
+        spec: OperationSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        notify: Any,
+        timeout: float | None,
+        metadata: dict[str, str] | None,
+        handle: Call[Any] | None,
+        pipes: Any = None,
+    ) -> Call[Any]: ...
+
+    def _shortcut(self, spec: OperationSpec) -> Callable[..., Call[Any]] | None:
+        """Return what does the same as `BoundOperation.begin` in less time, if there is any."""
+
+
+class BoundOperation(Operation[..., Any], Uncopyable):
+    """An operation of one binding: call it and wait for the result, or `begin` the call and collect the result
+    later.
+    """
+
+    _instead = "bind anew, by a client of that place"
+
+    def __init__(self, caller: Caller, spec: OperationSpec, described: Any) -> None:
+        self._begin = with_outputs(caller._begin) if spec.outputs else caller._begin
+        self.spec = spec
+        self.name: str = spec.name
+        self.one_way: bool = spec.one_way
+        self.idempotent: bool = spec.idempotent
+        self.shared_context: bool = spec.shared_context
+        # As a bound method tells them. `described` is the contract's own, None if there is no contract.
+        self.__name__: str = getattr(described, "__name__", spec.name)
+        self.__qualname__: str = getattr(described, "__qualname__", spec.name)
+        self.__doc__ = None if described is None else described.__doc__
+        if spec.signature is not None:
+            self.__signature__ = spec.signature
+        shortcut = caller._shortcut(spec)
+        if shortcut is not None:
+            self.begin = shortcut  # type: ignore[method-assign]  # on the instance: that is what it is for
+
+    def __repr__(self) -> str:
+        return f"<operation {self.spec.target.interface}.{self.name}>"
+
+    def begin(
+        self,
+        *args: Any,
+        notify: Any = None,
+        timeout: float | None = None,
+        metadata: dict[str, str] | None = None,
+        handle: Call[Any] | None = None,
+        into: Any = None,
+        **kwargs: Any,
+    ) -> Call[Any]:
+        """Begin the call and return its handle at once.
+
+        Args:
+            args, kwargs: the operation's arguments. They are encoded now: changing them later changes nothing, except
+                for large `bytes`-like values and arrays (64 KiB or more), which must be left alone until the call ends.
+            notify: how to tell of the completion; see `engine.rpc.notify`. None: not at all.
+            timeout: seconds until the call ends with `CallTimeout` if there is no reply; None: the client's default. If
+                it could not be sent for want of a server, it ends with `ServerUnavailable`, or `CallFailedDne` once
+                there has been a connection; both say that it did not run.
+            metadata: texts for the routine to read.
+            handle: a handle to use again instead of a new one; its call must be over.
+            into: a writable buffer (`bytearray`, `memoryview`, array) that completing the call fills with its result,
+                bytes or an array; or, for a tuple as result, a tuple of such buffers, with None for what is no buffer.
+                `complete` then returns the filled part of each as a view. A result that does not fit is `BadStubData`
+                with status 122, and changes nothing.
+        Raises: `InvalidArgumentType` naming the parameter, or if the arguments are larger than the server takes (before
+            a connection that is not known, and the call ends with `BadStubData`); `InvalidHandle` if the client is
+            closed; `QueueFull` if too many calls are outstanding; `InvalidState` if `handle` carries a call. A call
+            that raises here was not sent, and nothing will be notified.
+        Threads: any. Blocks: never.
+        Source: "Making the Asynchronous Call".
+        """
+        spec = self.spec if into is None else filling(self.spec, into)
+        return self._begin(spec, args, kwargs, notify, timeout, metadata, handle)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the server and return the result; takes the arguments of `begin` but for `notify` and `handle`.
+
+        In a thread that runs an event loop it warns before anything is sent; in asyncio's debug mode nothing is.
+        """
+        # In line, as this runs for every blocking call: nobody runs an event loop who has not imported asyncio.
+        if (events := modules.get("asyncio.events")) is not None and events._get_running_loop() is not None:
+            if not self.one_way and (loop := loop_to_hold()) is not None:
+                with holding(loop):
+                    return self(*args, **kwargs)
+        timeout = metadata = None
+        spec = self.spec
+        if kwargs:
+            timeout = kwargs.pop("timeout", None)
+            metadata = kwargs.pop("metadata", None)
+            into = kwargs.pop("into", None)
+            if into is not None:
+                spec = filling(spec, into)
+        call = self._begin(spec, args, kwargs, None, timeout, metadata, None)
+        try:
+            call.wait()
+        except BaseException:
+            # Interrupted: nobody holds the handle, so the call ends here.
+            abandon(call)
+            raise
+        return call.complete()
+
+
+def abandon(call: Call[Any]) -> None:
+    """End a call that nobody is going to collect."""
+    try:
+        call.cancel(abort=True)
+    except InvalidAsyncHandle:
+        pass  # It is over already.
+
+
+class Binding(Uncopyable):
+    """A binding by name, without a contract: any public attribute is an operation that takes and returns plain
+    values.
+    """
+
+    _instead = "bind anew, by a client of that place"
+
+    def __init__(self, caller: Caller, interface: str, causal: bool) -> None:
+        self._interface = check_name("interface", interface)
+        self._caller = caller
+        self._causal = causal
+
+    def __getattr__(self, name: str) -> BoundOperation:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        spec = untyped(self._interface, check_name("the operation", name))
+        bound = BoundOperation(self._caller, spec if self._causal else spec.without_order(), None)
+        self.__dict__[name] = bound
+        return bound
+
+    def __repr__(self) -> str:
+        return f"<binding to {self._interface!r}>"
+
+
+def bind_typed(
+    caller: Caller, interface: type[I], kind: Callable[[OperationSpec], type[BoundOperation]], causal: bool
+) -> I:
+    """Return an instance of `interface` whose operations, of the kinds that `kind` says, call the server."""
+    specs = specs_of(interface)
+    binding = _blank(interface)
+    for name in hidden_methods_of(interface):
+        setattr(binding, name, _refusal(interface, name))
+    for name, spec in specs.items():
+        kept = spec if causal else spec.without_order()
+        setattr(binding, name, kind(spec)(caller, kept, getattr(interface, name)))
+    return binding
+
+
+def _blank(interface: type[I]) -> I:
+    """Return an instance of an interface that has not been initialised."""
+    if not inspect.isabstract(interface):
+        return object.__new__(interface)
+    # What is abstract in a contract is what its server has to implement; a binding has all of it.
+    options = {"id": interface.interface_id, "version": interface.interface_version}
+    concrete: Any = types.new_class(interface.__name__, (interface,), options)
+    concrete.__abstractmethods__ = frozenset()
+    return object.__new__(concrete)  # type: ignore[no-any-return]  # made just above
+
+
+def _refusal(interface: type[Interface], name: str) -> Callable[..., Any]:
+    """Return what stands on a binding in the place of a method that is no operation."""
+
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        raise InvalidParameter(
+            f"{interface.__name__}.{name} is no operation, as its name begins with an underscore: rename it, or "
+            "declare it with @operation(name=...)"
+        )
+
+    return refuse

@@ -1,0 +1,108 @@
+"""Results that fill buffers of the caller's: `[out]` and `[in, out]` buffers.
+
+Theory of operation. A call that is begun with `into=` gets an operation spec of its own, whose decoders write into the
+caller's buffers. Completing decodes, so completing fills: nothing is touched before, or by a call that failed. What
+travelled out of band is copied from the message into the buffer, once.
+
+Guarantees: either all buffers of a call are filled or none; a result that does not fit changes nothing.
+
+Source: "RpcAsyncCompleteCall" (when outputs are valid), "Receiving the Asynchronous Reply".
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from transport import Blob, Buffer, ValueDecoder
+from transport.foreign import text_of, type_name
+
+from ...errors import InvalidArgumentType
+from ...status import Status
+from ..errors import BadStubData
+
+if TYPE_CHECKING:
+    from ..contract.interface import OperationSpec
+
+
+def filling(spec: "OperationSpec", into: Any) -> "OperationSpec":
+    """Return a spec like `spec` whose result fills `into`: a writable buffer, or a tuple of them and of None.
+
+    Raises: `InvalidArgumentType` if that is not what it is.
+    """
+    own = copy.copy(spec)
+    decoder = own.decode_result = Filling(spec, into)
+    own.decode_plain = decoder.plain
+    return own
+
+
+class Filling(ValueDecoder[Any]):
+    """Decodes a result into buffers. What it returns is the filled part of each, as a view."""
+
+    def __init__(self, spec: "OperationSpec", into: Any) -> None:
+        super().__init__(spec.decode_result.annotation)
+        self._name = spec.name
+        self._decode = spec.decode_result
+        self._alone = not isinstance(into, tuple)
+        items = (into,) if self._alone else into
+        # The types of the items of those that are arrays: the bytes of others would mean something else.
+        self._dtypes = [getattr(item, "dtype", None) for item in items]
+        self._buffers = [None if item is None and not self._alone else _writable(item) for item in items]
+        self.plain = self._fill_plain
+
+    def __call__(
+        self, raw: Buffer | msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None
+    ) -> Any:
+        if descriptors and len(descriptors) == len(blobs) == 1 and self._alone and descriptors[0].kind == "b":
+            return self._fill([blobs[0]])[0]
+        return self.take(self._decode(raw, blobs, descriptors))
+
+    def _fill_plain(self, raw: Buffer | msgspec.Raw) -> Any:
+        return self.take(self._decode.plain(raw))
+
+    def take(self, value: Any) -> Any:
+        """Fill the buffers with a decoded result."""
+        if self._alone:
+            return self._fill([value])[0]
+        if not isinstance(value, (tuple, list)) or len(value) != len(self._buffers):
+            raise BadStubData(f"the result of {self._name} has other parts than `into`, which has {len(self._buffers)}")
+        return tuple(self._fill(value))
+
+    def _fill(self, values: Sequence[Any]) -> list[Any]:
+        parts: list[Any] = []
+        for value, buffer, dtype in zip(values, self._buffers, self._dtypes, strict=True):
+            if buffer is None:
+                parts.append(value)
+                continue
+            if dtype is not None and getattr(value, "dtype", dtype) != dtype:
+                raise BadStubData(f"the result of {self._name} is an array of {value.dtype}, the buffer of {dtype}")
+            try:
+                view = memoryview(value)
+                part = view.cast("B") if view.c_contiguous and view.nbytes else memoryview(view.tobytes())
+            except (TypeError, ValueError, BufferError) as error:
+                raise BadStubData(f"the result of {self._name} cannot fill a buffer: {text_of(error)}") from error
+            if part.nbytes > buffer.nbytes:
+                raise BadStubData(
+                    f"the result of {self._name} has {part.nbytes} bytes, the buffer has {buffer.nbytes}",
+                    status=Status.BUFFER_TOO_SMALL,
+                )
+            parts.append(part)
+        for index, buffer in enumerate(self._buffers):
+            if buffer is not None:
+                size = parts[index].nbytes
+                buffer[:size] = parts[index]
+                parts[index] = buffer[:size]
+        return parts
+
+
+def _writable(item: Any) -> memoryview:
+    try:
+        view = memoryview(item)
+        if view.readonly or not view.c_contiguous:
+            raise TypeError("it cannot be written, or not from end to end")
+        return view.cast("B") if view.nbytes else memoryview(bytearray())
+    except (TypeError, ValueError, BufferError) as error:
+        raise InvalidArgumentType(
+            f"into must be a writable buffer, or a tuple of them, not {type_name(item)}: {text_of(error)}"
+        ) from error

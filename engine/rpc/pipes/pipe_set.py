@@ -1,0 +1,546 @@
+"""The pipes of one call, at one end of it: what moves, in which order, and who waits for it.
+
+Theory of operation. See `pipe`. What both ends have in common is here; the client and the server add how a call ends
+(`pipe_client`, `pipe_server`).
+
+    offer (push): outcome? order? room? -> gathering shipment -> flush now, or soon
+    take (pull):  outcome? order? -> decoded elements, chunks, the end, else a waiter or a promised signal -> credit
+
+Guarded by `lock`: all fields of the set and of its pipes but those of `Pipe.reading`. Lock order: link.lock, then
+`reading`, then `lock`, then that of the signals. Shipping appends to a queue under `lock`, which keeps messages in
+order; waking, telling, sending and decoding are done without it.
+
+Source: "Asynchronous Pipe State", "Rules for Multiple Pipes".
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+from transport import PIPE_WINDOW_BYTES, Buffer, Credit, PipeChunk, RemoteProtocolError, encode
+from transport import Pipe as PipeMessage
+from transport.foreign import is_interrupt, shown, text_of
+from transport.realtime import monotonic
+
+from ...errors import CallError, InvalidParameter
+from ...kernel.checks import check_timeout
+from ...kernel.driver import driver
+from ...kernel.each import each
+from ...kernel.lock import Lock
+from ...kernel.thread import park
+from ...kernel.waiter import Waiter
+from ...status import Status
+from ..errors import BadStubData, PipeError
+from ..notify import EventKind
+from .pipe import KINDS, Attempt, CallOver, Pipe, PipeSpec, R, Wakeable, encode_elements
+from .signals import Signals
+
+GATHER = 2e-3  # Seconds; the monitor's tick: what waits for company waits no longer.
+SHIPMENT_BYTES = 16 * 1024  # A shipment of this size waits for no company; a message costs as much as 4 KiB of copying.
+SHIPMENT_CHUNKS = 1024  # Far below what a message may have, and enough to make its own cost vanish.
+
+_EMPTY: Final = b"\x90"  # An encoded array of no elements.
+
+
+class Shipment:
+    """Chunks of one call's pipes that leave in one message. What is pushed into one pipe in a row shares a chunk."""
+
+    __slots__ = ("_body", "_count", "_set", "chunks", "size")
+
+    def __init__(self, owner: "PipeSet") -> None:
+        self._set = owner
+        # Guarded by the set's lock, as long as this is the one it gathers in.
+        self.chunks: list[PipeChunk] = []
+        # Bytes of encoded elements.
+        self.size: int = 0
+        # The elements of the last chunk, of which the chunk itself has the first only; and how many they are.
+        self._body = bytearray()
+        self._count = 0
+
+    def add(self, call_id: int, pipe: int, end: bool, raw: msgspec.Raw, size: int) -> int:
+        """Add encoded elements of a pipe; return by how many bytes the encoded elements of the message have grown."""
+        last = self.chunks[-1] if self.chunks else None
+        if last is None or last.pipe != pipe or last.end or len(self._body) + size > SHIPMENT_BYTES:
+            self._close()
+            self.chunks.append(PipeChunk(call_id, pipe, end, raw))
+            grown = size
+        else:
+            last.end = end
+            if not self._count:
+                self._count = _append(self._body, last.elements)
+            before = _head_size(self._count) + len(self._body)
+            self._count += _append(self._body, raw)
+            grown = _head_size(self._count) + len(self._body) - before
+        self.size += grown
+        return grown
+
+    def _close(self) -> None:
+        """Give the last chunk all of its elements."""
+        if self._count:
+            self.chunks[-1].elements = msgspec.Raw(_head(self._count) + self._body)
+        self._body, self._count = bytearray(), 0
+
+    def take(self) -> list[Buffer]:
+        """The frames of the message; nothing is added from now on."""
+        self._set.seal(self)
+        self._close()
+        return encode(PipeMessage(self.chunks))
+
+
+class PipeSet:
+    """The pipes of one call, at one end of it. The client's and the server's ends derive from it.
+
+    Args:
+        specs: the pipes; `client`: which end this is; `duplex`: whether they may be used in any order.
+        window: bytes that may be pushed into each pipe to begin with.
+        limit: bytes that the peer may push into each pipe to begin with.
+        signals: what is told, and to whom; `send_complete`: whether sends are told of too.
+    """
+
+    def __init__(
+        self, specs: Sequence[PipeSpec], client: bool, duplex: bool, window: int, limit: int, signals: Signals,
+        send_complete: bool,
+    ) -> None:  # fmt: skip
+        self.signals = signals
+        self.send_complete = send_complete
+        # Called before the first push or pull: it may still choose what is told. None: it was called, or there is none.
+        self.prepare: Callable[[], object] | None = None
+        self.lock: Lock = Lock()
+        self._client = client
+        self._duplex = duplex
+        self._limit = limit
+        # All below: guarded by lock. The window that each pipe began with.
+        self.base: int = window
+        self._gathering: Shipment | None = None
+        self._left = 0.0
+        self.pipes: list[Pipe[Any]] = [
+            KINDS[spec.direction](
+                self, index, spec, spec.inbound if client else spec.outbound, spec.outbound if client else spec.inbound,
+                limit,
+            )
+            for index, spec in enumerate(specs)
+        ]  # fmt: skip
+
+    # What each side does in its own way
+
+    def state_locked(self) -> int:
+        """0 while the call runs, 1 once it has its outcome, 2 once that was collected."""
+        raise NotImplementedError
+
+    def broken(self, error: CallError) -> None:
+        """End the call: a push or pull failed with `error`, which the caller gets."""
+        raise NotImplementedError
+
+    def raise_outcome(self) -> NoReturn:
+        """Raise what the call ended with, which ends it on this side."""
+        raise NotImplementedError
+
+    def ship(self, shipment: Shipment) -> None:
+        """Queue a message for the peer. Takes no lock: the set's own is held, which keeps messages in order."""
+        raise NotImplementedError
+
+    def send(self, frames: list[Buffer]) -> None:
+        """Queue a message for the peer, and send it."""
+        raise NotImplementedError
+
+    def flush(self, soon: bool) -> None:
+        """Send what is queued; `soon`: it may wait for company."""
+        raise NotImplementedError
+
+    def call_id(self) -> int:
+        """The call's number on its connection."""
+        raise NotImplementedError
+
+    def given_up(self) -> None:
+        """A task that waited for a pipe was cancelled. A server's routine answers for its call itself."""
+
+    def waited_for(self) -> bool:
+        """Whether a thread or a task of the program waits for one of the pipes."""
+        with self.lock:
+            return any(pipe.pullers or (pipe.pushers and not pipe.fed) for pipe in self.pipes)
+
+    def check_size(self, pipe: Pipe[Any], size: int) -> None:
+        """Raise `BadStubData` if a push of so many bytes is more than the peer takes."""
+        raise NotImplementedError
+
+    # Pushing and pulling
+
+    def guard(self, action: Callable[[], R]) -> R:
+        """Run an attempt to push or pull; if it fails, the call ends."""
+        try:
+            return action()
+        except CallError as error:
+            self.broken(error)
+            raise
+        except CallOver:
+            self.raise_outcome()
+
+    def wait(
+        self, attempt: Attempt[R], waiters: list[Wakeable], timeout: float | None = None, guarded: bool = True
+    ) -> R:
+        """Attempt until it succeeds, waiting in between; return the last answer, None or False if the time ran out.
+
+        Not `guarded`: a failure leaves the call as it is, and `CallOver` comes out.
+        """
+        deadline = None
+        timeout = check_timeout(timeout)
+        if timeout is not None:
+            driver().run_ready()
+            deadline = monotonic() + timeout
+        made: list[Waiter] = []
+
+        def make() -> Waiter:
+            made.append(Waiter())
+            return made[-1]
+
+        while True:
+            answer = self.guard(lambda: attempt(make)) if guarded else attempt(make)
+            if not made:
+                return answer
+            waiter = made.pop()
+            signalled = False
+            try:
+                signalled = park(waiter, None if deadline is None else max(0.0, deadline - monotonic()))
+            finally:
+                if not signalled:
+                    self._forget(waiters, waiter)
+            if not signalled:
+                return answer
+
+    async def wait_async(self, attempt: Attempt[R], waiters: list[Wakeable], guarded: bool = True) -> R:
+        """As `wait`, but the task waits, for ever."""
+        from ...kernel.aio import Completion  # Here, because who does not await need not import asyncio.
+
+        made: list[Completion] = []
+
+        def make() -> Completion:
+            made.append(Completion())
+            return made[-1]
+
+        while True:
+            answer = self.guard(lambda: attempt(make)) if guarded else attempt(make)
+            if not made:
+                return answer
+            completion = made.pop()
+            self.flush(soon=False)
+            try:
+                await completion
+            except BaseException:
+                self._forget(waiters, completion)
+                if guarded:
+                    self.given_up()
+                raise
+
+    def feed(self, pipe: Pipe[Any], elements: Sequence[Any]) -> None:
+        """Push for the library itself: raises `CallOver` when the call is over, and leaves its outcome alone."""
+        raw = self.encode(pipe, elements)
+        self.wait(lambda make: self.offer(pipe, raw, make), pipe.pushers, guarded=False)
+
+    async def feed_async(self, pipe: Pipe[Any], elements: Sequence[Any]) -> None:
+        """As `feed`; the task waits."""
+        raw = self.encode(pipe, elements)
+        await self.wait_async(lambda make: self.offer(pipe, raw, make), pipe.pushers, guarded=False)
+
+    def _forget(self, waiters: list[Wakeable], waiter: Wakeable) -> None:
+        with self.lock:
+            if waiter in waiters:
+                waiters.remove(waiter)
+
+    def encode(self, pipe: Pipe[Any], elements: Iterable[Any]) -> msgspec.Raw:
+        """Encode what is to be pushed; elements that are wrong are refused here, unless the call is over already."""
+        try:
+            return encode_elements(pipe.spec, elements)
+        except BadStubData:
+            with self.lock:
+                over = self.state_locked() != 0
+            if over:
+                raise CallOver from None
+            raise
+
+    def offer(self, pipe: Pipe[Any], raw: msgspec.Raw, make: Callable[[], Wakeable] | None) -> bool:
+        """Push encoded elements; False if there is no room: what `make` makes is woken, or SEND_COMPLETE signalled."""
+        if self.prepare is not None:
+            self._begin()
+        size = len(memoryview(raw))
+        end = size == 1
+        if size > SHIPMENT_BYTES:
+            self.check_size(pipe, size)
+        told = False
+        with self.lock:
+            state = self.state_locked()
+            if state != 2:
+                self._check_push_locked(pipe)
+            if state:
+                raise CallOver
+            if not end and pipe.window <= 0:
+                if make is None:
+                    pipe.push_pending = True
+                else:
+                    pipe.pushers.append(make())
+                return False
+            shipment = self._gathering
+            if shipment is None or len(shipment.chunks) >= SHIPMENT_CHUNKS or shipment.size >= SHIPMENT_BYTES:
+                shipment = self._gathering = Shipment(self)
+                self.ship(shipment)
+            grown = shipment.add(self.call_id(), pipe.index, end, raw, size)
+            if end:
+                pipe.ended = True
+            else:
+                pipe.window -= grown
+            if self.send_complete:
+                if end or pipe.window > 0:
+                    self.signals.add(EventKind.SEND_COMPLETE)
+                    told = True
+                else:
+                    pipe.push_pending = True
+            now = monotonic()
+            soon = now - self._left < GATHER and shipment.size < SHIPMENT_BYTES
+            if not soon:
+                self._left = now
+        self.flush(soon)
+        if told:
+            self.signals.tell()
+        return True
+
+    def _begin(self) -> None:
+        """The first push or pull is about to be made."""
+        if (prepare := self.prepare) is not None:
+            prepare()
+            self.prepare = None
+
+    def seal(self, shipment: Shipment) -> None:
+        """`shipment` leaves: what is pushed from now on goes into another one."""
+        with self.lock:
+            if self._gathering is shipment:
+                self._gathering = None
+
+    def take(self, pipe: Pipe[Any], maximum: int, make: Callable[[], Wakeable] | None) -> list[Any] | None:
+        """Pull elements; None if there are none: what `make` makes is woken then, or RECEIVE_COMPLETE signalled."""
+        if self.prepare is not None:
+            self._begin()
+        elements: list[Any] = []
+        with pipe.reading:
+            with self.lock:
+                self._check_pull_locked(pipe)
+            freed = self._read(pipe, maximum, make, elements)
+        if freed:
+            self._give_back(pipe, freed)
+        return elements if freed is not None else None
+
+    def _read(
+        self, pipe: Pipe[Any], maximum: int, make: Callable[[], Wakeable] | None, elements: list[Any]
+    ) -> int | None:
+        """Add to `elements` up to `maximum`; return how many bytes that freed, None if there are no elements yet."""
+        freed = 0
+        items = pipe.items
+        while len(elements) < maximum:
+            if not items:
+                with self.lock:
+                    if not pipe.chunks:
+                        if not elements and not self._at_end_locked(pipe, make):
+                            return None
+                        break
+                    raw = pipe.chunks.popleft()
+                pipe.items_bytes = len(memoryview(raw))
+                items.extend(_decode(pipe.spec, raw))
+            wanted = maximum - len(elements)
+            if wanted >= len(items):
+                elements += items
+                items.clear()
+                freed += pipe.items_bytes
+            else:
+                elements += [items.popleft() for _ in range(wanted)]
+        return freed
+
+    def _at_end_locked(self, pipe: Pipe[Any], make: Callable[[], Wakeable] | None) -> bool:
+        """Nothing is left to pull: because of the end, or so far."""
+        if pipe.finished:
+            pipe.drained = True
+            return True
+        if self.state_locked():
+            raise CallOver
+        if make is None:
+            pipe.pull_pending = True
+        else:
+            pipe.pullers.append(make())
+        return False
+
+    def _give_back(self, pipe: Pipe[Any], size: int) -> None:
+        """The program took so many bytes of elements: let the peer push as many again."""
+        with self.lock:
+            pipe.taken += size
+            # By halves of the window: the writer can go on while the credit is on its way, and it costs few messages.
+            if pipe.finished or pipe.taken * 2 < self._limit:
+                return
+            grant, pipe.taken = pipe.taken, 0
+            pipe.allowance += grant
+        self.send(encode(Credit([(self.call_id(), pipe.index, grant)])))
+
+    # Order and discipline
+
+    def _check_push_locked(self, pipe: Pipe[Any]) -> None:
+        if not pipe.sends:
+            side = "server" if self._client else "client"
+            raise _error(Status.WRONG_PIPE_ORDER, f"pipe {pipe.name!r} is pushed by the {side}")
+        if pipe.ended:
+            raise _error(Status.PIPE_CLOSED, f"pipe {pipe.name!r} was ended by a null push")
+        self._check_turn_locked(pipe, self._client)
+
+    def _check_pull_locked(self, pipe: Pipe[Any]) -> None:
+        if self.state_locked() == 2:
+            raise CallOver
+        if not pipe.receives:
+            side = "server" if self._client else "client"
+            raise _error(Status.WRONG_PIPE_ORDER, f"pipe {pipe.name!r} is pulled by the {side}")
+        if pipe.drained:
+            raise _error(Status.PIPE_EMPTY, f"the end of pipe {pipe.name!r} was pulled before")
+        self._check_turn_locked(pipe, not self._client)
+
+    def _check_turn_locked(self, pipe: Pipe[Any], inward: bool) -> None:
+        """All inputs from left to right, then all outputs, each to its end. `inward`: the pipe is used as an input."""
+        if self._duplex or len(self.pipes) == 1 and pipe.spec.direction != "b":
+            return
+        client = self._client
+        for other in self.pipes:
+            if inward and other is pipe:
+                return
+            if other.spec.inbound and not (other.ended or other.fed if client else other.drained):
+                raise _wrong_order(pipe, other, "pushed" if client else "pulled")
+        for other in self.pipes:
+            if other is pipe:
+                return
+            if other.spec.outbound and not (other.drained if client else other.ended):
+                raise _wrong_order(pipe, other, "pulled" if client else "pushed")
+
+    def unprocessed_locked(self) -> Pipe[Any] | None:
+        """A pipe that is not at its end, so that the call cannot be completed."""
+        for pipe in self.pipes:
+            if (pipe.sends and not (pipe.ended or pipe.fed)) or (pipe.receives and not pipe.drained):
+                return pipe
+        return None
+
+    # What arrives. Under link.lock; the actions returned are for afterwards.
+
+    def arrived(self, chunk: PipeChunk) -> list[Callable[[], object]]:
+        """Take a chunk from the peer. Raises `RemoteProtocolError` if it was not the peer's turn."""
+        size = len(memoryview(chunk.elements))
+        with self.lock:
+            if chunk.pipe >= len(self.pipes) or not self.pipes[chunk.pipe].receives:
+                raise RemoteProtocolError(f"call {chunk.id} has no pipe {chunk.pipe} that its peer sends")
+            pipe = self.pipes[chunk.pipe]
+            if pipe.finished:
+                raise RemoteProtocolError(f"pipe {pipe.name!r} of call {chunk.id} goes on after its end")
+            if size > 1 or bytes(memoryview(chunk.elements)) != _EMPTY:
+                # A peer that does not know this side's window yet takes the standard one for granted.
+                if pipe.allowance <= min(0, self._limit - PIPE_WINDOW_BYTES):
+                    raise RemoteProtocolError(f"pipe {pipe.name!r} of call {chunk.id} was pushed beyond its window")
+                pipe.allowance -= size
+                pipe.chunks.append(chunk.elements)
+            pipe.finished = chunk.end
+            waiters = pipe.pullers[:]
+            pipe.pullers.clear()
+            pending, pipe.pull_pending = pipe.pull_pending, False
+            if pending:
+                self.signals.add(EventKind.RECEIVE_COMPLETE)
+        return self._actions(waiters, pending)
+
+    def granted(self, index: int, size: int) -> list[Callable[[], object]]:
+        """Take a credit from the peer."""
+        with self.lock:
+            if index >= len(self.pipes) or not self.pipes[index].sends:
+                raise RemoteProtocolError(f"credit for pipe {index}, which is not sent to its peer")
+            return self._widen_locked(self.pipes[index], size)
+
+    def opened(self, limit: int) -> list[Callable[[], object]]:
+        """The peer said how much may be pushed to begin with."""
+        actions: list[Callable[[], object]] = []
+        with self.lock:
+            more, self.base = limit - self.base, limit
+            each(lambda pipe: actions.extend(self._widen_locked(pipe, more)), self.pipes)
+        return actions
+
+    def _widen_locked(self, pipe: Pipe[Any], size: int) -> list[Callable[[], object]]:
+        pipe.window += size
+        if pipe.window <= 0:
+            return []
+        waiters = pipe.pushers[:]
+        pipe.pushers.clear()
+        pending, pipe.push_pending = pipe.push_pending, False
+        if pending:
+            self.signals.add(EventKind.SEND_COMPLETE)
+        return self._actions(waiters, pending)
+
+    def _actions(self, waiters: list[Wakeable], signalled: bool) -> list[Callable[[], object]]:
+        actions: list[Callable[[], object]] = [waiter.wake for waiter in waiters]
+        if signalled:
+            actions.append(self.signals.tell)
+        return actions
+
+    def release_locked(self) -> list[Wakeable]:
+        """The call is over: everybody who waits for one of its pipes is to be woken."""
+        waiters: list[Wakeable] = []
+        for pipe in self.pipes:
+            waiters += pipe.pushers + pipe.pullers
+            pipe.pushers.clear()
+            pipe.pullers.clear()
+        return waiters
+
+    def find(self, name: str) -> Pipe[Any]:
+        """The pipe of that name."""
+        for pipe in self.pipes:
+            if pipe.name == name:
+                return pipe
+        raise InvalidParameter(f"no pipe {shown(name)}; there are: {', '.join(pipe.name for pipe in self.pipes)}")
+
+
+def _append(body: bytearray, raw: msgspec.Raw) -> int:
+    """Append the elements of an encoded array, and return how many they are."""
+    view = memoryview(raw)
+    kind = view[0]
+    head = 1 if kind < 0xDC else 3 if kind == 0xDC else 5  # MessagePack's fixarray, array 16, array 32.
+    body += view[head:]
+    return kind & 0x0F if head == 1 else int.from_bytes(view[1:head])
+
+
+def _head(count: int) -> bytes:
+    """The head of an encoded array of so many elements."""
+    if count < 16:
+        return bytes((0x90 | count,))
+    return b"\xdc" + count.to_bytes(2) if count < 1 << 16 else b"\xdd" + count.to_bytes(4)
+
+
+def _head_size(count: int) -> int:
+    return 1 if count < 16 else 3 if count < 1 << 16 else 5
+
+
+def _decode(spec: PipeSpec, raw: msgspec.Raw) -> list[Any]:
+    try:
+        return spec.decode(raw)
+    except BaseException as error:  # Decoding runs the types' own checks, which raise what they like.
+        if is_interrupt(error):
+            raise
+        why = text_of(error)
+        raise BadStubData(f"an element of pipe {spec.name!r} is not what its annotation says: {why}") from error
+
+
+def _error(status: int, text: str) -> PipeError:
+    return PipeError(text, status=status)
+
+
+def _wrong_order(pipe: Pipe[Any], first: Pipe[Any], how: str) -> PipeError:
+    if first is pipe:
+        later = "it is pulled" if how == "pushed" else "it is pushed"
+    else:
+        later = f"pipe {pipe.name!r} is used"
+    text = f"pipe {first.name!r} must be {how} to its end before {later}: @operation(duplex=True) allows any order"
+    return _error(Status.WRONG_PIPE_ORDER, text)
+
+
+def unprocessed(pipe: Pipe[Any]) -> PipeError:
+    """The error of completing a call while `pipe` is not at its end."""
+    if pipe.sends and not (pipe.ended or pipe.fed):
+        text = f"pipe {pipe.name!r} was not pushed to its end: push an empty list last, push([])"
+    else:
+        text = f"pipe {pipe.name!r} was not pulled to its end: iterate over it, or pull until an empty list comes"
+    return _error(Status.PIPE_DISCIPLINE_ERROR, text)

@@ -1,0 +1,106 @@
+"""What is told about one call that has pipes: several signals to one target, in order, the last one last.
+
+Theory of operation. A call without pipes is told of once, by its client's table. With pipes the same target hears of
+sends and receives as well, decided by different threads, and nothing may follow the end. So signals queue up, and one
+thread at a time delivers them. Callbacks are delivered one after the other by one worker of the default pool.
+
+    add(kind) -> queue -> tell -> deliver, until the queue is empty
+
+Guarantees: signals are delivered in the order in which they were added, outside all locks; none after the one that was
+added as last.
+
+Source: "RPC_ASYNC_EVENT", "RPC_NOTIFICATION_TYPES".
+"""
+
+from collections import deque
+
+from transport.foreign import is_interrupt, text_of
+from transport.log import Log
+
+from ...errors import EngineError
+from ...kernel.apc import queue_apc
+from ...kernel.event import Event
+from ...kernel.lock import Lock
+from ...kernel.packet import UNSET, CompletionPacket, PacketTemplate
+from ...pool.pool import default_pool
+from ..notify import ApcNotification, CallbackNotification, EventKind, Notification
+
+log: Log = Log("engine.rpc")
+
+
+class Signals:
+    """The signals of one call, for the target that its owner chose. Threads: any."""
+
+    __slots__ = ("_lock", "_queue", "_telling", "event", "notify", "silent", "subject")
+
+    def __init__(self, subject: object, notify: Notification) -> None:
+        self.subject: object = subject
+        self.notify: Notification = notify
+        # The kind delivered last, or just being delivered. Read anywhere.
+        self.event: EventKind | None = None
+        self._lock = Lock()
+        # All below: guarded by _lock. What is added once `silent` is set is dropped.
+        self._queue: deque[EventKind] = deque()
+        self._telling = False
+        self.silent: bool = False
+
+    def add(self, kind: EventKind, last: bool = False) -> None:
+        """Queue a signal; `tell` delivers it. May be called under the lock of the call's pipes."""
+        with self._lock:
+            if not self.silent:
+                self._queue.append(kind)
+                self.silent = last
+
+    def hush(self) -> None:
+        """Deliver nothing any more."""
+        with self._lock:
+            self.silent = True
+            self._queue.clear()
+
+    def tell(self) -> None:
+        """Deliver what is queued, unless another thread is doing so. Call it outside all locks."""
+        with self._lock:
+            if self._telling or not self._queue:
+                return
+            self._telling = True
+        if type(self.notify) is not CallbackNotification:
+            self._deliver_all()
+            return
+        try:
+            default_pool().post(self._deliver_all)
+        except EngineError as error:
+            with self._lock:
+                self._telling = False
+            log.warning("%r could not be told of: %s", self.subject, error)
+
+    def _deliver_all(self) -> None:
+        while True:
+            with self._lock:
+                if not self._queue:
+                    self._telling = False
+                    return
+                self.event = kind = self._queue.popleft()
+            try:
+                self._deliver(kind)
+            except EngineError as error:
+                # The target may be closed, its thread may be gone; the call goes on without being told of.
+                log.warning("%r could not be told of %s: %s", self.subject, kind.name, text_of(error))
+            except BaseException as error:
+                if is_interrupt(error):
+                    with self._lock:
+                        self._telling = False
+                    raise
+                log.error("the callback of %r raised for %s", self.subject, kind.name, exc_info=error)
+
+    def _deliver(self, kind: EventKind) -> None:
+        notify, subject = self.notify, self.subject
+        if type(notify) is PacketTemplate:
+            overlapped = subject if notify.overlapped is UNSET else notify.overlapped
+            notify.port.deliver((CompletionPacket(notify.key, notify.transferred, overlapped, 0, kind),))
+        elif type(notify) is CallbackNotification:
+            notify.run(subject, kind)
+        elif type(notify) is ApcNotification:
+            queue_apc(notify.function, subject, kind, thread=notify.thread)
+        elif notify is not None:
+            assert isinstance(notify, Event)
+            notify.set()

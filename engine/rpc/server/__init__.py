@@ -1,0 +1,19 @@
+"""Who answers.
+
+server       the life: listen, stop, wait, close; register
+admission    who may call an interface, and how many at once; `authentication`: how well a connection is protected
+listener     one endpoint: arrivals, answers
+peer         a client, as an endpoint knows it
+registry     which routine serves which operation
+lane, batch  the calls of one connection, run by workers in order; ordinary calls without a handle
+call         the handle of one call being served; `extras`: what few calls have beside it
+routines     routines that take context handles; `contexts`: who uses them, and their rundown
+entering     whether a thread is inside the routine that it set out to call
+pipes        the server's ends of a call's pipes
+subscription being told that a call's client cancelled, or is gone
+coroutines   the event loop of `async def` routines
+management   what a client may ask of any server; `statistics`: a snapshot
+fault        what a client is told of an exception
+ending       the signals that end a service
+leak_check   manager routines that look as if they had forgotten to answer
+"""

@@ -1,0 +1,82 @@
+"""Management from afar: what a client may ask of any server, and what it may not unless it is allowed to.
+
+Every server that listens serves `Management`. Looking is allowed to everybody, stopping to nobody, unless the server
+has an `authorize` function, which then decides on all of it.
+
+Source: "RpcMgmtInqStats", "RpcMgmtIsServerListening", "RpcMgmtStopServerListening", "RpcMgmtSetAuthorizationFn".
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from transport.log import Log
+
+from ..contract.interface import Interface, operation
+from ..errors import AccessDenied
+from .call import CallAttributes, current_call
+from .statistics import ServerStatistics
+
+log: Log = Log("engine.rpc")
+
+Authorize = Callable[[CallAttributes], object]
+
+
+class Management(Interface, id="callport.Management", version=(1, 0)):
+    """What every server serves: `client.bind(Management)`.
+
+    Calls end with `AccessDenied` where the server does not allow them, which is its default for `stop`.
+    """
+
+    @operation
+    def listening(self) -> bool:
+        """Whether the server takes calls: True, or `ServerUnavailable`."""
+        raise NotImplementedError
+
+    @operation
+    def statistics(self) -> ServerStatistics:
+        """Return the server's counters."""
+        raise NotImplementedError
+
+    @operation
+    def stop(self) -> None:
+        """Have the server take no new calls, as `Server.stop`."""
+        raise NotImplementedError
+
+
+class Managed(Protocol):
+    """The server, as its management sees it."""
+
+    @property
+    def listening(self) -> bool: ...
+    def statistics(self) -> ServerStatistics: ...
+    def stop(self) -> None: ...
+
+
+class ManagementRoutines:
+    """Serves `Management` for one server."""
+
+    def __init__(self, server: Managed, authorize: Authorize | None) -> None:
+        self._server = server
+        self._authorize = authorize or (lambda attributes: attributes.operation != "stop")
+
+    def _check(self) -> None:
+        attributes = current_call().attributes()
+        try:
+            allowed = self._authorize(attributes) is True
+        except BaseException as error:
+            log.error("the authorize function failed: %s is refused", attributes.operation, exc_info=error)
+            allowed = False
+        if not allowed:
+            raise AccessDenied(f"the server does not allow {attributes.operation} to this client")
+
+    def listening(self) -> bool:
+        self._check()
+        return self._server.listening
+
+    def statistics(self) -> ServerStatistics:
+        self._check()
+        return self._server.statistics()
+
+    def stop(self) -> None:
+        self._check()
+        self._server.stop()

@@ -1,0 +1,65 @@
+"""A client as a server's endpoint knows it: what it said of itself, its open calls, and the answers that wait for it.
+
+`listener.py` makes one for each connection, and says which thread may do what.
+"""
+
+import sys
+from collections import deque
+from typing import TYPE_CHECKING
+
+from transport import PIPE_WINDOW_BYTES, Buffer, Conversation, PeerInfo, PendingReply, Side
+
+if TYPE_CHECKING:
+    from ..pipes.pipe_set import Shipment
+    from .admission import Gate
+    from .batch import Batch
+    from .call import ServerCall
+    from .lane import Lane
+
+
+class Peer:
+    """A connected client."""
+
+    __slots__ = (
+        "__weakref__", "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id",
+        "joined", "lane", "local", "lost", "message_limit", "metadata", "parting", "pipe_window", "process", "queued",
+        "refused", "taken", "user", "verdicts",
+    )  # fmt: skip
+
+    def __init__(self, id: bytes, info: PeerInfo, local: bool, lane: "Lane") -> None:
+        self.id: bytes = id
+        self.lane: Lane = lane
+        self.address: str = info.address
+        self.user: str = info.user
+        self.local: bool = local
+        # Set once, under the server's lock; read anywhere.
+        self.lost: bool = False
+        # Nothing of it is begun any more but, while the listener is open, one-way calls: it is lost, or the listener
+        # closes. Set once, under link.lock; read anywhere.
+        self.parting: bool = False
+        # Under link.lock.
+        self.conversation: Conversation = Conversation(Side.SERVER)
+        self.garbage: int = 0
+        self.refused: bool = False
+        # Calls are in order: after the greeting, before the goodbye. Under link.lock.
+        self.greeted: bool = False
+        # How many messages of calls were taken since the greeting. Under link.lock.
+        self.taken: int = 0
+        # What the greeting said.
+        self.association: bytes = b""
+        # Whether it was counted among the connections of its association.
+        self.joined: bool = False
+        self.process: int = 0
+        self.host: str = ""
+        self.metadata: dict[str, str] = {}
+        self.pipe_window: int = PIPE_WINDOW_BYTES
+        self.message_limit: int = sys.maxsize
+        # What security callbacks said of it. Single atomic operations only.
+        self.verdicts: dict[Gate, bool] = {}
+        # Calls that arrived and are not closed. Taking a call out is closing it: one atomic operation, anywhere.
+        self.calls: dict[int, ServerCall | Batch] = {}
+        # Answers to be sent, or a message of its own: its frames, or what makes them. Appended anywhere, taken under
+        # link.lock.
+        self.answers: deque[PendingReply | list[Buffer] | Shipment] = deque()
+        # Whether the listener was told that there are answers.
+        self.queued: bool = False

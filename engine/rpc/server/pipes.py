@@ -1,0 +1,280 @@
+"""The server's ends of one call's pipes, and the routines that use them.
+
+Theory of operation. A call that brings pipes gets its ends of them as it arrives, because elements may follow at once.
+`PipedRoutine` stands in for the routine of an operation with pipes: it puts the ends in their places among the
+arguments, runs the routine, and answers the call. A generator or an asynchronous generator serves the operation's one
+out pipe: what it yields is pushed, its end is the end of the stream, what it returns is the result.
+
+A push or pull that fails closes the call with that status; what the routine then does with the error changes nothing.
+When the client cancels for good, or is gone, the pipes fail at once, so that no routine waits for a reader that there
+is no more.
+
+Source: "Server-side Asynchronous Pipe Handling", "Asynchronous Pipe State".
+"""
+
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from contextlib import suppress
+from operator import attrgetter
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from transport import Buffer, Credit, Pipe, RemoteProtocolError
+from transport.log import Log
+
+from ...errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
+from ...kernel.checks import check_flag
+from ..errors import BadStubData, PeerProtocolError, PipeError
+from ..notify import EventKind, snapshot
+from ..pipes.pipe import UNBOUNDED
+from ..pipes.pipe import Pipe as PipeEnd
+from ..pipes.pipe_set import PipeSet, Shipment, unprocessed
+from ..pipes.signals import Signals
+from .call import ServerCall, tell_unanswered
+
+if TYPE_CHECKING:
+    from ..contract.interface import OperationSpec
+    from .listener import Listener
+    from .peer import Peer
+
+log: Log = Log("engine.rpc")
+
+
+class ServerPipes(PipeSet):
+    """The pipes of one call, at the server."""
+
+    def __init__(self, listener: "Listener", peer: "Peer", call: ServerCall, spec: "OperationSpec", limit: int) -> None:
+        window = peer.pipe_window or UNBOUNDED
+        super().__init__(spec.pipes, False, spec.duplex, window, limit, Signals(call, None), False)
+        self.call = call
+        self._listener = listener
+        self._peer = peer
+        # Guarded by lock. Why nothing moves any more; each failure is told by an error of its own.
+        self._failure: Callable[[], CallError] | None = None
+        self._closed = False
+        # Set once: the error that closed the call, and that the routine got.
+        self.closed_by: CallError | None = None
+
+    def notify(self, notify: Any, send_complete: bool) -> None:
+        """Choose what is told, and to whom."""
+        check_flag("send_complete", send_complete)
+        self.signals.notify = snapshot(notify)
+        self.send_complete: bool = send_complete
+
+    def fail(self, kind: type[CallError], text: str) -> list[Callable[[], object]]:
+        """The client is gone, or has given the call up: nothing moves any more. Returns what is to be done then."""
+        with self.lock:
+            if self._failure is not None or self._closed:
+                return []
+            self._failure = lambda: kind(text)
+            waiters = self.release_locked()
+            pulls = any(map(attrgetter("pull_pending"), self.pipes))
+            pushes = any(map(attrgetter("push_pending"), self.pipes))
+            if pulls:
+                self.signals.add(EventKind.RECEIVE_COMPLETE)
+            if pushes:
+                self.signals.add(EventKind.SEND_COMPLETE)
+        return self._actions(waiters, pulls or pushes)
+
+    def close(self) -> None:
+        """The call was closed: whoever still waits for one of its pipes is told so."""
+        self.signals.hush()
+        with self.lock:
+            self._closed = True
+            waiters = self.release_locked()
+        for waiter in waiters:
+            waiter.wake()
+
+    def forked(self) -> None:
+        """In a forked child: nothing moves here any more."""
+        self._closed = True
+
+    def before_complete(self) -> None:
+        """The call is to be completed: close it with an error instead if its pipes failed, or are not at their end."""
+        with self.lock:
+            if self._closed:
+                return  # Completing it will say so.
+            failure = self._failure
+            pipe = self.unprocessed_locked()
+        if failure is None and pipe is None:
+            self.close()
+            return
+        if failure is not None:
+            error = failure()
+        else:
+            assert pipe is not None
+            error = unprocessed(pipe)
+        self.broken(error)
+        raise error
+
+    def check_size(self, pipe: PipeEnd[Any], size: int) -> None:
+        self._listener.oversize.check_push(pipe.name, size, "the client", self._peer.message_limit)
+
+    def state_locked(self) -> int:
+        return 2 if self._closed else 0 if self._failure is None else 1
+
+    def broken(self, error: CallError) -> None:
+        self.closed_by = error
+        self.close()
+        with suppress(InvalidAsyncHandle):  # Closed before: that is what counts.
+            self._listener.answer_fault(self.call, int(error.status), str(error.args[0]))
+
+    def raise_outcome(self) -> NoReturn:
+        with self.lock:
+            failure = None if self._closed else self._failure
+        if failure is None:
+            raise InvalidAsyncHandle("the call of this pipe is over")
+        error = failure()
+        self.broken(error)
+        raise error
+
+    def ship(self, shipment: Shipment) -> None:
+        self._peer.answers.append(shipment)
+        self._listener.tell(self._peer)
+
+    def send(self, frames: list[Buffer]) -> None:
+        self._listener.send_alone(self._peer, frames)
+        self._listener.channel.flush()
+
+    def flush(self, soon: bool) -> None:
+        channel = self._listener.channel
+        if not soon:
+            channel.flush()
+        elif not channel.deferred:
+            channel.defer()
+
+    def call_id(self) -> int:
+        return self.call._id
+
+    def only_output(self) -> PipeEnd[Any]:
+        """The pipe that a generator serves."""
+        outputs = [pipe for pipe in self.pipes if pipe.sends]
+        if len(outputs) != 1:
+            raise InvalidParameter(f"a generator serves one out pipe, and this operation has {len(outputs)}")
+        return outputs[0]
+
+
+def take(calls: Mapping[int, object], message: Pipe | Credit) -> list[Callable[[], object]]:
+    """Take elements of pipes, or credit for them. Calls that are closed have none. Under link.lock."""
+    actions: list[Callable[[], object]] = []
+    items: list[tuple[int, Any]]
+    if type(message) is Pipe:
+        items = [(chunk.id, chunk) for chunk in message.chunks]
+    else:
+        assert type(message) is Credit
+        items = [(grant[0], grant[1:]) for grant in message.grants]
+    for call_id, item in items:
+        call = calls.get(call_id)
+        if not isinstance(call, ServerCall) or call._pipes is None:
+            continue
+        pipes: ServerPipes = call._pipes
+        try:
+            actions += pipes.granted(*item) if type(item) is tuple else pipes.arrived(item)
+        except RemoteProtocolError as error:
+            log.warning("%r: %s", call, error)
+            actions += pipes.fail(PeerProtocolError, str(error))
+    return actions
+
+
+_ADVICE = "pipes need the Interface class that declares them, a binding by name has none"
+
+
+def advice(call: ServerCall) -> str:
+    """What to add to an error about the arguments of `call`: they do not fit if its caller knows nothing of pipes."""
+    return f"; {_ADVICE}" if call._entry.spec.pipes and call._pipes is None else ""
+
+
+class PipedRoutine:
+    """Runs the routine of an operation with pipes, and answers its calls."""
+
+    def __init__(self, spec: "OperationSpec", function: Callable[..., Any], takes_handle: bool) -> None:
+        self._spec = spec
+        self._function = function
+        self._takes_handle = takes_handle
+
+    def __call__(self, call: ServerCall, *args: Any) -> Coroutine[Any, Any, None] | None:
+        pipes: ServerPipes | None = call._pipes
+        if pipes is None:
+            raise BadStubData(f"{self._spec.name} has other pipes than the call says: {_ADVICE}")
+        values = list(args)
+        for pipe in pipes.pipes:
+            values[pipe.spec.position] = pipe
+        try:
+            value = self._function(call, *values) if self._takes_handle else self._function(*values)
+            if type(value) is CoroutineType:
+                return self._answer_later(call, pipes, value)
+            if type(value) is AsyncGeneratorType:
+                return self._answer_later(call, pipes, _serve_async(pipes.only_output(), value))
+            if type(value) is GeneratorType:
+                value = _serve(pipes.only_output(), value)
+            if not self._takes_handle:
+                _answer(call, value)
+        except BaseException as error:
+            if not _known(call, pipes, error):
+                raise
+        return None
+
+    async def _answer_later(self, call: ServerCall, pipes: ServerPipes, coroutine: Coroutine[Any, Any, Any]) -> None:
+        try:
+            value = await coroutine
+            if not self._takes_handle:
+                _answer(call, value)
+        except BaseException as error:
+            if not _known(call, pipes, error):
+                raise
+
+
+def _answer(call: ServerCall, value: object) -> None:
+    """Answer the call with what its routine returned, unless the routine has closed it."""
+    try:
+        call.complete(value)
+    except InvalidAsyncHandle as error:
+        tell_unanswered(call, value, error)
+
+
+def _known(call: ServerCall, pipes: ServerPipes, error: BaseException) -> bool:
+    """The routine raised; whether the call was closed with that very error before."""
+    if error is pipes.closed_by:
+        tell = log.error if isinstance(error, PipeError) else log.debug
+        tell("%r ended: %s", call, error)
+        return True
+    pipes.close()
+    return False
+
+
+def _serve(pipe: PipeEnd[Any], generator: Generator[Any, Any, Any]) -> Any:
+    """Push what the generator yields; return what it returns."""
+    try:
+        while True:
+            try:
+                item = next(generator)
+            except StopIteration as stop:
+                result = stop.value
+                break
+            try:
+                pipe.push_wait((item,))
+            except InvalidArgumentType as error:
+                raise _unsendable(error) from error
+    finally:
+        generator.close()
+    if not pipe.ended:
+        pipe.push(())
+    return result
+
+
+async def _serve_async(pipe: PipeEnd[Any], generator: AsyncGenerator[Any, Any]) -> None:
+    """Push what the asynchronous generator yields."""
+    try:
+        async for item in generator:
+            try:
+                await pipe.push_async((item,))
+            except InvalidArgumentType as error:
+                raise _unsendable(error) from error
+    finally:
+        await generator.aclose()
+    if not pipe.ended:
+        pipe.push(())
+
+
+def _unsendable(error: InvalidArgumentType) -> BadStubData:
+    """What the client gets for a yielded element that cannot be sent: the same as for a result."""
+    return BadStubData(str(error.args[0]))

@@ -1,0 +1,358 @@
+"""Which interfaces a server serves, and which routine serves which operation.
+
+Theory of operation. Registering builds an `Entry` for each operation. A call names its target (interface, version,
+operation); `find` looks it up once for each distinct target and remembers the answer, refusals included.
+
+Source: "Registering Interfaces", "RpcServerRegisterIf2", "RpcServerUnregisterIf".
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from functools import partialmethod, singledispatchmethod
+from types import BuiltinFunctionType, FunctionType, MemberDescriptorType
+from typing import Any, TypeVar
+
+import msgspec
+
+from transport import Target
+from transport.foreign import name_of, shown, text_of, type_name
+
+from ...errors import InvalidArgumentType, InvalidParameter, Misuse
+from ...kernel.checks import check_callable
+from ...kernel.lock import Lock
+from ...status import Status
+from ..contract.interface import Interface, Operation, OperationSpec, specs_of
+from ..contract.outputs import OutputRoutine
+from .admission import Gate
+from .entering import code_of
+from .leak_check import WATCHED
+from .pipes import PipedRoutine
+from .routines import ContextRoutine
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+REMEMBERED_TARGETS = 4096  # Bound on what clients can make a server remember; arbitrary.
+
+
+def manager(function: F) -> F:
+    """Mark a routine as an asynchronous manager routine: it takes the call's handle before the operation's arguments.
+
+    Its return does not answer the call; `complete` or `abort` on the handle does, from any thread, at any time. An
+    exception that leaves it aborts the call, unless that was closed before, and whoever closes it afterwards gets 1914:
+    do not raise once the call is handed on.
+
+        @manager
+        def synonyms(self, call: ServerCall, word: str) -> None:
+            queue.put((call, word))
+
+    Source: "Handling Asynchronous Calls".
+    """
+    check_callable("function", function)
+    function.__engine_manager__ = True  # type: ignore[attr-defined]  # a mark on the caller's own function
+    return function
+
+
+class Entry:
+    """One operation being served. `mean` is what it was seen to take, in seconds; it decides who runs it.
+
+    Unguarded: `mean` is a running mean of hints, and a lost update is a lost hint; so is `overran`.
+    """
+
+    __slots__ = (
+        "auto", "code", "coroutine", "decode_args", "decode_many", "decode_plain", "function", "gate", "mean",
+        "needs_no_worker", "overran", "spec", "takes_handle", "watched",
+    )  # fmt: skip
+
+    def __init__(self, spec: OperationSpec, function: Callable[..., Any]) -> None:
+        # The conditions of its interface, if it has any; `auto` is the same if the interface listens by itself.
+        self.gate: Gate | None = None
+        self.auto: Gate | None = None
+        self.spec: OperationSpec = spec
+        self.function: Callable[..., Any] = function
+        self.decode_args = spec.decode_args
+        # The same for the usual call, which has all its arguments, in band: one step less.
+        self.decode_plain = spec.decode_args.plain
+        # And for several such calls in one step.
+        self.decode_many = spec.decode_args.many
+        self.takes_handle: bool = getattr(function, "__engine_manager__", False) is True
+        # How many of its calls are still looked at; see `suspicion`. A hint.
+        self.watched: int = WATCHED
+        # An `async def`: calling it only makes what the event loop begins.
+        self.coroutine: bool = inspect.iscoroutinefunction(function)
+        # Entering the routine is quick for sure: it only begins in the event loop, and no gate is asked first.
+        self.needs_no_worker: bool = self.coroutine
+        # What shows on a thread's stack that it is inside; see `entering`.
+        self.code = code_of(function)
+        self.mean: float = 0.0
+        # Whether the last run was a long one.
+        self.overran: bool = False
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a target is not served."""
+
+    status: int
+    text: str
+
+
+class Served(msgspec.Struct, frozen=True, eq=False):
+    """One registered interface."""
+
+    minor: int
+    entries: dict[str, Entry]
+    auto_listen: bool
+    lasting: bool
+
+
+class Registry:
+    """The interfaces of one server. Registering may come before or after listening.
+
+    Threads: any. `find` relies on single dictionary operations; `register` and `unregister` replace whole dictionaries.
+    """
+
+    def __init__(self) -> None:
+        # Guards changes; reading takes a whole dictionary and needs no lock.
+        self._lock = Lock()
+        # Interface name -> major version -> what is served.
+        self._interfaces: dict[str, dict[int, Served]] = {}
+        self._found: dict[Target, Entry | Refusal] = {}
+        # Changes each entry before it is served, if set: for telemetry.
+        self._decorate: Callable[[Entry], object] | None = None
+
+    def decorate(self, change: Callable[[Entry], object]) -> None:
+        """Have `change` called with each entry, those that are served already included."""
+        with self._lock:
+            self._decorate = change
+            entries = self._entries_locked()
+        for entry in entries:
+            change(entry)
+
+    def _entries_locked(self) -> list[Entry]:
+        return [
+            entry
+            for versions in self._interfaces.values()
+            for served in versions.values()
+            for entry in served.entries.values()
+        ]
+
+    def register(self, interface: type[Interface] | str, implementation: Any, gate: Gate, lasting: bool) -> None:
+        """Serve `interface` by the methods of `implementation`, behind `gate`; see `Server.register`.
+
+        A `lasting` one stays when all interfaces are unregistered.
+        """
+        if isinstance(interface, str):
+            if not interface:
+                raise InvalidParameter("interface must be a name that is not empty")
+            entries = _entries_by_name(interface, implementation)
+            minor = 0
+        elif isinstance(interface, type) and issubclass(interface, Interface):
+            entries = _entries(interface, implementation)
+            minor = interface.interface_version[1]
+        else:
+            raise InvalidArgumentType(f"interface must be an Interface class or a name, not {shown(interface)}")
+        if gate.needed:
+            for entry in entries.values():
+                entry.gate = gate
+                entry.needs_no_worker = False
+                entry.auto = gate if gate.auto_listen else None
+        if self._decorate is not None:
+            for entry in entries.values():
+                self._decorate(entry)
+        name, major = _key(interface)
+        with self._lock:
+            if major in self._interfaces.get(name, {}):
+                raise Misuse(
+                    f"interface {name!r} version {major} is registered already: unregister it first",
+                    status=Status.ALREADY_REGISTERED,
+                )
+            versions = {**self._interfaces.get(name, {}), major: Served(minor, entries, gate.auto_listen, lasting)}
+            self._interfaces = {**self._interfaces, name: versions}
+            self._found = {}
+
+    def served(self, interface: type[Interface] | str | None) -> list[tuple[tuple[str, int], "Served"]]:
+        """Return what `unregister` would remove, with its key; raise as it would."""
+        with self._lock:
+            if interface is None:
+                return self._passing_locked()
+            is_interface = isinstance(interface, type) and issubclass(interface, Interface)
+            if not is_interface and not isinstance(interface, str):
+                raise InvalidArgumentType(f"interface must be an Interface class or a name, not {shown(interface)}")
+            name, major = _key(interface)
+            if major not in self._interfaces.get(name, {}):
+                raise Misuse(f"interface {name!r} is not registered", status=Status.UNKNOWN_IF)
+            return [((name, major), self._interfaces[name][major])]
+
+    def _passing_locked(self) -> list[tuple[tuple[str, int], "Served"]]:
+        """What need not be named to be unregistered."""
+        return [
+            ((name, major), served)
+            for name, versions in self._interfaces.items()
+            for major, served in versions.items()
+            if not served.auto_listen and not served.lasting
+        ]
+
+    def unregister(self, keys: Iterable[tuple[str, int]]) -> None:
+        """Serve these interfaces no longer; those that are gone already are passed over."""
+        with self._lock:
+            self._interfaces = self._without_locked(keys)
+            self._found = {}
+
+    def _without_locked(self, keys: Iterable[tuple[str, int]]) -> "dict[str, dict[int, Served]]":
+        left = {name: dict(versions) for name, versions in self._interfaces.items()}
+        for name, major in keys:
+            left.get(name, {}).pop(major, None)
+        return {name: versions for name, versions in left.items() if versions}
+
+    def find(self, target: Target) -> Entry | Refusal:
+        """Return the entry that serves `target`, or why there is none."""
+        found = self._found
+        answer = found.get(target)
+        if answer is None:
+            answer = self._look_up(target)
+            if len(found) < REMEMBERED_TARGETS:
+                found[target] = answer
+        return answer
+
+    def _look_up(self, target: Target) -> Entry | Refusal:
+        versions = self._interfaces.get(target.interface)
+        if not versions:
+            return Refusal(Status.UNKNOWN_IF, f"the server has no interface {target.interface!r}")
+        # Version 0.0 is a caller without a contract: it takes what there is, the newest first.
+        major = target.major if (target.major, target.minor) != (0, 0) or 0 in versions else max(versions)
+        served = versions.get(major)
+        if served is None or served.minor < target.minor:
+            has = ", ".join(f"{major}.{served.minor}" for major, served in sorted(versions.items()))
+            return Refusal(
+                Status.UNKNOWN_IF,
+                f"the server has interface {target.interface!r} in version {has}, not {target.major}.{target.minor}",
+            )
+        entry = served.entries.get(target.operation)
+        if entry is None:
+            return Refusal(
+                Status.PROCNUM_OUT_OF_RANGE, f"interface {target.interface!r} has no operation {target.operation!r}"
+            )
+        return entry
+
+
+def _refuse_class(implementation: Any, attributes: Iterable[str]) -> None:
+    """Raise if the implementation is a class, whose methods want an instance."""
+    if isinstance(implementation, type):
+        for attribute in attributes:
+            if inspect.isfunction(inspect.getattr_static(implementation, attribute, None)):
+                name = name_of(implementation)
+                raise InvalidParameter(f"implementation must be an object, not the class {name}: pass {name}(...)")
+
+
+def _key(interface: type[Interface] | str) -> tuple[str, int]:
+    """The name and the major version of an interface."""
+    if isinstance(interface, str):
+        return interface, 0
+    return interface.interface_id, interface.interface_version[0]
+
+
+def _entries(interface: type[Interface], implementation: Any) -> dict[str, Entry]:
+    """Return the entries of a contract; raise if the implementation does not fit it."""
+    entries = {}
+    _refuse_class(implementation, specs_of(interface))
+    for attribute, spec in specs_of(interface).items():
+        function = _routine(implementation, attribute)
+        # An implementation may derive from the contract: what it does not override is the contract's.
+        inherited = getattr(function, "__func__", None) is getattr(interface, attribute)
+        if not callable(function) or isinstance(function, Operation) or inherited:
+            raise InvalidParameter(
+                f"{type_name(implementation)} has no routine {attribute!r}, which {interface.__name__} asks for"
+            )
+        entry = Entry(spec, function)
+        _check_fits(entry, attribute)
+        if spec.pipes:
+            entry.function = PipedRoutine(spec, function, entry.takes_handle)
+            entry.takes_handle = True  # It answers the call itself.
+        if spec.contexts:
+            entry.function = ContextRoutine(entry.function, spec.contexts, spec.shared_context, entry.takes_handle)
+            entry.takes_handle = True
+        if spec.outputs:
+            entry.function = OutputRoutine(spec, entry.function, entry.takes_handle)
+            entry.takes_handle = True
+        entries[spec.name] = entry
+    return entries
+
+
+# What stands in a class for a method of its instances. What only looks like one, a property or an object that can be
+# called, is not meant for clients, and reading it may run the program's code.
+_METHODS = (FunctionType, BuiltinFunctionType, staticmethod, classmethod, partialmethod, singledispatchmethod)
+
+
+def _is_method(static: object) -> bool:
+    """Whether what a class has under some name is a method."""
+    # Decorators may wrap a method in what can be called and is bound to an instance, as `functools.cache` does.
+    return isinstance(static, _METHODS) or (
+        callable(static) and hasattr(type(static), "__get__") and not isinstance(static, Operation)
+    )
+
+
+def _public_methods(implementation: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield the public methods that the class of an object, or a base of it, defines, bound to the object.
+
+    What was set on the object itself is not among them: it may be any callable that the object works with.
+    """
+    is_class = isinstance(implementation, type)  # One whose methods need no instance.
+    kind: type = implementation if is_class else type(implementation)
+    defined: dict[str, Any] = {}
+    for each in reversed(kind.__mro__):
+        defined.update(vars(each))
+    for attribute, static in sorted(defined.items()):
+        if not attribute.startswith("_") and _is_method(static):
+            bind = getattr(static, "__get__", None)  # What is built in has none.
+            function = static if bind is None else bind(None if is_class else implementation, kind)
+            if callable(function) and not isinstance(function, type):
+                yield attribute, function
+
+
+def _routine(implementation: Any, attribute: str) -> Any:
+    """Return the routine of an operation, None if there is none. A property is none, and is not run."""
+    static = inspect.getattr_static(implementation, attribute, None)
+    if hasattr(type(static), "__get__") and not (_is_method(static) or isinstance(static, MemberDescriptorType)):
+        return None
+    return getattr(implementation, attribute, None)
+
+
+def _check_fits(entry: Entry, attribute: str) -> None:
+    generates = entry.code is not None and entry.code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)
+    if generates and (entry.takes_handle or not entry.spec.pipes):
+        raise InvalidParameter(
+            f"routine {attribute} has a `yield`: calling it would run nothing of it. Return the result, as a "
+            "list; to stream, declare a pipe, `OutPipe[...]`"
+        )
+    try:
+        signature = inspect.signature(entry.function)
+    except (TypeError, ValueError):
+        return  # Something built in, which does not say what it takes.
+    count = len(entry.spec.parameters) + entry.takes_handle
+    try:
+        signature.bind(*range(count))
+    except TypeError as error:
+        handle = "the call's handle and " if entry.takes_handle else ""
+        raise InvalidParameter(
+            f"routine {attribute}{text_of(signature)} cannot take {handle}({', '.join(entry.spec.parameters)}): "
+            f"{text_of(error)}"
+        ) from None
+
+
+def _entries_by_name(name: str, implementation: Any) -> dict[str, Entry]:
+    """Return the entries of an object served without a contract: its public methods, typed by their annotations."""
+    if isinstance(implementation, Interface):
+        raise InvalidParameter("register an implementation of an Interface under the interface, not under a name")
+    kind = type(implementation)
+    if kind.__module__ == "builtins" and kind is not type:
+        raise InvalidParameter(
+            f"implementation must be an object of a class of yours, not a {type_name(implementation)}, whose methods "
+            "are not meant for clients: write a class with the operations"
+        )
+    _refuse_class(implementation, (attribute for attribute in dir(implementation) if not attribute.startswith("_")))
+    entries = {
+        attribute: Entry(OperationSpec(Target(name, 0, 0, attribute), None), function)
+        for attribute, function in _public_methods(implementation)
+    }
+    if not entries:
+        raise InvalidParameter(f"{type_name(implementation)} has no public methods to serve as {name!r}")
+    return entries

@@ -1,0 +1,656 @@
+"""The server: interfaces, endpoints, a pool of workers, and its life from listening to stopped.
+
+    IDLE --listen--> LISTENING --stop--> DRAINING --last call closed--> IDLE     any --close--> CLOSED
+
+While LISTENING, calls run. While DRAINING, running calls go on and new ones are refused with `ServerUnavailable`; the
+clients stay connected. Interfaces that listen by themselves are served in all phases but CLOSED; a stop does not wait
+for their calls, a close does.
+
+Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtWaitServerListen", "RpcMgmtInqStats".
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+from operator import attrgetter
+from threading import TIMEOUT_MAX
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from transport import LIBRARY, PIPE_WINDOW_BYTES, Endpoint, Limits, Welcome, bind
+from transport.foreign import text_of
+from transport.log import Log
+from transport.realtime import monotonic
+
+from ...errors import Deadlock, Forked, InvalidHandle, InvalidState
+from ...kernel.afterwards import afterwards
+from ...kernel.checks import (
+    MAX_THREADS,
+    check_callback,
+    check_count,
+    check_flag,
+    check_kind,
+    check_text,
+    check_timeout,
+)
+from ...kernel.each import each
+from ...kernel.event import Event
+from ...kernel.lock import Lock
+from ...kernel.loops import holding, loop_to_hold
+from ...kernel.once import Once
+from ...lifecycle import Closeable, OpenObjects, Stage, at_exit, close_left_open
+from ...pool.pool import ThreadPool
+from ...status import Status
+from ..contract.interface import Interface
+from ..limits import check_options
+from ..pipes.pipe import MAX_WINDOW
+from .admission import OPEN, Gate, check_max_calls
+from .call import CallAttributes, ServerCall, begin_serving, current
+from .contexts import ContextBook
+from .ending import SIGNAL_LOOK, ended_by_signals
+from .extras import Closing, is_open, when_closed
+from .listener import Listener
+from .management import Authorize, Management, ManagementRoutines
+from .registry import Entry, Registry
+from .statistics import Counters, ServerStatistics
+
+if TYPE_CHECKING:
+    from .coroutines import CoroutineRunner
+
+log: Log = Log("engine.rpc")
+
+WORKERS = 4  # Threads for routines; enough to hide short waits, few enough not to fight over the interpreter.
+MAX_CALLS = 1 << 20  # Calls that may be open at once; arbitrary, about 1 GB.
+CLOSE_TIMEOUT = 5.0  # Seconds that leaving a `with` block waits for running calls.
+
+
+class Phase(Enum):
+    """Where a server is in its life."""
+
+    IDLE = "idle"
+    LISTENING = "listening"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class _Stopped(Event):
+    """The event of a server, which is dropped with it: of that the server tells."""
+
+    __slots__ = ()
+
+    def _dropped_open(self) -> str:
+        return ""
+
+
+class _Workers(ThreadPool):
+    """The pool of a server; as its event."""
+
+    __slots__ = ()
+
+    def _dropped_open(self) -> str:
+        return ""
+
+
+class Server(Closeable):
+    """Serves interfaces on endpoints.
+
+    Args:
+        endpoints: where to listen: `tcp://host:port` (port 0: the system chooses), `ipc://path`, `inproc://name`,
+            `loopback://name`.
+        workers: how many threads may run routines at once, 1 or more. A routine that calls its own server needs another
+            one of them meanwhile: with `workers=1` such a call ends only by its timeout.
+        pool: a `ThreadPool` of the caller's to run routines on, instead of one of the server's own.
+        max_calls: calls that may be open at once; the next one is refused with `ServerTooBusy`.
+        authorize: `authorize(attributes)` decides who may use `Management`: True allows `attributes.operation` to that
+            client. None: everybody may look, nobody may stop the server.
+        tracebacks: send the traceback of a routine that raised to the client.
+        pipe_window: bytes of encoded elements that a client may push into each pipe ahead of what is pulled, 1 or more.
+        name: appears in thread names and log records.
+        options: of the transport, as for `Client`; clients are told of `max_message_bytes`, and keep below it.
+
+    Register interfaces before or after `listen`. Close the server, or use it as a context manager: it goes on serving
+    though nobody refers to it. One that is still open when the process ends is reported as a `ResourceWarning`.
+
+    Threads: every method may be called from any thread, `stop` from a routine too. In a signal handler only
+    `request_stop` and `stop` are safe: the others raise `Deadlock` there if their thread was interrupted under a lock
+    that they need. In a forked child the copy of a server, and the calls that it had, raise `Forked`; make a new one
+    there.
+    Source: "RpcServerUseProtseqEp", "RpcServerListen".
+    """
+
+    _instead = "hand over its endpoint, and connect a client to that"
+
+    def __init__(
+        self,
+        *endpoints: str | Endpoint,
+        workers: int = WORKERS,
+        pool: ThreadPool | None = None,
+        max_calls: int = MAX_CALLS,
+        tracebacks: bool = False,
+        authorize: Authorize | None = None,
+        pipe_window: int = PIPE_WINDOW_BYTES,
+        name: str = "server",
+        **options: Any,
+    ) -> None:
+        self._phase = Phase.CLOSED
+        self._forked = False
+        check_count("workers", workers, 1, MAX_THREADS)
+        check_max_calls(max_calls)
+        check_flag("tracebacks", tracebacks)
+        check_text("name", name)
+        check_callback("authorize", authorize, optional=True)
+        check_kind("pool", pool, ThreadPool, optional=True)
+        self._endpoints = [Endpoint.parse(endpoint) for endpoint in endpoints]
+        self._options = options
+        self._largest = check_options(options)
+        self._encrypts: bool = options.get("curve") is not None
+        self.name = name
+        self._tracebacks = tracebacks
+        self._pipe_window: int = check_count("pipe_window", pipe_window, 1, MAX_WINDOW)
+        self._registry: Registry = Registry()
+        self._counters: Counters = Counters()
+        # Made for the first `async def` routine; guarded by `lock`.
+        self._coroutines: CoroutineRunner | None = None
+        self._instance = os.urandom(16)
+        self._max_calls = max_calls
+        # Held while the endpoints are bound, so that they are bound once. Lock order: before all others.
+        self._binding = Lock()
+        # Guards all below, and the fields of the listeners.
+        self._lock: Lock = Lock()
+        self._listeners: list[Listener] = []
+        # Where they listen, or did.
+        self._bound: list[str] = []
+        # Calls that arrived and are not closed.
+        self._active = 0
+        # Those among them that no stop waits for, less such as were closed and wait to be sent.
+        self._auto_active = 0
+        self._closed_once = Once()
+        # Set by `close`: nothing is taken any more, and all calls are waited for.
+        self._closing = False
+        # Whether `_closed_locked` is to be told of closed calls.
+        self._draining: bool = False
+        self._waited = False
+        # Whether `listen` succeeded, ever; and whether a stop was asked for before that. Attributes that are only
+        # stored and loaded, in this order by `listen` and in the other by `request_stop`: one of the two stops.
+        self._listened = False
+        self._stop_requested = False
+        # Whether a second signal has ended the wait in `listen`. Stored there, loaded by `close`.
+        self._hurried = False
+        # Set while no call is open and the server does not listen.
+        self._stopped = _Stopped(manual_reset=True, signaled=True)
+        self._owns_pool = pool is None
+        self.pool: ThreadPool = _Workers(workers, workers, name=name) if pool is None else pool
+        self._contexts: ContextBook = ContextBook(self.pool, _resume)
+        self._registry.register(Management, ManagementRoutines(self, authorize), OPEN, lasting=True)
+        self._phase = Phase.IDLE
+        begin_serving()
+        _open_servers.add(self)
+
+    # Interfaces
+
+    def register(
+        self,
+        interface: type[Interface] | str,
+        implementation: Any,
+        *,
+        max_calls: int | None = None,
+        max_request_bytes: int | None = None,
+        auto_listen: bool = False,
+        security: Callable[[CallAttributes], object] | None = None,
+        secure_only: bool = False,
+        local_only: bool = False,
+        no_cache: bool = False,
+    ) -> None:
+        """Serve `interface` by the methods of `implementation`.
+
+        Args:
+            interface: an `Interface` class; `implementation` needs a method for each of its operations, of the same
+                name, and a property is none. Or a name: the public methods that the class of `implementation` or a
+                base of it defines, static and class methods included, are served without a contract; not what was set
+                on the object itself, nor properties, which are not run.
+            implementation: any object. Methods run on the pool's threads, several at once; those marked with `manager`
+                get the call's handle and answer when they like. `async def` methods run in the server's event loop and
+                need no worker. A cancel, or the end of the client's patience, interrupts no routine of any kind: it
+                shows in `test_cancel`, `disconnected` and `time_left` of the call's handle (`current_call()`). Each
+                call runs in an empty context (`contextvars`) of its own. A routine sends a status by raising a
+                `CallError` that has one, or by `current_call().abort(status, text)`. Keyword-only parameters are
+                refused: operations are called by position.
+            max_calls: with `auto_listen`, calls of this interface that may be open at once, the next one is refused
+                with `ServerTooBusy`; None: any number. Otherwise the server's own limit rules, and this one is ignored.
+            max_request_bytes: a call with larger arguments, encoded, ends with `AccessDenied`.
+            auto_listen: serve it from now until it is unregistered, whatever `listen` and `stop` say. The endpoints are
+                bound now if they are not yet.
+            security: `security(attributes)` admits a client by returning True; on anything else, or an exception, the
+                call ends with `AccessDenied`. Asked once for each connection, before the first call runs. It runs on
+                the pool, and `current_call()` in it is the call it is asked about; the client's later calls wait for
+                it. Different from Windows: anonymous clients are asked about too, unless `secure_only`; and 0, which
+                admits there, does not.
+            secure_only: clients that have not proved who they are get `AccessDenied`.
+            local_only: so do clients on other machines: those that come over tcp from anything but a loopback address.
+            no_cache: ask `security` for each call.
+        Raises: `InvalidParameter` if a method is missing or does not take the operation's parameters, or one of these
+            has a type that cannot be sent; `Misuse` 1711 (ALREADY_REGISTERED), 1742 (MAX_CALLS_TOO_SMALL); with
+            `auto_listen` also what `listen` raises if an endpoint cannot be bound; `InvalidHandle` if the server is
+            closed.
+        Source: "RpcServerRegisterIf", "RpcServerRegisterIf2", "Interface Registration Flags".
+        """
+        name = interface if isinstance(interface, str) else getattr(interface, "__name__", "")
+        gate = Gate(name, max_calls, max_request_bytes, auto_listen, security, secure_only, local_only, no_cache)
+        with self._lock:
+            self._check_open()
+        if auto_listen:
+            self._bind()
+        self._registry.register(interface, implementation, gate, lasting=False)
+
+    def unregister(
+        self, interface: type[Interface] | str | None = None, *, wait: bool = False, run_down: bool = False
+    ) -> None:
+        """Serve `interface` no longer: new calls are refused with `UnknownInterface`, running ones go on.
+
+        Args:
+            interface: what was registered; None for all interfaces but those that listen by themselves.
+            wait: return when the last running call of it is closed. Always so for an interface that listens by itself.
+            run_down: wait likewise, and then run down the context handles that its operations have opened; those that
+                calls of other interfaces still use are run down when these are closed. The rundown routines of the
+                rest have ended when this returns. Otherwise handles stay, for the case that it is registered again.
+        Raises: `Misuse` 1717 (UNKNOWN_IF) if it is not registered; `Deadlock`, and nothing is unregistered, if the
+            calling routine serves one of the calls to be waited for.
+        Source: "RpcServerUnregisterIf", "RpcServerUnregisterIfEx".
+        """
+        self._check_process()
+        check_flag("wait", wait)
+        check_flag("run_down", run_down)
+        served = self._registry.served(interface)
+        wait = wait or run_down
+        if wait and (loop := loop_to_hold()) is not None:
+            with holding(loop):
+                return self.unregister(interface, wait=wait, run_down=run_down)
+        awaited = {entry for _, each in served if wait or each.auto_listen for entry in each.entries.values()}
+        serving = current.get()
+        if serving is not None and serving._entry in awaited and is_open(serving):
+            raise Deadlock("a routine cannot wait for the end of its own call: unregister without waiting")
+        self._registry.unregister(key for key, _ in served)
+        if awaited:
+            self._await_calls(awaited)
+        if run_down:
+            self._contexts.run_down([key for key, _ in served])
+
+    def _await_calls(self, entries: set[Entry]) -> None:
+        """Wait until the running calls of these operations are closed; no new ones come."""
+        with Event(manual_reset=True) as closed:
+            counting = Lock()
+            left = 1  # One more than calls, so that the event is set once all are known.
+
+            def done(how: Closing | None) -> None:
+                nonlocal left
+                with counting:
+                    left -= 1
+                    last = left == 0
+                if last:
+                    closed.set()
+
+            running = [call for listener in list(self._listeners) for call in listener.running(entries)]
+            with counting:
+                left += len(running)
+            # A function of its own for each call: what is taken back is found by identity.
+            open_ = [when_closed(call, lambda how: done(how)) for call in running]
+            for _ in range(1 + open_.count(False)):
+                done(None)
+            closed.wait()
+
+    # Life
+
+    def listen(self, *, max_calls: int | None = None, wait: bool = False) -> None:
+        """Begin to take calls.
+
+        Args:
+            max_calls: calls that may be open at once from now on; None: as before.
+            wait: True returns only after `stop` and the last running call, as `self.wait()`. In the main thread it then
+                ends a service as users expect, for signals whose handler is still Python's own: SIGTERM requests a
+                stop, and the call returns when the last running call was closed; Ctrl-C does the same, and then raises
+                `KeyboardInterrupt`. After the first signal both have Python's own handlers again: a second SIGTERM
+                kills the process, a second Ctrl-C raises `KeyboardInterrupt` at once, and closing the server does not
+                wait for running calls then. (A routine that goes on delays the end of the process by up to 2 s more.)
+                The handlers are put back before it returns or raises. `listen()` and then `wait()` set none.
+        Raises: `Misuse` 1742 (MAX_CALLS_TOO_SMALL) for a limit below 1; `InvalidState` 1713 (ALREADY_LISTENING), 1714
+            (NO_PROTSEQS_REGISTERED) without an endpoint;
+            `transport.EndpointError` if an endpoint is taken; `InvalidHandle` if the server is closed.
+        Source: "RpcServerListen".
+        """
+        check_flag("wait", wait)
+        if wait and (loop := loop_to_hold()) is not None:
+            with holding(loop):
+                return self.listen(max_calls=max_calls, wait=wait)
+        if max_calls is not None:
+            check_max_calls(max_calls)
+        with self._lock:
+            self._check_open()
+            if self._phase is not Phase.IDLE:
+                raise InvalidState(f"the server is {self._phase.value} already", status=Status.ALREADY_LISTENING)
+            if not self._endpoints:
+                raise InvalidState("the server has no endpoint to listen on", status=Status.NO_PROTSEQS_REGISTERED)
+            self._max_calls = max_calls or self._max_calls
+            self._phase = Phase.LISTENING
+            self._stopped.reset()
+        try:
+            self._bind()
+        except BaseException:
+            with self._lock:
+                if self._phase is Phase.LISTENING:  # Otherwise somebody stops or closes it meanwhile.
+                    self._phase = Phase.IDLE
+            with suppress(InvalidHandle):
+                self._stopped.set()
+            raise
+        self._listened = True
+        if self._stop_requested:
+            self.request_stop()
+        if wait:
+            with ended_by_signals(self.request_stop, self._hurry):
+                while not self.wait(SIGNAL_LOOK):
+                    pass
+
+    def _hurry(self) -> None:
+        """A second signal broke off the wait for what runs: closing does not take that wait up again."""
+        self._hurried = True
+
+    def _bind(self) -> None:
+        """Bind the endpoints, all or none, if they are not bound."""
+        with self._binding:
+            if self._listeners:
+                return
+            listeners: list[Listener] = []
+            try:
+                each(lambda endpoint: listeners.append(self._listener(endpoint)), self._endpoints)
+                bound = list(map(attrgetter("endpoint"), listeners))
+                with self._lock:
+                    self._check_open()  # Who closes the server from here on finds them.
+                    self._listeners, self._bound = listeners, bound
+            except BaseException:
+                each(Listener.close, listeners)
+                raise
+
+    def _listener(self, endpoint: Endpoint) -> Listener:
+        return Listener(self, bind(endpoint, **self._options))
+
+    def stop(self) -> None:
+        """Take no new calls; running ones go on. Returns at once; `wait` waits for the last one.
+
+        Raises: `InvalidState` 1715 (NOT_LISTENING). Safe in a signal handler, where `request_stop` is what is meant.
+        Source: "RpcMgmtStopServerListening".
+        """
+        try:
+            with self._lock:
+                self._check_process()
+                if self._phase is not Phase.LISTENING:
+                    raise InvalidState(f"the server is {self._phase.value}, not listening", status=Status.NOT_LISTENING)
+                self._phase = Phase.DRAINING
+                ended = self._drained_locked()
+        except Deadlock:  # In a signal handler that interrupted this thread under the lock: nothing was changed.
+            afterwards(self.request_stop)
+            return
+        if ended:
+            self._stopped.set()
+
+    def request_stop(self) -> None:
+        """Begin to stop, as `stop`, whatever state the server is in: for signal handlers.
+
+        A server that never listened yet stops as soon as it does; one that is stopping or closed is left alone.
+        Safe in a signal handler, `signal.signal(signal.SIGTERM, lambda *_: server.request_stop())`, and in a callback
+        of any kind. If the handler interrupted the engine itself, the stop begins a moment after the return.
+        Threads: any. Blocks: never. Raises: nothing.
+        """
+        self._stop_requested = not self._listened
+        with suppress(InvalidState, InvalidHandle):
+            self.stop()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the server was stopped and its last call was closed; False if `timeout` (seconds) ran out first.
+
+        Raises: `InvalidState` 1713 (ALREADY_LISTENING) if another thread waits already, 1715 (NOT_LISTENING) if the
+            server never listened. Source: "RpcMgmtWaitServerListen".
+        """
+        timeout = check_timeout(timeout)
+        if not self._begin_wait():
+            return True
+        try:
+            return self._stopped.wait(timeout)
+        finally:
+            self._end_wait()
+
+    async def wait_async(self, timeout: float | None = None) -> bool:
+        """As `wait`, but the task waits."""
+        timeout = check_timeout(timeout)
+        if not self._begin_wait():
+            return True
+        try:
+            return await self._stopped.wait_async(timeout)
+        finally:
+            self._end_wait()
+
+    def _begin_wait(self) -> bool:
+        """Be the one that waits; False if there is nothing to wait for."""
+        with self._lock:
+            self._check_process()
+            if self.closed:
+                return False
+            if self._waited:
+                raise InvalidState("another thread waits for this server already", status=Status.ALREADY_LISTENING)
+            if self._phase is Phase.IDLE and not self._listened:
+                raise InvalidState("the server was not told to listen", status=Status.NOT_LISTENING)
+            self._waited = True
+        return True
+
+    def _end_wait(self) -> None:
+        self._waited = False
+        if self.closed:
+            self._stopped.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._phase is Phase.CLOSED
+
+    def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
+        """Stop, wait up to `timeout` seconds (None: for ever) for running calls, tell the clients, release everything.
+
+        Calls that still run then end with `CallFailed` at their clients, which may have run; those that were taken and
+        have not begun with `ServerUnavailable`, those that were not taken with `CallFailedDne`: neither did run.
+        Closing twice does nothing. After a second signal has broken off a `listen(wait=True)` it waits for no calls.
+        Raises: `Deadlock` in a routine of this server: it would wait for itself. `stop` does not wait.
+        Blocks: for `timeout` seconds at the most, plus as long again for workers that do not come back. In a coroutine
+        that holds up the event loop, with a warning (in asyncio's debug mode it is raised, and closing once more goes
+        on): use `aclose`, or `async with`.
+        """
+        limit = check_timeout(timeout)
+        timeout = 0.0 if self._hurried else TIMEOUT_MAX if limit is None else min(limit, TIMEOUT_MAX)
+        here = current.get()
+        if here is not None and here._listener.serves(self):
+            raise Deadlock("a routine cannot close its own server, which would wait for the routine: call stop() in it")
+        if not self._forked:
+            self._closed_once.do(self._close, timeout)
+
+    def _close(self, timeout: float) -> None:
+        """Close. Whatever was done before it was broken off is not done again."""
+        deadline = monotonic() + timeout
+        if not self.closed:
+            self._drain(timeout)
+        each(Listener.close, self._listeners)
+        with suppress(InvalidHandle):  # Closed by the thread that waited, on its way out.
+            self._stopped.set()
+        left = max(0.1, deadline - monotonic())
+        try:
+            if self._coroutines is not None:
+                self._coroutines.stop(left)
+            if self._owns_pool:
+                self.pool.stop(left)
+        finally:
+            if not self._waited:  # Otherwise the event goes with the thread that still waits on it.
+                self._stopped.close()
+        self._listeners = []
+        _open_servers.discard(self)
+
+    def _drain(self, timeout: float) -> None:
+        """Stop, and wait for running calls; the server is closed then."""
+        try:
+            with self._lock:
+                drain = self._phase is not Phase.IDLE or self._auto_active > 0
+                self._closing = True
+                self._phase = Phase.DRAINING
+                ended = self._drained_locked()
+                if not ended:
+                    self._stopped.reset()  # A stop did not wait for all that is waited for now.
+            if ended:
+                self._stopped.set()
+            if drain and not self._stopped.wait(timeout):
+                log.warning("%s: %d calls were still open %s s after the stop", self.name, self._active, timeout)
+            with self._lock:
+                self._phase = Phase.CLOSED
+        except BaseException:
+            if not self.closed:
+                self._closing = False
+            raise
+
+    async def aclose(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
+        """As `close`, in another thread: the event loop goes on. It is done also if the task is cancelled."""
+        from asyncio import to_thread  # Who runs a loop has it.
+
+        await to_thread(self.close, timeout)
+
+    @property
+    def endpoint(self) -> str:
+        """The first endpoint, as bound: with the port that the system chose."""
+        return self.endpoints[0]
+
+    @property
+    def endpoints(self) -> list[str]:
+        """All endpoints, as bound once the server listens; after its end as they were."""
+        return list(self._bound) or [str(endpoint) for endpoint in self._endpoints]
+
+    @property
+    def listening(self) -> bool:
+        """Whether new calls are taken, on all endpoints. Source: "RpcMgmtIsServerListening"."""
+        # The phase comes before the endpoints are bound, so that no call is refused that comes in between.
+        return self._phase is Phase.LISTENING and bool(self._listeners)
+
+    def statistics(self) -> ServerStatistics:
+        """Return a snapshot of the server's counters. Never blocks. Source: "RpcMgmtInqStats"."""
+        with self._lock:
+            counters = self._counters
+            return ServerStatistics(
+                phase=self._phase.value,
+                active=self._active,
+                calls_in=counters.calls_in,
+                calls_out=counters.calls_out,
+                messages_in=counters.messages_in,
+                messages_out=counters.messages_out,
+                faults=counters.faults,
+                refused=counters.refused,
+                garbage_received=counters.garbage,
+                failures=counters.failures,
+            )
+
+    # What the listeners ask. `lock` is held where the name says so.
+
+    def _welcome(self, heartbeat: float) -> Welcome:
+        """What is said to a client that greets, over a link with such a heartbeat."""
+        limits = Limits(message_bytes=self._largest, pipe_window_bytes=self._pipe_window)
+        return Welcome(self._instance, os.getpid(), text_of(socket.gethostname()), LIBRARY, heartbeat, limits)
+
+    @property
+    def _runner(self) -> "CoroutineRunner":
+        """What runs `async def` routines."""
+        from .coroutines import CoroutineRunner  # Here, because who has none need not import asyncio (20 ms).
+
+        with self._lock:
+            if self._coroutines is None:
+                self._coroutines = CoroutineRunner(self.name)
+                if self.closed:  # By a call that was still waiting for a worker.
+                    self._coroutines.stop(0)
+            return self._coroutines
+
+    def _room_locked(self) -> int:
+        """How many more calls may be accepted now."""
+        return self._max_calls - self._active + self._auto_active if self._phase is Phase.LISTENING else 0
+
+    def _refusal_locked(self) -> tuple[int, str]:
+        """Why there is no room."""
+        if self._phase is Phase.LISTENING:
+            return Status.SERVER_TOO_BUSY, f"{self._max_calls} calls are open, max_calls allows no more at once"
+        return Status.SERVER_UNAVAILABLE, "the server is not listening"
+
+    def _enter(self, gate: Gate) -> tuple[int, str] | None:
+        """Count a call of an interface that listens by itself, or return why it is refused."""
+        with self._lock:
+            if self._closing:
+                return Status.SERVER_UNAVAILABLE, "the server is closing"
+            if gate.max_calls is not None and gate.active >= gate.max_calls:
+                text = f"{gate.active} calls of {gate.name!r} are open, max_calls allows no more"
+                return Status.SERVER_TOO_BUSY, text
+            gate.active += 1
+            self._auto_active += 1
+        return None
+
+    def _leave(self, gate: Gate, how: Closing) -> None:
+        """A call that `enter` counted was closed; it stays in `active` until its answer was sent."""
+        with self._lock:
+            gate.active -= 1
+            self._auto_active -= 1
+
+    def _closed_locked(self) -> None:
+        """A call was closed while draining, and is not counted in `active` any more."""
+        if self._drained_locked():
+            self._stopped.set()
+
+    def _drained_locked(self) -> bool:
+        """Whether the stop is complete; the phase moves on then."""
+        self._draining = self._phase is Phase.DRAINING
+        if self._draining and self._active == (0 if self._closing else self._auto_active):
+            self._phase = Phase.IDLE
+            self._draining = False
+            return True
+        return False
+
+    def _check_process(self) -> None:
+        if self._forked:
+            raise Forked("this server was made before fork(): make a new one in the child")
+
+    def _check_open(self) -> None:
+        self._check_process()
+        if self._phase is Phase.CLOSED or self._closing:
+            raise InvalidHandle("the server is closed")
+
+    def __repr__(self) -> str:
+        return f"<Server {self.name} {', '.join(self.endpoints)} {self._phase.value} active={self._active}>"
+
+    def _dropped_open(self) -> str:
+        # One that listens is not dropped: its endpoints refer to it.
+        return "" if getattr(self, "_phase", Phase.CLOSED) is Phase.CLOSED else repr(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _resume(call: ServerCall) -> None:
+    call._listener.resume(call)
+
+
+def _inherited(server: Server) -> None:
+    server._phase = Phase.CLOSED
+    server._forked = True
+    for listener in server._listeners:
+        listener.forked()
+
+
+def _close_all() -> None:
+    close_left_open(_open_servers, lambda server: server.close(0.0))
+
+
+_open_servers = OpenObjects(_inherited)
+at_exit(Stage.SERVERS, _close_all)

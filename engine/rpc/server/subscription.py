@@ -1,0 +1,175 @@
+"""Subscriptions of a served call: being told that its client cancelled it, or is gone.
+
+Theory of operation. Each call has its own set of them, one for each kind at the most. What happens is told through the
+notification types that tell a client of a completion (see `notify`): event, APC, port, callback.
+
+    subscribe --client cancels / is lost--> queued once --> delivered       close: nothing further is delivered
+
+A notification is handed to its target under the set's lock. That is an exception to acting outside of locks, made so
+that the closing of a call, which takes the same lock, leaves none behind that is decided but not handed over. Targets
+only queue or wake: none runs a program's code there. An APC or a callback looks again when it runs.
+
+Guarantees: at most one notification of each kind for a call, also if it happened before the subscription. None begins
+after the closing of the call returned; a callback or APC that began before may still be running.
+
+Lock order: this lock, then those of the targets (a port's, the dispatcher's, the pool's).
+
+Source: "RpcServerSubscribeForNotification", "RpcServerUnsubscribeForNotification", "Receiving Cancellations".
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from transport.foreign import is_interrupt, shown, text_of
+from transport.log import Log
+
+from ...errors import InvalidAsyncHandle, InvalidParameter, InvalidState, Misuse
+from ...kernel.apc import queue_apc
+from ...kernel.event import Event
+from ...kernel.lock import Lock
+from ...kernel.port import UNSET, CompletionPacket, PacketTemplate
+from ...pool.pool import default_pool
+from ...status import Status
+from ..notify import ApcNotification, CallbackNotification, EventKind, Notification, snapshot
+from .extras import Closing, attachment_of, when_closed
+
+if TYPE_CHECKING:
+    from .call import ServerCall
+
+log: Log = Log("engine.rpc")
+
+KINDS = frozenset({EventKind.CLIENT_CANCEL, EventKind.CLIENT_DISCONNECT})
+
+
+class Subscriptions:
+    """The subscriptions of one call. Threads: any."""
+
+    __slots__ = ("_call", "_live", "_lock", "_over", "_queued", "_used")
+
+    def __init__(self, call: "ServerCall") -> None:
+        self._call = call
+        self._lock = Lock()
+        # All guarded by _lock.
+        self._live: dict[EventKind, Notification] = {}
+        # Kinds that were subscribed to, ever, and kinds that were queued.
+        self._used: set[EventKind] = set()
+        self._queued: set[EventKind] = set()
+        self._over = False
+
+    def add(self, kinds: frozenset[EventKind], notify: Notification) -> None:
+        """Subscribe to `kinds`, all or none."""
+        with self._lock:
+            if self._over:
+                raise _closed(self._call)
+            if kinds & self._used:
+                kind = min(kinds & self._used)
+                raise InvalidState(f"{self._call!r} was subscribed to {kind.name} before: once a call is allowed")
+            self._used |= kinds
+            self._live.update(dict.fromkeys(kinds, notify))
+
+    def remove(self, kind: EventKind) -> int:
+        """Unsubscribe; return how many notifications were queued."""
+        with self._lock:
+            if self._over:
+                raise _closed(self._call)
+            if self._live.pop(kind, None) is None:
+                raise InvalidState(f"{self._call!r} has no subscription to {kind.name}")
+            return int(kind in self._queued)
+
+    def tell(self, kind: EventKind) -> None:
+        """`kind` happened. Not under link.lock."""
+        why = ""
+        with self._lock:
+            notify = self._live.get(kind)
+            if notify is None or kind in self._queued:
+                return
+            try:
+                if self._hand_over(notify, kind):
+                    self._queued.add(kind)
+            except BaseException as error:  # The thread is gone, the event was closed, or has a `set` of its own.
+                if is_interrupt(error):
+                    raise
+                why = text_of(error)
+        if why:
+            log.warning("%r: %s could not be told: %s", self._call, kind.name, why)
+
+    def _hand_over(self, notify: Notification, kind: EventKind) -> bool:
+        if type(notify) is PacketTemplate:
+            overlapped = self._call if notify.overlapped is UNSET else notify.overlapped
+            return notify.port.deliver((CompletionPacket(notify.key, notify.transferred, overlapped),))
+        if type(notify) is CallbackNotification:
+            default_pool().post(partial(self._run, notify.run, kind))
+        elif type(notify) is ApcNotification:
+            queue_apc(self._run, notify.function, kind, thread=notify.thread)
+        else:
+            assert isinstance(notify, Event)
+            notify.set()
+        return True
+
+    def _run(self, function: Callable[[Any, EventKind], object], kind: EventKind) -> None:
+        """Call a subscriber's function, in its thread, unless the call was closed since it was queued."""
+        with self._lock:
+            if self._over:
+                return
+        function(self._call, kind)
+
+    def close(self, how: Closing) -> None:
+        """The call was closed: deliver nothing further."""
+        with self._lock:
+            self._over = True
+            self._live.clear()
+
+
+def subscribe(call: "ServerCall", kind: EventKind | Iterable[EventKind], notify: Any) -> None:
+    """See `ServerCall.subscribe`."""
+    wanted = frozenset((kind,) if isinstance(kind, int) else kind)
+    if not wanted or not wanted <= KINDS:
+        raise _unsupported(kind)
+    kinds = frozenset(map(EventKind, wanted))
+    if notify is None:
+        raise InvalidParameter("notify must say how to tell, None does not: use `test_cancel` and `disconnected`")
+    target = snapshot(notify)
+    if isinstance(target, Event) and len(kinds) > 1:
+        raise InvalidParameter("an event cannot tell kinds apart: subscribe to each with an event of its own")
+    subscriptions = _subscriptions_of(call)
+    subscriptions.add(kinds, target)
+    # Subscribed first, looked second: what happens meanwhile finds the subscription, and is told once.
+    if call._cancelled and EventKind.CLIENT_CANCEL in kinds:
+        subscriptions.tell(EventKind.CLIENT_CANCEL)
+    if call._peer.lost and EventKind.CLIENT_DISCONNECT in kinds:
+        subscriptions.tell(EventKind.CLIENT_DISCONNECT)
+
+
+def unsubscribe(call: "ServerCall", kind: EventKind) -> int:
+    """See `ServerCall.unsubscribe`."""
+    if kind not in KINDS:
+        raise _unsupported(kind)
+    return _subscriptions_of(call).remove(EventKind(kind))
+
+
+def _subscriptions_of(call: "ServerCall") -> Subscriptions:
+    """The subscriptions of `call`, made if it has none; raises if it was closed."""
+    attachment = attachment_of(call)
+    with _making:
+        subscriptions: Subscriptions | None = attachment.subscriptions
+        if subscriptions is None:
+            subscriptions = Subscriptions(call)
+            if not when_closed(call, subscriptions.close):
+                raise _closed(call)
+            attachment.subscriptions = subscriptions
+    return subscriptions
+
+
+def _unsupported(kind: object) -> Misuse:
+    return Misuse(
+        f"kind must be EventKind.CLIENT_CANCEL or EventKind.CLIENT_DISCONNECT, not {shown(kind)}",
+        status=Status.CANNOT_SUPPORT,
+    )
+
+
+def _closed(call: "ServerCall") -> InvalidAsyncHandle:
+    return InvalidAsyncHandle(f"{call!r} was closed, and its subscriptions with it")
+
+
+_making = Lock()  # Held to make the set of a call; before the lock of attachments.

@@ -1,0 +1,161 @@
+"""Which types a contract may have: those that the wire carries, and arrays only where they travel.
+
+Looked at as a contract is bound or registered, because what is wrong shows otherwise in the midst of a call, or in what
+msgspec says of a type without saying where it stands. `msgspec.inspect` tells what a type is made of; a class that it
+knows nothing of is a `CustomType` there, which msgspec would take for good until the first value comes.
+
+The types that travel: None, `bool`, `int` (64 bits), `float`, `str`, `bytes`, `bytearray`, `memoryview`, `datetime`,
+`date`, `time`, `timedelta`, `UUID`, `Decimal`, enums of ints or of texts, `Literal`; `list`, `tuple`, `set`,
+`frozenset`, `dict`, and what `collections.abc` calls `Sequence`, `Set`, `Mapping` and the like; `NamedTuple`,
+`TypedDict`, dataclasses, attrs classes without private fields, `msgspec.Struct`; unions that can be told apart by the
+kind of value; `NewType`, `Annotated`, aliases, generics and types that contain themselves; `Any` and `object`, for
+plain values; `msgspec.Raw` and `Ext`.
+"""
+
+import collections.abc
+import enum
+import typing
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from transport import array_type, array_unfit, bare_type, is_array_type
+from transport.foreign import is_interrupt, name_of, text_of
+
+from ..errors import InvalidParameter
+from .context import Context
+
+# What most contracts have: no need to look inside.
+_PLAIN = frozenset((bool, bytes, float, int, object, str, type(None)))
+
+
+def check_type(what: str, kind: Any, alone: bool = True, handles: bool = True) -> None:
+    """Raise `InvalidParameter` unless values of the type `kind` can be sent.
+
+    Args: `what` has that type, for the error. `alone`: its values travel by themselves, and not among others; only
+        then may they be arrays. `handles`: there may be context handles inside.
+    """
+    if kind is Any or (type(kind) is type and kind in _PLAIN):
+        return
+    try:
+        msgspec.msgpack.Decoder(kind)
+        parts = _parts(kind)
+    except BaseException as error:  # It runs whatever the types are made of.
+        if is_interrupt(error):
+            raise
+        raise InvalidParameter(f"{what} has a type that cannot be sent, {spell(kind)}: {text_of(error)}") from None
+    if alone and (array := array_type(kind)) is not None:
+        if (why := array_unfit(kind)) is not None:
+            raise InvalidParameter(f"{what} has a type that cannot be sent, {spell(kind)}: {why}")
+        parts = [part for part in parts if bare_type(getattr(part, "cls", None)) is not array]
+    for part in parts:
+        if (why := _unfit(part, handles)) is not None:
+            raise InvalidParameter(f"{what} has {why} (its type is {spell(kind)})")
+
+
+def spell(kind: Any) -> str:
+    """Write a type as a program would."""
+    is_class = isinstance(kind, type) and typing.get_origin(kind) is None
+    return name_of(kind) if is_class else text_of(kind).replace("typing.", "")
+
+
+def _parts(kind: Any) -> list[Any]:
+    """Return what msgspec says of a type and of all that is inside it, each once."""
+    from msgspec import inspect  # Takes its time; programs with plain contracts never come here.
+
+    parts: list[Any] = []
+    seen: set[int] = set()  # Types may contain themselves.
+
+    def look(info: Any) -> None:
+        if isinstance(info, tuple):
+            for each in info:
+                look(each)
+        elif isinstance(info, (inspect.Type, inspect.Field)) and id(info) not in seen:
+            seen.add(id(info))
+            parts.append(info)
+            for name in info.__struct_fields__:
+                look(getattr(info, name))
+
+    look(inspect.type_info(kind))
+    return parts
+
+
+def _unfit(part: Any, handles: bool) -> str | None:
+    """Return what is wrong with one part of a type, and what to do; None if nothing is."""
+    from msgspec import inspect
+
+    if isinstance(part, inspect.CustomType):
+        kind = bare_type(part.cls)
+        if kind is object:
+            return None
+        if is_array_type(kind):
+            return f"arrays inside another value, where they cannot travel ({spell(kind)})"
+        return f"a type that cannot be sent, {spell(part.cls)}: {_instead(kind)}"
+    if isinstance(part, inspect.StructType):
+        if part.cls is msgspec.Struct:
+            return "a type that cannot be sent, msgspec.Struct: name the Struct that is meant"
+        if not handles and bare_type(part.cls) is Context:
+            return "a context handle inside another value: make it a parameter of its own"
+    if isinstance(part, inspect.DataclassType) and hasattr(part.cls, "__attrs_attrs__"):
+        private = next((field.name for field in part.fields if field.name.startswith("_")), None)
+        if private is not None:  # msgspec leaves them out, and the other side would have the default.
+            return f"a type that cannot be sent, {spell(part.cls)}: its field {private} is private, so rename it"
+    if isinstance(part, (inspect.SetType, inspect.FrozenSetType)) and (why := _unhashable(part.item_type)):
+        return f"a set of what cannot be in a set, {why}: use a list, or what is frozen"
+    if isinstance(part, inspect.DictType) and (why := _unhashable(part.key_type)):
+        return f"a dict with keys that cannot be keys, {why}: use a tuple, or what is frozen"
+    return None
+
+
+def _unhashable(info: Any) -> str | None:
+    """Return the name of what cannot be hashed in the type of a key, None if all can."""
+    from msgspec import inspect
+
+    if isinstance(info, (inspect.ListType, inspect.DictType, inspect.SetType, inspect.ByteArrayType)):
+        return type(info).__name__.removesuffix("Type").lower()
+    if isinstance(info, inspect.TypedDictType):
+        return spell(info.cls)
+    if isinstance(info, (inspect.DataclassType, inspect.StructType)):
+        kind = bare_type(info.cls)
+        config = getattr(kind, "__struct_config__", None)
+        # A Struct has a `__hash__` that raises, unless it is frozen or compares by identity.
+        hashable = kind.__hash__ is not None if config is None else config.frozen or not config.eq
+        return None if hashable else spell(info.cls)
+    inside = getattr(info, "item_types", getattr(info, "types", ()))
+    if isinstance(info, inspect.VarTupleType):
+        inside = (info.item_type,)
+    return next((why for each in inside if (why := _unhashable(each)) is not None), None)
+
+
+def _instead(kind: Any) -> str:
+    """Say what to write in the place of a class that does not travel."""
+    if not isinstance(kind, type):
+        return "use a type that travels"
+    if issubclass(kind, (collections.abc.Iterator, collections.abc.AsyncIterable)):
+        return "use a list, or declare a pipe, `OutPipe[...]`, to stream"
+    for plain in (bool, int, float, str, bytes, dict, list, tuple, frozenset, set):
+        if issubclass(kind, plain):
+            return f"use {plain.__name__}"
+    if hasattr(kind, "dtype"):
+        return "use int, float, bool, str or bytes, which NumPy's scalars stand for"
+    if issubclass(kind, collections.abc.Mapping):
+        return "use dict"
+    if kind is collections.deque or (kind.__module__ == "collections.abc" and hasattr(kind, "__iter__")):
+        return "use list"
+    return "use a dataclass, a TypedDict or a msgspec.Struct, or convert it to text or numbers"
+
+
+def enums_of(kind: Any) -> frozenset[type[enum.Enum]]:
+    """Return the enums that a type has inside, or is."""
+    try:
+        return _enums_of(kind)
+    except TypeError:  # It cannot be hashed.
+        return _enums_of.__wrapped__(kind)
+
+
+@lru_cache(maxsize=256)
+def _enums_of(kind: Any) -> frozenset[type[enum.Enum]]:
+    from msgspec import inspect
+
+    return frozenset(part.cls for part in _parts(kind) if isinstance(part, inspect.EnumType))
