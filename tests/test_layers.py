@@ -19,7 +19,7 @@ GOVERNED = frozenset({"engine", "transport", "perf", "examples", "tests", "zmq"}
 ARROWS: dict[str, tuple[str, ...]] = {
     "engine": ("engine", "transport"),
     "engine.status": (),
-    "engine.errors": ("engine.status", "transport.errors"),
+    "engine.errors": ("engine.status", "transport.errors", "transport.foreign"),
     "engine.lifecycle": ("transport.lifecycle", "transport.log"),
     # What both packages need stands in the one that imports nothing of the other.
     "engine.kernel": (
