@@ -161,11 +161,13 @@ def end_unsent(client: "Association", call_id: int, error: Exception) -> None:
 
 def _end(client: "Association", call_id: int, text: str) -> None:
     actions: list[Callable[[], object]] = []
-    with client._lock:
-        ended = client._table.finish_locked((call_id,), (Failure(BadStubData(text)),), actions)
-    if ended:
-        # Soon, on a thread that holds no link's lock.
-        driver().monitor.call_at(monotonic(), partial(perform, actions))
+    try:
+        with client._lock:
+            client._table.finish_locked((call_id,), (Failure(BadStubData(text)),), actions)
+    finally:
+        if actions:
+            # Soon, on a thread that holds no link's lock.
+            driver().monitor.call_at(monotonic(), partial(perform, actions))
 
 
 def encode_answers(taken: list[PendingReply]) -> list[Buffer]:

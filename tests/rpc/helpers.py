@@ -1,5 +1,6 @@
 """Words for what the tests do: services in their own process, peers that lie, code interrupted at each line."""
 
+import dis
 import inspect
 import itertools
 import json
@@ -300,6 +301,55 @@ def at_line(number: int, where: Callable[[CodeType], bool], action: Callable[[],
         yield reached
     finally:
         sys.settrace(former)
+
+
+# Where the interpreter runs signal handlers: as a function begins, after it has called something, and on jumping back.
+HANDLED_AFTER = ("RESUME", "CALL", "JUMP_BACKWARD")
+
+
+@contextmanager
+def at_step(number: int, where: Callable[[CodeType], bool], action: Callable[[], None]) -> Iterator[list[int]]:
+    """Run `action` in the calling thread where a signal handler may run, at the step `number` of the code that `where`
+    picks.
+
+    Unlike `at_line` it comes between the steps of a line too, and not between lines where no handler can run. Yields a
+    list that holds, afterwards, how many such steps were reached.
+    """
+    reached = [0]
+    busy = False
+    names: dict[CodeType, dict[int, str]] = {}
+    former: dict[FrameType, str] = {}
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal busy
+        code = frame.f_code
+        if busy or not where(code):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            if code not in names:
+                names[code] = {each.offset: each.opname for each in dis.get_instructions(code)}
+            if former.get(frame, "").startswith(HANDLED_AFTER):
+                reached[0] += 1
+                if reached[0] == number + 1:
+                    busy = True
+                    try:
+                        action()
+                    finally:
+                        busy = False
+            former[frame] = names[code][frame.f_lasti]
+        elif event == "return":
+            former.pop(frame, None)
+        return trace
+
+    before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # CPython 3.12 looks for one that asks as the tracing begins.
+    sys.settrace(trace)
+    try:
+        yield reached
+    finally:
+        sys.settrace(before)
+        former.clear()
 
 
 def code_of(*functions: Callable[..., Any]) -> Callable[[CodeType], bool]:

@@ -244,7 +244,7 @@ class TestEarlyComplete:
 
 def recording(code: CodeType) -> bool:
     """Pick the code that records outcomes, for `at_line`."""
-    return code_in("engine/rpc/client/call_table.py")(code) and code.co_name == "finish_locked"
+    return code_in("engine/rpc/client/call_table.py")(code) and code.co_name == "record_locked"
 
 
 class TestExactlyOneOutcome:

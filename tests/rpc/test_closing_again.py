@@ -38,7 +38,7 @@ class Broken(BaseException):
 
 def library(code: CodeType) -> bool:
     """Pick the code of what is closed; not what all of the process shares, nor what runs under a pool's own lock."""
-    if code.co_name in ("finish_locked", "__del__"):
+    if code.co_name in ("record_locked", "__del__"):
         return False
     closing = any(code_in(folder)(code) for folder in ("engine/rpc/", "transport/", "engine/kernel/port.py"))
     return closing or (code_in("engine/pool/")(code) and code.co_name in POOL)

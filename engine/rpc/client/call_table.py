@@ -4,13 +4,17 @@ Theory of operation. A call that was accepted is in `_calls` under its number un
 under the table's lock, is what decides the outcome: a reply that finds no call is late and is dropped. Under the lock
 the outcome is recorded and what is to be told is collected; telling happens afterwards, outside all locks.
 
-Guarantees: each accepted call ends once and is told of once, after its outcome was recorded.
+Guarantees: each accepted call ends once and is told of once, after its outcome was recorded. Wherever a signal handler
+raises or memory is short, an outcome is not parted from its telling, nor is that repeated (`record_locked`). A signal
+handler that raises in the midst of the telling costs the step that it broke off, at the most: the packets, the events
+or the callbacks of a row of calls; their outcomes are there all the same.
 """
 
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import repeat
-from typing import Protocol
+from operator import call as call_it
+from typing import Any, Protocol
 
 from transport.foreign import is_interrupt, text_of
 from transport.log import Log
@@ -18,6 +22,7 @@ from transport.log import Log
 from ...errors import EngineError
 from ...kernel.aio import Completion
 from ...kernel.apc import queue_apcs
+from ...kernel.each import each
 from ...kernel.event import Event, set_events
 from ...kernel.lock import Lock
 from ...kernel.port import UNSET, CompletionPacket, PacketTemplate
@@ -108,9 +113,13 @@ def _deliver(template: PacketTemplate, calls: list[Call[object]]) -> None:
 
 
 def perform(actions: Iterable[Callable[[], object]]) -> None:
-    """Do what was collected under a lock."""
-    for act in actions:
-        act()
+    """Do what was collected under a lock. A signal handler that raises costs the step it broke off, at the most."""
+    left = iter(actions)
+    try:
+        each(call_it, left)
+    except BaseException:
+        perform(left)
+        raise
 
 
 class CallTable:
@@ -137,61 +146,103 @@ class CallTable:
         """Record outcomes, each for the call of its number; what is to be done, outside all locks, goes to `actions`.
 
         Returns how many calls that ended. A call that has ended already keeps its outcome.
+        Broken off by a signal handler or for want of memory, it goes on with the others before it raises. The numbers
+        and the outcomes can be gone through again.
         """
+        try:
+            return self.record_locked(call_ids, outcomes, actions)
+        except BaseException:
+            self.record_again_locked(call_ids, outcomes, actions)
+            raise
+
+    def record_again_locked(
+        self, call_ids: Iterable[int], outcomes: Iterable[Outcome], actions: list[Callable[[], object]]
+    ) -> None:
+        """Go on with what `record_locked` was broken off in: what it has ended is passed over."""
+        late = self.late
+        self.record_locked(call_ids, outcomes, actions)
+        self.late = late  # Those that it had ended were found to be gone.
+
+    def record_locked(
+        self, call_ids: Iterable[int], outcomes: Iterable[Outcome], actions: list[Callable[[], object]]
+    ) -> int:
+        """What `finish_locked` does, for callers that go on by themselves if it is broken off.
+
+        Whatever raises in it, each call has its outcome, is out of the table and its telling is in `actions`, or none
+        of that: what may raise comes first, and from the line where `actions`, or a list that is in it, grows until the
+        call is out there is no call of anything, no jump back, and nothing that needs memory.
+        """
+        calls, waiting, before = self.calls, self._waiting, self.finished
         # Calls in a row are mostly told in one way: the packets of one template are made, and delivered, in one go, and
         # so are APCs of one function. Events are set, and callbacks posted, in one go.
         common: PacketTemplate | ApcNotification | None = None
-        alike: list[Call[object]] = []
-        events: list[Event] = []
-        callbacks: list[Callable[[], object]] = []
-        ended = 0
-        waiting = self._waiting
-        for call, outcome in zip(map(self.calls.pop, call_ids, _NOTHING), outcomes, strict=False):
+        alike: list[Any] = []
+        events: list[Any] = []
+        callbacks: list[Any] = []
+        for call, outcome in zip(map(calls.get, call_ids), outcomes, strict=False):
             if call is None:
                 self.late += 1
                 continue
-            call._state = _DONE
-            call._box = [outcome]
-            ended += 1
-            notify = call._notify
-            if notify is common is not None:
-                alike.append(call)
+            # Once it has its outcome, the handle may carry another call.
+            call_id, notify = call._id, call._notify
+            box = [outcome]
+            finished, open_callbacks = self.finished + 1, self.callbacks
+            waiters = waiting.get(call_id) if waiting else None
+            if waiters is not None:  # This one is told by itself, so that one list grows.
+                common, events, callbacks = None, [], []
+            told: list[Any] = actions
+            ways: tuple[Any, ...] = ()
+            if notify is None:
+                pass
+            elif notify is common:
+                told, ways = alike, (call,)
             elif type(notify) is PacketTemplate:
-                common = notify
-                alike = [call]
-                actions.append(partial(_deliver, notify, alike))
+                common, alike = notify, [call]
+                ways = (partial(_deliver, notify, alike),)
             elif type(notify) is ApcNotification:
-                common = notify
-                alike = [call]
-                actions.append(partial(_queue, notify, alike))
+                common, alike = notify, [call]
+                ways = (partial(_queue, notify, alike),)
             elif type(notify) is Event:
-                if not events:
-                    actions.append(partial(_set_all, events))
-                events.append(notify)
+                if events:
+                    told, ways = events, (notify,)
+                else:
+                    events = [notify]
+                    ways = (partial(_set_all, events),)
             elif type(notify) is CallbackNotification:
-                if not callbacks:
-                    actions.append(partial(_call, callbacks))
-                callbacks.append(notify.bound(call, _COMPLETE))
+                bound = notify.bound(call, _COMPLETE)
+                open_callbacks -= 1
+                if callbacks:
+                    told, ways = callbacks, (bound,)
+                else:
+                    callbacks = [bound]
+                    ways = (partial(_call, callbacks),)
             elif isinstance(notify, Event):
-                actions.append(partial(_set, notify))
-            if call._timer is not None:
-                call._timer.cancel()
-            if waiting and (waiters := waiting.pop(call._id, None)) is not None:
+                ways = (partial(_set, notify),)
+            if waiters is not None:
                 for waiter in waiters:
                     if isinstance(waiter, Observer):
                         waiter.outcome = outcome
-                    actions.append(waiter.wake)
-        self.finished += ended
-        self.callbacks -= len(callbacks)
-        return ended
+                    ways = (*ways, waiter.wake)
+            if call._timer is not None:
+                call._timer.cancel()
+            told += ways  # Grows, or raises and does not; `append` would be a call.
+            call._state = _DONE
+            call._box = box
+            self.finished = finished
+            self.callbacks = open_callbacks
+            del calls[call_id]
+            if waiters is not None:
+                del waiting[call_id]
+        return self.finished - before
 
     def finish(self, call_id: int, outcome: Outcome) -> bool:
         """End one call and tell; False if it has ended already. Any thread, holding nothing."""
         actions: list[Callable[[], object]] = []
-        with self.lock:
-            ended = self.finish_locked((call_id,), (outcome,), actions) == 1
-        perform(actions)
-        return ended
+        try:
+            with self.lock:
+                return self.finish_locked((call_id,), (outcome,), actions) == 1
+        finally:
+            perform(actions)
 
     def expect_locked(self, call_id: int, waiter: Wakeable) -> None:
         """Have `waiter` woken when the call of that number ends, which is about to be entered."""

@@ -434,20 +434,22 @@ class Client(Association, Closeable):
         actions: list[Callable[[], object]] = []
         unsent = False
         driver().harvest(self._channel)  # If the answer has arrived, there is nothing to cancel.
-        with self._lock:
-            if self._calls.get(call_id) is not call:
-                return
-            if abort:
-                self._table.finish_locked((call_id,), (Failure(CallCancelled("cancelled by its caller")),), actions)
-            elif (lost := self._retries.lost_locked(call_id)) and self._withdraw_locked(call_id):
-                error = CallFailed(f"{lost}; it was not sent again, for it was cancelled")
-                self._table.finish_locked((call_id,), (Failure(error),), actions)
-                unsent = True
-            else:
-                following = NEXT[call._state][On.CANCEL]
-                assert following is not None
-                call._state = following
-        perform(actions)
+        try:
+            with self._lock:
+                if self._calls.get(call_id) is not call:
+                    return
+                if abort:
+                    self._table.finish_locked((call_id,), (Failure(CallCancelled("cancelled by its caller")),), actions)
+                elif (lost := self._retries.lost_locked(call_id)) and self._withdraw_locked(call_id):
+                    error = CallFailed(f"{lost}; it was not sent again, for it was cancelled")
+                    self._table.finish_locked((call_id,), (Failure(error),), actions)
+                    unsent = True
+                else:
+                    following = NEXT[call._state][On.CANCEL]
+                    assert following is not None
+                    call._state = following
+        finally:
+            perform(actions)
         if unsent or (abort and self._outbox.withdraw({call_id})):
             return  # The server has not heard of it.
         if self._linked or abort:
@@ -518,20 +520,26 @@ class Client(Association, Closeable):
                 outstanding = len(self._calls) + self._answered
                 self._company = company_of(outstanding) if outstanding > FEW_CALLS else 0
                 lock = self._lock
+                outcomes: Sequence[Outcome]
                 for group in message.groups:
+                    outcomes = ()
                     if lock.owned():
                         lock.refuse()
                     try:
                         lock.acquire()
-                        outcomes: Sequence[Outcome] = group.values
                         if group.status or group.options is not None:
                             outcomes = outcomes_of(group, frames[1:], self._calls)
-                        self._answered += self._table.finish_locked(group.ids, outcomes, self._callbacks.actions)
+                        else:
+                            outcomes = group.values
+                        self._answered += self._table.record_locked(group.ids, outcomes, self._callbacks.actions)
                         if self._attended:
                             self._attend_locked()
                     except BaseException:
                         if lock.owned():
-                            lock.release()
+                            try:
+                                self._table.record_again_locked(group.ids, outcomes, self._callbacks.actions)
+                            finally:
+                                lock.release()
                         raise
                     lock.release()
             else:

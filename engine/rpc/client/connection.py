@@ -381,16 +381,18 @@ class Association:
         """End the calls that have waited for a server too long."""
         actions: list[Callable[[], object]] = []
         driver().harvest(self._channel)  # A greeting that has arrived counts.
-        with self._lock:
-            self._stranded_timer = None
-            expired = self._expired_locked(monotonic())
-            if self._stranded:
-                self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
-            left = self._end_unreached_locked(expired, actions)
-            if left and self._linked:
-                self._outgoing.append(Special(encode(Cancel(list(zip(left, repeat(True)))))))
-            self._attend_locked()
-        perform(actions)
+        try:
+            with self._lock:
+                self._stranded_timer = None
+                expired = self._expired_locked(monotonic())
+                if self._stranded:
+                    self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
+                left = self._end_unreached_locked(expired, actions)
+                if left and self._linked:
+                    self._outgoing.append(Special(encode(Cancel(list(zip(left, repeat(True)))))))
+                self._attend_locked()
+        finally:
+            perform(actions)
         if left:
             self._channel.flush()
 
