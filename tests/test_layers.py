@@ -44,8 +44,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "transport.service",
     ),
     "engine.rpc": ("engine.pool", "engine.kernel", "engine.errors", "engine.lifecycle", "engine.status", "transport"),
-    # How a user's object is told of, and what guards state, are nobody's public names.
-    "engine.win32": ("transport.foreign", "engine.kernel.lock"),
+    # How a user's object is told of, what guards state and what is a callback are nobody's public names.
+    "engine.win32": ("transport.foreign", "engine.kernel.checks", "engine.kernel.lock"),
     "transport": ("zmq",),
     "transport.errors": (),
     "transport.foreign": (),

@@ -30,6 +30,13 @@ from .context import Context
 _PLAIN = frozenset((bool, bytes, float, int, object, str, type(None)))
 
 
+class Flow(enum.Enum):
+    """Which way the contents of a buffer go: the mark of a parameter that is an output, which is no part of a type."""
+
+    OUT = "out"
+    IN_OUT = "in, out"
+
+
 def check_type(what: str, kind: Any, alone: bool = True, handles: bool = True) -> None:
     """Raise `InvalidParameter` unless values of the type `kind` can be sent.
 
@@ -97,6 +104,10 @@ def _unfit(part: Any, handles: bool) -> str | None:
             return "a type that cannot be sent, msgspec.Struct: name the Struct that is meant"
         if not handles and bare_type(part.cls) is Context:
             return "a context handle inside another value: make it a parameter of its own"
+    if isinstance(part, (inspect.StructType, inspect.DataclassType, inspect.TypedDictType, inspect.NamedTupleType)):
+        marked = next((name for name, hint in _fields_of(part.cls).items() if is_marked(hint)), None)
+        if marked is not None:  # msgspec passes over the mark, and nothing would come back.
+            return f"an output inside another value, {spell(part.cls)}.{marked}: make it a parameter of its own"
     if isinstance(part, inspect.DataclassType) and hasattr(part.cls, "__attrs_attrs__"):
         private = next((field.name for field in part.fields if field.name.startswith("_")), None)
         if private is not None:  # msgspec leaves them out, and the other side would have the default.
@@ -106,6 +117,23 @@ def _unfit(part: Any, handles: bool) -> str | None:
     if isinstance(part, inspect.DictType) and (why := _unhashable(part.key_type)):
         return f"a dict with keys that cannot be keys, {why}: use a tuple, or what is frozen"
     return None
+
+
+def _fields_of(kind: Any) -> dict[str, Any]:
+    """Return the annotations of a class, with what is added to them."""
+    try:
+        return typing.get_type_hints(bare_type(kind), include_extras=True)
+    except BaseException as error:  # It runs what the annotations say; msgspec, which has read them, was content.
+        if is_interrupt(error):
+            raise
+        return {}
+
+
+def is_marked(annotation: Any) -> bool:
+    """Whether there is a mark of an output anywhere in an annotation."""
+    return any(isinstance(mark, Flow) for mark in getattr(annotation, "__metadata__", ())) or any(
+        is_marked(part) for part in typing.get_args(annotation)
+    )
 
 
 def _unhashable(info: Any) -> str | None:
@@ -133,7 +161,7 @@ def _instead(kind: Any) -> str:
     if not isinstance(kind, type):
         return "use a type that travels"
     if issubclass(kind, (collections.abc.Iterator, collections.abc.AsyncIterable)):
-        return "use a list, or declare a pipe, `OutPipe[...]`, to stream"
+        return "use a list, or declare a pipe, `OutPipe[...]`, as a parameter of its own, to stream"
     for plain in (bool, int, float, str, bytes, dict, list, tuple, frozenset, set):
         if issubclass(kind, plain):
             return f"use {plain.__name__}"

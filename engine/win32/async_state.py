@@ -17,9 +17,10 @@ import threading
 import weakref
 from collections.abc import Callable
 from functools import wraps
+from inspect import isasyncgenfunction, isgeneratorfunction
 from typing import Any
 
-from transport.foreign import shown
+from transport.foreign import name_of, shown
 
 from .. import (
     Call,
@@ -34,6 +35,7 @@ from .. import (
     apc,
     manager,
 )
+from ..kernel.checks import check_callback
 from .constants import (
     RPC_ASYNC_SIGNATURE,
     RPC_ASYNC_VERSION_1_0,
@@ -223,8 +225,8 @@ def target(kind: int, u: RPC_ASYNC_NOTIFICATION_INFO, subject: "RPC_ASYNC_STATE 
 def _tell(
     subject: "RPC_ASYNC_STATE | ServerCall", routine: NotificationRoutine | None
 ) -> Callable[[Any, EventKind], object]:
-    if not callable(routine):
-        raise InvalidParameter(f"NotificationRoutine must be callable, not {shown(routine)}")
+    check_callback("NotificationRoutine", routine)
+    assert routine is not None
 
     def tell(call: object, event: EventKind) -> None:
         if isinstance(subject, RPC_ASYNC_STATE):
@@ -251,8 +253,16 @@ def async_manager(function: Callable[..., object]) -> Callable[..., object]:
             SubmitThreadpoolWork(...)          # later, on any thread: RpcAsyncCompleteCall(pAsync, Box([...]))
 
     If the call has pipes, the routine may fill in how their sends and receives are told, before it uses one of them; an
-    APC needs the thread named. Source: "Handling Asynchronous Calls", "Server-side Asynchronous Pipe Handling".
+    APC needs the thread named.
+
+    Raises: `InvalidParameter` for a generator function, of which nothing would run.
+    Source: "Handling Asynchronous Calls", "Server-side Asynchronous Pipe Handling".
     """
+
+    if isgeneratorfunction(function) or isasyncgenfunction(function):
+        raise InvalidParameter(
+            f"routine {name_of(function)} has a `yield`: calling it would run nothing of it. Answer by the handle"
+        )
 
     @wraps(function)
     def routine(*args: Any) -> object:

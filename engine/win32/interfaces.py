@@ -12,9 +12,8 @@ Registration Flags", "RPC_IF_CALLBACK_FN", "RpcServerUnregisterIf", "RpcServerUn
 from collections.abc import Callable
 from typing import Any
 
-from transport.foreign import shown
-
 from .. import CallAttributes, Interface, InvalidParameter, ServerCall, current_call
+from ..kernel.checks import check_callback
 from .constants import (
     INFINITE,
     RPC_C_AUTHN_LEVEL_NONE,
@@ -167,8 +166,7 @@ def _security(
     interface: type[Interface] | str, flags: int, callback: IfCallback | None
 ) -> Callable[[CallAttributes], bool] | None:
     """Return what admits clients, as the engine asks it; None if all are."""
-    if callback is not None and not callable(callback):
-        raise InvalidParameter(f"the security callback must be callable, not {shown(callback)}")
+    check_callback("the security callback", callback, optional=True)
     no_auth = flags & RPC_IF_ALLOW_CALLBACKS_WITH_NO_AUTH
     secure = bool(flags & RPC_IF_ALLOW_SECURE_ONLY) or (callback is not None and not no_auth)
     if callback is None and not secure:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from transport.foreign import shown
 
-from .. import CallAttributes, Client, InvalidParameter, InvalidState, Management, ServerCall, current_call
+from .. import CallAttributes, Client, InvalidState, Management, ServerCall, current_call
+from ..kernel.checks import check_callback
 from .constants import (
     RPC_C_MGMT_INQ_STATS,
     RPC_C_MGMT_IS_SERVER_LISTEN,
@@ -100,13 +101,12 @@ def RpcMgmtSetAuthorizationFn(AuthorizationFn: AuthorizationFn | None) -> int:
     Args: `function(binding, operation, status)`: `binding` is that of the call, `operation` one of `RPC_C_MGMT_...`,
         `status` a box with 0. True allows; anything else, and an exception, is 5 for the client. Different from
         Windows: what it puts into the box is not looked at.
-    Returns: 0; 87 for what cannot be called.
+    Returns: 0; 87 for what cannot be called, and for an `async def`.
     """
     if AuthorizationFn is None:
         process.authorize = only_looking
         return RPC_S_OK
-    if not callable(AuthorizationFn):
-        raise InvalidParameter(f"AuthorizationFn must be callable, not {shown(AuthorizationFn)}")
+    check_callback("AuthorizationFn", AuthorizationFn)
     function = AuthorizationFn
 
     def authorize(attributes: CallAttributes) -> bool:

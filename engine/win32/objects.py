@@ -13,8 +13,6 @@ Source: "CreateEvent(Ex)", "OpenEvent", "SetEvent", "ResetEvent", "PulseEvent", 
 from collections.abc import Callable
 from typing import Any
 
-from transport.foreign import type_name
-
 from .. import Event, InvalidParameter, Mutex, Semaphore, WaitableTimer
 from .constants import (
     CREATE_EVENT_INITIAL_SET,
@@ -26,7 +24,7 @@ from .constants import (
 )
 from .errors import SetLastError, contained, expect, fails_with
 from .names import create, open_named
-from .values import Box, GetSystemTimeAsFileTime, due_time, word
+from .values import Box, GetSystemTimeAsFileTime, due_time, routine, word
 
 __all__ = [
     "CancelWaitableTimer",
@@ -230,16 +228,15 @@ def SetWaitableTimer(
     """
     if lPeriod < 0:
         raise InvalidParameter(f"lPeriod must be 0 or more milliseconds, not {lPeriod}")
-    if pfnCompletionRoutine is not None and not callable(pfnCompletionRoutine):
-        raise TypeError(f"pfnCompletionRoutine must be callable, not {type_name(pfnCompletionRoutine)}")
+    completion = None if pfnCompletionRoutine is None else routine("pfnCompletionRoutine", pfnCompletionRoutine)
 
     def apc() -> None:
-        assert pfnCompletionRoutine is not None
+        assert completion is not None
         now = GetSystemTimeAsFileTime()
-        contained(pfnCompletionRoutine, lpArgToCompletionRoutine)(now & 0xFFFFFFFF, now >> 32)
+        contained(completion, lpArgToCompletionRoutine)(now & 0xFFFFFFFF, now >> 32)
 
     timer = expect(hTimer, WaitableTimer)
-    timer.set(due_time(lpDueTime), lPeriod / 1000, None if pfnCompletionRoutine is None else apc)
+    timer.set(due_time(lpDueTime), lPeriod / 1000, None if completion is None else apc)
     if fResume:
         SetLastError(ERROR_NOT_SUPPORTED)
     return True

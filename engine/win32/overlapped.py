@@ -33,8 +33,7 @@ from .. import (
 from ..lifecycle import fork_safe
 from .constants import ERROR_IO_INCOMPLETE, ERROR_IO_PENDING, INFINITE, STATUS_PENDING
 from .errors import SetLastError, expect, fails_with
-from .threadpool import routine
-from .values import Box, seconds, word
+from .values import Box, routine, seconds, word
 
 __all__ = [
     "OVERLAPPED",
@@ -304,5 +303,5 @@ def BindIoCompletionCallback(
     source = _overlapped(FileHandle)
     if word("Flags", Flags):
         raise InvalidParameter("Flags must be 0")
-    _CallbackPort(routine(Function)).associate(source)
+    _CallbackPort(routine("Function", Function)).associate(source)
     return True

@@ -35,8 +35,7 @@ from .constants import (
     WT_EXECUTEONLYONCE,
 )
 from .errors import expect, fails_with
-from .threadpool import routine
-from .values import Box, seconds, word
+from .values import Box, routine, seconds, word
 
 __all__ = ["RegisterWaitForSingleObject", "UnregisterWait", "UnregisterWaitEx"]
 
@@ -139,7 +138,7 @@ def RegisterWaitForSingleObject(
         raise InvalidHandle("there is no object to wait for")
     timeout = seconds(dwMilliseconds)
     try:
-        phNewWaitObject.value = _RegisteredWait(hObject, routine(Callback), Context, timeout, dwFlags)
+        phNewWaitObject.value = _RegisteredWait(hObject, routine("Callback", Callback), Context, timeout, dwFlags)
     except InvalidArgumentType as error:
         raise InvalidHandle(f"{shown(hObject)} cannot be waited for") from error
     return True

@@ -13,8 +13,6 @@ Source: "CreateThreadpool", "CloseThreadpool", "SetThreadpoolThreadMaximum", "Se
 from collections.abc import Callable
 from typing import Any
 
-from transport.foreign import type_name
-
 from .. import (
     CallbackInstance,
     CleanupGroup,
@@ -29,7 +27,7 @@ from .. import (
 )
 from .constants import ERROR_NOT_SUPPORTED, ERROR_TOO_MANY_THREADS
 from .errors import SetLastError, fails_with
-from .values import word
+from .values import routine, word
 
 __all__ = [
     "CallbackMayRunLong",
@@ -63,13 +61,6 @@ TP_POOL = ThreadPool
 TP_WORK = Work
 TP_CLEANUP_GROUP = CleanupGroup
 TP_CALLBACK_INSTANCE = CallbackInstance
-
-
-def routine(function: object) -> Callable[..., object]:
-    """Return a callback function; raises `TypeError` for what cannot be called."""
-    if not callable(function):
-        raise TypeError(f"a callback must be callable, not {type_name(function)}")
-    return function
 
 
 # Pools
@@ -124,7 +115,7 @@ def TrySubmitThreadpoolCallback(
     pfns: Callable[[CallbackInstance, Any], object], pv: Any, pcbe: Environment | None
 ) -> bool:
     """Queue `pfns(instance, pv)` once. Returns: True; or False with the last error 87, 6 or 1816 (queue full)."""
-    submit_callback(_run_simple, routine(pfns), pv, environment=pcbe, context=pv)
+    submit_callback(_run_simple, routine("pfns", pfns), pv, environment=pcbe, context=pv)
     return True
 
 
@@ -144,7 +135,7 @@ def CreateThreadpoolWork(
 
     Returns: it; or None with the last error 87 or 6.
     """
-    return Work(_run_work, routine(pfnwk), pv, environment=pcbe, context=pv)
+    return Work(_run_work, routine("pfnwk", pfnwk), pv, environment=pcbe, context=pv)
 
 
 def SubmitThreadpoolWork(pwk: Work) -> None:

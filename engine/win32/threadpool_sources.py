@@ -22,8 +22,7 @@ from .. import (
     current_callback,
 )
 from .errors import fails_with
-from .threadpool import routine
-from .values import due_time, word
+from .values import due_time, routine, word
 
 __all__ = [
     "CancelThreadpoolIo",
@@ -64,7 +63,7 @@ def CreateThreadpoolTimer(
     pfnti: Callable[[CallbackInstance, Any, Timer], object], pv: Any, pcbe: Environment | None
 ) -> Timer | None:
     """Make a timer: each expiry calls `pfnti(instance, pv, timer)`. Returns: it; or None, last error 87 or 6."""
-    return Timer(_run_timer, routine(pfnti), pv, environment=pcbe, context=pv)
+    return Timer(_run_timer, routine("pfnti", pfnti), pv, environment=pcbe, context=pv)
 
 
 def SetThreadpoolTimer(pti: Timer, pftDueTime: int | None, msPeriod: int, msWindowLength: int) -> None:
@@ -114,7 +113,7 @@ def CreateThreadpoolWait(
 
     The result is 735 if what was waited for was closed. Returns: it; or None with the last error 87 or 6.
     """
-    return Wait(_run_wait, routine(pfnwa), pv, environment=pcbe, context=pv)
+    return Wait(_run_wait, routine("pfnwa", pfnwa), pv, environment=pcbe, context=pv)
 
 
 def SetThreadpoolWait(pwa: Wait, h: Any, pftTimeout: int | None) -> None:
@@ -167,7 +166,7 @@ def CreateThreadpoolIo(
     Returns: it; or None with the last error 87 for a source that is bound already or cannot be, 6 for one that is
         closed.
     """
-    return Io(fl, _run_io, routine(pfnio), pv, environment=pcbe, context=pv)
+    return Io(fl, _run_io, routine("pfnio", pfnio), pv, environment=pcbe, context=pv)
 
 
 def StartThreadpoolIo(pio: Io) -> None:

@@ -4,11 +4,14 @@ Source: "FILETIME", "GetSystemTimeAsFileTime", "SetWaitableTimer", "SetThreadpoo
 """
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from transport.foreign import shown, type_name
+from transport.foreign import shown, text_of, type_name
 
+from .. import InvalidArgumentType
+from ..kernel.checks import check_callback
 from .constants import INFINITE
 
 __all__ = ["Box", "GetSystemTimeAsFileTime"]
@@ -48,6 +51,17 @@ def word(name: str, value: int) -> int:
     if not 0 <= value <= 0xFFFFFFFF:
         raise ValueError(f"{name} must be from 0 to 0xFFFFFFFF, not {value}")
     return value
+
+
+def routine(name: str, function: Any) -> Callable[..., object]:
+    """Return a callback function; raises `TypeError` for what no C compiler would take for one, and for an `async def`,
+    which nobody would await.
+    """
+    try:
+        check_callback(name, function)
+    except InvalidArgumentType as error:
+        raise TypeError(text_of(error.args[0])) from None
+    return function  # type: ignore[no-any-return]  # it was looked at
 
 
 def seconds(milliseconds: int) -> float | None:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from transport.foreign import shown, type_name
+from transport.foreign import shown
 
 from .. import (
     AbandonedWait,
@@ -37,7 +37,7 @@ from .. import (
 )
 from .constants import ERROR_INVALID_HANDLE, WAIT_FAILED
 from .errors import SetLastError, contained, fails_with
-from .values import seconds, word
+from .values import routine, seconds, word
 
 __all__ = [
     "QueueUserAPC",
@@ -133,7 +133,5 @@ def QueueUserAPC(pfnAPC: Callable[[Any], object], hThread: threading.Thread | in
     """
     if not isinstance(hThread, (threading.Thread, int)):
         raise InvalidHandle(f"{shown(hThread)} is not a thread")
-    if not callable(pfnAPC):
-        raise TypeError(f"pfnAPC must be callable, not {type_name(pfnAPC)}")
-    queue_apc(contained(pfnAPC), dwData, thread=hThread)
+    queue_apc(contained(routine("pfnAPC", pfnAPC)), dwData, thread=hThread)
     return True

@@ -144,6 +144,38 @@ class BadOptions(TypedDict):
     inside: ipaddress.IPv4Address
 
 
+class Filled(msgspec.Struct):
+    size: int
+    data: Out[bytearray]
+
+
+@dataclasses.dataclass
+class Scrambled:
+    data: InOut[bytearray]
+
+
+class FilledPair(NamedTuple):
+    data: Out[bytearray]
+    size: int = 0
+
+
+class FilledOptions(TypedDict, total=False):
+    data: "Out[bytearray]"
+
+
+class FilledLater(Filled):
+    later: int = 0
+
+
+class Streamed(msgspec.Struct):
+    numbers: OutPipe[int]
+
+
+@dataclasses.dataclass
+class Opened:
+    handle: Context[int]
+
+
 class Box(msgspec.Struct, Generic[T]):
     content: T
 
@@ -195,6 +227,7 @@ TRAVEL: list[tuple[Any, Any]] = [
     (set[int], {1, 2}),
     (frozenset[str], frozenset("ab")),
     (set[tuple[int, int]], {(1, 2)}),
+    (set[tuple[int, ...]], {(1, 2), ()}),
     (dict, {"a": 1}),
     (dict[str, list[int]], {"a": [1]}),
     (dict[int, str], {1: "a"}),
@@ -313,6 +346,8 @@ REFUSED: list[tuple[Any, str]] = [
     (dict[Record, int], "Record"),
     (dict[Point, int], "Point"),
     (dict[tuple[Record, int], int], "Record"),
+    (dict[tuple[Record, ...], int], "Record"),
+    (set[tuple[list[int], ...]], "a list"),
     (frozenset[Options], "Options"),
     (msgspec.Struct, "name the Struct"),
     (typing.NoReturn, "NoReturn"),
@@ -323,6 +358,15 @@ REFUSED: list[tuple[Any, str]] = [
     (Out[pathlib.Path], "Path"),
     (list[Out[bytearray]], "output"),
     (Out[bytearray] | None, "output"),
+    (Filled, "output inside another value, Filled.data: make it a parameter"),
+    (list[Filled], "Filled.data: make it a parameter"),
+    (dict[str, FilledLater | None], "FilledLater.data: make it a parameter"),
+    (Box[Scrambled], "Scrambled.data: make it a parameter"),
+    (FilledPair, "FilledPair.data: make it a parameter"),
+    (FilledOptions, "FilledOptions.data: make it a parameter"),
+    (InPipe[Filled], "Filled.data: make it a parameter"),
+    (Streamed, "OutPipe.*as a parameter of its own"),
+    (Opened, "context handle inside another value: make it a parameter"),
     (list[Context[int]], "context handle"),
     (dict[str, Context[int] | None], "context handle"),
     (InPipe[Context[int]], "context handle"),
@@ -414,7 +458,7 @@ class TestTypes:
         """
         connected.refused(echoing(kind, result=False), f"(?s)^test.Echo.echo.*(value|annotation).*{said}")
 
-    @pytest.mark.parametrize("kind", [pathlib.Path, list[complex], OutPipe[int], Out[bytearray], Iterator[int]])
+    @pytest.mark.parametrize("kind", [pathlib.Path, list[complex], OutPipe[int], Out[bytearray], Filled, Iterator[int]])
     def test_of_results(self, connected: Connected, kind: Any) -> None:
         """So is one of a result."""
         connected.refused(returning(kind), "^test.Maker.make: (the result|'return')")

@@ -1,6 +1,6 @@
 """Which interfaces a server serves: "Registering Interfaces", section 9.2."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from engine import (
     Misuse,
     RemoteFault,
     Server,
+    ServerCall,
     UnknownInterface,
     UnknownOperation,
     manager,
@@ -38,6 +39,32 @@ class TestRegistering:
             assert status_of(lambda: adder.add(1, 1)) == 1717
             server.register(Adder, Adding())
             assert adder.add(1, 1) == 2
+
+    @pytest.mark.parametrize("asynchronous", [False, True])
+    def test_manager_routines_that_yield(self, server: Server, asynchronous: bool) -> None:
+        """A manager routine of which calling it would run nothing, so that nobody would answer, is refused by name as
+        behind a contract, with what to do.
+        """
+
+        class Yielding:
+            if asynchronous:
+
+                @manager
+                async def ask(self, call: ServerCall) -> AsyncIterator[int]:
+                    yield 1
+
+            else:
+
+                @manager
+                def ask(self, call: ServerCall) -> Iterator[int]:
+                    yield 1
+
+        class Asked(Interface, id="test.Asked"):
+            def ask(self) -> int: ...  # type: ignore[empty-body]  # a contract has no bodies
+
+        for interface in ("test.Asked", Asked):
+            with pytest.raises(InvalidParameter, match="routine ask has a `yield`.*handle"):
+                server.register(interface, Yielding())
 
     def test_twice(self, server: Server) -> None:
         """An interface that is registered already is refused with 1711."""

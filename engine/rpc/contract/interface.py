@@ -256,6 +256,9 @@ class Interface:
     the routine gets one of its own of the same size, and completing the call fills the caller's with what that holds
     when the call is answered. A routine that shrinks its `bytearray` fills as much. Where bytes are asked for, any
     writable buffer without gaps will do; leave it alone, and its size, until the call was completed.
+
+    Pipes, outputs and context handles that a call takes are parameters of their own: inside another value, as a field
+    of a dataclass for one, they are refused.
     """
 
     interface_id: typing.ClassVar[str] = ""

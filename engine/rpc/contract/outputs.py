@@ -25,9 +25,8 @@ Source: "RpcAsyncCompleteCall" (when outputs are valid), "out", "in", "Declaring
 
 import copy
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from enum import Enum
 from types import CoroutineType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
@@ -49,19 +48,13 @@ from ...status import Status
 from ..client.buffers import Filling
 from ..errors import BadStubData
 from ..server.extras import attachment_of
+from ..wire_types import Flow, is_marked
 
 if TYPE_CHECKING:
     from ..server.call import ServerCall
     from .interface import OperationSpec
 
 T = TypeVar("T")
-
-
-class Flow(Enum):
-    """Which way the contents of a buffer go."""
-
-    OUT = "out"
-    IN_OUT = "in, out"
 
 
 # For type checkers these are the types themselves: a caller passes a `bytearray` for an `Out[bytearray]`.
@@ -170,18 +163,11 @@ def outputs_of(operation: str, hints: Mapping[str, Any], parameters: Sequence[st
     for name, annotation in hints.items():
         own = getattr(annotation, "__metadata__", ()) if name in parameters else ()
         inside = annotation.__origin__ if any(isinstance(mark, Flow) for mark in own) else annotation
-        if _is_marked(inside):
+        if is_marked(inside):
             raise InvalidParameter(
                 f"{operation}: {name!r} has an output inside another type: only a whole parameter is one"
             )
     return tuple(found)
-
-
-def _is_marked(annotation: Any) -> bool:
-    """Whether there is a mark of an output anywhere in an annotation."""
-    return any(isinstance(mark, Flow) for mark in getattr(annotation, "__metadata__", ())) or any(
-        _is_marked(part) for part in get_args(annotation)
-    )
 
 
 def reply_decoder(result: Any, outputs: Sequence[OutputSpec]) -> ArgsDecoder:

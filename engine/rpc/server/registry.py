@@ -316,13 +316,19 @@ def _routine(implementation: Any, attribute: str) -> Any:
     return getattr(implementation, attribute, None)
 
 
-def _check_fits(entry: Entry, attribute: str) -> None:
+def _check_runs(entry: Entry, attribute: str) -> None:
+    """Raise if calling the routine would run nothing of it."""
     generates = entry.code is not None and entry.code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)
     if generates and (entry.takes_handle or not entry.spec.pipes):
+        how = "Answer by the call's handle" if entry.takes_handle else "Return the result, as a list"
         raise InvalidParameter(
-            f"routine {attribute} has a `yield`: calling it would run nothing of it. Return the result, as a "
-            "list; to stream, declare a pipe, `OutPipe[...]`"
+            f"routine {attribute} has a `yield`: calling it would run nothing of it. {how}; to stream, declare a pipe "
+            "in an `Interface`, `OutPipe[...]`"
         )
+
+
+def _check_fits(entry: Entry, attribute: str) -> None:
+    _check_runs(entry, attribute)
     try:
         signature = inspect.signature(entry.function)
     except (TypeError, ValueError):
@@ -353,6 +359,9 @@ def _entries_by_name(name: str, implementation: Any) -> dict[str, Entry]:
         attribute: Entry(OperationSpec(Target(name, 0, 0, attribute), None), function)
         for attribute, function in _public_methods(implementation)
     }
+    for attribute, entry in entries.items():
+        if entry.takes_handle:  # What another one yields cannot be sent, which is told to its caller.
+            _check_runs(entry, attribute)
     if not entries:
         raise InvalidParameter(f"{type_name(implementation)} has no public methods to serve as {name!r}")
     return entries
