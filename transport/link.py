@@ -11,8 +11,9 @@ Rules of a link:
      somebody else polls, and before blocking in a poll, ask `ready()`. A `harvest` that returned False has
      just asked.
   3. `harvest` calls the receiver, under the lock: it must be quick, and must not call the link.
-  4. A peer is `connected` once, then come its messages, then it is `lost` once. On the client the same goes
-     for the connection; it may come again. Between `lost` and `connected` nothing can be sent.
+  4. For each peer the receiver gets one `on_connected`, then `on_message` for each message, then one `on_lost`. On the
+     client the same goes for the connection, and may begin again. Between `on_lost` and `on_connected` nothing can be
+     sent.
 
 Two kinds exist: `zmq_link` (tcp, ipc, inproc) and `loopback`. One suite of tests holds both to this page.
 """
@@ -35,22 +36,22 @@ MAX_SECONDS: Final = 2000
 
 
 class Receiver(Protocol):
-    """What a link hands its findings to, from inside `harvest`. Its methods must be quick and not raise."""
+    """What a link notifies, from inside `harvest`. Its methods must be quick and not raise."""
 
-    def message(self, peer: bytes, frames: list[Buffer]) -> bool | None:
+    def on_message(self, peer: bytes, frames: list[Buffer]) -> bool | None:
         """A whole message. `peer` is b"" on the client's side.
 
         Returns: True ends the harvest here: what was waited for has come, and asking for more costs time that
             its receiver can spend better. The rest is left to the next harvest.
         """
 
-    def connected(self, peer: bytes) -> None:
+    def on_connected(self, peer: bytes) -> None:
         """Client: the connection is up. Server: a new peer was heard of; its first message follows."""
 
-    def lost(self, peer: bytes, reason: str) -> None:
+    def on_lost(self, peer: bytes, reason: str) -> None:
         """The connection is gone, and all its messages were delivered."""
 
-    def refused(self, reason: str) -> None:
+    def on_connect_failed(self, reason: str) -> None:
         """Client: an attempt to connect failed. The link goes on trying."""
 
 
@@ -175,7 +176,7 @@ class Link(Protocol):
         """Whether a send would be taken now."""
 
     def leave(self) -> None:
-        """Close the connection, and go on with a new one (client). What has arrived is delivered before it is `lost`.
+        """Close the connection, and go on with a new one (client). What has arrived is delivered before `on_lost`.
 
         With `lock` held, outside a harvest; there is something to harvest then. Nothing happens if there is no
         connection, or on inproc, where a server tells of its end by itself.

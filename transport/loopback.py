@@ -137,18 +137,18 @@ class LoopbackClient(_Loopback):
                 break
             what, peer, content = queue.popleft()
             if what == _MESSAGE:
-                if receiver.message(b"", content):
+                if receiver.on_message(b"", content):
                     break
             elif what == _CONNECTED:
                 self._server, self._peer = content, peer
                 self._cut = False
-                receiver.connected(b"")
+                receiver.on_connected(b"")
             elif what == _LOST:
                 if self._server is not None:
                     self._server = None
-                    receiver.lost(b"", content)
+                    receiver.on_lost(b"", content)
             else:
-                receiver.refused(content)
+                receiver.on_connect_failed(content)
         if self._starved:
             self._feed()
         return bool(queue)
@@ -188,7 +188,7 @@ class LoopbackServer(_Loopback):
         super().__init__(endpoint, options)
         # Guarded by _registry_lock, read without it by `send`. Exactly the clients that are attached.
         self._clients: dict[bytes, LoopbackClient] = {}
-        # Guarded by lock. Exactly the peers told `connected` and not yet `lost`.
+        # Guarded by lock. Exactly the peers of which the receiver got `on_connected` and not yet `on_lost`.
         self._known: set[bytes] = set()
         # Guarded by _registry_lock, read without it. Peers that were cut off, until their client is heard of anew: a
         # message that was just being handed over may come after their end, and does not bring them back.
@@ -270,12 +270,12 @@ class LoopbackServer(_Loopback):
                     if self._cut_peers and not self._heard(peer):
                         continue
                     known.add(peer)
-                    receiver.connected(peer)
-                if receiver.message(peer, content):
+                    receiver.on_connected(peer)
+                if receiver.on_message(peer, content):
                     break
             elif peer in known:
                 known.discard(peer)
-                receiver.lost(peer, content)
+                receiver.on_lost(peer, content)
         if self._starved:
             self._feed()
         return bool(queue)

@@ -5,11 +5,12 @@ one thread at a time holds the link's lock, and whoever finds it held leaves its
 again after letting go. So what queues behind a send shares the next message, and nobody waits for a send of another.
 `defer` leaves the sending for later: to the next library wait of any thread, or to the monitor's next tick.
 
-    begin -> owner's writer -> flush -> link.send ... link.harvest -> owner.message -> owner.actions -> act
+    begin -> owner's writer -> flush -> link.send ... link.harvest -> owner.on_message -> owner.actions -> act
 
 Guarantees: what was given to the owner's writer leaves within a tick of the monitor, unless the link cannot send now;
-then it leaves when the link can. The owner's `message`, `connected` and `lost` run under the link's lock, one at a
-time, in the order in which the link saw them; its actions (waking, posting, calling) run after the lock was released.
+then it leaves when the link can. The owner's `on_message`, `on_connected` and `on_lost` run under the link's lock, one
+at a time, in the order in which the link saw them; its actions (waking, posting, calling) run after the lock was
+released.
 
 Lock order: link.lock, then the owner's lock.
 """
@@ -256,7 +257,7 @@ class Channel:
             self._closed, before = True, self._closed
             if before or error.__cause__ is None:
                 return  # The process ends, and the transport with it.
-            owner.lost(b"", str(error))  # Its socket was taken away. What had been sent over it is lost.
+            owner.on_lost(b"", str(error))  # Its socket was taken away. What had been sent over it is lost.
             left, owner.actions = owner.actions, []
         self._driver.unregister(self)
         with self._lock:

@@ -160,16 +160,16 @@ class TestGoodbyes:
         class Reader:
             """Answers each greeting with a greeting and a goodbye."""
 
-            def message(self, peer: bytes, frames: Any) -> None:
+            def on_message(self, peer: bytes, frames: Any) -> None:
                 heard.append((peer, frames))
 
-            def connected(self, peer: bytes) -> None: ...
-            def lost(self, peer: bytes, reason: str) -> None: ...
+            def on_connected(self, peer: bytes) -> None: ...
+            def on_lost(self, peer: bytes, reason: str) -> None: ...
 
         def has_come() -> bool:
             client.statistics()
             with link.lock:
-                link.harvest(Reader())  # type: ignore[arg-type]  # a server's has no `refused`
+                link.harvest(Reader())  # type: ignore[arg-type]  # a server's has no `on_connect_failed`
             return bool(heard)
 
         with Client(link.endpoint) as client:

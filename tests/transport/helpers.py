@@ -20,17 +20,17 @@ class Party:
 
     # What a Receiver has.
 
-    def message(self, peer: bytes, frames: list[Buffer]) -> bool | None:
+    def on_message(self, peer: bytes, frames: list[Buffer]) -> bool | None:
         self.log.append(("message", peer, frames))
         return None
 
-    def connected(self, peer: bytes) -> None:
+    def on_connected(self, peer: bytes) -> None:
         self.log.append(("connected", peer, None))
 
-    def lost(self, peer: bytes, reason: str) -> None:
+    def on_lost(self, peer: bytes, reason: str) -> None:
         self.log.append(("lost", peer, reason))
 
-    def refused(self, reason: str) -> None:
+    def on_connect_failed(self, reason: str) -> None:
         self.log.append(("refused", b"", reason))
 
     # What it was told, by kind.

@@ -137,8 +137,8 @@ class TestMessages:
             assert server.send(peer, [b"%d" % number])
 
         class One(Party):
-            def message(self, peer: bytes, frames: list) -> bool:  # type: ignore[type-arg]
-                super().message(peer, frames)
+            def on_message(self, peer: bytes, frames: list) -> bool:  # type: ignore[type-arg]
+                super().on_message(peer, frames)
                 return True
 
         one = One(client.link)
@@ -629,11 +629,11 @@ class Interrupted(Party):
 
     armed = True
 
-    def message(self, peer: bytes, frames: list) -> None:  # type: ignore[type-arg]
+    def on_message(self, peer: bytes, frames: list) -> None:  # type: ignore[type-arg]
         if self.armed:
             self.armed = False
             raise KeyboardInterrupt
-        super().message(peer, frames)
+        super().on_message(peer, frames)
 
 
 class TestInterruption:

@@ -24,10 +24,10 @@ from transport import connect
 
 class Party:
     up = False
-    def message(self, peer, frames): pass
-    def connected(self, peer): self.up = True
-    def lost(self, peer, reason): self.up = False
-    def refused(self, reason): pass
+    def on_message(self, peer, frames): pass
+    def on_connected(self, peer): self.up = True
+    def on_lost(self, peer, reason): self.up = False
+    def on_connect_failed(self, reason): pass
 
 link = connect(sys.argv[1], heartbeat=float(sys.argv[2]))
 party = Party()

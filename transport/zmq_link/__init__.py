@@ -11,11 +11,11 @@ at when no message came, and now and then: its own descriptor stays readable unt
 
 Who is lost? The monitor names a connection by its descriptor, the ROUTER by a routing id; the descriptor on a
 peer's first message (SRCFD) ties the two. Messages that a dying peer sent may still wait in the ROUTER when
-the monitor tells of its end, so `lost` is told when the socket has been seen empty after that.
+the monitor reports its end, so the receiver gets `on_lost` when the socket has been seen empty after that.
 
-Guarantees: `connected`, messages, `lost`, in this order and once for each peer. A client hands nothing to a
-new connection before `lost` and `connected` were told: the monitor is looked at before a send, unless that
-was so recently that a new connection cannot be up (ZeroMQ waits RECONNECT_MS first). An exception from
+Guarantees: `on_connected`, messages, `on_lost`, in this order and once for each peer. A client hands nothing to a
+new connection before its receiver got `on_lost` and `on_connected`: it looks at the monitor before a send, unless it
+did so recently that a new connection cannot be up (ZeroMQ waits RECONNECT_MS first). An exception from
 outside (Ctrl-C) in the middle of a message never makes the rest of it look like another message: its
 connection counts as lost.
 

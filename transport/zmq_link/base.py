@@ -76,7 +76,7 @@ class ZmqLink(BaseLink):
         self._target = endpoint
         self._options = options
         self.heartbeat = 0.0 if endpoint.local else options.heartbeat
-        # Peers whose end the monitor told of, with the reason; `lost` is told when their messages are read.
+        # Peers whose end the monitor saw, with the reason; the receiver gets `on_lost` when their messages are read.
         self._losing: dict[bytes, str] = {}
         self._messages_since_loss = 0
         self._harvests = 0
@@ -248,7 +248,7 @@ class ZmqLink(BaseLink):
         while self._losing:
             peer, reason = self._losing.popitem()
             self._forget(peer)
-            receiver.lost(peer, reason)
+            receiver.on_lost(peer, reason)
 
     def _leave_early(self, receiver: Receiver, count: int) -> bool:
         """There may be more, but this harvest ends; a loss is waiting to be told."""

@@ -68,7 +68,7 @@ class ZmqClient(ZmqLink):
             raise
 
     def _attach(self, socket: "zmq.Socket[bytes]") -> None:
-        # Nothing can be sent until the receiver was told `connected`.
+        # Nothing can be sent before the receiver got `on_connected`.
         self._up = False
         # The next CONNECT_RETRIED is the first attempt after a connection, not one that failed.
         self._first_attempt = False
@@ -116,17 +116,17 @@ class ZmqClient(ZmqLink):
     def _harvest_nothing(self, receiver: Receiver, limit: int = 64) -> bool:
         """Tell of the loss, and try again to have a socket."""
         for peer, reason in self._losing.items():
-            receiver.lost(peer, reason)
+            receiver.on_lost(peer, reason)
         self._losing.clear()
         if self._lack:
-            receiver.refused(self._lack)
+            receiver.on_connect_failed(self._lack)
             self._lack = ""
         if not self._pause.left():
             try:
                 self._open()
             except EndpointError as error:
                 self._go_without(error)
-                receiver.refused(str(error))
+                receiver.on_connect_failed(str(error))
             else:
                 self._pause.granted()
                 del self.ready, self.harvest
@@ -187,7 +187,7 @@ class ZmqClient(ZmqLink):
                     self._read_rest(frames)
                 count += 1
                 # While there is no connection, a message answers something that was meant for the former one.
-                if (self._up and receiver.message(b"", frames)) or count >= limit:
+                if (self._up and receiver.on_message(b"", frames)) or count >= limit:
                     self._unsure = True
                     return not self._losing or self._leave_early(receiver, count)
                 if not zmq_poll(self._input, 0):
@@ -218,7 +218,7 @@ class ZmqClient(ZmqLink):
             if event == _UP:
                 self._up = True
                 self._failure = ""
-                receiver.connected(b"")
+                receiver.on_connected(b"")
             elif event == _DISCONNECTED:
                 self._first_attempt = True
                 if self._up:
@@ -237,7 +237,7 @@ class ZmqClient(ZmqLink):
 
     def _in_vain(self, receiver: Receiver, why: str) -> None:
         """An attempt to connect has failed. ZeroMQ goes on."""
-        receiver.refused(f"cannot connect to {self.endpoint}: {why}")
+        receiver.on_connect_failed(f"cannot connect to {self.endpoint}: {why}")
 
     def _forget(self, peer: bytes) -> None:
         # At once, and not when ZeroMQ has made the next connection: after a message that was too large it never does.

@@ -61,7 +61,7 @@ class InprocClient(ZmqClient):
             self._losing[b""] = "the server closed the link"
         else:
             self._served = True
-            receiver.connected(b"")
+            receiver.on_connected(b"")
 
 
 class _Signed:
@@ -70,15 +70,15 @@ class _Signed:
     def __init__(self, receiver: Receiver, signed: Callable[[Receiver], None]) -> None:
         self._receiver = receiver
         self._signed = signed
-        self.connected = receiver.connected
-        self.lost = receiver.lost
-        self.refused = receiver.refused
+        self.on_connected = receiver.on_connected
+        self.on_lost = receiver.on_lost
+        self.on_connect_failed = receiver.on_connect_failed
 
-    def message(self, peer: bytes, frames: list[Buffer]) -> bool | None:
+    def on_message(self, peer: bytes, frames: list[Buffer]) -> bool | None:
         if frames == [_SIGN]:
             self._signed(self._receiver)
             return False
-        return self._receiver.message(peer, frames)
+        return self._receiver.on_message(peer, frames)
 
 
 class InprocServer(ZmqServer):

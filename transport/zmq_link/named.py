@@ -84,7 +84,7 @@ class NamedClient(ZmqClient):
 
     def _look(self, receiver: Receiver) -> None:
         if self._lookup is not None and (failure := self._lookup.take_failure()):
-            receiver.refused(f"cannot connect to {self.endpoint}: {failure}")
+            receiver.on_connect_failed(f"cannot connect to {self.endpoint}: {failure}")
         super()._look(receiver)
         if self._up:
             self._delay = 0.0
@@ -95,7 +95,7 @@ class NamedClient(ZmqClient):
         """This address has failed: go on with the next one, or tell of all of them and look the name up again."""
         self._failed.append(f"{self._at}: {why}" if self._found_count > 1 else why)
         if not self._left:
-            receiver.refused(f"cannot connect to {self.endpoint}: {'; '.join(self._failed)}")
+            receiver.on_connect_failed(f"cannot connect to {self.endpoint}: {'; '.join(self._failed)}")
             self._failed.clear()
             self._delay = min(max(AGAIN, 2 * self._delay), AGAIN_MAX)
         self._replace()

@@ -49,7 +49,7 @@ class ZmqServer(ZmqLink):
     _verb = "bind"
 
     def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
-        # Guarded by lock. Routing id -> what is known; exactly the peers told `connected` and not yet `lost`.
+        # Guarded by lock. Routing id -> what is known of the peers that had `on_connected` and no `on_lost` yet.
         self._peers: dict[bytes, PeerInfo] = {}
         # Guarded by lock. Descriptors of connections that the monitor told of, with the peer once it was
         # heard.
@@ -214,7 +214,7 @@ class ZmqServer(ZmqLink):
                     self._read_rest(frames)
                 count += 1
                 met = peer in peers or self._meet(peer, frame, receiver)
-                if (met and receiver.message(peer, frames)) or count >= limit:
+                if (met and receiver.on_message(peer, frames)) or count >= limit:
                     self._unsure = True
                     return not self._losing or self._leave_early(receiver, count)
                 if not zmq_poll(self._input, 0):
@@ -259,7 +259,7 @@ class ZmqServer(ZmqLink):
                     self._end(owner)
                 self._accepted[descriptor] = peer
         self._peers[peer] = PeerInfo(_text(frame, "Peer-Address"), _text(frame, "User-Id"))
-        receiver.connected(peer)
+        receiver.on_connected(peer)
         return True
 
     def _look(self, receiver: Receiver) -> None:
@@ -278,7 +278,7 @@ class ZmqServer(ZmqLink):
         self._peers.pop(peer, None)
 
     def _end(self, peer: bytes) -> None:
-        """Its connection is gone: `lost` will be told when its messages are read, and none that comes later counts."""
+        """Its connection is gone: `on_lost` follows when its messages are read, and none that comes later counts."""
         self._losing[peer] = "the connection was closed"
         if _number(peer) is not None:  # One that chose its routing id may come again under it.
             self._gone.append(peer)

@@ -1,7 +1,7 @@
 """A client's association with its server: the life of the connection, and what becomes of calls when it goes.
 
-Theory of operation. The link connects, and connects again, by itself; it tells of it here (`connected`, `lost`,
-`refused` of its `Callbacks`), and so does the server (`WELCOME`, `REJECT`, `BYE`).
+Theory of operation. The link connects, and connects again, by itself; it notifies the client (`on_connected`,
+`on_lost`, `on_connect_failed` of its `Callbacks`), and so does the server (`WELCOME`, `REJECT`, `BYE`).
 
     CONNECTING --connected--> GREETING --WELCOME--> CONNECTED --lost, BYE--> CONNECTING      any --close--> CLOSED
 
@@ -71,8 +71,8 @@ class Callbacks:
     """What a client's channel calls: methods of the client, and none of them a public name of it."""
 
     __slots__ = (
-        "actions", "connected", "failed", "lost", "message", "next_message", "outgoing", "refused", "silence",
-        "unsendable",
+        "actions", "failed", "next_message", "on_connect_failed", "on_connected", "on_lost", "on_message", "outgoing",
+        "silence", "unsendable",
     )  # fmt: skip
 
     def __init__(self, client: "Association") -> None:
@@ -81,10 +81,10 @@ class Callbacks:
         # Bound once: calling one costs what calling a method of the client does.
         self.outgoing = client._outgoing
         self.next_message = client._next_message
-        self.message = client._on_message
-        self.connected = client._on_connected
-        self.lost = client._on_lost
-        self.refused = client._on_refused
+        self.on_message = client._on_message
+        self.on_connected = client._on_connected
+        self.on_lost = client._on_lost
+        self.on_connect_failed = client._on_connect_failed
         self.failed = client._on_failed
         self.unsendable = client._on_unsendable
         self.silence = client._silence
@@ -284,7 +284,7 @@ class Association:
             if pending is not None and call_id not in queued:
                 self._outgoing.append(pending)
 
-    def _on_refused(self, reason: str) -> None:
+    def _on_connect_failed(self, reason: str) -> None:
         """An attempt to connect failed; the link goes on trying."""
         self._refusal = reason
 

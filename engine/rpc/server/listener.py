@@ -5,7 +5,7 @@ by the server's pool. Answering takes the call out of that table, which closes i
 queue; neither takes a lock. A lane's runner sends when nothing is left to run, everybody else at once, and what queues
 behind a send shares a message, encoded in one step.
 
-    link.harvest -> message -> Lane -> pool ... routine -> answer -> peer's queue -> channel.flush -> link.send
+    link.harvest -> on_message -> Lane -> pool ... routine -> answer -> peer's queue -> channel.flush -> link.send
 
 Lock order: link.lock, then the server's lock.
 
@@ -200,14 +200,14 @@ class Listener:
 
     # The channel's side: receiving. Under link.lock, one at a time.
 
-    def connected(self, peer: bytes) -> None:
+    def on_connected(self, peer: bytes) -> None:
         """A client was heard of."""
         info = self._link.peer_info(peer)
         known = Peer(peer, info, is_local(self.endpoint, info.address), Lane(self, self._server.pool))
         known.parting = self._closing
         self._peers[peer] = known
 
-    def lost(self, peer: bytes, reason: str) -> None:
+    def on_lost(self, peer: bytes, reason: str) -> None:
         """A client is gone. Its running calls go on; their answers will go nowhere."""
         with self._lock:
             known = self._peers.pop(peer, None)
@@ -232,10 +232,10 @@ class Listener:
             acts += self.contexts.leave(key_of(peer))
         return acts
 
-    def refused(self, reason: str) -> None:
+    def on_connect_failed(self, reason: str) -> None:
         """Does not happen on a server."""
 
-    def message(self, peer: bytes, frames: list[Buffer]) -> bool:
+    def on_message(self, peer: bytes, frames: list[Buffer]) -> bool:
         """Take one message from a client. True: more is hardly there, so the harvest may end."""
         known = self._peers.get(peer)
         if known is None:
@@ -269,7 +269,7 @@ class Listener:
             elif type(message) is Bye:
                 known.conversation.received(Kind.BYE)
                 known.greeted = False
-                self.lost(peer, message.reason)
+                self.on_lost(peer, message.reason)
             elif type(message) is Pipe or type(message) is Credit:
                 known.conversation.received(Kind.PIPE)  # Allowed in the same states as CREDIT.
                 self.actions += pipe_server.take(known.calls, message)
