@@ -14,7 +14,7 @@ notification can complete.
 Source: "RPC_ASYNC_STATE", "Asynchronous Call State", "RpcAsyncCompleteCall", "RpcAsyncGetCallStatus".
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -130,7 +130,14 @@ class Issuer(Protocol):
     def _silence(self) -> str: ...
 
 
-class Call(Uncopyable, msgspec.Struct, Generic[R], eq=False, weakref=True):
+if TYPE_CHECKING:
+    # asyncio knows a coroutine by its methods, type checkers by its base.
+    Steps = Coroutine[Any, Any, R]
+else:
+    Steps = Generic
+
+
+class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
     """One outstanding call: its status, its outcome, the way to cancel it. `begin` returns one.
 
     `user_data` is the caller's own and never looked at. A handle may carry one call after another: give it to `begin`

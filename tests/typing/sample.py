@@ -1,5 +1,6 @@
 """A service and its callers, as a user writes them. Each line is right, unless its comment names the error."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, assert_type
 
@@ -125,6 +126,11 @@ def begun_calls(words: Words, port: CompletionPort) -> None:
 async def awaited_calls(words: Words) -> None:
     """Awaiting a handle gives the result."""
     assert_type(await words.synonyms.begin("quick"), list[str])
+    assert_type(await asyncio.create_task(words.synonyms.begin("quick")), list[str])
+    assert_type(await asyncio.wait_for(words.synonyms.begin("quick"), 1.5), list[str])
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(words.synonyms.begin("quick"))
+    assert_type(task.result(), list[str])
 
 
 def buffers(words: Words) -> None:
