@@ -3,7 +3,7 @@
 import sys
 import typing
 
-from transport import LIBRARY as _LIBRARY
+from transport.frames import LIBRARY as _LIBRARY
 
 from .errors import (
     AbandonedWait,

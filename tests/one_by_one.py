@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from transport import CallGroup, CallOptions, Calls, Message, Replies, ReplyGroup, ReplyOptions, Target, split_args
+from transport.frames import CallGroup, CallOptions, Calls, Message, Replies, ReplyGroup, ReplyOptions, Target
+from transport.wire.codec import split_args
 
 
 class OneCall(NamedTuple):

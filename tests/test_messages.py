@@ -24,7 +24,8 @@ from engine import (
     wait_any,
 )
 from engine.testing import LIMIT, wait_until
-from transport import OperationFailed, OverlappedDescriptor, PayloadTooLarge, encode_value
+from transport import OperationFailed, OverlappedDescriptor, PayloadTooLarge
+from transport.wire.codec import encode_value
 
 
 class Adding(Interface, id="test.messages.Adding"):

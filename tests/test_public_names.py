@@ -2,6 +2,7 @@
 
 import pytest
 
+import transport
 from engine import Client, CompletionPort, Server
 
 CLIENT = "aclose bind close closed endpoint statistics"
@@ -16,6 +17,15 @@ CALL = (
     "cancel close complete done event initialize pipe pipes result send state status throw trailing_metadata "
     "user_data wait"
 )
+# What users of links, endpoints, keys and overlapped sources call; messages and their encoding are not among it.
+TRANSPORT = """
+    bind connect Link LinkOptions Receiver PeerInfo Keys Buffer Endpoint Curve
+    TransportError EndpointError LinkClosed LinkForked PayloadTooLarge PeerLost
+    OverlappedError InvalidOperation OperationFailed OperationNotFound OperationPending SourceClosed SourceForked
+    TooManyOperations
+    OverlappedSource OverlappedSocket OverlappedDescriptor SourceStatistics SKIP_PORT_ON_SUCCESS SKIP_SET_EVENT_ON_HANDLE
+    Operation ReceiveOperation SendOperation ReadOperation WriteOperation
+"""
 
 
 def names_of(thing: object) -> list[str]:
@@ -48,3 +58,8 @@ def test_names(server: Server) -> None:
         assert names_of(server) == SERVER.split()
         assert names_of(port) == PORT.split()
         assert names_of(call) == CALL.split()
+
+
+def test_the_transport() -> None:
+    """The transport offers links, endpoints, keys, sources and their errors, and no parts of messages."""
+    assert sorted(transport.__all__) == sorted(TRANSPORT.split())

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from transport import Blob, Buffer, Fault, ReplyGroup
+from transport import Buffer
 from transport.foreign import is_interrupt, shown, text_of, type_name
+from transport.frames import Blob, Fault, ReplyGroup
 from transport.log import Log
 
 from ..errors import CallError, CallPending, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState

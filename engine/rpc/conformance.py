@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from transport import array_misfit, array_type, plain_scalar
 from transport.foreign import is_interrupt, text_of, type_name
+from transport.wire.blobs import array_misfit, array_type, plain_scalar
 
 from .wire_types import enums_of, spell
 

@@ -17,22 +17,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from transport import (
-    Buffer,
-    Cancel,
-    EncodedReply,
-    Fault,
-    LinkOptions,
-    PendingReply,
-    encode,
-    encode_replies,
-    encode_value,
-)
-from transport import Pipe as PipeMessage
+from transport import Buffer, LinkOptions
 from transport.foreign import text_of, type_name
-from transport.frames import MAX_MESSAGE_BYTES
+from transport.frames import MAX_MESSAGE_BYTES, Cancel, Fault
+from transport.frames import Pipe as PipeMessage
 from transport.log import Log
 from transport.realtime import monotonic
+from transport.wire.codec import EncodedReply, PendingReply, encode, encode_replies, encode_value
 
 from ..errors import InvalidArgumentType
 from ..kernel.checks import check_count

@@ -20,8 +20,8 @@ from typing import Any
 
 import msgspec
 
-from transport import array_type, array_unfit, bare_type, is_array_type
 from transport.foreign import is_interrupt, name_of, text_of
+from transport.wire.blobs import array_type, array_unfit, bare_type, is_array_type
 
 from ..errors import InvalidParameter
 from .context import Context

@@ -54,17 +54,25 @@ from transport import (
     LinkOptions,
     OverlappedDescriptor,
     OverlappedSocket,
-    RemoteProtocolError,
-    VersionMismatch,
     bind,
     connect,
+    errors,
+    frames,
 )
+from transport.errors import RemoteProtocolError, VersionMismatch
 
 PUBLIC = {
     f"{module.__name__}.{name}": kind
     for module in (engine, transport)
     for name in module.__all__
     if isinstance(kind := getattr(module, name), type)
+}
+# What messages are made of, and who did what wrong.
+PUBLIC |= {
+    f"{module.__name__}.{name}": kind
+    for module in (errors, frames)
+    for name, kind in vars(module).items()
+    if isinstance(kind, type) and kind.__module__ == module.__name__
 }
 
 WAYS: dict[str, Callable[[Any], Any]] = {
@@ -297,15 +305,10 @@ NEITHER = {
     "transport.Keys": "a protocol",
     "transport.Link": "a protocol",
     "transport.Receiver": "a protocol",
-    "transport.ArgsDecoder": "made from types, and copied as msgspec's decoders are",
-    "transport.ValueDecoder": "as above",
-    "transport.Conversation": "plain state, which a copy has too",
     "engine.InPipe": "an annotation",
     "engine.OutPipe": "as above",
     "engine.InOutPipe": "as above",
     "transport.SendOperation": "as those that receive",
-    "transport.EncodedCall": "a tuple",
-    "transport.EncodedReply": "a tuple",
 }
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from engine import Call, Client, CompletionPort, Event, ThreadPool, Wait, register_wait
 from engine.testing import LIMIT, wait_until
-from transport import Replies
+from transport.frames import Replies
 
 from ..one_by_one import calls_in, one_reply
 from .contract import Probe

@@ -22,7 +22,8 @@ import zmq
 
 from engine import Client, EngineError
 from engine.testing import LIMIT
-from transport import Hello, Message, Welcome, decode, encode
+from transport.frames import Hello, Message, Welcome
+from transport.wire.codec import decode, encode
 
 from .contract import Control, Probe
 

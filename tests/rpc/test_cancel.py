@@ -20,7 +20,7 @@ from engine import (
     current_call,
 )
 from engine.testing import LIMIT, wait_until
-from transport import CallOptions, Calls, Fault, Replies, Target
+from transport.frames import CallOptions, Calls, Fault, Replies, Target
 
 from ..one_by_one import calls_in, one_call, one_reply, replies_in
 from .contract import Probe

@@ -3,7 +3,7 @@
 from typing import Any
 
 from engine import Client
-from transport import Calls
+from transport.frames import Calls
 
 from ..one_by_one import calls_in
 from .contract import Probe

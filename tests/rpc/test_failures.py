@@ -32,7 +32,9 @@ from engine import (
     UnknownOperation,
 )
 from engine.testing import LIMIT, wait_until
-from transport import Bye, Calls, Cancel, Reject, Replies, Welcome, bind, encode_reply, encode_value
+from transport import bind
+from transport.frames import Bye, Calls, Cancel, Reject, Replies, Welcome
+from transport.wire.codec import encode_reply, encode_value
 
 from ..one_by_one import calls_in, one_reply
 from .contract import Control, Probe

@@ -10,7 +10,7 @@ import pytest
 import engine
 from engine import Client, Server
 from engine.testing import wait_until
-from transport import LIBRARY, Hello, Welcome
+from transport.frames import LIBRARY, Hello, Welcome
 
 from .helpers import RawClient, RawServer
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine import BadStubData, Client, RemoteFault, Server
 from engine.testing import LIMIT, wait_until
-from transport import (
+from transport.frames import (
     Blob,
     Bye,
     CallGroup,
@@ -27,9 +27,8 @@ from transport import (
     ReplyOptions,
     Target,
     Welcome,
-    encode,
-    encode_calls,
 )
+from transport.wire.codec import encode, encode_calls
 
 from ..one_by_one import calls_in, one_call, one_reply, replies_in
 from .contract import Probe

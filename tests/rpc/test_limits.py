@@ -24,7 +24,8 @@ from engine import (
     operation,
 )
 from engine.testing import LIMIT, wait_until
-from transport import Calls, Hello, Limits, Target, Welcome, encode_value
+from transport.frames import Calls, Hello, Limits, Target, Welcome
+from transport.wire.codec import encode_value
 
 from ..one_by_one import calls_in, one_call, replies_in
 from .contract import Probe

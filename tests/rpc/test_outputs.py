@@ -26,7 +26,7 @@ from engine import (
     operation,
 )
 from engine.testing import LIMIT
-from transport import MAX_MESSAGE_BYTES
+from transport.frames import MAX_MESSAGE_BYTES
 
 from .helpers import Bench, new_endpoint
 

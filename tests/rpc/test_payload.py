@@ -26,7 +26,7 @@ from engine import (
     operation,
 )
 from engine.testing import LIMIT
-from transport import OOB_LIMIT
+from transport.wire.blobs import OOB_LIMIT
 
 from .contract import Account, Colour, Point, Probe
 from .helpers import Bench, status_of

@@ -20,7 +20,9 @@ from engine import (
     wait_any,
 )
 from engine.testing import LIMIT, wait_until
-from transport import Bye, Calls, Cancel, Hello, Replies, Welcome, bind, encode
+from transport import bind
+from transport.frames import Bye, Calls, Cancel, Hello, Replies, Welcome
+from transport.wire.codec import encode
 
 from ..one_by_one import calls_in, one_reply
 from .contract import Probe

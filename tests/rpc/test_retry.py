@@ -22,7 +22,9 @@ from engine import (
     operation,
 )
 from engine.testing import LIMIT, wait_until
-from transport import Bye, Calls, Reject, Replies, bind, encode_value
+from transport import bind
+from transport.frames import Bye, Calls, Reject, Replies
+from transport.wire.codec import encode_value
 
 from ..one_by_one import calls_in, one_reply
 from .contract import Probe

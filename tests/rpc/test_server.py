@@ -23,7 +23,8 @@ from engine import (
     manager,
 )
 from engine.testing import LIMIT, Gate, wait_until, wait_until_blocked
-from transport import Bye, EndpointError
+from transport import EndpointError
+from transport.frames import Bye
 
 from .contract import Adder, Control, Probe
 from .helpers import Bench, RawClient, Service, new_endpoint, status_of

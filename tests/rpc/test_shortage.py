@@ -12,7 +12,8 @@ import zmq
 
 from engine import Call, CallError, CallFailed, CallFailedDne, Client, Event, Interface, Server, operation
 from engine.testing import LIMIT, wait_until
-from transport import Bye, Calls, EndpointError
+from transport import EndpointError
+from transport.frames import Bye, Calls
 
 from .helpers import RawServer, status_of
 

@@ -13,7 +13,8 @@ import pytest
 
 from engine import Call, Client, CompletionPort, Event, InvalidAsyncHandle, InvalidHandle, Server, State
 from engine.testing import LIMIT, Gate, wait_until
-from transport import Bye, Target, encode_calls
+from transport.frames import Bye, Target
+from transport.wire.codec import encode_calls
 
 from .contract import Probe
 from .helpers import Bench, Elsewhere, RawClient, RawServer, at_line, code_in, code_of, status_of

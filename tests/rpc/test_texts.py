@@ -10,7 +10,7 @@ import pytest
 
 from engine import BadStubData, Client, Interface, Server, ServerCall, current_call, manager, operation
 from engine.testing import LIMIT
-from transport import encode_calls, encode_replies
+from transport.wire.codec import encode_calls, encode_replies
 
 _numbers = itertools.count()
 

@@ -7,7 +7,7 @@ import pytest
 
 from engine import CompletionPort, EventKind, InvalidParameter, PipePending, Server
 from engine.testing import LIMIT, wait_until
-from transport import PIPE_WINDOW_BYTES
+from transport.frames import PIPE_WINDOW_BYTES
 
 from .conftest import Bench
 from .service import status_of

@@ -11,9 +11,9 @@ import zmq
 
 from engine import Client, PipePending, Server
 from engine.testing import LIMIT, wait_until
-from transport import (
+from transport import Buffer
+from transport.frames import (
     PIPE_WINDOW_BYTES,
-    Buffer,
     CallOptions,
     Calls,
     Credit,
@@ -25,10 +25,8 @@ from transport import (
     Replies,
     Target,
     Welcome,
-    decode,
-    encode,
-    encode_calls,
 )
+from transport.wire.codec import decode, encode, encode_calls
 
 from ..one_by_one import calls_in, one_reply, replies_in
 from .contract import Streams

@@ -8,7 +8,7 @@ import pytest
 from engine import Client, InvalidHandle, InvalidParameter, Server
 from engine.testing import LIMIT, Gate
 from tests.rpc.helpers import RawClient
-from transport import Hello, Reject
+from transport.frames import Hello, Reject
 
 
 class Held:

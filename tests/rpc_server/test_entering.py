@@ -13,7 +13,8 @@ from engine import Interface, Server
 from engine.rpc.server.lane import SLOW, Lane
 from engine.rpc.server.registry import Entry
 from engine.testing import Gate, wait_until
-from transport import CallOptions, Target, encode_call
+from transport.frames import CallOptions, Target
+from transport.wire.codec import encode_call
 
 from ..rpc.helpers import RawClient
 

@@ -9,7 +9,8 @@ from engine import Context, EventKind, Interface, Server, ServerCall, current_ca
 from engine.rpc.server import listener
 from engine.rpc.server.lane import Lane
 from engine.testing import LIMIT, Gate, wait_until
-from transport import Bye, CallOptions, Cancel, Reject, Replies, Target, encode_call, encode_calls
+from transport.frames import Bye, CallOptions, Cancel, Reject, Replies, Target
+from transport.wire.codec import encode_call, encode_calls
 
 from ..one_by_one import replies_in
 from ..rpc.helpers import RawClient, status_of

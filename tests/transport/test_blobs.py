@@ -6,22 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from transport import (
-    OOB_LIMIT,
-    ArgsDecoder,
-    Blob,
-    Buffer,
-    CallOptions,
-    PayloadTooLarge,
-    Target,
-    ValueDecoder,
-    decode,
-    empty_array,
-    encode_call,
-    encode_parts,
-    encode_reply,
-    split_out_of_band,
-)
+from transport import Buffer, PayloadTooLarge
+from transport.frames import Blob, CallOptions, Target
+from transport.wire.blobs import OOB_LIMIT, ArgsDecoder, ValueDecoder, empty_array, split_out_of_band
+from transport.wire.codec import decode, encode_call, encode_parts, encode_reply
 
 from ..one_by_one import calls_in, replies_in
 

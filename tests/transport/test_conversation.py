@@ -2,16 +2,9 @@
 
 import pytest
 
-from transport import (
-    TRANSITIONS,
-    Conversation,
-    ConversationState,
-    Kind,
-    LocalProtocolError,
-    RemoteProtocolError,
-    Side,
-    Way,
-)
+from transport.errors import LocalProtocolError, RemoteProtocolError
+from transport.frames import Kind
+from transport.wire.conversation import TRANSITIONS, Conversation, ConversationState, Side, Way
 
 # How to bring a fresh conversation into each state.
 PATHS: dict[Side, dict[ConversationState, list[tuple[Way, Kind]]]] = {

@@ -6,26 +6,9 @@ from pathlib import Path
 import pytest
 
 import transport
-from transport import (
-    MAX_MESSAGE_BYTES,
-    MAX_RECORDS,
-    PIPE_WINDOW_BYTES,
-    TRANSITIONS,
-    CallOptions,
-    ConversationState,
-    EncodedReply,
-    Fault,
-    Hello,
-    Kind,
-    Side,
-    Target,
-    Way,
-    encode,
-    encode_call,
-    encode_calls,
-    encode_replies,
-    encode_value,
-)
+from transport.frames import MAX_MESSAGE_BYTES, MAX_RECORDS, PIPE_WINDOW_BYTES, CallOptions, Fault, Hello, Kind, Target
+from transport.wire.codec import EncodedReply, encode, encode_call, encode_calls, encode_replies, encode_value
+from transport.wire.conversation import TRANSITIONS, ConversationState, Side, Way
 
 PAGE = (Path(transport.__file__).parent / "PROTOCOL.md").read_text(encoding="utf-8")
 

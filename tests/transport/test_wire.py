@@ -11,37 +11,36 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transport import (
-    OOB_LIMIT,
-    SETTLED_BYTES,
+from transport import Buffer, PayloadTooLarge
+from transport.errors import RemoteProtocolError, VersionMismatch
+from transport.frames import (
     Blob,
-    Buffer,
     Bye,
     CallGroup,
     CallOptions,
     Calls,
     Cancel,
     Credit,
-    EncodedCall,
-    EncodedReply,
     Fault,
     Hello,
     Kind,
     Limits,
     Message,
-    PayloadTooLarge,
-    PendingCall,
-    PendingReply,
     Pipe,
     PipeChunk,
     Reject,
-    RemoteProtocolError,
     Replies,
     ReplyOptions,
     Target,
-    ValueDecoder,
-    VersionMismatch,
     Welcome,
+)
+from transport.wire.blobs import OOB_LIMIT, ValueDecoder
+from transport.wire.codec import (
+    SETTLED_BYTES,
+    EncodedCall,
+    EncodedReply,
+    PendingCall,
+    PendingReply,
     decode,
     encode,
     encode_call,

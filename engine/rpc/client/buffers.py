@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from transport import Blob, Buffer, ValueDecoder
+from transport import Buffer
 from transport.foreign import text_of, type_name
+from transport.frames import Blob
+from transport.wire.blobs import ValueDecoder
 
 from ...errors import InvalidArgumentType
 from ...status import Status

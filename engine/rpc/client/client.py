@@ -25,26 +25,13 @@ from typing import Any, Self, TypeVar, overload
 
 import msgspec
 
-from transport import (
-    PIPE_WINDOW_BYTES,
-    SETTLED_BYTES,
-    Buffer,
-    Bye,
-    CallOptions,
-    Cancel,
-    Endpoint,
-    Kind,
-    PendingCall,
-    RemoteProtocolError,
-    Replies,
-    connect,
-    decode,
-    encode,
-    settled,
-)
+from transport import Buffer, Endpoint, connect
+from transport.errors import RemoteProtocolError
 from transport.foreign import shown
+from transport.frames import PIPE_WINDOW_BYTES, Bye, CallOptions, Cancel, Kind, Replies
 from transport.log import Log
 from transport.realtime import monotonic
+from transport.wire.codec import SETTLED_BYTES, PendingCall, decode, encode, settled
 
 from ...errors import CallError, Forked, InvalidArgumentType, InvalidHandle, QueueFull
 from ...kernel.aio import Completion

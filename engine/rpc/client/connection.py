@@ -27,13 +27,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import repeat
 
-from transport import (
+from transport import Buffer
+from transport.errors import RemoteProtocolError
+from transport.foreign import text_of
+from transport.frames import (
     LIBRARY,
     PIPE_WINDOW_BYTES,
-    Buffer,
     Bye,
     Cancel,
-    Conversation,
     Credit,
     Hello,
     Kind,
@@ -41,13 +42,11 @@ from transport import (
     Message,
     Pipe,
     Reject,
-    RemoteProtocolError,
-    Side,
     Welcome,
-    encode,
 )
-from transport.foreign import text_of
 from transport.realtime import monotonic
+from transport.wire.codec import encode
+from transport.wire.conversation import Conversation, Side
 
 from ...errors import CallError
 from ...kernel.driver import driver

@@ -6,8 +6,10 @@ small ones still share a message, one with large values or arrays is a message o
 
 from typing import TYPE_CHECKING, Any
 
-from transport import CallOptions, EncodedCall, PendingCall, encode_call, encode_value, split_out_of_band
 from transport.foreign import is_interrupt, text_of
+from transport.frames import CallOptions
+from transport.wire.blobs import split_out_of_band
+from transport.wire.codec import EncodedCall, PendingCall, encode_call, encode_value
 
 from ...errors import InvalidArgumentType
 from ...kernel.checks import NoNumber

@@ -15,7 +15,8 @@ from contextlib import suppress
 
 import msgspec
 
-from transport import Buffer, PendingCall, encode_calls
+from transport import Buffer
+from transport.wire.codec import PendingCall, encode_calls
 
 from ..batching import COALESCE_RECORDS, take_together
 from ..pipes.pipe_set import Shipment

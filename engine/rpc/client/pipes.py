@@ -11,7 +11,10 @@ Source: "Client-side Asynchronous Pipe Handling", "Asynchronous Pipe State".
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from transport import Buffer, Cancel, Credit, Pipe, PipeChunk, RemoteProtocolError, encode
+from transport import Buffer
+from transport.errors import RemoteProtocolError
+from transport.frames import Cancel, Credit, Pipe, PipeChunk
+from transport.wire.codec import encode
 
 from ...errors import CallError, InvalidAsyncHandle
 from ...kernel.checks import check_flag

@@ -24,8 +24,9 @@ from itertools import groupby
 
 import msgspec
 
-from transport import CallOptions, Calls, EncodedCall, PendingCall, decode, encode_calls, split_args
+from transport.frames import CallOptions, Calls
 from transport.realtime import monotonic
+from transport.wire.codec import EncodedCall, PendingCall, decode, encode_calls, split_args
 
 from ..call import Call, Failure
 from ..state import State

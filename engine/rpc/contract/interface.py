@@ -20,9 +20,11 @@ from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 import msgspec
 
-from transport import ArgsDecoder, Blob, Buffer, Target, ValueDecoder, encode_call, unaliased
+from transport import Buffer
 from transport.foreign import a_type, is_interrupt, shown, text_of
-from transport.frames import NO_LANE
+from transport.frames import NO_LANE, Blob, Target
+from transport.wire.blobs import ArgsDecoder, ValueDecoder, unaliased
+from transport.wire.codec import encode_call
 
 from ...errors import InvalidArgumentType, InvalidParameter
 from ...kernel.checks import check_flag

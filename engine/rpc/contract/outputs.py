@@ -30,18 +30,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
-from transport import (
-    MAX_MESSAGE_BYTES,
-    ArgsDecoder,
-    Blob,
-    Buffer,
-    ValueDecoder,
-    array_misfit,
-    bare_type,
-    empty_array,
-    is_array_type,
-)
+from transport import Buffer
 from transport.foreign import name_of, text_of, type_name
+from transport.frames import MAX_MESSAGE_BYTES, Blob
+from transport.wire.blobs import ArgsDecoder, ValueDecoder, array_misfit, bare_type, empty_array, is_array_type
 
 from ...errors import InvalidArgumentType, InvalidParameter
 from ...status import Status

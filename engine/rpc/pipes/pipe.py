@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from transport import Buffer, encode_value
+from transport import Buffer
 from transport.foreign import is_interrupt, text_of, type_name
+from transport.wire.codec import encode_value
 
 from ...errors import CallPending, InvalidArgumentType
 from ...kernel.checks import NoNumber, check_count

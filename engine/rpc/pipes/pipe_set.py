@@ -18,10 +18,13 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from transport import PIPE_WINDOW_BYTES, Buffer, Credit, PipeChunk, RemoteProtocolError, encode
-from transport import Pipe as PipeMessage
+from transport import Buffer
+from transport.errors import RemoteProtocolError
 from transport.foreign import is_interrupt, shown, text_of
+from transport.frames import PIPE_WINDOW_BYTES, Credit, PipeChunk
+from transport.frames import Pipe as PipeMessage
 from transport.realtime import monotonic
+from transport.wire.codec import encode
 
 from ...errors import CallError, InvalidParameter
 from ...kernel.checks import check_timeout

@@ -18,7 +18,8 @@ the batch takes two steps: whoever finds nothing there asks for the handle, by t
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from transport import CallGroup, split_args
+from transport.frames import CallGroup
+from transport.wire.codec import split_args
 
 from ...kernel.lock import Lock
 from .call import ServerCall

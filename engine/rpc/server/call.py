@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
-from transport import Buffer, CallOptions
+from transport import Buffer
 from transport.foreign import shown, type_name
+from transport.frames import CallOptions
 from transport.log import Log
 from transport.realtime import monotonic
 

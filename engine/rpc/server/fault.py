@@ -3,8 +3,8 @@
 Source: "Generating Error Information", "Exception Handling".
 """
 
-from transport import Fault
 from transport.foreign import text_of, traceback_of, type_name
+from transport.frames import Fault
 
 from ...errors import CallError, EngineError
 from ...status import Status

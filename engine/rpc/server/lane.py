@@ -43,10 +43,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from transport import SETTLED_BYTES, settled
 from transport.foreign import text_of, type_name
 from transport.log import Log
 from transport.realtime import monotonic, perf_counter, sleep
+from transport.wire.codec import SETTLED_BYTES, settled
 
 from ...errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
 from ...kernel.driver import driver

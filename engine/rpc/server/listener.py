@@ -25,30 +25,33 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from transport import (
-    MAX_RECORD_BYTES,
-    SETTLED_BYTES,
-    Buffer,
+from transport import Buffer, Link, LinkClosed, PayloadTooLarge
+from transport.errors import RemoteProtocolError, VersionMismatch
+from transport.foreign import is_interrupt, text_of, type_name
+from transport.frames import (
+    MAGIC,
+    NO_LANE,
+    VERSION,
     Bye,
     CallGroup,
     CallOptions,
     Calls,
     Cancel,
-    Conversation,
     Credit,
-    EncodedReply,
     Fault,
     Hello,
     Kind,
-    Link,
-    LinkClosed,
-    PayloadTooLarge,
     Pipe,
     Reject,
-    RemoteProtocolError,
     ReplyOptions,
-    Side,
-    VersionMismatch,
+)
+from transport.log import Log
+from transport.realtime import monotonic, sleep
+from transport.wire.blobs import split_out_of_band
+from transport.wire.codec import (
+    MAX_RECORD_BYTES,
+    SETTLED_BYTES,
+    EncodedReply,
     decode,
     encode,
     encode_parts,
@@ -56,12 +59,8 @@ from transport import (
     encode_value,
     settled,
     split_args,
-    split_out_of_band,
 )
-from transport.foreign import is_interrupt, text_of, type_name
-from transport.frames import MAGIC, NO_LANE, VERSION
-from transport.log import Log
-from transport.realtime import monotonic, sleep
+from transport.wire.conversation import Conversation, Side
 
 from ...errors import Forked, InvalidArgumentType, InvalidAsyncHandle
 from ...kernel.each import each

@@ -7,7 +7,10 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING
 
-from transport import PIPE_WINDOW_BYTES, Buffer, Conversation, PeerInfo, PendingReply, Side
+from transport import Buffer, PeerInfo
+from transport.frames import PIPE_WINDOW_BYTES
+from transport.wire.codec import PendingReply
+from transport.wire.conversation import Conversation, Side
 
 if TYPE_CHECKING:
     from ..pipes.pipe_set import Shipment

@@ -18,7 +18,9 @@ from operator import attrgetter
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from transport import Buffer, Credit, Pipe, RemoteProtocolError
+from transport import Buffer
+from transport.errors import RemoteProtocolError
+from transport.frames import Credit, Pipe
 from transport.log import Log
 
 from ...errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from transport import Target
 from transport.foreign import name_of, shown, text_of, type_name
+from transport.frames import Target
 
 from ...errors import InvalidArgumentType, InvalidParameter, Misuse
 from ...kernel.checks import check_callable

@@ -19,8 +19,9 @@ from threading import TIMEOUT_MAX
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from transport import LIBRARY, PIPE_WINDOW_BYTES, Endpoint, Limits, Welcome, bind
+from transport import Endpoint, bind
 from transport.foreign import text_of
+from transport.frames import LIBRARY, PIPE_WINDOW_BYTES, Limits, Welcome
 from transport.log import Log
 from transport.realtime import monotonic
 
