@@ -198,9 +198,9 @@ class BaseLink(Uncopyable):
     _instead = "open another one there"
 
     def __init__(self, endpoint: str) -> None:
-        self.lock = Lock()
-        self.endpoint = endpoint
-        self.heartbeat = 0.0
+        self.lock: Lock = Lock()
+        self.endpoint: str = endpoint
+        self.heartbeat: float = 0.0
         self.wake: Callable[[], None] | None = None
         self.moved: Callable[[], None] | None = None
         self.later: Callable[[float], None] | None = None

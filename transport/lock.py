@@ -64,7 +64,12 @@ class Lock(_Owned):
 
     refusal: ClassVar[type[Exception]] = LocalProtocolError
 
-    owned = _Owned._is_owned
+    if TYPE_CHECKING:
+
+        def owned(self) -> bool: ...
+
+    else:
+        owned = _Owned._is_owned
 
     def __init__(self) -> None:
         fork_safe(self)

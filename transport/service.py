@@ -40,9 +40,9 @@ class Pause:
 
     def __init__(self) -> None:
         # Seconds that the present pause lasts in all; 0 while nothing was refused, and after the first refusal.
-        self.length = 0.0
+        self.length: float = 0.0
         # Monotonic time.
-        self.until = 0.0
+        self.until: float = 0.0
 
     def refused(self) -> float:
         """It was refused once more: return for how many seconds to leave it alone, 0 the first time."""
@@ -82,7 +82,7 @@ class Service:
         self._depended_on = depended_on
         self._lock = Lock()
         # All below: guarded by _lock; read anywhere. Whether a thread runs the function, or is being started to.
-        self.running = False
+        self.running: bool = False
         self.thread: threading.Thread | None = None
         # Why there is no thread although one was needed; None: there is, or none was.
         self.refusal: BaseException | None = None

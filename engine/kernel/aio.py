@@ -30,7 +30,8 @@ class LoopBridge:
 
     def __init__(self, loop: "asyncio.AbstractEventLoop") -> None:
         # The bridge is found through its loop, and must not keep it alive.
-        self.of = self._loop = weakref.ref(loop)
+        self.of: weakref.ref[asyncio.AbstractEventLoop] = weakref.ref(loop)
+        self._loop = self.of
         self.ident: int = get_ident()
         self._awaited = 0
         self._driver: Driver | None = None
@@ -205,7 +206,7 @@ class Completion:
     def __init__(self) -> None:
         loop = _running_loop()
         found = _latest.bridge
-        self.bridge = found if found is not None and found.of() is loop else _bridge_of(loop)
+        self.bridge: LoopBridge = found if found is not None and found.of() is loop else _bridge_of(loop)
         self.future: asyncio.Future[None] = loop.create_future()
 
     def wake(self) -> None:

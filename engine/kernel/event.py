@@ -6,6 +6,7 @@ Source: "Event Objects", "CreateEvent", "SetEvent", "ResetEvent", "PulseEvent"; 
 
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from ..errors import Deadlock, EngineError, InvalidHandle
 from ..lifecycle import Closeable
@@ -99,7 +100,12 @@ class Event(Waitable, Closeable):
             finish(satisfied)
             raise
 
-    is_set = Waitable.is_signaled
+    if TYPE_CHECKING:
+
+        def is_set(self) -> bool: ...
+
+    else:
+        is_set = Waitable.is_signaled
 
     def _signal_locked(self, record: ThreadRecord, satisfied: list[WaitBlock]) -> None:
         self._signaled = True

@@ -1,5 +1,7 @@
 """The lock that guards the engine's state: the transport's (`transport/lock.py` has the theory), with our error."""
 
+from typing import ClassVar
+
 from transport import lock
 
 from ..errors import Deadlock
@@ -11,7 +13,7 @@ class Lock(lock.Lock):
 
     __slots__ = ()
 
-    refusal = Deadlock
+    refusal: ClassVar[type[Exception]] = Deadlock
 
 
 def any_owned() -> bool:

@@ -8,7 +8,7 @@ Source: "Mutex Objects", "CreateMutex", "ReleaseMutex"; section 11 of `docs/sema
 """
 
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ..errors import NotOwner
 from .checks import check_flag
@@ -50,7 +50,12 @@ class Mutex(Waitable):
             with dispatcher_lock:
                 self._consume_locked(local.record)
 
-    acquire = Waitable.wait
+    if TYPE_CHECKING:
+
+        def acquire(self, timeout: float | None = None, *, alertable: bool = False) -> bool: ...
+
+    else:
+        acquire = Waitable.wait
 
     @property
     def abandoned(self) -> bool:

@@ -16,7 +16,7 @@ class Bell:
 
     def __init__(self) -> None:
         if hasattr(os, "eventfd"):
-            self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self.fd: int = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         else:
             self._receiver, self._sender = socket.socketpair()
             self._receiver.setblocking(False)

@@ -5,7 +5,7 @@ Source: "Semaphore Objects", "CreateSemaphore", "ReleaseSemaphore"; section 11 o
 """
 
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ..errors import InvalidParameter, LimitExceeded
 from .checks import check_count
@@ -57,7 +57,12 @@ class Semaphore(Waitable):
             raise
         return before
 
-    acquire = Waitable.wait
+    if TYPE_CHECKING:
+
+        def acquire(self, timeout: float | None = None, *, alertable: bool = False) -> bool: ...
+
+    else:
+        acquire = Waitable.wait
 
     def _add_locked(self, count: int, satisfied: list[WaitBlock]) -> None:
         if self._count + count > self._maximum:

@@ -354,6 +354,7 @@ class ThreadBlock(WaitBlock):
 
     __slots__ = ("_waiter",)
 
+    outcome: int | None
     _waiter: Waiter  # Set when the wait becomes pending, before anybody can find it.
 
     def link_locked(self) -> None:
@@ -463,6 +464,8 @@ class RegisteredWait(WaitBlock, Uncopyable):
     """
 
     __slots__ = ("_callback", "_registered", "_timer")
+
+    outcome: int | None
 
     def __init__(self, waitable: Waitable, callback: Callable[[Status], object], attended: bool = True) -> None:
         super().__init__((waitable,), False, None)

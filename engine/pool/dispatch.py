@@ -540,7 +540,7 @@ class WorkPort(Staff):
     def spoil(self) -> None:
         """Something that is queued need not run any more: who lacks room may `sweep`."""
         with self._lock:
-            self.spoilt = True
+            self.spoilt: bool = True
             woken = self._admit_locked(1)
         for waiter in woken:
             waiter.wake()

@@ -8,6 +8,7 @@ runners.
 import threading
 from _thread import LockType, allocate_lock
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..kernel.thread import ThreadRecord
@@ -74,8 +75,8 @@ class Seat(Waiter):
         self.gate: LockType = allocate_lock()
         self.gate.acquire()
         self.signalled = False
-        self.result = None
-        self.interrupt = None
+        self.result: object = None
+        self.interrupt: Callable[[], None] | None = None
         self.worker: WorkerState = worker
 
 

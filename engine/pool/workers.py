@@ -93,7 +93,7 @@ class Staff(SlotQueue):
         # Hire as soon as more is queued than idle workers could take, free slot or not.
         self.eager: bool = False
         # Callbacks after which a worker is replaced by a fresh one.
-        self.recycle = NO_LIMIT
+        self.recycle: int = NO_LIMIT
         # Seconds that an idle worker above the minimum stays.
         self.idle_limit: float = 0.0
         # Run first by each worker's thread; the thread ends if it returns False.

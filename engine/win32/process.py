@@ -80,7 +80,7 @@ class Process:
     """What this process serves; there is one, `process`."""
 
     def __init__(self) -> None:
-        self.lock = fork_safe(Lock())
+        self.lock: Lock = fork_safe(Lock())
         # All guarded by lock.
         self.endpoints: list[Endpoint] = []
         self.interfaces: dict[Key, Registered] = {}

@@ -52,7 +52,7 @@ from transport.log import Log
 from transport.overlapped.operation import OK, OPERATION_ABORTED, PENDING, Operation, Settable
 from transport.overlapped.services import Hook, Services
 
-log = Log("transport.overlapped")
+log: Log = Log("transport.overlapped")
 
 #: Modes of a source, see `OverlappedSource.set_completion_modes`.
 SKIP_PORT_ON_SUCCESS: Final = 1

@@ -191,8 +191,8 @@ class ArgsDecoder:
     """
 
     def __init__(self, annotations: Sequence[Any], required: int | None = None) -> None:
-        self.annotations = tuple(annotations)
-        self.required = len(self.annotations) if required is None else required
+        self.annotations: tuple[Any, ...] = tuple(annotations)
+        self.required: int = len(self.annotations) if required is None else required
         #: Decodes all of them if none is out of band: the same as a call, with one step less.
         self.plain: Callable[[Buffer | msgspec.Raw], tuple[Any, ...]] = msgspec.msgpack.Decoder(
             tuple[self.annotations]  # type: ignore[name-defined]  # made at run time

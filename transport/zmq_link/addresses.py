@@ -17,7 +17,7 @@ from transport.errors import EndpointError
 from transport.log import Log
 from transport.service import Service
 
-log = Log("transport.zmq_link")
+log: Log = Log("transport.zmq_link")
 
 #: Seconds before a name is looked up again that was not found; doubles up to the maximum.
 AGAIN = 0.05
@@ -84,7 +84,7 @@ class Lookup:
         self._pause = pause
         self._closed = threading.Event()
         # Why the last time was in vain; "" once that was told. Stored before the descriptor becomes readable.
-        self.failure = ""
+        self.failure: str = ""
         self._reader, self._writer = sockets.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)

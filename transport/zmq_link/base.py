@@ -75,7 +75,7 @@ class ZmqLink(BaseLink):
         super().__init__(str(endpoint))
         self._target = endpoint
         self._options = options
-        self.heartbeat = 0.0 if endpoint.local else options.heartbeat
+        self.heartbeat: float = 0.0 if endpoint.local else options.heartbeat
         # Peers whose end the monitor saw, with the reason; the receiver gets `on_lost` when their messages are read.
         self._losing: dict[bytes, str] = {}
         self._messages_since_loss = 0

@@ -19,7 +19,7 @@ from transport.lock import Lock
 from transport.log import Log
 from transport.service import Service
 
-log = Log("transport.zmq_link")
+log: Log = Log("transport.zmq_link")
 
 #: So many descriptors are kept, see `to_keep`. Arbitrary: more than come before the first is noticed.
 LEAST_KEPT = 64

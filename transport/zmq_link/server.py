@@ -100,7 +100,7 @@ class ZmqServer(ZmqLink):
 
     def _bind_at(self, socket: "zmq.Socket[bytes]") -> None:
         socket.bind(str(self._target))
-        self.endpoint = _last_endpoint(socket)
+        self.endpoint: str = _last_endpoint(socket)
 
     def _bind_ipc(self, socket: "zmq.Socket[bytes]") -> None:
         if not hasattr(sockets, "AF_UNIX"):  # Windows.

@@ -51,7 +51,7 @@ class UnixListener:
             name = os.path.join(self._folder, "socket")
         #: What the socket is called: the endpoint's name, or the path that was chosen.
         self.name = name
-        self.abstract = name.startswith("@")
+        self.abstract: bool = name.startswith("@")
         # The working directory may change before the path is removed.
         self._path = os.path.abspath(name)
         self._hidden = f"{self._path}.{os.getpid()}"

@@ -78,7 +78,7 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         self.__qualname__: str = getattr(described, "__qualname__", spec.name)
         self.__doc__ = None if described is None else described.__doc__
         if spec.signature is not None:
-            self.__signature__ = spec.signature
+            self.__signature__: inspect.Signature = spec.signature
         shortcut = caller._shortcut(spec)
         if shortcut is not None:
             self.begin = shortcut  # type: ignore[method-assign]  # on the instance: that is what it is for

@@ -10,7 +10,7 @@ Source: "RpcAsyncCompleteCall" (when outputs are valid), "Receiving the Asynchro
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -51,7 +51,7 @@ class Filling(ValueDecoder[Any]):
         # The types of the items of those that are arrays: the bytes of others would mean something else.
         self._dtypes = [getattr(item, "dtype", None) for item in items]
         self._buffers = [None if item is None and not self._alone else _writable(item) for item in items]
-        self.plain = self._fill_plain
+        self.plain: Callable[[Buffer | msgspec.Raw], Any] = self._fill_plain
 
     def __call__(
         self, raw: Buffer | msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None

@@ -40,6 +40,7 @@ from transport.frames import (
     Kind,
     Limits,
     Message,
+    PendingCall,
     Pipe,
     Reject,
     Welcome,
@@ -78,15 +79,15 @@ class Callbacks:
         # Under link.lock: what a harvest brought to be done after it.
         self.actions: list[Callable[[], object]] = []
         # Bound once: calling one costs what calling a method of the client does.
-        self.outgoing = client._outgoing
-        self.next_message = client._next_message
-        self.on_message = client._on_message
-        self.on_connected = client._on_connected
-        self.on_lost = client._on_lost
-        self.on_connect_failed = client._on_connect_failed
-        self.failed = client._on_failed
-        self.unsendable = client._on_unsendable
-        self.silence = client._silence
+        self.outgoing: deque[PendingCall | Special] = client._outgoing
+        self.next_message: Callable[[], Parcel | None] = client._next_message
+        self.on_message: Callable[[bytes, list[Buffer]], bool] = client._on_message
+        self.on_connected: Callable[[bytes], None] = client._on_connected
+        self.on_lost: Callable[[bytes, str], None] = client._on_lost
+        self.on_connect_failed: Callable[[str], None] = client._on_connect_failed
+        self.failed: Callable[[Exception], None] = client._on_failed
+        self.unsendable: Callable[[Exception, bool], None] = client._on_unsendable
+        self.silence: Callable[[], str] = client._silence
 
 
 class Association:

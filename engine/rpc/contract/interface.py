@@ -285,8 +285,10 @@ class PlainArgs:
     """Decodes the arguments of a call without a contract: any number of plain values."""
 
     def __init__(self) -> None:
-        self.plain = ValueDecoder[list[Any]](list[Any]).plain
-        self.many = ValueDecoder[list[list[Any]]](list[list[Any]]).plain
+        self.plain: Callable[[Buffer | msgspec.Raw], list[Any]] = ValueDecoder[list[Any]](list[Any]).plain
+        self.many: Callable[[Buffer | msgspec.Raw], list[list[Any]]] = ValueDecoder[list[list[Any]]](
+            list[list[Any]]
+        ).plain
 
     def __call__(
         self, raw: msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None

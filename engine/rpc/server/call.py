@@ -362,7 +362,7 @@ class Place:
         # set before it, and changed after it was forgotten.
         self.call_id: int | None = None
         # Empty whenever no call runs in it.
-        self.context = contextvars.Context()
+        self.context: contextvars.Context = contextvars.Context()
 
     def run(self, function: Callable[..., T], *args: Any) -> T:
         """Run a part of a call in the context of this place, in which nothing is set afterwards."""

@@ -7,21 +7,23 @@ Source: "Registering Interfaces", "RpcServerRegisterIf2", "RpcServerUnregisterIf
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partialmethod, singledispatchmethod
-from types import BuiltinFunctionType, FunctionType, MemberDescriptorType
+from types import BuiltinFunctionType, CodeType, FunctionType, MemberDescriptorType
 from typing import Any, TypeVar
 
 import msgspec
 
+from transport import Buffer
 from transport.foreign import name_of, shown, text_of, type_name
 from transport.frames import Target
+from transport.wire.blobs import ArgsDecoder
 
 from ...errors import InvalidArgumentType, InvalidParameter, Misuse
 from ...kernel.checks import check_callable
 from ...kernel.lock import Lock
 from ...status import Status
-from ..contract.interface import Interface, Operation, OperationSpec, specs_of
+from ..contract.interface import Interface, Operation, OperationSpec, PlainArgs, specs_of
 from ..contract.outputs import OutputRoutine
 from .admission import Gate
 from .entering import code_of
@@ -69,11 +71,11 @@ class Entry:
         self.auto: Gate | None = None
         self.spec: OperationSpec = spec
         self.function: Callable[..., Any] = function
-        self.decode_args = spec.decode_args
+        self.decode_args: ArgsDecoder | PlainArgs = spec.decode_args
         # The same for the usual call, which has all its arguments, in band: one step less.
-        self.decode_plain = spec.decode_args.plain
+        self.decode_plain: Callable[[Buffer | msgspec.Raw], Sequence[Any]] = spec.decode_args.plain
         # And for several such calls in one step.
-        self.decode_many = spec.decode_args.many
+        self.decode_many: Callable[[Buffer | msgspec.Raw], Sequence[Sequence[Any]]] = spec.decode_args.many
         self.takes_handle: bool = getattr(function, "__engine_manager__", False) is True
         # How many of its calls are still looked at; see `suspicion`. A hint.
         self.watched: int = WATCHED
@@ -82,7 +84,7 @@ class Entry:
         # Entering the routine is quick for sure: it only begins in the event loop, and no gate is asked first.
         self.needs_no_worker: bool = self.coroutine
         # What shows on a thread's stack that it is inside; see `entering`.
-        self.code = code_of(function)
+        self.code: CodeType | None = code_of(function)
         self.mean: float = 0.0
         # Whether the last run was a long one.
         self.overran: bool = False
