@@ -117,14 +117,14 @@ PUBLIC = frozenset(
 # Tests that look inside, as paths under tests/, each with the reason why no public name would do.
 WHITE_BOX: dict[str, str] = {
     "lifecycle/holding.py": "it holds every lock there is, and no public name lists them",
-    "rpc_server/test_parting.py": "a thread stands still between two lines of a lane, which nothing public can do",
-    "rpc/test_arrived.py": "what arrived lies where it is until somebody looks, which no public name can bring about",
+    "rpc/server/test_parting.py": "a thread stands still between two lines of a lane, which nothing public can do",
+    "rpc/client/test_arrived.py": "what arrived lies there until a thread looks: no public name can bring that about",
     "kernel/test_driver.py": "sources are registered by the transport; no public name reaches the driver alone",
     "transport/test_foreign.py": "how a foreign object is told of shows elsewhere in the midst of other texts",
     "transport/test_service.py": "how often a service's function runs shows elsewhere in a thread that never ends",
     "pool/test_harvest.py": "as above",
-    "rpc/test_attention.py": "what is attended has no public name: it is seen by a thread that sleeps no more",
-    "rpc_server/test_entering.py": "what a server has learned of its routines shows elsewhere in how long others wait",
+    "rpc/client/test_attention.py": "what is attended has no public name: it is seen by a thread that sleeps no more",
+    "rpc/server/test_entering.py": "what a server has learned of its routines shows elsewhere in how long others wait",
     "pool/test_races.py": "a race is reached by putting a lock that lies in the place of the pool's own",
 }
 

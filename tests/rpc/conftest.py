@@ -12,8 +12,8 @@ from engine import CompletionPort, Event, Server, default_pool
 from engine.testing import LIMIT
 from transport import bind, connect
 
-from .contract import Adder
 from .helpers import Bench, Service, new_endpoint
+from .interfaces import Adder
 from .service import Adding, make_server
 
 TRANSPORTS = ("tcp", "ipc", "inproc", "loopback")

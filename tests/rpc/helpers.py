@@ -25,7 +25,7 @@ from engine.testing import LIMIT
 from transport.frames import Hello, Message, Welcome
 from transport.wire.codec import decode, encode
 
-from .contract import Control, Probe
+from .interfaces import Control, Probe
 
 ROOT = Path(__file__).resolve().parents[2]
 

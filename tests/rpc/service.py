@@ -30,7 +30,7 @@ from engine import (
 )
 from engine.testing import LIMIT, wait_until
 
-from .contract import Account, Control, Point, Probe
+from .interfaces import Account, Control, Point, Probe
 
 
 class Unspeakable(Exception):

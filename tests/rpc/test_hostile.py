@@ -31,8 +31,8 @@ from transport.frames import (
 from transport.wire.codec import encode, encode_calls
 
 from ..one_by_one import calls_in, one_call, one_reply, replies_in
-from .contract import Probe
 from .helpers import PENDING, Bench, RawClient, RawServer, Service, status_of
+from .interfaces import Probe
 
 Benches = Callable[..., Bench]
 

@@ -28,8 +28,8 @@ from transport.frames import Calls, Hello, Limits, Target, Welcome
 from transport.wire.codec import encode_value
 
 from ..one_by_one import calls_in, one_call, replies_in
-from .contract import Probe
 from .helpers import Bench, RawClient, RawServer, Service, new_endpoint, status_of
+from .interfaces import Probe
 
 Benches = Callable[..., Bench]
 Services = Callable[..., Service]

@@ -26,8 +26,8 @@ from engine import (
 )
 from engine.testing import LIMIT, Gate, wait_until
 
-from .contract import Probe
 from .helpers import GONE, PENDING, ROOT, Bench, Service, status_of
+from .interfaces import Probe
 
 Benches = Callable[..., Bench]
 
@@ -511,7 +511,7 @@ class TestCallAttributes:
     def test_after_the_client_was_killed(self, services: Callable[[str], str], benches: Benches, key: str) -> None:
         """A client process that was killed is noticed too."""
         source = (
-            "import sys\nfrom engine import Client\nfrom tests.rpc.contract import Probe\n"
+            "import sys\nfrom engine import Client\nfrom tests.rpc.interfaces import Probe\n"
             "Client(sys.argv[1]).bind(Probe).hold(sys.argv[2])\n"
         )
         client = subprocess.Popen([sys.executable, "-c", source, services("tcp"), key], cwd=ROOT)

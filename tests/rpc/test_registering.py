@@ -21,8 +21,8 @@ from engine import (
 )
 from engine.testing import LIMIT
 
-from .contract import Adder, Probe
 from .helpers import Bench, status_of
+from .interfaces import Adder, Probe
 from .service import Adding, make_server
 
 Benches = Callable[..., Bench]

@@ -26,8 +26,8 @@ from engine.testing import LIMIT, Gate, wait_until, wait_until_blocked
 from transport import EndpointError
 from transport.frames import Bye
 
-from .contract import Adder, Control, Probe
 from .helpers import Bench, RawClient, Service, new_endpoint, status_of
+from .interfaces import Adder, Control, Probe
 from .service import Adding, make_server
 
 Benches = Callable[..., Bench]

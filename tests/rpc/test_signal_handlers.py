@@ -32,8 +32,8 @@ from engine import (
 from engine.testing import LIMIT, wait_until
 from transport import TransportError
 
-from .contract import Probe
 from .helpers import at_line, code_in
+from .interfaces import Probe
 from .service import make_server
 
 LINES = 400  # More than any operation below has; each is tried until it ends before the line that was asked for.

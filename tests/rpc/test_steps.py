@@ -16,8 +16,8 @@ from engine.testing import LIMIT, Gate, wait_until
 from transport.frames import Bye, Target
 from transport.wire.codec import encode_calls
 
-from .contract import Probe
 from .helpers import Bench, Elsewhere, RawClient, RawServer, at_line, code_in, code_of, status_of
+from .interfaces import Probe
 from .service import make_server
 
 Benches = Callable[..., Bench]

@@ -161,7 +161,7 @@ class PipeSet:
     def waited_for(self) -> bool:
         """Whether a thread or a task of the program waits for one of the pipes."""
         with self.lock:
-            return any(pipe.pullers or (pipe.pushers and not pipe.fed) for pipe in self.pipes)
+            return _any_waits(self.pipes)
 
     def check_size(self, pipe: Pipe[Any], size: int) -> None:
         """Raise `BadStubData` if a push of so many bytes is more than the peer takes."""
@@ -547,3 +547,8 @@ def unprocessed(pipe: Pipe[Any]) -> PipeError:
     else:
         text = f"pipe {pipe.name!r} was not pulled to its end: iterate over it, or pull until an empty list comes"
     return _error(Status.PIPE_DISCIPLINE_ERROR, text)
+
+
+def _any_waits(pipes: Sequence[Pipe[Any]]) -> bool:
+    """Whether a thread or a task waits for one of these."""
+    return any(pipe.pullers or (pipe.pushers and not pipe.fed) for pipe in pipes)

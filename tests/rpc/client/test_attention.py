@@ -1,0 +1,44 @@
+"""The network is driven without a waiting thread only while somebody depends on that."""
+
+from collections.abc import Callable
+
+from engine import Client, Event
+from engine.kernel.driver import driver
+from engine.testing import LIMIT, wait_until
+
+from ..helpers import Bench, Service
+from ..interfaces import Probe
+
+
+def attended_after(before: set[object]) -> bool:
+    """Whether something is attended that was not before."""
+    return bool(set(driver()._attended) - before)
+
+
+class TestAttention:
+    """Nobody's thread is kept awake by calls that are over."""
+
+    def test_callbacks(self, bench: Bench, key: str) -> None:
+        """Calls that are told of by a callback are attended until the last of them was."""
+        bench.probe.nothing()
+        before = set(driver()._attended)
+        with Event() as told:
+            first = bench.held(f"{key}-1", notify=lambda call, kind: None)
+            second = bench.held(f"{key}-2", notify=lambda call, kind: told.set())
+            assert attended_after(before)
+            bench.control.complete(f"{key}-1", 1)
+            assert first.result(LIMIT) == 1
+            assert attended_after(before)
+            bench.control.complete(f"{key}-2", 2)
+            assert told.wait(LIMIT) and second.result(LIMIT) == 2
+        wait_until(lambda: not attended_after(before))
+
+    def test_connecting(self, service: Callable[..., Service], endpoint: str) -> None:
+        """A call that waits for its server is attended; once it left, a thread that waits is enough."""
+        before = set(driver()._attended)
+        with Client(endpoint, connect_timeout=None) as client:
+            call = client.bind(Probe).echo.begin(1)
+            assert attended_after(before)
+            service(endpoint)
+            assert call.result(LIMIT) == 1
+            wait_until(lambda: not attended_after(before))

@@ -1,0 +1,184 @@
+"""What is said to somebody who uses the library in a way that cannot work."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from engine import (
+    Client,
+    Event,
+    InvalidArgumentType,
+    InvalidParameter,
+    Server,
+    ServerCall,
+    ServerUnavailable,
+    manager,
+    wait_all,
+    wait_any,
+)
+from engine.testing import LIMIT, wait_until
+from transport import EndpointError
+
+from ..helpers import Bench, status_of
+from ..interfaces import Adder, Probe
+from ..service import Adding
+
+Benches = Callable[..., Bench]
+
+
+class Forgetful:
+    """Manager routines, most of which forget something."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    @manager
+    def forgets(self, call: ServerCall) -> None:
+        """Never answers."""
+
+    @manager
+    def keeps(self, call: ServerCall) -> None:
+        """Answers later."""
+        self.kept.append(call)
+
+    @manager
+    def keeps_the_way_to_answer(self, call: ServerCall) -> None:
+        """Answers later, by what it kept."""
+        self.kept.append(call.complete)
+
+    @manager
+    def answers(self, call: ServerCall) -> None:
+        """Answers at once."""
+        call.complete(1)
+
+    @manager
+    def returns(self, call: ServerCall) -> int:
+        """Returns what should have been the answer."""
+        self.kept.append(call)
+        return 7
+
+
+class TestManagerRoutines:
+    """A call that will not be answered stays pending (4.1); the server's log says why, once."""
+
+    @pytest.fixture
+    def forgetful(self, local: Callable[..., Server], benches: Benches) -> Any:
+        """A binding to such routines."""
+        server = local()
+        server.register("forgetful", Forgetful())
+        return benches(server.endpoint).client.bind("forgetful")
+
+    def test_a_handle_that_nobody_has(self, forgetful: Any, caplog: pytest.LogCaptureFixture) -> None:
+        """A routine that returns without an answer, and without having kept the handle, is told of once."""
+        calls = [forgetful.forgets.begin() for _ in range(5)]
+        wait_until(lambda: not calls[0].done() and "forgets" in caplog.text)
+        assert forgetful.answers() == 1
+        assert caplog.text.count("did not answer") == 1
+        assert not any(call.done() for call in calls)
+
+    def test_a_handle_that_was_kept(self, forgetful: Any, caplog: pytest.LogCaptureFixture) -> None:
+        """One that keeps the handle, or answers, is not."""
+        with caplog.at_level(logging.WARNING, "engine.rpc"):
+            for _ in range(3):
+                forgetful.keeps.begin()
+                forgetful.keeps_the_way_to_answer.begin()
+                assert forgetful.answers() == 1
+        assert caplog.text == ""
+
+    def test_a_value_returned(self, forgetful: Any, caplog: pytest.LogCaptureFixture) -> None:
+        """One that returns a value is told of once: the value is no answer."""
+        calls = [forgetful.returns.begin() for _ in range(5)]
+        wait_until(lambda: not calls[0].done() and "returns" in caplog.text)
+        assert forgetful.answers() == 1
+        assert caplog.text.count("complete()") == 1
+        assert not any(call.done() for call in calls)
+
+
+class TestArguments:
+    """Things of the wrong kind."""
+
+    def test_a_class_for_an_object(self, server: Server) -> None:
+        """Registering a class says to pass an instance, with and without a contract."""
+        server.unregister(Adder)
+        for interface in (Adder, "adder"):
+            with pytest.raises(InvalidParameter, match=r"not the class Adding: pass Adding\("):
+                server.register(interface, Adding)
+        server.register(Adder, Adding())
+
+    def test_a_class_that_needs_no_object(self, server: Server, benches: Benches) -> None:
+        """A class whose methods need no instance may be registered."""
+
+        class Static:
+            @staticmethod
+            def add(left: int, right: int) -> int:
+                return left + right
+
+        server.unregister(Adder)
+        server.register(Adder, Static)
+        server.register("static", Static)
+        server.listen()
+        client = benches(server.endpoint).client
+        assert client.bind(Adder).add(1, 2) == client.bind("static").add(1, 2) == 3
+
+    def test_one_object_for_a_list(self, bench: Bench) -> None:
+        """Waiting for one object says to pass a list; for one that cannot be in it, what to do instead."""
+        with Event() as event:
+            for wait in (wait_any, wait_all):
+                with pytest.raises(InvalidArgumentType, match=r"not one Event: pass \[it\]"):
+                    wait(event)  # type: ignore[arg-type]
+                for call in (bench.done(), [bench.done()]):
+                    with pytest.raises(InvalidArgumentType, match=r"cannot wait for a Call .* its own wait\(\)"):
+                        wait(call)
+
+
+class TestEndpoints:
+    """Connecting to nobody."""
+
+    def test_how_long_it_tried(self, endpoint: str) -> None:
+        """The error names the endpoint, and how long it was tried, be that the call's limit or the connection's."""
+        for options in ({"connect_timeout": 0.25}, {"timeout": 0.25, "connect_timeout": LIMIT}):
+            with Client(endpoint, **options) as client:
+                with pytest.raises(ServerUnavailable, match=rf"{endpoint} within 0\.25 s.*nobody listens"):
+                    client.bind(Adder).add(1, 2)
+
+    def test_a_port_that_is_not_chosen_yet(self) -> None:
+        """The endpoint of a server that does not listen yet may have no port; the client says when it will."""
+        with Server("tcp://127.0.0.1:0") as server:
+            with pytest.raises(EndpointError, match="once it listens"):
+                Client(server.endpoint)
+
+
+class TestDroppedFailures:
+    """A failure that nobody collects is told at the debug level (section 11)."""
+
+    @pytest.fixture(autouse=True)
+    def debug(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG, "engine.rpc")
+
+    def test_an_answer(self, bench: Bench, key: str, caplog: pytest.LogCaptureFixture) -> None:
+        """A handle that is dropped with a failure in it is told of, with the operation and the status."""
+        call = bench.failed(key, 4711)
+        assert "dropped" not in caplog.text
+        del call
+        assert caplog.text.count("hold failed, and its handle was dropped uncompleted: aborted [STATUS 4711]") == 1
+
+    def test_no_answer(self, caplog: pytest.LogCaptureFixture) -> None:
+        """So is one whose call never had an answer."""
+        with Client("loopback://nobody", connect_timeout=0.01) as client:
+            assert client.bind(Probe).nothing.begin().wait(LIMIT)
+        told = "its handle was dropped uncompleted: no connection to loopback://nobody"
+        wait_until(lambda: told in caplog.text)  # By the thread that ended the call, if that lets go of it last.
+        assert caplog.text.count(told) == 1
+
+    def test_what_is_not_told(self, bench: Bench, key: str, caplog: pytest.LogCaptureFixture) -> None:
+        """A failure that was collected, a call that its caller has cancelled, and a result are not told of."""
+        assert status_of(bench.failed(key).complete) == 4711
+        bench.held(f"{key}-aborted").cancel(abort=True)
+        bench.done("result")
+        with Client("loopback://nobody", connect_timeout=0.01) as client:
+            client.bind(Probe).nothing.begin().cancel(abort=True)
+            later = client.bind(Probe).nothing.begin()
+            assert later.wait(LIMIT) and status_of(later.complete) == 1722
+        assert "dropped" not in caplog.text

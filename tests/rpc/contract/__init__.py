@@ -1,0 +1,1 @@
+"""Tests of contracts: what they may say, and what travels."""

@@ -1,0 +1,252 @@
+"""The tests' service: routines with pipes, and a process that serves them until its standard input ends.
+
+python -m tests.rpc.pipes.service ENDPOINT [PIPE_WINDOW]     prints the endpoint as bound
+"""
+
+import asyncio
+import logging
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from engine import (
+    CompletionPort,
+    EngineError,
+    InOutPipe,
+    InPipe,
+    OutPipe,
+    RemoteFault,
+    Server,
+    ServerCall,
+    blocking,
+    current_call,
+    manager,
+)
+from engine.testing import LIMIT, wait_until
+
+from .interfaces import Hand, Point, Streams
+
+
+def attempt(action: Callable[[], Any]) -> Any:
+    """Return what the action returns, or ["status", number] if it raises."""
+    try:
+        return action()
+    except EngineError as error:
+        return ["status", int(error.status)]
+
+
+def status_of(action: Callable[[], Any]) -> int:
+    """Run the action; return 0, or the status of what it raised."""
+    try:
+        action()
+    except EngineError as error:
+        return int(error.status)
+    return 0
+
+
+class Board:
+    """Calls that are held, by key, and the port that their signals go to."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._held: dict[str, ServerCall] = {}
+        self.ports: dict[str, CompletionPort] = {}
+        self.blocks = 0
+
+    def hold(self, key: str, call: ServerCall) -> None:
+        with self._changed:
+            self._held[key] = call
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        for port in self.ports.values():
+            port.close()
+
+    def get(self, key: str) -> ServerCall:
+        with blocking(), self._changed:
+            assert self._changed.wait_for(lambda: key in self._held, LIMIT)
+            return self._held[key]
+
+
+class StreamRoutines:
+    """Routines with pipes."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def total(self, start: int, numbers: InPipe[int]) -> int:
+        return start + sum(numbers)
+
+    async def total_async(self, start: int, numbers: InPipe[int]) -> int:
+        async for number in numbers:
+            start += number
+        return start
+
+    async def total_patiently(self, numbers: InPipe[int]) -> int:
+        given_up = asyncio.ensure_future(numbers.pull_async())
+        await asyncio.sleep(0)
+        waited = given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+        total = 0 if waited else sum(given_up.result())
+        async for number in numbers:
+            total += number
+        return total
+
+    def first(self, numbers: InPipe[int], scale: int = 1) -> int:
+        raise RemoteFault("the first", status=numbers.pull_wait(1)[0] * scale)
+
+    def count(self, limit: int, numbers: OutPipe[int]) -> Iterator[int]:
+        yield from range(limit)
+        return "counted"
+
+    async def count_async(self, limit: int, numbers: OutPipe[int]) -> AsyncIterator[int]:
+        for number in range(limit):
+            yield number
+
+    def count_then_fail(self, limit: int, numbers: OutPipe[int]) -> Iterator[int]:
+        yield from range(limit)
+        raise KeyError("after counting")
+
+    def unsendable(self, numbers: OutPipe[Any]) -> Iterator[Any]:
+        yield memoryview(bytes(9))[::2]
+
+    async def unsendable_async(self, numbers: OutPipe[Any]) -> AsyncIterator[Any]:
+        yield memoryview(bytes(9))[::2]
+
+    def swell(self, size: int, blocks: OutPipe[bytes]) -> Iterator[bytes]:
+        self._board.blocks = 0
+        try:
+            while True:
+                self._board.blocks += 1
+                yield bytes(size)
+        finally:
+            self._board.blocks = -1
+
+    def swelled(self) -> int:
+        return self._board.blocks
+
+    def backwards(self, numbers: InOutPipe[int]) -> int:
+        pulled = list(numbers)
+        for number in reversed(pulled):
+            numbers.push_wait([number])
+        numbers.push([])
+        return len(pulled)
+
+    def interleaved(self, numbers: InOutPipe[int]) -> Iterator[int]:
+        yield from numbers
+
+    def doubled(self, numbers: InOutPipe[int]) -> Iterator[int]:
+        for number in numbers:
+            yield 2 * number
+        return "doubled"
+
+    async def doubled_async(self, numbers: InOutPipe[int]) -> str:
+        async for number in numbers:
+            await numbers.push_async([2 * number])
+        numbers.push([])
+        return "doubled"
+
+    def mirror(self, points: InPipe[Point], mirrored: OutPipe[Point]) -> Iterator[Point]:
+        pulled = list(points)
+        assert all(type(point) is Point for point in pulled)
+        for point in pulled:
+            yield Point(point.y, point.x)
+
+    def joined(self, numbers: InPipe[int]) -> bytes:
+        return bytes(numbers)
+
+    def counted(self, numbers: OutPipe[int], limit: int) -> Iterator[int]:
+        yield from range(limit)
+        return bytes(range(limit))
+
+    def collected(self, numbers: InPipe[int], data: bytearray) -> int:
+        data[:] = bytes(numbers)
+        return len(data)
+
+    def undrained(self, numbers: InPipe[int]) -> int:
+        return 7
+
+    @manager
+    def held_in(self, call: ServerCall, key: str, numbers: InPipe[int]) -> None:
+        self._board.hold(key, call)
+
+    @manager
+    def held_out(self, call: ServerCall, key: str, numbers: OutPipe[int]) -> None:
+        self._board.hold(key, call)
+
+    @manager
+    def held_both(self, call: ServerCall, key: str, numbers: InOutPipe[int]) -> None:
+        self._board.hold(key, call)
+
+    @manager
+    def held_many(self, call: ServerCall, key: str, *pipes: Any) -> None:
+        self._board.hold(key, call)
+
+
+class HandRoutines:
+    """Works the ends of held calls."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def arrived(self, key: str) -> None:
+        self._board.get(key)
+
+    def push(self, key: str, pipe: str, elements: list[Any]) -> Any:
+        return attempt(lambda: self._board.get(key).pipes[pipe].push(elements) or 0)
+
+    def push_wait(self, key: str, pipe: str, elements: list[Any]) -> Any:
+        return attempt(lambda: self._board.get(key).pipes[pipe].push_wait(elements) or 0)
+
+    def pull(self, key: str, pipe: str, maximum: int = 1024) -> Any:
+        return attempt(lambda: self._board.get(key).pipes[pipe].pull(maximum))
+
+    def pull_wait(self, key: str, pipe: str, maximum: int = 1024) -> Any:
+        return attempt(lambda: self._board.get(key).pipes[pipe].pull_wait(maximum))
+
+    def tell(self, key: str, send_complete: bool) -> None:
+        port = self._board.ports[key] = CompletionPort()
+        self._board.get(key).notify_pipes(port.packet(key=key), send_complete=send_complete)
+
+    def tell_of_itself(self) -> int:
+        return status_of(lambda: current_call().notify_pipes(None))
+
+    def told(self, key: str, count: int) -> list[int]:
+        port = self._board.ports[key]
+        return [int(port.get(LIMIT).event) for _ in range(count)]
+
+    def complete(self, key: str, value: Any = None) -> int:
+        return status_of(lambda: self._board.get(key).complete(value))
+
+    def abort(self, key: str, status: int) -> int:
+        return status_of(lambda: self._board.get(key).abort(status))
+
+    def cancelled(self, key: str) -> None:
+        call = self._board.get(key)
+        with blocking():
+            wait_until(call.test_cancel)
+
+
+def make_server(endpoint: str, **options: Any) -> tuple[Server, Board]:
+    """Return a server of both interfaces that listens, and where its calls are held."""
+    board = Board()
+    server = Server(endpoint, **options)
+    server.register(Streams, StreamRoutines(board))
+    server.register(Hand, HandRoutines(board))
+    server.listen()
+    return server, board
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    options = {"pipe_window": int(sys.argv[2])} if len(sys.argv) > 2 else {}
+    server, board = make_server(sys.argv[1], **options)
+    print(server.endpoint, flush=True)
+    sys.stdin.read()
+    server.close(0)
+    board.close()
+
+
+if __name__ == "__main__":
+    main()

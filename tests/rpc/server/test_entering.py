@@ -1,0 +1,224 @@
+"""What counts as entering a routine, however late the interpreter lets it begin, and which routines are slow."""
+
+import functools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from engine import Interface, Server
+from engine.rpc.server.lane import SLOW, Lane
+from engine.rpc.server.registry import Entry
+from engine.testing import Gate, wait_until
+from transport.frames import CallOptions, Target
+from transport.wire.codec import encode_call
+
+from ..helpers import RawClient
+
+
+class Lines(Interface, id="tests.Lines"):
+    """Routines of several kinds."""
+
+    def plain(self, number: int) -> None: ...
+    def closure(self, number: int) -> None: ...
+    def partial(self, number: int) -> None: ...
+    def object(self, number: int) -> None: ...
+    def coroutine(self, number: int) -> None: ...
+    def slow(self, number: int, gate: bool = False) -> None: ...
+    def stay(self) -> None: ...
+    def nothing(self) -> None: ...
+
+
+class Late:
+    """Routines that note their numbers; a thread that is in `held` stops just before the first line of one of them."""
+
+    def __init__(self) -> None:
+        self.noted: list[int] = []
+        self.held = threading.Event()
+        self.gate = Gate()
+        self.staying = Gate()
+
+        def closure(number: int) -> None:
+            nonlocal self
+            self.noted.append(number)
+
+        self.closure = closure
+        self.partial = functools.partial(closure)
+        self.object = Called(closure)
+
+    def plain(self, number: int) -> None:
+        self.noted.append(number)
+
+    async def coroutine(self, number: int) -> None:
+        self.noted.append(number)
+
+    def slow(self, number: int, gate: bool = False) -> None:
+        self.noted.append(number)
+        if gate:
+            self.staying.pass_through()
+
+    def stay(self) -> None:
+        self.staying.pass_through()
+
+    def nothing(self) -> None:
+        pass
+
+
+class Called:
+    """An object that can be called."""
+
+    def __init__(self, function: Callable[[int], None]) -> None:
+        self._function = function
+
+    def __call__(self, number: int) -> None:
+        self._function(number)
+
+
+class TestBeforeTheFirstLine:
+    """A thread that has called a routine may be stopped before the routine's first line."""
+
+    @pytest.fixture
+    def late(self) -> Iterator[Late]:
+        """Routines; the next one to be called in a worker while `held` is set stops before its first line."""
+        late = Late()
+
+        def trace(frame: FrameType, event: str, argument: object) -> None:
+            names = ("plain", "closure", "slow", "__call__")
+            here = frame.f_code.co_name in names and frame.f_code.co_filename == __file__
+            if here and late.held.is_set() and threading.current_thread().name.startswith("engine:"):
+                late.held.clear()
+                late.gate.pass_through()
+
+        threading.settrace(trace)
+        yield late
+        threading.settrace(None)  # type: ignore[arg-type]  # as its documentation says
+        late.gate.open()
+        late.staying.open()
+
+    def serve(self, late: Late, servers: Callable[..., Server], endpoint: str) -> Server:
+        server = servers(endpoint, workers=8)
+        server.register(Lines, late)
+        server.listen()
+        return server
+
+    def let_pass(self, other: Any, late: Late) -> None:
+        """Return when the monitor has taken several looks at all lanes, and taken away what may be taken away."""
+        for _ in range(3):
+            # What is behind a routine that stays runs once the monitor has taken the lane away.
+            other.stay.begin()
+            other.nothing()
+
+    @pytest.mark.parametrize("first", ["plain", "closure", "partial", "object"])
+    @pytest.mark.parametrize("second", ["plain", "coroutine"])
+    def test_quick(
+        self, late: Late, servers: Callable[..., Server], clients: Callable[..., Any], endpoint: str, first: str,
+        second: str,
+    ) -> None:  # fmt: skip
+        """The next routine is not entered before the first line of one that was called, however long that takes."""
+        server = self.serve(late, servers, endpoint)
+        mine, other = clients(server.endpoint).bind(Lines), clients(server.endpoint).bind(Lines)
+        other.nothing()
+        late.held.set()
+        calls = [getattr(mine, first).begin(1), getattr(mine, second).begin(2)]
+        late.gate.wait_for_arrivals()
+        self.let_pass(other, late)
+        assert late.noted == []
+        late.gate.open()
+        for call in calls:
+            call.result(60)
+        assert late.noted == [1, 2]
+
+    def test_slow(self, late: Late, servers: Callable[..., Server], clients: Callable[..., Any], endpoint: str) -> None:
+        """Nor if its thread has passed its place on, because such routines are known to be slow."""
+        server = self.serve(late, servers, endpoint)
+        mine, other = clients(server.endpoint).bind(Lines), clients(server.endpoint).bind(Lines)
+        entry = server._registry.find(Target("tests.Lines", 0, 0, "slow"))
+        assert isinstance(entry, Entry)
+        mine.slow(0)
+        entry.mean = 1.0
+        late.held.set()
+        calls = [mine.slow.begin(1, True), mine.plain.begin(2)]
+        late.gate.wait_for_arrivals()
+        self.let_pass(other, late)
+        assert late.noted == [0]
+        late.gate.open()
+        calls[1].result(60)
+        assert not calls[0].done(), "the second one has waited for the end of the first"
+        late.staying.open()
+        calls[0].result(60)
+        assert late.noted == [0, 1, 2]
+
+
+class Watched(deque[Any]):
+    """A lane's calls; who appends one that nobody could close yet is found out."""
+
+    def __init__(self, table: dict[int, Any]) -> None:
+        super().__init__()
+        self._table = table
+        self.early: list[int] = []
+        self.count = 0
+
+    def append(self, work: Any) -> None:
+        numbers = [work._id] if hasattr(work, "_id") else work.group.ids
+        self.early += [number for number in numbers if number not in self._table]
+        self.count += len(numbers)
+        super().append(work)
+
+
+def test_entered_in_the_table_first(servers: Callable[..., Server], endpoint: str) -> None:
+    """Whoever finds a call in its lane can close it: it is in the table of its client by then."""
+    late = Late()
+    server = servers(endpoint)
+    server.register("late", late)
+    server.register("gated", late, security=lambda attributes: True)
+    server.register("automatic", late, auto_listen=True)
+    server.listen()
+    with RawClient(server.endpoint) as raw:
+        (peer,) = server._listeners[0]._peers.values()
+        calls = Watched(peer.calls)
+        peer.lane.calls = calls
+        number = 0
+        for name in ("late", "gated", "automatic"):
+            for operation in ("plain", "coroutine"):
+                for options in (None, CallOptions(time_left=60.0), CallOptions(one_way=True), CallOptions(lane=3)):
+                    number += 1
+                    raw.send(*map(bytes, encode_call(Target(name, 0, 0, operation), number, (number,), options)))
+        wait_until(lambda: len(late.noted) == number)
+        assert calls.early == []
+        assert calls.count == number
+    wait_until(lambda: server.statistics().active == 0)
+
+
+class TestLearning:
+    """Which routines are taken for slow."""
+
+    def learn(self, *runs: float) -> bool:
+        """Whether a routine whose runs took so many times the limit is taken for slow."""
+        entry = Entry.__new__(Entry)
+        entry.mean, entry.overran = 0.0, False
+        lane = Lane.__new__(Lane)
+        for run in runs:
+            lane._learn(entry, run * SLOW)
+        return entry.mean > SLOW
+
+    def test_one_long_run(self) -> None:
+        """One long run says nothing: it may have been the processor's doing, which others had meanwhile."""
+        assert not self.learn(0.01, 500, 0.01)
+        assert not self.learn(0.01, 500, 0.01, 500, 0.01, 500)
+
+    def test_two_long_runs(self) -> None:
+        """Two in a row do."""
+        assert self.learn(500, 500)
+        assert self.learn(20, 20)
+
+    def test_runs_that_are_long_no_more(self) -> None:
+        """However long they were, a few quick runs make a routine quick again."""
+        assert not self.learn(10_000, 10_000, 10_000, *[0.01] * 20)
+
+    def test_runs_that_are_just_too_long(self) -> None:
+        """Runs a little above the limit are found out in the end."""
+        assert self.learn(*[1.5] * 20)
+        assert not self.learn(*[0.9] * 100)
