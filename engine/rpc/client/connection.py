@@ -40,13 +40,12 @@ from transport.frames import (
     Kind,
     Limits,
     Message,
-    PendingCall,
     Pipe,
     Reject,
     Welcome,
 )
 from transport.realtime import monotonic
-from transport.wire.codec import encode
+from transport.wire.codec import PendingCall, encode
 from transport.wire.conversation import Conversation, Side
 
 from ...errors import CallError
