@@ -23,8 +23,9 @@ TRANSPORT = """
     TransportError EndpointError LinkClosed LinkForked PayloadTooLarge PeerLost
     OverlappedError InvalidOperation OperationFailed OperationNotFound OperationPending SourceClosed SourceForked
     TooManyOperations
-    OverlappedSource OverlappedSocket OverlappedDescriptor SourceStatistics SKIP_PORT_ON_SUCCESS SKIP_SET_EVENT_ON_HANDLE
-    Operation ReceiveOperation SendOperation ReadOperation WriteOperation
+    OverlappedSource OverlappedSocket OverlappedDescriptor SourceStatistics
+    SKIP_PORT_ON_SUCCESS SKIP_SET_EVENT_ON_HANDLE
+    OverlappedOperation ReceiveOperation SendOperation ReadOperation WriteOperation
 """
 
 

@@ -50,8 +50,8 @@ if typing.TYPE_CHECKING:
     from transport.overlapped import (
         SKIP_PORT_ON_SUCCESS,
         SKIP_SET_EVENT_ON_HANDLE,
-        Operation,
         OverlappedDescriptor,
+        OverlappedOperation,
         OverlappedSocket,
         OverlappedSource,
         ReadOperation,
@@ -74,7 +74,7 @@ __all__ = [
     "LinkClosed",
     "LinkForked",
     "LinkOptions",
-    "Operation",
+    "OverlappedOperation",
     "OperationFailed",
     "OperationNotFound",
     "OperationPending",

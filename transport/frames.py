@@ -235,7 +235,7 @@ class PipeChunk(msgspec.Struct, array_like=True, gc=False):
     elements: msgspec.Raw
 
 
-class Pipe(msgspec.Struct, array_like=True, gc=False):
+class Chunks(msgspec.Struct, array_like=True, gc=False):
     """Chunks that travel together; those of one pipe are in order."""
 
     chunks: list[PipeChunk]
@@ -249,7 +249,7 @@ class Credit(msgspec.Struct, array_like=True, gc=False):
     grants: list[tuple[Natural, Natural, Natural]]
 
 
-Message = Hello | Welcome | Reject | Calls | Replies | Cancel | Bye | Pipe | Credit
+Message = Hello | Welcome | Reject | Calls | Replies | Cancel | Bye | Chunks | Credit
 
 KIND_OF: Final[dict[type[Any], Kind]] = {
     Hello: Kind.HELLO,
@@ -259,6 +259,6 @@ KIND_OF: Final[dict[type[Any], Kind]] = {
     Replies: Kind.REPLIES,
     Cancel: Kind.CANCEL,
     Bye: Kind.BYE,
-    Pipe: Kind.PIPE,
+    Chunks: Kind.PIPE,
     Credit: Kind.CREDIT,
 }

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from transport import Buffer, LinkOptions
 from transport.foreign import text_of, type_name
-from transport.frames import MAX_MESSAGE_BYTES, Cancel, Fault
-from transport.frames import Pipe as PipeMessage
+from transport.frames import MAX_MESSAGE_BYTES, Cancel, Chunks, Fault
 from transport.log import Log
 from transport.realtime import monotonic
 from transport.wire.codec import EncodedReply, PendingReply, encode, encode_replies, encode_value
@@ -129,7 +128,7 @@ def _split(client: "Association", special: Special) -> None:
     assert special.shipment is not None
     alone: list[Special] = []
     for chunk in special.shipment.chunks:
-        frames = encode(PipeMessage([chunk]))
+        frames = encode(Chunks([chunk]))
         if size_of(frames) <= client._message_limit:
             alone.append(Special(frames))
         else:

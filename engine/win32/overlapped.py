@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from threading import RLock, Thread
 from typing import Any
 
-from transport import Operation, OverlappedDescriptor, OverlappedSocket, OverlappedSource
+from transport import OverlappedDescriptor, OverlappedOperation, OverlappedSocket, OverlappedSource
 from transport.foreign import shown
 
 from .. import (
@@ -58,7 +58,7 @@ class OVERLAPPED:
         Offset, OffsetHigh: must be 0: streams of bytes and messages have no position.
         Internal: STATUS_PENDING, then 0 or the error number (on Windows: an NTSTATUS).
         InternalHigh: the bytes transferred.
-        operation: the transport's `Operation`; None before the first.
+        operation: the transport's `OverlappedOperation`; None before the first.
     """
 
     __slots__ = ("Offset", "OffsetHigh", "__weakref__", "_lock", "_operation", "hEvent")
@@ -69,10 +69,10 @@ class OVERLAPPED:
         self.hEvent: Event | None = hEvent
         # Held while an operation is begun: another thread may take its packet before the begin has returned.
         self._lock = fork_safe(RLock())
-        self._operation: Operation[Any] | None = None
+        self._operation: OverlappedOperation[Any] | None = None
 
     @property
-    def operation(self) -> Operation[Any] | None:
+    def operation(self) -> OverlappedOperation[Any] | None:
         """The operation that was begun with this last."""
         with self._lock:
             return self._operation
@@ -134,7 +134,7 @@ def WriteFile(
     return _begin(write, lpBuffer, nNumberOfBytesToWrite, lpNumberOfBytesWritten, lpOverlapped)
 
 
-Begin = Callable[..., Operation[Any]]
+Begin = Callable[..., OverlappedOperation[Any]]
 
 
 def _verbs(handle: object) -> tuple[Begin, Begin]:

@@ -286,7 +286,7 @@ class TestMemory:
         [
             "engine.rpc.server.batch.Batch.apart",  # Nothing of them has run.
             "engine.rpc.server.lane.perf_counter",
-            "engine.rpc.server.lane.settled",  # The first has run.
+            "engine.rpc.server.lane.deferrable",  # The first has run.
             "engine.rpc.server.listener.Listener.conclude",  # And was closed.
             "engine.rpc.server.listener.encode_value",  # This one can be told.
         ],

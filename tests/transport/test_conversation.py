@@ -4,37 +4,37 @@ import pytest
 
 from transport.errors import LocalProtocolError, RemoteProtocolError
 from transport.frames import Kind
-from transport.wire.conversation import TRANSITIONS, Conversation, ConversationState, Side, Way
+from transport.wire.conversation import TRANSITIONS, Conversation, ConversationState, Direction, Side
 
 # How to bring a fresh conversation into each state.
-PATHS: dict[Side, dict[ConversationState, list[tuple[Way, Kind]]]] = {
+PATHS: dict[Side, dict[ConversationState, list[tuple[Direction, Kind]]]] = {
     Side.CLIENT: {
         ConversationState.FRESH: [],
-        ConversationState.GREETED: [(Way.SENT, Kind.HELLO)],
-        ConversationState.OPEN: [(Way.SENT, Kind.HELLO), (Way.RECEIVED, Kind.WELCOME)],
+        ConversationState.GREETED: [(Direction.SENT, Kind.HELLO)],
+        ConversationState.OPEN: [(Direction.SENT, Kind.HELLO), (Direction.RECEIVED, Kind.WELCOME)],
         ConversationState.LEAVING: [
-            (Way.SENT, Kind.HELLO),
-            (Way.RECEIVED, Kind.WELCOME),
-            (Way.SENT, Kind.BYE),
+            (Direction.SENT, Kind.HELLO),
+            (Direction.RECEIVED, Kind.WELCOME),
+            (Direction.SENT, Kind.BYE),
         ],
-        ConversationState.CLOSED: [(Way.SENT, Kind.HELLO), (Way.RECEIVED, Kind.REJECT)],
+        ConversationState.CLOSED: [(Direction.SENT, Kind.HELLO), (Direction.RECEIVED, Kind.REJECT)],
     },
     Side.SERVER: {
         ConversationState.FRESH: [],
-        ConversationState.GREETED: [(Way.RECEIVED, Kind.HELLO)],
-        ConversationState.OPEN: [(Way.RECEIVED, Kind.HELLO), (Way.SENT, Kind.WELCOME)],
+        ConversationState.GREETED: [(Direction.RECEIVED, Kind.HELLO)],
+        ConversationState.OPEN: [(Direction.RECEIVED, Kind.HELLO), (Direction.SENT, Kind.WELCOME)],
         ConversationState.LEAVING: [
-            (Way.RECEIVED, Kind.HELLO),
-            (Way.SENT, Kind.WELCOME),
-            (Way.SENT, Kind.BYE),
+            (Direction.RECEIVED, Kind.HELLO),
+            (Direction.SENT, Kind.WELCOME),
+            (Direction.SENT, Kind.BYE),
         ],
-        ConversationState.CLOSED: [(Way.SENT, Kind.REJECT)],
+        ConversationState.CLOSED: [(Direction.SENT, Kind.REJECT)],
     },
 }
 
 
-def note(conversation: Conversation, way: Way, kind: Kind) -> None:
-    if way is Way.SENT:
+def note(conversation: Conversation, direction: Direction, kind: Kind) -> None:
+    if direction is Direction.SENT:
         conversation.sent(kind)
     else:
         conversation.received(kind)
@@ -42,28 +42,28 @@ def note(conversation: Conversation, way: Way, kind: Kind) -> None:
 
 def in_state(side: Side, state: ConversationState) -> Conversation:
     conversation = Conversation(side)
-    for way, kind in PATHS[side][state]:
-        note(conversation, way, kind)
+    for direction, kind in PATHS[side][state]:
+        note(conversation, direction, kind)
     assert conversation.state is state
     return conversation
 
 
 @pytest.mark.parametrize("side", Side)
 @pytest.mark.parametrize("state", ConversationState)
-@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("direction", Direction)
 @pytest.mark.parametrize("kind", Kind)
-def test_every_cell(side: Side, state: ConversationState, way: Way, kind: Kind) -> None:
+def test_every_cell(side: Side, state: ConversationState, direction: Direction, kind: Kind) -> None:
     """A cell of the table leads on; a missing one raises, ours or the peer's error, and changes nothing."""
     conversation = in_state(side, state)
-    following = TRANSITIONS[side][state].get((way, kind))
-    if way is Way.SENT:
+    following = TRANSITIONS[side][state].get((direction, kind))
+    if direction is Direction.SENT:
         assert conversation.may_send(kind) == (following is not None)
     if following is not None:
-        note(conversation, way, kind)
+        note(conversation, direction, kind)
         assert conversation.state is following
         return
-    with pytest.raises(LocalProtocolError if way is Way.SENT else RemoteProtocolError, match=kind.name):
-        note(conversation, way, kind)
+    with pytest.raises(LocalProtocolError if direction is Direction.SENT else RemoteProtocolError, match=kind.name):
+        note(conversation, direction, kind)
     assert conversation.state is state
 
 
@@ -71,8 +71,8 @@ def test_two_sides_agree() -> None:
     """What one side may send, the other may receive, as long as both are open."""
     client, server = TRANSITIONS[Side.CLIENT], TRANSITIONS[Side.SERVER]
     for one, other in ((client, server), (server, client)):
-        sent = {kind for way, kind in one[ConversationState.OPEN] if way is Way.SENT}
-        taken = {kind for way, kind in other[ConversationState.OPEN] if way is Way.RECEIVED}
+        sent = {kind for direction, kind in one[ConversationState.OPEN] if direction is Direction.SENT}
+        taken = {kind for direction, kind in other[ConversationState.OPEN] if direction is Direction.RECEIVED}
         assert sent == taken
 
 

@@ -8,7 +8,7 @@ import pytest
 import transport
 from transport.frames import MAX_MESSAGE_BYTES, MAX_RECORDS, PIPE_WINDOW_BYTES, CallOptions, Fault, Hello, Kind, Target
 from transport.wire.codec import EncodedReply, encode, encode_call, encode_calls, encode_replies, encode_value
-from transport.wire.conversation import TRANSITIONS, ConversationState, Side, Way
+from transport.wire.conversation import TRANSITIONS, ConversationState, Direction, Side
 
 PAGE = (Path(transport.__file__).parent / "PROTOCOL.md").read_text(encoding="utf-8")
 
@@ -73,8 +73,8 @@ def test_states(state: ConversationState) -> None:
     assert row
     cells = [set(re.findall("[A-Z]{3,}", cell)) for cell in row[1].split("|")]
     expected = [
-        {kind.name for of, kind in TRANSITIONS[side][state] if of is way}
+        {kind.name for of, kind in TRANSITIONS[side][state] if of is direction}
         for side in (Side.CLIENT, Side.SERVER)
-        for way in (Way.SENT, Way.RECEIVED)
+        for direction in (Direction.SENT, Direction.RECEIVED)
     ]
     assert cells == expected

@@ -20,13 +20,13 @@ from transport.frames import (
     CallOptions,
     Calls,
     Cancel,
+    Chunks,
     Credit,
     Fault,
     Hello,
     Kind,
     Limits,
     Message,
-    Pipe,
     PipeChunk,
     Reject,
     Replies,
@@ -36,12 +36,13 @@ from transport.frames import (
 )
 from transport.wire.blobs import OOB_LIMIT, ValueDecoder
 from transport.wire.codec import (
-    SETTLED_BYTES,
+    DEFERRABLE_BYTES,
     EncodedCall,
     EncodedReply,
     PendingCall,
     PendingReply,
     decode,
+    deferrable,
     encode,
     encode_call,
     encode_calls,
@@ -49,7 +50,6 @@ from transport.wire.codec import (
     encode_replies,
     encode_reply,
     encode_value,
-    settled,
     split_args,
 )
 
@@ -236,48 +236,48 @@ class TestSettled:
         "value",
         [
             None, True, False, 0, -1, -(1 << 63), (1 << 64) - 1, 1.5, float("nan"), float("inf"), "", "text", b"",
-            b"\xff", "x" * SETTLED_BYTES, b"x" * SETTLED_BYTES,
+            b"\xff", "x" * DEFERRABLE_BYTES, b"x" * DEFERRABLE_BYTES,
         ],
         ids=lambda value: repr(value)[:20],
     )  # fmt: skip
     def test_are(self, value: object) -> None:
         """Constants, numbers that MessagePack has, short bytes and ASCII text."""
-        assert settled((value,))
-        assert settled((1, value, "x"))
+        assert deferrable((value,))
+        assert deferrable((1, value, "x"))
         encode_value(value)
 
     @pytest.mark.parametrize(
         "value",
         [
             [], (), {}, [1], bytearray(b"x"), memoryview(b"x"), object(), Text("x"), Number(1), Fault("E"), 1 << 64,
-            -(1 << 63) - 1, "é", "\ud800", "x" * (SETTLED_BYTES + 1), b"x" * (SETTLED_BYTES + 1), datetime(2024, 1, 1),
-            Kind.BYE,
+            -(1 << 63) - 1, "é", "\ud800", "x" * (DEFERRABLE_BYTES + 1), b"x" * (DEFERRABLE_BYTES + 1),
+            datetime(2024, 1, 1), Kind.BYE,
         ],
         ids=lambda value: repr(value)[:20],
     )  # fmt: skip
     def test_are_not(self, value: object) -> None:
         """What can change, what cannot be encoded, what is long; one of them is enough."""
-        assert not settled((value,))
-        assert not settled((1, value, "x"))
+        assert not deferrable((value,))
+        assert not deferrable((1, value, "x"))
 
     def test_nothing(self) -> None:
-        """No arguments are settled."""
-        assert settled(())
+        """No arguments are deferrable."""
+        assert deferrable(())
 
     @given(
         st.lists(
             st.one_of(
                 st.none(), st.booleans(), st.integers(), st.integers(-(1 << 65), 1 << 65), st.floats(),
                 st.text(max_size=20), st.binary(max_size=20), st.lists(st.integers(), max_size=2),
-                st.binary(min_size=SETTLED_BYTES - 1, max_size=SETTLED_BYTES + 2),
+                st.binary(min_size=DEFERRABLE_BYTES - 1, max_size=DEFERRABLE_BYTES + 2),
             ),
             max_size=4,
         )
     )  # fmt: skip
     def test_can_be_encoded(self, values: list[Any]) -> None:
-        """Encoding settled values cannot fail, and gives little."""
-        if settled(values):
-            assert len(memoryview(encode_value(values))) <= 5 + len(values) * (SETTLED_BYTES + 5)
+        """Encoding deferrable values cannot fail, and gives little."""
+        if deferrable(values):
+            assert len(memoryview(encode_value(values))) <= 5 + len(values) * (DEFERRABLE_BYTES + 5)
 
 
 class TestReplies:
@@ -471,7 +471,7 @@ CONTROL: list[Message] = [
     Cancel([(1, True), (2, False)]),
     Bye(0, "done"),
     Bye(1722, "closing", 12),
-    Pipe([PipeChunk(1, 0, False, msgspec.Raw(b"\x92\x01\x02")), PipeChunk(1, 0, True, msgspec.Raw(b"\x90"))]),
+    Chunks([PipeChunk(1, 0, False, msgspec.Raw(b"\x92\x01\x02")), PipeChunk(1, 0, True, msgspec.Raw(b"\x90"))]),
     Credit([(1, 0, 4096)]),
 ]
 
@@ -734,7 +734,7 @@ class TestGarbage:
             encode_calls([(1, ECHO, (), None), (2, ECHO, (), None), (3, ADD, (), None)]),
             encode_replies([(number, None) for number in range(3)]),
             encode_replies([(1, None), EncodedReply(2, 5, NIL), (3, None)]),
-            encode(Pipe([PipeChunk(1, 0, False, msgspec.Raw(b"\x90"))] * 3)),
+            encode(Chunks([PipeChunk(1, 0, False, msgspec.Raw(b"\x90"))] * 3)),
         ],
         ids=["calls of a group", "calls of two groups", "replies of a group", "replies of three groups", "chunks"],
     )

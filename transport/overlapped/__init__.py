@@ -6,13 +6,14 @@
     zmq_socket   ZeroMQ sockets of any type
     descriptor   file descriptors: pipes, stream sockets, terminals
 
-Arrows: zmq_socket, descriptor -> source -> services, operation. The engine is handed in: a port gives its `Services`.
+Arrows: zmq_socket, descriptor -> source -> services, operation. The engine is handed in: a port gives its
+`SourceServices`.
 """
 
 from transport.overlapped import operation as _operation
 from transport.overlapped.descriptor import OverlappedDescriptor, ReadOperation, WriteOperation
-from transport.overlapped.operation import ITSELF, Operation, Settable
-from transport.overlapped.services import Services
+from transport.overlapped.operation import ITSELF, OverlappedOperation, Settable
+from transport.overlapped.services import SourceServices
 from transport.overlapped.source import (
     EVERY,
     SKIP_PORT_ON_SUCCESS,
@@ -22,22 +23,22 @@ from transport.overlapped.source import (
 )
 from transport.overlapped.zmq_socket import OverlappedSocket, ReceiveOperation, SendOperation
 
-# The annotations of `Operation` name these two, which its module could not import without a circle.
-vars(_operation).update(OverlappedSource=OverlappedSource, Services=Services)
+# The annotations of `OverlappedOperation` name these two, which its module could not import without a circle.
+vars(_operation).update(OverlappedSource=OverlappedSource, SourceServices=SourceServices)
 
 __all__ = [
     "EVERY",
     "ITSELF",
     "SKIP_PORT_ON_SUCCESS",
     "SKIP_SET_EVENT_ON_HANDLE",
-    "Operation",
+    "OverlappedOperation",
     "OverlappedDescriptor",
     "OverlappedSocket",
     "OverlappedSource",
     "ReadOperation",
     "ReceiveOperation",
     "SendOperation",
-    "Services",
+    "SourceServices",
     "Settable",
     "SourceStatistics",
     "WriteOperation",

@@ -28,7 +28,7 @@ from transport.overlapped.operation import (
     NETNAME_DELETED,
     NOT_SUPPORTED,
     OK,
-    Operation,
+    OverlappedOperation,
     Settable,
     readable,
     writable,
@@ -41,7 +41,7 @@ _STATUSES: Final = {
 }
 
 
-class ReadOperation(Operation[Any]):
+class ReadOperation(OverlappedOperation[Any]):
     """A read; `result()` is what was read."""
 
     __slots__ = ("_size", "_target")
@@ -74,7 +74,7 @@ class ReadOperation(Operation[Any]):
         return OK if self._transferred else HANDLE_EOF
 
 
-class WriteOperation(Operation[int]):
+class WriteOperation(OverlappedOperation[int]):
     """A write; `result()` is the number of bytes, which is all of them."""
 
     __slots__ = ("_data",)

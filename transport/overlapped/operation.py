@@ -12,7 +12,7 @@ from transport.foreign import a_type, type_name
 from transport.lifecycle import Uncopyable
 
 if TYPE_CHECKING:
-    from transport.overlapped.services import Services
+    from transport.overlapped.services import SourceServices
     from transport.overlapped.source import OverlappedSource
 
 # The Windows numbers that operations end with.
@@ -63,7 +63,7 @@ class _Itself:
 ITSELF: Final[Any] = _Itself()
 
 
-class Operation(Uncopyable, Generic[T_co]):
+class OverlappedOperation(Uncopyable, Generic[T_co]):
     """One overlapped operation, made by a `begin_...` method of its source. Used once.
 
     It is complete when `status` is no longer 997 (PENDING). Its buffers belong to it until then. Attributes
@@ -144,7 +144,7 @@ class Operation(Uncopyable, Generic[T_co]):
         """Ask for this very operation to end; `OverlappedSource.cancel` says how. Raises what that raises."""
         self._source._cancel_operation(self)
 
-    def bind_wait(self, services: "Services", event: Settable) -> None:
+    def bind_wait(self, services: "SourceServices", event: Settable) -> None:
         """For the engine's waits only, which take operations as they are."""
         self._source._bind_wait(self, services, event)
 

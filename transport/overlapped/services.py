@@ -18,7 +18,7 @@ class Driven(Protocol):
         """Do what can be done; True if there may be more."""
 
 
-class Services(Protocol):
+class SourceServices(Protocol):
     """What the engine does for a source: its port, or whoever waits for one of its operations."""
 
     def deliver(self, outcomes: Iterable[tuple[Any, Any, Any, int]]) -> bool:
@@ -45,7 +45,7 @@ class Hook:
 
     __slots__ = ("__weakref__", "_fds", "_services", "_source", "pin")
 
-    def __init__(self, source: "OverlappedSource", services: Services, fds: Sequence[int]) -> None:
+    def __init__(self, source: "OverlappedSource", services: SourceServices, fds: Sequence[int]) -> None:
         self._source = weakref.ref(source)
         self._services = services
         self._fds = fds

@@ -49,8 +49,8 @@ from transport.foreign import is_interrupt, shown
 from transport.lifecycle import Closeable, in_child
 from transport.lock import Lock
 from transport.log import Log
-from transport.overlapped.operation import OK, OPERATION_ABORTED, PENDING, Operation, Settable
-from transport.overlapped.services import Hook, Services
+from transport.overlapped.operation import OK, OPERATION_ABORTED, PENDING, OverlappedOperation, Settable
+from transport.overlapped.services import Hook, SourceServices
 
 log: Log = Log("transport.overlapped")
 
@@ -78,7 +78,7 @@ class _Every:
 
 EVERY: Final[Any] = _Every()
 
-AnyOperation = TypeVar("AnyOperation", bound=Operation[Any])
+AnyOperation = TypeVar("AnyOperation", bound=OverlappedOperation[Any])
 
 
 class SourceStatistics(msgspec.Struct, frozen=True):
@@ -133,8 +133,8 @@ class OverlappedSource(Closeable):
             raise InvalidOperation(f"limit must be a positive int, not {shown(limit)}")
         self._lock = Lock()
         # All below: guarded by _lock, unless said otherwise. Accepted operations that are not complete.
-        self._input: deque[Operation[Any]] = deque()
-        self._output: deque[Operation[Any]] = deque()
+        self._input: deque[OverlappedOperation[Any]] = deque()
+        self._output: deque[OverlappedOperation[Any]] = deque()
         self._limit = limit
         self._modes = 0
         self._closed = False
@@ -147,16 +147,16 @@ class OverlappedSource(Closeable):
         self._accepted = 0
         self._succeeded = 0
         # What the engine gives, and what the association brings.
-        self._services: Services | None = None
+        self._services: SourceServices | None = None
         self._key: Any = None
         self._bound = False
         # What is polled; None until the association, or until somebody waits for an operation.
         self._hook: Hook | None = None
         self._attended = False
         # Complete operations that are to be told of. Appended to under _lock, taken out by who holds _telling.
-        self._outbox: deque[Operation[Any]] = deque()
+        self._outbox: deque[OverlappedOperation[Any]] = deque()
         # Whose packets are being handed over, in their order, by who holds _telling; and how many were, before these.
-        self._handing: list[Operation[Any]] = []
+        self._handing: list[OverlappedOperation[Any]] = []
         self._handed = 0
         # Taking it is one step of a `for` loop: no signal handler can raise between taking and using it.
         self._telling = TryLock()
@@ -165,7 +165,7 @@ class OverlappedSource(Closeable):
 
     # For the engine
 
-    def bind_services(self, services: Services) -> None:
+    def bind_services(self, services: SourceServices) -> None:
         """For the port only: take what it gives. Called just before `bind_port`."""
         self._services = services
 
@@ -196,7 +196,7 @@ class OverlappedSource(Closeable):
         queued = (operation for operation in (*self._outbox, *self._input, *self._output) if not operation._silent)
         return [operation.overlapped for operation in dict.fromkeys((*self._handing, *queued))]
 
-    def _bind_wait(self, operation: Operation[Any], services: Services, event: Settable) -> None:
+    def _bind_wait(self, operation: OverlappedOperation[Any], services: SourceServices, event: Settable) -> None:
         """Somebody is going to wait for the operation: have `event` set when it completes."""
         with self._lock:
             if operation._status != PENDING:
@@ -204,7 +204,7 @@ class OverlappedSource(Closeable):
             operation._events += (event,)
         self._be_polled(services)
 
-    def _be_polled(self, services: Services) -> None:
+    def _be_polled(self, services: SourceServices) -> None:
         """Have the descriptors polled from now on, if they are not."""
         with self._lock:
             if self._hook is not None or self._closed:
@@ -276,7 +276,7 @@ class OverlappedSource(Closeable):
         me = get_ident()
         return self._cancel(lambda operation: operation._thread == me, required=False)
 
-    def _cancel_operation(self, wanted: Operation[Any]) -> None:
+    def _cancel_operation(self, wanted: OverlappedOperation[Any]) -> None:
         self._cancel(lambda operation: operation is wanted)
 
     def _pending_locked(self, chosen: Any) -> list[Any]:
@@ -299,7 +299,7 @@ class OverlappedSource(Closeable):
             self._settle()
         return len(found)
 
-    def _abort_locked(self, operations: Iterable[Operation[Any]]) -> None:
+    def _abort_locked(self, operations: Iterable[OverlappedOperation[Any]]) -> None:
         for operation in operations:
             self._complete_locked(operation, OPERATION_ABORTED)
         for queue in (self._input, self._output):
@@ -309,7 +309,7 @@ class OverlappedSource(Closeable):
 
     # Beginning
 
-    def _begin(self, operation: AnyOperation, queue: deque[Operation[Any]]) -> AnyOperation:
+    def _begin(self, operation: AnyOperation, queue: deque[OverlappedOperation[Any]]) -> AnyOperation:
         """Accept the operation, and do it if that is possible now."""
         try:
             with self._lock:
@@ -337,7 +337,7 @@ class OverlappedSource(Closeable):
         if self._hook is not None and self._services is not None and self._services.full():
             raise TooManyOperations("the port is full of packets: dequeue faster, or make its `capacity` larger")
 
-    def _disown_locked(self, operation: Operation[Any], queue: deque[Operation[Any]]) -> None:
+    def _disown_locked(self, operation: OverlappedOperation[Any], queue: deque[OverlappedOperation[Any]]) -> None:
         """The begin raises: whatever becomes of the operation, its caller will not be told."""
         operation._silent = True
         operation._events = ()
@@ -348,7 +348,7 @@ class OverlappedSource(Closeable):
 
     # Progress
 
-    def _advance_locked(self, starting: Operation[Any] | None = None) -> bool:
+    def _advance_locked(self, starting: OverlappedOperation[Any] | None = None) -> bool:
         """Attempt what may be possible, until nothing is; return whether there may be more.
 
         `starting` is being begun: if it fails, the failure is raised, and there is no bound.
@@ -362,7 +362,7 @@ class OverlappedSource(Closeable):
                 self._services.due(self._hook)
             raise
 
-    def _attempt_locked(self, starting: Operation[Any] | None) -> bool:
+    def _attempt_locked(self, starting: OverlappedOperation[Any] | None) -> bool:
         failure: OperationFailed | None = None
         moved = True
         rounds = 0
@@ -410,7 +410,7 @@ class OverlappedSource(Closeable):
             raise failure
         return False
 
-    def _complete_locked(self, operation: Operation[Any], status: int, synchronous: bool = False) -> None:
+    def _complete_locked(self, operation: OverlappedOperation[Any], status: int, synchronous: bool = False) -> None:
         """Record the outcome. The only place where an operation completes."""
         if status == OK:
             self._succeeded += 1
@@ -529,7 +529,7 @@ class OverlappedSource(Closeable):
         finally:
             self._settle()
 
-    def _lose_locked(self, error: Exception, starting: Operation[Any] | None = None) -> None:
+    def _lose_locked(self, error: Exception, starting: OverlappedOperation[Any] | None = None) -> None:
         """The object is unusable for good: everything fails. The caller settles, which closes the source."""
         self._closed = self._lost = True
         queued = [each for each in (*self._input, *self._output) if each is not starting]
@@ -586,7 +586,7 @@ class OverlappedSource(Closeable):
 
     # What the kinds of sources add
 
-    #: Handed to `Operation._attempt`.
+    #: Handed to `OverlappedOperation._attempt`.
     _handle: Any
 
     def _descriptors(self) -> Sequence[int]:
@@ -617,7 +617,7 @@ class OverlappedSource(Closeable):
         raise NotImplementedError
 
 
-def _carries(wanted: Any, operation: Operation[Any]) -> bool:
+def _carries(wanted: Any, operation: OverlappedOperation[Any]) -> bool:
     carried = operation.overlapped
     if carried is wanted or operation is wanted:
         return True

@@ -36,7 +36,7 @@ from transport.overlapped.operation import (
     NOT_SUPPORTED,
     OK,
     OPERATION_ABORTED,
-    Operation,
+    OverlappedOperation,
     Settable,
     readable,
     writable,
@@ -86,7 +86,7 @@ class _Plain:
         self.torn = False
 
 
-class ReceiveOperation(Operation[list[Any]]):
+class ReceiveOperation(OverlappedOperation[list[Any]]):
     """A receive of one message; `result()` and `frames` are its frames."""
 
     __slots__ = ("_copy", "_parts", "_targets")
@@ -165,7 +165,7 @@ class ReceiveOperation(Operation[list[Any]]):
         return status
 
 
-class SendOperation(Operation[int]):
+class SendOperation(OverlappedOperation[int]):
     """A send of one message; `result()` is its size in bytes."""
 
     __slots__ = ("_copy", "_frames", "_sent")

@@ -58,7 +58,7 @@ _REPLIES: Final = Kind.REPLIES.value
 _PIPE: Final = Kind.PIPE.value
 
 #: Bytes or text up to this size may be encoded later with others; a longer value is worth a message of its own.
-SETTLED_BYTES: Final = 1024
+DEFERRABLE_BYTES: Final = 1024
 _INT_LEAST, _INT_BEYOND = -(1 << 63), 1 << 64
 _INT_TEXT: Final = (
     "an int outside of 64 bits, less than -2**63 or more than 2**64 - 1, does not travel: send a float, text or bytes"
@@ -72,7 +72,7 @@ _REPLIES_PREFIX: Final = MAGIC + bytes((VERSION, Kind.REPLIES))
 
 
 class EncodedCall(NamedTuple):
-    """A call that waits to be sent, its arguments encoded already because they are not `settled`."""
+    """A call that waits to be sent, its arguments encoded already because they are not `deferrable`."""
 
     call_id: int
     target: Target
@@ -85,7 +85,7 @@ PendingCall = tuple[int, Target, Sequence[object], CallOptions | None] | Encoded
 
 
 class EncodedReply(NamedTuple):
-    """A reply that waits to be sent, encoded already: its value is not `settled`, or it is a failure."""
+    """A reply that waits to be sent, encoded already: its value is not `deferrable`, or it is a failure."""
 
     call_id: int
     status: int
@@ -96,19 +96,19 @@ class EncodedReply(NamedTuple):
 PendingReply = tuple[int, object] | EncodedReply
 
 
-def settled(values: Sequence[Any]) -> bool:
+def deferrable(values: Sequence[Any]) -> bool:
     """Whether encoding these values later gives what encoding them now would give, cannot fail, and is small.
 
     So it is for short bytes and ASCII text, for numbers that MessagePack has, for truth values and None: nobody can
-    change them meanwhile. What is not settled is encoded at once, with `encode_value`.
+    change them meanwhile. What is not deferrable is encoded at once, with `encode_value`.
     """
     for value in values:
         kind = type(value)
         if kind is bytes:
-            if len(value) > SETTLED_BYTES:
+            if len(value) > DEFERRABLE_BYTES:
                 return False
         elif kind is str:
-            if len(value) > SETTLED_BYTES or not value.isascii():
+            if len(value) > DEFERRABLE_BYTES or not value.isascii():
                 return False
         elif kind is int:
             if not _INT_LEAST <= value < _INT_BEYOND:

@@ -28,26 +28,26 @@ class ConversationState(Enum):
     CLOSED = auto()
 
 
-class Way(Enum):
-    """Direction of a message, seen from this side."""
+class Direction(Enum):
+    """Which way a message goes, seen from this side."""
 
     SENT = auto()
     RECEIVED = auto()
 
 
-_S, _R = Way.SENT, Way.RECEIVED
+_S, _R = Direction.SENT, Direction.RECEIVED
 _State = ConversationState
-_Row = dict[tuple[Way, Kind], ConversationState]
+_Row = dict[tuple[Direction, Kind], ConversationState]
 
 
-def _stay(state: ConversationState, way: Way, *kinds: Kind) -> _Row:
-    return {(way, kind): state for kind in kinds}
+def _stay(state: ConversationState, direction: Direction, *kinds: Kind) -> _Row:
+    return {(direction, kind): state for kind in kinds}
 
 
 _FROM_CLIENT = (Kind.CALLS, Kind.CANCEL, Kind.PIPE, Kind.CREDIT)
 _FROM_SERVER = (Kind.REPLIES, Kind.PIPE, Kind.CREDIT)
 
-#: Side -> state -> (way, kind) -> next state. A missing cell is an error: ours if sent, the peer's if
+#: Side -> state -> (direction, kind) -> next state. A missing cell is an error: ours if sent, the peer's if
 #: received.
 TRANSITIONS: Final[dict[Side, dict[ConversationState, _Row]]] = {
     Side.CLIENT: {
@@ -97,8 +97,8 @@ _LAYOUT: Final[
     dict[tuple[Side, ConversationState], tuple[dict[Kind, ConversationState], dict[Kind, ConversationState]]]
 ] = {
     (side, state): (
-        {kind: following for (way, kind), following in row.items() if way is _S},
-        {kind: following for (way, kind), following in row.items() if way is _R},
+        {kind: following for (direction, kind), following in row.items() if direction is _S},
+        {kind: following for (direction, kind), following in row.items() if direction is _R},
     )
     for side, table in TRANSITIONS.items()
     for state, row in table.items()

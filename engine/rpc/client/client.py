@@ -31,7 +31,7 @@ from transport.foreign import shown
 from transport.frames import PIPE_WINDOW_BYTES, Bye, CallOptions, Cancel, Kind, Replies
 from transport.log import Log
 from transport.realtime import monotonic
-from transport.wire.codec import SETTLED_BYTES, PendingCall, decode, encode, settled
+from transport.wire.codec import DEFERRABLE_BYTES, PendingCall, decode, deferrable, encode
 
 from ...errors import CallError, Forked, InvalidArgumentType, InvalidHandle, QueueFull
 from ...kernel.aio import Completion
@@ -222,7 +222,7 @@ class Client(Association, Closeable):
             )
         call_id = next(self._ids)
         pending: PendingCall | Special
-        if (spec.only is bytes and type(args[0]) is bytes and len(args[0]) <= SETTLED_BYTES) or settled(args):
+        if (spec.only is bytes and type(args[0]) is bytes and len(args[0]) <= DEFERRABLE_BYTES) or deferrable(args):
             pending = (call_id, spec.target, args, options)
             due = False
         else:
@@ -258,7 +258,7 @@ class Client(Association, Closeable):
             self, self._calls, self._outgoing, self._channel, self._ids, self._max_calls,
         )  # fmt: skip
         target, exact, only, typed = spec.target, spec.exact, spec.only, spec.signature is not None
-        flush, lock, short = channel.flush, self._lock, SETTLED_BYTES if spec.only is bytes else -1
+        flush, lock, short = channel.flush, self._lock, DEFERRABLE_BYTES if spec.only is bytes else -1
 
         @wraps(BoundOperation.begin)
         def begin_usual(*args: Any, notify: Any = None, handle: Call[Any] | None = None, **more: Any) -> Call[Any]:
@@ -267,7 +267,7 @@ class Client(Association, Closeable):
                 or client._state is not _CONNECTED
                 or len(calls) >= most
                 or (typed and (type(args[0]) is not only if len(args) == 1 else tuple(map(type, args)) != exact))
-                or not ((short > 0 and len(args[0]) <= short) or settled(args))
+                or not ((short > 0 and len(args[0]) <= short) or deferrable(args))
                 or (server_call.serving and server_call.current.get() is not None)
             ):
                 return client._begin_unusual(spec, args, notify, handle, **more)

@@ -35,12 +35,12 @@ from transport.frames import (
     PIPE_WINDOW_BYTES,
     Bye,
     Cancel,
+    Chunks,
     Credit,
     Hello,
     Kind,
     Limits,
     Message,
-    Pipe,
     Reject,
     Welcome,
 )
@@ -156,7 +156,7 @@ class Association:
             self._conversation.received(Kind.WELCOME)
             self._welcomed(message)
             pipe_client.widen(self, message.limits.pipe_window_bytes)
-        elif type(message) is Pipe or type(message) is Credit:
+        elif type(message) is Chunks or type(message) is Credit:
             self._conversation.received(Kind.PIPE)  # Allowed in the same states as CREDIT.
             pipe_client.take(self, message)
         elif type(message) is Reject:

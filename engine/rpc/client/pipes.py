@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from transport import Buffer
 from transport.errors import RemoteProtocolError
-from transport.frames import Cancel, Credit, Pipe, PipeChunk
+from transport.frames import Cancel, Chunks, Credit, PipeChunk
 from transport.wire.codec import encode
 
 from ...errors import CallError, InvalidAsyncHandle
@@ -21,8 +21,7 @@ from ...kernel.checks import check_flag
 from ..call import Call, Failure
 from ..errors import PeerProtocolError
 from ..notify import CallbackNotification, EventKind, Notification
-from ..pipes.pipe import UNBOUNDED
-from ..pipes.pipe import Pipe as PipeEnd
+from ..pipes.pipe import UNBOUNDED, Pipe
 from ..pipes.pipe_set import PipeSet, Shipment, unprocessed
 from ..pipes.signals import Signals
 from ..state import State
@@ -150,7 +149,7 @@ class ClientPipes(PipeSet):
     def call_id(self) -> int:
         return self.call._id
 
-    def check_size(self, pipe: PipeEnd[Any], size: int) -> None:
+    def check_size(self, pipe: Pipe[Any], size: int) -> None:
         client = self._owner
         client._oversize.check_push(pipe.name, size, client.endpoint, client._message_limit if client._greeted else 0)
 
@@ -165,9 +164,9 @@ def widen(client: "Association", window: int) -> None:
             client._do_later(call._pipes.opened(window or UNBOUNDED))
 
 
-def take(client: "Association", message: Pipe | Credit) -> None:
+def take(client: "Association", message: Chunks | Credit) -> None:
     """Take elements of pipes, or credit for them. Calls that have ended have none. Under link.lock."""
-    if type(message) is Pipe:
+    if type(message) is Chunks:
         for chunk in message.chunks:
             _take_one(client, chunk.id, chunk)
     else:

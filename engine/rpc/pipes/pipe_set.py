@@ -21,8 +21,7 @@ import msgspec
 from transport import Buffer
 from transport.errors import RemoteProtocolError
 from transport.foreign import is_interrupt, shown, text_of
-from transport.frames import PIPE_WINDOW_BYTES, Credit, PipeChunk
-from transport.frames import Pipe as PipeMessage
+from transport.frames import PIPE_WINDOW_BYTES, Chunks, Credit, PipeChunk
 from transport.realtime import monotonic
 from transport.wire.codec import encode
 
@@ -88,7 +87,7 @@ class Shipment:
         """The frames of the message; nothing is added from now on."""
         self._set.seal(self)
         self._close()
-        return encode(PipeMessage(self.chunks))
+        return encode(Chunks(self.chunks))
 
 
 class PipeSet:

@@ -46,7 +46,7 @@ import msgspec
 from transport.foreign import text_of, type_name
 from transport.log import Log
 from transport.realtime import monotonic, perf_counter, sleep
-from transport.wire.codec import SETTLED_BYTES, settled
+from transport.wire.codec import DEFERRABLE_BYTES, deferrable
 
 from ...errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
 from ...kernel.driver import driver
@@ -241,7 +241,7 @@ class Lane:
         return entering is None or inside(*entering)
 
     def waiting(self) -> Iterator[ServerCall]:
-        """The calls among the batches that wait, settled as it is. (The others know it of themselves.)"""
+        """The calls among the batches that wait, deferrable as it is. (The others know it of themselves.)"""
         for work in self.calls.copy():
             if isinstance(work, Batch):
                 yield from work.waiting()
@@ -421,7 +421,9 @@ class Lane:
                 # BaseException too: a routine that exits or is interrupted must not take a worker with it.
                 _fail(listener, batch.open(call_id), error)
             else:
-                if batch.handles or not ((type(value) is bytes and len(value) <= SETTLED_BYTES) or settled((value,))):
+                if batch.handles or not (
+                    (type(value) is bytes and len(value) <= DEFERRABLE_BYTES) or deferrable((value,))
+                ):
                     if type(value) is CoroutineType:
                         left = batch.open(call_id), value
                     else:

@@ -37,11 +37,11 @@ from transport.frames import (
     CallOptions,
     Calls,
     Cancel,
+    Chunks,
     Credit,
     Fault,
     Hello,
     Kind,
-    Pipe,
     Reject,
     ReplyOptions,
 )
@@ -49,15 +49,15 @@ from transport.log import Log
 from transport.realtime import monotonic, sleep
 from transport.wire.blobs import split_out_of_band
 from transport.wire.codec import (
+    DEFERRABLE_BYTES,
     MAX_RECORD_BYTES,
-    SETTLED_BYTES,
     EncodedReply,
     decode,
+    deferrable,
     encode,
     encode_parts,
     encode_reply,
     encode_value,
-    settled,
     split_args,
 )
 from transport.wire.conversation import Conversation, Side
@@ -269,7 +269,7 @@ class Listener:
                 known.conversation.received(Kind.BYE)
                 known.greeted = False
                 self.on_lost(peer, message.reason)
-            elif type(message) is Pipe or type(message) is Credit:
+            elif type(message) is Chunks or type(message) is Credit:
                 known.conversation.received(Kind.PIPE)  # Allowed in the same states as CREDIT.
                 self.actions += pipe_server.take(known.calls, message)
             else:
@@ -548,7 +548,7 @@ class Listener:
         if peer.lost or (options is not None and options.one_way):
             self._sent(1, 0)
             return
-        if value is None or (type(value) is bytes and len(value) <= SETTLED_BYTES) or settled((value,)):
+        if value is None or (type(value) is bytes and len(value) <= DEFERRABLE_BYTES) or deferrable((value,)):
             peer.answers.append((call._id, value))
         else:
             self._reply_now(call, peer, value)

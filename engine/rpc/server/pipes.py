@@ -20,15 +20,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from transport import Buffer
 from transport.errors import RemoteProtocolError
-from transport.frames import Credit, Pipe
+from transport.frames import Chunks, Credit
 from transport.log import Log
 
 from ...errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
 from ...kernel.checks import check_flag
 from ..errors import BadStubData, PeerProtocolError, PipeError
 from ..notify import EventKind, snapshot
-from ..pipes.pipe import UNBOUNDED
-from ..pipes.pipe import Pipe as PipeEnd
+from ..pipes.pipe import UNBOUNDED, Pipe
 from ..pipes.pipe_set import PipeSet, Shipment, unprocessed
 from ..pipes.signals import Signals
 from .call import ServerCall, tell_unanswered
@@ -108,7 +107,7 @@ class ServerPipes(PipeSet):
         self.broken(error)
         raise error
 
-    def check_size(self, pipe: PipeEnd[Any], size: int) -> None:
+    def check_size(self, pipe: Pipe[Any], size: int) -> None:
         self._listener.oversize.check_push(pipe.name, size, "the client", self._peer.message_limit)
 
     def state_locked(self) -> int:
@@ -147,7 +146,7 @@ class ServerPipes(PipeSet):
     def call_id(self) -> int:
         return self.call._id
 
-    def only_output(self) -> PipeEnd[Any]:
+    def only_output(self) -> Pipe[Any]:
         """The pipe that a generator serves."""
         outputs = [pipe for pipe in self.pipes if pipe.sends]
         if len(outputs) != 1:
@@ -155,11 +154,11 @@ class ServerPipes(PipeSet):
         return outputs[0]
 
 
-def take(calls: Mapping[int, object], message: Pipe | Credit) -> list[Callable[[], object]]:
+def take(calls: Mapping[int, object], message: Chunks | Credit) -> list[Callable[[], object]]:
     """Take elements of pipes, or credit for them. Calls that are closed have none. Under link.lock."""
     actions: list[Callable[[], object]] = []
     items: list[tuple[int, Any]]
-    if type(message) is Pipe:
+    if type(message) is Chunks:
         items = [(chunk.id, chunk) for chunk in message.chunks]
     else:
         assert type(message) is Credit
@@ -243,7 +242,7 @@ def _known(call: ServerCall, pipes: ServerPipes, error: BaseException) -> bool:
     return False
 
 
-def _serve(pipe: PipeEnd[Any], generator: Generator[Any, Any, Any]) -> Any:
+def _serve(pipe: Pipe[Any], generator: Generator[Any, Any, Any]) -> Any:
     """Push what the generator yields; return what it returns."""
     try:
         while True:
@@ -263,7 +262,7 @@ def _serve(pipe: PipeEnd[Any], generator: Generator[Any, Any, Any]) -> Any:
     return result
 
 
-async def _serve_async(pipe: PipeEnd[Any], generator: AsyncGenerator[Any, Any]) -> None:
+async def _serve_async(pipe: Pipe[Any], generator: AsyncGenerator[Any, Any]) -> None:
     """Push what the asynchronous generator yields."""
     try:
         async for item in generator:

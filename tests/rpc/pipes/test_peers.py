@@ -16,11 +16,11 @@ from transport.frames import (
     PIPE_WINDOW_BYTES,
     CallOptions,
     Calls,
+    Chunks,
     Credit,
     Hello,
     Limits,
     Message,
-    Pipe,
     PipeChunk,
     Replies,
     Target,
@@ -86,8 +86,8 @@ def raw_client(server: tuple[Server, Board]) -> Iterator[Raw]:
     raw.close()
 
 
-def chunk(elements: object, pipe: int = 0, end: bool = False, call: int = 1) -> Pipe:
-    return Pipe([PipeChunk(call, pipe, end, msgspec.Raw(msgspec.msgpack.encode(elements)))])
+def chunk(elements: object, pipe: int = 0, end: bool = False, call: int = 1) -> Chunks:
+    return Chunks([PipeChunk(call, pipe, end, msgspec.Raw(msgspec.msgpack.encode(elements)))])
 
 
 class TestServer:
@@ -158,7 +158,7 @@ class TestServer:
         numbers: list[int] = []
         end = False
         while not end:
-            message = raw_client.hear(Pipe)
+            message = raw_client.hear(Chunks)
             assert len(message.chunks) == 1
             (part,) = message.chunks
             numbers += msgspec.msgpack.decode(part.elements)
@@ -198,7 +198,7 @@ class TestClient:
         "message",
         [
             pytest.param(chunk([1], pipe=1), id="a pipe that is not there"),
-            pytest.param(Pipe([*chunk([], end=True).chunks, *chunk([1]).chunks]), id="elements after the end"),
+            pytest.param(Chunks([*chunk([], end=True).chunks, *chunk([1]).chunks]), id="elements after the end"),
             pytest.param(Credit([(1, 0, 5)]), id="credit for a pipe that the server pushes"),
         ],
     )
@@ -238,7 +238,7 @@ class TestClient:
         raw.hear(Calls)
         for _ in range(20):
             call.pipe("numbers").push_wait([1] * PIPE_WINDOW_BYTES, LIMIT)
-            raw.hear(Pipe)
+            raw.hear(Chunks)
         call.cancel(abort=True)
 
     def test_the_window_of_the_next_server(self, folder: Any) -> None:
@@ -271,7 +271,7 @@ class TestClient:
         pusher.start()
         pulled: list[object] = []
         while len(pulled) < len(pushed):
-            message = raw.hear(Pipe)
+            message = raw.hear(Chunks)
             assert len(message.chunks) == 1
             (part,) = message.chunks
             pulled += msgspec.msgpack.decode(part.elements)

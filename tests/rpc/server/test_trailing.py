@@ -87,7 +87,7 @@ class TestTrailingMetadata:
     """What a routine has set is there with the answer, however it came about."""
 
     @pytest.mark.parametrize("operation", ["plain", "later", "by_hand"])
-    @pytest.mark.parametrize("value", [7, [1, "x"], b"x" * 66_000], ids=["settled", "encoded", "large"])
+    @pytest.mark.parametrize("value", [7, [1, "x"], b"x" * 66_000], ids=["deferrable", "encoded", "large"])
     def test_with_a_result(self, binding: Any, operation: str, value: object) -> None:
         """It can be read before the result is collected, and afterwards; the result is what it is without."""
         call: Call[Any] = getattr(binding, operation).begin(value)
