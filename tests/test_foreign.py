@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OWN_ERRORS = {
     "engine/rpc/server/lane.py:_take_apart": "msgspec, splitting what arrived",
     "engine/rpc/server/listener.py:_take_one_by_one": "msgspec, splitting what arrived",
-    "engine/rpc/server/listener.py:message": "a message that is not the protocol",
+    "engine/rpc/server/listener.py:on_message": "a message that is not the protocol",
     "engine/rpc/client/pipes.py:_take_one": "likewise",
     "engine/rpc/server/pipes.py:take": "likewise",
     "engine/win32/bindings.py:RpcBindingFromStringBinding": "an endpoint's text",
