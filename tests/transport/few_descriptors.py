@@ -2,7 +2,11 @@
 
     python -m tests.transport.few_descriptors ENDPOINT
 
-It prints its endpoint, then, for each line that it reads, "few" as soon as it has warned that few are left.
+It prints its endpoint, then does what the lines say that it reads, and prints each when that is done:
+
+    few   wait until it has warned that few are left
+    eat   open all that may still be opened
+    free  close those
 """
 
 import logging
@@ -34,14 +38,20 @@ def main() -> None:
     print(server.link.endpoint, flush=True)
     asked = False
     answered = 0
+    eaten: list[int] = []
     while True:
         with server.link.lock:
             found = server.link.descriptors()
         readable, _, _ = select.select([sys.stdin, *found], [], [], 0.01)
         if sys.stdin in readable:
-            if not sys.stdin.readline():
+            word = sys.stdin.readline().strip()
+            if not word:
                 break
-            asked = True
+            if word == "few":
+                asked = True
+            else:
+                eat(eaten) if word == "eat" else free(eaten)
+                print(word, flush=True)
         while server.harvest():
             pass
         for peer, frames in server.messages[answered:]:
@@ -52,6 +62,17 @@ def main() -> None:
             print("few", flush=True)
             asked = False
     server.close()
+
+
+def eat(eaten: list[int]) -> None:
+    with suppress(OSError):
+        while True:
+            eaten.append(os.open(os.devnull, os.O_RDONLY))
+
+
+def free(eaten: list[int]) -> None:
+    while eaten:
+        os.close(eaten.pop())
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Where a server on ipc listens: what it takes, what it leaves alone, and what it says is there."""
 
 import os
+import select
 import socket
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -218,42 +220,125 @@ class TestNames:
             bind("ipc://@")
 
 
-@pytest.mark.parametrize("where", ["ipc://here", "ipc://@callport-few-{pid}", "tcp://127.0.0.1:*"])
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors cannot be counted")
-def test_few_descriptors(folder: Path, where: str) -> None:
+class Short:
+    """A server that echoes, in a process that may open few more descriptors than it has."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.transport.few_descriptors", endpoint.format(pid=os.getpid())],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        self.endpoint = self._read()
+
+    def _read(self) -> str:
+        assert self.process.stdout is not None
+        assert select.select([self.process.stdout], [], [], LIMIT)[0], "it says nothing"
+        return self.process.stdout.readline().strip()
+
+    def do(self, word: str) -> None:
+        """Have it do something, see its module, and wait until that is done."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+        assert self._read() == word
+
+    def end(self) -> tuple[int, str]:
+        """Let it come to its end; return its exit code, and what it told."""
+        try:
+            _, told = self.process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            _, told = self.process.communicate()
+        return self.process.returncode, told
+
+
+@pytest.fixture
+def short(folder: Path) -> Iterator[Callable[[str], Short]]:
+    """A function that starts such a server, which lives until the end of the test."""
+    made: list[Short] = []
+
+    def start(endpoint: str) -> Short:
+        made.append(Short(endpoint))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.end()
+
+
+EVERYWHERE = pytest.mark.parametrize("where", ["ipc://here", "ipc://@callport-few-{pid}", "tcp://127.0.0.1:*"])
+COUNTED = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors cannot be counted")
+
+
+@EVERYWHERE
+@COUNTED
+def test_few_descriptors(short: Callable[[str], Short], where: str) -> None:
     """A server that runs out of descriptors lives on: it warns, and accepts nobody while few are left. Those whom it
     serves go on where their connections can be kept, and when descriptors are free again, new ones are served.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.transport.few_descriptors", where.format(pid=os.getpid())],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert process.stdin is not None and process.stdout is not None
+    server = short(where)
     bare: list[socket.socket] = []
     try:
-        endpoint = process.stdout.readline().strip()
-        client = Party(connect(endpoint))
+        client = Party(connect(server.endpoint))
         assert echoed(client)
         while len(bare) < 40 and echoed(client):  # The server has looked each time.
-            bare.append(open_connection(endpoint))
-        assert endpoint.startswith("ipc://@") or not client.losses
-        process.stdin.write("\n")  # It tells once it has noticed.
-        process.stdin.flush()
-        assert process.stdout.readline().strip() == "few"
+            bare.append(open_connection(server.endpoint))
+        assert server.endpoint.startswith("ipc://@") or not client.losses
+        server.do("few")
         for each in bare:
             each.close()
-        late = Party(connect(endpoint))
+        late = Party(connect(server.endpoint))
         for party in (late, client):
             assert echoed(party)
             party.close()
-        assert process.poll() is None
     finally:
         for each in bare:
             each.close()
-        _, told = process.communicate()
-    assert process.returncode == 0, told
+    code, told = server.end()
+    assert code == 0, told
     assert told.count("file descriptors are left") == 1, told
+
+
+@EVERYWHERE
+@COUNTED
+def test_its_program_has_them_all(short: Callable[[str], Short], where: str) -> None:
+    """A server whose own program has opened all that it may lives on though clients connect. On ipc it notices, and
+    warns, while none do. Who connects meanwhile is served when descriptors are free again.
+    """
+    server = short(where)
+    server.do("eat")
+    if server.endpoint.startswith("ipc"):
+        server.do("few")
+    client = Party(connect(server.endpoint))
+    bare = [open_connection(server.endpoint) for _ in range(3)]
+    server.do("free")
+    assert echoed(client)
+    client.close()
+    for each in bare:
+        each.close()
+    code, told = server.end()
+    assert code == 0, told
+
+
+@pytest.mark.parametrize("where", ["here", "./here"])
+@COUNTED
+def test_clients_wait_while_there_are_none(short: Callable[[str], Short], where: str) -> None:
+    """At a path, clients find a queue to wait in, though not one descriptor was left to make it of."""
+    server = short(f"ipc://{where}")
+    mode = os.stat("here").st_mode
+    server.do("eat")
+    server.do("few")
+    with socket.socket(socket.AF_UNIX) as client:
+        wait_until(lambda: not client.connect_ex("here"))  # The warning comes a moment before.
+        assert os.stat("here").st_mode == mode, "it permits others than before"
+        server.do("free")
+        client.settimeout(LIMIT)
+        with suppress(ConnectionResetError):
+            assert not client.recv(1), "it is told to connect again"
+    code, told = server.end()
+    assert code == 0, told
+    assert not os.listdir()
 
 
 def echoed(client: Party) -> bool:

@@ -1,19 +1,24 @@
 """How many file descriptors the process may still open, and what a server does when they are few.
 
 Theory of operation. ZeroMQ accepts every connection that comes; without a descriptor left it aborts the process (ipc),
-or tries again and again (tcp). So a server counts what is left as connections come. Once no more are left than it keeps
-for other things, it accepts none, until a thread that looks meanwhile finds that there are more again.
+or tries again and again (tcp). So a server counts what is left as connections come, and on ipc, where its program may
+use them up while none come, a thread counts once a second as well. Once no more are left than it keeps for other
+things, it accepts none, until that thread finds that there are more again.
 
-Assumes: a connection is noticed before as many have come as are kept. (ZeroMQ accepts one in some 30 us.) The system
-gives out the lowest number that is free, so a high one says by itself that few are left; otherwise half of those that
-are left may come before they are counted again.
+    open --few are left--> shut --half as many again as are kept--> open          any --close--> closed
+
+Assumes: it is noticed in time. As many connections as are kept do not come before the first is noticed. (ZeroMQ accepts
+one in some 30 us.) And a program does not use up, between two looks, all that was left, the kept ones too: if an ipc
+client connects before the next look then, ZeroMQ ends the process. The system gives out the lowest number that is free,
+so a high one says by itself that few are left; otherwise half of those that are left may come before they are counted
+again.
 """
 
 import os
 import sys
 import threading
 from collections.abc import Callable
-from functools import partial
+from contextlib import suppress
 
 from transport.lock import Lock
 from transport.log import Log
@@ -24,8 +29,8 @@ log: Log = Log("transport.zmq_link")
 #: So many descriptors are kept, see `to_keep`. Arbitrary: more than come before the first is noticed.
 LEAST_KEPT = 64
 MOST_KEPT = 1024
-#: Seconds between two looks for descriptors that are free again.
-PAUSE = 0.1
+#: Seconds between two looks, while few are left and while there are enough. (A look takes some 60 us, waking included.)
+PAUSE, LOOK = 0.1, 1.0
 
 
 def limit() -> int:
@@ -40,14 +45,22 @@ def limit() -> int:
 
 def left() -> int:
     """How many descriptors this process may still open; 0 if none could be opened to count."""
+    return max(0, limit() - _open_now())
+
+
+def _open_now() -> int:
+    with suppress(OSError):
+        counted = os.stat("/proc/self/fd").st_size
+        if counted:  # Linux 6.2 and later; elsewhere it is always 0. Listing a thousand takes 400 us.
+            return counted
     for folder in ("/proc/self/fd", "/dev/fd"):
         try:
-            return max(0, limit() - len(os.listdir(folder)) + 1)  # Less the one that lists them.
+            return len(os.listdir(folder)) - 1  # Less the one that lists them.
         except FileNotFoundError:
             continue
         except OSError:
-            return 0
-    return sys.maxsize
+            return limit()
+    return 0
 
 
 def to_keep() -> int:
@@ -59,57 +72,76 @@ class Reserve:
     """The descriptors that a server keeps for other things than new connections.
 
     Args: shut, reopen: have no connection accepted, and have them accepted again; both under `lock`, which is the
-        link's. `reopen` returns whether it could.
+        link's, and again for as long as it is so. `reopen` returns whether it could.
+        watch: look also while no connection comes.
     """
 
-    def __init__(self, name: str, lock: Lock, shut: Callable[[], None], reopen: Callable[[], bool]) -> None:
+    def __init__(
+        self, name: str, lock: Lock, shut: Callable[[], None], reopen: Callable[[], bool], *, watch: bool
+    ) -> None:  # fmt: skip
         self._name = name
         self._lock = lock
         self._shut = shut
         self._reopen = reopen
+        self._watch = watch
         self._kept = to_keep()
         # How many connections may come before what is left is counted. Guarded by lock.
         self._uncounted = 0
-        # While it is shut: set to end the thread that looks. Guarded by lock.
-        self._short: threading.Event | None = None
+        # How many were left when it was shut; None: it is open. Written under lock, read by the thread.
+        self._few: int | None = None
+        # Written under lock, read by the thread.
+        self._closed = False
+        # Set when the thread had better not wait any longer.
+        self._stirred = threading.Event()
+        self._looking = Service("transport:descriptors", self._look, log.failed, more=self._wanted, depended_on=False)
+        if watch:
+            self._looking.ensure()  # If it cannot be started the next connection that finds few tries again.
 
     def accepted(self, descriptor: int) -> None:
         """A connection has come. Under lock."""
         self._uncounted -= 1
         if self._uncounted < 0 or descriptor >= limit() - self._kept:
-            free = left() - self._kept
-            if free > 0:
-                self._uncounted = free // 2
-            else:
-                self._run_short(free + self._kept)
+            self._counted(left())
 
     def close(self) -> None:
         """Look no longer. Under lock."""
-        if self._short is not None:
-            self._short.set()
+        self._closed = True
+        self._stirred.set()
 
-    def _run_short(self, left: int) -> None:
-        short = self._short
-        if short is None:
-            short = threading.Event()
-            looking = Service("transport:descriptors", partial(self._look, short, left), log.failed, depended_on=False)
-            if looking.ensure():  # If it cannot be started the next connection tries again.
-                self._short = short
-        if self._short is not None:
-            self._shut()
+    def _counted(self, left: int) -> None:
+        """So many are left: shut or reopen if it is time to. Under lock."""
+        if left <= self._kept:
+            first = self._few is None
+            if first:  # Before a thread asks whether it is wanted.
+                self._few = left
+                self._stirred.set()
+            if self._looking.ensure():
+                self._shut()
+            elif first:  # Nobody would reopen it: the next connection tries again.
+                self._few = None
+        elif self._few is None:
+            self._uncounted = (left - self._kept) // 2
+        elif left > self._kept + self._kept // 2 and self._reopen():
+            self._few = None
+            self._uncounted = 0
 
-    def _look(self, short: threading.Event, few: int) -> None:
-        log.warning(
-            "%s: only %d of %d file descriptors are left: new connections wait until more are free "
-            "(RLIMIT_NOFILE, `ulimit -n`)", self._name, few, limit(),
-        )  # fmt: skip
-        while not short.wait(PAUSE):
-            if left() <= self._kept + self._kept // 2:
-                continue
-            with self._lock:
-                if short.is_set():
-                    return
-                if self._reopen():
-                    self._short = None
-                    self._uncounted = 0
-                    return
+    def _wanted(self) -> bool:
+        return not self._closed and (self._watch or self._few is not None)
+
+    def _look(self) -> None:
+        told = False
+        while self._wanted():
+            few = self._few
+            if few is not None and not told:
+                log.warning(
+                    "%s: only %d of %d file descriptors are left: new connections wait until more are free "
+                    "(RLIMIT_NOFILE, `ulimit -n`)", self._name, few, limit(),
+                )  # fmt: skip
+            told = few is not None
+            self._stirred.wait(LOOK if few is None else PAUSE)
+            self._stirred.clear()
+            found = left()
+            if few is not None or found <= self._kept:  # The lock is others' while nothing changes.
+                with self._lock:
+                    if not self._closed and self._few == few:  # Otherwise that is told of first.
+                        self._counted(found)

@@ -61,7 +61,7 @@ class ZmqServer(ZmqLink):
         self._unix: UnixListener | None = None
         self._accepting = False
         super().__init__(endpoint, options)
-        self._reserve = Reserve(self.endpoint, self.lock, self._shut, self._reopen)
+        self._reserve = Reserve(self.endpoint, self.lock, self._shut, self._reopen, watch=self._unix is not None)
 
     def _attach(self, socket: "zmq.Socket[bytes]") -> None:
         # Replies have no bound here: there are no more than calls that were taken, and those the runtime

@@ -59,11 +59,15 @@ class UnixListener:
         self._backlog = min(BACKLOG, to_keep() // 2)
         # In whose queue clients wait while shut.
         self._waiting: sockets.socket | None = None
+        # What that is made of: there may be no descriptor for it then.
+        self._spare: sockets.socket | None = None
         # Which file is the socket's, or (0, 0).
         self._file = (0, 0)
         self._socket = sockets.socket(sockets.AF_UNIX)
         try:
             self._listen()
+            if not self.abstract:
+                self._spare = sockets.socket(sockets.AF_UNIX)
         except BaseException:
             self._socket.close()
             self.remove()
@@ -109,7 +113,7 @@ class UnixListener:
                 self._make_wait()
 
     def _make_wait(self) -> None:
-        waiting = sockets.socket(sockets.AF_UNIX)
+        waiting, self._spare = self._spare or sockets.socket(sockets.AF_UNIX), None
         try:
             waiting.bind(self._path if len(os.fsencode(self._path)) <= MAX_IPC_PATH else self.name)
             os.chmod(self._path, stat.S_IMODE(os.lstat(self._hidden).st_mode))
@@ -121,6 +125,12 @@ class UnixListener:
 
     def reopen(self) -> None:
         """Have connections accepted again. Repeating it does nothing."""
+        self._put_back()
+        if self._spare is None:
+            with suppress(OSError):  # Then it is made when it is needed, if that can be.
+                self._spare = sockets.socket(sockets.AF_UNIX)
+
+    def _put_back(self) -> None:
         with suppress(FileNotFoundError):
             os.rename(self._hidden, self._path)
         waiting, self._waiting = self._waiting, None
@@ -130,10 +140,12 @@ class UnixListener:
     def remove(self) -> None:
         """Remove the path, unless it is another server's by now. Repeating it does nothing."""
         if self._file != (0, 0):
-            self.reopen()
+            self._put_back()
             if _identity(self._path) == self._file:
                 with suppress(OSError):
                     os.unlink(self._path)
+        if self._spare is not None:
+            self._spare.close()
         if self._folder:
             with suppress(OSError):
                 os.rmdir(self._folder)
