@@ -1,6 +1,9 @@
 """Where a server on ipc listens: what it takes, what it leaves alone, and what it says is there."""
 
+import errno
+import fcntl
 import os
+import resource
 import select
 import socket
 import stat
@@ -142,6 +145,40 @@ class TestWhatIsThere:
             finally:
                 for party in got:
                     party.close()
+
+    def test_the_folder_is_anothers(self, folder: Path, served: Callable[[str], Party]) -> None:
+        """While another server takes a path in the folder, this one takes none: not even a dead socket is looked at."""
+        left_behind("here")
+        before = os.lstat("here").st_ino
+        holder = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(holder, fcntl.LOCK_EX)
+            with pytest.raises(EndpointError, match="folder is locked by another process"):
+                bind("ipc://here")
+            assert os.lstat("here").st_ino == before
+        finally:
+            os.close(holder)
+        assert answers(served("ipc://here"))
+
+    @pytest.mark.parametrize(
+        ("function", "said"),
+        [("os.unlink", "another user's is there, on which nobody answers"), ("socket.socket.connect", "may not ask")],
+    )
+    def test_what_is_another_users(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, function: str, said: str
+    ) -> None:
+        """A socket of another user's, which this one may neither remove nor ask, stays, and the error says so."""
+        left_behind("here")
+        before = os.lstat("here").st_ino
+
+        def refuse(*args: Any, **options: Any) -> Any:
+            raise PermissionError(errno.EACCES, "denied")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(function, refuse, raising=False)
+            with pytest.raises(EndpointError, match=f"cannot bind ipc://here: .*{said}"):
+                bind("ipc://here")
+        assert os.lstat("here").st_ino == before
 
     def test_no_folder(self, folder: Path) -> None:
         """A path in a folder that is not there, or is none, says so."""
@@ -300,6 +337,47 @@ def test_few_descriptors(short: Callable[[str], Short], where: str) -> None:
     assert told.count("file descriptors are left") == 1, told
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+@COUNTED
+def test_who_is_permitted(short: Callable[[str], Short], mode: int) -> None:
+    """Whom the socket's permissions let in, and no others, may wait in the queue while few descriptors are left."""
+    server = short("ipc://here")
+    os.chmod("here", mode)
+    first = os.lstat("here").st_ino
+    server.do("eat")
+    server.do("few")
+    with socket.socket(socket.AF_UNIX) as client:
+        wait_until(lambda: not client.connect_ex("here"))
+        assert os.lstat("here").st_ino != first and stat.S_IMODE(os.lstat("here").st_mode) == mode
+    server.do("free")
+    wait_until(lambda: os.lstat("here").st_ino == first)
+    assert stat.S_IMODE(os.lstat("here").st_mode) == mode
+
+
+@COUNTED
+def test_the_queue_is_no_longer_than_what_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few clients may wait to be accepted that, all accepted at once, they leave some of the kept descriptors."""
+    asked: list[int] = []
+
+    class Socket(socket.socket):
+        def listen(self, backlog: int = 128) -> None:
+            asked.append(backlog)
+            super().listen(backlog)
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = len(os.listdir("/proc/self/fd"))
+    try:
+        for few in (40, 100, soft - open_now):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + few, hard))
+            server = Party(bind("ipc://here"))
+            server.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(asked) == 3 and all(backlog < few // 2 for backlog, few in zip(asked, (40, 100, soft), strict=True))
+    assert 0 < asked[0] < asked[1] <= asked[2] <= 1024
+
+
 @EVERYWHERE
 @COUNTED
 def test_its_program_has_them_all(short: Callable[[str], Short], where: str) -> None:
@@ -326,12 +404,10 @@ def test_its_program_has_them_all(short: Callable[[str], Short], where: str) -> 
 def test_clients_wait_while_there_are_none(short: Callable[[str], Short], where: str) -> None:
     """At a path, clients find a queue to wait in, though not one descriptor was left to make it of."""
     server = short(f"ipc://{where}")
-    mode = os.stat("here").st_mode
     server.do("eat")
     server.do("few")
     with socket.socket(socket.AF_UNIX) as client:
         wait_until(lambda: not client.connect_ex("here"))  # The warning comes a moment before.
-        assert os.stat("here").st_mode == mode, "it permits others than before"
         server.do("free")
         client.settimeout(LIMIT)
         with suppress(ConnectionResetError):
