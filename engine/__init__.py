@@ -31,7 +31,7 @@ from .kernel.bridge import WaitPacket
 from .kernel.clock import Clock, SystemClock
 from .kernel.event import Event
 from .kernel.mutex import Mutex
-from .kernel.packet import UNSET, CompletionPacket, PacketTemplate, PortStatistics
+from .kernel.packet import UNSET, CompletionPacket, PacketSink, PacketTemplate, PortStatistics
 from .kernel.port import CompletionPort
 from .kernel.port_source import PortSource
 from .kernel.semaphore import Semaphore
@@ -95,7 +95,6 @@ def _complete_annotations() -> None:
     from .rpc.pipes.pipe_set import PipeSet
 
     for named, users in (
-        (CompletionPort, (PacketTemplate, PortSource, WaitPacket)),
         (CleanupGroup, (Environment,)),
         (Pipe, (Call, ServerCall)),
         (PipeSet, (Pipe,)),
@@ -181,6 +180,7 @@ __all__ = [
     "OperationAborted",
     "Out",
     "OutPipe",
+    "PacketSink",
     "PacketTemplate",
     "PeerProtocolError",
     "Pipe",

@@ -5,7 +5,7 @@ Source: "NtAssociateWaitCompletionPacket", "NtCancelWaitCompletionPacket"; secti
 """
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transport.foreign import type_name
 
@@ -16,11 +16,9 @@ from .afterwards import afterwards
 from .checks import check_flag
 from .lock import Lock
 from .packet import CompletionPacket
+from .port_queue import PortQueue, find, get_signal, is_signaled, watch
 from .thread import ThreadRecord
 from .waitable import RegisteredWait, Waitable, WaitBlock, adapters, dispatcher_lock, finish, register_wait
-
-if TYPE_CHECKING:
-    from .port import CompletionPort
 
 
 class WaitPacket(Uncopyable):
@@ -48,7 +46,7 @@ class WaitPacket(Uncopyable):
         self._lock = Lock()
         # Guarded by _lock, but for `_packet` and `_told`, which whoever signals writes once: before and after
         # queueing.
-        self._port: CompletionPort | None = None
+        self._port: PortQueue | None = None
         self._packet: CompletionPacket | None = None
         self._block: RegisteredWait | None = None
         self._told = False
@@ -58,7 +56,7 @@ class WaitPacket(Uncopyable):
 
     def associate(
         self,
-        port: "CompletionPort",
+        port: PortQueue,
         waitable: Any,
         key: Any = 0,
         transferred: Any = 0,
@@ -72,7 +70,7 @@ class WaitPacket(Uncopyable):
         the packet comes with status 735 (ABANDONED_WAIT) instead of the one given. If the port is closed, the
         wait is withdrawn.
         """
-        if not hasattr(type(port), "_watch_queue"):
+        if not isinstance(port, PortQueue):
             raise InvalidArgumentType(f"port must be a CompletionPort, not {type_name(port)}")
 
         def tell(outcome: Status) -> None:
@@ -91,7 +89,7 @@ class WaitPacket(Uncopyable):
             self._port, self._block, self._told = port, None, False
         block = None
         try:
-            port._watch_queue(self)
+            watch(port, self)
             block = register_wait(waitable, tell)
             self.already_signaled = block.status is not Status.PENDING
         finally:
@@ -133,7 +131,7 @@ class WaitPacket(Uncopyable):
 
     def _queued_locked(self, remove: bool) -> bool:
         assert self._port is not None and self._packet is not None, "it was associated"
-        return self._port._find(self._packet, remove)
+        return find(self._port, self._packet, remove)
 
 
 class PortSignal(Waitable):
@@ -147,7 +145,7 @@ class PortSignal(Waitable):
 
     _harvested = True
 
-    def __init__(self, port: "CompletionPort") -> None:
+    def __init__(self, port: PortQueue) -> None:
         super().__init__()
         self._port = weakref.ref(port)
 
@@ -166,13 +164,12 @@ class PortSignal(Waitable):
 
     def _signaled_locked(self, record: ThreadRecord | None) -> bool:
         port = self._port()
-        return port is None or port.closed or len(port._queue) > 0
+        return port is None or is_signaled(port)
 
 
 def _adapt(thing: object) -> Waitable | None:
-    from .port import CompletionPort
-
-    return thing._as_waitable() if isinstance(thing, CompletionPort) else None
+    """Return the dispatcher object that is signaled while packets are queued; None for anything but a port."""
+    return get_signal(thing, PortSignal) if isinstance(thing, PortQueue) else None
 
 
 adapters.append(_adapt)

@@ -3,12 +3,10 @@
 Source: "GetQueuedCompletionStatus", "OVERLAPPED_ENTRY", for the fields.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import msgspec
-
-if TYPE_CHECKING:
-    from .port import CompletionPort
 
 
 class CompletionPacket(msgspec.Struct, frozen=True, gc=True):
@@ -54,10 +52,17 @@ class PacketQueue(Protocol):
     def __len__(self) -> int: ...
 
 
+class PacketSink(Protocol):
+    """What packets are delivered to: a `CompletionPort`, as the sources that are bound to it know it."""
+
+    def deliver(self, packets: Sequence[CompletionPacket], /) -> bool:
+        """Queue the packets of accepted operations, in order; False, having dropped them, if it is closed."""
+
+
 class PacketTemplate(msgspec.Struct, frozen=True):
     """The packet that an operation will post when it completes: made by `CompletionPort.packet`."""
 
-    port: "CompletionPort"
+    port: PacketSink
     key: Any
     transferred: Any
     overlapped: Any

@@ -1,12 +1,8 @@
 """The completion port: first-in-first-out packets for last-in-first-out threads, under a concurrency value.
 
-Theory of operation. The accounting, who may take a packet and who is released next, is that of `slots.py`,
-done under the port's lock. It comes to nothing when a packet is queued behind others, and when a thread that
-holds a slot comes back for more and finds it. These two, the common ones, go without the lock, straight to
-the deque:
-
-    post, nobody waits                    append, then look for waiters: some may have come meanwhile
-    a thread's slot suffices              popleft: giving the slot back and taking it again cancel out
+Theory of operation. Packets are put in by `port_queue.py`. Who may take one and who is released next is decided in
+`slots.py`, under the port's lock. It comes to nothing when a thread that holds a slot comes back for more and finds a
+packet: giving the slot back and taking it again cancel out, so that goes without the lock, straight to the deque.
 
 A thread that is going to block shows itself among the waiters first, and looks at the queue again after that;
 so of a thread that posts and one that goes to sleep, one sees the other.
@@ -14,47 +10,32 @@ so of a thread that posts and one that goes to sleep, one sees the other.
 Guarantees: a packet is delivered to exactly one dequeue: if the chosen thread leaves its wait by an exception
 (KeyboardInterrupt), the packet goes back to the head.
 
-Assumes: `append`, `extend` and `popleft` of a deque are atomic; attribute accesses are not reordered against
-them. The two counters are kept without the lock: exact where the interpreter has a global lock, else good
-enough for statistics.
+Assumes: `popleft` of a deque is atomic; attribute accesses are not reordered against it. The counter `_taken` is kept
+without the lock: exact where the interpreter has a global lock, else good enough for statistics.
 
 Source: "I/O Completion Ports", "CreateIoCompletionPort", "GetQueuedCompletionStatus",
 "GetQueuedCompletionStatusEx", "PostQueuedCompletionStatus".
 """
 
 import os
-import weakref
-from collections import deque
-from collections.abc import Sequence
 from itertools import repeat, starmap
 from typing import Any, Self
 
 from transport.foreign import shown
 
-from ..errors import AbandonedWait, Alerted, Deadlock, Forked, InvalidHandle, InvalidParameter, QueueFull, WaitTimeout
+from ..errors import AbandonedWait, Alerted, InvalidParameter, WaitTimeout
 from ..lifecycle import Closeable, OpenObjects
-from .afterwards import afterwards
 from .apc import run_apcs, wait_alertably
-from .bridge import PortSignal, WaitPacket
+from .bridge import WaitPacket
 from .checks import LONGEST, check_count, check_flag, check_timeout
 from .driver import driver
-from .each import each, index_of
+from .each import each
 from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortStatistics
+from .port_queue import PortQueue, cancel, inherit
 from .port_source import PortSource, bind
-from .slots import SlotQueue
-from .thread import Association, ThreadRecord, local
+from .thread import PortBinding, ThreadRecord, associate, local
 from .waitable import deadline_of, time_left
 from .waiter import Waiter, wake
-
-__all__ = [
-    "DEFAULT_CAPACITY",
-    "UNSET",
-    "CompletionPacket",
-    "CompletionPort",
-    "PacketQueue",
-    "PacketTemplate",
-    "PortStatistics",
-]
 
 DEFAULT_CAPACITY = 1 << 20  # Packets that users may leave queued; arbitrary, some 100 MB of packets.
 
@@ -68,7 +49,7 @@ def _abandon(waiter: Waiter) -> None:
     waiter.result = _ABANDONED
 
 
-class CompletionPort(SlotQueue, Closeable):
+class CompletionPort(PortQueue, Closeable):
     """A queue of completion packets that threads take from, newest waiting thread first.
 
     Args:
@@ -86,9 +67,7 @@ class CompletionPort(SlotQueue, Closeable):
     Source: "CreateIoCompletionPort". Different from Windows: `capacity` bounds it.
     """
 
-    __slots__ = (
-        "__weakref__", "_association", "_capacity", "_forked", "_open", "_signal", "_wait_packets",
-    )  # fmt: skip
+    __slots__ = ("_binding",)
 
     def __init__(
         self,
@@ -100,20 +79,9 @@ class CompletionPort(SlotQueue, Closeable):
     ) -> None:
         check_count("concurrency", concurrency)
         check_count("capacity", capacity, least=1)
-        super().__init__(concurrency or os.cpu_count() or 1)
-        self._capacity = capacity
-        # True in a forked child that inherited the port; written by the fork hook before any thread of the
-        # child runs.
-        self._forked = False
-        # The queue, for those who need no lock; None when all must take it: the queue is a subclass's, or
-        # somebody watches what is queued, or the port is closed. Changed under _lock.
-        self._open: deque[CompletionPacket] | None = self._queue if isinstance(self._queue, deque) else None
+        super().__init__(concurrency or os.cpu_count() or 1, capacity)
         # What associated threads hold of the port.
-        self._association = Association(self)
-        # Set once, under _lock, when somebody waits for the port itself.
-        self._signal: PortSignal | None = None
-        # Guarded by _lock. Those whose waits are to be withdrawn when the port closes.
-        self._wait_packets: weakref.WeakSet[WaitPacket] | None = None
+        self._binding = PortBinding(self)
         _open_ports.add(self)
         if source is not None:
             try:
@@ -174,140 +142,6 @@ class CompletionPort(SlotQueue, Closeable):
         packet.associate(self, waitable, key, transferred, overlapped, status)
         return packet
 
-    # Posting
-
-    def post(self, key: Any = 0, transferred: Any = 0, overlapped: Any = None, status: int = 0) -> None:
-        """Queue a packet with these values, or hand it to the newest waiting thread.
-
-        Args: any values, none of them looked at; `status` is an int, 0 for success.
-        Raises: `InvalidHandle` if the port is closed; `QueueFull` if `capacity` packets are queued.
-        Blocks: never. Posting neither takes nor gives back a slot, whoever posts. Safe in a signal handler; if that
-            interrupted the engine itself, the packet may be takeable a moment after the return.
-        Source: "PostQueuedCompletionStatus". Different from Windows: a status may be posted too.
-        """
-        packet = CompletionPacket(key, transferred, overlapped, status)
-        queue = self._open
-        if queue is not None and len(queue) < self._capacity:
-            try:
-                queue.append(packet)
-                self._posted += 1
-                if self._waiters and self._active < self._concurrency:
-                    self._pump()
-                if self._open is not queue:
-                    self._overtaken()
-            except Deadlock:  # In a signal handler. The packet is queued; nobody was given it.
-                afterwards(self._look_again)
-            except BaseException:
-                self._look_again()
-                raise
-        else:
-            try:
-                self._put((packet,), self._capacity)
-            except Deadlock:  # In a signal handler: nothing was changed.
-                if len(self._queue) >= self._capacity:
-                    raise self._full_error() from None
-                afterwards(self.deliver, (packet,))
-
-    def deliver(self, packets: Sequence[CompletionPacket]) -> bool:
-        """Queue the packets of accepted operations, in order: as `post`, but `capacity` does not apply.
-
-        Returns False, having dropped them, if the port is closed. Blocks: never.
-        """
-        queue = self._open
-        if queue is not None and not self._waiters:
-            try:
-                queue.extend(packets)
-                self._posted += len(packets)
-                if self._waiters and self._active < self._concurrency:
-                    self._pump()
-                if self._open is not queue:
-                    self._overtaken()
-            except BaseException:
-                self._look_again()
-                raise
-            return True
-        try:
-            self._put(packets, None)
-        except InvalidHandle:
-            return False
-        return True
-
-    def _put(self, packets: Sequence[CompletionPacket], capacity: int | None) -> None:
-        """Queue packets or hand them over, under the lock."""
-        lock, waiters = self._lock, self._waiters
-        if lock.owned():
-            lock.refuse()
-        first: Waiter | None = None
-        woken: list[Waiter] = []
-        queued = False
-        try:
-            lock.acquire()
-            if self._closed:
-                raise self._closed_error()
-            if waiters and self._active < self._concurrency:
-                # `_hand_over_locked` in line: this is the way of every reply to a waiting thread.
-                first = waiters[-1]
-                del waiters[-1]
-                first.result = packets[0]
-                self._active += 1
-                self._taken += 1
-                self._posted += 1
-                packets = packets[1:]
-            if packets:
-                queued = self._put_locked(packets, capacity, woken)
-            lock.release()
-            if first is not None:
-                first.wake()
-            if woken:
-                wake(woken)
-            if queued:
-                self._tell_watchers()
-        except BaseException:
-            if lock.owned():
-                lock.release()
-            if first is not None:
-                first.wake()
-            wake(woken)
-            self._tell_watchers()
-            raise
-
-    def _put_locked(self, packets: Sequence[CompletionPacket], capacity: int | None, woken: list[Waiter]) -> bool:
-        """Hand packets over as long as somebody waits for them, and queue the rest; return whether there was a rest."""
-        number = 0
-        while self._waiters and self._active < self._concurrency and number < len(packets):
-            waiter = self._choose_locked()
-            waiter.result = packets[number]
-            number += 1
-            self._active += 1
-            self._taken += 1
-            self._posted += 1
-            woken.append(waiter)
-        rest = packets[number:]
-        if capacity is not None and len(self._queue) + len(rest) > capacity:
-            raise self._full_error()
-        deque(map(self._queue.append, rest), 0)  # One call of C code.
-        self._posted += len(rest)
-        return bool(rest)
-
-    def _full_error(self) -> QueueFull:
-        return QueueFull(f"{self._capacity} packets are queued: dequeue faster, or make `capacity` larger")
-
-    def _look_again(self) -> None:
-        """What was queued without the lock may be somebody's who waits, or have come too late."""
-        self._pump()
-        self._overtaken()
-
-    def _overtaken(self) -> None:
-        """The port was closed, or watched, while a packet was queued without the lock."""
-        with self._lock:
-            if self._closed:
-                self._queue.clear()
-        self._tell_watchers()
-
-    def _tell_watchers(self) -> None:
-        if self._signal is not None:
-            self._signal.notify()
-
     def packet(self, key: Any = 0, transferred: Any = 0, overlapped: Any = UNSET) -> PacketTemplate:
         """Describe the packet that an operation shall post to this port when it completes.
 
@@ -338,7 +172,7 @@ class CompletionPort(SlotQueue, Closeable):
                 timeout = check_timeout(timeout)  # The usual times are looked at in line.
         record = local.record
         queue = self._open
-        if queue and record.slot and record.port is self._association and self._active <= self._concurrency:
+        if queue and record.slot and record.port is self._binding and self._active <= self._concurrency:
             try:
                 for packet in self._pops:
                     self._taken += 1
@@ -368,14 +202,14 @@ class CompletionPort(SlotQueue, Closeable):
         if alertable is not False:
             check_flag("alertable", alertable)
         record = local.record
-        if record.port is not self._association:
+        if record.port is not self._binding:
             if self._closed:
                 raise self._closed_error()
             if alertable and run_apcs(record):
                 raise Alerted("APCs ran; the thread was not associated with the port")
         batch: list[CompletionPacket] = []
         queue = self._open
-        if queue and record.slot and record.port is self._association and self._active <= self._concurrency:
+        if queue and record.slot and record.port is self._binding and self._active <= self._concurrency:
             try:
                 self._fill(batch, queue, maximum)
             except BaseException:
@@ -399,16 +233,25 @@ class CompletionPort(SlotQueue, Closeable):
             pass
         self._taken += len(batch) - before
 
+    def _fill_up(self, batch: list[CompletionPacket], maximum: int) -> None:
+        """`_fill` a batch that has its first packet, whose slot is the batch's: more packets need no more slots."""
+        queue = self._open
+        if queue is not None:
+            self._fill(batch, queue, maximum)
+        else:
+            with self._lock:
+                self._fill(batch, self._queue, maximum)
+
     def _take(
         self, record: ThreadRecord, maximum: int, timeout: float | None, alertable: bool
     ) -> list[CompletionPacket]:
-        """Dequeue by the book: give the slot back, then try, then block.
+        """Dequeue by the book: give the slot back, then try, then block. A hot path: what usually happens is in line.
 
         Nothing is returned if a timer's APC ended the wait and was withdrawn before it ran.
         """
         if timeout == 0 and not self._queue and driver().sources:
             driver().catch_up()
-        if record.port is not self._association:
+        if record.port is not self._binding:
             self._adopt(record)
         batch: list[CompletionPacket] = []
         waiter = None
@@ -455,20 +298,18 @@ class CompletionPort(SlotQueue, Closeable):
                 if isinstance(result, CompletionPacket):
                     batch.append(result)
                     if maximum > 1 and self._queue:
-                        # The first packet's slot is this batch's slot: more packets need no more slots.
-                        queue = self._open
-                        if queue is not None:
-                            self._fill(batch, queue, maximum)
-                        else:
-                            with lock:
-                                self._fill(batch, self._queue, maximum)
+                        self._fill_up(batch, maximum)
         except BaseException:
             if lock.owned():
                 lock.release()
             self._undo(record, waiter, batch)
             raise
-        if batch:
-            return batch
+        return batch or self._end_empty(record, result, timeout, alertable)
+
+    def _end_empty(
+        self, record: ThreadRecord, result: object, timeout: float | None, alertable: bool
+    ) -> list[CompletionPacket]:
+        """Say why a dequeue took nothing: raise, or return nothing as `_take` does."""
         if result is _ABANDONED:
             record.port = None
             raise AbandonedWait("the completion port was closed while this thread waited on it")
@@ -476,7 +317,7 @@ class CompletionPort(SlotQueue, Closeable):
         if alertable and run_apcs(record):
             raise Alerted("APCs ran; no packet was taken")
         if result is _ALERTED:
-            return batch
+            return []
         raise WaitTimeout(
             "no packet is takeable"
             if timeout == 0
@@ -487,10 +328,7 @@ class CompletionPort(SlotQueue, Closeable):
         """Associate the thread with this port, leaving another one as if it had blocked there for good."""
         if self._closed:
             raise self._closed_error()
-        former = record.port
-        if former is not None:
-            former._depart(record)
-        record.port = self._association
+        associate(record, self._binding)
 
     def _sleep_alertably(self, record: ThreadRecord, waiter: Waiter, timeout: float | None) -> bool:
         """Sleep, the waiter on the stack, until it has a result or an APC comes; return whether it has one."""
@@ -536,38 +374,6 @@ class CompletionPort(SlotQueue, Closeable):
         self._pump()
         self._tell_watchers()
 
-    # Seen from outside: what is queued
-
-    def _watch_queue(self, wait_packet: WaitPacket | None = None) -> None:
-        """Have every post and dequeue take the lock, because somebody looks at what is queued."""
-        with self._lock:
-            if self._closed:
-                raise self._closed_error()
-            self._open = None
-            if wait_packet is not None:
-                if self._wait_packets is None:
-                    self._wait_packets = weakref.WeakSet()
-                self._wait_packets.add(wait_packet)
-
-    def _find(self, packet: CompletionPacket, remove: bool) -> bool:
-        """Whether this very packet is queued; with `remove` it is taken out."""
-        with self._lock:
-            queue = self._queue
-            if not isinstance(queue, deque):
-                return False
-            index = index_of(packet, queue)
-            if remove and index is not None:
-                del queue[index]
-            return index is not None
-
-    def _as_waitable(self) -> PortSignal:
-        """Return the dispatcher object that is signaled while packets are queued."""
-        self._watch_queue()
-        with self._lock:
-            if self._signal is None:
-                self._signal = PortSignal(self)
-            return self._signal
-
     # End
 
     def close(self) -> None:
@@ -589,7 +395,7 @@ class CompletionPort(SlotQueue, Closeable):
                 self._active = 0
             _open_ports.discard(self)
             wake(abandoned)
-            each(WaitPacket.cancel, list(self._wait_packets or ()))
+            each(cancel, list(self._wait_packets or ()))
             self._wait_packets = None
             self._tell_watchers()
         except BaseException:  # A signal handler raised: nobody shall sleep on a closed port.
@@ -597,11 +403,6 @@ class CompletionPort(SlotQueue, Closeable):
             wake(abandoned)
             self._tell_watchers()
             raise
-
-    def _closed_error(self) -> InvalidHandle:
-        if self._forked:
-            return Forked("this completion port was made before fork(): make a new one in the child")
-        return InvalidHandle("the completion port is closed")
 
     def statistics(self) -> PortStatistics:
         """Return a consistent snapshot of the port's numbers. Never blocks."""
@@ -630,12 +431,4 @@ class CompletionPort(SlotQueue, Closeable):
         return "" if getattr(self, "_closed", True) else repr(self)
 
 
-def _inherited(port: CompletionPort) -> None:
-    port._forked = port._closed = True
-    port._open = None
-    port._waiters = []
-    port._wait_packets = None
-    port._queue.clear()
-
-
-_open_ports = OpenObjects(_inherited)
+_open_ports: OpenObjects[CompletionPort] = OpenObjects(inherit)

@@ -6,17 +6,15 @@ Source: "CreateIoCompletionPort"; section 2 of `docs/semantics/completion-port.m
 import weakref
 from collections.abc import Iterable
 from itertools import starmap
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from transport.foreign import a_type, shown
 
 from ..errors import InvalidArgumentType, InvalidParameter, translated
 from .driver import Source, driver
 from .lock import Lock
-from .packet import CompletionPacket
-
-if TYPE_CHECKING:
-    from .port import CompletionPort
+from .packet import CompletionPacket, PacketSink
+from .port_queue import PortQueue, is_full
 
 
 class PortSource(Protocol):
@@ -34,7 +32,7 @@ class PortSource(Protocol):
     calls nothing of the engine. `Io` asks, to know which operations were begun of those that it forgets.
     """
 
-    def bind_port(self, port: "CompletionPort", key: Any) -> None:
+    def bind_port(self, port: PacketSink, key: Any) -> None:
         """Remember `port` and `key`; called once in the source's life.
 
         Raise to refuse: `InvalidParameter`, or any exception with a Windows number in `status`, for which the
@@ -52,15 +50,15 @@ class SourceOperation(Protocol):
     def done(self) -> bool:
         """Whether it is complete."""
 
-    def bind_wait(self, services: "Services", event: "Told") -> None:
+    def bind_wait(self, services: "Services", event: "Settable") -> None:
         """Have `event.set()` called when it completes; do nothing if it is `done`.
 
         If the source is not polled, because it has no port, it is from now on, by means of `services`.
         """
 
 
-class Told(Protocol):
-    """What an operation tells of its end."""
+class Settable(Protocol):
+    """What an operation notifies of its end."""
 
     def set(self) -> object:
         """It is complete."""
@@ -107,7 +105,7 @@ class PortServices(Services):
 
     __slots__ = ("_port",)
 
-    def __init__(self, port: "CompletionPort") -> None:
+    def __init__(self, port: PortQueue) -> None:
         super().__init__()
         self._port = port
 
@@ -117,7 +115,7 @@ class PortServices(Services):
 
     def full(self) -> bool:
         """Whether as many packets are queued as the port's capacity."""
-        return len(self._port._queue) >= self._port._capacity
+        return is_full(self._port)
 
 
 _lock = Lock()
@@ -125,7 +123,7 @@ _lock = Lock()
 _bound: "weakref.WeakSet[PortSource]" = weakref.WeakSet()
 
 
-def bind(source: PortSource, port: "CompletionPort", key: Any) -> None:
+def bind(source: PortSource, port: PortQueue, key: Any) -> None:
     """Bind `source` to `port`, once and for all; raises as `CompletionPort.associate`, having changed nothing."""
     if not callable(getattr(source, "bind_port", None)):
         raise InvalidArgumentType(f"{a_type(source)} cannot be bound to a port: it has no `bind_port`")

@@ -15,13 +15,10 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from .driver import driver
 from .waiter import Waiter
-
-if TYPE_CHECKING:
-    from .mutex import Mutex
 
 
 class SlotOwner(Protocol):
@@ -37,7 +34,7 @@ class SlotOwner(Protocol):
         """The thread ended or went to another port."""
 
 
-class Association:
+class PortBinding:
     """What a thread holds of its port: enough for its slot, not enough to keep the port alive."""
 
     __slots__ = ("_port",)
@@ -63,6 +60,13 @@ class Association:
             record.slot = False
         else:
             port._depart(record)
+
+
+class Abandonable(Protocol):
+    """What a thread owns, and others get when it ends: a mutex."""
+
+    def _abandon_locked(self, satisfied: list[Any]) -> None:
+        """The owner has ended; add to `satisfied` the waits that this satisfies."""
 
 
 Scopes: TypeAlias = "tuple[blocking, bool, Scopes] | None"
@@ -104,7 +108,15 @@ class ThreadRecord:
         # Guarded by `apc_lock`.
         self.ended: bool = False
         # Guarded by `dispatcher_lock`. The mutexes that the thread owns.
-        self.mutexes: set[Mutex] = set()
+        self.mutexes: set[Abandonable] = set()
+
+
+def associate(record: ThreadRecord, port: SlotOwner) -> None:
+    """The thread of `record`, which calls, belongs to `port` from now on: another one is left as if it ended there."""
+    former = record.port
+    if former is not None:
+        former._depart(record)
+    record.port = port
 
 
 # Called with the record of each thread that first uses the library, or that ended; on that thread, holding

@@ -30,7 +30,8 @@ import msgspec
 from ..errors import InvalidArgumentType
 from ..kernel.checks import ASYNC, check_callback
 from ..kernel.event import Event
-from ..kernel.port import CompletionPort, PacketTemplate
+from ..kernel.packet import PacketTemplate
+from ..kernel.port import CompletionPort
 from ..kernel.waitable import kind_of
 
 

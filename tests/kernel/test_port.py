@@ -22,6 +22,7 @@ from engine import (
     InvalidArgumentType,
     InvalidHandle,
     InvalidParameter,
+    PacketSink,
     QueueFull,
     Status,
     WaitTimeout,
@@ -40,10 +41,10 @@ class Source:
     """A source that remembers what it was bound to."""
 
     def __init__(self, refusal: BaseException | None = None) -> None:
-        self.bound: tuple[CompletionPort, Any] | None = None
+        self.bound: tuple[PacketSink, Any] | None = None
         self.refusal = refusal
 
-    def bind_port(self, port: CompletionPort, key: Any) -> None:
+    def bind_port(self, port: PacketSink, key: Any) -> None:
         if self.refusal is not None:
             raise self.refusal
         self.bound = port, key
@@ -131,10 +132,10 @@ class TestCreating:
 
     def test_a_failed_bind_leaves_no_port(self) -> None:
         """If the source refuses while a port is created with it, there is no port: it was closed again."""
-        made: list[CompletionPort] = []
+        made: list[PacketSink] = []
 
         class Refusing(Source):
-            def bind_port(self, port: CompletionPort, key: Any) -> None:
+            def bind_port(self, port: PacketSink, key: Any) -> None:
                 made.append(port)
                 raise InvalidParameter("not overlapped")
 

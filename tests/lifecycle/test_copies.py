@@ -301,6 +301,7 @@ NEITHER = {
     "engine.Interface": "contracts are classes; what a client binds is a Binding",
     "engine.Operation": "belongs to a contract",
     "engine.Clock": "a protocol",
+    "engine.PacketSink": "a protocol",
     "engine.PortSource": "a protocol",
     "transport.Keys": "a protocol",
     "transport.Link": "a protocol",

@@ -8,12 +8,12 @@ import pytest
 from engine import (
     CleanupGroup,
     CompletionPacket,
-    CompletionPort,
     Environment,
     InvalidHandle,
     InvalidParameter,
     InvalidState,
     Io,
+    PacketSink,
     Status,
     ThreadPool,
 )
@@ -30,7 +30,7 @@ class Pipe:
         self.port: Any = None
         self.key: Any = None
 
-    def bind_port(self, port: CompletionPort, key: Any) -> None:
+    def bind_port(self, port: PacketSink, key: Any) -> None:
         if self.port is not None:
             raise InvalidParameter("bound already")
         self.port, self.key = port, key

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine import CompletionPacket, CompletionPort
+from engine import CompletionPacket, CompletionPort, PacketSink
 from engine.testing import LIMIT, wait_until_blocked
 from engine.win32 import (
     ERROR_ABANDONED_WAIT_0,
@@ -45,7 +45,7 @@ class Source:
 
     closed = False
 
-    def bind_port(self, port: CompletionPort, key: Any) -> None:
+    def bind_port(self, port: PacketSink, key: Any) -> None:
         self.port, self.key = port, key
 
     def complete(self, overlapped: Any, transferred: int, status: int = 0) -> None:

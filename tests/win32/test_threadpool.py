@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine import CompletionPacket, CompletionPort, Deadlock, InvalidHandle
+from engine import CompletionPacket, Deadlock, InvalidHandle, PacketSink
 from engine.testing import LIMIT, Gate
 from engine.win32 import (
     ERROR_INVALID_PARAMETER,
@@ -437,7 +437,7 @@ class TestWaits:
 class Source:
     """A source of overlapped operations, which complete when it is told so."""
 
-    def bind_port(self, port: CompletionPort, key: Any) -> None:
+    def bind_port(self, port: PacketSink, key: Any) -> None:
         self.port, self.key = port, key
 
     def complete(self, overlapped: Any, transferred: int, status: int = 0) -> None:

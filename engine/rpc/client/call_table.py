@@ -25,7 +25,7 @@ from ...kernel.apc import queue_apcs
 from ...kernel.each import each
 from ...kernel.event import Event, set_events
 from ...kernel.lock import Lock
-from ...kernel.port import UNSET, CompletionPacket, PacketTemplate
+from ...kernel.packet import UNSET, CompletionPacket, PacketTemplate
 from ...kernel.waiter import Waiter
 from ...pool.pool import default_pool
 from ..call import Call, Outcome

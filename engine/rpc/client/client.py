@@ -38,7 +38,7 @@ from ...kernel.aio import Completion
 from ...kernel.checks import check_count, check_flag, check_timeout
 from ...kernel.driver import driver
 from ...kernel.once import Once
-from ...kernel.port import PacketTemplate
+from ...kernel.packet import PacketTemplate
 from ...kernel.thread import park
 from ...kernel.waiter import Waiter
 from ...lifecycle import Closeable, OpenObjects, Stage, at_exit, close_left_open

@@ -28,7 +28,7 @@ from ...errors import InvalidAsyncHandle, InvalidParameter, InvalidState, Misuse
 from ...kernel.apc import queue_apc
 from ...kernel.event import Event
 from ...kernel.lock import Lock
-from ...kernel.port import UNSET, CompletionPacket, PacketTemplate
+from ...kernel.packet import UNSET, CompletionPacket, PacketTemplate
 from ...pool.pool import default_pool
 from ...status import Status
 from ..notify import ApcNotification, CallbackNotification, EventKind, Notification, snapshot

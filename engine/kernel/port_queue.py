@@ -1,0 +1,263 @@
+"""The queue inside a completion port: packets are put in here, and whoever watches it is notified.
+
+Theory of operation. Who may take a packet and who is released next is decided in `slots.py`, under the lock of the
+queue. It comes to nothing when a packet is queued behind others, so that goes without the lock, straight to the deque:
+append, then look for waiters, since some may have come meanwhile. A thread that is going to block shows itself among
+the waiters first, and looks at the queue after that; so of a thread that posts and one that goes to sleep, one sees the
+other. Once somebody watches what is queued (a wait for the port, a `WaitPacket`), everybody takes the lock.
+
+Assumes: `append` and `extend` of a deque are atomic; attribute accesses are not reordered against them. The counter
+`_posted` is kept without the lock: exact where the interpreter has a global lock, else good enough for statistics.
+
+Source: "PostQueuedCompletionStatus".
+"""
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from ..errors import Deadlock, Forked, InvalidHandle, QueueFull
+from .afterwards import afterwards
+from .each import index_of
+from .packet import CompletionPacket
+from .slots import SlotQueue
+from .waiter import Waiter, wake
+
+
+class QueueWatcher(Protocol):
+    """What is notified when a packet was queued, or the port closed."""
+
+    def notify(self) -> None: ...
+
+
+class Withdrawable(Protocol):
+    """What is withdrawn when the port closes; weakly referable."""
+
+    def cancel(self) -> object: ...
+
+
+W = TypeVar("W", bound=QueueWatcher)
+
+
+def cancel(thing: Withdrawable) -> None:
+    """Withdraw it."""
+    thing.cancel()
+
+
+class PortQueue(SlotQueue):
+    """The part of a completion port into which packets are put."""
+
+    __slots__ = ("__weakref__", "_capacity", "_forked", "_open", "_signal", "_wait_packets")
+
+    def __init__(self, concurrency: int, capacity: int) -> None:
+        super().__init__(concurrency)
+        self._capacity = capacity
+        # True in a forked child that inherited the port; written by the fork hook before any thread of the child runs.
+        self._forked = False
+        # The queue, for those who need no lock; None when all must take it: the queue is a subclass's, or somebody
+        # watches what is queued, or the port is closed. Changed under _lock.
+        self._open: deque[CompletionPacket] | None = self._queue if isinstance(self._queue, deque) else None
+        # Set once, under _lock, when somebody waits for the port itself.
+        self._signal: QueueWatcher | None = None
+        # Guarded by _lock. Those whose waits are to be withdrawn when the port closes.
+        self._wait_packets: weakref.WeakSet[Withdrawable] | None = None
+
+    def post(self, key: Any = 0, transferred: Any = 0, overlapped: Any = None, status: int = 0) -> None:
+        """Queue a packet with these values, or hand it to the newest waiting thread.
+
+        Args: any values, none of them looked at; `status` is an int, 0 for success.
+        Raises: `InvalidHandle` if the port is closed; `QueueFull` if `capacity` packets are queued.
+        Blocks: never. Posting neither takes nor gives back a slot, whoever posts. Safe in a signal handler; if that
+            interrupted the engine itself, the packet may be takeable a moment after the return.
+        Source: "PostQueuedCompletionStatus". Different from Windows: a status may be posted too.
+        """
+        packet = CompletionPacket(key, transferred, overlapped, status)
+        queue = self._open
+        if queue is not None and len(queue) < self._capacity:
+            try:
+                queue.append(packet)
+                self._posted += 1
+                if self._waiters and self._active < self._concurrency:
+                    self._pump()
+                if self._open is not queue:
+                    self._overtaken()
+            except Deadlock:  # In a signal handler. The packet is queued; nobody was given it.
+                afterwards(self._look_again)
+            except BaseException:
+                self._look_again()
+                raise
+        else:
+            try:
+                self._put((packet,), self._capacity)
+            except Deadlock:  # In a signal handler: nothing was changed.
+                if len(self._queue) >= self._capacity:
+                    raise self._full_error() from None
+                afterwards(self.deliver, (packet,))
+
+    def deliver(self, packets: Sequence[CompletionPacket]) -> bool:
+        """Queue the packets of accepted operations, in order: as `post`, but `capacity` does not apply.
+
+        Returns False, having dropped them, if the port is closed. Blocks: never.
+        """
+        queue = self._open
+        if queue is not None and not self._waiters:
+            try:
+                queue.extend(packets)
+                self._posted += len(packets)
+                if self._waiters and self._active < self._concurrency:
+                    self._pump()
+                if self._open is not queue:
+                    self._overtaken()
+            except BaseException:
+                self._look_again()
+                raise
+            return True
+        try:
+            self._put(packets, None)
+        except InvalidHandle:
+            return False
+        return True
+
+    def _put(self, packets: Sequence[CompletionPacket], capacity: int | None) -> None:
+        """Queue packets or hand them over, under the lock."""
+        lock, waiters = self._lock, self._waiters
+        if lock.owned():
+            lock.refuse()
+        first: Waiter | None = None
+        woken: list[Waiter] = []
+        queued = False
+        try:
+            lock.acquire()
+            if self._closed:
+                raise self._closed_error()
+            if waiters and self._active < self._concurrency:
+                # `_hand_over_locked` in line: this is the way of every reply to a waiting thread.
+                first = waiters[-1]
+                del waiters[-1]
+                first.result = packets[0]
+                self._active += 1
+                self._taken += 1
+                self._posted += 1
+                packets = packets[1:]
+            if packets:
+                queued = self._put_locked(packets, capacity, woken)
+            lock.release()
+            if first is not None:
+                first.wake()
+            if woken:
+                wake(woken)
+            if queued:
+                self._tell_watchers()
+        except BaseException:
+            if lock.owned():
+                lock.release()
+            if first is not None:
+                first.wake()
+            wake(woken)
+            self._tell_watchers()
+            raise
+
+    def _put_locked(self, packets: Sequence[CompletionPacket], capacity: int | None, woken: list[Waiter]) -> bool:
+        """Hand packets over as long as somebody waits for them, and queue the rest; return whether there was a rest."""
+        number = 0
+        while self._waiters and self._active < self._concurrency and number < len(packets):
+            waiter = self._choose_locked()
+            waiter.result = packets[number]
+            number += 1
+            self._active += 1
+            self._taken += 1
+            self._posted += 1
+            woken.append(waiter)
+        rest = packets[number:]
+        if capacity is not None and len(self._queue) + len(rest) > capacity:
+            raise self._full_error()
+        deque(map(self._queue.append, rest), 0)  # One call of C code.
+        self._posted += len(rest)
+        return bool(rest)
+
+    def _full_error(self) -> QueueFull:
+        return QueueFull(f"{self._capacity} packets are queued: dequeue faster, or make `capacity` larger")
+
+    def _look_again(self) -> None:
+        """What was queued without the lock may be somebody's who waits, or have come too late."""
+        self._pump()
+        self._overtaken()
+
+    def _overtaken(self) -> None:
+        """The port was closed, or watched, while a packet was queued without the lock."""
+        with self._lock:
+            if self._closed:
+                self._queue.clear()
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        if self._signal is not None:
+            self._signal.notify()
+
+    def _closed_error(self) -> InvalidHandle:
+        if self._forked:
+            return Forked("this completion port was made before fork(): make a new one in the child")
+        return InvalidHandle("the completion port is closed")
+
+    def _inherit(self) -> None:
+        """In a forked child: the port is the parent's."""
+        self._forked = self._closed = True
+        self._open = None
+        self._waiters = []
+        self._wait_packets = None
+        self._queue.clear()
+
+    # For those who look at what is queued
+
+    def _watch(self, wait_packet: Withdrawable | None = None) -> None:
+        """Have every post and dequeue take the lock, because somebody looks at what is queued.
+
+        Raises: `InvalidHandle` if the port is closed. A `wait_packet` is cancelled when the port closes.
+        """
+        with self._lock:
+            if self._closed:
+                raise self._closed_error()
+            self._open = None
+            if wait_packet is not None:
+                if self._wait_packets is None:
+                    self._wait_packets = weakref.WeakSet()
+                self._wait_packets.add(wait_packet)
+
+    def _find(self, packet: CompletionPacket, remove: bool) -> bool:
+        """Whether this very packet is queued; with `remove` it is taken out."""
+        with self._lock:
+            queue = self._queue
+            if not isinstance(queue, deque):
+                return False
+            index = index_of(packet, queue)
+            if remove and index is not None:
+                del queue[index]
+            return index is not None
+
+    def _get_signal(self, make: Callable[["PortQueue"], W]) -> W:
+        """Return the port as something to wait for, made by `make(self)` when it is first asked for."""
+        self._watch()
+        with self._lock:
+            signal: Any = self._signal
+            if signal is None:
+                signal = self._signal = make(self)
+            made: W = signal
+            return made
+
+    def _is_signaled(self) -> bool:
+        """Whether a packet is queued, or the port closed."""
+        return self._closed or len(self._queue) > 0
+
+    def _is_full(self) -> bool:
+        """Whether as many packets are queued as the port's capacity."""
+        return len(self._queue) >= self._capacity
+
+
+# The same for other files of the kernel: a port shows its users what they call, and nothing else.
+watch = PortQueue._watch
+find = PortQueue._find
+get_signal = PortQueue._get_signal
+is_signaled = PortQueue._is_signaled
+is_full = PortQueue._is_full
+inherit = PortQueue._inherit
