@@ -25,7 +25,10 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import CO_VARARGS
+from itertools import pairwise
 from numbers import Number, Real
+from types import FrameType
 from typing import Any
 
 LONGEST = 1000  # Characters of a text that is told; arbitrary.
@@ -126,15 +129,30 @@ class Untellable(Exception):
 def is_interrupt(error: BaseException) -> bool:
     """Whether what left foreign code was raised by a signal handler in its midst: that is for the main thread to see.
 
-    So is any `KeyboardInterrupt` there; in other threads no handler runs. Handlers are known by their code: one that
-    has set another in its place before it raises is not seen to be one.
+    So is any `KeyboardInterrupt` there; in other threads no handler runs. Handlers are known by their code, and one
+    that has set another in its place before it raises by how it was called.
     """
     if threading.get_ident() != threading.main_thread().ident:
         return False
     if issubclass(type(error), KeyboardInterrupt):
         return True
     handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
-    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(_frames_of(error)))
+    frames = [frame for frame, _ in traceback.walk_tb(_frames_of(error))]
+    return any(frame.f_code in handlers or _handles_a_signal(frame) for frame in frames)
+
+
+def _handles_a_signal(frame: FrameType) -> bool:
+    """Whether a frame was called as signal handlers are: with a number, and the frame that it interrupts, which is the
+    one that it goes back to.
+    """
+    code = frame.f_code
+    # Those of `*args` are behind those by keyword.
+    count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & CO_VARARGS)
+    given: list[object] = []
+    for value in map(frame.f_locals.get, code.co_varnames[:count]):
+        given += value if type(value) is tuple else (value,)
+    below = frame.f_back
+    return below is not None and any(type(number) is int and last is below for number, last in pairwise(given))
 
 
 def _code_of(handler: object) -> object:

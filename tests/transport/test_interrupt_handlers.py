@@ -23,6 +23,38 @@ class _Raises:
         raise SystemExit
 
 
+class _StepsBack(_Raises):
+    """The same, which set another in their place before they raise: a second signal ends the process."""
+
+    def __call__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise SystemExit
+
+    def method(self, number: int, frame: object) -> None:
+        self(number, frame)
+
+    def bound(self, first: object, number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise SystemExit
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="raises SIGTERM")
+@pytest.mark.parametrize(
+    "handler", [_StepsBack(), _StepsBack().method, functools.partial(_StepsBack().bound, 1), _StepsBack().__call__]
+)
+def test_handlers_that_set_another_in_their_place(handler: Any) -> None:
+    """So is what one raised that is the handler no more; an error of code that was given a frame is its own."""
+    test_every_kind_of_signal_handler_is_known(handler)
+
+    def told_of(frame: object) -> None:
+        raise SystemExit
+
+    try:
+        told_of(sys._getframe())
+    except SystemExit as error:
+        assert not is_interrupt(error)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="raises SIGTERM")
 @pytest.mark.parametrize("handler", [_Raises(), _Raises().method, functools.partial(_Raises().method, 1)])
 def test_every_kind_of_signal_handler_is_known(handler: Any) -> None:
