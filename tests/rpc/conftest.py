@@ -1,16 +1,14 @@
 """Services to call: in processes of their own, and in this one, on each transport."""
 
 import itertools
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine import CompletionPort, Event, Server, default_pool
-from engine.testing import LIMIT
-from transport import bind, connect
+from engine import CompletionPort, Event, Server
+from tests.lasting import lasting_threads
 
 from .helpers import Bench, Service, new_endpoint
 from .interfaces import Adder
@@ -26,20 +24,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("rpc")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def lasting_threads(folder: Path) -> None:
-    """Threads that belong to the process start before the tests count threads: pyzmq's, and the default pool's."""
-    pool = default_pool()
-    pool.set_maximum(2)
-    pool.set_minimum(2)
-    endpoint = new_endpoint("inproc", folder)
-    server, client = bind(endpoint), connect(endpoint)
-    for link in (client, server):
-        with link.lock:
-            link.close()
-    done = threading.Event()
-    pool.submit(done.set)
-    assert done.wait(LIMIT)
+@pytest.fixture(scope="package", autouse=True)
+def threads_of_the_process() -> Iterator[None]:
+    """Threads that outlast a test start before the tests count threads, and end with the last of them."""
+    with lasting_threads():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine import Client, default_pool
+from engine import Client
 from engine.testing import LIMIT
 from engine.win32 import (
     RPC_S_DUPLICATE_ENDPOINT,
@@ -29,8 +28,7 @@ from engine.win32 import (
     RpcStringFree,
     SetLastError,
 )
-from transport import bind
-from transport import connect as connect_link
+from tests.lasting import lasting_threads
 
 from .contract import Desk
 from .greeter import Greeter, Hello
@@ -38,19 +36,11 @@ from .greeter import Greeter, Hello
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def lasting_threads() -> None:
-    """Threads that belong to the process start before the tests count threads: pyzmq's, and the default pool's."""
-    pool = default_pool()
-    pool.set_maximum(2)
-    pool.set_minimum(2)
-    server, client = bind("inproc://win32-lasting"), connect_link("inproc://win32-lasting")
-    for link in (client, server):
-        with link.lock:
-            link.close()
-    done = threading.Event()
-    pool.submit(done.set)
-    assert done.wait(LIMIT)
+@pytest.fixture(scope="package", autouse=True)
+def threads_of_the_process() -> Iterator[None]:
+    """Threads that outlast a test start before the tests count threads, and end with the last of them."""
+    with lasting_threads():
+        yield
 
 
 @pytest.fixture(autouse=True)
