@@ -177,6 +177,9 @@ class Lane:
         """The monitor's tick: if nobody took a call since the last one, the holder is away, and the others must not
         wait.
         """
+        if self._listener.channel._closed:  # What waits here was given up, and is not going to be run.
+            self._watched = False
+            return False
         first: object
         try:
             first = self.calls[0]

@@ -1,12 +1,13 @@
 """What a server that is just closing tells, and leaves behind."""
 
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from engine import Client, InvalidHandle, InvalidParameter, Server
-from engine.testing import LIMIT, Gate
+from engine.testing import LIMIT, Gate, wait_until
 from tests.rpc.helpers import RawClient
 from transport.frames import Hello, Reject
 
@@ -96,3 +97,22 @@ def test_a_timeout_that_is_no_float() -> None:
     with Server("loopback://huge-timeout") as server:
         with pytest.raises(InvalidParameter):
             server.close(2**1100)
+
+
+def test_calls_that_waited_as_the_server_closed() -> None:
+    """They are given up for good: nobody goes on to look after them, and the library's threads sleep."""
+    held = Held()
+    server = Server("loopback://closed-while-calls-wait", workers=1)
+    server.register("held", held)
+    server.listen()
+    with Client(server.endpoint) as first, Client(server.endpoint) as second:
+        running = first.bind("held").hold.begin()
+        assert held.began.wait(LIMIT)
+        waiting = [second.bind("held").hold.begin() for _ in range(3)]
+        wait_until(lambda: server.statistics().calls_in == 4)
+        server.close(0.0)
+        held.gate.open()
+        for call in (running, *waiting):
+            assert call.wait(LIMIT)
+    # No public name tells whether the monitor sleeps.
+    wait_until(lambda: not sys.modules["engine.kernel.driver"].driver().monitor.armed)
