@@ -141,7 +141,7 @@ class _TracedBegin:
             call = self._begin(spec, args, kwargs, notify, timeout, told, handle, pipes)
         except BaseException as error:
             _record(span, error)
-            _end(span, error.status if issubclass(type(error), EngineError) else None)  # type: ignore[attr-defined]
+            _end(span, error.status if issubclass(type(error), EngineError) else None)  # type: ignore[attr-defined]  # it is one then
             raise
         observer = _SpanObserver(span)
         if not self._table.await_outcome(call, observer):

@@ -164,7 +164,7 @@ def _code_of(handler: object) -> object:
         if not hasattr(function, "__code__"):  # An object that is called.
             function = type(function).__call__
         return getattr(function, "__code__", None)
-    except BaseException:
+    except BaseException:  # Its attributes are foreign code, too.
         return None
 
 
@@ -181,7 +181,7 @@ def _alone(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(type(error), error, _frames_of(error), chain=False))
     except BaseException:
-        pass
+        pass  # It is told in parts, below.
     try:
         frames = "Traceback (most recent call last):\n" + "".join(traceback.format_tb(_frames_of(error)))
     except BaseException:

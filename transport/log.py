@@ -94,7 +94,7 @@ def _tell(
 
 def _failed(failure: BaseException) -> None:
     """A filter or handler raised: say so where `logging` itself says it."""
-    with suppress(BaseException):
+    with suppress(BaseException):  # There is nowhere else to say it.
         if logging.raiseExceptions and sys.stderr is not None:
             traceback.print_exception(failure, file=sys.stderr)
 
@@ -130,7 +130,7 @@ class _Emitter:
             try:
                 item = self._queue.get(timeout=LINGER)
             except Empty:
-                return
+                return  # The thread has lingered long enough.
             self._emit_one(item)
 
     def _emit_one(self, item: "Item") -> None:
@@ -162,7 +162,7 @@ class _Emitter:
         done: SimpleQueue[None] = SimpleQueue()
         self._queue.put(done)
         if self._service.ensure():
-            with suppress(Empty):
+            with suppress(Empty):  # The time is up.
                 done.get(timeout=timeout)
         else:
             self._emit()

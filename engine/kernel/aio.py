@@ -127,8 +127,7 @@ class LoopBridge:
                 loop.call_soon_threadsafe(self._look)
                 return
         except RuntimeError:
-            pass
-        # The loop was closed, so nobody awaits any more.
+            pass  # The loop was closed, so nobody awaits any more.
         driver().unwatch(self._call)
 
     def _look(self) -> None:

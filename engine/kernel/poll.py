@@ -39,7 +39,7 @@ class Bell:
             else:
                 self._receiver.recv(4096)
         except BlockingIOError:
-            pass
+            pass  # It does not ring.
 
 
 class Unopened:

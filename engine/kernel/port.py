@@ -230,7 +230,7 @@ class CompletionPort(PortQueue, Closeable):
             # middle; what was taken until then stays in the batch.
             batch.extend(starmap(queue.popleft, repeat((), min(len(queue), maximum - before))))
         except IndexError:
-            pass
+            pass  # As said.
         self._taken += len(batch) - before
 
     def _fill_up(self, batch: list[CompletionPacket], maximum: int) -> None:

@@ -66,6 +66,7 @@ def busy(body: Callable[[], object]) -> Iterator[None]:
 def in_a_callback(forks: int) -> list[int]:
     """In a callback of a pool that others use."""
     codes: list[int] = []
+    # Nobody waits by the sleep: one that submits without end lets the others run.
     with ThreadPool(2) as pool, busy(lambda: (pool.submit(int), time.sleep(0))):
         for _ in range(forks):
             with Event() as done:

@@ -270,7 +270,7 @@ def busy_daemons() -> None:
             try:
                 body()
             except Exception:
-                time.sleep(0.001)  # It is over.
+                time.sleep(0.001)  # It is over: do not spin until the process ends.
             turns[number] += 1
 
     def round_trip() -> None:
@@ -334,7 +334,7 @@ def async_clients() -> None:
         kept = client.bind(Kept)
         assert await kept.echo.begin(1) == 1
         waiting = asyncio.ensure_future(_await(kept.keep.begin()))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)  # One turn: it awaits.
         waiting.cancel()
 
     asyncio.run(run())

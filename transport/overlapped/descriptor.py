@@ -69,7 +69,7 @@ class ReadOperation(OverlappedOperation[Any]):
                         self._result = target[:count]
                         break
         except BlockingIOError:
-            return None
+            return None  # It stays pending.
         self._transferred = len(self._result)
         return OK if self._transferred else HANDLE_EOF
 
@@ -93,7 +93,7 @@ class WriteOperation(OverlappedOperation[int]):
                     self._transferred += count
                     break
         except BlockingIOError:
-            return None
+            return None  # It stays pending.
         self._result = self._transferred
         return OK
 
@@ -209,7 +209,7 @@ class OverlappedDescriptor(OverlappedSource):
     def _look_for(self, interest: int) -> None:
         if interest == self._interest:
             return
-        with suppress(KeyError):
+        with suppress(KeyError):  # Nothing was looked for so far.
             self._selector.unregister(self._handle)
         self._interest = 0
         if interest:
@@ -237,10 +237,10 @@ class OverlappedDescriptor(OverlappedSource):
         self._look_for(0)
         self._selector.close()
         if not close:
-            with suppress(OSError):
+            with suppress(OSError):  # The program has closed it.
                 os.set_blocking(self._handle, self._blocking)
         elif isinstance(self._file, int):
-            with suppress(OSError):
+            with suppress(OSError):  # Likewise.
                 os.close(self._file)
         else:
             self._file.close()

@@ -119,7 +119,7 @@ class ReceiveOperation(OverlappedOperation[list[Any]]):
             while not self._parts or self._more(handle):
                 self._receive_frame(handle)
         except zmq.Again:
-            return None
+            return None  # It stays pending.
         return self._finish()
 
     def _more(self, handle: _Plain) -> bool:
@@ -209,7 +209,7 @@ class SendOperation(OverlappedOperation[int]):
         if self._sent == len(self._frames):
             return None  # It is complete but for the last steps of `_attempt`, which come again.
         if len(self._frames) > 1:
-            with suppress(zmq.ZMQError):
+            with suppress(zmq.ZMQError):  # Then nothing had begun, or there is nobody to read it.
                 handle.send(b"", NOBLOCK)
         return GEN_FAILURE
 

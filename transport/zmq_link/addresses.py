@@ -103,7 +103,7 @@ class Lookup:
 
     def take_failure(self) -> str:
         """Return why it was in vain, once each time; "" if nothing is new."""
-        with suppress(BlockingIOError):
+        with suppress(BlockingIOError):  # It was taken before.
             self._reader.recv(64)
         failure, self.failure = self.failure, ""
         return failure

@@ -142,7 +142,7 @@ class ZmqLink(BaseLink):
         monitor.connect(name)
         # Only a reader that has found nothing is told of the next event; from here on every reading ends that
         # way.
-        with suppress(zmq.Again):
+        with suppress(zmq.Again):  # Mostly there is nothing yet.
             monitor.recv(NOBLOCK)
         # By its descriptor: asking the socket takes twice as long.
         self._told_poll = [(monitor.fileno(), int(zmq.POLLIN))]
@@ -190,7 +190,7 @@ class ZmqLink(BaseLink):
         self._looked = monotonic()
         if not zmq_poll(self._told_poll, 0):
             return
-        with suppress(zmq.Again):
+        with suppress(zmq.Again):  # All are read.
             while True:
                 head = monitor.recv(NOBLOCK)
                 if monitor.get(zmq.RCVMORE):
@@ -230,7 +230,7 @@ class ZmqLink(BaseLink):
         # is that end. (After a first frame that was refused, nothing has begun. After one that was
         # interrupted nobody knows.)
         if begun or not isinstance(error, zmq.ZMQError):
-            with suppress(zmq.ZMQError):
+            with suppress(zmq.ZMQError):  # The peer is gone, or nothing had begun: there is nothing to end.
                 self._send(b"", NOBLOCK)
 
     def _send_each(self, frames: list[Buffer], sent: list[Buffer]) -> None:

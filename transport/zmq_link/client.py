@@ -108,8 +108,8 @@ class ZmqClient(ZmqLink):
         self._told = deque()
         self._lack = str(error)
         # On the instance, so that it costs nothing while there is one.
-        self.ready = lambda: True  # type: ignore[method-assign]
-        self.harvest = self._harvest_nothing  # type: ignore[method-assign]
+        self.ready = lambda: True  # type: ignore[method-assign]  # as said
+        self.harvest = self._harvest_nothing  # type: ignore[method-assign]  # likewise
         if self.later is not None:
             self.later(self._pause.refused())
 

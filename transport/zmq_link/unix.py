@@ -131,7 +131,7 @@ class UnixListener:
                 self._spare = sockets.socket(sockets.AF_UNIX)
 
     def _put_back(self) -> None:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # It is in its place.
             os.rename(self._hidden, self._path)
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
@@ -142,12 +142,12 @@ class UnixListener:
         if self._file != (0, 0):
             self._put_back()
             if _identity(self._path) == self._file:
-                with suppress(OSError):
+                with suppress(OSError):  # It may stay: the next server removes what nobody answers on.
                     os.unlink(self._path)
         if self._spare is not None:
             self._spare.close()
         if self._folder:
-            with suppress(OSError):
+            with suppress(OSError):  # Something else was put into it, or it is gone.
                 os.rmdir(self._folder)
 
 
@@ -162,7 +162,7 @@ def _identity(path: str) -> tuple[int, int]:
 
 def _remove_left_behind(path: str) -> None:
     """Remove a socket that nobody answers on; raise EndpointError for whatever else is there."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):  # Nothing is there, or no longer.
         mode = os.lstat(path).st_mode
         if not stat.S_ISSOCK(mode):
             what = next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
@@ -181,7 +181,7 @@ def _require_dead(path: str) -> None:
         try:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
-            return
+            return  # It is dead, or gone.
         except BlockingIOError:
             pass  # So many are waiting to be accepted that there is no room.
         except PermissionError as error:

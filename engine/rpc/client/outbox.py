@@ -102,14 +102,14 @@ class Outbox:
         found: set[int] = set()
         for pending in self.queue.copy():
             if (number := _number(pending)) in call_ids:
-                with suppress(ValueError):
+                with suppress(ValueError):  # It leaves just now.
                     self.queue.remove(pending)
                     found.add(number)
         return found
 
     def discard(self, special: Special) -> None:
         """Take a message of its own out of the queue, if it is still there."""
-        with suppress(ValueError):
+        with suppress(ValueError):  # It has left.
             self.queue.remove(special)
 
     def refresh_limits(self, time_left: dict[int, float]) -> None:

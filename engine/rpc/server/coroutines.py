@@ -154,7 +154,7 @@ class CoroutineRunner:
         """Cancel what still runs, and wait until it has ended. Routines may stop the loop meanwhile."""
         for _ in range(ENDINGS):
             try:
-                with suppress(NotImplementedError):
+                with suppress(NotImplementedError):  # Not every loop has one.
                     loop.set_task_factory(None)  # A routine's may give no tasks.
                 # Every task has begun then: one that is cancelled before would never await its coroutine.
                 loop.run_until_complete(asyncio.sleep(0))

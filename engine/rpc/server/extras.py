@@ -65,7 +65,7 @@ class Attachment:
             try:
                 act = self.ends.popleft()
             except IndexError:
-                return
+                return  # All have run.
             try:
                 act(how)
             except BaseException as error:  # The others wait for this call's end, too.

@@ -341,7 +341,7 @@ class Server(Closeable):
             with self._lock:
                 if self._phase is Phase.LISTENING:  # Otherwise somebody stops or closes it meanwhile.
                     self._phase = Phase.IDLE
-            with suppress(InvalidHandle):
+            with suppress(InvalidHandle):  # It was closed meanwhile.
                 self._stopped.set()
             raise
         self._listened = True
@@ -403,7 +403,7 @@ class Server(Closeable):
         Threads: any. Blocks: never. Raises: nothing.
         """
         self._stop_requested = not self._listened
-        with suppress(InvalidState, InvalidHandle):
+        with suppress(InvalidState, InvalidHandle):  # It does not listen, or is closed: there is nothing to stop.
             self.stop()
 
     def wait(self, timeout: float | None = None) -> bool:

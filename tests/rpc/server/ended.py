@@ -11,6 +11,7 @@ import threading
 import time
 
 from engine import Server
+from engine.testing import wait_until
 
 # Handlers before and after, to be compared.
 NUMBERS = (signal.SIGTERM, signal.SIGINT)
@@ -22,7 +23,7 @@ class Routines:
     def hold(self, seconds: float) -> str:
         """Answer after so long: a routine that runs as the signal comes."""
         print("running", flush=True)
-        time.sleep(seconds)
+        time.sleep(seconds)  # What the routine does: work, which goes on as the signal comes.
         return "answered"
 
     def ready(self) -> str:
@@ -41,8 +42,7 @@ def main(endpoint: str, where: str = "main") -> None:
         if where == "thread":
             other = threading.Thread(target=server.listen, kwargs={"wait": True})
             other.start()
-            while not server.listening:
-                time.sleep(0.001)
+            wait_until(lambda: server.listening)
             print("unchanged", [signal.getsignal(number) for number in NUMBERS] == before, flush=True)
             server.stop()
             other.join()
