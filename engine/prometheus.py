@@ -21,7 +21,7 @@ import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector as Registered
 
-from transport.foreign import a_type, shown, type_name
+from transport.foreign import a_type, is_interrupt, shown, type_name
 from transport.log import Log
 
 from .errors import InvalidArgumentType, InvalidParameter
@@ -88,7 +88,9 @@ class Collector(Registered):
         for name, thing in list(self._objects.items()):
             try:
                 snapshot = thing.statistics()
-            except Exception as error:
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
                 self._failures[name] = self._failures.get(name, 0) + 1
                 log.error("the statistics of %s cannot be taken", name, exc_info=error)
                 continue

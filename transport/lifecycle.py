@@ -25,7 +25,7 @@ from enum import IntEnum
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, Self, SupportsIndex, TypeVar
 
-from transport.foreign import a_type
+from transport.foreign import a_type, is_interrupt
 
 L = TypeVar("L")
 Hook = TypeVar("Hook", bound=Callable[[], object])
@@ -88,7 +88,9 @@ def run_hook(hook: Callable[..., object], *args: object) -> None:
     """Call a hook; log what it raises."""
     try:
         hook(*args)
-    except Exception:
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
         _report("%r failed", hook)
 
 

@@ -14,6 +14,7 @@ from _thread import get_ident, start_new_thread
 from collections import deque
 from collections.abc import Callable
 
+from transport.foreign import is_interrupt, shown
 from transport.log import Log
 from transport.realtime import monotonic
 
@@ -77,5 +78,7 @@ def _call_waiting() -> None:
             return  # Another thread took it.
         try:
             function(*args)
-        except Exception:
-            log.exception("%r failed, which a signal handler had asked for", function)
+        except BaseException as error:
+            if is_interrupt(error):  # In the main thread, which stands in for the monitor.
+                raise
+            log.error("%s failed, which a signal handler had asked for", shown(function), exc_info=error)

@@ -29,10 +29,12 @@ from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
+from transport.foreign import is_interrupt, shown
 from transport.log import Log
 from transport.realtime import monotonic
 from transport.service import LONGEST, Service, is_ending
 
+from .each import each
 from .lock import Lock
 from .waiter import Waiter
 
@@ -282,16 +284,25 @@ class Monitor:
         with self._lock:
             things = list(self._watched)
             self._watched.clear()
-        for thing in things:
-            try:
-                again = thing.tick()
-            except Exception:
-                log.exception("a monitor tick of %r failed; it is watched no longer", thing, later=True)
-                again = False
-            if again:
-                with self._lock:
-                    self._watched[thing] = None
+        try:
+            each(self._tick, things)
+        except BaseException:  # A signal handler raised, in the main thread, which stands in: all are asked again.
+            with self._lock:
+                self._watched.update(dict.fromkeys(things))
+            raise
         return bool(things)
+
+    def _tick(self, thing: Watched) -> None:
+        try:
+            again = thing.tick()
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            log.error("a monitor tick of %s failed; it is watched no longer", shown(thing), exc_info=error, later=True)
+            return
+        if again:
+            with self._lock:
+                self._watched[thing] = None
 
     def _take_due_locked(self) -> None:
         now, timers, due = monotonic(), self._timers, self._due
@@ -321,5 +332,7 @@ class Monitor:
                 continue
             try:
                 function()
-            except Exception:
-                log.exception("a timer function %r failed", function, later=True)
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
+                log.error("a timer function %s failed", shown(function), exc_info=error, later=True)

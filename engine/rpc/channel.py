@@ -21,7 +21,7 @@ from functools import partial
 from typing import Protocol
 
 from transport import Buffer, EndpointError, Link, LinkClosed, PeerLost, Receiver
-from transport.foreign import shown, text_of
+from transport.foreign import is_interrupt, shown, text_of
 from transport.log import Log
 from transport.realtime import monotonic
 
@@ -270,7 +270,9 @@ class Channel:
         for act in actions:
             try:
                 act()
-            except Exception as error:
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
                 log.error("%s failed after a harvest", shown(act), exc_info=error)
 
     def take_back(self) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from engine import CompletionPort, Event, WaitTimeout, register_wait, sleep, wait_any
+from engine.kernel.afterwards import afterwards
 from engine.kernel.driver import PROCESSORS, driver
 from engine.kernel.monitor import TICK
 from engine.kernel.waitable import dispatcher_lock
@@ -407,19 +408,25 @@ class TestTime:
         """A stall is noticed within a few milliseconds."""
         assert TICK <= 0.005
 
-    def test_a_failing_tick_is_watched_no_longer(self, caplog: pytest.LogCaptureFixture) -> None:
-        """What a tick raises is logged once, and the monitor goes on."""
+    @pytest.mark.parametrize("error", [KeyError("tick"), SystemExit("tick"), GeneratorExit("tick")], ids=repr)
+    def test_a_failing_tick_is_watched_no_longer(self, caplog: pytest.LogCaptureFixture, error: BaseException) -> None:
+        """What a tick, or a timer, raises is logged once, and the monitor goes on; `SystemExit` ends nothing."""
 
         class Failing:
             def tick(self) -> bool:
-                raise KeyError("tick")
+                raise error
+
+        def fail() -> None:
+            if not isinstance(error, KeyError):
+                raise error
+            raise ZeroDivisionError
 
         driver().monitor.watch(Failing())
         fired = threading.Event()
-        driver().monitor.call_at(time.monotonic(), lambda: 1 / 0)
+        driver().monitor.call_at(time.monotonic(), fail)
         driver().monitor.call_at(time.monotonic() + 0.01, fired.set)
         assert fired.wait(LIMIT)
-        assert caplog.text.count("KeyError: 'tick'") == 1 and "ZeroDivisionError" in caplog.text
+        assert caplog.text.count("a monitor tick of") == caplog.text.count("a timer function") == 1
 
 
 class TestStayingAwake:
@@ -727,6 +734,56 @@ def test_a_signal_handler_whose_thread_is_refused(event: Event, monkeypatch: pyt
         signal.signal(signal.SIGTERM, before)
     wait_until(event.is_set)
     assert not refusals
+
+
+def test_what_a_signal_handler_left_to_be_done_fails(event: Event, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it raises, `SystemExit` too, is logged, and what else was left is done."""
+    afterwards(sys.exit, "left")
+    afterwards(event.set)
+    assert event.wait(LIMIT)
+    wait_until(lambda: "which a signal handler had asked for" in caplog.text)
+
+
+@pytest.fixture
+def no_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The monitor's thread cannot be had: as if it did not run, and could not be started."""
+    monitor = driver().monitor
+    wait_until(lambda: not monitor.armed)
+    monkeypatch.setattr(monitor._service, "ensure", lambda: False)
+    monkeypatch.setattr(monitor._service, "running", False)
+    monkeypatch.setattr(monitor, "_ring", lambda: None)
+    monkeypatch.setattr(monitor, "late", False)
+
+
+def test_a_timer_for_a_thread_that_sleeps_without_a_monitor(event: Event, actor: Make, no_monitor: None) -> None:
+    """A timer that is set when no monitor can be had fires, though all who wait were asleep already."""
+    waiting = asleep(actor(), event.wait)
+    driver().monitor.call_at(time.monotonic(), event.set)
+    assert result(waiting)
+
+
+def test_a_tick_for_a_thread_that_sleeps_without_a_monitor(event: Event, no_monitor: None) -> None:
+    """Who waits keeps the ticks of a monitor that cannot be had; what interrupts one of them costs none."""
+
+    class Watched:
+        def __init__(self, act: Callable[[], object]) -> None:
+            self.act = act
+
+        def tick(self) -> bool:
+            self.act()
+            return False
+
+    def interrupt() -> None:
+        if first:
+            first.pop()
+            raise KeyboardInterrupt
+
+    first = [True]
+    driver().monitor.watch(Watched(interrupt))
+    driver().monitor.watch(Watched(event.set))
+    with pytest.raises(KeyboardInterrupt):
+        event.wait(LIMIT)
+    assert event.wait(LIMIT)
 
 
 def test_wait_until_blocked_sees_a_leader(wires: Callable[..., Wire], event: Event, actor: Make) -> None:
