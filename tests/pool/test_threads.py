@@ -724,3 +724,15 @@ def test_workers_that_die_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
         ran = threading.Event()
         pool.submit(ran.set)
         assert ran.wait(LIMIT)
+
+
+def test_a_minimum_that_was_refused(pool: ThreadPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads up to the minimum, which the system refused to start, are started later, though nothing is queued."""
+    with monkeypatch.context() as refusing:
+
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        refusing.setattr(threading.Thread, "start", refuse)
+        assert not pool.set_minimum(2)
+    wait_until(lambda: pool.statistics().workers == 2)
