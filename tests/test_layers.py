@@ -123,6 +123,7 @@ WHITE_BOX: dict[str, str] = {
     "transport/test_foreign.py": "how a foreign object is told of shows elsewhere in the midst of other texts",
     "transport/test_service.py": "how often a service's function runs shows elsewhere in a thread that never ends",
     "pool/test_harvest.py": "as above",
+    "rpc/test_new_notification.py": "a new way to notify is a class, and what it derives from has no public name",
     "rpc/client/test_attention.py": "what is attended has no public name: it is seen by a thread that sleeps no more",
     "rpc/server/test_entering.py": "what a server has learned of its routines shows elsewhere in how long others wait",
     "pool/test_races.py": "a race is reached by putting a lock that lies in the place of the pool's own",

@@ -4,9 +4,12 @@ Source: "GetQueuedCompletionStatus", "OVERLAPPED_ENTRY", for the fields.
 """
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any, Protocol
 
 import msgspec
+
+from .notification import Notification
 
 
 class CompletionPacket(msgspec.Struct, frozen=True, gc=True):
@@ -19,8 +22,8 @@ class CompletionPacket(msgspec.Struct, frozen=True, gc=True):
             otherwise). Any value.
         status: 0 for success, otherwise the operation's status number. A failed packet is a packet all the
             same.
-        event: for a remote call with pipes, which of its signals this is: an `EventKind`. 0: the operation is
-            complete, as every other packet says.
+        event: for a remote call, what has happened to it: an `EventKind`. 0: the operation is complete, as
+            every other packet says.
     """
 
     key: Any = 0
@@ -59,15 +62,6 @@ class PacketSink(Protocol):
         """Queue the packets of accepted operations, in order; False, having dropped them, if it is closed."""
 
 
-class PacketTemplate(msgspec.Struct, frozen=True):
-    """The packet that an operation will post when it completes: made by `CompletionPort.packet`."""
-
-    port: PacketSink
-    key: Any
-    transferred: Any
-    overlapped: Any
-
-
 class Unset(msgspec.Struct, frozen=True):
     """The type of `UNSET`, of which there is one."""
 
@@ -79,3 +73,22 @@ class Unset(msgspec.Struct, frozen=True):
 
 
 UNSET = Unset()  # "No value given", where None is a value.
+
+
+class PacketTemplate(Notification, frozen=True):
+    """The packet that an operation will post when it completes: made by `CompletionPort.packet`."""
+
+    port: PacketSink
+    key: Any
+    transferred: Any
+    overlapped: Any
+
+    def deliver(self, operations: Sequence[Any], kind: Any) -> bool:
+        """Post a packet for each of the operations, in their order. False if the port is closed, which drops them."""
+        key, transferred, overlapped = self.key, self.transferred, self.overlapped
+        if len(operations) == 1:
+            given = operations[0] if overlapped is UNSET else overlapped
+            return self.port.deliver((CompletionPacket(key, transferred, given, 0, kind),))
+        each = operations if overlapped is UNSET else repeat(overlapped, len(operations))
+        packets = map(CompletionPacket, repeat(key), repeat(transferred), each, repeat(0), repeat(kind))
+        return self.port.deliver(list(packets))

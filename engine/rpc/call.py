@@ -26,10 +26,11 @@ from transport.log import Log
 
 from ..errors import CallError, CallPending, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState
 from ..kernel.checks import check_flag
+from ..kernel.notification import Notification
 from ..lifecycle import Uncopyable
 from ..status import Status
 from .errors import BadStubData, CallCancelled, error_for
-from .notify import EventKind, Notification
+from .notify import EventKind
 from .state import NEXT, On, State
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
     # All below: written under the client's lock, except as said.
     _client: Issuer | None = None
     _spec: Any = None
-    _notify: Notification = None
+    _notify: Notification | None = None
     _id: int = 0
     # Moves by state.TRANSITIONS only. DONE -> SPENT is written by the thread that emptied the box.
     _state: int = State.IDLE
@@ -227,7 +228,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
             raise InvalidParameter(f"the call has no pipe {shown(name)}, and no other")
         return self._pipes.find(name)  # type: ignore[no-any-return]  # `_pipes` is Any: few calls have some
 
-    def _adopt(self, client: Issuer, spec: Any, notify: Notification, call_id: int, pipes: Any = None) -> None:
+    def _adopt(self, client: Issuer, spec: Any, notify: Notification | None, call_id: int, pipes: Any = None) -> None:
         """Carry a call: from the states that allow it, through ISSUING, to PENDING. Under the client's lock."""
         accepted = _ACCEPTED_FROM[self._state]
         if accepted is None:

@@ -1,10 +1,11 @@
-"""How the completion of a call is told: the notification types.
+"""The notification types: how a program is notified of what happens to a call.
 
-A notification is fixed when the call is begun: `snapshot` turns what the caller gave as `notify=` into one of the kinds
-below, and later changes to the caller's objects change nothing.
+A notification is fixed when the call is begun: `snapshot` turns what the caller gave as `notify=` into an object of one
+of the classes below, or of `PacketTemplate`, and later changes to the caller's objects change nothing. Each delivers
+itself (`kernel/notification.py`): no other file asks of which class it is.
 
-    notify=                               type         told by
-    None                                  none         nothing: poll `status()`, or wait on the call itself
+    notify=                               type         how the program is notified
+    None                                  none         not at all: poll `status()`, or wait on the call itself
     an Event                              event        the event is set
     apc(function, thread=...)             APC          function(call, kind) runs in that thread's next alertable wait
     port, or port.packet(key=...)         port         one packet with the caller's three values
@@ -18,21 +19,27 @@ Source: "RPC_NOTIFICATION_TYPES", "RPC_ASYNC_NOTIFICATION_INFO", "Waiting for th
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from enum import IntEnum
 from functools import partial
+from itertools import repeat
+from operator import attrgetter
 from types import FunctionType
-from typing import Any
+from typing import Any, ClassVar, Self
 
-import msgspec
+from msgspec.structs import replace
 
-from ..errors import InvalidArgumentType
+from transport.foreign import shown
+
+from ..errors import EngineError, InvalidArgumentType
+from ..kernel.apc import queue_apcs
 from ..kernel.checks import ASYNC, check_callback
-from ..kernel.event import Event
-from ..kernel.packet import PacketTemplate
+from ..kernel.event import Event, set_events
+from ..kernel.notification import Notification, refused
 from ..kernel.port import CompletionPort
 from ..kernel.waitable import kind_of
+from ..pool.pool import default_pool
 
 
 class EventKind(IntEnum):
@@ -45,32 +52,86 @@ class EventKind(IntEnum):
     CLIENT_CANCEL = 4
 
 
-class ApcNotification(msgspec.Struct, frozen=True):
+def _shown(calls: Sequence[Any]) -> str:
+    return shown(calls[0]) if len(calls) == 1 else f"{len(calls)} calls"
+
+
+_event_of = attrgetter("event")
+
+
+class OwnEventNotification(Notification, frozen=True):
+    """Set an event, of a class of the caller's, with a way of its own."""
+
+    event: Event
+
+    def notify(self, call: Any, kind: EventKind) -> None:
+        self.event.set()
+
+
+class EventNotification(OwnEventNotification, frozen=True):
+    """Set an event."""
+
+    @staticmethod
+    def deliver_row(row: list[Any], kind: EventKind) -> None:
+        """Set the events of a row of calls in one round under their lock."""
+        for error in set_events(map(_event_of, row[::2])):
+            refused("a call", kind, error)
+
+
+class ApcNotification(Notification, frozen=True):
     """Run `function(call, kind)` as an APC; made by `apc`."""
 
     function: Callable[[Any, EventKind], object]
     thread: threading.Thread | int
 
+    def deliver(self, calls: Sequence[Any], kind: EventKind) -> bool:
+        """Queue an APC for each of the calls, in their order."""
+        try:
+            queue_apcs(tuple(map(partial, repeat(self.function), calls, repeat(kind))), self.thread)
+        except EngineError as error:
+            refused(_shown(calls), kind, error)
+            return False
+        return True
 
-class CallbackNotification(msgspec.Struct, frozen=True):
+    def guarded(self, guard: Callable[..., object]) -> Self:
+        return replace(self, function=partial(guard, self.function))
+
+
+class CallbackNotification(Notification, frozen=True):
     """Run `function(call, kind)` on a thread of the default pool, with the context variables of `context`."""
 
     function: Callable[[Any, EventKind], object]
     context: Context | None = None
 
+    needs_driver: ClassVar[bool] = True
+
     def bound(self, call: Any, kind: EventKind) -> Callable[[], object]:
         """Return what to run, once."""
         if self.context is None:
             return partial(self.function, call, kind)
-        # A copy: a call may be told of several things at once, by several threads.
+        # A copy: several threads may notify of one call at once, of several things.
         return partial(self.context.copy().run, self.function, call, kind)
 
-    def run(self, call: Any, kind: EventKind) -> None:
-        """Run it here."""
-        self.bound(call, kind)()
+    def notify(self, call: Any, kind: EventKind) -> None:
+        default_pool().post(self.bound(call, kind))
 
+    @staticmethod
+    def deliver_row(row: list[Any], kind: EventKind) -> None:
+        """Post the callbacks of a row of calls at once."""
+        calls = row[1::2]
+        try:
+            default_pool().post(*map(CallbackNotification.bound, row[::2], calls, repeat(kind)))
+        except EngineError as error:  # The pool may be closed.
+            refused(_shown(calls), kind, error)
 
-Notification = PacketTemplate | Event | ApcNotification | CallbackNotification | None
+    def in_order(self, drain: Callable[[Callable[[Sequence[Any], Any], object]], None]) -> None:
+        default_pool().post(partial(drain, self._run))
+
+    def _run(self, calls: Sequence[Any], kind: EventKind) -> None:
+        self.bound(calls[0], kind)()
+
+    def guarded(self, guard: Callable[..., object]) -> Self:
+        return replace(self, function=partial(guard, self.function))
 
 
 def apc(function: Callable[[Any, EventKind], object], thread: threading.Thread | int | None = None) -> ApcNotification:
@@ -86,16 +147,18 @@ def apc(function: Callable[[Any, EventKind], object], thread: threading.Thread |
     return ApcNotification(function, threading.current_thread() if thread is None else thread)
 
 
-def snapshot(notify: Any) -> Notification:
+def snapshot(notify: Any) -> Notification | None:
     """Turn the caller's `notify=` into a notification; raises `InvalidArgumentType` for anything else."""
     if type(notify) is FunctionType and not notify.__code__.co_flags & ASYNC:  # The usual ones need no more.
         return CallbackNotification(notify, copy_context())
-    if notify is None or isinstance(notify, (PacketTemplate, Event, ApcNotification)):
+    if isinstance(notify, Event):
+        return EventNotification(notify) if type(notify) is Event else OwnEventNotification(notify)
+    if isinstance(notify, CallbackNotification):
+        return CallbackNotification(notify.function, copy_context())
+    if notify is None or isinstance(notify, Notification):
         return notify
     if isinstance(notify, CompletionPort):
         return notify.packet()
-    if isinstance(notify, CallbackNotification):
-        return CallbackNotification(notify.function, copy_context())
     if callable(notify):
         check_callback("notify", notify)
         return CallbackNotification(notify, copy_context())

@@ -12,35 +12,23 @@ or the callbacks of a row of calls; their outcomes are there all the same.
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import repeat
 from operator import call as call_it
 from typing import Any, Protocol
 
-from transport.foreign import is_interrupt, text_of
-from transport.log import Log
-
-from ...errors import EngineError
 from ...kernel.aio import Completion
-from ...kernel.apc import queue_apcs
 from ...kernel.each import each
-from ...kernel.event import Event, set_events
 from ...kernel.lock import Lock
-from ...kernel.packet import UNSET, CompletionPacket, PacketTemplate
+from ...kernel.notification import Notification
 from ...kernel.waiter import Waiter
-from ...pool.pool import default_pool
 from ..call import Call, Outcome
-from ..notify import ApcNotification, CallbackNotification, EventKind
+from ..notify import EventKind
 from ..state import NEXT, On, State
-
-log: Log = Log("engine.rpc")
 
 # Where an outcome takes a call that has none, whatever its state.
 _DONE = int(State.DONE)
 assert NEXT[State.PENDING][On.OUTCOME] == NEXT[State.CANCELLING][On.OUTCOME] == _DONE
 
-
 _COMPLETE = EventKind.CALL_COMPLETE
-_NOTHING = repeat(None)
 
 # What waits for a call in order to complete it: a thread, a task.
 _COLLECTORS = frozenset({Waiter, Completion})
@@ -61,55 +49,6 @@ class Observer:
     def wake(self) -> None:
         """The call has its outcome."""
         raise NotImplementedError  # Abstract: each observer goes on in its own way.
-
-
-def _set(event: Event) -> None:
-    """Set an event that tells of the end of a call: one of a class of the caller's, with a way of its own."""
-    try:
-        event.set()
-    except BaseException as error:
-        if is_interrupt(error):
-            raise
-        _warn(1, error)
-
-
-def _set_all(events: list[Event]) -> None:
-    """Set events that tell of the end of calls. Some may have been closed."""
-    for error in set_events(events):
-        _warn(1, error)
-
-
-def _call(callbacks: list[Callable[[], object]]) -> None:
-    """Have the callbacks run that tell of the end of calls. The pool may be closed."""
-    try:
-        default_pool().post(*callbacks)
-    except EngineError as error:
-        _warn(len(callbacks), error)
-
-
-def _queue(notify: ApcNotification, calls: list[Call[object]]) -> None:
-    """Queue the APCs that tell of the end of these calls, in their order. The thread may be gone."""
-    told = map(partial, repeat(notify.function), calls, repeat(_COMPLETE))
-    try:
-        queue_apcs(tuple(told), notify.thread)
-    except EngineError as error:
-        _warn(len(calls), error)
-
-
-def _warn(number: int, error: BaseException) -> None:
-    why = text_of(error)
-    log.warning("the completion of calls (%d) could not be told: %s; they can still be completed", number, why)
-
-
-def _deliver(template: PacketTemplate, calls: list[Call[object]]) -> None:
-    """Post the packets that tell of the end of these calls, in their order."""
-    key, transferred, overlapped = template.key, template.transferred, template.overlapped
-    given = calls if overlapped is UNSET else repeat(overlapped)
-    template.port.deliver(
-        [CompletionPacket(key, transferred, calls[0] if overlapped is UNSET else overlapped)]
-        if len(calls) == 1
-        else list(map(CompletionPacket, repeat(key, len(calls)), repeat(transferred), given))
-    )
 
 
 def perform(actions: Iterable[Callable[[], object]]) -> None:
@@ -134,8 +73,8 @@ class CallTable:
         # All guarded by `lock`.
         self.calls: dict[int, Call[object]] = {}
         self._waiting: dict[int, list[Wakeable]] = {}
-        # Calls that will be told by callback: somebody must drive the network though nobody waits.
-        self.callbacks: int = 0
+        # How many calls need the network to be driven though no thread waits: see `Notification.needs_driver`.
+        self.need_driver: int = 0
         # Counters, for statistics.
         self.finished: int = 0
         self.late: int = 0
@@ -173,12 +112,10 @@ class CallTable:
         call is out there is no call of anything, no jump back, and nothing that needs memory.
         """
         calls, waiting, before = self.calls, self._waiting, self.finished
-        # Calls in a row are mostly told in one way: the packets of one template are made, and delivered, in one go, and
-        # so are APCs of one function. Events are set, and callbacks posted, in one go.
-        common: PacketTemplate | ApcNotification | None = None
-        alike: list[Any] = []
-        events: list[Any] = []
-        callbacks: list[Any] = []
+        # Calls in a row mostly have one notification, or notifications of one class: those are delivered in one step.
+        common: Notification | None = None
+        deliver_row: Callable[[list[Any], EventKind], object] | None = None
+        row: list[Any] = []
         for call, outcome in zip(map(calls.get, call_ids), outcomes, strict=False):
             if call is None:
                 self.late += 1
@@ -186,50 +123,36 @@ class CallTable:
             # Once it has its outcome, the handle may carry another call.
             call_id, notify = call._id, call._notify
             box = [outcome]
-            finished, open_callbacks = self.finished + 1, self.callbacks
+            finished, need_driver = self.finished + 1, self.need_driver
             waiters = waiting.get(call_id) if waiting else None
-            if waiters is not None:  # This one is told by itself, so that one list grows.
-                common, events, callbacks = None, [], []
-            told: list[Any] = actions
-            ways: tuple[Any, ...] = ()
-            if notify is None:
-                pass
-            elif notify is common:
-                told, ways = alike, (call,)
-            elif type(notify) is PacketTemplate:
-                common, alike = notify, [call]
-                ways = (partial(_deliver, notify, alike),)
-            elif type(notify) is ApcNotification:
-                common, alike = notify, [call]
-                ways = (partial(_queue, notify, alike),)
-            elif type(notify) is Event:
-                if events:
-                    told, ways = events, (notify,)
+            if waiters is not None:  # This one is notified of by itself, so that one list grows.
+                common = deliver_row = None
+            grown: list[Any] = actions
+            added: tuple[Any, ...] = ()
+            if notify is not None:
+                need_driver -= notify.needs_driver
+                if notify is common:
+                    grown, added = row, (call,)
+                elif (jointly := notify.deliver_row) is None:
+                    common, deliver_row, row = notify, None, [call]
+                    added = (partial(notify.deliver, row, _COMPLETE),)
+                elif jointly is deliver_row:
+                    grown, added = row, (notify, call)
                 else:
-                    events = [notify]
-                    ways = (partial(_set_all, events),)
-            elif type(notify) is CallbackNotification:
-                bound = notify.bound(call, _COMPLETE)
-                open_callbacks -= 1
-                if callbacks:
-                    told, ways = callbacks, (bound,)
-                else:
-                    callbacks = [bound]
-                    ways = (partial(_call, callbacks),)
-            elif isinstance(notify, Event):
-                ways = (partial(_set, notify),)
+                    common, deliver_row, row = None, jointly, [notify, call]
+                    added = (partial(jointly, row, _COMPLETE),)
             if waiters is not None:
                 for waiter in waiters:
                     if isinstance(waiter, Observer):
                         waiter.outcome = outcome
-                    ways = (*ways, waiter.wake)
+                    added = (*added, waiter.wake)
             if call._timer is not None:
                 call._timer.cancel()
-            told += ways  # Grows, or raises and does not; `append` would be a call.
+            grown += added  # Grows, or raises and does not; `append` would be a call.
             call._state = _DONE
             call._box = box
             self.finished = finished
-            self.callbacks = open_callbacks
+            self.need_driver = need_driver
             del calls[call_id]
             if waiters is not None:
                 del waiting[call_id]

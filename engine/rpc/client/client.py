@@ -48,7 +48,7 @@ from ..channel import Channel, Parcel
 from ..contract.interface import Interface, OperationSpec
 from ..errors import CallCancelled, CallFailed, CallFailedDne, CallTimeout
 from ..limits import check_options, fit
-from ..notify import CallbackNotification, snapshot
+from ..notify import snapshot
 from ..pipes.pipe import MAX_WINDOW
 from ..pipes.stream import operation_kind
 from ..server import call as server_call
@@ -237,7 +237,8 @@ class Client(Association, Closeable):
         calls[call_id] = call
         outgoing = self._outgoing
         outgoing.append(pending)
-        if self._state is not _CONNECTED or timeout is not None or spec.one_way or type(notify) is CallbackNotification:
+        needs_driver = notify is not None and notify.needs_driver
+        if self._state is not _CONNECTED or timeout is not None or spec.one_way or needs_driver:
             self._settle(call, timeout)
         if due or len(outgoing) > self._company:
             self._channel.flush()
@@ -283,14 +284,14 @@ class Client(Association, Closeable):
             outgoing.append((call_id, target, args, None))
             if client._state is not _CONNECTED:
                 client._settle(call, None)
-            elif type(notify) is CallbackNotification:
+            elif notify is not None and notify.needs_driver:
                 if lock.owned():
                     lock.refuse()
                 try:
                     lock.acquire()
                     settles = not client._attended or client._state is not _CONNECTED
                     if not settles:
-                        client._table.callbacks += 1
+                        client._table.need_driver += 1
                 except BaseException:
                     if lock.owned():
                         lock.release()
@@ -332,8 +333,8 @@ class Client(Association, Closeable):
                     call._state = State.SPENT
                     raise self._closed_error()
                 return
-            if type(call._notify) is CallbackNotification:
-                self._table.callbacks += 1
+            if call._notify is not None and call._notify.needs_driver:
+                self._table.need_driver += 1
             if self._state is not _CONNECTED:
                 self._strand_locked(call_id)
             self._attend_locked()

@@ -433,7 +433,7 @@ class Association:
     def _attend_locked(self) -> None:
         """Say whether the network must be driven though no thread waits: for a callback, a connection, a greeting."""
         waits = self._state is not _CONNECTED and self._state is not _CLOSED and bool(self._calls or self._outgoing)
-        wanted = waits or self._held or self._table.callbacks > 0
+        wanted = waits or self._held or self._table.need_driver > 0
         if wanted is not self._attended:
             self._attended = wanted
             self._channel.attend(wanted)

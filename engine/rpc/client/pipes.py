@@ -18,9 +18,10 @@ from transport.wire.codec import encode
 
 from ...errors import CallError, InvalidAsyncHandle
 from ...kernel.checks import check_flag
+from ...kernel.notification import Notification
 from ..call import Call, Failure
 from ..errors import PeerProtocolError
-from ..notify import CallbackNotification, EventKind, Notification
+from ..notify import EventKind
 from ..pipes.pipe import UNBOUNDED, Pipe
 from ..pipes.pipe_set import PipeSet, Shipment, unprocessed
 from ..pipes.signals import Signals
@@ -37,7 +38,7 @@ class ClientPipes(PipeSet):
     """The pipes of one call, at the client."""
 
     def __init__(
-        self, client: "Client", call: Call[Any], spec: "OperationSpec", notify: Notification, send_complete: bool
+        self, client: "Client", call: Call[Any], spec: "OperationSpec", notify: Notification | None, send_complete: bool
     ) -> None:
         check_flag("send_complete", send_complete)
         signals = Signals(call, notify)
@@ -45,15 +46,17 @@ class ClientPipes(PipeSet):
         super().__init__(spec.pipes, True, spec.duplex, client._peer_window or UNBOUNDED, limit, signals, send_complete)
         self.call = call
         self._owner = client
+        # The notification does not change: whoever adds to the count takes as much from it.
+        self._needs_driver = notify is not None and notify.needs_driver
         # Set once, by the push or pull that failed.
         self._spent = False
 
     def begun(self) -> None:
         """The call was accepted: learn of its outcome, and tell of it."""
         client = self._owner
-        if type(self.signals.notify) is CallbackNotification:
+        if self._needs_driver:
             with client._lock:
-                client._table.callbacks += 1
+                client._table.need_driver += 1
                 client._attend_locked()
         for act in self.opened(client._peer_window or UNBOUNDED):  # It may have been said since this was made.
             act()
@@ -71,10 +74,10 @@ class ClientPipes(PipeSet):
         for waiter in waiters:
             waiter.wake()
         self.signals.tell()
-        if type(self.signals.notify) is CallbackNotification:
+        if self._needs_driver:
             client = self._owner
             with client._lock:
-                client._table.callbacks -= 1
+                client._table.need_driver -= 1
                 client._attend_locked()
 
     def check_complete(self) -> None:

@@ -13,17 +13,15 @@ Source: "RPC_ASYNC_EVENT", "RPC_NOTIFICATION_TYPES".
 """
 
 from collections import deque
+from collections.abc import Callable, Sequence
 
 from transport.foreign import is_interrupt, text_of
 from transport.log import Log
 
 from ...errors import EngineError
-from ...kernel.apc import queue_apc
-from ...kernel.event import Event
 from ...kernel.lock import Lock
-from ...kernel.packet import UNSET, CompletionPacket, PacketTemplate
-from ...pool.pool import default_pool
-from ..notify import ApcNotification, CallbackNotification, EventKind, Notification
+from ...kernel.notification import Notification
+from ..notify import EventKind
 
 log: Log = Log("engine.rpc")
 
@@ -33,9 +31,9 @@ class Signals:
 
     __slots__ = ("_lock", "_queue", "_telling", "event", "notify", "silent", "subject")
 
-    def __init__(self, subject: object, notify: Notification) -> None:
+    def __init__(self, subject: object, notify: Notification | None) -> None:
         self.subject: object = subject
-        self.notify: Notification = notify
+        self.notify: Notification | None = notify
         # The kind delivered last, or just being delivered. Read anywhere.
         self.event: EventKind | None = None
         self._lock = Lock()
@@ -63,17 +61,17 @@ class Signals:
             if self._telling or not self._queue:
                 return
             self._telling = True
-        if type(self.notify) is not CallbackNotification:
-            self._deliver_all()
+        if self.notify is None:
+            self._drain(None)
             return
         try:
-            default_pool().post(self._deliver_all)
-        except EngineError as error:
+            self.notify.in_order(self._drain)
+        except EngineError as error:  # The pool that was to run the callbacks is closed.
             with self._lock:
                 self._telling = False
-            log.warning("%r could not be told of: %s", self.subject, error)
+            log.warning("%r could not be told of: %s", self.subject, text_of(error))
 
-    def _deliver_all(self) -> None:
+    def _drain(self, deliver: Callable[[Sequence[object], EventKind], object] | None) -> None:
         while True:
             with self._lock:
                 if not self._queue:
@@ -81,26 +79,11 @@ class Signals:
                     return
                 self.event = kind = self._queue.popleft()
             try:
-                self._deliver(kind)
-            except EngineError as error:
-                # The target may be closed, its thread may be gone; the call goes on without being told of.
-                log.warning("%r could not be told of %s: %s", self.subject, kind.name, text_of(error))
+                if deliver is not None:
+                    deliver((self.subject,), kind)
             except BaseException as error:
                 if is_interrupt(error):
                     with self._lock:
                         self._telling = False
                     raise
                 log.error("the callback of %r raised for %s", self.subject, kind.name, exc_info=error)
-
-    def _deliver(self, kind: EventKind) -> None:
-        notify, subject = self.notify, self.subject
-        if type(notify) is PacketTemplate:
-            overlapped = subject if notify.overlapped is UNSET else notify.overlapped
-            notify.port.deliver((CompletionPacket(notify.key, notify.transferred, overlapped, 0, kind),))
-        elif type(notify) is CallbackNotification:
-            notify.run(subject, kind)
-        elif type(notify) is ApcNotification:
-            queue_apc(notify.function, subject, kind, thread=notify.thread)
-        elif notify is not None:
-            assert isinstance(notify, Event)
-            notify.set()

@@ -18,26 +18,20 @@ Source: "RpcServerSubscribeForNotification", "RpcServerUnsubscribeForNotificatio
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from transport.foreign import is_interrupt, shown, text_of
-from transport.log import Log
+from transport.foreign import shown
 
 from ...errors import InvalidAsyncHandle, InvalidParameter, InvalidState, Misuse
-from ...kernel.apc import queue_apc
 from ...kernel.event import Event
 from ...kernel.lock import Lock
-from ...kernel.packet import UNSET, CompletionPacket, PacketTemplate
-from ...pool.pool import default_pool
+from ...kernel.notification import Notification
 from ...status import Status
-from ..notify import ApcNotification, CallbackNotification, EventKind, Notification, snapshot
+from ..notify import EventKind, snapshot
 from .extras import Closing, attachment_of, when_closed
 
 if TYPE_CHECKING:
     from .call import ServerCall
-
-log: Log = Log("engine.rpc")
 
 KINDS = frozenset({EventKind.CLIENT_CANCEL, EventKind.CLIENT_DISCONNECT})
 
@@ -66,7 +60,7 @@ class Subscriptions:
                 kind = min(kinds & self._used)
                 raise InvalidState(f"{self._call!r} was subscribed to {kind.name} before: once a call is allowed")
             self._used |= kinds
-            self._live.update(dict.fromkeys(kinds, notify))
+            self._live.update(dict.fromkeys(kinds, notify.guarded(self._run)))
 
     def remove(self, kind: EventKind) -> int:
         """Unsubscribe; return how many notifications were queued."""
@@ -79,40 +73,17 @@ class Subscriptions:
 
     def tell(self, kind: EventKind) -> None:
         """`kind` happened. Not under link.lock."""
-        why = ""
         with self._lock:
             notify = self._live.get(kind)
-            if notify is None or kind in self._queued:
-                return
-            try:
-                if self._hand_over(notify, kind):
-                    self._queued.add(kind)
-            except BaseException as error:  # The thread is gone, the event was closed, or has a `set` of its own.
-                if is_interrupt(error):
-                    raise
-                why = text_of(error)
-        if why:
-            log.warning("%r: %s could not be told: %s", self._call, kind.name, why)
+            if notify is not None and kind not in self._queued and notify.deliver((self._call,), kind):
+                self._queued.add(kind)
 
-    def _hand_over(self, notify: Notification, kind: EventKind) -> bool:
-        if type(notify) is PacketTemplate:
-            overlapped = self._call if notify.overlapped is UNSET else notify.overlapped
-            return notify.port.deliver((CompletionPacket(notify.key, notify.transferred, overlapped),))
-        if type(notify) is CallbackNotification:
-            default_pool().post(partial(self._run, notify.run, kind))
-        elif type(notify) is ApcNotification:
-            queue_apc(self._run, notify.function, kind, thread=notify.thread)
-        else:
-            assert isinstance(notify, Event)
-            notify.set()
-        return True
-
-    def _run(self, function: Callable[[Any, EventKind], object], kind: EventKind) -> None:
+    def _run(self, function: Callable[[Any, EventKind], object], call: Any, kind: EventKind) -> None:
         """Call a subscriber's function, in its thread, unless the call was closed since it was queued."""
         with self._lock:
             if self._over:
                 return
-        function(self._call, kind)
+        function(call, kind)
 
     def close(self, how: Closing) -> None:
         """The call was closed: deliver nothing further."""
@@ -130,7 +101,8 @@ def subscribe(call: "ServerCall", kind: EventKind | Iterable[EventKind], notify:
     if notify is None:
         raise InvalidParameter("notify must say how to tell, None does not: use `test_cancel` and `disconnected`")
     target = snapshot(notify)
-    if isinstance(target, Event) and len(kinds) > 1:
+    assert target is not None
+    if isinstance(notify, Event) and len(kinds) > 1:
         raise InvalidParameter("an event cannot tell kinds apart: subscribe to each with an event of its own")
     subscriptions = _subscriptions_of(call)
     subscriptions.add(kinds, target)
