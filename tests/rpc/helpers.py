@@ -21,7 +21,7 @@ from typing import Any, Self
 import zmq
 
 from engine import Client, EngineError
-from engine.testing import LIMIT
+from engine.testing import LIMIT, wait_until
 from transport.frames import Hello, Message, Welcome
 from transport.wire.codec import decode, encode
 
@@ -54,6 +54,20 @@ def status_of(action: Callable[[], object]) -> int:
     except EngineError as error:
         return int(error.status)
     return 0
+
+
+def reach(client: Client, state: str = "connected") -> None:
+    """Return once the client's connection is in this state, however long that takes."""
+    wait_until(lambda: client.statistics().connection == state, what=f"that {client} is {state}")
+
+
+def limits(*seconds: float) -> Iterator[float]:
+    """Limits to be tried in turn, for what must first get somewhere within one: on a slow machine a longer one will do.
+
+    Leave the loop with `break` once it did; a loop that comes to its end fails.
+    """
+    yield from seconds
+    raise AssertionError(f"not even {seconds[-1]} s were enough")
 
 
 class Service:

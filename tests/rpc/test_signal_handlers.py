@@ -32,7 +32,7 @@ from engine import (
 from engine.testing import LIMIT, wait_until
 from transport import TransportError
 
-from .helpers import at_line, code_in
+from .helpers import at_line, code_in, reach
 from .interfaces import Probe
 from .service import make_server
 
@@ -59,6 +59,7 @@ class World:
         self.server.listen()
         self.client = Client("loopback://signal-handlers", connect_timeout=connect_timeout)
         self.probe = self.client.bind(Probe)
+        reach(self.client)
         self.probe.nothing()
 
     def close(self) -> None:

@@ -65,6 +65,7 @@ from engine.win32 import (
     sizeof,
 )
 
+from ..rpc.helpers import reach
 from .contract import Desk
 
 MS = int(LIMIT * 1000)
@@ -513,6 +514,7 @@ class TestOutcomes:
         """T9: 1726 for a call that may have run, 1722 or 1727 for one that did not, each with its notification."""
         path, process = victim
         with Client(f"ipc://{path}", connect_timeout=1.0) as client:
+            reach(client)
             desk = client.bind(Desk)
             handle, key = by_event(event), new_key()
             RpcAsyncCall(handle, desk.hold, key)

@@ -25,7 +25,7 @@ from transport.frames import Bye, Calls, Cancel, Hello, Replies, Welcome
 from transport.wire.codec import encode
 
 from ...one_by_one import calls_in, one_reply
-from ..helpers import RawServer, new_endpoint, status_of
+from ..helpers import RawServer, new_endpoint, reach, status_of
 from ..interfaces import Probe
 
 BRIEF = 0.1  # Seconds; a limit that is meant to pass.
@@ -47,6 +47,7 @@ class TestNeverGreeted:
         so does each later one; the error says what is wrong.
         """
         with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=BRIEF) as client:
+            reach(client, "greeting")
             probe = client.bind(Probe)
             for number in range(2):
                 call = probe.echo.begin(number)
@@ -59,6 +60,7 @@ class TestNeverGreeted:
     def test_it_is_told_not_to_begin_them(self, endpoint: str) -> None:
         """Should it be a slow server after all, it finds each call that was given up aborted."""
         with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=BRIEF) as client:
+            reach(client, "greeting")
             probe = client.bind(Probe)
             call = probe.echo.begin("given up")
             assert type(raw.hear()) is Hello and type(raw.hear()) is Calls
@@ -79,7 +81,7 @@ class TestNeverGreeted:
             assert status_of(lambda: large.result(LIMIT)) == 1722
             assert status_of(lambda: behind.result(LIMIT)) == 1722
             raw.say(Welcome(b"\2" * 16))
-            wait_until(lambda: client.statistics().connection == "connected")
+            reach(client)
             call = probe.echo.begin("served")
             heard: Any = raw.hear()
             assert [each.id for each in calls_in(heard)] == [call._id]
@@ -92,7 +94,7 @@ class TestNeverGreeted:
             assert type(raw.hear()) is Hello
             assert [status_of(lambda call=call: call.result(LIMIT)) for call in late] == [1818, 1818]
             raw.say(Welcome(b"\2" * 16))
-            wait_until(lambda: client.statistics().connection == "connected")
+            reach(client)
             call = probe.echo.begin("served")
             heard: Any = raw.hear()
             assert [each.id for each in calls_in(heard)] == [call._id]
@@ -100,11 +102,12 @@ class TestNeverGreeted:
     def test_a_late_greeting(self, endpoint: str) -> None:
         """Once it greets, later calls are served, though earlier ones were given up."""
         with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=BRIEF) as client:
+            reach(client, "greeting")
             probe = client.bind(Probe)
             assert status_of(lambda: probe.echo.begin("given up").result(LIMIT)) == 1726
             raw.greet()
             assert type(raw.hear()) is Calls and type(raw.hear()) is Cancel
-            wait_until(lambda: client.statistics().connection == "connected")
+            reach(client)
             call = probe.echo.begin("served")
             answer(raw, "served")
             assert call.result(LIMIT) == "served"
@@ -124,12 +127,12 @@ class TestNeverGreeted:
         with Client(endpoint, connect_timeout=BRIEF) as client:
             probe = client.bind(Probe)
             with RawServer(endpoint) as raw:
-                wait_until(lambda: client.statistics().connection == "greeting")
+                reach(client, "greeting")
                 raw.greet()
-                wait_until(lambda: client.statistics().connection == "connected")
-            wait_until(lambda: client.statistics().connection == "connecting")
+                reach(client)
+            reach(client, "connecting")
             with RawServer(endpoint):
-                wait_until(lambda: client.statistics().connection == "greeting")
+                reach(client, "greeting")
                 with pytest.raises(CallFailed):
                     probe.echo.begin("second").result(LIMIT)
 
@@ -226,6 +229,7 @@ class TestNoServer:
     def test_one_that_does_not_greet(self, endpoint: str, port: CompletionPort) -> None:
         """What accepts connections and does not greet is named too, in a call's own limit as well."""
         with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=None) as client:
+            reach(client, "greeting")
             call = client.bind(Probe).echo.begin(1, timeout=BRIEF, notify=port)
             assert type(raw.hear()) is Hello
             assert port.get(LIMIT).overlapped is call
@@ -238,7 +242,7 @@ class TestNoServer:
             client.bind(Probe).echo.begin(1, notify=port)
             raw.greet()
             assert type(raw.hear()) is Calls
-            wait_until(lambda: client.statistics().connection == "connected")
+            reach(client)
             with pytest.raises(WaitTimeout) as raised:
                 port.get(BRIEF)
             assert endpoint not in str(raised.value)

@@ -27,7 +27,7 @@ from transport.frames import Bye, Calls, Reject, Replies
 from transport.wire.codec import encode_value
 
 from ...one_by_one import calls_in, one_reply
-from ..helpers import GONE, PENDING, Bench, RawServer, Service, new_endpoint, status_of
+from ..helpers import GONE, PENDING, Bench, RawServer, Service, new_endpoint, reach, status_of
 from ..interfaces import Probe
 
 Benches = Callable[..., Bench]
@@ -184,6 +184,7 @@ class TestBounds:
         """If no server comes within `connect_timeout` it ends with 1726: it may have run. The error says all that."""
         mine = service()
         bench = benches(mine.endpoint, connect_timeout=1.0)
+        reach(bench.client)
         call = held_again(bench, key)
         mine.kill()
         with pytest.raises(CallFailed, match=r"lost.*to send it again.*no connection to ipc.* within 1\.0 s"):

@@ -22,6 +22,7 @@ from engine import (
 )
 from engine.testing import LIMIT, Gate, wait_until, wait_until_blocked
 
+from ..helpers import limits
 from .conftest import Bench
 from .interfaces import Point
 from .service import status_of
@@ -660,12 +661,15 @@ class TestFailures:
 
     def test_a_time_limit(self, bench: Bench) -> None:
         """It ends a stream, and the routine that serves it."""
-        stream = bench.streams.swell.stream(100_000, timeout=0.05)
-        assert stream.call.wait(LIMIT)
-        with pytest.raises(EngineError) as caught:
-            for _ in stream:
-                pass
-        assert caught.value.status == 1818
+        for limit in limits(0.05, 0.5, 5.0, LIMIT / 4):
+            stream = bench.streams.swell.stream(100_000, timeout=limit)
+            assert stream.call.wait(LIMIT)
+            with pytest.raises(EngineError) as caught:
+                for _ in stream:
+                    pass
+            assert caught.value.status == 1818
+            if bench.aside.swelled():  # Otherwise the routine had not begun by then.
+                break
         wait_until(lambda: bench.aside.swelled() == -1)
 
     def test_nobody_is_there(self) -> None:
