@@ -1,5 +1,7 @@
 """What a user finds on the objects that are used most: a new name there is a decision."""
 
+import os
+
 import pytest
 
 import transport
@@ -17,6 +19,12 @@ CALL = (
     "cancel close complete done event initialize pipe pipes result send state status throw trailing_metadata "
     "user_data wait"
 )
+# `bind_port`, `bind_services`, `outstanding` and `bind_wait` are what a port, a pool and a wait call.
+SOURCE = (
+    "begin_read begin_write bind_port bind_services cancel cancel_own close closed detach exclusive modes outstanding "
+    "set_completion_modes statistics"
+)
+OPERATION = "bind_wait cancel completed_synchronously done overlapped result source status transferred"
 # What users of links, endpoints, keys and overlapped sources call; messages and their encoding are not among it.
 TRANSPORT = """
     bind connect Link LinkOptions Receiver PeerInfo Keys Buffer Endpoint Curve
@@ -64,3 +72,12 @@ def test_names(server: Server) -> None:
 def test_the_transport() -> None:
     """The transport offers links, endpoints, keys, sources and their errors, and no parts of messages."""
     assert sorted(transport.__all__) == sorted(TRANSPORT.split())
+
+
+def test_overlapped_sources() -> None:
+    """A source and its operations show what their users call."""
+    reader, writer = os.pipe()
+    os.close(writer)
+    with transport.OverlappedDescriptor(reader) as source:
+        assert names_of(source) == SOURCE.split()
+        assert names_of(source.begin_read()) == OPERATION.split()

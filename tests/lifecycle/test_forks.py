@@ -19,7 +19,7 @@ UNREGISTERED = {
     "engine/kernel/waiter.py": "the gate of one wait of one thread: a child waits by new ones",
     "engine/pool/running.py": "as above",
     "engine/kernel/monitor.py": "the bell of a thread that is not in the child, whose driver makes a new monitor",
-    "transport/overlapped/source.py": "is only ever tried",
+    "transport/overlapped/operation.py": "is only ever tried",
     "engine/pool/future.py": "a future's own condition, which is dropped in a child",
     "engine/kernel/lock.py": "is registered as it is made",
     "transport/lock.py": "as above",

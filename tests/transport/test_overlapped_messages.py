@@ -82,7 +82,7 @@ class TestReceiving:
     def test_buffers_are_filled_by_any_pyzmq(self, peer: Peer) -> None:
         """Where pyzmq cannot receive into a buffer, frames are copied into it, with the same results."""
         source, other = peer
-        source._handle.recv_into = None  # As before pyzmq 26.4.
+        source._device.handle.recv_into = None  # As before pyzmq 26.4.
         other.send_multipart([b"hello", b"more"])
         buffer = bytearray(8)
         operation = source.begin_recv([buffer, bytearray(2)])
@@ -455,7 +455,7 @@ class TestInterrupts:
     @staticmethod
     def interrupt(source: OverlappedSocket, name: str, after: int) -> None:
         """Have a handler raise just after that call of the socket's, as pyzmq lets it: ZeroMQ has done its part."""
-        genuine = getattr(source._handle, name)
+        genuine = getattr(source._device.handle, name)
         calls = iter(range(after + 1))
 
         def call(*args: Any, **named: Any) -> Any:
@@ -464,7 +464,7 @@ class TestInterrupts:
                 raise KeyboardInterrupt
             return result
 
-        setattr(source._handle, name, call)
+        setattr(source._device.handle, name, call)
 
     @pytest.mark.parametrize("after", [0, 1])
     def test_beginning_a_receive(self, peer: Peer, port: CompletionPort, after: int) -> None:

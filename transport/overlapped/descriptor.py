@@ -19,21 +19,19 @@ from typing import Any, Final
 
 from transport.errors import InvalidOperation, TooManyOperations
 from transport.foreign import text_of
-from transport.overlapped.operation import (
+from transport.overlapped.buffers import readable, writable
+from transport.overlapped.operation import ITSELF, Completions, OverlappedOperation
+from transport.overlapped.services import INPUT, OUTPUT, Settable
+from transport.overlapped.source import DEFAULT_LIMIT, OverlappedSource, check_limit
+from transport.overlapped.statuses import (
     ACCESS_DENIED,
     BROKEN_PIPE,
     GEN_FAILURE,
     HANDLE_EOF,
-    ITSELF,
     NETNAME_DELETED,
     NOT_SUPPORTED,
     OK,
-    OverlappedOperation,
-    Settable,
-    readable,
-    writable,
 )
-from transport.overlapped.source import DEFAULT_LIMIT, INPUT, OUTPUT, OverlappedSource
 
 _STATUSES: Final = {
     errno.EPIPE: BROKEN_PIPE,
@@ -47,10 +45,10 @@ class ReadOperation(OverlappedOperation[Any]):
     __slots__ = ("_size", "_target")
 
     def __init__(
-        self, source: "OverlappedDescriptor", size: int, target: memoryview | None, overlapped: Any,
-        event: Settable | None, packet: bool,
+        self, source: "OverlappedDescriptor", completions: Completions, size: int, target: memoryview | None,
+        overlapped: Any, event: Settable | None, packet: bool,
     ) -> None:  # fmt: skip
-        super().__init__(source, overlapped, event, packet)
+        super().__init__(source, completions, overlapped, event, packet)
         self._size = size
         self._target = target
 
@@ -80,9 +78,10 @@ class WriteOperation(OverlappedOperation[int]):
     __slots__ = ("_data",)
 
     def __init__(
-        self, source: "OverlappedDescriptor", data: memoryview, overlapped: Any, event: Settable | None, packet: bool
-    ) -> None:
-        super().__init__(source, overlapped, event, packet)
+        self, source: "OverlappedDescriptor", completions: Completions, data: memoryview, overlapped: Any,
+        event: Settable | None, packet: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(source, completions, overlapped, event, packet)
         self._data = data
 
     def _attempt(self, handle: int) -> int | None:
@@ -96,6 +95,84 @@ class WriteOperation(OverlappedOperation[int]):
             return None  # It stays pending.
         self._result = self._transferred
         return OK
+
+
+class _Descriptor:
+    """The device: a descriptor, and the poll set that shows when it is worth an attempt."""
+
+    failures: tuple[type[Exception], ...] = (OSError,)
+    outcomes = frozenset({HANDLE_EOF, NETNAME_DELETED, BROKEN_PIPE})
+
+    def __init__(self, file: Any) -> None:
+        if not hasattr(selectors.DefaultSelector, "fileno"):
+            raise InvalidOperation("poll sets do not nest on this platform", status=NOT_SUPPORTED)
+        try:
+            fd = file if isinstance(file, int) else file.fileno()
+            blocking = os.get_blocking(fd)
+            os.set_blocking(fd, False)
+        except (AttributeError, OSError, OverflowError, TypeError, ValueError) as error:
+            raise InvalidOperation(f"file must be an open descriptor, or have one: {text_of(error)}") from error
+        try:
+            self._selector = selectors.DefaultSelector()
+        except OSError as error:
+            os.set_blocking(fd, blocking)
+            raise TooManyOperations(f"no descriptor is left for a poll set: {error}") from error
+        self.file = file
+        self.handle = fd
+        self._blocking = blocking
+        # What the selector looks for, an or of `INPUT` and `OUTPUT`.
+        self._interest = 0
+
+    def descriptors(self) -> Sequence[int]:
+        return [self._selector.fileno()]
+
+    def ready(self) -> int:
+        return INPUT | OUTPUT  # An attempt costs no more than asking.
+
+    def woken(self, wanted: int) -> None:
+        self._look_for(self._interest & wanted)
+
+    def watch(self, wanted: int) -> None:
+        self._look_for(self._interest | wanted)
+
+    def _look_for(self, interest: int) -> None:
+        if interest == self._interest:
+            return
+        with suppress(KeyError):  # Nothing was looked for so far.
+            self._selector.unregister(self.handle)
+        self._interest = 0
+        if interest:
+            self._selector.register(self.handle, interest)
+        self._interest = interest
+
+    def is_fatal(self, error: Exception) -> bool:
+        return isinstance(error, OSError) and error.errno == errno.EBADF and not self._is_open()
+
+    def _is_open(self) -> bool:
+        """Whether the descriptor is open: EBADF is also what one says that is open for the other direction only."""
+        try:
+            os.fstat(self.handle)
+        except OSError:
+            return False
+        return True
+
+    def status_of(self, error: Exception) -> int:
+        assert isinstance(error, OSError), "nothing else is caught"
+        if error.errno == errno.EBADF:
+            return ACCESS_DENIED  # The source would be closed if the descriptor were.
+        return _STATUSES.get(error.errno or 0, GEN_FAILURE)
+
+    def release(self, close: bool) -> None:
+        self._look_for(0)
+        self._selector.close()
+        if not close:
+            with suppress(OSError):  # The program has closed it.
+                os.set_blocking(self.handle, self._blocking)
+        elif isinstance(self.file, int):
+            with suppress(OSError):  # Likewise.
+                os.close(self.file)
+        else:
+            self.file.close()
 
 
 class OverlappedDescriptor(OverlappedSource):
@@ -120,28 +197,10 @@ class OverlappedDescriptor(OverlappedSource):
     Different from Windows: the end of a stream is 38 for pipes and sockets too, not 109 and an empty success.
     """
 
-    _outcomes = frozenset({HANDLE_EOF, NETNAME_DELETED, BROKEN_PIPE})
-
     def __init__(self, file: Any, *, limit: int = DEFAULT_LIMIT) -> None:
-        if not hasattr(selectors.DefaultSelector, "fileno"):
-            raise InvalidOperation("poll sets do not nest on this platform", status=NOT_SUPPORTED)
-        try:
-            fd = file if isinstance(file, int) else file.fileno()
-            blocking = os.get_blocking(fd)
-            os.set_blocking(fd, False)
-        except (AttributeError, OSError, OverflowError, TypeError, ValueError) as error:
-            raise InvalidOperation(f"file must be an open descriptor, or have one: {text_of(error)}") from error
-        try:
-            self._selector = selectors.DefaultSelector()
-        except OSError as error:
-            os.set_blocking(fd, blocking)
-            raise TooManyOperations(f"no descriptor is left for a poll set: {error}") from error
-        super().__init__(limit)
-        self._file = file
-        self._handle = fd
-        self._blocking = blocking
-        # Guarded by _lock. What the selector looks for, an or of `INPUT` and `OUTPUT`.
-        self._interest = 0
+        check_limit(limit)
+        self._device = _Descriptor(file)
+        super().__init__(self._device, limit)
 
     def begin_read(
         self,
@@ -162,7 +221,8 @@ class OverlappedDescriptor(OverlappedSource):
                 raise InvalidOperation(f"a read takes 1 byte or more, not {size}")
         else:
             size, target = 0, writable(size_or_buffer)
-        return self._begin(ReadOperation(self, size, target, overlapped, event, packet), self._input)
+        read = ReadOperation(self, self._completions, size, target, overlapped, event, packet)
+        return self._pending.begin(read, self._pending.input)
 
     def begin_write(
         self, data: Any, *, overlapped: Any = ITSELF, event: Settable | None = None, packet: bool = True
@@ -172,78 +232,23 @@ class OverlappedDescriptor(OverlappedSource):
         Args: `data` is a bytes-like object, which belongs to the operation until it completes.
         `result()`, transferred: how many bytes the system took; of a write that failed, how many until then.
         """
-        return self._begin(WriteOperation(self, readable(data), overlapped, event, packet), self._output)
+        write = WriteOperation(self, self._completions, readable(data), overlapped, event, packet)
+        return self._pending.begin(write, self._pending.output)
 
     def exclusive(self) -> AbstractContextManager[Any]:
         """Lend the object for other uses, `shutdown` for one: `with source.exclusive() as file: ...`.
 
         Nobody else uses it meanwhile. Inside, call nothing that blocks, and no method of this object.
         """
-        return self._exclusive(self._file)
+        return self._pending.lend(self._device.file)
 
     def detach(self) -> Any:
         """Close this object but not the file, which is returned: it is the caller's alone again.
 
         What is pending completes with 995. Raises: `SourceClosed`.
         """
-        with self._lock:
-            self._require_open_locked()
-        self._end(close=False)
-        return self._file
-
-    def _descriptors(self) -> Sequence[int]:
-        return [self._selector.fileno()]
-
-    def _ready_locked(self) -> int:
-        return INPUT | OUTPUT  # An attempt costs no more than asking.
-
-    def _wanted(self) -> int:
-        return (INPUT if self._input else 0) | (OUTPUT if self._output else 0)
-
-    def _woken_locked(self) -> None:
-        self._look_for(self._interest & self._wanted())
-
-    def _watch_locked(self) -> None:
-        self._look_for(self._interest | self._wanted())
-
-    def _look_for(self, interest: int) -> None:
-        if interest == self._interest:
-            return
-        with suppress(KeyError):  # Nothing was looked for so far.
-            self._selector.unregister(self._handle)
-        self._interest = 0
-        if interest:
-            self._selector.register(self._handle, interest)
-        self._interest = interest
-
-    def _is_fatal(self, error: Exception) -> bool:
-        return isinstance(error, OSError) and error.errno == errno.EBADF and not self._is_open()
-
-    def _is_open(self) -> bool:
-        """Whether the descriptor is open: EBADF is also what one says that is open for the other direction only."""
-        try:
-            os.fstat(self._handle)
-        except OSError:
-            return False
-        return True
-
-    def _status_of(self, error: Exception) -> int:
-        assert isinstance(error, OSError), "nothing else is caught"
-        if error.errno == errno.EBADF:
-            return ACCESS_DENIED  # The source would be closed if the descriptor were.
-        return _STATUSES.get(error.errno or 0, GEN_FAILURE)
-
-    def _release_locked(self, close: bool) -> None:
-        self._look_for(0)
-        self._selector.close()
-        if not close:
-            with suppress(OSError):  # The program has closed it.
-                os.set_blocking(self._handle, self._blocking)
-        elif isinstance(self._file, int):
-            with suppress(OSError):  # Likewise.
-                os.close(self._file)
-        else:
-            self._file.close()
+        self._pending.detach()
+        return self._device.file
 
 
 assert (selectors.EVENT_READ, selectors.EVENT_WRITE) == (INPUT, OUTPUT)

@@ -1,55 +1,66 @@
-"""An overlapped operation: what it was asked, and what became of it.
+"""An overlapped operation: what it was asked, what became of it, and who is told of that.
+
+What completes goes to the outbox of `Completions`, under the lock of the source; one thread at a time empties it
+without the lock, so that packets reach the port in the order of completion though nothing foreign is called under the
+lock.
+
+Guarantees: each accepted operation completes once, and then delivers one packet if it is to deliver any; its attributes
+are final before that, and its event is set before its packet is queued. Packets of one source are in the order of
+completion.
+
+Assumes: `append`, `popleft` and indexing of a deque are atomic. Between two bytecodes that call nothing no signal
+handler runs: so a status and the entry in the outbox are stored as one, seen from the main thread.
 
 Source: "Synchronization and Overlapped Input and Output", "GetOverlappedResult"; sections 5, 8 and 10 of
 `docs/semantics/completion-port.md`.
 """
 
 from _thread import get_ident
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from threading import Lock as TryLock
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from transport.errors import InvalidOperation, OperationFailed, OperationPending
-from transport.foreign import a_type, type_name
+from transport.foreign import a_type, is_interrupt
 from transport.lifecycle import Uncopyable
+from transport.lock import Lock
+from transport.log import Log
+from transport.overlapped.services import Device, Settable, SourceServices
+from transport.overlapped.statuses import MEANINGS, OK, PENDING
 
-if TYPE_CHECKING:
-    from transport.overlapped.services import SourceServices
-    from transport.overlapped.source import OverlappedSource
+log: Log = Log("transport.overlapped")
 
-# The Windows numbers that operations end with.
-OK: Final = 0
-ACCESS_DENIED: Final = 5
-INVALID_HANDLE: Final = 6
-BAD_COMMAND: Final = 22
-GEN_FAILURE: Final = 31
-HANDLE_EOF: Final = 38
-NOT_SUPPORTED: Final = 50
-NETNAME_DELETED: Final = 64
-BROKEN_PIPE: Final = 109
-MORE_DATA: Final = 234
-OPERATION_ABORTED: Final = 995
-PENDING: Final = 997
-HOST_UNREACHABLE: Final = 1232
-
-# What those that a failed operation ends with mean, for people.
-_MEANINGS: Final = {
-    ACCESS_DENIED: "access was denied",
-    INVALID_HANDLE: "the object was closed",
-    HANDLE_EOF: "end of stream",
-    NETNAME_DELETED: "the peer broke the connection off",
-    BROKEN_PIPE: "the other end of the pipe was closed",
-    MORE_DATA: "there was more than the buffer takes",
-    OPERATION_ABORTED: "cancelled",
-    HOST_UNREACHABLE: "there is no such peer",
-}
+#: Modes of a source, see `OverlappedSource.set_completion_modes`.
+SKIP_PORT_ON_SUCCESS: Final = 1
+SKIP_SET_EVENT_ON_HANDLE: Final = 2
 
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Settable(Protocol):
-    """An event, as an operation sees it."""
+class Source(Protocol):
+    """What every overlapped source has, seen from one of its operations."""
 
-    def set(self) -> object:
-        """Make it signaled."""
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, given back by `detach`, or found unusable."""
+
+    def cancel(self, overlapped: Any = ...) -> None:
+        """Ask for pending operations to end; see `OverlappedSource.cancel`."""
+
+    def close(self) -> None:
+        """Close the source and its object; see `OverlappedSource.close`."""
+
+
+class Pending(Protocol):
+    """The pending operations of a source, seen from one of them."""
+
+    def cancel(self, chosen: Callable[["OverlappedOperation[Any]"], bool]) -> int:
+        """End those that are `chosen`."""
+
+    def be_polled(self, services: SourceServices) -> None:
+        """Have the device polled from now on, if it is not."""
 
 
 class _Itself:
@@ -73,14 +84,17 @@ class OverlappedOperation(Uncopyable, Generic[T_co]):
     _instead = "hand over its result"
 
     __slots__ = (
-        "__weakref__", "_events", "_result", "_silent", "_source", "_status", "_synchronous", "_thread",
+        "__weakref__", "_completions", "_events", "_result", "_silent", "_source", "_status", "_synchronous", "_thread",
         "_transferred", "_value",
     )  # fmt: skip
 
-    def __init__(self, source: "OverlappedSource", overlapped: Any, event: Settable | None, packet: bool) -> None:
+    def __init__(
+        self, source: Source, completions: "Completions", overlapped: Any, event: Settable | None, packet: bool
+    ) -> None:
         if event is not None and not callable(getattr(event, "set", None)):
             raise InvalidOperation(f"event must have a method `set`, which {a_type(event)} has not")
         self._source = source
+        self._completions = completions
         self._value = overlapped
         # Guarded by the source's lock until complete; `_status` is written last.
         self._events: tuple[Settable, ...] = () if event is None else (event,)
@@ -93,7 +107,7 @@ class OverlappedOperation(Uncopyable, Generic[T_co]):
         self._status = PENDING
 
     @property
-    def source(self) -> "OverlappedSource":
+    def source(self) -> Source:
         """The source it was begun on."""
         return self._source
 
@@ -135,26 +149,26 @@ class OverlappedOperation(Uncopyable, Generic[T_co]):
         if self._status == PENDING:
             raise OperationPending("the operation is pending: wait for its packet or its event")
         if self._status != OK:
-            why = _MEANINGS.get(self._status)
+            why = MEANINGS.get(self._status)
             raise OperationFailed(f"{self!r} failed{'' if why is None else f': {why}'}", status=self._status)
         result: T_co = self._result
         return result
 
     def cancel(self) -> None:
         """Ask for this very operation to end; `OverlappedSource.cancel` says how. Raises what that raises."""
-        self._source._cancel_operation(self)
+        self._completions.pending.cancel(lambda operation: operation is self)
 
-    def bind_wait(self, services: "SourceServices", event: Settable) -> None:
+    def bind_wait(self, services: SourceServices, event: Settable) -> None:
         """For the engine's waits only, which take operations as they are."""
-        self._source._bind_wait(self, services, event)
+        self._completions.bind_wait(self, services, event)
 
     # For the source, under its lock
 
     def _attempt(self, handle: Any) -> int | None:
         """Do what can be done now; return the status if that completes it, else None. Must not block.
 
-        `_result` and `_transferred` are set on the way. Raises what the source's `_status_of` understands; a
-        signal handler may raise in the midst of it too, and then it is called again.
+        `_result` and `_transferred` are set on the way. Raises what the device's `status_of` understands; a signal
+        handler may raise in the midst of it too, and then it is called again.
         """
         raise NotImplementedError
 
@@ -167,25 +181,121 @@ class OverlappedOperation(Uncopyable, Generic[T_co]):
         return f"<{type(self).__name__} {state}>"
 
 
-def readable(data: Any) -> memoryview:
-    """A view of the data as bytes, empty or not; raises `InvalidOperation` if it has none."""
-    try:
-        view = memoryview(data)
-        if view.c_contiguous:
-            return view.cast("B") if view.nbytes else memoryview(b"")
-    except TypeError:
-        pass  # It has no such view, as is told below.
-    raise InvalidOperation(f"data must be contiguous bytes-like objects, which {a_type(data)} is not")
+class Completions:
+    """How the operations of one source complete, and how their packets and events get to those who wait.
+
+    `lock` is that of the source; it guards all fields, unless said otherwise.
+    """
+
+    def __init__(self, pending: Pending, lock: Lock) -> None:
+        self.pending = pending
+        self._lock = lock
+        self.modes = 0
+        self.succeeded = 0
+        # What the engine gives, and what the association brings.
+        self.services: SourceServices | None = None
+        self.key: Any = None
+        self.bound = False
+        # Complete operations that are to be delivered. Appended to under lock, taken out by who holds _delivering.
+        self.outbox: deque[OverlappedOperation[Any]] = deque()
+        # Those whose packets are being handed over, in their order, by who holds _delivering; and how many were before.
+        self._handing: list[OverlappedOperation[Any]] = []
+        self._handed = 0
+        # Taking it is one step of a `for` loop: no signal handler can raise between taking and using it.
+        self._delivering = TryLock()
+        self._turn = iter(partial(self._delivering.acquire, False), None)
+
+    def attempt_locked(self, operation: OverlappedOperation[Any], device: Device, starting: bool) -> bool:
+        """Do what can be done of it now; return whether it is complete. Raises what `device.failures` says."""
+        if operation._status != PENDING:
+            return True  # A signal handler raised between completing it and taking it out of its queue.
+        try:
+            status = operation._attempt(device.handle)
+        except device.failures:
+            raise
+        except BaseException:
+            status = operation._interrupted(device.handle)
+            if status is not None:
+                self.complete_locked(operation, status)
+            raise
+        if status is None:
+            return False
+        self.complete_locked(operation, status, starting)
+        return True
+
+    def complete_locked(self, operation: OverlappedOperation[Any], status: int, synchronous: bool = False) -> None:
+        """Record the outcome. The only place where an operation completes."""
+        if status == OK:
+            self.succeeded += 1
+            operation._synchronous = synchronous
+            if synchronous and self.modes & SKIP_PORT_ON_SUCCESS:
+                operation._silent = True
+        if not self.bound:
+            operation._silent = True  # No port yet, so no packet, not even later.
+        operation._status = status
+        self.outbox.append(operation)
+
+    def mute_locked(self, operation: OverlappedOperation[Any]) -> None:
+        """Its begin raises: whatever becomes of the operation, there is no packet, and no event is set."""
+        operation._silent = True
+        operation._events = ()
+
+    def bind_wait(self, operation: OverlappedOperation[Any], services: SourceServices, event: Settable) -> None:
+        """A thread is going to wait for the operation: have `event` set when it completes."""
+        with self._lock:
+            if operation._status != PENDING:
+                return
+            operation._events += (event,)
+        self.pending.be_polled(services)
+
+    def outstanding_locked(self, pending: Iterable[OverlappedOperation[Any]]) -> tuple[int, list[Any]]:
+        """How many packets were handed over, and the `overlapped` of each that is still to come, `pending` last."""
+        queued = (operation for operation in (*self.outbox, *pending) if not operation._silent)
+        return self._handed, [operation.overlapped for operation in dict.fromkeys((*self._handing, *queued))]
+
+    def deliver(self) -> None:
+        """Set the events and queue the packets of what has completed, in order, without the lock."""
+        for mine in self._turn:
+            if not mine:
+                break  # The thread that has it looks at the outbox again after letting go.
+            try:
+                self._deliver_all()
+            finally:
+                self._delivering.release()
+            if not self.outbox:
+                break
+
+    def _deliver_all(self) -> None:
+        outcomes: list[tuple[Any, Any, Any, int]] = []
+        try:
+            self._empty_outbox(outcomes)
+        finally:
+            if outcomes and self.services is not None:
+                self.services.deliver(outcomes)
+            if outcomes:
+                with self._lock:
+                    self._handed += len(outcomes)
+                    self._handing.clear()
+
+    def _empty_outbox(self, outcomes: list[tuple[Any, Any, Any, int]]) -> None:
+        outbox = self.outbox
+        while outbox:
+            operation = outbox[0]
+            if not operation._silent:
+                outcome = (self.key, operation._transferred, operation.overlapped, operation._status)
+                self._handing.append(operation)
+                operation._silent = True  # With the next line as one: a signal handler may raise after it.
+                outcomes.append(outcome)
+            for event in operation._events:
+                try:
+                    event.set()
+                except BaseException as error:  # It may be of a class of the program's.
+                    if is_interrupt(error):
+                        raise
+                    log.error("the event of %r could not be set", operation, exc_info=error)
+            outbox.popleft()
 
 
-def writable(buffer: Any) -> memoryview:
-    """A view of the buffer as bytes; raises `InvalidOperation` if nothing can be written to it."""
-    try:
-        view = memoryview(buffer)
-        if view.nbytes and view.c_contiguous and not view.readonly:
-            return view.cast("B")
-    except TypeError:
-        pass  # It has no such view, as is told below.
-    raise InvalidOperation(
-        f"a buffer must be contiguous memory, writable and not empty, which this {type_name(buffer)} is not"
-    )
+def begun_by(thread: int) -> Callable[[OverlappedOperation[Any]], bool]:
+    """Which operations a thread has begun."""
+    return lambda operation: operation._thread == thread

@@ -26,22 +26,20 @@ from zmq.backend import zmq_poll
 from transport.errors import InvalidOperation
 from transport.foreign import a_type, text_of
 from transport.lock import Lock
-from transport.overlapped.operation import (
+from transport.overlapped.buffers import readable, writable
+from transport.overlapped.operation import ITSELF, Completions, OverlappedOperation
+from transport.overlapped.services import INPUT, OUTPUT, Settable
+from transport.overlapped.source import DEFAULT_LIMIT, OverlappedSource, check_limit
+from transport.overlapped.statuses import (
     BAD_COMMAND,
     GEN_FAILURE,
     HOST_UNREACHABLE,
     INVALID_HANDLE,
-    ITSELF,
     MORE_DATA,
     NOT_SUPPORTED,
     OK,
     OPERATION_ABORTED,
-    OverlappedOperation,
-    Settable,
-    readable,
-    writable,
 )
-from transport.overlapped.source import DEFAULT_LIMIT, INPUT, OUTPUT, OverlappedSource
 
 NOBLOCK: Final = int(zmq.NOBLOCK)
 MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -94,13 +92,14 @@ class ReceiveOperation(OverlappedOperation[list[Any]]):
     def __init__(
         self,
         source: "OverlappedSocket",
+        completions: Completions,
         targets: list[memoryview | None],
         copy: bool,
         overlapped: Any,
         event: Settable | None,
         packet: bool,
     ) -> None:
-        super().__init__(source, overlapped, event, packet)
+        super().__init__(source, completions, overlapped, event, packet)
         self._targets = targets
         self._copy = copy
         # What has arrived of the message: frames, and sizes of those that went into a buffer.
@@ -173,13 +172,14 @@ class SendOperation(OverlappedOperation[int]):
     def __init__(
         self,
         source: "OverlappedSocket",
+        completions: Completions,
         frames: list[Frame],
         copy: bool,
         overlapped: Any,
         event: Settable | None,
         packet: bool,
     ) -> None:
-        super().__init__(source, overlapped, event, packet)
+        super().__init__(source, completions, overlapped, event, packet)
         self._frames = frames
         self._copy = copy
         self._sent = 0
@@ -214,6 +214,58 @@ class SendOperation(OverlappedOperation[int]):
         return GEN_FAILURE
 
 
+class _Device:
+    """The device: a socket, and what it is asked."""
+
+    failures: tuple[type[Exception], ...] = (zmq.ZMQError,)
+    outcomes: frozenset[int] = frozenset()
+
+    def __init__(self, socket: "zmq.Socket[Any]") -> None:
+        try:
+            self._fds = [socket.fileno()]
+            self.kind = int(socket.type)
+        except zmq.ZMQError as error:
+            raise InvalidOperation(f"the socket cannot be used: {text_of(error)}") from error
+        with _claims_lock:
+            if socket in _claims:
+                raise InvalidOperation("the socket has an OverlappedSocket already")
+            _claims.add(socket)
+        self.socket = socket
+        self.handle = _Plain(socket)
+        # What `zmq_poll` is asked: 1.6 us, where the option ZMQ_EVENTS takes 1.9.
+        self._interest = [(socket, int(zmq.POLLIN | zmq.POLLOUT))]
+        # With ROUTER_MANDATORY the events say whether *some* peer can be sent to; only an attempt shows it of one.
+        self._always = OUTPUT if self.kind == zmq.ROUTER else 0
+
+    def descriptors(self) -> Sequence[int]:
+        return self._fds
+
+    def ready(self) -> int:
+        # ZeroMQ's POLLIN and POLLOUT are INPUT and OUTPUT.
+        found = zmq_poll(self._interest, 0)
+        return self._always | (found[0][1] if found else 0)
+
+    def woken(self, wanted: int) -> None:
+        if not wanted:
+            self.ready()  # Looking is what makes the descriptor unreadable.
+
+    def watch(self, wanted: int) -> None:
+        """Nothing: the descriptor of a socket shows both directions."""
+
+    def is_fatal(self, error: Exception) -> bool:
+        return isinstance(error, zmq.ZMQError) and error.errno in _FATAL
+
+    def status_of(self, error: Exception) -> int:
+        assert isinstance(error, zmq.ZMQError), "nothing else is caught"
+        return _STATUSES.get(error.errno or 0, GEN_FAILURE)
+
+    def release(self, close: bool) -> None:
+        with _claims_lock:
+            _claims.discard(self.socket)
+        if close:
+            self.socket.close()
+
+
 class OverlappedSocket(OverlappedSource):
     """A ZeroMQ socket whose sends and receives complete as packets on a port.
 
@@ -238,29 +290,12 @@ class OverlappedSocket(OverlappedSource):
             print(packet.key, packet.overlapped.result())
     """
 
-    _failures = (zmq.ZMQError,)
-
     def __init__(self, socket: "zmq.Socket[Any]", *, limit: int = DEFAULT_LIMIT) -> None:
         if not isinstance(socket, zmq.Socket) or hasattr(socket, "_recv_futures"):
             raise InvalidOperation(f"socket must be a plain zmq.Socket, not {a_type(socket)}")
-        super().__init__(limit)
-        try:
-            self._fds = [socket.fileno()]
-            self._kind = int(socket.type)
-        except zmq.ZMQError as error:
-            self._closed = True
-            raise InvalidOperation(f"the socket cannot be used: {text_of(error)}") from error
-        with _claims_lock:
-            if socket in _claims:
-                self._closed = True
-                raise InvalidOperation("the socket has an OverlappedSocket already")
-            _claims.add(socket)
-        self._socket = socket
-        self._handle = _Plain(socket)
-        # What `zmq_poll` is asked: 1.6 us, where the option ZMQ_EVENTS takes 1.9.
-        self._interest = [(socket, int(zmq.POLLIN | zmq.POLLOUT))]
-        # With ROUTER_MANDATORY the events say whether *some* peer can be sent to; only an attempt tells of one.
-        self._always = OUTPUT if self._kind == zmq.ROUTER else 0
+        check_limit(limit)
+        self._device = _Device(socket)
+        super().__init__(self._device, limit)
 
     def begin_recv(
         self,
@@ -283,10 +318,10 @@ class OverlappedSocket(OverlappedSource):
         Transferred: the bytes of all frames. A frame that is larger than its buffer is cut, the rest is lost,
             and the status is 234 (MORE_DATA).
         """
-        if self._kind in _SEND_ONLY:
+        if self._device.kind in _SEND_ONLY:
             raise InvalidOperation("this type of socket cannot receive", status=NOT_SUPPORTED)
-        receive = ReceiveOperation(self, _targets(into), copy, overlapped, event, packet)
-        return self._begin(receive, self._input)
+        receive = ReceiveOperation(self, self._completions, _targets(into), copy, overlapped, event, packet)
+        return self._pending.begin(receive, self._pending.input)
 
     def begin_send(
         self,
@@ -308,52 +343,25 @@ class OverlappedSocket(OverlappedSource):
                 with it. To be told when: `zmq.Frame(data, copy=False, track=True)`, and its `tracker`.
         `result()`, transferred: the size in bytes.
         """
-        if self._kind in _RECEIVE_ONLY:
+        if self._device.kind in _RECEIVE_ONLY:
             raise InvalidOperation("this type of socket cannot send", status=NOT_SUPPORTED)
-        send = SendOperation(self, _checked(frames), copy, overlapped, event, packet)
-        return self._begin(send, self._output)
+        send = SendOperation(self, self._completions, _checked(frames), copy, overlapped, event, packet)
+        return self._pending.begin(send, self._pending.output)
 
     def exclusive(self) -> "AbstractContextManager[zmq.Socket[Any]]":
         """Lend the socket for other uses: `with source.exclusive() as socket: socket.connect(...)`.
 
         Nobody else uses it meanwhile. Inside, call nothing that blocks, and no method of this object.
         """
-        return self._exclusive(self._socket)
+        return self._pending.lend(self._device.socket)
 
     def detach(self) -> "zmq.Socket[Any]":
         """Close this object but not the socket, which is returned: it is the caller's alone again.
 
         What is pending completes with 995. Raises: `SourceClosed`.
         """
-        with self._lock:
-            self._require_open_locked()
-        self._end(close=False)
-        return self._socket
-
-    def _descriptors(self) -> Sequence[int]:
-        return self._fds
-
-    def _ready_locked(self) -> int:
-        # ZeroMQ's POLLIN and POLLOUT are INPUT and OUTPUT.
-        found = zmq_poll(self._interest, 0)
-        return self._always | (found[0][1] if found else 0)
-
-    def _woken_locked(self) -> None:
-        if not self._input and not self._output:
-            self._ready_locked()  # Looking is what makes the descriptor unreadable.
-
-    def _is_fatal(self, error: Exception) -> bool:
-        return isinstance(error, zmq.ZMQError) and error.errno in _FATAL
-
-    def _status_of(self, error: Exception) -> int:
-        assert isinstance(error, zmq.ZMQError), "nothing else is caught"
-        return _STATUSES.get(error.errno or 0, GEN_FAILURE)
-
-    def _release_locked(self, close: bool) -> None:
-        with _claims_lock:
-            _claims.discard(self._socket)
-        if close:
-            self._socket.close()
+        self._pending.detach()
+        return self._device.socket
 
 
 assert (int(zmq.POLLIN), int(zmq.POLLOUT)) == (INPUT, OUTPUT)
