@@ -38,7 +38,7 @@ from .errors import EngineError, InvalidArgumentType
 from .rpc.call import Call, status_of
 from .rpc.client.call_table import Observer
 from .rpc.client.client import Client
-from .rpc.contract.interface import OperationSpec
+from .rpc.contract.spec import OperationSpec
 from .rpc.server.call import ServerCall
 from .rpc.server.extras import Closing, attachment_of, when_closed
 from .rpc.server.registry import Entry

@@ -1,4 +1,4 @@
-"""Asynchronous remote calls: begin one, keep its handle, be told when the reply is here, and collect it.
+"""Asynchronous remote calls: begin one, keep its handle, be notified when the reply is here, and collect it.
 
 The rooms, from the top down; `client` and `server` know nothing of each other:
 
@@ -11,11 +11,11 @@ And the ground they stand on:
 
 errors       outcomes that are not success
 state, call  the states of a call as a table; the client's handle of one call
-notify       how completion is told
+notify       every way to be notified, and its delivery
 context      state that a server keeps for a client
 serving      what calls made inside a routine take over
 channel      a link joined to the driver
 batching     what shares a message
 limits       how large a message each side takes
-wire_types, conformance   which types travel, and whether a value is of one
+wire_types   which types travel, and whether a value is of one
 """

@@ -1,8 +1,9 @@
-"""Which types a contract may have: those that the wire carries, and arrays only where they travel.
+"""Which types a contract may have: those that the wire carries, and arrays only where they travel. Whether a value is
+of such a type.
 
-Looked at as a contract is bound or registered, because what is wrong shows otherwise in the midst of a call, or in what
-msgspec says of a type without saying where it stands. `msgspec.inspect` tells what a type is made of; a class that it
-knows nothing of is a `CustomType` there, which msgspec would take for good until the first value comes.
+Types are looked at as a contract is bound or registered, because what is wrong shows otherwise in the midst of a call,
+or in what msgspec says of a type without saying where it stands. `msgspec.inspect` tells what a type is made of; a
+class that it knows nothing of is a `CustomType` there, which msgspec would take for good until the first value comes.
 
 The types that travel: None, `bool`, `int` (64 bits), `float`, `str`, `bytes`, `bytearray`, `memoryview`, `datetime`,
 `date`, `time`, `timedelta`, `UUID`, `Decimal`, enums of ints or of texts, `Literal`; `list`, `tuple`, `set`,
@@ -20,8 +21,8 @@ from typing import Any
 
 import msgspec
 
-from transport.foreign import is_interrupt, name_of, text_of
-from transport.wire.blobs import array_type, array_unfit, bare_type, is_array_type
+from transport.foreign import is_interrupt, name_of, text_of, type_name
+from transport.wire.blobs import array_mismatch, array_type, array_unfit, bare_type, is_array_type, plain_scalar
 
 from ..errors import InvalidParameter
 from .context import Context
@@ -30,7 +31,7 @@ from .context import Context
 _PLAIN = frozenset((bool, bytes, float, int, object, str, type(None)))
 
 
-class Flow(enum.Enum):
+class Direction(enum.Enum):
     """Which way the contents of a buffer go: the mark of a parameter that is an output, which is no part of a type."""
 
     OUT = "out"
@@ -131,7 +132,7 @@ def _fields_of(kind: Any) -> dict[str, Any]:
 
 def is_marked(annotation: Any) -> bool:
     """Whether there is a mark of an output anywhere in an annotation."""
-    return any(isinstance(mark, Flow) for mark in getattr(annotation, "__metadata__", ())) or any(
+    return any(isinstance(mark, Direction) for mark in getattr(annotation, "__metadata__", ())) or any(
         is_marked(part) for part in typing.get_args(annotation)
     )
 
@@ -187,3 +188,63 @@ def _enums_of(kind: Any) -> frozenset[type[enum.Enum]]:
     from msgspec import inspect
 
     return frozenset(part.cls for part in _parts(kind) if isinstance(part, inspect.EnumType))
+
+
+# Whether a value is what an annotation says, looked at before it is sent. A peer decodes by the same annotation, and
+# refuses what does not conform. Looking here says which argument or element it is, where the caller still knows.
+
+
+def mismatch(value: Any, wanted: Any) -> str | None:
+    """Return why `value` is not what `wanted` says; None if it is, or if only the encoder can tell."""
+    if wanted is Any or type(value) is wanted:
+        return None
+    if wanted in (bytes, bytearray, memoryview):
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return None
+    elif (array := array_type(wanted)) is not None and isinstance(value, array):
+        return array_mismatch(wanted, value)
+    try:
+        try:
+            _convert(value, wanted)
+        except msgspec.ValidationError:
+            _convert(_as_sent(value, wanted), wanted)
+    except msgspec.ValidationError as error:
+        return f"must be {spell(wanted)}, not {type_name(value)}: {text_of(error)}"
+    except TypeError:
+        pass  # msgspec does not know the type; the encoder has the last word on the value.
+    except BaseException as error:  # Looking runs the types' own code, which raises what it likes.
+        if is_interrupt(error):
+            raise
+        return f"cannot be looked at: {type_name(error)}: {text_of(error)}"
+    return None
+
+
+def first_mismatch(values: list[Any] | tuple[Any, ...], wanted: Any) -> str | None:
+    """Return why the first of `values` that is not what `wanted` says is not; None if all are."""
+    if wanted is Any or all(kind is wanted for kind in set(map(type, values))):
+        return None
+    return next((why for value in values if (why := mismatch(value, wanted)) is not None), None)
+
+
+def _convert(value: Any, wanted: Any) -> None:
+    # Plain values only may stand for others (an int for a float); Structs and classes must be what they say.
+    msgspec.convert(value, wanted, from_attributes=False, builtin_types=(bytes, bytearray, memoryview))
+
+
+def _as_sent(value: Any, wanted: Any) -> Any:
+    """Return `value` with what the encoder makes of NumPy's scalars, and of members of the enums that `wanted` has, in
+    their places: `convert` knows neither.
+    """
+    enums = enums_of(wanted)
+
+    def plain(part: Any) -> Any:
+        kind = type(part)
+        if kind in enums:
+            return part.value
+        if kind is dict:
+            return {plain(key): plain(each) for key, each in part.items()}
+        if kind in (list, tuple, set, frozenset):
+            return kind(map(plain, part))
+        return plain_scalar(part)
+
+    return plain(value)

@@ -306,7 +306,7 @@ def array_unfit(annotation: Any) -> str | None:
     return None
 
 
-def array_misfit(annotation: Any, array: Any) -> str | None:
+def array_mismatch(annotation: Any, array: Any) -> str | None:
     """Why an array is not what `annotation`, as in `NDArray[float64]`, says of its items and dimensions; None if it is.
 
     The order of the bytes of an item does not matter.
@@ -391,7 +391,7 @@ def _restore_array(descriptor: Blob, blob: Buffer, annotation: Any, where: str) 
             shape = list(descriptor.shape)
             raise ValueError(f"{len(blob)} bytes do not fill shape {shape} of {descriptor.dtype!r}")
         array = numpy.ndarray(descriptor.shape, dtype, blob)
-        if (why := array_misfit(annotation, array)) is not None:
+        if (why := array_mismatch(annotation, array)) is not None:
             raise ValueError(why)
     except (TypeError, ValueError, SyntaxError) as error:
         raise msgspec.ValidationError(f"{error} - at {where}") from None

@@ -18,9 +18,9 @@ from ...errors import InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
 from ...kernel.loops import holding, loop_to_hold
 from ...lifecycle import Uncopyable
 from ..call import Call
-from ..contract.interface import Interface, Operation, OperationSpec, check_name, hidden_methods_of, specs_of, untyped
-from ..contract.outputs import with_outputs
-from .buffers import filling
+from ..contract.interface import Interface, Operation, check_name, hidden_methods_of, specs_of
+from ..contract.spec import OperationSpec, untyped
+from .buffers import filling, with_outputs
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 

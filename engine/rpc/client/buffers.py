@@ -1,8 +1,8 @@
-"""Results that fill buffers of the caller's: `[out]` and `[in, out]` buffers.
+"""Answers that fill buffers of the caller's: results by `into=`, `Out` and `InOut` parameters.
 
-Theory of operation. A call that is begun with `into=` gets an operation spec of its own, whose decoders write into the
-caller's buffers. Completing decodes, so completing fills: nothing is touched before, or by a call that failed. What
-travelled out of band is copied from the message into the buffer, once.
+Theory of operation. A call with such buffers gets an operation spec of its own, whose decoders write into them.
+Completing decodes, so completing fills: nothing is touched before, or by a call that failed. What travelled out of band
+is copied from the message into the buffer, once.
 
 Guarantees: either all buffers of a call are filled or none; a result that does not fit changes nothing.
 
@@ -11,7 +11,7 @@ Source: "RpcAsyncCompleteCall" (when outputs are valid), "Receiving the Asynchro
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -22,13 +22,12 @@ from transport.wire.blobs import ValueDecoder
 
 from ...errors import InvalidArgumentType
 from ...status import Status
+from ..contract.outputs import OutputSpec
+from ..contract.spec import OperationSpec
 from ..errors import BadStubData
 
-if TYPE_CHECKING:
-    from ..contract.interface import OperationSpec
 
-
-def filling(spec: "OperationSpec", into: Any) -> "OperationSpec":
+def filling(spec: OperationSpec, into: Any) -> OperationSpec:
     """Return a spec like `spec` whose result fills `into`: a writable buffer, or a tuple of them and of None.
 
     Raises: `InvalidArgumentType` if that is not what it is.
@@ -42,7 +41,7 @@ def filling(spec: "OperationSpec", into: Any) -> "OperationSpec":
 class Filling(ValueDecoder[Any]):
     """Decodes a result into buffers. What it returns is the filled part of each, as a view."""
 
-    def __init__(self, spec: "OperationSpec", into: Any) -> None:
+    def __init__(self, spec: OperationSpec, into: Any) -> None:
         super().__init__(spec.decode_result.annotation)
         self._name = spec.name
         self._decode = spec.decode_result
@@ -108,3 +107,73 @@ def _writable(item: Any) -> memoryview:
         raise InvalidArgumentType(
             f"into must be a writable buffer, or a tuple of them, not {type_name(item)}: {text_of(error)}"
         ) from error
+
+
+def with_outputs(begin: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function like a client's `begin`, for operations with outputs: it takes the buffers out."""
+
+    def begin_with_outputs(
+        spec: OperationSpec, args: tuple[Any, ...], kwargs: dict[str, Any] | None, *options: Any
+    ) -> Any:
+        values = list(spec.arrange(args, kwargs or {}))
+        targets = []
+        for output in spec.outputs:
+            target = output.check(spec.name, values[output.position])
+            values[output.position] = output.to_send(target)
+            targets.append(target)
+        own = copy.copy(spec)
+        decoder = own.decode_result = _FillingOutputs(spec, targets)
+        own.decode_plain = decoder.plain
+        return begin(own, tuple(values), None, *options)
+
+    return begin_with_outputs
+
+
+class _FillingOutputs(ValueDecoder[Any]):
+    """Decodes a reply into the caller's buffers, and returns the result."""
+
+    def __init__(self, spec: OperationSpec, targets: list[Any]) -> None:
+        super().__init__(spec.decode_result.annotation)
+        self._name = spec.name
+        self._outputs = spec.outputs
+        self._decode = spec.decode_outputs
+        self._targets = targets
+        # A call may have `into=` beside its outputs.
+        self._filling = spec.decode_result if isinstance(spec.decode_result, Filling) else None
+        self.plain = self._collect
+
+    def __call__(
+        self, raw: Buffer | msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None
+    ) -> Any:
+        return self._collect(raw, blobs, descriptors)
+
+    def _collect(
+        self, raw: Buffer | msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None
+    ) -> Any:
+        result, *contents = self._decode(raw, blobs, descriptors)
+        for output, target, content in zip(self._outputs, self._targets, contents, strict=True):
+            self._check_fits(output, target, content)
+        if self._filling is not None:
+            result = self._filling.take(result)
+        for output, target, content in zip(self._outputs, self._targets, contents, strict=True):
+            if output.is_array:
+                target[...] = content
+            else:
+                target[: content.nbytes] = content
+        # The caller may want to resize what it passed, while it still has the call's handle.
+        self._targets = []
+        return result
+
+    def _check_fits(self, output: OutputSpec, target: Any, content: Any) -> None:
+        if output.is_array:
+            if (content.dtype, content.shape) != (target.dtype, target.shape):
+                raise BadStubData(
+                    f"{self._name}: the array for {output.name!r} is {content.dtype}{list(content.shape)}, "
+                    f"the caller's is {target.dtype}{list(target.shape)}"
+                )
+        elif content.nbytes > target.nbytes:
+            raise BadStubData(
+                f"{self._name}: the contents for {output.name!r} have {content.nbytes} bytes, the buffer has "
+                f"{target.nbytes}",
+                status=Status.BUFFER_TOO_SMALL,
+            )

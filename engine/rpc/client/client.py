@@ -45,7 +45,8 @@ from ...lifecycle import Closeable, OpenObjects, Stage, at_exit, close_left_open
 from ..batching import FEW_CALLS, company_of
 from ..call import Call, Failure, Outcome, handle_of, outcomes_of
 from ..channel import Channel, Parcel
-from ..contract.interface import Interface, OperationSpec
+from ..contract.interface import Interface
+from ..contract.spec import OperationSpec
 from ..errors import CallCancelled, CallFailed, CallFailedDne, CallTimeout
 from ..limits import check_options, fit
 from ..notify import snapshot

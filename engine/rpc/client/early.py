@@ -13,7 +13,7 @@ from transport.wire.codec import EncodedCall, PendingCall, encode_call, encode_v
 
 from ...errors import InvalidArgumentType
 from ...kernel.checks import NoNumber
-from ..contract.interface import OperationSpec
+from ..contract.spec import OperationSpec
 from ..limits import size_of
 from .outbox import Special
 

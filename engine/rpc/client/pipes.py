@@ -29,7 +29,7 @@ from ..state import State
 from .outbox import Special
 
 if TYPE_CHECKING:
-    from ..contract.interface import OperationSpec
+    from ..contract.spec import OperationSpec
     from .client import Client
     from .connection import Association
 

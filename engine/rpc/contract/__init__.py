@@ -1,5 +1,7 @@
 """What client and server agree on.
 
 interface    named, versioned sets of operations, as classes
+spec         how the calls of one operation are written and read
+annotations  what the annotations of a contract say, type variables replaced
 outputs      parameters that are buffers of the caller's, filled when the call is completed
 """

@@ -1,50 +1,33 @@
 """Interfaces: named, versioned sets of operations that client and server share.
 
 Theory of operation. A class statement that derives from `Interface` is the contract: each public method is an
-operation, its annotations are its wire types. Both sides build an `OperationSpec` from it: how to check and order
-arguments, how to decode them, how to decode the result. A binding without a contract gets specs made up by name
-(`untyped`), with plain values for types.
+operation, its annotations are its wire types. Both sides build an `OperationSpec` (`spec.py`) from each.
 
 Source: "The IDL and ACF Files" (what an interface is); "Declaring Asynchronous Functions".
 """
 
 import inspect
-import sys
 import typing
 from abc import ABC
-from collections.abc import Callable, Mapping, Sequence
-from copy import copy
+from collections.abc import Callable
 from functools import partial, update_wrapper, wraps
-from types import FunctionType, MemberDescriptorType, SimpleNamespace
+from types import FunctionType, MemberDescriptorType
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar, overload
 
-import msgspec
-
-from transport import Buffer
-from transport.foreign import a_type, is_interrupt, shown, text_of
-from transport.frames import NO_LANE, Blob, Target
-from transport.wire.blobs import ArgsDecoder, ValueDecoder, unaliased
-from transport.wire.codec import encode_call
+from transport.foreign import a_type, shown
+from transport.frames import Target
 
 from ...errors import InvalidArgumentType, InvalidParameter
 from ...kernel.checks import check_flag
 from ..call import Call
-from ..conformance import misfit
-from ..context import Context, context_kind
-from ..errors import NullContext
-from ..pipes.pipe import DIRECTIONS, PipeSpec
-from ..wire_types import check_type, spell
-from .outputs import OutputSpec, outputs_of, reply_decoder
+from .annotations import variables_of
+from .spec import OperationSpec
 
 if typing.TYPE_CHECKING:
     from ..pipes.stream import Stream
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-# What `begin` takes besides the arguments.
-_TAKEN = frozenset(("notify", "timeout", "metadata", "handle", "into"))
-_MISSING = inspect.Parameter.empty
 
 Metadata = dict[str, str] | None
 
@@ -281,303 +264,6 @@ class Interface:
         cls.interface_version = version
 
 
-class PlainArgs:
-    """Decodes the arguments of a call without a contract: any number of plain values."""
-
-    def __init__(self) -> None:
-        self.plain: Callable[[Buffer | msgspec.Raw], list[Any]] = ValueDecoder[list[Any]](list[Any]).plain
-        self.many: Callable[[Buffer | msgspec.Raw], list[list[Any]]] = ValueDecoder[list[list[Any]]](
-            list[list[Any]]
-        ).plain
-
-    def __call__(
-        self, raw: msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None
-    ) -> Sequence[Any]:
-        """Decode; see `ArgsDecoder`."""
-        args = self.plain(raw)
-        return ArgsDecoder([Any] * len(args))(raw, blobs, descriptors) if descriptors else args
-
-
-class OperationSpec:
-    """How one operation's calls are written and read; shared by every binding and every server that uses it."""
-
-    __slots__ = (
-        "_checks", "contexts", "decode_args", "decode_outputs", "decode_plain", "decode_result", "directions", "duplex",
-        "exact", "idempotent", "lane", "name", "one_way", "only", "outputs", "parameters", "pipes", "required",
-        "retried", "shared_context", "signature", "special", "target",
-    )  # fmt: skip
-
-    def __init__(
-        self, target: Target, described: Operation[..., Any] | None, variables: Mapping[Any, Any] | None = None
-    ) -> None:
-        self.target: Target = target
-        self.name: str = target.operation
-        self.one_way: bool = described is not None and described.one_way
-        # The order that calls have a place in; None: their connection's.
-        self.lane: int | None = None
-        self.idempotent: bool = described is not None and (described.idempotent or described.one_way)
-        # Whether its calls are sent again when their connection is lost.
-        self.retried: bool = self.idempotent and not self.one_way
-        self.shared_context: bool = described is not None and described.shared_context
-        # Positions of the parameters that are context handles, and whether each must be given.
-        self.contexts: tuple[tuple[int, bool], ...] = ()
-        # Parameters that are output buffers.
-        self.outputs: tuple[OutputSpec, ...] = ()
-        # None: without a contract, any number of plain values.
-        self.signature: inspect.Signature | None = None
-        self.parameters: tuple[str, ...] = ()
-        self.required: int = 0
-        self._checks: tuple[Any, ...] = ()
-        # Parameters that are pipes, and how a call says so on the wire.
-        self.pipes: tuple[PipeSpec, ...] = ()
-        self.directions: list[tuple[int, str]] | None = None
-        self.duplex: bool = described is not None and described.duplex
-        # Arguments of exactly these types need no look by `arrange`.
-        self.exact: tuple[Any, ...] | None = None
-        # The same for the only argument, if one is all there is: a tuple of types costs 0.2 us to make.
-        self.only: Any = None
-        result: Any = Any
-        if described is not None:
-            result = self._describe(described.function, variables or {})
-        # Whether each call says something of itself that most do not.
-        self.special: bool = self.one_way or bool(self.pipes)
-        self.decode_result: ValueDecoder[Any] = ValueDecoder(result)
-        self.decode_outputs: ArgsDecoder = reply_decoder(result, self.outputs)
-        # The same for a result that travelled in band, without the step in between.
-        self.decode_plain: Callable[[msgspec.Raw], Any] = self.decode_result.plain
-        self.decode_args: ArgsDecoder | PlainArgs = (
-            PlainArgs() if self.signature is None else ArgsDecoder(self._wire_types(), self.required)
-        )
-
-    def _describe(self, function: Callable[..., Any], variables: Mapping[Any, Any]) -> Any:
-        label = f"{self.target.interface}.{self.name}"
-        hints = _hints_of(label, function, variables)
-        named = _parameters_of(label, function)
-        self.signature = inspect.signature(function).replace(parameters=named)
-        self.parameters = tuple(parameter.name for parameter in named)
-        self.required = sum(parameter.default is _MISSING for parameter in named)
-        checks = [_unmarked(hints.get(name, Any)) for name in self.parameters]
-        pipes: list[PipeSpec] = []
-        for position, (name, check) in enumerate(zip(self.parameters, checks, strict=True)):
-            direction = DIRECTIONS.get(typing.get_origin(check) or check)
-            if direction is not None:
-                element = (typing.get_args(check) or (Any,))[0]
-                check_type(f"{label}: pipe {name!r}", element, alone=False, handles=False)
-                pipes.append(PipeSpec(name, position, direction, element))
-                checks[position] = type(None)  # What stands in its place on the wire.
-                self.required = max(self.required, position + 1)
-        self.pipes = tuple(pipes)
-        if pipes:
-            self.directions = [(pipe.position, pipe.direction) for pipe in self.pipes]
-            if self.idempotent:
-                raise InvalidParameter(f"{label}: an operation with pipes cannot be idempotent or one way")
-        elif self.duplex:
-            raise InvalidParameter(f"{label}: duplex is about pipes, and the operation has none")
-        kinds = [context_kind(annotation) for annotation in checks]
-        self.contexts = tuple((at, kind) for at, kind in enumerate(kinds) if kind is not None)
-        if self.shared_context and not self.contexts:
-            raise InvalidParameter(f"{label}: shared_context is about context handles, and no parameter is one")
-        for at, required in self.contexts:
-            checks[at] = Context if required else Context | None
-        self.outputs = outputs_of(label, hints, self.parameters)
-        for output in self.outputs:
-            checks[output.position] = Any  # Looked at as the call is begun, by `with_outputs`.
-            self.required = max(self.required, output.position + 1)
-        if self.outputs and self.one_way:
-            raise InvalidParameter(f"{label}: nothing comes back of a one-way operation, so it has no outputs")
-        self._checks = self.exact = tuple(checks)
-        self.only = checks[0] if len(checks) == 1 else None
-        # The result of an `async def` or of an ordinary method is annotated alike: with what the caller gets.
-        result = _unmarked(hints.get("return", Any))
-        handles = dict(self.contexts)
-        for at, (name, kind) in enumerate(zip(self.parameters, self._wire_types(), strict=True)):
-            check_type(f"{label}: parameter {name!r}", kind, handles=at in handles)
-        check_type(f"{label}: the result", result)
-        if self.one_way and result not in (None, type(None), Any):
-            raise InvalidParameter(f"{label}: nothing comes back of a one-way operation: its result is None")
-        self._check_defaults(label, named)
-        return type(None) if result is None else result
-
-    def _check_defaults(self, label: str, named: Sequence[inspect.Parameter]) -> None:
-        """Refuse defaults that a call could not be made with."""
-        pipes = {pipe.position for pipe in self.pipes}
-        outputs = {output.position for output in self.outputs}
-        for at, (parameter, kind) in enumerate(zip(named, self._checks, strict=True)):
-            if parameter.default is _MISSING or at in pipes:  # What stands for a pipe is for type checkers.
-                continue
-            if at in outputs:
-                raise InvalidParameter(f"{label}: parameter {parameter.name!r} is the caller's buffer: no default fits")
-            if parameter.default is Ellipsis:
-                why: str | None = "stands for nothing: write the value itself"
-            else:
-                why = misfit(parameter.default, kind) or _unsendable(self.target, parameter.default)
-            if why is not None:
-                default = shown(parameter.default, 100)
-                raise InvalidParameter(f"{label}: the default {default} of {parameter.name!r} {why}")
-
-    def without_order(self) -> "OperationSpec":
-        """Return a copy for calls that have no place in any order."""
-        other = copy(self)
-        other.lane = NO_LANE
-        other.special = True
-        return other
-
-    def _wire_types(self) -> tuple[Any, ...]:
-        """What the server decodes arguments to: a missing context handle has a status of its own, and of an output
-        only the size may be sent.
-        """
-        kinds = list(self._checks)
-        for at, _ in self.contexts:
-            kinds[at] = Context | None
-        for output in self.outputs:
-            kinds[output.position] = output.sent
-        return tuple(kinds)
-
-    def arrange(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """Return the arguments in wire order, checked against the contract.
-
-        Raises: `InvalidArgumentType`, naming the parameter: one is missing, unknown, given twice or of the wrong type.
-        """
-        if self.signature is None:
-            if kwargs:
-                raise InvalidArgumentType(f"{self.name}: arguments by keyword need an interface: {', '.join(kwargs)}")
-            return args
-        if kwargs or len(args) != len(self._checks):
-            args = self._bind(args, kwargs)
-        for value, wanted in zip(args, self._checks, strict=True):
-            if type(value) is not wanted and wanted is not Any:
-                return self._checked(args)
-        return args
-
-    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        assert self.signature is not None
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise InvalidArgumentType(f"{self.name}{text_of(self.signature)}: {text_of(error)}") from None
-        bound.apply_defaults()
-        return tuple(bound.arguments.values())
-
-    def _checked(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        for name, value, wanted in zip(self.parameters, args, self._checks, strict=True):
-            if value is None and wanted is Context:
-                raise NullContext(f"{self.name}: parameter {name!r} is a context handle, and must not be None")
-            if (why := misfit(value, wanted)) is not None:
-                raise InvalidArgumentType(f"{self.name}: parameter {name!r} {why}")
-        return args
-
-
-def _hints_of(label: str, function: Callable[..., Any], variables: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the annotations of a method, whatever they are written with, by the names of its parameters.
-
-    Args: `variables`: what stands for the type variables of the generic contract that the method is written in.
-    """
-    # Those of `class Name[T]` are known by name inside of it only, and annotations may be texts.
-    names = {each.__name__: each for each in variables if getattr(each, "__infer_variance__", False)}
-    hints = _evaluated(label, function, inspect.unwrap(function).__globals__ if names else None, names or None)
-    return {name: _bound(f"{label}: {name!r}", kind, variables) for name, kind in hints.items()}
-
-
-def _evaluated(
-    label: str, annotated: Any, outer: dict[str, Any] | None, inner: dict[str, Any] | None
-) -> dict[str, Any]:
-    """Return the annotations of a method, or of what else has some, by the names `outer` and `inner`."""
-    try:
-        hints = typing.get_type_hints(annotated, outer, inner, include_extras=True)
-    except NameError as error:
-        raise InvalidParameter(
-            f"{label}: an annotation names what cannot be found: {text_of(error)}. It is looked for in the module of "
-            "the contract: import it there, not for type checkers only"
-        ) from None
-    except BaseException as error:  # It runs what the annotations say.
-        if is_interrupt(error):
-            raise
-        raise InvalidParameter(f"{label}: an annotation cannot be read: {text_of(error)}") from None
-    return hints
-
-
-def _bound(what: str, kind: Any, variables: Mapping[Any, Any]) -> Any:
-    """Return a type with the type variables replaced that stand in it; raise if one is left."""
-    kind = _replaced(kind, variables)
-    for left in _variables_in(kind):
-        raise InvalidParameter(
-            f"{what} has a type that cannot be sent, {spell(kind)}: nothing says what {left} stands for: say it where "
-            "the contract is derived from the generic one, as in `class Points(Repository[Point])`"
-        )
-    return unaliased(kind)
-
-
-def _replaced(kind: Any, variables: Mapping[Any, Any]) -> Any:
-    """Return a type with the type variables replaced that are known."""
-    if isinstance(kind, TypeVar):
-        return variables.get(kind, kind)
-    inside = _variables_in(kind)
-    return kind[tuple(variables.get(each, each) for each in inside)] if inside else kind
-
-
-def _variables_in(kind: Any) -> tuple[Any, ...]:
-    """Return the type variables of a type; a generic class by itself stands for all of its kinds, and has none."""
-    if isinstance(kind, TypeVar):
-        return (kind,)
-    is_class = isinstance(kind, type) and typing.get_origin(kind) is None
-    return () if is_class else getattr(kind, "__parameters__", ())
-
-
-def _variables_of(interface: type[Interface]) -> dict[type, dict[Any, Any]]:
-    """Return, for each base of an interface that is generic, what stands for its type variables there."""
-    found: dict[type, dict[Any, Any]] = {}
-    for kind in interface.__mro__:  # Each comes before its bases: what it has said of them is known by then.
-        for base in vars(kind).get("__orig_bases__", ()):
-            origin = typing.get_origin(base)
-            wanted = getattr(origin, "__parameters__", ())
-            if origin is None or origin in _FOUNDATIONS or not all(isinstance(each, TypeVar) for each in wanted):
-                continue
-            given = SimpleNamespace(__annotations__=dict(enumerate(typing.get_args(base))))
-            module = getattr(sys.modules.get(kind.__module__), "__dict__", {})
-            values = _evaluated(kind.__name__, given, module, None).values()  # They may be texts.
-            known = found.get(kind, {})
-            pairs = zip(wanted, values, strict=True)
-            found.setdefault(origin, {each: _replaced(value, known) for each, value in pairs})
-    return found
-
-
-def _parameters_of(label: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Return the parameters of an operation, without `self`; raise if a caller could not give them."""
-    first, *named = inspect.signature(function).parameters.values() or (None,)
-    if first is None or first.kind not in (first.POSITIONAL_OR_KEYWORD, first.POSITIONAL_ONLY):
-        raise InvalidParameter(f"{label}: the method takes no `self`: write it first")
-    if first.name != "self" and first.annotation is not _MISSING:
-        raise InvalidParameter(f"{label}: {first.name!r} stands in the place of `self`: write `self` before it")
-    for parameter in named:
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise InvalidParameter(f"{label}: parameter {parameter} cannot be sent, only positional ones can")
-        if parameter.name in _TAKEN:
-            raise InvalidParameter(
-                f"{label}: parameter {parameter.name!r} has the name of an option of `begin`: rename it"
-            )
-    return named
-
-
-def _unsendable(target: Target, value: Any) -> str | None:
-    """Return why a value cannot be sent, None if it can."""
-    try:
-        encode_call(target, 0, (value,))
-    except BaseException as error:  # Encoding runs the value's own code.
-        if is_interrupt(error):
-            raise
-        return f"cannot be sent: {text_of(error)}"
-    return None
-
-
-def _unmarked(annotation: Any) -> Any:
-    """Return an annotation without what is added to it, but for constraints on its values: those both sides check."""
-    if typing.get_origin(annotation) is not typing.Annotated:
-        return annotation
-    constraints = [each for each in annotation.__metadata__ if isinstance(each, msgspec.Meta)]
-    kind = unaliased(annotation.__origin__)
-    return typing.Annotated[(kind, *constraints)] if constraints else kind
-
-
 # Classes whose attributes are no part of a contract.
 _FOUNDATIONS = frozenset((object, Interface, Generic, typing.Protocol, ABC))
 
@@ -656,7 +342,7 @@ def specs_of(interface: type[Interface]) -> dict[str, OperationSpec]:
     specs: dict[str, OperationSpec] | None = interface.__dict__.get("_specs")
     if specs is None:
         major, minor = interface.interface_version
-        variables = _variables_of(interface)
+        variables = variables_of(interface, _FOUNDATIONS)
         specs = {
             name: OperationSpec(
                 Target(interface.interface_id, major, minor, described.name),
@@ -668,8 +354,3 @@ def specs_of(interface: type[Interface]) -> dict[str, OperationSpec]:
         # Two threads may both build them: the results are equal, and one store wins.
         interface._specs = specs  # type: ignore[attr-defined]  # a cache, invisible to type checkers on purpose
     return specs
-
-
-def untyped(interface_id: str, operation_name: str) -> OperationSpec:
-    """Return the spec of an operation that is called by name, without a contract."""
-    return OperationSpec(Target(interface_id, 0, 0, operation_name), None)

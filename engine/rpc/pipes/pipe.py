@@ -38,8 +38,8 @@ from ...kernel.checks import NoNumber, check_count
 from ...kernel.driver import driver
 from ...kernel.lock import Lock
 from ...lifecycle import Uncopyable
-from ..conformance import first_misfit
 from ..errors import BadStubData
+from ..wire_types import first_mismatch
 
 if TYPE_CHECKING:
     from .pipe_set import PipeSet
@@ -261,7 +261,7 @@ def encode_elements(spec: PipeSpec, elements: Iterable[Any]) -> msgspec.Raw:
             f"elements must be a list or another iterable, not {type_name(elements)}: push([element]) pushes one"
         )
     values = elements if isinstance(elements, (list, tuple)) else list(elements)
-    if (why := first_misfit(values, spec.element)) is not None:
+    if (why := first_mismatch(values, spec.element)) is not None:
         raise BadStubData(f"an element pushed into pipe {spec.name!r} {why}")
     try:
         return encode_value(values)

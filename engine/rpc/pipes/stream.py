@@ -33,7 +33,7 @@ from ..call import Call
 from ..client.binding import BoundOperation, abandon
 from ..client.buffers import filling
 from ..client.pipes import ClientPipes
-from ..contract.interface import OperationSpec
+from ..contract.spec import OperationSpec
 from ..errors import BadStubData, CallCancelled
 from ..notify import snapshot
 from .pipe import BATCH, CallOver, Pipe

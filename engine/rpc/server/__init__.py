@@ -8,6 +8,7 @@ registry     which routine serves which operation
 lane, batch  the calls of one connection, run by workers in order; ordinary calls without a handle
 call         the handle of one call being served; `extras`: what few calls have beside it
 routines     routines that take context handles; `contexts`: who uses them, and their rundown
+outputs      routines whose operation fills buffers of the caller's
 entering     whether a thread is inside the routine that it set out to call
 pipes        the server's ends of a call's pipes
 subscription being told that a call's client cancelled, or is gone

@@ -33,7 +33,7 @@ from ..pipes.signals import Signals
 from .call import ServerCall, tell_unanswered
 
 if TYPE_CHECKING:
-    from ..contract.interface import OperationSpec
+    from ..contract.spec import OperationSpec
     from .listener import Listener
     from .peer import Peer
 

@@ -23,11 +23,12 @@ from ...errors import InvalidArgumentType, InvalidParameter, Misuse
 from ...kernel.checks import check_callable
 from ...kernel.lock import Lock
 from ...status import Status
-from ..contract.interface import Interface, Operation, OperationSpec, PlainArgs, specs_of
-from ..contract.outputs import OutputRoutine
+from ..contract.interface import Interface, Operation, specs_of
+from ..contract.spec import OperationSpec, PlainArgs
 from .admission import Gate
 from .entering import code_of
 from .leak_check import WATCHED
+from .outputs import OutputRoutine
 from .pipes import PipedRoutine
 from .routines import ContextRoutine
 
