@@ -354,28 +354,29 @@ class Staff(SlotQueue):
             self._recall_locked()
             self._absorb_locked()
             woken = self._drain_locked()
-            items, self._orphans = self._orphans, []
             woken += self._dismiss_locked(0) + self._gone_locked()
             woken += self._room
             self._room.clear()
             todo = self._settle_locked()
+            # Last: what is to be returned is there the next time, if a signal handler breaks in on any of the above.
+            items, self._orphans = self._orphans, []
         try:
             todo[0].extend(woken)
             self.act(todo)
+            return items
         except BaseException:  # As above; and what is to be returned is there the next time.
             wake(woken)
             wake(todo[0])
             self._orphans[:0] = items
             raise
-        return items
 
     def _drain_locked(self) -> list[Waiter]:
         """Drop what is queued; return the waiters to wake."""
         items = self._queue.drain()
+        self._orphans += items
         woken: list[Waiter] = []
         for ledger in {item.ledger for item in items if isinstance(item, Turn)}:
             woken += ledger._quiet_locked()
-        self._orphans += items
         return woken
 
     def wait_ended(self, timeout: float | None) -> bool:

@@ -6,6 +6,7 @@ The handler raises at each line of the library that the closing meets.
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -18,6 +19,7 @@ from engine import (
     Client,
     CompletionPort,
     Event,
+    Executor,
     Server,
     ThreadPool,
     default_pool,
@@ -27,7 +29,7 @@ from engine.testing import LIMIT, wait_until, wait_until_blocked
 from .helpers import at_line, code_in, new_endpoint
 
 # What a pool does outside of its lock.
-POOL = ("close", "stop", "wait_ended")
+POOL = ("close", "stop", "wait_ended", "shutdown", "settle_queued", "_settle")
 LINES = 2000  # More than any of these has.
 TRANSPORTS = ("loopback", "inproc", "ipc", "tcp")
 
@@ -40,7 +42,16 @@ def library(code: CodeType) -> bool:
     """Pick the code of what is closed; not what all of the process shares, nor what runs under a pool's own lock."""
     if code.co_name in ("record_locked", "__del__"):
         return False
-    closing = any(code_in(folder)(code) for folder in ("engine/rpc/", "transport/", "engine/kernel/port.py"))
+    closing = any(
+        code_in(folder)(code)
+        for folder in (
+            "engine/rpc/",
+            "transport/",
+            "engine/kernel/port.py",
+            "engine/kernel/event.py",
+            "engine/kernel/waitable.py",
+        )
+    )
     return closing or (code_in("engine/pool/")(code) and code.co_name in POOL)
 
 
@@ -220,3 +231,20 @@ def test_port() -> None:
 
     at_each_line(make, CompletionPort.close, check)
     event.close()
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+def test_executor(cancel: bool) -> None:
+    """An executor ends its threads, and settles each future."""
+    made: list[list[Future[Any]]] = []
+
+    def make() -> Executor:
+        executor = Executor(1)
+        made.append([executor.submit(int) for _ in range(4)])
+        return executor
+
+    def check(executor: Executor) -> None:
+        assert executor.statistics().workers == 0
+        assert all(future.done() for future in made.pop())
+
+    at_each_line(make, lambda executor: executor.shutdown(cancel_futures=cancel, timeout=LIMIT), check)
