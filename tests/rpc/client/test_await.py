@@ -1,6 +1,7 @@
 """Awaiting calls from event loops."""
 
 import asyncio
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -8,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from engine import Call, CallCancelled, EngineError, InvalidAsyncHandle, RemoteFault, Server, State
-from engine.testing import LIMIT, wait_until_blocked
+from engine import Call, CallCancelled, EngineError, Event, InvalidAsyncHandle, RemoteFault, Server, State
+from engine.testing import LIMIT, wait_until, wait_until_blocked
 
 from ..helpers import Bench, Service
 
@@ -372,6 +373,70 @@ class TestAsyncio:
             call.complete()
         call.close()
         bench.control.seen_cancelled(key)
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """A loop that tells which descriptors it was asked to watch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watched: list[Any] = []
+        self.ever = 0
+
+    def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
+        super().add_reader(fd, callback, *args)
+        self.watched.append(fd)
+        self.ever += 1
+
+    def remove_reader(self, fd: Any) -> bool:
+        self.watched.remove(fd)
+        return super().remove_reader(fd)
+
+
+class TestLoops:
+    """What the library asks of a loop."""
+
+    def test_nothing_is_left_behind(self, bench: Bench) -> None:
+        """A descriptor is watched only while something is awaited: a loop with nothing to await is not woken."""
+        loop = Loop()
+        before = list(loop.watched)
+
+        async def main() -> None:
+            for number in range(3):
+                assert await bench.probe.echo.begin(number) == number
+            for _ in range(3):  # Tasks that await one thing after another go on watching for a turn.
+                await asyncio.sleep(0)
+            assert loop.watched == before
+
+        try:
+            loop.run_until_complete(main())
+            assert loop.ever > len(before)
+        finally:
+            loop.close()
+
+    def test_one_thread_after_another(self, bench: Bench, key: str) -> None:
+        """A loop may be run by one thread and later by another: what ends in the first wakes it there."""
+        loop = asyncio.new_event_loop()
+        loop.set_debug(True)  # Then it refuses what another thread does to it without waking it.
+        call = bench.held(key)
+        ended: list[object] = []
+
+        def run() -> None:
+            with pytest.raises(CallCancelled):
+                loop.run_until_complete(bench_await(call))
+            ended.append(True)
+
+        try:
+            with Event() as event, pytest.raises(TimeoutError):
+                loop.run_until_complete(asyncio.wait_for(event.wait_async(), 0.001))
+            other = threading.Thread(target=run, daemon=True)
+            other.start()
+            wait_until(lambda: sys._current_frames()[other.ident or 0].f_code.co_name == "select")
+            call.cancel(abort=True)
+            other.join(LIMIT)
+            assert ended == [True]
+        finally:
+            loop.close()
 
 
 async def bench_await(call: "Call[Any]") -> Any:

@@ -241,6 +241,18 @@ class TestUnaryStream:
         asyncio.run(main())
         assert bench.client.statistics().outstanding == 0
 
+    def test_the_end_of_a_block_in_a_task(self, bench: Bench) -> None:
+        """The end of an `async with` block cancels the call at once, though the stream is kept, and its end was not
+        reached.
+        """
+
+        async def main() -> None:
+            async with bench.streams.swell.stream(10) as stream:
+                assert await anext(stream) == bytes(10)
+            assert stream.call.status() == 1818
+
+        asyncio.run(main())
+
     def test_a_task_that_is_cancelled(self, bench: Bench, key: str) -> None:
         """A task that is cancelled in the midst of `async for` cancels the call at once, though the stream is kept."""
         stream = bench.streams.held_out.stream(key)

@@ -1,7 +1,7 @@
 """The server's event loop belongs to the server: what a routine does to it ends that routine's call at the most."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -187,3 +187,31 @@ def test_closing_a_server_whose_loop_was_stopped() -> None:
             server.close(0.0)
             with pytest.raises(CallError):
                 bound.echo(1)
+
+
+def test_what_routines_left_half_run() -> None:
+    """An asynchronous generator that a routine has left in the midst is ended with the loop: its `finally` runs there,
+    awaiting included.
+    """
+    ended: list[str] = []
+    kept: list[object] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+            ended.append("in the loop")
+
+    class Keeping:
+        async def keep(self) -> int:
+            kept.append(numbers())
+            return await anext(kept[-1])  # type: ignore[call-overload,no-any-return]  # it is one
+
+    with Server("loopback://test-loop-half") as server:
+        server.register("keeping", Keeping())
+        server.listen()
+        with Client("loopback://test-loop-half") as client:
+            assert client.bind("keeping").keep() == 1
+        assert ended == []
+    assert ended == ["in the loop"]

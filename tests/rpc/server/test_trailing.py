@@ -119,11 +119,17 @@ class TestTrailingMetadata:
         assert call.trailing_metadata == TEXTS
 
     def test_none(self, binding: Any) -> None:
-        """Without texts, and before the answer, there are none; nor are those of the handle's former call."""
+        """Without texts, and before the answer, there are none; nor are those of the handle's former call, once it
+        was made ready for another.
+        """
         call = binding.plain.begin(1)
         call.result(LIMIT)
         binding.nothing.begin(handle=call)
         call.result(LIMIT)
+        assert call.trailing_metadata == {}
+        binding.plain.begin(1, handle=call)
+        call.result(LIMIT)
+        call.initialize()
         assert call.trailing_metadata == {}
         assert Call().trailing_metadata == {}
 
