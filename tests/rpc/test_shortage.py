@@ -204,6 +204,29 @@ class TestMemory:
             assert not held.done()
         assert server.statistics().failures == 1
 
+    def test_for_counting_one(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its calls end, too, if the counter of messages cannot grow."""
+
+        class Counters:
+            def __init__(self, real: Any) -> None:
+                self.real = real
+
+            def __getattr__(self, name: str) -> Any:
+                if name == "messages_in":
+                    raise MemoryError
+                return getattr(self.real, name)
+
+        server = serve()
+        with Client(server.endpoint) as client:
+            probe = client.bind(Probe)
+            assert probe.echo(1) == 1
+            monkeypatch.setattr(server, "_counters", Counters(server._counters))
+            call: Call[Any] = probe.echo.begin(2)
+            with pytest.raises(CallFailed):
+                call.result(LIMIT)
+            monkeypatch.undo()
+            assert probe.echo(3) == 3
+
     @pytest.mark.parametrize("often", [1, 4])
     def test_for_a_harvest(self, serve: Serve, monkeypatch: pytest.MonkeyPatch, often: int) -> None:
         """A harvest that fails is tried again."""

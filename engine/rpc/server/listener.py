@@ -239,8 +239,8 @@ class Listener:
         known = self._peers.get(peer)
         if known is None:
             return False
-        self._server._counters.messages_in += 1
         try:
+            self._server._counters.messages_in += 1
             message = decode(frames)
         except RemoteProtocolError as error:
             self._drop(known, error, isinstance(error, VersionMismatch))
