@@ -76,6 +76,17 @@ class Event(Waitable, Closeable):
         with suppress(InvalidHandle):  # Closed meanwhile, as if a moment later.
             self.set()
 
+    def _set_locked(self, errors: list[EngineError], satisfied: list[WaitBlock]) -> None:
+        """`set` as one of many: add to `errors` why it cannot be."""
+        try:
+            self._require_open()
+        except EngineError as error:
+            errors.append(error)
+            return
+        self._signaled = True
+        if self._blocks:
+            self._release_locked(satisfied)
+
     def reset(self) -> None:
         """Make the event nonsignaled. Blocks: never. Raises: `InvalidHandle` if it is closed."""
         with dispatcher_lock:
@@ -142,21 +153,10 @@ def set_events(events: Iterable[Event]) -> list[EngineError]:
     left = iter(events)
     try:
         with dispatcher_lock:
-            each(lambda event: _set_locked(event, errors, satisfied), left)
+            each(lambda event: event._set_locked(errors, satisfied), left)
         finish(satisfied)
     except BaseException:  # A signal handler raised.
         finish(satisfied)
         set_events(left)
         raise
     return errors
-
-
-def _set_locked(event: Event, errors: list[EngineError], satisfied: list[WaitBlock]) -> None:
-    try:
-        event._require_open()
-    except EngineError as error:
-        errors.append(error)
-        return
-    event._signaled = True
-    if event._blocks:
-        event._release_locked(satisfied)

@@ -113,6 +113,13 @@ class _ThreadEnd(_Looked):
             return False
         return not thread.is_alive()
 
+    def look_soon(self) -> None:
+        """The thread is about to end: look at it as soon as it has, if somebody waits for it."""
+        if self._blocks:
+            with dispatcher_lock:
+                self._pause = LOOK_FIRST
+            driver().monitor.call_at(monotonic(), self._look)
+
 
 class _ProcessEnd(_Looked):
     """A process that is looked at: the platform offers no descriptor."""
@@ -316,10 +323,8 @@ def _thread_ended(record: ThreadRecord) -> None:
     thread = record.native()
     with _lock:
         end = None if thread is None else _known.get(thread)
-    if isinstance(end, _ThreadEnd) and end._blocks:
-        with dispatcher_lock:
-            end._pause = LOOK_FIRST
-        driver().monitor.call_at(monotonic(), end._look)
+    if isinstance(end, _ThreadEnd):
+        end.look_soon()
 
 
 adapters.append(_adapt)

@@ -72,80 +72,76 @@ class Profile(msgspec.Struct, gc=False):
             self.long = True
 
 
-class Ledger:
+class CallbackCounts:
     """What one callback object has queued and running. All fields: guarded by the port's lock."""
 
     __slots__ = (
-        "__weakref__", "_args", "_context", "_discarded", "_finalization", "_function", "_once",
-        "_persistent", "_priority", "_profile", "_queued", "_running", "_special", "_started", "_strays",
-        "_waiters",
+        "__weakref__", "args", "context", "discarded", "finalization", "function", "once",
+        "persistent", "priority", "profile", "queued", "running", "special", "started", "disassociated",
+        "waiters",
     )  # fmt: skip
 
     def __init__(
         self, priority: Priority, profile: Profile, function: Callable[..., object], args: tuple[Any, ...]
     ) -> None:
         # Down to `_once`: fixed before the first callback.
-        self._priority = priority
-        self._profile = profile
+        self.priority = priority
+        self.profile = profile
         # Each callback is `_function(*_args, *more)`.
-        self._function = function
-        self._args = args
+        self.function = function
+        self.args = args
         # The object's context, and the function called with the instance and it after each callback.
-        self._context: object = None
-        self._finalization: Callable[[Any, Any], object] | None = None
+        self.context: object = None
+        self.finalization: Callable[[Any, Any], object] | None = None
         # Whether a thread that runs its callbacks must never exit.
-        self._persistent = False
+        self.persistent = False
         # Whether one of the last two is given.
-        self._special = False
+        self.special = False
         # Whether its first callback is its last one.
-        self._once = False
-        self._queued: deque[Turn] = deque()
+        self.once = False
+        self.queued: deque[ObjectCallback] = deque()
         # Invariant: _started + _discarded + len(_queued) = the callbacks ever queued.
-        self._started = 0
-        self._discarded = 0
-        self._running = 0
+        self.started = 0
+        self.discarded = 0
+        self.running = 0
         # Of the running ones, those that disassociated.
-        self._strays = 0
+        self.disassociated = 0
         # Threads in wait(); True marks those for whom strays count too.
-        self._waiters: tuple[tuple[Waiter, bool], ...] = ()
+        self.waiters: tuple[tuple[Waiter, bool], ...] = ()
 
-    def _owner(self) -> object:
-        """Return whose its callbacks are, as users know it: the object, or the function of a simple callback."""
-        return self._function if self._once else self
-
-    def _disarm(self) -> None:
+    def disarm(self) -> None:
         """Stop the object's source (a timer, a registered wait). Called outside all locks."""
 
-    def _transit_locked(self) -> int:
+    def transit_locked(self) -> int:
         """The number of callbacks that the source has decided and not queued yet."""
         return 0
 
-    def _forget_locked(self) -> int:
+    def forget_locked(self) -> int:
         """Have the source forget what it has decided or is going to; return how many were decided."""
         return 0
 
-    def _ended_locked(self) -> None:
+    def ended_locked(self) -> None:
         """The callback of an object that has only one has returned."""
 
-    def _busy_locked(self, whole: bool) -> bool:
+    def busy_locked(self, whole: bool) -> bool:
         """Whether anything is outstanding; `whole` counts disassociated callbacks as well."""
-        return bool(self._queued) or self._running > (0 if whole else self._strays) or self._transit_locked() > 0
+        return bool(self.queued) or self.running > (0 if whole else self.disassociated) or self.transit_locked() > 0
 
-    def _quiet_locked(self) -> list[Waiter]:
+    def quiet_locked(self) -> list[Waiter]:
         """Return the waiters whose wait is over; the caller wakes them after releasing the lock."""
-        if not self._waiters or self._busy_locked(False):
+        if not self.waiters or self.busy_locked(False):
             return []
-        if not self._strays:
-            everybody, self._waiters = self._waiters, ()
+        if not self.disassociated:
+            everybody, self.waiters = self.waiters, ()
             return [waiter for waiter, _ in everybody]
-        over = [waiter for waiter, whole in self._waiters if not whole]
-        self._waiters = tuple(entry for entry in self._waiters if entry[1])
+        over = [waiter for waiter, whole in self.waiters if not whole]
+        self.waiters = tuple(entry for entry in self.waiters if entry[1])
         return over
 
 
 # Not looked at by the garbage collector, which would go through all that is queued again and again: a
 # callback leaves every cycle that it is part of when it is run or dropped.
-class Simple(msgspec.Struct, eq=False, gc=False):
+class PlainCallback(msgspec.Struct, eq=False, gc=False):
     """A queued callback that belongs to no object: `function(*args)`, in `context`."""
 
     function: Callable[..., object]
@@ -155,42 +151,46 @@ class Simple(msgspec.Struct, eq=False, gc=False):
     priority: Priority = Priority.NORMAL
 
 
-class Turn(msgspec.Struct, eq=False, gc=False):
-    """One queued callback of an object: its function with its arguments and `more`, in `context`."""
+class ObjectCallback(msgspec.Struct, eq=False, gc=False):
+    """One queued callback of `owner`: the function of its `counts` with its arguments and `more`, in `context`.
 
-    ledger: Ledger
+    `owner` is whose it is, as users know it: the object, or the function if it has none.
+    """
+
+    counts: CallbackCounts
+    owner: object
     context: Context
     more: tuple[Any, ...] = ()
 
 
-# What a worker runs. A bare callable is the leanest: normal priority, nothing learned, no ledger.
-Item = Turn | Simple | Callable[[], object]
+# What a worker runs. A bare callable is the leanest: normal priority, nothing learned, no counts.
+Item = ObjectCallback | PlainCallback | Callable[[], object]
 
 
 def owner_of(item: Item | None) -> object:
     """Return whose callback `item` is."""
-    if isinstance(item, Turn):
-        return item.ledger._owner()
-    return item.function if isinstance(item, Simple) else item
+    if isinstance(item, ObjectCallback):
+        return item.owner
+    return item.function if isinstance(item, PlainCallback) else item
 
 
 def profile_of(item: Item | None) -> Profile | None:
     """Return what is known of the run time of `item`, if anything ever is."""
-    if isinstance(item, Turn):
-        return item.ledger._profile
-    return item.profile if isinstance(item, Simple) else None
+    if isinstance(item, ObjectCallback):
+        return item.counts.profile
+    return item.profile if isinstance(item, PlainCallback) else None
 
 
 class FairQueue:
     """Three strict classes, in each of which objects take turns. Guarded by the port's lock.
 
-    Invariant: a ledger is in its class's ring, once, exactly while it has callbacks queued.
+    Invariant: the counts of an object are in its class's ring, once, exactly while it has callbacks queued.
     """
 
     __slots__ = ("_rings", "depth", "discarded")
 
     def __init__(self) -> None:
-        # Of ledgers, simple callbacks and bare callables.
+        # Of counts, simple callbacks and bare callables.
         self._rings: tuple[deque[Any], ...] = tuple(deque() for _ in Priority)
         # Invariant: the number of callbacks queued.
         self.depth: int = 0
@@ -208,12 +208,12 @@ class FairQueue:
         take, simple = inbox.popleft, self._rings[1]
         for _ in range(number):
             item = take()
-            if type(item) is Turn:
-                ledger = item.ledger
-                if not ledger._queued:
-                    self._rings[ledger._priority].append(ledger)
-                ledger._queued.append(item)
-            elif type(item) is Simple:
+            if type(item) is ObjectCallback:
+                counts = item.counts
+                if not counts.queued:
+                    self._rings[counts.priority].append(counts)
+                counts.queued.append(item)
+            elif type(item) is PlainCallback:
                 self._rings[item.priority].append(item)
             else:
                 simple.append(item)
@@ -222,21 +222,21 @@ class FairQueue:
     def appendleft(self, item: Any) -> None:
         """Put back what was taken: it is the next of its class."""
         self.depth += 1
-        if not isinstance(item, Turn):
-            self._rings[item.priority if isinstance(item, Simple) else Priority.NORMAL].appendleft(item)
+        if not isinstance(item, ObjectCallback):
+            self._rings[item.priority if isinstance(item, PlainCallback) else Priority.NORMAL].appendleft(item)
             return
-        ledger = item.ledger
-        ring = self._rings[ledger._priority]
-        if not ledger._queued:
-            ring.appendleft(ledger)
-        elif ring[-1] is ledger:
+        counts = item.counts
+        ring = self._rings[counts.priority]
+        if not counts.queued:
+            ring.appendleft(counts)
+        elif ring[-1] is counts:
             ring.rotate(1)  # Its turn was the latest one taken, and is given back.
         else:
-            ring.remove(ledger)
-            ring.appendleft(ledger)
-        ledger._queued.appendleft(item)
-        ledger._started -= 1
-        ledger._running -= 1
+            ring.remove(counts)
+            ring.appendleft(counts)
+        counts.queued.appendleft(item)
+        counts.started -= 1
+        counts.running -= 1
 
     def fetch(self, train: deque[Any], number: int) -> None:
         """Move up to `number` callbacks to `train`, in the order in which `popleft` would return them.
@@ -247,15 +247,15 @@ class FairQueue:
         left = number
         while left and (ring := high or normal or low):
             entry = ring[0]
-            if not isinstance(entry, Ledger):
-                if type(entry) is Simple and entry.profile.long:
+            if not isinstance(entry, CallbackCounts):
+                if type(entry) is PlainCallback and entry.profile.long:
                     break
                 train.append(ring.popleft())
                 left -= 1
                 continue
-            if entry._profile.long:
+            if entry.profile.long:
                 break
-            queued = entry._queued
+            queued = entry.queued
             several = 1
             if len(queued) == 1:
                 ring.popleft()
@@ -264,10 +264,10 @@ class FairQueue:
             else:
                 several = min(left, len(queued) - 1)  # Alone in its class, it has all turns.
             train.extend([queued.popleft() for _ in range(several)])
-            entry._started += several
-            entry._running += several
+            entry.started += several
+            entry.running += several
             left -= several
-            if not queued and entry._waiters:
+            if not queued and entry.waiters:
                 break
         self.depth -= number - left
 
@@ -276,36 +276,36 @@ class FairQueue:
         ring = high or normal or low
         self.depth -= 1
         entry = ring[0]
-        if not isinstance(entry, Ledger):
+        if not isinstance(entry, CallbackCounts):
             return ring.popleft()
-        queued = entry._queued
+        queued = entry.queued
         if len(queued) > 1:
             ring.rotate(-1)  # It has had its turn.
         else:
             ring.popleft()
-        entry._started += 1
-        entry._running += 1
+        entry.started += 1
+        entry.running += 1
         return queued.popleft()
 
-    def discard(self, ledger: Ledger) -> deque[Turn]:
-        """Drop what `ledger` has queued; return it."""
-        dropped = ledger._queued
+    def discard(self, counts: CallbackCounts) -> deque[ObjectCallback]:
+        """Drop what `counts` has queued; return it."""
+        dropped = counts.queued
         if dropped:
             number = len(dropped)
-            self._rings[ledger._priority].remove(ledger)
-            ledger._queued = deque()
-            ledger._discarded += number
+            self._rings[counts.priority].remove(counts)
+            counts.queued = deque()
+            counts.discarded += number
             self.discarded += number
             self.depth -= number
         return dropped
 
-    def sweep(self, dead: Callable[[Simple], bool]) -> list[Simple]:
+    def sweep(self, dead: Callable[[PlainCallback], bool]) -> list[PlainCallback]:
         """Drop the simple callbacks that are `dead`; return them."""
-        dropped: list[Simple] = []
+        dropped: list[PlainCallback] = []
         for ring in self._rings:
             for _ in range(len(ring)):
                 entry = ring.popleft()
-                (dropped if type(entry) is Simple and dead(entry) else ring).append(entry)
+                (dropped if type(entry) is PlainCallback and dead(entry) else ring).append(entry)
         self.depth -= len(dropped)
         self.discarded += len(dropped)
         return dropped
@@ -318,7 +318,7 @@ class FairQueue:
         items: list[Any] = []
         for ring in self._rings:
             for entry in list(ring):
-                if isinstance(entry, Ledger):
+                if isinstance(entry, CallbackCounts):
                     items.extend(self.discard(entry))
                 else:
                     items.append(entry)

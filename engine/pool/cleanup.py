@@ -11,17 +11,15 @@ queued or running is discarded and waited for as a member's is.
 Source: "CreateThreadpoolCleanupGroup", "CloseThreadpoolCleanupGroupMembers", "CloseThreadpoolCleanupGroup".
 """
 
-import weakref
 from collections.abc import Iterable
 from types import TracebackType
 
-from transport.realtime import monotonic
-
 from ..errors import Deadlock, Forked, InvalidHandle, InvalidState, WaitTimeout
 from ..kernel.checks import check_flag, check_timeout
+from ..kernel.deadline import Deadline
 from ..lifecycle import Closeable
-from .callback_object import CallbackObject
-from .workers import listed
+from .core import CallbackCore, Members
+from .running import runs_here
 
 
 class CleanupGroup(Closeable):
@@ -32,25 +30,21 @@ class CleanupGroup(Closeable):
     Threads: every method may be called from any thread.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_leaving", "_members")
+    __slots__ = ("__weakref__", "_members")
 
     def __init__(self) -> None:
-        self._closed = False
-        # In order of creation. Single-key operations and copying only, which are atomic.
-        self._members: dict[CallbackObject, None] = {}
-        # Those that were closed individually: as long as they live, which what they have queued or running sees to.
-        self._leaving: weakref.WeakSet[CallbackObject] = weakref.WeakSet()
+        self._members = Members()
 
     def __len__(self) -> int:
         """The number of members."""
-        return len(self._members)
+        return len(self._members.present)
 
     def __bool__(self) -> bool:
         """A group is true, however many members it has."""
         return True
 
     def __repr__(self) -> str:
-        return f"<CleanupGroup {'closed' if self._closed else f'members={len(self._members)}'}>"
+        return f"<CleanupGroup {'closed' if self._members.closed else f'members={len(self)}'}>"
 
     def close_members(self, cancel: bool = False, context: object = None, *, timeout: float | None = None) -> None:
         """Release all members: stop their sources, wait for their callbacks, close them.
@@ -68,37 +62,37 @@ class CleanupGroup(Closeable):
         """
         check_flag("cancel", cancel)
         timeout = check_timeout(timeout)
-        if self._closed:
+        group = self._members
+        if group.closed:
             raise InvalidHandle("the cleanup group is closed")
-        members = list(self._members)
-        everybody = members + listed(self._leaving)
+        members, everybody = list(group.present), group.everybody()
         if _inherited(everybody):
             raise Forked("the members of the cleanup group were made before fork(): make new ones in the child")
-        if any(each._runs_here(whole=True) for each in everybody):
+        if any(runs_here(core, whole=True) for core, _ in everybody):
             raise Deadlock("a callback cannot release its own cleanup group: it would wait for itself")
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = Deadline(timeout)
         for member in members:
-            self._members.pop(member, None)
-            member._disarm()
+            group.present.pop(member, None)
+            member.disarm()
         if cancel:
-            for each in everybody:
-                each._port.discard(each)
-        for done, each in enumerate(everybody):
+            for core, _ in everybody:
+                core.port.discard(core)
+        for done, (core, owner) in enumerate(everybody):
             try:
-                retired = each._retire_when_quiet(deadline)
+                retired = core.retire_when_quiet(deadline)
                 if retired is None:
                     raise WaitTimeout(f"{len(everybody) - done} members were not released within {timeout} s")
             except BaseException:
-                self._take_back(everybody[done:])
+                group.take_back(everybody[done:])
                 raise
             if not retired:
                 continue
-            each._disarm()  # Its last callback may have armed it again.
-            if cancel and each._cancel_callback is not None:
+            core.disarm()  # Its last callback may have armed it again.
+            if cancel and core.cancel_callback is not None:
                 try:
-                    each._cancel_callback(each._context, context)
+                    core.cancel_callback(core.context, context)
                 except BaseException as error:
-                    each._port.fail(error, each._owner())
+                    core.port.fail(error, owner)
 
     def close(self) -> None:
         """Close the group, which must be empty.
@@ -106,32 +100,22 @@ class CleanupGroup(Closeable):
         Raises: `InvalidState` if it has members: release them first. Closing twice does nothing.
         Source: "CloseThreadpoolCleanupGroup".
         """
-        if self._members:
-            raise InvalidState(f"the cleanup group has {len(self._members)} members: release them first")
-        self._closed = True
-
-    def _join(self, member: CallbackObject) -> None:
-        if self._closed:
-            raise InvalidHandle("the cleanup group is closed")
-        self._members[member] = None
-
-    def _take_back(self, members: list[CallbackObject]) -> None:
-        for member in members:
-            self._members[member] = None
-            if member.closed:
-                self._leave(member)
-
-    def _leave(self, member: CallbackObject) -> None:
-        self._leaving.add(member)
-        self._members.pop(member, None)
+        if self._members.present:
+            raise InvalidState(f"the cleanup group has {len(self)} members: release them first")
+        self._members.closed = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not _inherited(self._members):  # In a forked child there is nothing to wait for.
+        if not _inherited(self._members.present.items()):  # In a forked child there is nothing to wait for.
             self.close_members(cancel=kind is not None)
             self.close()
 
 
-def _inherited(members: Iterable[CallbackObject]) -> bool:
-    return any(member._port.forked for member in members)
+def _inherited(members: Iterable[tuple[CallbackCore, object]]) -> bool:
+    return any(core.port.forked for core, _ in members)
+
+
+def members_of(group: CleanupGroup) -> Members:
+    """Return what belongs to `group`: for the objects that join it."""
+    return group._members

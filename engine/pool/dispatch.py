@@ -41,11 +41,11 @@ from transport.realtime import monotonic, process_time
 
 from ..kernel.driver import PROCESSORS, driver
 from ..kernel.each import each
-from ..kernel.thread import ThreadRecord, local
+from ..kernel.thread import ThreadRecord, associate, local
 from ..kernel.waiter import Waiter, wake
 from ..lifecycle import OpenObjects
-from .backlog import NO_LIMIT, Item, Ledger, Profile, Simple, Turn, profile_of
-from .running import Runner, Seat, WorkerState, current
+from .backlog import NO_LIMIT, CallbackCounts, Item, ObjectCallback, PlainCallback, Profile, profile_of
+from .running import IdleWaiter, Runner, WorkerState, current
 from .workers import Staff, Todo, acquire_late
 
 log: Log = Log("engine.pool")
@@ -91,8 +91,8 @@ class WorkPort(Staff):
         self._cpu = 0.0
         # Whether idle workers may sleep where the driver does not know of them.
         self._unled = False
-        # Timers whose windows let them wait for another's expiry.
-        self.lenient: dict[Any, None] = {}
+        # The cores of timers whose windows let them wait for another's expiry, with their timers.
+        self.lenient: dict[Any, Any] = {}
         _ports.add(self)
 
     # Putting in
@@ -140,7 +140,7 @@ class WorkPort(Staff):
             if not self._calm:
                 self._look()
 
-    def _keep(self, seat: Seat, function: Callable[[], object]) -> bool:
+    def _keep(self, seat: IdleWaiter, function: Callable[[], object]) -> bool:
         """Have the calling thread, an idle worker, run `function` next: nobody need be woken."""
         lock = self._lock
         # A worker is never the main thread, so nothing can interrupt it before the `try`.
@@ -180,9 +180,9 @@ class WorkPort(Staff):
                 or self._stopped
             ):
                 return False
-            if type(item) is Turn:
-                item.ledger._started += 1
-                item.ledger._running += 1
+            if type(item) is ObjectCallback:
+                item.counts.started += 1
+                item.counts.running += 1
             seat = self._hand_over_locked(item)
             self._posted += 1
         if seat.worker.record.ident == get_ident():
@@ -254,7 +254,7 @@ class WorkPort(Staff):
             for waiter in woken:
                 # A worker that harvests while it waits may be handed what it harvested: it will see that by
                 # itself.
-                if isinstance(waiter, Seat) and waiter.worker.record.ident == get_ident():
+                if isinstance(waiter, IdleWaiter) and waiter.worker.record.ident == get_ident():
                     waiter.signalled = True
                 else:
                     waiter.wake()
@@ -273,11 +273,11 @@ class WorkPort(Staff):
             with self._lock:  # Pushed by a thread that took the pool for calm, which it is no longer.
                 todo = self._settle_locked()
 
-    def _hand_over_locked(self, packet: Any) -> Seat:
+    def _hand_over_locked(self, packet: Any) -> IdleWaiter:
         runner = current.runner
         # Prefer the thread that is harvesting, so that it runs what it found; else the newest idle one.
         if runner is None or runner.seat is None or runner.port is not self:
-            seat: Seat = self._waiters.pop()
+            seat: IdleWaiter = self._waiters.pop()
         else:
             seat = runner.seat
             self._waiters.remove(seat)
@@ -290,7 +290,7 @@ class WorkPort(Staff):
     def _assign_locked(self, worker: WorkerState, item: Item) -> None:
         """Count `item` as taken by `worker`, with a slot unless it is known to be long."""
         self._taken += 1
-        profile = item.ledger._profile if type(item) is Turn else profile_of(item)
+        profile = item.counts.profile if type(item) is ObjectCallback else profile_of(item)
         if profile is not None and profile.long and self._may_go_locked(worker, profile):
             worker.away = True
             self._away += 1
@@ -315,14 +315,14 @@ class WorkPort(Staff):
         """
         record = worker.record
         if record.port is not self:  # The callback took from another port.
-            self._rejoin(record)
+            associate(record, self)
         worker.item = None
         worker.turn += 1
         item: Item | None = None
-        seat: Seat | None = None
+        seat: IdleWaiter | None = None
         woken: list[Waiter] = []
         todo: Todo | None = None
-        ended: Sequence[Ledger] = ()
+        ended: Sequence[CallbackCounts] = ()
         lock = self._lock
         # A worker is never the main thread, so nothing can interrupt it before the `try`.
         if not lock.acquire(False):
@@ -371,7 +371,7 @@ class WorkPort(Staff):
                     woken += self._leave_locked(worker)
                     woken += self._dismiss_locked(0)
                 else:
-                    seat = worker.seat = Seat(worker)
+                    seat = worker.seat = IdleWaiter(worker)
                     self._waiters.append(seat)
                 if self.inbox or queue.depth or self.trains or self._stopped:
                     todo = self._settle_locked()
@@ -404,25 +404,25 @@ class WorkPort(Staff):
                 queue.appendleft(item)
                 self._taken -= 1
 
-    def _report_locked(self, worker: Runner, woken: list[Waiter]) -> list[Ledger]:
+    def _report_locked(self, worker: Runner, woken: list[Waiter]) -> list[CallbackCounts]:
         """The callbacks that the worker ran count as running no longer; `woken` gets the waiters to wake.
 
         Returns whose they were, to be let go of after releasing the lock.
         """
         done = worker.done.copy()
         worker.done.clear()
-        if worker.stray:  # It was the last one: a worker reports at once when its callback has disassociated.
-            worker.stray = False
-            done[-1]._strays -= 1
-        for ledger in done:
-            ledger._running -= 1
-            if ledger._once:
-                ledger._ended_locked()
-            if ledger._waiters and not ledger._queued:
-                woken += ledger._quiet_locked()
+        if worker.disassociated:  # It was the last one: a worker reports at once when its callback has disassociated.
+            worker.disassociated = False
+            done[-1].disassociated -= 1
+        for counts in done:
+            counts.running -= 1
+            if counts.once:
+                counts.ended_locked()
+            if counts.waiters and not counts.queued:
+                woken += counts.quiet_locked()
         return done
 
-    def _idle(self, worker: WorkerState, seat: Seat) -> Item | None:
+    def _idle(self, worker: WorkerState, seat: IdleWaiter) -> Item | None:
         worker.idled = True
         try:
             while not self._sleep(seat):
@@ -449,7 +449,7 @@ class WorkPort(Staff):
         item: Item | None = seat.result  # type: ignore[assignment]  # an object to a waiter; a seat is given items only
         return item
 
-    def _sleep(self, seat: Seat) -> bool:
+    def _sleep(self, seat: IdleWaiter) -> bool:
         """Sleep until the seat is given something; False once the idle limit has passed."""
         led = driver()
         # Given something by this very thread, just before it sleeps, the seat is signalled with its gate closed.
@@ -470,19 +470,14 @@ class WorkPort(Staff):
             self._unled = False
             each(Waiter.nudge, self._waiters)
 
-    def _rejoin(self, record: ThreadRecord) -> None:
-        if record.port is not None:
-            record.port._depart(record)
-        record.port = self
-
     def crash(self, worker: WorkerState) -> None:
         """The worker's thread ends by an exception raised into it from outside its callback."""
         item = worker.item
         with self._lock:
             self._recall_locked()
             self._absorb_locked()
-            if isinstance(item, Turn):
-                worker.done.append(item.ledger)
+            if isinstance(item, ObjectCallback):
+                worker.done.append(item.counts)
             worker.item = None
             woken: list[Waiter] = []
             ended = self._report_locked(worker, woken)
@@ -505,9 +500,9 @@ class WorkPort(Staff):
         with self._lock:
             self._posted += 1
             self._taken += 1
-            if isinstance(item, Turn):
-                item.ledger._started += 1
-                item.ledger._running += 1
+            if isinstance(item, ObjectCallback):
+                item.counts.started += 1
+                item.counts.running += 1
 
     def finish(self, runner: Runner) -> None:
         """The callback that `begin` counted returned."""
@@ -520,17 +515,17 @@ class WorkPort(Staff):
         self.act(todo)
         del ended
 
-    def discard(self, ledger: Ledger) -> None:
-        """Drop what `ledger` has queued, and what is on its way, which counts as if it had arrived."""
+    def discard(self, counts: CallbackCounts) -> None:
+        """Drop what `counts` has queued, and what is on its way, which counts as if it had arrived."""
         with self._lock:
             self._recall_locked()
             self._absorb_locked()
-            dropped = self._queue.discard(ledger)
-            coming = ledger._forget_locked()
-            ledger._discarded += coming
+            dropped = self._queue.discard(counts)
+            coming = counts.forget_locked()
+            counts.discarded += coming
             self._queue.discarded += coming
             self._posted += coming
-            woken = ledger._quiet_locked()
+            woken = counts.quiet_locked()
             woken += self._admit_locked(len(dropped))
             todo = self._settle_locked()
         todo[0].extend(woken)
@@ -545,7 +540,7 @@ class WorkPort(Staff):
         for waiter in woken:
             waiter.wake()
 
-    def sweep(self, dead: Callable[[Simple], bool]) -> list[Simple]:
+    def sweep(self, dead: Callable[[PlainCallback], bool]) -> list[PlainCallback]:
         """Drop the simple callbacks that are `dead`; return them. One pass over all that is queued."""
         with self._lock:
             self.spoilt = False
@@ -555,15 +550,15 @@ class WorkPort(Staff):
         self.act(todo)
         return dropped
 
-    def disassociate(self, runner: Runner, ledger: Ledger) -> None:
-        """The callback that `runner` runs counts for `ledger` no longer, except for its cleanup group."""
+    def disassociate(self, runner: Runner, counts: CallbackCounts) -> None:
+        """The callback that `runner` runs counts for `counts` no longer, except for its cleanup group."""
         with self._lock:
-            if runner.stray:
+            if runner.disassociated:
                 return
             self._absorb_locked()
-            runner.stray = True
-            ledger._strays += 1
-            woken = ledger._quiet_locked()
+            runner.disassociated = True
+            counts.disassociated += 1
+            woken = counts.quiet_locked()
             todo = self._settle_locked()
         todo[0].extend(woken)
         self.act(todo)
@@ -675,22 +670,22 @@ class WorkPort(Staff):
                     worker.record.slot = False
                     self._active -= 1
 
+    def inherit(self) -> None:
+        """In a forked child: the parent's threads are not here."""
+        self.forked = self._stopped = self.ending = True
+        self._calm = False
+        self._waiters = []
+        # The forking thread may be a worker. It will return from its callback, and have no more to run.
+        self._crew = {record: worker for record, worker in self._crew.items() if record is local.record}
+        self._workers = len(self._crew)
+        self._active = sum(record.slot for record in self._crew)
+        self._away = sum(worker.away for worker in self._crew.values())
+        self._starting = 0
+        for worker in self._crew.values():
+            worker.train.clear()
+        self.inbox.clear()
+        self._queue.clear()
+        self.threads.clear()
 
-def _inherited(port: WorkPort) -> None:
-    port.forked = port._stopped = port.ending = True
-    port._calm = False
-    port._waiters = []
-    # The forking thread may be a worker. It will return from its callback, and have no more to run.
-    port._crew = {record: worker for record, worker in port._crew.items() if record is local.record}
-    port._workers = len(port._crew)
-    port._active = sum(record.slot for record in port._crew)
-    port._away = sum(worker.away for worker in port._crew.values())
-    port._starting = 0
-    for worker in port._crew.values():
-        worker.train.clear()
-    port.inbox.clear()
-    port._queue.clear()
-    port.threads.clear()
 
-
-_ports = OpenObjects(_inherited)
+_ports: OpenObjects[WorkPort] = OpenObjects(WorkPort.inherit)

@@ -4,20 +4,18 @@ Source: "InitializeThreadpoolEnvironment" and the "SetThreadpoolCallback..." fam
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from transport.foreign import shown, type_name
+from transport.foreign import shown
 
-from ..errors import InvalidArgumentType, InvalidParameter
-from ..kernel.checks import check_callback, check_flag
+from ..errors import InvalidParameter
+from ..kernel.checks import check_callback, check_flag, check_kind
 from .backlog import Priority
+from .cleanup import CleanupGroup
 from .instance import CallbackInstance
 from .pool import ThreadPool
-
-if TYPE_CHECKING:
-    from .cleanup import CleanupGroup
 
 
 class Environment(msgspec.Struct, kw_only=True, eq=False):
@@ -48,7 +46,7 @@ class Environment(msgspec.Struct, kw_only=True, eq=False):
     priority: int = Priority.NORMAL
     runs_long: bool = False
     persistent: bool = False
-    cleanup_group: "CleanupGroup | None" = None
+    cleanup_group: CleanupGroup | None = None
     cancel_callback: Callable[[Any, Any], object] | None = None
     finalization: Callable[[CallbackInstance, Any], object] | None = None
     keep_alive: object = None
@@ -58,12 +56,13 @@ class Environment(msgspec.Struct, kw_only=True, eq=False):
         """Raise unless objects can be made from this environment."""
         if self.priority not in (Priority.HIGH, Priority.NORMAL, Priority.LOW):
             raise InvalidParameter(f"priority must be HIGH (0), NORMAL (1) or LOW (2), not {shown(self.priority)}")
-        if self.pool is not None and not isinstance(self.pool, ThreadPool):
-            raise InvalidArgumentType(f"pool must be a ThreadPool or None, not {type_name(self.pool)}")
-        if self.cleanup_group is not None and not hasattr(type(self.cleanup_group), "close_members"):
-            kind = type_name(self.cleanup_group)
-            raise InvalidArgumentType(f"cleanup_group must be a CleanupGroup or None, not {kind}")
-        check_callback("cancel_callback", self.cancel_callback, optional=True)
-        check_callback("finalization", self.finalization, optional=True)
+        if self.pool is not None:
+            check_kind("pool", self.pool, ThreadPool, optional=True)
+        if self.cleanup_group is not None:
+            check_kind("cleanup_group", self.cleanup_group, CleanupGroup, optional=True)
+        if self.cancel_callback is not None:
+            check_callback("cancel_callback", self.cancel_callback, optional=True)
+        if self.finalization is not None:
+            check_callback("finalization", self.finalization, optional=True)
         for name in ("runs_long", "persistent", "inherit_context"):
             check_flag(name, getattr(self, name))

@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures._base import CANCELLED
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
+from functools import partial
 from math import inf
 from typing import Any, ParamSpec, TypeVar
 
@@ -28,20 +29,15 @@ from transport.realtime import monotonic
 
 from ..errors import Deadlock, Forked, InvalidHandle, InvalidParameter
 from ..kernel.checks import check_count, check_text, check_timeout
+from ..kernel.deadline import Deadline
 from ..kernel.each import each
 from ..lifecycle import OpenObjects, Stage, Uncopyable, at_exit
-from .backlog import Item, Priority, Simple
+from .backlog import Item, PlainCallback, Priority
 from .dispatch import WorkPort
 from .future import CallFuture
-from .pool import (
-    DEFAULT_QUEUE_LIMIT,
-    Policy,
-    PoolStatistics,
-    ThreadPool,
-    exit_ports,
-    running_on,
-    time_left,
-)
+from .intake import Policy
+from .pool import DEFAULT_QUEUE_LIMIT, PoolStatistics, ThreadPool, exit_ports, intake_of
+from .running import running_on
 
 log: Log = Log("engine.pool")
 # Where the standard executor reports, and where its users look, initializers that fail.
@@ -103,7 +99,9 @@ class Executor(ThreadPoolExecutor, Uncopyable):
         self._max_workers = max_workers
         prefix = thread_name_prefix or f"{type(self).__name__}-{next(_numbers)}"
         self._pool = _InnerPool(0, max_workers, name=prefix, queue_limit=queue_limit, policy=policy)
-        port = self._pool._port
+        self._intake = intake = intake_of(self._pool)
+        port = intake.port
+        intake.reclaim = partial(_drop_cancelled, port)
         exit_ports.discard(port)  # Executors see to their own end.
         self._state = _State(port, initializer, initargs, inf if limit is None else limit)
         port.prepare(prefix + "_", 0, eager=True, recycle=max_tasks_per_worker, on_start=self._state.start)
@@ -131,10 +129,10 @@ class Executor(ThreadPoolExecutor, Uncopyable):
         if _exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         future = CallFuture[T](state.port)
-        pool = self._pool
-        call = Simple(run_call, (future, fn, args, kwargs), copy_context(), pool._profile_of(fn), priority)
+        intake = self._intake
+        call = PlainCallback(run_call, (future, fn, args, kwargs), copy_context(), intake.profile_of(fn), priority)
         try:
-            pool._enqueue(call)
+            intake.enqueue(call)
         except InvalidHandle:
             if state.broken:
                 raise BrokenThreadPool(state.broken) from None
@@ -172,7 +170,7 @@ class Executor(ThreadPoolExecutor, Uncopyable):
 
     @property
     def _threads(self) -> set[threading.Thread]:  # type: ignore[override]  # read only: typeshed has an attribute
-        return set(self._pool._port.threads)
+        return set(self._state.port.threads)
 
     @property
     def _work_queue(self) -> "_WorkQueue":  # type: ignore[override]  # read only: typeshed has an attribute
@@ -210,16 +208,18 @@ class _InnerPool(ThreadPool):
 
     __slots__ = ()
 
-    def _reclaim(self) -> bool:
-        if not self._port.spoilt:
-            return False
-        calls = self._port.sweep(lambda call: call.args[0].is_cancelled())
-        for call in calls:
-            call.args[0].set_running_or_notify_cancel()
-        return bool(calls)
-
     def _dropped_open(self) -> str:
         return ""
+
+
+def _drop_cancelled(port: WorkPort) -> bool:
+    """Drop the calls that were cancelled; return whether there were any."""
+    if not port.spoilt:
+        return False
+    calls = port.sweep(lambda call: call.args[0].is_cancelled())
+    for call in calls:
+        call.args[0].set_running_or_notify_cancel()
+    return bool(calls)
 
 
 class _State:
@@ -260,7 +260,7 @@ class _State:
 
     def _settle(self, item: Item) -> None:
         """Give a call that will not run its outcome, unless it has one."""
-        assert isinstance(item, Simple)
+        assert isinstance(item, PlainCallback)
         future: Future[Any] = item.args[0]
         if not self.broken:
             future.cancel()
@@ -271,13 +271,13 @@ class _State:
 
     def wait_ended(self, timeout: float | None) -> bool:
         """Wait until all threads have ended; at the limit cancel what is queued, and return False."""
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = Deadline(timeout)
         threads = set(self.port.threads)
         ended = self.port.wait_ended(timeout)
         self.settle_queued()
         threads |= self.port.threads
         for thread in threads:
-            thread.join(time_left(deadline))
+            thread.join(deadline.left())
         return ended
 
 

@@ -21,7 +21,7 @@ from transport.foreign import shown
 from ..errors import InvalidParameter, InvalidState
 from ..kernel.checks import check_callback
 from ..lifecycle import Uncopyable
-from .backlog import Ledger, Turn, owner_of
+from .backlog import ObjectCallback, owner_of
 from .running import Runner, WorkerState, current
 
 
@@ -44,26 +44,27 @@ class CallbackInstance(Uncopyable):
     raises `InvalidState`. Of each kind of when-returns action the first one counts, as on Windows.
     """
 
-    __slots__ = ("_actions", "_ledger", "_long", "_runner")
+    __slots__ = ("_actions", "_counts", "_long", "_owner", "_runner")
 
-    def __init__(self, runner: Runner, ledger: Ledger | None) -> None:
+    def __init__(self, runner: Runner, callback: ObjectCallback | None) -> None:
         # None once the callback returned.
         self._runner: Runner | None = runner
-        self._ledger = ledger
+        self._counts = counts = None if callback is None else callback.counts
+        self._owner = None if callback is None or callback.counts.once else callback.owner
         # Whether the callback said that it runs long, or its environment did.
-        self._long = ledger is not None and ledger._profile.fixed
+        self._long = counts is not None and counts.profile.fixed
         # By the order in which they are run.
         self._actions: dict[int, Callable[[], object]] = {}
 
     @property
     def source(self) -> Any:
         """The object whose callback this is (`Work`, `Timer`, `Wait`, `Io`), None for a simple callback."""
-        return None if self._ledger is None or self._ledger._once else self._ledger
+        return self._owner
 
     @property
     def context(self) -> Any:
         """The context given when the object was made, or the simple callback submitted."""
-        return None if self._ledger is None else self._ledger._context
+        return None if self._counts is None else self._counts.context
 
     def _own(self) -> Runner:
         runner = self._runner
@@ -95,8 +96,8 @@ class CallbackInstance(Uncopyable):
         Doing it twice is harmless. Source: "DisassociateCurrentThreadFromCallback".
         """
         runner = self._own()
-        if self._ledger is not None:
-            runner.port.disassociate(runner, self._ledger)
+        if self._counts is not None:
+            runner.port.disassociate(runner, self._counts)
 
     def leave_when_returns(self, lock: _Releasable) -> None:
         """Release `lock`, which this thread holds, after the callback.
@@ -156,7 +157,7 @@ def instance_of(runner: Runner) -> CallbackInstance:
     """Return the instance of the callback that `runner` runs, making it on first use."""
     if runner.instance is None:
         item = runner.item
-        runner.instance = CallbackInstance(runner, item.ledger if isinstance(item, Turn) else None)
+        runner.instance = CallbackInstance(runner, item if isinstance(item, ObjectCallback) else None)
     instance: CallbackInstance = runner.instance
     return instance
 
@@ -175,12 +176,12 @@ def current_callback() -> CallbackInstance:
 def after_return(runner: Runner) -> None:
     """Do what was promised for the return of the callback that `runner` ran. Never raises."""
     instance = instance_of(runner)
-    ledger = instance._ledger
-    if ledger is not None and ledger._persistent and isinstance(runner, WorkerState):
+    counts = instance._counts
+    if counts is not None and counts.persistent and isinstance(runner, WorkerState):
         runner.persistent = True
-    if ledger is not None and ledger._finalization is not None:
+    if counts is not None and counts.finalization is not None:
         try:
-            ledger._finalization(instance, ledger._context)
+            counts.finalization(instance, counts.context)
         except BaseException as error:
             runner.port.fail(error, owner_of(runner.item))
             instance._actions.clear()

@@ -25,8 +25,9 @@ from ..errors import InvalidState
 from ..kernel.packet import CompletionPacket
 from ..kernel.port import CompletionPort
 from ..kernel.port_source import PortSource, bind
-from .backlog import Turn
+from .backlog import ObjectCallback
 from .callback_object import CallbackObject
+from .core import CallbackCore
 from .environment import Environment
 from .pool import ThreadPool
 
@@ -67,6 +68,69 @@ class _IoPort(CompletionPort):
         return ""  # It holds no packets, and ends with its object and its source.
 
 
+class IoCore(CallbackCore):
+    """The inside of an `Io`: the operations that were announced."""
+
+    __slots__ = (
+        "announced", "arrivals", "cancelled", "completed", "dropped", "forgotten", "owed", "source", "started_io",
+        "swallow",
+    )  # fmt: skip
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # All guarded by the port's lock. Invariant: started_io = announced + completed + cancelled +
+        # forgotten.
+        self.started_io = 0
+        self.announced = 0
+        self.completed = 0
+        self.cancelled = 0
+        self.forgotten = 0
+        # Of the forgotten ones, those that were begun, by what their packets will carry; and how many others there are:
+        # they were not begun, or the source does not say.
+        self.owed: list[Any] = []
+        self.swallow = 0
+        # Packets that nobody announced; and all that have come.
+        self.dropped = 0
+        self.arrivals = 0
+        # None if the source does not say what was begun.
+        self.source: weakref.ref[Any] | None = None
+
+    def busy_locked(self, whole: bool) -> bool:
+        """Whether anything is announced, queued or running."""
+        return self.announced > 0 or super().busy_locked(whole)
+
+    def swallow_locked(self, packet: CompletionPacket) -> bool:
+        """Whether the packet is that of an operation that was forgotten."""
+        index = next((index for index, owed in enumerate(self.owed) if owed is packet.overlapped), None)
+        if index is not None:
+            del self.owed[index]
+            return True
+        # If the source says what was begun, the others were not: what comes is what was announced since, if anything.
+        if not self.swallow or (self.source is not None and self.announced):
+            return False
+        self.swallow -= 1
+        return True
+
+    def forget_locked(self) -> int:
+        """Forget what is announced."""
+        owed = self._begun_locked()
+        self.forgotten += self.announced
+        self.swallow += max(0, self.announced - (len(owed) - len(self.owed)))
+        self.owed = owed
+        self.announced = 0
+        return 0  # Their packets would have decided that there are callbacks.
+
+    def _begun_locked(self) -> list[Any]:
+        """What the packets that are still to come will carry, those of operations forgotten before included."""
+        source = None if self.source is None else self.source()
+        if source is None:
+            return []
+        delivered, coming = source.outstanding()
+        # Of those that are just being delivered, some have come already.
+        owed: list[Any] = coming[max(0, self.arrivals - delivered) :]
+        return owed
+
+
 class Io(CallbackObject):
     """A callback for each operation of a source that completes.
 
@@ -83,10 +147,9 @@ class Io(CallbackObject):
     Announce every operation with `start` before beginning it. Callbacks run in parallel and in any order.
     """
 
-    __slots__ = (
-        "_announced", "_arrivals", "_cancelled", "_completed", "_dropped", "_forgotten", "_owed", "_source",
-        "_started_io", "_swallow", "_variables",
-    )  # fmt: skip
+    __slots__ = ("_variables",)
+
+    _core: IoCore
 
     def __init__(
         self,
@@ -97,27 +160,12 @@ class Io(CallbackObject):
         environment: Environment | None = None,
         context: object = None,
     ) -> None:
-        # All guarded by the port's lock. Invariant: _started_io = _announced + _completed + _cancelled +
-        # _forgotten.
-        self._started_io = 0
-        self._announced = 0
-        self._completed = 0
-        self._cancelled = 0
-        self._forgotten = 0
-        # Of the forgotten ones, those that were begun, by what their packets will carry; and how many others there are:
-        # they were not begun, or the source does not say.
-        self._owed: list[Any] = []
-        self._swallow = 0
-        # Packets that nobody announced; and all that have come.
-        self._dropped = 0
-        self._arrivals = 0
-        super().__init__(function, args, environment, pool, context)
-        self._variables = self._capture()
-        # None if the source does not say what was begun.
-        self._source: weakref.ref[Any] | None = None
+        super().__init__(IoCore, function, args, environment, pool, context)
+        core = self._core
+        self._variables = core.capture()
         try:
             if hasattr(source, "outstanding"):
-                self._source = weakref.ref(source)
+                core.source = weakref.ref(source)
             bind(source, _IoPort(self), self)
         except BaseException:
             self.close()
@@ -130,87 +178,58 @@ class Io(CallbackObject):
         never.
         Source: "StartThreadpoolIo".
         """
-        self._require_live()
-        with self._port.lock:
-            self._started_io += 1
-            self._announced += 1
+        core = self._core
+        core.require_live()
+        with core.port.lock:
+            core.started_io += 1
+            core.announced += 1
 
     def cancel(self) -> None:
         """Take an announcement back: its operation failed at once, or completed at once without a packet.
 
         Raises: `InvalidState` if nothing is announced. Blocks: never. Source: "CancelThreadpoolIo".
         """
-        with self._port.lock:
-            if self._announced:
-                self._announced -= 1
-                self._cancelled += 1
-            elif self._swallow:  # Forgotten meanwhile.
-                self._swallow -= 1
+        core = self._core
+        with core.port.lock:
+            if core.announced:
+                core.announced -= 1
+                core.cancelled += 1
+            elif core.swallow:  # Forgotten meanwhile.
+                core.swallow -= 1
             else:
                 raise InvalidState("no operation is announced: call start() before each one")
-            woken = self._quiet_locked()
+            woken = core.quiet_locked()
         for waiter in woken:
             waiter.wake()
 
     def io_statistics(self) -> IoStatistics:
         """Return a consistent snapshot of the announcements. Never blocks."""
-        with self._port.lock:
+        core = self._core
+        with core.port.lock:
             return IoStatistics(
-                started=self._started_io,
-                announced=self._announced,
-                completed=self._completed,
-                cancelled=self._cancelled,
-                forgotten=self._forgotten,
-                dropped=self._dropped,
+                started=core.started_io,
+                announced=core.announced,
+                completed=core.completed,
+                cancelled=core.cancelled,
+                forgotten=core.forgotten,
+                dropped=core.dropped,
             )
 
     def _arrived(self, packet: CompletionPacket) -> None:
-        turn = Turn(self, self._variables.copy(), (packet,))
+        core = self._core
+        callback = ObjectCallback(core, self, self._variables.copy(), (packet,))
         todo = None
-        with self._port.lock:
-            self._arrivals += 1
-            if self._swallow_locked(packet):
+        with core.port.lock:
+            core.arrivals += 1
+            if core.swallow_locked(packet):
                 return
-            if self._announced:
-                self._announced -= 1
-                self._completed += 1
-                todo = self._port.push_locked(turn)
+            if core.announced:
+                core.announced -= 1
+                core.completed += 1
+                todo = core.port.push_locked(callback)
             else:
-                self._dropped += 1
+                core.dropped += 1
         if todo is not None:
-            self._port.act(todo)
+            core.port.act(todo)
         else:
             log.warning("%r dropped a packet that no start() had announced: %r", self, packet)
-
-    def _busy_locked(self, whole: bool) -> bool:
-        return self._announced > 0 or super()._busy_locked(whole)
-
-    def _swallow_locked(self, packet: CompletionPacket) -> bool:
-        """Whether the packet is that of an operation that was forgotten."""
-        index = next((index for index, owed in enumerate(self._owed) if owed is packet.overlapped), None)
-        if index is not None:
-            del self._owed[index]
-            return True
-        # If the source says what was begun, the others were not: what comes is what was announced since, if anything.
-        if not self._swallow or (self._source is not None and self._announced):
-            return False
-        self._swallow -= 1
-        return True
-
-    def _forget_locked(self) -> int:
-        owed = self._begun_locked()
-        self._forgotten += self._announced
-        self._swallow += max(0, self._announced - (len(owed) - len(self._owed)))
-        self._owed = owed
-        self._announced = 0
-        return 0  # Their packets would have decided that there are callbacks.
-
-    def _begun_locked(self) -> list[Any]:
-        """What the packets that are still to come will carry, those of operations forgotten before included."""
-        source = None if self._source is None else self._source()
-        if source is None:
-            return []
-        delivered, coming = source.outstanding()
-        # Of those that are just being delivered, some have come already.
-        owed: list[Any] = coming[max(0, self._arrivals - delivered) :]
-        return owed

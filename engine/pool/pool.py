@@ -15,22 +15,18 @@ Source: "CreateThreadpool", "SetThreadpoolThreadMinimum", "SetThreadpoolThreadMa
 """
 
 import itertools
-import types
 from collections.abc import Callable
 from contextvars import copy_context
-from functools import partial
 from math import inf
-from threading import TIMEOUT_MAX
 from types import FunctionType, TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from transport.foreign import shown
 from transport.log import Log
-from transport.realtime import monotonic
 
-from ..errors import Deadlock, InvalidHandle, InvalidParameter, InvalidState, QueueFull
+from ..errors import Deadlock, InvalidParameter, InvalidState
 from ..kernel.checks import (
     ASYNC,
     MAX_THREADS,
@@ -42,15 +38,15 @@ from ..kernel.checks import (
     check_timeout,
 )
 from ..kernel.clock import SYSTEM_CLOCK, Clock
+from ..kernel.deadline import Deadline
 from ..kernel.driver import driver
 from ..kernel.lock import Lock
-from ..kernel.thread import park
-from ..kernel.waiter import Waiter
 from ..lifecycle import Closeable, OpenObjects, Stage, at_exit, in_child
-from .backlog import Profile, Simple, Turn
+from .backlog import PlainCallback
 from .dispatch import WorkPort
-from .running import WorkerState, current
-from .worker import run_here, work
+from .intake import Intake, Policy, called_by
+from .running import WorkerState, current, running_on
+from .worker import work
 
 log: Log = Log("engine.pool")
 
@@ -58,9 +54,7 @@ DEFAULT_MAXIMUM = 500  # Threads: Windows' figure.
 IDLE_LIMIT = 10.0  # Seconds an idle worker above the minimum stays: Windows' figure ("Windows Internals").
 DEFAULT_QUEUE_LIMIT = 1 << 20  # Callbacks that users may leave queued; arbitrary, about 200 MB of them.
 EXIT_GRACE = 2.0  # Seconds that callbacks running at interpreter exit get, all pools together. Arbitrary.
-PROFILES = 1024  # Functions whose run time a pool remembers. Arbitrary.
 
-Policy = Literal["block", "reject", "caller_runs"]
 ErrorHandler = Callable[[BaseException, object], object]
 
 
@@ -123,7 +117,7 @@ class ThreadPool(Closeable):
     Different from Windows: `concurrency`, a bounded queue, and the error handler.
     """
 
-    __slots__ = ("__weakref__", "_clock", "_permanent", "_policy", "_port", "_profiles", "_queue_limit")
+    __slots__ = ("__weakref__", "_intake", "_permanent", "_port")
 
     def __init__(
         self,
@@ -139,7 +133,6 @@ class ThreadPool(Closeable):
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._permanent = False
-        self._clock = clock
         check_count("minimum", minimum, most=MAX_THREADS)
         check_count("maximum", maximum)
         check_text("name", name)
@@ -156,10 +149,7 @@ class ThreadPool(Closeable):
         name = name or f"pool{next(_numbers)}"
         self._port = WorkPort(name, maximum, concurrency, work, on_error or _log_error)
         self._port.idle_limit = inf if limit is None else limit
-        self._queue_limit = queue_limit
-        self._policy = policy
-        # Run times of simple callbacks by what identifies their function. Single-key operations only.
-        self._profiles: dict[object, Profile] = {}
+        self._intake = Intake(self._port, queue_limit, policy, clock)
         exit_ports.add(self._port)
         if minimum:
             self._port.resize(minimum, maximum)
@@ -188,7 +178,7 @@ class ThreadPool(Closeable):
         Source: "SetThreadpoolThreadMinimum".
         """
         check_count("minimum", minimum, most=MAX_THREADS)
-        self._require_open()
+        self._intake.require_open()
         self._port.resize(minimum, max(minimum, self._port.maximum))
         return self.statistics().workers >= minimum
 
@@ -199,7 +189,7 @@ class ThreadPool(Closeable):
         Source: "SetThreadpoolThreadMaximum".
         """
         check_count("maximum", maximum)
-        self._require_open()
+        self._intake.require_open()
         maximum = maximum or 1
         self._port.resize(min(self._port.minimum, maximum), maximum)
 
@@ -218,7 +208,8 @@ class ThreadPool(Closeable):
         """
         if type(function) is not FunctionType or function.__code__.co_flags & ASYNC:  # The usual ones need no more.
             check_callback("function", function)
-        self._enqueue(Simple(function, args, copy_context(), self._profile_of(function)))
+        intake = self._intake
+        intake.enqueue(PlainCallback(function, args, copy_context(), intake.profile_of(function)))
 
     def post(self, function: Callable[[], object], *more: Callable[[], object]) -> None:
         """Queue `function()`, and each of `more` after it: the leanest way in, for code that posts much.
@@ -238,65 +229,6 @@ class ThreadPool(Closeable):
         pool's workers it does nothing.
         """
         return Slow(self._port)
-
-    def _enqueue(self, item: Simple | Turn, require_live: Callable[[], None] | None = None) -> None:
-        """Queue a callback of a user's, under the pool's limit and policy. For the pool's own objects.
-
-        `require_live` raises if the item may be queued no longer; None: the pool's closing is all that counts.
-        """
-        port = self._port
-        if port.ending:
-            raise self._closed_error()
-        try:
-            if require_live is None:
-                port.push(item, self._queue_limit)
-            else:
-                self._push_live(item, require_live)
-        except QueueFull:
-            self._overflow(item, require_live or self._require_open)
-
-    def _overflow(self, item: Simple | Turn, require_live: Callable[[], None]) -> None:
-        """Do what the policy says with a callback that found the queue full. For the pool's own objects."""
-        port = self._port
-        while True:
-            full = not self._reclaim()
-            if full and self._policy == "caller_runs":
-                run_here(port, item)
-                return
-            if full and (self._policy == "reject" or running_on(port)):
-                raise port.full_error(self._queue_limit)
-            waiter = Waiter()
-            try:
-                if full and port.wait_for_room(waiter, self._queue_limit):
-                    park(waiter, None)
-                self._push_live(item, require_live)
-                return
-            except QueueFull:
-                continue  # Another thread was faster.
-            except BaseException:
-                port.pass_room_on(waiter)
-                raise
-
-    def _push_live(self, item: Simple | Turn, require_live: Callable[[], None]) -> None:
-        """Queue a callback unless its object is closed: in one step, so that nothing comes after a teardown."""
-        with self._port.lock:
-            require_live()
-            todo = self._port.push_locked(item, self._queue_limit)
-        self._port.act(todo)
-
-    def _reclaim(self) -> bool:
-        """Make room by dropping what need not run; whether there was any. For the pool of an executor."""
-        return False
-
-    def _profile_of(self, function: Callable[..., object]) -> Profile:
-        """Return what is known of the run time of `function`. For the pool's own objects."""
-        key = _identity(function)
-        profile = self._profiles.get(key)
-        if profile is None:
-            if len(self._profiles) >= PROFILES:
-                self._profiles.clear()
-            profile = self._profiles[key] = Profile(long=self._port.eager)
-        return profile
 
     # End
 
@@ -326,33 +258,26 @@ class ThreadPool(Closeable):
         timeout = check_timeout(timeout)
         if running_on(self._port):
             raise Deadlock(f"a callback of the pool {self.name!r} cannot wait for that pool to stop")
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = Deadline(timeout)
         self.close()
         for armed in self._port.armed():
-            armed._disarm()
+            armed.disarm()
         threads = set(self._port.threads)
         try:
             if not cancel_pending:
                 self._port.wait_ended(timeout)
         finally:
             self._port.stop()
-        self._port.wait_ended(time_left(deadline))
+        self._port.wait_ended(deadline.left())
         # The last worker has told that it leaves; its thread is a few instructions from its end.
         threads |= self._port.threads
         for thread in threads:
-            thread.join(time_left(deadline))
+            thread.join(deadline.left())
         return not any(thread.is_alive() for thread in threads)
 
     def statistics(self) -> PoolStatistics:
         """Return a consistent snapshot of the pool's numbers. Never blocks."""
         return PoolStatistics(**self._port.numbers())
-
-    def _require_open(self) -> None:
-        if self._port.ending:
-            raise self._closed_error()
-
-    def _closed_error(self) -> InvalidHandle:
-        return self._port.closed_error()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -370,6 +295,11 @@ class ThreadPool(Closeable):
             port = getattr(self, "_port", None)
             if port is not None and not port.ending:
                 port.drop()
+
+
+def intake_of(pool: ThreadPool) -> Intake:
+    """Return how callbacks enter `pool`: for the objects that run in it."""
+    return pool._intake
 
 
 class Slow:
@@ -393,45 +323,8 @@ class Slow:
         pass  # Taking the slot back would make the worker that has it now one too many.
 
 
-def running_on(port: WorkPort) -> bool:
-    """Whether the calling thread is inside a callback of `port`'s pool."""
-    runner = current.runner
-    while runner is not None:
-        if runner.port is port and runner.item is not None:
-            return True
-        runner = runner.outer
-    return False
-
-
-def time_left(deadline: float | None) -> float | None:
-    """Return the seconds until the monotonic time `deadline`, 0 once it has passed; what threads can wait at most."""
-    return None if deadline is None else min(max(0.0, deadline - monotonic()), TIMEOUT_MAX)
-
-
-def _identity(function: Any) -> object:
-    """Return what stands for a function in the table of run times; keeps no object of the user's alive."""
-    if isinstance(function, types.FunctionType):
-        return function.__code__
-    function = _called_by(function)
-    if isinstance(function, types.MethodType):
-        function = function.__func__
-    try:
-        return function.__code__
-    except AttributeError:
-        return getattr(function, "__qualname__", None) or type(function)
-
-
-def _called_by(function: Any) -> Any:
-    """Return the function that a partial of it calls in the end."""
-    while isinstance(function, partial):
-        # `asyncio.to_thread` hands in `partial(context.run, function, ...)`, and so do callbacks of calls.
-        inner = function.func
-        function = function.args[0] if getattr(inner, "__name__", "") == "run" and function.args else inner
-    return function
-
-
 def _log_error(error: BaseException, owner: object) -> None:
-    log.error("a callback of %s raised", shown(_called_by(owner)), exc_info=error)
+    log.error("a callback of %s raised", shown(called_by(owner)), exc_info=error)
 
 
 _numbers = itertools.count(1)
@@ -457,12 +350,12 @@ def _stop_all() -> None:
     ports = list(exit_ports)
     for port in ports:
         for armed in port.armed():
-            armed._disarm()
+            armed.disarm()
         port.stop()
-    deadline = monotonic() + EXIT_GRACE
+    deadline = Deadline(EXIT_GRACE)
     for port in ports:
         if not running_on(port):
-            port.wait_ended(time_left(deadline))
+            port.wait_ended(deadline.left())
 
 
 @in_child

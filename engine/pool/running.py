@@ -9,35 +9,48 @@ import threading
 from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..kernel.thread import ThreadRecord
 from ..kernel.waiter import Waiter
-from .backlog import Item, Ledger
+from .backlog import CallbackCounts, Item, ObjectCallback
 
-if TYPE_CHECKING:
-    from .dispatch import WorkPort
+
+class RunnerPort(Protocol):
+    """The port of a pool, as what runs in it knows it."""
+
+    def fail(self, error: BaseException, owner: object) -> None:
+        """Report an exception that left a callback of `owner`."""
+
+    def spare(self, worker: "WorkerState") -> bool:
+        """The callback takes long: have it hold up no other; whether another worker is idle or can be started."""
+
+    def go_away(self, worker: "WorkerState") -> None:
+        """The callback runs without a slot from now until it returns."""
+
+    def disassociate(self, runner: "Runner", counts: CallbackCounts) -> None:
+        """The callback counts for those who wait for its object no longer."""
 
 
 class Runner:
     """Where a callback is running: a worker, or a thread that runs one in the place of a worker."""
 
-    __slots__ = ("done", "instance", "item", "outer", "port", "record", "seat", "stray")
+    __slots__ = ("done", "instance", "item", "outer", "port", "record", "seat", "disassociated")
 
-    def __init__(self, port: "WorkPort", record: ThreadRecord) -> None:
-        self.port: WorkPort = port
+    def __init__(self, port: RunnerPort, record: ThreadRecord) -> None:
+        self.port: RunnerPort = port
         self.record: ThreadRecord = record
         # What runs now, None between callbacks. Written by the own thread.
         self.item: Item | None = None
-        # The ledgers of the callbacks that ran since the last report. Used by the own thread.
-        self.done: list[Ledger] = []
+        # The counts of the callbacks that ran since the last report. Used by the own thread.
+        self.done: list[CallbackCounts] = []
         # Made when the callback first asks for it; see instance.py.
         self.instance: Any = None
         # The runner inside whose callback this one runs, if any.
         self.outer: Runner | None = None
         # Guarded by the port's lock. Whether the callback disassociated; a worker's waiter while it is idle.
-        self.stray: bool = False
-        self.seat: Seat | None = None
+        self.disassociated: bool = False
+        self.seat: IdleWaiter | None = None
 
 
 class WorkerState(Runner):
@@ -45,7 +58,7 @@ class WorkerState(Runner):
 
     __slots__ = ("away", "computes", "idled", "persistent", "seen", "stuck", "train", "turn")
 
-    def __init__(self, port: "WorkPort", record: ThreadRecord) -> None:
+    def __init__(self, port: RunnerPort, record: ThreadRecord) -> None:
         super().__init__(port, record)
         # Grows with each callback taken; written by the own thread.
         self.turn: int = 0
@@ -65,7 +78,7 @@ class WorkerState(Runner):
         self.persistent: bool = False
 
 
-class Seat(Waiter):
+class IdleWaiter(Waiter):
     """An idle worker's waiter. `result` is what it is to run, or None when it is to end."""
 
     __slots__ = ("worker",)
@@ -85,3 +98,24 @@ class _Current(threading.local):
 
 
 current: _Current = _Current()
+
+
+def running_on(port: RunnerPort) -> bool:
+    """Whether the calling thread is inside a callback of `port`'s pool."""
+    runner = current.runner
+    while runner is not None:
+        if runner.port is port and runner.item is not None:
+            return True
+        runner = runner.outer
+    return False
+
+
+def runs_here(counts: CallbackCounts, whole: bool) -> bool:
+    """Whether the calling thread is inside a callback of this object; `whole` counts disassociated ones as well."""
+    runner = current.runner
+    while runner is not None:
+        item = runner.item
+        if isinstance(item, ObjectCallback) and item.counts is counts and (whole or not runner.disassociated):
+            return True
+        runner = runner.outer
+    return False

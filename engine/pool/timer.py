@@ -22,13 +22,14 @@ from typing import Any
 from ..errors import QueueFull
 from ..kernel.checks import LONGEST, check_clock, check_duration
 from ..kernel.clock import Cancellable, Clock, Due, call_at_wall, read_due
-from .backlog import NO_LIMIT, Turn
+from .backlog import NO_LIMIT, ObjectCallback
 from .callback_object import CallbackObject
+from .core import CallbackCore
 from .environment import Environment
 from .pool import ThreadPool
 
 
-class _Setting:
+class Setting:
     """What one `set` asked for. Fields: guarded by the port's lock once the timer has it."""
 
     __slots__ = ("absolute", "armed", "beat", "call", "context", "due", "period", "window")
@@ -47,18 +48,50 @@ class _Setting:
         self.call: Cancellable | None = None
 
 
-class _Expiry:
+class Expiry:
     """What the clock calls when a setting expires for the `beat`-th time. One object, for there may be many."""
 
     __slots__ = ("beat", "setting", "timer")
 
-    def __init__(self, timer: "Timer", setting: _Setting, beat: int) -> None:
+    def __init__(self, timer: "Timer", setting: Setting, beat: int) -> None:
         self.timer = timer
         self.setting = setting
         self.beat = beat
 
     def __call__(self) -> None:
         self.timer._expire(self.setting, self.beat)
+
+
+class TimerCore(CallbackCore):
+    """The inside of a `Timer`."""
+
+    __slots__ = ("setting",)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # Guarded by the port's lock.
+        self.setting: Setting | None = None
+
+    def replace(self, setting: Setting | None, owner: "Timer | None" = None) -> bool:
+        """Have another setting, or none; return whether an expiry was withdrawn."""
+        lenient = self.port.lenient
+        with self.port.lock:
+            former, self.setting = self.setting, setting
+            lenient.pop(self, None)
+            if setting is not None and setting.window:
+                lenient[self] = owner
+            withdrawn = former is not None and former.armed
+            call = None
+            if former is not None:
+                former.armed = False
+                call = former.call
+        if call is not None:
+            call.cancel()
+        return withdrawn
+
+    def disarm(self) -> None:
+        """Expire no more."""
+        self.replace(None)
 
 
 class Timer(CallbackObject):
@@ -73,7 +106,9 @@ class Timer(CallbackObject):
     A slow callback does not hold the next one back: they may run in parallel.
     """
 
-    __slots__ = ("_clock", "_setting")
+    __slots__ = ("_clock",)
+
+    _core: TimerCore
 
     def __init__(
         self,
@@ -86,10 +121,8 @@ class Timer(CallbackObject):
     ) -> None:
         if clock is not None:
             check_clock(clock)
-        # Guarded by the port's lock.
-        self._setting: _Setting | None = None
-        super().__init__(function, args, environment, pool, context)
-        self._clock = self._pool._clock if clock is None else clock
+        super().__init__(TimerCore, function, args, environment, pool, context)
+        self._clock = self._core.intake.clock if clock is None else clock
 
     def set(self, due: Due | None, period: float | timedelta = 0.0, window: float | timedelta = 0.0) -> bool:
         """Set the timer, replacing an earlier setting as a whole, or disarm it.
@@ -106,19 +139,20 @@ class Timer(CallbackObject):
         Raises: `InvalidHandle` if the timer or its pool is closed; `InvalidParameter`, `InvalidArgumentType`.
         Blocks: never. Source: "SetThreadpoolTimerEx".
         """
+        core = self._core
         if due is None:
-            self._require_open()
-            return self._replace(None)
+            core.require_open()
+            return core.replace(None)
         when, absolute = read_due(due)
         every = check_duration("period", period, LONGEST)
         late = check_duration("window", window, LONGEST)
-        self._require_live()
+        core.require_live()
         now = self._clock.time() if absolute else self._clock.monotonic()
         if not absolute:
             when += now
-        setting = _Setting(when, absolute, every, late, self._capture())
-        withdrawn = self._replace(setting)
-        expire = _Expiry(self, setting, 0)
+        setting = Setting(when, absolute, every, late, core.capture())
+        withdrawn = core.replace(setting, self)
+        expire = Expiry(self, setting, 0)
         latest = max(when, now) + late
         if latest <= now:
             expire()
@@ -133,56 +167,43 @@ class Timer(CallbackObject):
 
         Source: "IsThreadpoolTimerSet".
         """
-        return self._setting is not None
+        return self._core.setting is not None
 
-    def _replace(self, setting: _Setting | None) -> bool:
-        lenient = self._port.lenient
-        with self._port.lock:
-            former, self._setting = self._setting, setting
-            lenient.pop(self, None)
-            if setting is not None and setting.window:
-                lenient[self] = None
-            withdrawn = former is not None and former.armed
-            call = None
-            if former is not None:
-                former.armed = False
-                call = former.call
-        if call is not None:
-            call.cancel()
-        return withdrawn
-
-    def _arm(self, setting: _Setting, beat: int, call: Cancellable) -> None:
-        with self._port.lock:
+    def _arm(self, setting: Setting, beat: int, call: Cancellable) -> None:
+        with self._core.port.lock:
             stale = not setting.armed or setting.beat != beat
             if not stale:
                 setting.call = call
         if stale:  # Replaced, or expired with another, before `call` could be seen.
             call.cancel()
 
-    def _expire(self, setting: _Setting, beat: int) -> None:
+    def _expire(self, setting: Setting, beat: int) -> None:
         """Queue the callback of `setting`, and those of timers that were waiting for company."""
         now, wall = self._clock.monotonic(), self._clock.time()
-        due: list[tuple[Timer, _Setting, int]] = [(self, setting, beat)]
-        with self._port.lock:
+        core = self._core
+        due: list[tuple[Timer, Setting, int]] = [(self, setting, beat)]
+        with core.port.lock:
             due += self._company_locked(now, wall)
         for timer, each, its_beat in due:
             timer._queue(each, its_beat, now)
 
-    def _company_locked(self, now: float, wall: float) -> "Iterator[tuple[Timer, _Setting, int]]":
+    def _company_locked(self, now: float, wall: float) -> Iterator[tuple["Timer", Setting, int]]:
         """The other timers that were waiting for an expiry, and are due."""
-        for timer in self._port.lenient:
-            other = timer._setting
+        for core, timer in self._core.port.lenient.items():
+            other = core.setting
             passed = other.due <= (wall if other.absolute else now)
             if passed and timer is not self and timer._clock is self._clock:
                 yield timer, other, other.beat
 
-    def _queue(self, setting: _Setting, beat: int, now: float) -> None:
+    def _queue(self, setting: Setting, beat: int, now: float) -> None:
         # A Context runs one callback at a time, and those of a periodic timer may overlap.
-        turn = Turn(self, setting.context.copy())
+        core = self._core
+        port = core.port
+        callback = ObjectCallback(core, self, setting.context.copy())
         call = None
         try:
-            with self._port.lock:
-                if self._closed or self._setting is not setting or not setting.armed or setting.beat != beat:
+            with port.lock:
+                if core.closed or core.setting is not setting or not setting.armed or setting.beat != beat:
                     return
                 beat = setting.beat = beat + 1
                 call, setting.call = setting.call, None
@@ -190,20 +211,17 @@ class Timer(CallbackObject):
                     following = (now if setting.absolute else setting.due) + setting.period
                     setting.due, setting.absolute = max(following, now), False
                     if setting.window:
-                        self._port.lenient[self] = None
+                        port.lenient[core] = self
                 else:
                     setting.armed = False
-                    self._port.lenient.pop(self, None)
-                todo = self._port.push_locked(turn, self._pool._queue_limit if setting.period else NO_LIMIT)
+                    port.lenient.pop(core, None)
+                todo = port.push_locked(callback, core.intake.limit if setting.period else NO_LIMIT)
         except QueueFull as error:
-            self._port.fail(error, self)
+            port.fail(error, self)
         else:
-            self._port.act(todo)
+            port.act(todo)
         if call is not None:
             call.cancel()
         if setting.period:
             latest = setting.due + setting.window
-            self._arm(setting, beat, self._clock.call_at(latest, _Expiry(self, setting, beat)))
-
-    def _disarm(self) -> None:
-        self._replace(None)
+            self._arm(setting, beat, self._clock.call_at(latest, Expiry(self, setting, beat)))

@@ -24,13 +24,14 @@ from ..kernel.checks import check_clock
 from ..kernel.clock import Cancellable, Clock, Due, call_at_wall, read_due
 from ..kernel.waitable import RegisteredWait, prepare_wait
 from ..status import Status
-from .backlog import Turn
+from .backlog import ObjectCallback
 from .callback_object import CallbackObject
+from .core import CallbackCore
 from .environment import Environment
 from .pool import ThreadPool
 
 
-class _Registration:
+class Registration:
     """What one `set` asked for, and what the kernel calls with the status when its wait is decided."""
 
     __slots__ = ("block", "context", "limit", "owner")
@@ -60,6 +61,48 @@ class _Registration:
         return self.block.status is not Status.PENDING and not self.withdrawn()
 
 
+class WaitCore(CallbackCore):
+    """The inside of a `Wait`."""
+
+    __slots__ = ("registrations",)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # Guarded by the port's lock. Those that may still bring a callback: the one set last while it is pending,
+        # and all that are on their way.
+        self.registrations: list[Registration] = []
+
+    def replace(self, registration: Registration | None) -> bool:
+        """Have another wait, or none; return whether a pending one was withdrawn."""
+        with self.port.lock:
+            former = list(self.registrations)
+            if registration is not None:
+                self.registrations.append(registration)
+        if not former:
+            return False
+        withdrawn = [each.withdraw() for each in former]
+        with self.port.lock:
+            self._drop_withdrawn_locked()
+        return any(withdrawn)
+
+    def _drop_withdrawn_locked(self) -> None:
+        self.registrations = [each for each in self.registrations if not each.withdrawn()]
+
+    def disarm(self) -> None:
+        """Wait for nothing any more."""
+        self.replace(None)
+
+    def transit_locked(self) -> int:
+        """The number of waits that are on their way."""
+        return sum(each.on_its_way() for each in self.registrations)
+
+    def forget_locked(self) -> int:
+        """Forget those that are on their way; return how many there were."""
+        before = len(self.registrations)
+        self.registrations = [each for each in self.registrations if not each.on_its_way()]
+        return before - len(self.registrations)
+
+
 class Wait(CallbackObject):
     """A callback that is queued once when an object is signaled or the time is up, each time the wait is set.
 
@@ -74,7 +117,9 @@ class Wait(CallbackObject):
     Thousands may be set at once.
     """
 
-    __slots__ = ("_clock", "_registrations")
+    __slots__ = ("_clock",)
+
+    _core: WaitCore
 
     def __init__(
         self,
@@ -87,11 +132,8 @@ class Wait(CallbackObject):
     ) -> None:
         if clock is not None:
             check_clock(clock)
-        # Guarded by the port's lock. Those that may still bring a callback: the one set last while it is pending,
-        # and all that are on their way.
-        self._registrations: list[_Registration] = []
-        super().__init__(function, args, environment, pool, context)
-        self._clock = self._pool._clock if clock is None else clock
+        super().__init__(WaitCore, function, args, environment, pool, context)
+        self._clock = self._core.intake.clock if clock is None else clock
 
     def set(self, waitable: Any, timeout: Due | None = None) -> bool:
         """Wait for `waitable`, replacing an earlier wait, or for nothing any more.
@@ -107,14 +149,15 @@ class Wait(CallbackObject):
         Blocks: never. The signal is consumed when the wait is satisfied, before the callback runs.
         Source: "SetThreadpoolWaitEx".
         """
+        core = self._core
         if waitable is None:
-            self._require_open()
-            return self._replace(None)
-        self._require_live()
+            core.require_open()
+            return core.replace(None)
+        core.require_live()
         when, absolute = (None, False) if timeout is None else read_due(timeout)
-        registration = _Registration(self, self._capture())
+        registration = Registration(self, core.capture())
         block = registration.block = prepare_wait(waitable, registration)
-        withdrawn = self._replace(registration)
+        withdrawn = core.replace(registration)
         # Replaced or disarmed by another thread meanwhile, it does not begin.
         block.begin(None if absolute else when, self._clock)
         if absolute and when is not None and block.status is Status.PENDING:
@@ -123,44 +166,20 @@ class Wait(CallbackObject):
                 limit.cancel()
         return withdrawn
 
-    def _replace(self, registration: _Registration | None) -> bool:
-        with self._port.lock:
-            former = list(self._registrations)
-            if registration is not None:
-                self._registrations.append(registration)
-        if not former:
-            return False
-        withdrawn = [each.withdraw() for each in former]
-        with self._port.lock:
-            self._drop_withdrawn_locked()
-        return any(withdrawn)
-
-    def _drop_withdrawn_locked(self) -> None:
-        self._registrations = [each for each in self._registrations if not each.withdrawn()]
-
-    def _deliver(self, registration: _Registration, status: Status) -> None:
+    def _deliver(self, registration: Registration, status: Status) -> None:
         if registration.limit is not None:
             registration.limit.cancel()
-        with self._port.lock:
-            if registration not in self._registrations:
+        core = self._core
+        port = core.port
+        with port.lock:
+            if registration not in core.registrations:
                 return  # Discarded on its way.
-            self._registrations.remove(registration)
-            wanted = not self._closed and not self._port.stopped
+            core.registrations.remove(registration)
+            wanted = not core.closed and not port.stopped
             if wanted:
-                todo = self._port.push_locked(Turn(self, registration.context, (status,)))
+                todo = port.push_locked(ObjectCallback(core, self, registration.context, (status,)))
             else:
-                todo = self._quiet_locked(), 0, False
-        self._port.act(todo)
+                todo = core.quiet_locked(), 0, False
+        port.act(todo)
         if not wanted:
             registration.block.abandon()
-
-    def _transit_locked(self) -> int:
-        return sum(each.on_its_way() for each in self._registrations)
-
-    def _forget_locked(self) -> int:
-        before = len(self._registrations)
-        self._registrations = [each for each in self._registrations if not each.on_its_way()]
-        return before - len(self._registrations)
-
-    def _disarm(self) -> None:
-        self._replace(None)

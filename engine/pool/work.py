@@ -8,8 +8,9 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from ..errors import QueueFull
-from .backlog import Turn
-from .callback_object import CallbackObject
+from .backlog import ObjectCallback
+from .callback_object import CallbackObject, make_core
+from .core import CallbackCore, OnceCore
 from .environment import Environment
 from .pool import ThreadPool
 
@@ -36,7 +37,7 @@ class Work(CallbackObject):
         environment: Environment | None = None,
         context: object = None,
     ) -> None:
-        super().__init__(function, args, environment, pool, context)
+        super().__init__(CallbackCore, function, args, environment, pool, context)
 
     def submit(self) -> None:
         """Queue the callback once more.
@@ -46,26 +47,14 @@ class Work(CallbackObject):
         Blocks: never, except under the "block" policy when the pool's queue is full.
         Source: "SubmitThreadpoolWork", which cannot fail; here a pool's queue has a limit.
         """
-        if self._closed or self._port.ending:
-            self._require_live()
-        turn = Turn(self, copy_context() if self._inherit else Context())
+        core = self._core
+        if core.closed or core.port.ending:
+            core.require_live()
+        callback = ObjectCallback(core, self, copy_context() if core.inherit else Context())
         try:
-            self._port.push(turn, self._pool._queue_limit)
+            core.port.push(callback, core.intake.limit)
         except QueueFull:
-            self._pool._overflow(turn, self._require_live)
-
-
-class SimpleCallback(CallbackObject):
-    """One callback; it closes itself once that has run, and leaves its group."""
-
-    __slots__ = ()
-
-    def _dropped_open(self) -> str:
-        return ""  # There is nobody who could close it.
-
-    def _ended_locked(self) -> None:
-        self._retire_locked()
-        self._leave_group()
+            core.intake.overflow(callback, core.require_live)
 
 
 def submit_callback(
@@ -79,12 +68,12 @@ def submit_callback(
     Raises and blocks: as `ThreadPool.submit`; `InvalidHandle` also if the group is released while this waits for
     room. Source: "TrySubmitThreadpoolCallback".
     """
-    simple = SimpleCallback(function, args, environment, None, context)
-    simple._once = True
+    core, _ = make_core(OnceCore, function, "callback", function, args, environment, None, context)
+    core.once = True
     try:
         # Only its group can close it.
-        require_live = None if simple._group is None else simple._require_live
-        simple._pool._enqueue(Turn(simple, simple._capture()), require_live)
+        require_live = None if core.group is None else core.require_live
+        core.intake.enqueue(ObjectCallback(core, function, core.capture()), require_live)
     except BaseException:
-        simple.close()
+        core.close()
         raise

@@ -19,7 +19,7 @@ from transport.realtime import monotonic, thread_time
 
 from ..kernel.driver import driver
 from ..kernel.thread import local
-from .backlog import LONG, Item, Profile, Simple, Turn, owner_of
+from .backlog import LONG, Item, ObjectCallback, PlainCallback, Profile, owner_of
 from .dispatch import WorkPort
 from .instance import after_return
 from .running import Runner, WorkerState, current
@@ -68,10 +68,10 @@ def loop(port: WorkPort, worker: WorkerState) -> None:
             number += 1
             worker.item = item
             profile = run(worker, item)
-            if type(item) is Turn:
-                done.append(item.ledger)
+            if type(item) is ObjectCallback:
+                done.append(item.counts)
             # What was fetched with it goes on without the lock, unless something else was pushed meanwhile.
-            if inbox or worker.stray or not train:
+            if inbox or worker.disassociated or not train:
                 break
             if careful:
                 then = timed(profile, then, 1)
@@ -103,16 +103,16 @@ def run(runner: Runner, item: Item) -> Profile | None:
     profile = None
     special = False
     try:
-        if type(item) is Turn:
-            ledger = item.ledger
-            profile = ledger._profile
-            special = ledger._special
-            args = ledger._args + item.more if item.more else ledger._args
+        if type(item) is ObjectCallback:
+            counts = item.counts
+            profile = counts.profile
+            special = counts.special
+            args = counts.args + item.more if item.more else counts.args
             if profile.long:
-                run_long(profile, item.context, ledger._function, args)
+                run_long(profile, item.context, counts.function, args)
             else:
-                item.context.run(ledger._function, *args)
-        elif type(item) is Simple:
+                item.context.run(counts.function, *args)
+        elif type(item) is PlainCallback:
             profile = item.profile
             if profile.long:
                 run_long(profile, item.context, item.function, item.args)
@@ -123,7 +123,7 @@ def run(runner: Runner, item: Item) -> Profile | None:
     except BaseException as error:
         runner.port.fail(error, owner_of(item))
     if special or runner.instance is not None:
-        if type(item) is Turn or type(item) is Simple:
+        if type(item) is ObjectCallback or type(item) is PlainCallback:
             item.context.run(after_return, runner)
         else:
             after_return(runner)
@@ -153,6 +153,6 @@ def run_here(port: WorkPort, item: Item) -> None:
     finally:
         current.runner = runner.outer
         runner.item = None
-        if isinstance(item, Turn):
-            runner.done.append(item.ledger)
+        if isinstance(item, ObjectCallback):
+            runner.done.append(item.counts)
         port.finish(runner)

@@ -31,8 +31,8 @@ from ..kernel.lock import Lock
 from ..kernel.slots import SlotQueue
 from ..kernel.thread import ThreadRecord, park
 from ..kernel.waiter import Waiter, wake
-from .backlog import NO_LIMIT, FairQueue, Item, Ledger, Turn
-from .running import Seat, WorkerState
+from .backlog import NO_LIMIT, CallbackCounts, FairQueue, Item, ObjectCallback
+from .running import IdleWaiter, WorkerState
 
 log: Log = Log("engine.pool")
 
@@ -77,7 +77,7 @@ class Staff(SlotQueue):
     )  # fmt: skip
 
     _queue: FairQueue
-    _waiters: list[Any]  # Of `Seat`s.
+    _waiters: list[Any]  # Of `IdleWaiter`s.
 
     def __init__(
         self, name: str, maximum: int, concurrency: int, main: Callable[[Any], None],
@@ -101,7 +101,7 @@ class Staff(SlotQueue):
         # Whether a worker that comes back may have to leave, for one of the two reasons that are rare.
         self._strict = False
         # The callback objects that are not closed: while there are any, the last worker stays.
-        self.objects: weakref.WeakSet[Ledger] = weakref.WeakSet()
+        self.objects: weakref.WeakSet[CallbackCounts] = weakref.WeakSet()
         # The running threads and those being started; single-element operations only.
         self.threads: set[threading.Thread] = set()
         self._thread_name = f"engine:{name}-worker-"
@@ -167,7 +167,7 @@ class Staff(SlotQueue):
         self._strict = recycle is not None
         self.on_start = on_start
 
-    def armed(self) -> list[Ledger]:
+    def armed(self) -> list[CallbackCounts]:
         """Return the callback objects that are not closed."""
         return listed(self.objects)
 
@@ -297,7 +297,7 @@ class Staff(SlotQueue):
             woken += self._leave_locked(seat.worker)
         return woken
 
-    def _unseat_locked(self, seat: Seat) -> None:
+    def _unseat_locked(self, seat: IdleWaiter) -> None:
         seat.worker.seat = None
         seat.result = None
 
@@ -375,8 +375,8 @@ class Staff(SlotQueue):
         items = self._queue.drain()
         self._orphans += items
         woken: list[Waiter] = []
-        for ledger in {item.ledger for item in items if isinstance(item, Turn)}:
-            woken += ledger._quiet_locked()
+        for counts in {item.counts for item in items if isinstance(item, ObjectCallback)}:
+            woken += counts.quiet_locked()
         return woken
 
     def wait_ended(self, timeout: float | None) -> bool:

@@ -21,7 +21,8 @@ from engine import (
     Work,
     submit_callback,
 )
-from engine.pool import pool as pool_module
+from engine.pool import intake
+from engine.pool.core import CallbackCore, Members
 from engine.testing import LIMIT, ManualClock, wait_until, wait_until_blocked
 
 from .helpers import Blocker, Recorder, in_thread, joined, occupy, settle
@@ -187,8 +188,8 @@ def test_a_thread_woken_in_vain_wakes_no_other(monkeypatch: pytest.MonkeyPatch) 
         parked()
         return park(waiter, timeout)
 
-    park = pool_module.park
-    monkeypatch.setattr(pool_module, "park", counting)
+    park = intake.park
+    monkeypatch.setattr(intake, "park", counting)
     with ThreadPool(1, 1, queue_limit=1) as pool, Work(print, pool=pool) as work:
         blocker = occupy(pool)
         work.submit()
@@ -220,14 +221,15 @@ def test_a_simple_callback_is_released_or_runs(pool: ThreadPool) -> None:
     """A group that is released while a simple callback is being submitted cancels it or waits for it, never neither."""
     recorder, cancelled = Recorder(), Recorder()
 
-    class Releasing(CleanupGroup):
-        """A group that is released as soon as something has joined."""
+    class Releasing(Members):
+        """What is released as soon as something has joined."""
 
-        def _join(self, member: Any) -> None:
-            super()._join(member)
-            self.close_members(True)
+        def join(self, core: CallbackCore, owner: object) -> None:
+            super().join(core, owner)
+            group.close_members(True)
 
-    group = Releasing()
+    group = CleanupGroup()
+    group._members = Releasing()
     environment = Environment(pool=pool, cleanup_group=group, cancel_callback=cancelled)
     with pytest.raises(InvalidHandle):
         submit_callback(recorder, environment=environment)
@@ -246,7 +248,7 @@ def test_a_call_that_is_cancelled_while_another_comes_to_wait(monkeypatch: pytes
         blocker.wait_until_running()
         queued = executor.submit(int)
         # Asked between the two.
-        monkeypatch.setattr(pool_module, "running_on", lambda port: not queued.cancel())
+        monkeypatch.setattr(intake, "running_on", lambda port: not queued.cancel())
         submitter = in_thread(lambda: executor.submit(int))
         wait_until(lambda: not submitter.is_alive(), LIMIT)
         monkeypatch.undo()
