@@ -1,6 +1,5 @@
 """Services with pipes: in a process of their own, and in this one."""
 
-import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,12 +11,12 @@ import pytest
 from engine import Client
 from engine.testing import LIMIT
 
+from ..helpers import new_endpoint
 from .interfaces import Hand, Streams
 from .service import make_server
 
 ROOT = Path(__file__).resolve().parents[3]
 TRANSPORTS = ("tcp", "ipc", "loopback")
-_numbers = itertools.count()
 
 
 class Service:
@@ -68,13 +67,6 @@ class Bench:
     def close(self) -> None:
         self.client.close()
         self._aside.close()
-
-
-def new_endpoint(transport: str, folder: Path) -> str:
-    number = next(_numbers)
-    return {
-        "tcp": "tcp://127.0.0.1:*", "ipc": f"ipc://{folder}/{number}", "loopback": f"loopback://pipes-{number}",
-    }[transport]  # fmt: skip
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Services to call in processes of their own, and clients of them to kill."""
 
-import itertools
 import json
 import select
 import subprocess
@@ -14,10 +13,10 @@ import pytest
 from engine import Client, Server
 from engine.testing import LIMIT
 
+from ..helpers import new_endpoint
 from .interfaces import Desk, Keeper, Order, Store, Watch
 
 ROOT = Path(__file__).resolve().parents[3]
-_numbers = itertools.count()
 
 
 class Child:
@@ -74,12 +73,6 @@ class Bench:
         self.aside.close()
 
 
-@pytest.fixture
-def endpoint(folder: Path) -> str:
-    """An ipc endpoint that nobody uses."""
-    return f"ipc://{folder}/{next(_numbers)}"
-
-
 @pytest.fixture(scope="session")
 def services(folder: Path) -> Iterator[Callable[[str], str]]:
     """A function that returns the endpoint of the service in another process, one for each transport."""
@@ -87,7 +80,7 @@ def services(folder: Path) -> Iterator[Callable[[str], str]]:
 
     def find(transport: str) -> str:
         if transport not in running:
-            child = Child("service", "tcp://127.0.0.1:*" if transport == "tcp" else f"ipc://{folder}/{next(_numbers)}")
+            child = Child("service", new_endpoint(transport, folder))
             running[transport] = child, json.loads(child.said)[0]
         return running[transport][1]
 
