@@ -15,6 +15,13 @@ yet to look.
 
 from _thread import LockType, allocate_lock
 from collections.abc import Callable, Iterable
+from typing import Protocol
+
+
+class Wakeable(Protocol):
+    """A thread or a task that waits, as the thread that satisfies the wait sees it."""
+
+    def wake(self) -> None: ...
 
 
 class Waiter:

@@ -32,7 +32,7 @@ from .call import Failure
 from .client.call_table import perform
 from .client.outbox import Special
 from .errors import BadStubData
-from .pipes.pipe_set import SHIPMENT_BYTES
+from .pipes.shipment import SHIPMENT_BYTES
 
 if TYPE_CHECKING:
     from .client.connection import Association

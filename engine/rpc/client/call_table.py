@@ -13,13 +13,13 @@ or the callbacks of a row of calls; their outcomes are there all the same.
 from collections.abc import Callable, Iterable
 from functools import partial
 from operator import call as call_it
-from typing import Any, Protocol
+from typing import Any
 
 from ...kernel.aio import Completion
 from ...kernel.each import each
 from ...kernel.lock import Lock
 from ...kernel.notification import Notification
-from ...kernel.waiter import Waiter
+from ...kernel.waiter import Waiter, Wakeable
 from ..call import Call, Outcome
 from ..notify import EventKind
 from ..state import NEXT, On, State
@@ -32,12 +32,6 @@ _COMPLETE = EventKind.CALL_COMPLETE
 
 # What waits for a call in order to complete it: a thread, a task.
 _COLLECTORS = frozenset({Waiter, Completion})
-
-
-class Wakeable(Protocol):
-    """A thread or a task that waits for one call."""
-
-    def wake(self) -> None: ...
 
 
 class Observer:

@@ -19,7 +19,7 @@ from transport import Buffer
 from transport.wire.codec import PendingCall, encode_calls
 
 from ..batching import COALESCE_RECORDS, take_together
-from ..pipes.pipe_set import Shipment
+from ..pipes.shipment import Shipment
 
 
 class Special(msgspec.Struct, eq=False):

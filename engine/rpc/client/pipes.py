@@ -23,7 +23,8 @@ from ..call import Call, Failure
 from ..errors import PeerProtocolError
 from ..notify import EventKind
 from ..pipes.pipe import UNBOUNDED, Pipe
-from ..pipes.pipe_set import PipeSet, Shipment, unprocessed
+from ..pipes.pipe_set import PipeSet, unprocessed
+from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
 from ..state import State
 from .outbox import Special
@@ -62,7 +63,7 @@ class ClientPipes(PipeSet):
             act()
         if self.send_complete and any(pipe.sends for pipe in self.pipes):
             self.signals.add(EventKind.SEND_COMPLETE)  # The issue counts as a send.
-            self.signals.tell()
+            self.signals.deliver()
         if not client._table.await_outcome(self.call, self):
             self.wake()
 
@@ -73,7 +74,7 @@ class ClientPipes(PipeSet):
             self.signals.add(EventKind.CALL_COMPLETE, last=True)
         for waiter in waiters:
             waiter.wake()
-        self.signals.tell()
+        self.signals.deliver()
         if self._needs_driver:
             client = self._owner
             with client._lock:
@@ -100,7 +101,7 @@ class ClientPipes(PipeSet):
 
     def broken(self, error: CallError) -> None:
         self._spent = True
-        self.signals.hush()
+        self.signals.mute()
         call = self.call
         if call._pipes is not self:
             return  # The handle carries another call by now.

@@ -2,6 +2,7 @@
 
 pipe         one end of one stream, the same on both sides
 pipe_set     the pipes of one call, at one end: what moves, and who waits for it
-signals      several things to tell of one call, in order
+shipment     elements that leave in one message
+signals      the notifications of one call, in order
 stream       operations with pipes: iterables to push, a stream to iterate over
 """

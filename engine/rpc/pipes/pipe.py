@@ -14,8 +14,8 @@ So a slow reader stops a fast writer, and each end holds a window's worth of ele
 Three forms of each verb: `pull` (now, or 997 and a signal later), `pull_wait` (the thread waits, driving the network),
 `pull_async` (the task waits). Iterating is pulling until the end.
 
-Guarantees: elements arrive in order, once; each end of a stream is seen once; whoever waits is woken when the call
-ends, after its outcome was recorded. A push or pull that fails with anything but 997 ends the call.
+Guarantees: elements arrive in order, once; each end of a stream is seen once; the threads and tasks that wait are woken
+when the call ends, after its outcome was recorded. A push or pull that fails with anything but 997 ends the call.
 
 Source: "Asynchronous Pipes", "Asynchronous Pipe State", "Client-side Asynchronous Pipe Handling", "Server-side
 Asynchronous Pipe Handling", "Rules for Multiple Pipes". Different from Windows: a push may be refused with 997 for want
@@ -23,7 +23,7 @@ of room, where Windows buffers without a bound; "send complete" means that the n
 """
 
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -37,12 +37,11 @@ from ...errors import CallPending, InvalidArgumentType
 from ...kernel.checks import NoNumber, check_count
 from ...kernel.driver import driver
 from ...kernel.lock import Lock
+from ...kernel.waiter import Wakeable
 from ...lifecycle import Uncopyable
 from ..errors import BadStubData
 from ..wire_types import first_mismatch
-
-if TYPE_CHECKING:
-    from .pipe_set import PipeSet
+from .signals import Signals
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -59,12 +58,6 @@ class PipePending(CallPending):
 
 class CallOver(Exception):
     """The call has its outcome, or was collected: no pipe of it moves any more. Stays inside the package."""
-
-
-class Wakeable(Protocol):
-    """A thread or a task that waits."""
-
-    def wake(self) -> None: ...
 
 
 # One try to push or pull; if it has to be made again, it had a waiter made, which is woken at the right time.
@@ -85,6 +78,37 @@ class PipeSpec:
         self.inbound: bool = direction in "ib"
         self.outbound: bool = direction in "ob"
         self.decode: Callable[[Buffer | msgspec.Raw], list[Any]] = msgspec.msgpack.Decoder(list[element]).decode
+
+
+class Owner(Protocol):
+    """The pipes of one call, as each of them sees it: a `PipeSet`."""
+
+    base: int
+    signals: Signals
+
+    def guard(self, action: Callable[[], R]) -> R:
+        """Run an attempt to push or pull; if it fails, the call ends."""
+
+    def wait(self, attempt: Attempt[R], waiters: list[Wakeable], timeout: float | None = None) -> R:
+        """Attempt until it succeeds; the thread waits in between."""
+
+    async def wait_async(self, attempt: Attempt[R], waiters: list[Wakeable]) -> R:
+        """Attempt until it succeeds; the task waits in between."""
+
+    def encode(self, pipe: "Pipe[Any]", elements: Iterable[Any]) -> msgspec.Raw:
+        """Encode what is to be pushed."""
+
+    def offer(self, pipe: "Pipe[Any]", raw: msgspec.Raw, make: Callable[[], Wakeable] | None) -> bool:
+        """Push encoded elements; False if there is no room."""
+
+    def take(self, pipe: "Pipe[Any]", maximum: int, make: Callable[[], Wakeable] | None) -> list[Any] | None:
+        """Pull elements; None if there are none yet."""
+
+    def feed(self, pipe: "Pipe[Any]", elements: Sequence[Any]) -> None:
+        """Push for the library itself; the thread waits for room."""
+
+    async def feed_async(self, pipe: "Pipe[Any]", elements: Sequence[Any]) -> None:
+        """Push for the library itself; the task waits for room."""
 
 
 class Pipe(Uncopyable, Generic[T]):
@@ -111,7 +135,7 @@ class Pipe(Uncopyable, Generic[T]):
 
     _instead = "hand over its elements"
 
-    def __init__(self, owner: "PipeSet", index: int, spec: PipeSpec, sends: bool, receives: bool, limit: int) -> None:
+    def __init__(self, owner: Owner, index: int, spec: PipeSpec, sends: bool, receives: bool, limit: int) -> None:
         self.owner = owner
         self.index = index
         self.spec = spec

@@ -1,14 +1,14 @@
 """The pipes of one call, at one end of it: what moves, in which order, and who waits for it.
 
-Theory of operation. See `pipe`. What both ends have in common is here; the client and the server add how a call ends
-(`pipe_client`, `pipe_server`).
+Theory of operation. See `pipe.py`. What both ends have in common is here; `client/pipes.py` and `server/pipes.py` add
+how a call ends.
 
     offer (push): outcome? order? room? -> gathering shipment -> flush now, or soon
     take (pull):  outcome? order? -> decoded elements, chunks, the end, else a waiter or a promised signal -> credit
 
 Guarded by `lock`: all fields of the set and of its pipes but those of `Pipe.reading`. Lock order: link.lock, then
 `reading`, then `lock`, then that of the signals. Shipping appends to a queue under `lock`, which keeps messages in
-order; waking, telling, sending and decoding are done without it.
+order; the set wakes, notifies, sends and decodes without it.
 
 Source: "Asynchronous Pipe State", "Rules for Multiple Pipes".
 """
@@ -21,7 +21,7 @@ import msgspec
 from transport import Buffer
 from transport.errors import RemoteProtocolError
 from transport.foreign import is_interrupt, shown, text_of
-from transport.frames import PIPE_WINDOW_BYTES, Chunks, Credit, PipeChunk
+from transport.frames import PIPE_WINDOW_BYTES, Credit, PipeChunk
 from transport.realtime import monotonic
 from transport.wire.codec import encode
 
@@ -31,63 +31,17 @@ from ...kernel.driver import driver
 from ...kernel.each import each
 from ...kernel.lock import Lock
 from ...kernel.thread import park
-from ...kernel.waiter import Waiter
+from ...kernel.waiter import Waiter, Wakeable
 from ...status import Status
 from ..errors import BadStubData, PipeError
 from ..notify import EventKind
-from .pipe import KINDS, Attempt, CallOver, Pipe, PipeSpec, R, Wakeable, encode_elements
+from .pipe import KINDS, Attempt, CallOver, Pipe, PipeSpec, R, encode_elements
+from .shipment import SHIPMENT_BYTES, SHIPMENT_CHUNKS, Shipment
 from .signals import Signals
 
-GATHER = 2e-3  # Seconds; the monitor's tick: what waits for company waits no longer.
-SHIPMENT_BYTES = 16 * 1024  # A shipment of this size waits for no company; a message costs as much as 4 KiB of copying.
-SHIPMENT_CHUNKS = 1024  # Far below what a message may have, and enough to make its own cost vanish.
+GATHER = 2e-3  # Seconds; the monitor's tick: a push waits no longer for others that share its message.
 
 _EMPTY: Final = b"\x90"  # An encoded array of no elements.
-
-
-class Shipment:
-    """Chunks of one call's pipes that leave in one message. What is pushed into one pipe in a row shares a chunk."""
-
-    __slots__ = ("_body", "_count", "_set", "chunks", "size")
-
-    def __init__(self, owner: "PipeSet") -> None:
-        self._set = owner
-        # Guarded by the set's lock, as long as this is the one it gathers in.
-        self.chunks: list[PipeChunk] = []
-        # Bytes of encoded elements.
-        self.size: int = 0
-        # The elements of the last chunk, of which the chunk itself has the first only; and how many they are.
-        self._body = bytearray()
-        self._count = 0
-
-    def add(self, call_id: int, pipe: int, end: bool, raw: msgspec.Raw, size: int) -> int:
-        """Add encoded elements of a pipe; return by how many bytes the encoded elements of the message have grown."""
-        last = self.chunks[-1] if self.chunks else None
-        if last is None or last.pipe != pipe or last.end or len(self._body) + size > SHIPMENT_BYTES:
-            self._close()
-            self.chunks.append(PipeChunk(call_id, pipe, end, raw))
-            grown = size
-        else:
-            last.end = end
-            if not self._count:
-                self._count = _append(self._body, last.elements)
-            before = _head_size(self._count) + len(self._body)
-            self._count += _append(self._body, raw)
-            grown = _head_size(self._count) + len(self._body) - before
-        self.size += grown
-        return grown
-
-    def _close(self) -> None:
-        """Give the last chunk all of its elements."""
-        if self._count:
-            self.chunks[-1].elements = msgspec.Raw(_head(self._count) + self._body)
-        self._body, self._count = bytearray(), 0
-
-    def take(self) -> list[Buffer]:
-        """The frames of the message; nothing is added from now on."""
-        self._set.seal(self)
-        self._close()
-        return encode(Chunks(self.chunks))
 
 
 class PipeSet:
@@ -97,7 +51,7 @@ class PipeSet:
         specs: the pipes; `client`: which end this is; `duplex`: whether they may be used in any order.
         window: bytes that may be pushed into each pipe to begin with.
         limit: bytes that the peer may push into each pipe to begin with.
-        signals: what is told, and to whom; `send_complete`: whether sends are told of too.
+        signals: where what happens is notified of; `send_complete`: whether the end of a push is, too.
     """
 
     def __init__(
@@ -106,7 +60,7 @@ class PipeSet:
     ) -> None:  # fmt: skip
         self.signals = signals
         self.send_complete = send_complete
-        # Called before the first push or pull: it may still choose what is told. None: it was called, or there is none.
+        # Called before the first push or pull; it may still choose the notification. None: it was called, or not given.
         self.prepare: Callable[[], object] | None = None
         self.lock: Lock = Lock()
         self._client = client
@@ -147,7 +101,7 @@ class PipeSet:
         raise NotImplementedError
 
     def flush(self, soon: bool) -> None:
-        """Send what is queued; `soon`: it may wait for company."""
+        """Send what is queued; `soon`: it may wait for others that share its message."""
         raise NotImplementedError
 
     def call_id(self) -> int:
@@ -268,7 +222,7 @@ class PipeSet:
         end = size == 1
         if size > SHIPMENT_BYTES:
             self.check_size(pipe, size)
-        told = False
+        signalled = False
         with self.lock:
             state = self.state_locked()
             if state != 2:
@@ -283,7 +237,7 @@ class PipeSet:
                 return False
             shipment = self._gathering
             if shipment is None or len(shipment.chunks) >= SHIPMENT_CHUNKS or shipment.size >= SHIPMENT_BYTES:
-                shipment = self._gathering = Shipment(self)
+                shipment = self._gathering = Shipment(self.seal)
                 self.ship(shipment)
             grown = shipment.add(self.call_id(), pipe.index, end, raw, size)
             if end:
@@ -293,7 +247,7 @@ class PipeSet:
             if self.send_complete:
                 if end or pipe.window > 0:
                     self.signals.add(EventKind.SEND_COMPLETE)
-                    told = True
+                    signalled = True
                 else:
                     pipe.push_pending = True
             now = monotonic()
@@ -301,8 +255,8 @@ class PipeSet:
             if not soon:
                 self._left = now
         self.flush(soon)
-        if told:
-            self.signals.tell()
+        if signalled:
+            self.signals.deliver()
         return True
 
     def _begin(self) -> None:
@@ -312,7 +266,7 @@ class PipeSet:
             self.prepare = None
 
     def seal(self, shipment: Shipment) -> None:
-        """`shipment` leaves: what is pushed from now on goes into another one."""
+        """`shipment` leaves: what is pushed from now on goes into another one. Under link.lock."""
         with self.lock:
             if self._gathering is shipment:
                 self._gathering = None
@@ -476,11 +430,11 @@ class PipeSet:
     def _actions(self, waiters: list[Wakeable], signalled: bool) -> list[Callable[[], object]]:
         actions: list[Callable[[], object]] = [waiter.wake for waiter in waiters]
         if signalled:
-            actions.append(self.signals.tell)
+            actions.append(self.signals.deliver)
         return actions
 
     def release_locked(self) -> list[Wakeable]:
-        """The call is over: everybody who waits for one of its pipes is to be woken."""
+        """The call is over: return the threads and tasks that wait for one of its pipes, for the caller to wake."""
         waiters: list[Wakeable] = []
         for pipe in self.pipes:
             waiters += pipe.pushers + pipe.pullers
@@ -494,26 +448,6 @@ class PipeSet:
             if pipe.name == name:
                 return pipe
         raise InvalidParameter(f"no pipe {shown(name)}; there are: {', '.join(pipe.name for pipe in self.pipes)}")
-
-
-def _append(body: bytearray, raw: msgspec.Raw) -> int:
-    """Append the elements of an encoded array, and return how many they are."""
-    view = memoryview(raw)
-    kind = view[0]
-    head = 1 if kind < 0xDC else 3 if kind == 0xDC else 5  # MessagePack's fixarray, array 16, array 32.
-    body += view[head:]
-    return kind & 0x0F if head == 1 else int.from_bytes(view[1:head])
-
-
-def _head(count: int) -> bytes:
-    """The head of an encoded array of so many elements."""
-    if count < 16:
-        return bytes((0x90 | count,))
-    return b"\xdc" + count.to_bytes(2) if count < 1 << 16 else b"\xdd" + count.to_bytes(4)
-
-
-def _head_size(count: int) -> int:
-    return 1 if count < 16 else 3 if count < 1 << 16 else 5
 
 
 def _decode(spec: PipeSpec, raw: msgspec.Raw) -> list[Any]:

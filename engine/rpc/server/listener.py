@@ -70,7 +70,7 @@ from ..channel import Channel, Parcel
 from ..errors import CallCancelled, CallFailed
 from ..limits import Oversize, encode_answers, fit_replies, largest_message, size_of
 from ..notify import EventKind
-from ..pipes.pipe_set import Shipment
+from ..pipes.shipment import Shipment
 from . import pipes as pipe_server
 from .admission import is_local
 from .authentication import level_of

@@ -13,7 +13,7 @@ from transport.wire.codec import PendingReply
 from transport.wire.conversation import Conversation, Side
 
 if TYPE_CHECKING:
-    from ..pipes.pipe_set import Shipment
+    from ..pipes.shipment import Shipment
     from .admission import Gate
     from .batch import Batch
     from .call import ServerCall

@@ -28,7 +28,8 @@ from ...kernel.checks import check_flag
 from ..errors import BadStubData, PeerProtocolError, PipeError
 from ..notify import EventKind, snapshot
 from ..pipes.pipe import UNBOUNDED, Pipe
-from ..pipes.pipe_set import PipeSet, Shipment, unprocessed
+from ..pipes.pipe_set import PipeSet, unprocessed
+from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
 from .call import ServerCall, tell_unanswered
 
@@ -78,7 +79,7 @@ class ServerPipes(PipeSet):
 
     def close(self) -> None:
         """The call was closed: whoever still waits for one of its pipes is told so."""
-        self.signals.hush()
+        self.signals.mute()
         with self.lock:
             self._closed = True
             waiters = self.release_locked()
