@@ -66,7 +66,7 @@ def test_limits() -> None:
         assert str(number) in PAGE
 
 
-@pytest.mark.parametrize("state", [ConversationState.FRESH, ConversationState.GREETED, ConversationState.OPEN])
+@pytest.mark.parametrize("state", [state for state in ConversationState if state is not ConversationState.LEAVING])
 def test_states(state: ConversationState) -> None:
     """The table of states says what the code's table says."""
     row = re.search(rf"^\| {state.name.lower()}\b[^|]*\|(.*)\|$", PAGE, re.MULTILINE)

@@ -3,4 +3,7 @@
 codec           calls and replies that share a message; `encode`, `decode`
 blobs           large values out of band; typed decoding of arguments and results
 conversation    which message may be sent or taken when: a table for each side
+session         both sides of the protocol: what a message that arrives means, and what answers it
+
+Arrows: session -> conversation; codec -> blobs.
 """

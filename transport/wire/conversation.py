@@ -1,7 +1,7 @@
 """Which message may be sent or taken when, on one connection: a table, for each side.
 
-`PROTOCOL.md` explains the states. A `Conversation` knows no socket and no role beyond its table; the runtime
-has one for each connection and tells it what it sends and what arrives.
+`PROTOCOL.md` explains the states. A `Conversation` knows no socket and no role beyond its table; a session (`session`)
+is one that knows what the messages mean, too.
 """
 
 from enum import Enum, auto
@@ -21,11 +21,20 @@ class Side(Enum):
 class ConversationState(Enum):
     """How far a connection has come."""
 
+    #: No HELLO was sent.
     FRESH = auto()
+    #: HELLO was sent, and not answered yet.
     GREETED = auto()
+    #: WELCOME was sent.
     OPEN = auto()
+    #: A server that is about to say BYE, and has counted what it has taken.
+    PARTING = auto()
+    #: This side has said BYE.
     LEAVING = auto()
+    #: The other side has said BYE.
     CLOSED = auto()
+    #: REJECT was sent: another HELLO begins another conversation.
+    REJECTED = auto()
 
 
 class Direction(Enum):
@@ -57,37 +66,49 @@ TRANSITIONS: Final[dict[Side, dict[ConversationState, _Row]]] = {
             **_stay(_State.GREETED, _S, *_FROM_CLIENT),
             (_S, Kind.BYE): _State.LEAVING,
             (_R, Kind.WELCOME): _State.OPEN,
-            (_R, Kind.REJECT): _State.CLOSED,
+            (_R, Kind.REJECT): _State.REJECTED,
             (_R, Kind.BYE): _State.CLOSED,
         },
         _State.OPEN: {
             **_stay(_State.OPEN, _S, *_FROM_CLIENT),
             **_stay(_State.OPEN, _R, *_FROM_SERVER),
             (_S, Kind.BYE): _State.LEAVING,
-            (_R, Kind.REJECT): _State.CLOSED,
+            (_R, Kind.REJECT): _State.REJECTED,
             (_R, Kind.BYE): _State.CLOSED,
         },
-        # Said goodbye: what was on its way may still arrive, and is of no interest.
+        _State.PARTING: {},
+        # What was on its way may still arrive, and is of no interest.
         _State.LEAVING: {
             **_stay(_State.LEAVING, _R, *_FROM_SERVER, Kind.WELCOME),
             (_R, Kind.REJECT): _State.CLOSED,
             (_R, Kind.BYE): _State.CLOSED,
         },
         _State.CLOSED: {},
+        # Replies to calls of before may still come.
+        _State.REJECTED: {(_S, Kind.HELLO): _State.GREETED, (_R, Kind.REPLIES): _State.REJECTED},
     },
     Side.SERVER: {
         # Anything but a HELLO from a stranger is answered with a REJECT.
-        _State.FRESH: {(_R, Kind.HELLO): _State.GREETED, (_S, Kind.REJECT): _State.CLOSED},
-        _State.GREETED: {(_S, Kind.WELCOME): _State.OPEN, (_S, Kind.REJECT): _State.CLOSED},
+        _State.FRESH: {(_R, Kind.HELLO): _State.GREETED, (_S, Kind.REJECT): _State.REJECTED},
+        _State.GREETED: {(_S, Kind.WELCOME): _State.OPEN, (_S, Kind.REJECT): _State.REJECTED},
         _State.OPEN: {
             **_stay(_State.OPEN, _R, *_FROM_CLIENT),
             **_stay(_State.OPEN, _S, *_FROM_SERVER),
             (_S, Kind.BYE): _State.LEAVING,
-            (_S, Kind.REJECT): _State.CLOSED,
+            (_S, Kind.REJECT): _State.REJECTED,
+            (_R, Kind.BYE): _State.CLOSED,
+        },
+        # Calls that come now are left alone, and not counted.
+        _State.PARTING: {
+            **_stay(_State.PARTING, _R, *_FROM_CLIENT),
+            **_stay(_State.PARTING, _S, *_FROM_SERVER),
+            (_S, Kind.BYE): _State.LEAVING,
+            (_S, Kind.REJECT): _State.REJECTED,
             (_R, Kind.BYE): _State.CLOSED,
         },
         _State.LEAVING: {**_stay(_State.LEAVING, _R, *_FROM_CLIENT), (_R, Kind.BYE): _State.CLOSED},
         _State.CLOSED: {},
+        _State.REJECTED: {(_R, Kind.HELLO): _State.GREETED, (_S, Kind.REPLIES): _State.REJECTED},
     },
 }
 
@@ -106,27 +127,28 @@ _LAYOUT: Final[
 
 
 class Conversation:
-    """The state of one connection.
+    """How far one connection has come.
 
-    Threads: not safe; guarded by whoever guards the connection.
+    Threads: not safe; guarded by what guards the connection.
     """
 
-    __slots__ = ("side", "state", "_sending", "_receiving")
+    __slots__ = ("_receiving", "_sending", "side", "state")
 
     def __init__(self, side: Side) -> None:
-        self.side: Side = side
+        self.side = side
         self._enter(ConversationState.FRESH)
 
     def __repr__(self) -> str:
-        return f"<Conversation {self.side.name.lower()} {self.state.name.lower()}>"
+        return f"<{type(self).__name__} {self.side.name.lower()} {self.state.name.lower()}>"
 
     def _enter(self, state: ConversationState) -> None:
-        self.state: ConversationState = state
+        self.state = state
         self._sending, self._receiving = _LAYOUT[self.side, state]
 
     def sent(self, kind: Kind) -> None:
-        """Note that a message of `kind` is sent now. Raises LocalProtocolError, and changes nothing, if it
-        may not be.
+        """Note that a message of `kind` is sent now.
+
+        Raises: LocalProtocolError if it may not be; then nothing has changed.
         """
         following = self._sending.get(kind)
         if following is not self.state:
@@ -137,8 +159,9 @@ class Conversation:
             self._enter(following)
 
     def received(self, kind: Kind) -> None:
-        """Note that a message of `kind` arrived. Raises RemoteProtocolError, and changes nothing, if it may
-        not have.
+        """Note that a message of `kind` arrived.
+
+        Raises: RemoteProtocolError if it may not have; then nothing has changed.
         """
         following = self._receiving.get(kind)
         if following is not self.state:
@@ -148,6 +171,6 @@ class Conversation:
                 )
             self._enter(following)
 
-    def may_send(self, kind: Kind) -> bool:
+    def may_say(self, kind: Kind) -> bool:
         """Whether `sent(kind)` would succeed."""
         return kind in self._sending

@@ -581,7 +581,7 @@ class Client(Association, Closeable):
         # All of it may have been begun before, and broken off by a signal handler: what was done is not done again.
         actions = self._last_actions
         with self._lock:
-            if self._linked and self._conversation.may_send(Kind.BYE):
+            if self._linked and self._conversation.may_say(Kind.BYE):
                 self._outgoing.append(Special(encode(Bye(0, "the client closed"))))
                 self._closing = True
             self._linked = False

@@ -711,7 +711,7 @@ class Listener:
 
     def _say_goodbye(self, peer: Peer) -> None:
         """Tell a client that nothing of it is taken from here on. Under link.lock."""
-        if peer.conversation.may_send(Kind.BYE):
+        if peer.conversation.may_say(Kind.BYE):
             peer.conversation.sent(Kind.BYE)
             self.send_alone(peer, encode(Bye(Status.SERVER_UNAVAILABLE, "the server closed", peer.taken)))
 

@@ -1,0 +1,244 @@
+"""Both sides of the protocol without sockets, threads or clocks: what a message means, and what answers it.
+
+Theory of operation. A session is a conversation that knows more than the kinds of its messages: what each side takes,
+how many messages with calls there were, what becomes of garbage. One state, moved by the table of `conversation`,
+decides everything. The runtime hands over what has arrived, sends what the session answers, and does the rest.
+
+    client                          server
+    begin() -> Hello        ---->   receive() -> answers (Welcome,), or (Reject,)
+    receive() <- Welcome    <----
+    Calls, Chunks, ...      ---->   receive() -> the message
+    receive() <- Reject     <----   unreadable() -> answers (Reject,): what it had open is over
+    begin() -> Hello        ---->   ... the next conversation
+    receive() <- Bye        <----   part(); leave() -> Bye, which says how many messages with calls were taken
+
+The way of each message with calls, and of each reply, takes no call of a session: if `is_open`, the message is in
+order, and it is the runtime that counts it (`calls_sent`, `calls_taken`).
+
+Threads: not safe; guarded by what guards the connection. Single attributes may be read by any thread.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from transport.errors import RemoteProtocolError, VersionMismatch
+from transport.frames import (
+    KIND_OF,
+    MAGIC,
+    PIPE_WINDOW_BYTES,
+    VERSION,
+    Buffer,
+    Bye,
+    Calls,
+    Hello,
+    Kind,
+    Limits,
+    Message,
+    Reject,
+    Welcome,
+)
+from transport.wire.conversation import Conversation, ConversationState, Side
+
+#: What every peer takes before it has said what it takes: bytes, and calls, of a message.
+UNGREETED: Final = Limits(message_bytes=64 * 1024, records=1024, pipe_window_bytes=PIPE_WINDOW_BYTES)
+
+# What a server answers to what is no message, or out of turn.
+PROTOCOL_ERROR: Final = 1728
+
+_FRESH, _GREETED, _OPEN = ConversationState.FRESH, ConversationState.GREETED, ConversationState.OPEN
+_PARTING, _LEAVING, _REJECTED = ConversationState.PARTING, ConversationState.LEAVING, ConversationState.REJECTED
+# A conversation that was open, and was not broken off since.
+_JOINED: Final = frozenset((_OPEN, _PARTING, _LEAVING, ConversationState.CLOSED))
+
+
+class Received(NamedTuple):
+    """What a message that has arrived comes to."""
+
+    #: To be dealt with; None: it is dropped.
+    message: Message | None = None
+    #: To be sent, before anything else.
+    answers: tuple[Message, ...] = ()
+    #: Why it is garbage: it is counted, and the first is logged.
+    error: RemoteProtocolError | None = None
+    #: An open conversation is over: calls without an answer may have run, and what belongs to it is to be run down.
+    ended: bool = False
+
+
+class Session(Conversation):
+    """What both sides have in common."""
+
+    __slots__ = ("is_open", "limits", "message_limit")
+
+    def __init__(self, side: Side) -> None:
+        super().__init__(side)
+        self._learn(UNGREETED)
+
+    def _enter(self, state: ConversationState) -> None:
+        super()._enter(state)
+        #: Calls and replies are in order, in both directions.
+        self.is_open: bool = state is _OPEN
+
+    def _learn(self, limits: Limits) -> None:
+        #: What the other side takes. Its `pipe_window_bytes` is what each of its pipes takes unasked.
+        self.limits: Limits = limits
+        #: The most bytes of a message that may leave now.
+        self.message_limit: int = limits.message_bytes or sys.maxsize
+
+    def may_send(self, size: int, records: int = 1) -> bool:
+        """Whether a message of `size` bytes with so many calls, replies or chunks may leave now.
+
+        A client whose session `is_open` not yet keeps one that may not, and what is behind it, until the WELCOME has
+        come; in an open session it may never leave.
+        """
+        return size <= self.message_limit and records <= (self.limits.records or sys.maxsize)
+
+    def leave(self, status: int = 0, reason: str = "") -> Bye | None:
+        """End the conversation: return what to say, or None if there is none to end."""
+        if not self.may_say(Kind.BYE):
+            return None
+        self.sent(Kind.BYE)
+        return Bye(status, reason, self._taken())
+
+    def _taken(self) -> int | None:
+        return None
+
+
+class ClientSession(Session):
+    """The client's side of a connection, and of those after it.
+
+    Args: `hello` is what each conversation begins with.
+    """
+
+    __slots__ = ("calls_sent", "conversation", "hello")
+
+    def __init__(self, hello: Hello) -> None:
+        super().__init__(Side.CLIENT)
+        self.hello = hello
+        #: Which conversation this is, from 1.
+        self.conversation: int = 0
+        #: How many messages with calls were sent in it.
+        self.calls_sent: int = 0
+
+    def begin(self) -> Hello:
+        """Begin a conversation: on a new connection, or after a REJECT. Return what to say first.
+
+        Raises: LocalProtocolError in the midst of one, after the server's BYE, as the connection has to be closed and
+            `lost` first, and after `leave`.
+        """
+        self.sent(Kind.HELLO)
+        self._learn(UNGREETED)
+        self.conversation += 1
+        self.calls_sent = 0
+        return self.hello
+
+    def lost(self) -> bool:
+        """The connection is gone. Return whether there was a conversation: calls that had left may have run then."""
+        had = self.state is _GREETED or self.is_open
+        if self.state is not _LEAVING:
+            self._enter(_FRESH)
+            self._learn(UNGREETED)
+        return had
+
+    def leave(self, status: int = 0, reason: str = "") -> Bye | None:
+        """End the conversation for good, if there is one: return what to say, else None. None begins after that."""
+        bye = super().leave(status, reason)
+        self._enter(_LEAVING)
+        return bye
+
+    def receive(self, message: Message) -> Received:
+        """Take a message of the server: any but REPLIES in an open session, which need not come here."""
+        was_open = self.is_open
+        leaving = self.state is _LEAVING
+        try:
+            self.received(KIND_OF[type(message)])
+        except RemoteProtocolError as error:
+            return Received(error=error)
+        if leaving or self.state is _REJECTED and type(message) is not Reject:
+            return Received()  # It was on its way.
+        if type(message) is Welcome:
+            self._learn(message.limits)
+        # A REJECT before the WELCOME: nothing has run.
+        return Received(message, ended=was_open and not self.is_open)
+
+    def unreadable(self, error: RemoteProtocolError, frames: list[Buffer]) -> Received:
+        """Take what `decode` has refused: a client drops it, and its calls wait on."""
+        return Received(error=error)
+
+
+class ServerSession(Session):
+    """The server's side of a connection, however many conversations it sees.
+
+    Args: `greeting` makes the answer to a HELLO: a WELCOME, or the REJECT of a server that closes.
+    """
+
+    __slots__ = ("_greeting", "calls_taken", "hello")
+
+    def __init__(self, greeting: Callable[[], Welcome | Reject]) -> None:
+        super().__init__(Side.SERVER)
+        self._greeting = greeting
+        #: What the client has said of itself.
+        self.hello: Hello | None = None
+        #: How many messages with calls were taken since the WELCOME.
+        self.calls_taken: int = 0
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether the client belongs to the connections of its association: from the WELCOME until a REJECT."""
+        return self.state in _JOINED
+
+    def receive(self, message: Message) -> Received:
+        """Take a message of the client: any but CALLS in an open session, which the runtime may count itself."""
+        before = self.state
+        kind = KIND_OF[type(message)]
+        try:
+            self.received(kind)
+        except RemoteProtocolError as error:
+            # A stranger has to learn that it is not served, once. Of one that was greeted no call is lost with it.
+            return Received(None, self._reject(str(error)) if before is _FRESH else (), error)
+        if type(message) is Hello:
+            return self._greet(message)
+        if before is _LEAVING or (before is _PARTING and type(message) is Calls):
+            return Received(ended=kind is Kind.BYE)  # It was on its way.
+        self.calls_taken += kind is Kind.CALLS
+        return Received(message, ended=kind is Kind.BYE)
+
+    def unreadable(self, error: RemoteProtocolError, frames: list[Buffer]) -> Received:
+        """Take what `decode` has refused. If it is ours, calls may be lost with it: the conversation is broken off."""
+        if self.is_open and frames and bytes(frames[0][: len(MAGIC)]) == MAGIC:
+            return Received(None, self._reject(str(error)), error, ended=True)
+        if self.state is _FRESH and isinstance(error, VersionMismatch):
+            return Received(None, self._reject(str(error)), error)
+        return Received(error=error)
+
+    def break_off(self, status: int, reason: str) -> Received:
+        """This side has lost a message: calls in it would wait for ever, so another conversation has to begin.
+
+        Nothing happens if the last one was rejected, and no other has begun.
+        """
+        ended = self.is_open or self.state is _PARTING
+        return Received(None, self._reject(reason, status), ended=ended)
+
+    def part(self) -> None:
+        """Take no calls any more: `leave` will say how many messages with calls were taken until here."""
+        if self.is_open:
+            self._enter(_PARTING)
+
+    def _greet(self, hello: Hello) -> Received:
+        answer = self._greeting()
+        self.sent(KIND_OF[type(answer)])
+        if type(answer) is Reject:
+            return Received(None, (answer,))
+        self.hello = hello
+        self.calls_taken = 0
+        self._learn(hello.limits)
+        return Received(hello, (answer,))
+
+    def _reject(self, reason: str, status: int = PROTOCOL_ERROR) -> tuple[Message, ...]:
+        if not self.may_say(Kind.REJECT):
+            return ()
+        self.sent(Kind.REJECT)
+        return (Reject([VERSION], status, reason),)
+
+    def _taken(self) -> int | None:
+        return self.calls_taken
