@@ -92,16 +92,8 @@ def _complete_annotations() -> None:
     """Bind the names that annotations of public names use, and that their modules could not import without a circle:
     `help`, `inspect.signature` and `typing.get_type_hints` look for them there.
     """
-    from .rpc.pipes.pipe_set import PipeSet
-
-    for named, users in (
-        (CleanupGroup, (Environment,)),
-        (Pipe, (Call, ServerCall)),
-        (PipeSet, (Pipe,)),
-        (Stream, (Operation,)),
-    ):
-        for user in users:
-            setattr(sys.modules[user.__module__], named.__name__, named)
+    for named, user in ((Stream, Operation),):
+        setattr(sys.modules[user.__module__], named.__name__, named)
 
 
 _complete_annotations()

@@ -31,11 +31,11 @@ from ..lifecycle import Uncopyable
 from ..status import Status
 from .errors import BadStubData, CallCancelled, error_for
 from .notify import EventKind
+from .pipes.pipe import Pipe
 from .state import NEXT, On, State
 
 if TYPE_CHECKING:
     from ..kernel.aio import Completion
-    from .pipes.pipe import Pipe
 
 log: Log = Log("engine.rpc")
 
@@ -215,11 +215,11 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         self._pipes = self._awaited = self._trailing = None
 
     @property
-    def pipes(self) -> "dict[str, Pipe[Any]]":
+    def pipes(self) -> dict[str, Pipe[Any]]:
         """This side's ends of the call's pipes, by the names of their parameters; empty if it has none."""
         return {} if self._pipes is None else {pipe.name: pipe for pipe in self._pipes.pipes}
 
-    def pipe(self, name: str) -> "Pipe[Any]":
+    def pipe(self, name: str) -> Pipe[Any]:
         """Return this side's end of the pipe that stands for the parameter `name`.
 
         Raises: `InvalidParameter` if there is no such pipe. Source: "Client-side Asynchronous Pipe Handling".

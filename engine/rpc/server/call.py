@@ -13,7 +13,7 @@ import contextvars
 import threading
 from _thread import get_ident
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -30,6 +30,7 @@ from ...status import Status
 from ..client.binding import check_metadata
 from ..context import Context
 from ..notify import EventKind
+from ..pipes.pipe import Pipe
 from .contexts import ContextBook
 from .extras import Attachment, attachment_of, is_open
 from .subscription import subscribe, unsubscribe
@@ -38,9 +39,6 @@ log: Log = Log("engine.rpc")
 
 S = TypeVar("S")
 T = TypeVar("T")
-
-if TYPE_CHECKING:
-    from ..pipes.pipe import Pipe
 
 
 class Peer(Protocol):
@@ -166,11 +164,11 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
             self._pipes.close()
 
     @property
-    def pipes(self) -> "dict[str, Pipe[Any]]":
+    def pipes(self) -> dict[str, Pipe[Any]]:
         """This side's ends of the call's pipes, by the names of their parameters; empty if it has none."""
         return {} if self._pipes is None else {pipe.name: pipe for pipe in self._pipes.pipes}
 
-    def pipe(self, name: str) -> "Pipe[Any]":
+    def pipe(self, name: str) -> Pipe[Any]:
         """Return this side's end of the pipe that stands for the parameter `name`.
 
         Raises: `InvalidParameter` if there is no such pipe.
