@@ -18,7 +18,7 @@ from .lock import Lock
 from .packet import CompletionPacket
 from .port_queue import PortQueue, find, get_signal, is_signaled, watch
 from .thread import ThreadRecord
-from .waitable import RegisteredWait, Waitable, WaitBlock, adapters, dispatcher_lock, finish, register_wait
+from .waitable import RegisteredWait, Waitable, adapters, decide, register_wait
 
 
 class WaitPacket(Uncopyable):
@@ -151,16 +151,10 @@ class PortSignal(Waitable):
 
     def notify(self) -> None:
         """A packet was queued, or the port closed. Called with no lock held."""
-        satisfied: list[WaitBlock] = []
         try:
-            with dispatcher_lock:
-                self._release_locked(satisfied)
-            finish(satisfied)
+            decide(self._release_locked)
         except Deadlock:  # In a signal handler: nothing was looked at.
             afterwards(self.notify)
-        except BaseException:
-            finish(satisfied)
-            raise
 
     def _signaled_locked(self, record: ThreadRecord | None) -> bool:
         port = self._port()

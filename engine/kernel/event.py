@@ -6,7 +6,6 @@ Source: "Event Objects", "CreateEvent", "SetEvent", "ResetEvent", "PulseEvent"; 
 
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from ..errors import Deadlock, EngineError, InvalidHandle
 from ..lifecycle import Closeable
@@ -14,7 +13,7 @@ from .afterwards import afterwards
 from .checks import check_flag
 from .each import each
 from .thread import ThreadRecord
-from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
+from .waitable import Waitable, WaitBlock, decide, dispatcher_lock, finish
 
 
 class Event(Waitable, Closeable):
@@ -99,24 +98,15 @@ class Event(Waitable, Closeable):
         With no wait pending the pulse is lost. Source: "PulseEvent", which advises against it, for good
         reason: whether another thread waits already is not something to rely on.
         """
-        satisfied: list[WaitBlock] = []
-        try:
-            with dispatcher_lock:
-                self._require_open()
-                self._signaled = True
-                self._release_locked(satisfied)
-                self._signaled = False
-            finish(satisfied)
-        except BaseException:
-            finish(satisfied)
-            raise
+        decide(self._pulse_locked)
 
-    if TYPE_CHECKING:
+    def _pulse_locked(self, satisfied: list[WaitBlock]) -> None:
+        self._require_open()
+        self._signaled = True
+        self._release_locked(satisfied)
+        self._signaled = False
 
-        def is_set(self) -> bool: ...
-
-    else:
-        is_set = Waitable.is_signaled
+    is_set = Waitable.is_signaled
 
     def _signal_locked(self, record: ThreadRecord, satisfied: list[WaitBlock]) -> None:
         self._signaled = True

@@ -28,7 +28,7 @@ from .driver import driver
 from .lock import Lock
 from .port_source import Services, SourceOperation
 from .thread import ThreadRecord, end_hooks
-from .waitable import Waitable, WaitBlock, adapters, dispatcher_lock, finish
+from .waitable import Waitable, WaitBlock, adapters, decide, dispatcher_lock
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -55,14 +55,7 @@ class _End(Waitable):
 
     def notify(self) -> None:
         """It has ended, or may have. Called with no lock held."""
-        satisfied: list[WaitBlock] = []
-        try:
-            with dispatcher_lock:
-                self._release_locked(satisfied)
-            finish(satisfied)
-        except BaseException:
-            finish(satisfied)
-            raise
+        decide(self._release_locked)
 
 
 class _Looked(_End):

@@ -14,7 +14,7 @@ from ..errors import NotOwner
 from .checks import check_flag
 from .each import each
 from .thread import ThreadRecord, end_hooks, local
-from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
+from .waitable import Waitable, WaitBlock, decide, dispatcher_lock
 
 
 class Mutex(Waitable):
@@ -68,16 +68,7 @@ class Mutex(Waitable):
         Raises: `NotOwner` (288) if the calling thread does not own it; `InvalidHandle` if closed. Blocks:
             never.
         """
-        record = local.record
-        satisfied: list[WaitBlock] = []
-        try:
-            with dispatcher_lock:
-                self._require_open()
-                self._signal_locked(record, satisfied)
-            finish(satisfied)
-        except BaseException:
-            finish(satisfied)
-            raise
+        decide(self._signal_locked, local.record)
 
     def close(self) -> None:
         """Close the mutex, owned or not: pending waits end with `AbandonedWait`, later use is refused."""
@@ -86,6 +77,7 @@ class Mutex(Waitable):
             self._free_locked()
 
     def _signal_locked(self, record: ThreadRecord, satisfied: list[WaitBlock]) -> None:
+        self._require_open()
         if self._owner is not record:
             raise NotOwner("the mutex is not owned by this thread")
         if self._depth > 1:
@@ -144,10 +136,11 @@ class Mutex(Waitable):
 
 def _abandon(record: ThreadRecord) -> None:
     """A thread ended: its mutexes go to whoever waits for them."""
-    satisfied: list[WaitBlock] = []
-    with dispatcher_lock:
-        each(lambda mutex: mutex._abandon_locked(satisfied), list(record.mutexes))
-    finish(satisfied)
+    decide(_abandon_locked, record)
+
+
+def _abandon_locked(record: ThreadRecord, satisfied: list[WaitBlock]) -> None:
+    each(lambda mutex: mutex._abandon_locked(satisfied), list(record.mutexes))
 
 
 end_hooks.append(_abandon)

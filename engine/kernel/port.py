@@ -21,20 +21,18 @@ import os
 from itertools import repeat, starmap
 from typing import Any, Self
 
-from transport.foreign import shown
-
-from ..errors import AbandonedWait, Alerted, InvalidParameter, WaitTimeout
+from ..errors import AbandonedWait, Alerted, WaitTimeout
 from ..lifecycle import Closeable, OpenObjects
 from .apc import run_apcs, wait_alertably
 from .bridge import WaitPacket
 from .checks import LONGEST, check_count, check_flag, check_timeout
+from .deadline import Deadline
 from .driver import driver
 from .each import each
 from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortStatistics
 from .port_queue import PortQueue, cancel, inherit
 from .port_source import PortSource, bind
 from .thread import PortBinding, ThreadRecord, associate, local
-from .waitable import deadline_of, time_left
 from .waiter import Waiter, wake
 
 DEFAULT_CAPACITY = 1 << 20  # Packets that users may leave queued; arbitrary, some 100 MB of packets.
@@ -196,8 +194,8 @@ class CompletionPort(PortQueue, Closeable):
         A batch takes one slot, however many packets it has.
         Source: "GetQueuedCompletionStatusEx".
         """
-        if not isinstance(maximum, int) or maximum < 1:
-            raise InvalidParameter(f"maximum must be an int of 1 or more, not {shown(maximum)}")
+        if type(maximum) is not int or maximum < 1:
+            check_count("maximum", maximum, least=1)
         timeout = check_timeout(timeout)
         if alertable is not False:
             check_flag("alertable", alertable)
@@ -217,9 +215,9 @@ class CompletionPort(PortQueue, Closeable):
                 raise
             if batch:
                 return batch
-        deadline = deadline_of(timeout) if alertable else None
+        deadline = Deadline(timeout) if alertable else None
         while not (batch := self._take(record, maximum, timeout, alertable)):
-            timeout = time_left(deadline)
+            timeout = None if deadline is None else deadline.left()
         return batch
 
     def _fill(self, batch: list[CompletionPacket], queue: PacketQueue, maximum: int) -> None:

@@ -5,12 +5,12 @@ Source: "Semaphore Objects", "CreateSemaphore", "ReleaseSemaphore"; section 11 o
 """
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from ..errors import InvalidParameter, LimitExceeded
 from .checks import check_count
 from .thread import ThreadRecord
-from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
+from .waitable import Waitable, WaitBlock, decide
 
 
 class Semaphore(Waitable):
@@ -45,30 +45,18 @@ class Semaphore(Waitable):
         not. Blocks: never.
         """
         check_count("count", count, least=1)
-        satisfied: list[WaitBlock] = []
-        try:
-            with dispatcher_lock:
-                self._require_open()
-                before = self._count
-                self._add_locked(count, satisfied)
-            finish(satisfied)
-        except BaseException:
-            finish(satisfied)
-            raise
-        return before
+        return decide(self._add_locked, count)
 
-    if TYPE_CHECKING:
+    acquire = Waitable.wait
 
-        def acquire(self, timeout: float | None = None, *, alertable: bool = False) -> bool: ...
-
-    else:
-        acquire = Waitable.wait
-
-    def _add_locked(self, count: int, satisfied: list[WaitBlock]) -> None:
-        if self._count + count > self._maximum:
-            raise LimitExceeded(f"{self._count} + {count} would pass the semaphore's maximum of {self._maximum}")
+    def _add_locked(self, count: int, satisfied: list[WaitBlock]) -> int:
+        self._require_open()
+        before = self._count
+        if before + count > self._maximum:
+            raise LimitExceeded(f"{before} + {count} would pass the semaphore's maximum of {self._maximum}")
         self._count += count
         self._release_locked(satisfied)
+        return before
 
     def _signal_locked(self, record: ThreadRecord, satisfied: list[WaitBlock]) -> None:
         self._add_locked(1, satisfied)

@@ -17,7 +17,7 @@ from .apc import TimerApc
 from .checks import LONGEST, check_callback, check_clock, check_duration, check_flag
 from .clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due
 from .thread import ThreadRecord, local
-from .waitable import Waitable, WaitBlock, dispatcher_lock, finish
+from .waitable import Waitable, WaitBlock, decide, dispatcher_lock
 
 
 class _Setting:
@@ -117,17 +117,8 @@ class WaitableTimer(Waitable, Closeable):
             call.cancel()
 
     def _expire(self, setting: _Setting) -> None:
-        satisfied: list[WaitBlock] = []
-        try:
-            with dispatcher_lock:
-                if self._setting is not setting:
-                    return
-                self._signaled = True
-                self._release_locked(satisfied)
-            finish(satisfied)
-        except BaseException:
-            finish(satisfied)
-            raise
+        if not decide(self._expire_locked, setting):
+            return
         if setting.apc is not None:
             setting.apc.queue()
         if setting.period:
@@ -137,6 +128,14 @@ class WaitableTimer(Waitable, Closeable):
             # Periods that were missed altogether are not made up for.
             setting.due = due + setting.period * (int(max(now - due, 0.0) / setting.period) + 1)
             self._arm(setting, clock.call_at(setting.due, lambda: self._expire(setting)))
+
+    def _expire_locked(self, setting: _Setting, satisfied: list[WaitBlock]) -> bool:
+        """Be signaled, if the setting is still the timer's; return whether it is."""
+        if self._setting is not setting:
+            return False
+        self._signaled = True
+        self._release_locked(satisfied)
+        return True
 
     def _signaled_locked(self, record: ThreadRecord | None) -> bool:
         return self._signaled

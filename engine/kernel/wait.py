@@ -15,6 +15,7 @@ from ..status import Status
 from . import exits as ends  # noqa: F401  # It teaches `as_waitable` about threads, processes and futures.
 from .apc import run_apcs, wait_alertably
 from .checks import check_flag, check_timeout
+from .deadline import Deadline
 from .driver import driver
 from .loops import holding, loop_to_hold
 from .thread import local, park
@@ -23,8 +24,6 @@ from .waitable import (
     ThreadBlock,
     Waitable,
     as_waitable,
-    deadline_of,
-    time_left,
     wait_on,
 )
 from .waiter import Waiter
@@ -123,7 +122,7 @@ def sleep(seconds: float | None, *, alertable: bool = False) -> Status:
     if not alertable:
         park(Waiter(), seconds)
         return Status.OK
-    deadline = deadline_of(seconds)
+    deadline = Deadline(seconds)
     while True:
         waiter = Waiter()
         woken = wait_alertably(record, waiter.wake, waiter, seconds)
@@ -131,7 +130,7 @@ def sleep(seconds: float | None, *, alertable: bool = False) -> Status:
             return Status.WAIT_IO_COMPLETION
         if not woken:
             return Status.OK
-        seconds = time_left(deadline)  # A timer withdrew the APC that woke this thread: nothing ran.
+        seconds = deadline.left()  # A timer withdrew the APC that woke this thread: nothing ran.
 
 
 def _checked(objects: Iterable[Any]) -> list[Waitable]:

@@ -28,7 +28,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -43,11 +43,14 @@ from .afterwards import afterwards, interrupting
 from .apc import run_apcs, wait_alertably
 from .checks import check_callback, check_clock, check_flag, check_timeout
 from .clock import SYSTEM_CLOCK, Cancellable, Clock
+from .deadline import Deadline
 from .driver import driver
 from .each import each
 from .lock import Lock
 from .thread import ThreadRecord, local, park
 from .waiter import Waiter
+
+R = TypeVar("R")
 
 log: Log = Log("engine.kernel")
 
@@ -184,18 +187,13 @@ class Waitable(Uncopyable):
 
         Closing twice does nothing. Blocks: never.
         """
-        abandoned: list[WaitBlock] = []
-        try:
-            with dispatcher_lock:
-                if self._life is not _life:
-                    return
-                self._life = None
-                abandoned += self._blocks
-                each(lambda block: block.decide_locked(CLOSED), abandoned)
-            finish(abandoned)
-        except BaseException:
-            finish(abandoned)
-            raise
+        decide(self._close_locked)
+
+    def _close_locked(self, abandoned: "list[WaitBlock]") -> None:
+        if self._life is _life:
+            self._life = None
+            abandoned += self._blocks
+            each(lambda block: block.decide_locked(CLOSED), abandoned)
 
     def _is_open(self) -> bool:
         """Whether it is open, and of this process; False for one whose `__init__` failed."""
@@ -312,19 +310,15 @@ class WaitBlock:
 
     def undo(self, outcome: int) -> bool:
         """The waiter is going away: end the wait, or give back what it consumed. True if it was pending."""
-        satisfied: list[WaitBlock] = []
-        try:
-            with dispatcher_lock:
-                if self.decide_locked(outcome):
-                    return True
-                if self.outcome is not None and self.outcome >= 0:
-                    self._give_back_locked()
-                    self.outcome = outcome
-                    each(lambda waitable: waitable._release_locked(satisfied), self._objects)
-            finish(satisfied)
-        except BaseException:
-            finish(satisfied)
-            raise
+        return decide(self._undo_locked, outcome)
+
+    def _undo_locked(self, outcome: int, satisfied: "list[WaitBlock]") -> bool:
+        if self.decide_locked(outcome):
+            return True
+        if self.outcome is not None and self.outcome >= 0:
+            self._give_back_locked()
+            self.outcome = outcome
+            each(lambda waitable: waitable._release_locked(satisfied), self._objects)
         return False
 
     def _give_back_locked(self) -> None:
@@ -347,6 +341,23 @@ def finish(blocks: Sequence[WaitBlock]) -> None:
     for block in blocks:
         if block.outcome is not None:
             block.finish()
+
+
+def decide(step: Callable[..., R], *args: Any) -> R:
+    """Take `step(*args, satisfied)` under `dispatcher_lock`, then finish the waits that it added to `satisfied`.
+
+    Returns what `step` returns. A signal handler may raise at any time: what was decided is finished all the same. (In
+    line in `Event.set` and in `wait_on`, which are called most.)
+    """
+    satisfied: list[WaitBlock] = []
+    try:
+        with dispatcher_lock:
+            result = step(*args, satisfied)
+        finish(satisfied)
+    except BaseException:
+        finish(satisfied)
+        raise
+    return result
 
 
 class ThreadBlock(WaitBlock):
@@ -394,16 +405,6 @@ class ThreadBlock(WaitBlock):
         self._waiter.wake()
 
 
-def deadline_of(timeout: float | None) -> float | None:
-    """When a wait of `timeout` seconds that begins now is over, for `time_left`; None: never."""
-    return None if timeout is None else monotonic() + timeout
-
-
-def time_left(deadline: float | None) -> float | None:
-    """How long a wait that goes on may take."""
-    return None if deadline is None else max(deadline - monotonic(), 0.0)
-
-
 def wait_on(
     objects: Sequence[Waitable],
     every: bool,
@@ -421,7 +422,7 @@ def wait_on(
     if alertable is not False:
         check_flag("alertable", alertable)
     record = local.record
-    deadline = deadline_of(timeout) if alertable else None
+    deadline = Deadline(timeout) if alertable else None
     while True:
         block = ThreadBlock(objects, every, record)
         others: list[WaitBlock] = []
@@ -452,7 +453,7 @@ def wait_on(
             if run_apcs(record):
                 raise Alerted("APCs ran; the wait took nothing")
             if block.outcome == ALERTED:  # By a timer, which withdrew its APC: nothing ran, so the wait goes on.
-                timeout, signal = time_left(deadline), None
+                timeout, signal = None if deadline is None else deadline.left(), None
                 continue
         return block
 

@@ -25,7 +25,6 @@ from math import inf
 from typing import Any, ParamSpec, TypeVar
 
 from transport.log import Log
-from transport.realtime import monotonic
 
 from ..errors import Deadlock, Forked, InvalidHandle, InvalidParameter
 from ..kernel.checks import check_count, check_text, check_timeout
@@ -306,9 +305,9 @@ def _finish_all() -> None:
     states = list(_states)
     for state in states:
         state.port.end()
-    began = monotonic()
-    for state in states:
-        if not state.wait_ended(max(0.0, began + state.exit_timeout - monotonic())):
+    limits = [Deadline(state.exit_timeout) for state in states]
+    for state, limit in zip(states, limits, strict=True):
+        if not state.wait_ended(limit.left()):
             log.warning("the interpreter exits though calls of the executor %r still run", state.port.name)
 
 

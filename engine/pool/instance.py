@@ -16,10 +16,8 @@ siblings.
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from transport.foreign import shown
-
-from ..errors import InvalidParameter, InvalidState
-from ..kernel.checks import check_callback
+from ..errors import InvalidState
+from ..kernel.checks import check_callback, check_count
 from ..lifecycle import Uncopyable
 from .backlog import ObjectCallback, owner_of
 from .running import Runner, WorkerState, current
@@ -121,8 +119,7 @@ class CallbackInstance(Uncopyable):
         Source: "ReleaseSemaphoreWhenCallbackReturns".
         """
         self._own()
-        if not isinstance(count, int) or count < 1:
-            raise InvalidParameter(f"count must be a positive int, not {shown(count)}")
+        check_count("count", count, least=1)
         self._actions.setdefault(2, lambda: semaphore.release(count))
 
     def set_event_when_returns(self, event: _Settable) -> None:
@@ -137,8 +134,6 @@ class CallbackInstance(Uncopyable):
             caller's back.
         """
         self._own()
-        if not callable(function):
-            raise InvalidParameter(f"function must be callable, not {shown(function)}")
         check_callback("function", function)
         self._actions.setdefault(4, function)
 

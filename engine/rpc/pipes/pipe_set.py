@@ -27,6 +27,7 @@ from transport.wire.codec import encode
 
 from ...errors import CallError, InvalidParameter
 from ...kernel.checks import check_timeout
+from ...kernel.deadline import Deadline
 from ...kernel.driver import driver
 from ...kernel.each import each
 from ...kernel.lock import Lock
@@ -139,11 +140,10 @@ class PipeSet:
 
         Not `guarded`: a failure leaves the call as it is, and `CallOver` comes out.
         """
-        deadline = None
         timeout = check_timeout(timeout)
         if timeout is not None:
             driver().run_ready()
-            deadline = monotonic() + timeout
+        deadline = Deadline(timeout)
         made: list[Waiter] = []
 
         def make() -> Waiter:
@@ -157,7 +157,7 @@ class PipeSet:
             waiter = made.pop()
             signalled = False
             try:
-                signalled = park(waiter, None if deadline is None else max(0.0, deadline - monotonic()))
+                signalled = park(waiter, deadline.left())
             finally:
                 if not signalled:
                     self._forget(waiters, waiter)
