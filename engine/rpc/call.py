@@ -217,7 +217,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
     @property
     def pipes(self) -> dict[str, Pipe[Any]]:
         """This side's ends of the call's pipes, by the names of their parameters; empty if it has none."""
-        return {} if self._pipes is None else {pipe.name: pipe for pipe in self._pipes.pipes}
+        return {} if self._pipes is None else dict(self._pipes.ends)
 
     def pipe(self, name: str) -> Pipe[Any]:
         """Return this side's end of the pipe that stands for the parameter `name`.
@@ -226,7 +226,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         """
         if self._pipes is None:
             raise InvalidParameter(f"the call has no pipe {shown(name)}, and no other")
-        return self._pipes.find(name)  # type: ignore[no-any-return]  # `_pipes` is Any: few calls have some
+        return self._pipes.end_of(name)  # type: ignore[no-any-return]  # `_pipes` is Any: few calls have some
 
     def _adopt(self, client: Issuer, spec: Any, notify: Notification | None, call_id: int, pipes: Any = None) -> None:
         """Carry a call: from the states that allow it, through ISSUING, to PENDING. Under the client's lock."""

@@ -22,7 +22,7 @@ from ...kernel.notification import Notification
 from ..call import Call, Failure
 from ..errors import PeerProtocolError
 from ..notify import EventKind
-from ..pipes.pipe import UNBOUNDED, Pipe
+from ..pipes.pipe import UNBOUNDED, PipeState
 from ..pipes.pipe_set import PipeSet, unprocessed
 from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
@@ -153,7 +153,7 @@ class ClientPipes(PipeSet):
     def call_id(self) -> int:
         return self.call._id
 
-    def check_size(self, pipe: Pipe[Any], size: int) -> None:
+    def check_size(self, pipe: PipeState, size: int) -> None:
         client = self._owner
         client._oversize.check_push(pipe.name, size, client.endpoint, client._message_limit if client._greeted else 0)
 

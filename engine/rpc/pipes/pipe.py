@@ -95,20 +95,62 @@ class Owner(Protocol):
     async def wait_async(self, attempt: Attempt[R], waiters: list[Wakeable]) -> R:
         """Attempt until it succeeds; the task waits in between."""
 
-    def encode(self, pipe: "Pipe[Any]", elements: Iterable[Any]) -> msgspec.Raw:
+    def encode(self, pipe: "PipeState", elements: Iterable[Any]) -> msgspec.Raw:
         """Encode what is to be pushed."""
 
-    def offer(self, pipe: "Pipe[Any]", raw: msgspec.Raw, make: Callable[[], Wakeable] | None) -> bool:
+    def offer(self, pipe: "PipeState", raw: msgspec.Raw, make: Callable[[], Wakeable] | None) -> bool:
         """Push encoded elements; False if there is no room."""
 
-    def take(self, pipe: "Pipe[Any]", maximum: int, make: Callable[[], Wakeable] | None) -> list[Any] | None:
+    def take(self, pipe: "PipeState", maximum: int, make: Callable[[], Wakeable] | None) -> list[Any] | None:
         """Pull elements; None if there are none yet."""
 
-    def feed(self, pipe: "Pipe[Any]", elements: Sequence[Any]) -> None:
+    def feed(self, pipe: "PipeState", elements: Sequence[Any]) -> None:
         """Push for the library itself; the thread waits for room."""
 
-    async def feed_async(self, pipe: "Pipe[Any]", elements: Sequence[Any]) -> None:
+    async def feed_async(self, pipe: "PipeState", elements: Sequence[Any]) -> None:
         """Push for the library itself; the task waits for room."""
+
+
+class PipeState:
+    """One end of a pipe: what its program has pushed and pulled, and what may move. `Pipe` is its face."""
+
+    __slots__ = (
+        "allowance", "chunks", "drained", "ended", "fed", "finished", "index", "items", "items_bytes", "owner",
+        "pull_pending", "pullers", "push_pending", "pushers", "reading", "receives", "sends", "spec", "taken", "window",
+    )  # fmt: skip
+
+    def __init__(self, owner: Owner, index: int, spec: PipeSpec, sends: bool, receives: bool, limit: int) -> None:
+        self.owner: Owner = owner
+        self.index: int = index
+        self.spec: PipeSpec = spec
+        self.sends: bool = sends
+        self.receives: bool = receives
+        # All below: guarded by the owner's lock. `window` is what may still be pushed, in bytes.
+        self.window: int = owner.base
+        # The null push was made; an iterable is being pushed by the library.
+        self.ended: bool = False
+        self.fed: bool = False
+        # A signal was promised: for room, for elements.
+        self.push_pending: bool = False
+        self.pull_pending: bool = False
+        self.pushers: list[Wakeable] = []
+        self.pullers: list[Wakeable] = []
+        # What the peer may still send, and what it may send again as soon as that is worth a message.
+        self.allowance: int = limit
+        self.taken: int = 0
+        self.chunks: deque[msgspec.Raw] = deque()
+        # The end has arrived; it was pulled.
+        self.finished: bool = False
+        self.drained: bool = False
+        # Elements that are decoded and not pulled, and the size of their chunk. Guarded by `reading`.
+        self.reading: Lock = Lock()
+        self.items: deque[Any] = deque()
+        self.items_bytes: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name of the parameter."""
+        return self.spec.name
 
 
 class Pipe(Uncopyable, Generic[T]):
@@ -135,41 +177,16 @@ class Pipe(Uncopyable, Generic[T]):
 
     _instead = "hand over its elements"
 
-    def __init__(self, owner: Owner, index: int, spec: PipeSpec, sends: bool, receives: bool, limit: int) -> None:
-        self.owner = owner
-        self.index = index
-        self.spec = spec
-        self.sends = sends
-        self.receives = receives
-        # All below: guarded by the set's lock. `window` is what may still be pushed, in bytes.
-        self.window: int = owner.base
-        # The null push was made; an iterable is being pushed by the library.
-        self.ended = False
-        self.fed = False
-        # A signal was promised: for room, for elements.
-        self.push_pending = False
-        self.pull_pending = False
-        self.pushers: list[Wakeable] = []
-        self.pullers: list[Wakeable] = []
-        # What the peer may still send, and what it may send again as soon as that is worth a message.
-        self.allowance = limit
-        self.taken = 0
-        self.chunks: deque[msgspec.Raw] = deque()
-        # The end has arrived; it was pulled.
-        self.finished = False
-        self.drained = False
-        # Elements that are decoded and not pulled, and the size of their chunk. Guarded by `reading`.
-        self.reading: Lock = Lock()
-        self.items: deque[Any] = deque()
-        self.items_bytes = 0
+    def __init__(self, state: PipeState) -> None:
+        self._state = state
 
     @property
     def name(self) -> str:
         """The name of the parameter."""
-        return self.spec.name
+        return self._state.spec.name
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} of {self.owner.signals.subject!r}>"
+        return f"<{type(self).__name__} {self.name!r} of {self._state.owner.signals.subject!r}>"
 
     # Pushing
 
@@ -179,21 +196,24 @@ class Pipe(Uncopyable, Generic[T]):
         Raises: `PipePending` (997) if the reader is behind: nothing was pushed, and SEND_COMPLETE follows.
         Blocks: never.
         """
-        raw = self.owner.guard(lambda: self.owner.encode(self, elements))
+        state, owner = self._state, self._state.owner
+        raw = owner.guard(lambda: owner.encode(state, elements))
         driver().run_ready()
-        if not self.owner.guard(lambda: self.owner.offer(self, raw, None)):
+        if not owner.guard(lambda: owner.offer(state, raw, None)):
             raise PipePending(f"pipe {self.name!r} has no room: the reader is its pipe_window behind")
 
     def push_wait(self, elements: Iterable[T], timeout: float | None = None) -> None:
         """As `push`, but wait for room. Raises `PipePending` if `timeout` (seconds, None for ever) ran out first."""
-        raw = self.owner.guard(lambda: self.owner.encode(self, elements))
-        if not self.owner.wait(lambda make: self.owner.offer(self, raw, make), self.pushers, timeout):
+        state, owner = self._state, self._state.owner
+        raw = owner.guard(lambda: owner.encode(state, elements))
+        if not owner.wait(lambda make: owner.offer(state, raw, make), state.pushers, timeout):
             raise PipePending(f"pipe {self.name!r} had no room for {timeout} s: the reader is its pipe_window behind")
 
     async def push_async(self, elements: Iterable[T]) -> None:
         """As `push`, but the task waits for room."""
-        raw = self.owner.guard(lambda: self.owner.encode(self, elements))
-        await self.owner.wait_async(lambda make: self.owner.offer(self, raw, make), self.pushers)
+        state, owner = self._state, self._state.owner
+        raw = owner.guard(lambda: owner.encode(state, elements))
+        await owner.wait_async(lambda make: owner.offer(state, raw, make), state.pushers)
 
     # Pulling
 
@@ -204,9 +224,10 @@ class Pipe(Uncopyable, Generic[T]):
         Blocks: never.
         """
         check_count("maximum", maximum, least=1)
-        if not self.chunks and not self.items:
-            driver().catch_up(lambda: bool(self.chunks))
-        taken: list[T] | None = self.owner.guard(lambda: self.owner.take(self, maximum, None))
+        state, owner = self._state, self._state.owner
+        if not state.chunks and not state.items:
+            driver().catch_up(lambda: bool(state.chunks))
+        taken: list[T] | None = owner.guard(lambda: owner.take(state, maximum, None))
         if taken is None:
             raise PipePending(f"pipe {self.name!r} has nothing to pull yet")
         return taken
@@ -217,9 +238,8 @@ class Pipe(Uncopyable, Generic[T]):
         Raises: `PipePending` if `timeout` (seconds, None for ever) ran out first.
         """
         check_count("maximum", maximum, least=1)
-        taken: list[T] | None = self.owner.wait(
-            lambda make: self.owner.take(self, maximum, make), self.pullers, timeout
-        )
+        state, owner = self._state, self._state.owner
+        taken: list[T] | None = owner.wait(lambda make: owner.take(state, maximum, make), state.pullers, timeout)
         if taken is None:
             raise PipePending(f"pipe {self.name!r} had nothing to pull for {timeout} s")
         return taken
@@ -227,7 +247,8 @@ class Pipe(Uncopyable, Generic[T]):
     async def pull_async(self, maximum: int = BATCH) -> list[T]:
         """As `pull`, but the task waits for elements, or the end."""
         check_count("maximum", maximum, least=1)
-        taken = await self.owner.wait_async(lambda make: self.owner.take(self, maximum, make), self.pullers)
+        state, owner = self._state, self._state.owner
+        taken = await owner.wait_async(lambda make: owner.take(state, maximum, make), state.pullers)
         assert taken is not None, "without a time limit there is an answer"
         return taken
 

@@ -6,7 +6,7 @@ how a call ends.
     offer (push): outcome? order? room? -> gathering shipment -> flush now, or soon
     take (pull):  outcome? order? -> decoded elements, chunks, the end, else a waiter or a promised signal -> credit
 
-Guarded by `lock`: all fields of the set and of its pipes but those of `Pipe.reading`. Lock order: link.lock, then
+Guarded by `lock`: all fields of the set and of its pipes but those of `PipeState.reading`. Lock order: link.lock, then
 `reading`, then `lock`, then that of the signals. Shipping appends to a queue under `lock`, which keeps messages in
 order; the set wakes, notifies, sends and decodes without it.
 
@@ -36,7 +36,7 @@ from ...kernel.waiter import Waiter, Wakeable
 from ...status import Status
 from ..errors import BadStubData, PipeError
 from ..notify import EventKind
-from .pipe import KINDS, Attempt, CallOver, Pipe, PipeSpec, R, encode_elements
+from .pipe import KINDS, Attempt, CallOver, Pipe, PipeSpec, PipeState, R, encode_elements
 from .shipment import SHIPMENT_BYTES, SHIPMENT_CHUNKS, Shipment
 from .signals import Signals
 
@@ -71,13 +71,15 @@ class PipeSet:
         self.base: int = window
         self._gathering: Shipment | None = None
         self._left = 0.0
-        self.pipes: list[Pipe[Any]] = [
-            KINDS[spec.direction](
+        self.pipes: list[PipeState] = [
+            PipeState(
                 self, index, spec, spec.inbound if client else spec.outbound, spec.outbound if client else spec.inbound,
                 limit,
             )
             for index, spec in enumerate(specs)
         ]  # fmt: skip
+        # What the program has of them, by name.
+        self.ends: dict[str, Pipe[Any]] = {pipe.name: KINDS[pipe.spec.direction](pipe) for pipe in self.pipes}
 
     # What each side does in its own way
 
@@ -117,7 +119,7 @@ class PipeSet:
         with self.lock:
             return _any_waits(self.pipes)
 
-    def check_size(self, pipe: Pipe[Any], size: int) -> None:
+    def check_size(self, pipe: PipeState, size: int) -> None:
         """Raise `BadStubData` if a push of so many bytes is more than the peer takes."""
         raise NotImplementedError
 
@@ -188,12 +190,12 @@ class PipeSet:
                     self.given_up()
                 raise
 
-    def feed(self, pipe: Pipe[Any], elements: Sequence[Any]) -> None:
+    def feed(self, pipe: PipeState, elements: Sequence[Any]) -> None:
         """Push for the library itself: raises `CallOver` when the call is over, and leaves its outcome alone."""
         raw = self.encode(pipe, elements)
         self.wait(lambda make: self.offer(pipe, raw, make), pipe.pushers, guarded=False)
 
-    async def feed_async(self, pipe: Pipe[Any], elements: Sequence[Any]) -> None:
+    async def feed_async(self, pipe: PipeState, elements: Sequence[Any]) -> None:
         """As `feed`; the task waits."""
         raw = self.encode(pipe, elements)
         await self.wait_async(lambda make: self.offer(pipe, raw, make), pipe.pushers, guarded=False)
@@ -203,7 +205,7 @@ class PipeSet:
             if waiter in waiters:
                 waiters.remove(waiter)
 
-    def encode(self, pipe: Pipe[Any], elements: Iterable[Any]) -> msgspec.Raw:
+    def encode(self, pipe: PipeState, elements: Iterable[Any]) -> msgspec.Raw:
         """Encode what is to be pushed; elements that are wrong are refused here, unless the call is over already."""
         try:
             return encode_elements(pipe.spec, elements)
@@ -214,7 +216,7 @@ class PipeSet:
                 raise CallOver from None
             raise
 
-    def offer(self, pipe: Pipe[Any], raw: msgspec.Raw, make: Callable[[], Wakeable] | None) -> bool:
+    def offer(self, pipe: PipeState, raw: msgspec.Raw, make: Callable[[], Wakeable] | None) -> bool:
         """Push encoded elements; False if there is no room: what `make` makes is woken, or SEND_COMPLETE signalled."""
         if self.prepare is not None:
             self._begin()
@@ -271,7 +273,7 @@ class PipeSet:
             if self._gathering is shipment:
                 self._gathering = None
 
-    def take(self, pipe: Pipe[Any], maximum: int, make: Callable[[], Wakeable] | None) -> list[Any] | None:
+    def take(self, pipe: PipeState, maximum: int, make: Callable[[], Wakeable] | None) -> list[Any] | None:
         """Pull elements; None if there are none: what `make` makes is woken then, or RECEIVE_COMPLETE signalled."""
         if self.prepare is not None:
             self._begin()
@@ -285,7 +287,7 @@ class PipeSet:
         return elements if freed is not None else None
 
     def _read(
-        self, pipe: Pipe[Any], maximum: int, make: Callable[[], Wakeable] | None, elements: list[Any]
+        self, pipe: PipeState, maximum: int, make: Callable[[], Wakeable] | None, elements: list[Any]
     ) -> int | None:
         """Add to `elements` up to `maximum`; return how many bytes that freed, None if there are no elements yet."""
         freed = 0
@@ -309,7 +311,7 @@ class PipeSet:
                 elements += [items.popleft() for _ in range(wanted)]
         return freed
 
-    def _at_end_locked(self, pipe: Pipe[Any], make: Callable[[], Wakeable] | None) -> bool:
+    def _at_end_locked(self, pipe: PipeState, make: Callable[[], Wakeable] | None) -> bool:
         """Nothing is left to pull: because of the end, or so far."""
         if pipe.finished:
             pipe.drained = True
@@ -322,7 +324,7 @@ class PipeSet:
             pipe.pullers.append(make())
         return False
 
-    def _give_back(self, pipe: Pipe[Any], size: int) -> None:
+    def _give_back(self, pipe: PipeState, size: int) -> None:
         """The program took so many bytes of elements: let the peer push as many again."""
         with self.lock:
             pipe.taken += size
@@ -335,7 +337,7 @@ class PipeSet:
 
     # Order and discipline
 
-    def _check_push_locked(self, pipe: Pipe[Any]) -> None:
+    def _check_push_locked(self, pipe: PipeState) -> None:
         if not pipe.sends:
             side = "server" if self._client else "client"
             raise _error(Status.WRONG_PIPE_ORDER, f"pipe {pipe.name!r} is pushed by the {side}")
@@ -343,7 +345,7 @@ class PipeSet:
             raise _error(Status.PIPE_CLOSED, f"pipe {pipe.name!r} was ended by a null push")
         self._check_turn_locked(pipe, self._client)
 
-    def _check_pull_locked(self, pipe: Pipe[Any]) -> None:
+    def _check_pull_locked(self, pipe: PipeState) -> None:
         if self.state_locked() == 2:
             raise CallOver
         if not pipe.receives:
@@ -353,7 +355,7 @@ class PipeSet:
             raise _error(Status.PIPE_EMPTY, f"the end of pipe {pipe.name!r} was pulled before")
         self._check_turn_locked(pipe, not self._client)
 
-    def _check_turn_locked(self, pipe: Pipe[Any], inward: bool) -> None:
+    def _check_turn_locked(self, pipe: PipeState, inward: bool) -> None:
         """All inputs from left to right, then all outputs, each to its end. `inward`: the pipe is used as an input."""
         if self._duplex or len(self.pipes) == 1 and pipe.spec.direction != "b":
             return
@@ -369,7 +371,7 @@ class PipeSet:
             if other.spec.outbound and not (other.drained if client else other.ended):
                 raise _wrong_order(pipe, other, "pulled" if client else "pushed")
 
-    def unprocessed_locked(self) -> Pipe[Any] | None:
+    def unprocessed_locked(self) -> PipeState | None:
         """A pipe that is not at its end, so that the call cannot be completed."""
         for pipe in self.pipes:
             if (pipe.sends and not (pipe.ended or pipe.fed)) or (pipe.receives and not pipe.drained):
@@ -416,7 +418,7 @@ class PipeSet:
             each(lambda pipe: actions.extend(self._widen_locked(pipe, more)), self.pipes)
         return actions
 
-    def _widen_locked(self, pipe: Pipe[Any], size: int) -> list[Callable[[], object]]:
+    def _widen_locked(self, pipe: PipeState, size: int) -> list[Callable[[], object]]:
         pipe.window += size
         if pipe.window <= 0:
             return []
@@ -442,12 +444,16 @@ class PipeSet:
             pipe.pullers.clear()
         return waiters
 
-    def find(self, name: str) -> Pipe[Any]:
-        """The pipe of that name."""
+    def find(self, name: str) -> PipeState:
+        """Return the pipe of that name."""
         for pipe in self.pipes:
             if pipe.name == name:
                 return pipe
-        raise InvalidParameter(f"no pipe {shown(name)}; there are: {', '.join(pipe.name for pipe in self.pipes)}")
+        raise InvalidParameter(f"no pipe {shown(name)}; there are: {', '.join(self.ends)}")
+
+    def end_of(self, name: str) -> Pipe[Any]:
+        """Return what the program has of the pipe of that name."""
+        return self.ends[self.find(name).name]
 
 
 def _decode(spec: PipeSpec, raw: msgspec.Raw) -> list[Any]:
@@ -464,7 +470,7 @@ def _error(status: int, text: str) -> PipeError:
     return PipeError(text, status=status)
 
 
-def _wrong_order(pipe: Pipe[Any], first: Pipe[Any], how: str) -> PipeError:
+def _wrong_order(pipe: PipeState, first: PipeState, how: str) -> PipeError:
     if first is pipe:
         later = "it is pulled" if how == "pushed" else "it is pushed"
     else:
@@ -473,7 +479,7 @@ def _wrong_order(pipe: Pipe[Any], first: Pipe[Any], how: str) -> PipeError:
     return _error(Status.WRONG_PIPE_ORDER, text)
 
 
-def unprocessed(pipe: Pipe[Any]) -> PipeError:
+def unprocessed(pipe: PipeState) -> PipeError:
     """The error of completing a call while `pipe` is not at its end."""
     if pipe.sends and not (pipe.ended or pipe.fed):
         text = f"pipe {pipe.name!r} was not pushed to its end: push an empty list last, push([])"
@@ -482,6 +488,6 @@ def unprocessed(pipe: Pipe[Any]) -> PipeError:
     return _error(Status.PIPE_DISCIPLINE_ERROR, text)
 
 
-def _any_waits(pipes: Sequence[Pipe[Any]]) -> bool:
+def _any_waits(pipes: Sequence[PipeState]) -> bool:
     """Whether a thread or a task waits for one of these."""
     return any(pipe.pullers or (pipe.pushers and not pipe.fed) for pipe in pipes)

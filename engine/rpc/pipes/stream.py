@@ -36,7 +36,7 @@ from ..client.pipes import ClientPipes
 from ..contract.spec import OperationSpec
 from ..errors import BadStubData, CallCancelled
 from ..notify import snapshot
-from .pipe import BATCH, CallOver, Pipe
+from .pipe import BATCH, CallOver, Pipe, PipeState
 
 if TYPE_CHECKING:
     from ..client.client import Client
@@ -45,7 +45,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 # What is pushed into which pipe.
-Feeds = list[tuple[Pipe[Any], Any]]
+Feeds = list[tuple[PipeState, Any]]
 
 # Feeding tasks: an event loop refers to its tasks weakly. Guarded by the atomicity of adding and discarding.
 _tasks: set[Any] = set()

@@ -166,7 +166,7 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
     @property
     def pipes(self) -> dict[str, Pipe[Any]]:
         """This side's ends of the call's pipes, by the names of their parameters; empty if it has none."""
-        return {} if self._pipes is None else {pipe.name: pipe for pipe in self._pipes.pipes}
+        return {} if self._pipes is None else dict(self._pipes.ends)
 
     def pipe(self, name: str) -> Pipe[Any]:
         """Return this side's end of the pipe that stands for the parameter `name`.
@@ -175,7 +175,7 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
         """
         if self._pipes is None:
             raise InvalidParameter(f"{self!r} has no pipe {shown(name)}, and no other")
-        return self._pipes.find(name)  # type: ignore[no-any-return]  # `_pipes` is Any: few calls have some
+        return self._pipes.end_of(name)  # type: ignore[no-any-return]  # `_pipes` is Any: few calls have some
 
     def notify_pipes(self, notify: Any, send_complete: bool = False) -> None:
         """Choose how sends and receives of the call's pipes are told, before the first push or pull.

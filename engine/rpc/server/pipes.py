@@ -27,7 +27,7 @@ from ...errors import CallError, InvalidArgumentType, InvalidAsyncHandle, Invali
 from ...kernel.checks import check_flag
 from ..errors import BadStubData, PeerProtocolError, PipeError
 from ..notify import EventKind, snapshot
-from ..pipes.pipe import UNBOUNDED, Pipe
+from ..pipes.pipe import UNBOUNDED, PipeState
 from ..pipes.pipe_set import PipeSet, unprocessed
 from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
@@ -108,7 +108,7 @@ class ServerPipes(PipeSet):
         self.broken(error)
         raise error
 
-    def check_size(self, pipe: Pipe[Any], size: int) -> None:
+    def check_size(self, pipe: PipeState, size: int) -> None:
         self._listener.oversize.check_push(pipe.name, size, "the client", self._peer.message_limit)
 
     def state_locked(self) -> int:
@@ -147,7 +147,7 @@ class ServerPipes(PipeSet):
     def call_id(self) -> int:
         return self.call._id
 
-    def only_output(self) -> Pipe[Any]:
+    def only_output(self) -> PipeState:
         """The pipe that a generator serves."""
         outputs = [pipe for pipe in self.pipes if pipe.sends]
         if len(outputs) != 1:
@@ -198,16 +198,16 @@ class PipedRoutine:
         if pipes is None:
             raise BadStubData(f"{self._spec.name} has other pipes than the call says: {_ADVICE}")
         values = list(args)
-        for pipe in pipes.pipes:
-            values[pipe.spec.position] = pipe
+        for pipe in self._spec.pipes:
+            values[pipe.position] = pipes.ends[pipe.name]
         try:
             value = self._function(call, *values) if self._takes_handle else self._function(*values)
             if type(value) is CoroutineType:
                 return self._answer_later(call, pipes, value)
             if type(value) is AsyncGeneratorType:
-                return self._answer_later(call, pipes, _serve_async(pipes.only_output(), value))
+                return self._answer_later(call, pipes, _serve_async(pipes, value))
             if type(value) is GeneratorType:
-                value = _serve(pipes.only_output(), value)
+                value = _serve(pipes, value)
             if not self._takes_handle:
                 _answer(call, value)
         except BaseException as error:
@@ -243,8 +243,10 @@ def _known(call: ServerCall, pipes: ServerPipes, error: BaseException) -> bool:
     return False
 
 
-def _serve(pipe: Pipe[Any], generator: Generator[Any, Any, Any]) -> Any:
+def _serve(pipes: ServerPipes, generator: Generator[Any, Any, Any]) -> Any:
     """Push what the generator yields; return what it returns."""
+    output = pipes.only_output()
+    pipe = pipes.ends[output.name]
     try:
         while True:
             try:
@@ -258,13 +260,15 @@ def _serve(pipe: Pipe[Any], generator: Generator[Any, Any, Any]) -> Any:
                 raise _unsendable(error) from error
     finally:
         generator.close()
-    if not pipe.ended:
+    if not output.ended:
         pipe.push(())
     return result
 
 
-async def _serve_async(pipe: Pipe[Any], generator: AsyncGenerator[Any, Any]) -> None:
+async def _serve_async(pipes: ServerPipes, generator: AsyncGenerator[Any, Any]) -> None:
     """Push what the asynchronous generator yields."""
+    output = pipes.only_output()
+    pipe = pipes.ends[output.name]
     try:
         async for item in generator:
             try:
@@ -273,7 +277,7 @@ async def _serve_async(pipe: Pipe[Any], generator: AsyncGenerator[Any, Any]) -> 
                 raise _unsendable(error) from error
     finally:
         await generator.aclose()
-    if not pipe.ended:
+    if not output.ended:
         pipe.push(())
 
 

@@ -243,6 +243,12 @@ class TestDeclaration:
         with pytest.raises(InvalidParameter, match="left, right, upper, lower"):
             call.pipe("middle")
 
+    def test_what_a_pipe_shows(self, far: Bench, key: str) -> None:
+        """A pipe shows what a program does with it, and nothing of what moves it."""
+        pipe = far.held("held_out", key).pipe("numbers")
+        verbs = {f"{verb}{way}" for verb in ("push", "pull") for way in ("", "_wait", "_async")}
+        assert {name for name in dir(pipe) if not name.startswith("_")} == verbs | {"name"}
+
     def test_a_call_without_pipes(self, far: Bench) -> None:
         """It has none, and says so."""
         call = far.hand.arrived.begin("nobody")

@@ -476,7 +476,7 @@ class TestCancelledTasks:
         async def main() -> None:
             call = bench.streams.held_both.begin(key, endless)
             await asyncio.to_thread(bench.hand.arrived, key)
-            await asyncio.to_thread(wait_until, lambda: call.pipe("numbers").pushers)  # It waits for room.
+            await asyncio.to_thread(wait_until, lambda: call._pipes.find("numbers").pushers)  # It waits for room.
             await self.cancelled(call.pipe("numbers").pull_async())
             assert call.status() == 1818
 
