@@ -3,8 +3,8 @@
     errors      who did what wrong
     log         how the library logs, the engine too: by handlers that can do no harm
     service     threads that are started when they are needed, and again
-    realtime    clocks that nobody can freeze
-    foreign     how objects that are not ours are told of; the engine tells of them so, too
+    realtime    clocks that no test freezes
+    foreign     how messages name objects that are not ours, here and in the engine
     endpoint    endpoint text <-> value
     frames      message values, one struct for each kind
     wire        sans-IO: values <-> lists of frames, out-of-band values, which message is allowed when

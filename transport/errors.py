@@ -45,7 +45,7 @@ _NAMES = {
 class EngineError(Exception):
     """Base of every error that the library raises on purpose; `status` holds the Windows status number.
 
-    It stands here because the transport imports nothing of the engine, and whoever catches it means both.
+    It stands here because the transport imports nothing of the engine, and a program that catches it means both.
     """
 
     status: int = 1766

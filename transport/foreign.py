@@ -2,13 +2,13 @@
 
 Theory of operation. A text about a foreign object is made by foreign code: `__str__`, `__repr__`, the metaclass that
 answers for `__name__`, `__notes__`, the loader that a traceback's source lines come from. Whatever goes wrong there
-must not take the place of what was to be told, nor end the thread that tells it. So every such text is made here.
+must not take the place of what was to be said, nor end the thread that says it. So every such text is made here.
 
     type_name(thing)      the name of its type, without running any code of its
     text_of(error)        what it says
     shown(thing)          its `repr`
     name_of(function)     what it is called
-    traceback_of(error)   its traceback, with its notes, causes and contexts as far as they can be told
+    traceback_of(error)   its traceback, with its notes, causes and contexts as far as they can be read
     loggable(error)       itself, or what stands for it in a log if it cannot be formatted
     number_of(thing)      what it is as a float, if it is a real number of whatever type
     is_interrupt(error)   whether it came from a signal handler, and not from the foreign code that it left
@@ -17,7 +17,7 @@ Guarantees: none of these raises what foreign code raises, `SystemExit` and `Key
 they return is a plain `str` that can be encoded: lone surrogates are escaped, and what is too long is cut.
 
 `isinstance` asks an object for its `__class__`, which is foreign code as well: ask `issubclass(type(thing), kind)` of
-an exception that somebody else has raised. `except kind` asks for nothing.
+an exception that foreign code has raised. `except kind` asks for nothing.
 """
 
 import signal
@@ -31,7 +31,7 @@ from numbers import Number, Real
 from types import FrameType
 from typing import Any
 
-LONGEST = 1000  # Characters of a text that is told; arbitrary.
+LONGEST = 1000  # Characters of a text; arbitrary.
 
 # Those of `type` and `BaseException` themselves: a metaclass, or a subclass, may have others.
 _name_of: Callable[[type], str] = type.__dict__["__name__"].__get__
@@ -40,7 +40,7 @@ _cause_of: Callable[[BaseException], BaseException | None] = BaseException.__dic
 _context_of: Callable[[BaseException], BaseException | None] = BaseException.__dict__["__context__"].__get__
 _is_suppressed: Callable[[BaseException], bool] = BaseException.__dict__["__suppress_context__"].__get__
 
-CHAINED = 20  # Exceptions that are told of a chain that cannot be formatted as a whole; arbitrary.
+CHAINED = 20  # Exceptions that are described of a chain that cannot be formatted as a whole; arbitrary.
 
 
 def type_name(thing: object) -> str:
@@ -114,7 +114,7 @@ def traceback_of(error: BaseException, most: int) -> str:
 
 
 def loggable(error: BaseException) -> BaseException:
-    """Return what a log is to be given as `exc_info`: whoever formats it runs the exception's own code."""
+    """Return what a log is to be given as `exc_info`: formatting it runs the exception's own code."""
     try:
         "".join(traceback.format_exception(error)).encode()
     except BaseException:
@@ -123,7 +123,7 @@ def loggable(error: BaseException) -> BaseException:
 
 
 class Untellable(Exception):
-    """Stands in a log for an exception that cannot be formatted; its text is what can be told of it."""
+    """Stands in a log for an exception that cannot be formatted; its text is what can be said of it."""
 
 
 def is_interrupt(error: BaseException) -> bool:

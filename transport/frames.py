@@ -39,7 +39,7 @@ PIPE_WINDOW_BYTES: Final = 256 * 1024
 #: in.)
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 
-#: What tells clients, and servers, apart: 16 random bytes.
+#: What distinguishes clients, and servers: 16 random bytes.
 Identity = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 

@@ -3,7 +3,7 @@
 Theory of operation. A forked child has one thread, the one that forked. Locks that others held stay held, and what
 others were in the midst of changing stays as it is. So there, before anything else runs:
 
-    1. every lock made by `fork_safe` is made free, in place: whoever has a name for it has the free one
+    1. every lock made by `fork_safe` is made free, in place: every name for it stands for the free one
     2. the hooks of `in_child` run, in the order in which they were registered, which is that of the imports: what a
        module is built on comes first. What modules keep for the process is made new, what was open is disabled
 
@@ -36,7 +36,7 @@ class Stage(IntEnum):
 
     USERS = 0  # What stands on links, and has last things to say over them.
     LINKS = 1
-    LOG = 2  # What the others had to tell.
+    LOG = 2  # What the others have logged.
 
 
 # All below: written by single atomic operations; read where no other thread runs (in a child), or that do not change
@@ -130,7 +130,7 @@ class Closeable(Uncopyable):
         raise NotImplementedError  # Abstract.
 
     def _dropped_open(self) -> str:
-        """What to call the object if nobody closed it, else "".
+        """What to call the object if it was not closed, else "".
 
         A finalizer asks: it may run in the midst of anything, and after an `__init__` that failed.
         """

@@ -1,15 +1,14 @@
 """A link: a two-way path for whole messages, between one client and a server, or between a server and all its
 clients.
 
-A link has no thread of its own. Whoever waits polls its descriptors and, when one is readable, harvests;
-whoever sends, sends. Both under the link's lock, which the *caller* takes: it alone knows what else the lock
-is to cover.
+A link has no thread of its own. A thread that waits polls its descriptors and, when one is readable, harvests; a thread
+that has something to send, sends. Both hold the link's lock, which the *caller* takes: it alone knows what else the
+lock is to cover.
 
 Rules of a link:
   1. `send`, `harvest`, `ready`, `writable`, `leave`, `close` are called with `lock` held. None of them blocks.
-  2. A descriptor shows an *edge*: a `send` or `harvest` by anybody may consume it. So after `send`, if
-     somebody else polls, and before blocking in a poll, ask `ready()`. A `harvest` that returned False has
-     just asked.
+  2. A descriptor shows an *edge*: a `send` or `harvest` by any thread may consume it. So call `ready()` after a
+     `send`, if another thread polls, and before blocking in a poll. A `harvest` that returned False has just asked.
   3. `harvest` calls the receiver, under the lock: it must be quick, and must not call the link.
   4. For each peer the receiver gets one `on_connected`, then `on_message` for each message, then one `on_lost`. On the
      client the same goes for the connection, and may begin again. Between `on_lost` and `on_connected` nothing can be
@@ -58,7 +57,7 @@ class Receiver(Protocol):
 class PeerInfo(msgspec.Struct, frozen=True):
     """What the transport knows of a peer.
 
-    `address` is that of its host; on ipc "localhost:uid:gid:pid", as the kernel tells it. `user` is the
+    `address` is that of its host; on ipc "localhost:uid:gid:pid", as the kernel says. `user` is the
     public key that it proved to own, if the server asks for that (`Curve.allowed`).
     """
 
@@ -111,7 +110,7 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
                 raise EndpointError(f"{name} must be a number, not {type_name(value)}")
             if not 1 <= value < 1 << 31:
                 raise EndpointError(f"{name} must be from 1 to {(1 << 31) - 1}, not {value}")
-            # A plain one, as peers are told of it: others do not travel.
+            # A plain one, as it goes to peers in the greeting: others do not travel.
             msgspec.structs.force_setattr(self, name, int.__int__(value))
         for name in ("heartbeat", "linger", "connect_timeout"):
             self._check_seconds(name)
@@ -179,7 +178,7 @@ class Link(Protocol):
         """Close the connection, and go on with a new one (client). What has arrived is delivered before `on_lost`.
 
         With `lock` held, outside a harvest; there is something to harvest then. Nothing happens if there is no
-        connection, or on inproc, where a server tells of its end by itself.
+        connection, or on inproc, where a server itself announces its end.
         """
 
     def peer_info(self, peer: bytes) -> PeerInfo:

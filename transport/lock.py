@@ -1,10 +1,10 @@
 """The lock that guards shared state, the engine's too: it knows its owner, and no interrupt leaves it held.
 
-Theory of operation. A signal handler may run, and raise, whenever the main thread calls something, enters a function
-or jumps back in a loop. If it raises just after a lock was taken, and before the block that it guards has begun,
-nobody lets go of the lock: since CPython 3.14 that can happen in a plain `with lock:`, whose entry is an ordinary call.
-`Lock` therefore takes itself inside a `try` of its own, and asks in the `except` whether it has itself. From the return
-of `__enter__` to the first step of the block there is no call, so nothing can raise.
+Theory of operation. A signal handler may run, and raise, whenever the main thread calls something, enters a function or
+jumps back in a loop. If it raises just after a lock was taken, and before the block that it guards has begun, no thread
+releases the lock: since CPython 3.14 that can happen in a plain `with lock:`, whose entry is an ordinary call. `Lock`
+therefore takes itself inside a `try` of its own, and asks in the `except` whether it has itself. From the return of
+`__enter__` to the first step of the block there is no call, so nothing can raise.
 
 The handler may also call the engine, and so meet a lock that its own thread holds, in the midst of what it
 interrupted. To wait there would be to wait for ever, and to go on would be to work on half of a change: `refusal` is
@@ -30,7 +30,7 @@ in line, without the call of a Python function that `with` costs here:
         raise
     lock.release()
 
-Every lock is free in a forked child, whoever had it (`engine/lifecycle.py`).
+Every lock is free in a forked child, whichever thread had it (`transport/lifecycle.py`).
 
 Workers and other threads that are never the main one may use `acquire` and `release` themselves.
 """
@@ -43,7 +43,7 @@ from transport.lifecycle import fork_safe
 if TYPE_CHECKING:
 
     class _Owned:
-        """What the interpreter's lock has; the published types leave out what tells of its owner."""
+        """What the interpreter's lock has; the published types leave out what says who owns it."""
 
         def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
         def release(self) -> None: ...
@@ -55,7 +55,7 @@ else:
 
 
 class Lock(_Owned):
-    """A lock for `with`, of one thread at a time and not reentrant; `owned` tells whether the calling thread has it.
+    """A lock for `with`, of one thread at a time and not reentrant; `owned` says whether the calling thread has it.
 
     In a forked child it is free. Raises: `refusal` where its own thread asks for it again.
     """

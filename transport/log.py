@@ -1,16 +1,16 @@
 """How the library logs: by the standard loggers, but never at their mercy.
 
 Theory of operation. Filters and handlers are foreign code: they raise, and they take their time. So a record is handed
-to them at once only where nobody but the calling thread has to wait for it. Threads that others depend on (services,
-and whoever harvests) hand it to a thread of its own, by way of a bounded queue. That thread lives as long as there are
-records.
+to them at once only where no thread but the calling one has to wait for it. Threads that others depend on (services,
+and those that harvest) hand it to a thread of its own, by way of a bounded queue. That thread lives as long as there
+are records.
 
     debug, ..., exception -> record -> depended on? --no--> logger.handle
                                               `--yes, or `later`--> queue -> transport:log -> logger.handle
 
 Guarantees: logging raises nothing, whatever filters and handlers raise, `SystemExit` included; what a signal handler
 raises meanwhile is let through. Records of one thread that go through the queue are emitted in their order. A record
-that found the queue full is dropped; how many were is told in a record of its own.
+that found the queue full is dropped; a record of its own says how many were.
 
 Assumes: `SimpleQueue.put` and `next` of a count are single steps, for finalizers and signal handlers too.
 """
@@ -29,7 +29,7 @@ from transport.foreign import is_interrupt, loggable
 from transport.lifecycle import Stage, at_exit, in_child, report_by
 from transport.service import Service, vital
 
-LIMIT = 1000  # Records that may wait to be emitted. Arbitrary: more than anybody reads, 1 MB of them.
+LIMIT = 1000  # Records that may wait to be emitted. Arbitrary: more than a person reads, 1 MB of them.
 LINGER = 0.05  # Seconds that the thread waits for another record before it ends.
 FLUSH = 1.0  # Seconds that the end of the process waits for the records that are queued.
 
@@ -63,7 +63,7 @@ class Log:
         _tell(self._logger, logging.CRITICAL, message, args, exc_info, False)
 
     def failed(self, text: str, error: BaseException) -> None:
-        """Tell of what left a service of the library; for `Service`."""
+        """Log what left a service of the library; for `Service`."""
         _tell(self._logger, logging.ERROR, "%s", (text,), error, True)
 
     def exception(self, message: str, *args: object, later: bool = False) -> None:
@@ -78,8 +78,8 @@ def _tell(
         if not logger.isEnabledFor(level):
             return
         file, line, function, _ = logger.findCaller(stacklevel=3)
-        told = None if error is None else loggable(error)
-        trace = None if told is None else (type(told), told, told.__traceback__)
+        shown = None if error is None else loggable(error)
+        trace = None if shown is None else (type(shown), shown, shown.__traceback__)
         record = logger.makeRecord(logger.name, level, file, line, message, args, trace, function)
         me = get_ident()
         if later or any(ask(me) for ask in asked):
@@ -99,7 +99,7 @@ def _failed(failure: BaseException) -> None:
             traceback.print_exception(failure, file=sys.stderr)
 
 
-# A record and its logger; or where to tell that all before it was emitted.
+# A record and its logger; or the queue to which None goes when all before it was emitted.
 Item: TypeAlias = "tuple[logging.Logger, logging.LogRecord] | SimpleQueue[None]"
 
 
@@ -111,7 +111,7 @@ class _Emitter:
         # One step for each record dropped. The emitting thread reads it by one more step, which `_read` counts.
         self._dropped = itertools.count()
         self._read = 0
-        self._told = 0
+        self._reported = 0
         self._service = Service("transport:log", self._emit, _report, more=self._waiting, depended_on=False)
 
     def put(self, logger: logging.Logger, record: logging.LogRecord) -> None:
@@ -148,7 +148,7 @@ class _Emitter:
     def _tell_dropped(self, logger: logging.Logger) -> None:
         dropped = next(self._dropped) - self._read
         self._read += 1
-        new, self._told = dropped - self._told, dropped
+        new, self._reported = dropped - self._reported, dropped
         if new:
             try:
                 logger.warning("%d log records were dropped: the handlers take longer than the records to come", new)

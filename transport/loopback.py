@@ -59,13 +59,10 @@ class _Loopback(BaseLink):
             wake()
 
     def _offer(self, sender: "_Loopback", peer: bytes, frames: list[Buffer]) -> bool:
-        """Called by the other side: take a message, or say that there is no room and remember to tell when
-        there is.
-        """
+        """Called by the other side: take a message, or say that there is no room and wake it when there is."""
         if len(self._queue) >= self._max_queued:
             self._starved.add(sender)
-            # Had the queue been emptied between the two lines above, nobody would look at the set again: so
-            # look again.
+            # Had the queue been emptied between the two lines above, no harvest would look at the set again.
             if len(self._queue) >= self._max_queued:
                 return False
         if len(frames[0]) > self._max_bytes:
@@ -87,7 +84,7 @@ class _Loopback(BaseLink):
         raise NotImplementedError
 
     def _feed(self) -> None:
-        """After a harvest: tell those who wait for room."""
+        """After a harvest: wake the links that wait for room."""
         if self._starved and len(self._queue) <= self._max_queued // 2:
             while self._starved:
                 wake = self._starved.pop().wake
@@ -107,7 +104,7 @@ class LoopbackClient(_Loopback):
         # Guarded by lock. Who the last harvest said we are connected to, and what we are called there.
         self._server: LoopbackServer | None = None
         self._peer = b""
-        # Guarded by _registry_lock, read without it. The connection that the last harvest told of is gone.
+        # Guarded by _registry_lock, read without it. The connection that the last harvest reported is gone.
         self._cut = False
         with _registry_lock:
             server = _servers.get(self._name)
@@ -172,7 +169,7 @@ class LoopbackClient(_Loopback):
         return PeerInfo()
 
     def _release(self) -> None:
-        """Tell the server."""
+        """Detach from the server, whose next harvest reports it."""
         super()._release()
         with _registry_lock:
             _waiting.get(self._name, weakref.WeakSet()).discard(self)
@@ -289,7 +286,7 @@ class LoopbackServer(_Loopback):
         return PeerInfo(address="loopback")
 
     def _release(self) -> None:
-        """Tell the clients; they wait for another server of this name."""
+        """Detach the clients; they wait for another server of this name."""
         super()._release()
         with _registry_lock:
             if _servers.get(self._name) is self:
@@ -305,7 +302,7 @@ class LoopbackServer(_Loopback):
 
 
 def _frozen(blob: Buffer) -> Buffer:
-    """The blob itself if nobody can change it, otherwise a copy."""
+    """The blob itself if it cannot change, otherwise a copy."""
     if type(blob) is bytes or (type(blob) is memoryview and type(blob.obj) is bytes):
         return blob
     return bytes(blob)

@@ -23,7 +23,7 @@ def connect(endpoint: str | Endpoint, **options: Any) -> Link:
     """Open the client's side.
 
     Args: endpoint: where the server is. options: the fields of `LinkOptions`.
-    Returns: at once; the receiver is told when the connection is up, and of every attempt that failed.
+    Returns: at once; the receiver is notified when the connection is up, and of every attempt that failed.
     Raises: EndpointError.
     """
     endpoint = Endpoint.parse(endpoint)

@@ -2,8 +2,8 @@
 
 Tests freeze time: they put a false clock in the place of each function of `time`, in that module and in all that have
 imported it by name. What waits for a thread or a socket must not wait by such a clock, for it would never end. So the
-functions here are those of a copy of the module, which are equally fast, and which nobody else knows. (Frozen time for
-timers is `engine.testing.ManualClock`.)
+functions here are those of a copy of the module, which are equally fast, and which no other module knows. (Frozen time
+for timers is `engine.testing.ManualClock`.)
 """
 
 from collections.abc import Callable

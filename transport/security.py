@@ -33,7 +33,7 @@ def _check_key(name: str, key: str) -> None:
 
 
 def _check_pair(public: str, secret: str) -> None:
-    """Raise unless the keys belong together; libzmq tells nobody, and no connection comes about."""
+    """Raise unless the keys belong together; libzmq says nothing of it, and no connection comes about."""
     import zmq
 
     try:
@@ -50,8 +50,8 @@ class Curve(msgspec.Struct, frozen=True):
     Args:
         public_key, secret_key: this side's pair.
         server_key: a client's: the public key of the server it means to talk to.
-        allowed: a server's: public keys of the clients it takes; None: whoever knows the server's key. The
-            key that a client has proved to own is its `PeerInfo.user`; without `allowed` nobody asks, and it
+        allowed: a server's: public keys of the clients it takes; None: all that know the server's key. The
+            key that a client has proved to own is its `PeerInfo.user`; without `allowed` no proof is asked for, and it
             is "". Not enforced on `loopback://` and `inproc://`, which have no keys: all are let in there.
     Raises: `EndpointError` for what is no key, or for a pair that is none.
     """
@@ -107,8 +107,8 @@ class Curve(msgspec.Struct, frozen=True):
 
         self._apply(socket)
         socket.set(zmq.CURVE_SERVER, 1)
-        # Otherwise whoever answers for another server of the context is asked about this one's clients too; and if
-        # nobody answers, everybody is let in.
+        # Otherwise the authenticator of another server of the context is asked about this one's clients too; and if
+        # none answers, every client is let in.
         socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
         if self.allowed is not None:
             socket.set(zmq.ZAP_DOMAIN, _allow(socket, self.allowed).encode())

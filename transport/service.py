@@ -1,10 +1,10 @@
 """The library's own threads: each runs one service, is started when that is needed, and again if it is found dead.
 
-Theory of operation. A service is a function that one thread at a time runs. Whoever needs it calls `ensure`. The system
-may refuse to start a thread, now or for long; then `ensure` says so, and nothing pretends to be a thread. It is tried
-again when the service is next needed, but not before a pause is over, which grows from one refusal to the next: at
-once, 1 ms, 2 ms, and so on up to `LONGEST`. An exception that leaves the function is reported, and the same thread runs
-the function again, after such a pause.
+Theory of operation. A service is a function that one thread at a time runs. Code that needs it calls `ensure`. The
+system may refuse to start a thread, now or for long; then `ensure` says so, and nothing pretends to be a thread. It is
+tried again when the service is next needed, but not before a pause is over, which grows from one refusal to the next:
+at once, 1 ms, 2 ms, and so on up to `LONGEST`. An exception that leaves the function is reported, and the same thread
+runs the function again, after such a pause.
 
     none --ensure--> starting --refused--> none          starting --the thread begins--> running --returns--> none
 
@@ -29,7 +29,7 @@ vital: set[int] = set()
 
 
 def is_ending(refusal: BaseException | None) -> bool:
-    """Whether a thread was refused because the interpreter shuts down: then nobody need be told."""
+    """Whether a thread was refused because the interpreter shuts down: then it is not worth a report."""
     return refusal is not None and "interpreter shutdown" in str(refusal)
 
 
@@ -66,7 +66,7 @@ class Service:
     Args:
         name: the thread's.
         function: what it runs.
-        report: `report(text, error)`, told of an exception that left the function.
+        report: `report(text, error)`, called with an exception that left the function.
         more: asked after the function has returned; True: it is needed again.
         depended_on: others wait for this thread, so nothing of a user's may hold it up (see `log.py`).
     """

@@ -509,7 +509,7 @@ class TestBounds:
         server, descriptor = house.server(), 1 << 20
         peers = {name: b"\0" + ((former + later) % (1 << 32)).to_bytes(4) for later, name in enumerate("AB")}
         accepted, gone = int(zmq.Event.ACCEPTED), int(zmq.Event.DISCONNECTED)
-        server.link._told.extend([(accepted, descriptor), (gone, descriptor), (accepted, descriptor)])
+        server.link._monitored.extend([(accepted, descriptor), (gone, descriptor), (accepted, descriptor)])
         feed(server.link, [(peers[name], descriptor) for name in order])
         while server.harvest():
             pass

@@ -13,7 +13,7 @@ def readable(data: Any) -> memoryview:
         if view.c_contiguous:
             return view.cast("B") if view.nbytes else memoryview(b"")
     except TypeError:
-        pass  # It has no such view, as is told below.
+        pass  # It has no such view, as the error below says.
     raise InvalidOperation(f"data must be contiguous bytes-like objects, which {a_type(data)} is not")
 
 
@@ -24,7 +24,7 @@ def writable(buffer: Any) -> memoryview:
         if view.nbytes and view.c_contiguous and not view.readonly:
             return view.cast("B")
     except TypeError:
-        pass  # It has no such view, as is told below.
+        pass  # It has no such view, as the error below says.
     raise InvalidOperation(
         f"a buffer must be contiguous memory, writable and not empty, which this {type_name(buffer)} is not"
     )

@@ -3,7 +3,7 @@
 Theory of operation. A descriptor shows levels: it is readable as long as there is something to read, whether
 anybody wants it or not. So each source has a poll set of its own, in which the descriptor is for the
 directions that have operations pending; that set's own descriptor is what the port polls. (Poll sets nest:
-one is readable while it has something to tell.) An interest that is no longer needed is dropped only when it
+one is readable while it has something to report.) An interest that is no longer needed is dropped only when it
 makes itself felt, so that one read after another costs one system call each.
 
 Source: "ReadFile", "WriteFile", "Pipes"; Linux' `epoll(7)` by way of the standard `selectors`.
@@ -191,7 +191,7 @@ class OverlappedDescriptor(OverlappedSource):
     Reads get the stream's bytes in the order in which they were begun, writes leave in that order, and
     neither waits for the other. What the other end did is the outcome of an accepted operation, a packet, even
     if it was known when the operation was begun: 38 (HANDLE_EOF) for a read at the end, 64 (NETNAME_DELETED)
-    for a connection that was reset, 109 (BROKEN_PIPE) for a write that nobody can read. A read of what is open for
+    for a connection that was reset, 109 (BROKEN_PIPE) for a write whose reader is gone. A read of what is open for
     writing only, or the other way round, cannot be begun: 5 (ACCESS_DENIED).
 
     Different from Windows: the end of a stream is 38 for pipes and sockets too, not 109 and an empty success.
@@ -238,7 +238,7 @@ class OverlappedDescriptor(OverlappedSource):
     def exclusive(self) -> AbstractContextManager[Any]:
         """Lend the object for other uses, `shutdown` for one: `with source.exclusive() as file: ...`.
 
-        Nobody else uses it meanwhile. Inside, call nothing that blocks, and no method of this object.
+        No other thread uses it meanwhile. Inside, call nothing that blocks, and no method of this object.
         """
         return self._pending.lend(self._device.file)
 

@@ -1,4 +1,4 @@
-"""An overlapped operation: what it was asked, what became of it, and who is told of that.
+"""An overlapped operation: what it was asked, what became of it, and how its packet and event report that.
 
 What completes goes to the outbox of `Completions`, under the lock of the source; one thread at a time empties it
 without the lock, so that packets reach the port in the order of completion though nothing foreign is called under the
@@ -98,7 +98,7 @@ class OverlappedOperation(Uncopyable, Generic[T_co]):
         self._value = overlapped
         # Guarded by the source's lock until complete; `_status` is written last.
         self._events: tuple[Settable, ...] = () if event is None else (event,)
-        # No packet: the caller said so, or was told of the success already.
+        # No packet: the caller said so, or saw the success already.
         self._silent = not packet
         self._thread = get_ident()
         self._result: Any = None

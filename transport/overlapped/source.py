@@ -53,7 +53,7 @@ class OverlappedSource(Closeable):
 
     Associate it with a port, `port.associate(source, key)`: once, for its life. From then on each operation
     that it accepts delivers exactly one packet: `key`, the bytes transferred, the operation (or the caller's
-    own `overlapped`), and its status. That includes what is pending at that time. Before that nobody polls, so
+    own `overlapped`), and its status. That includes what is pending at that time. Before that no thread polls, so
     that what cannot be done at once waits for the association or the next `begin_...`; but a wait of the engine
     for an operation, `wait_any([operation], timeout)`, has the source polled from then on, port or not.
 
@@ -61,7 +61,7 @@ class OverlappedSource(Closeable):
         overlapped: any value, for the packet and for `cancel`; the operation object unless given.
         event: an object with a method `set`, called when the operation completes, before its packet is
             queued. The caller makes it nonsignaled before it begins.
-        packet: False: this operation delivers no packet, only its event tells.
+        packet: False: this operation delivers no packet, only its event is set.
 
     What every `begin_...` method does:
         Returns: the operation, which was accepted: done already (`completed_synchronously`), or pending.
@@ -133,7 +133,7 @@ class OverlappedSource(Closeable):
     def cancel(self, overlapped: Any = EVERY) -> None:
         """Ask for pending operations to end: those that carry `overlapped`, or every one.
 
-        Args: `overlapped` is what was given to `begin_...`, or an operation. Objects are told apart by
+        Args: `overlapped` is what was given to `begin_...`, or an operation. Objects are compared by
             identity; numbers, texts and bytes by value. Two operations with the same one are both cancelled.
         Each completes with 995 (OPERATION_ABORTED) here and now, and delivers its packet. What was complete
         stays so: its packet comes, or has come.

@@ -1,14 +1,14 @@
 """Overlapped ZeroMQ sockets: any socket of the caller's, of any type.
 
-Theory of operation. A ZeroMQ descriptor shows edges, which any send or receive may consume. So whoever has
-used the socket looks at its events afterwards and goes on until they show nothing to do (`_advance_locked`
-ends that way); an edge that comes later wakes whoever polls. Attempts are made only when the events allow
+Theory of operation. A ZeroMQ descriptor shows edges, which any send or receive may consume. So a thread
+that has used the socket looks at its events afterwards and goes on until they show nothing to do (`advance_locked`
+ends that way); an edge that comes later wakes the thread that polls. Attempts are made only when the events allow
 them. That also makes operations wait for their turn: a receive on a REQ socket may be begun before the send
 that it answers.
 
 Messages are whole: a receive takes one message with all its frames, a send hands one over. A signal handler
-may raise in the midst of one (KeyboardInterrupt), also inside pyzmq, after ZeroMQ has moved a frame; so nobody
-knows which frames were moved. Then the rest of the message is skipped, and the receive waits for the next
+may raise in the midst of one (KeyboardInterrupt), also inside pyzmq, after ZeroMQ has moved a frame; then it
+cannot be known which frames were moved. Then the rest of the message is skipped, and the receive waits for the next
 one; a send ends its message with an empty frame, and fails with 31.
 
 Source: ZeroMQ's manual for `zmq_getsockopt` (ZMQ_FD, ZMQ_EVENTS), `zmq_msg_recv`, `zmq_msg_send`.
@@ -209,7 +209,7 @@ class SendOperation(OverlappedOperation[int]):
         if self._sent == len(self._frames):
             return None  # It is complete but for the last steps of `_attempt`, which come again.
         if len(self._frames) > 1:
-            with suppress(zmq.ZMQError):  # Then nothing had begun, or there is nobody to read it.
+            with suppress(zmq.ZMQError):  # Then nothing had begun, or there is no peer to read it.
                 handle.send(b"", NOBLOCK)
         return GEN_FAILURE
 
@@ -340,7 +340,7 @@ class OverlappedSocket(OverlappedSource):
             frames: one frame or a list of them: bytes-like objects or `zmq.Frame`. They belong to the
                 operation until it completes.
             copy: False: large frames are not copied, and their memory must not change until ZeroMQ is done
-                with it. To be told when: `zmq.Frame(data, copy=False, track=True)`, and its `tracker`.
+                with it. To learn when: `zmq.Frame(data, copy=False, track=True)`, and its `tracker`.
         `result()`, transferred: the size in bytes.
         """
         if self._device.kind in _RECEIVE_ONLY:
@@ -351,7 +351,7 @@ class OverlappedSocket(OverlappedSource):
     def exclusive(self) -> "AbstractContextManager[zmq.Socket[Any]]":
         """Lend the socket for other uses: `with source.exclusive() as socket: socket.connect(...)`.
 
-        Nobody else uses it meanwhile. Inside, call nothing that blocks, and no method of this object.
+        No other thread uses it meanwhile. Inside, call nothing that blocks, and no method of this object.
         """
         return self._pending.lend(self._device.socket)
 

@@ -99,7 +99,7 @@ PendingReply = tuple[int, object] | EncodedReply
 def deferrable(values: Sequence[Any]) -> bool:
     """Whether encoding these values later gives what encoding them now would give, cannot fail, and is small.
 
-    So it is for short bytes and ASCII text, for numbers that MessagePack has, for truth values and None: nobody can
+    So it is for short bytes and ASCII text, for numbers that MessagePack has, for truth values and None: nothing can
     change them meanwhile. What is not deferrable is encoded at once, with `encode_value`.
     """
     for value in values:

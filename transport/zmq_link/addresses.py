@@ -46,8 +46,8 @@ def addresses_of(endpoint: Endpoint) -> list[Endpoint]:
     return [Endpoint("tcp", host=host, port=endpoint.port) for host in dict.fromkeys(hosts)]
 
 
-def why_nobody(endpoint: Endpoint) -> str:
-    """Why an attempt to connect to this address failed, as far as this side can tell. Sends nothing."""
+def why_refused(endpoint: Endpoint) -> str:
+    """Why an attempt to connect to this address failed, as far as this side can find out. Sends nothing."""
     if endpoint.scheme == "tcp":
         host = endpoint.host.strip("[]")
         family = sockets.AF_INET6 if ":" in host else sockets.AF_INET
@@ -83,7 +83,7 @@ class Lookup:
         self._found = found
         self._pause = pause
         self._closed = threading.Event()
-        # Why the last time was in vain; "" once that was told. Stored before the descriptor becomes readable.
+        # Why the last time was in vain; "" once that was reported. Stored before the descriptor becomes readable.
         self.failure: str = ""
         self._reader, self._writer = sockets.socketpair()
         self._reader.setblocking(False)

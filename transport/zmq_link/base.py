@@ -27,7 +27,7 @@ NO_COPY_SEND_BYTES: Final = 512 * 1024
 
 #: The monitor is looked at in one of this many harvests that found messages.
 _LOOK_EVERY: Final = 16
-#: A loss is told after this many messages even if the socket never was empty: a server that is never idle.
+#: A loss is reported after this many messages even if the socket never was empty: a server that is never idle.
 _LOSS_WAITS: Final = 10_000
 
 NOBLOCK: Final = int(zmq.NOBLOCK)
@@ -103,8 +103,8 @@ class ZmqLink(BaseLink):
         self._input = [(socket, int(zmq.POLLIN))]
         self._output = [(socket, int(zmq.POLLOUT))]
         self._monitor: zmq.Socket[bytes] | None = None
-        # What the monitor told and nobody has dealt with: events, each with its value.
-        self._told: deque[tuple[int, int]] = deque()
+        # What was read from the monitor and not dealt with: events, each with its value.
+        self._monitored: deque[tuple[int, int]] = deque()
         # When the monitor was last seen to have nothing to say.
         self._looked = monotonic()
         try:
@@ -140,18 +140,18 @@ class ZmqLink(BaseLink):
         # No limit: ZeroMQ's thread would block on it. What waits here is bounded by the connections made.
         monitor.set(zmq.RCVHWM, 0)
         monitor.connect(name)
-        # Only a reader that has found nothing is told of the next event; from here on every reading ends that
-        # way.
+        # The descriptor shows the next event only to a reader that has found nothing; from here on every reading ends
+        # that way.
         with suppress(zmq.Again):  # Mostly there is nothing yet.
             monitor.recv(NOBLOCK)
         # By its descriptor: asking the socket takes twice as long.
-        self._told_poll = [(monitor.fileno(), int(zmq.POLLIN))]
+        self._monitor_poll = [(monitor.fileno(), int(zmq.POLLIN))]
 
     def _close_sockets(self, linger: int | None = None) -> None:
         """Close both; nothing if they are closed already, because no others could be opened in their place."""
         monitor = self._monitor
         if monitor is not None:
-            with suppress(zmq.ZMQError):  # Taken away: nothing is left to be told of.
+            with suppress(zmq.ZMQError):  # Taken away: nothing is left to be reported.
                 self._socket.disable_monitor()
             monitor.close()
             self._monitor = None
@@ -183,12 +183,12 @@ class ZmqLink(BaseLink):
         self._close_sockets()
 
     def _read_monitor(self) -> None:
-        """Take what the monitor tells."""
+        """Read the events of the monitor."""
         monitor = self._monitor
         if monitor is None:
             return
         self._looked = monotonic()
-        if not zmq_poll(self._told_poll, 0):
+        if not zmq_poll(self._monitor_poll, 0):
             return
         with suppress(zmq.Again):  # All are read.
             while True:
@@ -196,7 +196,7 @@ class ZmqLink(BaseLink):
                 if monitor.get(zmq.RCVMORE):
                     monitor.recv(NOBLOCK)
                     if len(head) == _EVENT.size:
-                        self._told.append(_EVENT.unpack(head))
+                        self._monitored.append(_EVENT.unpack(head))
 
     def _read_rest(self, frames: list[Buffer]) -> None:
         """The frames after the first of a message. More than a message may have are read and dropped."""
@@ -228,7 +228,7 @@ class ZmqLink(BaseLink):
         # end of the message. If something from outside broke in, the message must end too, or the next
         # one would become a part of it; the peer will not take it for good. In both cases an empty frame
         # is that end. (After a first frame that was refused, nothing has begun. After one that was
-        # interrupted nobody knows.)
+        # interrupted, something may have.)
         if begun or not isinstance(error, zmq.ZMQError):
             with suppress(zmq.ZMQError):  # The peer is gone, or nothing had begun: there is nothing to end.
                 self._send(b"", NOBLOCK)
@@ -242,8 +242,8 @@ class ZmqLink(BaseLink):
             self._send(frame, MORE if index < last else NOBLOCK, copy)
             sent.append(frame)
 
-    def _settle(self, receiver: Receiver) -> None:
-        """Tell of the losses: all messages of those peers were read."""
+    def _report_losses(self, receiver: Receiver) -> None:
+        """Report the losses: all messages of those peers were read."""
         self._messages_since_loss = 0
         while self._losing:
             peer, reason = self._losing.popitem()
@@ -251,16 +251,16 @@ class ZmqLink(BaseLink):
             receiver.on_lost(peer, reason)
 
     def _leave_early(self, receiver: Receiver, count: int) -> bool:
-        """There may be more, but this harvest ends; a loss is waiting to be told."""
+        """There may be more, but this harvest ends; a loss is waiting to be reported."""
         self._messages_since_loss += count
         if self._messages_since_loss > _LOSS_WAITS:
-            self._settle(receiver)
+            self._report_losses(receiver)
         return True
 
     def _finish_harvest(self, receiver: Receiver, count: int) -> bool:
         """The socket was just seen empty, after `count` messages."""
         if self._losing:
-            self._settle(receiver)
+            self._report_losses(receiver)
         self._harvests += 1
         if not count or self._harvests % _LOOK_EVERY == 0:
             self._look(receiver)
@@ -268,8 +268,8 @@ class ZmqLink(BaseLink):
                 # It may have sent more between the last receive and its end.
                 if zmq_poll(self._input, 0):
                     return True
-                self._settle(receiver)
-        return bool(self._told)
+                self._report_losses(receiver)
+        return bool(self._monitored)
 
     def _forget(self, peer: bytes) -> None:
         raise NotImplementedError

@@ -13,7 +13,7 @@ from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.realtime import monotonic
 from transport.service import Pause
-from transport.zmq_link.addresses import why_nobody
+from transport.zmq_link.addresses import why_refused
 from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NO_COPY_SEND_BYTES, NOBLOCK, ZmqLink, gone, is_gone
 from transport.zmq_link.pollset import PollSet
 
@@ -39,7 +39,7 @@ class ZmqClient(ZmqLink):
     """The client's side: one connection, which is made again whenever it breaks.
 
     A connection that was made again begins with what was handed to the former one and never sent. So the
-    socket is replaced by a new one once the loss was told. (ZMQ_IMMEDIATE would drop those messages, but also
+    socket is replaced by a new one once the loss was reported. (ZMQ_IMMEDIATE would drop those messages, but also
     those that had arrived and were not read yet: replies that came just before their server ended.)
     """
 
@@ -58,7 +58,7 @@ class ZmqClient(ZmqLink):
             self._poll = PollSet(self._descriptors_changed)
         except OSError as error:
             raise EndpointError(f"cannot connect to {endpoint}: {error}") from error
-        # When to try again to have a socket, and why there is none, until that was told.
+        # When to try again to have a socket, and why there is none, until that was reported.
         self._pause = Pause()
         self._lack = ""
         try:
@@ -94,7 +94,7 @@ class ZmqClient(ZmqLink):
         socket.connect(os.fsencode(str(self._target)))  # type: ignore[arg-type]  # a path may be no text
 
     def _replace(self) -> None:
-        """Go on with a new socket, now or when there can be one. What waits in the old one is for nobody."""
+        """Go on with a new socket, now or when there can be one. What waits in the old one is dropped."""
         self._poll.replace(())
         self._close_sockets(linger=0)
         try:
@@ -105,7 +105,7 @@ class ZmqClient(ZmqLink):
     def _go_without(self, error: EndpointError) -> None:
         """There is no socket: nothing is sent and nothing arrives, until a harvest has one again."""
         self._up = False
-        self._told = deque()
+        self._monitored = deque()
         self._lack = str(error)
         # On the instance, so that it costs nothing while there is one.
         self.ready = lambda: True  # type: ignore[method-assign]  # as said
@@ -114,7 +114,7 @@ class ZmqClient(ZmqLink):
             self.later(self._pause.refused())
 
     def _harvest_nothing(self, receiver: Receiver, limit: int = 64) -> bool:
-        """Tell of the loss, and try again to have a socket."""
+        """Report the loss, and try again to have a socket."""
         for peer, reason in self._losing.items():
             receiver.on_lost(peer, reason)
         self._losing.clear()
@@ -142,10 +142,10 @@ class ZmqClient(ZmqLink):
         return self._poll.descriptors()
 
     def ready(self) -> bool:
-        """Whether a message waits, or there is something else to tell."""
+        """Whether a message waits, or something else is to be reported."""
         self._unsure = False
         try:
-            return bool(self._told or self._losing) or bool(zmq_poll(self._input, 0))
+            return bool(self._monitored or self._losing) or bool(zmq_poll(self._input, 0))
         except zmq.ZMQError as error:
             raise gone(error) from error
 
@@ -158,8 +158,8 @@ class ZmqClient(ZmqLink):
         if not self._up or self._losing:
             return False
         if monotonic() - self._looked > LOOK_SERVES and self._monitor is not None:
-            if zmq_poll(self._told_poll, 0):
-                return False  # the connection may be another one by now: a harvest will tell
+            if zmq_poll(self._monitor_poll, 0):
+                return False  # The connection may be another one by now: a harvest will find out.
             self._looked = monotonic()
         try:
             if len(frames) == 1 and len(frames[0]) < NO_COPY_SEND_BYTES:
@@ -212,9 +212,9 @@ class ZmqClient(ZmqLink):
 
     def _look(self, receiver: Receiver) -> None:
         self._read_monitor()
-        while self._told and not self._losing:
-            # What follows a loss waits until the loss was told, and that until all messages were read.
-            event, _ = self._told.popleft()
+        while self._monitored and not self._losing:
+            # What follows a loss waits until the loss was reported, and that waits until all messages were read.
+            event, _ = self._monitored.popleft()
             if event == _UP:
                 self._up = True
                 self._failure = ""
@@ -224,18 +224,18 @@ class ZmqClient(ZmqLink):
                 if self._up:
                     self._losing[b""] = "the connection was closed"
                 else:
-                    self._in_vain(receiver, self._failure or "the peer closed it at once")
+                    self._attempt_failed(receiver, self._failure or "the peer closed it at once")
             elif event == _CLOSED:
                 self._reached = True
             elif event == _RETRIED:
                 if not self._first_attempt:
-                    why = why_nobody(self._at) if self._reached else "its host cannot be found or reached"
-                    self._in_vain(receiver, why)
+                    why = why_refused(self._at) if self._reached else "its host cannot be found or reached"
+                    self._attempt_failed(receiver, why)
                 self._first_attempt = self._reached = False
             else:
                 self._failure = f"the handshake failed: {_FAILURES[event]}"
 
-    def _in_vain(self, receiver: Receiver, why: str) -> None:
+    def _attempt_failed(self, receiver: Receiver, why: str) -> None:
         """An attempt to connect has failed. ZeroMQ goes on."""
         receiver.on_connect_failed(f"cannot connect to {self.endpoint}: {why}")
 

@@ -19,7 +19,7 @@ ROOM: Final = 16
 
 # Guards what follows.
 _lock = Lock()
-# Not zmq.Context.instance(): nobody terminates that, and when the process ends, messages on their way are
+# Not zmq.Context.instance(): nothing terminates that, and when the process ends, messages on their way are
 # lost, or their memory is freed under ZeroMQ's thread, which then aborts the process.
 _shared: "zmq.Context[Any] | None" = None
 _open_links: "weakref.WeakSet[BaseLink]" = weakref.WeakSet()

@@ -117,7 +117,7 @@ class Reserve:
                 self._stirred.set()
             if self._looking.ensure():
                 self._shut()
-            elif first:  # Nobody would reopen it: the next connection tries again.
+            elif first:  # No thread would reopen it: the next connection tries again.
                 self._few = None
         elif self._few is None:
             self._uncounted = (left - self._kept) // 2
@@ -129,19 +129,19 @@ class Reserve:
         return not self._closed and (self._watch or self._few is not None)
 
     def _look(self) -> None:
-        told = False
+        warned = False
         while self._wanted():
             few = self._few
-            if few is not None and not told:
+            if few is not None and not warned:
                 log.warning(
                     "%s: only %d of %d file descriptors are left: new connections wait until more are free "
                     "(RLIMIT_NOFILE, `ulimit -n`)", self._name, few, limit(),
                 )  # fmt: skip
-            told = few is not None
+            warned = few is not None
             self._stirred.wait(LOOK if few is None else PAUSE)
             self._stirred.clear()
             found = left()
             if few is not None or found <= self._kept:  # The lock is others' while nothing changes.
                 with self._lock:
-                    if not self._closed and self._few == few:  # Otherwise that is told of first.
+                    if not self._closed and self._few == few:  # Otherwise that is logged first.
                         self._counted(found)

@@ -1,16 +1,16 @@
-"""Both sides over inproc, where ZeroMQ tells nothing of its connections, and makes none again.
+"""Both sides over inproc, where ZeroMQ reports no connections, and makes none again.
 
-Theory of operation. The two sides tell each other, by a *sign*: a message of one empty frame, which no peer sends
+Theory of operation. The two sides notify each other by a *sign*: a message of one empty frame, which no peer sends
 otherwise.
 
     client connects, signs --ZeroMQ keeps it until a server binds--> server signs back: connected
     server unbinds, signs to all, closes --> client: lost; goes on with a new socket, which waits for the next server
 
-Guarantees: those of `Link`, but for the end of a client, which its BYE must tell. A server takes clients that do not
-sign.
+Guarantees: those of `Link`, but for the end of a client, which its BYE must announce. A server takes clients that do
+not sign.
 
-Assumes: who closes unbinds first, in the same thread, so that a client that was told of the end connects to the next
-server and not to this one. (A client that is just connecting to a server that is just closing may be told of neither.)
+Assumes: a server that closes unbinds first, in the same thread, so that a client that got the sign of the end connects
+to the next server and not to this one. (One that is just connecting to a server that is just closing may get neither.)
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ class InprocClient(ZmqClient):
         """Deliver what has arrived; see `Link.harvest`."""
         socket = self._socket
         more = super().harvest(_Signed(receiver, self._signed), limit)
-        # Nobody has looked at a socket that is new.
+        # A socket that is new was never looked at.
         return more or (self._socket is not socket and self.ready())
 
     def _signed(self, receiver: Receiver) -> None:
@@ -102,7 +102,7 @@ class InprocServer(ZmqServer):
             self._send_frames([peer, _SIGN])
 
     def _release(self) -> None:
-        """Tell the clients; they wait for another server of this name."""
+        """Sign to the clients; they wait for another server of this name."""
         with suppress(zmq.ZMQError):  # Nothing is left to read, or the context was terminated.
             self._socket.unbind(self.endpoint)
             for peer in self._signed:

@@ -64,7 +64,7 @@ class NamedClient(ZmqClient):
             self._lookup = None
             self._poll.replace(self._inner_descriptors())
             lookup.close()
-            with suppress(zmq.ContextTerminated):  # The next harvest tells.
+            with suppress(zmq.ContextTerminated):  # The next harvest reports it.
                 self._connect(self._socket)
 
     def _end_lookup(self) -> None:
@@ -79,7 +79,7 @@ class NamedClient(ZmqClient):
         return found
 
     def ready(self) -> bool:
-        """Whether a message waits, or there is something else to tell."""
+        """Whether a message waits, or something else is to be reported."""
         return super().ready() or (self._lookup is not None and bool(self._lookup.failure))
 
     def _look(self, receiver: Receiver) -> None:
@@ -91,8 +91,8 @@ class NamedClient(ZmqClient):
             self._left.clear()
             self._failed.clear()
 
-    def _in_vain(self, receiver: Receiver, why: str) -> None:
-        """This address has failed: go on with the next one, or tell of all of them and look the name up again."""
+    def _attempt_failed(self, receiver: Receiver, why: str) -> None:
+        """This address has failed: go on with the next one, or report all of them and look the name up again."""
         self._failed.append(f"{self._at}: {why}" if self._found_count > 1 else why)
         if not self._left:
             receiver.on_connect_failed(f"cannot connect to {self.endpoint}: {'; '.join(self._failed)}")

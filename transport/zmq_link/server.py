@@ -51,11 +51,10 @@ class ZmqServer(ZmqLink):
     def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
         # Guarded by lock. Routing id -> what is known of the peers that had `on_connected` and no `on_lost` yet.
         self._peers: dict[bytes, PeerInfo] = {}
-        # Guarded by lock. Descriptors of connections that the monitor told of, with the peer once it was
-        # heard.
+        # Guarded by lock. Descriptors of connections that the monitor has reported, with the peer once it has spoken.
         self._accepted: dict[int, bytes | None] = {}
-        # Guarded by lock. Peers whose connections ended lately: ZeroMQ tells of that before it hands over what it read
-        # in the same step, and that is for nobody once the loss was told.
+        # Guarded by lock. Peers whose connections ended lately: ZeroMQ reports that before it hands over what it read
+        # in the same step, and that is dropped once the loss was reported.
         self._gone: deque[bytes] = deque(maxlen=GONE_KEPT)
         # What is listened on, if that is a Unix socket.
         self._unix: UnixListener | None = None
@@ -64,8 +63,7 @@ class ZmqServer(ZmqLink):
         self._reserve = Reserve(self.endpoint, self.lock, self._shut, self._reopen, watch=self._unix is not None)
 
     def _attach(self, socket: "zmq.Socket[bytes]") -> None:
-        # Replies have no bound here: there are no more than calls that were taken, and those the runtime
-        # counts.
+        # Replies have no bound here: there are no more than calls that were taken, which the runtime counts.
         socket.set(zmq.SNDHWM, 0)
         socket.set(zmq.RCVHWM, self._options.max_queued)
         socket.set(zmq.ROUTER_MANDATORY, 1)
@@ -85,7 +83,7 @@ class ZmqServer(ZmqLink):
         super()._close_sockets(linger)
 
     def _bind(self, socket: "zmq.Socket[bytes]") -> None:
-        """Bind, if nobody else has the endpoint: for a while, as it may be that of a server that has just closed."""
+        """Bind, if no other has the endpoint: try for a while, as it may be that of a server that has just closed."""
         bind = {"tcp": self._bind_tcp, "ipc": self._bind_ipc}.get(self._target.scheme, self._bind_at)
         deadline = monotonic() + FREE_WITHIN
         while True:
@@ -241,8 +239,7 @@ class ZmqServer(ZmqLink):
         Returns: False if it has none, or had one that is lost: the message is dropped. None has a peer older than
             ZMTP 3.0, as which ZeroMQ takes whatever does not begin like one (a browser).
         """
-        # All that the monitor was told before this message was sent: above all that its connection was
-        # accepted.
+        # All that the monitor reported before this message was sent: above all that its connection was accepted.
         self._look(receiver)
         if peer in self._gone:
             return False
@@ -264,15 +261,15 @@ class ZmqServer(ZmqLink):
 
     def _look(self, receiver: Receiver) -> None:
         self._read_monitor()
-        while self._told:
-            event, descriptor = self._told[0]
+        while self._monitored:
+            event, descriptor = self._monitored[0]
             before = self._accepted.pop(descriptor, None)
             if before is not None:
                 self._end(before)
             if event == _ACCEPTED:
                 self._accepted[descriptor] = None
                 self._reserve.accepted(descriptor)
-            self._told.popleft()
+            self._monitored.popleft()
 
     def _forget(self, peer: bytes) -> None:
         self._peers.pop(peer, None)

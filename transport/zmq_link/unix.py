@@ -1,14 +1,14 @@
 """A Unix socket that a server listens on: made here, accepted on by ZeroMQ (ZMQ_USE_FD).
 
 Theory of operation. ZeroMQ's own bind removes whatever stands at the path, so the path is taken here. A file that a
-server left behind as it died is a socket on which nobody answers: only such a one is removed. Servers that start at
+server left behind as it died is a socket on which no process answers: only such a one is removed. Servers that start at
 once look and take in turn, each holding an advisory lock on the folder meanwhile.
 
 A listener of ZeroMQ's cannot pause, and its process is aborted if a connection comes while no descriptor is left. So
 `shut` puts another socket in the place of the one that ZeroMQ accepts on: clients wait in its queue, in which they cost
-nothing here, until `reopen` puts the first one back. (Those in the queue are told then, and connect again.)
+nothing here, until `reopen` puts the first one back. (Those in the queue see it end then, and connect again.)
 
-    open --shut--> at the path a socket that nobody accepts on, ZeroMQ's under a hidden name --reopen--> open
+    open --shut--> at the path a socket without accept, ZeroMQ's under a hidden name --reopen--> open
     any --remove--> gone
 """
 
@@ -24,7 +24,7 @@ from transport.endpoint import MAX_IPC_PATH, Endpoint
 from transport.errors import EndpointError
 from transport.zmq_link.descriptors import to_keep
 
-#: Connections that may wait to be accepted, while nobody accepts.
+#: Connections that may wait to be accepted.
 BACKLOG = 1024
 
 _KINDS = (
@@ -109,7 +109,7 @@ class UnixListener:
         if _identity(self._path) == self._file:
             os.rename(self._path, self._hidden)
         if self._waiting is None:
-            with suppress(OSError):  # Without it, or before it is there, they find nobody, and try again.
+            with suppress(OSError):  # Without it, or before it is there, they find no listener, and try again.
                 self._make_wait()
 
     def _make_wait(self) -> None:
@@ -142,7 +142,7 @@ class UnixListener:
         if self._file != (0, 0):
             self._put_back()
             if _identity(self._path) == self._file:
-                with suppress(OSError):  # It may stay: the next server removes what nobody answers on.
+                with suppress(OSError):  # It may stay: the next server removes what no process answers on.
                     os.unlink(self._path)
         if self._spare is not None:
             self._spare.close()
@@ -161,7 +161,7 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def _remove_left_behind(path: str) -> None:
-    """Remove a socket that nobody answers on; raise EndpointError for whatever else is there."""
+    """Remove a socket on which no process answers; raise EndpointError for whatever else is there."""
     with suppress(FileNotFoundError):  # Nothing is there, or no longer.
         mode = os.lstat(path).st_mode
         if not stat.S_ISSOCK(mode):
@@ -175,7 +175,7 @@ def _remove_left_behind(path: str) -> None:
 
 
 def _require_dead(path: str) -> None:
-    """Raise EndpointError unless connecting to this socket tells that nobody listens on it."""
+    """Raise EndpointError unless connecting to this socket shows that no process listens on it."""
     with sockets.socket(sockets.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
