@@ -210,6 +210,51 @@ def test_imports_follow_the_arrows() -> None:
     assert violations(ROOT) == []
 
 
+# Rooms in which files still import each other in a circle.
+CIRCULAR = ("engine.rpc",)
+
+
+def in_circles(root: Path) -> set[str]:
+    """Return the modules of the library that import themselves by way of others."""
+    tree = Tree(root)
+    library = [module for module in tree.files if within(module, "engine") or within(module, "transport")]
+    arrows = {
+        importer: {module for _, module, _ in tree.imports(importer) if module in tree.files} - {importer}
+        for importer in library
+    }
+    found = set()
+    for start in library:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            for module in arrows.get(todo.pop(), ()):
+                if module not in seen:
+                    seen.add(module)
+                    todo.append(module)
+        if start in seen:
+            found.add(start)
+    return found
+
+
+def test_no_circle() -> None:
+    """No file imports itself by way of others, whether at run time, in a function or for an annotation."""
+    assert {name for name in in_circles(ROOT) if not any(within(name, room) for room in CIRCULAR)} == set()
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    """A circle of three files is reported, one of them lazy; what leads to it is not in it."""
+    lay(
+        tmp_path,
+        {
+            "engine/one.py": "from engine import two\n",
+            "engine/two.py": "def f():\n    from .three import x\n",
+            "engine/three.py": "if x:\n    import engine.one\n",
+            "engine/__init__.py": "from engine.one import x\n",
+        },
+    )
+    assert in_circles(tmp_path) == {"engine.one", "engine.two", "engine.three"}
+
+
 def test_the_table_names_what_exists() -> None:
     """No row of the table, public module or white-box test is a name that nothing bears any more."""
     modules = Tree(ROOT).modules
