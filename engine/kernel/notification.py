@@ -1,7 +1,8 @@
-"""Notifications: how somebody learns what has happened to an operation. What all ways have in common.
+"""Notifications: how a program learns what has happened to its operations. What all ways have in common.
 
-Each way is one class, which delivers itself: who has something to notify of calls `deliver`, whatever the class. A new
-way needs a `notify`, no more; one that can do many operations in one step has a `deliver`, or a `deliver_row`, too.
+Each way is one class, which delivers itself: the code that has something to notify of calls `deliver`, whatever the
+class. A new way needs a `notify`, no more; one that notifies of many operations in one step has a `deliver`, or a
+`deliver_row`, too.
 
 The target belongs to the caller before, during and after the operation: it is never created, cleared or closed here.
 """
@@ -60,4 +61,6 @@ class Notification(msgspec.Struct, frozen=True):
 
 def refused(what: str, kind: Any, error: BaseException) -> None:
     """Log why a target has not taken what it was to be notified of."""
-    log.warning("%s of %s could not be told: %s; it can still be completed", kind.name, what, text_of(error))
+    # Later, as the caller may hold the lock of a call's subscriptions.
+    text = "%s of %s could not be told: %s; it can still be completed"
+    log.warning(text, kind.name, what, text_of(error), later=True)

@@ -1,7 +1,7 @@
 """Outcomes of remote calls that are not success: the branches of `CallError`.
 
     CallError
-    |-- ServerUnavailable        1722  nobody was reached: the call did not run
+    |-- ServerUnavailable        1722  no server was reached: the call did not run
     |-- CallFailed               1726  the connection broke: the call may have run
     |-- CallFailedDne            1727  the connection broke: the call did not run
     |-- ServerTooBusy            1723  refused for a limit: the call did not run

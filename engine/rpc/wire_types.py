@@ -2,7 +2,7 @@
 of such a type.
 
 Types are looked at as a contract is bound or registered, because what is wrong shows otherwise in the midst of a call,
-or in what msgspec says of a type without saying where it stands. `msgspec.inspect` tells what a type is made of; a
+or in what msgspec says of a type without saying where it stands. `msgspec.inspect` says what a type is made of; a
 class that it knows nothing of is a `CustomType` there, which msgspec would take for good until the first value comes.
 
 The types that travel: None, `bool`, `int` (64 bits), `float`, `str`, `bytes`, `bytearray`, `memoryview`, `datetime`,

@@ -1,13 +1,13 @@
-"""The outstanding calls of a client: who is waiting for what, and how each call ends exactly once.
+"""The outstanding calls of a client: which threads and tasks wait for them, and how each call ends exactly once.
 
-Theory of operation. A call that was accepted is in `_calls` under its number until its outcome is known. Taking it out,
-under the table's lock, is what decides the outcome: a reply that finds no call is late and is dropped. Under the lock
-the outcome is recorded and what is to be told is collected; telling happens afterwards, outside all locks.
+Theory of operation. A call that was accepted is in `calls` under its number until its outcome is known. The thread that
+takes it out, under the table's lock, decides the outcome: a reply that finds no call is late and is dropped. Under the
+lock that thread records the outcome and collects the notifications; it delivers them afterwards, outside all locks.
 
-Guarantees: each accepted call ends once and is told of once, after its outcome was recorded. Wherever a signal handler
-raises or memory is short, an outcome is not parted from its telling, nor is that repeated (`record_locked`). A signal
-handler that raises in the midst of the telling costs the step that it broke off, at the most: the packets, the events
-or the callbacks of a row of calls; their outcomes are there all the same.
+Guarantees: each accepted call ends once, and its notification is delivered once, after its outcome was recorded.
+Wherever a signal handler raises or memory is short, an outcome is not parted from its notification, nor is that
+repeated (`record_locked`). A signal handler that raises during the delivery costs the step that it broke off, at the
+most: the packets, the events or the callbacks of a row of calls; their outcomes are there all the same.
 """
 
 from collections.abc import Callable, Iterable
@@ -35,7 +35,7 @@ _COLLECTORS = frozenset({Waiter, Completion})
 
 
 class Observer:
-    """Who waits for a call in order to see how it ended, not to complete it: that may have happened when it wakes."""
+    """Something that waits for a call to see how it ended, not to complete it: a thread may have done so by then."""
 
     # Set under the table's lock, before `wake`.
     outcome: Outcome | None = None
@@ -101,9 +101,9 @@ class CallTable:
     ) -> int:
         """What `finish_locked` does, for callers that go on by themselves if it is broken off.
 
-        Whatever raises in it, each call has its outcome, is out of the table and its telling is in `actions`, or none
-        of that: what may raise comes first, and from the line where `actions`, or a list that is in it, grows until the
-        call is out there is no call of anything, no jump back, and nothing that needs memory.
+        Whatever raises in it, each call has its outcome, is out of the table and its notification is in `actions`, or
+        none of that: what may raise comes first, and from the line where `actions`, or a list that is in it, grows
+        until the call is out there is no call of anything, no jump back, and nothing that needs memory.
         """
         calls, waiting, before = self.calls, self._waiting, self.finished
         # Calls in a row mostly have one notification, or notifications of one class: those are delivered in one step.
@@ -119,7 +119,7 @@ class CallTable:
             box = [outcome]
             finished, need_driver = self.finished + 1, self.need_driver
             waiters = waiting.get(call_id) if waiting else None
-            if waiters is not None:  # This one is notified of by itself, so that one list grows.
+            if waiters is not None:  # Its notification is delivered by itself, so that one list grows.
                 common = deliver_row = None
             grown: list[Any] = actions
             added: tuple[Any, ...] = ()
@@ -153,7 +153,7 @@ class CallTable:
         return self.finished - before
 
     def finish(self, call_id: int, outcome: Outcome) -> bool:
-        """End one call and tell; False if it has ended already. Any thread, holding nothing."""
+        """End one call and notify of that; False if it has ended already. Any thread, holding nothing."""
         actions: list[Callable[[], object]] = []
         try:
             with self.lock:

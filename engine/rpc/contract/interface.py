@@ -172,7 +172,7 @@ def _described(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     try:
         call.__signature__ = inspect.signature(partial(function, None))  # type: ignore[attr-defined]  # read by `inspect`
     except ValueError:
-        pass  # It takes no `self`, which is told where it is bound.
+        pass  # It takes no `self`: binding it says so.
     return call
 
 

@@ -168,7 +168,7 @@ class Pipe(Uncopyable, Generic[T]):
 
     A task that is cancelled while it pulls or pushes, at the client, cancels the call, abortively, as one that awaits
     the call does; unless another task or thread waits for the call or a pipe of it (`asyncio.shield` keeps it from
-    that). The handle can still be completed, and tells of 1818. A loop over a pipe that is left between two elements
+    that). The handle can still be completed, with 1818. A loop over a pipe that is left between two elements
     leaves the call open: cancel it then, or iterate over `.stream(...)`, which does.
 
     Threads: any; elements pushed or pulled by several threads at once are divided between them.

@@ -1,4 +1,4 @@
-"""The pipes of one call, at one end of it: what moves, in which order, and who waits for it.
+"""The pipes of one call, at one end of it: what moves, in which order, and which threads and tasks wait for it.
 
 Theory of operation. See `pipe.py`. What both ends have in common is here; `client/pipes.py` and `server/pipes.py` add
 how a call ends.
@@ -168,7 +168,7 @@ class PipeSet:
 
     async def wait_async(self, attempt: Attempt[R], waiters: list[Wakeable], guarded: bool = True) -> R:
         """As `wait`, but the task waits, for ever."""
-        from ...kernel.aio import Completion  # Here, because who does not await need not import asyncio.
+        from ...kernel.aio import Completion  # Here: a program that does not await need not import asyncio.
 
         made: list[Completion] = []
 
