@@ -115,4 +115,4 @@ def _end() -> None:
 
 # Private, and what the standard executor uses: nothing else runs before threads are joined.
 threading._register_atexit(_end_executors)  # type: ignore[attr-defined]  # the standard executor's own way
-ground.at_exit(ground.Stage.USERS, _end)
+ground.at_exit(ground.Layer.USERS, _end)

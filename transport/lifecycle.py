@@ -7,7 +7,7 @@ others were in the midst of changing stays as it is. So there, before anything e
     2. the hooks of `in_child` run, in the order in which they were registered, which is that of the imports: what a
        module is built on comes first. What modules keep for the process is made new, what was open is disabled
 
-At the end of the process the hooks of `at_exit` run, in the order of their stages.
+At the end of the process the hooks of `at_exit` run, those of the uppermost layer first.
 
 Guarantees: a hook that raises keeps no other one from running. After a fork all locks of the library are free, those
 that the forking thread had too: it is in a signal handler then, and its child had better not come back from that.
@@ -31,8 +31,8 @@ L = TypeVar("L")
 Hook = TypeVar("Hook", bound=Callable[[], object])
 
 
-class Stage(IntEnum):
-    """When a hook runs as the process ends."""
+class Layer(IntEnum):
+    """What ends first as the process does: each layer uses those below it."""
 
     USERS = 0  # What stands on links, and has last things to say over them.
     LINKS = 1
@@ -43,7 +43,7 @@ class Stage(IntEnum):
 # any more (at exit).
 _locks: "weakref.WeakSet[Any]" = weakref.WeakSet()
 _hooks: list[Callable[[], object]] = []
-_stages: dict[Stage, Callable[[], object]] = {}
+_layers: dict[Layer, Callable[[], object]] = {}
 # Set once, as the log is imported.
 _report: Callable[[str, object], object] = print
 
@@ -77,9 +77,9 @@ def in_child(hook: Hook) -> Hook:
     return hook
 
 
-def at_exit(stage: Stage, hook: Callable[[], object]) -> None:
+def at_exit(layer: Layer, hook: Callable[[], object]) -> None:
     """Have `hook()` called as the process ends, before the hooks of what is imported now (pyzmq's)."""
-    _stages[stage] = hook
+    _layers[layer] = hook
     atexit.unregister(_exit)
     atexit.register(_exit)
 
@@ -158,8 +158,8 @@ def _after_fork_in_child() -> None:
 
 
 def _exit() -> None:
-    for stage in sorted(_stages):
-        run_hook(_stages[stage])
+    for layer in sorted(_layers):
+        run_hook(_layers[layer])
 
 
 if hasattr(os, "register_at_fork"):

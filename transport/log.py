@@ -26,7 +26,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
 from transport.foreign import is_interrupt, loggable
-from transport.lifecycle import Stage, at_exit, in_child, report_by
+from transport.lifecycle import Layer, at_exit, in_child, report_by
 from transport.service import Service, vital
 
 LIMIT = 1000  # Records that may wait to be emitted. Arbitrary: more than a person reads, 1 MB of them.
@@ -186,5 +186,5 @@ def _forget() -> None:
     vital.clear()
 
 
-at_exit(Stage.LOG, _at_exit)
+at_exit(Layer.LOG, _at_exit)
 report_by(Log("transport").exception)

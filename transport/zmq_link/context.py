@@ -9,7 +9,7 @@ import zmq
 from zmq.utils import garbage
 
 from transport.errors import LinkClosed
-from transport.lifecycle import Stage, at_exit, fork_safe, in_child
+from transport.lifecycle import Layer, at_exit, fork_safe, in_child
 from transport.link import BaseLink
 from transport.lock import Lock
 
@@ -99,4 +99,4 @@ in_child(_forget)
 fork_safe(garbage.gc._lock)
 # Runs before pyzmq forgets what is being sent without a copy: `garbage` registered its own hook when it was
 # imported above.
-at_exit(Stage.LINKS, _at_exit)
+at_exit(Layer.LINKS, _at_exit)
