@@ -748,7 +748,7 @@ def _running(peer: Peer, entries: set[Entry]) -> list[ServerCall]:
 def _tell(call: ServerCall, kind: EventKind) -> None:
     """Tell the subscribers of a call, if it has any."""
     if call._extra is not None and call._extra.subscriptions is not None:
-        call._extra.subscriptions.tell(kind)
+        call._extra.subscriptions.notify(kind)
 
 
 def _reply_options(call: ServerCall) -> ReplyOptions | None:

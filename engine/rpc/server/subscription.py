@@ -1,7 +1,7 @@
-"""Subscriptions of a served call: being told that its client cancelled it, or is gone.
+"""Subscriptions of a served call: notifications that its client has cancelled it, or is gone.
 
-Theory of operation. Each call has its own set of them, one for each kind at the most. What happens is told through the
-notification types that tell a client of a completion (see `notify`): event, APC, port, callback.
+Theory of operation. Each call has its own set of them, one for each kind at the most. A subscriber is notified in the
+ways in which a client is notified of a completion (`notify.py`): event, APC, port, callback.
 
     subscribe --client cancels / is lost--> queued once --> delivered       close: nothing further is delivered
 
@@ -71,7 +71,7 @@ class Subscriptions:
                 raise InvalidState(f"{self._call!r} has no subscription to {kind.name}")
             return int(kind in self._queued)
 
-    def tell(self, kind: EventKind) -> None:
+    def notify(self, kind: EventKind) -> None:
         """`kind` happened. Not under link.lock."""
         with self._lock:
             notify = self._live.get(kind)
@@ -99,18 +99,18 @@ def subscribe(call: "ServerCall", kind: EventKind | Iterable[EventKind], notify:
         raise _unsupported(kind)
     kinds = frozenset(map(EventKind, wanted))
     if notify is None:
-        raise InvalidParameter("notify must say how to tell, None does not: use `test_cancel` and `disconnected`")
+        raise InvalidParameter("notify must say how to notify, None does not: use `test_cancel` and `disconnected`")
     target = snapshot(notify)
     assert target is not None
     if isinstance(notify, Event) and len(kinds) > 1:
         raise InvalidParameter("an event cannot tell kinds apart: subscribe to each with an event of its own")
     subscriptions = _subscriptions_of(call)
     subscriptions.add(kinds, target)
-    # Subscribed first, looked second: what happens meanwhile finds the subscription, and is told once.
+    # Subscribe, then look: what happens in between finds the subscription, which notifies once.
     if call._cancelled and EventKind.CLIENT_CANCEL in kinds:
-        subscriptions.tell(EventKind.CLIENT_CANCEL)
+        subscriptions.notify(EventKind.CLIENT_CANCEL)
     if call._peer.lost and EventKind.CLIENT_DISCONNECT in kinds:
-        subscriptions.tell(EventKind.CLIENT_DISCONNECT)
+        subscriptions.notify(EventKind.CLIENT_DISCONNECT)
 
 
 def unsubscribe(call: "ServerCall", kind: EventKind) -> int:
