@@ -62,7 +62,7 @@ class LoopBridge:
                 except NotImplementedError:  # The loop cannot watch a descriptor: see Theory of operation.
                     self._driver.unwatch(self._call)
                     self._fd = -1
-            self._driver.attend(self, True)
+            self._driver.needs_progress(self, True)
 
     def release(self) -> None:
         """Something is awaited no longer."""
@@ -95,7 +95,7 @@ class LoopBridge:
                     loop.remove_reader(self._fd)
                 self._driver.unwatch(self._call)
             else:
-                self._driver.attend(self, False)
+                self._driver.needs_progress(self, False)
             self._driver = None
 
     def complete_soon(self, future: "asyncio.Future[None]") -> None:

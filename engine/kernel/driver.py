@@ -1,100 +1,57 @@
 """The driver: the one poll set of a process, led by whichever thread is waiting anyway.
 
 Theory of operation. Sources (links, overlapped sockets) register the descriptors whose readability means
-"harvest me". Every blocking wait of the library goes through `wait`. There the thread either *leads*: it
-polls all sources and harvests what it finds, itself, until its own wait is satisfied, so that a reply needs
-no hand-over between threads; or, while another thread leads, it *parks* on its waiter's gate.
+"harvest me" (sources.py). Every blocking wait of the library goes through `wait`. There the thread either *leads*: it
+polls all sources and harvests what it finds, itself, until its own wait is satisfied, so that a reply needs no
+hand-over between threads; or, while another thread leads, it *parks* on the gate of its waiter. Which of the two it
+does, and how the leadership passes to another thread, is a table in leadership.py.
 
-    running --wait--> leading --own wait satisfied--> running     (a vacancy is left: nobody is woken for it)
-    running --wait--> parked  --own wait satisfied--> running
-    parked  --nudged--> leading
-
-The leadership goes where the work goes. A leader whose last `MISPLACED` polls in a row brought something, but
-never what it waits for itself (the main thread of a service, waiting for its stop), yields to the next thread
-that comes to wait: that one is named the heir, and the leader parks in its place.
-
-A vacancy is filled by the next thread that waits. The monitor fills it when that takes longer than a tick
-while somebody depends on progress: a parked thread, an *attended* source (a server, a call that will be
-told by callback), or a *registered* wait, in which no thread sleeps, on something that a harvest may signal.
-
-What has arrived counts, though nobody has harvested it yet: a wait whose time is up, a limit, an abort and a query
+What has arrived counts, though no thread has harvested it yet: a wait whose time is up, a limit, an abort and a query
 that polls look first (`catch_up`, `look_around`, `harvest`).
 
-A processor with nothing to do halts, and waking it takes longer than a quick call does. So a thread that is told that
-what it will wait for is a moment away (`stay_awake`) asks again and again for a while, if it leads, before it sleeps.
+A processor with nothing to do halts, and waking it takes longer than a quick call does. So a thread that expects what
+it will wait for a moment later (`stay_awake`) polls again and again for a while, if it leads, before it sleeps.
 
-A ZeroMQ descriptor is edge-triggered: any send or receive may consume its readiness. So whoever used a source
-from outside calls `touched`: if a thread is polling now, the caller harvests in its place; if not, the next
-leader looks at the source before it polls. Event loops poll too: they *watch* a second poll set, without the
-bell, and call `run_ready`.
+A ZeroMQ descriptor is edge-triggered: any send or receive may consume its readiness. So who has used a source from
+outside calls `mark_ready`: if a thread is polling now, the caller harvests in its place; if not, the next leader
+drives the source before it polls. Event loops poll too: they *watch* a second poll set, without the bell, and call
+`run_ready`.
 
-Guarantees: at most one leader; a parked thread is never forgotten while sources exist; harvesting runs
-outside the driver's mutex, so sources may wake waiters, touch and unregister from inside it; a thread that is
-inside a harvest does not begin another one, what it touches is looked at after it.
+Guarantees: harvesting runs outside the driver's mutex, so sources may wake waiters, mark themselves ready and
+unregister from inside it; a thread that is inside a harvest does not begin another one, what it marks is driven after
+it.
 
 Assumes: reads and writes of one attribute and `dict` insertion and removal of one key are atomic, and are not
-reordered across a lock operation. `touched` adds to `_touched` before it reads `_polling`; a leader sets
-`_polling` before it empties `_touched`: one of the two sees the other. The same holds for `Waiter.signalled`
+reordered across a lock operation. `mark_ready` adds to `_scheduled` before it reads `_polling`; a leader sets
+`_polling` before it empties `_scheduled`: one of the two sees the other. The same holds for `Waiter.signalled`
 and `Waiter.interrupt`.
 """
 
 import os
 from _thread import get_ident
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable
 from itertools import islice, repeat
 from math import inf
 from sys import modules
-from typing import Protocol
 
-from transport.foreign import type_name
 from transport.log import Log, asked
 from transport.realtime import monotonic
-from transport.service import LONGEST, Pause
 
 from ..lifecycle import in_child
 from .each import each
+from .leadership import Leadership
 from .lock import Lock
 from .loops import loop_to_hold, warn_of_holding
 from .monitor import Monitor
-from .poll import READABLE, Bell, PlainPoll, Poll, Unopened, make_poll
+from .poll import READABLE, make_poll
+from .sources import Conversing, Source
 from .waiter import Waiter
 
 log: Log = Log("engine.kernel")
 
 FOREVER = 3600.0  # Seconds that one poll or park may last; loops go round, so this bounds a system call only.
 
-
-class Source(Protocol):
-    """Something the driver polls. It must be hashable by identity."""
-
-    def descriptors(self) -> Sequence[int]:
-        """The file descriptors (or, on Windows, socket handles) to watch for readability."""
-
-    def drive(self, readable: bool) -> bool:
-        """Harvest what is there; True if there may be more. On any thread; must not block or wait, nor raise.
-
-        One that raises all the same rests for a moment, longer each time, and its `failed(error)`, if it has that, is
-        called: it ends what cannot go on.
-
-        `readable`: a descriptor of the source was just seen to be readable; else only the source itself can
-        tell. In the main thread a signal handler may raise in the midst of it (KeyboardInterrupt): then it is
-        called again, by this or another thread, and what it had begun is for the source to mend.
-        """
-
-
-class Conversing(Source, Protocol):
-    """A source that also sends."""
-
-    def drive(self, readable: bool, sends: bool = True) -> bool:
-        """As any source; without `sends` it only harvests."""
-
-    def silence(self) -> str:
-        """Why nothing comes, for people, if the source knows of something; else ""."""
-
-
 _GONE = object()
-UNOPENED = Unopened()
 
 # Processors that this process may use.
 PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -103,59 +60,18 @@ SILENCES = 3  # How many sources an error names, at most.
 
 ROUNDS = 64  # Harvests in a row of one thread that looks what has arrived; arbitrary: a flood must not hold it.
 
-MISPLACED = 4  # Polls in a row for others only: two threads that take turns should not unseat each other.
 
-
-class Driver:
+class Driver(Leadership):
     """The poll set that all waits of a process share. Use `engine.kernel.driver.driver()` to reach it."""
 
     def __init__(self) -> None:
-        self._mutex = Lock()
-        # Guarded by _mutex. Invariant: _leader is a waiter inside `_lead`, or None.
-        self._leader: Waiter | None = None
-        # Waiters on their gate; insertion order is parking order. Each is put and removed by itself, removed also
-        # by `offer`; single-key operations, under _mutex where they go with a decision about the leadership.
-        self._parked: dict[Waiter, None] = {}
-        # Grows with each term of leadership; written under _mutex, read anywhere.
-        self._term = 0
-        # Guarded by _mutex; read by the leader without it, which hears the bell after it was stored. A parked
-        # waiter that shall lead next, nobody else; None: whoever comes first.
-        self._heir: Waiter | None = None
-        # Polls in a row that brought the leader nothing of its own. Written by the leader, read as a hint.
-        self._foreign = 0
-        # Sources that need progress though nobody waits; guarded by _mutex.
-        self._attended: dict[Source, None] = {}
-        # Pending waits in which no thread sleeps, by identity: they too need progress though nobody waits. Single-key
-        # operations only, by whoever links and unlinks the wait, who may hold any lock.
-        self.registered: dict[int, None] = {}
-        # Guarded by _mutex; read by the leader without it (an entry that vanished meanwhile is skipped).
-        self._by_fd: dict[int, Source] = {}
-        self.sources: dict[Source, list[int]] = {}
-        # Guarded by _mutex. Sources whose harvest has failed, with the pause that follows; of those that are not polled
-        # meanwhile, whether they are attended.
-        self._failing: dict[Source, Pause] = {}
-        self._resting: dict[Source, bool] = {}
-        # Sources to look at before polling (see Assumes).
-        self._touched: dict[Source, None] = {}
-        # True from before the leader empties _touched until it has come back from the poll. Leader only.
-        self._polling = False
+        super().__init__(Monitor(self))
         # Until when which thread is to stay awake when it leads; None: it may sleep. A hint, written by that thread.
         self._awake: tuple[float, int] | None = None
         # The threads that harvest though they do not lead; each puts and removes itself.
-        self._helping: set[int] = set()
+        self._harvesting: set[int] = set()
         # Event loops that watch: what to call when there is something to harvest that no descriptor shows.
         self._watchers: dict[Callable[[], None], None] = {}
-        self._watch: Poll | None = None  # Made on first use; guarded by _mutex.
-        # The thread that leads, 0 if none; written by that thread, so comparing it with oneself is exact.
-        self.leader_ident: int = 0
-        # Made with the first source: waits and timers need no descriptor. Guarded by _mutex; read by whoever has seen a
-        # source, or polls.
-        self._bell: Bell | Unopened = UNOPENED
-        self._poll: Poll = UNOPENED
-        # Whether what is registered while a thread polls is polled by it.
-        self._live = True
-        self._standby: Waiter | None = None
-        self.monitor: Monitor = Monitor(self)
 
     # Sources
 
@@ -164,7 +80,7 @@ class Driver:
         with self._mutex:
             self._poll_locked(source)
         self._poll_again()
-        self.touched(source)
+        self.mark_ready(source)
         self.ensure_led()
 
     def unregister(self, source: Source) -> None:
@@ -173,7 +89,7 @@ class Driver:
             self._forget_locked(source)
             self._resting.pop(source, None)
             self._failing.pop(source, None)
-            standby = None if self._attended or self.registered else self._standby
+            standby = None if self._needing_progress or self.registered else self._standby
         if standby is not None:
             standby.wake()  # Nobody depends on the monitor's leading any more.
 
@@ -185,105 +101,60 @@ class Driver:
                 self._poll_locked(source)
         self._poll_again()
 
-    def _open_locked(self) -> None:
-        """Have a bell and a poll set; what cannot be had now is tried again with the next source."""
-        if self._bell is UNOPENED:
-            self._bell = Bell()
-        poll = make_poll()
-        poll.register(self._bell.fd, READABLE)
-        self._live = not isinstance(poll, PlainPoll)
-        self._poll = poll
-
-    def _poll_locked(self, source: Source) -> None:
-        if self._poll is UNOPENED:
-            self._open_locked()
-        self.sources[source] = []
-        try:
-            self._register_locked(source)
-        except BaseException:  # Not a descriptor that can be polled.
-            self._forget_locked(source)
-            raise
-
-    def _register_locked(self, source: Source) -> None:
-        for fd in source.descriptors():
-            self._by_fd[fd] = source
-            self.sources[source].append(fd)
-            for poll in self._polls():
-                poll.register(fd, READABLE)
-
     def _poll_again(self) -> None:
         """What is polled has changed: a poll that is under way may not know."""
         if self._polling and not self._live:
             self._bell.ring()
 
-    def _unpoll_locked(self, source: Source) -> None:
-        for fd in self.sources.pop(source, ()):
-            self._by_fd.pop(fd, None)
-            for poll in self._polls():
-                try:
-                    poll.unregister(fd)
-                except (OSError, KeyError, ValueError):
-                    log.debug("descriptor %d was closed before its source was unregistered", fd, later=True)
-
-    def _forget_locked(self, source: Source) -> None:
-        self._unpoll_locked(source)
-        self._attended.pop(source, None)
-        self._touched.pop(source, None)
-
-    def _polls(self) -> "Iterator[Poll]":
-        yield self._poll
-        if self._watch is not None:
-            yield self._watch
-
-    def attend(self, source: Source, wanted: bool) -> None:
+    def needs_progress(self, source: Source, wanted: bool) -> None:
         """Say whether `source` needs progress while no thread waits; the monitor then sees to it."""
         with self._mutex:
             if source in self._resting:
                 self._resting[source] = wanted
             else:
-                self._attend_locked(source, wanted)
-            standby = None if self._attended or self.registered else self._standby
+                self._needs_progress_locked(source, wanted)
+            standby = None if self._needing_progress or self.registered else self._standby
         if standby is not None:
             standby.wake()
         elif self.vacant():
             self.monitor.arm()
 
-    def _attend_locked(self, source: Source, wanted: bool) -> None:
-        if wanted:
-            self._attended[source] = None
-        else:
-            self._attended.pop(source, None)
+    def _resume(self, source: Source) -> None:
+        if self._poll_rested(source):
+            self._poll_again()
+            self.mark_ready(source)
+            self.ensure_led()
 
-    def touched(self, source: Source) -> None:
-        """Tell that `source` was used from outside, or has more to harvest than a descriptor shows."""
-        self._touched[source] = None
-        self.look()
+    def mark_ready(self, source: Source) -> None:
+        """Note that `source` was used from outside, or has more to harvest than a descriptor shows."""
+        self._scheduled[source] = None
+        self.run_scheduled()
 
-    def look(self) -> None:
-        """Drive what is due in place of the leader, if another thread is polling now."""
+    def run_scheduled(self) -> None:
+        """Drive what is scheduled in place of the leader, if another thread is polling now."""
         if self._polling or self._watchers:
-            self._help()
+            self._harvest_scheduled()
 
-    def _help(self) -> None:
-        """Drive what was touched, unless this thread is doing so: it looks again before it polls."""
+    def _harvest_scheduled(self) -> None:
+        """Drive what is scheduled, unless this thread is doing so: it looks again before it polls."""
         me = get_ident()
-        if me == self.leader_ident or me in self._helping:
+        if me == self.leader_ident or me in self._harvesting:
             return
         try:
-            self._helping.add(me)
-            self._drive_touched()
+            self._harvesting.add(me)
+            self._drive_scheduled()
         finally:
-            self._helping.discard(me)
-        if self._touched:
+            self._harvesting.discard(me)
+        if self._scheduled:
             # One pass is enough for a thread that has other things to do: the rest is for whoever polls.
             if self._polling:
                 self._bell.ring()
             for call in list(self._watchers):
                 call()
 
-    def due(self, source: Source) -> None:
+    def schedule(self, source: Source) -> None:
         """Have `source` driven before the next poll or park of any thread. Costs a dictionary store."""
-        self._touched[source] = None
+        self._scheduled[source] = None
 
     def stay_awake(self, until: float) -> None:
         """What the calling thread will wait for now is expected before `until` (as `time.monotonic` counts).
@@ -295,25 +166,25 @@ class Driver:
         if PROCESSORS > 1:
             self._awake = until, get_ident()
 
-    def withdraw(self, source: Source) -> None:
-        """Take back `due` or `touched`: there is nothing to harvest or to send. Under the source's own lock."""
-        self._touched.pop(source, None)
+    def unschedule(self, source: Source) -> None:
+        """Take back `schedule` or `mark_ready`: there is nothing to harvest or to send. Under the source's own lock."""
+        self._scheduled.pop(source, None)
 
     def run_ready(self) -> bool:
         """Harvest what is there without waiting; True if there may be more. For polls and event loops."""
         me = get_ident()
-        if me == self.leader_ident or me in self._helping:
+        if me == self.leader_ident or me in self._harvesting:
             return False
         try:
-            self._helping.add(me)
-            self._drive_touched()
+            self._harvesting.add(me)
+            self._drive_scheduled()
             silenced = self._drive_ready(self._poll.poll(0))
         finally:
-            self._helping.discard(me)
+            self._harvesting.discard(me)
         # The bell may have been meant for a leader that began to poll just now; or there is more for it.
-        if self._polling and (silenced or self._touched):
+        if self._polling and (silenced or self._scheduled):
             self._bell.ring()
-        return bool(self._touched)
+        return bool(self._scheduled)
 
     def catch_up(self, found: Callable[[], bool] = bool) -> None:
         """Harvest what has arrived by now, without waiting, until `found()`. For who gives up if it finds nothing."""
@@ -332,18 +203,18 @@ class Driver:
         Inside a harvest nothing is done.
         """
         me = get_ident()
-        if me == self.leader_ident or me in self._helping or source not in self.sources:
+        if me == self.leader_ident or me in self._harvesting or source not in self.sources:
             return
         more = False
         try:
-            self._helping.add(me)
+            self._harvesting.add(me)
             more = _harvest_all(source)
         except BaseException as error:
             self._failed(source, error)
         finally:
-            self._helping.discard(me)
+            self._harvesting.discard(me)
         if more:
-            self.touched(source)
+            self.mark_ready(source)
 
     def silence(self) -> str:
         """Why nothing may have come, as far as the sources know: what to append to the text of an error."""
@@ -370,7 +241,7 @@ class Driver:
             fd = self._watch.fileno()
             if fd >= 0:
                 self._watchers[call] = None
-        if self._touched:
+        if self._scheduled:
             call()
         return fd
 
@@ -392,14 +263,14 @@ class Driver:
         """
         if timeout != 0 and "asyncio.events" in modules and (loop := loop_to_hold()) is not None:
             if self.sources:
-                self.catch_up(lambda: waiter.signalled)  # What is there already is not waited for.
+                self.catch_up(lambda: waiter.signalled)  # What has arrived is not waited for.
             if not waiter.signalled:
                 warn_of_holding(loop)
         try:
             self._wait(waiter, None if timeout is None else monotonic() + timeout)
         finally:
-            if self._heir is waiter:
-                self._renounce(waiter)
+            if self._successor is waiter:
+                self._decline(waiter)
         if not waiter.signalled and self.sources:
             # The time is up. What has arrived meanwhile counts, whichever thread was to harvest it.
             self.catch_up(lambda: waiter.signalled)
@@ -407,9 +278,9 @@ class Driver:
 
     def _wait(self, waiter: Waiter, deadline: float | None) -> None:
         while not waiter.signalled:
-            if self._touched:
+            if self._scheduled:
                 # A leader would do it before it polls; a thread that is about to park has nobody to leave it to.
-                self._help()
+                self._harvest_scheduled()
                 if waiter.signalled:
                     break
             try:
@@ -431,96 +302,14 @@ class Driver:
             if deadline is not None and monotonic() >= deadline:
                 break
 
-    def ensure_led(self) -> None:
-        """Offer a vacant leadership to a parked thread at once: the caller is going to be away."""
-        if self.vacant() and not (self._parked and self.offer()):
-            self.monitor.arm()
-
-    def _take_lead(self, waiter: Waiter) -> bool:
-        """Become the leader, or be listed as parked."""
-        if not self.sources and self._heir is not waiter:
-            # There is nothing to lead: the short way. Listed first, looked again after that; whoever registers
-            # the first source looks at the list after it.
-            self._parked[waiter] = None
-            if not self.sources:
-                return False
-        mutex = self._mutex
-        if mutex.owned():
-            mutex.refuse()
-        try:
-            mutex.acquire()
-            heir = self._heir
-            if self._leader is None and self.sources and (heir is None or heir is waiter):
-                self._leader = waiter
-                self._heir = None
-                self._foreign = 0
-                self._term += 1
-                self.leader_ident = get_ident()
-                mutex.release()
-                return True
-            if heir is waiter and not self.sources:
-                # Its turn came when there is nothing to lead. Kept as the heir, it would keep others from leading
-                # what is registered later.
-                heir = self._heir = None
-            self._parked[waiter] = None
-            standby = self._standby
-            misplaced = self._leader is not None and self._foreign >= MISPLACED
-            usurps = misplaced and standby is None and heir is None
-            if usurps:
-                self._heir = waiter
-        except BaseException:
-            if mutex.owned():
-                mutex.release()
-            raise
-        mutex.release()
-        if standby is not None:
-            standby.wake()  # A waiting thread outranks the monitor, which offers the leadership as it leaves.
-        elif usurps:
-            self._bell.ring()
-        return False
-
-    def _renounce(self, waiter: Waiter) -> None:
-        """The heir's wait ended before it led."""
-        with self._mutex:
-            if self._heir is waiter:
-                self._heir = None
-        if self.vacant():
-            self.monitor.arm()
-
-    def _leave(self, waiter: Waiter) -> None:
-        """Lead no longer, be parked no longer."""
-        self._parked.pop(waiter, None)
-        if self._leader is waiter:  # Only its own thread makes a waiter the leader, so this is exact.
-            self._polling = False
-            waiter.interrupt = None
-            mutex = self._mutex
-            if mutex.owned():
-                mutex.refuse()
-            try:
-                mutex.acquire()
-                self._leader = None
-                self.leader_ident = 0
-                heir = self._heir
-            except BaseException:
-                if mutex.owned():
-                    mutex.release()
-                raise
-            mutex.release()
-            if heir is not None:
-                heir.nudge()
-        # Others may depend on progress; and a thread that was offered the leadership may leave without having
-        # taken it.
-        if not self.monitor.armed and (self._attended or self._parked or self.registered) and self.vacant():
-            self.monitor.arm()
-
     def _lead(self, waiter: Waiter, deadline: float | None) -> None:
         ring = self._bell.ring
         poll = self._poll.poll
-        while not waiter.signalled and self._heir is None:
+        while not waiter.signalled and self._successor is None:
             self._polling = True
             longest = self.monitor.stand_in() if self.monitor.late else FOREVER
-            if self._touched:
-                self._drive_touched()
+            if self._scheduled:
+                self._drive_scheduled()
             # Set for the poll only: what this thread harvests itself needs no bell to be noticed.
             waiter.interrupt = ring
             if waiter.signalled:
@@ -532,11 +321,11 @@ class Driver:
                     return
             ready = self._poll_awake(timeout) if self._awake is not None else None
             if not ready:
-                ready = poll(0.0 if self._touched else timeout)
+                ready = poll(0.0 if self._scheduled else timeout)
             waiter.interrupt = None
             self._polling = False
             if not self._drive_ready(ready) and ready and not waiter.signalled:
-                self._foreign += 1
+                self._misses += 1
 
     def _poll_awake(self, timeout: float) -> list[tuple[int, int]] | None:
         """Poll without sleeping for as long as `stay_awake` says; the leader's."""
@@ -546,79 +335,19 @@ class Driver:
         until = min(awake[0], monotonic() + timeout)
         ready = None
         poll = self._poll.poll
-        while not ready and not self._touched and monotonic() < until:
+        while not ready and not self._scheduled and monotonic() < until:
             ready = poll(0.0)
         return ready
 
-    def _drive_touched(self) -> None:
-        touched = self._touched
-        for source in list(touched):
+    def _drive_scheduled(self) -> None:
+        scheduled = self._scheduled
+        for source in list(scheduled):
             try:
                 # Whoever takes the entry out does the work.
-                if touched.pop(source, _GONE) is not _GONE and source.drive(False):
-                    touched[source] = None
+                if scheduled.pop(source, _GONE) is not _GONE and source.drive(False):
+                    scheduled[source] = None
             except BaseException as error:
                 self._failed(source, error)
-
-    def _failed(self, source: Source, error: BaseException) -> None:
-        """A harvest raised: stop it, or go on raising."""
-        if not isinstance(error, Exception):  # A signal handler raised: what was there to be seen is still there.
-            self._touched[source] = None
-            raise error
-        try:
-            told = f"it is polled again in {self._rest(source):g} s"
-        except Exception as failure:  # No memory, for one: it is polled as before, by whoever waits.
-            self._touched[source] = None
-            told = f"it is polled on, because it cannot be left alone ({type_name(failure)})"
-        log.error("the source %r failed; %s", source, told, exc_info=error, later=True)
-        try:
-            getattr(source, "failed", _tell_nobody)(error)
-        except Exception as failure:
-            log.error("the source %r failed when it was told that it had", source, exc_info=failure, later=True)
-
-    def _rest(self, source: Source) -> float:
-        """Poll a source that has failed no longer, but again after a pause, which is returned.
-
-        It would fail again at once, and for ever, in threads that have nothing to do with it. Who will poll it again is
-        settled before it is forgotten.
-        """
-        with self._mutex:
-            if source not in self.sources:
-                return 0.0  # Unregistered meanwhile, or it rests already.
-            pause = self._failing.setdefault(source, Pause())
-            if monotonic() - pause.until > LONGEST:
-                pause.granted()
-            seconds = pause.refused()
-            self._resting[source] = source in self._attended
-        try:
-            self.monitor.call_at(monotonic() + seconds, partial(self._resume, source))
-        except BaseException:
-            with self._mutex:
-                attended = self._resting.pop(source, None)
-                if attended is not None:
-                    self._attend_locked(source, attended)
-            raise
-        with self._mutex:
-            if source in self._resting:
-                self._forget_locked(source)
-        return seconds
-
-    def _resume(self, source: Source) -> None:
-        """The rest of a source that had failed is over, unless it was unregistered meanwhile."""
-        with self._mutex:
-            attended = self._resting.pop(source, None)
-            if attended is None:
-                return
-            try:
-                if source not in self.sources:
-                    self._poll_locked(source)
-            except Exception as error:  # Its descriptors are closed.
-                log.error("the source %r cannot be polled any more", source, exc_info=error, later=True)
-                return
-            self._attend_locked(source, attended)
-        self._poll_again()
-        self.touched(source)
-        self.ensure_led()
 
     def _drive_ready(self, ready: list[tuple[int, int]]) -> bool:
         """Drive the sources of these descriptors; return whether the bell was among them and silenced."""
@@ -628,7 +357,7 @@ class Driver:
             if source is not None:
                 try:
                     if source.drive(True):
-                        self._touched[source] = None
+                        self._scheduled[source] = None
                 except BaseException as error:
                     self._failed(source, error)
             elif fd == self._bell.fd and not self._polling:  # A leader that polls hears it by itself.
@@ -647,44 +376,13 @@ class Driver:
         for call in list(self._watchers):
             call()
 
-    def vacant(self) -> bool:
-        """Somebody depends on progress and nobody leads."""
-        wanted = self._parked or self._attended or self.registered
-        return self._leader is None and bool(self.sources) and bool(wanted)
-
-    def term(self) -> int:
-        """A number that grows whenever a thread takes the leadership."""
-        return self._term
-
-    def _choose_locked(self) -> Waiter | None:
-        """Take out the waiter that parked last, of those that still wait."""
-        while self._parked:
-            try:
-                chosen, _ = self._parked.popitem()
-            except KeyError:
-                return None  # The last one has just left.
-            if not chosen.signalled:
-                return chosen
-        return None
-
-    def offer(self) -> bool:
-        """Offer the leadership to the thread that parked last; False if none is parked."""
-        with self._mutex:
-            if self._leader is not None or self._heir is not None:
-                return True
-            chosen = self._choose_locked()
-        if chosen is None:
-            return False
-        chosen.nudge()
-        return True
-
     def stand_by(self, waiter: Waiter, until: float | None) -> None:
         """Lead on the monitor's thread until somebody waits, `waiter` is woken or the time is `until`."""
         with self._mutex:
             if self._leader is not None or self._parked:
                 return
             self._leader = waiter
-            self._foreign = 0
+            self._misses = 0
             self._standby = waiter
             self._term += 1
             self.leader_ident = get_ident()
@@ -695,10 +393,6 @@ class Driver:
                 self._standby = None
             self._leave(waiter)
             self.ensure_led()
-
-
-def _tell_nobody(error: Exception) -> None:
-    """Stands for the `failed` of a source that has none."""
 
 
 def _harvest_all(source: Conversing) -> bool:
@@ -725,7 +419,7 @@ def driver() -> Driver:
 def _harvests(ident: int) -> bool:
     """Whether the thread of that identifier leads, or harvests in the leader's place: others depend on it."""
     found = _driver
-    return found is not None and (ident == found.leader_ident or ident in found._helping)
+    return found is not None and (ident == found.leader_ident or ident in found._harvesting)
 
 
 asked.append(_harvests)

@@ -130,7 +130,7 @@ class _ProcessEnd(_Looked):
 class _DescriptorEnd(_End):
     """A process with a descriptor that is readable once it has ended."""
 
-    __slots__ = ("_attended", "_fd", "_lock", "_poll", "_registered")
+    __slots__ = ("_wanted", "_fd", "_lock", "_poll", "_registered")
 
     def __init__(self, fd: int) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class _DescriptorEnd(_End):
         # Guarded by _lock. Whether the driver polls the descriptor, and whether it does so though no thread
         # waits.
         self._registered = False
-        self._attended = False
+        self._wanted = False
 
     def _ended(self) -> bool:
         return self._fd < 0 or bool(self._poll.poll(0))
@@ -165,9 +165,9 @@ class _DescriptorEnd(_End):
             with dispatcher_lock:
                 # Who waits with a callback or a packet does not drive anything.
                 wanted = self._fd >= 0 and _any_asynchronous(self._blocks)
-            if wanted != self._attended:
-                self._attended = wanted
-                driver().attend(self, wanted)
+            if wanted != self._wanted:
+                self._wanted = wanted
+                driver().needs_progress(self, wanted)
 
     def _look(self) -> None:
         self.notify()

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 from transport.foreign import a_type, shown
 
 from ..errors import InvalidArgumentType, InvalidParameter, translated
-from .driver import Source, driver
+from .driver import driver
 from .lock import Lock
 from .packet import CompletionPacket, PacketSink
 from .port_queue import PortQueue, is_full
+from .sources import Source
 
 
 class PortSource(Protocol):
@@ -91,13 +92,13 @@ class Services:
         """Have `source` polled no longer; to be called before its descriptors are closed."""
         self._driver.unregister(source)
 
-    def due(self, source: Source) -> None:
+    def schedule(self, source: Source) -> None:
         """Have `source` driven before the next poll or park of any thread."""
-        self._driver.due(source)
+        self._driver.schedule(source)
 
-    def attend(self, source: Source, wanted: bool) -> None:
+    def needs_progress(self, source: Source, wanted: bool) -> None:
         """Say whether `source` needs progress even while no thread waits."""
-        self._driver.attend(source, wanted)
+        self._driver.needs_progress(source, wanted)
 
 
 class PortServices(Services):

@@ -124,7 +124,7 @@ class Channel:
                         # That was the look that may be due. What is appended from here on this loop sees, or `defer`
                         # tells.
                         self.deferred = False
-                        self._driver.withdraw(self)
+                        self._driver.unschedule(self)
             except BaseException as error:
                 if lock.owned():
                     lock.release()
@@ -136,14 +136,14 @@ class Channel:
             if not left:
                 break
         if arrived:
-            self._driver.touched(self)
+            self._driver.mark_ready(self)
         elif sent and not self._fds:
-            self._driver.look()  # The other end of an in-memory link is due now.
+            self._driver.run_scheduled()  # The other end of an in-memory link is due now.
 
     def defer(self) -> None:
         """What is waiting may be sent a little later: before the next wait, or at the next tick."""
         self.deferred = True
-        self._driver.due(self)
+        self._driver.schedule(self)
         if not self._ticking:
             self._ticking = True
             self._driver.monitor.watch(self)
@@ -201,7 +201,7 @@ class Channel:
         """Send what is waiting, unless told not to, and harvest what has arrived; return whether there may be more."""
         owner, lock = self._owner, self._lock
         if lock.owned() or self._owners.owned():  # By what a signal handler, which asks this, has interrupted.
-            self._driver.due(self)
+            self._driver.schedule(self)
             return False
         arrived = more = sent = False
         # What is to be done after the harvest.
@@ -227,7 +227,7 @@ class Channel:
                 left, owner.actions = iter(owner.actions), []
             lock.release()
             if sent and not self._fds:
-                self._driver.look()  # The other end of an in-memory link is due now.
+                self._driver.run_scheduled()  # The other end of an in-memory link is due now.
             if left:
                 self._perform(left)
         except BaseException as error:
@@ -248,7 +248,7 @@ class Channel:
 
     def _later(self, seconds: float) -> None:
         """Have the link harvested in so many seconds."""
-        self._driver.monitor.call_at(monotonic() + seconds, partial(self._driver.touched, self))
+        self._driver.monitor.call_at(monotonic() + seconds, partial(self._driver.mark_ready, self))
 
     def _broken(self, error: LinkClosed) -> None:
         """The link was closed, but not by us. Holding nothing."""
@@ -283,7 +283,7 @@ class Channel:
     def _woken(self) -> None:
         # An in-memory link has no descriptor. The sender calls this with its own link locked, so nothing is driven
         # here: it does that itself, after letting go.
-        self._driver.due(self)
+        self._driver.schedule(self)
 
     def _moved(self) -> None:
         self._fds = self.link.descriptors()
@@ -291,9 +291,9 @@ class Channel:
 
     # End
 
-    def attend(self, wanted: bool) -> None:
+    def needs_progress(self, wanted: bool) -> None:
         """Say whether progress is needed even while no thread waits."""
-        self._driver.attend(self, wanted)
+        self._driver.needs_progress(self, wanted)
 
     def close(self) -> None:
         """Send what can be sent now, then close the link."""

@@ -146,7 +146,7 @@ class TestWhoHarvests:
             result(following)
             assert leader.thread not in wire.threads
 
-    def test_an_heir_without_anything_to_lead(self, wires: Callable[..., Wire], event: Event, actor: Make) -> None:
+    def test_a_successor_without_anything_to_lead(self, wires: Callable[..., Wire], event: Event, actor: Make) -> None:
         """A thread that is to lead next, and finds the last source gone, does not keep others from leading later."""
         with CompletionPort(2) as first, CompletionPort(2) as second:
             inside, go_on = threading.Event(), threading.Event()
@@ -166,10 +166,10 @@ class TestWhoHarvests:
                 wait_until(lambda number=number: done == number)  # type: ignore[misc]  # bound at once
             assert inside.wait(LIMIT)
             inheriting = getter(actor(), second)
-            wait_until(lambda: driver()._heir is not None)
+            wait_until(lambda: driver()._successor is not None)
             driver().unregister(gone)
             go_on.set()
-            wait_until(lambda: driver()._heir is None)
+            wait_until(lambda: driver()._successor is None)
             wire = wires(event.set)
             wire.send()
             assert event.wait(LIMIT)
@@ -177,17 +177,17 @@ class TestWhoHarvests:
                 port.post()
                 result(waiting)
 
-    def test_an_attended_source_needs_no_waiter(self, wires: Callable[..., Wire], event: Event) -> None:
+    def test_a_source_that_needs_progress_needs_no_waiter(self, wires: Callable[..., Wire], event: Event) -> None:
         """What must go on though no thread waits is driven by the monitor."""
         wire = wires(event.set)
-        driver().attend(wire, True)
+        driver().needs_progress(wire, True)
         told: list[int] = []
         register_wait(event, told.append)
         wire.send()
         wait_until(lambda: told)
         assert wire.threads[0].name == "engine:monitor"
 
-    def test_an_attended_source_goes_on_while_the_monitor_watches(
+    def test_a_source_that_needs_progress_goes_on_while_the_monitor_watches(
         self, wires: Callable[..., Wire], event: Event
     ) -> None:
         """That holds while the monitor has something to tick for as well."""
@@ -199,7 +199,7 @@ class TestWhoHarvests:
                 return self.on
 
         watched, wire = Watched(), wires(event.set)
-        driver().attend(wire, True)
+        driver().needs_progress(wire, True)
         driver().monitor.watch(watched)
         try:
             for _ in range(3):
@@ -240,7 +240,7 @@ class TestTouching:
     """A source that was used from outside."""
 
     class Silent:
-        """A source that no descriptor speaks for: `touched` alone tells that there is something."""
+        """A source that no descriptor speaks for: `mark_ready` alone tells that there is something."""
 
         def __init__(self, action: Callable[[], object]) -> None:
             self.action = action
@@ -264,7 +264,7 @@ class TestTouching:
             waiting = asleep(actor(), event.wait)
             wait_until(lambda: driver()._polling)
             source.due = 1
-            driver().touched(source)
+            driver().mark_ready(source)
             assert result(waiting)
             assert threads == [threading.current_thread()]
         finally:
@@ -279,7 +279,7 @@ class TestTouching:
             waiting = asleep(actor(), event.wait)
             wait_until(lambda: driver()._polling)
             source.due = 100
-            driver().touched(source)
+            driver().mark_ready(source)
             assert result(waiting)
         finally:
             driver().unregister(source)
@@ -293,7 +293,7 @@ class TestTouching:
             nonlocal depth
             depth += 1
             depths.append(depth)
-            driver().touched(source)
+            driver().mark_ready(source)
             depth -= 1
             if not source.due:
                 event.set()
@@ -304,20 +304,20 @@ class TestTouching:
             waiting = asleep(actor(), event.wait)
             wait_until(lambda: driver()._polling)
             source.due = 50
-            driver().touched(source)
+            driver().mark_ready(source)
             assert result(waiting)
             assert max(depths) == 1 and len(depths) == 50
         finally:
             driver().unregister(source)
 
     def test_a_loop_hears_of_it(self, event: Event, actor: Make) -> None:
-        """A source touched while only an event loop watches is harvested too."""
+        """A source marked ready while only an event loop watches is harvested too."""
         source = self.Silent(event.set)
         driver().register(source)
 
         def touch() -> None:
             source.due = 1
-            driver().touched(source)
+            driver().mark_ready(source)
 
         async def main() -> bool:
             awaiting = asyncio.ensure_future(event.wait_async())
@@ -331,12 +331,12 @@ class TestTouching:
             driver().unregister(source)
 
     def test_a_touch_before_a_wait_is_seen_by_it(self, event: Event) -> None:
-        """A source touched while nobody polls is harvested by the next thread that waits."""
+        """A source marked ready while nobody polls is harvested by the next thread that waits."""
         source = self.Silent(event.set)
         driver().register(source)
         try:
             source.due = 1
-            driver().due(source)
+            driver().schedule(source)
             assert event.wait(LIMIT)
         finally:
             driver().unregister(source)
@@ -377,7 +377,7 @@ class TestTime:
     def test_timers_fire_while_the_monitor_stands_by(self, wires: Callable[..., Wire]) -> None:
         """A timer armed while the monitor leads the driver is on time, earlier ones than before too."""
         wire = wires(int)
-        driver().attend(wire, True)
+        driver().needs_progress(wire, True)
         wait_until(lambda: driver()._standby is not None)
         for _ in range(20):
             fired = threading.Event()
@@ -697,7 +697,7 @@ def test_a_source_that_cannot_be_left_alone(
     assert not errors and not refusals
 
 
-def test_a_source_that_fails_stays_attended(wires: Callable[..., Wire]) -> None:
+def test_a_source_that_fails_still_needs_progress(wires: Callable[..., Wire]) -> None:
     """A source that somebody depends on while no thread waits is harvested then, also after it failed and rested."""
     errors = [ValueError(), ValueError()]
     done = threading.Event()
@@ -708,7 +708,7 @@ def test_a_source_that_fails_stays_attended(wires: Callable[..., Wire]) -> None:
         done.set()
 
     wire = wires(act)
-    driver().attend(wire, True)
+    driver().needs_progress(wire, True)
     wire.send(3)
     assert done.wait(LIMIT)
 

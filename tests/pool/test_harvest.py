@@ -78,7 +78,7 @@ class TestHarvest:
         wait_until(lambda: pool.statistics().idle == 3)
         late = Wire(pool)
         driver().register(late)
-        driver().attend(late, True)
+        driver().needs_progress(late, True)
         try:
             late.send()
             wait_until(lambda: len(late.ran) == 1)

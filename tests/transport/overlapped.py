@@ -87,10 +87,10 @@ class ByHand:
     def unregister(self, source: Any) -> None:
         self._registered.remove(source)
 
-    def due(self, source: Any) -> None:
+    def schedule(self, source: Any) -> None:
         self._due.append(source)
 
-    def attend(self, source: Any, wanted: bool) -> None:
+    def needs_progress(self, source: Any, wanted: bool) -> None:
         pass
 
 

@@ -207,7 +207,7 @@ class PendingOperations:
             raise
         except BaseException:  # A signal handler raised: what was seen to be there may be seen no more.
             if self._hook is not None and self.completions.services is not None:
-                self.completions.services.due(self._hook)
+                self.completions.services.schedule(self._hook)
             raise
 
     def _attempt_locked(self, starting: OverlappedOperation[Any] | None) -> bool:
@@ -258,7 +258,7 @@ class PendingOperations:
         self._device.watch(self._wanted_locked())
         if pending is not self._attended:
             self._attended = pending
-            services.attend(hook, pending)
+            services.needs_progress(hook, pending)
 
     def drive(self, readable: bool) -> bool:
         """A waiting thread's turn to see what can be done; return whether there may be more."""

@@ -43,10 +43,10 @@ class SourceServices(Protocol):
     def unregister(self, source: Driven) -> None:
         """Have `source` polled no longer."""
 
-    def due(self, source: Driven) -> None:
+    def schedule(self, source: Driven) -> None:
         """Have `source` driven before any thread polls."""
 
-    def attend(self, source: Driven, wanted: bool) -> None:
+    def needs_progress(self, source: Driven, wanted: bool) -> None:
         """Say whether `source` needs progress even while no thread waits."""
 
 

@@ -458,7 +458,7 @@ class Client(Association, Closeable):
         if self._linked:
             self._outgoing.append(Special(frames))
             if soon:
-                driver().due(self._channel)
+                driver().schedule(self._channel)
             else:
                 self._channel.flush()
 

@@ -332,7 +332,7 @@ class Association:
             if self._state is _CLOSED or self._conversation is not conversation:
                 return  # It is closed already.
             self._channel.link.leave()
-        driver().touched(self._channel)
+        driver().mark_ready(self._channel)
 
     def _silence(self) -> str:
         """Why no answer comes to the calls that are outstanding, if that is for want of a server; else ""."""
@@ -436,7 +436,7 @@ class Association:
         wanted = waits or self._held or self._table.need_driver > 0
         if wanted is not self._attended:
             self._attended = wanted
-            self._channel.attend(wanted)
+            self._channel.needs_progress(wanted)
 
 
 _CONNECTED = Connection.CONNECTED

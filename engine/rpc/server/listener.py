@@ -130,7 +130,7 @@ class Listener:
         self._closing = False
         self.channel: Channel = Channel(link, self, self._lock)
         self.channel.open()
-        self.channel.attend(True)
+        self.channel.needs_progress(True)
 
     # The channel's side: sending
 

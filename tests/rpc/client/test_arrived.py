@@ -60,7 +60,7 @@ class TestQueries:
         """A query of a signal handler that interrupted the use of a link leaves the link alone, and in order."""
         call = bench.held(key)
         with bench.client._channel.link.lock:
-            driver().due(bench.client._channel)
+            driver().schedule(bench.client._channel)
             assert call.status() == PENDING
         assert bench.control.complete(key, "answered") == 0 and call.result(LIMIT) == "answered"
         assert not caplog.records

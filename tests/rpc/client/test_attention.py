@@ -12,7 +12,7 @@ from ..interfaces import Probe
 
 def attended_after(before: set[object]) -> bool:
     """Whether something is attended that was not before."""
-    return bool(set(driver()._attended) - before)
+    return bool(set(driver()._needing_progress) - before)
 
 
 class TestAttention:
@@ -21,7 +21,7 @@ class TestAttention:
     def test_callbacks(self, bench: Bench, key: str) -> None:
         """Calls that are told of by a callback are attended until the last of them was."""
         bench.probe.nothing()
-        before = set(driver()._attended)
+        before = set(driver()._needing_progress)
         with Event() as told:
             first = bench.held(f"{key}-1", notify=lambda call, kind: None)
             second = bench.held(f"{key}-2", notify=lambda call, kind: told.set())
@@ -35,7 +35,7 @@ class TestAttention:
 
     def test_connecting(self, service: Callable[..., Service], endpoint: str) -> None:
         """A call that waits for its server is attended; once it left, a thread that waits is enough."""
-        before = set(driver()._attended)
+        before = set(driver()._needing_progress)
         with Client(endpoint, connect_timeout=None) as client:
             call = client.bind(Probe).echo.begin(1)
             assert attended_after(before)
