@@ -29,6 +29,9 @@ class Notification(msgspec.Struct, frozen=True):
     # `deliver_row(row, kind)` delivers a row `[notification, operation, notification, operation, ...]` of this class in
     # one step; None: only operations that have the same notification are delivered in one step.
     deliver_row: ClassVar[Any] = None
+    # `in_order(drain)` runs `drain(deliver)` where `deliver` has run the program's function before it returns, so that
+    # one notification follows another; None: this runs no function, or the target keeps the order.
+    in_order: ClassVar[Any] = None
 
     def notify(self, operation: Any, kind: Any) -> None:
         """Notify of `kind`, for one operation. May raise: the target may be closed, its thread may have ended."""
@@ -49,10 +52,6 @@ class Notification(msgspec.Struct, frozen=True):
                 refused(shown(operation), kind, error)
                 taken = False
         return taken
-
-    def in_order(self, drain: Callable[[Callable[[Sequence[Any], Any], object]], None]) -> None:
-        """Run `drain(deliver)` where `deliver` has notified before it returns, so that one follows another."""
-        drain(self.deliver)
 
     def guarded(self, guard: Callable[..., object]) -> Self:
         """Return this with `guard(function, operation, kind)` in the place of the function that it runs, if any."""

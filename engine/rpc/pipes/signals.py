@@ -61,11 +61,12 @@ class Signals:
             if self._delivering or not self._queue:
                 return
             self._delivering = True
-        if self.notify is None:
-            self._drain(None)
+        notify = self.notify
+        if notify is None or notify.in_order is None:
+            self._drain(None if notify is None else notify.deliver)
             return
         try:
-            self.notify.in_order(self._drain)
+            notify.in_order(self._drain)
         except EngineError as error:  # The pool that was to run the callbacks is closed.
             with self._lock:
                 self._delivering = False
