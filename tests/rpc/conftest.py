@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from engine import CompletionPort, Event, Server
+from engine import Client, CompletionPort, Event, Server
 from tests.lasting import lasting_threads
 
-from .helpers import Bench, Service, new_endpoint
+from .helpers import Bench, Child, Service, factory, new_endpoint
 from .interfaces import Adder
 from .service import Adding, make_server
 
@@ -32,34 +32,31 @@ def threads_of_the_process() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def services(folder: Path) -> Iterator[Callable[[str], str]]:
-    """A function that returns the endpoint of a service in another process, one for each transport."""
-    running: dict[str, Service] = {}
+def services(folder: Path) -> Iterator[Callable[..., str]]:
+    """A function that returns the endpoint of a service in another process, one for each transport and program."""
+    running: dict[tuple[str, str], Service] = {}
+    with factory(Service) as start:
 
-    def find(transport: str) -> str:
-        if transport not in running:
-            running[transport] = Service(new_endpoint(transport, folder))
-        return running[transport].endpoint
+        def find(transport: str, module: str = "tests.rpc.service") -> str:
+            if (transport, module) not in running:
+                running[transport, module] = start(new_endpoint(transport, folder), module=module)
+            return running[transport, module].endpoint
 
-    yield find
-    for service in running.values():
-        with service:
-            pass
+        yield find
 
 
 @pytest.fixture
 def service(folder: Path) -> Iterator[Callable[..., Service]]:
     """A function that starts a service of the test's own in another process."""
-    running: list[Service] = []
+    with factory(Service) as start:
+        yield lambda *endpoints, **options: start(*(endpoints or (new_endpoint("ipc", folder),)), **options)
 
-    def start(*endpoints: str, **options: Any) -> Service:
-        running.append(Service(*(endpoints or (new_endpoint("ipc", folder),)), **options))
-        return running[-1]
 
-    yield start
-    for each in running:
-        with each:
-            pass
+@pytest.fixture
+def children() -> Iterator[Callable[..., Child]]:
+    """A function that starts a program in a process of its own; they end with the test."""
+    with factory(Child) as start:
+        yield start
 
 
 @pytest.fixture
@@ -93,21 +90,28 @@ def local(folder: Path) -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
-def benches() -> Iterator[Callable[..., Bench]]:
-    """A function that makes a bench for an endpoint; they are closed with the test."""
-    made: list[Bench] = []
-
-    def make(endpoint: str, **options: Any) -> Bench:
-        made.append(Bench(endpoint, **options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
+def servers() -> Iterator[Callable[..., Server]]:
+    """A function that makes a server in this process that does not listen yet; they are closed with the test."""
+    with factory(Server) as make:
+        yield make
 
 
 @pytest.fixture
-def bench(benches: Callable[..., Bench], services: Callable[[str], str]) -> Bench:
+def clients() -> Iterator[Callable[..., Client]]:
+    """A function that makes a client; they are closed with the test."""
+    with factory(Client) as make:
+        yield make
+
+
+@pytest.fixture
+def benches() -> Iterator[Callable[..., Bench]]:
+    """A function that makes a bench for an endpoint; they are closed with the test."""
+    with factory(Bench) as make:
+        yield make
+
+
+@pytest.fixture
+def bench(benches: Callable[..., Bench], services: Callable[..., str]) -> Bench:
     """A client of a service in another process, over ipc."""
     return benches(services("ipc"))
 
@@ -133,15 +137,8 @@ def port() -> Iterator[CompletionPort]:
 @pytest.fixture
 def events() -> Iterator[Callable[..., Event]]:
     """A function that makes an event; they are closed with the test."""
-    made: list[Event] = []
-
-    def make(**options: bool) -> Event:
-        made.append(Event(**options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
+    with factory(Event) as make:
+        yield make
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from linecache import getline
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 import zmq
 
@@ -32,6 +32,9 @@ ROOT = Path(__file__).resolve().parents[2]
 GONE = 1914  # The status of a handle that carries no call.
 PENDING = 997
 
+P = ParamSpec("P")
+C = TypeVar("C", bound="Closeable")
+
 
 _numbers = itertools.count()
 
@@ -45,6 +48,21 @@ def new_endpoint(transport: str, folder: Path) -> str:
         "inproc": f"inproc://rpc-{number}",
         "loopback": f"loopback://rpc-{number}",
     }[transport]
+
+
+class Closeable(Protocol):
+    def close(self) -> object: ...
+
+
+@contextmanager
+def factory(make: Callable[P, C]) -> Iterator[Callable[P, C]]:
+    """A function that makes what `make` makes; all of it is closed at the end of the block, the last one first."""
+    with ExitStack() as made:
+
+        def new(*args: P.args, **options: P.kwargs) -> C:
+            return made.enter_context(closing(make(*args, **options)))
+
+        yield new
 
 
 def status_of(action: Callable[[], object]) -> int:
@@ -70,60 +88,39 @@ def limits(*seconds: float) -> Iterator[float]:
     raise AssertionError(f"not even {seconds[-1]} s were enough")
 
 
-class Service:
-    """The tests' service in a process of its own, which does what it is told."""
+class Child:
+    """A program of the tests in a process of its own, which says a line when it is ready, and ends with its input."""
 
-    def __init__(self, *endpoints: str, pool: dict[str, Any] | None = None, **server: Any) -> None:
+    def __init__(self, module: str, *arguments: str) -> None:
         self._errors = tempfile.TemporaryFile()
-        options = json.dumps({"endpoints": endpoints, "server": server, "pool": pool})
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.rpc.service", options],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             cwd=ROOT,
         )
-        self.pid = self._process.pid
         self._read = b""
-        self.endpoints: list[str] = self._answer()
+        self.said = self._line()
 
-    @property
-    def endpoint(self) -> str:
-        return self.endpoints[0]
-
-    def _answer(self) -> Any:
+    def _line(self) -> str:
         assert self._process.stdout is not None
         deadline = time.monotonic() + LIMIT
         while b"\n" not in self._read:
             ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
             some = os.read(self._process.stdout.fileno(), 65536) if ready else b""
             if not some:
-                raise AssertionError(f"the service did not answer; it said:\n{self.log()}")
+                raise AssertionError(f"the process said nothing; it logged:\n{self.log()}")
             self._read += some
         line, _, self._read = self._read.partition(b"\n")
-        return json.loads(line)
-
-    def start(self, *order: Any) -> None:
-        """Give an order, and do not wait for the answer: `finish` does."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        self._process.stdin.flush()
-
-    def finish(self) -> Any:
-        """Wait for the answer to an order that was started."""
-        return self._answer()
-
-    def order(self, *order: Any) -> Any:
-        """Give an order, and return its answer."""
-        self.start(*order)
-        return self.finish()
+        return line.decode()
 
     def kill(self) -> None:
         """Kill the process as an operator does: no goodbye, no flushing."""
         self._process.kill()
         self._process.wait(LIMIT)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Have the process end, and see it gone."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
@@ -143,13 +140,34 @@ class Service:
         self._errors.seek(0)
         return self._errors.read().decode()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+class Service(Child):
+    """A service of the tests in a process of its own, which does what it is told; `serving.py` is its other end."""
+
+    def __init__(
+        self, *endpoints: str, module: str = "tests.rpc.service", pool: dict[str, Any] | None = None, **server: Any
     ) -> None:
-        self.end()
+        super().__init__(module, json.dumps({"endpoints": endpoints, "server": server, "pool": pool}))
+        self.endpoints: list[str] = json.loads(self.said)
+
+    @property
+    def endpoint(self) -> str:
+        return self.endpoints[0]
+
+    def start(self, *order: Any) -> None:
+        """Give an order, and do not wait for the answer: `finish` does."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def finish(self) -> Any:
+        """Wait for the answer to an order that was started."""
+        return json.loads(self._line())
+
+    def order(self, *order: Any) -> Any:
+        """Give an order, and return its answer."""
+        self.start(*order)
+        return self.finish()
 
 
 class Bench:

@@ -1,36 +1,27 @@
-"""The tests' service: the routines, and a process that serves them and does what its standard input says.
-
-    python -m tests.rpc.service OPTIONS     OPTIONS as JSON: {"endpoints": [...], "server": {...}}
-
-Each line of input is a JSON list, the name of an order and its arguments; each is answered with a JSON line.
-"""
+"""The tests' service: its routines, and a program that serves them."""
 
 import asyncio
-import json
-import logging
 import os
-import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from engine import (
     Client,
-    EngineError,
     RemoteFault,
     Server,
     ServerCall,
-    ThreadPool,
     blocking,
     current_call,
     manager,
 )
 from engine.testing import LIMIT, wait_until
 
+from .helpers import status_of
 from .interfaces import Account, Control, Point, Probe
+from .serving import serve
 
 
 class Unspeakable(Exception):
@@ -38,15 +29,6 @@ class Unspeakable(Exception):
 
     def __str__(self) -> str:
         raise RuntimeError("no words")
-
-
-def status_of(action: Callable[[], object]) -> int:
-    """Run the action; return 0, or the status of what it raised."""
-    try:
-        action()
-    except EngineError as error:
-        return int(error.status)
-    return 0
 
 
 class Board:
@@ -294,31 +276,5 @@ def make_server(*endpoints: str, **options: Any) -> tuple[Server, Board]:
     return server, board
 
 
-def obey(server: Server, order: str, *args: Any) -> Any:
-    """Carry out one order from the input."""
-    if order == "statistics":
-        return msgspec.to_builtins(server.statistics())
-    if order == "unregister":
-        return status_of(lambda: server.unregister(Probe))
-    if order == "endpoints":
-        return server.endpoints
-    return status_of(lambda: getattr(server, order)(*args))
-
-
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-    options = json.loads(sys.argv[1])
-    pool_options = options.get("pool")
-    pool = ThreadPool(**pool_options) if pool_options else None
-    server, _ = make_server(*options["endpoints"], pool=pool, **options["server"])
-    server.listen()
-    print(json.dumps(server.endpoints), flush=True)
-    for line in sys.stdin:
-        print(json.dumps(obey(server, *json.loads(line))), flush=True)
-    server.close(0)
-    if pool is not None:
-        pool.stop(1.0)
-
-
 if __name__ == "__main__":
-    main()
+    serve(lambda *endpoints, **options: make_server(*endpoints, **options)[0])

@@ -52,7 +52,7 @@ class TestToAServer:
     """What a server does with them."""
 
     @pytest.mark.parametrize("transport", ["tcp", "ipc"])
-    def test_everything_at_once(self, transport: str, services: Callable[[str], str], benches: Benches) -> None:
+    def test_everything_at_once(self, transport: str, services: Callable[..., str], benches: Benches) -> None:
         """After each sort of garbage the same peer is served, and so are others."""
         other = benches(services(transport))
         with RawClient(other.endpoint) as raw:
@@ -224,7 +224,7 @@ class TestToAServer:
             assert other.probe.echo("served") == "served"
         assert other.client.statistics().connections == 1
 
-    def test_something_that_is_no_zeromq(self, services: Callable[[str], str], benches: Benches) -> None:
+    def test_something_that_is_no_zeromq(self, services: Callable[..., str], benches: Benches) -> None:
         """A connection that does not speak ZMTP is closed, and nobody else notices."""
         endpoint = services("tcp")
         host, port = endpoint.removeprefix("tcp://").split(":")

@@ -123,7 +123,7 @@ class TestAnswering:
 class TestBeginning:
     """What breaks in on the beginning of a call."""
 
-    def test_closing_at_any_line(self, services: Callable[[str], str]) -> None:
+    def test_closing_at_any_line(self, services: Callable[..., str]) -> None:
         """Closed at any line of `begin`, the client refuses the call or ends it: nothing is left pending."""
         for number in itertools.count():
             with CompletionPort() as port:

@@ -75,7 +75,7 @@ class TestNobodyWaits:
         ("scenario", "said"),
         [("callback", "called back"), ("polling", "polled polled"), ("many", str(999 * 500 + 99 * 100))],
     )
-    def test_replies(self, services: Callable[[str], str], scenario: str, said: str) -> None:
+    def test_replies(self, services: Callable[..., str], scenario: str, said: str) -> None:
         """Replies come by callback, by polling, and in each kind of wait."""
         assert run(scenario, services("tcp")) == said
 
@@ -87,7 +87,7 @@ class TestNobodyWaits:
 class TestInterrupts:
     """Ctrl-C."""
 
-    def test_in_a_blocking_call(self, services: Callable[[str], str]) -> None:
+    def test_in_a_blocking_call(self, services: Callable[..., str]) -> None:
         """It ends the call, tells the server, and leaves the client in order."""
         assert run("interrupted", services("ipc")).split("\n") == ["interrupted", "in order 0"]
 
@@ -95,7 +95,7 @@ class TestInterrupts:
 class TestForks:
     """fork()."""
 
-    def test_a_client_in_the_child(self, services: Callable[[str], str]) -> None:
+    def test_a_client_in_the_child(self, services: Callable[..., str]) -> None:
         """The child's copy refuses without a hang; a new client works there, and the parent's goes on."""
         assert run("forked", services("ipc")) == "0 parent parent"
 
@@ -107,7 +107,7 @@ class TestForks:
 class TestEnds:
     """The end of a process, and dropped clients."""
 
-    def test_never_closed(self, services: Callable[[str], str]) -> None:
+    def test_never_closed(self, services: Callable[..., str]) -> None:
         """A client that was never closed is reported as the process ends, which it does."""
         said, complaints = Program("never_closed", services("ipc")).end()
         assert said == "used"
@@ -131,6 +131,6 @@ class TestEnds:
         assert [each.category for each in told] == [ResourceWarning]
         assert "<Server dropped-server" in str(told[0].message)
 
-    def test_with_calls_outstanding(self, services: Callable[[str], str]) -> None:
+    def test_with_calls_outstanding(self, services: Callable[..., str]) -> None:
         """A process ends though calls are outstanding and nothing was closed."""
         assert run("exits_with_calls", services("ipc")) == "exits"

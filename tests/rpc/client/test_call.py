@@ -414,7 +414,7 @@ class TestReuse:
         call.initialize()
         assert call.user_data == "mine"
 
-    def test_a_used_handle_on_another_client(self, benches: Benches, services: Callable[[str], str]) -> None:
+    def test_a_used_handle_on_another_client(self, benches: Benches, services: Callable[..., str]) -> None:
         """A handle belongs to no client: the next call on it may be another one's."""
         one, other = benches(services("ipc")), benches(services("tcp"))
         call = one.done("ipc")

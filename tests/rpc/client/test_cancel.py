@@ -217,7 +217,7 @@ class TestTimeLimit:
         """By default there is none, and the routine sees none."""
         assert bench.probe.time_left() is None
 
-    def test_the_clients_default(self, benches: Benches, services: Callable[[str], str], key: str) -> None:
+    def test_the_clients_default(self, benches: Benches, services: Callable[..., str], key: str) -> None:
         """A client's limit holds for each call that does not say otherwise."""
         bench = benches(services("ipc"), timeout=0.02)
         bench.probe.echo(1, timeout=LIMIT)

@@ -436,7 +436,7 @@ class TestClosedClient:
         client.close()
         assert status_of(call.complete) == 1818
 
-    def test_what_was_begun_before_is_sent(self, services: Callable[[str], str], benches: Benches, key: str) -> None:
+    def test_what_was_begun_before_is_sent(self, services: Callable[..., str], benches: Benches, key: str) -> None:
         """One-way calls that were accepted leave before the close."""
         bench = benches(services("ipc"))
         bench.probe.nothing()
@@ -446,7 +446,7 @@ class TestClosedClient:
         control = benches(services("ipc")).control
         wait_until(lambda: control.noted(key) == 50)
 
-    def test_many_clients(self, services: Callable[[str], str]) -> None:
+    def test_many_clients(self, services: Callable[..., str]) -> None:
         """Opening and closing clients leaks no descriptor."""
 
         def used() -> int:
@@ -465,7 +465,7 @@ class TestClosedClient:
 class TestLimits:
     """Limits on what is outstanding."""
 
-    def test_of_a_client(self, benches: Benches, services: Callable[[str], str], key: str) -> None:
+    def test_of_a_client(self, benches: Benches, services: Callable[..., str], key: str) -> None:
         """A client refuses to begin more calls than `max_calls`, and takes them again when some have ended."""
         bench = benches(services("ipc"), max_calls=3)
         calls = [bench.held(f"{key}-{number}") for number in range(3)]

@@ -311,7 +311,7 @@ class TestBounds:
 class TestNever:
     """What is never sent again."""
 
-    def test_an_answer_is_an_answer(self, services: Callable[[str], str], benches: Benches, key: str) -> None:
+    def test_an_answer_is_an_answer(self, services: Callable[..., str], benches: Benches, key: str) -> None:
         """A fault from the routine is the outcome, whatever its status."""
         bench = benches(services("ipc"))
         for number, status in enumerate((1726, 1722, 4711)):

@@ -176,7 +176,7 @@ class TestManyThreads:
 class TestManyClients:
     """One server, any number of clients."""
 
-    def test_each_gets_its_own_answers(self, services: Callable[[str], str]) -> None:
+    def test_each_gets_its_own_answers(self, services: Callable[..., str]) -> None:
         """Clients that number their calls alike do not get each other's answers."""
         clients = [Client(services("tcp")) for _ in range(20)]
         try:
@@ -190,7 +190,7 @@ class TestManyClients:
             for client in clients:
                 client.close()
 
-    def test_one_that_goes_harms_no_other(self, services: Callable[[str], str], benches: Benches, key: str) -> None:
+    def test_one_that_goes_harms_no_other(self, services: Callable[..., str], benches: Benches, key: str) -> None:
         """A client that closes with calls outstanding disturbs nobody else."""
         going, staying = benches(services("ipc")), benches(services("ipc"))
         for number in range(10):

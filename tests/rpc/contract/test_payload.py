@@ -751,7 +751,7 @@ class TestContracts:
         assert bench.probe.echo.__doc__ == "Return the value."
         assert bench.probe.note.one_way and not bench.probe.echo.one_way
 
-    def test_many_bindings(self, services: Callable[[str], str]) -> None:
+    def test_many_bindings(self, services: Callable[..., str]) -> None:
         """Bindings are cheap, share the connection, and need no closing."""
         with Client(services("ipc")) as client:
             for number in range(200):

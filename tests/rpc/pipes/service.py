@@ -1,11 +1,6 @@
-"""The tests' service: routines with pipes, and a process that serves them until its standard input ends.
-
-python -m tests.rpc.pipes.service ENDPOINT [PIPE_WINDOW]     prints the endpoint as bound
-"""
+"""The service of the tests of pipes: its routines, and a program that serves them."""
 
 import asyncio
-import logging
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -25,6 +20,8 @@ from engine import (
 )
 from engine.testing import LIMIT, wait_until
 
+from ..helpers import status_of
+from ..serving import serve
 from .interfaces import Hand, Point, Streams
 
 
@@ -34,15 +31,6 @@ def attempt(action: Callable[[], Any]) -> Any:
         return action()
     except EngineError as error:
         return ["status", int(error.status)]
-
-
-def status_of(action: Callable[[], Any]) -> int:
-    """Run the action; return 0, or the status of what it raised."""
-    try:
-        action()
-    except EngineError as error:
-        return int(error.status)
-    return 0
 
 
 class Board:
@@ -238,15 +226,5 @@ def make_server(endpoint: str, **options: Any) -> tuple[Server, Board]:
     return server, board
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-    options = {"pipe_window": int(sys.argv[2])} if len(sys.argv) > 2 else {}
-    server, board = make_server(sys.argv[1], **options)
-    print(server.endpoint, flush=True)
-    sys.stdin.read()
-    server.close(0)
-    board.close()
-
-
 if __name__ == "__main__":
-    main()
+    serve(lambda endpoint, **options: make_server(endpoint, **options)[0])

@@ -29,8 +29,9 @@ from transport.frames import (
 from transport.wire.codec import decode, encode, encode_calls
 
 from ...one_by_one import calls_in, one_reply, replies_in
+from ..helpers import status_of
 from .interfaces import Streams
-from .service import Board, make_server, status_of
+from .service import Board, make_server
 
 
 class Raw:

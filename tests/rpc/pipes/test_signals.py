@@ -26,8 +26,8 @@ from engine import (
 )
 from engine.testing import LIMIT, wait_until
 
-from .conftest import Bench
-from .service import status_of
+from ..helpers import status_of
+from .conftest import Piped
 
 RECEIVE, COMPLETE = EventKind.RECEIVE_COMPLETE, EventKind.CALL_COMPLETE
 
@@ -35,78 +35,78 @@ RECEIVE, COMPLETE = EventKind.RECEIVE_COMPLETE, EventKind.CALL_COMPLETE
 class TestSignals:
     """Sections 2.1 and 2.8: several signals of one call to one target, the last one last."""
 
-    def script(self, bench: Bench, call: Any, key: str, wait: Any) -> None:
+    def script(self, piped: Piped, call: Any, key: str, wait: Any) -> None:
         """One pending pull, one element, the end, and the completion."""
         pipe = call.pipe("numbers")
         assert status_of(pipe.pull) == 997
-        assert bench.hand.push(key, "numbers", [1]) == 0
+        assert piped.hand.push(key, "numbers", [1]) == 0
         wait(1)
         assert pipe.pull() == [1]
-        assert bench.hand.push(key, "numbers", []) == 0
-        assert bench.hand.complete(key, "end") == 0
+        assert piped.hand.push(key, "numbers", []) == 0
+        assert piped.hand.complete(key, "end") == 0
         wait(2)
         assert call.status() == 0
         assert pipe.pull() == []
         assert call.complete() == "end"
 
-    def test_callback(self, bench: Bench, key: str) -> None:
+    def test_callback(self, piped: Piped, key: str) -> None:
         """Each call of the function gets its kind."""
         told: list[Any] = []
-        call = bench.held("held_out", key, notify=lambda call, kind: told.append((call, kind)))
-        self.script(bench, call, key, lambda count: wait_until(lambda: len(told) == count))
+        call = piped.held("held_out", key, notify=lambda call, kind: told.append((call, kind)))
+        self.script(piped, call, key, lambda count: wait_until(lambda: len(told) == count))
         assert told == [(call, RECEIVE), (call, COMPLETE)]
 
-    def test_apc(self, bench: Bench, key: str) -> None:
+    def test_apc(self, piped: Piped, key: str) -> None:
         """Each APC gets its kind, in an alertable wait of its thread."""
         told: list[Any] = []
-        call = bench.held("held_out", key, notify=apc(lambda call, kind: told.append((call, kind))))
+        call = piped.held("held_out", key, notify=apc(lambda call, kind: told.append((call, kind))))
 
         def wait(count: int) -> None:
             while len(told) < count:
                 assert sleep(LIMIT, alertable=True) == 192
 
-        self.script(bench, call, key, wait)
+        self.script(piped, call, key, wait)
         assert told == [(call, RECEIVE), (call, COMPLETE)]
 
-    def test_port(self, bench: Bench, key: str, port: CompletionPort) -> None:
+    def test_port(self, piped: Piped, key: str, port: CompletionPort) -> None:
         """Each packet has the caller's three values, and its kind."""
         told: list[Any] = []
-        call = bench.held("held_out", key, notify=port.packet(key="k", transferred=3))
+        call = piped.held("held_out", key, notify=port.packet(key="k", transferred=3))
 
         def wait(count: int) -> None:
             while len(told) < count:
                 packet = port.get(LIMIT)
                 told.append((packet.key, packet.transferred, packet.overlapped, packet.event))
 
-        self.script(bench, call, key, wait)
+        self.script(piped, call, key, wait)
         assert told == [("k", 3, call, RECEIVE), ("k", 3, call, COMPLETE)]
 
-    def test_event(self, bench: Bench, key: str) -> None:
+    def test_event(self, piped: Piped, key: str) -> None:
         """The event is set each time; the handle tells the kind."""
         with Event() as event:
-            call = bench.held("held_out", key, notify=event)
+            call = piped.held("held_out", key, notify=event)
             kinds: list[Any] = []
 
             def wait(count: int) -> None:
                 assert event.wait(LIMIT)
                 kinds.append(call.event)
 
-            self.script(bench, call, key, wait)
+            self.script(piped, call, key, wait)
             assert kinds == [RECEIVE, COMPLETE]
             assert not event.is_set()
 
-    def test_nothing(self, bench: Bench, key: str) -> None:
+    def test_nothing(self, piped: Piped, key: str) -> None:
         """Without a target, polling shows the same."""
-        call = bench.held("held_out", key)
+        call = piped.held("held_out", key)
         pipe = call.pipe("numbers")
 
         def wait(count: int) -> None:
             wait_until(lambda: call.event is (RECEIVE if count == 1 else COMPLETE) or (call.status() and False))
 
-        self.script(bench, call, key, wait)
+        self.script(piped, call, key, wait)
         assert pipe.name == "numbers"
 
-    def test_a_receive_that_nobody_waits_for(self, far: Bench, key: str, port: CompletionPort) -> None:
+    def test_a_receive_that_nobody_waits_for(self, far: Piped, key: str, port: CompletionPort) -> None:
         """Elements that arrive without a pending pull signal nothing."""
         call = far.held("held_out", key, notify=port)
         assert far.hand.push(key, "numbers", [1]) == 0
@@ -116,7 +116,7 @@ class TestSignals:
         assert list(call.pipe("numbers")) == [1]
         assert call.complete() is None
 
-    def test_sends_are_not_told_unless_asked_for(self, far: Bench, key: str, port: CompletionPort) -> None:
+    def test_sends_are_not_told_unless_asked_for(self, far: Piped, key: str, port: CompletionPort) -> None:
         """Without the flag the only signal of an in pipe is call-complete."""
         call = far.held("held_in", key, notify=port)
         call.pipe("numbers").push([1])
@@ -127,7 +127,7 @@ class TestSignals:
         assert port.get(LIMIT).event == COMPLETE
         assert port.statistics().depth == 0
 
-    def test_nothing_is_told_after_a_failed_pipe(self, far: Bench, key: str, port: CompletionPort) -> None:
+    def test_nothing_is_told_after_a_failed_pipe(self, far: Piped, key: str, port: CompletionPort) -> None:
         """A push that failed has ended the call: no completion is told of."""
         call = far.held("held_in", key, notify=port)
         call.pipe("numbers").push([])
@@ -136,7 +136,7 @@ class TestSignals:
         call.initialize()
         assert port.statistics().posted == 0
 
-    def test_a_callback_that_raises(self, far: Bench, key: str, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_callback_that_raises(self, far: Piped, key: str, caplog: pytest.LogCaptureFixture) -> None:
         """It is logged, and the next signal comes all the same."""
         told: list[EventKind] = []
 

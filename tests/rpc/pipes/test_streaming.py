@@ -22,10 +22,9 @@ from engine import (
 )
 from engine.testing import LIMIT, Gate, wait_until, wait_until_blocked
 
-from ..helpers import limits
-from .conftest import Bench
+from ..helpers import limits, status_of
+from .conftest import Piped
 from .interfaces import Point
-from .service import status_of
 
 
 async def later(count: int) -> AsyncIterator[int]:
@@ -39,19 +38,19 @@ class TestStreamUnary:
     """Many elements to the server, one result back."""
 
     @pytest.mark.parametrize("name", ["total", "total_async"])
-    def test_a_blocking_call(self, bench: Bench, name: str) -> None:
+    def test_a_blocking_call(self, piped: Piped, name: str) -> None:
         """The calling thread pushes what the iterable yields, and gets the result."""
-        assert getattr(bench.streams, name)(5, range(1000)) == 5 + sum(range(1000))
-        assert getattr(bench.streams, name)(5, numbers=iter([1, 2])) == 8
-        assert getattr(bench.streams, name)(start=5, numbers=[]) == 5
+        assert getattr(piped.streams, name)(5, range(1000)) == 5 + sum(range(1000))
+        assert getattr(piped.streams, name)(5, numbers=iter([1, 2])) == 8
+        assert getattr(piped.streams, name)(start=5, numbers=[]) == 5
 
-    def test_a_pipe_in_the_first_place(self, far: Bench) -> None:
+    def test_a_pipe_in_the_first_place(self, far: Piped) -> None:
         """A pipe may be given by name wherever it stands, and the defaults of the others hold."""
         assert status_of(lambda: far.streams.first(numbers=[4711])) == 4711
         assert status_of(lambda: far.streams.first(2, numbers=[4711])) == 9422
         assert status_of(lambda: far.streams.first([4711], 3)) == 14133
 
-    def test_a_blocking_call_in_an_event_loop(self, far: Bench) -> None:
+    def test_a_blocking_call_in_an_event_loop(self, far: Piped) -> None:
         """In asyncio's debug mode it is refused before anything was sent, or taken from the iterable."""
         items = iter([1, 2])
 
@@ -63,28 +62,28 @@ class TestStreamUnary:
             asyncio.run(main(), debug=True)
         assert far.client.statistics().calls_begun == before and list(items) == [1, 2]
 
-    def test_begin_with_an_iterable(self, bench: Bench) -> None:
+    def test_begin_with_an_iterable(self, piped: Piped) -> None:
         """The library pushes it, from another thread; the call is completed as any other."""
-        call = bench.streams.total.begin(5, range(1000))
+        call = piped.streams.total.begin(5, range(1000))
         assert call.result(LIMIT) == 5 + sum(range(1000))
 
-    def test_begin_with_an_asynchronous_iterable(self, bench: Bench) -> None:
+    def test_begin_with_an_asynchronous_iterable(self, piped: Piped) -> None:
         """A task of the running loop pushes it."""
 
         async def main() -> int:
-            calls = [bench.streams.total.begin(number, later(50)) for number in range(3)]
+            calls = [piped.streams.total.begin(number, later(50)) for number in range(3)]
             return [await call for call in calls] == [sum(range(50)) + number for number in range(3)]
 
         assert asyncio.run(main())
 
-    def test_an_asynchronous_iterable_without_a_loop(self, far: Bench) -> None:
+    def test_an_asynchronous_iterable_without_a_loop(self, far: Piped) -> None:
         """There is nobody to iterate over it."""
         with pytest.raises(InvalidArgumentType, match="event loop"):
             far.streams.total.begin(5, later(1))
         with pytest.raises(InvalidArgumentType, match="iterable"):
             far.streams.total(5, later(1))
 
-    def test_an_iterable_that_raises_in_a_blocking_call(self, bench: Bench) -> None:
+    def test_an_iterable_that_raises_in_a_blocking_call(self, piped: Piped) -> None:
         """Its exception comes out, and the call is cancelled."""
 
         def broken() -> Iterator[int]:
@@ -92,34 +91,34 @@ class TestStreamUnary:
             raise LookupError("no more")
 
         with pytest.raises(LookupError, match="no more"):
-            bench.streams.total(5, broken())
-        assert bench.client.statistics().outstanding == 0
+            piped.streams.total(5, broken())
+        assert piped.client.statistics().outstanding == 0
 
-    def test_an_iterable_that_raises_elsewhere(self, bench: Bench) -> None:
+    def test_an_iterable_that_raises_elsewhere(self, piped: Piped) -> None:
         """The call ends with 1818, which says why."""
 
         def broken() -> Iterator[int]:
             yield 1
             raise LookupError("no more")
 
-        call = bench.streams.total.begin(5, broken())
+        call = piped.streams.total.begin(5, broken())
         assert call.wait(LIMIT)
         with pytest.raises(CallCancelled, match="LookupError: no more") as caught:
             call.complete()
         assert isinstance(caught.value.__cause__, LookupError)
 
-    def test_a_server_that_wants_no_more(self, bench: Bench) -> None:
+    def test_a_server_that_wants_no_more(self, piped: Piped) -> None:
         """Its outcome is what the caller gets, and the iterable is left alone."""
 
         def endless() -> Iterator[int]:
             while True:
                 yield 4711
 
-        assert status_of(lambda: bench.streams.first(numbers=endless())) == 4711
-        call = bench.streams.first.begin(numbers=endless())
+        assert status_of(lambda: piped.streams.first(numbers=endless())) == 4711
+        call = piped.streams.first.begin(numbers=endless())
         assert call.wait(LIMIT) and status_of(call.complete) == 4711
 
-    def test_what_is_no_iterable(self, far: Bench) -> None:
+    def test_what_is_no_iterable(self, far: Piped) -> None:
         """It is refused, and nothing is sent."""
         for bad in (5, "text", b"bytes"):
             with pytest.raises(InvalidArgumentType, match="numbers"):
@@ -140,11 +139,11 @@ class TestStreamUnary:
 class TestUnaryStream:
     """One request, many elements back."""
 
-    def test_for_in_an_event_loop(self, bench: Bench) -> None:
+    def test_for_in_an_event_loop(self, piped: Piped) -> None:
         """In asyncio's debug mode `for` is refused at the first element, even if it is there, and the call ends."""
 
         async def main() -> None:
-            stream = bench.streams.count.stream(3)
+            stream = piped.streams.count.stream(3)
             wait_until(lambda: stream.call.done())
             with pytest.raises(RuntimeWarning, match=r"^Stream\.__next__\(\) blocks"):
                 next(stream)
@@ -152,19 +151,19 @@ class TestUnaryStream:
 
         asyncio.run(main(), debug=True)
 
-    def test_for(self, bench: Bench) -> None:
+    def test_for(self, piped: Piped) -> None:
         """A stream yields the elements; its result is there at the end."""
-        stream = bench.streams.count.stream(2500)
+        stream = piped.streams.count.stream(2500)
         assert stream.result is None
         assert list(stream) == list(range(2500))
         assert stream.result == "counted"
         assert list(stream) == []
 
-    def test_async_for(self, bench: Bench) -> None:
+    def test_async_for(self, piped: Piped) -> None:
         """The same in an event loop, several streams at once."""
 
         async def gather(limit: int) -> list[int]:
-            stream = bench.streams.count.stream(limit)
+            stream = piped.streams.count.stream(limit)
             found = [number async for number in stream]
             assert stream.result == "counted"
             return found
@@ -174,15 +173,15 @@ class TestUnaryStream:
 
         assert asyncio.run(main()) == [[], [0], list(range(700))]
 
-    def test_an_asynchronous_generator(self, bench: Bench) -> None:
+    def test_an_asynchronous_generator(self, piped: Piped) -> None:
         """It serves the pipe as a generator does."""
-        stream = bench.streams.count_async.stream(1500)
+        stream = piped.streams.count_async.stream(1500)
         assert list(stream) == list(range(1500))
         assert stream.result is None
 
-    def test_a_generator_that_raises(self, bench: Bench) -> None:
+    def test_a_generator_that_raises(self, piped: Piped) -> None:
         """What it had yielded arrives, then its error."""
-        stream = bench.streams.count_then_fail.stream(10)
+        stream = piped.streams.count_then_fail.stream(10)
         found = []
         with pytest.raises(RemoteFault, match="after counting") as caught:
             for number in stream:
@@ -191,47 +190,47 @@ class TestUnaryStream:
         assert caught.value.type_name == "KeyError"
 
     @pytest.mark.parametrize("name", ["unsendable", "unsendable_async"])
-    def test_a_generator_that_yields_what_cannot_be_sent(self, bench: Bench, name: str) -> None:
+    def test_a_generator_that_yields_what_cannot_be_sent(self, piped: Piped, name: str) -> None:
         """The caller gets 1783, as for a result that cannot be sent."""
         with pytest.raises(BadStubData, match="pipe 'numbers'"):
-            list(getattr(bench.streams, name).stream(timeout=LIMIT))
+            list(getattr(piped.streams, name).stream(timeout=LIMIT))
 
-    def test_iterating_over_a_pipe_of_a_call(self, bench: Bench) -> None:
+    def test_iterating_over_a_pipe_of_a_call(self, piped: Piped) -> None:
         """A pipe iterates too; the call is completed by hand."""
-        call = bench.streams.count.begin(100)
+        call = piped.streams.count.begin(100)
         assert list(call.pipe("numbers")) == list(range(100))
         assert call.result(LIMIT) == "counted"
 
         async def main() -> tuple[list[int], str]:
-            call = bench.streams.count.begin(100)
+            call = piped.streams.count.begin(100)
             return [number async for number in call.pipe("numbers")], await call
 
         assert asyncio.run(main()) == (list(range(100)), "counted")
 
-    def test_left_early_in_a_with_block(self, bench: Bench) -> None:
+    def test_left_early_in_a_with_block(self, piped: Piped) -> None:
         """The call is cancelled, and the routine ends."""
-        with bench.streams.swell.stream(1000) as stream:
+        with piped.streams.swell.stream(1000) as stream:
             for block in stream:
                 assert len(block) == 1000
                 break
-        assert bench.client.statistics().outstanding == 0
-        wait_until(lambda: bench.aside.swelled() == -1)
+        assert piped.client.statistics().outstanding == 0
+        wait_until(lambda: piped.aside.swelled() == -1)
         stream.close()
         assert list(stream) == []
 
-    def test_dropped_early(self, bench: Bench) -> None:
+    def test_dropped_early(self, piped: Piped) -> None:
         """A stream that is dropped has its call cancelled as well."""
-        for _ in bench.streams.swell.stream(1000):
+        for _ in piped.streams.swell.stream(1000):
             break
         gc.collect()
-        wait_until(lambda: bench.aside.swelled() == -1)
-        wait_until(lambda: bench.client.statistics().outstanding == 0)
+        wait_until(lambda: piped.aside.swelled() == -1)
+        wait_until(lambda: piped.client.statistics().outstanding == 0)
 
-    def test_left_early_in_a_task(self, bench: Bench) -> None:
+    def test_left_early_in_a_task(self, piped: Piped) -> None:
         """A task that is cancelled while it waits for an element leaves the call to be cancelled."""
 
         async def main() -> None:
-            async with bench.streams.held_out.stream("never pushed") as stream:
+            async with piped.streams.held_out.stream("never pushed") as stream:
                 task = asyncio.ensure_future(anext(aiter(stream)))
                 await asyncio.sleep(0)
                 task.cancel()
@@ -239,24 +238,24 @@ class TestUnaryStream:
                     await task
 
         asyncio.run(main())
-        assert bench.client.statistics().outstanding == 0
+        assert piped.client.statistics().outstanding == 0
 
-    def test_the_end_of_a_block_in_a_task(self, bench: Bench) -> None:
+    def test_the_end_of_a_block_in_a_task(self, piped: Piped) -> None:
         """The end of an `async with` block cancels the call at once, though the stream is kept, and its end was not
         reached.
         """
 
         async def main() -> None:
-            async with bench.streams.swell.stream(10) as stream:
+            async with piped.streams.swell.stream(10) as stream:
                 assert await anext(stream) == bytes(10)
             assert stream.call.status() == 1818
 
         asyncio.run(main())
 
-    def test_a_task_that_is_cancelled(self, bench: Bench, key: str) -> None:
+    def test_a_task_that_is_cancelled(self, piped: Piped, key: str) -> None:
         """A task that is cancelled in the midst of `async for` cancels the call at once, though the stream is kept."""
-        stream = bench.streams.held_out.stream(key)
-        bench.hand.arrived(key)
+        stream = piped.streams.held_out.stream(key)
+        piped.hand.arrived(key)
 
         async def main() -> None:
             async def read() -> None:
@@ -268,18 +267,18 @@ class TestUnaryStream:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert bench.client.statistics().outstanding == 0
+            assert piped.client.statistics().outstanding == 0
             with pytest.raises(StopAsyncIteration):
                 await anext(stream)
 
         asyncio.run(main())
-        bench.hand.cancelled(key)
+        piped.hand.cancelled(key)
         assert list(stream) == []
 
-    def test_a_thread_that_is_interrupted(self, bench: Bench, key: str) -> None:
+    def test_a_thread_that_is_interrupted(self, piped: Piped, key: str) -> None:
         """So does a thread that a signal handler interrupts while it waits for an element."""
-        stream = bench.streams.held_out.stream(key)
-        bench.hand.arrived(key)
+        stream = piped.streams.held_out.stream(key)
+        piped.hand.arrived(key)
 
         def interrupt(number: int, frame: object) -> None:
             raise KeyboardInterrupt
@@ -297,25 +296,25 @@ class TestUnaryStream:
         finally:
             helper.join(LIMIT)
             signal.signal(signal.SIGUSR1, former)
-        assert bench.client.statistics().outstanding == 0
-        bench.hand.cancelled(key)
+        assert piped.client.statistics().outstanding == 0
+        piped.hand.cancelled(key)
         assert list(stream) == []
 
-    def test_closed_in_a_task(self, bench: Bench) -> None:
+    def test_closed_in_a_task(self, piped: Piped) -> None:
         """`aclose` cancels the call, as `contextlib.aclosing` expects it of whatever is iterated over."""
 
         async def main() -> None:
-            async with contextlib.aclosing(bench.streams.swell.stream(100_000)) as stream:
+            async with contextlib.aclosing(piped.streams.swell.stream(100_000)) as stream:
                 async for _ in stream:
                     break
-            assert bench.client.statistics().outstanding == 0
+            assert piped.client.statistics().outstanding == 0
             await stream.aclose()
             assert [item async for item in stream] == []
 
         asyncio.run(main())
-        wait_until(lambda: bench.aside.swelled() == -1)
+        wait_until(lambda: piped.aside.swelled() == -1)
 
-    def test_what_cannot_be_streamed(self, far: Bench) -> None:
+    def test_what_cannot_be_streamed(self, far: Piped) -> None:
         """Streaming takes one pipe to pull; calling outright takes none."""
         with pytest.raises(InvalidParameter):
             far.streams.total.stream(5, [1])
@@ -333,19 +332,19 @@ class TestUnaryStream:
 class TestStreamStream:
     """Many elements both ways."""
 
-    def test_in_then_out(self, bench: Bench) -> None:
+    def test_in_then_out(self, piped: Piped) -> None:
         """By default the routine pulls all before it pushes."""
-        stream = bench.streams.backwards.stream(range(300))
+        stream = piped.streams.backwards.stream(range(300))
         assert list(stream) == list(reversed(range(300)))
         assert stream.result == 300
 
-    def test_two_pipes(self, bench: Bench) -> None:
+    def test_two_pipes(self, piped: Piped) -> None:
         """An in pipe and an out pipe do the same."""
-        stream = bench.streams.mirror.stream([Point(number) for number in range(50)])
+        stream = piped.streams.mirror.stream([Point(number) for number in range(50)])
         assert list(stream) == [Point(0, number) for number in range(50)]
 
     @pytest.mark.parametrize("name", ["doubled", "doubled_async"])
-    def test_both_at_once(self, bench: Bench, name: str) -> None:
+    def test_both_at_once(self, piped: Piped, name: str) -> None:
         """A duplex operation answers each element before the next is there."""
         answered = Gate()
 
@@ -354,13 +353,13 @@ class TestStreamStream:
             answered.pass_through()
             yield 2
 
-        stream = getattr(bench.streams, name).stream(questions())
+        stream = getattr(piped.streams, name).stream(questions())
         assert next(stream) == 2
         answered.open()
         assert list(stream) == [4]
         assert stream.result == "doubled"
 
-    def test_both_at_once_in_a_loop(self, bench: Bench) -> None:
+    def test_both_at_once_in_a_loop(self, piped: Piped) -> None:
         """The same with asynchronous iterators."""
 
         async def main() -> list[int]:
@@ -371,16 +370,16 @@ class TestStreamStream:
                 await answered.wait()
                 yield 2
 
-            stream = bench.streams.doubled.stream(questions())
+            stream = piped.streams.doubled.stream(questions())
             found = [await anext(stream)]
             answered.set()
             return found + [number async for number in stream]
 
         assert asyncio.run(main()) == [2, 4]
 
-    def test_by_hand_in_a_duplex_call(self, bench: Bench) -> None:
+    def test_by_hand_in_a_duplex_call(self, piped: Piped) -> None:
         """A client may pull before it has pushed all, if the operation is duplex."""
-        call = bench.streams.doubled.begin()
+        call = piped.streams.doubled.begin()
         pipe = call.pipe("numbers")
         for number in range(10):
             pipe.push([number])
@@ -389,11 +388,11 @@ class TestStreamStream:
         assert pipe.pull_wait(timeout=LIMIT) == []
         assert call.result(LIMIT) == "doubled"
 
-    def test_by_hand_in_a_task(self, bench: Bench) -> None:
+    def test_by_hand_in_a_task(self, piped: Piped) -> None:
         """The same, awaited."""
 
         async def main() -> Any:
-            call = bench.streams.doubled_async.begin()
+            call = piped.streams.doubled_async.begin()
             pipe = call.pipe("numbers")
             for number in range(10):
                 await pipe.push_async([number])
@@ -417,43 +416,43 @@ class TestCancelledTasks:
         await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled()
 
-    def test_while_it_iterates(self, bench: Bench, key: str) -> None:
+    def test_while_it_iterates(self, piped: Piped, key: str) -> None:
         """The server is told, though all handles are dropped, and the client has no call left."""
-        handles = [bench.held("held_out", key)]
+        handles = [piped.held("held_out", key)]
 
         async def read() -> None:
             async for _ in handles.pop().pipe("numbers"):
                 pass
 
         asyncio.run(self.cancelled(read()))
-        bench.hand.cancelled(key)
-        assert bench.client.statistics().outstanding == 0
+        piped.hand.cancelled(key)
+        assert piped.client.statistics().outstanding == 0
 
-    def test_while_it_pulls(self, bench: Bench, key: str) -> None:
+    def test_while_it_pulls(self, piped: Piped, key: str) -> None:
         """The handle is still completed, and tells that its call was cancelled. A thread that has waited before, and
         waits no longer, does not keep the call alive.
         """
-        call = bench.held("held_out", key)
+        call = piped.held("held_out", key)
         with pytest.raises(PipePending):
             call.pipe("numbers").pull_wait(timeout=0.001)
         asyncio.run(self.cancelled(call.pipe("numbers").pull_async()))
         assert call.status() == 1818
         with pytest.raises(CallCancelled):
             call.complete()
-        bench.hand.cancelled(key)
+        piped.hand.cancelled(key)
 
-    def test_while_it_pushes(self, bench: Bench, key: str) -> None:
+    def test_while_it_pushes(self, piped: Piped, key: str) -> None:
         """A push that waits for room likewise."""
-        call = bench.held("held_in", key)
+        call = piped.held("held_in", key)
         call.pipe("numbers").push([1] * 1_000_000)  # Beyond the window: the next one waits.
         asyncio.run(self.cancelled(call.pipe("numbers").push_async([1])))
         assert status_of(call.complete) == 1818
-        bench.hand.cancelled(key)
+        piped.hand.cancelled(key)
 
     @pytest.mark.parametrize("other", ["the call", "the pipe"])
-    def test_while_another_waits(self, bench: Bench, key: str, other: str) -> None:
+    def test_while_another_waits(self, piped: Piped, key: str, other: str) -> None:
         """The call goes on for as long as another task waits for it, or for a pipe of it."""
-        call = bench.held("held_out", key)
+        call = piped.held("held_out", key)
         pipe = call.pipe("numbers")
 
         async def main() -> None:
@@ -467,79 +466,79 @@ class TestCancelledTasks:
             assert call.status() == 1818
 
         asyncio.run(main())
-        bench.hand.cancelled(key)
+        piped.hand.cancelled(key)
 
-    def test_while_the_library_pushes(self, bench: Bench, key: str) -> None:
+    def test_while_the_library_pushes(self, piped: Piped, key: str) -> None:
         """What the library itself pushes from an iterable keeps no call alive."""
         endless = iter(lambda: 1, 0)
 
         async def main() -> None:
-            call = bench.streams.held_both.begin(key, endless)
-            await asyncio.to_thread(bench.hand.arrived, key)
+            call = piped.streams.held_both.begin(key, endless)
+            await asyncio.to_thread(piped.hand.arrived, key)
             await asyncio.to_thread(wait_until, lambda: call._pipes.find("numbers").pushers)  # It waits for room.
             await self.cancelled(call.pipe("numbers").pull_async())
             assert call.status() == 1818
 
         asyncio.run(main())
-        bench.hand.cancelled(key)
+        piped.hand.cancelled(key)
 
-    def test_by_a_time_limit(self, bench: Bench, key: str) -> None:
+    def test_by_a_time_limit(self, piped: Piped, key: str) -> None:
         """`asyncio.wait_for` cancels what it waits for; behind a shield the pull, and the call, go on."""
-        call = bench.held("held_out", key)
+        call = piped.held("held_out", key)
 
         async def main() -> Any:
             pulling = asyncio.ensure_future(call.pipe("numbers").pull_async())
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(pulling), 0.001)
-            assert await asyncio.to_thread(bench.hand.push, key, "numbers", [7]) == 0
+            assert await asyncio.to_thread(piped.hand.push, key, "numbers", [7]) == 0
             return await pulling
 
         assert asyncio.run(main()) == [7]
-        assert bench.hand.abort(key, 1) == 0
+        assert piped.hand.abort(key, 1) == 0
 
-    def test_in_a_routine(self, bench: Bench) -> None:
+    def test_in_a_routine(self, piped: Piped) -> None:
         """A routine may give up a pull, and pull again: its call is its own to answer."""
-        assert bench.streams.total_patiently([1, 2, 3]) == 6
+        assert piped.streams.total_patiently([1, 2, 3]) == 6
 
 
 class TestBuffers:
     """Results and outputs that fill the caller's buffers, beside pipes."""
 
-    def test_into_of_a_blocking_call(self, bench: Bench) -> None:
+    def test_into_of_a_blocking_call(self, piped: Piped) -> None:
         """The result fills the buffer when the call was completed."""
         buffer = bytearray(4)
-        assert bytes(bench.streams.joined([1, 2, 3], into=buffer)) == b"\1\2\3"
+        assert bytes(piped.streams.joined([1, 2, 3], into=buffer)) == b"\1\2\3"
         assert buffer == b"\1\2\3\0"
 
-    def test_into_of_begin(self, bench: Bench) -> None:
+    def test_into_of_begin(self, piped: Piped) -> None:
         """Not before."""
         buffer = bytearray(4)
-        call = bench.streams.joined.begin(range(4), into=buffer)
+        call = piped.streams.joined.begin(range(4), into=buffer)
         assert call.wait(LIMIT) and buffer == bytes(4)
         call.complete()
         assert buffer == b"\0\1\2\3"
 
-    def test_into_of_a_stream(self, bench: Bench) -> None:
+    def test_into_of_a_stream(self, piped: Piped) -> None:
         """The end of a stream completes its call, and fills the buffer; leaving it early does not."""
         buffer = bytearray(4)
-        stream = bench.streams.counted.stream(4, into=buffer)
+        stream = piped.streams.counted.stream(4, into=buffer)
         assert list(stream) == [0, 1, 2, 3] and bytes(stream.result) == b"\0\1\2\3" == buffer
         other = bytearray(4)
-        with bench.streams.counted.stream(4, into=other) as stream:
+        with piped.streams.counted.stream(4, into=other) as stream:
             next(stream)
         assert other == bytes(4)
 
-    def test_an_output(self, bench: Bench) -> None:
+    def test_an_output(self, piped: Piped) -> None:
         """An operation may have pipes and outputs."""
         buffer = bytearray(4)
-        assert bench.streams.collected([1, 2], buffer) == 2 and buffer == b"\1\2\0\0"
-        call = bench.streams.collected.begin(buffer)
+        assert piped.streams.collected([1, 2], buffer) == 2 and buffer == b"\1\2\0\0"
+        call = piped.streams.collected.begin(buffer)
         call.pipe("numbers").push([9])
         call.pipe("numbers").push([])
         assert call.wait(LIMIT) and buffer == b"\1\2\0\0"
         assert call.complete() == 1 and buffer == b"\11\2\0\0"
 
-    def test_what_is_no_buffer(self, far: Bench) -> None:
+    def test_what_is_no_buffer(self, far: Piped) -> None:
         """It is refused as the call is begun, and nothing is sent."""
         for begin in (far.streams.joined, far.streams.joined.begin):
             with pytest.raises(InvalidArgumentType, match="into"):
@@ -554,13 +553,13 @@ class TestBuffers:
 class TestByName:
     """Bindings without a contract know of no pipes, and say so."""
 
-    def test_streaming(self, far: Bench) -> None:
+    def test_streaming(self, far: Piped) -> None:
         """There is nothing to stream from; the error says what to bind instead."""
         with pytest.raises(InvalidParameter, match="Interface"):
             far.client.bind("test.Streams").count.stream(5)
 
     @pytest.mark.parametrize("args", [(5,), (5, [1]), (5, None), ()])
-    def test_calling(self, far: Bench, args: tuple[Any, ...]) -> None:
+    def test_calling(self, far: Piped, args: tuple[Any, ...]) -> None:
         """The server refuses the call with 1783, and says so too."""
         with pytest.raises(BadStubData, match="total .*pipes need the Interface class"):
             far.client.bind("test.Streams").total(*args)
@@ -570,7 +569,7 @@ class TestContext:
     """What an iterable runs in."""
 
     @pytest.mark.parametrize("asynchronous", [False, True])
-    def test_context_variables(self, bench: Bench, asynchronous: bool) -> None:
+    def test_context_variables(self, piped: Piped, asynchronous: bool) -> None:
         """An iterable that the library iterates over aside sees the context variables of `begin`."""
         variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
 
@@ -582,7 +581,7 @@ class TestContext:
 
         async def main() -> int:
             variable.set(41)
-            call = bench.streams.total.begin(1, items_async() if asynchronous else items())
+            call = piped.streams.total.begin(1, items_async() if asynchronous else items())
             variable.set(5)
             return await call
 
@@ -592,14 +591,14 @@ class TestContext:
 class TestFailures:
     """Section 8: a peer that goes ends every wait on a pipe, with the right status."""
 
-    def test_a_killed_server(self, service: Any, benches: Any) -> None:
+    def test_a_killed_server(self, piped_service: Any, piped_clients: Any) -> None:
         """A pull that waits, a push that waits and an awaiting task all end with 1726."""
-        running = service()
-        bench = benches(running.endpoint)
-        reading = bench.held("held_out", "reading")
-        writing = bench.held("held_in", "writing")
-        stream = bench.streams.held_out.stream("streaming")
-        bench.hand.arrived("streaming")
+        running = piped_service()
+        piped = piped_clients(running.endpoint)
+        reading = piped.held("held_out", "reading")
+        writing = piped.held("held_in", "writing")
+        stream = piped.streams.held_out.stream("streaming")
+        piped.hand.arrived("streaming")
         writing.pipe("numbers").push([1] * 1_000_000)  # Beyond the window: the next one waits.
         assert status_of(lambda: writing.pipe("numbers").push([1])) == 997
 
@@ -623,11 +622,11 @@ class TestFailures:
         assert asyncio.run(main()) == [1726, 1726, 1726]
         assert status_of(reading.complete) == 1914
 
-    def test_a_killed_server_and_a_waiting_thread(self, service: Any, benches: Any) -> None:
+    def test_a_killed_server_and_a_waiting_thread(self, piped_service: Any, piped_clients: Any) -> None:
         """A thread that iterates gets 1726 too."""
-        running = service()
-        bench = benches(running.endpoint)
-        stream = bench.streams.swell.stream(10)
+        running = piped_service()
+        piped = piped_clients(running.endpoint)
+        stream = piped.streams.swell.stream(10)
         next(stream)
         running.kill()
         with pytest.raises(EngineError) as caught:
@@ -635,27 +634,27 @@ class TestFailures:
                 pass
         assert caught.value.status == 1726
 
-    def test_a_client_that_closes(self, bench: Bench, benches: Any) -> None:
+    def test_a_client_that_closes(self, piped: Piped, piped_clients: Any) -> None:
         """A routine that waits for room is ended when its client is gone."""
-        other = benches(bench.client.endpoint)
+        other = piped_clients(piped.client.endpoint)
         stream = other.streams.swell.stream(100_000)
         next(stream)
         other.close()
-        wait_until(lambda: bench.aside.swelled() == -1)
+        wait_until(lambda: piped.aside.swelled() == -1)
         with pytest.raises(CallCancelled):
             for _ in stream:
                 pass
 
-    def test_a_killed_client(self, service: Any, benches: Any) -> None:
+    def test_a_killed_client(self, piped_service: Any, piped_clients: Any) -> None:
         """So it is when the client is killed."""
         import os
         import subprocess
         import sys
 
-        from .conftest import ROOT
+        from ..helpers import ROOT
 
-        running = service()
-        bench = benches(running.endpoint)
+        running = piped_service()
+        piped = piped_clients(running.endpoint)
         script = (
             "import sys, time\nfrom engine import Client\nfrom tests.rpc.pipes.interfaces import Streams\n"
             f"client = Client({running.endpoint!r})\n"
@@ -667,22 +666,22 @@ class TestFailures:
             env=os.environ,
         ) as process:  # fmt: skip
             assert process.stdout is not None and process.stdout.readline() == b"pulled\n"
-            assert bench.aside.swelled() > 0
+            assert piped.aside.swelled() > 0
             process.kill()
-        wait_until(lambda: bench.aside.swelled() == -1)
+        wait_until(lambda: piped.aside.swelled() == -1)
 
-    def test_a_time_limit(self, bench: Bench) -> None:
+    def test_a_time_limit(self, piped: Piped) -> None:
         """It ends a stream, and the routine that serves it."""
         for limit in limits(0.05, 0.5, 5.0, LIMIT / 4):
-            stream = bench.streams.swell.stream(100_000, timeout=limit)
+            stream = piped.streams.swell.stream(100_000, timeout=limit)
             assert stream.call.wait(LIMIT)
             with pytest.raises(EngineError) as caught:
                 for _ in stream:
                     pass
             assert caught.value.status == 1818
-            if bench.aside.swelled():  # Otherwise the routine had not begun by then.
+            if piped.aside.swelled():  # Otherwise the routine had not begun by then.
                 break
-        wait_until(lambda: bench.aside.swelled() == -1)
+        wait_until(lambda: piped.aside.swelled() == -1)
 
     def test_nobody_is_there(self) -> None:
         """A call with pipes that reaches no server ends as any other, and so do its pipes."""
@@ -697,7 +696,7 @@ class TestFailures:
             call = streams.count.begin(5)
             assert status_of(lambda: call.pipe("numbers").pull_wait()) == 1722
 
-    def test_interrupted_waits(self, far: Bench, key: str) -> None:
+    def test_interrupted_waits(self, far: Piped, key: str) -> None:
         """A wait that ran out leaves nothing behind: the next one gets what comes."""
         call = far.held("held_out", key)
         for _ in range(3):

@@ -1,14 +1,8 @@
-"""The tests' service: a process that serves the interfaces of `contract` until its standard input ends.
+"""The service of the tests that watch calls, keep handles and look at the order of calls; and a program of it."""
 
-python -m tests.rpc.server.service ENDPOINT...
-"""
-
-import json
-import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from typing import Any
 
 from engine import (
@@ -28,16 +22,9 @@ from engine import (
 )
 from engine.testing import LIMIT, wait_until
 
+from ..helpers import status_of
+from ..serving import serve
 from .interfaces import Desk, Keeper, Order, Store, Watch
-
-
-def status_of(action: Callable[[], object]) -> int:
-    """Run the action; return 0, or the status of what it raised."""
-    try:
-        action()
-    except EngineError as error:
-        return int(error.status)
-    return 0
 
 
 class Gates:
@@ -384,13 +371,5 @@ def make_server(*endpoints: str, **options: Any) -> Server:
     return server
 
 
-def main() -> None:
-    server = make_server(*sys.argv[1:])
-    server.listen()
-    print(json.dumps(server.endpoints), flush=True)
-    sys.stdin.read()
-    server.close(0)
-
-
 if __name__ == "__main__":
-    main()
+    serve(make_server)

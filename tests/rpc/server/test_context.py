@@ -24,6 +24,8 @@ from engine import (
 )
 from engine.testing import LIMIT, wait_until, wait_until_blocked
 
+from .conftest import SERVICE, Watched
+
 
 class Names(Interface):
     """Opens handles, and holds calls on them."""
@@ -51,263 +53,269 @@ class Users(Interface):
 class TestHandles:
     """Source: "Context Handles"."""
 
-    def test_state(self, any_bench: Any, key: str) -> None:
+    def test_state(self, any_watched: Watched, key: str) -> None:
         """A handle stands for state that the server keeps from call to call."""
-        journal = any_bench.store.open(key)
-        assert any_bench.store.add(journal, "one") == 1
-        assert any_bench.store.add(journal, "two") == 2
-        assert any_bench.store.lines(journal) == ["one", "two"]
+        journal = any_watched.store.open(key)
+        assert any_watched.store.add(journal, "one") == 1
+        assert any_watched.store.add(journal, "two") == 2
+        assert any_watched.store.lines(journal) == ["one", "two"]
 
-    def test_kinds_of_routines(self, bench: Any, key: str) -> None:
+    def test_kinds_of_routines(self, watched: Watched, key: str) -> None:
         """Coroutines and asynchronous manager routines take handles as well."""
-        journal = bench.store.open(key)
-        assert bench.store.add_async(journal, "one") == 1
-        assert bench.store.add_managed(journal, "two") == 2
-        assert bench.store.lines(journal) == ["one", "two"]
+        journal = watched.store.open(key)
+        assert watched.store.add_async(journal, "one") == 1
+        assert watched.store.add_managed(journal, "two") == 2
+        assert watched.store.lines(journal) == ["one", "two"]
 
-    def test_two_handles(self, bench: Any, key: str) -> None:
+    def test_two_handles(self, watched: Watched, key: str) -> None:
         """Handles are independent of each other, and one call may take several, or one twice."""
-        left, right = bench.store.open(key), bench.store.open(key)
-        bench.store.add(left, "moved")
-        bench.store.move(left, right)
-        bench.store.move(right, right)
-        assert (bench.store.lines(left), bench.store.lines(right)) == ([], [])
+        left, right = watched.store.open(key), watched.store.open(key)
+        watched.store.add(left, "moved")
+        watched.store.move(left, right)
+        watched.store.move(right, right)
+        assert (watched.store.lines(left), watched.store.lines(right)) == ([], [])
 
-    def test_inside_a_result(self, bench: Any, key: str) -> None:
+    def test_inside_a_result(self, watched: Watched, key: str) -> None:
         """A handle may be anywhere in a result."""
-        first, second = bench.store.open_nested(key)["both"]
-        bench.store.add(first, "first")
-        assert (bench.store.lines(first), bench.store.lines(second)) == (["first"], [])
+        first, second = watched.store.open_nested(key)["both"]
+        watched.store.add(first, "first")
+        assert (watched.store.lines(first), watched.store.lines(second)) == (["first"], [])
 
-    def test_opaque(self, bench: Any, key: str) -> None:
+    def test_opaque(self, watched: Watched, key: str) -> None:
         """The client has a token, and neither the state nor a way to close it by itself."""
-        journal = bench.store.open(key)
+        journal = watched.store.open(key)
         assert len(journal.token) == 16
         with pytest.raises(InvalidState):
             journal.state  # noqa: B018  # that it raises is the point
         with pytest.raises(InvalidState):
             journal.close()
 
-    def test_closed(self, bench: Any, key: str) -> None:
+    def test_closed(self, watched: Watched, key: str) -> None:
         """A handle that a routine closed is unknown from then on, and is not run down."""
-        journal = bench.store.open(key)
-        bench.store.close(journal)
-        for use in (bench.store.lines, bench.store.close):
+        journal = watched.store.open(key)
+        watched.store.close(journal)
+        for use in (watched.store.lines, watched.store.close):
             with pytest.raises(ContextMismatch) as caught:
                 use(journal)
             assert caught.value.status == 6
-        assert bench.keeper.rundowns(key) == 0
+        assert watched.keeper.rundowns(key) == 0
 
-    def test_another_client(self, benches: Callable[..., Any], bench: Any, key: str) -> None:
+    def test_another_client(self, watched_clients: Callable[..., Watched], watched: Watched, key: str) -> None:
         """Another client's token is unknown."""
-        journal = bench.store.open(key)
+        journal = watched.store.open(key)
         with pytest.raises(ContextMismatch):
-            benches(bench.endpoint).store.lines(journal)
-        assert bench.store.lines(journal) == []
+            watched_clients(watched.endpoint).store.lines(journal)
+        assert watched.store.lines(journal) == []
 
-    def test_another_server(self, benches: Callable[..., Any], services: Callable[[str], str], key: str) -> None:
+    def test_another_server(
+        self, watched_clients: Callable[..., Watched], services: Callable[..., str], key: str
+    ) -> None:
         """So is another server's."""
-        here, there = benches(services("ipc")), benches(services("tcp"))
+        here, there = watched_clients(services("ipc", SERVICE)), watched_clients(services("tcp", SERVICE))
         with pytest.raises(ContextMismatch):
             there.store.lines(here.store.open(key))
 
-    def test_none(self, bench: Any) -> None:
+    def test_none(self, watched: Watched) -> None:
         """None where a handle is needed has the status 1775, and the call is not sent."""
         with pytest.raises(NullContext) as caught:
-            bench.store.lines.begin(None)
+            watched.store.lines.begin(None)
         assert caught.value.status == 1775
 
-    def test_none_from_a_client_without_contract(self, bench: Any) -> None:
+    def test_none_from_a_client_without_contract(self, watched: Watched) -> None:
         """The server says so too, to a client that does not know the contract."""
         with pytest.raises(NullContext):
-            bench.client.bind("tests.Store").lines(None)
+            watched.client.bind("tests.Store").lines(None)
 
-    def test_optional(self, bench: Any, key: str) -> None:
+    def test_optional(self, watched: Watched, key: str) -> None:
         """A parameter that says so takes None, or nothing."""
-        assert bench.store.lines_or_none(None) is None
-        assert bench.store.lines_or_none() is None
-        assert bench.store.lines_or_none(bench.store.open(key)) == []
+        assert watched.store.lines_or_none(None) is None
+        assert watched.store.lines_or_none() is None
+        assert watched.store.lines_or_none(watched.store.open(key)) == []
 
-    def test_without_contract(self, bench: Any, key: str) -> None:
+    def test_without_contract(self, watched: Watched, key: str) -> None:
         """A client without the contract hands back what it got."""
-        plain = bench.client.bind("tests.Store")
+        plain = watched.client.bind("tests.Store")
         journal = plain.open(key)
         assert plain.add(journal, "line") == 1
 
     @pytest.mark.parametrize("wrong", (7, "text", [b"short", 1], ["text"]))
-    def test_no_handle(self, bench: Any, wrong: Any) -> None:
+    def test_no_handle(self, watched: Watched, wrong: Any) -> None:
         """What is no handle at all cannot be read, or is unknown."""
         with pytest.raises((BadStubData, ContextMismatch)):
-            bench.client.bind("tests.Store").lines(wrong)
+            watched.client.bind("tests.Store").lines(wrong)
 
 
 class TestSerialised:
     """Source: "Multi-threaded Clients and Context Handles"."""
 
-    def test_one_after_the_other(self, bench: Any, key: str) -> None:
+    def test_one_after_the_other(self, watched: Watched, key: str) -> None:
         """Calls on one handle do not overlap, and none is lost."""
-        journal = bench.store.open(key)
-        calls = [bench.store.add.begin(journal, str(number)) for number in range(200)]
+        journal = watched.store.open(key)
+        calls = [watched.store.add.begin(journal, str(number)) for number in range(200)]
         assert sorted(call.result(LIMIT) for call in calls) == list(range(1, 201))
 
-    def test_waiting_takes_no_thread(self, bench: Any, key: str) -> None:
+    def test_waiting_takes_no_thread(self, watched: Watched, key: str) -> None:
         """Calls that wait for a handle, more than there are workers, do not keep others from running."""
-        journal = bench.store.open(key)
-        holding = bench.store.block.begin(journal, key)
-        bench.keeper.entered(key)
-        waiting = [bench.store.add.begin(journal, "line") for _ in range(20)]
-        assert bench.watch.echo("others run") == "others run"
+        journal = watched.store.open(key)
+        holding = watched.store.block.begin(journal, key)
+        watched.keeper.entered(key)
+        waiting = [watched.store.add.begin(journal, "line") for _ in range(20)]
+        assert watched.watch.echo("others run") == "others run"
         assert not any(call.done() for call in waiting)
-        bench.keeper.release(key)
+        watched.keeper.release(key)
         holding.result(LIMIT)
         assert [call.result(LIMIT) for call in waiting] == list(range(1, 21)), "in the order of their coming"
 
-    def test_shared(self, bench: Any, key: str) -> None:
+    def test_shared(self, watched: Watched, key: str) -> None:
         """Calls that are declared shared use a handle at the same time; an exclusive one waits for all of them."""
-        journal = bench.store.open(key)
-        first = bench.store.block_shared.begin(journal, f"{key}1")
-        second = bench.store.block_shared.begin(journal, f"{key}2")
-        bench.keeper.entered(f"{key}1")
-        bench.keeper.entered(f"{key}2")
-        exclusive = bench.store.lines.begin(journal)
-        late = bench.store.block_shared.begin(journal, f"{key}3")
-        bench.watch.echo(0)
-        bench.keeper.release(f"{key}1")
+        journal = watched.store.open(key)
+        first = watched.store.block_shared.begin(journal, f"{key}1")
+        second = watched.store.block_shared.begin(journal, f"{key}2")
+        watched.keeper.entered(f"{key}1")
+        watched.keeper.entered(f"{key}2")
+        exclusive = watched.store.lines.begin(journal)
+        late = watched.store.block_shared.begin(journal, f"{key}3")
+        watched.watch.echo(0)
+        watched.keeper.release(f"{key}1")
         first.result(LIMIT)
         assert not exclusive.done()
-        assert not bench.keeper.is_entered(f"{key}3"), "those who wait go first"
-        bench.keeper.release(f"{key}2")
+        assert not watched.keeper.is_entered(f"{key}3"), "those who wait go first"
+        watched.keeper.release(f"{key}2")
         second.result(LIMIT)
         assert exclusive.result(LIMIT) == []
-        bench.keeper.entered(f"{key}3")
-        bench.keeper.release(f"{key}3")
+        watched.keeper.entered(f"{key}3")
+        watched.keeper.release(f"{key}3")
         late.result(LIMIT)
 
-    def test_two_handles_at_once(self, bench: Any, key: str) -> None:
+    def test_two_handles_at_once(self, watched: Watched, key: str) -> None:
         """Calls that take two handles in opposite orders do not wait for each other for ever."""
-        left, right = bench.store.open(key), bench.store.open(key)
-        calls = [bench.store.move.begin(*pair) for _ in range(100) for pair in ((left, right), (right, left))]
+        left, right = watched.store.open(key), watched.store.open(key)
+        calls = [watched.store.move.begin(*pair) for _ in range(100) for pair in ((left, right), (right, left))]
         for call in calls:
             call.result(LIMIT)
 
-    def test_closed_while_others_wait(self, bench: Any, key: str) -> None:
+    def test_closed_while_others_wait(self, watched: Watched, key: str) -> None:
         """A call that waits for a handle which is then closed finds it unknown."""
-        journal = bench.store.open(key)
-        holding = bench.store.block.begin(journal, key)
-        bench.keeper.entered(key)
-        closing = bench.store.close.begin(journal)
-        waiting = bench.store.lines.begin(journal)
-        bench.watch.echo(0)
-        bench.keeper.release(key)
+        journal = watched.store.open(key)
+        holding = watched.store.block.begin(journal, key)
+        watched.keeper.entered(key)
+        closing = watched.store.close.begin(journal)
+        waiting = watched.store.lines.begin(journal)
+        watched.watch.echo(0)
+        watched.keeper.release(key)
         holding.result(LIMIT)
         closing.result(LIMIT)
         with pytest.raises(ContextMismatch):
             waiting.result(LIMIT)
 
     @pytest.mark.parametrize("abort", [False, True])
-    def test_cancelled_while_waiting(self, bench: Any, key: str, abort: bool) -> None:
+    def test_cancelled_while_waiting(self, watched: Watched, key: str, abort: bool) -> None:
         """A call that is cancelled while it waits runs all the same, as its client waits for what it does; one that is
         aborted does not.
         """
-        journal = bench.store.open(key)
-        holding = bench.store.block.begin(journal, key)
-        bench.keeper.entered(key)
-        waiting = bench.store.add.begin(journal, "added")
-        bench.watch.echo(0)
+        journal = watched.store.open(key)
+        holding = watched.store.block.begin(journal, key)
+        watched.keeper.entered(key)
+        waiting = watched.store.add.begin(journal, "added")
+        watched.watch.echo(0)
         waiting.cancel(abort)
-        bench.watch.echo(0)
-        bench.keeper.release(key)
+        watched.watch.echo(0)
+        watched.keeper.release(key)
         holding.result(LIMIT)
         if abort:
             with pytest.raises(CallCancelled):
                 waiting.complete()
         else:
             waiting.result(LIMIT)
-        assert bench.store.lines(journal) == ([] if abort else ["added"])
+        assert watched.store.lines(journal) == ([] if abort else ["added"])
 
 
 class TestFailure:
     """Source: "Failure Semantics for Context Handles"."""
 
-    def test_routine_raised_made_here(self, benches: Callable[..., Any], bench: Any, key: str) -> None:
+    def test_routine_raised_made_here(
+        self, watched_clients: Callable[..., Watched], watched: Watched, key: str
+    ) -> None:
         """A handle made by a call that fails is the routine's own affair: it is not run down, then or later."""
-        leaving = benches(bench.endpoint)
+        leaving = watched_clients(watched.endpoint)
         with pytest.raises(RemoteFault):
             leaving.store.open_and_fail(key)
         leaving.store.open(f"{key}-other")
         leaving.close()
-        assert bench.keeper.wait_rundown(f"{key}-other") == 1
-        assert bench.keeper.rundowns(key) == 0
+        assert watched.keeper.wait_rundown(f"{key}-other") == 1
+        assert watched.keeper.rundowns(key) == 0
 
-    def test_routine_raised_existing(self, bench: Any, key: str) -> None:
+    def test_routine_raised_existing(self, watched: Watched, key: str) -> None:
         """A handle that was there before a call that fails is still usable."""
-        journal = bench.store.open(key)
+        journal = watched.store.open(key)
         with pytest.raises(RemoteFault):
-            bench.store.fail(journal)
-        assert bench.store.lines(journal) == ["changed"], "as the routine left it"
+            watched.store.fail(journal)
+        assert watched.store.lines(journal) == ["changed"], "as the routine left it"
 
-    def test_routine_raised_closed(self, bench: Any, key: str) -> None:
+    def test_routine_raised_closed(self, watched: Watched, key: str) -> None:
         """One that the routine closed before it raised is closed."""
-        journal = bench.store.open(key)
+        journal = watched.store.open(key)
         with pytest.raises(RemoteFault):
-            bench.store.close_and_fail(journal)
+            watched.store.close_and_fail(journal)
         with pytest.raises(ContextMismatch):
-            bench.store.lines(journal)
+            watched.store.lines(journal)
 
-    def test_result_cannot_be_packed(self, bench: Any, key: str) -> None:
+    def test_result_cannot_be_packed(self, watched: Watched, key: str) -> None:
         """A handle in a result that cannot be sent is run down; the client gets none."""
         with pytest.raises(BadStubData):
-            bench.store.open_unsendable(key)
-        assert bench.keeper.wait_rundown(key) == 1
+            watched.store.open_unsendable(key)
+        assert watched.keeper.wait_rundown(key) == 1
 
-    def test_result_cannot_be_packed_existing(self, bench: Any, key: str) -> None:
+    def test_result_cannot_be_packed_existing(self, watched: Watched, key: str) -> None:
         """A call whose result cannot be sent, whatever encoding it ran into, lets go of the handles that it used."""
-        journal = bench.store.open(key)
+        journal = watched.store.open(key)
         with pytest.raises(BadStubData):
-            bench.store.unsendable(journal, timeout=LIMIT)
-        assert bench.store.add(journal, "line", timeout=LIMIT) == 1
+            watched.store.unsendable(journal, timeout=LIMIT)
+        assert watched.store.add(journal, "line", timeout=LIMIT) == 1
 
-    def test_client_gone_before_the_answer(self, benches: Callable[..., Any], bench: Any, key: str) -> None:
+    def test_client_gone_before_the_answer(
+        self, watched_clients: Callable[..., Watched], watched: Watched, key: str
+    ) -> None:
         """So is one whose client is gone when the routine answers."""
-        leaving = benches(bench.endpoint)
+        leaving = watched_clients(watched.endpoint)
         leaving.store.open_held.begin(key)
-        releasing = bench.keeper.release_opened.begin(key)
-        bench.keeper.entered(key)
+        releasing = watched.keeper.release_opened.begin(key)
+        watched.keeper.entered(key)
         leaving.close()
         releasing.result(LIMIT)
-        assert bench.keeper.wait_rundown(key) == 1
+        assert watched.keeper.wait_rundown(key) == 1
 
 
 class TestRundown:
     """Source: "Server Context Rundown Routine"."""
 
-    def test_orderly_exit(self, benches: Callable[..., Any], any_bench: Any, key: str) -> None:
+    def test_orderly_exit(self, watched_clients: Callable[..., Watched], any_watched: Watched, key: str) -> None:
         """When the client closes, each handle that is open is run down once."""
-        leaving = benches(any_bench.endpoint)
+        leaving = watched_clients(any_watched.endpoint)
         journals = [leaving.store.open(f"{key}-{number}") for number in range(3)]
         leaving.store.close(journals[1])
         leaving.close()
-        assert [any_bench.keeper.wait_rundown(f"{key}-{number}") for number in (0, 2)] == [1, 1]
-        assert any_bench.keeper.rundowns(f"{key}-1") == 0, "it was closed before"
+        assert [any_watched.keeper.wait_rundown(f"{key}-{number}") for number in (0, 2)] == [1, 1]
+        assert any_watched.keeper.rundowns(f"{key}-1") == 0, "it was closed before"
 
-    def test_killed(self, any_bench: Any, caller: Callable[..., Any], key: str) -> None:
+    def test_killed(self, any_watched: Watched, caller: Callable[..., Any], key: str) -> None:
         """When the client is killed, its handles are run down as soon as the connection is found broken."""
-        child = caller(any_bench.endpoint, "open", key)
-        assert any_bench.keeper.rundowns(key) == 0
+        child = caller(any_watched.endpoint, "open", key)
+        assert any_watched.keeper.rundowns(key) == 0
         child.kill()
-        assert any_bench.keeper.wait_rundown(key) == 1
+        assert any_watched.keeper.wait_rundown(key) == 1
 
-    def test_after_running_calls(self, any_bench: Any, caller: Callable[..., Any], key: str) -> None:
+    def test_after_running_calls(self, any_watched: Watched, caller: Callable[..., Any], key: str) -> None:
         """A handle is run down after the calls that use it have ended, and once."""
-        child = caller(any_bench.endpoint, "block", key)
-        any_bench.keeper.entered(key)
+        child = caller(any_watched.endpoint, "block", key)
+        any_watched.keeper.entered(key)
         child.kill()
-        watched = caller(any_bench.endpoint, "open", f"{key}-other")
-        watched.kill()
-        assert any_bench.keeper.wait_rundown(f"{key}-other") == 1
-        assert any_bench.keeper.rundowns(key) == 0
-        any_bench.keeper.release(key)
-        assert any_bench.keeper.wait_rundown(key) == 1
+        other = caller(any_watched.endpoint, "open", f"{key}-other")
+        other.kill()
+        assert any_watched.keeper.wait_rundown(f"{key}-other") == 1
+        assert any_watched.keeper.rundowns(key) == 0
+        any_watched.keeper.release(key)
+        assert any_watched.keeper.wait_rundown(key) == 1
 
     def test_server_closes(self, endpoint: str) -> None:
         """A server that closes runs down what its clients have open, those whose calls still run included."""
@@ -335,15 +343,17 @@ class TestRundown:
             held[0].abort(1)
             assert sorted(gone) == ["idle", "used"]
 
-    def test_other_clients_keep_theirs(self, benches: Callable[..., Any], bench: Any, key: str) -> None:
+    def test_other_clients_keep_theirs(
+        self, watched_clients: Callable[..., Watched], watched: Watched, key: str
+    ) -> None:
         """The handles of other clients are left alone."""
-        leaving = benches(bench.endpoint)
-        gone, kept = leaving.store.open(f"{key}-gone"), bench.store.open(f"{key}-kept")
-        bench.store.add(kept, "line")
+        leaving = watched_clients(watched.endpoint)
+        gone, kept = leaving.store.open(f"{key}-gone"), watched.store.open(f"{key}-kept")
+        watched.store.add(kept, "line")
         leaving.close()
-        assert gone is not None and bench.keeper.wait_rundown(f"{key}-gone") == 1
-        assert bench.store.lines(kept) == ["line"]
-        assert bench.keeper.rundowns(f"{key}-kept") == 0
+        assert gone is not None and watched.keeper.wait_rundown(f"{key}-gone") == 1
+        assert watched.store.lines(kept) == ["line"]
+        assert watched.keeper.rundowns(f"{key}-kept") == 0
 
     def test_unregistering(self, servers: Callable[..., Server], clients: Callable[..., Client], endpoint: str) -> None:
         """Unregistering an interface runs its handles down if asked to: once its calls are closed, and before it

@@ -12,32 +12,31 @@ import pytest
 from engine import CallAttributes, Interface, Server
 from engine.testing import LIMIT, Gate
 
-from .conftest import Child
+from ..helpers import Service
+from .conftest import SERVICE, Watched
 from .interfaces import Order, Watch
 
 
 @pytest.fixture
-def fresh(endpoint: str) -> Any:
+def fresh(service: Callable[..., Service]) -> str:
     """The endpoint of a service of this test's own, with 8 workers."""
-    child = Child("service", endpoint)
-    yield endpoint
-    child.end()
+    return service(module=SERVICE).endpoint
 
 
 class TestCausal:
     """Source: "Causal Ordering of Asynchronous Calls"."""
 
-    def test_quick(self, benches: Callable[..., Any], fresh: str) -> None:
+    def test_quick(self, watched_clients: Callable[..., Watched], fresh: str) -> None:
         """Quick routines are entered in the order of the calls."""
-        bench = benches(fresh)
-        calls = [bench.order.quick.begin(number) for number in range(3000)]
+        watched = watched_clients(fresh)
+        calls = [watched.order.quick.begin(number) for number in range(3000)]
         for call in calls:
             call.result(LIMIT)
-        assert bench.order.entered() == list(range(3000))
+        assert watched.order.entered() == list(range(3000))
 
-    def test_slow_and_quick_among_other_clients(self, benches: Callable[..., Any], fresh: str) -> None:
+    def test_slow_and_quick_among_other_clients(self, watched_clients: Callable[..., Watched], fresh: str) -> None:
         """So are slow ones, which run side by side, and quick ones among them, while others keep workers busy."""
-        bench, others = benches(fresh), [benches(fresh) for _ in range(3)]
+        watched, others = watched_clients(fresh), [watched_clients(fresh) for _ in range(3)]
         over = threading.Event()
 
         def busy(other: Any) -> None:
@@ -50,35 +49,36 @@ class TestCausal:
             thread.start()
         choose = random.Random(1)
         calls = [
-            (bench.order.slow if choose.random() < 0.4 else bench.order.quick).begin(number) for number in range(2000)
+            (watched.order.slow if choose.random() < 0.4 else watched.order.quick).begin(number)
+            for number in range(2000)
         ]
         for call in calls:
             call.result(LIMIT)
         over.set()
         for thread in threads:
             thread.join(LIMIT)
-        assert bench.order.entered() == list(range(2000))
+        assert watched.order.entered() == list(range(2000))
 
-    def test_slow_ones_overlap(self, benches: Callable[..., Any], fresh: str) -> None:
+    def test_slow_ones_overlap(self, watched_clients: Callable[..., Watched], fresh: str) -> None:
         """A routine that does not return keeps none from being entered after it; they may end in any order."""
-        bench = benches(fresh)
-        first = bench.order.stuck.begin(0, "gate")
-        later = [bench.order.stuck.begin(number, f"gate{number}") for number in range(1, 5)]
-        bench.aside.bind(Order).wait_entered(4)
+        watched = watched_clients(fresh)
+        first = watched.order.stuck.begin(0, "gate")
+        later = [watched.order.stuck.begin(number, f"gate{number}") for number in range(1, 5)]
+        watched.aside.bind(Order).wait_entered(4)
         for number, call in enumerate(later, 1):
-            bench.order.open(f"gate{number}")
+            watched.order.open(f"gate{number}")
             call.result(LIMIT)
         assert not first.done()
-        bench.order.open("gate")
+        watched.order.open("gate")
         first.result(LIMIT)
-        assert bench.order.entered() == list(range(5))
+        assert watched.order.entered() == list(range(5))
 
-    def test_threads(self, benches: Callable[..., Any], fresh: str) -> None:
+    def test_threads(self, watched_clients: Callable[..., Watched], fresh: str) -> None:
         """Each thread's calls keep their order on a shared client."""
-        bench = benches(fresh)
+        watched = watched_clients(fresh)
 
         def issue(start: int) -> None:
-            for call in [bench.order.slow.begin(start + number) for number in range(200)]:
+            for call in [watched.order.slow.begin(start + number) for number in range(200)]:
                 call.result(LIMIT)
 
         threads = [threading.Thread(target=issue, args=(1000 * number,)) for number in range(4)]
@@ -86,7 +86,7 @@ class TestCausal:
             thread.start()
         for thread in threads:
             thread.join(LIMIT)
-        entered = bench.order.entered()
+        entered = watched.order.entered()
         for start in (0, 1000, 2000, 3000):
             mine = [number for number in entered if start <= number < start + 1000]
             assert mine == list(range(start, start + 200))
@@ -189,26 +189,26 @@ class TestEntering:
 class TestNonCausal:
     """Source: "Binding Option Constants"."""
 
-    def test_waits_for_none(self, benches: Callable[..., Any], fresh: str) -> None:
+    def test_waits_for_none(self, watched_clients: Callable[..., Watched], fresh: str) -> None:
         """A call without a place in the order is answered, and so are those before and after it."""
-        bench = benches(fresh)
-        free = bench.client.bind(Order, causal=False)
-        blocked = bench.order.stuck.begin(0, "gate")
+        watched = watched_clients(fresh)
+        free = watched.client.bind(Order, causal=False)
+        blocked = watched.order.stuck.begin(0, "gate")
         free.quick(1)
         free.open("gate")
         blocked.result(LIMIT)
-        assert sorted(bench.order.entered()) == [0, 1]
+        assert sorted(watched.order.entered()) == [0, 1]
 
-    def test_all_run(self, benches: Callable[..., Any], fresh: str) -> None:
+    def test_all_run(self, watched_clients: Callable[..., Watched], fresh: str) -> None:
         """Such calls all run, in whatever order."""
-        bench = benches(fresh)
-        free = bench.client.bind(Order, causal=False)
+        watched = watched_clients(fresh)
+        free = watched.client.bind(Order, causal=False)
         for call in [free.slow.begin(number) for number in range(500)]:
             call.result(LIMIT)
         assert sorted(free.entered()) == list(range(500))
 
-    def test_by_name(self, benches: Callable[..., Any], fresh: str) -> None:
+    def test_by_name(self, watched_clients: Callable[..., Watched], fresh: str) -> None:
         """A binding by name has the option, too; results are typed and limits kept as on any other."""
-        bench = benches(fresh)
-        assert bench.client.bind("tests.Watch", causal=False).echo("x") == "x"
-        assert 0 < bench.client.bind(Watch, causal=False).time_left(timeout=LIMIT) <= LIMIT
+        watched = watched_clients(fresh)
+        assert watched.client.bind("tests.Watch", causal=False).echo("x") == "x"
+        assert 0 < watched.client.bind(Watch, causal=False).time_left(timeout=LIMIT) <= LIMIT

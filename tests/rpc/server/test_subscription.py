@@ -21,6 +21,8 @@ from engine import (
 )
 from engine.testing import LIMIT, wait_until
 
+from .conftest import Watched
+
 CANCEL, DISCONNECT = int(EventKind.CLIENT_CANCEL), int(EventKind.CLIENT_DISCONNECT)
 WAYS = ("event", "port", "apc", "callback")
 
@@ -34,158 +36,160 @@ class TestSubscribe:
     """Source: "RpcServerSubscribeForNotification"."""
 
     @pytest.mark.parametrize("how", WAYS)
-    def test_cancel(self, any_bench: Any, key: str, how: str) -> None:
+    def test_cancel(self, any_watched: Watched, key: str, how: str) -> None:
         """A cancel is told in every notification type; where the type carries a kind, the kind comes along."""
-        call = any_bench.held(key)
-        assert any_bench.desk.subscribe(key, [CANCEL], how) == 0
+        call = any_watched.held(key)
+        assert any_watched.desk.subscribe(key, [CANCEL], how) == 0
         call.cancel()
-        assert any_bench.desk.told(key, how) == expected(how, CANCEL)
-        assert any_bench.desk.close(key, "complete") == 0
+        assert any_watched.desk.told(key, how) == expected(how, CANCEL)
+        assert any_watched.desk.close(key, "complete") == 0
         assert call.result(LIMIT) == "done"
 
     @pytest.mark.parametrize("how", WAYS)
-    def test_abortive_cancel(self, bench: Any, key: str, how: str) -> None:
+    def test_abortive_cancel(self, watched: Watched, key: str, how: str) -> None:
         """The server is told of an abortive cancel as of the other kind."""
-        call = bench.held(key)
-        assert bench.desk.subscribe(key, [CANCEL], how) == 0
+        call = watched.held(key)
+        assert watched.desk.subscribe(key, [CANCEL], how) == 0
         call.cancel(abort=True)
-        assert bench.desk.told(key, how) == expected(how, CANCEL)
+        assert watched.desk.told(key, how) == expected(how, CANCEL)
         with pytest.raises(CallCancelled):
             call.result(LIMIT)
-        assert bench.desk.close(key, "abort") == 0
+        assert watched.desk.close(key, "abort") == 0
 
     @pytest.mark.parametrize("how", WAYS)
-    def test_orderly_disconnect(self, benches: Callable[..., Any], any_bench: Any, key: str, how: str) -> None:
+    def test_orderly_disconnect(
+        self, watched_clients: Callable[..., Watched], any_watched: Watched, key: str, how: str
+    ) -> None:
         """A client that closes is told of in every notification type."""
-        leaving = benches(any_bench.endpoint)
+        leaving = watched_clients(any_watched.endpoint)
         leaving.held(key)
-        assert any_bench.desk.subscribe(key, [DISCONNECT], how) == 0
+        assert any_watched.desk.subscribe(key, [DISCONNECT], how) == 0
         leaving.close()
-        assert any_bench.desk.told(key, how) == expected(how, DISCONNECT)
-        assert any_bench.desk.close(key, "complete") == 0
+        assert any_watched.desk.told(key, how) == expected(how, DISCONNECT)
+        assert any_watched.desk.close(key, "complete") == 0
 
     @pytest.mark.parametrize("how", WAYS)
-    def test_killed_client(self, any_bench: Any, caller: Callable[..., Any], key: str, how: str) -> None:
+    def test_killed_client(self, any_watched: Watched, caller: Callable[..., Any], key: str, how: str) -> None:
         """So is one that is killed."""
-        child = caller(any_bench.endpoint, "hold", key)
-        any_bench.desk.arrived(key)
-        assert any_bench.desk.subscribe(key, [DISCONNECT], how) == 0
+        child = caller(any_watched.endpoint, "hold", key)
+        any_watched.desk.arrived(key)
+        assert any_watched.desk.subscribe(key, [DISCONNECT], how) == 0
         child.kill()
-        assert any_bench.desk.told(key, how) == expected(how, DISCONNECT)
-        assert any_bench.desk.close(key, "abort") == 0
+        assert any_watched.desk.told(key, how) == expected(how, DISCONNECT)
+        assert any_watched.desk.close(key, "abort") == 0
 
     @pytest.mark.parametrize("how", ("port", "apc", "callback"))
-    def test_both_kinds(self, bench: Any, key: str, how: str) -> None:
+    def test_both_kinds(self, watched: Watched, key: str, how: str) -> None:
         """Both kinds go into one request for every type but event."""
-        call = bench.held(key)
-        assert bench.desk.subscribe(key, [CANCEL, DISCONNECT], how) == 0
+        call = watched.held(key)
+        assert watched.desk.subscribe(key, [CANCEL, DISCONNECT], how) == 0
         call.cancel()
-        assert bench.desk.told(key, how) == expected(how, CANCEL)
-        assert bench.desk.unsubscribe(key, DISCONNECT) == 0
-        assert bench.desk.close(key, "complete") == 0
+        assert watched.desk.told(key, how) == expected(how, CANCEL)
+        assert watched.desk.unsubscribe(key, DISCONNECT) == 0
+        assert watched.desk.close(key, "complete") == 0
 
-    def test_both_kinds_by_event(self, bench: Any, key: str) -> None:
+    def test_both_kinds_by_event(self, watched: Watched, key: str) -> None:
         """An event takes one kind a request, and two requests."""
-        bench.held(key)
-        assert bench.desk.subscribe(key, [CANCEL, DISCONNECT], "event") == 87
-        assert bench.desk.subscribe(key, [CANCEL], "event") == 0
-        assert bench.desk.subscribe(key, [DISCONNECT], "event") == 0
-        assert bench.desk.close(key, "complete") == 0
+        watched.held(key)
+        assert watched.desk.subscribe(key, [CANCEL, DISCONNECT], "event") == 87
+        assert watched.desk.subscribe(key, [CANCEL], "event") == 0
+        assert watched.desk.subscribe(key, [DISCONNECT], "event") == 0
+        assert watched.desk.close(key, "complete") == 0
 
-    def test_three_values(self, bench: Any, key: str) -> None:
+    def test_three_values(self, watched: Watched, key: str) -> None:
         """The packet has the subscriber's three values, unchanged."""
-        call = bench.held(key)
-        assert bench.desk.subscribe(key, [CANCEL], "given") == 0
+        call = watched.held(key)
+        assert watched.desk.subscribe(key, [CANCEL], "given") == 0
         call.cancel()
-        assert bench.desk.told(key, "given") == [1, None, "o"]
-        assert bench.desk.close(key, "complete") == 0
+        assert watched.desk.told(key, "given") == [1, None, "o"]
+        assert watched.desk.close(key, "complete") == 0
 
-    def test_no_type(self, bench: Any, key: str) -> None:
+    def test_no_type(self, watched: Watched, key: str) -> None:
         """Without a notification type the status is 87."""
-        bench.held(key)
-        assert bench.desk.subscribe(key, [CANCEL], "none") == 87
-        assert bench.desk.close(key, "complete") == 0
+        watched.held(key)
+        assert watched.desk.subscribe(key, [CANCEL], "none") == 87
+        assert watched.desk.close(key, "complete") == 0
 
     @pytest.mark.parametrize("kind", (0, 1, 2, 5, 99))
-    def test_other_kinds(self, bench: Any, key: str, kind: int) -> None:
+    def test_other_kinds(self, watched: Watched, key: str, kind: int) -> None:
         """Another kind, none included, has the status 1764."""
-        bench.held(key)
-        assert bench.desk.subscribe(key, [kind], "callback") == 1764
-        assert bench.desk.subscribe(key, [CANCEL, kind], "callback") == 1764
-        assert bench.desk.subscribe(key, [], "callback") == 1764
-        assert bench.desk.close(key, "complete") == 0
+        watched.held(key)
+        assert watched.desk.subscribe(key, [kind], "callback") == 1764
+        assert watched.desk.subscribe(key, [CANCEL, kind], "callback") == 1764
+        assert watched.desk.subscribe(key, [], "callback") == 1764
+        assert watched.desk.close(key, "complete") == 0
 
-    def test_once_a_kind(self, bench: Any, key: str) -> None:
+    def test_once_a_kind(self, watched: Watched, key: str) -> None:
         """Each kind can be subscribed to once a call, in whatever way."""
-        bench.held(key)
-        assert bench.desk.subscribe(key, [CANCEL], "callback") == 0
-        assert bench.desk.subscribe(key, [CANCEL], "port") == 1915
-        assert bench.desk.subscribe(key, [CANCEL, DISCONNECT], "port") == 1915
-        assert bench.desk.subscribe(key, [DISCONNECT], "port") == 0, "the refused request left nothing behind"
-        assert bench.desk.close(key, "complete") == 0
+        watched.held(key)
+        assert watched.desk.subscribe(key, [CANCEL], "callback") == 0
+        assert watched.desk.subscribe(key, [CANCEL], "port") == 1915
+        assert watched.desk.subscribe(key, [CANCEL, DISCONNECT], "port") == 1915
+        assert watched.desk.subscribe(key, [DISCONNECT], "port") == 0, "the refused request left nothing behind"
+        assert watched.desk.close(key, "complete") == 0
 
-    def test_told_once(self, bench: Any, key: str) -> None:
+    def test_told_once(self, watched: Watched, key: str) -> None:
         """Two cancels are one notification."""
-        call = bench.held(key)
-        assert bench.desk.subscribe(key, [CANCEL], "callback") == 0
+        call = watched.held(key)
+        assert watched.desk.subscribe(key, [CANCEL], "callback") == 0
         call.cancel()
         call.cancel(abort=True)
-        bench.watch.echo(0)
-        assert bench.desk.told(key, "callback") == [CANCEL]
-        assert bench.desk.unsubscribe(key, CANCEL) == 1
-        assert bench.desk.close(key, "complete") == 0
+        watched.watch.echo(0)
+        assert watched.desk.told(key, "callback") == [CANCEL]
+        assert watched.desk.unsubscribe(key, CANCEL) == 1
+        assert watched.desk.close(key, "complete") == 0
 
     @pytest.mark.parametrize("how", WAYS)
-    def test_what_happened_before(self, bench: Any, key: str, how: str) -> None:
+    def test_what_happened_before(self, watched: Watched, key: str, how: str) -> None:
         """A cancel that came before the subscription is told at once."""
-        call = bench.held(key)
+        call = watched.held(key)
         call.cancel()
-        bench.desk.seen_cancelled(key)
-        assert bench.desk.subscribe(key, [CANCEL], how) == 0
-        assert bench.desk.told(key, how) == expected(how, CANCEL)
-        assert bench.desk.close(key, "complete") == 0
+        watched.desk.seen_cancelled(key)
+        assert watched.desk.subscribe(key, [CANCEL], how) == 0
+        assert watched.desk.told(key, how) == expected(how, CANCEL)
+        assert watched.desk.close(key, "complete") == 0
 
-    def test_client_gone_before(self, benches: Callable[..., Any], bench: Any, key: str) -> None:
+    def test_client_gone_before(self, watched_clients: Callable[..., Watched], watched: Watched, key: str) -> None:
         """So is a client that was gone before."""
-        leaving = benches(bench.endpoint)
+        leaving = watched_clients(watched.endpoint)
         leaving.held(key)
         leaving.close()
-        bench.desk.seen_disconnected(key)
-        assert bench.desk.subscribe(key, [DISCONNECT], "callback") == 0
-        assert bench.desk.told(key, "callback") == [DISCONNECT]
-        assert bench.desk.close(key, "complete") == 0
+        watched.desk.seen_disconnected(key)
+        assert watched.desk.subscribe(key, [DISCONNECT], "callback") == 0
+        assert watched.desk.told(key, "callback") == [DISCONNECT]
+        assert watched.desk.close(key, "complete") == 0
 
 
 class TestUnsubscribe:
     """Source: "RpcServerUnsubscribeForNotification"."""
 
     @pytest.mark.parametrize("how", WAYS)
-    def test_count(self, bench: Any, key: str, how: str) -> None:
+    def test_count(self, watched: Watched, key: str, how: str) -> None:
         """Unsubscribing tells how many notifications were queued."""
-        call = bench.held(key)
-        assert bench.desk.subscribe(key, [CANCEL], how) == 0
+        call = watched.held(key)
+        assert watched.desk.subscribe(key, [CANCEL], how) == 0
         call.cancel()
-        bench.desk.told(key, how)
-        assert bench.desk.unsubscribe(key, CANCEL) == 1
-        assert bench.desk.close(key, "complete") == 0
+        watched.desk.told(key, how)
+        assert watched.desk.unsubscribe(key, CANCEL) == 1
+        assert watched.desk.close(key, "complete") == 0
 
     @pytest.mark.parametrize("how", WAYS)
-    def test_nothing_further(self, bench: Any, key: str, how: str) -> None:
+    def test_nothing_further(self, watched: Watched, key: str, how: str) -> None:
         """What happens afterwards is not told."""
-        call = bench.held(key)
-        assert bench.desk.subscribe(key, [CANCEL], how) == 0
-        assert bench.desk.unsubscribe(key, CANCEL) == 0
+        call = watched.held(key)
+        assert watched.desk.subscribe(key, [CANCEL], how) == 0
+        assert watched.desk.unsubscribe(key, CANCEL) == 0
         call.cancel()
-        bench.desk.seen_cancelled(key)
-        assert bench.desk.told_nothing(key, how)
-        assert bench.desk.close(key, "complete") == 0
+        watched.desk.seen_cancelled(key)
+        assert watched.desk.told_nothing(key, how)
+        assert watched.desk.close(key, "complete") == 0
 
-    def test_without_subscription(self, bench: Any, key: str) -> None:
+    def test_without_subscription(self, watched: Watched, key: str) -> None:
         """Without a subscription of that kind there is none to end; another kind has the status 1764."""
-        bench.held(key)
-        assert bench.desk.unsubscribe(key, CANCEL) == -1915
-        assert bench.desk.unsubscribe(key, 1) == -1764
-        assert bench.desk.close(key, "complete") == 0
+        watched.held(key)
+        assert watched.desk.unsubscribe(key, CANCEL) == -1915
+        assert watched.desk.unsubscribe(key, 1) == -1764
+        assert watched.desk.close(key, "complete") == 0
 
 
 class TestClosing:
@@ -194,31 +198,31 @@ class TestClosing:
     @pytest.mark.parametrize("closing", ("complete", "abort"))
     @pytest.mark.parametrize("how", WAYS)
     def test_ends_subscriptions(
-        self, benches: Callable[..., Any], bench: Any, key: str, how: str, closing: str
+        self, watched_clients: Callable[..., Watched], watched: Watched, key: str, how: str, closing: str
     ) -> None:
         """Closing the call ends its subscriptions: neither a late cancel nor a disconnect is told."""
-        leaving = benches(bench.endpoint)
+        leaving = watched_clients(watched.endpoint)
         call = leaving.held(key)
-        assert bench.desk.subscribe(key, [CANCEL], how) == 0
-        assert bench.desk.subscribe(key, [DISCONNECT], how) == 0
-        assert bench.desk.close(key, closing) == 0
+        assert watched.desk.subscribe(key, [CANCEL], how) == 0
+        assert watched.desk.subscribe(key, [DISCONNECT], how) == 0
+        assert watched.desk.close(key, closing) == 0
         call.cancel()
         leaving.watch.echo(0)
         leaving.close()
-        bench.desk.seen_disconnected(key)
-        assert bench.desk.told_nothing(key, how)
+        watched.desk.seen_disconnected(key)
+        assert watched.desk.told_nothing(key, how)
 
-    def test_over(self, bench: Any, key: str) -> None:
+    def test_over(self, watched: Watched, key: str) -> None:
         """A call that was closed takes no subscription, and has none to end."""
-        bench.held(key)
-        assert bench.desk.close(key, "complete") == 0
-        assert bench.desk.subscribe(key, [CANCEL], "callback") == 1914
-        assert bench.desk.unsubscribe(key, CANCEL) == -1914
+        watched.held(key)
+        assert watched.desk.close(key, "complete") == 0
+        assert watched.desk.subscribe(key, [CANCEL], "callback") == 1914
+        assert watched.desk.unsubscribe(key, CANCEL) == -1914
 
-    def test_queued_function_is_not_called(self, bench: Any, key: str) -> None:
+    def test_queued_function_is_not_called(self, watched: Watched, key: str) -> None:
         """A function that is queued, and has not begun when the call is closed, is not called."""
-        call = bench.held(key)
-        closing = bench.desk.close_when_queued.begin(key)
+        call = watched.held(key)
+        closing = watched.desk.close_when_queued.begin(key)
         call.cancel()
         assert closing.result(LIMIT) == []
         assert call.result(LIMIT) == "done"

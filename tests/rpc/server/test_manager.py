@@ -26,8 +26,8 @@ from engine import (
 )
 from engine.testing import LIMIT, Gate, wait_until
 
-from .helpers import GONE, PENDING, ROOT, Bench, Service, status_of
-from .interfaces import Probe
+from ..helpers import GONE, PENDING, ROOT, Bench, Service, status_of
+from ..interfaces import Probe
 
 Benches = Callable[..., Bench]
 
@@ -451,11 +451,11 @@ class TestCallAttributes:
         assert who["client_process"] == os.getpid() != who["server_process"]
         assert who["client_host"] == socket.gethostname()
 
-    def test_where_from(self, benches: Benches, services: Callable[[str], str]) -> None:
+    def test_where_from(self, benches: Benches, services: Callable[..., str]) -> None:
         """Over tcp they name the client's address."""
         assert benches(services("tcp")).probe.who()["client_address"] == "127.0.0.1"
 
-    def test_metadata(self, benches: Benches, services: Callable[[str], str]) -> None:
+    def test_metadata(self, benches: Benches, services: Callable[..., str]) -> None:
         """The connection's texts are overlaid with the call's own."""
         bench = benches(services("ipc"), metadata={"from": "client", "both": "client"})
         assert bench.probe.who()["metadata"] == {"from": "client", "both": "client"}
@@ -486,7 +486,7 @@ class TestCallAttributes:
             metadata["when"] = "later"
             assert {call.result(LIMIT)["metadata"]["when"] for call in calls} == {"begun"}
 
-    def test_after_the_client_has_gone(self, services: Callable[[str], str], benches: Benches, key: str) -> None:
+    def test_after_the_client_has_gone(self, services: Callable[..., str], benches: Benches, key: str) -> None:
         """Once the client is gone the call says so: disconnected, status 3; its closing goes nowhere."""
         gone = benches(services("ipc"))
         gone.held(key)
@@ -497,7 +497,7 @@ class TestCallAttributes:
         assert control.complete(key, "nobody") == 0
         assert control.complete(key, "nobody") == GONE
 
-    def test_cancelled_and_gone(self, services: Callable[[str], str], benches: Benches, key: str) -> None:
+    def test_cancelled_and_gone(self, services: Callable[..., str], benches: Benches, key: str) -> None:
         """A call that was cancelled and whose client is gone is disconnected, above all: status 3."""
         going = benches(services("ipc"))
         going.held(key).cancel()
@@ -508,7 +508,7 @@ class TestCallAttributes:
         control.seen_disconnected(key)
         assert list(control.seen(key)) == [True, True, 3]
 
-    def test_after_the_client_was_killed(self, services: Callable[[str], str], benches: Benches, key: str) -> None:
+    def test_after_the_client_was_killed(self, services: Callable[..., str], benches: Benches, key: str) -> None:
         """A client process that was killed is noticed too."""
         source = (
             "import sys\nfrom engine import Client\nfrom tests.rpc.interfaces import Probe\n"

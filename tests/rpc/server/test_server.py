@@ -26,9 +26,9 @@ from engine.testing import LIMIT, Gate, wait_until, wait_until_blocked
 from transport import EndpointError
 from transport.frames import Bye
 
-from .helpers import Bench, RawClient, Service, new_endpoint, status_of
-from .interfaces import Adder, Control, Probe
-from .service import Adding, make_server
+from ..helpers import Bench, RawClient, Service, new_endpoint, status_of
+from ..interfaces import Adder, Control, Probe
+from ..service import Adding, make_server
 
 Benches = Callable[..., Bench]
 
