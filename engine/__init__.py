@@ -34,11 +34,12 @@ from .kernel.mutex import Mutex
 from .kernel.packet import UNSET, CompletionPacket, PacketSink, PacketTemplate, PortStatistics
 from .kernel.port import CompletionPort
 from .kernel.port_source import PortSource
+from .kernel.registered_wait import RegisteredWait
 from .kernel.semaphore import Semaphore
 from .kernel.thread import blocking
 from .kernel.timer import WaitableTimer
 from .kernel.wait import MAXIMUM_WAIT_OBJECTS, WaitResult, signal_and_wait, sleep, wait_all, wait_any
-from .kernel.waitable import RegisteredWait, Waitable, WaitableStatistics, register_wait
+from .kernel.waitable import Waitable, WaitableStatistics, register_wait
 from .pool.backlog import Priority
 from .pool.callback_object import CallbackObject, CallbackStatistics
 from .pool.cleanup import CleanupGroup

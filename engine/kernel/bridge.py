@@ -14,11 +14,14 @@ from ..lifecycle import Uncopyable
 from ..status import Status
 from .afterwards import afterwards
 from .checks import check_flag
+from .clock import SYSTEM_CLOCK
+from .dispatcher import decide
 from .lock import Lock
 from .packet import CompletionPacket
 from .port_queue import PortQueue, find, get_signal, is_signaled, watch
+from .registered_wait import CallbackBlock
 from .thread import ThreadRecord
-from .waitable import RegisteredWait, Waitable, adapters, decide, register_wait
+from .waitable import Waitable, adapters, prepare_wait
 
 
 class WaitPacket(Uncopyable):
@@ -48,7 +51,7 @@ class WaitPacket(Uncopyable):
         # queueing.
         self._port: PortQueue | None = None
         self._packet: CompletionPacket | None = None
-        self._block: RegisteredWait | None = None
+        self._block: CallbackBlock | None = None
         self._told = False
         self._starting = False
         # Whether the object was signaled when it was last associated, so that the packet was queued at once.
@@ -73,7 +76,7 @@ class WaitPacket(Uncopyable):
         if not isinstance(port, PortQueue):
             raise InvalidArgumentType(f"port must be a CompletionPort, not {type_name(port)}")
 
-        def tell(outcome: Status) -> None:
+        def deliver(outcome: Status) -> None:
             packet = CompletionPacket(key, transferred, overlapped, status if outcome is Status.OK else outcome)
             self._packet = packet
             port.deliver((packet,))
@@ -90,7 +93,9 @@ class WaitPacket(Uncopyable):
         block = None
         try:
             watch(port, self)
-            block = register_wait(waitable, tell)
+            begun = prepare_wait(waitable, deliver)
+            begun.begin(None, SYSTEM_CLOCK)
+            block = begun
             self.already_signaled = block.status is not Status.PENDING
         finally:
             with self._lock:

@@ -11,9 +11,10 @@ from ..errors import Deadlock, EngineError, InvalidHandle
 from ..lifecycle import Closeable
 from .afterwards import afterwards
 from .checks import check_flag
+from .dispatcher import WaitBlock, decide, dispatcher_lock, finish
 from .each import each
 from .thread import ThreadRecord
-from .waitable import Waitable, WaitBlock, decide, dispatcher_lock, finish
+from .waitable import Waitable
 
 
 class Event(Waitable, Closeable):

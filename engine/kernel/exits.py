@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 from transport.realtime import monotonic
 
+from .dispatcher import WaitBlock, decide, dispatcher_lock
 from .driver import driver
 from .lock import Lock
 from .port_source import Services, SourceOperation
 from .thread import ThreadRecord, end_hooks
-from .waitable import Waitable, WaitBlock, adapters, decide, dispatcher_lock
+from .waitable import Waitable, adapters
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

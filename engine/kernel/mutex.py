@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Self
 
 from ..errors import NotOwner
 from .checks import check_flag
+from .dispatcher import WaitBlock, decide, dispatcher_lock
 from .each import each
 from .thread import ThreadRecord, end_hooks, local
-from .waitable import Waitable, WaitBlock, decide, dispatcher_lock
+from .waitable import Waitable
 
 
 class Mutex(Waitable):

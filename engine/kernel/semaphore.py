@@ -9,8 +9,9 @@ from typing import Self
 
 from ..errors import InvalidParameter, LimitExceeded
 from .checks import check_count
+from .dispatcher import WaitBlock, decide
 from .thread import ThreadRecord
-from .waitable import Waitable, WaitBlock, decide
+from .waitable import Waitable
 
 
 class Semaphore(Waitable):

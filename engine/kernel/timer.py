@@ -16,8 +16,9 @@ from ..lifecycle import Closeable
 from .apc import TimerApc
 from .checks import LONGEST, check_callback, check_clock, check_duration, check_flag
 from .clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due
+from .dispatcher import WaitBlock, decide, dispatcher_lock
 from .thread import ThreadRecord, local
-from .waitable import Waitable, WaitBlock, decide, dispatcher_lock
+from .waitable import Waitable
 
 
 class _Setting:

@@ -16,16 +16,11 @@ from . import exits as ends  # noqa: F401  # It teaches `as_waitable` about thre
 from .apc import run_apcs, wait_alertably
 from .checks import check_flag, check_timeout
 from .deadline import Deadline
+from .dispatcher import TIMED_OUT, ThreadBlock, wait_on
 from .driver import driver
 from .loops import holding, loop_to_hold
 from .thread import local, park
-from .waitable import (
-    TIMED_OUT,
-    ThreadBlock,
-    Waitable,
-    as_waitable,
-    wait_on,
-)
+from .waitable import Waitable, as_waitable
 from .waiter import Waiter
 
 MAXIMUM_WAIT_OBJECTS = 64  # As on Windows. For more, use callbacks: `register_wait`, or packets: `associate_wait`.

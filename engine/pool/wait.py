@@ -22,7 +22,8 @@ from typing import Any
 
 from ..kernel.checks import check_clock
 from ..kernel.clock import Cancellable, Clock, Due, call_at_wall, read_due
-from ..kernel.waitable import RegisteredWait, prepare_wait
+from ..kernel.registered_wait import CallbackBlock
+from ..kernel.waitable import prepare_wait
 from ..status import Status
 from .backlog import ObjectCallback
 from .callback_object import CallbackObject
@@ -37,7 +38,7 @@ class Registration:
     __slots__ = ("block", "context", "limit", "owner")
 
     # The kernel's wait.
-    block: RegisteredWait
+    block: CallbackBlock
 
     def __init__(self, owner: "Wait", context: Context) -> None:
         self.owner = owner

@@ -19,9 +19,9 @@ import pytest
 
 from engine import CompletionPort, Event, WaitTimeout, register_wait, sleep, wait_any
 from engine.kernel.afterwards import afterwards
+from engine.kernel.dispatcher import dispatcher_lock
 from engine.kernel.driver import PROCESSORS, driver
 from engine.kernel.monitor import TICK
-from engine.kernel.waitable import dispatcher_lock
 from engine.testing import LIMIT, wait_until, wait_until_blocked
 
 from .helpers import Actor, asleep, error, getter, result
