@@ -52,8 +52,8 @@ from .pool.wait import Wait
 from .pool.work import Work, submit_callback
 from .rpc.call import Call
 from .rpc.client.binding import Binding, BoundOperation
-from .rpc.client.client import Client
-from .rpc.client.statistics import ClientStatistics
+from .rpc.client.client import Client, ClientStatistics
+from .rpc.client.streaming import PipedOperation
 from .rpc.context import Context
 from .rpc.contract.interface import Interface, Operation, operation
 from .rpc.contract.outputs import InOut, Out
@@ -76,7 +76,7 @@ from .rpc.errors import (
 )
 from .rpc.notify import ApcNotification, CallbackNotification, EventKind, apc
 from .rpc.pipes.pipe import InOutPipe, InPipe, OutPipe, Pipe, PipePending
-from .rpc.pipes.stream import PipedOperation, Stream
+from .rpc.pipes.stream import Stream
 from .rpc.server.call import CallAttributes, ServerCall, current_call
 from .rpc.server.management import Management
 from .rpc.server.registry import manager

@@ -8,9 +8,9 @@
 Needs the `otel` extra. Nothing of this is imported, and nothing is asked on the way of a call, unless `instrument` was
 called for that client or server.
 
-Theory of operation. A client that is instrumented has another `_begin`, which its bindings take when they are made: it
-opens a span, puts the trace context into the call's metadata (the texts of W3C Trace Context, with the standard
-propagator), and waits for the outcome as an observer of the client's table. A server has another function in each
+Theory of operation. A client that is instrumented begins its calls in another way, which its bindings take when they
+are made: it opens a span, puts the trace context into the call's metadata (the texts of W3C Trace Context, with the
+standard propagator), and waits for the outcome as an observer of the call table. A server has another function in each
 entry, which opens a span with the caller's as its parent around the routine; closing the call ends it.
 
 Guarantees: a span of a call ends once, when the call has its outcome (client) or was closed (server), with its status.
@@ -36,8 +36,10 @@ from transport.log import Log
 
 from .errors import EngineError, InvalidArgumentType
 from .rpc.call import Call, status_of
+from .rpc.client.binding import Begin
 from .rpc.client.call_table import Observer
-from .rpc.client.client import Client
+from .rpc.client.client import Client, decorate
+from .rpc.client.connection import Connection
 from .rpc.contract.spec import OperationSpec
 from .rpc.server.call import ServerCall
 from .rpc.server.extras import Closing, attachment_of, when_closed
@@ -64,9 +66,7 @@ def instrument(target: Client | Server, tracer_provider: TracerProvider | None =
         raise InvalidArgumentType(f"target must be a Client or a Server, not {type_name(target)}")
     tracer = get_tracer("callport", tracer_provider=tracer_provider)
     if isinstance(target, Client):
-        if not isinstance(target._begin, _TracedBegin):
-            target._begin = _TracedBegin(target, tracer)  # type: ignore[method-assign]  # on this instance only
-            target._shortcut = lambda spec: None  # type: ignore[method-assign]  # no way past it
+        decorate(target, lambda connection, begin: _traced(connection, begin, tracer))
     else:
         target._registry.decorate(lambda entry: _trace(entry, tracer))
 
@@ -104,13 +104,17 @@ def _record(span: Span, error: BaseException) -> None:
         log.error("the span of a call could not record what was raised", exc_info=failure)
 
 
-class _TracedBegin:
-    """A client's `_begin`, with a span for each call."""
+def _traced(connection: Connection, begin: Begin, tracer: Tracer) -> Begin:
+    return begin if isinstance(begin, _TracedBegin) else _TracedBegin(connection, begin, tracer)
 
-    def __init__(self, client: Client, tracer: Tracer) -> None:
-        self._begin = client._begin
-        self._table = client._table
-        endpoint = Endpoint.parse(client.endpoint)
+
+class _TracedBegin:
+    """Begins the calls of a client, with a span for each."""
+
+    def __init__(self, connection: Connection, begin: Begin, tracer: Tracer) -> None:
+        self._begin = begin
+        self._table = connection.table
+        endpoint = Endpoint.parse(connection.endpoint)
         self._server: dict[str, str | int] = {"server.address": endpoint.host or endpoint.name}
         if endpoint.scheme == "tcp":
             self._server["server.port"] = endpoint.port

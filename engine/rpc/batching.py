@@ -13,7 +13,7 @@ from typing import Any
 
 COALESCE_RECORDS = 128  # Most of them in one message: a message costs ~100 us of both sides' time, a call ~5.
 COALESCE_BYTES = 64 * 1024  # A message of this size leaves: its first record has waited long enough for the others.
-FEW_CALLS = 4  # As long as no more are outstanding, none waits for company.
+FEW_CALLS = 4  # As long as no more are outstanding, none waits to be batched.
 
 _PLAIN = {tuple}
 
@@ -47,6 +47,6 @@ def _size(record: tuple[Any, ...]) -> int:
     return 0 if type(record) is tuple else len(memoryview(record[2]))
 
 
-def company_of(outstanding: int) -> int:
-    """How many calls may wait for more of them, when so many are outstanding: more than a few."""
+def batch_threshold(outstanding: int) -> int:
+    """How many calls may wait to be batched, when so many are outstanding: more than a few."""
     return min(outstanding >> 1, COALESCE_RECORDS - 1)

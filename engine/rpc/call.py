@@ -121,15 +121,15 @@ class Awaited(msgspec.Struct):
     error: CallError | None = None
 
 
-class Issuer(Protocol):
-    """The client, as its calls see it."""
+class CallCarrier(Protocol):
+    """The connection, as its calls see it."""
 
-    def _wait_for(self, call: "Call[Any]", timeout: float | None) -> bool: ...
-    def _expect(self, call: "Call[Any]") -> "Completion | None": ...
-    def _give_up_waiting(self, call: "Call[Any]", completion: "Completion | None") -> None: ...
-    def _cancel(self, call: "Call[Any]", abort: bool) -> None: ...
-    def _poll(self, call: "Call[Any]") -> None: ...
-    def _silence(self) -> str: ...
+    def wait_for(self, call: "Call[Any]", timeout: float | None) -> bool: ...
+    def expect(self, call: "Call[Any]") -> "Completion | None": ...
+    def give_up_waiting(self, call: "Call[Any]", completion: "Completion | None") -> None: ...
+    def cancel(self, call: "Call[Any]", abort: bool) -> None: ...
+    def poll(self, call: "Call[Any]") -> None: ...
+    def silence(self) -> str: ...
 
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
 
     user_data: Any = None
     # All below: written under the client's lock, except as said.
-    _client: Issuer | None = None
+    _carrier: CallCarrier | None = None
     _spec: Any = None
     _notify: Notification | None = None
     _id: int = 0
@@ -207,7 +207,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         """
         if NEXT[self._state][On.REINITIALIZE] is None:
             raise InvalidState(f"the handle carries a call that is {State(self._state).name}: complete it first")
-        self._client = None
+        self._carrier = None
         self._spec = None
         self._notify = None
         self._box = None
@@ -228,14 +228,16 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
             raise InvalidParameter(f"the call has no pipe {shown(name)}, and no other")
         return self._pipes.end_of(name)  # type: ignore[no-any-return]  # `_pipes` is Any: few calls have some
 
-    def _adopt(self, client: Issuer, spec: Any, notify: Notification | None, call_id: int, pipes: Any = None) -> None:
+    def _adopt(
+        self, carrier: CallCarrier, spec: Any, notify: Notification | None, call_id: int, pipes: Any = None
+    ) -> None:
         """Carry a call: from the states that allow it, through ISSUING, to PENDING. Under the client's lock."""
         accepted = _ACCEPTED_FROM[self._state]
         if accepted is None:
             raise InvalidState(
                 f"the handle carries a call that is {self.state.name}: complete it, or use another handle"
             )
-        self._client, self._spec, self._notify, self._id = client, spec, notify, call_id
+        self._carrier, self._spec, self._notify, self._id = carrier, spec, notify, call_id
         self._box = self._timer = self._awaited = self._trailing = None
         self._pipes = pipes
         self._state = accepted
@@ -271,8 +273,8 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
     def _look_around(self) -> None:
         """Take what has arrived from the network, if the outcome is not known yet."""
         if self._state == _PENDING or self._state == _CANCELLING:
-            assert self._client is not None
-            self._client._poll(self)
+            assert self._carrier is not None
+            self._carrier.poll(self)
 
     def complete(self) -> R:
         """Collect the outcome: return the result, or raise the call's error. Never blocks.
@@ -320,8 +322,8 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         # DONE without a box: another thread is just recording the outcome, and has told nobody yet.
         if not _PENDING <= self._state <= _DONE:
             raise self._no_call()
-        assert self._client is not None
-        self._client._poll(self)
+        assert self._carrier is not None
+        self._carrier.poll(self)
         if self._box is None:
             text = f"{self._named()} is not complete: wait for its notification, then complete it"
             raise CallPending(text + self._silence())
@@ -329,7 +331,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
 
     def _silence(self) -> str:
         """What to append to an error that says that the call is pending, if there is no server to answer it."""
-        silence = "" if self._client is None else self._client._silence()
+        silence = "" if self._carrier is None else self._carrier.silence()
         return f" ({silence})" if silence else ""
 
     def _undecodable(self, error: BaseException) -> CallError:
@@ -346,9 +348,9 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         """
         if self._box:
             return True
-        if self._client is None or not _PENDING <= self._state <= _DONE:
+        if self._carrier is None or not _PENDING <= self._state <= _DONE:
             raise self._no_call()
-        return self._client._wait_for(self, timeout)
+        return self._carrier.wait_for(self, timeout)
 
     def result(self, timeout: float | None = None) -> R:
         """Wait, then `complete`.
@@ -372,9 +374,9 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         check_flag("abort", abort)
         if self._state == _DONE and self._box:
             return
-        if self._client is None or not _PENDING <= self._state <= _DONE:
+        if self._carrier is None or not _PENDING <= self._state <= _DONE:
             raise self._no_call()
-        self._client._cancel(self, abort)
+        self._carrier.cancel(self, abort)
 
     def __await__(self) -> Generator[Any, None, R]:
         """Await the outcome, and collect it: return the result, or raise the call's error.
@@ -387,15 +389,15 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         """
         awaited = self._awaited
         if self._box is None:
-            if self._client is None or not _PENDING <= self._state <= _DONE:
+            if self._carrier is None or not _PENDING <= self._state <= _DONE:
                 raise self._no_call()
-            completion = self._client._expect(self)
+            completion = self._carrier.expect(self)
             if completion is not None:
                 completion.bridge.hold()
                 try:
                     yield from completion.future
                 except BaseException:
-                    self._client._give_up_waiting(self, completion)
+                    self._carrier.give_up_waiting(self, completion)
                     raise
                 finally:
                     completion.bridge.release()
@@ -432,8 +434,8 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         generator = steps.get(task)
         if generator is None:
             generator = steps[task] = self.__await__()
-            if how == "throw" and self._client is not None and _PENDING <= self._state < _DONE:
-                self._client._give_up_waiting(self, None)  # A task that is cancelled before it began.
+            if how == "throw" and self._carrier is not None and _PENDING <= self._state < _DONE:
+                self._carrier.give_up_waiting(self, None)  # A task that is cancelled before it began.
         try:
             return getattr(generator, how)(*values)
         except BaseException:
@@ -458,6 +460,14 @@ def handle_of(handle: object) -> Call[Any]:
     if not isinstance(handle, Call):
         raise InvalidArgumentType(f"handle must be a Call or None, not {type_name(handle)}")
     return handle
+
+
+def abandon(call: Call[Any]) -> None:
+    """End a call that nobody is going to collect."""
+    try:
+        call.cancel(abort=True)
+    except InvalidAsyncHandle:
+        pass  # It is over already.
 
 
 _decode_fault = msgspec.msgpack.Decoder(Fault | None).decode

@@ -30,7 +30,7 @@ from ..kernel.lock import Lock
 
 log: Log = Log("engine.rpc")
 
-Parcel = tuple[bytes, list[Buffer]]  # A peer and the frames of one message for it.
+OutgoingMessage = tuple[bytes, list[Buffer]]  # A peer and the frames of one message for it.
 
 
 class Owner(Receiver, Protocol):
@@ -39,11 +39,7 @@ class Owner(Receiver, Protocol):
     # Under link.lock: what a harvest brought to be done, outside all locks.
     actions: list[Callable[[], object]]
 
-    @property
-    def outgoing(self) -> Sized:
-        """What is to be sent; true while `next_message` might have something."""
-
-    def next_message(self) -> Parcel | None:
+    def next_message(self) -> OutgoingMessage | None:
         """Take the next message to send, or None. May take the owner's lock."""
 
     def unsendable(self, error: Exception, made: bool) -> None:
@@ -61,16 +57,19 @@ class Owner(Receiver, Protocol):
 class Channel:
     """Moves an owner's messages through a link. Hashable by identity; one a link.
 
-    `owners` is the lock that the owner takes for each message.
+    Args:
+        queue: what the owner has to send; true while `next_message` might have something.
+        owners: the lock that the owner takes for each message.
     """
 
-    def __init__(self, link: Link, owner: Owner, owners: Lock) -> None:
+    def __init__(self, link: Link, owner: Owner, queue: Sized, owners: Lock) -> None:
         self.link = link
         self._lock = link.lock
         self._owner = owner
+        self._queue = queue
         self._owners = owners
         # Guarded by link.lock: a message that the link could not take yet, and whether `close` ran.
-        self._stuck: Parcel | None = None
+        self._stuck: OutgoingMessage | None = None
         self._closed = False
         # True from `defer` until the next tick; a lost update costs one more registration with the monitor.
         self._ticking = False
@@ -104,9 +103,9 @@ class Channel:
 
     def flush(self) -> None:
         """Send what is waiting, or leave it to the thread that is using the link. Never blocks for long."""
-        owner, lock = self._owner, self._lock
+        queue, lock = self._queue, self._lock
         arrived = sent = False
-        while owner.outgoing or self._stuck is not None:
+        while queue or self._stuck is not None:
             # The thread that uses the link looks again before it polls. It may not be going to poll: then the tick.
             if lock.owned() or self._owners.owned():  # In a signal handler.
                 self.defer()
@@ -165,13 +164,13 @@ class Channel:
         owner = self._owner
         progress = False
         while not self._closed:
-            parcel = self._stuck
+            message = self._stuck
             try:
-                if parcel is None:
-                    parcel = owner.next_message() if owner.outgoing else None
-                    if parcel is None:
+                if message is None:
+                    message = owner.next_message() if self._queue else None
+                    if message is None:
                         break
-                taken = self.link.send(*parcel)
+                taken = self.link.send(*message)
             except PeerLost:
                 taken = True  # The peer is gone, and with it all that was meant for it.
             except LinkClosed:
@@ -179,9 +178,9 @@ class Channel:
             except Exception as error:  # No memory for it, for one.
                 taken = True
                 log.error("a message cannot be sent", exc_info=error, later=True)
-                owner.unsendable(error, parcel is not None)
+                owner.unsendable(error, message is not None)
                 self._later(0.0)
-            self._stuck = None if taken else parcel
+            self._stuck = None if taken else message
             if not taken:
                 break
             progress = True
@@ -240,7 +239,7 @@ class Channel:
                 owner.actions[:0] = left
             raise
         # What arrived comes first: what it makes the waiting thread begin can share a message with what waits here.
-        return more or (sends and arrived and bool(owner.outgoing) and self._stuck is None)
+        return more or (sends and arrived and bool(self._queue) and self._stuck is None)
 
     def failed(self, error: Exception) -> None:
         """For the driver: a harvest raised; it will be tried again."""

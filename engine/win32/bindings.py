@@ -10,6 +10,7 @@ Source: "RpcStringBindingCompose", "RpcBindingFromStringBinding", "RpcBindingFre
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from transport import Endpoint, EndpointError
@@ -67,27 +68,18 @@ class BindingHandle(Client):
         super().__init__(endpoint)
         self.causal = True
         self.call_timeout: float | None = None
+        self._issuer.decorate(self._with_options)
 
-    def _begin(
-        self,
-        spec: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any] | None,
-        notify: Any,
-        timeout: float | None,
-        metadata: dict[str, str] | None,
-        handle: Call[Any] | None,
-        pipes: Any = None,
-    ) -> Call[Any]:
-        """Accept a call with the options of now; see `Client._begin`."""
-        if not self.causal:
-            spec = spec.without_order()
-        if timeout is None:
-            timeout = self.call_timeout
-        return super()._begin(spec, args, kwargs, notify, timeout, metadata, handle, pipes)
+    def _with_options(self, begin: Callable[..., Call[Any]]) -> Callable[..., Call[Any]]:
+        """Return what begins calls with the options of that moment."""
 
-    def _shortcut(self, spec: Any) -> None:
-        """There is none: each call is begun with the options of its moment."""
+        def begin_with_options(
+            spec: Any, args: Any, kwargs: Any, notify: Any, timeout: float | None, *more: Any
+        ) -> Call[Any]:
+            chosen = spec if self.causal else spec.without_order()
+            return begin(chosen, args, kwargs, notify, self.call_timeout if timeout is None else timeout, *more)
+
+        return begin_with_options
 
 
 def endpoint_of(protseq: str, address: str, endpoint: str) -> Endpoint:

@@ -391,6 +391,12 @@ def code_of(*functions: Callable[..., Any]) -> Callable[[CodeType], bool]:
     return lambda code: code in codes
 
 
+def code_named(name: str, *files: str) -> Callable[[CodeType], bool]:
+    """Pick the code of the functions of that name in some files of the project, for `at_line`."""
+    paths = {str(ROOT / file) for file in files}
+    return lambda code: code.co_name == name and code.co_filename in paths
+
+
 def code_in(folder: str) -> Callable[[CodeType], bool]:
     """Pick all code in the files below a folder of the project, for `at_line`."""
     start = str(ROOT / folder)

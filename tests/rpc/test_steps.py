@@ -16,13 +16,17 @@ from engine.testing import LIMIT, Gate, wait_until
 from transport.frames import Bye, Target
 from transport.wire.codec import encode_calls
 
-from .helpers import Bench, Elsewhere, RawClient, RawServer, at_line, code_in, code_of, reach, status_of
+from .helpers import Bench, Elsewhere, RawClient, RawServer, at_line, code_in, code_named, reach, status_of
 from .interfaces import Probe
 from .service import make_server
 
 Benches = Callable[..., Bench]
 
 LINES = 40  # As many as one such piece of work has at the most; how many run differs with what comes first.
+
+# Where a call is begun, and where it is cancelled.
+BEGIN = code_named("begin", "engine/rpc/client/issuer.py")
+CANCEL = code_named("cancel", "engine/rpc/call.py", "engine/rpc/client/connection.py")
 
 
 class TestSending:
@@ -131,7 +135,7 @@ class TestBeginning:
                 probe = client.bind(Probe)
                 probe.nothing()
                 call = None
-                with at_line(number, code_of(Client._begin), client.close) as lines:
+                with at_line(number, BEGIN, client.close) as lines:
                     try:
                         call = probe.echo.begin("closed?", notify=port)
                     except InvalidHandle:
@@ -162,7 +166,7 @@ class TestBeginning:
                         while client.statistics().connection == "connected":
                             status_of(waiting.status)
 
-                    with at_line(number, code_of(Client._begin), lose) as lines:
+                    with at_line(number, BEGIN, lose) as lines:
                         call = probe.echo.begin("lost?", notify=port)
                     if number < lines[0]:
                         assert port.get(LIMIT).overlapped is call
@@ -180,7 +184,7 @@ class TestBeginning:
             raise KeyboardInterrupt
 
         for number in itertools.count():
-            with at_line(number, code_of(Client._begin), interrupt) as lines:
+            with at_line(number, BEGIN, interrupt) as lines:
                 try:
                     call = bench.probe.echo.begin("interrupted")
                 except KeyboardInterrupt:
@@ -274,7 +278,7 @@ class TestCancelling:
             for number in range(LINES):
                 call = bench.probe.echo.begin("replied", notify=port)
                 arrive = Elsewhere(lambda call=call: call.wait(LIMIT))
-                with at_line(number, code_of(Client._cancel, Call.cancel), arrive):
+                with at_line(number, CANCEL, arrive):
                     call.cancel(abort)
                 arrive.join()
                 packet = port.get(LIMIT)

@@ -162,7 +162,7 @@ class TestWhatCannotBeEncoded:
                 raise MemoryError("twenty-six")
             return encode_replies(answers)
 
-        monkeypatch.setattr("engine.rpc.limits.encode_replies", fails)
+        monkeypatch.setattr("engine.rpc.server.encoding.encode_replies", fails)
         with Client(endpoint, timeout=LIMIT) as client:
             add = client.bind(Texts).add
             calls = {value: add.begin(value, value) for value in range(40)}

@@ -1,13 +1,15 @@
 """Who calls.
 
-client       begin, bind, cancel, close
-binding      a client's view of one interface
-connection   the life of the connection, and what becomes of calls when it goes
+client       what users call: bind, statistics, close
+binding      a client's view of one interface; `streaming`: operations with pipes
+issuer       beginning calls
+connection   one connection to a server, its calls, and what becomes of these when it goes
+session      how far the conversation with the server has come
+awaiting     the calls that wait for a server to greet
 call_table   the outstanding calls, and their one outcome
-outbox       what is to be sent; `early`: encoded as the call is begun; `sent`: what has left, in which message
+outbox       what is to be sent, and which calls have left in which message
 retry        calls of idempotent operations, which are sent again
-spin         whether a thread stays awake for an answer
+spin         whether a thread polls for an answer before it sleeps
 buffers      answers that fill the caller's buffers
 pipes        the client's ends of a call's pipes
-statistics   a snapshot
 """

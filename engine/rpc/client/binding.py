@@ -14,10 +14,10 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 from transport.foreign import shown, text_of
 
-from ...errors import InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
+from ...errors import InvalidArgumentType, InvalidParameter
 from ...kernel.loops import holding, loop_to_hold
 from ...lifecycle import Uncopyable
-from ..call import Call
+from ..call import Call, abandon
 from ..contract.interface import Interface, Operation, check_name, hidden_methods_of, specs_of
 from ..contract.spec import OperationSpec, untyped
 from .buffers import filling, with_outputs
@@ -40,10 +40,10 @@ def check_metadata(value: dict[str, str]) -> dict[str, str]:
         raise InvalidArgumentType(f"metadata must be a dict of texts, not {shown(value, 100)}: {why}") from None
 
 
-class Caller(Protocol):
-    """The client, as its bindings see it."""
+class Begin(Protocol):
+    """What accepts a call, or raises. `BoundOperation.begin` describes the arguments."""
 
-    def _begin(
+    def __call__(
         self,
         spec: OperationSpec,
         args: tuple[Any, ...],
@@ -55,7 +55,15 @@ class Caller(Protocol):
         pipes: Any = None,
     ) -> Call[Any]: ...
 
-    def _shortcut(self, spec: OperationSpec) -> Callable[..., Call[Any]] | None:
+
+class CallBeginner(Protocol):
+    """The client's issuer, as its bindings see it."""
+
+    @property
+    def begin(self) -> Begin:
+        """What begins the calls."""
+
+    def shortcut(self, spec: OperationSpec) -> Callable[..., Call[Any]] | None:
         """Return what does the same as `BoundOperation.begin` in less time, if there is any."""
 
 
@@ -66,8 +74,8 @@ class BoundOperation(Operation[..., Any], Uncopyable):
 
     _instead = "bind anew, by a client of that place"
 
-    def __init__(self, caller: Caller, spec: OperationSpec, described: Any) -> None:
-        self._begin = with_outputs(caller._begin) if spec.outputs else caller._begin
+    def __init__(self, issuer: CallBeginner, spec: OperationSpec, described: Any) -> None:
+        self._begin = with_outputs(issuer.begin) if spec.outputs else issuer.begin
         self.spec = spec
         self.name: str = spec.name
         self.one_way: bool = spec.one_way
@@ -79,7 +87,7 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         self.__doc__ = None if described is None else described.__doc__
         if spec.signature is not None:
             self.__signature__: inspect.Signature = spec.signature
-        shortcut = caller._shortcut(spec)
+        shortcut = issuer.shortcut(spec)
         if shortcut is not None:
             self.begin = shortcut  # type: ignore[method-assign]  # on the instance: that is what it is for
 
@@ -149,14 +157,6 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         return call.complete()
 
 
-def abandon(call: Call[Any]) -> None:
-    """End a call that nobody is going to collect."""
-    try:
-        call.cancel(abort=True)
-    except InvalidAsyncHandle:
-        pass  # It is over already.
-
-
 class Binding(Uncopyable):
     """A binding by name, without a contract: any public attribute is an operation that takes and returns plain
     values.
@@ -164,16 +164,16 @@ class Binding(Uncopyable):
 
     _instead = "bind anew, by a client of that place"
 
-    def __init__(self, caller: Caller, interface: str, causal: bool) -> None:
+    def __init__(self, issuer: CallBeginner, interface: str, causal: bool) -> None:
         self._interface = check_name("interface", interface)
-        self._caller = caller
+        self._issuer = issuer
         self._causal = causal
 
     def __getattr__(self, name: str) -> BoundOperation:
         if name.startswith("_"):
             raise AttributeError(name)
         spec = untyped(self._interface, check_name("the operation", name))
-        bound = BoundOperation(self._caller, spec if self._causal else spec.without_order(), None)
+        bound = BoundOperation(self._issuer, spec if self._causal else spec.without_order(), None)
         self.__dict__[name] = bound
         return bound
 
@@ -182,7 +182,7 @@ class Binding(Uncopyable):
 
 
 def bind_typed(
-    caller: Caller, interface: type[I], kind: Callable[[OperationSpec], type[BoundOperation]], causal: bool
+    issuer: CallBeginner, interface: type[I], kind: Callable[[OperationSpec], type[BoundOperation]], causal: bool
 ) -> I:
     """Return an instance of `interface` whose operations, of the kinds that `kind` says, call the server."""
     specs = specs_of(interface)
@@ -191,7 +191,7 @@ def bind_typed(
         setattr(binding, name, _refusal(interface, name))
     for name, spec in specs.items():
         kept = spec if causal else spec.without_order()
-        setattr(binding, name, kind(spec)(caller, kept, getattr(interface, name)))
+        setattr(binding, name, kind(spec)(issuer, kept, getattr(interface, name)))
     return binding
 
 

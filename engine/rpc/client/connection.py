@@ -1,35 +1,43 @@
-"""A client's association with its server: the life of the connection, and what becomes of calls when it goes.
+"""A client's connection to one server: its messages, its outstanding calls, and what becomes of these when it goes.
 
-Theory of operation. The link connects, and connects again, by itself; it notifies the client (`on_connected`,
-`on_lost`, `on_connect_failed` of its `Callbacks`), and so does the server (`WELCOME`, `REJECT`, `BYE`).
+Theory of operation. The link connects, and connects again, by itself; the channel calls this object with what happens
+(`on_connected`, `on_message`, `on_lost`, `on_connect_failed`) and for what is to be sent (`next_message`). How far the
+conversation has come is in `session.py`, what waits to be sent in `outbox.py`, who waits for which call in
+`call_table.py`.
 
-    CONNECTING --connected--> GREETING --WELCOME--> CONNECTED --lost, BYE--> CONNECTING      any --close--> CLOSED
-
-While there is no connection, calls wait in the client; once there is one they follow this side's greeting. Each has
+While there is no connection, calls wait in the outbox; once there is one they follow this side's greeting. Each has
 `connect_timeout` seconds until the server has greeted, after which it ends: with `ServerUnavailable` (or
 `CallFailedDne`, if the server was reached before) if it has not left, and never will; with `CallFailed` if it has, as
-what accepts a connection and does not greet may be a slow server. That is told not to begin it, and may have.
+what accepts a connection and does not greet may be a slow server, which may have begun it.
 
 When the connection is lost, calls that had left end with `CallFailed`, at once, unless they are sent again
 (`retry.py`); the others wait for the next connection. A server that says goodbye may keep its socket, so the client
 closes the connection and begins on a new one.
 
-Guarded by the table's lock: the connection's state. Only under link.lock: what a harvest brought to be done. Lock
-order: link.lock, then the table's lock.
+While few calls are outstanding each leaves at once; beyond that calls wait to be batched: they leave when half as many
+wait as were outstanding lately (at most `COALESCE_RECORDS`), when any thread is about to wait, or at the monitor's next
+tick (2 ms), whichever comes first. Replies are harvested by whichever thread waits.
 
-Assumes: what `client.py` says: `_lost` stores `_state` before it looks at the calls and the queue.
+Lock order: link.lock, then the table's lock.
+
+Assumes: `deque.append` and `popleft`, and insertion and removal of one key of a `dict`, are atomic and are not
+reordered. Beginning a call (`issuer.py`) enters and appends it before it looks at the session's state; `_lose` and
+`close` store that state before they look at the calls and the queue. One of the two sees the other, so no call is left
+behind.
 """
 
 import os
 import socket
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import repeat
+from typing import Any
 
-from transport import Buffer
+import msgspec
+
+from transport import Buffer, Endpoint, connect
 from transport.errors import RemoteProtocolError
-from transport.foreign import text_of
+from transport.foreign import shown, text_of
 from transport.frames import (
     LIBRARY,
     PIPE_WINDOW_BYTES,
@@ -38,406 +46,658 @@ from transport.frames import (
     Chunks,
     Credit,
     Hello,
-    Kind,
     Limits,
     Message,
+    PipeChunk,
     Reject,
+    Replies,
     Welcome,
 )
+from transport.log import Log
 from transport.realtime import monotonic
-from transport.wire.codec import PendingCall, encode
-from transport.wire.conversation import Conversation, Side
+from transport.wire.codec import decode, encode
 
-from ...errors import CallError
+from ...errors import CallError, Forked, InvalidHandle
+from ...kernel.aio import Completion
+from ...kernel.checks import check_timeout
 from ...kernel.driver import driver
-from ...kernel.monitor import TimerHandle
+from ...kernel.notification import Notification
+from ...kernel.thread import park
+from ...kernel.waiter import Waiter
 from ...status import Status
-from ..call import Failure, Outcome
-from ..channel import Channel, Parcel
-from ..errors import CallFailed, CallFailedDne, ServerUnavailable, error_for
-from ..limits import UNGREETED_BYTES, Oversize, end_unsent, largest_message
-from . import pipes as pipe_client
+from ..batching import FEW_CALLS, batch_threshold
+from ..call import Call, Failure, Outcome, outcomes_of
+from ..channel import Channel, OutgoingMessage
+from ..contract.spec import OperationSpec
+from ..errors import BadStubData, CallCancelled, CallFailed, CallFailedDne, CallTimeout, PeerProtocolError, error_for
+from ..pipes.pipe import UNBOUNDED
+from ..pipes.shipment import Shipment
+from ..state import NEXT, On, State
+from .awaiting import AwaitingConnection
 from .call_table import CallTable, perform
-from .outbox import Outbox, Special
+from .outbox import LoneMessage, Outbox
 from .retry import Retries
-from .sent import Sent
-from .statistics import Connection
+from .session import ConnectionState, Session
+from .spin import SpinPolicy
+
+log: Log = Log("engine.rpc")
 
 LEAVE_AGAIN = 1.0  # Seconds; arbitrary: how soon a client leaves a server that says goodbye again and again.
 
-
-class Callbacks:
-    """What a client's channel calls: methods of the client, and none of them a public name of it."""
-
-    __slots__ = (
-        "actions", "failed", "next_message", "on_connect_failed", "on_connected", "on_lost", "on_message", "outgoing",
-        "silence", "unsendable",
-    )  # fmt: skip
-
-    def __init__(self, client: "Association") -> None:
-        # Under link.lock: what a harvest brought to be done after it.
-        self.actions: list[Callable[[], object]] = []
-        # Bound once: calling one costs what calling a method of the client does.
-        self.outgoing: deque[PendingCall | Special] = client._outgoing
-        self.next_message: Callable[[], Parcel | None] = client._next_message
-        self.on_message: Callable[[bytes, list[Buffer]], bool] = client._on_message
-        self.on_connected: Callable[[bytes], None] = client._on_connected
-        self.on_lost: Callable[[bytes, str], None] = client._on_lost
-        self.on_connect_failed: Callable[[str], None] = client._on_connect_failed
-        self.failed: Callable[[Exception], None] = client._on_failed
-        self.unsendable: Callable[[Exception, bool], None] = client._on_unsendable
-        self.silence: Callable[[], str] = client._silence
+_GREETING, _CONNECTED, _CLOSED = ConnectionState.GREETING, ConnectionState.CONNECTED, ConnectionState.CLOSED
+_NIL = msgspec.Raw(b"\xc0")
 
 
-class Association:
-    """What a client is to its connection. `Client` derives from it, and adds the calls."""
+class Connection:
+    """One connection of a client, with the calls that were begun on it.
 
-    # Made by the client, with its own settings.
-    _retries: Retries
-    # Made last by the client, which the channel works for.
-    _channel: Channel
-    # What the client adds to them.
-    _next_message: Callable[[], Parcel | None]
-    _on_message: Callable[[bytes, list[Buffer]], bool]
-    _on_unsendable: Callable[[Exception, bool], None]
-    _on_failed: Callable[[Exception], None]
+    Args:
+        endpoint: of the server.
+        options: of the transport, checked.
+        largest: how large a message this side takes, in bytes.
+        connect_timeout: see `Client`, as the others.
+    """
 
     def __init__(
-        self, endpoint: str, connect_timeout: float | None, pipe_window: int, metadata: dict[str, str], largest: int
+        self,
+        endpoint: str | Endpoint,
+        options: dict[str, Any],
+        largest: int,
+        *,
+        connect_timeout: float | None,
+        retries: int,
+        retry_budget: int,
+        metadata: dict[str, str],
+        pipe_window: int,
     ) -> None:
-        self.endpoint = endpoint
-        self._connect_timeout = connect_timeout
-        self._pipe_window = pipe_window
-        # What the server lets this side push into each pipe; the standard one until it has said so.
-        self._peer_window = PIPE_WINDOW_BYTES
-        # How large a message each side takes, in bytes; the server's is that of `fit.py` until it has said so.
+        self.endpoint: str = str(endpoint)
+        self.metadata: dict[str, str] = metadata
+        # What this side lets the server push into each pipe.
+        self.pipe_window: int = pipe_window
         self._largest = largest
-        self._message_limit: int = UNGREETED_BYTES
-        self._metadata = metadata
-        self._table = CallTable()
-        self._lock = self._table.lock
-        # All below: guarded by _lock, except as said.
-        self._calls = self._table.calls
-        self._outbox = Outbox(partial(end_unsent, self))
-        # What has left over this connection. Under link.lock.
-        self._sent = Sent()
-        # Its truth is asked for by the channel: is there something to send?
-        self._outgoing = self._outbox.queue
-        self._state = Connection.CONNECTING
-        self._conversation = Conversation(Side.CLIENT)
-        # A server has greeted, or spoken at all.
-        self._was_connected = False
-        # There is a connection to send over: GREETING or CONNECTED, until `close`.
-        self._linked = False
-        # (when the server must have greeted, call number), in order, for calls begun or stranded before it has.
-        self._stranded: deque[tuple[float, int]] = deque()
-        self._stranded_timer: TimerHandle | None = None
-        self._callbacks = Callbacks(self)
         self._association = os.urandom(16)
-        self._attended = False
-        # What is to be sent waits for the greeting; see `fit.py`.
-        self._held = False
-        self._hello = Special([])
-        # The server has greeted: replies are in order. Under link.lock.
-        self._greeted = False
-        # Closed while there was a connection: what is queued still leaves.
-        self._closing = False
+        self.session: Session = Session(self.endpoint)
+        self.table: CallTable = CallTable()
+        self.outbox: Outbox = Outbox(self.session.limit, self.table.calls.keys(), self._refuse)
+        self.retries: Retries = Retries(self.table, retries, retry_budget)
+        # Guarded by the table's lock.
+        self._awaiting = AwaitingConnection(connect_timeout, self._give_up)
+        # Whether the network is driven though no thread waits.
+        self.attended: bool = False
+        # What `close` has found to be done.
+        self._last_actions: list[Callable[[], object]] = []
+        # Under link.lock: what a harvest brought to be done after it.
+        self.actions: list[Callable[[], object]] = []
+        self._hello = LoneMessage([])
         # When this side may next leave a connection over which the server has said goodbye.
         self._leave_at = 0.0
-        self._connections = 0
-        self._refusal = ""
-        self._oversize: Oversize = Oversize(endpoint)
+        # How many calls may wait to be batched. Written under link.lock, read as a hint. From the calls that were
+        # outstanding before the replies came that have come since a message left: those that are begun in answer to
+        # these replies are many if these were many.
+        self.batch_threshold: int = 0
+        # Those replies. Under link.lock.
+        self._answered = 0
+        self._spin = SpinPolicy(Endpoint.parse(endpoint).local)
+        # Counters; under link.lock.
+        self.messages_sent: int = 0
+        self.messages_received: int = 0
+        self.garbage: int = 0
+        # The client, which stays open though nobody refers to it.
+        self.client: object = None
+        # This is the copy of a forked child.
+        self.forked: bool = False
+        self._link = connect(endpoint, **options)
+        self.channel: Channel = Channel(self._link, self, self.outbox.queue, self.table.lock)
+        self.channel.open()
 
-    # What the link and the server tell. Under link.lock, one at a time.
+    # Beginning
+
+    def accepted(
+        self, call: Call[Any], call_id: int, spec: OperationSpec, notify: Notification | None, timeout: float | None
+    ) -> None:
+        """Do for a call that was appended to the queue what only some need.
+
+        Raises: `InvalidHandle` if the client was closed meanwhile and did not take the call.
+        """
+        table = self.table
+        with table.lock:
+            if self.session.state is _CLOSED:
+                # If `close` did not end it, it was never accepted.
+                if table.calls.pop(call_id, None) is call:
+                    self.retries.forget_locked(call_id)
+                    call._state = State.SPENT
+                    raise self.closed_error()
+                return
+            if notify is not None and notify.needs_driver:
+                table.need_driver += 1
+            if self.session.state is not _CONNECTED:
+                self._awaiting.add_locked(call_id)
+            self._attend_locked()
+        if spec.one_way:
+            table.finish(call_id, _NIL)
+        elif timeout is not None:
+            self._limit(call, call_id, timeout)
+
+    def closed_error(self) -> InvalidHandle:
+        """Return what beginning a call raises once the client is closed."""
+        if self.forked:
+            return Forked("this client was made before fork(): make a new one in the child")
+        return InvalidHandle("the client is closed")
+
+    def _limit(self, call: Call[Any], call_id: int, timeout: float) -> None:
+        """Give a call its time limit."""
+
+        def expire() -> None:
+            driver().harvest(self.channel)  # An answer that has arrived counts.
+            table, session = self.table, self.session
+            if call_id not in table.calls:
+                return
+            silence = self.silence()
+            error: CallError = CallTimeout(f"no reply within {timeout} s{silence and f': {silence}'}")
+            # Only if an attempt to connect has failed: otherwise the time was just too short.
+            with table.lock:
+                if session.state is ConnectionState.CONNECTING and session.refusal and self._withdraw_locked(call_id):
+                    error = session.unreachable(timeout, self.retries.lost_locked(call_id), False)
+            if table.finish(call_id, Failure(error)):
+                self.outbox.withdraw({call_id})  # If it has not left it need not, and must not run.
+                if call._pipes is not None:
+                    self.tell_cancel(call_id, True)  # Its routine may be waiting for this side to push or pull.
+
+        timer = driver().monitor.call_at(monotonic() + timeout, expire)
+        call._timer = timer
+        if call._box is not None:  # The outcome came first, and found no timer to cancel.
+            timer.cancel()
+
+    # What calls ask for
+
+    def poll(self, call: Call[Any]) -> None:
+        """Take what has arrived, without waiting, until `call` has its outcome."""
+        driver().catch_up(lambda: call._box is not None)
+
+    def wait_for(self, call: Call[Any], timeout: float | None) -> bool:
+        """Wait until `call` has its outcome; False if `timeout` ran out first."""
+        timeout = check_timeout(timeout)
+        if timeout == 0:
+            self.poll(call)
+            return call._box is not None
+        waiter = Waiter()
+        if not self.table.await_outcome(call, waiter):
+            return True
+        signalled = False
+        try:
+            signalled = park(waiter, timeout)
+        finally:
+            if not signalled:
+                self.table.forget_waiter(call, waiter)
+        return signalled or call._box is not None
+
+    def expect(self, call: Call[Any]) -> Completion | None:
+        """Return what the running event loop can await until `call` has its outcome; None if it has it."""
+        completion = Completion()
+        if not self.table.await_outcome(call, completion):
+            return None
+        if self.outbox.queue:
+            # Not at once: other tasks that are ready may begin calls that can share a message.
+            if not self.channel.deferred:
+                self.channel.defer()
+            if not completion.bridge.turning:
+                completion.bridge.turn_soon()
+        return completion
+
+    def give_up_waiting(self, call: Call[Any], completion: Completion | None) -> None:
+        """Cancel `call`, if no thread or task waits for it any more.
+
+        A task that awaited it or a pipe of it, or was going to, was cancelled; `completion` is what it awaited.
+        """
+        if completion is not None:
+            self.table.forget_waiter(call, completion)
+        if not self.table.awaited(call) and not (call._pipes is not None and call._pipes.waited_for()):
+            self.cancel(call, abort=True)
+
+    def cancel(self, call: Call[Any], abort: bool) -> None:
+        """Cancel a call: tell the server, and with `abort` end it here."""
+        call_id = call._id
+        table = self.table
+        actions: list[Callable[[], object]] = []
+        unsent = False
+        driver().harvest(self.channel)  # If the answer has arrived, there is nothing to cancel.
+        try:
+            with table.lock:
+                if table.calls.get(call_id) is not call:
+                    return
+                if abort:
+                    table.finish_locked((call_id,), (Failure(CallCancelled("cancelled by its caller")),), actions)
+                elif (lost := self.retries.lost_locked(call_id)) and self._withdraw_locked(call_id):
+                    error = CallFailed(f"{lost}; it was not sent again, for it was cancelled")
+                    table.finish_locked((call_id,), (Failure(error),), actions)
+                    unsent = True
+                else:
+                    following = NEXT[call._state][On.CANCEL]
+                    assert following is not None
+                    call._state = following
+        finally:
+            perform(actions)
+        if unsent or (abort and self.outbox.withdraw({call_id})):
+            return  # The server has not heard of it.
+        if self.session.linked or abort:
+            self.tell_cancel(call_id, abort)
+        else:  # It follows the call, which waits too.
+            self.outbox.queue.append(LoneMessage(encode(Cancel([(call_id, False)]))))
+
+    def tell_cancel(self, call_id: int, abort: bool) -> None:
+        """Tell the server that a call ought to end."""
+        self.send(encode(Cancel([(call_id, abort)])))
+
+    def silence(self) -> str:
+        """Why no answer comes to the calls that are outstanding, if that is for want of a server; else ""."""
+        if self.session.state is _CONNECTED:
+            return ""
+        with self.table.lock:
+            return self.session.silence(len(self.table.calls))
+
+    # What the pipes of calls ask for
+
+    def send(self, frames: list[Buffer], soon: bool = False) -> None:
+        """Send a message of its own, if connected: what it is about ends with the connection.
+
+        `soon`: before the next wait of any thread, without a lock taken here.
+        """
+        if self.session.linked:
+            self.outbox.queue.append(LoneMessage(frames))
+            if soon:
+                driver().schedule(self.channel)
+            else:
+                self.channel.flush()
+
+    def ship(self, shipment: Shipment) -> None:
+        """Queue elements for a pipe."""
+        self.outbox.queue.append(LoneMessage([], 0, shipment))
+
+    def flush(self, soon: bool) -> None:
+        """Send what is queued; `soon`: it may wait to be batched."""
+        channel = self.channel
+        if not soon:
+            channel.flush()
+        elif not channel.deferred:
+            channel.defer()
+
+    def need_driver(self, change: int) -> None:
+        """So many more pipes, or less, notify in a way for which the network must be driven."""
+        with self.table.lock:
+            self.table.need_driver += change
+            self._attend_locked()
+
+    # The channel's side: sending. Under link.lock.
+
+    def next_message(self) -> OutgoingMessage | None:
+        """Take the next message to send, or None."""
+        outbox, state = self.outbox, self.session.state
+        # A client that closes still sends what was accepted, and its goodbye.
+        if not outbox.queue or not (state is _CONNECTED or state is _GREETING or outbox.closing):
+            return None
+        frames = outbox.take()
+        if not frames:
+            if outbox.queue:
+                self._attend()  # It waits for the greeting.
+            return None  # What there was has been withdrawn.
+        self._answered = 0
+        outstanding = len(self.table.calls)
+        if outstanding > FEW_CALLS:
+            self.batch_threshold = max(self.batch_threshold, batch_threshold(outstanding))
+        self._spin.sent(outstanding)
+        self.messages_sent += 1
+        return b"", frames
+
+    def unsendable(self, error: Exception, made: bool) -> None:
+        """A message cannot be sent, or not be made: its calls end."""
+        numbers = self.outbox.taken_numbers()
+        self.outbox.uncount()
+        if made:
+            self.messages_sent -= 1
+        if 0 in numbers:  # It was about the connection, which cannot do without it.
+            self._link.leave()
+        text = f"the message that held the call could not be sent: {shown(error)}"
+        self._finish({number: Failure(CallFailedDne(text)) for number in numbers - {0}})
+
+    def _refuse(self, call_id: int, why: str) -> None:
+        """End a call that cannot be sent."""
+        actions: list[Callable[[], object]] = []
+        try:
+            with self.table.lock:
+                self.table.finish_locked((call_id,), (Failure(BadStubData(why)),), actions)
+        finally:
+            if actions:
+                # Soon, on a thread that holds no link's lock.
+                driver().monitor.call_at(monotonic(), partial(perform, actions))
+
+    # The channel's side: receiving. Under link.lock, one at a time.
+
+    def on_message(self, peer: bytes, frames: list[Buffer]) -> bool:
+        """Take one message from the server. True: no more is expected now, so the harvest may end."""
+        self.messages_received += 1
+        table = self.table
+        try:
+            message = decode(frames)
+            if type(message) is not Replies:
+                self._take(message)
+            elif self.session.state is _CONNECTED:
+                # This is the way of every reply.
+                self._spin.answered()
+                outstanding = len(table.calls) + self._answered
+                self.batch_threshold = batch_threshold(outstanding) if outstanding > FEW_CALLS else 0
+                lock = table.lock
+                outcomes: Sequence[Outcome]
+                for group in message.groups:
+                    outcomes = ()
+                    if lock.owned():
+                        lock.refuse()
+                    try:
+                        lock.acquire()
+                        if group.status or group.options is not None:
+                            outcomes = outcomes_of(group, frames[1:], table.calls)
+                        else:
+                            outcomes = group.values
+                        self._answered += table.record_locked(group.ids, outcomes, self.actions)
+                        if self.attended:
+                            self._attend_locked()
+                    except BaseException:
+                        if lock.owned():
+                            try:
+                                table.record_again_locked(group.ids, outcomes, self.actions)
+                            finally:
+                                lock.release()
+                        raise
+                    lock.release()
+            else:
+                self.session.check_replies()  # In turn: the client closes, and has ended the calls.
+        except RemoteProtocolError as error:
+            self.garbage += 1
+            if self.garbage == 1:
+                log.warning("%s: dropped a message: %s; further ones are only counted", self.endpoint, error)
+        return not table.calls
 
     def _take(self, message: Message) -> None:
         """Take a message that is not replies."""
+        self.session.check_turn(message)
         if type(message) is Welcome:
-            self._conversation.received(Kind.WELCOME)
             self._welcomed(message)
-            pipe_client.widen(self, message.limits.pipe_window_bytes)
-        elif type(message) is Chunks or type(message) is Credit:
-            self._conversation.received(Kind.PIPE)  # Allowed in the same states as CREDIT.
-            pipe_client.take(self, message)
+        elif type(message) is Chunks:
+            for chunk in message.chunks:
+                self._arrived(chunk.id, chunk)
+        elif type(message) is Credit:
+            for call_id, index, size in message.grants:
+                self._arrived(call_id, (index, size))
         elif type(message) is Reject:
-            self._conversation.received(Kind.REJECT)
             self._rejected(message)
         elif type(message) is Bye:
-            self._conversation.received(Kind.BYE)
             self._left(message)
-        else:
-            raise RemoteProtocolError(f"a server does not send {type(message).__name__}")
 
-    def _welcomed(self, message: Welcome) -> None:
-        """The server has greeted."""
-        self._greeted = True
-        self._message_limit = largest_message(message.limits.message_bytes)
-        with self._lock:
-            if self._state is Connection.GREETING:
-                self._state = _CONNECTED
-                self._was_connected = True
-                self._stranded.clear()
+    def _arrived(self, call_id: int, item: PipeChunk | tuple[int, int]) -> None:
+        """Take elements of a pipe, or credit for it. Calls that have ended have none."""
+        call = self.table.calls.get(call_id)
+        if call is None or call._pipes is None:
+            return
+        pipes = call._pipes
+        try:
+            self._do_later(pipes.arrived(item) if isinstance(item, PipeChunk) else pipes.granted(*item))
+        except RemoteProtocolError as error:
+            self._finish({call_id: Failure(PeerProtocolError(str(error)))})
+            raise
+
+    def _widen(self, window: int) -> None:
+        """The server says how much may be pushed into each pipe to begin with."""
+        if window == self.session.pipe_window:
+            return
+        self.session.pipe_window = window
+        for call in list(self.table.calls.values()):
+            if call._pipes is not None:
+                self._do_later(call._pipes.opened(window))
+
+    def _do_later(self, actions: Iterable[Callable[[], object]]) -> None:
+        """Have the actions done after link.lock was released."""
+        self.actions += actions
+
+    def _finish(self, outcomes: Mapping[int, Outcome]) -> None:
+        """Record outcomes, by the numbers of their calls; callers are notified after link.lock was released."""
+        with self.table.lock:
+            self.table.finish_locked(outcomes.keys(), outcomes.values(), self.actions)
+            if self.attended:
                 self._attend_locked()
-        self._hold(False)
 
-    def _hold(self, held: bool) -> None:
-        """Something is too large to leave before the greeting; or that has come. Under link.lock."""
-        if held is not self._held:
-            with self._lock:
-                self._held = held
-                self._attend_locked()
-            if not held:
-                self._do_later((self._channel.flush,))
+    # The life of the connection: what the link and the server say. Under link.lock, one at a time.
 
-    def _on_connected(self, peer: bytes) -> None:
-        """The connection is up."""
+    def on_connected(self, peer: bytes) -> None:
+        """There is a connection: greet, and send what waits."""
         hello = Hello(
-            self._association, os.getpid(), text_of(socket.gethostname()), LIBRARY, self._channel.link.heartbeat,
-            Limits(message_bytes=self._largest, pipe_window_bytes=self._pipe_window), self._metadata,
+            self._association, os.getpid(), text_of(socket.gethostname()), LIBRARY, self._link.heartbeat,
+            Limits(message_bytes=self._largest, pipe_window_bytes=self.pipe_window), self.metadata,
         )  # fmt: skip
-        with self._lock:
-            if self._state is _CLOSED:
+        with self.table.lock:
+            if self.session.state is _CLOSED:
                 return
-            self._conversation = Conversation(Side.CLIENT)
-            self._conversation.sent(Kind.HELLO)
-            self._sent = Sent()
-            self._greeted = False
-            self._message_limit = UNGREETED_BYTES
-            self._connections += 1
-            self._refusal = ""
+            self.outbox.forget()
             # The time limit of a call ran while it waited for the connection.
-            self._outbox.refresh_limits(self._time_left_locked())
-            self._hello = Special(encode(hello))
-            self._outgoing.appendleft(self._hello)
-            self._state = Connection.GREETING
-            self._linked = True
+            self.outbox.refresh_limits(self._time_left_locked())
+            self._hello = LoneMessage(encode(hello))
+            self.outbox.queue.appendleft(self._hello)
+            self.session.connected()
             self._attend_locked()
         # The greeting, and the calls that wait behind it, leave though no thread may come to wait.
-        self._channel.expect()
+        self.channel.expect()
 
     def _time_left_locked(self) -> dict[int, float]:
         """What is left of the time of each call that has a limit."""
         now = monotonic()
-        limited = [(i, call._timer) for i, call in list(self._calls.items()) if call._timer is not None]
+        limited = [(i, call._timer) for i, call in list(self.table.calls.items()) if call._timer is not None]
         return {i: max(0.0, timer.when - now) for i, timer in limited}
 
-    def _on_lost(self, peer: bytes, reason: str) -> None:
-        """The connection is gone: calls that had left may have run, the others have not."""
-        self._lost(reason, True)
-
-    def _lost(self, reason: str, again: bool, read: int | None = None) -> None:
-        """The connection is gone; `again`: calls that had left may be sent over the next one.
-
-        `read`: how many messages with calls the server says it has taken; the calls of the later ones did not run.
-        """
-        text = f"the connection to {self.endpoint} was lost: {reason}"
-        with self._lock:
-            if not self._linked:
-                return
-            self._state = Connection.CONNECTING
-            self._linked = False
-            self._refusal = reason
-            self._held = False
-            pipe_client.widen(self, PIPE_WINDOW_BYTES)  # Until the next server says so itself.
-            if self._channel.take_back():
-                self._outbox.put_back()
-            self._outbox.discard(self._hello)
-            self._retries.collect_locked()
-            ended = self._sort_out_locked(text, again, read)
-        self._finish(ended)
-
-    def _sort_out_locked(self, text: str, again: bool, read: int | None) -> dict[int, Outcome]:
-        """What becomes of each call: it waits for the next connection, is sent again, or ends as returned."""
-        # What waits in the queue again has not left after all.
-        left = self._sent.numbers()
-        unsent = self._outbox.numbers()
-        retried: list[int] = []
-        ended: dict[int, Outcome] = {}
-        for call_id, call in list(self._calls.items()):
-            if call_id in unsent or call_id not in left:
-                self._strand_locked(call_id)
-            elif again and self._retries.take_locked(call, text):
-                self._strand_locked(call_id)
-                retried.append(call_id)
-            elif read is not None and left[call_id] > read:
-                ended[call_id] = Failure(CallFailedDne(f"{text}, before it took this call"))
-            else:
-                ended[call_id] = Failure(CallFailed(text))
-        for wait, group in self._retries.waits_locked(retried):
-            driver().monitor.call_at(monotonic() + wait, partial(self._send_again, group))
-        return ended
-
-    def _send_again(self, call_ids: list[int]) -> None:
-        """These calls have backed off."""
-        with self._lock:
-            if self._state is _CLOSED:
-                return
-            self._queue_again_locked(call_ids)
-        self._channel.flush()
-
-    def _queue_again_locked(self, call_ids: list[int]) -> None:
-        # A call whose connection was lost while it was being begun is there already.
-        queued = self._outbox.numbers()
-        for call_id in call_ids:
-            pending = self._retries.renew_locked(call_id)
-            if pending is not None and call_id not in queued:
-                self._outgoing.append(pending)
-
-    def _on_connect_failed(self, reason: str) -> None:
+    def on_connect_failed(self, reason: str) -> None:
         """An attempt to connect failed; the link goes on trying."""
-        self._refusal = reason
+        self.session.refusal = reason
+
+    def on_lost(self, peer: bytes, reason: str) -> None:
+        """The connection is gone: calls that had left may have run, the others have not."""
+        self._lose(reason, True)
+
+    def failed(self, error: Exception) -> None:
+        """A harvest failed: the link notifies of what it has lost by that."""
+
+    def _welcomed(self, message: Welcome) -> None:
+        """The server has greeted."""
+        with self.table.lock:
+            if self.session.welcomed(message):
+                self._awaiting.clear_locked()
+                self._attend_locked()
+        if self.outbox.queue:
+            self._do_later((self.channel.flush,))  # What is too large to leave before the greeting, for one.
+        self._widen(message.limits.pipe_window_bytes or UNBOUNDED)
 
     def _rejected(self, message: Reject) -> None:
         """The server will not talk, or has lost the thread of the conversation."""
         reason = message.reason or f"it speaks versions {message.versions}"
-        if self._greeted:
+        state = self.session.state
+        if state is _CONNECTED:
             # What it had taken may run; the conversation begins again on the same connection.
             # Nothing is sent again: it may have been what the server could not read.
-            self._lost(f"the server broke off: {reason}", False)
-            self._on_connected(b"")
-            return
-        # Our greeting was refused: nothing that was sent has run, and on this connection nothing will.
-        text = f"{self.endpoint} refused to talk: {reason}"
-        with self._lock:
-            self._state = Connection.CONNECTING
-            self._linked = False
-            self._was_connected = True
-            self._refusal = text
-            self._outgoing.clear()
-            ended = self._refused_locked(message.status or Status.PROTOCOL_ERROR, text)
-        self._finish(ended)
+            self._lose(f"the server broke off: {reason}", False)
+            self.on_connected(b"")
+        elif state is _GREETING:
+            # Our greeting was refused: nothing that was sent has run, and on this connection nothing will.
+            text = f"{self.endpoint} refused to talk: {reason}"
+            with self.table.lock:
+                if self.session.state is _CLOSED:
+                    return
+                self.session.rejected(text)
+                self.outbox.queue.clear()
+                ended = self._refused_locked(message.status or Status.PROTOCOL_ERROR, text)
+            self._finish(ended)
 
     def _refused_locked(self, status: int, text: str) -> dict[int, Outcome]:
         """How the outstanding calls end: over a former connection they may have run."""
         return {
             call_id: Failure(CallFailed(f"{lost}; {text}") if lost else error_for(status, text))
-            for call_id in list(self._calls)
-            for lost in (self._retries.lost_locked(call_id),)
+            for call_id in list(self.table.calls)
+            for lost in (self.retries.lost_locked(call_id),)
         }
 
     def _left(self, message: Bye) -> None:
         """The server closed in good order: what it had not answered by then it will not answer."""
-        self._lost(message.reason or "the server closed", True, message.taken)
+        self._lose(message.reason or "the server closed", True, message.taken)
         now = monotonic()
-        leave = partial(self._leave, self._conversation)
+        leave = partial(self._leave, self.session.conversation)
         if now >= self._leave_at:
             self._do_later((leave,))
         else:
             driver().monitor.call_at(self._leave_at, leave)
         self._leave_at = max(now, self._leave_at) + LEAVE_AGAIN
 
-    def _leave(self, conversation: Conversation) -> None:
+    def _leave(self, conversation: object) -> None:
         """Close the connection over which the server ended `conversation`, and begin on a new one."""
-        with self._channel.link.lock:
-            if self._state is _CLOSED or self._conversation is not conversation:
+        with self._link.lock:
+            if self.session.state is _CLOSED or self.session.conversation is not conversation:
                 return  # It is closed already.
-            self._channel.link.leave()
-        driver().mark_ready(self._channel)
+            self._link.leave()
+        driver().mark_ready(self.channel)
 
-    def _silence(self) -> str:
-        """Why no answer comes to the calls that are outstanding, if that is for want of a server; else ""."""
-        if self._state is _CONNECTED:
-            return ""
-        with self._lock:
-            number = len(self._calls)
-            if not number or self._state is _CLOSED:
-                return ""
-            if self._state is Connection.GREETING:
-                what = f"what accepts connections at {self.endpoint} has not greeted"
-            elif self._was_connected:
-                what = f"there is no connection to {self.endpoint} any more"
+    # What becomes of the calls of a connection that is gone
+
+    def _lose(self, reason: str, again: bool, read: int | None = None) -> None:
+        """The connection is gone; `again`: calls that had left may be sent over the next one.
+
+        `read`: how many messages with calls the server says it has taken; the calls of the later ones did not run.
+        """
+        text = f"the connection to {self.endpoint} was lost: {reason}"
+        with self.table.lock:
+            if not self.session.linked:
+                return
+            self.session.lost(reason)
+            self._widen(PIPE_WINDOW_BYTES)  # Until the next server says so itself.
+            if self.channel.take_back():
+                self.outbox.put_back()
+            self.outbox.discard(self._hello)
+            self.retries.collect_locked()
+            ended = self._sort_out_locked(text, again, read)
+        self._finish(ended)
+
+    def _sort_out_locked(self, text: str, again: bool, read: int | None) -> dict[int, Outcome]:
+        """What becomes of each call: it waits for the next connection, is sent again, or ends as returned."""
+        # What waits in the queue again has not left after all.
+        left = self.outbox.left()
+        unsent = self.outbox.numbers()
+        retried: list[int] = []
+        ended: dict[int, Outcome] = {}
+        for call_id, call in list(self.table.calls.items()):
+            if call_id in unsent or call_id not in left:
+                self._awaiting.add_locked(call_id)
+            elif again and self.retries.try_retry_locked(call, text):
+                self._awaiting.add_locked(call_id)
+                retried.append(call_id)
+            elif read is not None and left[call_id] > read:
+                ended[call_id] = Failure(CallFailedDne(f"{text}, before it took this call"))
             else:
-                what = f"no server was ever reached at {self.endpoint}"
-            why = f" ({self._refusal})" if self._refusal else ""
-            return f"{what}, {number} {'call waits' if number == 1 else 'calls wait'} for it{why}"
-
-    # What a harvest leaves
-
-    def _do_later(self, actions: Sequence[Callable[[], object]]) -> None:
-        """Have the actions done after link.lock was released."""
-        self._callbacks.actions += actions
-
-    def _finish(self, outcomes: Mapping[int, Outcome]) -> None:
-        """Record outcomes, by the numbers of their calls; they are told of after link.lock was released."""
-        with self._lock:
-            self._table.finish_locked(outcomes.keys(), outcomes.values(), self._callbacks.actions)
-            if self._attended:
-                self._attend_locked()
-
-    # Calls that wait for a server
-
-    def _strand_locked(self, call_id: int) -> None:
-        """Give a call its time limit until a server has greeted, and see to it that somebody looks for one."""
+                ended[call_id] = Failure(CallFailed(text))
         self._attend_locked()
-        if self._connect_timeout is None:
-            return
-        when = monotonic() + self._connect_timeout
-        self._stranded.append((when, call_id))
-        if self._stranded_timer is None:
-            self._stranded_timer = driver().monitor.call_at(when, self._give_up)
+        for wait, group in self.retries.waits_locked(retried):
+            driver().monitor.call_at(monotonic() + wait, partial(self._send_again, group))
+        return ended
+
+    def _send_again(self, call_ids: list[int]) -> None:
+        """These calls have backed off."""
+        with self.table.lock:
+            if self.session.state is _CLOSED:
+                return
+            self._queue_again_locked(call_ids)
+        self.channel.flush()
+
+    def _queue_again_locked(self, call_ids: list[int]) -> None:
+        # A call whose connection was lost while it was being begun is there already.
+        queued = self.outbox.numbers()
+        for call_id in call_ids:
+            pending = self.retries.renew_locked(call_id)
+            if pending is not None and call_id not in queued:
+                self.outbox.queue.append(pending)
 
     def _give_up(self) -> None:
         """End the calls that have waited for a server too long."""
         actions: list[Callable[[], object]] = []
-        driver().harvest(self._channel)  # A greeting that has arrived counts.
+        driver().harvest(self.channel)  # A greeting that has arrived counts.
         try:
-            with self._lock:
-                self._stranded_timer = None
-                expired = self._expired_locked(monotonic())
-                if self._stranded:
-                    self._stranded_timer = driver().monitor.call_at(self._stranded[0][0], self._give_up)
-                left = self._end_unreached_locked(expired, actions)
-                if left and self._linked:
-                    self._outgoing.append(Special(encode(Cancel(list(zip(left, repeat(True)))))))
+            with self.table.lock:
+                left = self._end_unreached_locked(self._awaiting.take_expired_locked(), actions)
+                if left and self.session.linked:
+                    self.outbox.queue.append(LoneMessage(encode(Cancel(list(zip(left, repeat(True)))))))
                 self._attend_locked()
         finally:
             perform(actions)
         if left:
-            self._channel.flush()
+            self.channel.flush()
 
     def _end_unreached_locked(self, expired: list[int], actions: list[Callable[[], object]]) -> list[int]:
         """End the calls that waited for a server too long; return those that may have left."""
         # They must not run later on, after their callers were told that they did not. What may have left, a server
         # that greets late may run before it reads that it should not.
-        unsent = self._outbox.withdraw(set(expired)) | self._retries.backing_off
-        ended = list(filter(self._calls.__contains__, expired))
+        unsent = self.outbox.withdraw(set(expired)) | self.retries.backing_off
+        ended = list(filter(self.table.calls.__contains__, expired))
         left = [call_id for call_id in ended if call_id not in unsent]
-        waited = self._connect_timeout
+        waited = self._awaiting.timeout
         assert waited is not None
-        outcomes = [Failure(self._unreachable_locked(call_id, waited, call_id not in unsent)) for call_id in ended]
-        self._table.finish_locked(ended, outcomes, actions)
+        outcomes = [
+            Failure(self.session.unreachable(waited, self.retries.lost_locked(call_id), call_id not in unsent))
+            for call_id in ended
+        ]
+        self.table.finish_locked(ended, outcomes, actions)
         return left
-
-    def _expired_locked(self, now: float) -> list[int]:
-        expired: list[int] = []
-        while self._stranded and self._stranded[0][0] <= now:
-            expired.append(self._stranded.popleft()[1])
-        return expired
-
-    def _unreachable_locked(self, call_id: int, waited: float, left: bool = False) -> CallError:
-        """Why a call ends that waited for a server; `left`: it may have left, though none has greeted."""
-        lost = self._retries.lost_locked(call_id)
-        kind = CallFailed if lost or left else CallFailedDne if self._was_connected else ServerUnavailable
-        first = f"{lost}; to send it again there was " if lost else ""
-        if self._linked:
-            text = f"no greeting from {self.endpoint} within {waited} s: what accepts connections there says nothing"
-            text += "; the call was sent to it, and may run" if left else ""
-        else:
-            text = f"no connection to {self.endpoint} within {waited} s" + (self._refusal and f": {self._refusal}")
-        return kind(first + text)
 
     def _withdraw_locked(self, call_id: int) -> bool:
         """Have a call not leave that waits to; False if it leaves just now, or has left."""
-        return call_id in self._retries.backing_off or call_id in self._outbox.withdraw({call_id})
+        return call_id in self.retries.backing_off or call_id in self.outbox.withdraw({call_id})
+
+    def _attend(self) -> None:
+        with self.table.lock:
+            self._attend_locked()
 
     def _attend_locked(self) -> None:
         """Say whether the network must be driven though no thread waits: for a callback, a connection, a greeting."""
-        waits = self._state is not _CONNECTED and self._state is not _CLOSED and bool(self._calls or self._outgoing)
-        wanted = waits or self._held or self._table.need_driver > 0
-        if wanted is not self._attended:
-            self._attended = wanted
-            self._channel.needs_progress(wanted)
+        state, table = self.session.state, self.table
+        waits = state is not _CONNECTED and state is not _CLOSED and bool(table.calls or self.outbox.queue)
+        wanted = waits or table.need_driver > 0
+        if wanted is not self.attended:
+            self.attended = wanted
+            self.channel.needs_progress(wanted)
 
+    # End
 
-_CONNECTED = Connection.CONNECTED
-_CLOSED = Connection.CLOSED
+    def close(self, notify: bool) -> None:
+        """Close, and end the calls; `notify`: those who wait for them, too.
+
+        All of it may have been begun before, and broken off by a signal handler: what was done is not done again.
+        """
+        table = self.table
+        if table.calls:
+            driver().harvest(self.channel)  # Answers that have arrived count.
+        actions = self._last_actions
+        with table.lock:
+            if self.session.may_say_goodbye():
+                self.outbox.queue.append(LoneMessage(encode(Bye(0, "the client closed"))))
+                self.outbox.closing = True
+            self.session.state = _CLOSED
+            ended = list(table.calls)
+            failures = [Failure(CallCancelled("the client was closed"))] * len(ended)
+            table.finish_locked(ended, failures, actions)
+            self._awaiting.stop_locked()
+        while actions and notify:
+            actions[0]()  # Taken out afterwards: rather notified twice, if that is broken off, than not at all.
+            del actions[0]
+
+    def shut(self) -> None:
+        """Send what is left, within the link's limit, and close the link."""
+        self.channel.close()
+
+    def disable(self) -> None:
+        """This is the copy of a forked child: end what is outstanding, and take nothing more."""
+        self.session.state = _CLOSED
+        self.forked = True
+        while self.table.calls:
+            _, call = self.table.calls.popitem()
+            call._state = State.DONE
+            call._box = [Failure(CallFailed("the call was begun before fork(): its reply goes to the parent"))]

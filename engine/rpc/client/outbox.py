@@ -1,28 +1,56 @@
-"""What a client has to send: calls that wait for company, and messages of their own.
+"""What a connection has to send: calls that wait to be batched, and messages of their own; and what has left.
 
-Theory of operation. Any thread appends, with no lock; one thread at a time takes, under link.lock. A call waits as the
-tuple that will be encoded with others when it leaves; a `Special` is a message already.
+Theory of operation. Any thread appends, with no lock; one thread at a time takes, under link.lock. Most calls wait as
+the tuple that is encoded with others as it leaves. What may change until then, or is large, is encoded when the call is
+begun (`encode_eagerly`): small calls still share a message, a call with large values or arrays is a `LoneMessage`.
+
+What is larger than the server takes does not leave (`limits.py`): of several calls half wait for the next message, a
+shipment of elements leaves chunk by chunk, and a call that is too large alone ends. Before the greeting, when the limit
+is not known, the message waits for it.
+
+A server that closes says how many of the messages with calls it has taken. So the outbox counts them, and keeps the
+numbers of the calls of each. Those whose calls have all ended are forgotten now and then: when twice as many messages
+are kept as had outstanding calls the last time, so that looking costs little for each call, and what is kept is in
+proportion to what is outstanding.
 
 Guarantees: what one thread appends leaves in the order in which it was appended. A call that cannot be encoded ends by
-itself, and those that would have shared its message leave.
+itself, and those that would have shared its message leave. An outstanding call is among those that have left if, and
+only if, it has left over this connection, or was just put back into the queue because the link had no room for it.
 
 Assumes: `deque.append`, `popleft`, `copy` and `remove` are atomic.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, KeysView, Sequence
 from contextlib import suppress
+from operator import itemgetter
+from typing import Any
 
 import msgspec
 
 from transport import Buffer
-from transport.wire.codec import PendingCall, encode_calls
+from transport.foreign import is_interrupt, text_of
+from transport.frames import CallOptions, Cancel, Chunks
+from transport.log import Log
+from transport.wire.blobs import split_out_of_band
+from transport.wire.codec import EncodedCall, PendingCall, encode, encode_call, encode_calls, encode_value
 
-from ..batching import COALESCE_RECORDS, take_together
+from ...errors import InvalidArgumentType
+from ...kernel.checks import NoNumber
+from ..batching import take_together
+from ..contract.spec import OperationSpec
+from ..limits import SizeLimit, size_of, split_to_fit
 from ..pipes.shipment import Shipment
 
+log: Log = Log("engine.rpc")
 
-class Special(msgspec.Struct, eq=False):
+LONE_BYTES = 16 * 1024  # A call of this size leaves at once.
+FEW_MESSAGES = 64  # Arbitrary: with up to 128 calls each, what is kept of ended calls is some hundred KB.
+
+_first: Callable[[Any], int] = itemgetter(0)
+
+
+class LoneMessage(msgspec.Struct, eq=False):
     """A message of its own in the queue: a call with large values, or one that is no call (number 0).
 
     One without frames is a shipment of elements for pipes; its frames are made as it leaves.
@@ -34,90 +62,238 @@ class Special(msgspec.Struct, eq=False):
 
 
 class Outbox:
-    """The queue of one client. `queue` is public: beginning a call appends to it directly."""
+    """The queue of one connection. `queue` is public: beginning a call appends to it directly.
 
-    __slots__ = ("_end", "queue", "taken")
+    Args:
+        limit: what the server takes in one message.
+        outstanding: the numbers of the calls that have no outcome yet.
+        refuse: `refuse(call_id, why)` ends a call that cannot be sent; under link.lock.
+    """
 
-    def __init__(self, end: Callable[[int, Exception], None]) -> None:
-        # Ends the call of this number, which cannot be encoded. Under link.lock.
-        self._end = end
+    __slots__ = ("_counted", "_kept", "_kept_most", "_limit", "_outstanding", "_refuse", "closing", "queue", "taken")
+
+    def __init__(self, limit: SizeLimit, outstanding: KeysView[int], refuse: Callable[[int, str], None]) -> None:
+        self._limit = limit
+        self._outstanding = outstanding
+        self._refuse = refuse
         # Oldest first.
-        self.queue: deque[PendingCall | Special] = deque()
-        # Under link.lock: what the message taken last was made of.
-        self.taken: Sequence[PendingCall | Special] = ()
+        self.queue: deque[PendingCall | LoneMessage] = deque()
+        # All below: under link.lock. What the message taken last was made of.
+        self.taken: Sequence[PendingCall | LoneMessage] = ()
+        # The client closes, and what is queued still leaves. Its calls have ended, so nothing waits for a greeting.
+        self.closing: bool = False
+        # How many messages with calls have left over this connection; (which of them, the numbers of its calls), oldest
+        # first; and with how many of these it is time to forget some.
+        self._counted = 0
+        self._kept: list[tuple[int, Sequence[int]]] = []
+        self._kept_most: int = FEW_MESSAGES
 
-    def take(self, most: int = COALESCE_RECORDS) -> list[Buffer]:
-        """Take the frames of the next message, of `most` calls; none if there is none. Under link.lock."""
+    # Taking. Under link.lock.
+
+    def take(self) -> list[Buffer]:
+        """Take the frames of the next message; none if there is none, or it waits for the greeting."""
         queue = self.queue
-        self.taken = ()
-        try:
-            first = queue.popleft()
-        except IndexError:
-            return []
-        if isinstance(first, Special):
-            self.taken = [first]
-            if first.shipment is not None and not first.frames:
-                first.frames = first.shipment.take()  # Kept: the link may not take them.
-            return first.frames
-        calls: list[PendingCall] = [first]
-        self.taken = calls
-        if queue:
-            take_together(queue, calls, most)
-        try:
-            return encode_calls(calls)
-        except Exception:
-            return self._take_apart(calls)
+        while True:
+            self.taken = ()
+            try:
+                first = queue.popleft()
+            except IndexError:
+                return []
+            if isinstance(first, LoneMessage):
+                self.taken = [first]
+                frames = first.frames
+                if first.shipment is not None and not frames:
+                    frames = first.frames = first.shipment.take()  # Kept: the link may not take them.
+            else:
+                self.taken = calls = [first]
+                if queue:
+                    take_together(queue, calls)
+                try:
+                    frames = encode_calls(calls)
+                except Exception:
+                    frames = self._encode_individually(calls)
+            if len(frames) == 1 and len(frames[0]) <= self._limit.bytes:
+                break
+            fitting = self._fit(frames) if frames else None
+            if fitting is not None:
+                if not fitting:
+                    return []
+                frames = fitting
+                break
+        taken = self.taken
+        first = taken[0]
+        if not isinstance(first, LoneMessage) or first.call_id:
+            # Last: what fails until here is not counted.
+            if len(self._kept) > self._kept_most:
+                self._forget_ended()
+            number = self._counted + 1
+            numbers = (first.call_id,) if isinstance(first, LoneMessage) else [*map(_first, taken)]
+            self._kept.append((number, numbers))
+            self._counted = number
+        return frames
 
-    def _take_apart(self, calls: list[PendingCall]) -> list[Buffer]:
-        """Take the frames of the next message again, without those of `calls` that cannot be encoded: they end."""
+    def _encode_individually(self, calls: list[PendingCall]) -> list[Buffer]:
+        """Return the frames of those of `calls` that can be encoded; the others end. [] if none can."""
         good: list[PendingCall] = []
         for call in calls:
             try:
                 encode_calls([call])
                 good.append(call)
             except Exception as error:
-                self._end(call[0], error)
+                text = f"the call cannot be sent: {text_of(error)}"
+                log.error("%s", text, exc_info=error, later=True)
+                self._refuse(call[0], text)
         self.taken = good
         try:
-            return encode_calls(good) if good else self.take()
+            return encode_calls(good) if good else []
         except BaseException:
             self.put_back()  # No memory for all of them, for one.
             raise
 
+    def _fit(self, frames: list[Buffer]) -> list[Buffer] | None:
+        """Return `frames`, which were just taken, or less of them; [] if they wait, None if they were left out."""
+        limit = self._limit
+        size = size_of(frames)
+        if size <= limit.bytes:
+            return frames
+        if len(self.taken) > 1:
+            calls: Any = self.taken  # No message of its own shares one.
+            frames, number = split_to_fit(calls, encode_calls, limit.bytes)
+            self.taken = calls[:number]
+            self.queue.extendleft(reversed(calls[number:]))
+            size = size_of(frames)
+            if size <= limit.bytes:
+                return frames
+        first = self.taken[0]
+        shipment = first.shipment if isinstance(first, LoneMessage) else None
+        if shipment is None and not number_of(first):
+            return frames  # It is about the connection, which cannot do without it.
+        if not limit.known:
+            if self.closing:
+                return None
+            self.put_back()
+            return []
+        if shipment is not None:
+            self._split(shipment)
+        else:
+            self._refuse(number_of(first), limit.report("the call", size))
+        return None
+
+    def _split(self, shipment: Shipment) -> None:
+        """Have each chunk of a shipment leave alone; a call that has one that is too large ends."""
+        alone: list[LoneMessage] = []
+        for chunk in shipment.chunks:
+            frames = encode(Chunks([chunk]))
+            size = size_of(frames)
+            if size <= self._limit.bytes:
+                alone.append(LoneMessage(frames))
+            else:
+                self._refuse(chunk.id, self._limit.report(f"what was pushed into pipe {chunk.pipe}", size))
+                alone.append(LoneMessage(encode(Cancel([(chunk.id, True)]))))
+        self.queue.extendleft(reversed(alone))
+
     def put_back(self) -> None:
-        """The message taken last did not leave: what it was made of is the oldest again. Under link.lock."""
+        """The message taken last did not leave: what it was made of is the oldest again."""
         self.queue.extendleft(reversed(self.taken))
         self.taken = ()
 
     def taken_numbers(self) -> set[int]:
-        """The numbers of the calls in the message taken last; 0 stands for what is no call. Under link.lock."""
-        return {_number(pending) for pending in self.taken}
+        """The numbers of the calls in the message taken last; 0 stands for what is no call."""
+        return {number_of(pending) for pending in self.taken}
+
+    # What has left. Under link.lock.
+
+    def _forget_ended(self) -> None:
+        """Keep the messages of which calls are outstanding."""
+        outstanding = self._outstanding
+        self._kept = [message for message in self._kept if not outstanding.isdisjoint(message[1])]
+        self._kept_most = FEW_MESSAGES + 2 * len(self._kept)
+
+    def uncount(self) -> None:
+        """The message taken last did not leave after all, and will not."""
+        numbers = self.taken_numbers()
+        if numbers and self._kept and self._kept[-1][0] == self._counted and numbers.issubset(self._kept[-1][1]):
+            self._kept.pop()
+            self._counted -= 1
+
+    def forget(self) -> None:
+        """There is a new connection, over which nothing has left."""
+        self._counted, self._kept, self._kept_most = 0, [], FEW_MESSAGES
+
+    def left(self) -> dict[int, int]:
+        """Return, for each outstanding call that has left, the number of its message."""
+        return {call_id: number for number, calls in self._kept for call_id in calls}
+
+    # What waits. Any thread.
 
     def numbers(self) -> set[int]:
         """The numbers of the calls that have not left."""
-        return {_number(pending) for pending in self.queue.copy()}
+        return {number_of(pending) for pending in self.queue.copy()}
 
     def withdraw(self, call_ids: set[int]) -> set[int]:
         """Take these calls out of the queue; return those that never leave now: the others do just now, or have."""
         found: set[int] = set()
         for pending in self.queue.copy():
-            if (number := _number(pending)) in call_ids:
+            if (number := number_of(pending)) in call_ids:
                 with suppress(ValueError):  # It leaves just now.
                     self.queue.remove(pending)
                     found.add(number)
         return found
 
-    def discard(self, special: Special) -> None:
+    def discard(self, message: LoneMessage) -> None:
         """Take a message of its own out of the queue, if it is still there."""
         with suppress(ValueError):  # It has left.
-            self.queue.remove(special)
+            self.queue.remove(message)
 
     def refresh_limits(self, time_left: dict[int, float]) -> None:
-        """Tell calls that waited for a connection what is left of their time limits."""
+        """Write into calls that waited for a connection what is left of their time limits."""
         for pending in self.queue.copy():
-            if not isinstance(pending, Special) and pending[3] is not None and pending[0] in time_left:
+            if not isinstance(pending, LoneMessage) and pending[3] is not None and pending[0] in time_left:
                 pending[3].time_left = time_left[pending[0]]
 
 
-def _number(pending: PendingCall | Special) -> int:
-    return pending.call_id if isinstance(pending, Special) else pending[0]
+def number_of(pending: PendingCall | LoneMessage) -> int:
+    """The number of the call; 0 for what is none."""
+    return pending.call_id if isinstance(pending, LoneMessage) else pending[0]
+
+
+def encode_eagerly(
+    limit: SizeLimit, spec: OperationSpec, call_id: int, args: tuple[Any, ...], options: CallOptions | None
+) -> tuple[PendingCall | LoneMessage, bool]:
+    """Encode a call as it is begun; return it, and whether it is to leave at once.
+
+    Raises: `InvalidArgumentType` if it cannot be sent, or not to this server, naming the parameter or the size; for an
+        int that does not fit 64 bits one that is an `InvalidParameter` too.
+    """
+    pending: EncodedCall | LoneMessage
+    try:
+        if split_out_of_band(args) is not None:
+            frames = encode_call(spec.target, call_id, args, options)
+            pending, size, due = LoneMessage(frames, call_id), size_of(frames), True
+        else:
+            encoded = encode_value(args)
+            size = len(memoryview(encoded))
+            pending, due = EncodedCall(call_id, spec.target, encoded, options), size > LONE_BYTES
+    except OverflowError as error:
+        text = f"{spec.name}: {_find_unencodable(spec, args)} is out of range: {text_of(error)}"
+        raise NoNumber(text) from None
+    except BaseException as error:  # Encoding runs the values' own code, which raises what it likes.
+        if is_interrupt(error):
+            raise
+        text = f"{spec.name}: {_find_unencodable(spec, args)} cannot be sent: {text_of(error)}"
+        raise InvalidArgumentType(text) from error
+    if limit.known and size > limit.bytes:
+        raise InvalidArgumentType(limit.report(f"a call of {spec.name}", size))
+    return pending, due
+
+
+def _find_unencodable(spec: OperationSpec, args: tuple[Any, ...]) -> str:
+    """Name the argument that cannot be encoded."""
+    for position, value in enumerate(args):
+        try:
+            encode_call(spec.target, 0, (value,))
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            return f"parameter {spec.parameters[position]!r}" if spec.parameters else f"argument {position}"
+    return "what it is called with, taken together,"

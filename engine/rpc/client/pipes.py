@@ -1,7 +1,7 @@
 """The client's ends of one call's pipes.
 
 Theory of operation. The pipes are made before the call is begun and hang on its handle, so that what the server pushes
-finds them. They wait for the call's outcome as a thread would (`wake`): the call's table tells nobody else, and the
+finds them. They wait for the call's outcome as a thread would (`wake`): the call's table notifies nobody else, and the
 signals of the pipes and of the call reach the caller's target through one queue, call-complete last.
 
 A push or pull that fails aborts the call, tells the server, and throws the outcome away: the handle is spent.
@@ -9,62 +9,85 @@ A push or pull that fails aborts the call, tells the server, and throws the outc
 Source: "Client-side Asynchronous Pipe Handling", "Asynchronous Pipe State".
 """
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from transport import Buffer
-from transport.errors import RemoteProtocolError
-from transport.frames import Cancel, Chunks, Credit, PipeChunk
+from transport.frames import Cancel
 from transport.wire.codec import encode
 
 from ...errors import CallError, InvalidAsyncHandle
 from ...kernel.checks import check_flag
 from ...kernel.notification import Notification
 from ..call import Call, Failure
-from ..errors import PeerProtocolError
+from ..contract.spec import OperationSpec
 from ..notify import EventKind
-from ..pipes.pipe import UNBOUNDED, PipeState
+from ..pipes.pipe import PipeState
 from ..pipes.pipe_set import PipeSet, unprocessed
 from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
 from ..state import State
-from .outbox import Special
+from .call_table import CallTable
+from .session import Session
 
-if TYPE_CHECKING:
-    from ..contract.spec import OperationSpec
-    from .client import Client
-    from .connection import Association
+
+class Carrier(Protocol):
+    """The connection, as the pipes of its calls see it."""
+
+    table: CallTable
+    session: Session
+    # What this side lets the server push into each pipe.
+    pipe_window: int
+
+    def send(self, frames: list[Buffer], soon: bool = False) -> None:
+        """Send a message of its own."""
+
+    def ship(self, shipment: Shipment) -> None:
+        """Queue elements for a pipe."""
+
+    def flush(self, soon: bool) -> None:
+        """Send what is queued."""
+
+    def cancel(self, call: Call[Any], abort: bool) -> None:
+        """Cancel a call."""
+
+    def tell_cancel(self, call_id: int, abort: bool) -> None:
+        """Tell the server that a call ought to end."""
+
+    def give_up_waiting(self, call: Call[Any], completion: None) -> None:
+        """Cancel a call, if no thread or task waits for it any more."""
+
+    def need_driver(self, change: int) -> None:
+        """So many more pipes, or less, notify in a way for which the network must be driven."""
 
 
 class ClientPipes(PipeSet):
     """The pipes of one call, at the client."""
 
     def __init__(
-        self, client: "Client", call: Call[Any], spec: "OperationSpec", notify: Notification | None, send_complete: bool
+        self, carrier: Carrier, call: Call[Any], spec: OperationSpec, notify: Notification | None, send_complete: bool
     ) -> None:
         check_flag("send_complete", send_complete)
         signals = Signals(call, notify)
-        limit = client._pipe_window
-        super().__init__(spec.pipes, True, spec.duplex, client._peer_window or UNBOUNDED, limit, signals, send_complete)
+        window, limit = carrier.session.pipe_window, carrier.pipe_window
+        super().__init__(spec.pipes, True, spec.duplex, window, limit, signals, send_complete)
         self.call = call
-        self._owner = client
-        # The notification does not change: whoever adds to the count takes as much from it.
+        self._carrier = carrier
+        # The notification does not change: `wake` takes from the count what `begun` has added.
         self._needs_driver = notify is not None and notify.needs_driver
         # Set once, by the push or pull that failed.
         self._spent = False
 
     def begun(self) -> None:
         """The call was accepted: learn of its outcome, and tell of it."""
-        client = self._owner
+        carrier = self._carrier
         if self._needs_driver:
-            with client._lock:
-                client._table.need_driver += 1
-                client._attend_locked()
-        for act in self.opened(client._peer_window or UNBOUNDED):  # It may have been said since this was made.
+            carrier.need_driver(1)
+        for act in self.opened(carrier.session.pipe_window):  # It may have been said since this was made.
             act()
         if self.send_complete and any(pipe.sends for pipe in self.pipes):
             self.signals.add(EventKind.SEND_COMPLETE)  # The issue counts as a send.
             self.signals.deliver()
-        if not client._table.await_outcome(self.call, self):
+        if not carrier.table.await_outcome(self.call, self):
             self.wake()
 
     def wake(self) -> None:
@@ -76,10 +99,7 @@ class ClientPipes(PipeSet):
             waiter.wake()
         self.signals.deliver()
         if self._needs_driver:
-            client = self._owner
-            with client._lock:
-                client._table.need_driver -= 1
-                client._attend_locked()
+            self._carrier.need_driver(-1)
 
     def check_complete(self) -> None:
         """The call is to be completed: raise `PipeError` 1917 if its pipes are not at their end, unless it failed."""
@@ -105,7 +125,7 @@ class ClientPipes(PipeSet):
         call = self.call
         if call._pipes is not self:
             return  # The handle carries another call by now.
-        self._owner._cancel(call, abort=True)
+        self._carrier.cancel(call, abort=True)
         box = call._box
         if box:
             try:
@@ -116,7 +136,7 @@ class ClientPipes(PipeSet):
 
     def given_up(self) -> None:
         if self.call._pipes is self and not self._spent:
-            self._owner._give_up_waiting(self.call, None)
+            self._carrier.give_up_waiting(self.call, None)
 
     def raise_outcome(self) -> NoReturn:
         if self.call._pipes is self and not self._spent:
@@ -126,8 +146,8 @@ class ClientPipes(PipeSet):
     def fail(self, error: CallError) -> None:
         """End the call, for a reason that the server does not know."""
         call = self.call
-        if self._owner._table.finish(call._id, Failure(error)):
-            self._owner._tell_cancel(call._id, True)
+        if self._carrier.table.finish(call._id, Failure(error)):
+            self._carrier.tell_cancel(call._id, True)
 
     def drop(self) -> None:
         """Tell the server that nobody is going to complete the call; the reply to that ends it here.
@@ -135,57 +155,19 @@ class ClientPipes(PipeSet):
         Takes no lock, because a finalizer calls it: the message leaves before the next wait of any thread.
         """
         if not self._spent:
-            self._owner._send(encode(Cancel([(self.call._id, True)])), soon=True)
+            self._carrier.send(encode(Cancel([(self.call._id, True)])), soon=True)
 
     def ship(self, shipment: Shipment) -> None:
-        self._owner._outgoing.append(Special([], 0, shipment))
+        self._carrier.ship(shipment)
 
     def send(self, frames: list[Buffer]) -> None:
-        self._owner._send(frames)
+        self._carrier.send(frames)
 
     def flush(self, soon: bool) -> None:
-        channel = self._owner._channel
-        if not soon:
-            channel.flush()
-        elif not channel.deferred:
-            channel.defer()
+        self._carrier.flush(soon)
 
     def call_id(self) -> int:
         return self.call._id
 
     def check_size(self, pipe: PipeState, size: int) -> None:
-        client = self._owner
-        client._oversize.check_push(pipe.name, size, client.endpoint, client._message_limit if client._greeted else 0)
-
-
-def widen(client: "Association", window: int) -> None:
-    """The server said how much may be pushed into each pipe to begin with. Under link.lock."""
-    if window == client._peer_window:
-        return
-    client._peer_window = window
-    for call in list(client._calls.values()):
-        if call._pipes is not None:
-            client._do_later(call._pipes.opened(window or UNBOUNDED))
-
-
-def take(client: "Association", message: Chunks | Credit) -> None:
-    """Take elements of pipes, or credit for them. Calls that have ended have none. Under link.lock."""
-    if type(message) is Chunks:
-        for chunk in message.chunks:
-            _take_one(client, chunk.id, chunk)
-    else:
-        assert type(message) is Credit
-        for call_id, index, size in message.grants:
-            _take_one(client, call_id, (index, size))
-
-
-def _take_one(client: "Association", call_id: int, item: PipeChunk | tuple[int, int]) -> None:
-    call = client._calls.get(call_id)
-    if call is None or call._pipes is None:
-        return
-    pipes: ClientPipes = call._pipes
-    try:
-        client._do_later(pipes.arrived(item) if isinstance(item, PipeChunk) else pipes.granted(*item))
-    except RemoteProtocolError as error:
-        client._finish({call_id: Failure(PeerProtocolError(str(error)))})
-        raise
+        self._carrier.session.limit.check_push(pipe.name, size)

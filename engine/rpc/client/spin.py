@@ -1,4 +1,4 @@
-"""Whether the thread that sent a call stays awake for the answer.
+"""Whether the thread that sent a call polls for the answer for a moment, before it sleeps: adaptive spinning.
 
 Theory of operation. A call that is answered at once takes some 60 us; a processor that has halted meanwhile takes about
 as long again to wake, twice a call. So while few calls are outstanding, a thread that sends and then waits does not
@@ -18,8 +18,8 @@ FEW_CALLS = 16
 MOMENT = 0.0003  # Seconds; arbitrary: the quick calls of a machine that is not busy end within half of them.
 
 
-class Vigil:
-    """What one client knows of how soon its answers come."""
+class SpinPolicy:
+    """What one connection knows of how soon its answers come."""
 
     __slots__ = ("_few", "_sent_at", "_swift")
 

@@ -66,9 +66,9 @@ from ...errors import Forked, InvalidArgumentType, InvalidAsyncHandle
 from ...kernel.each import each
 from ...status import Status
 from ..batching import take_together
-from ..channel import Channel, Parcel
+from ..channel import Channel, OutgoingMessage
 from ..errors import CallCancelled, CallFailed
-from ..limits import Oversize, encode_answers, fit_replies, largest_message, size_of
+from ..limits import SizeLimit, largest_message, size_of
 from ..notify import EventKind
 from ..pipes.shipment import Shipment
 from . import pipes as pipe_server
@@ -77,6 +77,7 @@ from .authentication import level_of
 from .batch import Batch
 from .call import ServerCall
 from .contexts import ContextBook, key_of
+from .encoding import encode_answers, fit_replies
 from .extras import Closing, when_closed
 from .fault import describe, short
 from .lane import FIRST_LOOK, Lane
@@ -123,12 +124,12 @@ class Listener:
         # Under link.lock: what a harvest brought to be done after it.
         self.actions: list[Callable[[], object]] = []
         self.endpoint: str = link.endpoint
-        self.oversize: Oversize = Oversize(self.endpoint)
+        self.size_limit: SizeLimit = SizeLimit(self.endpoint, "the client")
         # How well the connections to this endpoint are protected.
         self.authentication_level: int = level_of(self.endpoint, server._encrypts)
         # Set once, under link.lock; read anywhere.
         self._closing = False
-        self.channel: Channel = Channel(link, self, self._lock)
+        self.channel: Channel = Channel(link, self, self.outgoing, self._lock)
         self.channel.open()
         self.channel.needs_progress(True)
 
@@ -138,7 +139,7 @@ class Listener:
         """Nothing: a server waits for anybody."""
         return ""
 
-    def next_message(self) -> Parcel | None:
+    def next_message(self) -> OutgoingMessage | None:
         """Take the next message to send, or None. Under link.lock."""
         while self.outgoing:
             peer = self._serving = self.outgoing.popleft()
@@ -159,7 +160,7 @@ class Listener:
                     take_together(answers, taken)
                 frames = encode_answers(taken)
                 if len(frames[0]) > peer.message_limit:
-                    frames = fit_replies(peer, taken, self.oversize)
+                    frames = fit_replies(peer, taken, self.size_limit)
                 self._sent(len(taken))
             else:
                 self._taken = ()
@@ -594,7 +595,7 @@ class Listener:
                 answer = EncodedReply(call._id, 0, encode_value(value))
             size = size_of(answer) if isinstance(answer, list) else len(memoryview(answer.value))
             if size > peer.message_limit:
-                raise PayloadTooLarge(self.oversize.report("the result", size, "the client", peer.message_limit))
+                raise PayloadTooLarge(self.size_limit.report("the result", size, peer.message_limit))
         except BaseException as error:  # Encoding runs the value's own code, which raises what it likes.
             text = f"the result of {call._entry.spec.name} cannot be sent: {text_of(error)}"
             self._fault(peer, call._id, Status.BAD_STUB_DATA, Fault(type_name(error), text))

@@ -109,7 +109,7 @@ class ServerPipes(PipeSet):
         raise error
 
     def check_size(self, pipe: PipeState, size: int) -> None:
-        self._listener.oversize.check_push(pipe.name, size, "the client", self._peer.message_limit)
+        self._listener.size_limit.check_push(pipe.name, size, self._peer.message_limit)
 
     def state_locked(self) -> int:
         return 2 if self._closed else 0 if self._failure is None else 1

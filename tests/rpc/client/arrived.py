@@ -50,7 +50,7 @@ class Conversation:
         call = self.probe.echo.begin("echo", **options)
         self.answer("arrived")
         # The link's own descriptor: whatever public query there is would look.
-        assert select.select(self.client._channel.descriptors(), (), (), LIMIT)[0]
+        assert select.select(self.client._connection.channel.descriptors(), (), (), LIMIT)[0]
         return call
 
     def __enter__(self) -> "Conversation":
@@ -128,7 +128,7 @@ def many(endpoint: str) -> None:
     with Conversation(endpoint) as conversation:
         # Well below what a ROUTER keeps for a peer that does not read: it drops the rest.
         calls = [conversation.probe.echo.begin(number) for number in range(500)]
-        conversation.client._channel.flush()
+        conversation.client._connection.channel.flush()
         left = len(calls)
         while left:
             message: Any = conversation.raw.hear()

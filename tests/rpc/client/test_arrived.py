@@ -59,8 +59,8 @@ class TestQueries:
     def test_in_the_midst_of_a_harvest(self, bench: Bench, key: str, caplog: pytest.LogCaptureFixture) -> None:
         """A query of a signal handler that interrupted the use of a link leaves the link alone, and in order."""
         call = bench.held(key)
-        with bench.client._channel.link.lock:
-            driver().schedule(bench.client._channel)
+        with bench.client._connection.channel.link.lock:
+            driver().schedule(bench.client._connection.channel)
             assert call.status() == PENDING
         assert bench.control.complete(key, "answered") == 0 and call.result(LIMIT) == "answered"
         assert not caplog.records

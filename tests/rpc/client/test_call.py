@@ -14,7 +14,6 @@ from engine import (
     Call,
     CallCancelled,
     CallPending,
-    Client,
     CompletionPort,
     EngineError,
     EventKind,
@@ -26,10 +25,13 @@ from engine import (
 )
 from engine.testing import LIMIT
 
-from ..helpers import GONE, PENDING, Bench, at_line, code_in, code_of, status_of
+from ..helpers import GONE, PENDING, Bench, at_line, code_in, code_named, code_of, status_of
 from ..interfaces import Probe
 
 Benches = Callable[..., Bench]
+
+# Where a call is begun.
+BEGIN = code_named("begin", "engine/rpc/client/issuer.py")
 
 
 class TestTransitions:
@@ -356,11 +358,11 @@ class TestExactlyOneOutcome:
             assert come.wait(LIMIT)
 
         # The last line of `begin`, where it returns the handle.
-        with at_line(0, code_of(Client._begin), lambda: None) as lines:
+        with at_line(0, BEGIN, lambda: None) as lines:
             bench.probe.echo.begin("count", notify=on_reply)
         assert come.wait(LIMIT)
         come.clear()
-        with at_line(lines[0] - 1, code_of(Client._begin), let_it_come):
+        with at_line(lines[0] - 1, BEGIN, let_it_come):
             call = bench.probe.echo.begin("early", notify=on_reply)
         assert told == ["count", "early"]
         assert call.state is State.SPENT

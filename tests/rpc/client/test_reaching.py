@@ -213,7 +213,7 @@ class TestNoServer:
         with Client(endpoint, connect_timeout=None) as client:
             probe = client.bind(Probe)
             calls = [probe.echo.begin(number, notify=port) for number in range(2)]
-            wait_until(lambda: "nobody listens" in client._silence())
+            wait_until(lambda: "nobody listens" in client._connection.silence())
             said = f"no server was ever reached at {endpoint}, 2 calls wait for it.*nobody listens there"
             with pytest.raises(WaitTimeout, match=f"became takeable.*{said}"):
                 port.get(BRIEF)

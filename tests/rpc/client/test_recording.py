@@ -92,7 +92,7 @@ def test_no_memory_at_any_step() -> None:
     for number in (10**9, *range(1, 120)):  # Once without: an interpreter that has just traced the code reworks it.
         with Client("tcp://127.0.0.1:9", connect_timeout=None) as client:
             told = Told(client)
-            table = client._table  # No public name reaches all of this without memory for the rest.
+            table = client._connection.table  # No public name reaches all of this without memory for the rest.
             numbers = [call._id for call in told.calls]
             failure = sys.modules["engine.rpc.call"].Failure
             outcomes = [failure(CallCancelled("as told"))] * len(numbers)

@@ -289,10 +289,10 @@ class TestBounds:
             assert first.result(LIMIT) == 7
             calls = [probe.again.begin(number) for number in range(13)]
             *answered, lost = hear(13)
-            with client._channel.link.lock:  # So that both messages are taken in one harvest.
+            with client._connection.channel.link.lock:  # So that both messages are taken in one harvest.
                 raw.say(answers(answered))
                 raw.say(Bye(0, "one is left"))
-                assert select.select(client._channel.descriptors(), (), (), LIMIT)[0]
+                assert select.select(client._connection.channel.descriptors(), (), (), LIMIT)[0]
             assert [call.result(LIMIT) for call in calls[:-1]] == [7] * 12
             wait_until(lambda: client.statistics().connection != "connected")
             raw.greet()
