@@ -1,6 +1,5 @@
 """Completion ports, a thread pool and asynchronous RPC over ZeroMQ, for a service to embed."""
 
-import sys
 import typing
 
 from transport.frames import LIBRARY as _LIBRARY
@@ -87,17 +86,6 @@ from .status import Status
 
 if typing.TYPE_CHECKING:
     from .pool.executor import Executor
-
-
-def _complete_annotations() -> None:
-    """Bind the names that annotations of public names use, and that their modules could not import without a circle:
-    `help`, `inspect.signature` and `typing.get_type_hints` look for them there.
-    """
-    for named, user in ((Stream, Operation),):
-        setattr(sys.modules[user.__module__], named.__name__, named)
-
-
-_complete_annotations()
 
 
 def __getattr__(name: str) -> typing.Any:

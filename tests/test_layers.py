@@ -71,6 +71,17 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engine.rpc.wire_types",
         "transport",
     ),
+    "engine.rpc.pipes": (
+        "engine.errors",
+        "engine.kernel",
+        "engine.lifecycle",
+        "engine.rpc.call",
+        "engine.rpc.errors",
+        "engine.rpc.notify",
+        "engine.rpc.wire_types",
+        "engine.status",
+        "transport",
+    ),
     # How a user's object is told of, what guards state and what is a callback are nobody's public names.
     "engine.win32": ("transport.foreign", "engine.kernel.checks", "engine.kernel.lock"),
     "transport": ("zmq",),
@@ -237,8 +248,8 @@ def test_imports_follow_the_arrows() -> None:
     assert violations(ROOT) == []
 
 
-# Rooms in which files still import each other in a circle.
-CIRCULAR = ("engine.rpc",)
+# The room in which files still import each other in a circle.
+CIRCULAR = ("engine.rpc.server",)
 
 
 def in_circles(root: Path) -> set[str]:

@@ -463,11 +463,16 @@ def handle_of(handle: object) -> Call[Any]:
 
 
 def abandon(call: Call[Any]) -> None:
-    """End a call that nobody is going to collect."""
+    """End a call that no thread is going to collect."""
     try:
         call.cancel(abort=True)
     except InvalidAsyncHandle:
         pass  # It is over already.
+
+
+def abandon_soon(call: Call[Any]) -> None:
+    """As `abandon`, for a finalizer, of a call with pipes: take no lock, and let the next wait of any thread do it."""
+    call._pipes.drop()
 
 
 _decode_fault = msgspec.msgpack.Decoder(Fault | None).decode

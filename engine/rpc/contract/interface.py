@@ -20,11 +20,9 @@ from transport.frames import Target
 from ...errors import InvalidArgumentType, InvalidParameter
 from ...kernel.checks import check_flag
 from ..call import Call
+from ..pipes.stream import Stream
 from .annotations import variables_of
 from .spec import OperationSpec
-
-if typing.TYPE_CHECKING:
-    from ..pipes.stream import Stream
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -154,7 +152,7 @@ class Operation(Generic[P, R]):
         """Begin the call and return its handle at once. See `BoundOperation.begin` for the arguments."""
         raise InvalidParameter(f"{self.name} belongs to an interface: begin it on a binding, `client.bind(...)`")
 
-    def stream(self, *args: Any, **kwargs: Any) -> "Stream[Any, R]":
+    def stream(self, *args: Any, **kwargs: Any) -> Stream[Any, R]:
         """Begin a call with one out pipe, to be iterated over. See `PipedOperation` for the arguments."""
         raise InvalidParameter(
             f"{self.name} has no pipe to stream from. Pipes are declared by an Interface: a binding by name has none, "

@@ -4,5 +4,5 @@ pipe         one end of one stream, the same on both sides
 pipe_set     the pipes of one call, at one end: what moves, and what waits for it
 shipment     elements that leave in one message
 signals      the notifications of one call, in order
-stream       operations with pipes: iterables to push, a stream to iterate over
+stream       an iterator over what comes through a pipe
 """

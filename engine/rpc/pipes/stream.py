@@ -1,4 +1,4 @@
-"""Iterating over what a call's pipe brings.
+"""Iterating over what comes through a call's pipe.
 
 Theory of operation. `stream` of an operation begins a call with one pipe to be pulled and returns a `Stream`, which
 pulls it, and completes or cancels the call.
@@ -14,7 +14,7 @@ from typing import Generic, Self, TypeVar
 
 from ...kernel.loops import holding, loop_to_hold
 from ...lifecycle import Uncopyable
-from ..call import Call, abandon
+from ..call import Call, abandon, abandon_soon
 from .pipe import BATCH, Pipe
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ class Stream(Uncopyable, Generic[T, R]):
     def __del__(self) -> None:
         # Daemon threads, which the interpreter stops wherever they are, may have had the locks that this takes.
         if not getattr(self, "_over", True) and not is_finalizing():
-            self.call._pipes.drop()
+            abandon_soon(self.call)
 
     def __repr__(self) -> str:
         return f"<Stream of {self.pipe!r}>"
