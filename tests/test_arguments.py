@@ -143,6 +143,7 @@ class TestOptionsOfTheTransport:
     @pytest.mark.parametrize("option", ["curve", "context"])
     def test_of_another_type(self, make: Any, option: str) -> None:
         """Keys that are none, and a context that is none, are refused by the constructor."""
+        wrong: Any
         for wrong in ({"public_key": "x"}, "x", 3, Odd(), [], True):
             with pytest.raises(EndpointError, match=f"{option} must be"):
                 make(ENDPOINT, **{option: wrong})
@@ -201,6 +202,7 @@ class TestServers:
     @pytest.mark.parametrize("option", ["tracebacks", "authorize", "pool", "name"])
     def test_options(self, option: str) -> None:
         """An option of another type is refused by the constructor: "no" is not False."""
+        wrong: Any
         for wrong in ("no", 1, Odd(), [], {}):
             if option != "name" or not isinstance(wrong, str):
                 with pytest.raises(InvalidArgumentType, match=option):
@@ -210,6 +212,7 @@ class TestServers:
     def test_conditions(self, option: str) -> None:
         """So is a condition of `register`."""
         with Server(ENDPOINT) as server:
+            wrong: Any
             for wrong in ("no", 1, Odd(), []):
                 with pytest.raises(InvalidArgumentType, match=option):
                     server.register(Nothing, Routines(), **{option: wrong})
@@ -217,6 +220,7 @@ class TestServers:
     def test_limits(self) -> None:
         """So is a limit."""
         with Server(ENDPOINT) as server:
+            wrong: Any
             for wrong in (True, "1", 1.5, Odd(), math.nan, -1):
                 for option in ("max_calls", "max_request_bytes"):
                     with pytest.raises(EngineError, match=option):
@@ -227,6 +231,7 @@ class TestServers:
     def test_flags(self) -> None:
         """So is what says whether to wait."""
         with Server(ENDPOINT) as server, Client(ENDPOINT) as client:
+            wrong: Any
             for wrong in ("no", 1, Odd(), None):
                 for action, option in (
                     (server.listen, "wait"), (server.unregister, "wait"), (server.unregister, "run_down"),
@@ -239,9 +244,10 @@ class TestServers:
     def test_unregistering_what_is_none(self) -> None:
         """So is an interface that is none."""
         with Server(ENDPOINT) as server:
+            wrong: Any
             for wrong in (3, Odd(), [], int):
                 with pytest.raises(InvalidArgumentType, match="interface"):
-                    server.unregister(wrong)  # type: ignore[arg-type]
+                    server.unregister(wrong)
 
     @pytest.mark.parametrize("status", [997, 0])
     def test_a_status_that_says_nothing(self, status: int) -> None:
@@ -408,6 +414,7 @@ class TestAnything:
     def test_environments(self) -> None:
         """Each field of an environment is looked at when an object is made of it."""
         for field in ("pool", "cleanup_group", "cancel_callback", "finalization", "priority"):
+            wrong: Any
             for wrong in (Odd(), "x", 3, []):
                 with pytest.raises(EngineError, match=field):
                     Work(print, environment=Environment(**{field: wrong}))
@@ -415,6 +422,7 @@ class TestAnything:
     def test_wait_packets(self) -> None:
         """A wait packet is associated with a port."""
         with Event() as event:
+            wrong: Any
             for wrong in (Odd(), "x", 3, None, CompletionPort):
                 with pytest.raises(InvalidArgumentType, match="port"):
                     WaitPacket().associate(wrong, event)

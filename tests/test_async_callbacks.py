@@ -49,7 +49,7 @@ FUNCTIONS = [coroutine, generator, Callbacks().method, Callbacks(), partial(coro
 
 
 class Asked(Interface, id="example.Asked"):
-    def ask(self) -> int: ...  # type: ignore[empty-body]
+    def ask(self) -> int: ...
 
 
 class Routines:
@@ -135,4 +135,4 @@ def test_rundown_routines() -> None:
 def test_executors() -> None:
     """An executor calls what it is given, as the standard library's does: the coroutine is the result."""
     with Executor(1) as executor:
-        executor.submit(coroutine).result().close()  # type: ignore[func-returns-value]
+        executor.submit(coroutine).result().close()

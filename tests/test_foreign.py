@@ -58,13 +58,13 @@ def told_errors(function: ast.AST) -> Iterator[tuple[int, str]]:
         if not isinstance(handler, ast.ExceptHandler) or handler.name is None:
             continue
         for node in ast.walk(handler):
-            told: ast.AST | None = None
+            told: ast.expr | None = None
             if isinstance(node, ast.FormattedValue):
                 told = node.value
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("str", "repr"):
                 told = node.args[0]
             if isinstance(told, ast.Name) and told.id == handler.name:
-                yield node.lineno, handler.name
+                yield told.lineno, handler.name
 
 
 def test_errors() -> None:

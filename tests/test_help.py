@@ -61,4 +61,4 @@ def test_help(module: str) -> None:
     loaded = importlib.import_module(module)
     for thing in (loaded, *(getattr(loaded, name) for name in loaded.__all__)):
         if inspect.ismodule(thing) or inspect.isclass(thing) or inspect.isroutine(thing):
-            assert pydoc.render_doc(thing, renderer=pydoc.plaintext)
+            assert pydoc.render_doc(thing, renderer=vars(pydoc)["plaintext"])

@@ -169,9 +169,11 @@ def test_futures() -> None:
         go = stack.enter_context(Event(manual_reset=True))
         stack.callback(go.set)
         future = executor.submit(go.wait)
+        seconds: Any
         for seconds in (0, -1, numpy.float16(0), numpy.float32(-1), Fraction(0)):
             with pytest.raises(TimeoutError):
                 future.result(seconds)
+        wrong: Any
         for wrong in (numpy.array(0.0), "1", True):
             with pytest.raises(InvalidArgumentType):
                 future.exception(wrong)

@@ -60,7 +60,7 @@ def port() -> bool:
     with CompletionPort() as port:
         fill()
         threading.Timer(0.01, port.post, (7,)).start()
-        return port.get(LIMIT).key == 7
+        return bool(port.get(LIMIT).key == 7)
 
 
 def timer() -> bool:

@@ -68,8 +68,8 @@ def raw(endpoint: str) -> tuple[Callable[[int, int, Finish], None], Callable[[],
     """The same over a bare DEALER, in one thread."""
     import zmq
 
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    socket = context.socket(zmq.DEALER)
+    context: zmq.Context[Any] = zmq.Context()
+    socket: Any = context.socket(zmq.DEALER)  # Its `events` have no type of their own.
     socket.set_hwm(0)
     socket.connect(endpoint)
     descriptors = [socket.fileno()]

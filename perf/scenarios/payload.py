@@ -109,7 +109,7 @@ def contract() -> Any:
             """Return `data`."""
 
         @operation
-        def echo_array(self, data: ndarray) -> ndarray:  # type: ignore[type-arg,valid-type]
+        def echo_array(self, data: ndarray) -> ndarray:
             """Return `data`."""
 
     return Buffers

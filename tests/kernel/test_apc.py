@@ -45,7 +45,7 @@ class TestQueue:
 
     def test_each_thread_has_its_own(self, actor: Make) -> None:
         """An APC runs in the thread it was queued to, and in no other."""
-        worker, ran = actor(), []
+        worker, ran = actor(), list[Any]()
         queue_apc(lambda: ran.append(threading.current_thread()), thread=worker.thread)
         assert sleep(0, alertable=True) == 0
         assert worker.do(sleep, 0, alertable=True) == 192
@@ -53,7 +53,7 @@ class TestQueue:
 
     def test_it_waits_for_an_alertable_wait(self, actor: Make) -> None:
         """Nothing runs before the thread waits alertably, whatever else it does."""
-        worker, ran = actor(), []
+        worker, ran = actor(), list[Any]()
         queue_apc(ran.append, 1, thread=worker.thread)
         with Event() as event, CompletionPort(1) as port:
             worker.do(event.wait, 0)
@@ -135,7 +135,7 @@ class TestQueue:
 
     def test_it_wakes_a_sleeping_thread(self, actor: Make) -> None:
         """A thread that sleeps alertably runs it at once, on itself."""
-        worker, ran = actor(), []
+        worker, ran = actor(), list[Any]()
         for wait in (lambda: sleep(None, alertable=True), lambda: sleep(60, alertable=True)):
             waiting = asleep(worker, wait)
             queue_apc(lambda: ran.append(threading.current_thread()), thread=worker.thread)
@@ -151,7 +151,7 @@ class TestQueue:
 
     def test_a_thread_may_be_named_by_identifier(self, actor: Make) -> None:
         """An identifier of a thread that has used the library will do."""
-        worker, ran = actor(), []
+        worker, ran = actor(), list[Any]()
         worker.do(sleep, 0)
         assert worker.thread.ident is not None
         queue_apc(ran.append, 1, thread=worker.thread.ident)
@@ -167,7 +167,7 @@ class TestQueue:
 
     def test_many_queued_at_once_all_run(self, actor: Make) -> None:
         """Threads that queue at the same time lose nothing."""
-        worker, ran = actor(), []
+        worker, ran = actor(), list[Any]()
         posters = [actor() for _ in range(4)]
 
         def queue(first: int) -> None:
@@ -200,7 +200,7 @@ class TestThreads:
 
     def test_one_queued_before_the_first_use_runs(self) -> None:
         """So does one that is queued to a running thread which has not used the library yet."""
-        gate, ran = Gate(), []
+        gate, ran = Gate(), list[Any]()
         thread = threading.Thread(target=lambda: (gate.pass_through(), sleep(0, alertable=True)))
         thread.start()
         gate.wait_for_arrivals()
@@ -211,7 +211,7 @@ class TestThreads:
 
     def test_those_of_an_ended_thread_are_lost(self, actor: Make) -> None:
         """What is queued when the thread ends never runs."""
-        worker, ran = actor(), []
+        worker, ran = actor(), list[Any]()
         worker.do(sleep, 0)
         queue_apc(ran.append, 1, thread=worker.thread)
         worker.end()
@@ -468,7 +468,7 @@ class TestTimer:
         with WaitableTimer(clock=ManualClock()) as timer:
             for arguments in (("soon",), (1, "often"), (1, 0, "apc")):
                 with pytest.raises(InvalidArgumentType):
-                    timer.set(*arguments)  # type: ignore[arg-type]
+                    timer.set(*arguments)
 
     def test_a_closed_timer_is_refused(self) -> None:
         """Setting and cancelling a closed timer is error 6; it does not expire."""
@@ -477,7 +477,8 @@ class TestTimer:
         timer.set(1)
         timer.close()
         assert clock.pending == 0
-        for use in (lambda: timer.set(1), timer.cancel):
+        uses: list[Callable[[], object]] = [lambda: timer.set(1), timer.cancel]
+        for use in uses:
             with pytest.raises(InvalidHandle):
                 use()
 
@@ -497,7 +498,7 @@ class TestTimerApc:
 
     def test_the_timer_is_signaled_as_well(self) -> None:
         """The expiry signals the object and queues the APC."""
-        clock, ran = ManualClock(), []
+        clock, ran = ManualClock(), list[Any]()
         with WaitableTimer(clock=clock) as timer:
             timer.set(1, apc=lambda: ran.append(1))
             clock.advance(1)
@@ -507,7 +508,7 @@ class TestTimerApc:
 
     def test_each_period_queues_it(self) -> None:
         """It runs once for each expiry that finds it not queued."""
-        clock, ran = ManualClock(), []
+        clock, ran = ManualClock(), list[Any]()
         with WaitableTimer(clock=clock) as timer:
             timer.set(1, 1, lambda: ran.append(clock.monotonic()))
             for _ in range(3):
@@ -517,7 +518,7 @@ class TestTimerApc:
 
     def test_it_is_queued_once_at_a_time(self) -> None:
         """Expiries while it is queued do not queue it again."""
-        clock, ran = ManualClock(), []
+        clock, ran = ManualClock(), list[Any]()
         with WaitableTimer(clock=clock) as timer:
             timer.set(1, 1, lambda: ran.append(1))
             clock.advance(5)
@@ -527,7 +528,7 @@ class TestTimerApc:
     @pytest.mark.parametrize("how", ["set", "cancel", "close"])
     def test_a_queued_one_is_withdrawn(self, how: str) -> None:
         """Setting, cancelling or closing the timer takes an APC that has not run out of the queue."""
-        clock, ran = ManualClock(), []
+        clock, ran = ManualClock(), list[Any]()
         with WaitableTimer(clock=clock) as timer:
             timer.set(1, apc=lambda: ran.append(1))
             clock.advance(1)
@@ -537,7 +538,7 @@ class TestTimerApc:
 
     def test_withdrawing_leaves_other_apcs(self) -> None:
         """Only the timer's own APC is withdrawn."""
-        clock, ran = ManualClock(), []
+        clock, ran = ManualClock(), list[Any]()
         with WaitableTimer(clock=clock) as timer:
             queue_apc(ran.append, "before")
             timer.set(1, apc=lambda: ran.append("timer"))
@@ -557,7 +558,7 @@ class TestTimerApc:
             def __call__(self) -> None:
                 ran.append("other")
 
-        clock, ran = ManualClock(), []
+        clock, ran = ManualClock(), list[Any]()
         with WaitableTimer(clock=clock) as timer:
             queue_apc(Incomparable())
             timer.set(1, apc=lambda: ran.append("timer"))
@@ -567,7 +568,7 @@ class TestTimerApc:
 
     def test_it_may_be_withdrawn_at_any_moment(self) -> None:
         """Whenever another thread cancels the timer, a wait runs the APC and says so, or neither."""
-        clock, ran = ManualClock(), []
+        clock, ran = ManualClock(), list[Any]()
 
         def wait() -> int:
             ran.clear()
@@ -611,7 +612,7 @@ class TestTimerApc:
 
     def test_it_may_set_the_timer_again(self) -> None:
         """An APC may set its own timer."""
-        clock, ran = ManualClock(), []
+        clock, ran = ManualClock(), list[Any]()
 
         def again() -> None:
             ran.append(clock.monotonic())

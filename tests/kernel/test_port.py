@@ -132,7 +132,7 @@ class TestCreating:
 
     def test_a_failed_bind_leaves_no_port(self) -> None:
         """If the source refuses while a port is created with it, there is no port: it was closed again."""
-        made: list[PacketSink] = []
+        made: list[Any] = []
 
         class Refusing(Source):
             def bind_port(self, port: PacketSink, key: Any) -> None:
@@ -984,7 +984,7 @@ class TestAlertableDequeue:
 
     def test_an_apc_does_not_end_a_plain_dequeue(self, port: CompletionPort, actor: Make) -> None:
         """A thread in `get` sleeps through an APC queued to it."""
-        worker, ran = actor(), []
+        worker, ran = actor(), list[int]()
         waiting = getter(worker, port)
         queue_apc(ran.append, 1, thread=worker.thread)
         port.post(1)
@@ -1179,7 +1179,7 @@ class TestFork:
             try:
                 for operation in (port.post, port.get, port.get_many, lambda: port.associate(Source())):
                     try:
-                        operation()  # type: ignore[operator]
+                        operation()
                     except InvalidHandle as raised:
                         assert type(raised).__name__ == "Forked" and raised.status == 6
                     else:

@@ -249,7 +249,7 @@ class Accounting(RuleBasedStateMachine):
 
             # A thread that was just told to sleep may be on its way there.
             if seen() != expected:
-                wait_until(lambda seen=seen, expected=expected: seen() == expected, what=f"{seen()} == {expected}")
+                wait_until(lambda: seen() == expected, what=f"{seen()} == {expected}")  # noqa: B023  # called in this turn
             assert not (model.waiters and model.entries and model.active < model.limit)
 
 

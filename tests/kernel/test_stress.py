@@ -131,8 +131,8 @@ def test_ports_waits_and_apcs(actor: Make) -> None:
                 pass
         return len(taken) >= len(posted)
 
-    for each in takers:
-        each.end()
+    for taker in takers:
+        taker.end()
     wait_until(drain, LIMIT)
     assert sorted(taken) == sorted(posted)
     for port in ports:

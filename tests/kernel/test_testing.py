@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
@@ -29,7 +30,7 @@ class TestManualClock:
         """Functions run in the order of their due times, and see the clock show them."""
         clock, fired = ManualClock(), list[tuple[str, float]]()
         for name, when in (("late", 3.0), ("early", 1.0), ("early too", 1.0)):
-            clock.call_at(when, lambda name=name: fired.append((name, clock.monotonic())))
+            clock.call_at(when, partial(lambda name: fired.append((name, clock.monotonic())), name))
         clock.advance(2)
         assert fired == [("early", 1.0), ("early too", 1.0)]
         clock.advance(2)

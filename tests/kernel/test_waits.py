@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -186,7 +187,7 @@ class TestAny:
         waiting = [asleep(actor(), wait_any, [event]) for _ in range(3)]
         for number in range(1, 4):
             event.set()
-            wait_until(lambda number=number: sum(each.done() for each in waiting) == number)
+            wait_until(lambda: sum(each.done() for each in waiting) == number)  # noqa: B023  # called in this turn
         assert not event.is_signaled()
 
 
@@ -323,7 +324,7 @@ class TestOrderInsideAWait:
 
     def test_a_plain_wait_never_runs_apcs(self, event: Event, actor: Make) -> None:
         """A wait that is not alertable leaves APCs alone and is not ended by them."""
-        worker, ran = actor(), []
+        worker, ran = actor(), list[int]()
         waiting = asleep(worker, event.wait)
         queue_apc(ran.append, 1, thread=worker.thread)
         event.set()
@@ -819,7 +820,7 @@ class TestRegisteredWaits:
         before, told = threading.active_count(), list[int]()
         objects = events(512)
         for index, each in enumerate(objects):
-            register_wait(each, lambda status, index=index: told.append(index))
+            register_wait(each, partial(lambda index, status: told.append(index), index))
         assert threading.active_count() <= before + 1
         for each in objects:
             each.set()

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 
 from engine import (
@@ -315,7 +316,7 @@ def busy_logging() -> Iterator[Body]:
     yield body
 
 
-BUSY_WITH = {
+BUSY_WITH: dict[str, Callable[[], AbstractContextManager[Callable[[], object]]]] = {
     "events": busy_events,
     "apcs": busy_apcs,
     "threads": busy_threads,

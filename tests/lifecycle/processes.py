@@ -9,6 +9,7 @@ import multiprocessing
 import sys
 import threading
 import warnings
+from typing import Any
 
 from engine import Client, Executor, ThreadPool, default_pool, queue_apc
 
@@ -28,7 +29,7 @@ def child() -> None:
 def main(method: str) -> None:
     """Start them, one after the other."""
     warnings.simplefilter("ignore")
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     stop = threading.Event()
     with serving("ipc") as endpoint, Client(endpoint) as client, Executor(1) as executor:
         echo = client.bind(Echo).echo

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -79,7 +80,7 @@ WAYS: dict[str, Callable[[Any], Any]] = {
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
     **{
-        f"pickle {protocol}": lambda value, protocol=protocol: pickle.loads(pickle.dumps(value, protocol))
+        f"pickle {protocol}": partial(lambda protocol, value: pickle.loads(pickle.dumps(value, protocol)), protocol)
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
     },
 }
@@ -94,12 +95,12 @@ class Kept(Interface, id="tests.copies.Kept", version=(1, 0)):
         raise NotImplementedError
 
     @operation
-    def pull(self, numbers: InPipe[int]) -> int:
+    def pull(self, numbers: InPipe[int] = ...) -> int:
         """Has a pipe."""
         raise NotImplementedError
 
     @operation
-    def push(self, numbers: OutPipe[int]) -> int:
+    def push(self, numbers: OutPipe[int] = ...) -> int:
         """Has one the other way."""
         raise NotImplementedError
 
@@ -268,7 +269,7 @@ class Own(EngineError):
         self.why = why
 
 
-ERRORS: dict[str, BaseException] = {
+ERRORS: dict[str, Any] = {
     "engine.RemoteFault": RemoteFault("it broke", type_name="ValueError", traceback="...", data={"a": 1}, status=77),
     "transport.RemoteProtocolError": RemoteProtocolError("out of turn"),
     "transport.VersionMismatch": VersionMismatch(3),

@@ -36,7 +36,7 @@ def swap() -> None:
         list(executor.map(int, range(9)))
         base = importlib.import_module("concurrent.futures._base")
         base.Future = type(executor.submit(int))  # type: ignore[attr-defined]  # what the tests make theirs of
-    from test.support import script_helper
+    script_helper: Any = importlib.import_module("test.support.script_helper")
 
     original = script_helper.assert_python_ok
 
@@ -54,6 +54,7 @@ def thread_pool_tests(names: tuple[str, ...]) -> unittest.TestSuite:
     for name in names:
         module = importlib.import_module(f"test.test_concurrent_futures.{name}")
         for test in unittest.defaultTestLoader.loadTestsFromModule(module):
+            assert isinstance(test, unittest.TestSuite)
             suite.addTests(case for case in test if type(case).__name__.startswith(("ThreadPool", "Future")))
     return suite
 

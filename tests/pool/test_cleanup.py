@@ -1,5 +1,6 @@
 """Cleanup groups."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -208,9 +209,9 @@ class TestRelease:
             work = Work(recorder, environment=members.environment)
             work.submit()
             work.close()
-            releaser = in_thread(lambda cancel=cancel: members.group.close_members(cancel))
+            releaser = in_thread(partial(members.group.close_members, cancel))
             if not cancel:
-                wait_until(lambda work=work: work.statistics().waiting)
+                wait_until(lambda: work.statistics().waiting)  # noqa: B023  # called in this turn
                 blocker.release()
             joined(releaser)
             assert recorder.count == 1

@@ -146,7 +146,8 @@ class TestStandard:
             first = executor.submit(lambda: threading.current_thread().name).result(LIMIT)
         with Executor(1) as executor:
             second = executor.submit(lambda: threading.current_thread().name).result(LIMIT)
-        numbers = [int(re.fullmatch(r"Executor-(\d+)_0", name)[1]) for name in (first, second)]
+        found = [re.fullmatch(r"Executor-(\d+)_0", name) for name in (first, second)]
+        numbers = [int(match[1]) for match in found if match]
         assert numbers[1] == numbers[0] + 1
 
     def test_an_initializer_runs_first_in_each_thread(self) -> None:
@@ -308,7 +309,8 @@ class TestMore:
 
         async def main() -> list[int]:
             asyncio.get_running_loop().set_default_executor(executor)
-            return await asyncio.gather(*(asyncio.to_thread(pow, 2, number) for number in range(20)))
+            found: list[int] = await asyncio.gather(*(asyncio.to_thread(pow, 2, number) for number in range(20)))
+            return found
 
         executor = Executor(4)
         assert asyncio.run(main()) == [2**number for number in range(20)]
@@ -317,24 +319,25 @@ class TestMore:
     def test_it_is_dasks_pool(self) -> None:
         """Dask computes its graphs on it: their order kept, errors raised, graphs inside of tasks too."""
         import dask
+        from dask.delayed import delayed
 
         names = set()
 
-        @dask.delayed  # type: ignore[untyped-decorator]
+        @delayed  # type: ignore[untyped-decorator]  # Dask's own are untyped
         def square(number: int) -> int:
             names.add(threading.current_thread().name)
             return number * number
 
-        @dask.delayed  # type: ignore[untyped-decorator]
+        @delayed  # type: ignore[untyped-decorator]  # likewise
         def nested() -> Any:
-            return dask.delayed(sum)([square(number) for number in range(5)]).compute()
+            return delayed(sum)([square(number) for number in range(5)]).compute()
 
         with Executor(4, "dasks") as executor, dask.config.set(scheduler="threads", pool=executor):
-            total = dask.delayed(sum)([square(number) for number in range(200)])
+            total = delayed(sum)([square(number) for number in range(200)])
             assert total.compute() == sum(number * number for number in range(200))
             assert nested().compute() == 30
             with pytest.raises(ZeroDivisionError):
-                dask.delayed(divmod)(1, 0).compute()
+                delayed(divmod)(1, 0).compute()
         assert names and all(name.startswith("dasks_") for name in names)
 
     def test_nested_calls_do_not_lock_up(self) -> None:

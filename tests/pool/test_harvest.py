@@ -60,7 +60,7 @@ class TestHarvest:
         wait_until(lambda: driver().leader_ident in {thread.ident for thread in threading.enumerate()})
         for count in range(1, 21):
             wire.send()
-            wait_until(lambda count=count: len(wire.ran) == count)
+            wait_until(lambda: len(wire.ran) == count)  # noqa: B023  # called in this turn
             settle(pool)
         assert wire.ran == wire.drove
 
@@ -90,7 +90,7 @@ class TestHarvest:
                 # Another worker leads now, neither the monitor nor one that is away.
                 wait_until(lambda: driver().leader_ident in worker_idents())
                 late.send()
-                wait_until(lambda count=count: len(late.ran) == 1 + count)
+                wait_until(lambda: len(late.ran) == 1 + count)  # noqa: B023  # called in this turn
             for blocker in blockers:
                 blocker.release()
         finally:

@@ -234,11 +234,13 @@ def hammer(seconds: float, seed: int) -> None:
         for thread in threads:
             thread.join(seconds + LIMIT)
             assert not thread.is_alive()
-        for each in (*timers, *waits):
-            each.set(None)
+        for timer in timers:
+            timer.set(None)
+        for wait in waits:
+            wait.set(None)
         for each in (*works, *timers, *waits):
             assert each.wait(LIMIT)
-            wait_until(lambda each=each: each.statistics().running == 0)
+            wait_until(lambda: each.statistics().running == 0)  # noqa: B023  # called in this turn
             seen = each.statistics()
             assert seen.total == seen.started + seen.discarded
         started = [each.statistics().started for each in (*works, *timers, *waits)]
@@ -246,8 +248,8 @@ def hammer(seconds: float, seed: int) -> None:
         for each in (*works, *timers, *waits):
             each.close()
         event.close()
-    seen = pool.statistics()
-    assert seen.submitted == seen.started + seen.discarded
+    whole = pool.statistics()
+    assert whole.submitted == whole.started + whole.discarded
     assert workers_seen <= 6
 
 

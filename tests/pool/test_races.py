@@ -21,6 +21,7 @@ from engine import (
     Work,
     submit_callback,
 )
+from engine.kernel.thread import park
 from engine.pool import intake
 from engine.pool.core import CallbackCore, Members
 from engine.testing import LIMIT, ManualClock, wait_until, wait_until_blocked
@@ -32,12 +33,13 @@ from .test_io import Pipe
 class LyingLock:
     """A lock that lets something happen just after a release, once."""
 
-    def __init__(self, real: "threading.Lock", happens: Callable[[], bool]) -> None:
+    def __init__(self, real: Any, happens: Callable[[], bool]) -> None:
         self.real = real
         self.happens = happens
 
     def acquire(self, *args: object) -> bool:
-        return self.real.acquire(*args)
+        taken: bool = self.real.acquire(*args)
+        return taken
 
     def release(self) -> None:
         self.real.release()
@@ -49,6 +51,11 @@ class LyingLock:
 
     def __exit__(self, *error: object) -> None:
         self.release()
+
+
+def lie(real: Any, happens: Callable[[], bool]) -> Any:
+    """A lying lock, to be put in the place of a real one."""
+    return LyingLock(real, happens)
 
 
 def test_a_push_while_the_last_worker_goes_to_sleep_is_seen(single: ThreadPool) -> None:
@@ -63,7 +70,7 @@ def test_a_push_while_the_last_worker_goes_to_sleep_is_seen(single: ThreadPool) 
         port.inbox.append(recorder)
         return True
 
-    port._lock = LyingLock(port._lock, push)
+    port._lock = lie(port._lock, push)
     single.submit(int)
     recorder.wait_for(1)
     wait_until(lambda: single.statistics().idle == 1)
@@ -73,7 +80,7 @@ def test_what_is_closed_while_it_is_set_is_told_as_closed(pool: ThreadPool) -> N
     """The object is closed between the look at it and the beginning of the wait: the callback gets 735."""
     recorder, event = Recorder(), Event()
     with Wait(recorder, pool=pool) as wait:
-        pool._port._lock = LyingLock(pool._port._lock, lambda: event.close() or True)
+        pool._port._lock = lie(pool._port._lock, lambda: event.close() or True)
         wait.set(event)
         recorder.wait_for(1)
     assert recorder.calls == [(Status.ABANDONED_WAIT,)]
@@ -81,7 +88,7 @@ def test_what_is_closed_while_it_is_set_is_told_as_closed(pool: ThreadPool) -> N
 
 def test_a_wait_that_is_disarmed_while_it_is_set_does_not_begin(pool: ThreadPool) -> None:
     """Another thread disarms the object before the wait has begun: it is withdrawn, and takes no signal."""
-    recorder, disarmed = Recorder(), []
+    recorder, disarmed = Recorder(), list[bool | None]()
 
     def disarm() -> bool:
         if not disarmed:
@@ -90,7 +97,7 @@ def test_a_wait_that_is_disarmed_while_it_is_set_does_not_begin(pool: ThreadPool
         return True
 
     with Event() as event, Wait(recorder, pool=pool) as wait:
-        pool._port._lock = LyingLock(pool._port._lock, disarm)
+        pool._port._lock = lie(pool._port._lock, disarm)
         wait.set(event)
         assert disarmed == [None, True]
         event.set()
@@ -113,7 +120,7 @@ def test_a_packet_is_announced_or_its_callback_counts(pool: ThreadPool) -> None:
     with Io(pipe, int, pool=pool) as io:
         io.start()
         honest = pool._port._lock
-        lying = pool._port._lock = LyingLock(honest, count)
+        lying = pool._port._lock = lie(honest, count)
         pipe.complete("operation")
         pool._port._lock = honest
         assert io.wait(LIMIT)
@@ -132,7 +139,7 @@ def test_a_timer_that_expires_while_it_is_closed_stays_silent(pool: ThreadPool, 
         return True
 
     honest = pool._port._lock
-    pool._port._lock = LyingLock(honest, expire)
+    pool._port._lock = lie(honest, expire)
     timer.close()
     settle(pool)
     assert recorder.count == 0
@@ -161,7 +168,7 @@ def test_a_release_closes_what_is_quiet_and_nothing_else(single: ThreadPool, clo
         order.append("released")
 
     honest = single._port._lock
-    single._port._lock = LyingLock(honest, expire)
+    single._port._lock = lie(honest, expire)
     releaser = threading.Thread(target=release)
     releaser.start()
     wait_until(lambda: timer.statistics().waiting)
@@ -188,7 +195,6 @@ def test_a_thread_woken_in_vain_wakes_no_other(monkeypatch: pytest.MonkeyPatch) 
         parked()
         return park(waiter, timeout)
 
-    park = intake.park
     monkeypatch.setattr(intake, "park", counting)
     with ThreadPool(1, 1, queue_limit=1) as pool, Work(print, pool=pool) as work:
         blocker = occupy(pool)
@@ -205,7 +211,7 @@ def test_a_thread_woken_in_vain_wakes_no_other(monkeypatch: pytest.MonkeyPatch) 
             return True
 
         honest = pool._port._lock
-        pool._port._lock = LyingLock(honest, be_faster)
+        pool._port._lock = lie(honest, be_faster)
         assert work.wait(0, cancel_pending=True)
         wait_until(lambda: parked.count == 5)
         for _ in range(1000):

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -460,7 +461,7 @@ class TestClose:
 
     def test_a_callback_cannot_stop_its_own_pool(self, pool: ThreadPool) -> None:
         """Stopping a pool from its own callback raises, since it would wait for itself."""
-        caught: list[BaseException] = []
+        caught: list[Deadlock] = []
 
         def stop() -> None:
             with pytest.raises(Deadlock) as refused:
@@ -517,7 +518,8 @@ class TestFullQueue:
             with Work(recorder, pool=pool) as work:
                 pool.submit(recorder)
                 work.submit()
-                for call in (lambda: pool.submit(recorder), work.submit):
+                calls: list[Callable[[], object]] = [lambda: pool.submit(recorder), work.submit]
+                for call in calls:
                     with pytest.raises(QueueFull) as refused:
                         call()
                     assert refused.value.status == 1816
@@ -571,7 +573,7 @@ class TestFullQueue:
                 refusals()
 
             submitters = [
-                in_thread(lambda submit=submit: refused(submit))
+                in_thread(partial(refused, submit))
                 for submit in (work.submit, lambda: submit_callback(recorder, environment=environment))
             ]
             for submitter in submitters:
@@ -604,7 +606,7 @@ class TestFullQueue:
                 wait_until_blocked(submitter)
             assert work.wait(0, cancel_pending=True)
             for submitter in submitters:
-                wait_until(lambda submitter=submitter: not submitter.is_alive(), LIMIT)
+                wait_until(lambda: not submitter.is_alive(), LIMIT)  # noqa: B023  # called in this turn
             blocker.release()
         assert recorder.count == 3
 
@@ -626,7 +628,7 @@ class TestFullQueue:
             work.close()
             first.release()
             for submitter in submitters:
-                wait_until(lambda submitter=submitter: not submitter.is_alive(), LIMIT)
+                wait_until(lambda: not submitter.is_alive(), LIMIT)  # noqa: B023  # called in this turn
             second.release()
         assert recorder.calls == [("next",)]
 

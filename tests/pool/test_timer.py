@@ -123,17 +123,18 @@ class TestDue:
     def test_bad_times_are_refused(self, pool: ThreadPool, bad: float) -> None:
         """Negative and undefined times are refused, wherever they are given."""
         with Timer(print, pool=pool) as timer:
-            for call in (lambda: timer.set(bad), lambda: timer.set(1, bad), lambda: timer.set(1, 0, bad)):
+            for arguments in ((bad,), (1, bad), (1, 0, bad)):
                 with pytest.raises(InvalidParameter):
-                    call()
+                    timer.set(*arguments)
             assert not timer.is_set()
 
     def test_other_types_are_refused(self, pool: ThreadPool) -> None:
         """What is no time is refused."""
         with Timer(print, pool=pool) as timer:
-            for call in (lambda: timer.set("1"), lambda: timer.set(1, "1")):  # type: ignore[arg-type]
+            wrong: Any
+            for wrong in (("1",), (1, "1")):
                 with pytest.raises(InvalidArgumentType):
-                    call()
+                    timer.set(*wrong)
 
 
 class TestPeriod:
@@ -441,7 +442,7 @@ class HeldCall:
         self.gate = gate
 
     def cancel(self) -> bool:
-        withdrawn = self.call.cancel()
+        withdrawn: bool = self.call.cancel()
         if not withdrawn:
             self.gate.pass_through()
         return withdrawn
@@ -460,7 +461,7 @@ class LateClock:
     def time(self) -> float:
         return self.now
 
-    def call_at(self, when: float, function: object) -> "LateCall":
+    def call_at(self, when: float, function: Callable[[], None]) -> "LateCall":
         call = LateCall(when, function)
         self.calls.append(call)
         return call
@@ -473,15 +474,16 @@ class LateClock:
         while ready := [call for call in self.calls if call.function is not None and call.when <= self.now]:
             for call in ready:
                 function, call.function = call.function, None
+                assert function is not None
                 function()
 
 
 class LateCall:
     """A call that a `LateClock` will make."""
 
-    def __init__(self, when: float, function: object) -> None:
+    def __init__(self, when: float, function: Callable[[], None]) -> None:
         self.when = when
-        self.function = function
+        self.function: Callable[[], None] | None = function
 
     def cancel(self) -> bool:
         pending, self.function = self.function, None

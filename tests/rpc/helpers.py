@@ -213,7 +213,7 @@ class RawPeer:
         self.socket.set(zmq.LINGER, 1000)
 
     def receive(self) -> list[bytes]:
-        if not self.socket.poll(LIMIT * 1000):
+        if not self.socket.poll(int(LIMIT * 1000)):
             raise AssertionError("nothing came")
         return self.socket.recv_multipart()
 

@@ -7,6 +7,7 @@ the library's code that an operation meets.
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor as StandardExecutor
+from functools import partial
 from types import CodeType
 from typing import Any
 
@@ -142,14 +143,14 @@ class TestSafe:
 
             for number in range(LINES):
                 calls: list[int] = []
-                register_wait(done, lambda status, calls=calls: calls.append(1))
+                register_wait(done, partial(lambda calls, status: calls.append(1), calls))
                 with at_line(number, library, handler) as reached:
                     INTERRUPTED[interrupted](world)
                 if reached[0] <= number:
                     break
                 assert told.wait(LIMIT), f"not signaled at line {number}"
                 assert done.wait(LIMIT), f"not signaled at line {number}"
-                wait_until(lambda calls=calls: calls == [1])
+                wait_until(lambda: calls == [1])  # noqa: B023  # called in this turn
                 done.reset()
 
     @pytest.mark.parametrize("interrupted", INTERRUPTED)
@@ -216,7 +217,7 @@ class TestSafe:
                         else:
                             INTERRUPTED[interrupted](world)
 
-                    with at_line(number, library, lambda server=server: ask(server)) as reached:
+                    with at_line(number, library, partial(ask, server)) as reached:
                         operation(world)
                     if reached[0] <= number:
                         return

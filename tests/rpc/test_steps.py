@@ -6,6 +6,7 @@ A thread is interrupted as it reaches line after line, and what another thread m
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from types import CodeType
 from typing import Any
 
@@ -58,7 +59,7 @@ class TestSending:
             for number in range(LINES):
                 name = f"{key}-{number}"
                 call = bench.held(name)
-                answer = Elsewhere(lambda name=name: board.get(name).complete("answered"))
+                answer = Elsewhere(partial(lambda name: board.get(name).complete("answered"), name))
                 with at_line(number, code_in("engine/rpc/channel.py"), answer) as lines:
                     assert bench.probe.echo("first") == "first"
                 answer.join()
@@ -115,7 +116,9 @@ class TestAnswering:
                     raw.send(*map(bytes, encode_calls([(1, hold, (name,), None)])))
                     control.arrived(name)
                     call = board.get(name)
-                    lose = Elsewhere(lambda raw=raw, call=call: (raw.say(Bye(0, "")), wait_until(call.disconnected)))
+                    lose = Elsewhere(
+                        partial(lambda raw, call: (raw.say(Bye(0, "")), wait_until(call.disconnected)), raw, call)
+                    )
                     with at_line(number, code_in("engine/rpc/server/listener.py"), lose):
                         call.complete(value)
                     lose.join()
@@ -145,7 +148,7 @@ class TestBeginning:
                     assert call.done()
                     assert port.get(0).overlapped is call
                     assert status_of(call.complete) in (0, 1818)
-                assert status_of(lambda port=port: port.get(0)) == 258
+                assert status_of(partial(port.get, 0)) == 258
             if number >= lines[0]:
                 break
         assert number > 10
@@ -171,7 +174,7 @@ class TestBeginning:
                     if number < lines[0]:
                         assert port.get(LIMIT).overlapped is call
                         assert status_of(call.complete) in (1726, 1727)
-                        assert status_of(lambda port=port: port.get(0)) == 258
+                        assert status_of(partial(port.get, 0)) == 258
             if number >= lines[0]:
                 break
         assert number > 10
@@ -277,7 +280,7 @@ class TestCancelling:
         with CompletionPort() as port:
             for number in range(LINES):
                 call = bench.probe.echo.begin("replied", notify=port)
-                arrive = Elsewhere(lambda call=call: call.wait(LIMIT))
+                arrive = Elsewhere(partial(call.wait, LIMIT))
                 with at_line(number, CANCEL, arrive):
                     call.cancel(abort)
                 arrive.join()

@@ -104,7 +104,7 @@ class Wires:
 
     def plain(self, kind: int, **options: int) -> "zmq.Socket[bytes]":
         """A plain socket."""
-        socket = self.context.socket(kind)
+        socket: zmq.Socket[bytes] = self.context.socket(kind)
         socket.linger = 0
         for name, value in options.items():
             socket.set(getattr(zmq, name), value)
@@ -118,7 +118,7 @@ class Wires:
         bound, connected = self.plain(one), self.plain(other)
         self._count += 1
         bound.bind(f"inproc://{self._count}" if transport == "inproc" else "tcp://127.0.0.1:*")
-        connected.connect(bound.last_endpoint.decode())
+        connected.connect(bound.get_string(zmq.LAST_ENDPOINT))
         return bound, connected
 
     def overlapped(self, socket: "zmq.Socket[bytes]", **options: Any) -> OverlappedSocket:

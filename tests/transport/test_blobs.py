@@ -28,7 +28,7 @@ def deliver_call(args: list[object], decoder: ArgsDecoder, options: CallOptions 
 def deliver_reply(value: object, annotation: Any = Any) -> Any:
     frames: list[Buffer] = [bytes(frame) for frame in encode_reply(1, value)]
     (reply,) = replies_in(decode(frames))
-    return ValueDecoder[Any](annotation)(reply.value, frames[1:], reply.options and reply.options.blobs)
+    return ValueDecoder[Any](annotation)(reply.value, frames[1:], reply.options.blobs if reply.options else None)
 
 
 class TestSplit:

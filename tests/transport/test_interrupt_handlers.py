@@ -30,8 +30,8 @@ class _StepsBack(_Raises):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         raise SystemExit
 
-    def method(self, number: int, frame: object) -> None:
-        self(number, frame)
+    def method(self, *taken: object) -> None:
+        self(*taken)
 
     def bound(self, first: object, number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -5,9 +5,10 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import zmq
@@ -44,10 +45,10 @@ class House:
             return f"ipc://{self.folder}/{next(_names)}"
         return f"{self.kind}://test-{next(_names)}"
 
-    def server(self, endpoint: str | None = None, **options: object) -> Party:
+    def server(self, endpoint: str | None = None, **options: Any) -> Party:
         return self._add(Party(bind(endpoint or self.endpoint(), **options)))
 
-    def client(self, server: Party | str, **options: object) -> Party:
+    def client(self, server: Party | str, **options: Any) -> Party:
         endpoint = server if isinstance(server, str) else server.link.endpoint
         return self._add(Party(connect(endpoint, **options)))
 
@@ -55,7 +56,7 @@ class House:
         self.parties.append(party)
         return party
 
-    def pair(self, **options: object) -> tuple[Party, Party]:
+    def pair(self, **options: Any) -> tuple[Party, Party]:
         """A server and a client that know of each other; the client's first message was b"hello"."""
         server = self.server(**options)
         client = self.client(server, **options)
@@ -509,7 +510,7 @@ class TestBounds:
         server, descriptor = house.server(), 1 << 20
         peers = {name: b"\0" + ((former + later) % (1 << 32)).to_bytes(4) for later, name in enumerate("AB")}
         accepted, gone = int(zmq.Event.ACCEPTED), int(zmq.Event.DISCONNECTED)
-        server.link._monitored.extend([(accepted, descriptor), (gone, descriptor), (accepted, descriptor)])
+        cast(Any, server.link)._monitored.extend([(accepted, descriptor), (gone, descriptor), (accepted, descriptor)])
         feed(server.link, [(peers[name], descriptor) for name in order])
         while server.harvest():
             pass
@@ -529,8 +530,8 @@ class TestBounds:
                 client.routing_id = b"named"
                 client.connect(server.link.endpoint)
                 client.send(b"%d" % turn)
-                exchange([server], lambda turn=turn: len(server.messages) == turn)
-            exchange([server], lambda turn=turn: len(server.losses) == turn)
+                exchange([server], lambda: len(server.messages) == turn)  # noqa: B023  # called in this turn
+            exchange([server], lambda: len(server.losses) == turn)  # noqa: B023  # called in this turn
         assert server.messages == [(b"named", [b"1"]), (b"named", [b"2"])]
 
     def test_room_is_told_of(self, house: House) -> None:
@@ -555,7 +556,7 @@ class TestUse:
             party.close()
             party.close()
             uses: list[Callable[[], object]] = [
-                lambda party=party: party.send(peer, [b"x"]),
+                partial(party.send, peer, [b"x"]),
                 party.harvest,
                 party.ready,
                 party.writable,

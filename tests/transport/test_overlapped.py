@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -177,7 +178,7 @@ class TestAssociation:
         """A socket of `zmq.asyncio` has another driver, and a closed one none."""
         socket = wires.plain(zmq.PAIR)
         with pytest.raises(InvalidOperation):
-            OverlappedSocket(zmq.asyncio.Socket(shadow=socket.underlying))  # type: ignore[arg-type]
+            OverlappedSocket(zmq.asyncio.Socket(shadow=socket.underlying))
         socket.close()
         with pytest.raises(InvalidOperation):
             OverlappedSocket(socket)
@@ -684,7 +685,8 @@ class TestCancelling:
         """The other forms fail with 1168 when nothing is pending that they are about."""
         source, _ = peer
         done = source.begin_send(b"x", overlapped="done")
-        for use in (source.cancel, lambda: source.cancel("done"), done.cancel):
+        uses: list[Callable[[], object]] = [source.cancel, lambda: source.cancel("done"), done.cancel]
+        for use in uses:
             with pytest.raises(OperationNotFound) as caught:
                 use()
             assert caught.value.status == 1168

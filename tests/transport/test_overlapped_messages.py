@@ -282,7 +282,7 @@ class TestSockets:
 
         def echo() -> None:
             for number in range(500):
-                assert other.poll(LIMIT * 1000)
+                assert other.poll(int(LIMIT * 1000))
                 assert other.recv() == b"q"
                 other.send(b"%d" % number)
 
@@ -304,7 +304,7 @@ class TestSockets:
         source.begin_send(b"x")
         pull = wires.plain(zmq.PULL)
         pull.connect("inproc://alone")
-        assert pull.poll(LIMIT * 1000)
+        assert pull.poll(int(LIMIT * 1000))
         assert pull.recv() == b"x"
 
     def test_arrivals_that_nobody_asked_for_are_kept(self, peer: Peer, port: CompletionPort) -> None:
@@ -323,7 +323,7 @@ class TestSockets:
         source.begin_recv()
         with source.exclusive() as socket:
             other.send(b"x")
-            assert socket.poll(LIMIT * 1000)
+            assert socket.poll(int(LIMIT * 1000))
         assert_packet(port, status=0)
 
 

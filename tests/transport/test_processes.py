@@ -108,7 +108,7 @@ class TestDeath:
         server = server_at(scheme)
         for number in range(3):
             process = children.start(server.link.endpoint, FOREVER)
-            exchange([server], lambda number=number: len(server.messages) == number + 1)
+            exchange([server], lambda: len(server.messages) == number + 1)  # noqa: B023  # called in this turn
             process.kill()
             process.wait()
         exchange([server], lambda: len(server.losses) == 3)

@@ -435,9 +435,11 @@ def open_connection(endpoint: str) -> socket.socket:
     name = endpoint.partition("://")[2]
     if endpoint.startswith("tcp"):
         host, _, port = name.rpartition(":")
-        bare, address = socket.socket(), (host, int(port))
+        bare = socket.socket()
+        address: str | tuple[str, int] = (host, int(port))
     else:
-        bare, address = socket.socket(socket.AF_UNIX), name.replace("@", "\0", 1)
+        bare = socket.socket(socket.AF_UNIX)
+        address = name.replace("@", "\0", 1)
     bare.setblocking(False)
     try:
         bare.connect(address)

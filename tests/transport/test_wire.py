@@ -853,8 +853,10 @@ class TestGarbage:
 
 # Groups as they are before encoding, most of them right.
 IDS = st.lists(st.integers(0, 99), min_size=1, max_size=3) | st.lists(st.integers(0, 3), max_size=3)
-GROUP_OPTIONS = st.sampled_from([None, None, None, None, None, None, {}, {"m": {}}, B1, {"b": [[0, "b"], [1, "b"]]}])
-CALL_GROUPS = st.tuples(st.sampled_from([0, 0, 0, 1, 2, -1]), IDS, st.just([[]]), GROUP_OPTIONS)
+GROUP_OPTIONS: st.SearchStrategy[Any] = st.sampled_from(
+    [None, None, None, None, None, None, {}, {"m": {}}, B1, {"b": [[0, "b"], [1, "b"]]}]
+)
+CALL_GROUPS: st.SearchStrategy[Any] = st.tuples(st.sampled_from([0, 0, 0, 1, 2, -1]), IDS, st.just([[]]), GROUP_OPTIONS)
 REPLY_GROUPS = IDS.flatmap(
     lambda ids: st.tuples(
         st.just(ids),

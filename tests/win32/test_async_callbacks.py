@@ -40,7 +40,7 @@ async def coroutine(*args: Any) -> None:
 class Asked(Interface, id="test.Asked"):
     """Something to call."""
 
-    def ask(self) -> int: ...  # type: ignore[empty-body]  # a contract has no bodies
+    def ask(self) -> int: ...  # a contract has no bodies
 
 
 class Routines:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -149,7 +150,7 @@ class TestSemaphoresAndMutexes:
         """Its owner ended: 128 plus the index, and the mutex is owned."""
         mutexes = [CreateMutex(None, False, None) for _ in range(2)]
         for mutex in mutexes:
-            in_thread(lambda mutex=mutex: WaitForSingleObject(mutex, INFINITE)).join(LIMIT)
+            in_thread(partial(WaitForSingleObject, mutex, INFINITE)).join(LIMIT)
         assert WaitForSingleObject(mutexes[0], MS) == WAIT_ABANDONED_0
         assert WaitForMultipleObjects(2, [event, mutexes[1]], False, MS) == WAIT_ABANDONED_0 + 1
         assert ReleaseMutex(mutexes[0]) and ReleaseMutex(mutexes[1])

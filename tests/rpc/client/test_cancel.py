@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -241,7 +242,7 @@ class TestTimeLimit:
         for limit in limits(0.05, 0.5, 5.0, LIMIT / 2):
             held = f"{key}-{limit}"
             call = bench.probe.hold.begin(held, timeout=limit)
-            assert status_of(lambda call=call: call.result(LIMIT)) == 1818
+            assert status_of(partial(call.result, LIMIT)) == 1818
             bench.probe.nothing()
             try:
                 assert bench.control.seen(held) == (False, False, 1)
@@ -298,7 +299,7 @@ class TestTimeLimit:
         """The limit of a former call never ends the next one on the handle."""
         for limit in limits(0.05, 0.5, 5.0, LIMIT / 4):
             call = bench.probe.echo.begin(1, timeout=limit)
-            if status_of(lambda call=call: call.result(LIMIT)) == 0:
+            if status_of(partial(call.result, LIMIT)) == 0:
                 break
         bench.probe.hold.begin(key, handle=call)
         bench.control.arrived(key)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -182,7 +183,7 @@ class TestNeverThere:
                 calls.append(probe.echo.begin(len(calls)))
                 calls[-1].wait(0.005)
             service(endpoint)
-            outcomes = [status_of(lambda call=call: call.result(LIMIT)) for call in calls]
+            outcomes = [status_of(partial(call.result, LIMIT)) for call in calls]
             assert outcomes[0] == 1722 and set(outcomes) <= {0, 1722}
             with Client(endpoint) as other:
                 ran = other.bind(Control).echoed()
@@ -304,7 +305,7 @@ class TestKilled:
             assert bench.probe.echo(number) == number
             held = bench.held(key)
             mine.kill()
-            assert status_of(lambda held=held: held.result(LIMIT)) == 1726
+            assert status_of(partial(held.result, LIMIT)) == 1726
             mine = service(mine.endpoint)
         assert bench.probe.echo("still") == "still"
 
@@ -332,7 +333,7 @@ class TestGracefulEnd:
         bench = benches(server.endpoint)
         calls = [bench.held(f"{key}-{number}") for number in range(5)]
         server.close(0)
-        assert [status_of(lambda call=call: call.result(LIMIT)) for call in calls] == [1726] * 5
+        assert [status_of(partial(call.result, LIMIT)) for call in calls] == [1726] * 5
 
     def test_running_calls_end_first(self, endpoint: str, benches: Benches, key: str) -> None:
         """A server that is closed with time to spare answers its running calls first, and takes no new ones."""
@@ -556,7 +557,7 @@ class TestRefusal:
                 calls.append(probe.echo.begin(value))
                 assert type(raw.hear()) is Calls
             raw.say(Bye(1722, "closing time", taken=2))
-            assert [status_of(lambda call=call: call.result(LIMIT)) for call in calls] == [1726, 1726, 1727, 1727]
+            assert [status_of(partial(call.result, LIMIT)) for call in calls] == [1726, 1726, 1727, 1727]
 
     def test_each_conversation_counts_its_own(self, endpoint: str) -> None:
         """The messages that a goodbye counts are those since the last greeting."""
@@ -571,9 +572,9 @@ class TestRefusal:
                     assert type(raw.hear()) is Calls
                 if not client.statistics().connections > 1:
                     raw.say(Reject([1], 1728, "lost the thread"))
-                    assert {status_of(lambda call=call: call.result(LIMIT)) for call in calls} == {1726}
+                    assert {status_of(partial(call.result, LIMIT)) for call in calls} == {1726}
             raw.say(Bye(1722, "closing time", taken=2))
-            assert [status_of(lambda call=call: call.result(LIMIT)) for call in calls] == [1726, 1726, 1727]
+            assert [status_of(partial(call.result, LIMIT)) for call in calls] == [1726, 1726, 1727]
 
     def test_a_goodbye_after_many_calls(self, endpoint: str) -> None:
         """What was taken is known of an old call as of a new one, however many calls have ended in between."""
@@ -593,7 +594,7 @@ class TestRefusal:
                 assert call.result(LIMIT) == number
             assert middle is not None
             raw.say(Bye(1722, "closing time", taken=501))
-            assert [status_of(lambda call=call: call.result(LIMIT)) for call in (old, middle)] == [1726, 1727]
+            assert [status_of(partial(call.result, LIMIT)) for call in (old, middle)] == [1726, 1727]
 
     def test_what_the_link_had_not_taken(self, local: Callable[..., Any], folder: Any) -> None:
         """When the connection is lost, what had left may have run; what the link had no room for goes to the next."""
@@ -637,7 +638,7 @@ class TestRefusal:
                 calls = [probe.checksum.begin(bytes(300_000)) for _ in range(60)]
                 assert not any(call.done() for call in calls)
             mine = service(endpoint)
-            outcomes = [status_of(lambda call=call: call.result(LIMIT)) for call in calls]
+            outcomes = [status_of(partial(call.result, LIMIT)) for call in calls]
             assert set(outcomes) <= {0, 1726}
             assert 1726 in outcomes
             assert probe.echo("undisturbed") == "undisturbed"

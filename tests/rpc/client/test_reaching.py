@@ -1,6 +1,7 @@
 """Servers that greet late, or never, or say goodbye and stay: a raw socket that speaks the protocol as it likes."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class TestNeverGreeted:
             probe = client.bind(Probe)
             late = [probe.echo.begin(value, timeout=BRIEF) for value in (bytes(1 << 17), "behind it")]
             assert type(raw.hear()) is Hello
-            assert [status_of(lambda call=call: call.result(LIMIT)) for call in late] == [1818, 1818]
+            assert [status_of(partial(call.result, LIMIT)) for call in late] == [1818, 1818]
             raw.say(Welcome(b"\2" * 16))
             reach(client)
             call = probe.echo.begin("served")

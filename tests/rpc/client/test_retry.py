@@ -3,6 +3,7 @@
 import select
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -244,7 +245,7 @@ class TestBounds:
         calls = [held_again(bench, f"{key}-{number}") for number in range(10)]
         mine.kill()
         for call in calls[3:]:
-            assert status_of(lambda call=call: call.result(LIMIT)) == 1726
+            assert status_of(partial(call.result, LIMIT)) == 1726
         service(mine.endpoint)
         for number in range(3):
             bench.control.arrived(f"{key}-{number}")
@@ -267,7 +268,7 @@ class TestBounds:
                 bench.control.arrived(key)
                 assert bench.control.abort(key, 4711) == 0  # An answer, too: a tenth.
                 expected = 4711
-            assert status_of(lambda call=call: call.result(LIMIT)) == expected
+            assert status_of(partial(call.result, LIMIT)) == expected
 
     def test_answers_just_before_the_loss(self, endpoint: str) -> None:
         """Answers that were taken in one go with the end of their connection have filled the budget before it."""
@@ -317,7 +318,7 @@ class TestNever:
         for number, status in enumerate((1726, 1722, 4711)):
             call = held_again(bench, f"{key}-{number}")
             assert bench.control.abort(f"{key}-{number}", status) == 0
-            assert status_of(lambda call=call: call.result(LIMIT)) == status
+            assert status_of(partial(call.result, LIMIT)) == status
             assert bench.control.noted(f"{key}-{number}") == 1
         assert bench.client.statistics().retries == 0
 

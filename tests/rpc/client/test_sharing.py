@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -164,7 +165,7 @@ class TestManyThreads:
                 for connection in (2, 3):
                     mine.kill()
                     mine = service(endpoint)
-                    wait_until(lambda connection=connection: client.statistics().connections == connection)
+                    wait_until(lambda: client.statistics().connections == connection)  # noqa: B023  # called in this turn
             finally:
                 stop.set()
                 for thread in threads:
@@ -271,8 +272,8 @@ class TestOrder:
             call = bench.probe.hold.begin(name)
             call.cancel()
             # Either the routine was entered, and sees the cancel, or it was not.
-            wait_until(lambda name=name, call=call: call.done() or status_of(lambda: bench.control.seen(name)) == 0)
+            wait_until(lambda: call.done() or status_of(lambda: bench.control.seen(name)) == 0)  # noqa: B023  # called in this turn
             if not call.done():
                 bench.control.seen_cancelled(name)
                 bench.control.complete(name)
-            assert status_of(lambda call=call: call.result(LIMIT)) in (0, 1818)
+            assert status_of(partial(call.result, LIMIT)) in (0, 1818)

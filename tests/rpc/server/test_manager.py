@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -406,7 +407,7 @@ class TestCoroutines:
         for number in range(3):
             bench.control.arrived(f"{key}-{number}")
         server.close(0)
-        assert [status_of(lambda call=call: call.result(LIMIT)) for call in calls] == [1726] * 3
+        assert [status_of(partial(call.result, LIMIT)) for call in calls] == [1726] * 3
 
     def test_need_no_worker(self, local: Callable[..., Server], benches: Benches) -> None:
         """Coroutines are begun, and go on, while routines that came before them block every worker."""

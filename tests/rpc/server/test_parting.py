@@ -1,6 +1,7 @@
 """What becomes of calls that were taken and have not begun, when their client goes or the server closes."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -228,7 +229,7 @@ class TestTheServerCloses:
         calls.append(client.bind("log").note_later.begin(1))  # Behind the others, it has not begun.
         wait_until(lambda: server.statistics().calls_in == 1 + len(calls))
         server.close(0.0)
-        assert {status_of(lambda call=call: call.result(LIMIT)) for call in calls} == {1722}
+        assert {status_of(partial(call.result, LIMIT)) for call in calls} == {1722}
         assert status_of(lambda: first.result(LIMIT)) == 1726
         log.gate.open()
         server.pool.stop(LIMIT)
@@ -243,7 +244,7 @@ class TestTheServerCloses:
         calls = [log_.note_later.begin(number) for number in range(10)]
         log_.nothing()  # Handed over in their order, they are in the loop by now.
         server.close(0.0)
-        assert {status_of(lambda call=call: call.result(LIMIT)) for call in calls} == {1722}
+        assert {status_of(partial(call.result, LIMIT)) for call in calls} == {1722}
         assert status_of(lambda: first.result(LIMIT)) == 1726
         log.gate.open()
         assert log.noted == []
@@ -261,7 +262,7 @@ class TestTheServerCloses:
         wait_until(lambda: server.statistics().active == 6)
         clients(server.endpoint).bind("log").nothing()
         server.close(0.0)
-        assert {status_of(lambda call=call: call.result(LIMIT)) for call in calls} <= {1722}
+        assert {status_of(partial(call.result, LIMIT)) for call in calls} <= {1722}
         assert status_of(lambda: first.result(LIMIT)) == 1726
         log.gate.open()
         server.pool.stop(LIMIT)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -466,7 +467,7 @@ class TestStatistics:
         server = local(max_calls=8)
         bench = benches(server.endpoint)
         calls = [bench.probe.hold.begin(f"{key}-{number}") for number in range(40)]
-        refused = [call for call in calls[8:] if status_of(lambda call=call: call.result(LIMIT)) == 1723]
+        refused = [call for call in calls[8:] if status_of(partial(call.result, LIMIT)) == 1723]
         assert len(refused) == 32
         assert server.statistics().refused == 32 and server.statistics().active == 8
         for call in calls[:8]:
