@@ -1,11 +1,33 @@
 """What a user finds on the objects that are used most: a new name there is a decision."""
 
 import os
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
 
 import pytest
 
 import transport
-from engine import Client, CompletionPort, Server
+from engine import (
+    CallbackInstance,
+    CleanupGroup,
+    Client,
+    CompletionPort,
+    Event,
+    Executor,
+    Io,
+    Mutex,
+    PacketSink,
+    Semaphore,
+    Server,
+    ThreadPool,
+    Timer,
+    Wait,
+    WaitableTimer,
+    WaitPacket,
+    Work,
+    register_wait,
+)
 
 CLIENT = "aclose bind close closed endpoint statistics"
 SERVER = (
@@ -81,3 +103,45 @@ def test_overlapped_sources() -> None:
     with transport.OverlappedDescriptor(reader) as source:
         assert names_of(source) == SOURCE.split()
         assert names_of(source.begin_read()) == OPERATION.split()
+
+
+class Quiet:
+    """A source of packets that delivers none."""
+
+    def bind_port(self, port: PacketSink, key: Any) -> None:
+        """Be bound."""
+
+
+WAITABLE = "is_signaled statistics wait wait_async"
+OBJECT = "context pool statistics wait"
+
+# By what makes one, with the names besides `close`.
+CLOSED: dict[Callable[[], Any], str] = {
+    Event: f"{WAITABLE} is_set manual_reset pulse reset set",
+    lambda: Semaphore(0, 1): f"{WAITABLE} acquire release",
+    Mutex: f"{WAITABLE} abandoned acquire release",
+    WaitableTimer: f"{WAITABLE} cancel set",
+    ThreadPool: "closed name post set_maximum set_minimum slow statistics stop submit",
+    CleanupGroup: "close_members",
+    lambda: Work(int): f"{OBJECT} closed submit",
+    lambda: Timer(int): f"{OBJECT} closed is_set set",
+    lambda: Wait(int): f"{OBJECT} closed set",
+    lambda: Io(Quiet(), int): f"{OBJECT} cancel closed io_statistics start",
+}
+
+
+@pytest.mark.parametrize("make", CLOSED)
+def test_names_of_what_is_closed(make: Callable[[], Any]) -> None:
+    """What threads wait on, a pool and its objects show what their users call."""
+    with closing(make()) as thing:
+        assert names_of(thing) == sorted([*CLOSED[make].split(), "close"])
+
+
+def test_other_names() -> None:
+    """So do an executor, a running callback, a wait packet and a registered wait."""
+    with Executor(1) as executor, Event() as event:
+        assert names_of(executor) == "map shutdown statistics submit submit_at".split()
+        assert names_of(register_wait(event, print)) == "cancel status".split()
+    assert names_of(WaitPacket()) == "already_signaled associate cancel".split()
+    whens = [f"{verb}_when_returns" for verb in ("call", "leave", "release_mutex", "release_semaphore", "set_event")]
+    assert names_of(CallbackInstance) == sorted([*whens, "context", "disassociate", "may_run_long", "source"])

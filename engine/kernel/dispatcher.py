@@ -4,7 +4,7 @@ Theory of operation. One lock, `dispatcher_lock`, guards the signal state and th
 dispatcher object of the process. So "all of these at the same instant", "the lowest index signalled" and
 "object or APC first" are plain questions asked under one lock. A `WaitBlock` is one pending wait, linked into
 each of its objects. Whoever signals an object walks its blocks, oldest first, while it stays signalled; a
-block that can now be satisfied consumes its objects at once, is unlinked everywhere, and is told (`finish`)
+block that can now be satisfied consumes its objects at once, is unlinked everywhere, and finishes (`finish`)
 after the lock was released.
 
     attempt --satisfied--> (consumed)                     decided exactly once, under dispatcher_lock:
@@ -63,7 +63,7 @@ class DispatcherObject(Uncopyable):
     _owned_by_threads = False
     # Whether `_watch` must be called when a wait becomes pending, because nobody here signals the object.
     _foreign = False
-    # Whether what is harvested may signal the object: it is told of a call's end, say.
+    # Whether what is harvested may signal the object: a call that ends sets an event, say.
     _harvested = False
 
     def __init__(self) -> None:
@@ -190,7 +190,10 @@ class WaitBlock:
 
     def closed_locked(self) -> bool:
         """Whether an object was closed meanwhile."""
-        return any(waitable._life is None for waitable in self._objects)
+        for waitable in self._objects:
+            if waitable._life is None:
+                return True
+        return False
 
     def unlink_locked(self) -> None:
         """Be pending no longer."""
@@ -227,12 +230,12 @@ class WaitBlock:
         self.abandoned = ()
 
     def finish(self) -> None:
-        """Tell whoever waits that the wait was decided. A second call does nothing. Called with no lock held."""
+        """Notify what waits that the wait was decided. A second call does nothing. Called with no lock held."""
         raise NotImplementedError  # Abstract: a thread is woken, a callback is run, a task goes on.
 
 
 def finish(blocks: Sequence[WaitBlock]) -> None:
-    """Tell the waiters of decided waits; with no lock held.
+    """Notify the waiters of decided waits; with no lock held.
 
     A signal handler may raise in the midst of it, or just before: the caller then calls it again.
     """
