@@ -67,7 +67,7 @@ class OpenObjects(Generic[T]):
 def close_left_open(objects: OpenObjects[T], close: Callable[[T], object]) -> None:
     """Close what is still open as the process ends, and warn of each; where warnings are errors, in a line of the log.
 
-    That is raised to nobody: a traceback would be of this function.
+    That is raised to no caller: a traceback would be of this function.
     """
     for left in objects:
         text = f"{left!r} was never closed"
@@ -86,7 +86,7 @@ class Stage(IntEnum):
     """
 
     EXECUTORS = 0  # As the standard executor: what was submitted is run, and later hooks find executors shut down.
-    CLIENTS = 1  # Before the servers of the process, whose end would otherwise be told to threads that wait for calls.
+    CLIENTS = 1  # Before the servers of the process, whose end threads that wait for calls would notice.
     SERVERS = 2
     POOLS = 3  # What servers have still to do runs there.
 

@@ -3,7 +3,8 @@
 Theory of operation. An operation that is safe in a signal handler tries to do its work where it is. If it meets a lock
 that its thread holds (`Deadlock`), nothing has been changed under that lock, and what is left to do goes to a thread of
 its own. That thread waits for the lock like any other; the interrupted one lets go of it as soon as the handler
-returns. If no thread can be had, the monitor asks again; if it cannot be had either, whoever waits does what is left.
+returns. If no thread can be had, the monitor asks again; if it cannot be had either, a thread that waits does what is
+left.
 
 Assumes: `append` and `popleft` of a deque are atomic, and starting a thread takes no lock that Python code can hold.
 """
@@ -42,7 +43,7 @@ def interrupting() -> bool:
         frame = frame.f_back
 
 
-# What `afterwards` was given; appended to by anybody, taken out by the threads that it starts.
+# What `afterwards` was given; appended to by any thread, taken out by the threads that it starts.
 _waiting: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
 
 
@@ -59,7 +60,7 @@ def afterwards(function: Callable[..., object], *args: object) -> None:
 
 
 def _start_again() -> None:
-    """No thread could be had for what waits. On the monitor's thread, or on that of somebody who stands in for it."""
+    """No thread could be had for what waits. On the monitor's thread, or on a thread that stands in for it."""
     try:
         start_new_thread(_call_waiting, ())
     except (RuntimeError, MemoryError):

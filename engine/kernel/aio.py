@@ -127,7 +127,7 @@ class LoopBridge:
                 loop.call_soon_threadsafe(self._look)
                 return
         except RuntimeError:
-            pass  # The loop was closed, so nobody awaits any more.
+            pass  # The loop was closed, so no thread awaits any more.
         driver().unwatch(self._call)
 
     def _look(self) -> None:
@@ -195,7 +195,7 @@ class Completion:
     """Something that a task awaits and any thread completes, once.
 
     Make it in the running loop; `wake` completes it, from any thread; `await` it in its loop, once.
-    Cancelling the task leaves the completion as it is: take it back from whoever would have called `wake`.
+    Cancelling the task leaves the completion as it is: take it back from the thread that would have called `wake`.
 
     Awaiting it is awaiting `future` between `bridge.hold()` and `bridge.release()`: who is in a hurry does that itself.
     """

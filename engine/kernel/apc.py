@@ -74,10 +74,10 @@ def queue_apcs(apcs: Sequence[Callable[[], object]], thread: threading.Thread | 
             raise EngineError("the thread has ended", status=Status.GEN_FAILURE)
         record.apcs.extend(apcs)
         alert = record.alert
-    _tell(alert)
+    _interrupt(alert)
 
 
-def _tell(alert: Callable[[], None] | None) -> None:
+def _interrupt(alert: Callable[[], None] | None) -> None:
     """Interrupt the alertable wait that `alert` belongs to."""
     if alert is not None:
         try:
@@ -110,7 +110,7 @@ class TimerApc:
             self._queued = True
             record.apcs.append(self)
             alert = record.alert
-        _tell(alert)
+        _interrupt(alert)
 
     def withdraw(self) -> None:
         """Take it out of the queue, for good."""
@@ -193,7 +193,7 @@ def _drop(record: ThreadRecord) -> None:
 
 @in_child
 def _forget() -> None:
-    # What was queued tells of the parent's operations; it runs there.
+    # What was queued belongs to the parent's operations; it runs there.
     _early.clear()
     record = records.get(get_ident())
     if record is not None:

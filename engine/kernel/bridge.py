@@ -41,18 +41,18 @@ class WaitPacket(Uncopyable):
         "_packet",
         "_port",
         "_starting",
-        "_told",
+        "_delivered",
         "already_signaled",
     )
 
     def __init__(self) -> None:
         self._lock = Lock()
-        # Guarded by _lock, but for `_packet` and `_told`, which whoever signals writes once: before and after
-        # queueing.
+        # Guarded by _lock, but for `_packet` and `_delivered`, which the thread that signals writes once: before and
+        # after queueing.
         self._port: PortQueue | None = None
         self._packet: CompletionPacket | None = None
         self._block: CallbackBlock | None = None
-        self._told = False
+        self._delivered = False
         self._starting = False
         # Whether the object was signaled when it was last associated, so that the packet was queued at once.
         self.already_signaled: bool = False
@@ -80,7 +80,7 @@ class WaitPacket(Uncopyable):
             packet = CompletionPacket(key, transferred, overlapped, status if outcome is Status.OK else outcome)
             self._packet = packet
             port.deliver((packet,))
-            self._told = True
+            self._delivered = True
 
         with self._lock:
             if self._starting or self._in_use_locked():
@@ -89,7 +89,7 @@ class WaitPacket(Uncopyable):
                     status=Status.INVALID_PARAMETER,
                 )
             self._starting = True
-            self._port, self._block, self._told = port, None, False
+            self._port, self._block, self._delivered = port, None, False
         block = None
         try:
             watch(port, self)
@@ -121,7 +121,7 @@ class WaitPacket(Uncopyable):
             if block.cancel():
                 self._block = None
                 return Status.OK
-            if not self._told:
+            if not self._delivered:
                 return Status.PENDING
             if self._queued_locked(remove):
                 if remove:
@@ -132,7 +132,7 @@ class WaitPacket(Uncopyable):
             return Status.OPERATION_ABORTED
 
     def _in_use_locked(self) -> bool:
-        return self._block is not None and (not self._told or self._queued_locked(False))
+        return self._block is not None and (not self._delivered or self._queued_locked(False))
 
     def _queued_locked(self, remove: bool) -> bool:
         assert self._port is not None and self._packet is not None, "it was associated"
@@ -143,7 +143,7 @@ class PortSignal(Waitable):
     """A port as something to wait for: signaled while packets are queued, and for good once it is closed.
 
     A wait consumes nothing. A packet that is handed straight to a thread in a dequeue is never queued, and so
-    wakes nobody here.
+    wakes no thread here.
     """
 
     __slots__ = ("_port",)

@@ -91,7 +91,7 @@ def check_callable(name: str, value: object, *, optional: bool = False) -> None:
 
 def check_callback(name: str, value: object, *, optional: bool = False) -> None:
     """Raise unless `value` can be called, and does its work when it is: the call of an `async def` only makes what
-    somebody would have to await. None is good where it is `optional`.
+    would have to be awaited. None is good where it is `optional`.
     """
     kind = type(value)
     if kind is FunctionType:

@@ -3,7 +3,7 @@
 Theory of operation. One lock, `dispatcher_lock`, guards the signal state and the wait list of every
 dispatcher object of the process. So "all of these at the same instant", "the lowest index signalled" and
 "object or APC first" are plain questions asked under one lock. A `WaitBlock` is one pending wait, linked into
-each of its objects. Whoever signals an object walks its blocks, oldest first, while it stays signalled; a
+each of its objects. The thread that signals an object walks its blocks, oldest first, while it stays signalled; a
 block that can now be satisfied consumes its objects at once, is unlinked everywhere, and finishes (`finish`)
 after the lock was released.
 
@@ -61,7 +61,7 @@ class DispatcherObject(Uncopyable):
 
     # Whether a wait hands the object to the thread that waits (a mutex): then only threads can wait for it.
     _owned_by_threads = False
-    # Whether `_watch` must be called when a wait becomes pending, because nobody here signals the object.
+    # Whether `_watch` must be called when a wait becomes pending, because nothing here signals the object.
     _foreign = False
     # Whether what is harvested may signal the object: a call that ends sets an event, say.
     _harvested = False
@@ -99,7 +99,7 @@ class DispatcherObject(Uncopyable):
         """Satisfy pending waits, oldest first, while signaled; the caller finishes them unlocked."""
         for block in list(self._blocks):
             if block.outcome is None:
-                # In the list before it is decided: whatever happens, it will be told.
+                # In the list before it is decided: whatever happens, it will be finished.
                 satisfied.append(block)
                 if block.attempt_locked():
                     block.unlink_locked()
@@ -143,7 +143,7 @@ class WaitBlock:
 
     @property
     def asynchronous(self) -> bool:
-        """Whether nobody sleeps in this wait."""
+        """Whether no thread sleeps in this wait."""
         return self._record is None
 
     def attempt_locked(self) -> bool:
@@ -176,7 +176,7 @@ class WaitBlock:
         self._consumed = index + 1
 
     def link_locked(self) -> None:
-        """Become pending: whoever signals one of the objects will find this wait."""
+        """Become pending: the thread that signals one of the objects will find this wait."""
         for index, waitable in enumerate(self._objects):
             waitable._blocks[self] = index
             if waitable._foreign:
@@ -267,7 +267,7 @@ class ThreadBlock(WaitBlock):
     __slots__ = ("_waiter",)
 
     outcome: int | None
-    _waiter: Waiter  # Set when the wait becomes pending, before anybody can find it.
+    _waiter: Waiter  # Set when the wait becomes pending, before any thread can find it.
 
     def link_locked(self) -> None:
         """Become pending; the thread will `sleep`."""

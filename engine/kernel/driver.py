@@ -12,7 +12,7 @@ that polls look first (`catch_up`, `look_around`, `harvest`).
 A processor with nothing to do halts, and waking it takes longer than a quick call does. So a thread that expects what
 it will wait for a moment later (`stay_awake`) polls again and again for a while, if it leads, before it sleeps.
 
-A ZeroMQ descriptor is edge-triggered: any send or receive may consume its readiness. So who has used a source from
+A ZeroMQ descriptor is edge-triggered: any send or receive may consume its readiness. So what used a source from
 outside calls `mark_ready`: if a thread is polling now, the caller harvests in its place; if not, the next leader
 drives the source before it polls. Event loops poll too: they *watch* a second poll set, without the bell, and call
 `run_ready`.
@@ -91,7 +91,7 @@ class Driver(Leadership):
             self._failing.pop(source, None)
             standby = None if self._needing_progress or self.registered else self._standby
         if standby is not None:
-            standby.wake()  # Nobody depends on the monitor's leading any more.
+            standby.wake()  # No thread depends on the monitor's leading any more.
 
     def moved(self, source: Source) -> None:
         """Poll the descriptors that `source` says it has now, not those it had. Under its own lock, if it has one."""
@@ -146,7 +146,7 @@ class Driver(Leadership):
         finally:
             self._harvesting.discard(me)
         if self._scheduled:
-            # One pass is enough for a thread that has other things to do: the rest is for whoever polls.
+            # One pass is enough for a thread that has other things to do: the rest is for the thread that polls.
             if self._polling:
                 self._bell.ring()
             for call in list(self._watchers):
@@ -279,7 +279,7 @@ class Driver(Leadership):
     def _wait(self, waiter: Waiter, deadline: float | None) -> None:
         while not waiter.signalled:
             if self._scheduled:
-                # A leader would do it before it polls; a thread that is about to park has nobody to leave it to.
+                # A leader would do it before it polls; a thread that is about to park has no other to leave it to.
                 self._harvest_scheduled()
                 if waiter.signalled:
                     break
@@ -343,7 +343,7 @@ class Driver(Leadership):
         scheduled = self._scheduled
         for source in list(scheduled):
             try:
-                # Whoever takes the entry out does the work.
+                # The thread that takes the entry out does the work.
                 if scheduled.pop(source, _GONE) is not _GONE and source.drive(False):
                     scheduled[source] = None
             except BaseException as error:
@@ -377,7 +377,7 @@ class Driver(Leadership):
             call()
 
     def stand_by(self, waiter: Waiter, until: float | None) -> None:
-        """Lead on the monitor's thread until somebody waits, `waiter` is woken or the time is `until`."""
+        """Lead on the monitor's thread until a thread waits, `waiter` is woken or the time is `until`."""
         with self._mutex:
             if self._leader is not None or self._parked:
                 return
@@ -427,7 +427,7 @@ asked.append(_harvests)
 
 @in_child
 def _forget() -> None:
-    # The parent's threads are not here: no leader, nobody parked, no monitor. The inherited poll set is
+    # The parent's threads are not here: no leader, no thread parked, no monitor. The inherited poll set is
     # shared with the parent, so it is left alone and a new one is made on first use.
     global _driver
     _driver = None

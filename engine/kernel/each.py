@@ -13,5 +13,5 @@ def each(function: Callable[[T], object], things: Iterable[T]) -> None:
 
 
 def index_of(thing: object, things: Iterable[object]) -> int | None:
-    """Where `thing` itself is, None if nowhere. Asks nobody's `__eq__`, which may be a user's."""
+    """Where `thing` itself is, None if nowhere. Calls no `__eq__`, which may be a user's."""
     return next((index for index, other in enumerate(things) if other is thing), None)

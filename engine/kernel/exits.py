@@ -8,8 +8,8 @@ the end in time:
     operation an event of its own; its source is polled from then on, whether it has a port or not
     process   a descriptor that becomes readable when it ends (pidfd, or multiprocessing's sentinel), as a
               source of the driver; where there is none, it is looked at repeatedly
-    thread    Python tells nobody, so the monitor looks: soon after it ends if it has used the library, else
-              every `LOOK_MAX` seconds at worst, and only while somebody waits
+    thread    Python notifies no other, so the monitor looks: soon after it ends if it has used the library, else
+              every `LOOK_MAX` seconds at worst, and only while a thread waits
 
 Source: "Wait Functions"; section 11 of `docs/semantics/completion-port.md`.
 """
@@ -40,7 +40,7 @@ LOOK_FIRST, LOOK_MAX = (
 )  # Seconds between looks: doubling, so that a wait for long costs the monitor 0.1 %.
 
 
-class _End(Waitable):
+class ExitWaitable(Waitable):
     """A foreign thing that ends once."""
 
     __slots__ = ()
@@ -49,7 +49,7 @@ class _End(Waitable):
 
     def _ended(self) -> bool:
         """Whether it has ended."""
-        raise NotImplementedError  # Each kind of thing has its own way to tell; none is a plain `_End`.
+        raise NotImplementedError  # Each kind of thing is asked in its own way; none is a plain `ExitWaitable`.
 
     def _signaled_locked(self, record: ThreadRecord | None) -> bool:
         return self._ended()
@@ -59,8 +59,8 @@ class _End(Waitable):
         decide(self._release_locked)
 
 
-class _Looked(_End):
-    """One that is looked at repeatedly while somebody waits."""
+class PolledExit(ExitWaitable):
+    """One that is looked at repeatedly while a thread waits."""
 
     __slots__ = ("_looking", "_pause")
 
@@ -88,7 +88,7 @@ class _Looked(_End):
             driver().monitor.call_at(monotonic() + pause, self._look)
 
 
-class _ThreadEnd(_Looked):
+class ThreadExit(PolledExit):
     __slots__ = ("_thread",)
 
     def __init__(self, thread: threading.Thread) -> None:
@@ -108,14 +108,14 @@ class _ThreadEnd(_Looked):
         return not thread.is_alive()
 
     def look_soon(self) -> None:
-        """The thread is about to end: look at it as soon as it has, if somebody waits for it."""
+        """The thread is about to end: look at it as soon as it has, if a thread waits for it."""
         if self._blocks:
             with dispatcher_lock:
                 self._pause = LOOK_FIRST
             driver().monitor.call_at(monotonic(), self._look)
 
 
-class _ProcessEnd(_Looked):
+class ProcessExit(PolledExit):
     """A process that is looked at: the platform offers no descriptor."""
 
     __slots__ = ("_poll",)
@@ -128,7 +128,7 @@ class _ProcessEnd(_Looked):
         return self._poll() is not None
 
 
-class _DescriptorEnd(_End):
+class DescriptorExit(ExitWaitable):
     """A process with a descriptor that is readable once it has ended."""
 
     __slots__ = ("_wanted", "_fd", "_lock", "_poll", "_registered")
@@ -196,13 +196,13 @@ class _DescriptorEnd(_End):
             os.close(fd)
 
 
-class _FutureEnd(_End):
-    __slots__ = ("_future", "_told")
+class FutureEnd(ExitWaitable):
+    __slots__ = ("_future", "_subscribed")
 
     def __init__(self, future: "Future[Any]") -> None:
         super().__init__()
         self._future = weakref.ref(future)
-        self._told = False
+        self._subscribed = False
 
     def _ended(self) -> bool:
         future = self._future()
@@ -210,12 +210,12 @@ class _FutureEnd(_End):
 
     def _watch(self) -> None:
         future = self._future()
-        if future is not None and not self._told:
-            self._told = True
+        if future is not None and not self._subscribed:
+            self._subscribed = True
             future.add_done_callback(lambda done: self.notify())
 
 
-class _OperationEnd(_End):
+class OperationEnd(ExitWaitable):
     """An operation of an overlapped source."""
 
     __slots__ = ("_operation",)
@@ -240,7 +240,7 @@ def _any_asynchronous(blocks: Iterable[WaitBlock]) -> bool:
 
 _lock = Lock()
 # Guarded by _lock. One dispatcher object for each thing, which must not keep the thing alive.
-_known: "weakref.WeakKeyDictionary[Any, _End]" = weakref.WeakKeyDictionary()
+_known: "weakref.WeakKeyDictionary[Any, ExitWaitable]" = weakref.WeakKeyDictionary()
 
 
 def _adapt(thing: object) -> Waitable | None:
@@ -257,28 +257,28 @@ def _adapt(thing: object) -> Waitable | None:
     return end
 
 
-def _maker(thing: object) -> Callable[[Any], _End] | None:
+def _maker(thing: object) -> Callable[[Any], ExitWaitable] | None:
     if isinstance(thing, threading.Thread):
-        return _ThreadEnd
-    # Nobody can hold an object of a class whose module was not imported.
+        return ThreadExit
+    # There can be no object of a class whose module was not imported.
     futures = sys.modules.get("concurrent.futures")
     if futures is not None and isinstance(thing, futures.Future):
-        return _FutureEnd
+        return FutureEnd
     subprocess = sys.modules.get("subprocess")
     if subprocess is not None and isinstance(thing, subprocess.Popen):
         return _of_popen
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and isinstance(thing, processes.BaseProcess):
         return _of_process
-    return _OperationEnd if callable(getattr(type(thing), "bind_wait", None)) else None
+    return OperationEnd if callable(getattr(type(thing), "bind_wait", None)) else None
 
 
-def _of_popen(popen: Any) -> _End:
+def _of_popen(popen: Any) -> ExitWaitable:
     if popen.poll() is None and hasattr(os, "pidfd_open") and hasattr(select, "poll"):
         try:
-            # The identifier cannot have been given to another process: nobody has collected this one's exit
+            # The identifier cannot have been given to another process: no thread has collected this one's exit
             # status.
-            return _DescriptorEnd(os.pidfd_open(popen.pid))
+            return DescriptorExit(os.pidfd_open(popen.pid))
         except OSError:
             pass  # No such call in this kernel, or no descriptor left.
     reference = weakref.ref(popen)
@@ -287,10 +287,10 @@ def _of_popen(popen: Any) -> _End:
         found = reference()
         return True if found is None else found.poll()
 
-    return _ProcessEnd(poll)
+    return ProcessExit(poll)
 
 
-def _of_process(process: Any) -> _End:
+def _of_process(process: Any) -> ExitWaitable:
     reference = weakref.ref(process)
 
     def poll() -> object:
@@ -298,26 +298,26 @@ def _of_process(process: Any) -> _End:
         return True if found is None else found.exitcode
 
     if process.pid is None or process.exitcode is not None or not hasattr(select, "poll"):
-        return _ProcessEnd(poll)
+        return ProcessExit(poll)
     if hasattr(os, "pidfd_open"):
         fd = -1
         try:
             fd = os.pidfd_open(process.pid)
             os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            return _DescriptorEnd(fd)
+            return DescriptorExit(fd)
         except OSError:  # No such call here, or no child of ours: a fork server's.
             if fd >= 0:
                 os.close(fd)
     # Readable a moment before the exit status can be had, hence second choice.
-    return _DescriptorEnd(os.dup(process.sentinel))
+    return DescriptorExit(os.dup(process.sentinel))
 
 
 def _thread_ended(record: ThreadRecord) -> None:
-    """A thread that has used the library is about to end: look at it soon, if somebody waits for it."""
+    """A thread that has used the library is about to end: look at it soon, if a thread waits for it."""
     thread = record.native()
     with _lock:
         end = None if thread is None else _known.get(thread)
-    if isinstance(end, _ThreadEnd):
+    if isinstance(end, ThreadExit):
         end.look_soon()
 
 

@@ -16,7 +16,7 @@ mutex of the driver:
     leading  there is a successor                                 parked   the successor is nudged
 
 A vacancy is filled by the next thread that waits. The monitor fills it when that takes longer than a tick while
-somebody depends on progress: it nudges the thread that parked last, or stands by: leads on its own thread until a
+a thread depends on progress: it nudges the thread that parked last, or stands by: leads on its own thread until a
 thread waits. Who knows that it will be away for long offers the leadership at once (`ensure_led`).
 
 Guarantees: at most one leader; a parked thread is never forgotten while sources exist.
@@ -48,12 +48,12 @@ class Leadership(PolledSources):
         # Grows with each term of leadership; written under _mutex, read anywhere.
         self._term = 0
         # Guarded by _mutex; read by the leader without it, which hears the bell after it was stored. A parked
-        # waiter that shall lead next, nobody else; None: whoever comes first.
+        # waiter that shall lead next, no other; None: the first that comes.
         self._successor: Waiter | None = None
         # Polls in a row that brought the leader nothing of its own. Written by the leader, read as a hint.
         self._misses = 0
-        # Pending waits in which no thread sleeps, by identity: they too need progress though nobody waits. Single-key
-        # operations only, by whoever links and unlinks the wait, who may hold any lock.
+        # Pending waits in which no thread sleeps, by identity: they too need progress though no thread waits.
+        # Single-key operations only, by the thread that links or unlinks the wait, which may hold any lock.
         self.registered: dict[int, None] = {}
         # True from before the leader empties _scheduled until it has come back from the poll. Leader only.
         self._polling = False
@@ -70,7 +70,7 @@ class Leadership(PolledSources):
     def _take_lead(self, waiter: Waiter) -> bool:
         """Become the leader, or be listed as parked."""
         if not self.sources and self._successor is not waiter:
-            # There is nothing to lead: the short way. Listed first, looked again after that; whoever registers
+            # There is nothing to lead: the short way. Listed first, looked again after that; the thread that registers
             # the first source looks at the list after it.
             self._parked[waiter] = None
             if not self.sources:
@@ -145,7 +145,7 @@ class Leadership(PolledSources):
             self.monitor.arm()
 
     def vacant(self) -> bool:
-        """Somebody depends on progress and nobody leads."""
+        """A thread depends on progress and no thread leads."""
         wanted = self._parked or self._needing_progress or self.registered
         return self._leader is None and bool(self.sources) and bool(wanted)
 

@@ -1,10 +1,10 @@
-"""Waits that would hold up an event loop: they are told of, where the thread is about to sleep.
+"""Waits that would hold up an event loop: a warning is given where the thread is about to sleep.
 
 A thread that runs an event loop must not sleep in a wait of the library: all tasks of the loop stand still meanwhile.
 The wait is made all the same, with a `RuntimeWarning` that points at the caller's line; in asyncio's debug mode it is
 not made, and the warning is raised.
 
-A function that does something which cannot be taken back, and then waits for what becomes of it, tells of that before
+A function that does something which cannot be taken back, and then waits for what becomes of it, warns of that before
 it does anything, whether it would have to sleep or not: `with holding(loop):`. The wait itself is silent then.
 
 Assumes: every event loop, uvloop's too, says by `asyncio._set_running_loop` that it runs.
@@ -37,26 +37,26 @@ def warn_of_holding(loop: Any) -> None:
     warnings.warn(text, RuntimeWarning, stacklevel=level)
 
 
-class _Told(threading.local):
-    """Whether the thread is in a function that has told of its wait beforehand."""
+class _Warned(threading.local):
+    """Whether the thread is in a function that has warned of its wait beforehand."""
 
-    told: bool = False
+    warned: bool = False
 
 
-_local = _Told()
+_local = _Warned()
 
 
 def loop_to_hold() -> Any:
-    """Return the event loop that runs in this thread, and that a wait would have to tell of; None: there is none."""
-    # Nobody runs an event loop who has not imported asyncio.
+    """Return the event loop that runs in this thread, and that a wait would have to warn of; None: there is none."""
+    # No event loop runs where asyncio was not imported.
     events = sys.modules.get("asyncio.events")
-    if events is None or (loop := events._get_running_loop()) is None or _local.told:
+    if events is None or (loop := events._get_running_loop()) is None or _local.warned:
         return None
     return loop
 
 
 class holding:
-    """The scope in which a function does what it told of as the scope was entered: it holds up `loop`.
+    """The scope in which a function does what it warned of as the scope was entered: it holds up `loop`.
 
     Entering raises the warning in the loop's debug mode.
     """
@@ -68,9 +68,9 @@ class holding:
 
     def __enter__(self) -> None:
         warn_of_holding(self._loop)
-        _local.told = True
+        _local.warned = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _local.told = False
+        _local.warned = False

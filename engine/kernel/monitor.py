@@ -3,20 +3,20 @@
 Theory of operation. The monitor does the three things that cannot be left to the threads that happen to be
 waiting: it fires timers; it watches, every `TICK` seconds while anything is armed, for work that is stuck
 behind a thread that is away (a vacant leadership, a pool's overrun callback, calls that queue unsent); and it
-leads the driver itself when somebody depends on progress and no thread waits. It runs no user code: what it
+leads the driver itself when a thread depends on progress and no thread waits. It runs no user code: what it
 fires only queues and wakes.
 
     asleep --arm()--> ticking --QUIET_TICKS without business--> asleep
-    ticking --vacant for a tick, nobody parked--> leading --a thread waits--> ticking
+    ticking --vacant for a tick, no thread parked--> leading --a thread waits--> ticking
 
-The system may refuse to start the thread. Then the monitor is *late*: whoever waits in the library does its work
-meanwhile (`stand_in`), and tries again to start it, as does whoever needs it next.
+The system may refuse to start the thread. Then the monitor is *late*: the threads that wait in the library do its work
+meanwhile (`stand_in`), and try again to start it, as does the next that needs it.
 
 Guarantees: nothing that was armed before `arm` returned is forgotten; when all is idle the thread blocks for
 good.
 
-Assumes: attribute stores and loads are not reordered across a lock operation. `arm` runs after the state it
-tells of was stored; the monitor clears `armed` before it looks at that state for the last time. One of the
+Assumes: attribute stores and loads are not reordered across a lock operation. `arm` runs after the state
+that it is for was stored; the monitor clears `armed` before it looks at that state for the last time. One of the
 two sees the other.
 """
 
@@ -57,7 +57,7 @@ class Led(Protocol):
     """The driver, as the monitor sees it."""
 
     def vacant(self) -> bool:
-        """Somebody depends on progress and nobody leads."""
+        """A thread depends on progress and no thread leads."""
 
     def term(self) -> int:
         """A number that grows whenever a thread takes the leadership."""
@@ -72,7 +72,7 @@ class Led(Protocol):
         """Harvest what is there without waiting."""
 
     def rouse(self) -> None:
-        """Have whoever waits look around: there is no monitor."""
+        """Have the threads that wait look around: there is no monitor."""
 
 
 class TimerHandle:
@@ -106,11 +106,11 @@ class Monitor:
         self._timers: list[tuple[float, int, TimerHandle]] = []
         self._order = itertools.count()
         self._watched: dict[Watched, None] = {}
-        # What is due and was not called yet: single operations only, appended to and taken from the left by anybody.
+        # What is due and was not called yet: single operations only, appended to and taken from the left by any thread.
         self._due: deque[TimerHandle] = deque()
         self._service = Service("engine:monitor", self._run, log.failed)
-        # A thread is needed, and cannot be had. Set by whoever needed it, cleared by whoever finds that there is one;
-        # read by all who wait, before they sleep.
+        # A thread is needed, and cannot be had. Set by the thread that needed it, cleared by the one that finds it
+        # running; read by all who wait, before they sleep.
         self.late: bool = False
         # Held by the thread that stands in.
         self._standing_in = allocate_lock()
@@ -122,7 +122,7 @@ class Monitor:
         # When the sleeping thread will wake by itself; guarded by _lock.
         self._wakes_at: float | None = None
         # What ends the monitor thread's `stand_by`, None outside one; written by it alone. It is set before
-        # the thread publishes when it will wake by itself, so that whoever rings after that ends the
+        # the thread publishes when it will wake by itself, so that the thread that rings after that ends the
         # stand-by, begun or not.
         self._standing_by: Waiter | None = None
         # How many timers to have before looking for withdrawn ones; guarded by _lock.
@@ -170,7 +170,7 @@ class Monitor:
     def call_soon(self, function: Callable[[], None]) -> None:
         """Call the quick `function` as soon as can be. Takes no lock and starts no thread: safe in a signal handler.
 
-        Without a monitor whoever waits next calls it, or whoever needs the monitor next starts it.
+        Without a monitor the next thread that waits calls it, or the next that needs the monitor starts it.
         """
         self._due.append(TimerHandle(0.0, function))
         if self._service.running:
@@ -229,7 +229,7 @@ class Monitor:
             if self._driver.vacant():
                 business = True
                 term = self._driver.term()
-                # Vacant on two ticks with nobody having led between: the last leader is really away.
+                # Vacant on two ticks with no thread having led between: the last leader is really away.
                 if term == vacant_term and not self._driver.offer():
                     self._stand_by()
                 vacant_term = term

@@ -1,7 +1,7 @@
 """Mutexes: owned by one thread at a time, and handed on when that thread ends.
 
 Theory of operation. The owner is a thread's record. When a thread ends, its record's mutexes are abandoned:
-they become free, and the next wait that takes one is told so, because what the mutex protects may have been
+they become free, and the next wait that takes one says so, because what the mutex protects may have been
 left half changed.
 
 Source: "Mutex Objects", "CreateMutex", "ReleaseMutex"; section 11 of `docs/semantics/completion-port.md`.
@@ -19,7 +19,7 @@ from .waitable import Waitable
 
 
 class Mutex(Waitable):
-    """A lock that a thread owns, recursively; signaled while nobody owns it.
+    """A lock that a thread owns, recursively; signaled while no thread owns it.
 
     A wait that is satisfied makes the thread the owner; waiting again while owning succeeds at once, and as
     many releases are needed. `wait` (also called `acquire`) returns True or False as for any object; whether
@@ -43,7 +43,7 @@ class Mutex(Waitable):
         # All guarded by dispatcher_lock. Invariant: (_owner is None) == (_depth == 0).
         self._owner: ThreadRecord | None = None
         self._depth = 0
-        # The last owner ended without releasing, and nobody has taken the mutex since.
+        # The last owner ended without releasing, and no thread has taken the mutex since.
         self._abandoned = False
         # The present owner took the mutex over from a thread that had ended.
         self._was_abandoned = False
@@ -136,7 +136,7 @@ class Mutex(Waitable):
 
 
 def _abandon(record: ThreadRecord) -> None:
-    """A thread ended: its mutexes go to whoever waits for them."""
+    """A thread ended: its mutexes go to the threads that wait for them."""
     decide(_abandon_locked, record)
 
 

@@ -21,7 +21,7 @@ class Once:
         self._by: object = None
 
     def do(self, function: Callable[..., object], *args: Any) -> None:
-        """Call the function, unless somebody does or did; never blocks by itself."""
+        """Call the function, unless a thread does or did; never blocks by itself."""
         me = object()
         try:
             with self._lock:

@@ -48,7 +48,7 @@ class Unopened:
     fd = -1
 
     def ring(self) -> None:
-        """Nobody polls."""
+        """No thread polls."""
 
     def silence(self) -> None:
         """It did not ring."""

@@ -291,7 +291,7 @@ class CompletionPort(PortQueue, Closeable):
                 if not signalled:
                     self._give_up(waiter)
                 result = waiter.result
-                # Whoever decided the wait counted the thread as active, under _lock; the field is this thread's own.
+                # The thread that decided the wait counted this one as active, under _lock; the field is its own.
                 record.slot = result is not _ABANDONED
                 if isinstance(result, CompletionPacket):
                     batch.append(result)
@@ -370,7 +370,7 @@ class CompletionPort(PortQueue, Closeable):
             record.slot = True
             each(self._queue.appendleft, reversed(batch))
         self._pump()
-        self._tell_watchers()
+        self._notify_watchers()
 
     # End
 
@@ -395,11 +395,11 @@ class CompletionPort(PortQueue, Closeable):
             wake(abandoned)
             each(cancel, list(self._wait_packets or ()))
             self._wait_packets = None
-            self._tell_watchers()
-        except BaseException:  # A signal handler raised: nobody shall sleep on a closed port.
+            self._notify_watchers()
+        except BaseException:  # A signal handler raised: no thread shall sleep on a closed port.
             each(_abandon, abandoned)
             wake(abandoned)
-            self._tell_watchers()
+            self._notify_watchers()
             raise
 
     def statistics(self) -> PortStatistics:

@@ -1,10 +1,10 @@
-"""The queue inside a completion port: packets are put in here, and whoever watches it is notified.
+"""The queue inside a completion port: packets are put in here, and what watches it is notified.
 
 Theory of operation. Who may take a packet and who is released next is decided in `slots.py`, under the lock of the
 queue. It comes to nothing when a packet is queued behind others, so that goes without the lock, straight to the deque:
 append, then look for waiters, since some may have come meanwhile. A thread that is going to block shows itself among
 the waiters first, and looks at the queue after that; so of a thread that posts and one that goes to sleep, one sees the
-other. Once somebody watches what is queued (a wait for the port, a `WaitPacket`), everybody takes the lock.
+other. Once something watches what is queued (a wait for the port, a `WaitPacket`), every thread takes the lock.
 
 Assumes: `append` and `extend` of a deque are atomic; attribute accesses are not reordered against them. The counter
 `_posted` is kept without the lock: exact where the interpreter has a global lock, else good enough for statistics.
@@ -55,10 +55,10 @@ class PortQueue(SlotQueue):
         self._capacity = capacity
         # True in a forked child that inherited the port; written by the fork hook before any thread of the child runs.
         self._forked = False
-        # The queue, for those who need no lock; None when all must take it: the queue is a subclass's, or somebody
+        # The queue, for those who need no lock; None when all must take it: the queue is a subclass's, or something
         # watches what is queued, or the port is closed. Changed under _lock.
         self._open: deque[CompletionPacket] | None = self._queue if isinstance(self._queue, deque) else None
-        # Set once, under _lock, when somebody waits for the port itself.
+        # Set once, under _lock, when a thread waits for the port itself.
         self._signal: QueueWatcher | None = None
         # Guarded by _lock. Those whose waits are to be withdrawn when the port closes.
         self._wait_packets: weakref.WeakSet[Withdrawable] | None = None
@@ -68,8 +68,8 @@ class PortQueue(SlotQueue):
 
         Args: any values, none of them looked at; `status` is an int, 0 for success.
         Raises: `InvalidHandle` if the port is closed; `QueueFull` if `capacity` packets are queued.
-        Blocks: never. Posting neither takes nor gives back a slot, whoever posts. Safe in a signal handler; if that
-            interrupted the engine itself, the packet may be takeable a moment after the return.
+        Blocks: never. Posting neither takes nor gives back a slot, whichever thread posts. Safe in a signal handler; if
+            that interrupted the engine itself, the packet may be takeable a moment after the return.
         Source: "PostQueuedCompletionStatus". Different from Windows: a status may be posted too.
         """
         packet = CompletionPacket(key, transferred, overlapped, status)
@@ -82,7 +82,7 @@ class PortQueue(SlotQueue):
                     self._pump()
                 if self._open is not queue:
                     self._overtaken()
-            except Deadlock:  # In a signal handler. The packet is queued; nobody was given it.
+            except Deadlock:  # In a signal handler. The packet is queued; no thread was given it.
                 afterwards(self._look_again)
             except BaseException:
                 self._look_again()
@@ -148,18 +148,18 @@ class PortQueue(SlotQueue):
             if woken:
                 wake(woken)
             if queued:
-                self._tell_watchers()
+                self._notify_watchers()
         except BaseException:
             if lock.owned():
                 lock.release()
             if first is not None:
                 first.wake()
             wake(woken)
-            self._tell_watchers()
+            self._notify_watchers()
             raise
 
     def _put_locked(self, packets: Sequence[CompletionPacket], capacity: int | None, woken: list[Waiter]) -> bool:
-        """Hand packets over as long as somebody waits for them, and queue the rest; return whether there was a rest."""
+        """Hand packets over as long as a thread waits for them, and queue the rest; return whether there was a rest."""
         number = 0
         while self._waiters and self._active < self._concurrency and number < len(packets):
             waiter = self._choose_locked()
@@ -180,7 +180,7 @@ class PortQueue(SlotQueue):
         return QueueFull(f"{self._capacity} packets are queued: dequeue faster, or make `capacity` larger")
 
     def _look_again(self) -> None:
-        """What was queued without the lock may be somebody's who waits, or have come too late."""
+        """What was queued without the lock may be for a thread that waits, or have come too late."""
         self._pump()
         self._overtaken()
 
@@ -189,9 +189,9 @@ class PortQueue(SlotQueue):
         with self._lock:
             if self._closed:
                 self._queue.clear()
-        self._tell_watchers()
+        self._notify_watchers()
 
-    def _tell_watchers(self) -> None:
+    def _notify_watchers(self) -> None:
         if self._signal is not None:
             self._signal.notify()
 
@@ -211,7 +211,7 @@ class PortQueue(SlotQueue):
     # For those who look at what is queued
 
     def _watch(self, wait_packet: Withdrawable | None = None) -> None:
-        """Have every post and dequeue take the lock, because somebody looks at what is queued.
+        """Have every post and dequeue take the lock, because something looks at what is queued.
 
         Raises: `InvalidHandle` if the port is closed. A `wait_packet` is cancelled when the port closes.
         """

@@ -66,7 +66,7 @@ class Settable(Protocol):
 
 
 class Services:
-    """What the kernel does for a source that is waited for without a port: it is polled by whoever waits.
+    """What the kernel does for a source that is waited for without a port: it is polled by the threads that wait.
 
     Threads: any. Blocks: never.
     """

@@ -72,7 +72,7 @@ class CallbackBlock(WaitBlock, Uncopyable):
             _finish_in_turn(self)
 
     def link_locked(self) -> None:
-        """Become pending; somebody has to harvest meanwhile."""
+        """Become pending; a thread has to harvest meanwhile."""
         super().link_locked()
         if self._registered is not None:
             self._registered[id(self)] = None

@@ -70,7 +70,7 @@ class Semaphore(Waitable):
         return False
 
     def _restore_locked(self, record: ThreadRecord | None, abandoned: bool) -> None:
-        # At the maximum somebody released more meanwhile than there was room for without this wait: the limit
+        # At the maximum a thread released more meanwhile than there was room for without this wait: the limit
         # stands.
         self._count = min(self._count + 1, self._maximum)
 

@@ -80,7 +80,7 @@ class SlotQueue(Uncopyable):
             woken.append(self._hand_over_locked(packet))
         except IndexError:
             pass  # A thread that needs no lock took it.
-        except BaseException:  # A signal handler raised: nobody shall miss what was handed over.
+        except BaseException:  # A signal handler raised: no thread shall miss what was handed over.
             if packet is not None and not (woken and woken[-1].result is packet):
                 self._queue.appendleft(packet)
             raise
@@ -94,11 +94,11 @@ class SlotQueue(Uncopyable):
             wake(woken)
         except BaseException:
             wake(woken)
-            self._tell_watchers()
+            self._notify_watchers()
             raise
 
-    def _tell_watchers(self) -> None:
-        """A packet was queued, or went back into the queue: whoever looks at it is to look again."""
+    def _notify_watchers(self) -> None:
+        """A packet was queued, or went back into the queue: what looks at it is to look again."""
 
     def _release_slot(self, record: ThreadRecord) -> None:
         """The associated thread blocks outside this port: its slot is free until `_retake_slot`."""

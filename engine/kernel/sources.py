@@ -59,7 +59,7 @@ class PolledSources:
 
     def __init__(self) -> None:
         self._mutex = Lock()
-        # Sources that need progress though nobody waits; guarded by _mutex.
+        # Sources that need progress though no thread waits; guarded by _mutex.
         self._needing_progress: dict[Source, None] = {}
         # Guarded by _mutex; read by the leader without it (an entry that vanished meanwhile is skipped).
         self._by_fd: dict[int, Source] = {}
@@ -70,8 +70,8 @@ class PolledSources:
         self._resting: dict[Source, bool] = {}
         # Sources to look at before polling. Single-key operations only, by any thread.
         self._scheduled: dict[Source, None] = {}
-        # Made with the first source: waits and timers need no descriptor. Guarded by _mutex; read by whoever has seen a
-        # source, or polls.
+        # Made with the first source: waits and timers need no descriptor. Guarded by _mutex; read by threads that have
+        # seen a source, or poll.
         self._bell: Bell | Unopened = UNOPENED
         self._poll: Poll = UNOPENED
         self._watch: Poll | None = None  # Made on first use; guarded by _mutex.

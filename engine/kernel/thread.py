@@ -99,7 +99,7 @@ class ThreadRecord:
         self.slot: bool = False
         # The scopes that the thread is inside: the innermost, whether it gave the slot back, and the rest.
         self.scopes: Scopes = None
-        # True while the thread is inside a library wait that blocks. Written by the thread, read by anybody.
+        # True while the thread is inside a library wait that blocks. Written by the thread, read by any thread.
         self.waiting: bool = False
         # Guarded by `apc_lock`. First in, first out; dropped when the thread ends.
         self.apcs: deque[Callable[[], object]] = deque()

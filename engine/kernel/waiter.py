@@ -1,9 +1,9 @@
 """One blocked wait of one thread.
 
 Theory of operation. A thread that must block makes a fresh `Waiter`, registers it with the object it waits
-for, and hands it to `Driver.wait`. Whoever satisfies the wait stores the `result` under the object's guard,
+for, and hands it to `Driver.wait`. The thread that satisfies the wait stores the `result` under the object's guard,
 releases that guard and then calls `wake`, once. A fresh waiter for each wait means that a wake which arrives
-late (the waiter timed out and accepted the result meanwhile) lands on an object nobody looks at any more.
+late (the waiter timed out and accepted the result meanwhile) lands on an object no thread looks at any more.
 
 A parked thread sleeps on `gate`; a leading thread sleeps in the driver's poll instead, so `wake` also
 interrupts the poll. `nudge` wakes a parked thread without satisfying its wait, to offer it the leadership.

@@ -241,7 +241,7 @@ class FairQueue:
     def fetch(self, train: deque[Any], number: int) -> None:
         """Move up to `number` callbacks to `train`, in the order in which `popleft` would return them.
 
-        Stops before one that is known to be long, and behind one whose end somebody may be waiting for.
+        Stops before one that is known to be long, and behind one whose end a thread may be waiting for.
         """
         high, normal, low = self._rings
         left = number
@@ -299,7 +299,7 @@ class FairQueue:
             self.depth -= number
         return dropped
 
-    def sweep(self, dead: Callable[[PlainCallback], bool]) -> list[PlainCallback]:
+    def purge(self, dead: Callable[[PlainCallback], bool]) -> list[PlainCallback]:
         """Drop the simple callbacks that are `dead`; return them."""
         dropped: list[PlainCallback] = []
         for ring in self._rings:

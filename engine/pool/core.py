@@ -10,7 +10,7 @@ queued callback, so that it is there as long as callbacks come.
     any --close--> no new callbacks; what is queued and running ends as usual
 
 Guarantees: after the source was disarmed and `wait(cancel_pending=True)` returned, no callback of the object runs
-again, unless somebody submits.
+again, unless a thread submits.
 """
 
 import weakref

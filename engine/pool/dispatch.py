@@ -9,16 +9,16 @@ fastest. Every callback that blocks gives its slot back, and the slot releases t
     it is known to be long: measured mean above `LONG`   from its start
     it overruns while others are queued                  the monitor takes the slot away from it
 
-A callback that runs without a slot for one of the last three reasons is *away*: it takes none before it
+A callback that runs without a slot for one of the last three reasons is *off slot*: it takes none before it
 returns. A worker that comes back for more reports the callback that it finished and takes the next one in one
 round under the lock.
 
-A thread is hired when something is queued, no idle worker can take it, and a slot is free.
+A thread is spawned when something is queued, no idle worker can take it, and a slot is free.
 
 Pushing. What is pushed goes to the inbox, without the lock. While the pool is *calm* nothing else is
 needed: all slots are taken, so a worker is awake that will look into the inbox before it takes its next
 callback; the monitor ticks; no thread is wanted. Otherwise the pusher settles matters under the lock: what is
-in the inbox joins the queue, idle workers get what they can take, threads are hired.
+in the inbox joins the queue, idle workers get what they can take, threads are spawned.
 
     pusher:   append to the inbox;  look whether it is calm
     others:   end the calm under the lock;  look into the inbox after releasing it         one sees the other
@@ -46,20 +46,20 @@ from ..kernel.waiter import Waiter, wake
 from ..lifecycle import OpenObjects
 from .backlog import NO_LIMIT, CallbackCounts, Item, ObjectCallback, PlainCallback, Profile, profile_of
 from .running import IdleWaiter, Runner, WorkerState, current
-from .workers import Staff, Todo, acquire_late
+from .workers import Todo, WorkerThreads, acquire_late
 
 log: Log = Log("engine.pool")
 
 # Ticks of the monitor (2 ms each) that a running callback may keep others waiting before its slot is taken.
 # While the process burns half a processor the callback may merely be waiting for the interpreter lock, for
 # up to the 5 ms switch interval, and one more thread would only add to that: hence more patience, and much
-# more (arbitrary, 100 ms) once as many callbacks are away as there are processors.
+# more (arbitrary, 100 ms) once as many callbacks are off slot as there are processors.
 PATIENCE_IDLE, PATIENCE_BUSY, PATIENCE_CROWDED = 1, 5, 50
 
 TRAIN = 32  # Callbacks that a worker fetches in one round under the lock; arbitrary, more gains little.
 
 
-class WorkPort(Staff):
+class WorkPort(WorkerThreads):
     """The port of one pool: its queue, its slots and its threads. The pool's public face is `ThreadPool`."""
 
     __slots__ = (
@@ -74,16 +74,16 @@ class WorkPort(Staff):
         super().__init__(name, maximum, concurrency, main, on_error)
         # The only thread that a signal handler can interrupt, between any two operations.
         self._interruptible = main_thread().ident
-        # Anybody appends; taken out under _lock. What was pushed and is not in the queue yet. A worker looks
+        # Any thread appends; taken out under _lock. What was pushed and is not in the queue yet. A worker looks
         # here before it begins a callback that it fetched earlier.
         self.inbox: deque[Item] = deque()
-        # Written under _lock, read by whoever pushes. Invariant: calm only while all slots are taken, the
+        # Written under _lock, read by the thread that pushes. Invariant: calm only while all slots are taken, the
         # monitor watches, no thread is wanted and the pool is not stopped.
         self._calm = False
         # All below: guarded by _lock.
         # False only if no worker has anything fetched.
         self.trains: bool = False
-        # Of the workers that are away, those that compute.
+        # Of the workers that are off slot, those that compute.
         self._computing = 0
         # Whether the monitor ticks for this pool, and what the clocks said when it last did.
         self._watched = False
@@ -141,7 +141,7 @@ class WorkPort(Staff):
                 self._look()
 
     def _keep(self, seat: IdleWaiter, function: Callable[[], object]) -> bool:
-        """Have the calling thread, an idle worker, run `function` next: nobody need be woken."""
+        """Have the calling thread, an idle worker, run `function` next: no thread need be woken."""
         lock = self._lock
         # A worker is never the main thread, so nothing can interrupt it before the `try`.
         lock.acquire()
@@ -192,7 +192,7 @@ class WorkPort(Staff):
         return True
 
     def _look(self) -> None:
-        """Settle matters on behalf of whoever pushed."""
+        """Settle matters on behalf of the thread that pushed."""
         lock = self._lock
         if get_ident() == self._interruptible:
             with lock:  # Safe against an interruption just after the lock was acquired.
@@ -234,23 +234,23 @@ class WorkPort(Staff):
         if queue.depth:
             try:
                 self._pump_locked(woken)
-            except BaseException:  # By a signal handler: nobody shall sleep on what was handed over.
+            except BaseException:  # By a signal handler: no thread shall sleep on what was handed over.
                 wake(woken)
                 raise
-        if woken and self._room:
+        if woken and self._capacity_waiters:
             woken += self._admit_locked(len(woken))
         if not queue.depth:
             self._calm = False
             return woken, 0, False
-        hires = self._vacancies_locked()
+        spawns = self._wanted_locked()
         watch = not self._watched
         self._watched = True
         self._calm = self._active >= self._concurrency and (not self.eager or self._workers >= self.maximum)
-        return woken, hires, watch
+        return woken, spawns, watch
 
     def act(self, todo: Todo) -> None:
         while True:
-            woken, hires, watch = todo
+            woken, spawns, watch = todo
             for waiter in woken:
                 # A worker that harvests while it waits may be handed what it harvested: it will see that by
                 # itself.
@@ -266,8 +266,8 @@ class WorkPort(Staff):
                     self._watched = False
                 log.exception("the pool %r cannot be watched for callbacks that take long now", self.name)
             finally:
-                if hires:
-                    self._hire(hires)
+                if spawns:
+                    self._spawn(spawns)
             if self._calm or not self.inbox:
                 return
             with self._lock:  # Pushed by a thread that took the pool for calm, which it is no longer.
@@ -292,8 +292,8 @@ class WorkPort(Staff):
         self._taken += 1
         profile = item.counts.profile if type(item) is ObjectCallback else profile_of(item)
         if profile is not None and profile.long and self._may_go_locked(worker, profile):
-            worker.away = True
-            self._away += 1
+            worker.off_slot = True
+            self._off_slot += 1
         else:
             worker.record.slot = True
             self._active += 1
@@ -340,7 +340,7 @@ class WorkPort(Staff):
                 record.slot
                 and queue.depth
                 and self._active <= self._concurrency
-                and not (self._strict and self._must_leave_locked(worker))
+                and not (self._strict and self._must_exit_locked(worker))
             ):
                 # The common case: giving the slot back and taking it again cancel out.
                 item = queue.popleft()
@@ -360,16 +360,16 @@ class WorkPort(Staff):
                 if record.slot:
                     record.slot = False
                     self._active -= 1
-                elif worker.away:
+                elif worker.off_slot:
                     self._return_locked(worker)
-                if self._strict and self._must_leave_locked(worker):
-                    woken += self._leave_locked(worker)
+                if self._strict and self._must_exit_locked(worker):
+                    woken += self._exit_locked(worker)
                 elif queue.depth and self._active < self._concurrency:
                     item = queue.popleft()
                     self._assign_locked(worker, item)
                 elif self.ending and not queue.depth:
-                    woken += self._leave_locked(worker)
-                    woken += self._dismiss_locked(0)
+                    woken += self._exit_locked(worker)
+                    woken += self._retire_locked(0)
                 else:
                     seat = worker.seat = IdleWaiter(worker)
                     self._waiters.append(seat)
@@ -377,7 +377,7 @@ class WorkPort(Staff):
                     todo = self._settle_locked()
                 else:
                     self._calm = False
-            if self._room:
+            if self._capacity_waiters:
                 woken += self._admit_locked(1 + len(worker.train))
         finally:
             lock.release()
@@ -394,7 +394,7 @@ class WorkPort(Staff):
         """Put back what workers have fetched and not begun: for them it was only a reservation."""
         self.trains = False
         queue = self._queue
-        for worker in self._crew.values():
+        for worker in self._running_workers.values():
             train = worker.train
             while train:
                 try:
@@ -429,15 +429,15 @@ class WorkPort(Staff):
                 with self._lock:
                     if worker.seat is None:
                         break  # Handed something just now.
-                    if not self._may_leave_locked(worker):
+                    if not self._may_exit_locked(worker):
                         continue
                     # Off the stack under the lock: nothing can be handed to this worker any more.
                     self._waiters.remove(seat)
                     worker.seat = None
-                    woken = self._leave_locked(worker)
+                    woken = self._exit_locked(worker)
                 wake(woken)
                 return None
-        except BaseException:  # Raised into the thread from outside: nobody shall miss what it was handed.
+        except BaseException:  # Raised into the thread from outside: no thread shall miss what it was handed.
             with self._lock:
                 if worker.seat is not None:
                     self._waiters.remove(seat)
@@ -484,10 +484,10 @@ class WorkPort(Staff):
             if worker.record.slot:
                 worker.record.slot = False
                 self._active -= 1
-            if worker.away:
+            if worker.off_slot:
                 self._return_locked(worker)
-            if worker.record in self._crew:
-                woken += self._leave_locked(worker)
+            if worker.record in self._running_workers:
+                woken += self._exit_locked(worker)
             todo = self._settle_locked()
         todo[0].extend(woken)
         self.act(todo)
@@ -532,20 +532,20 @@ class WorkPort(Staff):
         self.act(todo)
         del dropped
 
-    def spoil(self) -> None:
-        """Something that is queued need not run any more: who lacks room may `sweep`."""
+    def note_cancelled(self) -> None:
+        """Something that is queued need not run any more: a thread that waits for room may `purge`."""
         with self._lock:
-            self.spoilt: bool = True
+            self.has_cancelled = True
             woken = self._admit_locked(1)
         for waiter in woken:
             waiter.wake()
 
-    def sweep(self, dead: Callable[[PlainCallback], bool]) -> list[PlainCallback]:
+    def purge(self, dead: Callable[[PlainCallback], bool]) -> list[PlainCallback]:
         """Drop the simple callbacks that are `dead`; return them. One pass over all that is queued."""
         with self._lock:
-            self.spoilt = False
+            self.has_cancelled = False
             self._absorb_locked()
-            dropped = self._queue.sweep(dead)
+            dropped = self._queue.purge(dead)
             todo = self._settle_locked()
         self.act(todo)
         return dropped
@@ -581,51 +581,51 @@ class WorkPort(Staff):
         self.act(todo)
 
     def _retake_slot(self, record: ThreadRecord) -> None:
-        """The worker runs again: it is active at once, past the limit if need be, unless it is away."""
+        """The worker runs again: it is active at once, past the limit if need be, unless it is off slot."""
         lock = self._lock
         if not lock.acquire(False):
             acquire_late(lock)
         try:
-            worker = self._crew.get(record)
-            if worker is not None and not worker.away and not record.slot:
+            worker = self._running_workers.get(record)
+            if worker is not None and not worker.off_slot and not record.slot:
                 record.slot = True
                 self._active += 1
         finally:
             lock.release()
 
-    def go_away(self, worker: WorkerState) -> None:
+    def leave_slot(self, worker: WorkerState) -> None:
         """The worker's callback runs without a slot from now until it returns. Called by that worker."""
-        if not worker.away:  # Set by others under the lock, taken back by the worker only.
+        if not worker.off_slot:  # Set by others under the lock, taken back by the worker only.
             with self._lock:
-                todo = self._away_locked(worker)
+                todo = self._off_slot_locked(worker)
             self.act(todo)
         driver().ensure_led()
 
     def spare(self, worker: WorkerState) -> bool:
-        """`go_away`, and tell whether another worker was idle or could be hired."""
+        """`leave_slot`, and return whether another worker was idle or could be spawned."""
         with self._lock:
             spare = bool(self._waiters) or self._workers < self.maximum
-            hire = spare and not self._waiters and not self._starting
-            if hire:
+            spawn = spare and not self._waiters and not self._starting
+            if spawn:
                 self._workers += 1
                 self._starting += 1
-            todo = self._away_locked(worker)
-        self.act((todo[0], todo[1] + hire, todo[2]))
+            todo = self._off_slot_locked(worker)
+        self.act((todo[0], todo[1] + spawn, todo[2]))
         driver().ensure_led()
         return spare
 
-    def _away_locked(self, worker: WorkerState) -> Todo:
-        if not worker.away:
-            worker.away = True
-            self._away += 1
+    def _off_slot_locked(self, worker: WorkerState) -> Todo:
+        if not worker.off_slot:
+            worker.off_slot = True
+            self._off_slot += 1
         if worker.record.slot:
             worker.record.slot = False
             self._active -= 1
         return self._settle_locked()
 
     def _return_locked(self, worker: WorkerState) -> None:
-        worker.away = False
-        self._away -= 1
+        worker.off_slot = False
+        self._off_slot -= 1
         if worker.computes:
             worker.computes = False
             self._computing -= 1
@@ -640,7 +640,7 @@ class WorkPort(Staff):
             self.trains = self.trains and self._prefetched_locked()
             if (self._queue.depth or self.trains) and not self._stopped:
                 if self._active >= self._concurrency:
-                    crowded = PATIENCE_BUSY if self._away < PROCESSORS else PATIENCE_CROWDED
+                    crowded = PATIENCE_BUSY if self._off_slot < PROCESSORS else PATIENCE_CROWDED
                     self._overrunning_locked(crowded if busy else PATIENCE_IDLE, busy)
             else:
                 self._watched = False
@@ -650,10 +650,10 @@ class WorkPort(Staff):
         return watched
 
     def _prefetched_locked(self) -> bool:
-        return any(worker.train for worker in self._crew.values())
+        return any(worker.train for worker in self._running_workers.values())
 
     def _overrunning_locked(self, patience: int, busy: bool) -> None:
-        for worker in self._crew.values():
+        for worker in self._running_workers.values():
             item = worker.item
             if worker.turn != worker.seen:
                 worker.seen = worker.turn
@@ -665,8 +665,8 @@ class WorkPort(Staff):
                     profile = profile_of(item)
                     if profile is not None and not busy:
                         profile.overran()
-                    worker.away = True
-                    self._away += 1
+                    worker.off_slot = True
+                    self._off_slot += 1
                     worker.record.slot = False
                     self._active -= 1
 
@@ -676,12 +676,14 @@ class WorkPort(Staff):
         self._calm = False
         self._waiters = []
         # The forking thread may be a worker. It will return from its callback, and have no more to run.
-        self._crew = {record: worker for record, worker in self._crew.items() if record is local.record}
-        self._workers = len(self._crew)
-        self._active = sum(record.slot for record in self._crew)
-        self._away = sum(worker.away for worker in self._crew.values())
+        self._running_workers = {
+            record: worker for record, worker in self._running_workers.items() if record is local.record
+        }
+        self._workers = len(self._running_workers)
+        self._active = sum(record.slot for record in self._running_workers)
+        self._off_slot = sum(worker.off_slot for worker in self._running_workers.values())
         self._starting = 0
-        for worker in self._crew.values():
+        for worker in self._running_workers.values():
             worker.train.clear()
         self.inbox.clear()
         self._queue.clear()

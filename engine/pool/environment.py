@@ -36,8 +36,8 @@ class Environment(msgspec.Struct, kw_only=True, eq=False):
             callback.
         keep_alive: anything; it is kept referenced as long as an object made from this environment is (in
             place of a loaded library).
-        inherit_context: run callbacks in a copy of the context variables of whoever submitted or armed; False: each
-            in an empty context.
+        inherit_context: run callbacks in a copy of the context variables of the thread that submitted or armed; False:
+            each in an empty context.
 
     An object that is made checks the fields: `InvalidParameter` (87) or `InvalidArgumentType` (87).
     """

@@ -138,7 +138,7 @@ class Executor(ThreadPoolExecutor, Uncopyable):
             if state.port.forked:
                 raise ForkedExecutor("this executor was made before fork(): make a new one in the child") from None
             raise RuntimeError("cannot schedule new futures after shutdown") from None
-        if state.port.stopped:  # Meanwhile, and whoever stopped it may not have seen this call.
+        if state.port.stopped:  # Meanwhile, and the thread that stopped it may not have seen this call.
             state.settle_queued()
         return future
 
@@ -188,11 +188,11 @@ class Executor(ThreadPoolExecutor, Uncopyable):
 
 
 class ForkedExecutor(Forked, RuntimeError):
-    """`Forked`, for whoever expects what the standard executor raises where it accepts no more calls."""
+    """`Forked`, for callers that expect what the standard executor raises where it accepts no more calls."""
 
 
 class _WorkQueue:
-    """The queue of an executor, to whoever looks how long it is."""
+    """The queue of an executor, for callers that look how long it is."""
 
     def __init__(self, pool: ThreadPool) -> None:
         self._pool = pool
@@ -213,9 +213,9 @@ class _InnerPool(ThreadPool):
 
 def _drop_cancelled(port: WorkPort) -> bool:
     """Drop the calls that were cancelled; return whether there were any."""
-    if not port.spoilt:
+    if not port.has_cancelled:
         return False
-    calls = port.sweep(lambda call: call.args[0].is_cancelled())
+    calls = port.purge(lambda call: call.args[0].is_cancelled())
     for call in calls:
         call.args[0].set_running_or_notify_cancel()
     return bool(calls)
@@ -241,7 +241,7 @@ class _State:
         try:
             self._initializer(*self._initargs)
         except BaseException as error:
-            # Before anybody is told, as the standard executor does; it raises nothing.
+            # Before any caller is notified, as the standard executor does; it raises nothing.
             standard_log.critical("Exception in initializer:", exc_info=error)
             self.broken = "a thread's initializer failed: this executor runs nothing any more"
             self.settle_queued()
@@ -253,7 +253,7 @@ class _State:
         items = self.port.stop()
         try:
             each(self._settle, items)
-        except BaseException:  # A signal handler raised: nobody shall wait for what will never run.
+        except BaseException:  # A signal handler raised: no thread shall wait for what will never run.
             each(self._settle, items)
             raise
 
@@ -263,7 +263,7 @@ class _State:
         future: Future[Any] = item.args[0]
         if not self.broken:
             future.cancel()
-        # Unlike `cancel`, this tells whoever waits for a cancelled future in `wait` or `as_completed`.
+        # Unlike `cancel`, this notifies the threads that wait for a cancelled future in `wait` or `as_completed`.
         if not future.done() or future._state == CANCELLED:
             if future.set_running_or_notify_cancel():
                 future.set_exception(BrokenThreadPool(self.broken))

@@ -1,8 +1,8 @@
-"""The futures of an executor: standard ones that make their condition variable only when somebody needs it.
+"""The futures of an executor: standard ones that make their condition variable only when a thread needs it.
 
 Theory of operation. Making and using a `Condition` is half the cost of a quick call, and most futures are
-settled before anybody waits for them. So a `CallFuture` has none at first, and one process-wide lock guards
-its few transitions. Whoever asks for `_condition`, as all inherited methods, `wait` and `as_completed` do,
+settled before any thread waits for them. So a `CallFuture` has none at first, and one process-wide lock guards
+its few transitions. The thread that asks for `_condition`, as all inherited methods, `wait` and `as_completed` do,
 gets one made under that lock; from there on the inherited methods do everything, under that condition, as for
 any future. A settled future never changes again, so all that were settled without a condition share one.
 
@@ -103,11 +103,11 @@ class CallFuture(Future[T], Uncopyable):
         if cancelled:
             self._wake()
             if self._port is not None:
-                self._port.spoil()
+                self._port.note_cancelled()
         return cancelled
 
     def is_cancelled(self) -> bool:
-        """`cancelled`, for whoever holds the port's lock: it takes none."""
+        """`cancelled`, for a thread that holds the port's lock: it takes none."""
         return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def result(self, timeout: float | None = None) -> T:
@@ -129,7 +129,7 @@ class CallFuture(Future[T], Uncopyable):
         super().add_done_callback(fn)
 
     def _settle(self, result: T | None, exception: BaseException | None) -> bool:
-        """Make the last transition, if nobody has asked for the condition yet."""
+        """Make the last transition, if no thread has asked for the condition yet."""
         with _guard:
             if self._own is not None or self._state not in (PENDING, RUNNING):
                 return False
@@ -149,7 +149,7 @@ class CallFuture(Future[T], Uncopyable):
                 log.error("exception calling callback for %r", self, exc_info=error)
 
     def _sleep(self, timeout: float | None) -> float | None:
-        """Sleep until the future is settled if nobody has asked for the condition; return the time left for that."""
+        """Sleep until the future is settled if no thread has asked for the condition; return the time left for that."""
         if self._state == FINISHED:
             return 0
         if timeout is not None:

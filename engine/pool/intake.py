@@ -75,14 +75,14 @@ class Intake:
                 raise port.full_error(self.limit)
             waiter = Waiter()
             try:
-                if full and port.wait_for_room(waiter, self.limit):
+                if full and port.wait_for_capacity(waiter, self.limit):
                     park(waiter, None)
                 self._push_live(item, require_live)
                 return
             except QueueFull:
                 continue  # Another thread was faster.
             except BaseException:
-                port.pass_room_on(waiter)
+                port.pass_capacity_on(waiter)
                 raise
 
     def _push_live(self, item: PlainCallback | ObjectCallback, require_live: Callable[[], None]) -> None:

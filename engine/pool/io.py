@@ -89,7 +89,7 @@ class IoCore(CallbackCore):
         # they were not begun, or the source does not say.
         self.owed: list[Any] = []
         self.swallow = 0
-        # Packets that nobody announced; and all that have come.
+        # Packets that were not announced; and all that have come.
         self.dropped = 0
         self.arrivals = 0
         # None if the source does not say what was begun.

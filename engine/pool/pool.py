@@ -2,7 +2,7 @@
 
 Theory of operation. A `ThreadPool` is the public face of a `WorkPort` (dispatch.py), which its workers know
 instead of it: a pool that is dropped without being closed is noticed, and its workers leave. This file holds
-what users decide: limits, what happens when the queue is full, who is told of errors, and how everything
+what users decide: limits, what happens when the queue is full, what is called with errors, and how everything
 ends.
 
 Interpreter shutdown: workers are daemon threads, so nothing waits for them without a limit. An exit hook
@@ -63,7 +63,7 @@ class PoolStatistics(msgspec.Struct, frozen=True):
 
     Fields:
         workers: threads, those being started included; idle: of them, those waiting for work.
-        running: callbacks that hold a slot; away: callbacks that run without one, being long.
+        running: callbacks that hold a slot; off_slot: callbacks that run without one, being long.
         queued: callbacks not yet started; submitted = queued + started + discarded.
         failures: exceptions that left a callback.
     """
@@ -75,7 +75,7 @@ class PoolStatistics(msgspec.Struct, frozen=True):
     workers: int
     idle: int
     running: int
-    away: int
+    off_slot: int
     queued: int
     submitted: int
     started: int
@@ -224,7 +224,7 @@ class ThreadPool(Closeable):
     def slow(self) -> "Slow":
         """Return a context manager to put around what takes long in a callback of this pool.
 
-        Entering gives the callback's slot to another worker and sees to it that somebody attends to the
+        Entering gives the callback's slot to another worker and sees to it that a thread attends to the
         sockets. The slot is not taken back: the callback runs on without one until it returns. Outside the
         pool's workers it does nothing.
         """
@@ -269,7 +269,7 @@ class ThreadPool(Closeable):
         finally:
             self._port.stop()
         self._port.wait_ended(deadline.left())
-        # The last worker has told that it leaves; its thread is a few instructions from its end.
+        # The last worker has said that it exits; its thread is a few instructions from its end.
         threads |= self._port.threads
         for thread in threads:
             thread.join(deadline.left())
@@ -313,7 +313,7 @@ class Slow:
     def __enter__(self) -> None:
         runner = current.runner
         if isinstance(runner, WorkerState) and runner.port is self._port:
-            self._port.go_away(runner)
+            self._port.leave_slot(runner)
         else:
             driver().ensure_led()
 

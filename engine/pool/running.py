@@ -25,7 +25,7 @@ class RunnerPort(Protocol):
     def spare(self, worker: "WorkerState") -> bool:
         """The callback takes long: have it hold up no other; whether another worker is idle or can be started."""
 
-    def go_away(self, worker: "WorkerState") -> None:
+    def leave_slot(self, worker: "WorkerState") -> None:
         """The callback runs without a slot from now until it returns."""
 
     def disassociate(self, runner: "Runner", counts: CallbackCounts) -> None:
@@ -56,13 +56,13 @@ class Runner:
 class WorkerState(Runner):
     """A worker, as its port sees it. Fields: guarded by the port's lock, unless named."""
 
-    __slots__ = ("away", "computes", "idled", "persistent", "seen", "stuck", "train", "turn")
+    __slots__ = ("off_slot", "computes", "idled", "persistent", "seen", "stuck", "train", "turn")
 
     def __init__(self, port: RunnerPort, record: ThreadRecord) -> None:
         super().__init__(port, record)
         # Grows with each callback taken; written by the own thread.
         self.turn: int = 0
-        # Callbacks fetched together with the one that runs: appended under the lock, taken out by anybody,
+        # Callbacks fetched together with the one that runs: appended under the lock, taken out by any thread,
         # from the left by this worker to run them, from the right to put them back.
         self.train: deque[Item] = deque()
         # The monitor's notes: `turn` as last seen, and for how many ticks it has been the same.
@@ -70,7 +70,7 @@ class WorkerState(Runner):
         self.stuck: int = 0
         # Whether its callback runs without a slot until it returns; whether it is counted as computing
         # meanwhile.
-        self.away: bool = False
+        self.off_slot: bool = False
         self.computes: bool = False
         # Set by the own thread when it idled, cleared by its loop.
         self.idled: bool = False

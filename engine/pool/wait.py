@@ -1,6 +1,6 @@
 """Wait objects: one callback when something is signaled, or when the time is up.
 
-Theory of operation. Setting the object registers one asynchronous wait with the kernel. Whoever decides that
+Theory of operation. Setting the object registers one asynchronous wait with the kernel. The thread that decides that
 wait, the thread that signals or the monitor, consumes the signal then and there and delivers it: queues the
 callback. The callback itself comes later, or never if it is discarded, in which case the signal is lost. No
 thread is spent on a wait.
@@ -10,7 +10,7 @@ thread is spent on a wait.
     on its way --wait(cancel_pending=True), group cancel--> discarded
     on its way --this object is closed, or its pool stopped--> over, the signal given back
 
-A thread that signals may be held up while a wait is on its way, and nobody can withdraw it then. So what is on
+A thread that signals may be held up while a wait is on its way, and no thread can withdraw it then. So what is on
 its way counts as queued: it is waited for, and can be discarded.
 
 Source: "SetThreadpoolWait", "SetThreadpoolWaitEx"; "Wait Functions".

@@ -34,9 +34,9 @@ def work(port: WorkPort) -> None:
         current.runner = worker
     except BaseException:  # No memory, or raised into the thread from outside: it never was a worker.
         log.exception("a worker of the pool %r ended as it began", port.name)
-        port.stillborn(threading.current_thread())
+        port.failed_to_start(threading.current_thread())
         return
-    port.arrive(worker)
+    port.started(worker)
     try:
         if port.on_start is None or port.on_start():
             loop(port, worker)
@@ -132,7 +132,7 @@ def run(runner: Runner, item: Item) -> Profile | None:
 
 def run_long(profile: Profile, context: Context, function: Callable[..., object], args: tuple[Any, ...]) -> None:
     """Call a function that is known to take long, and measure what it does with the time."""
-    # Nobody may be waiting elsewhere to lead the driver while this thread is away.
+    # Perhaps no thread waits elsewhere, that would lead the driver while this one is busy.
     driver().ensure_led()
     begun, cpu = monotonic(), thread_time()
     try:

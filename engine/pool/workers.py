@@ -1,12 +1,12 @@
-"""The threads of a pool: hiring, arriving, leaving, and the end of it all.
+"""The threads of a pool: how they are spawned and started, when they exit, and the end of it all.
 
 Theory of operation. A pool's port decides under its lock how many threads are wanted, counts them as
-*starting*, and hires them after releasing the lock. A thread that has arrived is a worker until it leaves:
+*starting*, and spawns them after releasing the lock. A thread that has started is a worker until it exits:
 because nothing was there for it for the idle limit, because there are more than the maximum, because it
 has run its number of callbacks, or because the pool ends.
 
 The system may refuse to start a thread. Then none is asked for during a pause, which grows with each refusal in a row,
-and after it as many are hired as are wanted by then.
+and after it as many are spawned as are wanted by then.
 
 Guarantees: workers <= maximum, except just after it was lowered; a thread that the system refuses costs
 nothing but a log entry, what is queued stays queued.
@@ -39,7 +39,7 @@ log: Log = Log("engine.pool")
 T = TypeVar("T")
 
 # What was decided under the port's lock, to be done after releasing it: whom to wake, how many threads to
-# hire, and whether to be watched by the monitor.
+# spawn, and whether to be watched by the monitor.
 Todo = tuple[list[Waiter], int, bool]
 
 
@@ -67,13 +67,14 @@ def listed(objects: weakref.WeakSet[T]) -> list[T]:
             continue
 
 
-class Staff(SlotQueue):
+class WorkerThreads(SlotQueue):
     """The part of a pool's port that has to do with threads."""
 
     __slots__ = (
-        "__weakref__", "_away", "_crew", "_leavers", "_main", "_names", "_on_error", "_orphans", "_refusals", "_room",
-        "_starting", "_stopped", "_strict", "_thread_name", "_workers", "eager", "ending", "failures", "forked",
-        "idle_limit", "maximum", "minimum", "name", "objects", "on_start", "recycle", "spoilt", "threads",
+        "__weakref__", "_capacity_waiters", "_joiners", "_late_items", "_main", "_names", "_off_slot", "_on_error",
+        "_refusals", "_running_workers", "_starting", "_stopped", "_strict", "_thread_name", "_workers", "eager",
+        "ending", "failures", "forked", "has_cancelled", "idle_limit", "maximum", "minimum", "name", "objects",
+        "on_start", "recycle", "threads",
     )  # fmt: skip
 
     _queue: FairQueue
@@ -87,7 +88,7 @@ class Staff(SlotQueue):
         self.name: str = name
         # What a worker's thread runs: in worker.py, which knows this file.
         self._main = main
-        # Told of each exception that left a callback, and whose it was.
+        # Called with each exception that left a callback, and whose it was.
         self._on_error = on_error
         # The next five are fixed before the first push.
         # Hire as soon as more is queued than idle workers could take, free slot or not.
@@ -106,13 +107,13 @@ class Staff(SlotQueue):
         self.threads: set[threading.Thread] = set()
         self._thread_name = f"engine:{name}-worker-"
         self._names = itertools.count(1)
-        # All below: guarded by _lock. Invariant: _workers = len(_crew) + _starting.
+        # All below: guarded by _lock. Invariant: _workers = len(_running_workers) + _starting.
         self.minimum: int = 0
         self.maximum: int = maximum
-        self._crew: dict[ThreadRecord, WorkerState] = {}
+        self._running_workers: dict[ThreadRecord, WorkerState] = {}
         self._workers = 0
         self._starting = 0
-        # The pause in hiring that refused threads lead to.
+        # The pause in spawning that refused threads lead to.
         self._refusals = Pause()
         # Closed: users are refused, and workers leave as soon as nothing is queued. May be read without the
         # lock.
@@ -122,16 +123,16 @@ class Staff(SlotQueue):
         # True in a forked child, whose parent's threads are not there; written by the fork hook only.
         self.forked: bool = False
         # Whether something that is queued need not run any more.
-        self.spoilt: bool = False
-        # What was pushed while the pool stopped, for whoever stops it next.
-        self._orphans: list[Item] = []
+        self.has_cancelled: bool = False
+        # What was pushed while the pool stopped, for the thread that stops it next.
+        self._late_items: list[Item] = []
         # Workers whose callback runs without a slot until it returns.
-        self._away = 0
+        self._off_slot = 0
         # Exceptions that left a callback.
         self.failures: int = 0
         # Threads in `wait_ended`; threads that wait to submit to a full queue, first in, first out.
-        self._leavers: list[Waiter] = []
-        self._room: deque[Waiter] = deque()
+        self._joiners: list[Waiter] = []
+        self._capacity_waiters: deque[Waiter] = deque()
 
     def _make_queue(self) -> FairQueue:
         return FairQueue()
@@ -159,7 +160,7 @@ class Staff(SlotQueue):
     def prepare(
         self, thread_name: str, first: int, *, eager: bool, recycle: int | None, on_start: Callable[[], bool]
     ) -> None:
-        """Settle how threads are called, hired, replaced and begun; before the first push."""
+        """Settle how threads are called, spawned, replaced and begun; before the first push."""
         self._thread_name = thread_name
         self._names = itertools.count(first)
         self.eager = eager
@@ -181,10 +182,10 @@ class Staff(SlotQueue):
             text = "the error handler of the pool %r failed, told of %s"
             log.error(text, self.name, shown(error), exc_info=failure)
 
-    # Hiring
+    # Spawning
 
-    def _vacancies_locked(self) -> int:
-        """Count as starting as many threads as are needed now; the caller hires them outside the lock."""
+    def _wanted_locked(self) -> int:
+        """Count as starting as many threads as are needed now; the caller spawns them outside the lock."""
         depth = self._queue.depth
         if self.eager:
             wanted = depth - len(self._waiters) - self._starting
@@ -199,7 +200,7 @@ class Staff(SlotQueue):
         self._starting += number
         return number
 
-    def _hire(self, number: int) -> None:
+    def _spawn(self, number: int) -> None:
         for started in range(number):
             name = f"{self._thread_name}{next(self._names)}"
             thread = None
@@ -212,7 +213,7 @@ class Staff(SlotQueue):
                 if thread is not None and refused:
                     self.threads.discard(thread)
                 # A signal handler may have raised after the thread had been started.
-                self._unhire(number - started - (not refused and thread in threading.enumerate()), error)
+                self._not_spawned(number - started - (not refused and thread in threading.enumerate()), error)
                 if not refused:
                     raise
                 return
@@ -220,23 +221,23 @@ class Staff(SlotQueue):
             with self._lock:
                 self._refusals.granted()
 
-    def _unhire(self, number: int, error: BaseException) -> None:
-        """So many threads were not started: what is queued waits for a worker, or until others are hired."""
+    def _not_spawned(self, number: int, error: BaseException) -> None:
+        """So many threads were not started: what is queued waits for a worker, or until others are spawned."""
         with self._lock:
             self._workers -= number
             self._starting -= number
-            woken = self._gone_locked()
+            woken = self._joiners_locked()
             pause = self._refusals.refused()
             ending = self.ending
         for waiter in woken:
             waiter.wake()
         if not ending:
-            driver().monitor.call_at(monotonic() + pause, self._hire_again)
+            driver().monitor.call_at(monotonic() + pause, self._spawn_again)
         if not is_ending(error):  # Then what is queued is not run: nothing to complain of.
             log.error("the pool %r cannot start a thread now; it tries again in %g s: %s", self.name, pause, error)
 
-    def _hire_again(self) -> None:
-        """The pause is over: hire whom the queue wants by now, and up to the minimum."""
+    def _spawn_again(self) -> None:
+        """The pause is over: spawn as many as the queue wants by now, and up to the minimum."""
         with self._lock:
             todo = self._settle_locked()
             missing = 0 if self.ending else max(0, self.minimum - self._workers)
@@ -244,47 +245,47 @@ class Staff(SlotQueue):
             self._starting += missing
         self.act((todo[0], todo[1] + missing, todo[2]))
 
-    def stillborn(self, thread: threading.Thread) -> None:
-        """A hired thread ends before it has reported."""
+    def failed_to_start(self, thread: threading.Thread) -> None:
+        """A spawned thread ends before it has started to work."""
         self.threads.discard(thread)
-        self._unhire(1, RuntimeError("the last one ended as it began"))
+        self._not_spawned(1, RuntimeError("the last one ended as it began"))
 
-    def arrive(self, worker: WorkerState) -> None:
-        """A hired thread reports for the first time, on that thread."""
+    def started(self, worker: WorkerState) -> None:
+        """A spawned thread is a worker from here on; on that thread."""
         with self._lock:
             self._starting -= 1
-            self._crew[worker.record] = worker
+            self._running_workers[worker.record] = worker
         worker.record.port = self
 
-    # Leaving
+    # Exiting
 
-    def _must_leave_locked(self, worker: WorkerState) -> bool:
+    def _must_exit_locked(self, worker: WorkerState) -> bool:
         return worker.turn > self.recycle or (self._workers > self.maximum and not self._exempt_locked(worker))
 
     def _exempt_locked(self, worker: WorkerState) -> bool:
         """Whether others leave before this one, which ran a persistent callback: as many as the maximum allows."""
-        return worker.persistent and sum(each.persistent for each in self._crew.values()) <= self.maximum
+        return worker.persistent and sum(each.persistent for each in self._running_workers.values()) <= self.maximum
 
-    def _may_leave_locked(self, worker: WorkerState) -> bool:
+    def _may_exit_locked(self, worker: WorkerState) -> bool:
         """Whether a worker that has been idle for long is to leave."""
         if worker.persistent or self._queue.depth or self._workers <= self.minimum:
             return False
         return self.ending or self._workers > 1 or not self.objects
 
-    def _leave_locked(self, worker: WorkerState) -> list[Waiter]:
-        del self._crew[worker.record]
+    def _exit_locked(self, worker: WorkerState) -> list[Waiter]:
+        del self._running_workers[worker.record]
         worker.record.port = None
         self._workers -= 1
-        return self._gone_locked()
+        return self._joiners_locked()
 
-    def _gone_locked(self) -> list[Waiter]:
+    def _joiners_locked(self) -> list[Waiter]:
         if self._workers or self._queue.depth:
             return []
-        leavers, self._leavers = self._leavers, []
-        return leavers
+        joiners, self._joiners = self._joiners, []
+        return joiners
 
-    def _dismiss_locked(self, keep: int) -> list[Waiter]:
-        """Send idle workers away, the longest idle first, until `keep` threads are left."""
+    def _retire_locked(self, keep: int) -> list[Waiter]:
+        """Have idle workers exit, the longest idle first, until `keep` threads are left."""
         woken: list[Waiter] = []
         for seat in list(self._waiters):
             if self._workers <= keep:
@@ -294,7 +295,7 @@ class Staff(SlotQueue):
             self._waiters.remove(seat)
             self._unseat_locked(seat)
             woken.append(seat)
-            woken += self._leave_locked(seat.worker)
+            woken += self._exit_locked(seat.worker)
         return woken
 
     def _unseat_locked(self, seat: IdleWaiter) -> None:
@@ -302,16 +303,16 @@ class Staff(SlotQueue):
         seat.result = None
 
     def resize(self, minimum: int, maximum: int) -> None:
-        """Set the limits; hires up to the minimum at once and dismisses idle workers above the maximum."""
+        """Set the limits; spawns up to the minimum at once and retires idle workers above the maximum."""
         with self._lock:
             self.minimum, self.maximum = minimum, maximum
             self._strict = self._strict or self._workers > maximum
-            woken = self._dismiss_locked(maximum)
-            hires = 0 if self.ending else max(0, minimum - self._workers)
-            self._workers += hires
-            self._starting += hires
+            woken = self._retire_locked(maximum)
+            spawns = 0 if self.ending else max(0, minimum - self._workers)
+            self._workers += spawns
+            self._starting += spawns
             todo = self._settle_locked()
-        self.act((woken + todo[0], hires + todo[1], todo[2]))
+        self.act((woken + todo[0], spawns + todo[1], todo[2]))
 
     # The end
 
@@ -327,12 +328,12 @@ class Staff(SlotQueue):
             self.minimum = 0
             todo = self._settle_locked()
             if not self._queue.depth:
-                todo[0].extend(self._dismiss_locked(0))
-            todo[0].extend(self._room)
-            self._room.clear()
+                todo[0].extend(self._retire_locked(0))
+            todo[0].extend(self._capacity_waiters)
+            self._capacity_waiters.clear()
         try:
             self.act(todo)
-        except BaseException:  # A signal handler raised: nobody shall sleep on.
+        except BaseException:  # A signal handler raised: no thread shall sleep on.
             wake(todo[0])
             raise
 
@@ -342,7 +343,7 @@ class Staff(SlotQueue):
             self._lock.release()
             self.end()
         else:
-            # Whoever holds the lock may not look again; the idle limit then ends the workers.
+            # The thread that holds the lock may not look again; the idle limit then ends the workers.
             self.ending = True
             self.minimum = 0
 
@@ -354,12 +355,12 @@ class Staff(SlotQueue):
             self._recall_locked()
             self._absorb_locked()
             woken = self._drain_locked()
-            woken += self._dismiss_locked(0) + self._gone_locked()
-            woken += self._room
-            self._room.clear()
+            woken += self._retire_locked(0) + self._joiners_locked()
+            woken += self._capacity_waiters
+            self._capacity_waiters.clear()
             todo = self._settle_locked()
             # Last: what is to be returned is there the next time, if a signal handler breaks in on any of the above.
-            items, self._orphans = self._orphans, []
+            items, self._late_items = self._late_items, []
         try:
             todo[0].extend(woken)
             self.act(todo)
@@ -367,13 +368,13 @@ class Staff(SlotQueue):
         except BaseException:  # As above; and what is to be returned is there the next time.
             wake(woken)
             wake(todo[0])
-            self._orphans[:0] = items
+            self._late_items[:0] = items
             raise
 
     def _drain_locked(self) -> list[Waiter]:
         """Drop what is queued; return the waiters to wake."""
         items = self._queue.drain()
-        self._orphans += items
+        self._late_items += items
         woken: list[Waiter] = []
         for counts in {item.counts for item in items if isinstance(item, ObjectCallback)}:
             woken += counts.quiet_locked()
@@ -385,31 +386,31 @@ class Staff(SlotQueue):
             if not self._workers and not self._queue.depth:
                 return True
             waiter = Waiter()
-            self._leavers.append(waiter)
+            self._joiners.append(waiter)
         try:
             return park(waiter, timeout)
         finally:
             with self._lock:
-                if waiter in self._leavers:
-                    self._leavers.remove(waiter)
+                if waiter in self._joiners:
+                    self._joiners.remove(waiter)
 
     # Seen from outside
 
-    def wait_for_room(self, waiter: Waiter, limit: int) -> bool:
+    def wait_for_capacity(self, waiter: Waiter, limit: int) -> bool:
         """Have `waiter` woken when there may be fewer than `limit` callbacks queued; False if that is so already."""
         self.refresh()
         with self._lock:
-            if self._queue.depth < limit or self.spoilt or self.ending:
+            if self._queue.depth < limit or self.has_cancelled or self.ending:
                 return False
-            self._room.append(waiter)
+            self._capacity_waiters.append(waiter)
             return True
 
-    def pass_room_on(self, waiter: Waiter) -> None:
-        """`waiter` leaves and needs no room; if it was woken for some, the next one is told."""
+    def pass_capacity_on(self, waiter: Waiter) -> None:
+        """`waiter` leaves and needs no room; if it was woken for some, the next one is woken."""
         following: list[Waiter] = []
         with self._lock:
-            if waiter in self._room:
-                self._room.remove(waiter)
+            if waiter in self._capacity_waiters:
+                self._capacity_waiters.remove(waiter)
             else:
                 following = self._admit_locked(1)
         for other in following:
@@ -417,7 +418,7 @@ class Staff(SlotQueue):
 
     def _admit_locked(self, places: int) -> list[Waiter]:
         """Return whom to wake for so many places that became free in the queue: each looks for himself."""
-        return [self._room.popleft() for _ in range(min(places, len(self._room)))]
+        return [self._capacity_waiters.popleft() for _ in range(min(places, len(self._capacity_waiters)))]
 
     def numbers(self) -> dict[str, Any]:
         """Return the pool's statistics by name, consistent with each other."""
@@ -431,7 +432,7 @@ class Staff(SlotQueue):
                 "workers": self._workers,
                 "idle": len(self._waiters),
                 "running": self._active,
-                "away": self._away,
+                "off_slot": self._off_slot,
                 "queued": self._queue.depth,
                 "submitted": self._posted,
                 "started": self._taken,

@@ -299,7 +299,7 @@ class TestSlots:
         assert pool.statistics().running == 0
         blocker.release()
         settle(pool)
-        assert pool.statistics().away == 0
+        assert pool.statistics().off_slot == 0
 
     def test_a_library_wait_lets_the_next_callback_run(self, pool: ThreadPool) -> None:
         """A callback that waits for another object lets that one's callback run."""
@@ -339,12 +339,12 @@ class TestSlots:
         pool.submit(slowly)
         blocker.wait_until_running()
         assert pool.statistics().running == 0
-        assert pool.statistics().away == 1
+        assert pool.statistics().off_slot == 1
         pool.submit(recorder)
         recorder.wait_for(1)
         blocker.release()
         settle(pool)
-        assert pool.statistics().away == 0
+        assert pool.statistics().off_slot == 0
 
     def test_a_dequeue_from_a_port_inside_a_callback_keeps_the_pool_going(self, single: ThreadPool) -> None:
         """A callback may take from a completion port of its own; its worker comes back to the pool."""

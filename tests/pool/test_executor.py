@@ -100,7 +100,7 @@ class TestStandard:
                 future.result(LIMIT)
             idents = {executor.submit(threading.get_ident).result(LIMIT) for _ in range(20)}
             seen = executor.statistics()
-            assert seen.away == 0
+            assert seen.off_slot == 0
             assert len(idents) <= 8
 
     def test_cancelled_futures_do_not_run(self) -> None:

@@ -158,7 +158,7 @@ class TestFork:
             "    if len(ran) == 1: children.append(os.fork())\n"
             "    if os.getpid() != parent:\n"
             "        seen = pool.statistics()\n"
-            "        print('in the child', seen.workers, seen.running + seen.away, flush=True)\n"
+            "        print('in the child', seen.workers, seen.running + seen.off_slot, flush=True)\n"
             "pool.submit(lambda: (begun.set(), go.wait())); begun.wait()\n"
             "with Work(body, pool=pool) as work:\n"
             "    for _ in range(5): work.submit()\n"

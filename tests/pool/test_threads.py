@@ -274,14 +274,14 @@ class TestMayRunLong:
         single.submit(overrun)
         gate.wait_for_arrivals()
         single.submit(int)
-        wait_until(lambda: single.statistics().away == 1)
+        wait_until(lambda: single.statistics().off_slot == 1)
         gate.open()
         settle(single)
         assert answers.calls == [(False,)]
-        assert single.statistics().away == 0
+        assert single.statistics().off_slot == 0
 
         def compute() -> None:
-            away = single.statistics().away
+            away = single.statistics().off_slot
             end = time.monotonic() + 0.001
             while time.monotonic() < end:
                 pass
@@ -293,7 +293,7 @@ class TestMayRunLong:
                 assert work.wait(LIMIT)
         assert not any(answer for answer, *_ in answers.calls)
         assert answers.calls[-1] == (False, 1)
-        assert single.statistics().away == 0
+        assert single.statistics().off_slot == 0
 
     def test_true_though_it_runs_without_a_slot(self) -> None:
         """The answer is TRUE, and a worker is started, if there may be another one."""
@@ -311,10 +311,10 @@ class TestMayRunLong:
 
         single.submit(long)
         blocker.wait_until_running()
-        assert single.statistics().away == 1
+        assert single.statistics().off_slot == 1
         blocker.release()
         settle(single)
-        assert single.statistics().away == 0
+        assert single.statistics().off_slot == 0
 
     def test_others_run_meanwhile(self, pool: ThreadPool) -> None:
         """A callback that said it runs long holds no other up."""
@@ -340,7 +340,7 @@ class TestMayRunLong:
         single.submit(twice)
         settle(single)
         assert answers == [False, True]
-        assert single.statistics().away == 0
+        assert single.statistics().off_slot == 0
 
     def test_a_runs_long_environment_answers_true(self, single: ThreadPool) -> None:
         """In an environment marked runs-long the answer is TRUE and nothing is started."""
@@ -358,7 +358,7 @@ class TestMayRunLong:
             for _ in range(5):
                 work.submit()
             blocker.wait_until_running(5)
-            assert pool.statistics().away == 5
+            assert pool.statistics().off_slot == 5
             blocker.release()
 
 

@@ -64,7 +64,7 @@ class TestCollector:
             assert gauges == {
                 "client_connection", "client_outstanding", "server_phase", "server_active", "port_concurrency",
                 "port_depth", "port_active", "port_waiting", "port_closed", "pool_minimum", "pool_maximum",
-                "pool_closed", "pool_concurrency", "pool_workers", "pool_idle", "pool_running", "pool_away",
+                "pool_closed", "pool_concurrency", "pool_workers", "pool_idle", "pool_running", "pool_off_slot",
                 "pool_queued",
             }  # fmt: skip
 
