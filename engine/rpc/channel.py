@@ -5,12 +5,12 @@ one thread at a time holds the link's lock, and whoever finds it held leaves its
 again after letting go. So what queues behind a send shares the next message, and nobody waits for a send of another.
 `defer` leaves the sending for later: to the next library wait of any thread, or to the monitor's next tick.
 
-    begin -> owner's writer -> flush -> link.send ... link.harvest -> owner.on_message -> owner.actions -> act
+    begin -> sender's queue -> flush -> link.send ... link.harvest -> receiver.on_message -> sender.actions -> act
 
-Guarantees: what was given to the owner's writer leaves within a tick of the monitor, unless the link cannot send now;
-then it leaves when the link can. The owner's `on_message`, `on_connected` and `on_lost` run under the link's lock, one
-at a time, in the order in which the link saw them; its actions (waking, posting, calling) run after the lock was
-released.
+Guarantees: what was appended to the sender's queue leaves within a tick of the monitor, unless the link cannot send
+now; then it leaves when the link can. The receiver's `on_message`, `on_connected` and `on_lost` run under the link's
+lock, one at a time, in the order in which the link saw them; the actions (waking, posting, calling) run after the lock
+was released.
 
 Lock order: link.lock, then the owner's lock.
 """
@@ -33,10 +33,10 @@ log: Log = Log("engine.rpc")
 OutgoingMessage = tuple[bytes, list[Buffer]]  # A peer and the frames of one message for it.
 
 
-class Owner(Receiver, Protocol):
-    """What a channel asks of the client or server it works for."""
+class Sender(Protocol):
+    """Who gives a channel what is to be sent."""
 
-    # Under link.lock: what a harvest brought to be done, outside all locks.
+    # Under link.lock: what is to be done after it was released, outside all locks. A harvest adds to it.
     actions: list[Callable[[], object]]
 
     def next_message(self) -> OutgoingMessage | None:
@@ -47,30 +47,35 @@ class Owner(Receiver, Protocol):
         dropped. Under link.lock.
         """
 
+
+class Arrivals(Receiver, Protocol):
+    """Who takes what a channel harvests."""
+
     def failed(self, error: Exception) -> None:
         """A harvest failed; it is tried again. Holding nothing."""
 
     def silence(self) -> str:
-        """Why nothing comes, as far as the owner knows; "" if it knows of nothing. May take the owner's lock."""
+        """Why nothing comes, as far as is known; "" if nothing is. May take the owner's lock."""
 
 
 class Channel:
-    """Moves an owner's messages through a link. Hashable by identity; one a link.
+    """Moves the messages of an owner, a client or a server, through a link. Hashable by identity; one a link.
 
     Args:
-        queue: what the owner has to send; true while `next_message` might have something.
+        queue: what the sender has to send; true while `next_message` might have something.
         owners: the lock that the owner takes for each message.
     """
 
-    def __init__(self, link: Link, owner: Owner, queue: Sized, owners: Lock) -> None:
+    def __init__(self, link: Link, sender: Sender, receiver: Arrivals, queue: Sized, owners: Lock) -> None:
         self.link = link
         self._lock = link.lock
-        self._owner = owner
+        self._sender = sender
+        self._receiver = receiver
         self._queue = queue
         self._owners = owners
-        # Guarded by link.lock: a message that the link could not take yet, and whether `close` ran.
+        # Guarded by link.lock: whether `close` ran, and a message that the link could not take yet.
+        self.closed: bool = False
         self._stuck: OutgoingMessage | None = None
-        self._closed = False
         # True from `defer` until the next tick; a lost update costs one more registration with the monitor.
         self._ticking = False
         # True from `defer` until the next `drive` or tick, which clears it before it looks at what there is to send.
@@ -161,13 +166,13 @@ class Channel:
 
     def _send_locked(self) -> bool:
         """Send until nothing is left or the link cannot; return whether anything left."""
-        owner = self._owner
+        sender = self._sender
         progress = False
-        while not self._closed:
+        while not self.closed:
             message = self._stuck
             try:
                 if message is None:
-                    message = owner.next_message() if self._queue else None
+                    message = sender.next_message() if self._queue else None
                     if message is None:
                         break
                 taken = self.link.send(*message)
@@ -178,7 +183,7 @@ class Channel:
             except Exception as error:  # No memory for it, for one.
                 taken = True
                 log.error("a message cannot be sent", exc_info=error, later=True)
-                owner.unsendable(error, message is not None)
+                sender.unsendable(error, message is not None)
                 self._later(0.0)
             self._stuck = None if taken else message
             if not taken:
@@ -194,11 +199,11 @@ class Channel:
 
     def silence(self) -> str:
         """Why nothing comes, as far as the owner knows."""
-        return self._owner.silence()
+        return self._receiver.silence()
 
     def drive(self, readable: bool, sends: bool = True) -> bool:
         """Send what is waiting, unless told not to, and harvest what has arrived; return whether there may be more."""
-        owner, lock = self._owner, self._lock
+        sender, lock = self._sender, self._lock
         if lock.owned() or self._owners.owned():  # By what a signal handler, which asks this, has interrupted.
             self._driver.schedule(self)
             return False
@@ -208,7 +213,7 @@ class Channel:
         try:
             # `with` in line, as the `except` stands here anyway.
             lock.acquire()
-            if self._closed:
+            if self.closed:
                 lock.release()
                 return False
             self.deferred = False
@@ -219,11 +224,11 @@ class Channel:
                 sent = self._send_locked()
                 arrived = sent and self.link.ready()
             if arrived:
-                more = self.link.harvest(owner)
+                more = self.link.harvest(self._receiver)
                 if sends and self._stuck is not None:
                     sent = more = self._send_locked() or more
-            if owner.actions:
-                left, owner.actions = iter(owner.actions), []
+            if sender.actions:
+                left, sender.actions = iter(sender.actions), []
             lock.release()
             if sent and not self._fds:
                 self._driver.run_scheduled()  # The other end of an in-memory link is due now.
@@ -236,14 +241,14 @@ class Channel:
                 self._broken(error)
                 return False
             with lock:  # A signal handler raised: what was not done yet is for the next time.
-                owner.actions[:0] = left
+                sender.actions[:0] = left
             raise
         # What arrived comes first: what it makes the waiting thread begin can share a message with what waits here.
         return more or (sends and arrived and bool(self._queue) and self._stuck is None)
 
     def failed(self, error: Exception) -> None:
         """For the driver: a harvest raised; it will be tried again."""
-        self._owner.failed(error)
+        self._receiver.failed(error)
 
     def _later(self, seconds: float) -> None:
         """Have the link harvested in so many seconds."""
@@ -251,13 +256,13 @@ class Channel:
 
     def _broken(self, error: LinkClosed) -> None:
         """The link was closed, but not by us. Holding nothing."""
-        owner = self._owner
+        sender = self._sender
         with self._lock:
-            self._closed, before = True, self._closed
+            self.closed, before = True, self.closed
             if before or error.__cause__ is None:
                 return  # The process ends, and the transport with it.
-            owner.on_lost(b"", str(error))  # Its socket was taken away. What had been sent over it is lost.
-            left, owner.actions = owner.actions, []
+            self._receiver.on_lost(b"", str(error))  # Its socket was taken away. What had been sent over it is lost.
+            left, sender.actions = sender.actions, []
         self._driver.unregister(self)
         with self._lock:
             self.link.close()  # Whoever ends the context waits for that.
@@ -300,5 +305,5 @@ class Channel:
         with self._lock:
             with suppress(LinkClosed):  # Before us.
                 self._send_locked()
-            self._closed = True
+            self.closed = True
             self.link.close()

@@ -18,7 +18,7 @@ def inherit(
 
     Args: `own` is what the inner call's connection has said already, and need not be said again.
     """
-    outer._listener.called_out()
+    outer._answers.admission.called_out()
     left = outer.time_left() if is_open(outer) else None
     if left is not None and (timeout is None or left < timeout):
         timeout = left

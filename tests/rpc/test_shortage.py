@@ -220,7 +220,7 @@ class TestMemory:
         with Client(server.endpoint) as client:
             probe = client.bind(Probe)
             assert probe.echo(1) == 1
-            monkeypatch.setattr(server, "_counters", Counters(server._counters))
+            monkeypatch.setattr(server._admission, "counters", Counters(server._admission.counters))
             call: Call[Any] = probe.echo.begin(2)
             with pytest.raises(CallFailed):
                 call.result(LIMIT)
@@ -286,7 +286,7 @@ class TestMemory:
         with Client(server.endpoint) as client:
             probe = client.bind(Probe)
             assert probe.echo(1) == 1
-            path = "engine.rpc.server.listener.encode_answers"
+            path = "engine.rpc.server.answers.encode_answers"
             monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
             with pytest.raises(CallFailed):
                 probe.echo.begin(2).result(LIMIT)
@@ -313,8 +313,8 @@ class TestMemory:
             "engine.rpc.server.batch.Batch.apart",  # Nothing of them has run.
             "engine.rpc.server.lane.perf_counter",
             "engine.rpc.server.lane.deferrable",  # The first has run.
-            "engine.rpc.server.listener.Listener.conclude",  # And was closed.
-            "engine.rpc.server.listener.encode_value",  # This one can be told.
+            "engine.rpc.server.answers.Answers.conclude",  # And was closed.
+            "engine.rpc.server.answers.encode_value",  # This one can be told.
         ],
     )
     def test_for_running_calls(self, serve: Serve, monkeypatch: pytest.MonkeyPatch, path: str) -> None:

@@ -147,7 +147,7 @@ class Connection:
         # This is the copy of a forked child.
         self.forked: bool = False
         self._link = connect(endpoint, **options)
-        self.channel: Channel = Channel(self._link, self, self.outbox.queue, self.table.lock)
+        self.channel: Channel = Channel(self._link, self, self, self.outbox.queue, self.table.lock)
         self.channel.open()
 
     # Beginning

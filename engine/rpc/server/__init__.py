@@ -1,8 +1,9 @@
 """Who answers.
 
 server       the life: listen, stop, wait, close; register
-admission    who may call an interface, and how many at once; `authentication`: how well a connection is protected
-listener     one endpoint: arrivals, answers
+admission    how many calls are open, and whether more are taken; who may call an interface
+listener     one endpoint: what arrives
+answers      one endpoint: a call is closed, its answer encoded, queued and sent
 peer         a client, as an endpoint knows it
 registry     which routine serves which operation
 lane, batch  the calls of one connection, run by workers in order; ordinary calls without a handle

@@ -1,27 +1,50 @@
-"""The gate of an interface: who may call it, how large, how many at once, and whether it listens by itself.
+"""Admission: how many calls a server has open, whether it takes more, and who may call an interface.
 
-Theory of operation. An interface that is registered with any of these conditions has a gate; the operations of all
-others have None in its place. How many may call is decided as calls arrive, under the server's lock. Who may call, and
-how large, is decided by the worker that is to run the call, before its arguments are decoded: a security callback is
-the program's own code, and may take its time.
+Theory of operation. A server has one `Admission`. It counts the calls that arrived and are not closed, as they arrive
+and as their answers leave, under its lock; it says why a call is refused, and signals when the last one was closed
+after a stop.
 
-Source: "Interface Registration Flags", "RpcServerRegisterIf2", "RPC_IF_CALLBACK_FN".
+    IDLE --start--> LISTENING --stop--> DRAINING --last call closed--> IDLE     any --close--> CLOSED
+
+An interface that is registered with conditions has an `AccessPolicy`; the operations of all others have None in its
+place. How many may call is decided as calls arrive, under admission's lock. Who may call, and how large, is decided by
+the worker that is to run the call, before its arguments are decoded: a security callback is the program's own code, and
+may take its time.
+
+How well a connection is protected has two levels here. Encrypted connections (CURVE) have privacy, and so do transports
+that do not leave the machine (ipc, inproc, loopback): only the two ends can read or change what passes. Plain tcp has
+none, from a loopback address too. The level says nothing of who the client is: that is
+`CallAttributes.client_principal`.
+
+Lock order: link.lock, then admission's.
+
+Source: "RpcServerListen", "RpcMgmtStopServerListening", "Interface Registration Flags", "RpcServerRegisterIf2",
+"RPC_IF_CALLBACK_FN", "Authentication-Level Constants".
 """
 
 from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from transport.log import Log
 
-from ...errors import Misuse
+from ...errors import Forked, InvalidHandle, InvalidState, Misuse
 from ...kernel.checks import check_callback, check_count, check_flag
+from ...kernel.event import Event
+from ...kernel.lock import Lock
 from ...status import Status
 from .call import current
+from .statistics import Counters, ServerStatistics
 
 if TYPE_CHECKING:
     from .call import CallAttributes, ServerCall
 
 log: Log = Log("engine.rpc")
+
+# Authentication levels, in the numbers that Windows has for them.
+NONE = 1
+PRIVACY = 6
 
 
 class TooFewCalls(Misuse, ValueError):
@@ -35,7 +58,7 @@ def check_max_calls(value: int) -> None:
     check_count("max_calls", value, least=1, raising=TooFewCalls)
 
 
-class Gate:
+class AccessPolicy:
     """The conditions of one interface; see `Server.register`."""
 
     __slots__ = (
@@ -71,7 +94,7 @@ class Gate:
         self.secure_only: bool = secure_only
         self.local_only: bool = local_only
         self.no_cache: bool = no_cache
-        # Calls that arrived and are not closed, of an interface that listens by itself. Under the server's lock.
+        # Calls that arrived and are not closed, of an interface that listens by itself. Under admission's lock.
         self.active: int = 0
 
     @property
@@ -98,12 +121,12 @@ class Gate:
         return None
 
     def _admits(self, call: "ServerCall", security: Callable[["CallAttributes"], object]) -> bool:
-        # By gate; belongs to the connection, and goes with it. Two workers may both ask: their answers count alike.
-        verdicts: dict[Gate, bool] = call._peer.verdicts
+        # By policy; belongs to the connection, and goes with it. Two workers may both ask: their answers count alike.
+        verdicts: dict[AccessPolicy, bool] = call._peer.verdicts
         known = None if self.no_cache else verdicts.get(self)
         if known is not None:
             return known
-        current.place.call = call  # This worker's next one in any case; whoever runs the next call sets it anew.
+        current.place.call = call  # The thread that runs the next call stores that one.
         try:
             verdict = security(call.attributes()) is True
         except BaseException as error:
@@ -115,8 +138,8 @@ class Gate:
         return verdict
 
 
-# The gate of an interface without conditions.
-OPEN = Gate("", None, None, False, None, False, False, False)
+# The policy of an interface without conditions.
+OPEN = AccessPolicy("", None, None, False, None, False, False, False)
 
 
 def is_local(endpoint: str, address: str) -> bool:
@@ -124,3 +147,218 @@ def is_local(endpoint: str, address: str) -> bool:
     if not endpoint.startswith("tcp:"):
         return True
     return address.removeprefix("::ffff:").startswith("127.") or address == "::1"
+
+
+def level_of(endpoint: str, encrypted: bool) -> int:
+    """Return the authentication level of the connections that come to `endpoint`."""
+    return PRIVACY if encrypted or not endpoint.startswith("tcp:") else NONE
+
+
+class Phase(Enum):
+    """Where a server is in its life."""
+
+    IDLE = "idle"
+    LISTENING = "listening"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class _Stopped(Event):
+    """The event of a server, which is dropped with it: the warning is the server's."""
+
+    __slots__ = ()
+
+    def _dropped_open(self) -> str:
+        return ""
+
+
+class Admission:
+    """Which calls a server takes, and how many are open. Threads: any.
+
+    Args: `max_calls` may be open at once.
+    """
+
+    def __init__(self, max_calls: int) -> None:
+        check_max_calls(max_calls)
+        # Guards all below, but for what `Counters` says.
+        self.lock: Lock = Lock()
+        self.phase: Phase = Phase.IDLE
+        self.max_calls: int = max_calls
+        self.counters: Counters = Counters()
+        # Calls that arrived and are not closed.
+        self.active: int = 0
+        # Those among them that no stop waits for, less such as were closed and wait to be sent.
+        self.auto_active: int = 0
+        # Set by `close`: nothing is taken any more, and all calls are waited for.
+        self.closing: bool = False
+        # Whether `closed_locked` is to hear of closed calls.
+        self.draining: bool = False
+        # In a forked child, where all of this is the parent's.
+        self.forked: bool = False
+        # Set while no call is open and the server does not listen.
+        self.stopped: Event = _Stopped(manual_reset=True, signaled=True)
+
+    # The life of the server
+
+    def check_process(self) -> None:
+        """Raise `Forked` in a forked child."""
+        if self.forked:
+            raise Forked("this server was made before fork(): make a new one in the child")
+
+    def check_open(self) -> None:
+        """Raise `InvalidHandle` if the server is closed, or just closing."""
+        self.check_process()
+        if self.phase is Phase.CLOSED or self.closing:
+            raise InvalidHandle("the server is closed")
+
+    def start(self, max_calls: int | None, endpoints: int) -> None:
+        """Begin to take calls on so many endpoints; raises as `Server.listen`."""
+        with self.lock:
+            self.check_open()
+            if self.phase is not Phase.IDLE:
+                raise InvalidState(f"the server is {self.phase.value} already", status=Status.ALREADY_LISTENING)
+            if not endpoints:
+                raise InvalidState("the server has no endpoint to listen on", status=Status.NO_PROTSEQS_REGISTERED)
+            self.max_calls = max_calls or self.max_calls
+            self.phase = Phase.LISTENING
+            self.stopped.reset()
+
+    def not_started(self) -> None:
+        """The endpoints could not be bound."""
+        with self.lock:
+            if self.phase is Phase.LISTENING:  # Otherwise another thread stops or closes the server meanwhile.
+                self.phase = Phase.IDLE
+        with suppress(InvalidHandle):  # The server was closed meanwhile.
+            self.stopped.set()
+
+    def stop(self) -> None:
+        """Take no new calls; raises as `Server.stop`."""
+        with self.lock:
+            self.check_process()
+            if self.phase is not Phase.LISTENING:
+                raise InvalidState(f"the server is {self.phase.value}, not listening", status=Status.NOT_LISTENING)
+            self.phase = Phase.DRAINING
+            ended = self._drained_locked()
+        if ended:
+            self.stopped.set()
+
+    def close(self, timeout: float, name: str) -> None:
+        """Stop, and wait up to `timeout` seconds for all open calls. If that is broken off the server is not closed."""
+        try:
+            with self.lock:
+                drain = self.phase is not Phase.IDLE or self.auto_active > 0
+                self.closing = True
+                self.phase = Phase.DRAINING
+                ended = self._drained_locked()
+                if not ended:
+                    self.stopped.reset()  # A stop did not wait for all that is waited for now.
+            if ended:
+                self.stopped.set()
+            if drain and not self.stopped.wait(timeout):
+                log.warning("%s: %d calls were still open %s s after the stop", name, self.active, timeout)
+            with self.lock:
+                self.phase = Phase.CLOSED
+        except BaseException:
+            if self.phase is not Phase.CLOSED:
+                self.closing = False
+            raise
+
+    # Calls
+
+    def arrive(self, count: int) -> tuple[int, tuple[int, str] | None]:
+        """Count calls that arrive, as if all were accepted: refusals are answered, and answers that leave are counted
+        off. Returns for how many there is room, and, if for less than these, why. Under link.lock.
+        """
+        lock = self.lock
+        if lock.owned():
+            lock.refuse()
+        try:
+            lock.acquire()
+            listening = self.phase is Phase.LISTENING
+            room = self.max_calls - self.active + self.auto_active if listening else 0
+            self.counters.calls_in += count
+            self.active += count
+            refusal = self._refusal_locked() if room < count else None
+        except BaseException:
+            if lock.owned():
+                lock.release()
+            raise
+        lock.release()
+        return room, refusal
+
+    def _refusal_locked(self) -> tuple[int, str]:
+        """Why there is no room."""
+        if self.phase is Phase.LISTENING:
+            return Status.SERVER_TOO_BUSY, f"{self.max_calls} calls are open, max_calls allows no more at once"
+        return Status.SERVER_UNAVAILABLE, "the server is not listening"
+
+    def count_off(self, answers: int, messages: int = 1) -> None:
+        """These answers leave, in so many messages, or have no receiver any more: their calls are over."""
+        lock = self.lock
+        if lock.owned():
+            lock.refuse()
+        try:
+            lock.acquire()
+            self.counters.messages_out += messages
+            self.active -= answers
+            if self.draining and self._drained_locked():
+                self.stopped.set()
+        except BaseException:
+            if lock.owned():
+                lock.release()
+            raise
+        lock.release()
+
+    def enter(self, policy: AccessPolicy) -> tuple[int, str] | None:
+        """Count a call of an interface that listens by itself, or return why it is refused."""
+        with self.lock:
+            if self.closing:
+                return Status.SERVER_UNAVAILABLE, "the server is closing"
+            if policy.max_calls is not None and policy.active >= policy.max_calls:
+                text = f"{policy.active} calls of {policy.name!r} are open, max_calls allows no more"
+                return Status.SERVER_TOO_BUSY, text
+            policy.active += 1
+            self.auto_active += 1
+        return None
+
+    def leave(self, policy: AccessPolicy) -> None:
+        """A call that `enter` counted was closed; it stays in `active` until its answer was sent."""
+        with self.lock:
+            policy.active -= 1
+            self.auto_active -= 1
+
+    def turn_away(self, count: int) -> None:
+        """So many calls were refused because there was no room for them."""
+        with self.lock:
+            self.counters.refused += count
+
+    def called_out(self) -> None:
+        """A routine has begun a call of its own."""
+        with self.lock:
+            self.counters.calls_out += 1
+
+    def _drained_locked(self) -> bool:
+        """Whether the stop is complete; the phase moves on then."""
+        self.draining = self.phase is Phase.DRAINING
+        if self.draining and self.active == (0 if self.closing else self.auto_active):
+            self.phase = Phase.IDLE
+            self.draining = False
+            return True
+        return False
+
+    def snapshot(self) -> ServerStatistics:
+        """The counters, now."""
+        with self.lock:
+            counters = self.counters
+            return ServerStatistics(
+                phase=self.phase.value,
+                active=self.active,
+                calls_in=counters.calls_in,
+                calls_out=counters.calls_out,
+                messages_in=counters.messages_in,
+                messages_out=counters.messages_out,
+                faults=counters.faults,
+                refused=counters.refused,
+                garbage_received=counters.garbage,
+                failures=counters.failures,
+            )

@@ -16,18 +16,16 @@ the batch takes two steps: whoever finds nothing there asks for the handle, by t
 """
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transport.frames import CallGroup
 from transport.wire.codec import split_args
 
 from ...kernel.lock import Lock
+from .answers import Answers
 from .call import ServerCall
-
-if TYPE_CHECKING:
-    from .listener import Listener
-    from .peer import Peer
-    from .registry import Entry
+from .peer import Peer
+from .registry import Entry
 
 _opening = Lock()  # One for all: handles of such calls are rare.
 
@@ -35,10 +33,10 @@ _opening = Lock()  # One for all: handles of such calls are rare.
 class Batch:
     """Calls that are not run yet, or just now. `listener.py` makes them, `lane.py` runs them."""
 
-    __slots__ = ("_entry", "_listener", "group", "handles", "peer", "rows")
+    __slots__ = ("_answers", "_entry", "group", "handles", "peer", "rows")
 
-    def __init__(self, listener: "Listener", peer: "Peer", entry: "Entry", group: CallGroup) -> None:
-        self._listener = listener
+    def __init__(self, answers: Answers, peer: Peer, entry: Entry, group: CallGroup) -> None:
+        self._answers = answers
         self._entry = entry
         # As it arrived.
         self.group: CallGroup = group
@@ -88,7 +86,7 @@ class Batch:
         with _opening:
             call = self.handles.get(call_id)
             if call is None:
-                call = self.handles[call_id] = ServerCall(self._listener, self.peer, call_id, self._entry, None)
+                call = self.handles[call_id] = ServerCall(self._answers, self.peer, call_id, self._entry, None)
                 if table.pop(call_id, None) is self:
                     table[call_id] = call
         return call

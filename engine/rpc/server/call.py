@@ -27,6 +27,7 @@ from ...errors import EngineError, InvalidArgumentType, InvalidAsyncHandle, Inva
 from ...kernel.checks import check_count, check_flag
 from ...lifecycle import Uncopyable
 from ...status import Status
+from ..channel import Channel
 from ..client.binding import check_metadata
 from ..context import Context
 from ..notify import EventKind
@@ -53,8 +54,19 @@ class Peer(Protocol):
     user: str
 
 
+class Admission(Protocol):
+    """What counts the calls of a server."""
+
+    def called_out(self) -> None:
+        """A routine has begun a call of its own."""
+
+
 class Answerer(Protocol):
-    """What sends answers: the listener that the call came in by."""
+    """What sends answers to the endpoint that the call came in by."""
+
+    @property
+    def admission(self) -> Admission:
+        """What counts the calls of its server."""
 
     @property
     def contexts(self) -> ContextBook:
@@ -64,15 +76,14 @@ class Answerer(Protocol):
     def authentication_level(self) -> int:
         """How well its connections are protected."""
 
-    def called_out(self) -> None:
-        """A routine has begun a call of its own."""
-
-    def resume(self, call: "ServerCall") -> None:
-        """Run a call again that had to wait."""
+    @property
+    def channel(self) -> Channel:
+        """What moves the messages of its endpoint."""
 
     def answer(self, call: "ServerCall", value: object) -> None: ...
     def answer_fault(self, call: "ServerCall", status: int, text: str) -> None: ...
-    def serves(self, server: Any) -> bool: ...
+    def answer_error(self, call: "ServerCall", error: BaseException) -> None: ...
+    def give_up(self, call: "ServerCall") -> bool: ...
 
 
 class CallAttributes(msgspec.Struct, frozen=True):
@@ -112,7 +123,7 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
 
     _instead = "hand over its arguments, and what comes back to it"
 
-    _listener: Answerer
+    _answers: Answerer
     _peer: Any
     _id: int
     _entry: Any
@@ -122,7 +133,7 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
     # Monotonic time at which the client stops waiting; None: it does not say.
     _deadline: float | None = None
     # Whether its routine is being entered, or was: False while it waits for that, wherever it does. Written by who has
-    # the call; see `Listener.give_up` for who reads it.
+    # the call; see `Answers.give_up` for who reads it.
     _begun: bool = True
     # Set once, under the server's lock; read anywhere. Aborted: cancelled, and nobody waits for the answer.
     _cancelled: bool = False
@@ -143,7 +154,7 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
         """
         if self._pipes is not None:
             self._pipes.before_complete()
-        self._listener.answer(self, value)
+        self._answers.answer(self, value)
 
     def abort(self, status: int, text: str = "") -> None:
         """End the call with a failure: `status`, which is not 0, reaches the client unchanged.
@@ -159,7 +170,7 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
             raise InvalidParameter("status must not be 997 (PENDING), which says that a call has not ended")
         if not isinstance(text, str):
             raise InvalidArgumentType(f"text must be a str, not {type_name(text)}")
-        self._listener.answer_fault(self, int(status), str.__str__(text))
+        self._answers.answer_fault(self, int(status), str.__str__(text))
         if self._pipes is not None:
             self._pipes.close()
 
@@ -260,7 +271,7 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
         handle: the routine cleans up what it made, and `rundown` is not called.
         Raises: `InvalidAsyncHandle` (1914) if the call was closed. Source: "Context Handles".
         """
-        return self._listener.contexts.open(self, state, rundown)
+        return self._answers.contexts.open(self, state, rundown)
 
     def lock_context(self, context: Context[Any], shared: bool = False) -> bool:
         """Change how this call uses a context handle that it was given: alone, or `shared` with others of that kind.
@@ -277,7 +288,7 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
         Source: "RpcSsContextLockExclusive", "RpcSsContextLockShared".
         """
         check_flag("shared", shared)
-        return self._listener.contexts.lock(self, context, shared)
+        return self._answers.contexts.lock(self, context, shared)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -310,7 +321,7 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
             client_host=peer.host,
             client_address=peer.address,
             client_principal=peer.user,
-            authentication_level=self._listener.authentication_level,
+            authentication_level=self._answers.authentication_level,
             metadata=self.metadata,
             status=3 if peer.lost else 2 if self._cancelled else 1,
         )

@@ -16,7 +16,7 @@ from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from inspect import CORO_CREATED, getcoroutinestate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transport.foreign import is_interrupt, text_of, type_name
 from transport.log import Log
@@ -27,9 +27,6 @@ from ...errors import InvalidArgumentType, InvalidAsyncHandle
 from ...kernel.lock import Lock
 from ...status import Status
 from .call import ServerCall, task_call, tell_unanswered
-
-if TYPE_CHECKING:
-    from .listener import Listener
 
 log: Log = Log("engine.rpc")
 
@@ -52,13 +49,11 @@ class CoroutineRunner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
         # The coroutines that have not ended, with their calls: put in under _lock, taken out by single operations.
-        self._open: dict[Coroutine[Any, Any, Any], tuple[Listener, ServerCall]] = {}
+        self._open: dict[Coroutine[Any, Any, Any], ServerCall] = {}
         # In the loop's thread only. Keeps tasks alive: a loop refers to them weakly.
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(
-        self, listener: "Listener", call: ServerCall, coroutine: Coroutine[Any, Any, Any], context: Context
-    ) -> None:
+    def start(self, call: ServerCall, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
         """Run `coroutine` in `context`; what it returns or raises closes `call`. Once stopped, close the call without
         running it.
         """
@@ -70,7 +65,7 @@ class CoroutineRunner:
             if not self._stopped:
                 try:
                     loop = self._loop_locked()
-                    self._open[coroutine] = listener, call
+                    self._open[coroutine] = call
                     loop.call_soon_threadsafe(self._begin, loop, coroutine, context)
                 except BaseException as error:  # What makes loops may be the program's own, and raise anything.
                     self._open.pop(coroutine, None)
@@ -78,7 +73,7 @@ class CoroutineRunner:
                     interrupt = error if is_interrupt(error) else None
         if loop is None:
             coroutine.close()
-            self._close(call, lambda: listener.answer_fault(call, status, text))
+            self._close(call, lambda: call._answers.answer_fault(call, status, text))
         if interrupt is not None:
             raise interrupt
 
@@ -97,15 +92,15 @@ class CoroutineRunner:
         return loop
 
     def _begin(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
-        listener, call = self._open[coroutine]
+        call = self._open[coroutine]
         if not call._begun:
             call._begun = True  # Set first, looked second; see `lane.py`.
-            if call._peer.parting and listener.give_up(call):
+            if call._peer.parting and call._answers.give_up(call):
                 self._open.pop(coroutine, None)
                 coroutine.close()
-                listener.channel.flush()
+                call._answers.channel.flush()
                 return
-        serving = self._serve(listener, call, coroutine)
+        serving = self._serve(call, coroutine)
         try:
             task = loop.create_task(serving, context=context)
             if not asyncio.isfuture(task):
@@ -117,7 +112,7 @@ class CoroutineRunner:
             _close_unbegun(serving)
             _close_unbegun(coroutine)
             text = f"no task can be had for the routine: {type_name(error)}: {text_of(error)}"
-            self._close(call, lambda: listener.answer_fault(call, Status.CALL_FAILED, text))
+            self._close(call, lambda: call._answers.answer_fault(call, Status.CALL_FAILED, text))
             raise
 
     def _wanted(self) -> bool:
@@ -178,24 +173,26 @@ class CoroutineRunner:
             loop.close()
         except BaseException as error:
             log.debug("%s: %s broke in on the end of its event loop", self._name, type_name(error))
-        for coroutine, (listener, call) in left.items():
+        for coroutine, call in left.items():
             _close_unbegun(coroutine)
-            self._close(call, partial(listener.answer_fault, call, status, text))
+            self._close(call, partial(call._answers.answer_fault, call, status, text))
 
-    async def _serve(self, listener: "Listener", call: ServerCall, coroutine: Coroutine[Any, Any, Any]) -> None:
+    async def _serve(self, call: ServerCall, coroutine: Coroutine[Any, Any, Any]) -> None:
         try:
             value = await coroutine
         except asyncio.CancelledError:
-            self._close(call, lambda: listener.answer_fault(call, Status.CALL_CANCELLED, "the routine was cancelled"))
+            self._close(
+                call, lambda: call._answers.answer_fault(call, Status.CALL_CANCELLED, "the routine was cancelled")
+            )
             raise
         except BaseException as error:
             if coroutine not in self._open:
                 raise  # The loop was given up, which has ended the call.
             failure = error
-            self._close(call, lambda: listener.answer_error(call, failure))
+            self._close(call, lambda: call._answers.answer_error(call, failure))
         else:
             if not call._entry.takes_handle:
-                self._close(call, lambda: listener.answer(call, value), value)
+                self._close(call, lambda: call._answers.answer(call, value), value)
         finally:
             self._open.pop(coroutine, None)
 

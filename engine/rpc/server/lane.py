@@ -22,7 +22,7 @@ Calls that have no place in any order (see `Client.bind`), and those that begin 
 Ordinary calls wait as batches (`batch.py`), others one by one.
 
 A call whose client is gone is closed when its turn comes, and not run, unless it is one way: that client was told long
-ago that the call is under way. Once the listener closes, nothing is begun at all.
+ago that the call is under way. Once the endpoint closes, nothing is begun at all.
 
     runner: note the call, look at `parting`   |  one of the two sees the other: what was noted too late to be seen is
     closer: set `parting`, look what is noted  |  not begun by the runner, and what was begun is not told to have waited
@@ -37,9 +37,10 @@ Source: "Causal Ordering of Asynchronous Calls".
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextvars import Context
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -51,18 +52,16 @@ from transport.wire.codec import DEFERRABLE_BYTES, deferrable
 from ...errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidHandle
 from ...kernel.driver import driver
 from ...kernel.lock import Lock
+from ...pool.pool import ThreadPool
 from ...status import Status
 from ..errors import AccessDenied, BadStubData, CallCancelled, CallTimeout
+from .answers import Answers
 from .batch import Batch
 from .call import Place, ServerCall, current, tell_unanswered
 from .entering import calls_routines, inside
 from .leak_check import examine
 from .pipes import advice
 from .registry import Entry
-
-if TYPE_CHECKING:
-    from ...pool.pool import ThreadPool
-    from .listener import Listener
 
 log: Log = Log("engine.rpc")
 
@@ -79,16 +78,47 @@ FIRST_LOOK, LAST_LOOK = 50e-6, 1e-3
 _APART, _USED = object(), object()
 
 
+Start = Callable[[ServerCall, Coroutine[Any, Any, Any], Context], object]
+
+
+class Lanes:
+    """The lanes of one server.
+
+    Args: routines run on `pool`; `start(call, coroutine, context)` has the event loop run a coroutine, whose end closes
+        the call.
+    """
+
+    def __init__(self, pool: ThreadPool, start: Start) -> None:
+        self.pool: ThreadPool = pool
+        self.start: Start = start
+
+    def lane(self, answers: Answers) -> "Lane":
+        """Return a lane for the calls of a new connection."""
+        return Lane(self, answers)
+
+    def unordered(self, answers: Answers, calls: list[ServerCall]) -> "Lane":
+        """Return a lane of their own for calls that have no place in the order of their connection."""
+        lane = Lane(self, answers)
+        lane.calls.extend(calls)
+        return lane
+
+    def resume(self, call: ServerCall) -> None:
+        """Run a call again that had to wait for a context handle."""
+        answers = call._answers
+        assert isinstance(answers, Answers)
+        self.unordered(answers, [call]).post()
+
+
 class Lane:
     """Calls that are entered in order."""
 
     __slots__ = (
-        "_careful", "_entering", "_holder", "_listener", "_lock", "_pool", "_posted", "_seen", "_watched", "calls",
+        "_answers", "_careful", "_entering", "_holder", "_lanes", "_lock", "_posted", "_seen", "_watched", "calls",
     )  # fmt: skip
 
-    def __init__(self, listener: "Listener", pool: "ThreadPool") -> None:
-        self._listener = listener
-        self._pool = pool
+    def __init__(self, lanes: "Lanes", answers: Answers) -> None:
+        self._lanes = lanes
+        self._answers = answers
         # Appended under link.lock, taken by the holder. Whoever appends calls `post` after it, outside of the lock.
         # Invariant: a batch has calls that are not run yet.
         self.calls: deque[Batch | ServerCall] = deque()
@@ -126,7 +156,7 @@ class Lane:
             lock.acquire()
             busy = self._holder
             if not self._posted:
-                self._listener.posted.append(self)
+                self._answers.posted.append(self)
                 self._post_locked()
         except BaseException:
             if lock.owned():
@@ -154,7 +184,7 @@ class Lane:
             with self._lock:
                 if self._holder is place:
                     self._holder = None
-        self._listener.channel.flush()
+        self._answers.channel.flush()
 
     def _run_first(self, place: Place) -> None:
         calls = self.calls
@@ -168,7 +198,7 @@ class Lane:
         if not self._posted:
             self._posted = True
             try:
-                self._pool.post(self._run)
+                self._lanes.pool.post(self._run)
             except InvalidHandle:
                 # The server has closed, and told its clients: what waits here is nobody's business any more.
                 log.debug("calls arrived after the workers had gone", later=True)
@@ -177,7 +207,7 @@ class Lane:
         """The monitor's tick: if nobody took a call since the last one, the holder is away, and the others must not
         wait.
         """
-        if self._listener.channel._closed:  # What waits here was given up, and is not going to be run.
+        if self._answers.channel.closed:  # What waits here was given up, and is not going to be run.
             self._watched = False
             return False
         first: object
@@ -196,7 +226,7 @@ class Lane:
         if first is self._seen and self._take_away():
             self.post()
         self._seen = first
-        self._listener.channel.flush()
+        self._answers.channel.flush()
         return True
 
     def _take_away(self) -> bool:
@@ -217,7 +247,7 @@ class Lane:
         try:
             if self.calls:
                 self._post_locked()
-            self._pool.slow().__enter__()
+            self._lanes.pool.slow().__enter__()
             self._entering = place, call_id
             self._holder = None
         finally:
@@ -244,7 +274,7 @@ class Lane:
         return entering is None or inside(*entering)
 
     def waiting(self) -> Iterator[ServerCall]:
-        """The calls among the batches that wait, deferrable as it is. (The others know it of themselves.)"""
+        """The calls among the batches that wait, while no thread runs any. (The others know it of themselves.)"""
         for work in self.calls.copy():
             if isinstance(work, Batch):
                 yield from work.waiting()
@@ -272,8 +302,8 @@ class Lane:
     def _run(self) -> None:
         """Run the calls that wait. On a pool worker."""
         calls = self.calls
-        posted = self._listener.posted
-        flush = self._listener.channel.flush
+        posted = self._answers.posted
+        flush = self._answers.channel.flush
         place = current.place
         lock = self._lock
         lock.acquire()
@@ -297,7 +327,7 @@ class Lane:
             place.call = place.batch = None
             # What runs next may answer in the same messages, unless one of its routines blocks.
             if posted:
-                self._listener.channel.expect()
+                self._answers.channel.expect()
             else:
                 flush()
         finally:
@@ -323,7 +353,7 @@ class Lane:
 
     def _abandon(self, work: Batch | ServerCall, place: Place, error: BaseException) -> None:
         """This side has failed at calls: what is open of them ends with `CallFailed`, and nothing of them is run."""
-        listener = self._listener
+        answers = self._answers
         current_id, place.call_id = place.call_id, None
         if isinstance(work, ServerCall):
             peer, calls = work._peer, [work]
@@ -340,11 +370,11 @@ class Lane:
         for call in calls:
             call._aborted = True  # Some may wait in the lane again by now.
             try:
-                listener.reply_fault(call, Status.CALL_FAILED, None, f"the server failed at it: {type_name(error)}")
+                answers.reply_fault(call, Status.CALL_FAILED, None, f"the server failed at it: {type_name(error)}")
             except InvalidAsyncHandle:
                 # It failed at the answer, unless the routine has answered by itself.
                 unanswered = unanswered or (call._id == current_id and not call._entry.takes_handle)
-        listener.fail_at(peer, error, current_id if unanswered else None)
+        answers.fail_at(peer, error, current_id if unanswered else None)
         place.call = place.batch = None
         place.take_context()
 
@@ -354,7 +384,7 @@ class Lane:
             alone = batch.apart()
         except msgspec.MsgspecError as error:
             for call in batch.all_handles():
-                _refuse(self._listener, call, BadStubData(f"the arguments cannot be read: {error}"))
+                _refuse(self._answers, call, BadStubData(f"the arguments cannot be read: {error}"))
             return 0
         self.calls.extendleft(reversed(alone))
         return len(alone)
@@ -392,8 +422,8 @@ class Lane:
             return _APART
         if context:  # What decoding has set is not for the routines.
             return _USED
-        calls, listener, entry, rows, peer = self.calls, self._listener, batch._entry, batch.rows, batch.peer
-        function, answers, take_out, outgoing = entry.function, peer.answers, peer.calls.pop, listener.outgoing
+        calls, answers, entry, rows, peer = self.calls, self._answers, batch._entry, batch.rows, batch.peer
+        function, queue, take_out, outgoing = entry.function, peer.answers, peer.calls.pop, answers.outgoing
         assert rows is not None
         careful = careful or len(rows) < TIMED_TOGETHER or entry.mean > NOTABLE
         place.call = None
@@ -410,19 +440,19 @@ class Lane:
                 continue
             place.call_id = call_id  # Once inside the routine, the lane may be taken away.
             if peer.parting:
-                listener.give_up(batch.open(call_id))
+                answers.give_up(batch.open(call_id))
                 place.call_id = None
                 if self._holder is not place:
                     break
                 continue
             if slow:
-                listener.channel.flush()
+                answers.channel.flush()
                 self._pass_on(place, call_id)
             try:
                 value = function(*args)
             except BaseException as error:
                 # BaseException too: a routine that exits or is interrupted must not take a worker with it.
-                _fail(listener, batch.open(call_id), error)
+                _fail(answers, batch.open(call_id), error)
             else:
                 if batch.handles or not (
                     (type(value) is bytes and len(value) <= DEFERRABLE_BYTES) or deferrable((value,))
@@ -432,17 +462,17 @@ class Lane:
                     else:
                         self._reply(batch.open(call_id), value)
                 elif (found := take_out(call_id, None)) is batch:
-                    answers.append((call_id, value))
+                    queue.append((call_id, value))
                     place.call_id = None
-                    if not peer.queued:  # `tell` in line.
+                    if not peer.queued:  # `enqueue` in line.
                         peer.queued = True
                         outgoing.append(peer)
                 elif isinstance(found, ServerCall):
-                    listener.conclude(found, value)  # Its handle was made just now.
+                    answers.conclude(found, value)  # Its handle was made just now.
                 else:
                     self._reply(batch.open(call_id), value)  # Its handle is just being made, or has closed it.
             if slow:
-                listener.channel.flush()
+                answers.channel.flush()
             if context and left is None:
                 left = _USED
             number += 1
@@ -468,7 +498,7 @@ class Lane:
         if call is None or not call._aborted:
             return False
         place.call_id = call_id
-        _refuse(self._listener, call, CallCancelled("aborted before it was started"))
+        _refuse(self._answers, call, CallCancelled("aborted before it was started"))
         place.call_id = None
         return True
 
@@ -485,7 +515,7 @@ class Lane:
     def _run_alone(self, call: ServerCall, place: Place) -> None:
         """Run a call that has a handle from the beginning."""
         entry = call._entry
-        flush = self._listener.channel.flush
+        flush = self._answers.channel.flush
         then = perf_counter()
         slow = entry.mean > SLOW
         if slow:
@@ -497,19 +527,19 @@ class Lane:
         self._learn(entry, perf_counter() - then)
 
     def _run_one(self, call: ServerCall, entry: Entry, slow: bool, place: Place) -> None:
-        listener = self._listener
-        if call._peer.parting and listener.give_up(call):
+        answers = self._answers
+        if call._peer.parting and answers.give_up(call):
             return
-        if call._options is not None or call._aborted or entry.gate is not None:
+        if call._options is not None or call._aborted or entry.policy is not None:
             if call._aborted:
-                _refuse(listener, call, CallCancelled("aborted before it was started"))
+                _refuse(answers, call, CallCancelled("aborted before it was started"))
                 return
             if call._deadline is not None and monotonic() >= call._deadline:
                 # Told as what it is: its client may hear of it before its own clock tells it.
-                _refuse(listener, call, CallTimeout("the call's time ran out before it was started"))
+                _refuse(answers, call, CallTimeout("the call's time ran out before it was started"))
                 return
-            if entry.gate is not None and (refusal := place.run(entry.gate.examine, call)) is not None:
-                _refuse(listener, call, AccessDenied(refusal))
+            if entry.policy is not None and (refusal := place.run(entry.policy.examine, call)) is not None:
+                _refuse(answers, call, AccessDenied(refusal))
                 return
         try:
             run = place.context.run
@@ -519,14 +549,14 @@ class Lane:
                 args = place.run(_decode_large, call, entry)
             except BaseException as error:
                 text = f"the arguments of {entry.spec.name} cannot be read: {text_of(error)}{advice(call)}"
-                _refuse(listener, call, BadStubData(text))
+                _refuse(answers, call, BadStubData(text))
                 return
         if place.context:
             place.take_context()
         place.call = call
         place.call_id = call._id  # As in `_run_rows`.
         call._begun = not entry.coroutine
-        if call._peer.parting and listener.give_up(call):
+        if call._peer.parting and answers.give_up(call):
             return
         if slow:
             self._pass_on(place, call._id)
@@ -535,7 +565,7 @@ class Lane:
             value = run(entry.function, call, *args) if entry.takes_handle else run(entry.function, *args)
         except BaseException as error:
             # BaseException too: a routine that exits or is interrupted must not take a worker with it.
-            place.run(_fail, listener, call, error)
+            place.run(_fail, answers, call, error)
             return
         if not entry.takes_handle or type(value) is CoroutineType:
             self._answer(call, value, place)
@@ -548,14 +578,14 @@ class Lane:
         """Answer a call with what its routine returned, now or when that has run."""
         if type(value) is CoroutineType:
             # It goes on in the context in which it was begun.
-            self._listener.start(call, value, place.take_context())
+            self._lanes.start(call, value, place.take_context())
             return
         place.context.run(self._reply, call, value)  # Who called this looks what was set.
 
     def _reply(self, call: ServerCall, value: object) -> None:
         """Answer a call with what its routine returned, now."""
         try:
-            self._listener.reply(call, value)
+            self._answers.reply(call, value)
         except (InvalidArgumentType, InvalidAsyncHandle) as error:
             tell_unanswered(call, value, error)
 
@@ -569,17 +599,17 @@ def _decode_large(call: ServerCall, entry: Entry) -> Sequence[Any]:
     return entry.decode_args(call._args, call._blobs or (), None if options is None else options.blobs)
 
 
-def _refuse(listener: "Listener", call: ServerCall, error: CallError) -> None:
+def _refuse(answers: Answers, call: ServerCall, error: CallError) -> None:
     """Close a call that was not started."""
     try:
-        listener.reply_fault(call, 0, error)
+        answers.reply_fault(call, 0, error)
     except InvalidAsyncHandle:
         log.debug("%r was closed before it was started", call)
 
 
-def _fail(listener: "Listener", call: ServerCall, error: BaseException) -> None:
+def _fail(answers: Answers, call: ServerCall, error: BaseException) -> None:
     """Close a call whose routine raised; if the routine had closed it before, only report what it raised."""
     try:
-        listener.reply_fault(call, 0, error)
+        answers.reply_fault(call, 0, error)
     except InvalidAsyncHandle:
         log.error("%r raised after it was closed", call, exc_info=error)

@@ -5,7 +5,8 @@
 
 import sys
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
 
 from transport import Buffer, PeerInfo
 from transport.frames import PIPE_WINDOW_BYTES
@@ -14,10 +15,25 @@ from transport.wire.conversation import Conversation, Side
 
 if TYPE_CHECKING:
     from ..pipes.shipment import Shipment
-    from .admission import Gate
+    from .admission import AccessPolicy
     from .batch import Batch
     from .call import ServerCall
-    from .lane import Lane
+
+
+class CallQueue(Protocol):
+    """The calls of one connection that wait to be run, in the order in which they were begun."""
+
+    # Appended under link.lock, by a thread that calls `post` after it, outside of the lock.
+    calls: "deque[Batch | ServerCall]"
+
+    def post(self) -> None:
+        """Have the calls run."""
+
+    def is_settled(self) -> bool:
+        """Whether no thread is just on its way into a routine. Unguarded: for when no further ones set out."""
+
+    def waiting(self) -> "Iterator[ServerCall]":
+        """The calls among the batches that wait, while no thread runs any. (The others know it of themselves.)"""
 
 
 class Peer:
@@ -29,9 +45,9 @@ class Peer:
         "refused", "taken", "user", "verdicts",
     )  # fmt: skip
 
-    def __init__(self, id: bytes, info: PeerInfo, local: bool, lane: "Lane") -> None:
+    def __init__(self, id: bytes, info: PeerInfo, local: bool, lane: "CallQueue") -> None:
         self.id: bytes = id
-        self.lane: Lane = lane
+        self.lane: CallQueue = lane
         self.address: str = info.address
         self.user: str = info.user
         self.local: bool = local
@@ -58,11 +74,11 @@ class Peer:
         self.pipe_window: int = PIPE_WINDOW_BYTES
         self.message_limit: int = sys.maxsize
         # What security callbacks said of it. Single atomic operations only.
-        self.verdicts: dict[Gate, bool] = {}
+        self.verdicts: dict[AccessPolicy, bool] = {}
         # Calls that arrived and are not closed. Taking a call out is closing it: one atomic operation, anywhere.
         self.calls: dict[int, ServerCall | Batch] = {}
         # Answers to be sent, or a message of its own: its frames, or what makes them. Appended anywhere, taken under
         # link.lock.
         self.answers: deque[PendingReply | list[Buffer] | Shipment] = deque()
-        # Whether the listener was told that there are answers.
+        # Whether the peer waits in `Answers.outgoing`.
         self.queued: bool = False

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapp
 from contextlib import suppress
 from operator import attrgetter
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from transport import Buffer
 from transport.errors import RemoteProtocolError
@@ -25,18 +25,16 @@ from transport.log import Log
 
 from ...errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
 from ...kernel.checks import check_flag
+from ..contract.spec import OperationSpec
 from ..errors import BadStubData, PeerProtocolError, PipeError
 from ..notify import EventKind, snapshot
 from ..pipes.pipe import UNBOUNDED, PipeState
 from ..pipes.pipe_set import PipeSet, unprocessed
 from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
+from .answers import Answers
 from .call import ServerCall, tell_unanswered
-
-if TYPE_CHECKING:
-    from ..contract.spec import OperationSpec
-    from .listener import Listener
-    from .peer import Peer
+from .peer import Peer
 
 log: Log = Log("engine.rpc")
 
@@ -44,11 +42,11 @@ log: Log = Log("engine.rpc")
 class ServerPipes(PipeSet):
     """The pipes of one call, at the server."""
 
-    def __init__(self, listener: "Listener", peer: "Peer", call: ServerCall, spec: "OperationSpec", limit: int) -> None:
+    def __init__(self, answers: Answers, peer: Peer, call: ServerCall, spec: OperationSpec, limit: int) -> None:
         window = peer.pipe_window or UNBOUNDED
         super().__init__(spec.pipes, False, spec.duplex, window, limit, Signals(call, None), False)
         self.call = call
-        self._listener = listener
+        self._answers = answers
         self._peer = peer
         # Guarded by lock. Why nothing moves any more; each failure is told by an error of its own.
         self._failure: Callable[[], CallError] | None = None
@@ -109,7 +107,7 @@ class ServerPipes(PipeSet):
         raise error
 
     def check_size(self, pipe: PipeState, size: int) -> None:
-        self._listener.size_limit.check_push(pipe.name, size, self._peer.message_limit)
+        self._answers.size_limit.check_push(pipe.name, size, self._peer.message_limit)
 
     def state_locked(self) -> int:
         return 2 if self._closed else 0 if self._failure is None else 1
@@ -118,7 +116,7 @@ class ServerPipes(PipeSet):
         self.closed_by = error
         self.close()
         with suppress(InvalidAsyncHandle):  # Closed before: that is what counts.
-            self._listener.answer_fault(self.call, int(error.status), str(error.args[0]))
+            self._answers.answer_fault(self.call, int(error.status), str(error.args[0]))
 
     def raise_outcome(self) -> NoReturn:
         with self.lock:
@@ -131,14 +129,14 @@ class ServerPipes(PipeSet):
 
     def ship(self, shipment: Shipment) -> None:
         self._peer.answers.append(shipment)
-        self._listener.tell(self._peer)
+        self._answers.enqueue(self._peer)
 
     def send(self, frames: list[Buffer]) -> None:
-        self._listener.send_alone(self._peer, frames)
-        self._listener.channel.flush()
+        self._answers.send_alone(self._peer, frames)
+        self._answers.channel.flush()
 
     def flush(self, soon: bool) -> None:
-        channel = self._listener.channel
+        channel = self._answers.channel
         if not soon:
             channel.flush()
         elif not channel.deferred:
@@ -188,7 +186,7 @@ def advice(call: ServerCall) -> str:
 class PipedRoutine:
     """Runs the routine of an operation with pipes, and answers its calls."""
 
-    def __init__(self, spec: "OperationSpec", function: Callable[..., Any], takes_handle: bool) -> None:
+    def __init__(self, spec: OperationSpec, function: Callable[..., Any], takes_handle: bool) -> None:
         self._spec = spec
         self._function = function
         self._takes_handle = takes_handle

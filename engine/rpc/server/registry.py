@@ -25,7 +25,7 @@ from ...kernel.lock import Lock
 from ...status import Status
 from ..contract.interface import Interface, Operation, specs_of
 from ..contract.spec import OperationSpec, PlainArgs
-from .admission import Gate
+from .admission import AccessPolicy
 from .entering import code_of
 from .leak_check import WATCHED
 from .outputs import OutputRoutine
@@ -62,14 +62,14 @@ class Entry:
     """
 
     __slots__ = (
-        "auto", "code", "coroutine", "decode_args", "decode_many", "decode_plain", "function", "gate", "mean",
-        "needs_no_worker", "overran", "spec", "takes_handle", "watched",
+        "auto", "code", "coroutine", "decode_args", "decode_many", "decode_plain", "function", "mean",
+        "needs_no_worker", "overran", "policy", "spec", "takes_handle", "watched",
     )  # fmt: skip
 
     def __init__(self, spec: OperationSpec, function: Callable[..., Any]) -> None:
         # The conditions of its interface, if it has any; `auto` is the same if the interface listens by itself.
-        self.gate: Gate | None = None
-        self.auto: Gate | None = None
+        self.policy: AccessPolicy | None = None
+        self.auto: AccessPolicy | None = None
         self.spec: OperationSpec = spec
         self.function: Callable[..., Any] = function
         self.decode_args: ArgsDecoder | PlainArgs = spec.decode_args
@@ -82,7 +82,7 @@ class Entry:
         self.watched: int = WATCHED
         # An `async def`: calling it only makes what the event loop begins.
         self.coroutine: bool = inspect.iscoroutinefunction(function)
-        # Entering the routine is quick for sure: it only begins in the event loop, and no gate is asked first.
+        # Entering the routine is quick for sure: it only begins in the event loop, and no policy is asked first.
         self.needs_no_worker: bool = self.coroutine
         # What shows on a thread's stack that it is inside; see `entering`.
         self.code: CodeType | None = code_of(function)
@@ -138,8 +138,10 @@ class Registry:
             for entry in served.entries.values()
         ]
 
-    def register(self, interface: type[Interface] | str, implementation: Any, gate: Gate, lasting: bool) -> None:
-        """Serve `interface` by the methods of `implementation`, behind `gate`; see `Server.register`.
+    def register(
+        self, interface: type[Interface] | str, implementation: Any, policy: AccessPolicy, lasting: bool
+    ) -> None:
+        """Serve `interface` by the methods of `implementation`, under `policy`; see `Server.register`.
 
         A `lasting` one stays when all interfaces are unregistered.
         """
@@ -153,11 +155,11 @@ class Registry:
             minor = interface.interface_version[1]
         else:
             raise InvalidArgumentType(f"interface must be an Interface class or a name, not {shown(interface)}")
-        if gate.needed:
+        if policy.needed:
             for entry in entries.values():
-                entry.gate = gate
+                entry.policy = policy
                 entry.needs_no_worker = False
-                entry.auto = gate if gate.auto_listen else None
+                entry.auto = policy if policy.auto_listen else None
         if self._decorate is not None:
             for entry in entries.values():
                 self._decorate(entry)
@@ -168,7 +170,7 @@ class Registry:
                     f"interface {name!r} version {major} is registered already: unregister it first",
                     status=Status.ALREADY_REGISTERED,
                 )
-            versions = {**self._interfaces.get(name, {}), major: Served(minor, entries, gate.auto_listen, lasting)}
+            versions = {**self._interfaces.get(name, {}), major: Served(minor, entries, policy.auto_listen, lasting)}
             self._interfaces = {**self._interfaces, name: versions}
             self._found = {}
 

@@ -36,7 +36,7 @@ class ContextRoutine:
 
     def __call__(self, call: ServerCall, *given: Any) -> Coroutine[Any, Any, None] | None:
         """Run the routine, or leave the call waiting."""
-        book = call._listener.contexts
+        book = call._answers.contexts
         args = list(given)
         needs: list[Context[Any]] = []
         for position, required in self._handles:

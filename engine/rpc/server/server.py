@@ -11,9 +11,9 @@ Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtWaitServerListe
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from enum import Enum
+from contextvars import Context
 from operator import attrgetter
 from threading import TIMEOUT_MAX
 from types import TracebackType
@@ -25,7 +25,7 @@ from transport.frames import LIBRARY, PIPE_WINDOW_BYTES, Limits, Welcome
 from transport.log import Log
 from transport.realtime import monotonic
 
-from ...errors import Deadlock, Forked, InvalidHandle, InvalidState
+from ...errors import Deadlock, InvalidHandle, InvalidState
 from ...kernel.afterwards import afterwards
 from ...kernel.checks import (
     MAX_THREADS,
@@ -47,15 +47,17 @@ from ...status import Status
 from ..contract.interface import Interface
 from ..limits import check_options
 from ..pipes.pipe import MAX_WINDOW
-from .admission import OPEN, Gate, check_max_calls
+from .admission import OPEN, AccessPolicy, Admission, Phase, check_max_calls, level_of
+from .answers import Answers
 from .call import CallAttributes, ServerCall, begin_serving, current
 from .contexts import ContextBook
 from .ending import SIGNAL_LOOK, ended_by_signals
 from .extras import Closing, is_open, when_closed
+from .lane import Lanes
 from .listener import Listener
 from .management import Authorize, Management, ManagementRoutines
 from .registry import Entry, Registry
-from .statistics import Counters, ServerStatistics
+from .statistics import ServerStatistics
 
 if TYPE_CHECKING:
     from .coroutines import CoroutineRunner
@@ -67,26 +69,8 @@ MAX_CALLS = 1 << 20  # Calls that may be open at once; arbitrary, about 1 GB.
 CLOSE_TIMEOUT = 5.0  # Seconds that leaving a `with` block waits for running calls.
 
 
-class Phase(Enum):
-    """Where a server is in its life."""
-
-    IDLE = "idle"
-    LISTENING = "listening"
-    DRAINING = "draining"
-    CLOSED = "closed"
-
-
-class _Stopped(Event):
-    """The event of a server, which is dropped with it: of that the server tells."""
-
-    __slots__ = ()
-
-    def _dropped_open(self) -> str:
-        return ""
-
-
 class _Workers(ThreadPool):
-    """The pool of a server; as its event."""
+    """The pool of a server, which is dropped with it: the warning is the server's."""
 
     __slots__ = ()
 
@@ -135,8 +119,6 @@ class Server(Closeable):
         name: str = "server",
         **options: Any,
     ) -> None:
-        self._phase = Phase.CLOSED
-        self._forked = False
         check_count("workers", workers, 1, MAX_THREADS)
         check_max_calls(max_calls)
         check_flag("tracebacks", tracebacks)
@@ -151,27 +133,16 @@ class Server(Closeable):
         self._tracebacks = tracebacks
         self._pipe_window: int = check_count("pipe_window", pipe_window, 1, MAX_WINDOW)
         self._registry: Registry = Registry()
-        self._counters: Counters = Counters()
-        # Made for the first `async def` routine; guarded by `lock`.
-        self._coroutines: CoroutineRunner | None = None
         self._instance = os.urandom(16)
-        self._max_calls = max_calls
         # Held while the endpoints are bound, so that they are bound once. Lock order: before all others.
         self._binding = Lock()
-        # Guards all below, and the fields of the listeners.
-        self._lock: Lock = Lock()
+        self._closed_once = Once()
+        # All below: guarded by admission's lock. Made for the first `async def` routine.
+        self._coroutines: CoroutineRunner | None = None
         self._listeners: list[Listener] = []
         # Where they listen, or did.
         self._bound: list[str] = []
-        # Calls that arrived and are not closed.
-        self._active = 0
-        # Those among them that no stop waits for, less such as were closed and wait to be sent.
-        self._auto_active = 0
-        self._closed_once = Once()
-        # Set by `close`: nothing is taken any more, and all calls are waited for.
-        self._closing = False
-        # Whether `_closed_locked` is to be told of closed calls.
-        self._draining: bool = False
+        # Another thread waits for the stop.
         self._waited = False
         # Whether `listen` succeeded, ever; and whether a stop was asked for before that. Attributes that are only
         # stored and loaded, in this order by `listen` and in the other by `request_stop`: one of the two stops.
@@ -179,13 +150,12 @@ class Server(Closeable):
         self._stop_requested = False
         # Whether a second signal has ended the wait in `listen`. Stored there, loaded by `close`.
         self._hurried = False
-        # Set while no call is open and the server does not listen.
-        self._stopped = _Stopped(manual_reset=True, signaled=True)
         self._owns_pool = pool is None
         self.pool: ThreadPool = _Workers(workers, workers, name=name) if pool is None else pool
-        self._contexts: ContextBook = ContextBook(self.pool, _resume)
+        self._lanes: Lanes = Lanes(self.pool, self._start)
+        self._contexts: ContextBook = ContextBook(self.pool, self._lanes.resume)
         self._registry.register(Management, ManagementRoutines(self, authorize), OPEN, lasting=True)
-        self._phase = Phase.IDLE
+        self._admission: Admission = Admission(max_calls)
         begin_serving()
         _open_servers.add(self)
 
@@ -238,12 +208,14 @@ class Server(Closeable):
         Source: "RpcServerRegisterIf", "RpcServerRegisterIf2", "Interface Registration Flags".
         """
         name = interface if isinstance(interface, str) else getattr(interface, "__name__", "")
-        gate = Gate(name, max_calls, max_request_bytes, auto_listen, security, secure_only, local_only, no_cache)
-        with self._lock:
-            self._check_open()
+        policy = AccessPolicy(
+            name, max_calls, max_request_bytes, auto_listen, security, secure_only, local_only, no_cache
+        )
+        with self._admission.lock:
+            self._admission.check_open()
         if auto_listen:
             self._bind()
-        self._registry.register(interface, implementation, gate, lasting=False)
+        self._registry.register(interface, implementation, policy, lasting=False)
 
     def unregister(
         self, interface: type[Interface] | str | None = None, *, wait: bool = False, run_down: bool = False
@@ -260,7 +232,7 @@ class Server(Closeable):
             calling routine serves one of the calls to be waited for.
         Source: "RpcServerUnregisterIf", "RpcServerUnregisterIfEx".
         """
-        self._check_process()
+        self._admission.check_process()
         check_flag("wait", wait)
         check_flag("run_down", run_down)
         served = self._registry.served(interface)
@@ -326,23 +298,11 @@ class Server(Closeable):
                 return self.listen(max_calls=max_calls, wait=wait)
         if max_calls is not None:
             check_max_calls(max_calls)
-        with self._lock:
-            self._check_open()
-            if self._phase is not Phase.IDLE:
-                raise InvalidState(f"the server is {self._phase.value} already", status=Status.ALREADY_LISTENING)
-            if not self._endpoints:
-                raise InvalidState("the server has no endpoint to listen on", status=Status.NO_PROTSEQS_REGISTERED)
-            self._max_calls = max_calls or self._max_calls
-            self._phase = Phase.LISTENING
-            self._stopped.reset()
+        self._admission.start(max_calls, len(self._endpoints))
         try:
             self._bind()
         except BaseException:
-            with self._lock:
-                if self._phase is Phase.LISTENING:  # Otherwise somebody stops or closes it meanwhile.
-                    self._phase = Phase.IDLE
-            with suppress(InvalidHandle):  # It was closed meanwhile.
-                self._stopped.set()
+            self._admission.not_started()
             raise
         self._listened = True
         if self._stop_requested:
@@ -365,15 +325,18 @@ class Server(Closeable):
             try:
                 each(lambda endpoint: listeners.append(self._listener(endpoint)), self._endpoints)
                 bound = list(map(attrgetter("endpoint"), listeners))
-                with self._lock:
-                    self._check_open()  # Who closes the server from here on finds them.
+                with self._admission.lock:
+                    self._admission.check_open()  # Who closes the server from here on finds them.
                     self._listeners, self._bound = listeners, bound
             except BaseException:
                 each(Listener.close, listeners)
                 raise
 
     def _listener(self, endpoint: Endpoint) -> Listener:
-        return Listener(self, bind(endpoint, **self._options))
+        link = bind(endpoint, **self._options)
+        level = level_of(link.endpoint, self._encrypts)
+        answers = Answers(link.endpoint, self._admission, self._contexts, self._tracebacks, level)
+        return Listener(link, answers, self._registry, self._lanes, self._welcome, self._pipe_window)
 
     def stop(self) -> None:
         """Take no new calls; running ones go on. Returns at once; `wait` waits for the last one.
@@ -382,17 +345,9 @@ class Server(Closeable):
         Source: "RpcMgmtStopServerListening".
         """
         try:
-            with self._lock:
-                self._check_process()
-                if self._phase is not Phase.LISTENING:
-                    raise InvalidState(f"the server is {self._phase.value}, not listening", status=Status.NOT_LISTENING)
-                self._phase = Phase.DRAINING
-                ended = self._drained_locked()
+            self._admission.stop()
         except Deadlock:  # In a signal handler that interrupted this thread under the lock: nothing was changed.
             afterwards(self.request_stop)
-            return
-        if ended:
-            self._stopped.set()
 
     def request_stop(self) -> None:
         """Begin to stop, as `stop`, whatever state the server is in: for signal handlers.
@@ -416,7 +371,7 @@ class Server(Closeable):
         if not self._begin_wait():
             return True
         try:
-            return self._stopped.wait(timeout)
+            return self._admission.stopped.wait(timeout)
         finally:
             self._end_wait()
 
@@ -426,19 +381,19 @@ class Server(Closeable):
         if not self._begin_wait():
             return True
         try:
-            return await self._stopped.wait_async(timeout)
+            return await self._admission.stopped.wait_async(timeout)
         finally:
             self._end_wait()
 
     def _begin_wait(self) -> bool:
         """Be the one that waits; False if there is nothing to wait for."""
-        with self._lock:
-            self._check_process()
+        with self._admission.lock:
+            self._admission.check_process()
             if self.closed:
                 return False
             if self._waited:
                 raise InvalidState("another thread waits for this server already", status=Status.ALREADY_LISTENING)
-            if self._phase is Phase.IDLE and not self._listened:
+            if self._admission.phase is Phase.IDLE and not self._listened:
                 raise InvalidState("the server was not told to listen", status=Status.NOT_LISTENING)
             self._waited = True
         return True
@@ -446,12 +401,12 @@ class Server(Closeable):
     def _end_wait(self) -> None:
         self._waited = False
         if self.closed:
-            self._stopped.close()
+            self._admission.stopped.close()
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._phase is Phase.CLOSED
+        return self._admission.phase is Phase.CLOSED
 
     def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
         """Stop, wait up to `timeout` seconds (None: for ever) for running calls, tell the clients, release everything.
@@ -467,19 +422,19 @@ class Server(Closeable):
         limit = check_timeout(timeout)
         timeout = 0.0 if self._hurried else TIMEOUT_MAX if limit is None else min(limit, TIMEOUT_MAX)
         here = current.get()
-        if here is not None and here._listener.serves(self):
+        if here is not None and here._answers.admission is self._admission:
             raise Deadlock("a routine cannot close its own server, which would wait for the routine: call stop() in it")
-        if not self._forked:
+        if not self._admission.forked:
             self._closed_once.do(self._close, timeout)
 
     def _close(self, timeout: float) -> None:
         """Close. Whatever was done before it was broken off is not done again."""
         deadline = monotonic() + timeout
         if not self.closed:
-            self._drain(timeout)
+            self._admission.close(timeout, self.name)
         each(Listener.close, self._listeners)
         with suppress(InvalidHandle):  # Closed by the thread that waited, on its way out.
-            self._stopped.set()
+            self._admission.stopped.set()
         left = max(0.1, deadline - monotonic())
         try:
             if self._coroutines is not None:
@@ -488,30 +443,9 @@ class Server(Closeable):
                 self.pool.stop(left)
         finally:
             if not self._waited:  # Otherwise the event goes with the thread that still waits on it.
-                self._stopped.close()
+                self._admission.stopped.close()
         self._listeners = []
         _open_servers.discard(self)
-
-    def _drain(self, timeout: float) -> None:
-        """Stop, and wait for running calls; the server is closed then."""
-        try:
-            with self._lock:
-                drain = self._phase is not Phase.IDLE or self._auto_active > 0
-                self._closing = True
-                self._phase = Phase.DRAINING
-                ended = self._drained_locked()
-                if not ended:
-                    self._stopped.reset()  # A stop did not wait for all that is waited for now.
-            if ended:
-                self._stopped.set()
-            if drain and not self._stopped.wait(timeout):
-                log.warning("%s: %d calls were still open %s s after the stop", self.name, self._active, timeout)
-            with self._lock:
-                self._phase = Phase.CLOSED
-        except BaseException:
-            if not self.closed:
-                self._closing = False
-            raise
 
     async def aclose(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
         """As `close`, in another thread: the event loop goes on. It is done also if the task is cancelled."""
@@ -533,101 +467,40 @@ class Server(Closeable):
     def listening(self) -> bool:
         """Whether new calls are taken, on all endpoints. Source: "RpcMgmtIsServerListening"."""
         # The phase comes before the endpoints are bound, so that no call is refused that comes in between.
-        return self._phase is Phase.LISTENING and bool(self._listeners)
+        return self._admission.phase is Phase.LISTENING and bool(self._listeners)
 
     def statistics(self) -> ServerStatistics:
         """Return a snapshot of the server's counters. Never blocks. Source: "RpcMgmtInqStats"."""
-        with self._lock:
-            counters = self._counters
-            return ServerStatistics(
-                phase=self._phase.value,
-                active=self._active,
-                calls_in=counters.calls_in,
-                calls_out=counters.calls_out,
-                messages_in=counters.messages_in,
-                messages_out=counters.messages_out,
-                faults=counters.faults,
-                refused=counters.refused,
-                garbage_received=counters.garbage,
-                failures=counters.failures,
-            )
+        return self._admission.snapshot()
 
-    # What the listeners ask. `lock` is held where the name says so.
+    # What the listeners ask
 
     def _welcome(self, heartbeat: float) -> Welcome:
         """What is said to a client that greets, over a link with such a heartbeat."""
         limits = Limits(message_bytes=self._largest, pipe_window_bytes=self._pipe_window)
         return Welcome(self._instance, os.getpid(), text_of(socket.gethostname()), LIBRARY, heartbeat, limits)
 
-    @property
-    def _runner(self) -> "CoroutineRunner":
-        """What runs `async def` routines."""
-        from .coroutines import CoroutineRunner  # Here, because who has none need not import asyncio (20 ms).
+    def _start(self, call: ServerCall, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
+        """Run an `async def` routine in the server's event loop, in `context`; its end closes the call."""
+        from .coroutines import (
+            CoroutineRunner,
+        )  # Here: a program without such routines need not import asyncio (20 ms).
 
-        with self._lock:
+        with self._admission.lock:
             if self._coroutines is None:
                 self._coroutines = CoroutineRunner(self.name)
                 if self.closed:  # By a call that was still waiting for a worker.
                     self._coroutines.stop(0)
-            return self._coroutines
-
-    def _room_locked(self) -> int:
-        """How many more calls may be accepted now."""
-        return self._max_calls - self._active + self._auto_active if self._phase is Phase.LISTENING else 0
-
-    def _refusal_locked(self) -> tuple[int, str]:
-        """Why there is no room."""
-        if self._phase is Phase.LISTENING:
-            return Status.SERVER_TOO_BUSY, f"{self._max_calls} calls are open, max_calls allows no more at once"
-        return Status.SERVER_UNAVAILABLE, "the server is not listening"
-
-    def _enter(self, gate: Gate) -> tuple[int, str] | None:
-        """Count a call of an interface that listens by itself, or return why it is refused."""
-        with self._lock:
-            if self._closing:
-                return Status.SERVER_UNAVAILABLE, "the server is closing"
-            if gate.max_calls is not None and gate.active >= gate.max_calls:
-                text = f"{gate.active} calls of {gate.name!r} are open, max_calls allows no more"
-                return Status.SERVER_TOO_BUSY, text
-            gate.active += 1
-            self._auto_active += 1
-        return None
-
-    def _leave(self, gate: Gate, how: Closing) -> None:
-        """A call that `enter` counted was closed; it stays in `active` until its answer was sent."""
-        with self._lock:
-            gate.active -= 1
-            self._auto_active -= 1
-
-    def _closed_locked(self) -> None:
-        """A call was closed while draining, and is not counted in `active` any more."""
-        if self._drained_locked():
-            self._stopped.set()
-
-    def _drained_locked(self) -> bool:
-        """Whether the stop is complete; the phase moves on then."""
-        self._draining = self._phase is Phase.DRAINING
-        if self._draining and self._active == (0 if self._closing else self._auto_active):
-            self._phase = Phase.IDLE
-            self._draining = False
-            return True
-        return False
-
-    def _check_process(self) -> None:
-        if self._forked:
-            raise Forked("this server was made before fork(): make a new one in the child")
-
-    def _check_open(self) -> None:
-        self._check_process()
-        if self._phase is Phase.CLOSED or self._closing:
-            raise InvalidHandle("the server is closed")
+            runner = self._coroutines
+        runner.start(call, coroutine, context)
 
     def __repr__(self) -> str:
-        return f"<Server {self.name} {', '.join(self.endpoints)} {self._phase.value} active={self._active}>"
+        phase, active = self._admission.phase.value, self._admission.active
+        return f"<Server {self.name} {', '.join(self.endpoints)} {phase} active={active}>"
 
     def _dropped_open(self) -> str:
         # One that listens is not dropped: its endpoints refer to it.
-        return "" if getattr(self, "_phase", Phase.CLOSED) is Phase.CLOSED else repr(self)
+        return "" if not hasattr(self, "_admission") or self.closed else repr(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -638,13 +511,9 @@ class Server(Closeable):
         await self.aclose()
 
 
-def _resume(call: ServerCall) -> None:
-    call._listener.resume(call)
-
-
 def _inherited(server: Server) -> None:
-    server._phase = Phase.CLOSED
-    server._forked = True
+    server._admission.phase = Phase.CLOSED
+    server._admission.forked = True
     for listener in server._listeners:
         listener.forked()
 

@@ -34,7 +34,7 @@ def test_who_has_just_greeted(tmp_path: Path) -> None:
             assert type(heard).__name__ == "Welcome"
         listener = server._listeners[0]
         with RawClient(server.endpoint, greet=False) as raw:
-            listener._closing = True
+            listener.answers.closing = True
             for _ in range(2):
                 raw.say(Hello(b"\2" * 16, pid=1, host="raw"))
                 refused = raw.hear()

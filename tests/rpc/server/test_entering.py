@@ -177,7 +177,7 @@ def test_entered_in_the_table_first(servers: Callable[..., Server], endpoint: st
     server.register("automatic", late, auto_listen=True)
     server.listen()
     with RawClient(server.endpoint) as raw:
-        (peer,) = server._listeners[0]._peers.values()
+        (peer,) = server._listeners[0].peers.values()
         calls = Watched(peer.calls)
         peer.lane.calls = calls
         number = 0

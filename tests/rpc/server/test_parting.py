@@ -182,7 +182,7 @@ class TestTheClientGoes:
             desk.use.begin(context, number)
         wait_until(lambda: server.statistics().active == 6)
         client.close()
-        wait_until(lambda: not server._listeners[0]._peers)
+        wait_until(lambda: not server._listeners[0].peers)
         log.gate.open()
         wait_until(lambda: server.statistics().active == 0)
         assert log.noted == [-1]

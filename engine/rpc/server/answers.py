@@ -1,0 +1,348 @@
+"""The answers of one endpoint: a call is closed, its answer encoded, queued and sent.
+
+Theory of operation. Answering takes the call out of its peer's table, which closes it, and appends the answer to the
+peer's queue; neither takes a lock. What queues behind a send shares a message, encoded in one step.
+
+    routine -> conclude -> peer's queue -> channel.flush -> next_message -> link.send
+
+Lock order: link.lock, then admission's.
+
+Assumes: `deque.append` and `popleft`, and removal of one key of a `dict`, are atomic and are not reordered. A thread
+that appends an answer does so before it looks at `Peer.queued`; the sender clears that before it empties the queue: one
+of the two sees the other, so no answer is left behind.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sized
+from functools import partial
+from typing import NoReturn
+
+from transport import Buffer, PayloadTooLarge
+from transport.foreign import is_interrupt, text_of, type_name
+from transport.frames import VERSION, Fault, Reject, ReplyOptions
+from transport.log import Log
+from transport.wire.blobs import split_out_of_band
+from transport.wire.codec import (
+    DEFERRABLE_BYTES,
+    MAX_RECORD_BYTES,
+    EncodedReply,
+    deferrable,
+    encode,
+    encode_parts,
+    encode_reply,
+    encode_value,
+)
+from transport.wire.conversation import Conversation, Side
+
+from ...errors import Forked, InvalidArgumentType, InvalidAsyncHandle
+from ...status import Status
+from ..batching import take_together
+from ..channel import Channel, OutgoingMessage
+from ..limits import SizeLimit, size_of
+from ..pipes.shipment import Shipment
+from .admission import Admission
+from .call import ServerCall
+from .contexts import ContextBook, key_of
+from .encoding import encode_answers, fit_replies
+from .extras import Closing
+from .fault import describe, short
+from .peer import Peer
+
+log: Log = Log("engine.rpc")
+
+AROUND_BYTES = 1024  # More than what is around a lone answer in its message.
+
+
+class Answers:
+    """Closes the calls of one endpoint, and sends their answers.
+
+    Args: `contexts` has the context handles of the server; `tracebacks`: send those of routines that raised;
+        `authentication_level`: how well the connections to the endpoint are protected.
+    Threads: any, except where it says so.
+    """
+
+    # Joins the link to the driver. Set once, by the listener, before anything arrives.
+    channel: Channel
+
+    def __init__(
+        self, endpoint: str, admission: Admission, contexts: ContextBook, tracebacks: bool, authentication_level: int
+    ) -> None:
+        self.admission: Admission = admission
+        self.contexts: ContextBook = contexts
+        self.authentication_level: int = authentication_level
+        self.size_limit: SizeLimit = SizeLimit(endpoint, "the client")
+        self._endpoint = endpoint
+        self._tracebacks = tracebacks
+        # Peers that have answers to be sent. Appended anywhere, taken under link.lock.
+        self.outgoing: deque[Peer] = deque()
+        # Under link.lock: what is to be done after it was released.
+        self.actions: list[Callable[[], object]] = []
+        # Lanes that were posted and not begun: while there are any, answers wait for theirs. Written by the lanes.
+        self.posted: deque[object] = deque()
+        # The endpoint goes away. Set once, under link.lock; read anywhere.
+        self.closing: bool = False
+        # Whom the message taken last is for, and the answers in it. Under link.lock.
+        self._recipient: Peer | None = None
+        self._taken: Sized = ()
+
+    # What the channel asks for. Under link.lock.
+
+    def next_message(self) -> OutgoingMessage | None:
+        """Take the next message to send, or None."""
+        while self.outgoing:
+            peer = self._recipient = self.outgoing.popleft()
+            peer.queued = False
+            answers = peer.answers
+            if peer.lost:
+                gone = 0
+                while answers:  # One by one: other threads may append meanwhile.
+                    gone += isinstance(answers.popleft(), tuple)
+                self.admission.count_off(gone, 0)
+                continue
+            if not answers:
+                continue
+            first = answers.popleft()
+            if isinstance(first, tuple):
+                self._taken = taken = [first]
+                if answers:
+                    take_together(answers, taken)
+                frames = encode_answers(taken)
+                if len(frames[0]) > peer.message_limit:
+                    frames = fit_replies(peer, taken, self.size_limit)
+                self.admission.count_off(len(taken))
+            else:
+                self._taken = ()
+                frames = first.take() if type(first) is Shipment else first  # type: ignore[assignment]  # no tuple
+            if answers:
+                self.enqueue(peer)
+            return peer.id, frames
+        return None
+
+    def unsendable(self, error: Exception, made: bool) -> None:
+        """A message cannot be sent, or not be made: what its calls came to is lost, and its client is notified."""
+        peer = self._recipient
+        if not made:
+            self.admission.count_off(len(self._taken), 0)  # Their calls are over all the same.
+        if peer is not None and not peer.lost:
+            self.fail(peer, error)
+            if peer.answers:
+                self.enqueue(peer)
+
+    # Queueing
+
+    def enqueue(self, peer: Peer) -> None:
+        """`peer` has something to send."""
+        if not peer.queued:
+            peer.queued = True
+            self.outgoing.append(peer)
+
+    def send_alone(self, peer: Peer, frames: list[Buffer]) -> None:
+        """Send a message of its own to `peer` with the next flush."""
+        peer.answers.append(frames)
+        self.enqueue(peer)
+
+    # Closing a call
+
+    def answer(self, call: ServerCall, value: object) -> None:
+        """Close `call` with a result and send it now, with everything else that waits."""
+        try:
+            self.reply(call, value)
+        finally:
+            self.channel.flush()  # A result that cannot be sent raises, and leaves a fault to be sent instead.
+
+    def answer_fault(self, call: ServerCall, status: int, text: str) -> None:
+        """Close `call` with a failure and send it now, with everything else that waits."""
+        self.reply_fault(call, status, None, text)
+        self.channel.flush()
+
+    def answer_error(self, call: ServerCall, error: BaseException) -> None:
+        """Close `call` with what its routine raised and send it now, with everything else that waits."""
+        self.reply_fault(call, 0, error)
+        self.channel.flush()
+
+    def reply(self, call: ServerCall, value: object) -> None:
+        """Close `call` with a result, which leaves with the next flush."""
+        if call._peer.calls.pop(call._id, None) is not call:
+            raise _closed_before(call)
+        self.conclude(call, value)
+
+    def conclude(self, call: ServerCall, value: object) -> None:
+        """Answer a call that was just taken out of its peer's table."""
+        peer = call._peer
+        if call._extra is not None:
+            self._reply_with_extras(call, peer, value)
+            return
+        options = call._options
+        if peer.lost or (options is not None and options.one_way):
+            self.admission.count_off(1, 0)
+            return
+        if value is None or (type(value) is bytes and len(value) <= DEFERRABLE_BYTES) or deferrable((value,)):
+            peer.answers.append((call._id, value))
+        else:
+            self._reply_now(call, peer, value)
+        if not peer.queued:  # `enqueue` in line.
+            peer.queued = True
+            self.outgoing.append(peer)
+
+    def _reply_with_extras(self, call: ServerCall, peer: Peer, value: object) -> None:
+        """As `conclude`, for a call that has extras: whether the result can be sent decides what becomes of it."""
+        extras = call._extra
+        assert extras is not None
+        options = call._options
+        if peer.lost or (options is not None and options.one_way):
+            extras.end(Closing.UNSENT)
+            self.admission.count_off(1, 0)
+            return
+        # Run close callbacks after encoding and before sending, so that context handles in the result are registered
+        # before the client can use them.
+        ended = partial(extras.end, Closing.ANSWERED)
+        try:
+            self._reply_now(call, peer, value, ended)
+        except BaseException:
+            extras.end(Closing.UNSENT)
+            raise
+        finally:
+            self.enqueue(peer)
+
+    def _reply_now(
+        self, call: ServerCall, peer: Peer, value: object, encoded: Callable[[], object] | None = None
+    ) -> None:
+        """Encode a result that may change later, or is large. `encoded` is called when it is, before it can leave."""
+        try:
+            answer: list[Buffer] | EncodedReply
+            options = _reply_options(call)
+            if call._extra is not None and call._extra.outputs is not None:
+                parts = (value, *call._extra.outputs)
+                if alone := options is not None or split_out_of_band(parts) is not None:
+                    answer = encode_parts(call._id, parts, options)
+                else:
+                    answer = EncodedReply(call._id, 0, encode_value(parts))
+            elif alone := options is not None or split_out_of_band((value,)) is not None:
+                answer = encode_reply(call._id, value, 0, options)
+            else:
+                answer = EncodedReply(call._id, 0, encode_value(value))
+            size = size_of(answer) if isinstance(answer, list) else len(memoryview(answer.value))
+            if size > peer.message_limit:
+                raise PayloadTooLarge(self.size_limit.report("the result", size, peer.message_limit))
+        except BaseException as error:  # Encoding runs the value's own code, which raises what it likes.
+            text = f"the result of {call._entry.spec.name} cannot be sent: {text_of(error)}"
+            self.fault(peer, call._id, Status.BAD_STUB_DATA, Fault(type_name(error), text))
+            if is_interrupt(error):
+                raise
+            raise InvalidArgumentType(text) from error
+        if encoded is not None:
+            encoded()
+        peer.answers.append(answer)
+        if alone:
+            self.admission.count_off(1)
+
+    def reply_fault(self, call: ServerCall, status: int, error: BaseException | None, text: str = "") -> None:
+        """Close `call` with a failure, which leaves with the next flush; an `error` brings its own status."""
+        peer = call._peer
+        if error is None:
+            fault = Fault("", text)
+        else:
+            status, fault = describe(error, self._tracebacks)
+        if peer.calls.pop(call._id, None) is not call:
+            raise _closed_before(call)
+        if call._extra is not None:
+            call._extra.status = status
+            call._extra.end(Closing.FAILED)
+        if peer.lost or (call._options is not None and call._options.one_way):
+            self.admission.count_off(1, 0)
+        else:
+            self.fault(peer, call._id, status, fault, _reply_options(call))
+
+    def fault(self, peer: Peer, call_id: int, status: int, fault: Fault, options: ReplyOptions | None = None) -> None:
+        """Queue a failure as the answer to a call that is in no table, or not any more."""
+        with self.admission.lock:
+            self.admission.counters.faults += 1
+        try:
+            value = encode_value(fault, min(MAX_RECORD_BYTES, peer.message_limit - AROUND_BYTES))
+        except BaseException:  # What it carries is of the program's own making, too.
+            # It cannot be sent, or not to this client: the status is what counts, and the text for people is cut.
+            value = encode_value(Fault(short(fault.type), short(fault.text)))
+        alone = None if options is None else encode_reply(call_id, value, status, options)
+        if alone is not None and size_of(alone) <= peer.message_limit:
+            peer.answers.append(alone)
+            self.admission.count_off(1)
+        else:
+            peer.answers.append(EncodedReply(call_id, status, value))
+        self.enqueue(peer)
+
+    def give_up(self, call: ServerCall) -> bool:
+        """Close a call that was not begun, and whose client is gone or is about to be told that the server closes.
+
+        False, and it is to be run, if it is one way: its client was told that it is done when it was begun. Once the
+        endpoint closes there is no thread left to run it.
+        """
+        if not self.closing and call._options is not None and call._options.one_way:
+            return False
+        try:
+            self.reply_fault(call, Status.SERVER_UNAVAILABLE, None, "the server closed before the call was begun")
+        except InvalidAsyncHandle:
+            log.debug("%r was closed before it was begun", call)
+        return True
+
+    # Failures of this side
+
+    def break_off(self, peer: Peer, status: int, text: str) -> None:
+        """A message of a client is lost, or one to it. Calls in it would wait for ever, so the conversation begins
+        again, and all that it has open fail there. What is on its way from before is dropped. Under link.lock.
+        """
+        peer.greeted = False
+        peer.refused = True
+        peer.conversation = Conversation(Side.SERVER)
+        if peer.joined:
+            peer.joined = False
+            self.actions += self.contexts.leave(key_of(peer))
+        self.send_alone(peer, encode(Reject([VERSION], status, text)))
+
+    def fail(self, peer: Peer, error: BaseException) -> None:
+        """This side fails at a message of, or for, one client. Under link.lock."""
+        text = self._count_failure(peer, error)
+        if not peer.refused:
+            self.break_off(peer, Status.OUT_OF_RESOURCES, text)
+
+    def _count_failure(self, peer: Peer, error: BaseException) -> str:
+        """Count a failure, and return what it was. Under link.lock."""
+        self.admission.counters.failures += 1
+        text = f"a message could not be dealt with: {type_name(error)}"
+        log.error("%s: %s: %s", self._endpoint, peer.address or peer.id.hex(), text, exc_info=error, later=True)
+        return text
+
+    def fail_at(self, peer: Peer, error: BaseException, closed: int | None) -> None:
+        """A worker has failed at calls of a client, and at the answer of one that it had `closed`. Holding nothing."""
+        with self.channel.link.lock:
+            if closed is None or any(map(partial(_answers, closed), peer.answers.copy())):
+                self._count_failure(peer, error)
+            else:
+                self.admission.count_off(1, 0)
+                if not peer.lost:
+                    self.fail(peer, error)
+            peer.queued = False  # It may have failed just before it queued the peer.
+            self.enqueue(peer)
+
+    def forked(self) -> None:
+        """In a forked child: the calls are the parent's to answer. Takes no lock."""
+
+        def refuse(*args: object) -> NoReturn:
+            raise Forked("this call came before fork(): it is the parent's to answer")
+
+        for name in ("answer", "answer_fault"):
+            setattr(self, name, refuse)
+
+
+def _answers(call_id: int, answer: object) -> bool:
+    """Whether this is the answer to the call of that number."""
+    return isinstance(answer, tuple) and answer[0] == call_id
+
+
+def _reply_options(call: ServerCall) -> ReplyOptions | None:
+    """What travels beside the answer to a call."""
+    extra = call._extra
+    return None if extra is None or not extra.metadata else ReplyOptions(metadata=extra.metadata)
+
+
+def _closed_before(call: ServerCall) -> InvalidAsyncHandle:
+    return InvalidAsyncHandle(f"{call!r} was closed before: the first closing is the one that counts")
