@@ -6,7 +6,7 @@ about to leave. Of several calls or replies, half are left for the next message;
 leave at all, and its call ends with `BadStubData`. What is known to be too large when it is begun, pushed or answered
 is refused there.
 
-Until the server's greeting has come, the client sends nothing above `UNGREETED_BYTES`, which every peer takes: larger
+Until the server's greeting has come, the client sends nothing larger than what every peer takes (`UNGREETED`): larger
 messages, and what is behind them, wait for the greeting.
 """
 
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from transport import Buffer, LinkOptions
 from transport.frames import MAX_MESSAGE_BYTES
 from transport.log import Log
+from transport.wire.session import UNGREETED
 
 from ..errors import InvalidArgumentType
 from ..kernel.checks import check_count
@@ -27,7 +28,6 @@ log: Log = Log("engine.rpc")
 
 T = TypeVar("T")
 
-UNGREETED_BYTES = 64 * 1024  # Arbitrary: room for a first burst of calls. No peer may take less.
 # What a shipment may hold besides the push that makes it leave: others, and the heads of all.
 _SHIPMENT_REST = 2 * SHIPMENT_BYTES
 
@@ -43,7 +43,9 @@ def check_options(options: dict[str, Any]) -> int:
     for name in options:
         if name not in known:
             raise InvalidArgumentType(f"there is no option {name!r}; those of the transport are {', '.join(known)}")
-    value = check_count("max_message_bytes", options.get("max_message_bytes", MAX_MESSAGE_BYTES), UNGREETED_BYTES)
+    value = check_count(
+        "max_message_bytes", options.get("max_message_bytes", MAX_MESSAGE_BYTES), UNGREETED.message_bytes
+    )
     LinkOptions(**options)
     return min(value, MAX_MESSAGE_BYTES)
 
@@ -83,18 +85,10 @@ class SizeLimit:
         self._endpoint = endpoint
         self._who = who
         # In bytes. `known`: the peer has said so. Under link.lock; read as a hint elsewhere.
-        self.bytes: int = UNGREETED_BYTES
+        self.bytes: int = UNGREETED.message_bytes
         self.known: bool = False
         # Unguarded: two that come first at once are both logged.
         self._reported = False
-
-    def forget(self) -> None:
-        """There is a new connection, over which the peer has not said anything yet."""
-        self.bytes, self.known = UNGREETED_BYTES, False
-
-    def learn(self, announced: int) -> None:
-        """The peer has said what it takes."""
-        self.bytes, self.known = largest_message(announced), True
 
     def report(self, what: str, size: int, limit: int = 0) -> str:
         """Return, in one sentence, that `what` is too large. Any thread, holding any lock.

@@ -5,15 +5,15 @@ how many messages with calls there were, what becomes of garbage. One state, mov
 decides everything. The runtime hands over what has arrived, sends what the session answers, and does the rest.
 
     client                          server
-    begin() -> Hello        ---->   receive() -> answers (Welcome,), or (Reject,)
+    begin(), says Hello     ---->   receive() -> answers (Welcome,), or (Reject,)
     receive() <- Welcome    <----
     Calls, Chunks, ...      ---->   receive() -> the message
     receive() <- Reject     <----   unreadable() -> answers (Reject,): what it had open is over
-    begin() -> Hello        ---->   ... the next conversation
+    begin(), says Hello     ---->   ... the next conversation
     receive() <- Bye        <----   part(); leave() -> Bye, which says how many messages with calls were taken
 
-The way of each message with calls, and of each reply, takes no call of a session: if `is_open`, the message is in
-order, and it is the runtime that counts it (`calls_sent`, `calls_taken`).
+Messages with calls, replies, elements and credit take no call of a session: if `is_open`, they are in order, and the
+runtime itself counts those with calls (`calls_sent`, `calls_taken`).
 
 Threads: not safe; guarded by what guards the connection. Single attributes may be read by any thread.
 """
@@ -105,23 +105,19 @@ class Session(Conversation):
 
 
 class ClientSession(Session):
-    """The client's side of a connection, and of those after it.
+    """The client's side of a connection, and of those after it."""
 
-    Args: `hello` is what each conversation begins with.
-    """
+    __slots__ = ("calls_sent", "conversation")
 
-    __slots__ = ("calls_sent", "conversation", "hello")
-
-    def __init__(self, hello: Hello) -> None:
+    def __init__(self) -> None:
         super().__init__(Side.CLIENT)
-        self.hello = hello
         #: Which conversation this is, from 1.
         self.conversation: int = 0
         #: How many messages with calls were sent in it.
         self.calls_sent: int = 0
 
-    def begin(self) -> Hello:
-        """Begin a conversation: on a new connection, or after a REJECT. Return what to say first.
+    def begin(self) -> None:
+        """Begin a conversation: a HELLO is sent, on a new connection or after a REJECT.
 
         Raises: LocalProtocolError in the midst of one, after the server's BYE, as the connection has to be closed and
             `lost` first, and after `leave`.
@@ -130,15 +126,17 @@ class ClientSession(Session):
         self._learn(UNGREETED)
         self.conversation += 1
         self.calls_sent = 0
-        return self.hello
 
     def lost(self) -> bool:
-        """The connection is gone. Return whether there was a conversation: calls that had left may have run then."""
-        had = self.state is _GREETED or self.is_open
-        if self.state is not _LEAVING:
-            self._enter(_FRESH)
-            self._learn(UNGREETED)
-        return had
+        """The conversation is over: the connection is gone, or the REJECT or BYE that ended it was dealt with.
+
+        Return whether there was one; False for a client that has left.
+        """
+        if self.state is _FRESH or self.state is _LEAVING:
+            return False
+        self._enter(_FRESH)
+        self._learn(UNGREETED)
+        return True
 
     def leave(self, status: int = 0, reason: str = "") -> Bye | None:
         """End the conversation for good, if there is one: return what to say, else None. None begins after that."""
@@ -147,7 +145,7 @@ class ClientSession(Session):
         return bye
 
     def receive(self, message: Message) -> Received:
-        """Take a message of the server: any but REPLIES in an open session, which need not come here."""
+        """Take a message of the server. REPLIES, PIPE and CREDIT in an open session need not come here."""
         was_open = self.is_open
         leaving = self.state is _LEAVING
         try:
@@ -172,13 +170,11 @@ class ServerSession(Session):
     Args: `greeting` makes the answer to a HELLO: a WELCOME, or the REJECT of a server that closes.
     """
 
-    __slots__ = ("_greeting", "calls_taken", "hello")
+    __slots__ = ("_greeting", "calls_taken")
 
     def __init__(self, greeting: Callable[[], Welcome | Reject]) -> None:
         super().__init__(Side.SERVER)
         self._greeting = greeting
-        #: What the client has said of itself.
-        self.hello: Hello | None = None
         #: How many messages with calls were taken since the WELCOME.
         self.calls_taken: int = 0
 
@@ -188,7 +184,7 @@ class ServerSession(Session):
         return self.state in _JOINED
 
     def receive(self, message: Message) -> Received:
-        """Take a message of the client: any but CALLS in an open session, which the runtime may count itself."""
+        """Take a message of the client. CALLS in an open session need not come here, if the runtime counts them."""
         before = self.state
         kind = KIND_OF[type(message)]
         try:
@@ -229,7 +225,6 @@ class ServerSession(Session):
         self.sent(KIND_OF[type(answer)])
         if type(answer) is Reject:
             return Received(None, (answer,))
-        self.hello = hello
         self.calls_taken = 0
         self._learn(hello.limits)
         return Received(hello, (answer,))

@@ -26,7 +26,6 @@ from .binding import Begin, Binding, bind_typed, check_metadata
 from .connection import Connection
 from .issuer import Issuer
 from .retry import RETRIES, RETRY_BUDGET
-from .session import ConnectionState
 from .streaming import operation_kind
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
@@ -175,7 +174,7 @@ class Client(Closeable):
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._connection.session.state is ConnectionState.CLOSED
+        return self._connection.session.has_left
 
     def statistics(self) -> ClientStatistics:
         """Return a consistent snapshot of the client's counters. Never blocks."""
@@ -184,7 +183,7 @@ class Client(Closeable):
         table = connection.table
         with table.lock:
             return ClientStatistics(
-                connection=connection.session.state.value,
+                connection=connection.session.name,
                 outstanding=len(table.calls),
                 calls_begun=table.finished + len(table.calls),
                 calls_finished=table.finished,
@@ -192,14 +191,14 @@ class Client(Closeable):
                 messages_sent=connection.messages_sent,
                 messages_received=connection.messages_received,
                 garbage_received=connection.garbage,
-                connections=connection.session.connections,
+                connections=connection.session.conversation,
                 retries=connection.retries.sent,
                 retries_refused=connection.retries.refused,
             )
 
     def __repr__(self) -> str:
         connection = self._connection
-        state, outstanding = connection.session.state.value, len(connection.table.calls)
+        state, outstanding = connection.session.name, len(connection.table.calls)
         return f"<Client {self.endpoint} {state} outstanding={outstanding}>"
 
     async def __aenter__(self) -> Self:

@@ -56,6 +56,7 @@ from transport.frames import (
 from transport.log import Log
 from transport.realtime import monotonic
 from transport.wire.codec import decode, encode
+from transport.wire.conversation import ConversationState
 
 from ...errors import CallError, Forked, InvalidHandle
 from ...kernel.aio import Completion
@@ -77,14 +78,15 @@ from .awaiting import AwaitingConnection
 from .call_table import CallTable, perform
 from .outbox import LoneMessage, Outbox
 from .retry import Retries
-from .session import ConnectionState, Session
+from .session import Session
 from .spin import SpinPolicy
 
 log: Log = Log("engine.rpc")
 
+_GREETED = ConversationState.GREETED
+
 LEAVE_AGAIN = 1.0  # Seconds; arbitrary: how soon a client leaves a server that says goodbye again and again.
 
-_GREETING, _CONNECTED, _CLOSED = ConnectionState.GREETING, ConnectionState.CONNECTED, ConnectionState.CLOSED
 _NIL = msgspec.Raw(b"\xc0")
 
 
@@ -118,7 +120,7 @@ class Connection:
         self._association = os.urandom(16)
         self.session: Session = Session(self.endpoint)
         self.table: CallTable = CallTable()
-        self.outbox: Outbox = Outbox(self.session.limit, self.table.calls.keys(), self._refuse)
+        self.outbox: Outbox = Outbox(self.session, self.table.calls.keys(), self._refuse)
         self.retries: Retries = Retries(self.table, retries, retry_budget)
         # Guarded by the table's lock.
         self._awaiting = AwaitingConnection(connect_timeout, self._give_up)
@@ -161,7 +163,7 @@ class Connection:
         """
         table = self.table
         with table.lock:
-            if self.session.state is _CLOSED:
+            if self.session.has_left:
                 # If `close` did not end it, it was never accepted.
                 if table.calls.pop(call_id, None) is call:
                     self.retries.forget_locked(call_id)
@@ -170,7 +172,7 @@ class Connection:
                 return
             if notify is not None and notify.needs_driver:
                 table.need_driver += 1
-            if self.session.state is not _CONNECTED:
+            if not self.session.is_open:
                 self._awaiting.add_locked(call_id)
             self._attend_locked()
         if spec.one_way:
@@ -196,7 +198,7 @@ class Connection:
             error: CallError = CallTimeout(f"no reply within {timeout} s{silence and f': {silence}'}")
             # Only if an attempt to connect has failed: otherwise the time was just too short.
             with table.lock:
-                if session.state is ConnectionState.CONNECTING and session.refusal and self._withdraw_locked(call_id):
+                if not session.linked and session.refusal and self._withdraw_locked(call_id):
                     error = session.unreachable(timeout, self.retries.lost_locked(call_id), False)
             if table.finish(call_id, Failure(error)):
                 self.outbox.withdraw({call_id})  # If it has not left it need not, and must not run.
@@ -290,7 +292,7 @@ class Connection:
 
     def silence(self) -> str:
         """Why no answer comes to the calls that are outstanding, if that is for want of a server; else ""."""
-        if self.session.state is _CONNECTED:
+        if self.session.is_open:
             return ""
         with self.table.lock:
             return self.session.silence(len(self.table.calls))
@@ -331,9 +333,9 @@ class Connection:
 
     def next_message(self) -> OutgoingMessage | None:
         """Take the next message to send, or None."""
-        outbox, state = self.outbox, self.session.state
+        outbox, session = self.outbox, self.session
         # A client that closes still sends what was accepted, and its goodbye.
-        if not outbox.queue or not (state is _CONNECTED or state is _GREETING or outbox.closing):
+        if not outbox.queue or not (session.is_open or session.state is _GREETED or outbox.closing):
             return None
         frames = outbox.take()
         if not frames:
@@ -380,7 +382,7 @@ class Connection:
             message = decode(frames)
             if type(message) is not Replies:
                 self._take(message)
-            elif self.session.state is _CONNECTED:
+            elif self.session.is_open:
                 # This is the way of every reply.
                 self._spin.answered()
                 outstanding = len(table.calls) + self._answered
@@ -409,7 +411,7 @@ class Connection:
                         raise
                     lock.release()
             else:
-                self.session.check_replies()  # In turn: the client closes, and has ended the calls.
+                self._take(message)
         except RemoteProtocolError as error:
             self.garbage += 1
             if self.garbage == 1:
@@ -417,8 +419,16 @@ class Connection:
         return not table.calls
 
     def _take(self, message: Message) -> None:
-        """Take a message that is not replies."""
-        self.session.check_turn(message)
+        """Take a message that is not replies, or out of turn."""
+        ended = False
+        if not self.session.is_open or (type(message) is not Chunks and type(message) is not Credit):
+            with self.table.lock:
+                received = self.session.receive(message)
+            if received.error is not None:
+                raise received.error
+            if received.message is None:
+                return  # The client closes, and has ended the calls.
+            ended = received.ended
         if type(message) is Welcome:
             self._welcomed(message)
         elif type(message) is Chunks:
@@ -428,7 +438,7 @@ class Connection:
             for call_id, index, size in message.grants:
                 self._arrived(call_id, (index, size))
         elif type(message) is Reject:
-            self._rejected(message)
+            self._rejected(message, ended)
         elif type(message) is Bye:
             self._left(message)
 
@@ -473,14 +483,15 @@ class Connection:
             Limits(message_bytes=self._largest, pipe_window_bytes=self.pipe_window), self.metadata,
         )  # fmt: skip
         with self.table.lock:
-            if self.session.state is _CLOSED:
+            if self.session.has_left:
                 return
             self.outbox.forget()
             # The time limit of a call ran while it waited for the connection.
             self.outbox.refresh_limits(self._time_left_locked())
             self._hello = LoneMessage(encode(hello))
             self.outbox.queue.appendleft(self._hello)
-            self.session.connected()
+            self.session.begin()
+            self.session.refusal = ""
             self._attend_locked()
         # The greeting, and the calls that wait behind it, leave though no thread may come to wait.
         self.channel.expect()
@@ -505,29 +516,30 @@ class Connection:
     def _welcomed(self, message: Welcome) -> None:
         """The server has greeted."""
         with self.table.lock:
-            if self.session.welcomed(message):
-                self._awaiting.clear_locked()
-                self._attend_locked()
+            self.session.reached = True
+            self._awaiting.clear_locked()
+            self._attend_locked()
         if self.outbox.queue:
             self._do_later((self.channel.flush,))  # What is too large to leave before the greeting, for one.
         self._widen(message.limits.pipe_window_bytes or UNBOUNDED)
 
-    def _rejected(self, message: Reject) -> None:
-        """The server will not talk, or has lost the thread of the conversation."""
+    def _rejected(self, message: Reject, open: bool) -> None:
+        """The server will not talk, or has lost the thread of the conversation, which was `open`."""
         reason = message.reason or f"it speaks versions {message.versions}"
-        state = self.session.state
-        if state is _CONNECTED:
+        if open:
             # What it had taken may run; the conversation begins again on the same connection.
             # Nothing is sent again: it may have been what the server could not read.
             self._lose(f"the server broke off: {reason}", False)
             self.on_connected(b"")
-        elif state is _GREETING:
+        else:
             # Our greeting was refused: nothing that was sent has run, and on this connection nothing will.
             text = f"{self.endpoint} refused to talk: {reason}"
             with self.table.lock:
-                if self.session.state is _CLOSED:
+                if self.session.has_left:
                     return
-                self.session.rejected(text)
+                self.session.lost()
+                self.session.refusal = text
+                self.session.reached = True
                 self.outbox.queue.clear()
                 ended = self._refused_locked(message.status or Status.PROTOCOL_ERROR, text)
             self._finish(ended)
@@ -551,10 +563,10 @@ class Connection:
             driver().monitor.call_at(self._leave_at, leave)
         self._leave_at = max(now, self._leave_at) + LEAVE_AGAIN
 
-    def _leave(self, conversation: object) -> None:
-        """Close the connection over which the server ended `conversation`, and begin on a new one."""
+    def _leave(self, conversation: int) -> None:
+        """Close the connection over which the server ended that conversation, and begin on a new one."""
         with self._link.lock:
-            if self.session.state is _CLOSED or self.session.conversation is not conversation:
+            if self.session.has_left or self.session.conversation != conversation:
                 return  # It is closed already.
             self._link.leave()
         driver().mark_ready(self.channel)
@@ -562,15 +574,15 @@ class Connection:
     # What becomes of the calls of a connection that is gone
 
     def _lose(self, reason: str, again: bool, read: int | None = None) -> None:
-        """The connection is gone; `again`: calls that had left may be sent over the next one.
+        """The conversation is over; `again`: calls that had left may be sent over the next connection.
 
         `read`: how many messages with calls the server says it has taken; the calls of the later ones did not run.
         """
         text = f"the connection to {self.endpoint} was lost: {reason}"
         with self.table.lock:
-            if not self.session.linked:
+            if not self.session.lost():
                 return
-            self.session.lost(reason)
+            self.session.refusal = reason
             self._widen(PIPE_WINDOW_BYTES)  # Until the next server says so itself.
             if self.channel.take_back():
                 self.outbox.put_back()
@@ -604,7 +616,7 @@ class Connection:
     def _send_again(self, call_ids: list[int]) -> None:
         """These calls have backed off."""
         with self.table.lock:
-            if self.session.state is _CLOSED:
+            if self.session.has_left:
                 return
             self._queue_again_locked(call_ids)
         self.channel.flush()
@@ -658,8 +670,8 @@ class Connection:
 
     def _attend_locked(self) -> None:
         """Say whether the network must be driven though no thread waits: for a callback, a connection, a greeting."""
-        state, table = self.session.state, self.table
-        waits = state is not _CONNECTED and state is not _CLOSED and bool(table.calls or self.outbox.queue)
+        session, table = self.session, self.table
+        waits = not session.is_open and bool(table.calls or self.outbox.queue) and not session.has_left
         wanted = waits or table.need_driver > 0
         if wanted is not self.attended:
             self.attended = wanted
@@ -677,10 +689,10 @@ class Connection:
             driver().harvest(self.channel)  # Answers that have arrived count.
         actions = self._last_actions
         with table.lock:
-            if self.session.may_say_goodbye():
-                self.outbox.queue.append(LoneMessage(encode(Bye(0, "the client closed"))))
+            bye = self.session.leave(0, "the client closed")
+            if bye is not None:
+                self.outbox.queue.append(LoneMessage(encode(bye)))
                 self.outbox.closing = True
-            self.session.state = _CLOSED
             ended = list(table.calls)
             failures = [Failure(CallCancelled("the client was closed"))] * len(ended)
             table.finish_locked(ended, failures, actions)
@@ -695,7 +707,7 @@ class Connection:
 
     def disable(self) -> None:
         """This is the copy of a forked child: end what is outstanding, and take nothing more."""
-        self.session.state = _CLOSED
+        self.session.leave()
         self.forked = True
         while self.table.calls:
             _, call = self.table.calls.popitem()

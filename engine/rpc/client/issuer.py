@@ -11,6 +11,7 @@ from typing import Any
 
 from transport.frames import CallOptions
 from transport.wire.codec import DEFERRABLE_BYTES, PendingCall, deferrable
+from transport.wire.conversation import ConversationState
 
 from ...errors import QueueFull
 from ...kernel.checks import check_timeout
@@ -26,9 +27,8 @@ from .buffers import filling
 from .connection import Connection
 from .outbox import LoneMessage, encode_eagerly
 from .pipes import ClientPipes
-from .session import ConnectionState
 
-_CONNECTED, _CLOSED = ConnectionState.CONNECTED, ConnectionState.CLOSED
+_LEAVING = ConversationState.LEAVING
 _PENDING = int(State.PENDING)
 
 
@@ -82,7 +82,7 @@ class Issuer:
             timeout, metadata = inherit(outer, timeout, metadata, connection.metadata)
         if handle is not None:
             handle = handle_of(handle)
-        if session.state is _CLOSED:
+        if session.state is _LEAVING:
             raise connection.closed_error()
         if len(calls) >= self._max_calls:
             raise QueueFull(f"{len(calls)} calls are outstanding, max_calls allows no more: complete some first")
@@ -108,7 +108,7 @@ class Issuer:
         calls[call_id] = call
         queue.append(pending)
         needs_driver = notify is not None and notify.needs_driver
-        if session.state is not _CONNECTED or timeout is not None or spec.one_way or needs_driver:
+        if not session.is_open or timeout is not None or spec.one_way or needs_driver:
             connection.accepted(call, call_id, spec, notify, timeout)
         if due or len(queue) > connection.batch_threshold:
             connection.channel.flush()
@@ -145,7 +145,7 @@ class Issuer:
         def begin_usual(*args: Any, notify: Any = None, handle: Call[Any] | None = None, **more: Any) -> Call[Any]:
             if (
                 more
-                or session.state is not _CONNECTED
+                or not session.is_open
                 or len(calls) >= most
                 or (typed and (type(args[0]) is not only if len(args) == 1 else tuple(map(type, args)) != exact))
                 or not ((short > 0 and len(args[0]) <= short) or deferrable(args))
@@ -162,14 +162,14 @@ class Issuer:
                 call._adopt(connection, spec, notify, call_id)
             calls[call_id] = call
             queue.append((call_id, target, args, None))
-            if session.state is not _CONNECTED:
+            if not session.is_open:
                 connection.accepted(call, call_id, spec, notify, None)
             elif notify is not None and notify.needs_driver:
                 if lock.owned():
                     lock.refuse()
                 try:
                     lock.acquire()
-                    more_to_do = not connection.attended or session.state is not _CONNECTED
+                    more_to_do = not connection.attended or not session.is_open
                     if not more_to_do:
                         table.need_driver += 1
                 except BaseException:

@@ -41,6 +41,7 @@ from ..batching import take_together
 from ..contract.spec import OperationSpec
 from ..limits import SizeLimit, size_of, split_to_fit
 from ..pipes.shipment import Shipment
+from .session import Session
 
 log: Log = Log("engine.rpc")
 
@@ -65,15 +66,16 @@ class Outbox:
     """The queue of one connection. `queue` is public: beginning a call appends to it directly.
 
     Args:
-        limit: what the server takes in one message.
+        session: what the server takes in one message, and how many with calls it was sent.
         outstanding: the numbers of the calls that have no outcome yet.
         refuse: `refuse(call_id, why)` ends a call that cannot be sent; under link.lock.
     """
 
-    __slots__ = ("_counted", "_kept", "_kept_most", "_limit", "_outstanding", "_refuse", "closing", "queue", "taken")
+    __slots__ = ("_kept", "_kept_most", "_limit", "_outstanding", "_refuse", "_session", "closing", "queue", "taken")
 
-    def __init__(self, limit: SizeLimit, outstanding: KeysView[int], refuse: Callable[[int, str], None]) -> None:
-        self._limit = limit
+    def __init__(self, session: Session, outstanding: KeysView[int], refuse: Callable[[int, str], None]) -> None:
+        self._session = session
+        self._limit = session.limit
         self._outstanding = outstanding
         self._refuse = refuse
         # Oldest first.
@@ -82,9 +84,8 @@ class Outbox:
         self.taken: Sequence[PendingCall | LoneMessage] = ()
         # The client closes, and what is queued still leaves. Its calls have ended, so nothing waits for a greeting.
         self.closing: bool = False
-        # How many messages with calls have left over this connection; (which of them, the numbers of its calls), oldest
+        # The messages with calls that have left over this connection: (which it is, the numbers of its calls), oldest
         # first; and with how many of these it is time to forget some.
-        self._counted = 0
         self._kept: list[tuple[int, Sequence[int]]] = []
         self._kept_most: int = FEW_MESSAGES
 
@@ -126,10 +127,10 @@ class Outbox:
             # Last: what fails until here is not counted.
             if len(self._kept) > self._kept_most:
                 self._forget_ended()
-            number = self._counted + 1
+            number = self._session.calls_sent + 1
             numbers = (first.call_id,) if isinstance(first, LoneMessage) else [*map(_first, taken)]
             self._kept.append((number, numbers))
-            self._counted = number
+            self._session.calls_sent = number
         return frames
 
     def _encode_individually(self, calls: list[PendingCall]) -> list[Buffer]:
@@ -212,13 +213,14 @@ class Outbox:
     def uncount(self) -> None:
         """The message taken last did not leave after all, and will not."""
         numbers = self.taken_numbers()
-        if numbers and self._kept and self._kept[-1][0] == self._counted and numbers.issubset(self._kept[-1][1]):
+        counted = self._session.calls_sent
+        if numbers and self._kept and self._kept[-1][0] == counted and numbers.issubset(self._kept[-1][1]):
             self._kept.pop()
-            self._counted -= 1
+            self._session.calls_sent = counted - 1
 
     def forget(self) -> None:
         """There is a new connection, over which nothing has left."""
-        self._counted, self._kept, self._kept_most = 0, [], FEW_MESSAGES
+        self._kept, self._kept_most = [], FEW_MESSAGES
 
     def left(self) -> dict[int, int]:
         """Return, for each outstanding call that has left, the number of its message."""
