@@ -117,7 +117,7 @@ OBJECT = "context pool statistics wait"
 
 # By what makes one, with the names besides `close`.
 CLOSED: dict[Callable[[], Any], str] = {
-    Event: f"{WAITABLE} is_set manual_reset pulse reset set",
+    Event: f"{WAITABLE} is_set manual_reset reset set",
     lambda: Semaphore(0, 1): f"{WAITABLE} acquire release",
     Mutex: f"{WAITABLE} abandoned acquire release",
     WaitableTimer: f"{WAITABLE} cancel set",

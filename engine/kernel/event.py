@@ -1,6 +1,6 @@
 """Events: a flag that threads wait on.
 
-Source: "Event Objects", "CreateEvent", "SetEvent", "ResetEvent", "PulseEvent"; section 11 of
+Source: "Event Objects", "CreateEvent", "SetEvent", "ResetEvent"; section 11 of
 `docs/semantics/completion-port.md`.
 """
 
@@ -11,7 +11,7 @@ from ..errors import Deadlock, EngineError, InvalidHandle
 from ..lifecycle import Closeable
 from .afterwards import afterwards
 from .checks import check_flag
-from .dispatcher import WaitBlock, decide, dispatcher_lock, finish
+from .dispatcher import WaitBlock, dispatcher_lock, finish
 from .each import each
 from .thread import ThreadRecord
 from .waitable import Waitable
@@ -92,20 +92,6 @@ class Event(Waitable, Closeable):
         with dispatcher_lock:
             self._require_open()
             self._signaled = False
-
-    def pulse(self) -> None:
-        """Satisfy waits that are pending now (one, or all with manual reset), then be nonsignaled.
-
-        With no wait pending the pulse is lost. Source: "PulseEvent", which advises against it, for good
-        reason: whether another thread waits already is not something to rely on.
-        """
-        decide(self._pulse_locked)
-
-    def _pulse_locked(self, satisfied: list[WaitBlock]) -> None:
-        self._require_open()
-        self._signaled = True
-        self._release_locked(satisfied)
-        self._signaled = False
 
     is_set = Waitable.is_signaled
 

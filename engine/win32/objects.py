@@ -96,8 +96,14 @@ def ResetEvent(hEvent: Event) -> bool:
 
 @fails_with(False)
 def PulseEvent(hEvent: Event) -> bool:
-    """Release those who wait now, and make the event nonsignaled. Returns: True; or False with the last error 6."""
-    expect(hEvent, Event).pulse()
+    """Release those who wait now, and make the event nonsignaled. Returns: True; or False with the last error 6.
+
+    A wait that begins just then may be released, too. The page advises against it, for good reason: whether another
+    thread waits already is not something to rely on.
+    """
+    event = expect(hEvent, Event)
+    event.set()
+    event.reset()
     return True
 
 

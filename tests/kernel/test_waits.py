@@ -397,38 +397,6 @@ class TestManualResetEvent:
         assert "manual-reset" in repr(manual) and "auto-reset" in repr(event)
 
 
-class TestPulse:
-    """Section 11: pulse."""
-
-    def test_a_pulse_without_waiters_is_lost(self, event: Event, manual: Event) -> None:
-        """The state is nonsignaled after it."""
-        for each in (event, manual):
-            each.pulse()
-            assert not each.is_signaled() and not each.wait(0)
-
-    def test_a_pulse_releases_one_from_an_auto_reset_event(self, event: Event, actor: Make) -> None:
-        """One waiting thread goes."""
-        waiting = [asleep(actor(), event.wait) for _ in range(2)]
-        event.pulse()
-        wait_until(lambda: any(each.done() for each in waiting))
-        assert sum(each.done() for each in waiting) == 1 and not event.is_signaled()
-        event.set()
-        assert all(result(each) for each in waiting)
-
-    def test_a_pulse_releases_all_from_a_manual_reset_event(self, manual: Event, actor: Make) -> None:
-        """All threads that wait now go; the event is nonsignaled."""
-        waiting = [asleep(actor(), manual.wait) for _ in range(3)]
-        manual.pulse()
-        assert all(result(each) for each in waiting)
-        assert not manual.is_signaled()
-
-    def test_a_pulse_clears_a_signal(self, manual: Event) -> None:
-        """A pulse of a signaled event leaves it nonsignaled."""
-        manual.set()
-        manual.pulse()
-        assert not manual.is_signaled()
-
-
 class TestSemaphore:
     """Section 11: semaphores."""
 
@@ -686,7 +654,7 @@ class TestClosingObjects:
         event, semaphore, mutex = Event(), Semaphore(0, 1), Mutex()
         for each in (event, semaphore, mutex):
             each.close()
-        for use in (event.set, event.reset, event.pulse, semaphore.release, mutex.release):
+        for use in (event.set, event.reset, semaphore.release, mutex.release):
             with pytest.raises(InvalidHandle):
                 use()
 

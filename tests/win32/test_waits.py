@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.testing import LIMIT, wait_until_blocked
+from engine.testing import LIMIT, wait_until, wait_until_blocked
 from engine.win32 import (
     ERROR_ABANDONED_WAIT_0,
     ERROR_GEN_FAILURE,
@@ -96,10 +96,30 @@ class TestEvents:
         assert ResetEvent(event)
         assert WaitForSingleObject(event, 0) == WAIT_TIMEOUT
 
-    def test_pulse(self, event: Any) -> None:
-        """With nobody waiting a pulse is lost."""
+    @pytest.mark.parametrize("manual", [False, True])
+    def test_a_pulse_without_waiters_is_lost(self, handles: Handles, manual: bool) -> None:
+        """The state is nonsignaled after it, whatever it was."""
+        for initial in (False, True):
+            event = handles(CreateEvent(None, manual, initial, None))
+            assert PulseEvent(event)
+            assert WaitForSingleObject(event, 0) == WAIT_TIMEOUT
+
+    @pytest.mark.parametrize("manual", [False, True])
+    def test_a_pulse_releases_who_waits(self, handles: Handles, manual: bool) -> None:
+        """One waiting thread goes, or all of them with manual reset; the event is nonsignaled."""
+        event: Any = handles(CreateEvent(None, manual, False, None))
+        ended: list[int] = []
+        threads = [threading.Thread(target=lambda: ended.append(WaitForSingleObject(event, INFINITE))) for _ in "ab"]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: event.statistics().waiting == 2)
         assert PulseEvent(event)
+        wait_until(lambda: len(ended) == (2 if manual else 1))
         assert WaitForSingleObject(event, 0) == WAIT_TIMEOUT
+        assert SetEvent(event)
+        for thread in threads:
+            thread.join(LIMIT)
+        assert ended == [WAIT_OBJECT_0] * 2
 
     def test_handles_of_another_kind(self, event: Any) -> None:
         """Each function wants its own kind of object, and an open one: else 6."""
