@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 from engine.testing import LIMIT
+from tests.lasting import end_default_pool
 
 # The engine's monitor thread belongs to the process: whoever needs it first starts it, and it stays.
 PROCESS_WIDE = frozenset({"engine:monitor", "transport:sent-buffers"})
@@ -53,6 +54,8 @@ def threads_end_with_the_test() -> Iterator[None]:
     """Each test ends with the threads it began with."""
     before = set(threading.enumerate())
     yield
+    if not any(thread.name.startswith("engine:default") for thread in before):
+        end_default_pool()  # The test was the first to use it.
     deadline = time.monotonic() + LIMIT
     for thread in _running_besides(before):
         if not isinstance(thread, threading._DummyThread):

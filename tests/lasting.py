@@ -25,7 +25,13 @@ def lasting_threads() -> Iterator[None]:
     pool.submit(done.set)
     assert done.wait(LIMIT)
     yield
-    # No public name ends the default pool before the process ends.
+    end_default_pool()
+
+
+def end_default_pool() -> None:
+    """End the default pool if there is one: the next to ask gets a new one. No public name does so."""
     owner: Any = sys.modules["engine.pool.pool"]
-    pool._permanent, owner._default = False, None
-    assert pool.stop(LIMIT)
+    pool, owner._default = owner._default, None
+    if pool is not None:
+        pool._permanent = False
+        assert pool.stop(LIMIT)
