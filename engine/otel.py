@@ -35,12 +35,12 @@ from transport.foreign import is_interrupt, loggable, type_name
 from transport.log import Log
 
 from .errors import EngineError, InvalidArgumentType
-from .rpc.call import Call, status_of
+from .rpc.call import Call, number_of, outcome_of
 from .rpc.client.binding import Begin
-from .rpc.client.call_table import Observer
 from .rpc.client.client import Client, decorate
 from .rpc.client.connection import Connection
 from .rpc.contract.spec import OperationSpec
+from .rpc.outcome import Observer, status_of
 from .rpc.server.call import ServerCall
 from .rpc.server.extras import Closing, attachment_of, when_closed
 from .rpc.server.registry import Entry
@@ -148,10 +148,9 @@ class _TracedBegin:
             _end(span, error.status if issubclass(type(error), EngineError) else None)  # type: ignore[attr-defined]  # it is one then
             raise
         observer = _SpanObserver(span)
-        if not self._table.await_outcome(call, observer):
-            box = call._box
-            # It ended before it could be observed; somebody who was notified may have collected the outcome, too.
-            observer.outcome = box[0] if box else None
+        if not self._table.await_outcome(number_of(call), call, observer):
+            # It ended before it could be observed; a thread that was notified may have collected the outcome, too.
+            observer.outcome = outcome_of(call)
             observer.wake()
         return call
 

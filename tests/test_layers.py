@@ -49,6 +49,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "engine.rpc.errors": ("engine.errors", "engine.status"),
     "engine.rpc.context": ("engine.errors", "engine.lifecycle"),
     "engine.rpc.wire_types": ("engine.errors", "engine.rpc.context", "transport"),
+    "engine.rpc.outcome": ("engine.errors", "engine.rpc.errors", "transport"),
     "engine.rpc.notify": ("engine.errors", "engine.kernel", "engine.pool", "transport.foreign"),
     "engine.rpc.call": (
         "engine.errors",
@@ -56,6 +57,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engine.lifecycle",
         "engine.rpc.errors",
         "engine.rpc.notify",
+        "engine.rpc.outcome",
         "engine.rpc.pipes.pipe",
         "engine.rpc.state",
         "engine.status",

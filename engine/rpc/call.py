@@ -1,43 +1,51 @@
 """The client's handle of one asynchronous call.
 
-Theory of operation. `begin` makes a `Call` and enters it in its client's table under a number. Whoever takes the call
-out of that table, under the client's lock, decides its outcome: a reply, a lost connection, an abortive cancel or a
-timeout, the first one wins. The outcome is put in a box of one; `complete` pops the box, and popping a list is atomic,
-so of two threads that complete at once one gets the value and the other is told that the call is over.
+Theory of operation. Beginning a call makes a `Call` and enters it in the table of its connection under a number. The
+thread that takes it out of that table, under the table's lock, decides its outcome: a reply, a lost connection, an
+abortive cancel or a timeout, the first one wins. The outcome is put in a box of one; `complete` pops the box, and
+popping a list is atomic, so of two threads that complete at once one gets the value and the other an error.
 
-Awaiting collects, too, and keeps the outcome: whoever awaits the call again gets it again, as with a future. Tasks may
-step a call as a coroutine (`asyncio.create_task` and task groups take nothing else), each by a generator of its own.
+Awaiting collects, too, and keeps the outcome: a task that awaits the call again gets it again, as with a future. Tasks
+may step a call as a coroutine (`asyncio.create_task` and task groups take nothing else), each by a generator of its
+own.
 
-Guarantees: an accepted call gets exactly one outcome and one call-complete notification, and whoever sees the
+What the client's other files do with the fields of a call stands here, as functions below the class, so that no other
+file touches them: hence the length.
+
+Guarantees: an accepted call gets exactly one outcome and one call-complete notification, and a thread that sees the
 notification can complete.
 
 Source: "RPC_ASYNC_STATE", "Asynchronous Call State", "RpcAsyncCompleteCall", "RpcAsyncGetCallStatus".
 """
 
-from collections.abc import Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from transport import Buffer
 from transport.foreign import is_interrupt, shown, text_of, type_name
-from transport.frames import Blob, Fault, ReplyGroup
-from transport.log import Log
+from transport.frames import ReplyGroup
+from transport.realtime import monotonic
 
 from ..errors import CallError, CallPending, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState
-from ..kernel.checks import check_flag
+from ..kernel.checks import check_flag, check_timeout
+from ..kernel.driver import driver
+from ..kernel.monitor import TimerHandle
 from ..kernel.notification import Notification
+from ..kernel.thread import park
+from ..kernel.waiter import Waiter, Wakeable
 from ..lifecycle import Uncopyable
 from ..status import Status
-from .errors import BadStubData, CallCancelled, error_for
+from .errors import BadStubData
 from .notify import EventKind
+from .outcome import Failure, FaultReply, Observer, Outcome, Reply, collected, fault_of, status_of
 from .pipes.pipe import Pipe
 from .state import NEXT, On, State
 
 if TYPE_CHECKING:
     from ..kernel.aio import Completion
-
-log: Log = Log("engine.rpc")
 
 R = TypeVar("R")
 
@@ -46,68 +54,11 @@ _RESULT = msgspec.Raw
 _ACCEPTED_FROM = tuple(
     None if issuing is None else NEXT[issuing][On.ACCEPTED] for issuing in (NEXT[state][On.ISSUE] for state in State)
 )
+# Where an outcome takes a call that has none, whatever its state.
+assert NEXT[State.PENDING][On.OUTCOME] == NEXT[State.CANCELLING][On.OUTCOME] == State.DONE
+_COMPLETE = EventKind.CALL_COMPLETE
 # Plain integers for the hot path: comparing with a member of an IntEnum costs as much as a method call.
 _PENDING, _CANCELLING, _DONE, _SPENT = int(State.PENDING), int(State.CANCELLING), int(State.DONE), int(State.SPENT)
-
-
-class Reply(msgspec.Struct, gc=False):
-    """An answer that is not just a result in band: something travelled out of band, or beside it."""
-
-    status: int
-    value: msgspec.Raw
-    blobs: Sequence[Buffer] = ()
-    descriptors: Sequence[Blob] | None = None
-    metadata: dict[str, str] | None = None
-
-
-class FaultReply(Reply):
-    """An answer that is a failure."""
-
-    operation: str = ""
-    collected: bool = False
-
-    def __del__(self) -> None:
-        if not self.collected:
-            log.debug("%s failed, and its handle was dropped uncompleted: %s", self.operation, _fault(self))
-
-
-class Failure(msgspec.Struct):
-    """Why no answer will come. Each call has an error object of its own: two threads must not raise the same one."""
-
-    error: CallError
-
-    @property
-    def status(self) -> int:
-        return self.error.status
-
-    def __del__(self) -> None:
-        # Who cancels a call may well drop it.
-        if not self.error.collected and type(self.error) is not CallCancelled:
-            log.debug("a call failed, and its handle was dropped uncompleted: %s", self.error)
-
-
-# How a call ended. Mostly with a result, still encoded.
-Outcome = msgspec.Raw | Reply | Failure
-
-
-def outcomes_of(group: ReplyGroup, blobs: Sequence[Buffer], calls: Mapping[int, "Call[Any]"]) -> list[Outcome]:
-    """The outcomes of a group that are not just results in band."""
-    options = group.options
-    metadata = None if options is None else options.metadata
-    if group.status:
-        return [
-            FaultReply(group.status, value, metadata=metadata, operation=call._spec.name)
-            if (call := calls.get(call_id))
-            else value
-            for call_id, value in zip(group.ids, group.values, strict=True)
-        ]
-    descriptors = None if options is None else options.blobs
-    return [Reply(0, value, blobs, descriptors, metadata) for value in group.values]
-
-
-def status_of(outcome: Outcome) -> int:
-    """Return the status that stands for an outcome: 0 for a result."""
-    return 0 if type(outcome) is _RESULT else outcome.status  # type: ignore[union-attr]  # `type() is` narrows nothing
 
 
 class Awaited(msgspec.Struct):
@@ -121,14 +72,30 @@ class Awaited(msgspec.Struct):
     error: CallError | None = None
 
 
+class Recorder(Protocol):
+    """The table of the calls of a connection, as its calls see it. Guarded by its lock."""
+
+    # The calls that have no outcome, and what waits for them, by their numbers.
+    calls: dict[int, "Call[Any]"]
+    waiting: dict[int, list[Wakeable]]
+    # How many calls need the network to be driven though no thread waits: see `Notification.needs_driver`.
+    need_driver: int
+    # How many have ended, and how many outcomes came for those that had.
+    finished: int
+    late: int
+
+    def await_outcome(self, call_id: int, call: "Call[Any]", waiter: Wakeable) -> bool: ...
+    def forget_waiter(self, call_id: int, waiter: Wakeable) -> None: ...
+
+
 class CallCarrier(Protocol):
     """The connection, as its calls see it."""
 
-    def wait_for(self, call: "Call[Any]", timeout: float | None) -> bool: ...
-    def expect(self, call: "Call[Any]") -> "Completion | None": ...
-    def give_up_waiting(self, call: "Call[Any]", completion: "Completion | None") -> None: ...
-    def cancel(self, call: "Call[Any]", abort: bool) -> None: ...
-    def poll(self, call: "Call[Any]") -> None: ...
+    @property
+    def table(self) -> Recorder: ...
+    def expect(self, call_id: int, call: "Call[Any]") -> "Completion | None": ...
+    def give_up_waiting(self, call_id: int, call: "Call[Any]", completion: "Completion | None") -> None: ...
+    def cancel(self, call_id: int, call: "Call[Any]", abort: bool) -> None: ...
     def silence(self) -> str: ...
 
 
@@ -228,20 +195,6 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
             raise InvalidParameter(f"the call has no pipe {shown(name)}, and no other")
         return self._pipes.end_of(name)  # type: ignore[no-any-return]  # `_pipes` is Any: few calls have some
 
-    def _adopt(
-        self, carrier: CallCarrier, spec: Any, notify: Notification | None, call_id: int, pipes: Any = None
-    ) -> None:
-        """Carry a call: from the states that allow it, through ISSUING, to PENDING. Under the client's lock."""
-        accepted = _ACCEPTED_FROM[self._state]
-        if accepted is None:
-            raise InvalidState(
-                f"the handle carries a call that is {self.state.name}: complete it, or use another handle"
-            )
-        self._carrier, self._spec, self._notify, self._id = carrier, spec, notify, call_id
-        self._box = self._timer = self._awaited = self._trailing = None
-        self._pipes = pipes
-        self._state = accepted
-
     def status(self) -> int:
         """Return 997 while the outcome is unknown, 0 after success, the outcome's status number after a failure.
 
@@ -273,8 +226,11 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
     def _look_around(self) -> None:
         """Take what has arrived from the network, if the outcome is not known yet."""
         if self._state == _PENDING or self._state == _CANCELLING:
-            assert self._carrier is not None
-            self._carrier.poll(self)
+            self._poll()
+
+    def _poll(self) -> None:
+        """Take what has arrived, without waiting, until the outcome is known."""
+        driver().catch_up(lambda: self._box is not None)
 
     def complete(self) -> R:
         """Collect the outcome: return the result, or raise the call's error. Never blocks.
@@ -303,12 +259,12 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
                     raise
                 raise self._undecodable(error) from error
         if type(outcome) is Failure:
-            raise _collected(outcome.error)
+            raise collected(outcome.error)
         assert isinstance(outcome, Reply)
         self._trailing = outcome.metadata
         if type(outcome) is FaultReply:
             outcome.collected = True
-            raise _collected(_fault(outcome))
+            raise collected(fault_of(outcome))
         try:
             result: R = self._spec.decode_result(outcome.value, outcome.blobs, outcome.descriptors)
             return result
@@ -322,8 +278,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         # DONE without a box: another thread is just recording the outcome, and has told nobody yet.
         if not _PENDING <= self._state <= _DONE:
             raise self._no_call()
-        assert self._carrier is not None
-        self._carrier.poll(self)
+        self._poll()
         if self._box is None:
             text = f"{self._named()} is not complete: wait for its notification, then complete it"
             raise CallPending(text + self._silence())
@@ -350,7 +305,20 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
             return True
         if self._carrier is None or not _PENDING <= self._state <= _DONE:
             raise self._no_call()
-        return self._carrier.wait_for(self, timeout)
+        timeout = check_timeout(timeout)
+        if timeout == 0:
+            self._poll()
+            return self._box is not None
+        table, call_id, waiter = self._carrier.table, self._id, Waiter()
+        if not table.await_outcome(call_id, self, waiter):
+            return True
+        signalled = False
+        try:
+            signalled = park(waiter, timeout)
+        finally:
+            if not signalled:
+                table.forget_waiter(call_id, waiter)
+        return signalled or self._box is not None
 
     def result(self, timeout: float | None = None) -> R:
         """Wait, then `complete`.
@@ -376,7 +344,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
             return
         if self._carrier is None or not _PENDING <= self._state <= _DONE:
             raise self._no_call()
-        self._carrier.cancel(self, abort)
+        self._carrier.cancel(self._id, self, abort)
 
     def __await__(self) -> Generator[Any, None, R]:
         """Await the outcome, and collect it: return the result, or raise the call's error.
@@ -391,13 +359,13 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         if self._box is None:
             if self._carrier is None or not _PENDING <= self._state <= _DONE:
                 raise self._no_call()
-            completion = self._carrier.expect(self)
+            completion = self._carrier.expect(self._id, self)
             if completion is not None:
                 completion.bridge.hold()
                 try:
                     yield from completion.future
                 except BaseException:
-                    self._carrier.give_up_waiting(self, completion)
+                    self._carrier.give_up_waiting(self._id, self, completion)
                     raise
                 finally:
                     completion.bridge.release()
@@ -435,7 +403,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         if generator is None:
             generator = steps[task] = self.__await__()
             if how == "throw" and self._carrier is not None and _PENDING <= self._state < _DONE:
-                self._carrier.give_up_waiting(self, None)  # A task that is cancelled before it began.
+                self._carrier.give_up_waiting(self._id, self, None)  # A task that is cancelled before it began.
         try:
             return getattr(generator, how)(*values)
         except BaseException:
@@ -475,20 +443,162 @@ def abandon_soon(call: Call[Any]) -> None:
     call._pipes.drop()
 
 
-_decode_fault = msgspec.msgpack.Decoder(Fault | None).decode
+# What the client's parts do with the fields of a call. `_locked`: under the table's lock.
 
 
-def _collected(error: CallError) -> CallError:
-    error.collected = True
-    return error
+def adopt(
+    call: Call[Any],
+    carrier: CallCarrier,
+    spec: Any,
+    notify: Notification | None,
+    call_id: int,
+    pipes: Any = None,
+) -> None:
+    """Have a handle carry a call: from the states that allow it, through ISSUING, to PENDING."""
+    accepted = _ACCEPTED_FROM[call._state]
+    if accepted is None:
+        raise InvalidState(f"the handle carries a call that is {call.state.name}: complete it, or use another handle")
+    call._carrier, call._spec, call._notify, call._id = carrier, spec, notify, call_id
+    call._box = call._timer = call._awaited = call._trailing = None
+    call._pipes = pipes
+    if pipes is not None:
+        pipes.number = call_id
+    call._state = accepted
 
 
-def _fault(reply: Reply) -> CallError:
-    """Return the error that a reply with a status other than 0 stands for."""
-    try:
-        fault = _decode_fault(reply.value)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        fault = None  # The status is what counts; the rest is for people.
-    if fault is None:
-        return error_for(reply.status, "")
-    return error_for(reply.status, fault.text, fault.type, fault.traceback, fault.data)
+def limit(call: Call[Any], timer: TimerHandle) -> None:
+    """Have an outcome cancel `timer`, which ends the call."""
+    call._timer = timer
+    if call._box is not None:  # The outcome came first, and found no timer to cancel.
+        timer.cancel()
+
+
+def time_left(call: Call[Any]) -> float | None:
+    """Return the seconds that are left of the call's own time limit; None if it has none."""
+    timer = call._timer
+    return None if timer is None else max(0.0, timer.when - monotonic())
+
+
+def ask_to_end_locked(call: Call[Any]) -> None:
+    """Note that the caller has cancelled the call, and waits for what the server makes of that."""
+    following = NEXT[call._state][On.CANCEL]
+    assert following is not None
+    call._state = following
+
+
+def withdraw_locked(call: Call[Any]) -> None:
+    """The call was not accepted after all."""
+    call._state = State.SPENT
+
+
+def give_up_at_fork(call: Call[Any], outcome: Outcome) -> None:
+    """End a call in a forked child, where nothing else runs yet, and notify of nothing."""
+    call._state = State.DONE
+    call._box = [outcome]
+
+
+def number_of(call: Call[Any]) -> int:
+    """Return the number under which the table of its connection has the call."""
+    return call._id
+
+
+def pipes_of(call: Call[Any]) -> Any:
+    """Return this side's end of all pipes of the call; None if it has none."""
+    return call._pipes
+
+
+def outcome_of(call: Call[Any]) -> Outcome | None:
+    """Return the outcome, if it is known and was not collected."""
+    box = call._box
+    return next(iter(box.copy()), None) if box else None
+
+
+def progress_of(call: Call[Any], pipes: Any) -> int:
+    """Return 0 while the call of these pipes has no outcome, 1 once it has, 2 once it was collected, or is another."""
+    if call._pipes is not pipes:
+        return 2
+    box = call._box
+    return 0 if box is None else 1 if box else 2
+
+
+def throw_away(call: Call[Any]) -> None:
+    """Drop the outcome: the handle is spent."""
+    box = call._box
+    if box:
+        try:
+            box.pop()
+        except IndexError:
+            return  # Another thread completed the call just now, and has the outcome.
+        call._state = State.SPENT
+
+
+def outcomes_of(group: ReplyGroup, blobs: Sequence[Buffer], calls: Mapping[int, Call[Any]]) -> list[Outcome]:
+    """The outcomes of a group that are not just results in band."""
+    options = group.options
+    metadata = None if options is None else options.metadata
+    if group.status:
+        return [
+            FaultReply(group.status, value, metadata=metadata, operation=call._spec.name)
+            if (call := calls.get(call_id))
+            else value
+            for call_id, value in zip(group.ids, group.values, strict=True)
+        ]
+    descriptors = None if options is None else options.blobs
+    return [Reply(0, value, blobs, descriptors, metadata) for value in group.values]
+
+
+def record_locked(
+    table: Recorder, call_ids: Iterable[int], outcomes: Iterable[Outcome], actions: list[Callable[[], object]]
+) -> int:
+    """What `CallTable.finish_locked` does, for callers that go on by themselves if it is broken off.
+
+    Whatever raises in it, each call has its outcome, is out of the table and its notification is in `actions`, or
+    none of that: what may raise comes first, and from the line where `actions`, or a list that is in it, grows
+    until the call is out there is no call of anything, no jump back, and nothing that needs memory.
+    """
+    calls, waiting, before = table.calls, table.waiting, table.finished
+    # Calls in a row mostly have one notification, or notifications of one class: those are delivered in one step.
+    common: Notification | None = None
+    deliver_row: Callable[[list[Any], EventKind], object] | None = None
+    row: list[Any] = []
+    for call, outcome in zip(map(calls.get, call_ids), outcomes, strict=False):
+        if call is None:
+            table.late += 1
+            continue
+        # Once it has its outcome, the handle may carry another call.
+        call_id, notify = call._id, call._notify
+        box = [outcome]
+        finished, need_driver = table.finished + 1, table.need_driver
+        waiters = waiting.get(call_id) if waiting else None
+        if waiters is not None:  # Its notification is delivered by itself, so that one list grows.
+            common = deliver_row = None
+        grown: list[Any] = actions
+        added: tuple[Any, ...] = ()
+        if notify is not None:
+            need_driver -= notify.needs_driver
+            if notify is common:
+                grown, added = row, (call,)
+            elif (jointly := notify.deliver_row) is None:
+                common, deliver_row, row = notify, None, [call]
+                added = (partial(notify.deliver, row, _COMPLETE),)
+            elif jointly is deliver_row:
+                grown, added = row, (notify, call)
+            else:
+                common, deliver_row, row = None, jointly, [notify, call]
+                added = (partial(jointly, row, _COMPLETE),)
+        if waiters is not None:
+            for waiter in waiters:
+                if isinstance(waiter, Observer):
+                    waiter.outcome = outcome
+                added = (*added, waiter.wake)
+        if call._timer is not None:
+            call._timer.cancel()
+        grown += added  # Grows, or raises and does not; `append` would be a call.
+        call._state = _DONE
+        call._box = box
+        table.finished = finished
+        table.need_driver = need_driver
+        del calls[call_id]
+        if waiters is not None:
+            del waiting[call_id]
+    return table.finished - before

@@ -11,38 +11,17 @@ most: the packets, the events or the callbacks of a row of calls; their outcomes
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from operator import call as call_it
-from typing import Any
 
 from ...kernel.aio import Completion
 from ...kernel.each import each
 from ...kernel.lock import Lock
-from ...kernel.notification import Notification
 from ...kernel.waiter import Waiter, Wakeable
-from ..call import Call, Outcome
-from ..notify import EventKind
-from ..state import NEXT, On, State
-
-# Where an outcome takes a call that has none, whatever its state.
-_DONE = int(State.DONE)
-assert NEXT[State.PENDING][On.OUTCOME] == NEXT[State.CANCELLING][On.OUTCOME] == _DONE
-
-_COMPLETE = EventKind.CALL_COMPLETE
+from ..call import Call, record_locked
+from ..outcome import Outcome
 
 # What waits for a call in order to complete it: a thread, a task.
 _COLLECTORS = frozenset({Waiter, Completion})
-
-
-class Observer:
-    """Something that waits for a call to see how it ended, not to complete it: a thread may have done so by then."""
-
-    # Set under the table's lock, before `wake`.
-    outcome: Outcome | None = None
-
-    def wake(self) -> None:
-        """The call has its outcome."""
-        raise NotImplementedError  # Abstract: each observer goes on in its own way.
 
 
 def perform(actions: Iterable[Callable[[], object]]) -> None:
@@ -66,12 +45,15 @@ class CallTable:
         self.lock: Lock = Lock()
         # All guarded by `lock`.
         self.calls: dict[int, Call[object]] = {}
-        self._waiting: dict[int, list[Wakeable]] = {}
+        self.waiting: dict[int, list[Wakeable]] = {}
         # How many calls need the network to be driven though no thread waits: see `Notification.needs_driver`.
         self.need_driver: int = 0
         # Counters, for statistics.
         self.finished: int = 0
         self.late: int = 0
+
+    # It stands beside the fields of a call, which it writes. Taken in like this, it costs no call more.
+    record_locked = record_locked
 
     def finish_locked(
         self, call_ids: Iterable[int], outcomes: Iterable[Outcome], actions: list[Callable[[], object]]
@@ -96,62 +78,6 @@ class CallTable:
         self.record_locked(call_ids, outcomes, actions)
         self.late = late  # Those that it had ended were found to be gone.
 
-    def record_locked(
-        self, call_ids: Iterable[int], outcomes: Iterable[Outcome], actions: list[Callable[[], object]]
-    ) -> int:
-        """What `finish_locked` does, for callers that go on by themselves if it is broken off.
-
-        Whatever raises in it, each call has its outcome, is out of the table and its notification is in `actions`, or
-        none of that: what may raise comes first, and from the line where `actions`, or a list that is in it, grows
-        until the call is out there is no call of anything, no jump back, and nothing that needs memory.
-        """
-        calls, waiting, before = self.calls, self._waiting, self.finished
-        # Calls in a row mostly have one notification, or notifications of one class: those are delivered in one step.
-        common: Notification | None = None
-        deliver_row: Callable[[list[Any], EventKind], object] | None = None
-        row: list[Any] = []
-        for call, outcome in zip(map(calls.get, call_ids), outcomes, strict=False):
-            if call is None:
-                self.late += 1
-                continue
-            # Once it has its outcome, the handle may carry another call.
-            call_id, notify = call._id, call._notify
-            box = [outcome]
-            finished, need_driver = self.finished + 1, self.need_driver
-            waiters = waiting.get(call_id) if waiting else None
-            if waiters is not None:  # Its notification is delivered by itself, so that one list grows.
-                common = deliver_row = None
-            grown: list[Any] = actions
-            added: tuple[Any, ...] = ()
-            if notify is not None:
-                need_driver -= notify.needs_driver
-                if notify is common:
-                    grown, added = row, (call,)
-                elif (jointly := notify.deliver_row) is None:
-                    common, deliver_row, row = notify, None, [call]
-                    added = (partial(notify.deliver, row, _COMPLETE),)
-                elif jointly is deliver_row:
-                    grown, added = row, (notify, call)
-                else:
-                    common, deliver_row, row = None, jointly, [notify, call]
-                    added = (partial(jointly, row, _COMPLETE),)
-            if waiters is not None:
-                for waiter in waiters:
-                    if isinstance(waiter, Observer):
-                        waiter.outcome = outcome
-                    added = (*added, waiter.wake)
-            if call._timer is not None:
-                call._timer.cancel()
-            grown += added  # Grows, or raises and does not; `append` would be a call.
-            call._state = _DONE
-            call._box = box
-            self.finished = finished
-            self.need_driver = need_driver
-            del calls[call_id]
-            if waiters is not None:
-                del waiting[call_id]
-        return self.finished - before
-
     def finish(self, call_id: int, outcome: Outcome) -> bool:
         """End one call and notify of that; False if it has ended already. Any thread, holding nothing."""
         actions: list[Callable[[], object]] = []
@@ -163,31 +89,31 @@ class CallTable:
 
     def expect_locked(self, call_id: int, waiter: Wakeable) -> None:
         """Have `waiter` woken when the call of that number ends, which is about to be entered."""
-        self._waiting.setdefault(call_id, []).append(waiter)
+        self.waiting.setdefault(call_id, []).append(waiter)
 
     def expect_nothing_locked(self, call_id: int) -> None:
         """The call of that number was not entered after all."""
-        self._waiting.pop(call_id, None)
+        self.waiting.pop(call_id, None)
 
-    def await_outcome(self, call: Call[object], waiter: Wakeable) -> bool:
+    def await_outcome(self, call_id: int, call: Call[object], waiter: Wakeable) -> bool:
         """Have `waiter` woken when the call ends; False if it has ended already."""
         with self.lock:
-            if self.calls.get(call._id) is not call:
+            if self.calls.get(call_id) is not call:
                 return False
-            self._waiting.setdefault(call._id, []).append(waiter)
+            self.waiting.setdefault(call_id, []).append(waiter)
             return True
 
-    def forget_waiter(self, call: Call[object], waiter: Wakeable) -> None:
+    def forget_waiter(self, call_id: int, waiter: Wakeable) -> None:
         """Take a waiter back, after a timeout or an interrupt."""
         with self.lock:
-            waiters = self._waiting.get(call._id)
+            waiters = self.waiting.get(call_id)
             if waiters is not None and waiter in waiters:
                 waiters.remove(waiter)
                 if not waiters:
-                    del self._waiting[call._id]
+                    del self.waiting[call_id]
 
-    def awaited(self, call: Call[object]) -> bool:
+    def awaited(self, call_id: int, call: Call[object]) -> bool:
         """Whether a thread or a task waits for the call, in order to complete it."""
         with self.lock:
-            waiters = self._waiting.get(call._id, ())
-            return self.calls.get(call._id) is call and not _COLLECTORS.isdisjoint(map(type, waiters))
+            waiters = self.waiting.get(call_id, ())
+            return self.calls.get(call_id) is call and not _COLLECTORS.isdisjoint(map(type, waiters))

@@ -60,20 +60,26 @@ from transport.wire.conversation import ConversationState
 
 from ...errors import CallError, Forked, InvalidHandle
 from ...kernel.aio import Completion
-from ...kernel.checks import check_timeout
 from ...kernel.driver import driver
 from ...kernel.notification import Notification
-from ...kernel.thread import park
-from ...kernel.waiter import Waiter
 from ...status import Status
 from ..batching import FEW_CALLS, batch_threshold
-from ..call import Call, Failure, Outcome, outcomes_of
+from ..call import (
+    Call,
+    ask_to_end_locked,
+    give_up_at_fork,
+    limit,
+    outcomes_of,
+    pipes_of,
+    time_left,
+    withdraw_locked,
+)
 from ..channel import Channel, OutgoingMessage
 from ..contract.spec import OperationSpec
 from ..errors import BadStubData, CallCancelled, CallFailed, CallFailedDne, CallTimeout, PeerProtocolError, error_for
+from ..outcome import Failure, Outcome
 from ..pipes.pipe import UNBOUNDED
 from ..pipes.shipment import Shipment
-from ..state import NEXT, On, State
 from .awaiting import AwaitingConnection
 from .call_table import CallTable, perform
 from .outbox import LoneMessage, Outbox
@@ -167,7 +173,7 @@ class Connection:
                 # If `close` did not end it, it was never accepted.
                 if table.calls.pop(call_id, None) is call:
                     self.retries.forget_locked(call_id)
-                    call._state = State.SPENT
+                    withdraw_locked(call)
                     raise self.closed_error()
                 return
             if notify is not None and notify.needs_driver:
@@ -178,7 +184,25 @@ class Connection:
         if spec.one_way:
             table.finish(call_id, _NIL)
         elif timeout is not None:
-            self._limit(call, call_id, timeout)
+            expire = partial(self._expire, call_id, spec, timeout)
+            limit(call, driver().monitor.call_at(monotonic() + timeout, expire))
+
+    def _expire(self, call_id: int, spec: OperationSpec, timeout: float) -> None:
+        """The time limit of a call is over."""
+        driver().harvest(self.channel)  # An answer that has arrived counts.
+        table, session = self.table, self.session
+        if call_id not in table.calls:
+            return
+        silence = self.silence()
+        error: CallError = CallTimeout(f"no reply within {timeout} s{silence and f': {silence}'}")
+        # Only if an attempt to connect has failed: otherwise the time was just too short.
+        with table.lock:
+            if not session.linked and session.refusal and self._withdraw_locked(call_id):
+                error = session.unreachable(timeout, self.retries.lost_locked(call_id), False)
+        if table.finish(call_id, Failure(error)):
+            self.outbox.withdraw({call_id})  # If it has not left it need not, and must not run.
+            if spec.pipes:
+                self.tell_cancel(call_id, True)  # Its routine may be waiting for this side to push or pull.
 
     def closed_error(self) -> InvalidHandle:
         """Return what beginning a call raises once the client is closed."""
@@ -186,57 +210,12 @@ class Connection:
             return Forked("this client was made before fork(): make a new one in the child")
         return InvalidHandle("the client is closed")
 
-    def _limit(self, call: Call[Any], call_id: int, timeout: float) -> None:
-        """Give a call its time limit."""
-
-        def expire() -> None:
-            driver().harvest(self.channel)  # An answer that has arrived counts.
-            table, session = self.table, self.session
-            if call_id not in table.calls:
-                return
-            silence = self.silence()
-            error: CallError = CallTimeout(f"no reply within {timeout} s{silence and f': {silence}'}")
-            # Only if an attempt to connect has failed: otherwise the time was just too short.
-            with table.lock:
-                if not session.linked and session.refusal and self._withdraw_locked(call_id):
-                    error = session.unreachable(timeout, self.retries.lost_locked(call_id), False)
-            if table.finish(call_id, Failure(error)):
-                self.outbox.withdraw({call_id})  # If it has not left it need not, and must not run.
-                if call._pipes is not None:
-                    self.tell_cancel(call_id, True)  # Its routine may be waiting for this side to push or pull.
-
-        timer = driver().monitor.call_at(monotonic() + timeout, expire)
-        call._timer = timer
-        if call._box is not None:  # The outcome came first, and found no timer to cancel.
-            timer.cancel()
-
     # What calls ask for
 
-    def poll(self, call: Call[Any]) -> None:
-        """Take what has arrived, without waiting, until `call` has its outcome."""
-        driver().catch_up(lambda: call._box is not None)
-
-    def wait_for(self, call: Call[Any], timeout: float | None) -> bool:
-        """Wait until `call` has its outcome; False if `timeout` ran out first."""
-        timeout = check_timeout(timeout)
-        if timeout == 0:
-            self.poll(call)
-            return call._box is not None
-        waiter = Waiter()
-        if not self.table.await_outcome(call, waiter):
-            return True
-        signalled = False
-        try:
-            signalled = park(waiter, timeout)
-        finally:
-            if not signalled:
-                self.table.forget_waiter(call, waiter)
-        return signalled or call._box is not None
-
-    def expect(self, call: Call[Any]) -> Completion | None:
+    def expect(self, call_id: int, call: Call[Any]) -> Completion | None:
         """Return what the running event loop can await until `call` has its outcome; None if it has it."""
         completion = Completion()
-        if not self.table.await_outcome(call, completion):
+        if not self.table.await_outcome(call_id, call, completion):
             return None
         if self.outbox.queue:
             # Not at once: other tasks that are ready may begin calls that can share a message.
@@ -246,19 +225,19 @@ class Connection:
                 completion.bridge.turn_soon()
         return completion
 
-    def give_up_waiting(self, call: Call[Any], completion: Completion | None) -> None:
+    def give_up_waiting(self, call_id: int, call: Call[Any], completion: Completion | None) -> None:
         """Cancel `call`, if no thread or task waits for it any more.
 
         A task that awaited it or a pipe of it, or was going to, was cancelled; `completion` is what it awaited.
         """
         if completion is not None:
-            self.table.forget_waiter(call, completion)
-        if not self.table.awaited(call) and not (call._pipes is not None and call._pipes.waited_for()):
-            self.cancel(call, abort=True)
+            self.table.forget_waiter(call_id, completion)
+        pipes = pipes_of(call)
+        if not self.table.awaited(call_id, call) and not (pipes is not None and pipes.waited_for()):
+            self.cancel(call_id, call, abort=True)
 
-    def cancel(self, call: Call[Any], abort: bool) -> None:
+    def cancel(self, call_id: int, call: Call[Any], abort: bool) -> None:
         """Cancel a call: tell the server, and with `abort` end it here."""
-        call_id = call._id
         table = self.table
         actions: list[Callable[[], object]] = []
         unsent = False
@@ -274,9 +253,8 @@ class Connection:
                     table.finish_locked((call_id,), (Failure(error),), actions)
                     unsent = True
                 else:
-                    following = NEXT[call._state][On.CANCEL]
-                    assert following is not None
-                    call._state = following
+                    ask_to_end_locked(call)
+                    self.retries.cancelled_locked(call_id)
         finally:
             perform(actions)
         if unsent or (abort and self.outbox.withdraw({call_id})):
@@ -445,9 +423,9 @@ class Connection:
     def _arrived(self, call_id: int, item: PipeChunk | tuple[int, int]) -> None:
         """Take elements of a pipe, or credit for it. Calls that have ended have none."""
         call = self.table.calls.get(call_id)
-        if call is None or call._pipes is None:
+        pipes = None if call is None else pipes_of(call)
+        if pipes is None:
             return
-        pipes = call._pipes
         try:
             self._do_later(pipes.arrived(item) if isinstance(item, PipeChunk) else pipes.granted(*item))
         except RemoteProtocolError as error:
@@ -460,8 +438,8 @@ class Connection:
             return
         self.session.pipe_window = window
         for call in list(self.table.calls.values()):
-            if call._pipes is not None:
-                self._do_later(call._pipes.opened(window))
+            if (pipes := pipes_of(call)) is not None:
+                self._do_later(pipes.opened(window))
 
     def _do_later(self, actions: Iterable[Callable[[], object]]) -> None:
         """Have the actions done after link.lock was released."""
@@ -498,9 +476,7 @@ class Connection:
 
     def _time_left_locked(self) -> dict[int, float]:
         """What is left of the time of each call that has a limit."""
-        now = monotonic()
-        limited = [(i, call._timer) for i, call in list(self.table.calls.items()) if call._timer is not None]
-        return {i: max(0.0, timer.when - now) for i, timer in limited}
+        return {i: left for i, call in list(self.table.calls.items()) if (left := time_left(call)) is not None}
 
     def on_connect_failed(self, reason: str) -> None:
         """An attempt to connect failed; the link goes on trying."""
@@ -598,10 +574,10 @@ class Connection:
         unsent = self.outbox.numbers()
         retried: list[int] = []
         ended: dict[int, Outcome] = {}
-        for call_id, call in list(self.table.calls.items()):
+        for call_id in list(self.table.calls):
             if call_id in unsent or call_id not in left:
                 self._awaiting.add_locked(call_id)
-            elif again and self.retries.try_retry_locked(call, text):
+            elif again and self.retries.try_retry_locked(call_id, text):
                 self._awaiting.add_locked(call_id)
                 retried.append(call_id)
             elif read is not None and left[call_id] > read:
@@ -711,5 +687,5 @@ class Connection:
         self.forked = True
         while self.table.calls:
             _, call = self.table.calls.popitem()
-            call._state = State.DONE
-            call._box = [Failure(CallFailed("the call was begun before fork(): its reply goes to the parent"))]
+            text = "the call was begun before fork(): its reply goes to the parent"
+            give_up_at_fork(call, Failure(CallFailed(text)))

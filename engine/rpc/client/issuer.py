@@ -16,7 +16,7 @@ from transport.wire.conversation import ConversationState
 from ...errors import QueueFull
 from ...kernel.checks import check_timeout
 from ...kernel.packet import PacketTemplate
-from ..call import Call, handle_of
+from ..call import Call, adopt, handle_of
 from ..contract.spec import OperationSpec
 from ..notify import snapshot
 from ..server import call as server_call
@@ -102,7 +102,7 @@ class Issuer:
             call: Call[Any] = Call(None, connection, spec, notify, call_id, _PENDING)
         else:
             call = handle
-            call._adopt(connection, spec, notify, call_id, pipes)
+            adopt(call, connection, spec, notify, call_id, pipes)
         if spec.retried:
             connection.retries.track(call, call_id, pending)
         calls[call_id] = call
@@ -159,7 +159,7 @@ class Issuer:
                 call: Call[Any] = Call(None, connection, spec, notify, call_id, _PENDING)
             else:
                 call = handle_of(handle)
-                call._adopt(connection, spec, notify, call_id)
+                adopt(call, connection, spec, notify, call_id)
             calls[call_id] = call
             queue.append((call_id, target, args, None))
             if not session.is_open:

@@ -18,14 +18,14 @@ from transport.wire.codec import encode
 from ...errors import CallError, InvalidAsyncHandle
 from ...kernel.checks import check_flag
 from ...kernel.notification import Notification
-from ..call import Call, Failure
+from ..call import Call, pipes_of, progress_of, throw_away
 from ..contract.spec import OperationSpec
 from ..notify import EventKind
+from ..outcome import Failure
 from ..pipes.pipe import PipeState
 from ..pipes.pipe_set import PipeSet, unprocessed
 from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
-from ..state import State
 from .call_table import CallTable
 from .session import Session
 
@@ -47,13 +47,13 @@ class Carrier(Protocol):
     def flush(self, soon: bool) -> None:
         """Send what is queued."""
 
-    def cancel(self, call: Call[Any], abort: bool) -> None:
+    def cancel(self, call_id: int, call: Call[Any], abort: bool) -> None:
         """Cancel a call."""
 
     def tell_cancel(self, call_id: int, abort: bool) -> None:
         """Tell the server that a call ought to end."""
 
-    def give_up_waiting(self, call: Call[Any], completion: None) -> None:
+    def give_up_waiting(self, call_id: int, call: Call[Any], completion: None) -> None:
         """Cancel a call, if no thread or task waits for it any more."""
 
     def need_driver(self, change: int) -> None:
@@ -71,6 +71,8 @@ class ClientPipes(PipeSet):
         window, limit = carrier.session.pipe_window, carrier.pipe_window
         super().__init__(spec.pipes, True, spec.duplex, window, limit, signals, send_complete)
         self.call = call
+        # The number of the call; set as the handle takes it.
+        self.number: int = 0
         self._carrier = carrier
         # The notification does not change: `wake` takes from the count what `begun` has added.
         self._needs_driver = notify is not None and notify.needs_driver
@@ -87,7 +89,7 @@ class ClientPipes(PipeSet):
         if self.send_complete and any(pipe.sends for pipe in self.pipes):
             self.signals.add(EventKind.SEND_COMPLETE)  # The issue counts as a send.
             self.signals.deliver()
-        if not carrier.table.await_outcome(self.call, self):
+        if not carrier.table.await_outcome(self.number, self.call, self):
             self.wake()
 
     def wake(self) -> None:
@@ -113,41 +115,28 @@ class ClientPipes(PipeSet):
         raise error
 
     def state_locked(self) -> int:
-        call = self.call
-        if self._spent or call._pipes is not self:
-            return 2
-        box = call._box
-        return 0 if box is None else 1 if box else 2
+        return 2 if self._spent else progress_of(self.call, self)
 
     def broken(self, error: CallError) -> None:
         self._spent = True
         self.signals.mute()
-        call = self.call
-        if call._pipes is not self:
-            return  # The handle carries another call by now.
-        self._carrier.cancel(call, abort=True)
-        box = call._box
-        if box:
-            try:
-                box.pop()
-            except IndexError:
-                return  # Another thread completed the call just now, and has the outcome.
-            call._state = State.SPENT
+        if pipes_of(self.call) is self:  # Else the handle carries another call by now.
+            self._carrier.cancel(self.number, self.call, abort=True)
+            throw_away(self.call)
 
     def given_up(self) -> None:
-        if self.call._pipes is self and not self._spent:
-            self._carrier.give_up_waiting(self.call, None)
+        if pipes_of(self.call) is self and not self._spent:
+            self._carrier.give_up_waiting(self.number, self.call, None)
 
     def raise_outcome(self) -> NoReturn:
-        if self.call._pipes is self and not self._spent:
+        if pipes_of(self.call) is self and not self._spent:
             self.call.complete()
         raise InvalidAsyncHandle("the call of this pipe is over")
 
     def fail(self, error: CallError) -> None:
         """End the call, for a reason that the server does not know."""
-        call = self.call
-        if self._carrier.table.finish(call._id, Failure(error)):
-            self._carrier.tell_cancel(call._id, True)
+        if self._carrier.table.finish(self.number, Failure(error)):
+            self._carrier.tell_cancel(self.number, True)
 
     def drop(self) -> None:
         """Tell the server that nobody is going to complete the call; the reply to that ends it here.
@@ -155,7 +144,7 @@ class ClientPipes(PipeSet):
         Takes no lock, because a finalizer calls it: the message leaves before the next wait of any thread.
         """
         if not self._spent:
-            self._carrier.send(encode(Cancel([(self.call._id, True)])), soon=True)
+            self._carrier.send(encode(Cancel([(self.number, True)])), soon=True)
 
     def ship(self, shipment: Shipment) -> None:
         self._carrier.ship(shipment)
@@ -167,7 +156,7 @@ class ClientPipes(PipeSet):
         self._carrier.flush(soon)
 
     def call_id(self) -> int:
-        return self.call._id
+        return self.number
 
     def check_size(self, pipe: PipeState, size: int) -> None:
         self._carrier.session.limit.check_push(pipe.name, size)

@@ -25,12 +25,11 @@ from itertools import groupby
 import msgspec
 
 from transport.frames import CallOptions, Calls
-from transport.realtime import monotonic
 from transport.wire.codec import EncodedCall, PendingCall, decode, encode_calls, split_args
 
-from ..call import Call, Failure, Outcome
-from ..state import State
-from .call_table import CallTable, Observer
+from ..call import Call, time_left
+from ..outcome import Failure, Observer, Outcome
+from .call_table import CallTable
 from .outbox import LoneMessage
 
 RETRIES = 3  # Arbitrary; a server that dies four times under the same call is likely to die of it.
@@ -39,13 +38,11 @@ REFILL = 0.1  # Tokens an answer; gRPC's own example.
 FIRST_WAIT = 0.05  # Seconds, as long as a link waits before it connects again. Each further wait is twice as long,
 JITTER = 0.5  # and varies by this part of itself, so that clients of one server do not come back at once.
 
-_PENDING = int(State.PENDING)
-
 
 class RetryEntry(Observer):
     """What is kept of one call that may be sent again."""
 
-    __slots__ = ("_retries", "call", "call_id", "outcome", "pending", "tries", "why")
+    __slots__ = ("_retries", "call", "call_id", "cancelled", "outcome", "pending", "tries", "why")
 
     def __init__(
         self, retries: "Retries", call: "Call[object]", call_id: int, pending: PendingCall | LoneMessage
@@ -55,6 +52,7 @@ class RetryEntry(Observer):
         self.call_id: int = call_id
         self.pending: PendingCall | LoneMessage = pending
         self.outcome: Outcome | None = None
+        self.cancelled: bool = False
         # How often it was sent again, or is about to be.
         self.tries: int = 0
         # How its last connection was lost; "" before the first time.
@@ -115,10 +113,16 @@ class Retries:
         if not isinstance(entry.outcome, Failure):
             self._tokens = min(self._budget, self._tokens + REFILL)
 
-    def try_retry_locked(self, call: "Call[object]", why: str) -> bool:
+    def cancelled_locked(self, call_id: int) -> None:
+        """The caller has cancelled the call, which goes on: it is not sent again."""
+        entry = self._entries.get(call_id)
+        if entry is not None:
+            entry.cancelled = True
+
+    def try_retry_locked(self, call_id: int, why: str) -> bool:
         """The connection of a call that had left was lost, which is `why`: whether the call will be sent again."""
-        entry = self._entries.get(call._id)
-        if entry is None or call._state != _PENDING or entry.tries >= self._limit:
+        entry = self._entries.get(call_id)
+        if entry is None or entry.cancelled or entry.tries >= self._limit:
             return False
         if self._tokens < 1:
             self.refused += 1
@@ -126,7 +130,7 @@ class Retries:
         self._tokens -= 1
         entry.tries += 1
         entry.why = why
-        self.backing_off.add(call._id)
+        self.backing_off.add(call_id)
         return True
 
     def waits_locked(self, call_ids: Iterable[int]) -> Iterator[tuple[float, list[int]]]:
@@ -145,8 +149,7 @@ class Retries:
             return None
         self.backing_off.discard(call_id)
         self.sent += 1
-        timer = entry.call._timer
-        left = None if timer is None else max(0.0, timer.when - monotonic())
+        left = time_left(entry.call)
         pending = entry.pending
         if isinstance(pending, EncodedCall):
             return pending._replace(options=_again(pending.options, entry.tries, left))

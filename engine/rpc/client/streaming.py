@@ -25,7 +25,7 @@ from ...errors import CallError, EngineError, InvalidArgumentType, InvalidParame
 from ...kernel.loops import holding, loop_to_hold
 from ...kernel.thread import blocking
 from ...pool.pool import default_pool
-from ..call import Call, abandon
+from ..call import Call, abandon, pipes_of
 from ..contract.spec import OperationSpec
 from ..errors import BadStubData, CallCancelled
 from ..notify import snapshot
@@ -225,7 +225,7 @@ def _feed_aside(call: Call[Any], feeds: Feeds) -> None:
     """Feed a call from somewhere else; what goes wrong there ends the call."""
     if not feeds:
         return
-    pipes: ClientPipes = call._pipes
+    pipes: ClientPipes = pipes_of(call)
 
     def failed(error: BaseException) -> None:
         if type(error) is BadStubData and error.args:

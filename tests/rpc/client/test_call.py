@@ -25,7 +25,7 @@ from engine import (
 )
 from engine.testing import LIMIT
 
-from ..helpers import GONE, PENDING, Bench, at_line, code_in, code_named, code_of, status_of
+from ..helpers import GONE, PENDING, Bench, at_line, code_named, code_of, status_of
 from ..interfaces import Probe
 
 Benches = Callable[..., Bench]
@@ -246,7 +246,7 @@ class TestEarlyComplete:
 
 def recording(code: CodeType) -> bool:
     """Pick the code that records outcomes, for `at_line`."""
-    return code_in("engine/rpc/client/call_table.py")(code) and code.co_name == "record_locked"
+    return code_named("record_locked", "engine/rpc/call.py")(code)
 
 
 class TestExactlyOneOutcome:

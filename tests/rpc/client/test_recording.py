@@ -11,7 +11,7 @@ import pytest
 from engine import Call, CallCancelled, Client, CompletionPort, Event, apc, sleep
 from engine.testing import LIMIT, wait_until
 
-from ..helpers import at_step, code_in, status_of
+from ..helpers import at_step, code_named, status_of
 from ..interfaces import Probe
 
 
@@ -59,11 +59,9 @@ class Told:
 
 def recording(code: CodeType) -> bool:
     """Pick the code that records outcomes, for `at_step`."""
-    return code_in("engine/rpc/client/call_table.py")(code) and code.co_name in (
-        "finish_locked",
-        "record_locked",
-        "cancel",
-    )
+    return code_named("record_locked", "engine/rpc/call.py")(code) or code_named(
+        "finish_locked", "engine/rpc/client/call_table.py"
+    )(code)
 
 
 def break_off() -> None:
@@ -94,7 +92,7 @@ def test_no_memory_at_any_step() -> None:
             told = Told(client)
             table = client._connection.table  # No public name reaches all of this without memory for the rest.
             numbers = [call._id for call in told.calls]
-            failure = sys.modules["engine.rpc.call"].Failure
+            failure = sys.modules["engine.rpc.outcome"].Failure
             outcomes = [failure(CallCancelled("as told"))] * len(numbers)
             actions: list[Any] = []
             with table.lock:
