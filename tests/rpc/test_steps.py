@@ -27,7 +27,7 @@ LINES = 40  # As many as one such piece of work has at the most; how many run di
 
 # Where a call is begun, and where it is cancelled.
 BEGIN = code_named("begin", "engine/rpc/client/issuer.py")
-CANCEL = code_named("cancel", "engine/rpc/call.py", "engine/rpc/client/connection.py")
+CANCEL = code_named("cancel", "engine/rpc/call.py", "engine/rpc/client/carrier.py")
 
 
 class TestSending:

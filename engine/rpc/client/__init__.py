@@ -3,9 +3,10 @@
 client       what users call: bind, statistics, close
 binding      a client's view of one interface; `streaming`: operations with pipes
 issuer       beginning calls
-connection   one connection to a server, its calls, and what becomes of these when it goes
+carrier      what calls and their pipes ask of the connection that carries them
+connection   one connection to a server: its messages, and its life
 session      how far the conversation with the server has come
-awaiting     the calls that wait for a server to greet
+awaiting     what becomes of calls that have no connection, or lose it
 call_table   the outstanding calls, and their one outcome
 outbox       what is to be sent, and which calls have left in which message
 retry        calls of idempotent operations, which are sent again

@@ -23,6 +23,7 @@ from ..contract.interface import Interface
 from ..limits import check_options
 from ..pipes.pipe import MAX_WINDOW
 from .binding import Begin, Binding, bind_typed, check_metadata
+from .carrier import Carrier
 from .connection import Connection
 from .issuer import Issuer
 from .retry import RETRIES, RETRY_BUDGET
@@ -117,7 +118,7 @@ class Client(Closeable):
             retries=check_count("retries", retries),
         )
         self._connection.client = self
-        self._issuer = Issuer(self._connection, timeout, max_calls)
+        self._issuer = Issuer(Carrier(self._connection), timeout, max_calls)
         _open_clients.add(self)
 
     @property

@@ -5,14 +5,9 @@ Theory of operation. The link connects, and connects again, by itself; the chann
 conversation has come is in `session.py`, what waits to be sent in `outbox.py`, who waits for which call in
 `call_table.py`.
 
-While there is no connection, calls wait in the outbox; once there is one they follow this side's greeting. Each has
-`connect_timeout` seconds until the server has greeted, after which it ends: with `ServerUnavailable` (or
-`CallFailedDne`, if the server was reached before) if it has not left, and never will; with `CallFailed` if it has, as
-what accepts a connection and does not greet may be a slow server, which may have begun it.
-
-When the connection is lost, calls that had left end with `CallFailed`, at once, unless they are sent again
-(`retry.py`); the others wait for the next connection. A server that says goodbye may keep its socket, so the client
-closes the connection and begins on a new one.
+While there is no connection, calls wait in the outbox; once there is one they follow this side's greeting. What becomes
+of calls that wait too long, and of those that had left when the connection is lost, is in `awaiting.py`. A server that
+says goodbye may keep its socket, so the client closes the connection and begins on a new one.
 
 While few calls are outstanding each leaves at once; beyond that calls wait to be batched: they leave when half as many
 wait as were outstanding lately (at most `COALESCE_RECORDS`), when any thread is about to wait, or at the monitor's next
@@ -30,10 +25,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import repeat
 from typing import Any
-
-import msgspec
 
 from transport import Buffer, Endpoint, connect
 from transport.errors import RemoteProtocolError
@@ -42,7 +34,6 @@ from transport.frames import (
     LIBRARY,
     PIPE_WINDOW_BYTES,
     Bye,
-    Cancel,
     Chunks,
     Credit,
     Hello,
@@ -58,28 +49,19 @@ from transport.realtime import monotonic
 from transport.wire.codec import decode, encode
 from transport.wire.conversation import ConversationState
 
-from ...errors import CallError, Forked, InvalidHandle
-from ...kernel.aio import Completion
 from ...kernel.driver import driver
-from ...kernel.notification import Notification
 from ...status import Status
 from ..batching import FEW_CALLS, batch_threshold
 from ..call import (
-    Call,
-    ask_to_end_locked,
     give_up_at_fork,
-    limit,
     outcomes_of,
     pipes_of,
     time_left,
-    withdraw_locked,
 )
 from ..channel import Channel, OutgoingMessage
-from ..contract.spec import OperationSpec
-from ..errors import BadStubData, CallCancelled, CallFailed, CallFailedDne, CallTimeout, PeerProtocolError, error_for
+from ..errors import BadStubData, CallCancelled, CallFailed, CallFailedDne, PeerProtocolError
 from ..outcome import Failure, Outcome
 from ..pipes.pipe import UNBOUNDED
-from ..pipes.shipment import Shipment
 from .awaiting import AwaitingConnection
 from .call_table import CallTable, perform
 from .outbox import LoneMessage, Outbox
@@ -92,8 +74,6 @@ log: Log = Log("engine.rpc")
 _GREETED = ConversationState.GREETED
 
 LEAVE_AGAIN = 1.0  # Seconds; arbitrary: how soon a client leaves a server that says goodbye again and again.
-
-_NIL = msgspec.Raw(b"\xc0")
 
 
 class Connection:
@@ -129,7 +109,9 @@ class Connection:
         self.outbox: Outbox = Outbox(self.session, self.table.calls.keys(), self._refuse)
         self.retries: Retries = Retries(self.table, retries, retry_budget)
         # Guarded by the table's lock.
-        self._awaiting = AwaitingConnection(connect_timeout, self._give_up)
+        self.awaiting: AwaitingConnection = AwaitingConnection(
+            self, self.session, self.table, self.outbox, self.retries, connect_timeout
+        )
         # Whether the network is driven though no thread waits.
         self.attended: bool = False
         # What `close` has found to be done.
@@ -157,155 +139,6 @@ class Connection:
         self._link = connect(endpoint, **options)
         self.channel: Channel = Channel(self._link, self, self, self.outbox.queue, self.table.lock)
         self.channel.open()
-
-    # Beginning
-
-    def accepted(
-        self, call: Call[Any], call_id: int, spec: OperationSpec, notify: Notification | None, timeout: float | None
-    ) -> None:
-        """Do for a call that was appended to the queue what only some need.
-
-        Raises: `InvalidHandle` if the client was closed meanwhile and did not take the call.
-        """
-        table = self.table
-        with table.lock:
-            if self.session.has_left:
-                # If `close` did not end it, it was never accepted.
-                if table.calls.pop(call_id, None) is call:
-                    self.retries.forget_locked(call_id)
-                    withdraw_locked(call)
-                    raise self.closed_error()
-                return
-            if notify is not None and notify.needs_driver:
-                table.need_driver += 1
-            if not self.session.is_open:
-                self._awaiting.add_locked(call_id)
-            self._attend_locked()
-        if spec.one_way:
-            table.finish(call_id, _NIL)
-        elif timeout is not None:
-            expire = partial(self._expire, call_id, spec, timeout)
-            limit(call, driver().monitor.call_at(monotonic() + timeout, expire))
-
-    def _expire(self, call_id: int, spec: OperationSpec, timeout: float) -> None:
-        """The time limit of a call is over."""
-        driver().harvest(self.channel)  # An answer that has arrived counts.
-        table, session = self.table, self.session
-        if call_id not in table.calls:
-            return
-        silence = self.silence()
-        error: CallError = CallTimeout(f"no reply within {timeout} s{silence and f': {silence}'}")
-        # Only if an attempt to connect has failed: otherwise the time was just too short.
-        with table.lock:
-            if not session.linked and session.refusal and self._withdraw_locked(call_id):
-                error = session.unreachable(timeout, self.retries.lost_locked(call_id), False)
-        if table.finish(call_id, Failure(error)):
-            self.outbox.withdraw({call_id})  # If it has not left it need not, and must not run.
-            if spec.pipes:
-                self.tell_cancel(call_id, True)  # Its routine may be waiting for this side to push or pull.
-
-    def closed_error(self) -> InvalidHandle:
-        """Return what beginning a call raises once the client is closed."""
-        if self.forked:
-            return Forked("this client was made before fork(): make a new one in the child")
-        return InvalidHandle("the client is closed")
-
-    # What calls ask for
-
-    def expect(self, call_id: int, call: Call[Any]) -> Completion | None:
-        """Return what the running event loop can await until `call` has its outcome; None if it has it."""
-        completion = Completion()
-        if not self.table.await_outcome(call_id, call, completion):
-            return None
-        if self.outbox.queue:
-            # Not at once: other tasks that are ready may begin calls that can share a message.
-            if not self.channel.deferred:
-                self.channel.defer()
-            if not completion.bridge.turning:
-                completion.bridge.turn_soon()
-        return completion
-
-    def give_up_waiting(self, call_id: int, call: Call[Any], completion: Completion | None) -> None:
-        """Cancel `call`, if no thread or task waits for it any more.
-
-        A task that awaited it or a pipe of it, or was going to, was cancelled; `completion` is what it awaited.
-        """
-        if completion is not None:
-            self.table.forget_waiter(call_id, completion)
-        pipes = pipes_of(call)
-        if not self.table.awaited(call_id, call) and not (pipes is not None and pipes.waited_for()):
-            self.cancel(call_id, call, abort=True)
-
-    def cancel(self, call_id: int, call: Call[Any], abort: bool) -> None:
-        """Cancel a call: tell the server, and with `abort` end it here."""
-        table = self.table
-        actions: list[Callable[[], object]] = []
-        unsent = False
-        driver().harvest(self.channel)  # If the answer has arrived, there is nothing to cancel.
-        try:
-            with table.lock:
-                if table.calls.get(call_id) is not call:
-                    return
-                if abort:
-                    table.finish_locked((call_id,), (Failure(CallCancelled("cancelled by its caller")),), actions)
-                elif (lost := self.retries.lost_locked(call_id)) and self._withdraw_locked(call_id):
-                    error = CallFailed(f"{lost}; it was not sent again, for it was cancelled")
-                    table.finish_locked((call_id,), (Failure(error),), actions)
-                    unsent = True
-                else:
-                    ask_to_end_locked(call)
-                    self.retries.cancelled_locked(call_id)
-        finally:
-            perform(actions)
-        if unsent or (abort and self.outbox.withdraw({call_id})):
-            return  # The server has not heard of it.
-        if self.session.linked or abort:
-            self.tell_cancel(call_id, abort)
-        else:  # It follows the call, which waits too.
-            self.outbox.queue.append(LoneMessage(encode(Cancel([(call_id, False)]))))
-
-    def tell_cancel(self, call_id: int, abort: bool) -> None:
-        """Tell the server that a call ought to end."""
-        self.send(encode(Cancel([(call_id, abort)])))
-
-    def silence(self) -> str:
-        """Why no answer comes to the calls that are outstanding, if that is for want of a server; else ""."""
-        if self.session.is_open:
-            return ""
-        with self.table.lock:
-            return self.session.silence(len(self.table.calls))
-
-    # What the pipes of calls ask for
-
-    def send(self, frames: list[Buffer], soon: bool = False) -> None:
-        """Send a message of its own, if connected: what it is about ends with the connection.
-
-        `soon`: before the next wait of any thread, without a lock taken here.
-        """
-        if self.session.linked:
-            self.outbox.queue.append(LoneMessage(frames))
-            if soon:
-                driver().schedule(self.channel)
-            else:
-                self.channel.flush()
-
-    def ship(self, shipment: Shipment) -> None:
-        """Queue elements for a pipe."""
-        self.outbox.queue.append(LoneMessage([], 0, shipment))
-
-    def flush(self, soon: bool) -> None:
-        """Send what is queued; `soon`: it may wait to be batched."""
-        channel = self.channel
-        if not soon:
-            channel.flush()
-        elif not channel.deferred:
-            channel.defer()
-
-    def need_driver(self, change: int) -> None:
-        """So many more pipes, or less, notify in a way for which the network must be driven."""
-        with self.table.lock:
-            self.table.need_driver += change
-            self._attend_locked()
 
     # The channel's side: sending. Under link.lock.
 
@@ -350,6 +183,13 @@ class Connection:
                 # Soon, on a thread that holds no link's lock.
                 driver().monitor.call_at(monotonic(), partial(perform, actions))
 
+    def silence(self) -> str:
+        """Why no answer comes to the calls that are outstanding, if that is for want of a server; else ""."""
+        if self.session.is_open:
+            return ""
+        with self.table.lock:
+            return self.session.silence(len(self.table.calls))
+
     # The channel's side: receiving. Under link.lock, one at a time.
 
     def on_message(self, peer: bytes, frames: list[Buffer]) -> bool:
@@ -379,7 +219,7 @@ class Connection:
                             outcomes = group.values
                         self._answered += table.record_locked(group.ids, outcomes, self.actions)
                         if self.attended:
-                            self._attend_locked()
+                            self.attend_locked()
                     except BaseException:
                         if lock.owned():
                             try:
@@ -450,7 +290,7 @@ class Connection:
         with self.table.lock:
             self.table.finish_locked(outcomes.keys(), outcomes.values(), self.actions)
             if self.attended:
-                self._attend_locked()
+                self.attend_locked()
 
     # The life of the connection: what the link and the server say. Under link.lock, one at a time.
 
@@ -470,7 +310,7 @@ class Connection:
             self.outbox.queue.appendleft(self._hello)
             self.session.begin()
             self.session.refusal = ""
-            self._attend_locked()
+            self.attend_locked()
         # The greeting, and the calls that wait behind it, leave though no thread may come to wait.
         self.channel.expect()
 
@@ -493,8 +333,8 @@ class Connection:
         """The server has greeted."""
         with self.table.lock:
             self.session.reached = True
-            self._awaiting.clear_locked()
-            self._attend_locked()
+            self.awaiting.clear_locked()
+            self.attend_locked()
         if self.outbox.queue:
             self._do_later((self.channel.flush,))  # What is too large to leave before the greeting, for one.
         self._widen(message.limits.pipe_window_bytes or UNBOUNDED)
@@ -517,16 +357,8 @@ class Connection:
                 self.session.refusal = text
                 self.session.reached = True
                 self.outbox.queue.clear()
-                ended = self._refused_locked(message.status or Status.PROTOCOL_ERROR, text)
+                ended = self.awaiting.refused_locked(message.status or Status.PROTOCOL_ERROR, text)
             self._finish(ended)
-
-    def _refused_locked(self, status: int, text: str) -> dict[int, Outcome]:
-        """How the outstanding calls end: over a former connection they may have run."""
-        return {
-            call_id: Failure(CallFailed(f"{lost}; {text}") if lost else error_for(status, text))
-            for call_id in list(self.table.calls)
-            for lost in (self.retries.lost_locked(call_id),)
-        }
 
     def _left(self, message: Bye) -> None:
         """The server closed in good order: what it had not answered by then it will not answer."""
@@ -564,87 +396,14 @@ class Connection:
                 self.outbox.put_back()
             self.outbox.discard(self._hello)
             self.retries.collect_locked()
-            ended = self._sort_out_locked(text, again, read)
+            ended = self.awaiting.sort_out_locked(text, again, read)
         self._finish(ended)
-
-    def _sort_out_locked(self, text: str, again: bool, read: int | None) -> dict[int, Outcome]:
-        """What becomes of each call: it waits for the next connection, is sent again, or ends as returned."""
-        # What waits in the queue again has not left after all.
-        left = self.outbox.left()
-        unsent = self.outbox.numbers()
-        retried: list[int] = []
-        ended: dict[int, Outcome] = {}
-        for call_id in list(self.table.calls):
-            if call_id in unsent or call_id not in left:
-                self._awaiting.add_locked(call_id)
-            elif again and self.retries.try_retry_locked(call_id, text):
-                self._awaiting.add_locked(call_id)
-                retried.append(call_id)
-            elif read is not None and left[call_id] > read:
-                ended[call_id] = Failure(CallFailedDne(f"{text}, before it took this call"))
-            else:
-                ended[call_id] = Failure(CallFailed(text))
-        self._attend_locked()
-        for wait, group in self.retries.waits_locked(retried):
-            driver().monitor.call_at(monotonic() + wait, partial(self._send_again, group))
-        return ended
-
-    def _send_again(self, call_ids: list[int]) -> None:
-        """These calls have backed off."""
-        with self.table.lock:
-            if self.session.has_left:
-                return
-            self._queue_again_locked(call_ids)
-        self.channel.flush()
-
-    def _queue_again_locked(self, call_ids: list[int]) -> None:
-        # A call whose connection was lost while it was being begun is there already.
-        queued = self.outbox.numbers()
-        for call_id in call_ids:
-            pending = self.retries.renew_locked(call_id)
-            if pending is not None and call_id not in queued:
-                self.outbox.queue.append(pending)
-
-    def _give_up(self) -> None:
-        """End the calls that have waited for a server too long."""
-        actions: list[Callable[[], object]] = []
-        driver().harvest(self.channel)  # A greeting that has arrived counts.
-        try:
-            with self.table.lock:
-                left = self._end_unreached_locked(self._awaiting.take_expired_locked(), actions)
-                if left and self.session.linked:
-                    self.outbox.queue.append(LoneMessage(encode(Cancel(list(zip(left, repeat(True)))))))
-                self._attend_locked()
-        finally:
-            perform(actions)
-        if left:
-            self.channel.flush()
-
-    def _end_unreached_locked(self, expired: list[int], actions: list[Callable[[], object]]) -> list[int]:
-        """End the calls that waited for a server too long; return those that may have left."""
-        # They must not run later on, after their callers were told that they did not. What may have left, a server
-        # that greets late may run before it reads that it should not.
-        unsent = self.outbox.withdraw(set(expired)) | self.retries.backing_off
-        ended = list(filter(self.table.calls.__contains__, expired))
-        left = [call_id for call_id in ended if call_id not in unsent]
-        waited = self._awaiting.timeout
-        assert waited is not None
-        outcomes = [
-            Failure(self.session.unreachable(waited, self.retries.lost_locked(call_id), call_id not in unsent))
-            for call_id in ended
-        ]
-        self.table.finish_locked(ended, outcomes, actions)
-        return left
-
-    def _withdraw_locked(self, call_id: int) -> bool:
-        """Have a call not leave that waits to; False if it leaves just now, or has left."""
-        return call_id in self.retries.backing_off or call_id in self.outbox.withdraw({call_id})
 
     def _attend(self) -> None:
         with self.table.lock:
-            self._attend_locked()
+            self.attend_locked()
 
-    def _attend_locked(self) -> None:
+    def attend_locked(self) -> None:
         """Say whether the network must be driven though no thread waits: for a callback, a connection, a greeting."""
         session, table = self.session, self.table
         waits = not session.is_open and bool(table.calls or self.outbox.queue) and not session.has_left
@@ -672,7 +431,7 @@ class Connection:
             ended = list(table.calls)
             failures = [Failure(CallCancelled("the client was closed"))] * len(ended)
             table.finish_locked(ended, failures, actions)
-            self._awaiting.stop_locked()
+            self.awaiting.stop_locked()
         while actions and notify:
             actions[0]()  # Taken out afterwards: rather notified twice, if that is broken off, than not at all.
             del actions[0]

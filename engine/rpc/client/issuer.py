@@ -24,7 +24,7 @@ from ..serving import inherit
 from ..state import State
 from .binding import Begin, BoundOperation, check_metadata
 from .buffers import filling
-from .connection import Connection
+from .carrier import Carrier
 from .outbox import LoneMessage, encode_eagerly
 from .pipes import ClientPipes
 
@@ -38,8 +38,8 @@ class Issuer:
     Args: `timeout` of calls that have none of their own, in seconds, and `max_calls`: see `Client`.
     """
 
-    def __init__(self, connection: Connection, timeout: float | None, max_calls: int) -> None:
-        self.connection: Connection = connection
+    def __init__(self, carrier: Carrier, timeout: float | None, max_calls: int) -> None:
+        self.carrier: Carrier = carrier
         self._timeout = timeout
         self._max_calls = max_calls
         self._ids = itertools.count(1)
@@ -76,14 +76,15 @@ class Issuer:
             timeout = check_timeout(timeout)
         if metadata is not None:
             metadata = check_metadata(metadata)
-        connection = self.connection
+        carrier = self.carrier
+        connection = carrier.connection
         session, calls, queue = connection.session, connection.table.calls, connection.outbox.queue
         if server_call.serving and (outer := server_call.current.get()) is not None:
             timeout, metadata = inherit(outer, timeout, metadata, connection.metadata)
         if handle is not None:
             handle = handle_of(handle)
         if session.state is _LEAVING:
-            raise connection.closed_error()
+            raise carrier.closed_error()
         if len(calls) >= self._max_calls:
             raise QueueFull(f"{len(calls)} calls are outstanding, max_calls allows no more: complete some first")
         options = None
@@ -99,17 +100,17 @@ class Issuer:
         else:
             pending, due = encode_eagerly(session.limit, spec, call_id, args, options)
         if handle is None:
-            call: Call[Any] = Call(None, connection, spec, notify, call_id, _PENDING)
+            call: Call[Any] = Call(None, carrier, spec, notify, call_id, _PENDING)
         else:
             call = handle
-            adopt(call, connection, spec, notify, call_id, pipes)
+            adopt(call, carrier, spec, notify, call_id, pipes)
         if spec.retried:
             connection.retries.track(call, call_id, pending)
         calls[call_id] = call
         queue.append(pending)
         needs_driver = notify is not None and notify.needs_driver
         if not session.is_open or timeout is not None or spec.one_way or needs_driver:
-            connection.accepted(call, call_id, spec, notify, timeout)
+            carrier.accepted(call, call_id, spec, notify, timeout)
         if due or len(queue) > connection.batch_threshold:
             connection.channel.flush()
         elif not connection.channel.deferred:
@@ -125,7 +126,8 @@ class Issuer:
         """
         if spec.special or spec.retried or spec.outputs or self._timeout is not None or self._decorated:
             return None
-        connection, ids, most = self.connection, self._ids, self._max_calls
+        carrier, ids, most = self.carrier, self._ids, self._max_calls
+        connection = carrier.connection
         session, table, channel, queue = (
             connection.session,
             connection.table,
@@ -156,14 +158,14 @@ class Issuer:
                 notify = snapshot(notify)
             call_id = next(ids)
             if handle is None:
-                call: Call[Any] = Call(None, connection, spec, notify, call_id, _PENDING)
+                call: Call[Any] = Call(None, carrier, spec, notify, call_id, _PENDING)
             else:
                 call = handle_of(handle)
-                adopt(call, connection, spec, notify, call_id)
+                adopt(call, carrier, spec, notify, call_id)
             calls[call_id] = call
             queue.append((call_id, target, args, None))
             if not session.is_open:
-                connection.accepted(call, call_id, spec, notify, None)
+                carrier.accepted(call, call_id, spec, notify, None)
             elif notify is not None and notify.needs_driver:
                 if lock.owned():
                     lock.refuse()
@@ -178,7 +180,7 @@ class Issuer:
                     raise
                 lock.release()
                 if more_to_do:
-                    connection.accepted(call, call_id, spec, notify, None)
+                    carrier.accepted(call, call_id, spec, notify, None)
             if len(queue) > connection.batch_threshold:
                 flush()
             elif not channel.deferred:

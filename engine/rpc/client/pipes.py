@@ -9,7 +9,7 @@ A push or pull that fails aborts the call, tells the server, and throws the outc
 Source: "Client-side Asynchronous Pipe Handling", "Asynchronous Pipe State".
 """
 
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from transport import Buffer
 from transport.frames import Cancel
@@ -26,38 +26,7 @@ from ..pipes.pipe import PipeState
 from ..pipes.pipe_set import PipeSet, unprocessed
 from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
-from .call_table import CallTable
-from .session import Session
-
-
-class Carrier(Protocol):
-    """The connection, as the pipes of its calls see it."""
-
-    table: CallTable
-    session: Session
-    # What this side lets the server push into each pipe.
-    pipe_window: int
-
-    def send(self, frames: list[Buffer], soon: bool = False) -> None:
-        """Send a message of its own."""
-
-    def ship(self, shipment: Shipment) -> None:
-        """Queue elements for a pipe."""
-
-    def flush(self, soon: bool) -> None:
-        """Send what is queued."""
-
-    def cancel(self, call_id: int, call: Call[Any], abort: bool) -> None:
-        """Cancel a call."""
-
-    def tell_cancel(self, call_id: int, abort: bool) -> None:
-        """Tell the server that a call ought to end."""
-
-    def give_up_waiting(self, call_id: int, call: Call[Any], completion: None) -> None:
-        """Cancel a call, if no thread or task waits for it any more."""
-
-    def need_driver(self, change: int) -> None:
-        """So many more pipes, or less, notify in a way for which the network must be driven."""
+from .carrier import Carrier
 
 
 class ClientPipes(PipeSet):
@@ -68,7 +37,7 @@ class ClientPipes(PipeSet):
     ) -> None:
         check_flag("send_complete", send_complete)
         signals = Signals(call, notify)
-        window, limit = carrier.session.pipe_window, carrier.pipe_window
+        window, limit = carrier.session.pipe_window, carrier.connection.pipe_window
         super().__init__(spec.pipes, True, spec.duplex, window, limit, signals, send_complete)
         self.call = call
         # The number of the call; set as the handle takes it.

@@ -33,7 +33,8 @@ from ..pipes.pipe import CallOver, PipeState
 from ..pipes.stream import Stream
 from .binding import BoundOperation, CallBeginner
 from .buffers import filling
-from .pipes import Carrier, ClientPipes
+from .carrier import Carrier
+from .pipes import ClientPipes
 
 # What is pushed into which pipe.
 Feeds = list[tuple[PipeState, Any]]
@@ -46,7 +47,7 @@ class PipeOpener(CallBeginner, Protocol):
     """The client's issuer, as operations with pipes see it."""
 
     @property
-    def connection(self) -> Carrier:
+    def carrier(self) -> Carrier:
         """What carries the call."""
 
 
@@ -146,7 +147,7 @@ class PipedOperation(BoundOperation):
             raise InvalidArgumentType(f"handle must be a Call or None, not {type_name(handle)}")
         values, given = self._arrange(args, kwargs)
         call: Call[Any] = Call() if handle is None else handle
-        pipes = ClientPipes(self._issuer.connection, call, self.spec, notify, send_complete)
+        pipes = ClientPipes(self._issuer.carrier, call, self.spec, notify, send_complete)
         feeds: Feeds = []
         for name, items in given.items():
             pipe = pipes.find(name)
