@@ -22,7 +22,6 @@ from engine.win32 import (
     RpcAsyncAbortCall,
     RpcAsyncCancelCall,
     RpcAsyncCompleteCall,
-    RpcAsyncGetCallHandle,
     RpcAsyncGetCallStatus,
     RpcAsyncInitializeHandle,
     RpcMgmtInqStats,
@@ -44,6 +43,7 @@ from engine.win32 import (
 
 from .contract import Desk, Drawer, Watch
 from .drawer import Keeping
+from .handles import served_by
 from .watching import Watching
 
 
@@ -88,7 +88,7 @@ class DeskRoutines:
         ]
 
     def asked(self, key: str, until: bool) -> int:
-        binding = RpcAsyncGetCallHandle(self._find(key))
+        binding = served_by(self._find(key))
         if until:
             with blocking():
                 wait_until(lambda: RpcServerTestCancel(binding) == RPC_S_OK)
@@ -96,7 +96,7 @@ class DeskRoutines:
 
     def status_of(self, key: str) -> int:
         attributes = RPC_CALL_ATTRIBUTES_V2()
-        assert RpcServerInqCallAttributes(RpcAsyncGetCallHandle(self._find(key)), attributes) == RPC_S_OK
+        assert RpcServerInqCallAttributes(served_by(self._find(key)), attributes) == RPC_S_OK
         return attributes.CallStatus
 
     def raising(self, code: int) -> int:

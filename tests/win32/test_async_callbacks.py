@@ -112,7 +112,7 @@ def test_notification_routines(asked: Any, kind: int) -> None:
     handle = RPC_ASYNC_STATE()
     RpcAsyncInitializeHandle(handle, sizeof(RPC_ASYNC_STATE))
     handle.NotificationType = kind
-    handle.u.APC.NotificationRoutine = handle.u.NotificationRoutine = coroutine  # type: ignore[assignment]  # likewise
+    handle.u.APC.NotificationRoutine = handle.u.NotificationRoutine = coroutine
     handle.u.APC.hThread = NULL
     with pytest.raises(EngineError, match="run_coroutine_threadsafe") as raised:
         RpcAsyncCall(handle, asked.ask)

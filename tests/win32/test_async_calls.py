@@ -7,7 +7,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -67,6 +67,7 @@ from engine.win32 import (
 
 from ..rpc.helpers import reach
 from .contract import Desk
+from .handles import call_of
 
 MS = int(LIMIT * 1000)
 _keys = itertools.count()
@@ -150,7 +151,7 @@ class TestSamples:
 
     def test_apc(self, desk: Desk) -> None:
         """The routine runs in an alertable sleep of the thread that called, and may complete the call."""
-        seen = []
+        seen: list[Any] = []
 
         def routine(pAsync: RPC_ASYNC_STATE, context: None, event: int) -> None:
             reply = Box()
@@ -167,7 +168,7 @@ class TestSamples:
 
     def test_callback(self, desk: Desk, event: Any) -> None:
         """The routine runs on a thread of the engine's, and may complete the call."""
-        seen = []
+        seen: list[Any] = []
 
         def routine(pAsync: RPC_ASYNC_STATE, context: None, event_kind: int) -> None:
             reply = Box()
@@ -209,7 +210,7 @@ class TestInitialise:
 
     def test_bad_pointer(self) -> None:
         """T3: what is no handle is 1914."""
-        assert RpcAsyncInitializeHandle(None, sizeof(RPC_ASYNC_STATE)) == RPC_S_INVALID_ASYNC_HANDLE
+        assert RpcAsyncInitializeHandle(cast(Any, None), sizeof(RPC_ASYNC_STATE)) == RPC_S_INVALID_ASYNC_HANDLE
 
     def test_what_it_writes(self) -> None:
         """T1: the runtime's fields are set, the caller's own are left alone."""
@@ -492,7 +493,7 @@ class TestIssuing:
         handle = by_event(event)
         RpcAsyncCall(handle, desk.echo, 1)
         assert WaitForSingleObject(event, 0) == WAIT_OBJECT_0
-        assert handle.RuntimeInfo.wait(LIMIT)
+        assert call_of(handle).wait(LIMIT)
         assert RpcAsyncCompleteCall(handle, None) == RPC_S_OK
         assert ResetEvent(event)
 
@@ -501,7 +502,7 @@ class TestIssuing:
         handle = initialised()
         handle.Flags = RPC_C_NOTIFY_ON_SEND_COMPLETE
         RpcAsyncCall(handle, desk.echo, value="named", timeout=LIMIT)
-        assert handle.RuntimeInfo.wait(LIMIT)
+        assert call_of(handle).wait(LIMIT)
         reply = Box()
         assert RpcAsyncCompleteCall(handle, reply) == RPC_S_OK
         assert reply.value == "named"

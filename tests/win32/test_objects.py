@@ -172,7 +172,7 @@ class TestNames:
         """Nobody is given an object that is about to be closed: its name goes with the last handle, before that."""
         create, find = kind
         made = create("going")
-        close, found = type(made).close, []
+        close, found = type(made).close, list[Any]()
 
         def look_first(self: Any) -> None:
             found.extend((find("going"), create("going")))

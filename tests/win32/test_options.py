@@ -26,7 +26,6 @@ from engine.win32 import (
     RPC_S_OK,
     RPC_S_WRONG_KIND_OF_BINDING,
     RpcAsyncCall,
-    RpcAsyncGetCallHandle,
     RpcAsyncInitializeHandle,
     RpcBindingSetOption,
     RpcCancelThread,
@@ -41,6 +40,7 @@ from engine.win32 import (
 
 from .contract import Desk
 from .greeter import Greeter, Hello
+from .handles import call_of
 
 Bind = Callable[[], Client]
 
@@ -72,7 +72,7 @@ class TestCallTimeout:
         assert RpcBindingSetOption(handle, RPC_C_OPT_CALL_TIMEOUT, 50) == RPC_S_OK
         assert RpcAsyncInitializeHandle(state, sizeof(state)) == RPC_S_OK
         RpcAsyncCall(state, hello.block)
-        for call in (RpcAsyncGetCallHandle(state), hello.block.begin()):
+        for call in (call_of(state), hello.block.begin()):
             assert call.wait(LIMIT)
             assert call.status() == RPC_S_CALL_CANCELLED
 

@@ -6,7 +6,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import zmq
@@ -186,9 +186,10 @@ class TestEventsAndResults:
 
     def test_polling_runs_no_apcs(self, file: Any) -> None:
         """996 with a time limit of 0, and APCs stay queued, alertable or not."""
-        overlapped, ran = OVERLAPPED(), []
+        overlapped, ran = OVERLAPPED(), list[Any]()
         read(file, overlapped)
         QueueUserAPC(ran.append, GetCurrentThread(), 1)
+        look: Any
         for look in (
             lambda: GetOverlappedResult(file, overlapped, Box(), FALSE),
             lambda: GetOverlappedResultEx(file, overlapped, Box(), 0, TRUE),
@@ -201,7 +202,7 @@ class TestEventsAndResults:
 
     def test_waiting_alertably(self, file: Any) -> None:
         """192 if APCs ran, 258 when the time is up; a plain wait runs none."""
-        overlapped, ran = OVERLAPPED(), []
+        overlapped, ran = OVERLAPPED(), list[Any]()
         read(file, overlapped)
         QueueUserAPC(ran.append, GetCurrentThread(), 1)
         for alertable, error in ((FALSE, WAIT_TIMEOUT), (TRUE, WAIT_IO_COMPLETION), (TRUE, WAIT_TIMEOUT)):
@@ -321,6 +322,7 @@ class TestCancelling:
 
     def test_synchronous_calls(self) -> None:
         """There is never one to be found: 1168; 6 for what is no thread."""
+        thread: Any
         for thread, error in ((GetCurrentThread(), ERROR_NOT_FOUND), (NULL, ERROR_INVALID_HANDLE)):
             assert not CancelSynchronousIo(thread)
             assert GetLastError() == error
@@ -354,12 +356,15 @@ class TestMisuse:
         """6 for what is no source, or a closed one; an hEvent that is no open event is 6 too."""
         closed_event = CreateEvent(NULL, TRUE, FALSE, NULL)
         assert CloseHandle(closed_event)
+        wrong: Any
+        handle: Any
         for wrong in (closed_event, "event"):
             SetLastError(0)
             assert not ReadFile(file, bytearray(4), 4, NULL, OVERLAPPED(wrong))
             assert GetLastError() == ERROR_INVALID_HANDLE
         CloseHandle(file)
         for handle in (file, event, NULL):
+            use: Any
             for use in (
                 lambda: ReadFile(handle, bytearray(4), 4, NULL, OVERLAPPED()),  # noqa: B023
                 lambda: WriteFile(handle, b"x", 1, NULL, OVERLAPPED()),  # noqa: B023
@@ -480,6 +485,7 @@ class TestCallbacks:
 
     def test_what_cannot_be_bound(self, bound: Any) -> None:
         """87 for a source that is bound already or none, and for flags, 6 for NULL; what cannot be called raises."""
+        handle: Any
         for handle, flags, error in (
             (bound, 0, ERROR_INVALID_PARAMETER), (bound, 1, ERROR_INVALID_PARAMETER),
             (threading.current_thread(), 0, ERROR_INVALID_PARAMETER), (NULL, 0, ERROR_INVALID_HANDLE),
@@ -490,4 +496,4 @@ class TestCallbacks:
         assert CreateIoCompletionPort(bound, NULL, 0, 0) is None
         assert GetLastError() == ERROR_INVALID_PARAMETER
         with pytest.raises(TypeError):
-            BindIoCompletionCallback(bound, NULL, 0)
+            BindIoCompletionCallback(bound, cast(Any, NULL), 0)

@@ -30,7 +30,6 @@ from engine.win32 import (
     RpcAsyncAbortCall,
     RpcAsyncCall,
     RpcAsyncCompleteCall,
-    RpcAsyncGetCallHandle,
     RpcAsyncInitializeHandle,
     RpcCallComplete,
     RpcNotificationTypeApc,
@@ -43,6 +42,8 @@ from engine.win32 import (
     async_manager,
     sizeof,
 )
+
+from .handles import call_of
 
 MS = int(LIMIT * 1000)
 
@@ -140,9 +141,9 @@ class TestClient:
         RpcAsyncCall(state, bench.pipes.take)
         assert told(port) == "client" and state.Event == RpcSendComplete
         server, numbers = bench.routines.begun.get(timeout=LIMIT)
-        RpcAsyncGetCallHandle(state).pipe("numbers").push([1, 2])
+        call_of(state).pipe("numbers").push([1, 2])
         assert told(port) == "client" and state.Event == RpcSendComplete
-        RpcAsyncGetCallHandle(state).pipe("numbers").push([])
+        call_of(state).pipe("numbers").push([])
         assert told(port) == "client"
         assert RpcAsyncCompleteCall(server, Box(sum(numbers))) == RPC_S_OK
         assert told(port) == "client" and state.Event == RpcCallComplete

@@ -115,6 +115,7 @@ class TestCreating:
     def test_bad_handles(self, port: Any) -> None:
         """NULL, what is no port, and a closed port are 6."""
         CloseHandle(port)
+        existing: Any
         for handle, existing in ((None, None), (Source(), "no port"), (Source(), port)):
             SetLastError(0)
             assert CreateIoCompletionPort(handle, existing, 0, 0) is None
@@ -225,6 +226,7 @@ class TestBatch:
     def test_failures(self, port: Any) -> None:
         """258; 87 for a count of 0, which stores nothing; 6."""
         removed = Box("unset")
+        target: Any
         for target, count, error in (
             (port, 1, WAIT_TIMEOUT),
             (port, 0, ERROR_INVALID_PARAMETER),
@@ -268,6 +270,7 @@ class TestPosting:
         bounded = handles(CompletionPort(capacity=1))
         assert PostQueuedCompletionStatus(bounded, 0, 0, None)
         CloseHandle(port)
+        target: Any
         for target, error in (
             (port, ERROR_INVALID_HANDLE),
             (5, ERROR_INVALID_HANDLE),

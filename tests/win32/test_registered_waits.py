@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -159,7 +159,7 @@ class TestRepeating:
             assert not RegisterWaitForSingleObject(box, waitable, print, NULL, INFINITE, flags)
             assert (GetLastError(), box.value) == (error, "unset")
         with pytest.raises(TypeError):
-            RegisterWaitForSingleObject(box, event, NULL, NULL, INFINITE, 0)
+            RegisterWaitForSingleObject(box, event, cast(Any, NULL), NULL, INFINITE, 0)
 
 
 class TestUnregistering:

@@ -57,6 +57,7 @@ from engine.win32 import (
 
 from .contract import Desk
 from .greeter import Greeter, Hello
+from .handles import call_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -155,11 +156,11 @@ class TestListening:
         refused = RPC_ASYNC_STATE()
         RpcAsyncInitializeHandle(refused, sizeof(refused))
         RpcAsyncCall(refused, hello.greet, "World")
-        assert refused.RuntimeInfo.wait(LIMIT)
+        assert call_of(refused).wait(LIMIT)
         assert RpcAsyncCompleteCall(refused, None) == RPC_S_SERVER_TOO_BUSY
         assert RpcAsyncCompleteCall(blocked, None) == RPC_S_ASYNC_CALL_PENDING
         greeter.gate.open()
-        assert blocked.RuntimeInfo.wait(LIMIT)
+        assert call_of(blocked).wait(LIMIT)
         assert RpcAsyncCompleteCall(blocked, None) == RPC_S_OK
 
     def test_stopping_lets_running_calls_finish(self, greeter: Greeter, connect: Callable[[], Any]) -> None:

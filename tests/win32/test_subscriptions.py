@@ -40,6 +40,7 @@ from engine.win32 import (
 )
 
 from .contract import Watch
+from .handles import call_of
 
 BOTH = RpcNotificationCallCancel | RpcNotificationClientDisconnect
 TYPES = (RpcNotificationTypeEvent, RpcNotificationTypeApc, RpcNotificationTypeIoc, RpcNotificationTypeCallback)
@@ -75,18 +76,18 @@ def issued(operation: Any, *args: Any) -> RPC_ASYNC_STATE:
 
 def completed(state: RPC_ASYNC_STATE) -> tuple[int, Any]:
     """Wait for the call, and return its status and its result."""
-    assert state.RuntimeInfo is not None
     reply = Box()
-    assert state.RuntimeInfo.wait(LIMIT)  # type: ignore[union-attr]
+    assert call_of(state).wait(LIMIT)
     return RpcAsyncCompleteCall(state, reply), reply.value
 
 
 def expected(kind: int, event: int) -> list[Any]:
     """What the subscriber finds: the kind of event where the type carries one."""
-    return {
+    found: dict[int, list[Any]] = {
         RpcNotificationTypeEvent: [WAIT_OBJECT_0],
         RpcNotificationTypeIoc: [True, 1, "key", None],
-    }.get(kind, [[True, None, event]])  # type: ignore[call-overload,no-any-return]
+    }
+    return found.get(kind, [[True, None, event]])
 
 
 class TestSamples:

@@ -83,6 +83,8 @@ from engine.win32 import (
     WaitForThreadpoolWorkCallbacks,
 )
 
+from .handles import made
+
 MS = int(LIMIT * 1000)
 HOUR = 3600 * 10_000_000  # In units of 100 ns.
 Handles = Callable[[Any], Any]
@@ -136,10 +138,10 @@ class TestSample:
         assert cleanupgroup is not None
         SetThreadpoolCallbackPool(CallBackEnviron, pool)
         SetThreadpoolCallbackCleanupGroup(CallBackEnviron, cleanupgroup, None)
-        work = CreateThreadpoolWork(MyWorkCallback, worked, CallBackEnviron)
+        work = made(CreateThreadpoolWork(MyWorkCallback, worked, CallBackEnviron))
         assert work is not None
         SubmitThreadpoolWork(work)
-        timer = CreateThreadpoolTimer(MyTimerCallback, ticked, CallBackEnviron)
+        timer = made(CreateThreadpoolTimer(MyTimerCallback, ticked, CallBackEnviron))
         assert timer is not None
         SetThreadpoolTimer(timer, -10_000, 0, 0)
         assert WaitForSingleObject(worked, MS) == WaitForSingleObject(ticked, MS) == WAIT_OBJECT_0
@@ -156,7 +158,9 @@ class TestWork:
     def test_each_submission_runs_once(self, environment: Any) -> None:
         """Five submissions, five callbacks, with the context and the object."""
         seen: list[Any] = []
-        work = CreateThreadpoolWork(lambda instance, context, work: seen.append((context, work)), "mine", environment)
+        work = made(
+            CreateThreadpoolWork(lambda instance, context, work: seen.append((context, work)), "mine", environment)
+        )
         for _ in range(5):
             SubmitThreadpoolWork(work)
         WaitForThreadpoolWorkCallbacks(work, False)
@@ -168,8 +172,8 @@ class TestWork:
     def test_cancelling_what_is_queued(self, environment: Any) -> None:
         """Waiting with cancel discards what is queued, and waits for what runs."""
         gate, seen = Gate(), []
-        blocker = CreateThreadpoolWork(lambda *_: gate.pass_through(), None, environment)
-        work = CreateThreadpoolWork(lambda *_: seen.append(1), None, environment)
+        blocker = made(CreateThreadpoolWork(lambda *_: gate.pass_through(), None, environment))
+        work = made(CreateThreadpoolWork(lambda *_: seen.append(1), None, environment))
         SubmitThreadpoolWork(blocker)
         gate.wait_for_arrivals(1)
         SubmitThreadpoolWork(work)
@@ -190,7 +194,7 @@ class TestWork:
             WaitForThreadpoolWorkCallbacks(work, False)
             SetEventWhenCallbackReturns(instance, event)
 
-        work = CreateThreadpoolWork(callback, None, environment)
+        work = made(CreateThreadpoolWork(callback, None, environment))
         SubmitThreadpoolWork(work)
         assert WaitForSingleObject(event, MS) == WAIT_OBJECT_0
         CloseThreadpoolWork(work)
@@ -291,7 +295,7 @@ class TestInstance:
     def test_when_returns(self, environment: Any, handles: Handles) -> None:
         """Lock, mutex, semaphore, event, and last the function: all after the callback has returned."""
         event = handles(CreateEvent(None, True, False, None))
-        semaphore, mutex = CreateSemaphore(None, 0, 5, None), CreateMutex(None, False, None)
+        semaphore, mutex = made(CreateSemaphore(None, 0, 5, None)), made(CreateMutex(None, False, None))
         lock = threading.Lock()
         seen: list[Any] = []
 
@@ -305,7 +309,7 @@ class TestInstance:
             FreeLibraryWhenCallbackReturns(instance, lambda: seen.append(WaitForSingleObject(event, 0)))
             seen.append(WaitForSingleObject(event, 0))
 
-        work = CreateThreadpoolWork(callback, None, environment)
+        work = made(CreateThreadpoolWork(callback, None, environment))
         SubmitThreadpoolWork(work)
         WaitForThreadpoolWorkCallbacks(work, False)
         assert seen == [WAIT_TIMEOUT, WAIT_OBJECT_0]
@@ -321,7 +325,7 @@ class TestInstance:
         def callback(instance: Any, context: Any, work: Any) -> None:
             seen.append((CallbackMayRunLong(instance), GetLastError()))
 
-        work = CreateThreadpoolWork(callback, None, environment)
+        work = made(CreateThreadpoolWork(callback, None, environment))
         SubmitThreadpoolWork(work)
         WaitForThreadpoolWorkCallbacks(work, False)
         SetThreadpoolThreadMaximum(environment.pool, 2)
@@ -338,7 +342,7 @@ class TestTimers:
     @pytest.mark.parametrize("due", [0, -1, 1])
     def test_due(self, due: int, environment: Any, event: Any) -> None:
         """Zero is now, negative relative, positive absolute; a one-shot stays "set" after it fired."""
-        timer = CreateThreadpoolTimer(lambda instance, context, timer: SetEvent(event), None, environment)
+        timer = made(CreateThreadpoolTimer(lambda instance, context, timer: SetEvent(event), None, environment))
         assert not IsThreadpoolTimerSet(timer)
         SetThreadpoolTimer(timer, due, 0, 0)
         assert WaitForSingleObject(event, MS) == WAIT_OBJECT_0
@@ -350,7 +354,7 @@ class TestTimers:
 
     def test_period(self, environment: Any, event: Any) -> None:
         """It goes on every period until it is disarmed; a wait does not disarm it."""
-        timer = CreateThreadpoolTimer(lambda instance, context, timer: SetEvent(event), None, environment)
+        timer = made(CreateThreadpoolTimer(lambda instance, context, timer: SetEvent(event), None, environment))
         SetThreadpoolTimer(timer, 0, 1, 0)
         for _ in range(3):
             assert WaitForSingleObject(event, MS) == WAIT_OBJECT_0
@@ -363,8 +367,8 @@ class TestTimers:
     @pytest.mark.parametrize("due", [0, -1, 1])
     def test_window(self, due: int, environment: Any, event: Any) -> None:
         """A timer that may be late comes together with another one that expires, in whichever form it is due."""
-        late = CreateThreadpoolTimer(lambda instance, context, timer: SetEvent(event), None, environment)
-        exact = CreateThreadpoolTimer(lambda instance, context, timer: None, None, environment)
+        late = made(CreateThreadpoolTimer(lambda instance, context, timer: SetEvent(event), None, environment))
+        exact = made(CreateThreadpoolTimer(lambda instance, context, timer: None, None, environment))
         SetThreadpoolTimer(late, due, 0, 0xFFFFFFFF)
         SetThreadpoolTimer(exact, -10_000, 0, 0)
         assert WaitForSingleObject(event, MS) == WAIT_OBJECT_0
@@ -374,7 +378,7 @@ class TestTimers:
 
     def test_withdrawing(self, environment: Any) -> None:
         """SetThreadpoolTimerEx tells whether an expiry was withdrawn; one that is not due is not waited for."""
-        timer = CreateThreadpoolTimer(print, None, environment)
+        timer = made(CreateThreadpoolTimer(print, None, environment))
         assert not SetThreadpoolTimerEx(timer, -HOUR, 0, 0)
         WaitForThreadpoolTimerCallbacks(timer, False)
         assert SetThreadpoolTimerEx(timer, GetSystemTimeAsFileTime() + HOUR, 0, 100)
@@ -455,7 +459,7 @@ class TestIo:
         def callback(instance: Any, context: Any, overlapped: Any, result: int, size: int, io: Any) -> None:
             seen.append((context, overlapped, result, size, io))
 
-        io = CreateThreadpoolIo(source, callback, "mine", environment)
+        io = made(CreateThreadpoolIo(source, callback, "mine", environment))
         for status in (0, ERROR_OPERATION_ABORTED):
             StartThreadpoolIo(io)
             source.complete("operation", 7, status)
@@ -469,7 +473,7 @@ class TestIo:
     def test_a_source_that_cannot_be_bound(self, environment: Any) -> None:
         """87: it is bound already, or is none."""
         source = Source()
-        io = CreateThreadpoolIo(source, print, None, environment)
+        io = made(CreateThreadpoolIo(source, print, None, environment))
         for handle in (source, object()):
             assert CreateThreadpoolIo(handle, print, None, environment) is None
             assert GetLastError() == ERROR_INVALID_PARAMETER
@@ -490,9 +494,9 @@ class TestCleanupGroups:
 
         SetThreadpoolCallbackCleanupGroup(environment, group, cancelled)
         gate = Gate()
-        busy = CreateThreadpoolWork(lambda *_: gate.pass_through(), "busy", environment)
-        idle = CreateThreadpoolTimer(print, "idle", environment)
-        closed = CreateThreadpoolWork(print, "closed", environment)
+        busy = made(CreateThreadpoolWork(lambda *_: gate.pass_through(), "busy", environment))
+        idle = made(CreateThreadpoolTimer(print, "idle", environment))
+        closed = made(CreateThreadpoolWork(print, "closed", environment))
         assert busy and idle and closed
         CloseThreadpoolWork(closed)
         SubmitThreadpoolWork(busy)

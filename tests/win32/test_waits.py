@@ -53,6 +53,8 @@ from engine.win32 import (
     WaitForSingleObjectEx,
 )
 
+from .handles import made
+
 MS = int(LIMIT * 1000)
 SECOND = 10_000_000  # In units of 100 ns.
 
@@ -123,7 +125,7 @@ class TestEvents:
 
     def test_handles_of_another_kind(self, event: Any) -> None:
         """Each function wants its own kind of object, and an open one: else 6."""
-        mutex = CreateMutex(None, False, None)
+        mutex = made(CreateMutex(None, False, None))
         assert CloseHandle(mutex) and CloseHandle(event)
         for function, *args in (
             (SetEvent, mutex), (SetEvent, event), (ResetEvent, None), (PulseEvent, event), (ReleaseMutex, mutex),
@@ -140,7 +142,7 @@ class TestSemaphoresAndMutexes:
 
     def test_semaphore(self) -> None:
         """Waits count down, releases count up and give the count before."""
-        semaphore = CreateSemaphore(None, 1, 2, None)
+        semaphore = made(CreateSemaphore(None, 1, 2, None))
         before = Box()
         assert WaitForSingleObject(semaphore, 0) == WAIT_OBJECT_0
         assert WaitForSingleObject(semaphore, 0) == WAIT_TIMEOUT
@@ -149,7 +151,7 @@ class TestSemaphoresAndMutexes:
 
     def test_semaphore_limits(self) -> None:
         """298 beyond the maximum, 87 for counts that make no sense; nothing has changed then."""
-        semaphore = CreateSemaphore(None, 1, 2, None)
+        semaphore = made(CreateSemaphore(None, 1, 2, None))
         before = Box("unset")
         for count, error in ((2, ERROR_TOO_MANY_POSTS), (0, ERROR_INVALID_PARAMETER), (-1, ERROR_INVALID_PARAMETER)):
             assert not ReleaseSemaphore(semaphore, count, before)
@@ -160,7 +162,7 @@ class TestSemaphoresAndMutexes:
 
     def test_mutex(self) -> None:
         """Recursive: as many releases as waits, one more is 288."""
-        mutex = CreateMutex(None, True, None)
+        mutex = made(CreateMutex(None, True, None))
         assert WaitForSingleObject(mutex, 0) == WAIT_OBJECT_0
         assert ReleaseMutex(mutex) and ReleaseMutex(mutex)
         assert not ReleaseMutex(mutex)
@@ -168,7 +170,7 @@ class TestSemaphoresAndMutexes:
 
     def test_abandoned_mutex(self, event: Any) -> None:
         """Its owner ended: 128 plus the index, and the mutex is owned."""
-        mutexes = [CreateMutex(None, False, None) for _ in range(2)]
+        mutexes = [made(CreateMutex(None, False, None)) for _ in range(2)]
         for mutex in mutexes:
             in_thread(partial(WaitForSingleObject, mutex, INFINITE)).join(LIMIT)
         assert WaitForSingleObject(mutexes[0], MS) == WAIT_ABANDONED_0
@@ -351,6 +353,7 @@ class TestApcs:
         """31; what is no thread is 6; what cannot be called raises."""
         thread = in_thread(lambda: None)
         thread.join(LIMIT)
+        target: Any
         for target, error in ((thread, ERROR_GEN_FAILURE), (None, ERROR_INVALID_HANDLE)):
             assert not QueueUserAPC(print, target, 0)
             assert GetLastError() == error

@@ -32,6 +32,8 @@ from engine.win32 import (
     async_manager,
 )
 
+from .handles import made, served_by
+
 MS = int(LIMIT * 1000)
 
 
@@ -96,7 +98,7 @@ class Watching:
     @async_manager
     def patient(self, pAsync: RPC_ASYNC_STATE, key: str) -> None:
         def give_up(pAsync: RPC_ASYNC_STATE, context: None, event: int) -> None:
-            binding, queued = RpcAsyncGetCallHandle(pAsync), Box()
+            binding, queued = served_by(pAsync), Box()
             for notification in (RpcNotificationCallCancel, RpcNotificationClientDisconnect):
                 assert RpcServerUnsubscribeForNotification(binding, notification, queued) == RPC_S_OK
             held.told.append([int(event), queued.value])
@@ -112,7 +114,7 @@ class Watching:
 
     def plain(self, key: str) -> list[Any]:
         told: list[Any] = []
-        changed = CreateEvent(None, True, False, None)
+        changed = made(CreateEvent(None, True, False, None))
 
         def note(binding: Any, context: None, event: int) -> None:
             told.extend([RpcServerTestCancel(binding), int(event)])
