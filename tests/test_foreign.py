@@ -14,8 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OWN_ERRORS = {
     "engine/rpc/server/lane.py:_take_apart": "msgspec, splitting what arrived",
     "engine/rpc/server/listener.py:_take_one_by_one": "msgspec, splitting what arrived",
-    "engine/rpc/server/listener.py:on_message": "a message that is not the protocol",
-    "engine/rpc/client/connection.py:_arrived": "likewise",
+    "engine/rpc/client/connection.py:_arrived": "a message that is not the protocol",
     "engine/rpc/server/pipes.py:take": "likewise",
     "engine/win32/bindings.py:RpcBindingFromStringBinding": "an endpoint's text",
     "engine/win32/bindings.py:endpoint_of": "likewise",

@@ -50,11 +50,6 @@ def check_options(options: dict[str, Any]) -> int:
     return min(value, MAX_MESSAGE_BYTES)
 
 
-def largest_message(announced: int) -> int:
-    """What a peer takes that announced this; 0 stands for no limit."""
-    return announced or sys.maxsize
-
-
 def size_of(frames: list[Buffer]) -> int:
     """The bytes of a message."""
     return sum(map(len, frames))

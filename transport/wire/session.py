@@ -48,8 +48,6 @@ PROTOCOL_ERROR: Final = 1728
 
 _FRESH, _GREETED, _OPEN = ConversationState.FRESH, ConversationState.GREETED, ConversationState.OPEN
 _PARTING, _LEAVING, _REJECTED = ConversationState.PARTING, ConversationState.LEAVING, ConversationState.REJECTED
-# A conversation that was open, and was not broken off since.
-_JOINED: Final = frozenset((_OPEN, _PARTING, _LEAVING, ConversationState.CLOSED))
 
 
 class Received(NamedTuple):
@@ -177,11 +175,6 @@ class ServerSession(Session):
         self._greeting = greeting
         #: How many messages with calls were taken since the WELCOME.
         self.calls_taken: int = 0
-
-    @property
-    def has_joined(self) -> bool:
-        """Whether the client belongs to the connections of its association: from the WELCOME until a REJECT."""
-        return self.state in _JOINED
 
     def receive(self, message: Message) -> Received:
         """Take a message of the client. CALLS in an open session need not come here, if the runtime counts them."""

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from transport import Buffer, PayloadTooLarge
 from transport.foreign import is_interrupt, text_of, type_name
-from transport.frames import VERSION, Fault, Reject, ReplyOptions
+from transport.frames import Fault, ReplyOptions
 from transport.log import Log
 from transport.wire.blobs import split_out_of_band
 from transport.wire.codec import (
@@ -32,7 +32,7 @@ from transport.wire.codec import (
     encode_reply,
     encode_value,
 )
-from transport.wire.conversation import Conversation, Side
+from transport.wire.session import Received
 
 from ...errors import Forked, InvalidArgumentType, InvalidAsyncHandle
 from ...status import Status
@@ -107,7 +107,7 @@ class Answers:
                 if answers:
                     take_together(answers, taken)
                 frames = encode_answers(taken)
-                if len(frames[0]) > peer.message_limit:
+                if len(frames[0]) > peer.session.message_limit:
                     frames = fit_replies(peer, taken, self.size_limit)
                 self.admission.count_off(len(taken))
             else:
@@ -222,8 +222,8 @@ class Answers:
             else:
                 answer = EncodedReply(call._id, 0, encode_value(value))
             size = size_of(answer) if isinstance(answer, list) else len(memoryview(answer.value))
-            if size > peer.message_limit:
-                raise PayloadTooLarge(self.size_limit.report("the result", size, peer.message_limit))
+            if size > peer.session.message_limit:
+                raise PayloadTooLarge(self.size_limit.report("the result", size, peer.session.message_limit))
         except BaseException as error:  # Encoding runs the value's own code, which raises what it likes.
             text = f"the result of {call._entry.spec.name} cannot be sent: {text_of(error)}"
             self.fault(peer, call._id, Status.BAD_STUB_DATA, Fault(type_name(error), text))
@@ -258,12 +258,12 @@ class Answers:
         with self.admission.lock:
             self.admission.counters.faults += 1
         try:
-            value = encode_value(fault, min(MAX_RECORD_BYTES, peer.message_limit - AROUND_BYTES))
+            value = encode_value(fault, min(MAX_RECORD_BYTES, peer.session.message_limit - AROUND_BYTES))
         except BaseException:  # What it carries is of the program's own making, too.
             # It cannot be sent, or not to this client: the status is what counts, and the text for people is cut.
             value = encode_value(Fault(short(fault.type), short(fault.text)))
         alone = None if options is None else encode_reply(call_id, value, status, options)
-        if alone is not None and size_of(alone) <= peer.message_limit:
+        if alone is not None and size_of(alone) <= peer.session.message_limit:
             peer.answers.append(alone)
             self.admission.count_off(1)
         else:
@@ -286,23 +286,21 @@ class Answers:
 
     # Failures of this side
 
-    def break_off(self, peer: Peer, status: int, text: str) -> None:
-        """A message of a client is lost, or one to it. Calls in it would wait for ever, so the conversation begins
-        again, and all that it has open fail there. What is on its way from before is dropped. Under link.lock.
+    def reply_with(self, peer: Peer, received: Received) -> None:
+        """Send what the session answers. If it has ended the conversation, all that this has open fails at the client,
+        and is run down here. Under link.lock.
         """
-        peer.greeted = False
-        peer.refused = True
-        peer.conversation = Conversation(Side.SERVER)
-        if peer.joined:
-            peer.joined = False
-            self.actions += self.contexts.leave(key_of(peer))
-        self.send_alone(peer, encode(Reject([VERSION], status, text)))
+        for answer in received.answers:
+            self.send_alone(peer, encode(answer))
+        if received.ended:
+            self.actions += self.contexts.leave(key_of(peer), peer)
 
     def fail(self, peer: Peer, error: BaseException) -> None:
-        """This side fails at a message of, or for, one client. Under link.lock."""
+        """This side fails at a message of, or for, one client: it may be lost, and what waits for it is told. Under
+        link.lock.
+        """
         text = self._count_failure(peer, error)
-        if not peer.refused:
-            self.break_off(peer, Status.OUT_OF_RESOURCES, text)
+        self.reply_with(peer, peer.session.break_off(Status.OUT_OF_RESOURCES, text))
 
     def _count_failure(self, peer: Peer, error: BaseException) -> str:
         """Count a failure, and return what it was. Under link.lock."""

@@ -98,13 +98,13 @@ class Opened:
 
 
 class Association:
-    """What a server knows of one client: how many connections it has, and its open handles."""
+    """What a server knows of one client: its connections, and its open handles."""
 
     __slots__ = ("connections", "contexts")
 
     def __init__(self) -> None:
-        # Guarded by the book's lock. Invariant: in the book exactly while connections > 0.
-        self.connections: int = 0
+        # Guarded by the book's lock. Invariant: in the book exactly while there are connections.
+        self.connections: set[object] = set()
         self.contexts: dict[bytes, Context[Any]] = {}
 
 
@@ -158,16 +158,21 @@ class ContextBook:
 
     # Connections
 
-    def join(self, key: tuple[bytes, str]) -> None:
+    def join(self, key: tuple[bytes, str], connection: object) -> None:
         """A connection of the association `key` has come."""
         with self._lock:
-            self._associations.setdefault(key, Association()).connections += 1
+            self._associations.setdefault(key, Association()).connections.add(connection)
 
-    def leave(self, key: tuple[bytes, str]) -> list[Callable[[], object]]:
-        """A connection has gone; return what is to be done, outside all locks: rundown, if it was the last one."""
+    def leave(self, key: tuple[bytes, str], connection: object) -> list[Callable[[], object]]:
+        """A connection has gone; return what is to be done, outside all locks: rundown, if it was the last one.
+
+        Nothing happens if it had not joined, or has left.
+        """
         with self._lock:
-            association = self._associations[key]
-            association.connections -= 1
+            association = self._associations.get(key)
+            if association is None or connection not in association.connections:
+                return []
+            association.connections.discard(connection)
             if association.connections:
                 return []
             del self._associations[key]

@@ -37,12 +37,12 @@ def fit_replies(peer: Peer, taken: list[PendingReply], limit: SizeLimit) -> list
 
     `taken` holds, afterwards, those that are in the message.
     """
-    frames, number = split_to_fit(taken, encode_replies, peer.message_limit)
+    frames, number = split_to_fit(taken, encode_replies, peer.session.message_limit)
     peer.answers.extendleft(reversed(taken[number:]))
     del taken[number:]
-    if len(frames[0]) <= peer.message_limit:
+    if len(frames[0]) <= peer.session.message_limit:
         return frames
     call_id = taken[0][0]
-    text = limit.report("the answer", len(memoryview(encode_value(taken[0]))), peer.message_limit)
+    text = limit.report("the answer", len(memoryview(encode_value(taken[0]))), peer.session.message_limit)
     taken[0] = EncodedReply(call_id, int(Status.BAD_STUB_DATA), encode_value(Fault("PayloadTooLarge", text)))
     return encode_replies(taken)

@@ -20,9 +20,8 @@ from typing import Any, Protocol
 import msgspec
 
 from transport import Buffer, Link, LinkClosed
-from transport.errors import RemoteProtocolError, VersionMismatch
+from transport.errors import RemoteProtocolError
 from transport.frames import (
-    MAGIC,
     NO_LANE,
     VERSION,
     Bye,
@@ -34,20 +33,18 @@ from transport.frames import (
     Credit,
     Fault,
     Hello,
-    Kind,
     Reject,
     Welcome,
 )
 from transport.log import Log
 from transport.realtime import monotonic, sleep
 from transport.wire.codec import decode, encode, split_args
-from transport.wire.conversation import Conversation, Side
+from transport.wire.session import Received, ServerSession
 
 from ...kernel.each import each
 from ...status import Status
 from ..channel import Channel
 from ..errors import CallCancelled, CallFailed
-from ..limits import largest_message
 from ..notify import EventKind
 from . import pipes as pipe_server
 from .admission import AccessPolicy, Admission, is_local
@@ -68,7 +65,7 @@ SETTLING, SETTLING_LOOK = 0.1, 50e-6
 
 def _part_from(peer: Peer) -> None:
     peer.parting = True
-    peer.greeted = False  # Nor is anything taken of it from here on.
+    peer.session.part()
 
 
 class Scheduler(Protocol):
@@ -125,7 +122,8 @@ class Listener:
     def on_connected(self, peer: bytes) -> None:
         """A client was heard of."""
         info = self._link.peer_info(peer)
-        known = Peer(peer, info, is_local(self.endpoint, info.address), self._scheduler.lane(self.answers))
+        session = ServerSession(self._greeting)
+        known = Peer(peer, info, is_local(self.endpoint, info.address), self._scheduler.lane(self.answers), session)
         known.parting = self.answers.closing
         self.peers[peer] = known
 
@@ -149,9 +147,7 @@ class Listener:
                 acts += call._pipes.fail(CallFailed, why)
             if call._extra is not None:
                 acts.append(partial(_tell, call, EventKind.CLIENT_DISCONNECT))
-        if peer.joined:
-            peer.joined = False
-            acts += self._contexts.leave(key_of(peer))
+        acts += self._contexts.leave(key_of(peer), peer)
         return acts
 
     def on_connect_failed(self, reason: str) -> None:
@@ -166,39 +162,25 @@ class Listener:
             self._admission.counters.messages_in += 1
             message = decode(frames)
         except RemoteProtocolError as error:
-            self._drop(known, error, isinstance(error, VersionMismatch))
-            if known.greeted and bytes(frames[0][:2]) == MAGIC:
-                self.answers.break_off(known, Status.PROTOCOL_ERROR, str(error))
+            self._count_garbage(known, error)
+            self.answers.reply_with(known, known.session.unreadable(error, frames))
             return False
         except Exception as error:  # No memory for it, for one: the others are served all the same.
             self.answers.fail(known, error)
             return False
         try:
-            if type(message) is Calls:
-                if not known.greeted:
-                    known.conversation.received(Kind.CALLS)  # Raises if it is out of turn.
-                    return False  # We are about to say goodbye, and that we have not taken this.
-                known.taken += 1
+            session = known.session
+            if type(message) is Calls and session.is_open:
+                session.calls_taken += 1
                 self._take_calls(known, message, frames[1:])
                 # The only client waits for its only call: look for more after that was answered.
                 return len(known.calls) == 1 and len(self.peers) == 1
-            elif type(message) is Hello:
-                known.conversation.received(Kind.HELLO)
-                self._greet(known, message)
-            elif type(message) is Cancel:
-                known.conversation.received(Kind.CANCEL)
-                self._cancel(known, message)
-            elif type(message) is Bye:
-                known.conversation.received(Kind.BYE)
-                known.greeted = False
-                self.on_lost(peer, message.reason)
-            elif type(message) is Chunks or type(message) is Credit:
-                known.conversation.received(Kind.PIPE)  # Allowed in the same states as CREDIT.
+            if session.is_open and (type(message) is Chunks or type(message) is Credit):
                 self.answers.actions += pipe_server.take(known.calls, message)
             else:
-                raise RemoteProtocolError(f"a client does not send {type(message).__name__}")
+                self._take(known, session.receive(message))
         except RemoteProtocolError as error:
-            self._drop(known, error, True)
+            self._count_garbage(known, error)
         except Exception as error:  # As above.
             # What was entered before runs; the others are nobody's calls.
             not_entered, self._entering = self._entering, 0
@@ -212,38 +194,37 @@ class Listener:
         """A harvest failed, at no message in particular; it will be tried again."""
         self._admission.counters.failures += 1
 
-    def _greet(self, peer: Peer, hello: Hello) -> None:
+    def _greeting(self) -> Welcome | Reject:
+        """Return the answer to a client that greets."""
         if self.answers.closing:
-            peer.refused = True
-            peer.conversation = Conversation(Side.SERVER)
-            text = "the server is closing"
-            self.answers.send_alone(peer, encode(Reject([VERSION], Status.SERVER_UNAVAILABLE, text)))
-            return
-        peer.association = hello.association
-        peer.process = hello.pid
-        peer.host = hello.host
-        peer.metadata = hello.metadata
-        peer.message_limit = largest_message(hello.limits.message_bytes)
-        peer.pipe_window = hello.limits.pipe_window_bytes
-        peer.conversation.sent(Kind.WELCOME)
-        peer.greeted = True
-        peer.taken = 0
-        peer.refused = False
-        peer.joined = True
-        self._contexts.join(key_of(peer))
-        self.answers.send_alone(peer, encode(self._welcome(self._link.heartbeat)))
+            return Reject([VERSION], Status.SERVER_UNAVAILABLE, "the server is closing")
+        return self._welcome(self._link.heartbeat)
 
-    def _drop(self, peer: Peer, error: RemoteProtocolError, understood: bool) -> None:
+    def _take(self, peer: Peer, received: Received) -> None:
+        """Take what the session of a client has made of a message."""
+        if received.error is not None:
+            self._count_garbage(peer, received.error)
+        self.answers.reply_with(peer, received)
+        message = received.message
+        if type(message) is Hello:
+            peer.association = message.association
+            peer.process = message.pid
+            peer.host = message.host
+            peer.metadata = message.metadata
+            self._contexts.join(key_of(peer), peer)
+        elif type(message) is Cancel:
+            self._cancel(peer, message)
+        elif type(message) is Chunks or type(message) is Credit:
+            self.answers.actions += pipe_server.take(peer.calls, message)
+        elif type(message) is Bye:
+            self.on_lost(peer.id, message.reason)
+
+    def _count_garbage(self, peer: Peer, error: RemoteProtocolError) -> None:
         self._admission.counters.garbage += 1
         peer.garbage += 1
         if peer.garbage == 1:
             where = peer.address or peer.id.hex()
             log.warning("%s: dropped a message from %s: %s; further ones are only counted", self.endpoint, where, error)
-        if understood and not peer.greeted and not peer.refused:
-            # It speaks our protocol, but not in our version, or without a greeting: say so, once. The conversation
-            # stays fresh, so that a greeting may still come.
-            peer.refused = True
-            self.answers.send_alone(peer, encode(Reject([VERSION], Status.PROTOCOL_ERROR, str(error))))
 
     def _take_calls(self, peer: Peer, message: Calls, blobs: list[Buffer]) -> None:
         groups = message.groups
@@ -412,9 +393,9 @@ class Listener:
 
     def _say_goodbye(self, peer: Peer) -> None:
         """Tell a client that nothing of it is taken from here on. Under link.lock."""
-        if peer.conversation.may_say(Kind.BYE):
-            peer.conversation.sent(Kind.BYE)
-            self.answers.send_alone(peer, encode(Bye(Status.SERVER_UNAVAILABLE, "the server closed", peer.taken)))
+        bye = peer.session.leave(Status.SERVER_UNAVAILABLE, "the server closed")
+        if bye is not None:
+            self.answers.send_alone(peer, encode(bye))
 
     def running(self, entries: set[Entry]) -> list[ServerCall]:
         """Return the open calls of these operations, those of clients that are gone included."""

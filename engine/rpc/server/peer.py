@@ -3,15 +3,13 @@
 `listener.py` makes one for each connection, and says which thread may do what.
 """
 
-import sys
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from transport import Buffer, PeerInfo
-from transport.frames import PIPE_WINDOW_BYTES
 from transport.wire.codec import PendingReply
-from transport.wire.conversation import Conversation, Side
+from transport.wire.session import ServerSession
 
 if TYPE_CHECKING:
     from ..pipes.shipment import Shipment
@@ -40,12 +38,11 @@ class Peer:
     """A connected client."""
 
     __slots__ = (
-        "__weakref__", "address", "answers", "association", "calls", "conversation", "garbage", "greeted", "host", "id",
-        "joined", "lane", "local", "lost", "message_limit", "metadata", "parting", "pipe_window", "process", "queued",
-        "refused", "taken", "user", "verdicts",
+        "__weakref__", "address", "answers", "association", "calls", "garbage", "host", "id", "lane", "local", "lost",
+        "metadata", "parting", "process", "queued", "session", "user", "verdicts",
     )  # fmt: skip
 
-    def __init__(self, id: bytes, info: PeerInfo, local: bool, lane: "CallQueue") -> None:
+    def __init__(self, id: bytes, info: PeerInfo, local: bool, lane: "CallQueue", session: ServerSession) -> None:
         self.id: bytes = id
         self.lane: CallQueue = lane
         self.address: str = info.address
@@ -56,23 +53,14 @@ class Peer:
         # Nothing of it is begun any more but, while the listener is open, one-way calls: it is lost, or the listener
         # closes. Set once, under link.lock; read anywhere.
         self.parting: bool = False
-        # Under link.lock.
-        self.conversation: Conversation = Conversation(Side.SERVER)
+        # How far the conversation has come, and what the client takes. Under link.lock.
+        self.session: ServerSession = session
         self.garbage: int = 0
-        self.refused: bool = False
-        # Calls are in order: after the greeting, before the goodbye. Under link.lock.
-        self.greeted: bool = False
-        # How many messages of calls were taken since the greeting. Under link.lock.
-        self.taken: int = 0
         # What the greeting said.
         self.association: bytes = b""
-        # Whether it was counted among the connections of its association.
-        self.joined: bool = False
         self.process: int = 0
         self.host: str = ""
         self.metadata: dict[str, str] = {}
-        self.pipe_window: int = PIPE_WINDOW_BYTES
-        self.message_limit: int = sys.maxsize
         # What security callbacks said of it. Single atomic operations only.
         self.verdicts: dict[AccessPolicy, bool] = {}
         # Calls that arrived and are not closed. Taking a call out is closing it: one atomic operation, anywhere.

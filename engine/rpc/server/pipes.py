@@ -43,7 +43,7 @@ class ServerPipes(PipeSet):
     """The pipes of one call, at the server."""
 
     def __init__(self, answers: Answers, peer: Peer, call: ServerCall, spec: OperationSpec, limit: int) -> None:
-        window = peer.pipe_window or UNBOUNDED
+        window = peer.session.limits.pipe_window_bytes or UNBOUNDED
         super().__init__(spec.pipes, False, spec.duplex, window, limit, Signals(call, None), False)
         self.call = call
         self._answers = answers
@@ -107,7 +107,7 @@ class ServerPipes(PipeSet):
         raise error
 
     def check_size(self, pipe: PipeState, size: int) -> None:
-        self._answers.size_limit.check_push(pipe.name, size, self._peer.message_limit)
+        self._answers.size_limit.check_push(pipe.name, size, self._peer.session.message_limit)
 
     def state_locked(self) -> int:
         return 2 if self._closed else 0 if self._failure is None else 1

@@ -129,7 +129,6 @@ class TestGreeting:
         fresh.begin()
         assert messages(fresh.at_server()) == [HELLO]
         assert messages(fresh.at_client()) == [WELCOME]
-        assert fresh.server.has_joined
         assert (fresh.server.message_limit, fresh.server.limits.pipe_window_bytes) == (100_000, 7)
         assert (fresh.client.message_limit, fresh.client.limits.pipe_window_bytes) == (200_000, 9)
 
@@ -170,7 +169,7 @@ class TestGreeting:
             assert hello.message is None and calls.message is None and calls.error is not None
             assert exchange.at_client() == [Received(CLOSING)]
             assert exchange.client.conversation == turn
-        assert not exchange.server.has_joined
+        assert not exchange.server.is_open
 
 
 class TestStrangers:
@@ -217,7 +216,7 @@ class TestBrokenOff:
         taken, garbage, dropped = opened.at_server()
         assert numbers([taken, dropped]) == [1]
         assert (taken.ended, garbage.ended, dropped.ended, dropped.answers) == (False, True, False, ())
-        assert not opened.server.has_joined
+        assert not opened.server.is_open
         (rejected,) = opened.at_client()
         assert type(rejected.message) is Reject and rejected.message.status == 1728 and rejected.ended
         opened.greet()
@@ -262,7 +261,7 @@ class TestGoodbye:
         assert late == Received() and type(cancel.message) is Cancel  # What runs may still be cancelled.
         bye = opened.server.leave(1722, "the server closed")
         assert bye == Bye(1722, "the server closed", 1)
-        assert opened.server.leave() is None and opened.server.has_joined
+        assert opened.server.leave() is None
         assert opened.client.receive(bye) == Received(bye, ended=True)
         assert opened.client.calls_sent == 2
         with pytest.raises(LocalProtocolError):  # That connection has to be closed first.
