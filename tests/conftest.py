@@ -12,8 +12,8 @@ import pytest
 from engine.testing import LIMIT
 from tests.lasting import end_default_pool
 
-# The engine's monitor thread belongs to the process: whoever needs it first starts it, and it stays. So do the endpoints
-# of the Windows names, and each of them on ipc has a thread that looks at the descriptors.
+# The engine's monitor thread belongs to the process: whoever needs it first starts it, and it stays. So do the
+# endpoints of the Windows names, and each of them on ipc has a thread that looks at the descriptors.
 PROCESS_WIDE = frozenset({"engine:monitor", "transport:descriptors", "transport:sent-buffers"})
 
 # How fast the machine is says nothing about what an example shows.
