@@ -1,8 +1,9 @@
 """Answers that fill buffers of the caller's: results by `into=`, `Out` and `InOut` parameters.
 
-Theory of operation. A call with such buffers gets an operation spec of its own, whose decoders write into them.
-Completing decodes, so completing fills: nothing is touched before, or by a call that failed. What travelled out of band
-is copied from the message into the buffer, once.
+Theory of operation. `into=` is an output like those of the parameters, of the result. A call with such buffers gets an
+operation spec of its own, whose decoder (`Filling`) writes into them. Completing decodes, so completing fills: nothing
+is touched before, or by a call that failed. What travelled out of band is copied from the message into the buffer,
+once. On the wire, an answer with parameters that are outputs is an array; one that fills `into` only is the result.
 
 Guarantees: either all buffers of a call are filled or none; a result that does not fit changes nothing.
 
@@ -22,7 +23,6 @@ from transport.wire.blobs import ValueDecoder
 
 from ...errors import InvalidArgumentType
 from ...status import Status
-from ..contract.outputs import OutputSpec
 from ..contract.spec import OperationSpec
 from ..errors import BadStubData
 
@@ -32,69 +32,140 @@ def filling(spec: OperationSpec, into: Any) -> OperationSpec:
 
     Raises: `InvalidArgumentType` if that is not what it is.
     """
+    several = isinstance(into, tuple)
+    what = f"the result of {spec.name}"
+    items = into if several else (into,)
+    slots = [None if several and item is None else _Bytes(what, item, _writable(item)) for item in items]
+    return _decoded_by(spec, Filling(spec, slots, several, ()))
+
+
+def with_outputs(begin: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function like a client's `begin`, for operations with outputs: it takes the buffers out."""
+
+    def begin_with_outputs(
+        spec: OperationSpec, args: tuple[Any, ...], kwargs: dict[str, Any] | None, *options: Any
+    ) -> Any:
+        values = list(spec.arrange(args, kwargs or {}))
+        outputs: list[_Bytes | _Array] = []
+        for output in spec.outputs:
+            target = output.check(spec.name, values[output.position])
+            values[output.position] = output.to_send(target)
+            what = f"what {spec.name} returns for {output.name!r}"
+            outputs.append(_Array(what, target) if output.is_array else _Bytes(what, None, target))
+        into = spec.decode_result  # A call may have `into=` beside its outputs.
+        given = (into.slots, into.several) if isinstance(into, Filling) else ([None], False)
+        return begin(_decoded_by(spec, Filling(spec, *given, outputs)), tuple(values), None, *options)
+
+    return begin_with_outputs
+
+
+def _decoded_by(spec: OperationSpec, decoder: "Filling") -> OperationSpec:
     own = copy.copy(spec)
-    decoder = own.decode_result = Filling(spec, into)
-    own.decode_plain = decoder.plain
+    own.decode_result = decoder
+    own.decode_plain = decoder.__call__
     return own
 
 
-class Filling(ValueDecoder[Any]):
-    """Decodes a result into buffers. What it returns is the filled part of each, as a view."""
+class _Bytes:
+    """A buffer of bytes: it takes any bytes, or array of its own type, that are not more than it has room for."""
 
-    def __init__(self, spec: OperationSpec, into: Any) -> None:
-        super().__init__(spec.decode_result.annotation)
+    def __init__(self, what: str, given: Any, view: memoryview) -> None:
+        self._what = what
+        # The type of the items, if it is an array: the bytes of others would mean something else.
+        self._dtype = getattr(given, "dtype", None)
+        self._view = view
+
+    def check(self, value: Any) -> memoryview:
+        """Return the bytes to be copied. Raises `BadStubData` if they are not for this buffer."""
+        dtype = self._dtype
+        if dtype is not None and getattr(value, "dtype", dtype) != dtype:
+            raise BadStubData(f"{self._what} is an array of {value.dtype}, the buffer of {dtype}")
+        try:
+            view = memoryview(value)
+            part = view.cast("B") if view.c_contiguous and view.nbytes else memoryview(view.tobytes())
+        except (TypeError, ValueError, BufferError) as error:
+            raise BadStubData(f"{self._what} cannot fill a buffer: {text_of(error)}") from error
+        if part.nbytes > self._view.nbytes:
+            raise BadStubData(
+                f"{self._what} has {part.nbytes} bytes, the buffer has {self._view.nbytes}",
+                status=Status.BUFFER_TOO_SMALL,
+            )
+        return part
+
+    def fill(self, part: memoryview) -> memoryview:
+        """Copy, and return the part that was filled."""
+        filled = self._view[: part.nbytes]
+        filled[:] = part
+        return filled
+
+
+class _Array:
+    """An array, which takes one of the same type and shape."""
+
+    def __init__(self, what: str, array: Any) -> None:
+        self._what = what
+        self._array = array
+
+    def check(self, value: Any) -> Any:
+        """Return the array to be copied. Raises `BadStubData` if it is not for this one."""
+        own = self._array
+        if (value.dtype, value.shape) != (own.dtype, own.shape):
+            raise BadStubData(
+                f"{self._what} is {value.dtype}{list(value.shape)}, the caller's array is {own.dtype}{list(own.shape)}"
+            )
+        return value
+
+    def fill(self, part: Any) -> Any:
+        """Copy."""
+        self._array[...] = part
+        return self._array
+
+
+class Filling(ValueDecoder[Any]):
+    """Decodes an answer into buffers, and returns the result: of what fills `into`, the filled part as a view.
+
+    Args:
+        slots: what the parts of the result go into, None for what is just returned; `several`: the result is a tuple.
+        outputs: what the contents of the parameters that are outputs go into.
+    """
+
+    def __init__(
+        self,
+        spec: OperationSpec,
+        slots: Sequence[_Bytes | None],
+        several: bool,
+        outputs: Sequence[_Bytes | _Array],
+    ) -> None:
+        self.annotation = spec.decode_result.annotation
+        self.plain = spec.decode_result.plain
         self._name = spec.name
-        self._decode = spec.decode_result
-        self._alone = not isinstance(into, tuple)
-        items = (into,) if self._alone else into
-        # The types of the items of those that are arrays: the bytes of others would mean something else.
-        self._dtypes = [getattr(item, "dtype", None) for item in items]
-        self._buffers = [None if item is None and not self._alone else _writable(item) for item in items]
-        self.plain: Callable[[Buffer | msgspec.Raw], Any] = self._fill_plain
+        self._decode: Callable[..., Any] = spec.decode_outputs if outputs else spec.decode_result
+        self.slots = slots
+        self.several = several
+        self._outputs = outputs
 
     def __call__(
         self, raw: Buffer | msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None
     ) -> Any:
-        if descriptors and len(descriptors) == len(blobs) == 1 and self._alone and descriptors[0].kind == "b":
-            return self._fill([blobs[0]])[0]
-        return self.take(self._decode(raw, blobs, descriptors))
-
-    def _fill_plain(self, raw: Buffer | msgspec.Raw) -> Any:
-        return self.take(self._decode.plain(raw))
-
-    def take(self, value: Any) -> Any:
-        """Fill the buffers with a decoded result."""
-        if self._alone:
-            return self._fill([value])[0]
-        if not isinstance(value, (tuple, list)) or len(value) != len(self._buffers):
-            raise BadStubData(f"the result of {self._name} has other parts than `into`, which has {len(self._buffers)}")
-        return tuple(self._fill(value))
-
-    def _fill(self, values: Sequence[Any]) -> list[Any]:
-        parts: list[Any] = []
-        for value, buffer, dtype in zip(values, self._buffers, self._dtypes, strict=True):
-            if buffer is None:
-                parts.append(value)
-                continue
-            if dtype is not None and getattr(value, "dtype", dtype) != dtype:
-                raise BadStubData(f"the result of {self._name} is an array of {value.dtype}, the buffer of {dtype}")
-            try:
-                view = memoryview(value)
-                part = view.cast("B") if view.c_contiguous and view.nbytes else memoryview(view.tobytes())
-            except (TypeError, ValueError, BufferError) as error:
-                raise BadStubData(f"the result of {self._name} cannot fill a buffer: {text_of(error)}") from error
-            if part.nbytes > buffer.nbytes:
-                raise BadStubData(
-                    f"the result of {self._name} has {part.nbytes} bytes, the buffer has {buffer.nbytes}",
-                    status=Status.BUFFER_TOO_SMALL,
-                )
-            parts.append(part)
-        for index, buffer in enumerate(self._buffers):
-            if buffer is not None:
-                size = parts[index].nbytes
-                buffer[:size] = parts[index]
-                parts[index] = buffer[:size]
-        return parts
+        contents: Sequence[Any] = ()
+        if self._outputs:
+            result, *contents = self._decode(raw, blobs, descriptors)
+        elif descriptors and len(descriptors) == len(blobs) == 1 and not self.several and descriptors[0].kind == "b":
+            result = blobs[0]  # Straight from the message.
+        else:
+            result = self._decode(raw, blobs, descriptors)
+        values = result if self.several else (result,)
+        if not isinstance(values, (tuple, list)) or len(values) != len(self.slots):
+            raise BadStubData(f"the result of {self._name} has other parts than `into`, which has {len(self.slots)}")
+        slots: list[Any] = [*self.slots, *self._outputs]
+        parts = [
+            value if slot is None else slot.check(value)
+            for slot, value in zip(slots, (*values, *contents), strict=True)
+        ]
+        filled = [part if slot is None else slot.fill(part) for slot, part in zip(slots, parts, strict=True)]
+        # The caller may want to resize what it passed, while it still has the call's handle.
+        self._outputs = ()
+        return tuple(filled[: len(self.slots)]) if self.several else filled[0]
 
 
 def _writable(item: Any) -> memoryview:
@@ -107,73 +178,3 @@ def _writable(item: Any) -> memoryview:
         raise InvalidArgumentType(
             f"into must be a writable buffer, or a tuple of them, not {type_name(item)}: {text_of(error)}"
         ) from error
-
-
-def with_outputs(begin: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function like a client's `begin`, for operations with outputs: it takes the buffers out."""
-
-    def begin_with_outputs(
-        spec: OperationSpec, args: tuple[Any, ...], kwargs: dict[str, Any] | None, *options: Any
-    ) -> Any:
-        values = list(spec.arrange(args, kwargs or {}))
-        targets = []
-        for output in spec.outputs:
-            target = output.check(spec.name, values[output.position])
-            values[output.position] = output.to_send(target)
-            targets.append(target)
-        own = copy.copy(spec)
-        decoder = own.decode_result = _FillingOutputs(spec, targets)
-        own.decode_plain = decoder.plain
-        return begin(own, tuple(values), None, *options)
-
-    return begin_with_outputs
-
-
-class _FillingOutputs(ValueDecoder[Any]):
-    """Decodes a reply into the caller's buffers, and returns the result."""
-
-    def __init__(self, spec: OperationSpec, targets: list[Any]) -> None:
-        super().__init__(spec.decode_result.annotation)
-        self._name = spec.name
-        self._outputs = spec.outputs
-        self._decode = spec.decode_outputs
-        self._targets = targets
-        # A call may have `into=` beside its outputs.
-        self._filling = spec.decode_result if isinstance(spec.decode_result, Filling) else None
-        self.plain = self._collect
-
-    def __call__(
-        self, raw: Buffer | msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None
-    ) -> Any:
-        return self._collect(raw, blobs, descriptors)
-
-    def _collect(
-        self, raw: Buffer | msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None
-    ) -> Any:
-        result, *contents = self._decode(raw, blobs, descriptors)
-        for output, target, content in zip(self._outputs, self._targets, contents, strict=True):
-            self._check_fits(output, target, content)
-        if self._filling is not None:
-            result = self._filling.take(result)
-        for output, target, content in zip(self._outputs, self._targets, contents, strict=True):
-            if output.is_array:
-                target[...] = content
-            else:
-                target[: content.nbytes] = content
-        # The caller may want to resize what it passed, while it still has the call's handle.
-        self._targets = []
-        return result
-
-    def _check_fits(self, output: OutputSpec, target: Any, content: Any) -> None:
-        if output.is_array:
-            if (content.dtype, content.shape) != (target.dtype, target.shape):
-                raise BadStubData(
-                    f"{self._name}: the array for {output.name!r} is {content.dtype}{list(content.shape)}, "
-                    f"the caller's is {target.dtype}{list(target.shape)}"
-                )
-        elif content.nbytes > target.nbytes:
-            raise BadStubData(
-                f"{self._name}: the contents for {output.name!r} have {content.nbytes} bytes, the buffer has "
-                f"{target.nbytes}",
-                status=Status.BUFFER_TOO_SMALL,
-            )
