@@ -10,7 +10,7 @@ What has arrived counts, though no thread has harvested it yet: a wait whose tim
 that polls look first (`catch_up`, `look_around`, `harvest`).
 
 A processor with nothing to do halts, and waking it takes longer than a quick call does. So a thread that expects what
-it will wait for a moment later (`stay_awake`) polls again and again for a while, if it leads, before it sleeps.
+it will wait for a moment later (`spin_until`) polls again and again for a while, if it leads, before it sleeps.
 
 A ZeroMQ descriptor is edge-triggered: any send or receive may consume its readiness. So what used a source from
 outside calls `mark_ready`: if a thread is polling now, the caller harvests in its place; if not, the next leader
@@ -156,7 +156,7 @@ class Driver(Leadership):
         """Have `source` driven before the next poll or park of any thread. Costs a dictionary store."""
         self._scheduled[source] = None
 
-    def stay_awake(self, until: float) -> None:
+    def spin_until(self, until: float) -> None:
         """What the calling thread will wait for now is expected before `until` (as `time.monotonic` counts).
 
         If it leads then, it does not sleep meanwhile. Only who sent something should say so, about the answer: a thread
@@ -328,7 +328,7 @@ class Driver(Leadership):
                 self._misses += 1
 
     def _poll_awake(self, timeout: float) -> list[tuple[int, int]] | None:
-        """Poll without sleeping for as long as `stay_awake` says; the leader's."""
+        """Poll without sleeping for as long as `spin_until` says; the leader's."""
         awake, self._awake = self._awake, None
         if awake is None or awake[1] != self.leader_ident:
             return None

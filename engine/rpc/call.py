@@ -62,11 +62,11 @@ _PENDING, _CANCELLING, _DONE, _SPENT = int(State.PENDING), int(State.CANCELLING)
 
 
 class Awaited(msgspec.Struct):
-    """What a call has for who awaits it; all in the thread of the loop that awaits it."""
+    """What a call has for the tasks that await it; all in the thread of their loop."""
 
     # The generators of the tasks that step the call as a coroutine.
     steps: dict[Any, Generator[Any, None, Any]] = {}
-    # The outcome, once somebody has awaited it.
+    # The outcome, once a task has awaited it.
     collected: bool = False
     result: Any = None
     error: CallError | None = None
@@ -198,8 +198,8 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
     def status(self) -> int:
         """Return 997 while the outcome is unknown, 0 after success, the outcome's status number after a failure.
 
-        An outcome with the status 997, which a server of another make may send, is told as 1726 here; `complete` tells
-        the very one.
+        An outcome with the status 997, which a server of another make may send, is returned as 1726 here; `complete`
+        raises the very one.
         Never changes anything; never blocks (it takes what has already arrived from the network).
         Raises: `InvalidAsyncHandle` (1914) if the handle carries no call: never used, or completed.
         Source: "RpcAsyncGetCallStatus".
@@ -275,7 +275,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
 
     def _look(self) -> "list[Outcome]":
         """Look for the outcome where it was not yet; raise if it is not known."""
-        # DONE without a box: another thread is just recording the outcome, and has told nobody yet.
+        # DONE without a box: another thread is just recording the outcome, and has notified no thread yet.
         if not _PENDING <= self._state <= _DONE:
             raise self._no_call()
         self._poll()
@@ -394,7 +394,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         return self._step("throw", *error)
 
     def _step(self, how: str, *values: Any) -> Any:
-        from asyncio import current_task  # Takes longer to import than the whole engine; who runs a task has it.
+        from asyncio import current_task  # Takes longer to import than the whole engine; a program with tasks has it.
 
         if self._awaited is None:
             self._awaited = Awaited()
@@ -411,7 +411,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
             raise
 
     def close(self) -> None:
-        """Cancel the call abortively, if its outcome is not known: nobody is going to await it. Never blocks."""
+        """Cancel the call abortively, if its outcome is not known: no task is going to await it. Never blocks."""
         if _PENDING <= self._state < _DONE:
             self.cancel(abort=True)
 

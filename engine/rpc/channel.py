@@ -1,8 +1,9 @@
-"""A link joined to the driver: who sends, who harvests, and how calls come to share messages.
+"""A link joined to the driver: which thread sends, which harvests, and how calls come to share messages.
 
 Theory of operation. The owner (a client or a server) collects what is to be sent under its own lock. `flush` sends it:
-one thread at a time holds the link's lock, and whoever finds it held leaves its own messages to the holder, which looks
-again after letting go. So what queues behind a send shares the next message, and nobody waits for a send of another.
+one thread at a time holds the link's lock, and a thread that finds it held leaves its own messages to the holder, which
+looks again after letting go. So what queues behind a send shares the next message, and no thread waits for a send of
+another.
 `defer` leaves the sending for later: to the next library wait of any thread, or to the monitor's next tick.
 
     begin -> sender's queue -> flush -> link.send ... link.harvest -> receiver.on_message -> sender.actions -> act
@@ -153,7 +154,7 @@ class Channel:
             self._driver.monitor.watch(self)
 
     def expect(self) -> None:
-        """What is waiting is about to be sent by somebody; should that take longer than a tick, the monitor sends."""
+        """A thread is about to send what is waiting; should that take longer than a tick, the monitor sends it."""
         if not self._ticking:
             self._ticking = True
             self._driver.monitor.watch(self)
@@ -202,7 +203,7 @@ class Channel:
         return self._receiver.silence()
 
     def drive(self, readable: bool, sends: bool = True) -> bool:
-        """Send what is waiting, unless told not to, and harvest what has arrived; return whether there may be more."""
+        """Send what is waiting, if it `sends`, and harvest what has arrived; return whether there may be more."""
         sender, lock = self._sender, self._lock
         if lock.owned() or self._owners.owned():  # By what a signal handler, which asks this, has interrupted.
             self._driver.schedule(self)
@@ -265,7 +266,7 @@ class Channel:
             left, sender.actions = sender.actions, []
         self._driver.unregister(self)
         with self._lock:
-            self.link.close()  # Whoever ends the context waits for that.
+            self.link.close()  # The thread that ends the context waits for that.
         log.error("%r: %s: nothing is sent or received any more", self.link, error)
         self._perform(left)
 

@@ -71,7 +71,7 @@ def split_to_fit(
 
 
 class SizeLimit:
-    """How large a message the peer takes, and what callers are told of what is larger; the log hears of the first only.
+    """How large a message the peer takes, and what is reported of larger ones; only the first report is logged.
 
     Args: `endpoint` is the one that the log names, `who` takes the messages.
     """

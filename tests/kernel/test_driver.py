@@ -434,10 +434,10 @@ class TestStayingAwake:
 
     @staticmethod
     def awake_for(actor: Actor, event: Event, said_by: Callable[[Callable[[], object]], object]) -> float:
-        """Let the actor wait for 0.2 s after `stay_awake` was said; return the processor time that this took it."""
+        """Let the actor wait for 0.2 s after `spin_until` was said; return the processor time that this took it."""
 
         def waits() -> float:
-            said_by(lambda: driver().stay_awake(time.monotonic() + LIMIT))
+            said_by(lambda: driver().spin_until(time.monotonic() + LIMIT))
             before = time.thread_time()
             assert not event.wait(0.2)
             return time.thread_time() - before
@@ -466,7 +466,7 @@ class TestStayingAwake:
             said = threading.Event()
 
             def waits(said: threading.Event = said) -> bool:
-                driver().stay_awake(time.monotonic() + LIMIT)
+                driver().spin_until(time.monotonic() + LIMIT)
                 said.set()
                 return event.wait(LIMIT / 2)
 

@@ -25,8 +25,9 @@ Benches = Callable[..., Bench]
 
 LINES = 40  # As many as one such piece of work has at the most; how many run differs with what comes first.
 
-# Where a call is begun, and where it is cancelled.
+# Where a call is begun, where the usual one is, by way of a binding without types, and where it is cancelled.
 BEGIN = code_named("begin", "engine/rpc/client/issuer.py")
+USUAL = code_named("begin_usual", "engine/rpc/client/issuer.py")
 CANCEL = code_named("cancel", "engine/rpc/call.py", "engine/rpc/client/carrier.py")
 
 
@@ -127,18 +128,25 @@ class TestAnswering:
             assert server.statistics().active == 0
 
 
-class TestBeginning:
-    """What breaks in on the beginning of a call."""
+WAYS = pytest.mark.parametrize(
+    ("where", "interface"), [(BEGIN, Probe), (USUAL, Probe.interface_id)], ids=["any call", "usual call"]
+)
 
-    def test_closing_at_any_line(self, services: Callable[..., str]) -> None:
+
+class TestBeginning:
+    """What breaks in on the beginning of a call. The two ways to begin one keep the same promises."""
+
+    @WAYS
+    def test_closing_at_any_line(self, services: Callable[..., str], where: Any, interface: Any) -> None:
         """Closed at any line of `begin`, the client refuses the call or ends it: nothing is left pending."""
         for number in itertools.count():
             with CompletionPort() as port:
                 client = Client(services("ipc"))
-                probe = client.bind(Probe)
+                probe = client.bind(interface)
                 probe.nothing()
+                reach(client)
                 call = None
-                with at_line(number, BEGIN, client.close) as lines:
+                with at_line(number, where, client.close) as lines:
                     try:
                         call = probe.echo.begin("closed?", notify=port)
                     except InvalidHandle:
@@ -153,13 +161,14 @@ class TestBeginning:
                 break
         assert number > 10
 
-    def test_losing_the_server_at_any_line(self, endpoint: str) -> None:
+    @WAYS
+    def test_losing_the_server_at_any_line(self, endpoint: str, where: Any, interface: Any) -> None:
         """When the connection is lost at any line of `begin`, the call ends once, or waits for the next connection."""
         for number in itertools.count():
             with CompletionPort() as port, RawServer(f"{endpoint}{number}") as raw:
                 with Client(raw.endpoint, connect_timeout=0.05) as client:
-                    probe = client.bind(Probe)
-                    probe.note("to connect")
+                    probe = client.bind(interface)
+                    client.bind(Probe).note("to connect")
                     raw.greet()
                     reach(client)  # Its end counts as a loss. The limit is for the next one, which nobody greets.
                     waiting = probe.echo.begin("waiting")
@@ -169,7 +178,7 @@ class TestBeginning:
                         while client.statistics().connection == "connected":
                             status_of(waiting.status)
 
-                    with at_line(number, BEGIN, lose) as lines:
+                    with at_line(number, where, lose) as lines:
                         call = probe.echo.begin("lost?", notify=port)
                     if number < lines[0]:
                         assert port.get(LIMIT).overlapped is call
@@ -179,20 +188,22 @@ class TestBeginning:
                 break
         assert number > 10
 
-    def test_ctrl_c_at_any_line(self, bench: Bench) -> None:
+    @WAYS
+    def test_ctrl_c_at_any_line(self, bench: Bench, where: Any, interface: Any) -> None:
         """An interrupt at any line of `begin` costs that call at most: all others are answered."""
-        bench.probe.nothing()
+        probe = bench.client.bind(interface)
+        probe.nothing()
 
         def interrupt() -> None:
             raise KeyboardInterrupt
 
         for number in itertools.count():
-            with at_line(number, BEGIN, interrupt) as lines:
+            with at_line(number, where, interrupt) as lines:
                 try:
-                    call = bench.probe.echo.begin("interrupted")
+                    call = probe.echo.begin("interrupted")
                 except KeyboardInterrupt:
                     call = None
-            others = [bench.probe.echo.begin(each) for each in range(8)]
+            others = [probe.echo.begin(each) for each in range(8)]
             for each, other in enumerate(others):
                 assert other.wait(LIMIT), f"after an interrupt at line {number} a call is not answered"
                 assert other.complete() == each

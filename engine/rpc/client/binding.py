@@ -109,7 +109,7 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         Args:
             args, kwargs: the operation's arguments. They are encoded now: changing them later changes nothing, except
                 for large `bytes`-like values and arrays (64 KiB or more), which must be left alone until the call ends.
-            notify: how to tell of the completion; see `engine.rpc.notify`. None: not at all.
+            notify: how the caller is notified of the completion; see `engine.rpc.notify`. None: not at all.
             timeout: seconds until the call ends with `CallTimeout` if there is no reply; None: the client's default. If
                 it could not be sent for want of a server, it ends with `ServerUnavailable`, or `CallFailedDne` once
                 there has been a connection; both say that it did not run.
@@ -134,7 +134,7 @@ class BoundOperation(Operation[..., Any], Uncopyable):
 
         In a thread that runs an event loop it warns before anything is sent; in asyncio's debug mode nothing is.
         """
-        # In line, as this runs for every blocking call: nobody runs an event loop who has not imported asyncio.
+        # In line, as this runs for every blocking call: a thread that runs an event loop has imported asyncio.
         if (events := modules.get("asyncio.events")) is not None and events._get_running_loop() is not None:
             if not self.one_way and (loop := loop_to_hold()) is not None:
                 with holding(loop):
@@ -151,7 +151,7 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         try:
             call.wait()
         except BaseException:
-            # Interrupted: nobody holds the handle, so the call ends here.
+            # Interrupted: no caller holds the handle, so the call ends here.
             abandon(call)
             raise
         return call.complete()

@@ -158,10 +158,8 @@ class Filling(ValueDecoder[Any]):
         if not isinstance(values, (tuple, list)) or len(values) != len(self.slots):
             raise BadStubData(f"the result of {self._name} has other parts than `into`, which has {len(self.slots)}")
         slots: list[Any] = [*self.slots, *self._outputs]
-        parts = [
-            value if slot is None else slot.check(value)
-            for slot, value in zip(slots, (*values, *contents), strict=True)
-        ]
+        pairs = zip(slots, (*values, *contents), strict=True)
+        parts = [value if slot is None else slot.check(value) for slot, value in pairs]
         filled = [part if slot is None else slot.fill(part) for slot, part in zip(slots, parts, strict=True)]
         # The caller may want to resize what it passed, while it still has the call's handle.
         self._outputs = ()

@@ -1,7 +1,7 @@
 """What calls, and the pipes of calls, ask of the connection that carries them.
 
 Theory of operation. A call that was accepted knows its carrier: through it a thread or task waits for the outcome, and
-cancels the call. Ending a call takes it out of the connection's table; what the server is told follows.
+cancels the call. Ending a call takes it out of the connection's table; then the server is notified.
 """
 
 from collections.abc import Callable
@@ -126,7 +126,7 @@ class Carrier:
             self.cancel(call_id, call, abort=True)
 
     def cancel(self, call_id: int, call: Call[Any], abort: bool) -> None:
-        """Cancel a call: tell the server, and with `abort` end it here."""
+        """Cancel a call: notify the server, and with `abort` end the call here."""
         table = self.table
         actions: list[Callable[[], object]] = []
         unsent = False
@@ -154,7 +154,7 @@ class Carrier:
             self._outbox.queue.append(LoneMessage(encode(Cancel([(call_id, False)]))))
 
     def tell_cancel(self, call_id: int, abort: bool) -> None:
-        """Tell the server that a call ought to end."""
+        """Notify the server that a call ought to end."""
         self.send(encode(Cancel([(call_id, abort)])))
 
     def silence(self) -> str:

@@ -81,7 +81,7 @@ class Client(Closeable):
             `curve` (keys), `context` (a ZeroMQ context of your own).
 
     Connecting happens in the background; the constructor does not wait for it. Close the client, or use it as a context
-    manager: it stays open, and goes on serving its calls, though nobody refers to it. One that is still open when the
+    manager: it stays open, and goes on serving its calls, without a reference to it. One that is still open when the
     process ends is reported as a `ResourceWarning`.
 
     Threads: any, at once; calls from several threads share the connection. Not for signal handlers: let one set an
@@ -152,8 +152,8 @@ class Client(Closeable):
         """Close the client: calls without an answer end with `CallCancelled`, and what was sent leaves within `linger`
         seconds.
 
-        The server is told, so that it can release what it holds for this client. Closing twice does nothing; closing
-        again after a signal handler has raised in the midst of it goes on.
+        The client notifies the server, which then releases what it holds for this client. Closing twice does nothing;
+        closing again after a signal handler has raised in the midst of it goes on.
         Blocks: no longer than sending takes. Ports and events given as notification targets stay open: they are the
         caller's.
         """
@@ -221,7 +221,7 @@ def _disable(client: Client) -> None:
 
 
 def _close_all() -> None:
-    # Notifying nobody: threads that wait for calls now are daemons, and end with the process where they are.
+    # No thread is notified: those that wait for calls now are daemons, and end with the process where they are.
     close_left_open(_open_clients, lambda client: client._close(False))
 
 

@@ -2,8 +2,8 @@
 
 Theory of operation. The link connects, and connects again, by itself; the channel calls this object with what happens
 (`on_connected`, `on_message`, `on_lost`, `on_connect_failed`) and for what is to be sent (`next_message`). How far the
-conversation has come is in `session.py`, what waits to be sent in `outbox.py`, who waits for which call in
-`call_table.py`.
+conversation has come is in `session.py`, what waits to be sent in `outbox.py`, which threads and tasks wait
+for which call in `call_table.py`.
 
 While there is no connection, calls wait in the outbox; once there is one they follow this side's greeting. What becomes
 of calls that wait too long, and of those that had left when the connection is lost, is in `awaiting.py`. A server that
@@ -132,7 +132,7 @@ class Connection:
         self.messages_sent: int = 0
         self.messages_received: int = 0
         self.garbage: int = 0
-        # The client, which stays open though nobody refers to it.
+        # The client: it stays open without a reference from the program.
         self.client: object = None
         # This is the copy of a forked child.
         self.forked: bool = False
@@ -415,7 +415,7 @@ class Connection:
     # End
 
     def close(self, notify: bool) -> None:
-        """Close, and end the calls; `notify`: those who wait for them, too.
+        """Close, and end the calls; `notify` the threads and tasks that wait for them, too.
 
         All of it may have been begun before, and broken off by a signal handler: what was done is not done again.
         """

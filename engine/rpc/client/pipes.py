@@ -1,8 +1,8 @@
 """The client's ends of one call's pipes.
 
 Theory of operation. The pipes are made before the call is begun and hang on its handle, so that what the server pushes
-finds them. They wait for the call's outcome as a thread would (`wake`): the call's table notifies nobody else, and the
-signals of the pipes and of the call reach the caller's target through one queue, call-complete last.
+finds them. They wait for the call's outcome as a thread would (`wake`): the call's table notifies no other target, and
+the signals of the pipes and of the call reach the caller's target through one queue, call-complete last.
 
 A push or pull that fails aborts the call, tells the server, and throws the outcome away: the handle is spent.
 
@@ -49,7 +49,7 @@ class ClientPipes(PipeSet):
         self._spent = False
 
     def begun(self) -> None:
-        """The call was accepted: learn of its outcome, and tell of it."""
+        """The call was accepted: wait for its outcome, and notify the caller then."""
         carrier = self._carrier
         if self._needs_driver:
             carrier.need_driver(1)
@@ -62,7 +62,7 @@ class ClientPipes(PipeSet):
             self.wake()
 
     def wake(self) -> None:
-        """The call has its outcome: release who waits for a pipe, and tell the caller's target."""
+        """The call has its outcome: release the threads and tasks that wait for a pipe, and notify the caller."""
         with self.lock:
             waiters = self.release_locked()
             self.signals.add(EventKind.CALL_COMPLETE, last=True)
@@ -108,7 +108,7 @@ class ClientPipes(PipeSet):
             self._carrier.tell_cancel(self.number, True)
 
     def drop(self) -> None:
-        """Tell the server that nobody is going to complete the call; the reply to that ends it here.
+        """Notify the server that no thread is going to complete the call; the reply to that ends it here.
 
         Takes no lock, because a finalizer calls it: the message leaves before the next wait of any thread.
         """

@@ -58,7 +58,7 @@ class Session(ClientSession):
             return "connected"
         return "greeting" if self.state is _GREETED else "closed" if self.has_left else "connecting"
 
-    # What callers are told
+    # What errors say
 
     def silence(self, outstanding: int) -> str:
         """Why no answer comes to so many calls, if that is for want of a server; else ""."""

@@ -2,7 +2,7 @@
 
 Theory of operation. A call that is answered at once takes some 60 us; a processor that has halted meanwhile takes about
 as long again to wake, twice a call. So while few calls are outstanding, a thread that sends and then waits does not
-sleep for a moment (`Driver.stay_awake`), provided that the last answer came within that moment. A slow server costs
+sleep for a moment (`Driver.spin_until`), provided that the last answer came within that moment. A slow server costs
 one such moment, once. Of many outstanding calls, answers are there before anybody has to wait.
 
 Not within one process: the server needs the interpreter that the waiting thread would keep busy.
@@ -35,7 +35,7 @@ class SpinPolicy:
         if 0 < outstanding <= self._few:
             self._sent_at = now = monotonic()
             if self._swift:
-                driver().stay_awake(now + MOMENT)
+                driver().spin_until(now + MOMENT)
 
     def answered(self) -> None:
         """Answers have come."""

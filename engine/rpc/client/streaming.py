@@ -243,7 +243,7 @@ def _feed_aside(call: Call[Any], feeds: Feeds) -> None:
                 with blocking():  # What the iterable waits for is not known.
                     _feed(feeds)
             except CallOver:
-                pass  # Its outcome is for who holds the handle.
+                pass  # Its outcome is for the holder of the handle.
             except BaseException as error:
                 failed(error)
 
@@ -254,7 +254,7 @@ def _feed_aside(call: Call[Any], feeds: Feeds) -> None:
             raise
         return
 
-    import asyncio  # Takes longer to import than the whole engine; who has an asynchronous iterable has it.
+    import asyncio  # Takes longer to import than the whole engine; a program with asynchronous iterables has it.
 
     async def run_in_task() -> None:
         try:

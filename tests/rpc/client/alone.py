@@ -86,7 +86,7 @@ def polling(endpoint: str) -> None:
 
 
 def many(endpoint: str) -> None:
-    """Calls that wait for company leave when the thread waits, however it waits."""
+    """Calls that wait to be batched leave when the thread waits, however it waits."""
     with Client(endpoint) as client, CompletionPort() as port, Event() as event:
         probe = client.bind(Probe)
         for number in range(1000):

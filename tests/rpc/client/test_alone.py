@@ -65,7 +65,7 @@ class TestNobodyWaits:
         assert program.end()[0] == "0 997"
 
     def test_deferred_calls(self, service: Callable[..., Service], benches: Callable[..., Bench]) -> None:
-        """Calls that wait for company leave within a tick though their thread computes."""
+        """Calls that wait to be batched leave within a tick though their thread computes."""
         mine = service()
         program = Program("busy_elsewhere", mine.endpoint)
         assert benches(mine.endpoint).control.noted("busy") == 1
