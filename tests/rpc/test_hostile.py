@@ -127,7 +127,7 @@ class TestToAServer:
             raw.send(calls(one_call(5, 0, args), targets=(hold,)))
             control.arrived(key)
             raw.send(calls(call(6), call(5), call(7)))
-            ids = []
+            ids: list[int] = []
             while len(ids) < 2:
                 ids += [record.id for record in replies_in(raw.hear())]
             assert sorted(ids) == [6, 7]
@@ -178,7 +178,7 @@ class TestToAServer:
         with RawClient(server.endpoint) as raw:
             raw.send(calls(call(number)))
             raw.send(calls(call(42)))
-            ids = []
+            ids: list[int] = []
             while 42 not in ids:
                 ids += [record.id for record in replies_in(raw.hear())]
             assert ids in ([number, 42], [42])

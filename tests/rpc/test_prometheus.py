@@ -51,7 +51,7 @@ class TestCollector:
         """No field is left out: what goes up and down is a gauge, what only grows a counter."""
         server, bench = served
         with CompletionPort() as port:
-            things = {"client": bench.client, "server": server, "port": port, "pool": server.pool}
+            things: dict[str, Any] = {"client": bench.client, "server": server, "port": port, "pool": server.pool}
             registry = registered(Collector(**things))
             kinds = {metric.name: metric.type for metric in registry.collect()}
             for name, thing in things.items():

@@ -41,10 +41,12 @@ class Texts(Interface, id=Safe("test.Texts")):
         """Return the metadata of the call."""
         raise NotImplementedError
 
+    @operation
     def add(self, left: int, right: int) -> int:
         """Return the sum."""
         raise NotImplementedError
 
+    @operation
     def refuse(self) -> None:
         """Abort."""
         raise NotImplementedError

@@ -217,7 +217,7 @@ class Pulls(Interface):
     """An operation with a pipe."""
 
     @operation
-    def pull(self, numbers: InPipe[int]) -> int:
+    def pull(self, numbers: InPipe[int] = ...) -> int:
         """Kept until the process ends it."""
         raise NotImplementedError
 

@@ -1,6 +1,7 @@
 """The network is driven without a waiting thread only while somebody depends on that."""
 
 from collections.abc import Callable
+from typing import Any
 
 from engine import Client, Event
 from engine.kernel.driver import driver
@@ -10,7 +11,7 @@ from ..helpers import Bench, Service
 from ..interfaces import Probe
 
 
-def attended_after(before: set[object]) -> bool:
+def attended_after(before: set[Any]) -> bool:
     """Whether something is attended that was not before."""
     return bool(set(driver()._needing_progress) - before)
 

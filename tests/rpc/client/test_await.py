@@ -5,7 +5,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVarTuple
 
 import pytest
 
@@ -15,6 +15,7 @@ from engine.testing import LIMIT, wait_until, wait_until_blocked
 from ..helpers import Bench, Service
 
 Benches = Callable[..., Bench]
+Args = TypeVarTuple("Args")
 Find = Callable[[str], str]
 
 
@@ -172,7 +173,7 @@ class TestAwait:
         """Each of several tasks that await one call gets its outcome."""
         call = bench.held(key)
 
-        async def main() -> list[Any]:
+        async def main() -> tuple[Any, ...]:
             all_ = asyncio.gather(bench_await(call), bench_await(call), asyncio.create_task(call))
             await asyncio.sleep(0)
             await bench.control.complete.begin(key, "each")
@@ -245,7 +246,7 @@ class TestAwait:
     def test_one_loop_after_another(self, bench: Bench) -> None:
         """Any number of loops, one after the other, may use one client."""
 
-        async def main(number: int) -> int:
+        async def main(number: int) -> Any:
             return await bench.probe.echo.begin(number)
 
         assert [asyncio.run(main(number)) for number in range(20)] == list(range(20))
@@ -383,7 +384,7 @@ class Loop(asyncio.SelectorEventLoop):
         self.watched: list[Any] = []
         self.ever = 0
 
-    def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
+    def add_reader(self, fd: Any, callback: Callable[[*Args], Any], *args: *Args) -> None:
         super().add_reader(fd, callback, *args)
         self.watched.append(fd)
         self.ever += 1

@@ -318,13 +318,14 @@ class TestExactlyOneOutcome:
         """Whenever the reply arrives while an operation looks at the call, its answer is that of before or after."""
         number = 0
         lines = [1]
-        answers = {
+        expected: dict[str, set[Any]] = {
             "status": {PENDING, 0},
             "done": {False, True},
             "complete": {"value", PENDING},
             "wait": {True, False},
             "cancel": {None},
-        }[operation]
+        }
+        answers = expected[operation]
         while number < lines[0]:
             call = bench.probe.echo.begin("value")
 
@@ -503,7 +504,8 @@ class TestRunningOut:
     def test_asking_without_waiting(self, bench: Bench, key: str) -> None:
         """So does asking for it without time to wait, by `result(0)` and by `complete`."""
         call = bench.held(key)
-        for ask in (lambda: call.result(0), call.complete):
+        asks: list[Callable[[], object]] = [lambda: call.result(0), call.complete]
+        for ask in asks:
             with pytest.raises(TimeoutError, match=r"call \d+, test\.Probe\.hold,") as raised:
                 ask()
             assert raised.value.status == PENDING  # type: ignore[attr-defined]  # it is a CallPending

@@ -590,7 +590,7 @@ class TestRefusal:
                 if number == 500:
                     middle = call
                     continue
-                raw.send(*encode_reply(message.groups[0].ids[0], number))
+                raw.send(*map(bytes, encode_reply(message.groups[0].ids[0], number)))
                 assert call.result(LIMIT) == number
             assert middle is not None
             raw.say(Bye(1722, "closing time", taken=501))
@@ -605,6 +605,7 @@ class TestRefusal:
             def on_message(self, peer: bytes, frames: Any) -> None: ...
             def on_connected(self, peer: bytes) -> None: ...
             def on_lost(self, peer: bytes, reason: str) -> None: ...
+            def on_connect_failed(self, reason: str) -> None: ...
 
         def something_has_come() -> bool:
             first.status()

@@ -130,6 +130,7 @@ class TestArguments:
             for wait in (wait_any, wait_all):
                 with pytest.raises(InvalidArgumentType, match=r"not one Event: pass \[it\]"):
                     wait(event)  # type: ignore[arg-type]
+                call: Any
                 for call in (bench.done(), [bench.done()]):
                     with pytest.raises(InvalidArgumentType, match=r"cannot wait for a Call .* its own wait\(\)"):
                         wait(call)
@@ -142,7 +143,8 @@ class TestEndpoints:
         """The error names the endpoint, and how long it was tried, be that the call's limit or the connection's."""
         for limit in limits(0.25, 2.5, 25.0):
             known = []
-            for options in ({"connect_timeout": limit}, {"timeout": limit, "connect_timeout": LIMIT}):
+            given: list[dict[str, Any]] = [{"connect_timeout": limit}, {"timeout": limit, "connect_timeout": LIMIT}]
+            for options in given:
                 with Client(endpoint, **options) as client:
                     with pytest.raises((ServerUnavailable, CallTimeout)) as raised:
                         client.bind(Adder).add(1, 2)

@@ -255,9 +255,9 @@ class TestEvent:
 
     def test_together_with_other_objects(self, events: Callable[..., Event], bench: Bench) -> None:
         """Events of calls can be waited for together, as any object."""
-        events = [events() for _ in range(3)]
-        calls = [bench.probe.echo.begin(number, notify=event) for number, event in enumerate(events)]
-        wait_all(events, LIMIT)
+        made = [events() for _ in range(3)]
+        calls = [bench.probe.echo.begin(number, notify=event) for number, event in enumerate(made)]
+        wait_all(made, LIMIT)
         assert [call.complete() for call in calls] == [0, 1, 2]
 
     def test_a_closed_event_costs_nothing_but_the_signal(

@@ -196,7 +196,7 @@ class TestGoodbyes:
         """From a server that answers each greeting with a goodbye the client stays away for a while."""
         with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=LIMIT) as client:
             client.bind(Probe).echo.begin("never served")
-            hellos = []
+            hellos: list[Any] = []
             while len(hellos) < 3:
                 # Nothing is outstanding: the client moves while somebody asks.
                 wait_until(lambda: client.statistics() and raw.socket.poll(0))

@@ -12,7 +12,7 @@ import pytest
 from engine import Client, CompletionPort, EngineError, Server
 from engine.testing import LIMIT, wait_until
 
-from ..helpers import Bench, Service, new_endpoint, status_of
+from ..helpers import Bench, Service, new_endpoint, status_of, untyped
 from ..interfaces import Control, Probe
 from ..service import make_server
 
@@ -89,7 +89,8 @@ class TestManyThreads:
 
         def tasks() -> None:
             async def main() -> list[int]:
-                return await asyncio.gather(*(bench.probe.echo.begin(number) for number in range(rounds)))
+                found: list[int] = await asyncio.gather(*(bench.probe.echo.begin(number) for number in range(rounds)))
+                return found
 
             assert asyncio.run(main()) == list(range(rounds))
 
@@ -232,7 +233,7 @@ class TestTightQueues:
                 bench.probe.echo.begin([number] if number % 9 else [number, bytes(100_000)], notify=port)
             assert sorted(port.get(LIMIT).overlapped.complete()[0] for _ in range(400)) == list(range(400))
             values = [bytes([number]) * 200_000 for number in range(30)]
-            calls = [bench.probe.viewed.begin(value) for value in values]
+            calls = [untyped(bench.probe.viewed).begin(value) for value in values]
             assert [bytes(call.result(LIMIT)) for call in calls] == values
         wait_until(lambda: server.statistics().active == 0)
 

@@ -14,14 +14,14 @@ class Thesaurus(Interface, id="example.Thesaurus"):
     """A contract."""
 
     @operation
-    def synonyms(self, word: str, most: int = 5) -> list[str]:  # type: ignore[empty-body]
+    def synonyms(self, word: str, most: int = 5) -> list[str]:
         """Return other words."""
 
     @operation(name="other-name", idempotent=True)
-    def antonyms(self, word: str) -> list[str]:  # type: ignore[empty-body]
+    def antonyms(self, word: str) -> list[str]:
         """Return opposite words."""
 
-    def plain(self, word: str) -> str:  # type: ignore[empty-body]
+    def plain(self, word: str) -> str:
         """Return the word."""
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from engine import Client, Interface, InvalidArgumentType, InvalidParameter, Server, operation
 
+from ..helpers import untyped
+
 K = TypeVar("K")
 T = TypeVar("T")
 U = TypeVar("U")
@@ -22,14 +24,14 @@ class Repository(Interface, Generic[K, T]):
     """A contract with two variables."""
 
     @operation
-    def get(self, key: K) -> T: ...  # type: ignore[empty-body]
-    def put(self, key: K, value: T | None, rest: "Annotated[list[T], 'a remark']") -> "dict[K, T]": ...  # type: ignore[empty-body]
+    def get(self, key: K) -> T: ...
+    def put(self, key: K, value: T | None, rest: "Annotated[list[T], 'a remark']") -> "dict[K, T]": ...
 
 
 class ByName(Repository[str, U], Generic[U]):
     """One of them is said; the other goes by another name."""
 
-    def names(self) -> list[str]: ...  # type: ignore[empty-body]
+    def names(self) -> list[str]: ...
 
 
 class Points(ByName["Point"], id="example.Points"):
@@ -62,7 +64,7 @@ def test_types_travel() -> None:
         assert points.put("k", None, [Point(2, 3)]) == {"k": Point(2, 3)}
         assert points.names() == ["a"]
         with pytest.raises(InvalidArgumentType, match="'key'"):
-            points.get(5)  # type: ignore[arg-type]
+            untyped(points.get)(5)
         with pytest.raises(InvalidArgumentType, match="'value'"):
             points.put("k", "no point", [])  # type: ignore[arg-type]
         with pytest.raises(InvalidArgumentType, match="'rest'"):
@@ -76,7 +78,7 @@ class Bare(ByName):  # type: ignore[type-arg]
 class Alone(Interface):
     """Has a variable that belongs to no class."""
 
-    def echo(self, value: list[T]) -> int: ...  # type: ignore[empty-body]
+    def echo(self, value: list[T]) -> int: ...
 
 
 @pytest.mark.parametrize("contract", [Repository, ByName, Bare, Alone])

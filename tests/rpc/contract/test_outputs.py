@@ -28,7 +28,7 @@ from engine import (
 from engine.testing import LIMIT
 from transport.frames import MAX_MESSAGE_BYTES
 
-from ..helpers import Bench, new_endpoint
+from ..helpers import Bench, new_endpoint, untyped
 
 numpy: Any = pytest.importorskip("numpy")
 pytest.importorskip("numpy.typing")
@@ -317,7 +317,7 @@ class TestKindsOfBuffers:
     def test_a_view(self, one: Fixture, size: int) -> None:
         """A part of a buffer is filled where it is."""
         buffer = bytearray(size + 4)
-        assert one.binding.read(1, memoryview(buffer)[2:-2]) == size
+        assert untyped(one.binding.read)(1, memoryview(buffer)[2:-2]) == size
         assert buffer[:4] == b"\0\0\1\2" and buffer[-2:] == b"\0\0"
 
     @pytest.mark.parametrize("count", [4, LARGE // 4])
@@ -325,7 +325,7 @@ class TestKindsOfBuffers:
         """An `array.array` is filled as bytes; its items are the caller's business."""
         items = array.array("I", range(count))
         wanted = items.tobytes()[::-1]
-        assert one.binding.reverse(items) == "reversed"
+        assert untyped(one.binding.reverse)(items) == "reversed"
         assert items.tobytes() == wanted
 
     def test_a_numpy_array_as_bytes(self, one: Fixture) -> None:
@@ -393,9 +393,9 @@ class TestRefused:
     def test_missing_arguments(self, one: Fixture) -> None:
         """The buffers are arguments like others: each must be there."""
         with pytest.raises(InvalidArgumentType, match="data"):
-            one.binding.read.begin(1)
+            untyped(one.binding.read).begin(1)
         with pytest.raises(InvalidArgumentType, match="'start'"):
-            one.binding.read.begin("one", bytearray(1))
+            untyped(one.binding.read).begin("one", bytearray(1))
 
     @pytest.mark.parametrize("room", [-1, MAX_MESSAGE_BYTES + 1, 1 << 62, "text", None, 1.5, ["<f8", [1]]], ids=str)
     def test_a_size_that_cannot_be(self, one: Fixture, room: Any) -> None:

@@ -10,8 +10,8 @@ numpy = pytest.importorskip("numpy")
 
 
 class Camera(Interface, id="example.Camera"):
-    def grab(self, frame: Out[numpy.ndarray]) -> None: ...
-    def scramble(self, frame: InOut[numpy.ndarray]) -> None: ...
+    def grab(self, frame: Out[numpy.ndarray]) -> None: ...  # type: ignore[name-defined]  # where it is installed
+    def scramble(self, frame: InOut[numpy.ndarray]) -> None: ...  # type: ignore[name-defined]  # likewise
 
 
 @pytest.mark.parametrize("items", [object, [("x", "f4")], [("x", object)]])

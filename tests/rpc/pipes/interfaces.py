@@ -18,52 +18,52 @@ class Streams(Interface, id="test.Streams"):
     """Operations with pipes of every sort."""
 
     @operation
-    def total(self, start: int, numbers: InPipe[int]) -> int:
+    def total(self, start: int, numbers: InPipe[int] = ...) -> int:
         """Return the sum of the start and the numbers."""
         raise NotImplementedError
 
     @operation
-    def total_async(self, start: int, numbers: InPipe[int]) -> int:
+    def total_async(self, start: int, numbers: InPipe[int] = ...) -> int:
         """The same by an `async def` routine."""
         raise NotImplementedError
 
     @operation
-    def total_patiently(self, numbers: InPipe[int]) -> int:
+    def total_patiently(self, numbers: InPipe[int] = ...) -> int:
         """The same by one that gives up pulls, and pulls again."""
         raise NotImplementedError
 
     @operation
-    def first(self, numbers: InPipe[int], scale: int = 1) -> int:
+    def first(self, numbers: InPipe[int] = ..., scale: int = 1) -> int:
         """Pull one number and abort the call with it as status."""
         raise NotImplementedError
 
     @operation
-    def count(self, limit: int, numbers: OutPipe[int]) -> str:
+    def count(self, limit: int, numbers: OutPipe[int] = ...) -> str:
         """Push the numbers below the limit, by a generator; return "counted"."""
         raise NotImplementedError
 
     @operation
-    def count_async(self, limit: int, numbers: OutPipe[int]) -> None:
+    def count_async(self, limit: int, numbers: OutPipe[int] = ...) -> None:
         """The same by an asynchronous generator."""
         raise NotImplementedError
 
     @operation
-    def count_then_fail(self, limit: int, numbers: OutPipe[int]) -> None:
+    def count_then_fail(self, limit: int, numbers: OutPipe[int] = ...) -> None:
         """Push the numbers below the limit, then raise a KeyError."""
         raise NotImplementedError
 
     @operation
-    def unsendable(self, numbers: OutPipe[Any]) -> None:
+    def unsendable(self, numbers: OutPipe[Any] = ...) -> None:
         """Push something that cannot be sent, by a generator."""
         raise NotImplementedError
 
     @operation
-    def unsendable_async(self, numbers: OutPipe[Any]) -> None:
+    def unsendable_async(self, numbers: OutPipe[Any] = ...) -> None:
         """The same by an asynchronous generator."""
         raise NotImplementedError
 
     @operation
-    def swell(self, size: int, blocks: OutPipe[bytes]) -> None:
+    def swell(self, size: int, blocks: OutPipe[bytes] = ...) -> None:
         """Push blocks of that size without end."""
         raise NotImplementedError
 
@@ -73,32 +73,32 @@ class Streams(Interface, id="test.Streams"):
         raise NotImplementedError
 
     @operation
-    def backwards(self, numbers: InOutPipe[int]) -> int:
+    def backwards(self, numbers: InOutPipe[int] = ...) -> int:
         """Pull all numbers, then push them backwards; return how many there were."""
         raise NotImplementedError
 
     @operation
-    def interleaved(self, numbers: InOutPipe[int]) -> None:
+    def interleaved(self, numbers: InOutPipe[int] = ...) -> None:
         """Push while pulling, which is not the order of things."""
         raise NotImplementedError
 
     @operation(duplex=True)
-    def doubled(self, numbers: InOutPipe[int]) -> str:
+    def doubled(self, numbers: InOutPipe[int] = ...) -> str:
         """Push the double of each number as it comes; return "doubled"."""
         raise NotImplementedError
 
     @operation(duplex=True)
-    def doubled_async(self, numbers: InOutPipe[int]) -> str:
+    def doubled_async(self, numbers: InOutPipe[int] = ...) -> str:
         """The same by an `async def` routine."""
         raise NotImplementedError
 
     @operation
-    def mirror(self, points: InPipe[Point], mirrored: OutPipe[Point]) -> None:
+    def mirror(self, points: InPipe[Point] = ..., mirrored: OutPipe[Point] = ...) -> None:
         """Push each point with x and y exchanged, once all were pulled."""
         raise NotImplementedError
 
     @operation
-    def joined(self, numbers: InPipe[int]) -> bytes:
+    def joined(self, numbers: InPipe[int] = ...) -> bytes:
         """Return the numbers as bytes."""
         raise NotImplementedError
 
@@ -113,28 +113,33 @@ class Streams(Interface, id="test.Streams"):
         raise NotImplementedError
 
     @operation
-    def undrained(self, numbers: InPipe[int]) -> int:
+    def undrained(self, numbers: InPipe[int] = ...) -> int:
         """Return without pulling."""
         raise NotImplementedError
 
     @operation
-    def held_in(self, key: str, numbers: InPipe[int]) -> Any:
+    def held_in(self, key: str, numbers: InPipe[int] = ...) -> Any:
         """Kept until the control ends it."""
         raise NotImplementedError
 
     @operation
-    def held_out(self, key: str, numbers: OutPipe[int]) -> Any:
+    def held_out(self, key: str, numbers: OutPipe[int] = ...) -> Any:
         """Kept until the control ends it."""
         raise NotImplementedError
 
     @operation
-    def held_both(self, key: str, numbers: InOutPipe[int]) -> Any:
+    def held_both(self, key: str, numbers: InOutPipe[int] = ...) -> Any:
         """Kept until the control ends it."""
         raise NotImplementedError
 
     @operation
     def held_many(
-        self, key: str, left: InPipe[int], right: InPipe[int], upper: OutPipe[int], lower: OutPipe[int]
+        self,
+        key: str,
+        left: InPipe[int] = ...,
+        right: InPipe[int] = ...,
+        upper: OutPipe[int] = ...,
+        lower: OutPipe[int] = ...,
     ) -> Any:
         """Kept until the control ends it."""
         raise NotImplementedError

@@ -2,15 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
 from engine import (
     CompletionPort,
     EngineError,
-    InOutPipe,
-    InPipe,
-    OutPipe,
+    Pipe,
     RemoteFault,
     Server,
     ServerCall,
@@ -63,15 +61,15 @@ class StreamRoutines:
     def __init__(self, board: Board) -> None:
         self._board = board
 
-    def total(self, start: int, numbers: InPipe[int]) -> int:
+    def total(self, start: int, numbers: Pipe[int]) -> int:
         return start + sum(numbers)
 
-    async def total_async(self, start: int, numbers: InPipe[int]) -> int:
+    async def total_async(self, start: int, numbers: Pipe[int]) -> int:
         async for number in numbers:
             start += number
         return start
 
-    async def total_patiently(self, numbers: InPipe[int]) -> int:
+    async def total_patiently(self, numbers: Pipe[int]) -> int:
         given_up = asyncio.ensure_future(numbers.pull_async())
         await asyncio.sleep(0)
         waited = given_up.cancel()
@@ -81,28 +79,28 @@ class StreamRoutines:
             total += number
         return total
 
-    def first(self, numbers: InPipe[int], scale: int = 1) -> int:
+    def first(self, numbers: Pipe[int], scale: int = 1) -> int:
         raise RemoteFault("the first", status=numbers.pull_wait(1)[0] * scale)
 
-    def count(self, limit: int, numbers: OutPipe[int]) -> Iterator[int]:
+    def count(self, limit: int, numbers: Pipe[int]) -> Generator[int, None, str]:
         yield from range(limit)
         return "counted"
 
-    async def count_async(self, limit: int, numbers: OutPipe[int]) -> AsyncIterator[int]:
+    async def count_async(self, limit: int, numbers: Pipe[int]) -> AsyncIterator[int]:
         for number in range(limit):
             yield number
 
-    def count_then_fail(self, limit: int, numbers: OutPipe[int]) -> Iterator[int]:
+    def count_then_fail(self, limit: int, numbers: Pipe[int]) -> Iterator[int]:
         yield from range(limit)
         raise KeyError("after counting")
 
-    def unsendable(self, numbers: OutPipe[Any]) -> Iterator[Any]:
+    def unsendable(self, numbers: Pipe[Any]) -> Iterator[Any]:
         yield memoryview(bytes(9))[::2]
 
-    async def unsendable_async(self, numbers: OutPipe[Any]) -> AsyncIterator[Any]:
+    async def unsendable_async(self, numbers: Pipe[Any]) -> AsyncIterator[Any]:
         yield memoryview(bytes(9))[::2]
 
-    def swell(self, size: int, blocks: OutPipe[bytes]) -> Iterator[bytes]:
+    def swell(self, size: int, blocks: Pipe[bytes]) -> Iterator[bytes]:
         self._board.blocks = 0
         try:
             while True:
@@ -114,57 +112,57 @@ class StreamRoutines:
     def swelled(self) -> int:
         return self._board.blocks
 
-    def backwards(self, numbers: InOutPipe[int]) -> int:
+    def backwards(self, numbers: Pipe[int]) -> int:
         pulled = list(numbers)
         for number in reversed(pulled):
             numbers.push_wait([number])
         numbers.push([])
         return len(pulled)
 
-    def interleaved(self, numbers: InOutPipe[int]) -> Iterator[int]:
+    def interleaved(self, numbers: Pipe[int]) -> Iterator[int]:
         yield from numbers
 
-    def doubled(self, numbers: InOutPipe[int]) -> Iterator[int]:
+    def doubled(self, numbers: Pipe[int]) -> Generator[int, None, str]:
         for number in numbers:
             yield 2 * number
         return "doubled"
 
-    async def doubled_async(self, numbers: InOutPipe[int]) -> str:
+    async def doubled_async(self, numbers: Pipe[int]) -> str:
         async for number in numbers:
             await numbers.push_async([2 * number])
         numbers.push([])
         return "doubled"
 
-    def mirror(self, points: InPipe[Point], mirrored: OutPipe[Point]) -> Iterator[Point]:
+    def mirror(self, points: Pipe[Point], mirrored: Pipe[Point]) -> Iterator[Point]:
         pulled = list(points)
         assert all(type(point) is Point for point in pulled)
         for point in pulled:
             yield Point(point.y, point.x)
 
-    def joined(self, numbers: InPipe[int]) -> bytes:
+    def joined(self, numbers: Pipe[int]) -> bytes:
         return bytes(numbers)
 
-    def counted(self, numbers: OutPipe[int], limit: int) -> Iterator[int]:
+    def counted(self, numbers: Pipe[int], limit: int) -> Generator[int, None, bytes]:
         yield from range(limit)
         return bytes(range(limit))
 
-    def collected(self, numbers: InPipe[int], data: bytearray) -> int:
+    def collected(self, numbers: Pipe[int], data: bytearray) -> int:
         data[:] = bytes(numbers)
         return len(data)
 
-    def undrained(self, numbers: InPipe[int]) -> int:
+    def undrained(self, numbers: Pipe[int]) -> int:
         return 7
 
     @manager
-    def held_in(self, call: ServerCall, key: str, numbers: InPipe[int]) -> None:
+    def held_in(self, call: ServerCall, key: str, numbers: Pipe[int]) -> None:
         self._board.hold(key, call)
 
     @manager
-    def held_out(self, call: ServerCall, key: str, numbers: OutPipe[int]) -> None:
+    def held_out(self, call: ServerCall, key: str, numbers: Pipe[int]) -> None:
         self._board.hold(key, call)
 
     @manager
-    def held_both(self, call: ServerCall, key: str, numbers: InOutPipe[int]) -> None:
+    def held_both(self, call: ServerCall, key: str, numbers: Pipe[int]) -> None:
         self._board.hold(key, call)
 
     @manager

@@ -29,7 +29,7 @@ from transport.frames import (
 from transport.wire.codec import decode, encode, encode_calls
 
 from ...one_by_one import calls_in, one_reply, replies_in
-from ..helpers import status_of
+from ..helpers import present, status_of
 from .interfaces import Streams
 from .service import Board, make_server
 
@@ -51,7 +51,7 @@ class Raw:
 
     def hear(self, kind: type[Any]) -> Any:
         while True:
-            assert self.socket.poll(LIMIT * 1000), "nothing came"
+            assert self.socket.poll(int(LIMIT * 1000)), "nothing came"
             frames = self.socket.recv_multipart()
             if self.socket.type == zmq.ROUTER:
                 self.peer = [frames.pop(0)]
@@ -228,7 +228,7 @@ class TestClient:
         raw, binding = streams()
         call = binding.held_many.begin("k")
         message = raw.hear(Calls)
-        assert calls_in(message)[0].options.pipes == [(1, "i"), (2, "i"), (3, "o"), (4, "o")]
+        assert present(calls_in(message)[0].options).pipes == [(1, "i"), (2, "i"), (3, "o"), (4, "o")]
         assert msgspec.msgpack.decode(calls_in(message)[0].args) == ["k", None, None, None, None]
         call.cancel(abort=True)
 

@@ -22,7 +22,7 @@ from engine import (
 )
 from engine.testing import LIMIT, Gate, wait_until, wait_until_blocked
 
-from ..helpers import limits, status_of
+from ..helpers import limits, present, status_of, untyped
 from .conftest import Piped
 from .interfaces import Point
 
@@ -47,7 +47,7 @@ class TestStreamUnary:
     def test_a_pipe_in_the_first_place(self, far: Piped) -> None:
         """A pipe may be given by name wherever it stands, and the defaults of the others hold."""
         assert status_of(lambda: far.streams.first(numbers=[4711])) == 4711
-        assert status_of(lambda: far.streams.first(2, numbers=[4711])) == 9422
+        assert status_of(lambda: untyped(far.streams.first)(2, numbers=[4711])) == 9422
         assert status_of(lambda: far.streams.first([4711], 3)) == 14133
 
     def test_a_blocking_call_in_an_event_loop(self, far: Piped) -> None:
@@ -122,17 +122,17 @@ class TestStreamUnary:
         """It is refused, and nothing is sent."""
         for bad in (5, "text", b"bytes"):
             with pytest.raises(InvalidArgumentType, match="numbers"):
-                far.streams.total.begin(5, bad)
+                untyped(far.streams.total).begin(5, bad)
         with pytest.raises(InvalidArgumentType, match="left out|leave it out"):
-            far.streams.count.begin(5, numbers=[1])
+            untyped(far.streams.count).begin(5, numbers=[1])
         with pytest.raises(InvalidArgumentType):
-            far.streams.total.begin("five", [1])
+            untyped(far.streams.total).begin("five", [1])
         with pytest.raises(InvalidArgumentType):
-            far.streams.total.begin()
+            untyped(far.streams.total).begin()
         with pytest.raises(InvalidArgumentType, match="needs an iterable"):
             far.streams.total(5)
         with pytest.raises(InvalidArgumentType, match="twice"):
-            far.streams.total.begin(5, [1], numbers=[1])
+            untyped(far.streams.total).begin(5, [1], numbers=[1])
         assert far.client.statistics().outstanding == 0
 
 
@@ -287,7 +287,7 @@ class TestUnaryStream:
         main = threading.current_thread()
         assert main.ident is not None
         helper = threading.Thread(
-            target=lambda: (wait_until_blocked(main), signal.pthread_kill(main.ident, signal.SIGUSR1))
+            target=lambda: (wait_until_blocked(main), signal.pthread_kill(present(main.ident), signal.SIGUSR1))
         )
         try:
             helper.start()
@@ -522,7 +522,7 @@ class TestBuffers:
         """The end of a stream completes its call, and fills the buffer; leaving it early does not."""
         buffer = bytearray(4)
         stream = piped.streams.counted.stream(4, into=buffer)
-        assert list(stream) == [0, 1, 2, 3] and bytes(stream.result) == b"\0\1\2\3" == buffer
+        assert list(stream) == [0, 1, 2, 3] and bytes(present(stream.result)) == b"\0\1\2\3" == buffer
         other = bytearray(4)
         with piped.streams.counted.stream(4, into=other) as stream:
             next(stream)
@@ -532,7 +532,7 @@ class TestBuffers:
         """An operation may have pipes and outputs."""
         buffer = bytearray(4)
         assert piped.streams.collected([1, 2], buffer) == 2 and buffer == b"\1\2\0\0"
-        call = piped.streams.collected.begin(buffer)
+        call = untyped(piped.streams.collected).begin(buffer)
         call.pipe("numbers").push([9])
         call.pipe("numbers").push([])
         assert call.wait(LIMIT) and buffer == b"\1\2\0\0"
@@ -544,7 +544,7 @@ class TestBuffers:
             with pytest.raises(InvalidArgumentType, match="into"):
                 begin([1], into=b"readonly")
         with pytest.raises(InvalidArgumentType, match="'data'"):
-            far.streams.collected.begin([1], b"readonly")
+            untyped(far.streams.collected).begin([1], b"readonly")
         with pytest.raises(InvalidArgumentType, match="into"):
             far.streams.counted.stream(4, into="text")
         assert far.client.statistics().calls_begun == 0

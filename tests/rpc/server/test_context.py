@@ -24,6 +24,7 @@ from engine import (
 )
 from engine.testing import LIMIT, wait_until, wait_until_blocked
 
+from ..helpers import untyped
 from .conftest import SERVICE, Watched
 
 
@@ -118,7 +119,7 @@ class TestHandles:
     def test_none(self, watched: Watched) -> None:
         """None where a handle is needed has the status 1775, and the call is not sent."""
         with pytest.raises(NullContext) as caught:
-            watched.store.lines.begin(None)
+            untyped(watched.store.lines).begin(None)
         assert caught.value.status == 1775
 
     def test_none_from_a_client_without_contract(self, watched: Watched) -> None:

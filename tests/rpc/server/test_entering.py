@@ -94,7 +94,7 @@ class TestBeforeTheFirstLine:
 
         threading.settrace(trace)
         yield late
-        threading.settrace(None)  # type: ignore[arg-type]  # as its documentation says
+        threading.settrace(None)
         late.gate.open()
         late.staying.open()
 
@@ -159,12 +159,12 @@ class Watched(deque[Any]):
         super().__init__()
         self._table = table
         self.early: list[int] = []
-        self.count = 0
+        self.counted = 0
 
     def append(self, work: Any) -> None:
         numbers = [work._id] if hasattr(work, "_id") else work.group.ids
         self.early += [number for number in numbers if number not in self._table]
-        self.count += len(numbers)
+        self.counted += len(numbers)
         super().append(work)
 
 
@@ -188,7 +188,7 @@ def test_entered_in_the_table_first(servers: Callable[..., Server], endpoint: st
                     raw.send(*map(bytes, encode_call(Target(name, 0, 0, operation), number, (number,), options)))
         wait_until(lambda: len(late.noted) == number)
         assert calls.early == []
-        assert calls.count == number
+        assert calls.counted == number
     wait_until(lambda: server.statistics().active == 0)
 
 

@@ -79,15 +79,25 @@ Lazy.part = property(lambda self: fail(), lambda self, value: None)  # type: ign
 class Places(Interface, id="tests.Places"):
     """Operations that fail in one place each."""
 
+    @operation
     def routine(self) -> None: ...
+    @operation
     def managed(self) -> None: ...
+    @operation
     def task(self) -> None: ...
+    @operation
     def argument(self, value: Checked) -> None: ...
+    @operation
     def encoder(self) -> Any: ...
+    @operation
     def completed(self) -> Any: ...
+    @operation
     def closing(self) -> int: ...
+    @operation
     def nothing(self) -> int: ...
+    @operation
     def open(self) -> Context[object]: ...
+    @operation
     def unchecked(self) -> Any: ...
 
     @operation
@@ -128,6 +138,7 @@ class OneWay(Interface, id="tests.Places"):
 class Fussy(Interface, id="tests.Places"):
     """The same to a client that checks what it gets."""
 
+    @operation
     def unchecked(self) -> Checked:
         """Return what does not pass the check."""
         raise NotImplementedError

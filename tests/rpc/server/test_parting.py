@@ -1,5 +1,6 @@
 """What becomes of calls that were taken and have not begun, when their client goes or the server closes."""
 
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -290,7 +291,7 @@ class TestTheServerCloses:
     ) -> None:
         """A call that a worker has taken, and does not begin any more, ends with 1722, too: before the goodbye."""
         taken = Gate()
-        is_over, sleep = Lane._is_over, listener.sleep
+        is_over, sleep = Lane._is_over, time.sleep
 
         def stop_before(self: Lane, *args: Any) -> bool:
             taken.pass_through()

@@ -252,7 +252,8 @@ class TestClosing:
         server.close()
         server.close()
         assert server.closed
-        for use in (server.listen, lambda: server.register("late", Adding())):
+        uses: list[Callable[[], object]] = [server.listen, lambda: server.register("late", Adding())]
+        for use in uses:
             with pytest.raises(InvalidHandle):
                 use()
         assert status_of(server.stop) == 1715

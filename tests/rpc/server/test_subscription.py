@@ -29,7 +29,8 @@ WAYS = ("event", "port", "apc", "callback")
 
 def expected(how: str, kind: int) -> list[Any]:
     """What a subscriber finds, in each notification type."""
-    return {"event": [True], "port": ["k", "t", "call"], "apc": [kind], "callback": [kind]}[how]
+    found: dict[str, list[Any]] = {"event": [True], "port": ["k", "t", "call"], "apc": [kind], "callback": [kind]}
+    return found[how]
 
 
 class TestSubscribe:
