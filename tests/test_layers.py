@@ -63,6 +63,15 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engine.status",
         "transport",
     ),
+    "engine.rpc.batching": (),
+    "engine.rpc.channel": ("engine.kernel", "transport"),
+    "engine.rpc.limits": (
+        "engine.errors",
+        "engine.kernel.checks",
+        "engine.rpc.errors",
+        "engine.rpc.pipes.shipment",
+        "transport",
+    ),
     "engine.rpc.contract": (
         "engine.errors",
         "engine.kernel",

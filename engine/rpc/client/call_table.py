@@ -1,4 +1,4 @@
-"""The outstanding calls of a client: which threads and tasks wait for them, and how each call ends exactly once.
+"""The outstanding calls of a connection: which threads and tasks wait for them, and how each call ends exactly once.
 
 Theory of operation. A call that was accepted is in `calls` under its number until its outcome is known. The thread that
 takes it out, under the table's lock, decides the outcome: a reply that finds no call is late and is dropped. Under the
@@ -35,10 +35,10 @@ def perform(actions: Iterable[Callable[[], object]]) -> None:
 
 
 class CallTable:
-    """The calls of one client that have no outcome yet.
+    """The calls of one connection that have no outcome yet.
 
-    `lock` and `calls` are public: the client guards its writer and its connection state with the same lock, so that
-    beginning a call takes one lock, once. Methods ending in `_locked` need it held.
+    The connection guards its state with the same lock, so that a call that needs both takes one lock, once. Methods
+    ending in `_locked` need it held.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class CallTable:
         self.finished: int = 0
         self.late: int = 0
 
-    # It stands beside the fields of a call, which it writes. Taken in like this, it costs no call more.
+    # It stands in `call.py`, as it writes the fields of calls. As an attribute it costs no call more.
     record_locked = record_locked
 
     def finish_locked(

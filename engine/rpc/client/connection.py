@@ -1,9 +1,9 @@
-"""A client's connection to one server: its messages, its outstanding calls, and what becomes of these when it goes.
+"""A client's connection to one server: its messages, and its life.
 
 Theory of operation. The link connects, and connects again, by itself; the channel calls this object with what happens
 (`on_connected`, `on_message`, `on_lost`, `on_connect_failed`) and for what is to be sent (`next_message`). How far the
-conversation has come is in `session.py`, what waits to be sent in `outbox.py`, which threads and tasks wait
-for which call in `call_table.py`.
+conversation has come is in `session.py`, what waits to be sent in `outbox.py`, which threads and tasks wait for which
+call in `call_table.py`, what calls ask for in `carrier.py`.
 
 While there is no connection, calls wait in the outbox; once there is one they follow this side's greeting. What becomes
 of calls that wait too long, and of those that had left when the connection is lost, is in `awaiting.py`. A server that
@@ -121,9 +121,8 @@ class Connection:
         self._hello = LoneMessage([])
         # When this side may next leave a connection over which the server has said goodbye.
         self._leave_at = 0.0
-        # How many calls may wait to be batched. Written under link.lock, read as a hint. From the calls that were
-        # outstanding before the replies came that have come since a message left: those that are begun in answer to
-        # these replies are many if these were many.
+        # How many calls may wait to be batched. Written under link.lock, read as a hint. Derived from the calls in flight
+        # plus the replies received since the last send, because callers usually begin one call per reply.
         self.batch_threshold: int = 0
         # Those replies. Under link.lock.
         self._answered = 0
