@@ -19,7 +19,7 @@ class Text(str):
     def _fail(self, *args: Any) -> NoReturn:
         raise SystemExit("a text's own code")
 
-    __str__ = __repr__ = __format__ = __len__ = __getitem__ = encode = __add__ = __eq__ = _fail  # type: ignore[assignment]
+    __str__ = __repr__ = __format__ = __len__ = __getitem__ = encode = __add__ = __eq__ = _fail  # type: ignore[assignment]  # hostile on purpose
     __hash__ = str.__hash__
 
 

@@ -24,7 +24,7 @@ def serve(settings: dict[str, Any], control: Control) -> None:
     """Serve echo on a port that the system chooses."""
     import grpc
 
-    class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
+    class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # a library without types
         def service(self, details: Any) -> Any:
             return grpc.unary_unary_rpc_method_handler(lambda request, context: request)
 

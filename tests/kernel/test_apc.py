@@ -163,7 +163,7 @@ class TestQueue:
         with pytest.raises(InvalidArgumentType):
             queue_apc(int, thread=thing)
         with pytest.raises(InvalidArgumentType):
-            queue_apc(None)  # type: ignore[arg-type]
+            queue_apc(None)  # type: ignore[arg-type]  # wrong on purpose
 
     def test_many_queued_at_once_all_run(self, actor: Make) -> None:
         """Threads that queue at the same time lose nothing."""

@@ -615,7 +615,7 @@ class TestLostWakeups:
             for each in taking:
                 error(each)
             numbers = [key for key in taken if key != "wire"]
-            assert sorted(numbers) == list(range(total // 2))  # type: ignore[type-var]
+            assert sorted(numbers) == list(range(total // 2))  # type: ignore[type-var]  # no None is left
 
     def test_blocking_threads_hand_over(self, actor: Make) -> None:
         """Threads that block after each packet let others in, and all packets are taken."""

@@ -61,7 +61,7 @@ class TestVocabulary:
     def test_a_packet_cannot_be_changed(self) -> None:
         """A packet is a value: its fields cannot be assigned."""
         with pytest.raises(AttributeError):
-            CompletionPacket().key = 1  # type: ignore[misc]
+            CompletionPacket().key = 1  # type: ignore[misc]  # wrong on purpose
 
     @pytest.mark.parametrize(
         ("name", "number"),
@@ -96,7 +96,7 @@ class TestCreating:
         with CompletionPort(7) as port:
             assert port.concurrency == 7
             with pytest.raises(AttributeError):
-                port.concurrency = 3  # type: ignore[misc]
+                port.concurrency = 3  # type: ignore[misc]  # wrong on purpose
 
     @pytest.mark.parametrize("value", [-1, -100])
     def test_a_negative_concurrency_value_is_refused(self, value: int) -> None:
@@ -146,13 +146,13 @@ class TestCreating:
     def test_no_source_with_a_port_is_refused(self, port: CompletionPort) -> None:
         """Associating nothing with a port is error 87."""
         with pytest.raises(EngineError) as raised:
-            port.associate(None)  # type: ignore[arg-type]
+            port.associate(None)  # type: ignore[arg-type]  # wrong on purpose
         assert raised.value.status == 87
 
     def test_what_cannot_complete_to_a_port_is_refused(self, port: CompletionPort) -> None:
         """Something that is not an overlapped source is error 87."""
         with pytest.raises(EngineError) as raised:
-            port.associate(object())  # type: ignore[arg-type]
+            port.associate(object())  # type: ignore[arg-type]  # wrong on purpose
         assert raised.value.status == 87
 
     def test_a_source_has_one_port(self, port: CompletionPort) -> None:
@@ -193,7 +193,7 @@ class TestCreating:
             pass
 
         refusal = Refusal("not now")
-        refusal.status = status  # type: ignore[attr-defined]
+        refusal.status = status  # type: ignore[attr-defined]  # there for the test only
         with pytest.raises(EngineError, match="not now") as raised:
             port.associate(Source(refusal))
         assert type(raised.value) is kind and raised.value.status == status
@@ -241,8 +241,9 @@ class TestCreating:
         alive = weakref.ref(port)
         del port
         gc.collect()
-        assert alive() is not None
-        alive().close()  # type: ignore[union-attr]
+        kept = alive()
+        assert kept is not None
+        kept.close()
 
     def test_a_forgotten_port_is_reported(self) -> None:
         """A port that is dropped without being closed is reported as a ResourceWarning."""
@@ -1016,8 +1017,8 @@ class TestClosing:
         """Threads that wait when the port closes get 735, in single, batched and alertable dequeues."""
         port = CompletionPort(2)
         waiting = [getter(actor(), port), getter(actor(), port, timeout=60)]
-        waiting.append(actor().start(port.get_many, 4))  # type: ignore[arg-type]
-        waiting.append(actor().start(port.get_many, 4, None, alertable=True))  # type: ignore[arg-type]
+        waiting.append(actor().start(port.get_many, 4))  # type: ignore[arg-type]  # it returns several
+        waiting.append(actor().start(port.get_many, 4, None, alertable=True))  # type: ignore[arg-type]  # likewise
         wait_until_blocked(port, 4)
         port.close()
         for each in waiting:
@@ -1100,7 +1101,7 @@ class TestPosting:
             def __eq__(self, other: object) -> bool:
                 raise AssertionError("compared")
 
-            __hash__ = None  # type: ignore[assignment]
+            __hash__ = None  # type: ignore[assignment]  # hostile on purpose
 
         value = Prickly()
         port.post(value, value, value)

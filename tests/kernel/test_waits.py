@@ -834,7 +834,7 @@ class TestRegisteredWaits:
     def test_a_callback_must_be_callable(self, event: Event) -> None:
         """Anything else is error 87."""
         with pytest.raises(InvalidArgumentType):
-            register_wait(event, None)  # type: ignore[arg-type]
+            register_wait(event, None)  # type: ignore[arg-type]  # wrong on purpose
 
 
 class TestThreadsAndFutures:
@@ -904,7 +904,7 @@ class TestThreadsAndFutures:
         for _ in range(10):
             with pytest.raises(WaitTimeout):
                 wait_any([future], 0.0001)
-        assert len(future._done_callbacks) == 1  # type: ignore[attr-defined]
+        assert len(future._done_callbacks) == 1  # type: ignore[attr-defined]  # the standard library's own
 
     def test_the_same_future_twice_is_refused(self) -> None:
         """Duplicates are found among foreign things too."""

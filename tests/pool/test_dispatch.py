@@ -54,9 +54,9 @@ class TestObjects:
     def test_a_function_that_is_none_is_refused_at_creation(self, pool: ThreadPool) -> None:
         """What can fail because of an argument fails at creation."""
         with pytest.raises(InvalidArgumentType):
-            Work(3, pool=pool)  # type: ignore[arg-type]
+            Work(3, pool=pool)  # type: ignore[arg-type]  # wrong on purpose
         with pytest.raises(InvalidArgumentType):
-            pool.submit(None)  # type: ignore[arg-type]
+            pool.submit(None)  # type: ignore[arg-type]  # wrong on purpose
 
     def test_an_object_cannot_be_made_for_a_closed_pool(self) -> None:
         """Creating an object for a closed pool fails."""

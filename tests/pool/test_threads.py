@@ -109,7 +109,7 @@ class TestLimits:
         """A limit that is not an int is refused."""
         for bad in ("3", 2.5, None, True):
             with pytest.raises(InvalidArgumentType):
-                ThreadPool(bad)  # type: ignore[arg-type]
+                ThreadPool(bad)  # type: ignore[arg-type]  # wrong on purpose
 
     def test_a_minimum_above_the_maximum_is_refused_at_creation(self) -> None:
         """A new pool's minimum must not exceed its maximum."""
@@ -706,7 +706,7 @@ class TestFullQueue:
     def test_unknown_policies_are_refused(self) -> None:
         """A policy that does not exist is refused."""
         with pytest.raises(InvalidParameter):
-            ThreadPool(policy="drop")  # type: ignore[arg-type]
+            ThreadPool(policy="drop")  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_workers_that_die_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

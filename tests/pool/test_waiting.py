@@ -212,7 +212,7 @@ class TestWait:
             with pytest.raises(InvalidParameter):
                 work.wait(-1)
             with pytest.raises(InvalidArgumentType):
-                work.wait("1")  # type: ignore[arg-type]
+                work.wait("1")  # type: ignore[arg-type]  # wrong on purpose
 
 
 class TestClose:

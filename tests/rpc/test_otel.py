@@ -241,7 +241,7 @@ class TestInstrumenting:
     def test_what_cannot_be(self) -> None:
         """Only clients and servers."""
         with pytest.raises(InvalidArgumentType, match="CompletionPort"), CompletionPort() as port:
-            instrument(port)  # type: ignore[arg-type]
+            instrument(port)  # type: ignore[arg-type]  # wrong on purpose
 
     def test_twice(self, bench: Bench) -> None:
         """It is once."""

@@ -102,7 +102,7 @@ class TestCollector:
     def test_what_cannot_be_collected(self) -> None:
         """An object without statistics, a name that is taken, one that nobody has."""
         with pytest.raises(InvalidArgumentType, match="'?thing'?.*object"):
-            Collector(thing=object())  # type: ignore[arg-type]
+            Collector(thing=object())  # type: ignore[arg-type]  # wrong on purpose
         with CompletionPort() as first, CompletionPort() as second:
             collector = Collector(port=first)
             collector.add("port", first)

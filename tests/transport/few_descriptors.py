@@ -26,7 +26,7 @@ FEW = 24
 def main() -> None:
     warned = threading.Event()
 
-    class Handler(logging.StreamHandler):  # type: ignore[type-arg]
+    class Handler(logging.StreamHandler):  # type: ignore[type-arg]  # of anything
         def emit(self, record: logging.LogRecord) -> None:
             super().emit(record)
             warned.set()

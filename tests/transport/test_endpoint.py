@@ -65,14 +65,14 @@ def test_errors(text: str, why: str) -> None:
 def test_not_text() -> None:
     """It is an EndpointError as well."""
     with pytest.raises(EndpointError, match="int"):
-        Endpoint.parse(5555)  # type: ignore[arg-type]
+        Endpoint.parse(5555)  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize(
     "endpoint",
     [
         f"tcp://127.0.0.1:{'0' * 5000}", f"tcp://127.0.0.1:{'9' * 5000}", "ipc:///tmp/\ud800", "loopback://\ud800",
-        "tcp://\ud800:1", Endpoint("ipc", 3), Endpoint(3, "x"), Endpoint("tcp", host="a", port="1"),  # type: ignore[arg-type]
+        "tcp://\ud800:1", Endpoint("ipc", 3), Endpoint(3, "x"), Endpoint("tcp", host="a", port="1"),  # type: ignore[arg-type]  # wrong on purpose
         Endpoint("tcp", host="a", port=1 << 16), Endpoint("ftp", "x"), Endpoint("ipc", "x" * 200),
     ],
 )  # fmt: skip

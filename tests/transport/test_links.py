@@ -138,7 +138,7 @@ class TestMessages:
             assert server.send(peer, [b"%d" % number])
 
         class One(Party):
-            def on_message(self, peer: bytes, frames: list) -> bool:  # type: ignore[type-arg]
+            def on_message(self, peer: bytes, frames: list[Any]) -> bool:
                 super().on_message(peer, frames)
                 return True
 
@@ -630,7 +630,7 @@ class Interrupted(Party):
 
     armed = True
 
-    def on_message(self, peer: bytes, frames: list) -> None:  # type: ignore[type-arg]
+    def on_message(self, peer: bytes, frames: list[Any]) -> None:
         if self.armed:
             self.armed = False
             raise KeyboardInterrupt

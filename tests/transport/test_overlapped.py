@@ -127,7 +127,7 @@ class TestAssociation:
     def test_a_plain_socket_is_no_source(self, wires: Wires, port: CompletionPort) -> None:
         """A socket that is not overlapped cannot be bound: 87."""
         with pytest.raises(InvalidArgumentType) as caught:
-            port.associate(wires.plain(zmq.PAIR))  # type: ignore[arg-type]
+            port.associate(wires.plain(zmq.PAIR))  # type: ignore[arg-type]  # wrong on purpose
         assert caught.value.status == 87
 
     def test_a_closed_source_cannot_be_bound(self, peer: Peer, port: CompletionPort) -> None:
@@ -621,7 +621,7 @@ class TestModes:
         source, _ = peer
         port.associate(source)
         with pytest.raises(InvalidOperation):
-            source.begin_send(b"x", event="event")  # type: ignore[arg-type]
+            source.begin_send(b"x", event="event")  # type: ignore[arg-type]  # wrong on purpose
         assert_empty(port)
 
 

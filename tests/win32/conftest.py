@@ -161,7 +161,7 @@ def binding(endpoint: str) -> Iterator[Callable[[], Client]]:
         assert RpcBindingFromStringBinding(text.value, binding) == RPC_S_OK
         assert RpcStringFree(text) == RPC_S_OK
         made.append(binding)
-        return binding.value  # type: ignore[no-any-return]
+        return binding.value  # type: ignore[no-any-return]  # what is in a box has no type
 
     yield bind
     for box in made:

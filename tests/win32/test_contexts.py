@@ -82,4 +82,4 @@ class TestLocks:
         sheet: Context[object] = Context(b"token")
         for lock in (RpcSsContextLockExclusive, RpcSsContextLockShared):
             assert lock(None, sheet) == RPC_S_NO_CALL_ACTIVE
-            assert lock("no call", sheet) == RPC_S_INVALID_BINDING  # type: ignore[arg-type]
+            assert lock("no call", sheet) == RPC_S_INVALID_BINDING  # type: ignore[arg-type]  # wrong on purpose

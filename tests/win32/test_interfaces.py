@@ -123,7 +123,7 @@ class TestRegistering:
         assert RpcServerUnregisterIf("unknown", None, False) == RPC_S_UNKNOWN_IF
         assert RpcServerUnregisterIfEx(Desk, None, True) == RPC_S_UNKNOWN_IF
         with pytest.raises(TypeError):
-            RpcServerRegisterIf(5, None, greeter)  # type: ignore[arg-type]
+            RpcServerRegisterIf(5, None, greeter)  # type: ignore[arg-type]  # wrong on purpose
 
     def test_what_is_absent(self, unregistered: Greeter) -> None:
         """Managers by type, other flags and security descriptors: 1764, and nothing is registered."""
@@ -139,7 +139,7 @@ class TestRegistering:
 
     def test_a_callback_that_is_none(self, unregistered: Greeter) -> None:
         """87, and nothing is registered."""
-        assert RpcServerRegisterIfEx(Hello, None, unregistered, 0, 10, 5) == RPC_S_INVALID_ARG  # type: ignore[arg-type]
+        assert RpcServerRegisterIfEx(Hello, None, unregistered, 0, 10, 5) == RPC_S_INVALID_ARG  # type: ignore[arg-type]  # wrong on purpose
         assert RpcServerRegisterIf(Hello, None, unregistered) == RPC_S_OK
 
 
@@ -176,7 +176,7 @@ class TestUnregistering:
 
     def test_in_its_own_routine(self, unregistered: Greeter, connect: Callable[[], Any]) -> None:
         """A routine that would wait for its own end gets 1131; its interface is served as before."""
-        unregistered.greet = lambda name: str(int(RpcServerUnregisterIf(Hello, None, True)))  # type: ignore[method-assign]
+        unregistered.greet = lambda name: str(int(RpcServerUnregisterIf(Hello, None, True)))  # type: ignore[method-assign]  # the test's own
         assert RpcServerRegisterIf(Hello, None, unregistered) == RPC_S_OK
         listen()
         hello = connect()

@@ -89,9 +89,9 @@ class TestAnotherProcess:
         with Client(f"ipc://{service}") as freed:
             pass
         for binding in ("no binding", freed):
-            assert RpcMgmtStopServerListening(binding) == RPC_S_INVALID_BINDING  # type: ignore[arg-type]
-            assert RpcMgmtIsServerListening(binding) == RPC_S_INVALID_BINDING  # type: ignore[arg-type]
-            assert RpcMgmtInqStats(binding, Box()) == RPC_S_INVALID_BINDING  # type: ignore[arg-type]
+            assert RpcMgmtStopServerListening(binding) == RPC_S_INVALID_BINDING  # type: ignore[arg-type]  # wrong on purpose
+            assert RpcMgmtIsServerListening(binding) == RPC_S_INVALID_BINDING  # type: ignore[arg-type]  # wrong on purpose
+            assert RpcMgmtInqStats(binding, Box()) == RPC_S_INVALID_BINDING  # type: ignore[arg-type]  # wrong on purpose
 
 
 class TestThisProcess:
@@ -135,5 +135,5 @@ class TestThisProcess:
 
     def test_no_function(self) -> None:
         """87 for what cannot be called; 1715 for a process that does not listen."""
-        assert RpcMgmtSetAuthorizationFn(5) == RPC_S_INVALID_ARG  # type: ignore[arg-type]
+        assert RpcMgmtSetAuthorizationFn(5) == RPC_S_INVALID_ARG  # type: ignore[arg-type]  # wrong on purpose
         assert RpcMgmtInqStats(None, Box()) == RPC_S_NOT_LISTENING

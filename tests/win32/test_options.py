@@ -148,12 +148,12 @@ class TestOthers:
         with Client(f"ipc://{service}") as freed:
             pass
         for wrong in ("no binding", freed):
-            assert RpcBindingSetOption(wrong, RPC_C_OPT_CALL_TIMEOUT, 1) == RPC_S_INVALID_BINDING  # type: ignore[arg-type]
+            assert RpcBindingSetOption(wrong, RPC_C_OPT_CALL_TIMEOUT, 1) == RPC_S_INVALID_BINDING  # type: ignore[arg-type]  # wrong on purpose
         for value in (-1, 1 << 32):
             with pytest.raises(ValueError):
                 RpcBindingSetOption(handle, RPC_C_OPT_CALL_TIMEOUT, value)
         with pytest.raises(TypeError):
-            RpcBindingSetOption(handle, RPC_C_OPT_CALL_TIMEOUT, "soon")  # type: ignore[arg-type]
+            RpcBindingSetOption(handle, RPC_C_OPT_CALL_TIMEOUT, "soon")  # type: ignore[arg-type]  # wrong on purpose
 
     def test_communication_timeout(self, client: Client, service: str) -> None:
         """Any finite one is there already; 1764 for none, 1709 for another number, 1702 for what is no binding."""
@@ -165,9 +165,9 @@ class TestOthers:
         with Client(f"ipc://{service}") as freed:
             pass
         for wrong in ("no binding", freed):
-            assert RpcMgmtSetComTimeout(wrong, 5) == RPC_S_INVALID_BINDING  # type: ignore[arg-type]
+            assert RpcMgmtSetComTimeout(wrong, 5) == RPC_S_INVALID_BINDING  # type: ignore[arg-type]  # wrong on purpose
         with pytest.raises(TypeError):
-            RpcMgmtSetComTimeout(client, "long")  # type: ignore[arg-type]
+            RpcMgmtSetComTimeout(client, "long")  # type: ignore[arg-type]  # wrong on purpose
 
     def test_blocking_calls_of_a_thread(self) -> None:
         """They are not cancelled as a thread's: 1764, also where 0 would mean that they were."""

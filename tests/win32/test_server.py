@@ -227,7 +227,7 @@ class TestBindings:
         assert text.value == "ncacn_ip_tcp:10.0.0.1[5555]"
         assert RpcStringFree(text) == RPC_S_OK
         assert text.value is None
-        assert RpcStringBindingCompose("id", "tcp", "h", "1", None, text) == RPC_S_CANNOT_SUPPORT  # type: ignore[arg-type]
+        assert RpcStringBindingCompose("id", "tcp", "h", "1", None, text) == RPC_S_CANNOT_SUPPORT  # type: ignore[arg-type]  # wrong on purpose
 
     @pytest.mark.parametrize(
         ("text", "status"),
@@ -267,7 +267,7 @@ class TestCallAttributes:
     def test_no_call(self) -> None:
         """1725 where no call is served, 1702 for what is no call."""
         assert RpcServerTestCancel(None) == RPC_S_NO_CALL_ACTIVE
-        assert RpcServerTestCancel("no call") == RPC_S_INVALID_BINDING  # type: ignore[arg-type]
+        assert RpcServerTestCancel("no call") == RPC_S_INVALID_BINDING  # type: ignore[arg-type]  # wrong on purpose
         assert RpcServerInqCallAttributes(None, RPC_CALL_ATTRIBUTES_V2()) == RPC_S_NO_CALL_ACTIVE
 
     def test_wrong_questions(self, greeter: Greeter, connect: Callable[[], Any]) -> None:
@@ -288,7 +288,7 @@ class TestCallAttributes:
                 seen.append(RpcServerInqCallAttributes(None, attributes))
             return name
 
-        greeter.greet = ask  # type: ignore[method-assign]
+        greeter.greet = ask  # type: ignore[method-assign]  # the test's own
         assert RpcServerUnregisterIf(Hello, None, True) == RPC_S_OK
         assert RpcServerRegisterIf(Hello, None, greeter) == RPC_S_OK
         assert RpcServerListen(1, 10, True) == RPC_S_OK

@@ -188,5 +188,5 @@ class TestStatuses:
     def test_no_call(self) -> None:
         """1725 where no call is served, 1702 for what is no call."""
         for binding, status in ((None, RPC_S_NO_CALL_ACTIVE), ("no call", RPC_S_INVALID_BINDING)):
-            assert RpcServerSubscribeForNotification(binding, 2, 3, None) == status  # type: ignore[arg-type]
-            assert RpcServerUnsubscribeForNotification(binding, 2, None) == status  # type: ignore[arg-type]
+            assert RpcServerSubscribeForNotification(binding, 2, 3, None) == status  # type: ignore[arg-type]  # wrong on purpose
+            assert RpcServerUnsubscribeForNotification(binding, 2, None) == status  # type: ignore[arg-type]  # wrong on purpose

@@ -286,7 +286,7 @@ class TestEnvironment:
     def test_what_is_no_callback_raises(self, environment: Any) -> None:
         """A C compiler would not let it through."""
         with pytest.raises(TypeError):
-            CreateThreadpoolWork("no function", None, environment)  # type: ignore[arg-type]
+            CreateThreadpoolWork("no function", None, environment)  # type: ignore[arg-type]  # wrong on purpose
 
 
 class TestInstance:

@@ -358,7 +358,7 @@ class TestApcs:
             assert not QueueUserAPC(print, target, 0)
             assert GetLastError() == error
         with pytest.raises(TypeError):
-            QueueUserAPC(None, GetCurrentThread(), 0)  # type: ignore[arg-type]
+            QueueUserAPC(None, GetCurrentThread(), 0)  # type: ignore[arg-type]  # wrong on purpose
 
     def test_an_error_in_an_apc_is_not_the_waits(self, event: Any) -> None:
         """An engine error that leaves a routine is seen as such, not as a wait that failed."""

@@ -130,12 +130,12 @@ class Watching:
     def subscribe(self, key: str, notification: int, kind: int) -> int:
         held = self._find(key)
         binding = RpcAsyncGetCallHandle(held.state)
-        return RpcServerSubscribeForNotification(binding, notification, kind, held.targets())  # type: ignore[arg-type]
+        return RpcServerSubscribeForNotification(binding, notification, kind, held.targets())  # type: ignore[arg-type]  # it is a server's
 
     def unsubscribe(self, key: str, notification: int) -> list[Any]:
         queued = Box("untouched")
         binding = RpcAsyncGetCallHandle(self._find(key).state)
-        return [RpcServerUnsubscribeForNotification(binding, notification, queued), queued.value]  # type: ignore[arg-type]
+        return [RpcServerUnsubscribeForNotification(binding, notification, queued), queued.value]  # type: ignore[arg-type]  # it is a server's
 
     def told(self, key: str, kind: int) -> list[Any]:
         held = self._find(key)

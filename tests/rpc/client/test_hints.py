@@ -129,7 +129,7 @@ class TestArguments:
         with Event() as event:
             for wait in (wait_any, wait_all):
                 with pytest.raises(InvalidArgumentType, match=r"not one Event: pass \[it\]"):
-                    wait(event)  # type: ignore[arg-type]
+                    wait(event)  # type: ignore[arg-type]  # wrong on purpose
                 call: Any
                 for call in (bench.done(), [bench.done()]):
                     with pytest.raises(InvalidArgumentType, match=r"cannot wait for a Call .* its own wait\(\)"):

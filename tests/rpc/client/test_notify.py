@@ -367,7 +367,7 @@ class TestApc:
     def test_a_routine_that_is_none(self) -> None:
         """A routine that cannot be called is refused."""
         with pytest.raises(InvalidArgumentType):
-            apc(3)  # type: ignore[arg-type]
+            apc(3)  # type: ignore[arg-type]  # wrong on purpose
 
 
 class TestPort:

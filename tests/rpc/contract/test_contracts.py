@@ -385,7 +385,7 @@ REFUSED: list[tuple[Any, str]] = [
 def echoing(kind: Any, name: str = "value", result: bool = True) -> type[Interface]:
     """Return a contract whose operation takes and returns a value of the type `kind`."""
 
-    def echo(self, value):  # type: ignore[no-untyped-def]
+    def echo(self, value):  # type: ignore[no-untyped-def]  # an annotation is missing on purpose
         raise NotImplementedError
 
     echo.__annotations__ = {"value": kind, "return": kind} if result else {"value": kind}
@@ -395,7 +395,7 @@ def echoing(kind: Any, name: str = "value", result: bool = True) -> type[Interfa
 def returning(kind: Any) -> type[Interface]:
     """Return a contract whose operation returns a value of the type `kind`."""
 
-    def make(self):  # type: ignore[no-untyped-def]
+    def make(self):  # type: ignore[no-untyped-def]  # an annotation is missing on purpose
         raise NotImplementedError
 
     make.__annotations__ = {"return": kind}
@@ -693,7 +693,7 @@ def contract(source: str, bases: str = "Interface", **space: Any) -> type[Interf
     names = {**globals(), **space}
     lines = "\n".join("    " + line for line in source.splitlines())
     exec(f"class Bad({bases}):\n{lines}\n", names)
-    return names["Bad"]  # type: ignore[no-any-return]
+    return names["Bad"]  # type: ignore[no-any-return]  # made by `exec`
 
 
 class TestOperations:
@@ -876,7 +876,7 @@ class TestOperations:
     def test_options_that_are_none(self, option: str) -> None:
         """The options of `operation` are True or False."""
         with pytest.raises(InvalidArgumentType, match=f"{option} must be True or False, not 'yes'"):
-            operation(**{option: "yes"})(lambda self: None)  # type: ignore[call-overload]
+            operation(**{option: "yes"})(lambda self: None)  # type: ignore[call-overload]  # wrong on purpose
 
     def test_functions_in_use(self) -> None:
         """The names that these contracts use exist."""
@@ -906,7 +906,7 @@ class TestAttrs:
             def echo(self, value: Any) -> Any:
                 return value
 
-        for kind in (private, list[private], dict[str, private]):  # type: ignore[valid-type]
+        for kind in (private, list[private], dict[str, private]):  # type: ignore[valid-type]  # made as it runs
             with pytest.raises(InvalidParameter, match="Private: its field _x is private"):
                 server.register(contract(kind), Routines())
         server.register(contract(public), Routines())

@@ -66,12 +66,12 @@ def test_types_travel() -> None:
         with pytest.raises(InvalidArgumentType, match="'key'"):
             untyped(points.get)(5)
         with pytest.raises(InvalidArgumentType, match="'value'"):
-            points.put("k", "no point", [])  # type: ignore[arg-type]
+            points.put("k", "no point", [])  # type: ignore[arg-type]  # wrong on purpose
         with pytest.raises(InvalidArgumentType, match="'rest'"):
-            points.put("k", None, [1])  # type: ignore[list-item]
+            points.put("k", None, [1])  # type: ignore[list-item]  # wrong on purpose
 
 
-class Bare(ByName):  # type: ignore[type-arg]
+class Bare(ByName):  # type: ignore[type-arg]  # of anything
     """Says nothing."""
 
 

@@ -43,7 +43,7 @@ def strange(annotations: dict[str, Any]) -> type[Interface]:
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter(name, kind) for name in ("self", *annotations) if name != "return"]
     function.__name__ = "strange"
-    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # there for the test only
     function.__annotations__ = annotations
     return type("Strange", (Interface,), {"strange": function})
 

@@ -50,7 +50,7 @@ def test_close_while_it_binds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     raised: list[BaseException] = []
 
     def listener(endpoint: object) -> object:
-        made = make(endpoint)  # type: ignore[arg-type]
+        made = make(endpoint)  # type: ignore[arg-type]  # wrong on purpose
         at_bind.set()
         go_on.pass_through()
         return made

@@ -82,7 +82,7 @@ class Routines:
         def fail(timeout: float | None = None) -> None:
             raise OSError("destroyed")
 
-        asyncio.get_running_loop()._selector.select = fail  # type: ignore[attr-defined]
+        asyncio.get_running_loop()._selector.select = fail  # type: ignore[attr-defined]  # there for the test only
         await asyncio.sleep(LIMIT)
         return 3
 
