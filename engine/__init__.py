@@ -76,8 +76,9 @@ from .rpc.errors import (
 from .rpc.notify import ApcNotification, CallbackNotification, EventKind, apc
 from .rpc.pipes.pipe import InOutPipe, InPipe, OutPipe, Pipe, PipePending
 from .rpc.pipes.stream import Stream
-from .rpc.server.call import CallAttributes, ServerCall, current_call
+from .rpc.server.call import ServerCall, current_call
 from .rpc.server.management import Management
+from .rpc.server.open_call import CallAttributes
 from .rpc.server.registry import manager
 from .rpc.server.server import Server
 from .rpc.server.statistics import ServerStatistics

@@ -10,8 +10,8 @@ called for that client or server.
 
 Theory of operation. A client that is instrumented begins its calls in another way, which its bindings take when they
 are made: it opens a span, puts the trace context into the call's metadata (the texts of W3C Trace Context, with the
-standard propagator), and waits for the outcome as an observer of the call table. A server has another function in each
-entry, which opens a span with the caller's as its parent around the routine; closing the call ends it.
+standard propagator), and waits for the outcome as an observer of the call table. A server has one more preparer
+at each entry, which opens a span with the caller's as its parent before the routine; closing the call ends it.
 
 Guarantees: a span of a call ends once, when the call has its outcome (client) or was closed (server), with its status.
 It is current while the routine runs, so spans made there are its children, and so are calls that the routine makes.
@@ -22,8 +22,6 @@ Spans end on the threads that bring replies and send answers: give the provider 
 Source: OpenTelemetry, "Semantic conventions for RPC spans"; W3C, "Trace Context".
 """
 
-from collections.abc import Callable, Coroutine
-from types import CoroutineType
 from typing import Any
 
 from opentelemetry import context, propagate
@@ -41,10 +39,8 @@ from .rpc.client.client import Client, decorate
 from .rpc.client.connection import Connection
 from .rpc.contract.spec import OperationSpec
 from .rpc.outcome import Observer, status_of
-from .rpc.server.call import ServerCall
-from .rpc.server.extras import Closing, attachment_of, when_closed
-from .rpc.server.registry import Entry
-from .rpc.server.server import Server
+from .rpc.server.open_call import CloseReason, OpenCall
+from .rpc.server.server import Server, prepare_calls
 from .status import Status
 
 log: Log = Log("engine.otel")
@@ -68,7 +64,7 @@ def instrument(target: Client | Server, tracer_provider: TracerProvider | None =
     if isinstance(target, Client):
         decorate(target, lambda connection, begin: _traced(connection, begin, tracer))
     else:
-        target._registry.decorate(lambda entry: _trace(entry, tracer))
+        prepare_calls(target, _Tracing(tracer))
 
 
 def _attributes(spec: OperationSpec) -> dict[str, str]:
@@ -166,66 +162,35 @@ class _SpanObserver(Observer):
         _end(self._span, None if self.outcome is None else status_of(self.outcome))
 
 
-def _trace(entry: Entry, tracer: Tracer) -> None:
-    """Have an entry open a span for each of its calls."""
-    if not isinstance(entry.function, _TracedRoutine):
-        entry.function = _TracedRoutine(entry.spec, entry.function, entry.takes_handle, tracer)
-        entry.takes_handle = True
+class _Tracing:
+    """Opens the span of each call of a server, before its arguments are prepared.
 
+    It is current in the call's own context, which nothing else runs in, and which ends with the call.
+    """
 
-class _TracedRoutine:
-    """What is served in the place of `function`."""
-
-    def __init__(self, spec: OperationSpec, function: Callable[..., Any], takes_handle: bool, tracer: Tracer) -> None:
-        self._spec = spec
-        self._function = function
-        self._takes_handle = takes_handle
+    def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    def __call__(self, call: ServerCall, *args: Any) -> Coroutine[Any, Any, None] | None:
-        parent = propagate.extract(call.metadata)
-        span = self._span_of(call, parent)
-        inside = set_span_in_context(span, parent)
-        token = context.attach(inside)
-        try:
-            value = self._function(call, *args) if self._takes_handle else self._function(*args)
-            if type(value) is CoroutineType:
-                return self._answer_later(call, value, span, inside)
-            if not self._takes_handle:
-                call.complete(value)
-        except BaseException as error:
-            _record(span, error)
-            raise
-        finally:
-            context.detach(token)
-        return None
+    def __call__(self, call: OpenCall, args: list[Any]) -> bool:
+        parent = propagate.extract(call.metadata())
+        context.attach(set_span_in_context(self._span_of(call, parent), parent))
+        return True
 
-    def _span_of(self, call: ServerCall, parent: Context) -> Span:
+    def _span_of(self, call: OpenCall, parent: Context) -> Span:
         """Open the span of a call; a call that had to wait, and runs again from its beginning, has one already."""
-        attachment = attachment_of(call)
-        if attachment.span is None:
-            target = self._spec.target
-            span = attachment.span = self._tracer.start_span(
-                f"{target.interface}/{target.operation}", parent, SpanKind.SERVER, _attributes(self._spec)
+        extras = call.extras()
+        if extras.span is None:
+            spec = call.entry.spec
+            target = spec.target
+            span = extras.span = self._tracer.start_span(
+                f"{target.interface}/{target.operation}", parent, SpanKind.SERVER, _attributes(spec)
             )
 
-            def closed(how: Closing) -> None:
-                _end(span, attachment.status if how is Closing.FAILED else 0)
+            def closed(how: CloseReason) -> None:
+                if extras.error is not None:
+                    _record(span, extras.error)
+                _end(span, extras.status if how is CloseReason.FAILED else 0)
 
-            if not when_closed(call, closed):
+            if not call.add_done_callback(closed):
                 _end(span, None)
-        return attachment.span  # type: ignore[no-any-return]  # `span` is Any: the package is optional
-
-    async def _answer_later(
-        self, call: ServerCall, routine: Coroutine[Any, Any, Any], span: Span, inside: Context
-    ) -> None:
-        token = context.attach(inside)
-        try:
-            value = await routine
-            if not self._takes_handle:
-                call.complete(value)
-        except BaseException as error:
-            _record(span, error)
-            raise
-        finally:
-            context.detach(token)
+        return extras.span  # type: ignore[no-any-return]  # `span` is Any: the package is optional

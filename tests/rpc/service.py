@@ -213,7 +213,7 @@ class ControlRoutines:
     def abort(self, key: str, status: int, text: str = "") -> int:
         call = self._board.get(key)
         if status == 997:  # A server of another make might send it.
-            call._answers.answer_fault(call, status, text)
+            call._call.answers.answer_fault(call._call, status, text)
             return 0
         return status_of(lambda: call.abort(status, text))
 

@@ -12,9 +12,7 @@ from collections.abc import Callable
 from sys import modules
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from transport.foreign import shown, text_of
-
-from ...errors import InvalidArgumentType, InvalidParameter
+from ...errors import InvalidParameter
 from ...kernel.loops import holding, loop_to_hold
 from ...lifecycle import Uncopyable
 from ..call import Call, abandon
@@ -23,21 +21,6 @@ from ..contract.spec import OperationSpec, untyped
 from .buffers import filling, with_outputs
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
-
-
-def check_metadata(value: dict[str, str]) -> dict[str, str]:
-    """Return a copy of `value`, of plain `str`, if it maps texts to texts that can be sent.
-
-    Raises: `InvalidArgumentType` if it does not.
-    """
-    try:
-        texts = dict(value.items())
-        "".join((*texts, *texts.values())).encode()
-        # Texts of classes of their own, as of a template engine or an enum, do not travel as they are.
-        return {str.__str__(name): str.__str__(text) for name, text in texts.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        why = text_of(error)
-        raise InvalidArgumentType(f"metadata must be a dict of texts, not {shown(value, 100)}: {why}") from None
 
 
 class Begin(Protocol):

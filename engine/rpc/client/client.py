@@ -21,8 +21,9 @@ from ...kernel.once import Once
 from ...lifecycle import Closeable, OpenObjects, Stage, at_exit, close_left_open
 from ..contract.interface import Interface
 from ..limits import check_options
+from ..metadata import check_metadata
 from ..pipes.pipe import MAX_WINDOW
-from .binding import Begin, Binding, bind_typed, check_metadata
+from .binding import Begin, Binding, bind_typed
 from .carrier import Carrier
 from .connection import Connection
 from .issuer import Issuer

@@ -16,13 +16,13 @@ from transport.wire.conversation import ConversationState
 from ...errors import QueueFull
 from ...kernel.checks import check_timeout
 from ...kernel.packet import PacketTemplate
+from .. import serving
 from ..call import Call, adopt, handle_of
 from ..contract.spec import OperationSpec
+from ..metadata import check_metadata
 from ..notify import snapshot
-from ..server import call as server_call
-from ..serving import inherit
 from ..state import State
-from .binding import Begin, BoundOperation, check_metadata
+from .binding import Begin, BoundOperation
 from .buffers import filling
 from .carrier import Carrier
 from .outbox import LoneMessage, encode_eagerly
@@ -79,8 +79,8 @@ class Issuer:
         carrier = self.carrier
         connection = carrier.connection
         session, calls, queue = connection.session, connection.table.calls, connection.outbox.queue
-        if server_call.serving and (outer := server_call.current.get()) is not None:
-            timeout, metadata = inherit(outer, timeout, metadata, connection.metadata)
+        if serving.serving and (outer := serving.current.get()) is not None:
+            timeout, metadata = serving.inherit(outer, timeout, metadata, connection.metadata)
         if handle is not None:
             handle = handle_of(handle)
         if session.state is _LEAVING:
@@ -151,7 +151,7 @@ class Issuer:
                 or len(calls) >= most
                 or (typed and (type(args[0]) is not only if len(args) == 1 else tuple(map(type, args)) != exact))
                 or not ((short > 0 and len(args[0]) <= short) or deferrable(args))
-                or (server_call.serving and server_call.current.get() is not None)
+                or (serving.serving and serving.current.get() is not None)
             ):
                 return unusual(spec, args, notify, handle, **more)
             if notify is not None and type(notify) is not PacketTemplate:

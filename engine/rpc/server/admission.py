@@ -25,7 +25,6 @@ Source: "RpcServerListen", "RpcMgmtStopServerListening", "Interface Registration
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from transport.log import Log
 
@@ -34,11 +33,9 @@ from ...kernel.checks import check_callback, check_count, check_flag
 from ...kernel.event import Event
 from ...kernel.lock import Lock
 from ...status import Status
-from .call import current
+from ..serving import current
+from .open_call import CallAttributes, OpenCall
 from .statistics import Counters, ServerStatistics
-
-if TYPE_CHECKING:
-    from .call import CallAttributes, ServerCall
 
 log: Log = Log("engine.rpc")
 
@@ -72,7 +69,7 @@ class AccessPolicy:
         max_calls: int | None,
         max_request_bytes: int | None,
         auto_listen: bool,
-        security: Callable[["CallAttributes"], object] | None,
+        security: Callable[[CallAttributes], object] | None,
         secure_only: bool,
         local_only: bool,
         no_cache: bool,
@@ -105,28 +102,28 @@ class AccessPolicy:
             or self.max_request_bytes is not None or self.security is not None
         )  # fmt: skip
 
-    def examine(self, call: "ServerCall") -> str | None:
+    def examine(self, call: OpenCall) -> str | None:
         """Return why `call` may not run, None if it may. On a worker, holding nothing."""
-        peer = call._peer
+        peer = call.peer
         if self.local_only and not peer.local:
             return f"interface {self.name!r} is for callers on this machine"
         if self.secure_only and not peer.user:
             return f"interface {self.name!r} is for callers who prove who they are"
         if self.max_request_bytes is not None:
-            size = len(memoryview(call._args)) + sum(map(len, call._blobs or ()))
+            size = len(memoryview(call.args)) + sum(map(len, call.blobs or ()))
             if size > self.max_request_bytes:
                 return f"a request of {size} bytes; max_request_bytes of {self.name!r} is {self.max_request_bytes}"
         if self.security is not None and not self._admits(call, self.security):
             return f"the security callback of interface {self.name!r} refused"
         return None
 
-    def _admits(self, call: "ServerCall", security: Callable[["CallAttributes"], object]) -> bool:
+    def _admits(self, call: OpenCall, security: Callable[[CallAttributes], object]) -> bool:
         # By policy; belongs to the connection, and goes with it. Two workers may both ask: their answers count alike.
-        verdicts: dict[AccessPolicy, bool] = call._peer.verdicts
+        verdicts = call.peer.verdicts
         known = None if self.no_cache else verdicts.get(self)
         if known is not None:
             return known
-        current.place.call = call  # The thread that runs the next call stores that one.
+        current.slot.call = call  # The thread that runs the next call stores that one.
         try:
             verdict = security(call.attributes()) is True
         except BaseException as error:

@@ -41,11 +41,10 @@ from ..channel import Channel, OutgoingMessage
 from ..limits import SizeLimit, size_of
 from ..pipes.shipment import Shipment
 from .admission import Admission
-from .call import ServerCall
 from .contexts import ContextBook, key_of
 from .encoding import encode_answers, fit_replies
-from .extras import Closing
 from .fault import describe, short
+from .open_call import CloseReason, OpenCall
 from .peer import Peer
 
 log: Log = Log("engine.rpc")
@@ -141,92 +140,93 @@ class Answers:
         peer.answers.append(frames)
         self.enqueue(peer)
 
-    # Closing a call
+    # CloseReason a call
 
-    def answer(self, call: ServerCall, value: object) -> None:
+    def answer(self, call: OpenCall, value: object) -> None:
         """Close `call` with a result and send it now, with everything else that waits."""
         try:
             self.reply(call, value)
         finally:
             self.channel.flush()  # A result that cannot be sent raises, and leaves a fault to be sent instead.
 
-    def answer_fault(self, call: ServerCall, status: int, text: str) -> None:
+    def answer_fault(self, call: OpenCall, status: int, text: str) -> None:
         """Close `call` with a failure and send it now, with everything else that waits."""
         self.reply_fault(call, status, None, text)
         self.channel.flush()
 
-    def answer_error(self, call: ServerCall, error: BaseException) -> None:
+    def answer_error(self, call: OpenCall, error: BaseException) -> None:
         """Close `call` with what its routine raised and send it now, with everything else that waits."""
         self.reply_fault(call, 0, error)
         self.channel.flush()
 
-    def reply(self, call: ServerCall, value: object) -> None:
+    def reply(self, call: OpenCall, value: object) -> None:
         """Close `call` with a result, which leaves with the next flush."""
-        if call._peer.calls.pop(call._id, None) is not call:
+        if call.peer.calls.pop(call.id, None) is not call:
             raise _closed_before(call)
         self.conclude(call, value)
 
-    def conclude(self, call: ServerCall, value: object) -> None:
+    def conclude(self, call: OpenCall, value: object) -> None:
         """Answer a call that was just taken out of its peer's table."""
-        peer = call._peer
-        if call._extra is not None:
+        peer = call.peer
+        if call.extra is not None:
             self._reply_with_extras(call, peer, value)
             return
-        options = call._options
+        options = call.options
         if peer.lost or (options is not None and options.one_way):
             self.admission.count_off(1, 0)
             return
         if value is None or (type(value) is bytes and len(value) <= DEFERRABLE_BYTES) or deferrable((value,)):
-            peer.answers.append((call._id, value))
+            peer.answers.append((call.id, value))
         else:
             self._reply_now(call, peer, value)
         if not peer.queued:  # `enqueue` in line.
             peer.queued = True
             self.outgoing.append(peer)
 
-    def _reply_with_extras(self, call: ServerCall, peer: Peer, value: object) -> None:
+    def _reply_with_extras(self, call: OpenCall, peer: Peer, value: object) -> None:
         """As `conclude`, for a call that has extras: whether the result can be sent decides what becomes of it."""
-        extras = call._extra
+        extras = call.extra
         assert extras is not None
-        options = call._options
+        options = call.options
         if peer.lost or (options is not None and options.one_way):
-            extras.end(Closing.UNSENT)
+            extras.run_callbacks(CloseReason.UNSENT)
             self.admission.count_off(1, 0)
             return
         # Run close callbacks after encoding and before sending, so that context handles in the result are registered
         # before the client can use them.
-        ended = partial(extras.end, Closing.ANSWERED)
+        ended = partial(extras.run_callbacks, CloseReason.ANSWERED)
         try:
             self._reply_now(call, peer, value, ended)
-        except BaseException:
-            extras.end(Closing.UNSENT)
+        except BaseException as error:
+            extras.error = error.__cause__ or error
+            extras.run_callbacks(CloseReason.UNSENT)
             raise
         finally:
             self.enqueue(peer)
 
     def _reply_now(
-        self, call: ServerCall, peer: Peer, value: object, encoded: Callable[[], object] | None = None
+        self, call: OpenCall, peer: Peer, value: object, encoded: Callable[[], object] | None = None
     ) -> None:
         """Encode a result that may change later, or is large. `encoded` is called when it is, before it can leave."""
         try:
             answer: list[Buffer] | EncodedReply
             options = _reply_options(call)
-            if call._extra is not None and call._extra.outputs is not None:
-                parts = (value, *call._extra.outputs)
+            if call.extra is not None and call.extra.outputs is not None:
+                parts = (value, *call.extra.outputs)
                 if alone := options is not None or split_out_of_band(parts) is not None:
-                    answer = encode_parts(call._id, parts, options)
+                    answer = encode_parts(call.id, parts, options)
                 else:
-                    answer = EncodedReply(call._id, 0, encode_value(parts))
+                    answer = EncodedReply(call.id, 0, encode_value(parts))
             elif alone := options is not None or split_out_of_band((value,)) is not None:
-                answer = encode_reply(call._id, value, 0, options)
+                answer = encode_reply(call.id, value, 0, options)
             else:
-                answer = EncodedReply(call._id, 0, encode_value(value))
+                answer = EncodedReply(call.id, 0, encode_value(value))
             size = size_of(answer) if isinstance(answer, list) else len(memoryview(answer.value))
             if size > peer.session.message_limit:
                 raise PayloadTooLarge(self.size_limit.report("the result", size, peer.session.message_limit))
         except BaseException as error:  # Encoding runs the value's own code, which raises what it likes.
-            text = f"the result of {call._entry.spec.name} cannot be sent: {text_of(error)}"
-            self.fault(peer, call._id, Status.BAD_STUB_DATA, Fault(type_name(error), text))
+            text = f"the result of {call.entry.spec.name} cannot be sent: {text_of(error)}"
+            self.fault(peer, call.id, Status.BAD_STUB_DATA, Fault(type_name(error), text))
             if is_interrupt(error):
                 raise
             raise InvalidArgumentType(text) from error
@@ -236,22 +236,22 @@ class Answers:
         if alone:
             self.admission.count_off(1)
 
-    def reply_fault(self, call: ServerCall, status: int, error: BaseException | None, text: str = "") -> None:
+    def reply_fault(self, call: OpenCall, status: int, error: BaseException | None, text: str = "") -> None:
         """Close `call` with a failure, which leaves with the next flush; an `error` brings its own status."""
-        peer = call._peer
+        peer = call.peer
         if error is None:
             fault = Fault("", text)
         else:
             status, fault = describe(error, self._tracebacks)
-        if peer.calls.pop(call._id, None) is not call:
+        if peer.calls.pop(call.id, None) is not call:
             raise _closed_before(call)
-        if call._extra is not None:
-            call._extra.status = status
-            call._extra.end(Closing.FAILED)
-        if peer.lost or (call._options is not None and call._options.one_way):
+        if call.extra is not None:
+            call.extra.status, call.extra.error = status, error
+            call.extra.run_callbacks(CloseReason.FAILED)
+        if peer.lost or (call.options is not None and call.options.one_way):
             self.admission.count_off(1, 0)
         else:
-            self.fault(peer, call._id, status, fault, _reply_options(call))
+            self.fault(peer, call.id, status, fault, _reply_options(call))
 
     def fault(self, peer: Peer, call_id: int, status: int, fault: Fault, options: ReplyOptions | None = None) -> None:
         """Queue a failure as the answer to a call that is in no table, or not any more."""
@@ -270,13 +270,13 @@ class Answers:
             peer.answers.append(EncodedReply(call_id, status, value))
         self.enqueue(peer)
 
-    def give_up(self, call: ServerCall) -> bool:
+    def give_up(self, call: OpenCall) -> bool:
         """Close a call that was not begun, and whose client is gone or is about to be told that the server closes.
 
         False, and it is to be run, if it is one way: its client was told that it is done when it was begun. Once the
         endpoint closes there is no thread left to run it.
         """
-        if not self.closing and call._options is not None and call._options.one_way:
+        if not self.closing and call.options is not None and call.options.one_way:
             return False
         try:
             self.reply_fault(call, Status.SERVER_UNAVAILABLE, None, "the server closed before the call was begun")
@@ -336,11 +336,11 @@ def _answers(call_id: int, answer: object) -> bool:
     return isinstance(answer, tuple) and answer[0] == call_id
 
 
-def _reply_options(call: ServerCall) -> ReplyOptions | None:
+def _reply_options(call: OpenCall) -> ReplyOptions | None:
     """What travels beside the answer to a call."""
-    extra = call._extra
+    extra = call.extra
     return None if extra is None or not extra.metadata else ReplyOptions(metadata=extra.metadata)
 
 
-def _closed_before(call: ServerCall) -> InvalidAsyncHandle:
+def _closed_before(call: OpenCall) -> InvalidAsyncHandle:
     return InvalidAsyncHandle(f"{call!r} was closed before: the first closing is the one that counts")

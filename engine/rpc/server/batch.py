@@ -23,9 +23,9 @@ from transport.wire.codec import split_args
 
 from ...kernel.lock import Lock
 from .answers import Answers
-from .call import ServerCall
+from .entry import Entry
+from .open_call import OpenCall
 from .peer import Peer
-from .registry import Entry
 
 _opening = Lock()  # One for all: handles of such calls are rare.
 
@@ -33,15 +33,15 @@ _opening = Lock()  # One for all: handles of such calls are rare.
 class Batch:
     """Calls that are not run yet, or just now. `listener.py` makes them, `lane.py` runs them."""
 
-    __slots__ = ("_answers", "_entry", "group", "handles", "peer", "rows")
+    __slots__ = ("_answers", "entry", "group", "handles", "peer", "rows")
 
     def __init__(self, answers: Answers, peer: Peer, entry: Entry, group: CallGroup) -> None:
         self._answers = answers
-        self._entry = entry
+        self.entry: Entry = entry
         # As it arrived.
         self.group: CallGroup = group
         # Written under _opening, by number; read anywhere.
-        self.handles: dict[int, ServerCall] = {}
+        self.handles: dict[int, OpenCall] = {}
         self.peer: Peer = peer
         # Number and arguments of each call that is not run yet; None before `unpack`. Taken by who has the lane.
         self.rows: deque[tuple[int, Any]] | None = None
@@ -49,10 +49,10 @@ class Batch:
     def unpack(self) -> bool:
         """Decode the arguments; False if those of some call cannot be read in this way."""
         group = self.group
-        if self._entry.takes_handle:  # By now: telemetry was switched on meanwhile.
+        if self.entry.preparers:  # By now: telemetry was switched on meanwhile.
             return False
         try:
-            args = self._entry.decode_many(group.args)
+            args = self.entry.decode_many(group.args)
         except BaseException:  # Decoding runs into whatever was sent, and runs the types' own checks.
             return False
         if len(args) != len(group.ids):
@@ -60,33 +60,33 @@ class Batch:
         self.rows = deque(zip(group.ids, args, strict=True))
         return True
 
-    def apart(self) -> list[ServerCall]:
+    def apart(self) -> list[OpenCall]:
         """Return a handle for each call, with its arguments as they came.
 
         Raises: msgspec.MsgspecError if there are not as many arguments as calls; the handles are `all_handles` then.
         """
         calls = self.all_handles()
         for call, raw in zip(calls, split_args(self.group), strict=True):
-            call._args = raw
-            call._begun = False
+            call.args = raw
+            call.begun = False
         return calls
 
-    def waiting(self) -> list[ServerCall]:
+    def waiting(self) -> list[OpenCall]:
         """Return a handle for each call that is not run yet, while nobody runs any."""
         rows = self.rows
         return self.all_handles() if rows is None else [self.open(call_id) for call_id, _ in rows.copy()]
 
-    def all_handles(self) -> list[ServerCall]:
+    def all_handles(self) -> list[OpenCall]:
         """Return a handle for each call."""
         return [self.open(call_id) for call_id in self.group.ids]
 
-    def open(self, call_id: int) -> ServerCall:
+    def open(self, call_id: int) -> OpenCall:
         """Return the handle of a call; made if it has none. Any thread."""
         table = self.peer.calls
         with _opening:
             call = self.handles.get(call_id)
             if call is None:
-                call = self.handles[call_id] = ServerCall(self._answers, self.peer, call_id, self._entry, None)
+                call = self.handles[call_id] = OpenCall(self._answers, self.peer, call_id, self.entry, None)
                 if table.pop(call_id, None) is self:
                     table[call_id] = call
         return call

@@ -1,39 +1,29 @@
-"""The server's handle of one call: who calls, how long there is, and the one way to answer.
-
-Theory of operation. A call is in its peer's table from its arrival until it is closed; closing it (complete, abort, the
-routine's return or exception) takes it out, which is one atomic operation, and whoever takes it out sends the answer.
-So the first closing wins, and every later one is told that the handle is over. Ordinary calls have no handle before
-somebody asks for it: see `batch.py`.
+"""The handle of one call being served, as users see it, over the record that the server works with (`open_call.py`).
 
 Source: "Asynchronous RPC" (the server's side), "RpcAsyncCompleteCall", "RpcAsyncAbortCall", "RpcServerTestCancel",
 "RpcServerInqCallAttributes".
 """
 
-import contextvars
-import threading
-from _thread import get_ident
+import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
-import msgspec
-
-from transport import Buffer
 from transport.foreign import shown, type_name
-from transport.frames import CallOptions
 from transport.log import Log
-from transport.realtime import monotonic
 
-from ...errors import EngineError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState
+from ...errors import EngineError, Forked, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState
 from ...kernel.checks import check_count, check_flag
+from ...kernel.driver import driver
+from ...kernel.lock import Lock
 from ...lifecycle import Uncopyable
 from ...status import Status
-from ..channel import Channel
-from ..client.binding import check_metadata
 from ..context import Context
+from ..metadata import check_metadata
 from ..notify import EventKind
 from ..pipes.pipe import Pipe
-from .contexts import ContextBook
-from .extras import Attachment, attachment_of, is_open
+from ..serving import current
+from .open_call import CallAttributes, OpenCall
 from .subscription import subscribe, unsubscribe
 
 log: Log = Log("engine.rpc")
@@ -42,106 +32,28 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-class Peer(Protocol):
-    """A connected client, as its calls see it."""
-
-    lost: bool
-    association: bytes
-    metadata: dict[str, str]
-    process: int
-    host: str
-    address: str
-    user: str
-
-
-class Admission(Protocol):
-    """What counts the calls of a server."""
-
-    def called_out(self) -> None:
-        """A routine has begun a call of its own."""
-
-
-class Answerer(Protocol):
-    """What sends answers to the endpoint that the call came in by."""
-
-    @property
-    def admission(self) -> Admission:
-        """What counts the calls of its server."""
-
-    @property
-    def contexts(self) -> ContextBook:
-        """The context handles of its server."""
-
-    @property
-    def authentication_level(self) -> int:
-        """How well its connections are protected."""
-
-    @property
-    def channel(self) -> Channel:
-        """What moves the messages of its endpoint."""
-
-    def answer(self, call: "ServerCall", value: object) -> None: ...
-    def answer_fault(self, call: "ServerCall", status: int, text: str) -> None: ...
-    def answer_error(self, call: "ServerCall", error: BaseException) -> None: ...
-    def give_up(self, call: "ServerCall") -> bool: ...
-
-
-class CallAttributes(msgspec.Struct, frozen=True):
-    """Who calls, and over what: a snapshot.
-
-    Fields:
-        interface, version, operation: what is called.
-        client_process, client_host: what the client says of itself; not verified.
-        client_address: where the connection comes from, as far as the transport tells; "" if it does not.
-        client_principal: who the client proved to be; "" for an anonymous one.
-        authentication_level: how well the connection is protected, in Windows' numbers: 6 (privacy) with CURVE, and on
-            ipc, inproc and loopback, which do not leave the machine; 1 (none) on plain tcp.
-        metadata: the connection's texts, overlaid with the call's own.
-        status: 1 in progress, 2 cancelled, 3 disconnected. Compare for equality: it is no bit field.
-    """
-
-    interface: str
-    version: tuple[int, int]
-    operation: str
-    client_process: int
-    client_host: str
-    client_address: str
-    client_principal: str
-    authentication_level: int
-    metadata: dict[str, str]
-    status: int
-
-
-class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
+class ServerCall(Uncopyable):
     """One call being served. A routine marked with `manager` gets it as its first argument and may keep it for later.
 
     Close it exactly once, with `complete` or `abort`, from any thread, before or after the routine returned; calls may
-    be closed in any order. One that is never closed keeps the client waiting until its own time limit.
+    be closed in any order. If a manager routine's handle is dropped, so that it cannot be closed any more, the call
+    ends with `CallFailed`. One that is kept and never closed keeps the client waiting until its own time limit.
 
     Threads: every method may be called from any thread.
     """
 
     _instead = "hand over its arguments, and what comes back to it"
 
-    _answers: Answerer
-    _peer: Any
-    _id: int
-    _entry: Any
-    _args: Any
-    _options: CallOptions | None = None
-    _blobs: list[Buffer] | None = None
-    # Monotonic time at which the client stops waiting; None: it does not say.
-    _deadline: float | None = None
-    # Whether its routine is being entered, or was: False while it waits for that, wherever it does. Written by who has
-    # the call; see `Answers.give_up` for who reads it.
-    _begun: bool = True
-    # Set once, under the server's lock; read anywhere. Aborted: cancelled, and nobody waits for the answer.
-    _cancelled: bool = False
-    _aborted: bool = False
-    # The server's ends of the call's pipes, if it has any.
-    _pipes: Any = None
-    # What few calls have beside all this.
-    _extra: Attachment | None = None
+    __slots__ = ("__weakref__", "_call")
+
+    def __init__(self, call: OpenCall) -> None:
+        self._call = call
+
+    def __del__(self) -> None:
+        # May run anywhere, under any lock: what is to be done is left to the monitor.
+        call = self._call
+        if call.entry.takes_handle and call.is_open():
+            driver().monitor.call_soon(partial(_end_dropped, call))
 
     def complete(self, value: Any = None) -> None:
         """Answer the call with `value`. The outputs must be final: they are encoded before this returns.
@@ -152,9 +64,9 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
             with: the call is closed with that.
         Blocks: never. Source: "RpcAsyncCompleteCall".
         """
-        if self._pipes is not None:
-            self._pipes.before_complete()
-        self._answers.answer(self, value)
+        if self._call.pipes is not None:
+            self._call.pipes.before_complete()
+        self._call.answers.answer(self._call, value)
 
     def abort(self, status: int, text: str = "") -> None:
         """End the call with a failure: `status`, which is not 0, reaches the client unchanged.
@@ -170,23 +82,23 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
             raise InvalidParameter("status must not be 997 (PENDING), which says that a call has not ended")
         if not isinstance(text, str):
             raise InvalidArgumentType(f"text must be a str, not {type_name(text)}")
-        self._answers.answer_fault(self, int(status), str.__str__(text))
-        if self._pipes is not None:
-            self._pipes.close()
+        self._call.answers.answer_fault(self._call, int(status), str.__str__(text))
+        if self._call.pipes is not None:
+            self._call.pipes.close()
 
     @property
     def pipes(self) -> dict[str, Pipe[Any]]:
         """This side's ends of the call's pipes, by the names of their parameters; empty if it has none."""
-        return {} if self._pipes is None else dict(self._pipes.ends)
+        return {} if self._call.pipes is None else dict(self._call.pipes.ends)
 
     def pipe(self, name: str) -> Pipe[Any]:
         """Return this side's end of the pipe that stands for the parameter `name`.
 
         Raises: `InvalidParameter` if there is no such pipe.
         """
-        if self._pipes is None:
+        if self._call.pipes is None:
             raise InvalidParameter(f"{self!r} has no pipe {shown(name)}, and no other")
-        return self._pipes.end_of(name)  # type: ignore[no-any-return]  # `_pipes` is Any: few calls have some
+        return self._call.pipes.end_of(name)  # type: ignore[no-any-return]  # `_pipes` is Any: few calls have some
 
     def notify_pipes(self, notify: Any, send_complete: bool = False) -> None:
         """Choose how sends and receives of the call's pipes are told, before the first push or pull.
@@ -198,7 +110,7 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
         Raises: `InvalidParameter` if the call has no pipes; `InvalidArgumentType` for another `notify`.
         Source: "Server-side Asynchronous Pipe Handling".
         """
-        self._own_pipes().notify(notify, send_complete)
+        self._own_pipes().notify(notify, send_complete, self)
 
     def before_pipes(self, prepare: Callable[[], object]) -> None:
         """Have `prepare()` called once, by whoever makes the first push or pull of the call's pipes, just before it.
@@ -211,27 +123,27 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
     @property
     def event(self) -> EventKind | None:
         """The last event that was signalled for the call's pipes, None before the first."""
-        return None if self._pipes is None else self._pipes.signals.event
+        return None if self._call.pipes is None else self._call.pipes.signals.event
 
     def _own_pipes(self) -> Any:
-        if self._pipes is None:
+        if self._call.pipes is None:
             raise InvalidParameter(f"{self!r} has no pipes")
-        return self._pipes
+        return self._call.pipes
 
     def test_cancel(self) -> bool:
         """Whether the client asked to cancel the call. Cheap; the call must still be closed.
 
         Source: "RpcServerTestCancel". Different from Windows: a truth value, where the status 0 means "yes" there.
         """
-        return self._cancelled
+        return self._call.cancelled
 
     def disconnected(self) -> bool:
         """Whether the client is gone; an answer would go nowhere. The call must still be closed."""
-        return bool(self._peer.lost)
+        return bool(self._call.peer.lost)
 
     def time_left(self) -> float | None:
         """Seconds until the client stops waiting, 0 or more; None if it set no limit."""
-        return None if self._deadline is None else max(0.0, self._deadline - monotonic())
+        return self._call.time_left()
 
     def subscribe(self, kind: EventKind | Iterable[EventKind], notify: Any) -> None:
         """Be told when the client cancels the call (`EventKind.CLIENT_CANCEL`), or is gone (`CLIENT_DISCONNECT`).
@@ -250,7 +162,7 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
         Threads: any; serialised here, so two threads may subscribe and unsubscribe at once. Blocks: never.
         Source: "RpcServerSubscribeForNotification".
         """
-        subscribe(self, kind, notify)
+        subscribe(self._call, kind, notify, self)
 
     def unsubscribe(self, kind: EventKind) -> int:
         """End a subscription; return how many notifications of that kind were queued, 0 or 1.
@@ -260,7 +172,7 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
         Raises: as `subscribe`; `InvalidState` (1915) if there is no subscription of that kind.
         Source: "RpcServerUnsubscribeForNotification".
         """
-        return unsubscribe(self, kind)
+        return unsubscribe(self._call, kind, self)
 
     def open_context(self, state: S, rundown: Callable[[S], object] | None = None) -> Context[S]:
         """Make a context handle for `state`, to be part of this call's result; see `Context`.
@@ -271,7 +183,7 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
         handle: the routine cleans up what it made, and `rundown` is not called.
         Raises: `InvalidAsyncHandle` (1914) if the call was closed. Source: "Context Handles".
         """
-        return self._answers.contexts.open(self, state, rundown)
+        return self._call.answers.contexts.open(self._call, state, rundown)
 
     def lock_context(self, context: Context[Any], shared: bool = False) -> bool:
         """Change how this call uses a context handle that it was given: alone, or `shared` with others of that kind.
@@ -288,14 +200,12 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
         Source: "RpcSsContextLockExclusive", "RpcSsContextLockShared".
         """
         check_flag("shared", shared)
-        return self._answers.contexts.lock(self, context, shared)
+        return self._call.answers.contexts.lock(self._call, context, shared)
 
     @property
     def metadata(self) -> dict[str, str]:
         """The connection's texts, overlaid with the call's own; a copy."""
-        options = self._options
-        own = options.metadata if options is not None else None
-        return {**self._peer.metadata, **(own or {})}
+        return self._call.metadata()
 
     def set_trailing_metadata(self, metadata: dict[str, str]) -> None:
         """Have texts travel with the answer, whatever it is; the client reads them in `Call.trailing_metadata`.
@@ -305,105 +215,44 @@ class ServerCall(Uncopyable, msgspec.Struct, eq=False, weakref=True):
         Raises: `InvalidArgumentType` if it is no dict of texts; `InvalidAsyncHandle` (1914) if the call was closed.
         """
         texts = check_metadata(metadata)
-        attachment = attachment_of(self)
-        if not is_open(self):
+        extras = self._call.extras()
+        if not self._call.is_open():
             raise InvalidAsyncHandle(f"{self!r} was closed: its answer is on its way")
-        attachment.metadata = texts
+        extras.metadata = texts
 
     def attributes(self) -> CallAttributes:
         """Return who calls, and over what. Source: "RpcServerInqCallAttributes"."""
-        peer, target = self._peer, self._entry.spec.target
-        return CallAttributes(
-            interface=target.interface,
-            version=(target.major, target.minor),
-            operation=target.operation,
-            client_process=peer.process,
-            client_host=peer.host,
-            client_address=peer.address,
-            client_principal=peer.user,
-            authentication_level=self._answers.authentication_level,
-            metadata=self.metadata,
-            status=3 if peer.lost else 2 if self._cancelled else 1,
-        )
+        return self._call.attributes()
 
     def __repr__(self) -> str:
-        return f"<ServerCall {self._id} {self._entry.spec.target.interface}.{self._entry.spec.name}>"
+        return repr(self._call)
 
 
-# Whether this process has, or had, a server: without one nobody needs to ask what is served here.
-serving: bool = False
+def _end_dropped(call: OpenCall) -> None:
+    """Nobody can answer `call` any more: the last reference to its handle is gone. On the monitor's thread."""
+    text = "its manager routine dropped the handle without an answer"
+    try:
+        call.answers.answer_fault(call, Status.CALL_FAILED, text)
+    except (InvalidAsyncHandle, Forked):
+        return
+    if call.pipes is not None:
+        call.pipes.close()
+    if not (call.entry.warned or call.peer.lost):
+        call.entry.warned = True
+        log.warning("%r: %s: it ends with status 1726 (CALL_FAILED)", call, text, later=True)
 
 
-def begin_serving() -> None:
-    """A server is made."""
-    global serving
-    serving = True
+_making = Lock()  # Held to make a handle.
 
 
-# The call that a task serves: one that runs an `async def` routine, and what it starts.
-task_call: contextvars.ContextVar[ServerCall | None] = contextvars.ContextVar("engine.task_call", default=None)
-
-
-class Opener(Protocol):
-    """Calls that have no handle yet, and get one when it is asked for: a `Batch`."""
-
-    _entry: Any
-
-    def open(self, call_id: int) -> ServerCall: ...
-
-
-class Place:
-    """Where a thread keeps which call it serves. Made and written by that thread only; its lane reads it.
-
-    What a call has run that is not the library's runs in a context of its own, so that nothing that it sets is seen by
-    the next one: no tenant, no precision of `decimal`. The context is a new and empty one, not a copy: copies share
-    what a variable holds. As long as nothing was set in it, it serves the next call, too.
-    """
-
-    __slots__ = ("batch", "call", "call_id", "context", "ident")
-
-    def __init__(self) -> None:
-        self.ident: int = get_ident()
-        # The call, if it has a handle; else the batch that it is one of.
-        self.call: ServerCall | None = None
-        self.batch: Opener | None = None
-        # Its number, from just before its routine is entered until it was answered; None otherwise. The other two are
-        # set before it, and changed after it was forgotten.
-        self.call_id: int | None = None
-        # Empty whenever no call runs in it.
-        self.context: contextvars.Context = contextvars.Context()
-
-    def run(self, function: Callable[..., T], *args: Any) -> T:
-        """Run a part of a call in the context of this place, in which nothing is set afterwards."""
-        try:
-            return self.context.run(function, *args)
-        finally:
-            if self.context:  # Not empty any more.
-                self.context = contextvars.Context()
-
-    def take_context(self) -> contextvars.Context:
-        """Return the context, for what goes on elsewhere; the next call has another one."""
-        taken, self.context = self.context, contextvars.Context()
-        return taken
-
-
-class _Current(threading.local):
-    """The call being served here. Workers store it in their place; a context variable would cost five times that."""
-
-    def __init__(self) -> None:
-        self.place: Place = Place()
-
-    def get(self) -> ServerCall | None:
-        """Return the call that this thread, or else this task, serves."""
-        place = self.place
-        if place.call is not None:
-            return place.call
-        if place.batch is not None and place.call_id is not None:
-            return place.batch.open(place.call_id)
-        return task_call.get()
-
-
-current: _Current = _Current()
+def handle_of(call: OpenCall) -> ServerCall:
+    """Return the handle of a call, always the same one as long as a user has it."""
+    with _making:
+        handle: ServerCall | None = None if call.handle is None else call.handle()
+        if handle is None:
+            handle = ServerCall(call)
+            call.handle = weakref.ref(handle)
+        return handle
 
 
 def current_call() -> ServerCall:
@@ -417,10 +266,14 @@ def current_call() -> ServerCall:
     call = current.get()
     if call is None:
         raise InvalidState("no call is being served here", status=Status.NO_CALL_ACTIVE)
-    return call
+    assert isinstance(call, OpenCall)
+    handle = handle_of(call)
+    # The thread keeps it for as long as it serves the call, so that it is always the same one. A task has it already.
+    current.slot.handle = handle
+    return handle
 
 
-def tell_unanswered(call: ServerCall, value: object, error: EngineError) -> None:
+def tell_unanswered(call: OpenCall, value: object, error: EngineError) -> None:
     """What a routine returned could not answer its call. A routine that has closed it mostly returns nothing."""
     tell = log.debug if value is None and isinstance(error, InvalidAsyncHandle) else log.error
     tell("%r: %s", call, error)

@@ -30,7 +30,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from transport.foreign import shown
 from transport.log import Log
@@ -40,13 +40,10 @@ from ...kernel.checks import check_callback
 from ...kernel.each import index_of
 from ...kernel.event import Event
 from ...kernel.lock import Lock
+from ...pool.pool import ThreadPool
 from ..context import Context
 from ..errors import ContextMismatch
-from .extras import Closing, attachment_of, is_open, when_closed
-
-if TYPE_CHECKING:
-    from ...pool.pool import ThreadPool
-    from .call import ServerCall
+from .open_call import CloseReason, OpenCall
 
 log: Log = Log("engine.rpc")
 
@@ -113,8 +110,8 @@ class Waiting:
 
     __slots__ = ("call", "needs", "shared")
 
-    def __init__(self, call: "ServerCall", needs: list[Opened], shared: bool) -> None:
-        self.call: ServerCall = call
+    def __init__(self, call: OpenCall, needs: list[Opened], shared: bool) -> None:
+        self.call: OpenCall = call
         self.needs: list[Opened] = needs
         self.shared: bool = shared
 
@@ -148,7 +145,7 @@ class Upgrade:
 class ContextBook:
     """The context handles of one server. Threads: any."""
 
-    def __init__(self, pool: "ThreadPool", resume: Callable[["ServerCall"], object]) -> None:
+    def __init__(self, pool: ThreadPool, resume: Callable[[OpenCall], object]) -> None:
         self._pool = pool
         # Runs a call again that had to wait.
         self._resume = resume
@@ -196,10 +193,10 @@ class ContextBook:
 
     # Calls
 
-    def open(self, call: "ServerCall", state: S, rundown: Callable[[S], object] | None) -> Context[S]:
+    def open(self, call: OpenCall, state: S, rundown: Callable[[S], object] | None) -> Context[S]:
         """Make a handle that becomes the client's when `call` is answered."""
         token = os.urandom(TOKEN_BYTES)
-        target = call._entry.spec.target
+        target = call.entry.spec.target
         context: Context[S] = Context(token)
         check_callback("rundown", rundown, optional=True)
         context.__dict__["opened"] = Opened(token, (target.interface, target.major), state, rundown)
@@ -208,16 +205,16 @@ class ContextBook:
             use.made.append(context)
         return context
 
-    def find(self, call: "ServerCall", token: bytes) -> Context[Any]:
+    def find(self, call: OpenCall, token: bytes) -> Context[Any]:
         """Return the handle of that token; raises `ContextMismatch`."""
         with self._lock:
-            association = self._associations.get(key_of(call._peer))
+            association = self._associations.get(key_of(call.peer))
             context = None if association is None else association.contexts.get(token)
         if context is None:
             raise ContextMismatch("the context handle is closed, or another client's, or another server's")
         return context
 
-    def enter(self, call: "ServerCall", contexts: Sequence[Context[Any]], shared: bool) -> bool:
+    def enter(self, call: OpenCall, contexts: Sequence[Context[Any]], shared: bool) -> bool:
         """Let `call` use these handles until it is closed. False: it has to wait, and will be run again."""
         use = self._use_of(call)
         needs = list(dict.fromkeys(map(_opened, contexts)))
@@ -228,21 +225,21 @@ class ContextBook:
                 raise ContextMismatch("the context handle was closed while the call waited for it")
             busy = _busy_locked(needs, shared)
             if busy is not None:
-                call._begun = False  # First, for who finds it there may run it at once.
+                call.begun = False  # First, for who finds it there may run it at once.
                 busy.waiting.append(Waiting(call, needs, shared))
                 return False
             _hold_locked(use, needs, shared)
             return True
 
-    def lock(self, call: "ServerCall", context: Context[Any], shared: bool) -> bool:
+    def lock(self, call: OpenCall, context: Context[Any], shared: bool) -> bool:
         """Change how `call` uses a handle; see `ServerCall.lock_context`."""
         opened: Opened | None = context.__dict__.get("opened")
-        use: Use | None = attachment_of(call).contexts
-        resumed: list[ServerCall | Upgrade] = []
+        use: Use | None = call.extras().contexts
+        resumed: list[OpenCall | Upgrade] = []
         upgrade: Upgrade | None = None
         gives_way = False
         with self._lock:
-            if not is_open(call):
+            if not call.is_open():
                 raise InvalidAsyncHandle(f"{call!r} was closed: it uses no context handles any more")
             if use is not None and index_of(context, use.made) is not None:
                 return True
@@ -273,18 +270,18 @@ class ContextBook:
             raise InvalidAsyncHandle(f"{call!r} was closed while it waited to have {shown(context)} alone")
         return not gives_way
 
-    def _use_of(self, call: "ServerCall") -> Use:
-        attachment = attachment_of(call)
+    def _use_of(self, call: OpenCall) -> Use:
+        attachment = call.extras()
         with self._lock:
             use: Use | None = attachment.contexts
             if use is None:
                 use = Use()
-                if not when_closed(call, partial(self._finish, call, use)):
+                if not call.add_done_callback(partial(self._finish, call, use)):
                     raise InvalidAsyncHandle(f"{call!r} was closed: it can have no context handles any more")
                 attachment.contexts = use
         return use
 
-    def _finish(self, call: "ServerCall", use: Use, how: Closing) -> None:
+    def _finish(self, call: OpenCall, use: Use, how: CloseReason) -> None:
         """`call` was closed: what it did to handles takes effect, and others may use them."""
         with self._lock:
             over, resumed = self._finish_locked(call, use, how)
@@ -294,22 +291,22 @@ class ContextBook:
             self._go_on(waiter)
 
     def _finish_locked(
-        self, call: "ServerCall", use: Use, how: Closing
-    ) -> tuple[list[Opened], "list[ServerCall | Upgrade]"]:
+        self, call: OpenCall, use: Use, how: CloseReason
+    ) -> tuple[list[Opened], "list[OpenCall | Upgrade]"]:
         """Return what is to be run down now, and who can go on."""
         over: list[Opened] = []
-        resumed: list[ServerCall | Upgrade] = []
+        resumed: list[OpenCall | Upgrade] = []
         if use.upgrade is not None:
             _withdraw_locked(use.upgrade)
             resumed.append(use.upgrade)
-        association = self._associations.get(key_of(call._peer))
+        association = self._associations.get(key_of(call.peer))
         for context in use.made:
             opened = _opened(context)
-            if how is Closing.ANSWERED and association is not None and not opened.closing:
+            if how is CloseReason.ANSWERED and association is not None and not opened.closing:
                 association.contexts[opened.token] = context
             else:
                 opened.gone = True
-                if how is not Closing.FAILED and not opened.closing:
+                if how is not CloseReason.FAILED and not opened.closing:
                     over.append(opened)
         for opened in use.held:
             opened.holders -= 1
@@ -325,7 +322,7 @@ class ContextBook:
         use.made, use.held = [], []
         return over, resumed
 
-    def _go_on(self, waiter: "ServerCall | Upgrade") -> None:
+    def _go_on(self, waiter: "OpenCall | Upgrade") -> None:
         """Wake a call that has waited."""
         if isinstance(waiter, Upgrade):
             waiter.over.set()
@@ -372,10 +369,10 @@ def _hold_locked(use: Use, needs: list[Opened], shared: bool) -> None:
     use.held = needs
 
 
-def _end_locked(handles: Iterable[Opened]) -> tuple[list[Opened], "list[ServerCall | Upgrade]"]:
+def _end_locked(handles: Iterable[Opened]) -> tuple[list[Opened], "list[OpenCall | Upgrade]"]:
     """Make handles unknown; return those to be run down now, and who can go on. The others wait for their users."""
     over: list[Opened] = []
-    resumed: list[ServerCall | Upgrade] = []
+    resumed: list[OpenCall | Upgrade] = []
     for opened in handles:
         opened.gone = True
         if opened.holders:
@@ -405,7 +402,7 @@ def _withdraw_locked(upgrade: Upgrade) -> None:
     upgrade.closed = True
 
 
-def _admit_locked(opened: Opened, resumed: "list[ServerCall | Upgrade]") -> None:
+def _admit_locked(opened: Opened, resumed: "list[OpenCall | Upgrade]") -> None:
     """Let in who waits for `opened` and can go on now: who is in already, then the others, oldest first."""
     upgrade: Upgrade | None = None
     if opened.upgrading is not None and opened.users == 1:
@@ -430,7 +427,7 @@ def _admit_locked(opened: Opened, resumed: "list[ServerCall | Upgrade]") -> None
         if busy is not None:
             busy.waiting.append(first)  # Whoever leaves that one looks again.
             continue
-        use: Use = attachment_of(first.call).contexts
+        use: Use = first.call.extras().contexts
         use.granted = True
         _hold_locked(use, first.needs, first.shared)
         resumed.append(first.call)

@@ -26,7 +26,10 @@ from transport.service import Service
 from ...errors import InvalidArgumentType, InvalidAsyncHandle
 from ...kernel.lock import Lock
 from ...status import Status
-from .call import ServerCall, task_call, tell_unanswered
+from ..serving import task_call
+from .call import handle_of, tell_unanswered
+from .open_call import OpenCall
+from .routines import UNANSWERED
 
 log: Log = Log("engine.rpc")
 
@@ -49,15 +52,15 @@ class CoroutineRunner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
         # The coroutines that have not ended, with their calls: put in under _lock, taken out by single operations.
-        self._open: dict[Coroutine[Any, Any, Any], ServerCall] = {}
+        self._open: dict[Coroutine[Any, Any, Any], OpenCall] = {}
         # In the loop's thread only. Keeps tasks alive: a loop refers to them weakly.
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, call: ServerCall, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
+    def start(self, call: OpenCall, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
         """Run `coroutine` in `context`; what it returns or raises closes `call`. Once stopped, close the call without
         running it.
         """
-        context.run(task_call.set, call)
+        context.run(task_call.set, (call, handle_of(call)))
         status, text = Status.CALL_CANCELLED, "the server was closed"
         interrupt: BaseException | None = None
         with self._lock:
@@ -73,7 +76,7 @@ class CoroutineRunner:
                     interrupt = error if is_interrupt(error) else None
         if loop is None:
             coroutine.close()
-            self._close(call, lambda: call._answers.answer_fault(call, status, text))
+            self._close(call, lambda: call.answers.answer_fault(call, status, text))
         if interrupt is not None:
             raise interrupt
 
@@ -93,12 +96,12 @@ class CoroutineRunner:
 
     def _begin(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
         call = self._open[coroutine]
-        if not call._begun:
-            call._begun = True  # Set first, looked second; see `lane.py`.
-            if call._peer.parting and call._answers.give_up(call):
+        if not call.begun:
+            call.begun = True  # Set first, looked second; see `lane.py`.
+            if call.peer.parting and call.answers.give_up(call):
                 self._open.pop(coroutine, None)
                 coroutine.close()
-                call._answers.channel.flush()
+                call.answers.channel.flush()
                 return
         serving = self._serve(call, coroutine)
         try:
@@ -112,7 +115,7 @@ class CoroutineRunner:
             _close_unbegun(serving)
             _close_unbegun(coroutine)
             text = f"no task can be had for the routine: {type_name(error)}: {text_of(error)}"
-            self._close(call, lambda: call._answers.answer_fault(call, Status.CALL_FAILED, text))
+            self._close(call, lambda: call.answers.answer_fault(call, Status.CALL_FAILED, text))
             raise
 
     def _wanted(self) -> bool:
@@ -175,28 +178,28 @@ class CoroutineRunner:
             log.debug("%s: %s broke in on the end of its event loop", self._name, type_name(error))
         for coroutine, call in left.items():
             _close_unbegun(coroutine)
-            self._close(call, partial(call._answers.answer_fault, call, status, text))
+            self._close(call, partial(call.answers.answer_fault, call, status, text))
 
-    async def _serve(self, call: ServerCall, coroutine: Coroutine[Any, Any, Any]) -> None:
+    async def _serve(self, call: OpenCall, coroutine: Coroutine[Any, Any, Any]) -> None:
         try:
             value = await coroutine
         except asyncio.CancelledError:
             self._close(
-                call, lambda: call._answers.answer_fault(call, Status.CALL_CANCELLED, "the routine was cancelled")
+                call, lambda: call.answers.answer_fault(call, Status.CALL_CANCELLED, "the routine was cancelled")
             )
             raise
         except BaseException as error:
             if coroutine not in self._open:
                 raise  # The loop was given up, which has ended the call.
             failure = error
-            self._close(call, lambda: call._answers.answer_error(call, failure))
+            self._close(call, lambda: call.answers.answer_error(call, failure))
         else:
-            if not call._entry.takes_handle:
-                self._close(call, lambda: call._answers.answer(call, value), value)
+            if not (call.entry.takes_handle or value is UNANSWERED):
+                self._close(call, lambda: call.answers.answer(call, value), value)
         finally:
             self._open.pop(coroutine, None)
 
-    def _close(self, call: ServerCall, answer: Any, value: object = ...) -> None:
+    def _close(self, call: OpenCall, answer: Any, value: object = ...) -> None:
         try:
             answer()
         except (InvalidAsyncHandle, InvalidArgumentType) as error:

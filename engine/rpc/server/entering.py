@@ -22,10 +22,9 @@ from functools import partial
 from opcode import opmap
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .call import Place
+from ..serving import ServingSlot
 
 _RESUME = opmap["RESUME"]
 _LIBRARY = str(Path(__file__).parents[1])
@@ -53,12 +52,12 @@ def code_of(function: Any) -> CodeType | None:
             return call.__code__ if isinstance(call, FunctionType) else None
 
 
-def inside(place: "Place", call_id: int) -> bool:
+def inside(place: ServingSlot, call_id: int) -> bool:
     """Whether the thread of that place has entered the routine of the call whose number it has noted, or is past it."""
     work = place.call or place.batch
     if place.call_id != call_id or work is None:
         return True  # It has come back.
-    entry = work._entry
+    entry = work.entry
     if entry.coroutine:
         return False
     frame = sys._current_frames().get(place.ident)

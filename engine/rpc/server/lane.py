@@ -5,8 +5,8 @@ runner at a time has the lane: only it takes calls and enters their routines, so
 ones run one after the other on that one thread, and their answers share messages. A routine whose measured mean is
 above `SLOW` is another matter: just before it is entered the lane goes to another runner, and the thread gives up its
 slot and the leadership, so that slow calls run side by side on as many workers as the pool has. From a runner that
-stays inside a routine, the monitor takes the lane away. A runner notes in its `Place` which routine it is about to
-enter; whoever takes a lane over from it asks whether it is inside by now (`entering.py`), and takes no call before.
+stays inside a routine, the monitor takes the lane away. A runner notes in its `ServingSlot` which routine it is about
+to enter; whoever takes a lane over from it asks whether it is inside by now (`entering.py`), and takes no call before.
 
     runner has the lane, takes a call
       quick -> run it, learn, next
@@ -55,13 +55,15 @@ from ...kernel.lock import Lock
 from ...pool.pool import ThreadPool
 from ...status import Status
 from ..errors import AccessDenied, BadStubData, CallCancelled, CallTimeout
+from ..serving import ServingSlot, current
 from .answers import Answers
 from .batch import Batch
-from .call import Place, ServerCall, current, tell_unanswered
+from .call import handle_of, tell_unanswered
 from .entering import calls_routines, inside
-from .leak_check import examine
+from .entry import Entry
+from .open_call import OpenCall
 from .pipes import advice
-from .registry import Entry
+from .routines import UNANSWERED, returned, run_prepared
 
 log: Log = Log("engine.rpc")
 
@@ -78,7 +80,7 @@ FIRST_LOOK, LAST_LOOK = 50e-6, 1e-3
 _APART, _USED = object(), object()
 
 
-Start = Callable[[ServerCall, Coroutine[Any, Any, Any], Context], object]
+Start = Callable[[OpenCall, Coroutine[Any, Any, Any], Context], object]
 
 
 class Lanes:
@@ -96,15 +98,15 @@ class Lanes:
         """Return a lane for the calls of a new connection."""
         return Lane(self, answers)
 
-    def unordered(self, answers: Answers, calls: list[ServerCall]) -> "Lane":
+    def unordered(self, answers: Answers, calls: list[OpenCall]) -> "Lane":
         """Return a lane of their own for calls that have no place in the order of their connection."""
         lane = Lane(self, answers)
         lane.calls.extend(calls)
         return lane
 
-    def resume(self, call: ServerCall) -> None:
+    def resume(self, call: OpenCall) -> None:
         """Run a call again that had to wait for a context handle."""
-        answers = call._answers
+        answers = call.answers
         assert isinstance(answers, Answers)
         self.unordered(answers, [call]).post()
 
@@ -121,13 +123,13 @@ class Lane:
         self._answers = answers
         # Appended under link.lock, taken by the holder. Whoever appends calls `post` after it, outside of the lock.
         # Invariant: a batch has calls that are not run yet.
-        self.calls: deque[Batch | ServerCall] = deque()
+        self.calls: deque[Batch | OpenCall] = deque()
         self._lock = Lock()
         # The place of the thread that has the lane; None: nobody. Set under _lock; read by anybody.
-        self._holder: Place | None = None
+        self._holder: ServingSlot | None = None
         # The thread that has passed the lane on, as it was about to enter the routine of this call; None: it is inside
         # for sure. Written by who has the lane.
-        self._entering: tuple[Place, int] | None = None
+        self._entering: tuple[ServingSlot, int] | None = None
         # A runner was posted and has not begun. Under _lock.
         # Invariant, whenever _lock is free: calls wait => a runner is posted, or somebody has the lane, or `post` is
         # about to be called.
@@ -145,7 +147,7 @@ class Lane:
             first = self.calls[0]
         except IndexError:
             return  # An earlier runner has taken them.
-        if first._entry.needs_no_worker:
+        if first.entry.needs_no_worker:
             self._begin_coroutines()
             if not self.calls:
                 return
@@ -173,7 +175,7 @@ class Lane:
         with self._lock:
             if self._holder is not None or not self._is_entered():
                 return
-            self._holder = place = current.place
+            self._holder = place = current.slot
         # The thread that harvests may do so in the midst of a routine of its own.
         outer, place.call, place.call_id = (place.call, place.call_id, place.take_context()), None, None
         try:
@@ -186,12 +188,12 @@ class Lane:
                     self._holder = None
         self._answers.channel.flush()
 
-    def _run_first(self, place: Place) -> None:
+    def _run_first(self, place: ServingSlot) -> None:
         calls = self.calls
-        while self._holder is place and calls and (call := calls[0])._entry.needs_no_worker:
-            assert type(call) is ServerCall
+        while self._holder is place and calls and (call := calls[0]).entry.needs_no_worker:
+            assert type(call) is OpenCall
             calls.popleft()
-            self._run_one(call, call._entry, False, place)
+            self._run_one(call, call.entry, False, place)
             place.call_id = None
 
     def _post_locked(self) -> None:
@@ -240,7 +242,7 @@ class Lane:
                 self._holder = holder
             return self._holder is None
 
-    def _pass_on(self, place: Place, call_id: int) -> None:
+    def _pass_on(self, place: ServingSlot, call_id: int) -> None:
         """Let another runner have the lane: the next step of this one is to enter a slow routine."""
         lock = self._lock
         lock.acquire()
@@ -273,13 +275,13 @@ class Lane:
             return False
         return entering is None or inside(*entering)
 
-    def waiting(self) -> Iterator[ServerCall]:
+    def waiting(self) -> Iterator[OpenCall]:
         """The calls among the batches that wait, while no thread runs any. (The others know it of themselves.)"""
         for work in self.calls.copy():
             if isinstance(work, Batch):
                 yield from work.waiting()
 
-    def _take(self, place: Place) -> int:
+    def _take(self, place: ServingSlot) -> int:
         """Take the lane, if it is free, for as many calls as are returned."""
         with self._lock:
             if self._holder is None and self.calls:
@@ -287,7 +289,7 @@ class Lane:
                 return 1
             return 1 if self._holder is place and self.calls else 0
 
-    def _give_back(self, place: Place) -> None:
+    def _give_back(self, place: ServingSlot) -> None:
         """Let go of the lane, if this thread has it; see to it that somebody takes what came meanwhile."""
         lock = self._lock
         lock.acquire()
@@ -304,7 +306,7 @@ class Lane:
         calls = self.calls
         posted = self._answers.posted
         flush = self._answers.channel.flush
-        place = current.place
+        place = current.slot
         lock = self._lock
         lock.acquire()
         try:
@@ -324,7 +326,7 @@ class Lane:
             if self._entering is not None:
                 self._await_entry()
             self._run_calls(left, place, careful)
-            place.call = place.batch = None
+            place.call = place.batch = place.handle = None
             # What runs next may answer in the same messages, unless one of its routines blocks.
             if posted:
                 self._answers.channel.expect()
@@ -333,13 +335,13 @@ class Lane:
         finally:
             self._give_back(place)
 
-    def _run_calls(self, left: int, place: Place, careful: bool) -> None:
+    def _run_calls(self, left: int, place: ServingSlot, careful: bool) -> None:
         calls = self.calls
         while left:
             work = calls[0]
             left -= 1
             try:
-                if isinstance(work, ServerCall):
+                if isinstance(work, OpenCall):
                     calls.popleft()
                     self._run_alone(work, place)
                 elif (rest := place.context.run(self._run_rows, work, place, careful)) is not None:
@@ -351,12 +353,12 @@ class Lane:
                 if left:
                     self._await_entry()
 
-    def _abandon(self, work: Batch | ServerCall, place: Place, error: BaseException) -> None:
+    def _abandon(self, work: Batch | OpenCall, place: ServingSlot, error: BaseException) -> None:
         """This side has failed at calls: what is open of them ends with `CallFailed`, and nothing of them is run."""
         answers = self._answers
         current_id, place.call_id = place.call_id, None
-        if isinstance(work, ServerCall):
-            peer, calls = work._peer, [work]
+        if isinstance(work, OpenCall):
+            peer, calls = work.peer, [work]
         else:
             peer, ids = work.peer, [] if current_id is None else [current_id]
             if self._holder is place:  # Otherwise the others are run by who has the lane.
@@ -368,12 +370,12 @@ class Lane:
             calls = [work.open(call_id) for call_id in ids]
         unanswered = False
         for call in calls:
-            call._aborted = True  # Some may wait in the lane again by now.
+            call.aborted = True  # Some may wait in the lane again by now.
             try:
                 answers.reply_fault(call, Status.CALL_FAILED, None, f"the server failed at it: {type_name(error)}")
             except InvalidAsyncHandle:
                 # It failed at the answer, unless the routine has answered by itself.
-                unanswered = unanswered or (call._id == current_id and not call._entry.takes_handle)
+                unanswered = unanswered or (call.id == current_id and not call.entry.takes_handle)
         answers.fail_at(peer, error, current_id if unanswered else None)
         place.call = place.batch = None
         place.take_context()
@@ -389,7 +391,7 @@ class Lane:
         self.calls.extendleft(reversed(alone))
         return len(alone)
 
-    def _go_on(self, batch: Batch, rest: Any, place: Place, careful: bool) -> int:
+    def _go_on(self, batch: Batch, rest: Any, place: ServingSlot, careful: bool) -> int:
         """Go on with a batch for which the context of `place` will not do; `rest` is what `_run_rows` has returned.
 
         Returns: as how many calls of their own it goes on, if its arguments cannot be decoded in one step.
@@ -409,7 +411,7 @@ class Lane:
             rest = place.context.run(self._run_rows, batch, place, careful)
         return 0
 
-    def _run_rows(self, batch: Batch, place: Place, careful: bool) -> Any:
+    def _run_rows(self, batch: Batch, place: ServingSlot, careful: bool) -> Any:
         """Run calls of the lane's first batch, as long as this thread has the lane.
 
         They run in the context of `place`, one after the other, for as long as nothing is set in it.
@@ -422,7 +424,7 @@ class Lane:
             return _APART
         if context:  # What decoding has set is not for the routines.
             return _USED
-        calls, answers, entry, rows, peer = self.calls, self._answers, batch._entry, batch.rows, batch.peer
+        calls, answers, entry, rows, peer = self.calls, self._answers, batch.entry, batch.rows, batch.peer
         function, queue, take_out, outgoing = entry.function, peer.answers, peer.calls.pop, answers.outgoing
         assert rows is not None
         careful = careful or len(rows) < TIMED_TOGETHER or entry.mean > NOTABLE
@@ -467,7 +469,7 @@ class Lane:
                     if not peer.queued:  # `enqueue` in line.
                         peer.queued = True
                         outgoing.append(peer)
-                elif isinstance(found, ServerCall):
+                elif isinstance(found, OpenCall):
                     answers.conclude(found, value)  # Its handle was made just now.
                 else:
                     self._reply(batch.open(call_id), value)  # Its handle is just being made, or has closed it.
@@ -492,10 +494,10 @@ class Lane:
                 break
         return None
 
-    def _is_over(self, batch: Batch, call_id: int, place: Place) -> bool:
+    def _is_over(self, batch: Batch, call_id: int, place: ServingSlot) -> bool:
         """Whether a call of a batch in which some have handles need not be run; else it is the one served here."""
         place.call = call = batch.handles.get(call_id)
-        if call is None or not call._aborted:
+        if call is None or not call.aborted:
             return False
         place.call_id = call_id
         _refuse(self._answers, call, CallCancelled("aborted before it was started"))
@@ -512,9 +514,9 @@ class Lane:
         if number == 1 and (took > NOTABLE or entry.mean) and (before or not entry.overran):
             entry.mean += ((took if took < MOST else MOST) - entry.mean) * LEARNING
 
-    def _run_alone(self, call: ServerCall, place: Place) -> None:
+    def _run_alone(self, call: OpenCall, place: ServingSlot) -> None:
         """Run a call that has a handle from the beginning."""
-        entry = call._entry
+        entry = call.entry
         flush = self._answers.channel.flush
         then = perf_counter()
         slow = entry.mean > SLOW
@@ -526,15 +528,15 @@ class Lane:
             flush()
         self._learn(entry, perf_counter() - then)
 
-    def _run_one(self, call: ServerCall, entry: Entry, slow: bool, place: Place) -> None:
+    def _run_one(self, call: OpenCall, entry: Entry, slow: bool, place: ServingSlot) -> None:
         answers = self._answers
-        if call._peer.parting and answers.give_up(call):
+        if call.peer.parting and answers.give_up(call):
             return
-        if call._options is not None or call._aborted or entry.policy is not None:
-            if call._aborted:
+        if call.options is not None or call.aborted or entry.policy is not None:
+            if call.aborted:
                 _refuse(answers, call, CallCancelled("aborted before it was started"))
                 return
-            if call._deadline is not None and monotonic() >= call._deadline:
+            if call.deadline is not None and monotonic() >= call.deadline:
                 # Told as what it is: its client may hear of it before its own clock tells it.
                 _refuse(answers, call, CallTimeout("the call's time ran out before it was started"))
                 return
@@ -543,7 +545,7 @@ class Lane:
                 return
         try:
             run = place.context.run
-            args = run(entry.decode_plain, call._args) if call._blobs is None else run(_decode_large, call, entry)
+            args = run(entry.decode_plain, call.args) if call.blobs is None else run(_decode_large, call, entry)
         except BaseException:  # Decoding runs into whatever was sent, and runs the types' own checks.
             try:
                 args = place.run(_decode_large, call, entry)
@@ -554,27 +556,35 @@ class Lane:
         if place.context:
             place.take_context()
         place.call = call
-        place.call_id = call._id  # As in `_run_rows`.
-        call._begun = not entry.coroutine
-        if call._peer.parting and answers.give_up(call):
+        place.call_id = call.id  # As in `_run_rows`.
+        call.begun = not entry.coroutine
+        if call.peer.parting and answers.give_up(call):
             return
         if slow:
-            self._pass_on(place, call._id)
+            self._pass_on(place, call.id)
         try:
             run = place.context.run
-            value = run(entry.function, call, *args) if entry.takes_handle else run(entry.function, *args)
+            preparers = entry.preparers
+            if preparers:
+                value = run(run_prepared, call, entry, preparers, args)
+            elif entry.takes_handle:
+                handle = handle_of(call)  # Kept until the routine has returned.
+                value = run(entry.function, handle, *args)
+            else:
+                value = run(entry.function, *args)
         except BaseException as error:
             # BaseException too: a routine that exits or is interrupted must not take a worker with it.
             place.run(_fail, answers, call, error)
             return
-        if not entry.takes_handle or type(value) is CoroutineType:
+        if type(value) is CoroutineType or not (entry.takes_handle or value is UNANSWERED):
             self._answer(call, value, place)
-        elif entry.watched:
-            examine(call, value)
+        elif value is not None and value is not UNANSWERED:
+            returned(call, value)
+        place.handle = None
         if place.context:
             place.take_context()
 
-    def _answer(self, call: ServerCall, value: object, place: Place) -> None:
+    def _answer(self, call: OpenCall, value: object, place: ServingSlot) -> None:
         """Answer a call with what its routine returned, now or when that has run."""
         if type(value) is CoroutineType:
             # It goes on in the context in which it was begun.
@@ -582,7 +592,7 @@ class Lane:
             return
         place.context.run(self._reply, call, value)  # Who called this looks what was set.
 
-    def _reply(self, call: ServerCall, value: object) -> None:
+    def _reply(self, call: OpenCall, value: object) -> None:
         """Answer a call with what its routine returned, now."""
         try:
             self._answers.reply(call, value)
@@ -593,13 +603,13 @@ class Lane:
 calls_routines(Lane._run_rows, Lane._run_one)  # type: ignore[arg-type]  # functions, seen from the class
 
 
-def _decode_large(call: ServerCall, entry: Entry) -> Sequence[Any]:
+def _decode_large(call: OpenCall, entry: Entry) -> Sequence[Any]:
     """Decode arguments of which some travelled out of band, or were left to the routine's defaults."""
-    options = call._options
-    return entry.decode_args(call._args, call._blobs or (), None if options is None else options.blobs)
+    options = call.options
+    return entry.decode_args(call.args, call.blobs or (), None if options is None else options.blobs)
 
 
-def _refuse(answers: Answers, call: ServerCall, error: CallError) -> None:
+def _refuse(answers: Answers, call: OpenCall, error: CallError) -> None:
     """Close a call that was not started."""
     try:
         answers.reply_fault(call, 0, error)
@@ -607,7 +617,7 @@ def _refuse(answers: Answers, call: ServerCall, error: CallError) -> None:
         log.debug("%r was closed before it was started", call)
 
 
-def _fail(answers: Answers, call: ServerCall, error: BaseException) -> None:
+def _fail(answers: Answers, call: OpenCall, error: BaseException) -> None:
     """Close a call whose routine raised; if the routine had closed it before, only report what it raised."""
     try:
         answers.reply_fault(call, 0, error)

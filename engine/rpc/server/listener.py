@@ -50,12 +50,12 @@ from . import pipes as pipe_server
 from .admission import AccessPolicy, Admission, is_local
 from .answers import Answers
 from .batch import Batch
-from .call import ServerCall
 from .contexts import key_of
-from .extras import Closing, when_closed
+from .entry import Entry
+from .open_call import CloseReason, OpenCall
 from .peer import CallQueue, Peer
 from .pipes import ServerPipes
-from .registry import Entry, Refusal, Registry
+from .registry import Refusal, Registry
 
 log: Log = Log("engine.rpc")
 
@@ -74,7 +74,7 @@ class Scheduler(Protocol):
     def lane(self, answers: Answers) -> CallQueue:
         """Return a queue for the calls of a new connection."""
 
-    def unordered(self, answers: Answers, calls: list[ServerCall]) -> CallQueue:
+    def unordered(self, answers: Answers, calls: list[OpenCall]) -> CallQueue:
         """Return a queue of these calls, which have no place in the order of their connection."""
 
 
@@ -142,10 +142,10 @@ class Listener:
         if peer.calls:
             self._departed.add(peer)
         # Of calls without a handle there is nobody to be told.
-        for call in [call for call in peer.calls.copy().values() if isinstance(call, ServerCall)]:
-            if call._pipes is not None:
-                acts += call._pipes.fail(CallFailed, why)
-            if call._extra is not None:
+        for call in [call for call in peer.calls.copy().values() if isinstance(call, OpenCall)]:
+            if call.pipes is not None:
+                acts += call.pipes.fail(CallFailed, why)
+            if call.extra is not None:
                 acts.append(partial(_tell, call, EventKind.CLIENT_DISCONNECT))
         acts += self._contexts.leave(key_of(peer), peer)
         return acts
@@ -239,7 +239,7 @@ class Listener:
                 no_room is None
                 and group.options is None
                 and type(entry) is Entry
-                and not (entry.takes_handle or entry.needs_no_worker or entry.policy)
+                and entry.plain
                 and peer.calls.keys().isdisjoint(group.ids)
             ):
                 # The usual way.
@@ -273,7 +273,7 @@ class Listener:
                 entry = Refusal(Status.BAD_STUB_DATA, f"the arguments cannot be read: {error}")
             all_args = [group.args] * len(group.ids)
         took = turned_away = 0
-        apart: list[ServerCall] = []
+        apart: list[OpenCall] = []
         for call_id, args in zip(group.ids, all_args, strict=True):
             self._entering -= 1
             refusal: tuple[int, str] | None = None
@@ -298,14 +298,14 @@ class Listener:
                 continue
             assert isinstance(entry, Entry)
             if options is None:
-                call = ServerCall(self.answers, peer, call_id, entry, args, _begun=False)
+                call = OpenCall(self.answers, peer, call_id, entry, args, begun=False)
             else:
                 call = self._call_with_options(peer, call_id, entry, args, options, blobs)
             peer.calls[call_id] = call
             if entry.auto is None:
                 took += 1
             else:
-                when_closed(call, partial(_leave, self._admission, entry.auto))
+                call.add_done_callback(partial(_leave, self._admission, entry.auto))
             # Last: whoever finds it there may run and close it at once.
             (apart if options is not None and options.lane == NO_LANE else peer.lane.calls).append(call)
         if turned_away:
@@ -316,11 +316,11 @@ class Listener:
 
     def _call_with_options(
         self, peer: Peer, call_id: int, entry: Any, args: Any, options: CallOptions, blobs: list[Buffer]
-    ) -> ServerCall:
+    ) -> OpenCall:
         deadline = None if options.time_left is None else monotonic() + options.time_left
-        call = ServerCall(self.answers, peer, call_id, entry, args, options, blobs or None, deadline, _begun=False)
+        call = OpenCall(self.answers, peer, call_id, entry, args, options, blobs or None, deadline, begun=False)
         if options.pipes is not None and options.pipes == entry.spec.directions:
-            call._pipes = ServerPipes(self.answers, peer, call, entry.spec, self._pipe_window)
+            call.pipes = ServerPipes(self.answers, peer, call, entry.spec, self._pipe_window)
         return call
 
     def _cancel(self, peer: Peer, message: Cancel) -> None:
@@ -332,13 +332,13 @@ class Listener:
         call = peer.calls.get(call_id)
         if isinstance(call, Batch):
             call = call.open(call_id)
-        if call is None:
+        if not isinstance(call, OpenCall):
             return
-        call._cancelled = True
-        call._aborted |= abort
-        if abort and call._pipes is not None:
-            self.answers.actions += call._pipes.fail(CallCancelled, "the client has cancelled the call")
-        if call._extra is not None:
+        call.cancelled = True
+        call.aborted |= abort
+        if abort and call.pipes is not None:
+            self.answers.actions += call.pipes.fail(CallCancelled, "the client has cancelled the call")
+        if call.extra is not None:
             self.answers.actions.append(partial(_tell, call, EventKind.CLIENT_CANCEL))
 
     # End
@@ -346,7 +346,7 @@ class Listener:
     def close(self) -> None:
         """Tell every client that this endpoint goes away, send what can be sent at once, and close.
 
-        Calls that were taken and have not begun end with `ServerUnavailable`, and never run. Closing again goes on
+        Calls that were taken and have not begun end with `ServerUnavailable`, and never run. CloseReason again goes on
         where it was broken off.
         """
         with self._channel.link.lock:
@@ -378,7 +378,7 @@ class Listener:
         # Threads that are just about to begin one see to it that they do not, or that it shows.
         while peer.calls and not peer.lane.is_settled() and monotonic() < deadline:
             sleep(SETTLING_LOOK)
-        waiting = [call for call in peer.calls.copy().values() if isinstance(call, ServerCall) and not call._begun]
+        waiting = [call for call in peer.calls.copy().values() if isinstance(call, OpenCall) and not call.begun]
         for call in [*waiting, *peer.lane.waiting()]:
             self.answers.give_up(call)
 
@@ -387,8 +387,8 @@ class Listener:
         self.answers.forked()
         for peer in [*self.peers.values(), *self._departed]:
             for call in peer.calls.values():
-                if isinstance(call, ServerCall) and call._pipes is not None:
-                    call._pipes.forked()
+                if isinstance(call, OpenCall) and call.pipes is not None:
+                    call.pipes.forked()
             peer.calls.clear()
 
     def _say_goodbye(self, peer: Peer) -> None:
@@ -397,27 +397,27 @@ class Listener:
         if bye is not None:
             self.answers.send_alone(peer, encode(bye))
 
-    def running(self, entries: set[Entry]) -> list[ServerCall]:
+    def running(self, entries: set[Entry]) -> list[OpenCall]:
         """Return the open calls of these operations, those of clients that are gone included."""
         with self._channel.link.lock:
             peers = [*self.peers.values(), *self._departed]
             return list(chain.from_iterable(map(partial(_running, entries=entries), peers)))
 
 
-def _running(peer: Peer, entries: set[Entry]) -> list[ServerCall]:
+def _running(peer: Peer, entries: set[Entry]) -> list[OpenCall]:
     """Return the open calls of `peer` that are of these operations."""
     return [
-        call.open(call_id) if isinstance(call, Batch) else call
+        call.open(call_id) if isinstance(call, Batch) else call  # type: ignore[misc]  # an `OpenCall`
         for call_id, call in list(peer.calls.items())
-        if call._entry in entries
+        if call.entry in entries
     ]
 
 
-def _tell(call: ServerCall, kind: EventKind) -> None:
+def _tell(call: OpenCall, kind: EventKind) -> None:
     """Tell the subscribers of a call, if it has any."""
-    if call._extra is not None and call._extra.subscriptions is not None:
-        call._extra.subscriptions.notify(kind)
+    if call.extra is not None and call.extra.subscriptions is not None:
+        call.extra.subscriptions.notify(kind)
 
 
-def _leave(admission: Admission, policy: AccessPolicy, how: Closing) -> None:
+def _leave(admission: Admission, policy: AccessPolicy, how: CloseReason) -> None:
     admission.leave(policy)

@@ -13,7 +13,8 @@ from transport.log import Log
 
 from ..contract.interface import Interface, operation
 from ..errors import AccessDenied
-from .call import CallAttributes, current_call
+from .call import current_call
+from .open_call import CallAttributes
 from .statistics import ServerStatistics
 
 log: Log = Log("engine.rpc")

@@ -5,24 +5,27 @@
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from transport import Buffer, PeerInfo
 from transport.wire.codec import PendingReply
 from transport.wire.session import ServerSession
 
-if TYPE_CHECKING:
-    from ..pipes.shipment import Shipment
-    from .admission import AccessPolicy
-    from .batch import Batch
-    from .call import ServerCall
+from ..pipes.shipment import Shipment
+
+
+class Entered(Protocol):
+    """What stands in a peer's table for an open call: an `OpenCall`, or the `Batch` that it is one of."""
+
+    # What serves it: an `Entry` of the registry.
+    entry: Any
 
 
 class CallQueue(Protocol):
     """The calls of one connection that wait to be run, in the order in which they were begun."""
 
     # Appended under link.lock, by a thread that calls `post` after it, outside of the lock.
-    calls: "deque[Batch | ServerCall]"
+    calls: deque[Any]
 
     def post(self) -> None:
         """Have the calls run."""
@@ -30,7 +33,7 @@ class CallQueue(Protocol):
     def is_settled(self) -> bool:
         """Whether no thread is just on its way into a routine. Unguarded: for when no further ones set out."""
 
-    def waiting(self) -> "Iterator[ServerCall]":
+    def waiting(self) -> Iterator[Any]:
         """The calls among the batches that wait, while no thread runs any. (The others know it of themselves.)"""
 
 
@@ -42,7 +45,7 @@ class Peer:
         "metadata", "parting", "process", "queued", "session", "user", "verdicts",
     )  # fmt: skip
 
-    def __init__(self, id: bytes, info: PeerInfo, local: bool, lane: "CallQueue", session: ServerSession) -> None:
+    def __init__(self, id: bytes, info: PeerInfo, local: bool, lane: CallQueue, session: ServerSession) -> None:
         self.id: bytes = id
         self.lane: CallQueue = lane
         self.address: str = info.address
@@ -61,10 +64,10 @@ class Peer:
         self.process: int = 0
         self.host: str = ""
         self.metadata: dict[str, str] = {}
-        # What security callbacks said of it. Single atomic operations only.
-        self.verdicts: dict[AccessPolicy, bool] = {}
+        # What security callbacks said of it, by `AccessPolicy`. Single atomic operations only.
+        self.verdicts: dict[object, bool] = {}
         # Calls that arrived and are not closed. Taking a call out is closing it: one atomic operation, anywhere.
-        self.calls: dict[int, ServerCall | Batch] = {}
+        self.calls: dict[int, Entered] = {}
         # Answers to be sent, or a message of its own: its frames, or what makes them. Appended anywhere, taken under
         # link.lock.
         self.answers: deque[PendingReply | list[Buffer] | Shipment] = deque()

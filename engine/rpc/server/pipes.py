@@ -1,9 +1,9 @@
 """The server's ends of one call's pipes, and the routines that use them.
 
 Theory of operation. A call that brings pipes gets its ends of them as it arrives, because elements may follow at once.
-`PipedRoutine` stands in for the routine of an operation with pipes: it puts the ends in their places among the
-arguments, runs the routine, and answers the call. A generator or an asynchronous generator serves the operation's one
-out pipe: what it yields is pushed, its end is the end of the stream, what it returns is the result.
+Before its routine runs, the ends are put in their places among its arguments (see `routines.py`). A generator or an
+asynchronous generator serves the operation's one out pipe: what it yields is pushed, its end is the end of the stream,
+what it returns is the result.
 
 A push or pull that fails closes the call with that status; what the routine then does with the error changes nothing.
 When the client cancels for good, or is gone, the pipes fail at once, so that no routine waits for a reader that there
@@ -12,10 +12,10 @@ is no more.
 Source: "Server-side Asynchronous Pipe Handling", "Asynchronous Pipe State".
 """
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import suppress
 from operator import attrgetter
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, NoReturn
 
 from transport import Buffer
@@ -33,7 +33,7 @@ from ..pipes.pipe_set import PipeSet, unprocessed
 from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
 from .answers import Answers
-from .call import ServerCall, tell_unanswered
+from .open_call import OpenCall
 from .peer import Peer
 
 log: Log = Log("engine.rpc")
@@ -42,7 +42,7 @@ log: Log = Log("engine.rpc")
 class ServerPipes(PipeSet):
     """The pipes of one call, at the server."""
 
-    def __init__(self, answers: Answers, peer: Peer, call: ServerCall, spec: OperationSpec, limit: int) -> None:
+    def __init__(self, answers: Answers, peer: Peer, call: OpenCall, spec: OperationSpec, limit: int) -> None:
         window = peer.session.limits.pipe_window_bytes or UNBOUNDED
         super().__init__(spec.pipes, False, spec.duplex, window, limit, Signals(call, None), False)
         self.call = call
@@ -54,10 +54,11 @@ class ServerPipes(PipeSet):
         # Set once: the error that closed the call, and that the routine got.
         self.closed_by: CallError | None = None
 
-    def notify(self, notify: Any, send_complete: bool) -> None:
+    def notify(self, notify: Any, send_complete: bool, handle: object) -> None:
         """Choose what is told, and to whom."""
         check_flag("send_complete", send_complete)
         self.signals.notify = snapshot(notify)
+        self.signals.subject = handle
         self.send_complete: bool = send_complete
 
     def fail(self, kind: type[CallError], text: str) -> list[Callable[[], object]]:
@@ -143,7 +144,7 @@ class ServerPipes(PipeSet):
             channel.defer()
 
     def call_id(self) -> int:
-        return self.call._id
+        return self.call.id
 
     def only_output(self) -> PipeState:
         """The pipe that a generator serves."""
@@ -164,9 +165,9 @@ def take(calls: Mapping[int, object], message: Chunks | Credit) -> list[Callable
         items = [(grant[0], grant[1:]) for grant in message.grants]
     for call_id, item in items:
         call = calls.get(call_id)
-        if not isinstance(call, ServerCall) or call._pipes is None:
+        if not isinstance(call, OpenCall) or call.pipes is None:
             continue
-        pipes: ServerPipes = call._pipes
+        pipes: ServerPipes = call.pipes
         try:
             actions += pipes.granted(*item) if type(item) is tuple else pipes.arrived(item)
         except RemoteProtocolError as error:
@@ -178,64 +179,34 @@ def take(calls: Mapping[int, object], message: Chunks | Credit) -> list[Callable
 _ADVICE = "pipes need the Interface class that declares them, a binding by name has none"
 
 
-def advice(call: ServerCall) -> str:
+def advice(call: OpenCall) -> str:
     """What to add to an error about the arguments of `call`: they do not fit if its caller knows nothing of pipes."""
-    return f"; {_ADVICE}" if call._entry.spec.pipes and call._pipes is None else ""
+    return f"; {_ADVICE}" if call.entry.spec.pipes and call.pipes is None else ""
 
 
-class PipedRoutine:
-    """Runs the routine of an operation with pipes, and answers its calls."""
-
-    def __init__(self, spec: OperationSpec, function: Callable[..., Any], takes_handle: bool) -> None:
-        self._spec = spec
-        self._function = function
-        self._takes_handle = takes_handle
-
-    def __call__(self, call: ServerCall, *args: Any) -> Coroutine[Any, Any, None] | None:
-        pipes: ServerPipes | None = call._pipes
-        if pipes is None:
-            raise BadStubData(f"{self._spec.name} has other pipes than the call says: {_ADVICE}")
-        values = list(args)
-        for pipe in self._spec.pipes:
-            values[pipe.position] = pipes.ends[pipe.name]
-        try:
-            value = self._function(call, *values) if self._takes_handle else self._function(*values)
-            if type(value) is CoroutineType:
-                return self._answer_later(call, pipes, value)
-            if type(value) is AsyncGeneratorType:
-                return self._answer_later(call, pipes, _serve_async(pipes, value))
-            if type(value) is GeneratorType:
-                value = _serve(pipes, value)
-            if not self._takes_handle:
-                _answer(call, value)
-        except BaseException as error:
-            if not _known(call, pipes, error):
-                raise
-        return None
-
-    async def _answer_later(self, call: ServerCall, pipes: ServerPipes, coroutine: Coroutine[Any, Any, Any]) -> None:
-        try:
-            value = await coroutine
-            if not self._takes_handle:
-                _answer(call, value)
-        except BaseException as error:
-            if not _known(call, pipes, error):
-                raise
+def put_pipes(call: OpenCall, args: list[Any]) -> bool:
+    """Put the server's ends of a call's pipes in their places among the arguments."""
+    pipes: ServerPipes | None = call.pipes
+    spec = call.entry.spec
+    if pipes is None:
+        raise BadStubData(f"{spec.name} has other pipes than the call says: {_ADVICE}")
+    for pipe in spec.pipes:
+        args[pipe.position] = pipes.ends[pipe.name]
+    return True
 
 
-def _answer(call: ServerCall, value: object) -> None:
-    """Answer the call with what its routine returned, unless the routine has closed it."""
-    try:
-        call.complete(value)
-    except InvalidAsyncHandle as error:
-        tell_unanswered(call, value, error)
+def generated(pipes: ServerPipes, value: Any) -> Any:
+    """Return what a routine has returned, or, if that generates elements, what comes of pushing them."""
+    if type(value) is AsyncGeneratorType:
+        return _serve_async(pipes, value)
+    return _serve(pipes, value) if type(value) is GeneratorType else value
 
 
-def _known(call: ServerCall, pipes: ServerPipes, error: BaseException) -> bool:
-    """The routine raised; whether the call was closed with that very error before."""
+def ended_by(call: OpenCall, pipes: ServerPipes, error: BaseException) -> bool:
+    """The routine raised `error`; whether the call was closed with that very error before."""
     if error is pipes.closed_by:
-        tell = log.error if isinstance(error, PipeError) else log.debug
-        tell("%r ended: %s", call, error)
+        level = log.error if isinstance(error, PipeError) else log.debug
+        level("%r ended: %s", call, error)
         return True
     pipes.close()
     return False

@@ -7,30 +7,25 @@ Source: "Registering Interfaces", "RpcServerRegisterIf2", "RpcServerUnregisterIf
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partialmethod, singledispatchmethod
-from types import BuiltinFunctionType, CodeType, FunctionType, MemberDescriptorType
+from types import BuiltinFunctionType, FunctionType, MemberDescriptorType
 from typing import Any, TypeVar
 
 import msgspec
 
-from transport import Buffer
 from transport.foreign import name_of, shown, text_of, type_name
 from transport.frames import Target
-from transport.wire.blobs import ArgsDecoder
 
 from ...errors import InvalidArgumentType, InvalidParameter, Misuse
 from ...kernel.checks import check_callable
 from ...kernel.lock import Lock
 from ...status import Status
 from ..contract.interface import Interface, Operation, specs_of
-from ..contract.spec import OperationSpec, PlainArgs
+from ..contract.spec import OperationSpec
 from .admission import AccessPolicy
-from .entering import code_of
-from .leak_check import WATCHED
-from .outputs import OutputRoutine
-from .pipes import PipedRoutine
-from .routines import ContextRoutine
+from .entry import Entry, Preparer
+from .routines import preparers_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,42 +48,6 @@ def manager(function: F) -> F:
     check_callable("function", function)
     function.__engine_manager__ = True  # type: ignore[attr-defined]  # a mark on the caller's own function
     return function
-
-
-class Entry:
-    """One operation being served. `mean` is what it was seen to take, in seconds; it decides who runs it.
-
-    Unguarded: `mean` is a running mean of hints, and a lost update is a lost hint; so is `overran`.
-    """
-
-    __slots__ = (
-        "auto", "code", "coroutine", "decode_args", "decode_many", "decode_plain", "function", "mean",
-        "needs_no_worker", "overran", "policy", "spec", "takes_handle", "watched",
-    )  # fmt: skip
-
-    def __init__(self, spec: OperationSpec, function: Callable[..., Any]) -> None:
-        # The conditions of its interface, if it has any; `auto` is the same if the interface listens by itself.
-        self.policy: AccessPolicy | None = None
-        self.auto: AccessPolicy | None = None
-        self.spec: OperationSpec = spec
-        self.function: Callable[..., Any] = function
-        self.decode_args: ArgsDecoder | PlainArgs = spec.decode_args
-        # The same for the usual call, which has all its arguments, in band: one step less.
-        self.decode_plain: Callable[[Buffer | msgspec.Raw], Sequence[Any]] = spec.decode_args.plain
-        # And for several such calls in one step.
-        self.decode_many: Callable[[Buffer | msgspec.Raw], Sequence[Sequence[Any]]] = spec.decode_args.many
-        self.takes_handle: bool = getattr(function, "__engine_manager__", False) is True
-        # How many of its calls are still looked at; see `suspicion`. A hint.
-        self.watched: int = WATCHED
-        # An `async def`: calling it only makes what the event loop begins.
-        self.coroutine: bool = inspect.iscoroutinefunction(function)
-        # Entering the routine is quick for sure: it only begins in the event loop, and no policy is asked first.
-        self.needs_no_worker: bool = self.coroutine
-        # What shows on a thread's stack that it is inside; see `entering`.
-        self.code: CodeType | None = code_of(function)
-        self.mean: float = 0.0
-        # Whether the last run was a long one.
-        self.overran: bool = False
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -119,16 +78,18 @@ class Registry:
         # Interface name -> major version -> what is served.
         self._interfaces: dict[str, dict[int, Served]] = {}
         self._found: dict[Target, Entry | Refusal] = {}
-        # Changes each entry before it is served, if set: for telemetry.
-        self._decorate: Callable[[Entry], object] | None = None
+        # Comes before the preparers of each entry, if set: for telemetry.
+        self._preparer: Preparer | None = None
 
-    def decorate(self, change: Callable[[Entry], object]) -> None:
-        """Have `change` called with each entry, those that are served already included."""
+    def prepare(self, preparer: Preparer) -> None:
+        """Have `preparer` come first at each entry, those that are served already included. A second one is ignored."""
         with self._lock:
-            self._decorate = change
+            if self._preparer is not None:
+                return
+            self._preparer = preparer
             entries = self._entries_locked()
         for entry in entries:
-            change(entry)
+            entry.prepare(preparer)
 
     def _entries_locked(self) -> list[Entry]:
         return [
@@ -157,12 +118,10 @@ class Registry:
             raise InvalidArgumentType(f"interface must be an Interface class or a name, not {shown(interface)}")
         if policy.needed:
             for entry in entries.values():
-                entry.policy = policy
-                entry.needs_no_worker = False
-                entry.auto = policy if policy.auto_listen else None
-        if self._decorate is not None:
+                entry.restrict(policy)
+        if self._preparer is not None:
             for entry in entries.values():
-                self._decorate(entry)
+                entry.prepare(self._preparer)
         name, major = _key(interface)
         with self._lock:
             if major in self._interfaces.get(name, {}):
@@ -269,15 +228,7 @@ def _entries(interface: type[Interface], implementation: Any) -> dict[str, Entry
             )
         entry = Entry(spec, function)
         _check_fits(entry, attribute)
-        if spec.pipes:
-            entry.function = PipedRoutine(spec, function, entry.takes_handle)
-            entry.takes_handle = True  # It answers the call itself.
-        if spec.contexts:
-            entry.function = ContextRoutine(entry.function, spec.contexts, spec.shared_context, entry.takes_handle)
-            entry.takes_handle = True
-        if spec.outputs:
-            entry.function = OutputRoutine(spec, entry.function, entry.takes_handle)
-            entry.takes_handle = True
+        entry.prepare(*preparers_of(spec))
         entries[spec.name] = entry
     return entries
 

@@ -47,16 +47,17 @@ from ...status import Status
 from ..contract.interface import Interface
 from ..limits import check_options
 from ..pipes.pipe import MAX_WINDOW
+from ..serving import begin_serving, current
 from .admission import OPEN, AccessPolicy, Admission, Phase, check_max_calls, level_of
 from .answers import Answers
-from .call import CallAttributes, ServerCall, begin_serving, current
 from .contexts import ContextBook
 from .ending import SIGNAL_LOOK, ended_by_signals
-from .extras import Closing, is_open, when_closed
+from .entry import Entry, Preparer
 from .lane import Lanes
 from .listener import Listener
 from .management import Authorize, Management, ManagementRoutines
-from .registry import Entry, Registry
+from .open_call import CallAttributes, CloseReason, OpenCall
+from .registry import Registry
 from .statistics import ServerStatistics
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ class Server(Closeable):
                 return self.unregister(interface, wait=wait, run_down=run_down)
         awaited = {entry for _, each in served if wait or each.auto_listen for entry in each.entries.values()}
         serving = current.get()
-        if serving is not None and serving._entry in awaited and is_open(serving):
+        if serving is not None and serving.entry in awaited and serving.is_open():
             raise Deadlock("a routine cannot wait for the end of its own call: unregister without waiting")
         self._registry.unregister(key for key, _ in served)
         if awaited:
@@ -256,7 +257,7 @@ class Server(Closeable):
             counting = Lock()
             left = 1  # One more than calls, so that the event is set once all are known.
 
-            def done(how: Closing | None) -> None:
+            def done(how: CloseReason | None) -> None:
                 nonlocal left
                 with counting:
                     left -= 1
@@ -268,7 +269,7 @@ class Server(Closeable):
             with counting:
                 left += len(running)
             # A function of its own for each call: what is taken back is found by identity.
-            open_ = [when_closed(call, lambda how: done(how)) for call in running]
+            open_ = [call.add_done_callback(lambda how: done(how)) for call in running]
             for _ in range(1 + open_.count(False)):
                 done(None)
             closed.wait()
@@ -422,7 +423,7 @@ class Server(Closeable):
         limit = check_timeout(timeout)
         timeout = 0.0 if self._hurried else TIMEOUT_MAX if limit is None else min(limit, TIMEOUT_MAX)
         here = current.get()
-        if here is not None and here._answers.admission is self._admission:
+        if isinstance(here, OpenCall) and here.answers.admission is self._admission:
             raise Deadlock("a routine cannot close its own server, which would wait for the routine: call stop() in it")
         if not self._admission.forked:
             self._closed_once.do(self._close, timeout)
@@ -480,7 +481,7 @@ class Server(Closeable):
         limits = Limits(message_bytes=self._largest, pipe_window_bytes=self._pipe_window)
         return Welcome(self._instance, os.getpid(), text_of(socket.gethostname()), LIBRARY, heartbeat, limits)
 
-    def _start(self, call: ServerCall, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
+    def _start(self, call: OpenCall, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
         """Run an `async def` routine in the server's event loop, in `context`; its end closes the call."""
         from .coroutines import (
             CoroutineRunner,
@@ -509,6 +510,11 @@ class Server(Closeable):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def prepare_calls(server: Server, preparer: Preparer) -> None:
+    """Have `preparer` come before all others at each call of `server`; once, for telemetry."""
+    server._registry.prepare(preparer)
 
 
 def _inherited(server: Server) -> None:

@@ -18,7 +18,7 @@ Source: "RpcServerSubscribeForNotification", "RpcServerUnsubscribeForNotificatio
 """
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transport.foreign import shown
 
@@ -28,10 +28,7 @@ from ...kernel.lock import Lock
 from ...kernel.notification import Notification
 from ...status import Status
 from ..notify import EventKind, snapshot
-from .extras import Closing, attachment_of, when_closed
-
-if TYPE_CHECKING:
-    from .call import ServerCall
+from .open_call import CloseReason, OpenCall
 
 KINDS = frozenset({EventKind.CLIENT_CANCEL, EventKind.CLIENT_DISCONNECT})
 
@@ -39,10 +36,12 @@ KINDS = frozenset({EventKind.CLIENT_CANCEL, EventKind.CLIENT_DISCONNECT})
 class Subscriptions:
     """The subscriptions of one call. Threads: any."""
 
-    __slots__ = ("_call", "_live", "_lock", "_over", "_queued", "_used")
+    __slots__ = ("_call", "_handle", "_live", "_lock", "_over", "_queued", "_used")
 
-    def __init__(self, call: "ServerCall") -> None:
+    def __init__(self, call: OpenCall, handle: object) -> None:
         self._call = call
+        # What functions and packets get. Kept until the call is closed: a subscriber may be the only one to have it.
+        self._handle: object = handle
         self._lock = Lock()
         # All guarded by _lock.
         self._live: dict[EventKind, Notification] = {}
@@ -75,7 +74,7 @@ class Subscriptions:
         """`kind` happened. Not under link.lock."""
         with self._lock:
             notify = self._live.get(kind)
-            if notify is not None and kind not in self._queued and notify.deliver((self._call,), kind):
+            if notify is not None and kind not in self._queued and notify.deliver((self._handle,), kind):
                 self._queued.add(kind)
 
     def _run(self, function: Callable[[Any, EventKind], object], call: Any, kind: EventKind) -> None:
@@ -85,14 +84,15 @@ class Subscriptions:
                 return
         function(call, kind)
 
-    def close(self, how: Closing) -> None:
+    def close(self, how: CloseReason) -> None:
         """The call was closed: deliver nothing further."""
         with self._lock:
             self._over = True
             self._live.clear()
+            self._handle = None
 
 
-def subscribe(call: "ServerCall", kind: EventKind | Iterable[EventKind], notify: Any) -> None:
+def subscribe(call: OpenCall, kind: EventKind | Iterable[EventKind], notify: Any, handle: object) -> None:
     """See `ServerCall.subscribe`."""
     wanted = frozenset((kind,) if isinstance(kind, int) else kind)
     if not wanted or not wanted <= KINDS:
@@ -104,32 +104,32 @@ def subscribe(call: "ServerCall", kind: EventKind | Iterable[EventKind], notify:
     assert target is not None
     if isinstance(notify, Event) and len(kinds) > 1:
         raise InvalidParameter("an event cannot tell kinds apart: subscribe to each with an event of its own")
-    subscriptions = _subscriptions_of(call)
+    subscriptions = _subscriptions_of(call, handle)
     subscriptions.add(kinds, target)
     # Subscribe, then look: what happens in between finds the subscription, which notifies once.
-    if call._cancelled and EventKind.CLIENT_CANCEL in kinds:
+    if call.cancelled and EventKind.CLIENT_CANCEL in kinds:
         subscriptions.notify(EventKind.CLIENT_CANCEL)
-    if call._peer.lost and EventKind.CLIENT_DISCONNECT in kinds:
+    if call.peer.lost and EventKind.CLIENT_DISCONNECT in kinds:
         subscriptions.notify(EventKind.CLIENT_DISCONNECT)
 
 
-def unsubscribe(call: "ServerCall", kind: EventKind) -> int:
+def unsubscribe(call: OpenCall, kind: EventKind, handle: object) -> int:
     """See `ServerCall.unsubscribe`."""
     if kind not in KINDS:
         raise _unsupported(kind)
-    return _subscriptions_of(call).remove(EventKind(kind))
+    return _subscriptions_of(call, handle).remove(EventKind(kind))
 
 
-def _subscriptions_of(call: "ServerCall") -> Subscriptions:
+def _subscriptions_of(call: OpenCall, handle: object) -> Subscriptions:
     """The subscriptions of `call`, made if it has none; raises if it was closed."""
-    attachment = attachment_of(call)
+    extras = call.extras()
     with _making:
-        subscriptions: Subscriptions | None = attachment.subscriptions
+        subscriptions: Subscriptions | None = extras.subscriptions
         if subscriptions is None:
-            subscriptions = Subscriptions(call)
-            if not when_closed(call, subscriptions.close):
+            subscriptions = Subscriptions(call, handle)
+            if not call.add_done_callback(subscriptions.close):
                 raise _closed(call)
-            attachment.subscriptions = subscriptions
+            extras.subscriptions = subscriptions
     return subscriptions
 
 
@@ -140,8 +140,8 @@ def _unsupported(kind: object) -> Misuse:
     )
 
 
-def _closed(call: "ServerCall") -> InvalidAsyncHandle:
+def _closed(call: OpenCall) -> InvalidAsyncHandle:
     return InvalidAsyncHandle(f"{call!r} was closed, and its subscriptions with it")
 
 
-_making = Lock()  # Held to make the set of a call; before the lock of attachments.
+_making = Lock()  # Held to make the set of a call; before the lock of extras.

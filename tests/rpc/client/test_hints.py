@@ -1,8 +1,11 @@
 """What is said to somebody who uses the library in a way that cannot work."""
 
+import gc
 import logging
 import re
+import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,11 +14,13 @@ from engine import (
     CallTimeout,
     Client,
     Event,
+    EventKind,
     InvalidArgumentType,
     InvalidParameter,
     Server,
     ServerCall,
     ServerUnavailable,
+    current_call,
     manager,
     wait_all,
     wait_any,
@@ -33,8 +38,8 @@ Benches = Callable[..., Bench]
 class Forgetful:
     """Manager routines, most of which forget something."""
 
-    def __init__(self) -> None:
-        self.kept: list[Any] = []
+    def __init__(self, kept: list[Any]) -> None:
+        self.kept = kept
 
     @manager
     def forgets(self, call: ServerCall) -> None:
@@ -51,6 +56,19 @@ class Forgetful:
         self.kept.append(call.complete)
 
     @manager
+    def subscribes(self, call: ServerCall) -> None:
+        """Answers when its client cancels."""
+        call.subscribe(EventKind.CLIENT_CANCEL, lambda call, kind: call.complete("cancelled"))
+        self.kept.append("subscribed")
+
+    @manager
+    def asks(self, call: ServerCall) -> None:
+        """Says whether what it is given is what it gets."""
+        marked = weakref.WeakSet([current_call()])
+        gc.collect()
+        call.complete((current_call() is call, current_call() in marked))
+
+    @manager
     def answers(self, call: ServerCall) -> None:
         """Answers at once."""
         call.complete(1)
@@ -63,22 +81,47 @@ class Forgetful:
 
 
 class TestManagerRoutines:
-    """A call that will not be answered stays pending (4.1); the server's log says why, once."""
+    """A call that cannot be answered any more ends; the server's log says why, once an operation."""
 
     @pytest.fixture
-    def forgetful(self, local: Callable[..., Server], benches: Benches) -> Any:
+    def kept(self) -> list[Any]:
+        """What the routines have kept."""
+        return []
+
+    @pytest.fixture
+    def forgetful(self, local: Callable[..., Server], benches: Benches, kept: list[Any]) -> Any:
         """A binding to such routines."""
         server = local()
-        server.register("forgetful", Forgetful())
+        server.register("forgetful", Forgetful(kept))
         return benches(server.endpoint).client.bind("forgetful")
 
     def test_a_handle_that_nobody_has(self, forgetful: Any, caplog: pytest.LogCaptureFixture) -> None:
-        """A routine that returns without an answer, and without having kept the handle, is told of once."""
+        """A call whose manager routine drops the handle without an answer ends with 1726; the log says so once."""
         calls = [forgetful.forgets.begin() for _ in range(5)]
-        wait_until(lambda: not calls[0].done() and "forgets" in caplog.text)
+        assert {status_of(partial(call.result, LIMIT)) for call in calls} == {1726}
         assert forgetful.answers() == 1
-        assert caplog.text.count("did not answer") == 1
+        wait_until(lambda: "forgets" in caplog.text)
+        assert caplog.text.count("dropped the handle") == 1
+
+    def test_a_handle_that_is_dropped_later(self, forgetful: Any, kept: list[Any]) -> None:
+        """So does one that was kept, as soon as the last reference to its handle is gone, on any thread."""
+        calls = [forgetful.keeps.begin(), forgetful.keeps_the_way_to_answer.begin()]
+        wait_until(lambda: len(kept) == 2)
         assert not any(call.done() for call in calls)
+        kept.clear()
+        assert {status_of(partial(call.result, LIMIT)) for call in calls} == {1726}
+
+    def test_a_handle_that_a_subscription_has(self, forgetful: Any, kept: list[Any]) -> None:
+        """One that only its subscription has is not lost: the function that is called by it gets the handle."""
+        call = forgetful.subscribes.begin()
+        wait_until(lambda: kept == ["subscribed"])
+        assert not call.wait(0.01)
+        call.cancel()
+        assert call.result(LIMIT) == "cancelled"
+
+    def test_the_same_handle(self, forgetful: Any) -> None:
+        """Each question for the handle of a call gets the same one, in a manager routine that which it was given."""
+        assert forgetful.asks() == [True, True]
 
     def test_a_handle_that_was_kept(self, forgetful: Any, caplog: pytest.LogCaptureFixture) -> None:
         """One that keeps the handle, or answers, is not."""

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from engine import Interface, Server
+from engine.rpc.server.entry import Entry
 from engine.rpc.server.lane import SLOW, Lane
-from engine.rpc.server.registry import Entry
 from engine.testing import Gate, wait_until
 from transport.frames import CallOptions, Target
 from transport.wire.codec import encode_call
@@ -162,7 +162,7 @@ class Watched(deque[Any]):
         self.counted = 0
 
     def append(self, work: Any) -> None:
-        numbers = [work._id] if hasattr(work, "_id") else work.group.ids
+        numbers = [work.id] if hasattr(work, "id") else work.group.ids
         self.early += [number for number in numbers if number not in self._table]
         self.counted += len(numbers)
         super().append(work)
