@@ -14,10 +14,21 @@ import pytest
 
 from engine import Call, Client, CompletionPort, Event, InvalidAsyncHandle, InvalidHandle, Server, State
 from engine.testing import LIMIT, Gate, wait_until
-from transport.frames import Bye, Target
+from transport.frames import Bye, Reject, Target
 from transport.wire.codec import encode_calls
 
-from .helpers import Bench, Elsewhere, RawClient, RawServer, at_line, code_in, code_named, reach, status_of
+from .helpers import (
+    Bench,
+    Elsewhere,
+    RawClient,
+    RawServer,
+    at_line,
+    code_in,
+    code_named,
+    new_endpoint,
+    reach,
+    status_of,
+)
 from .interfaces import Probe
 from .service import make_server
 
@@ -234,6 +245,27 @@ class TestBeginning:
             assert status_of(call.complete) in (0, 1726)
             assert bench.probe.echo(number) == number
 
+    @pytest.mark.parametrize("message", [Bye(1722, "closing time"), Reject([1], 1728, "what?")], ids=["bye", "reject"])
+    def test_ctrl_c_as_a_conversation_ends(self, message: Bye | Reject, folder: Any) -> None:
+        """An interrupt at any line of the taking of a BYE or REJECT leaves no call waiting for an answer."""
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        for number in itertools.count():
+            with RawServer(new_endpoint("ipc", folder)) as raw, Client(raw.endpoint, connect_timeout=LIMIT) as client:
+                call = client.bind(Probe).echo.begin("x")
+                raw.greet()
+                raw.hear()
+                wait_until(partial(_is_connected, client))
+                raw.say(message)
+                with at_line(number, code_in("engine/rpc/client"), interrupt) as reached, suppress(KeyboardInterrupt):
+                    call.wait(LIMIT)
+                assert call.wait(LIMIT), f"after an interrupt at line {number} the call does not end"
+                assert status_of(call.complete) == 1726
+            if reached[0] <= number:
+                break
+
     def test_ctrl_c_while_many_are_told(self, bench: Bench) -> None:
         """An interrupt in the midst of telling of many calls costs what one step tells of, at the most."""
         for number, interrupted in interruptions("drive", code_in("engine/rpc/channel.py")):
@@ -280,6 +312,10 @@ def interruptions(
 
         yield number, interrupted
     assert came
+
+
+def _is_connected(client: Client) -> bool:
+    return client.statistics().connection == "connected"
 
 
 class TestCancelling:

@@ -31,7 +31,7 @@ class ConversationState(Enum):
     PARTING = auto()
     #: This side has said BYE.
     LEAVING = auto()
-    #: The other side has said BYE.
+    #: The other side has said BYE, or the connection is gone.
     CLOSED = auto()
     #: REJECT was sent: another HELLO begins another conversation.
     REJECTED = auto()

@@ -47,7 +47,8 @@ UNGREETED: Final = Limits(message_bytes=64 * 1024, records=1024, pipe_window_byt
 PROTOCOL_ERROR: Final = 1728
 
 _FRESH, _GREETED, _OPEN = ConversationState.FRESH, ConversationState.GREETED, ConversationState.OPEN
-_PARTING, _LEAVING, _REJECTED = ConversationState.PARTING, ConversationState.LEAVING, ConversationState.REJECTED
+_PARTING, _LEAVING, _CLOSED = ConversationState.PARTING, ConversationState.LEAVING, ConversationState.CLOSED
+_REJECTED = ConversationState.REJECTED
 
 
 class Received(NamedTuple):
@@ -117,8 +118,8 @@ class ClientSession(Session):
     def begin(self) -> None:
         """Begin a conversation: a HELLO is sent, on a new connection or after a REJECT.
 
-        Raises: LocalProtocolError in the midst of one, after the server's BYE, as the connection has to be closed and
-            `lost` first, and after `leave`.
+        Raises: LocalProtocolError in the midst of one, after one that was lost or ended by BYE until that is `settled`,
+            and after `leave`.
         """
         self.sent(Kind.HELLO)
         self._learn(UNGREETED)
@@ -126,15 +127,18 @@ class ClientSession(Session):
         self.calls_sent = 0
 
     def lost(self) -> bool:
-        """The conversation is over: the connection is gone, or the REJECT or BYE that ended it was dealt with.
-
-        Return whether there was one; False for a client that has left.
-        """
+        """The connection is gone. Return whether there was a conversation, whose end is not `settled` yet."""
         if self.state is _FRESH or self.state is _LEAVING:
             return False
-        self._enter(_FRESH)
+        if self.state is _GREETED or self.is_open:
+            self._enter(_CLOSED)
         self._learn(UNGREETED)
         return True
+
+    def settled(self) -> None:
+        """The runtime has dealt with what the conversation that is over has left: another may begin."""
+        if self.state is not _LEAVING:
+            self._enter(_FRESH)
 
     def leave(self, status: int = 0, reason: str = "") -> Bye | None:
         """End the conversation for good, if there is one: return what to say, else None. None begins after that."""

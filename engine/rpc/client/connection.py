@@ -121,8 +121,8 @@ class Connection:
         self._hello = LoneMessage([])
         # When this side may next leave a connection over which the server has said goodbye.
         self._leave_at = 0.0
-        # How many calls may wait to be batched. Written under link.lock, read as a hint. Derived from the calls in flight
-        # plus the replies received since the last send, because callers usually begin one call per reply.
+        # How many calls may wait to be batched. Written under link.lock, read as a hint. Derived from the calls in
+        # flight plus the replies received since the last send, because callers usually begin one call per reply.
         self.batch_threshold: int = 0
         # Those replies. Under link.lock.
         self._answered = 0
@@ -295,6 +295,7 @@ class Connection:
 
     def on_connected(self, peer: bytes) -> None:
         """There is a connection: greet, and send what waits."""
+        self._lose(self.session.refusal, True)  # Only if an interrupt has broken that off before.
         hello = Hello(
             self._association, os.getpid(), text_of(socket.gethostname()), LIBRARY, self._link.heartbeat,
             Limits(message_bytes=self._largest, pipe_window_bytes=self.pipe_window), self.metadata,
@@ -352,12 +353,11 @@ class Connection:
             with self.table.lock:
                 if self.session.has_left:
                     return
-                self.session.lost()
                 self.session.refusal = text
                 self.session.reached = True
                 self.outbox.queue.clear()
                 ended = self.awaiting.refused_locked(message.status or Status.PROTOCOL_ERROR, text)
-            self._finish(ended)
+                self._settle_locked(ended)
 
     def _left(self, message: Bye) -> None:
         """The server closed in good order: what it had not answered by then it will not answer."""
@@ -395,8 +395,13 @@ class Connection:
                 self.outbox.put_back()
             self.outbox.discard(self._hello)
             self.retries.collect_locked()
-            ended = self.awaiting.sort_out_locked(text, again, read)
-        self._finish(ended)
+            self._settle_locked(self.awaiting.sort_out_locked(text, again, read))
+
+    def _settle_locked(self, ended: dict[int, Outcome]) -> None:
+        """End these calls of the conversation that is over. An interrupt before the last line has it done again."""
+        self.table.finish_locked(ended.keys(), ended.values(), self.actions)
+        self.attend_locked()
+        self.session.settled()
 
     def _attend(self) -> None:
         with self.table.lock:

@@ -267,6 +267,7 @@ class TestGoodbye:
         with pytest.raises(LocalProtocolError):  # That connection has to be closed first.
             opened.client.begin()
         assert opened.client.lost()
+        opened.client.settled()
         opened.server = ServerSession(lambda: WELCOME)
         opened.greet()
 
@@ -299,7 +300,8 @@ class TestGoodbye:
     def test_nothing_begins_after_leaving(self, fresh: Exchange) -> None:
         """A client that has left, connected or not, begins nothing any more, whatever becomes of its connection."""
         assert fresh.client.leave() is None
-        fresh.client.lost()
+        assert not fresh.client.lost()
+        fresh.client.settled()
         with pytest.raises(LocalProtocolError):
             fresh.client.begin()
 
@@ -308,9 +310,13 @@ class TestLost:
     """The connection is gone."""
 
     def test_a_client_begins_again(self, opened: Exchange) -> None:
-        """It says, once, whether there was a conversation, forgets what the server takes, and may begin another."""
-        assert opened.client.lost() and not opened.client.lost()
+        """It says whether there is a conversation to settle, forgets what the server takes, and begins anew."""
+        assert opened.client.lost() and opened.client.lost()  # Until that was settled.
         assert opened.client.message_limit == 65_536 and not opened.client.is_open
+        with pytest.raises(LocalProtocolError):
+            opened.client.begin()
+        opened.client.settled()
+        assert not opened.client.lost()
         opened.client.begin()
         assert opened.client.lost()
 
