@@ -3,6 +3,7 @@
 import select
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -10,11 +11,13 @@ import msgspec
 import pytest
 
 from engine import (
+    Call,
     CallFailed,
     CallTimeout,
     Client,
     CompletionPort,
     EngineError,
+    Event,
     Interface,
     RemoteFault,
     Server,
@@ -300,6 +303,35 @@ class TestBounds:
             assert hear(1) == [lost]
             raw.say(answers([lost]))
             assert calls[-1].result(LIMIT) == 7
+
+    def test_failures_collected_at_once(self, endpoint: str) -> None:
+        """A failure is no answer, though its caller has collected it as soon as it was notified: the budget stays."""
+
+        class Collecting(Event):
+            call: Call[Any]
+
+            def set(self) -> None:
+                status_of(self.call.complete)
+
+        with (
+            RawServer(endpoint) as raw,
+            Client(endpoint, retries=1, retry_budget=1, connect_timeout=LIMIT) as client,
+            ExitStack() as opened,
+        ):
+            probe = client.bind(Probe)
+            for number in range(13):
+                event = opened.enter_context(Collecting())
+                event.call = probe.again.begin(number, notify=event)
+            raw.greet()
+            hear_calls(raw, 13)
+            raw.say(Bye(0, "one is sent again, and twelve fail"))
+            raw.greet()
+            hear_calls(raw, 1)
+            last = probe.again.begin(13)
+            hear_calls(raw, 1)
+            raw.say(Bye(0, "the budget is empty"))
+            assert status_of(partial(last.result, LIMIT)) == 1726
+            assert client.statistics().retries == 1
 
     @pytest.mark.parametrize("name", ["retries", "retry_budget"])
     @pytest.mark.parametrize("value", [-1, 1.5, "1", None, True])
