@@ -260,10 +260,6 @@ def test_imports_follow_the_arrows() -> None:
     assert violations(ROOT) == []
 
 
-# The room in which files still import each other in a circle.
-CIRCULAR = ("engine.rpc.server",)
-
-
 def in_circles(root: Path) -> set[str]:
     """Return the modules of the library that import themselves by way of others."""
     tree = Tree(root)
@@ -288,7 +284,7 @@ def in_circles(root: Path) -> set[str]:
 
 def test_no_circle() -> None:
     """No file imports itself by way of others, whether at run time, in a function or for an annotation."""
-    assert {name for name in in_circles(ROOT) if not any(within(name, room) for room in CIRCULAR)} == set()
+    assert in_circles(ROOT) == set()
 
 
 def test_a_circle_is_found(tmp_path: Path) -> None:
