@@ -30,7 +30,7 @@ from engine.testing import LIMIT
 CHILD_LIMIT = 100  # Seconds: spent only by a child that hangs.
 
 
-def told_exit_code(child: int) -> None:
+def tell_exit_code(child: int) -> None:
     """Print the exit code of a child."""
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
@@ -110,7 +110,7 @@ def inherited_pools() -> None:
         ran = threading.Event()
         default_pool().submit(ran.set)
         os._exit(0 if ran.wait(LIMIT) and pool.stop(LIMIT) else 3)
-    told_exit_code(child)
+    tell_exit_code(child)
 
 
 def what_ran_at_the_fork() -> None:
@@ -145,6 +145,8 @@ def what_ran_at_the_fork() -> None:
             executor.submit(int)
         except RuntimeError:  # As the standard library's own raises, too.
             pass
+        else:
+            os._exit(2)
         calls: list[futures.Future[Any]] = [running, queued, cancelled]
         assert len(futures.wait(calls).done) == 3
         assert cancelled.cancelled() and isinstance(running.exception(), Forked)
@@ -154,7 +156,7 @@ def what_ran_at_the_fork() -> None:
         executor.shutdown()
         work.close()
         os._exit(0)
-    told_exit_code(child)
+    tell_exit_code(child)
     go.set()
     work.close()
     pool.stop()
@@ -181,7 +183,7 @@ def locks_that_were_held() -> None:
         assert all(isinstance(call.exception(), Forked) for call in calls)
         assert Executor(1).submit(pow, 2, 3).result() == 8
         os._exit(0)
-    told_exit_code(child)
+    tell_exit_code(child)
     go.set()
     executor.shutdown()
 
@@ -208,8 +210,8 @@ def forking_in_a_callback() -> None:
         for _ in range(5):
             work.submit()
         go.set()
+    tell_exit_code(children[0])
     print(len(ran))
-    told_exit_code(children[0])
     pool.stop()
 
 
@@ -232,7 +234,7 @@ def leaving_blocks() -> None:
             if not child:
                 signal.alarm(CHILD_LIMIT)
                 sys.exit(7)
-            told_exit_code(child)
+            tell_exit_code(child)
             go.set()
 
 
