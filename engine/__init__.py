@@ -76,12 +76,12 @@ from .rpc.errors import (
 from .rpc.notify import ApcNotification, CallbackNotification, EventKind, apc
 from .rpc.pipes.pipe import InOutPipe, InPipe, OutPipe, Pipe, PipePending
 from .rpc.pipes.stream import Stream
+from .rpc.server.admission import ServerStatistics
 from .rpc.server.call import ServerCall, current_call
 from .rpc.server.management import Management
 from .rpc.server.open_call import CallAttributes
 from .rpc.server.registry import manager
 from .rpc.server.server import Server
-from .rpc.server.statistics import ServerStatistics
 from .rpc.state import TRANSITIONS, On, State
 from .status import Status
 

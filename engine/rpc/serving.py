@@ -36,7 +36,7 @@ class Served(Protocol):
         """The connection's texts, overlaid with the call's own; a copy."""
 
 
-# Whether this process has, or had, a server: without one nobody needs to ask what is served here.
+# Whether this process has, or had, a server: without one no client needs to ask what is served here.
 serving: bool = False
 
 

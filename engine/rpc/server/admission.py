@@ -18,13 +18,15 @@ none, from a loopback address too. The level says nothing of who the client is: 
 
 Lock order: link.lock, then admission's.
 
-Source: "RpcServerListen", "RpcMgmtStopServerListening", "Interface Registration Flags", "RpcServerRegisterIf2",
-"RPC_IF_CALLBACK_FN", "Authentication-Level Constants".
+Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtInqStats", "Interface Registration Flags",
+"RpcServerRegisterIf2", "RPC_IF_CALLBACK_FN", "Authentication-Level Constants".
 """
 
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
+
+import msgspec
 
 from transport.log import Log
 
@@ -35,7 +37,6 @@ from ...kernel.lock import Lock
 from ...status import Status
 from ..serving import current
 from .open_call import CallAttributes, OpenCall
-from .statistics import Counters, ServerStatistics
 
 log: Log = Log("engine.rpc")
 
@@ -169,6 +170,41 @@ class _Stopped(Event):
         return ""
 
 
+class Counters(msgspec.Struct):
+    """What a server counts; guarded by admission's lock, except that `messages_in`, `garbage` and `failures` are
+    counted under link.lock.
+    """
+
+    calls_in: int = 0
+    calls_out: int = 0
+    messages_in: int = 0
+    messages_out: int = 0
+    faults: int = 0
+    refused: int = 0
+    garbage: int = 0
+    failures: int = 0
+
+
+class ServerStatistics(msgspec.Struct, frozen=True):
+    """A snapshot of a server. `active` counts calls that arrived and are not closed; the counters only grow.
+
+    The four that Windows has are `calls_in`, `calls_out` (calls that routines have begun), `messages_in` and
+    `messages_out` (its packets). `failures` counts messages that this side could not deal with: there was no
+    memory for one, for example.
+    """
+
+    phase: str
+    active: int
+    calls_in: int
+    calls_out: int
+    messages_in: int
+    messages_out: int
+    faults: int
+    refused: int
+    garbage_received: int
+    failures: int
+
+
 class Admission:
     """Which calls a server takes, and how many are open. Threads: any.
 
@@ -188,8 +224,10 @@ class Admission:
         self.auto_active: int = 0
         # Set by `close`: nothing is taken any more, and all calls are waited for.
         self.closing: bool = False
-        # Whether `closed_locked` is to hear of closed calls.
+        # Whether a stop, or the close, waits for the last call to be closed.
         self.draining: bool = False
+        # A thread waits for the stop.
+        self.waited: bool = False
         # In a forked child, where all of this is the parent's.
         self.forked: bool = False
         # Set while no call is open and the server does not listen.
@@ -259,6 +297,25 @@ class Admission:
             if self.phase is not Phase.CLOSED:
                 self.closing = False
             raise
+
+    def begin_wait(self, listened: bool) -> bool:
+        """Be the one that waits for the stop; False if there is nothing to wait for. `end_wait` is due otherwise."""
+        with self.lock:
+            self.check_process()
+            if self.phase is Phase.CLOSED:
+                return False
+            if self.waited:
+                raise InvalidState("another thread waits for this server already", status=Status.ALREADY_LISTENING)
+            if self.phase is Phase.IDLE and not listened:
+                raise InvalidState("the server was not told to listen", status=Status.NOT_LISTENING)
+            self.waited = True
+        return True
+
+    def end_wait(self) -> None:
+        """The thread that waited goes on; if the server was closed meanwhile, the event goes with it."""
+        self.waited = False
+        if self.phase is Phase.CLOSED:
+            self.stopped.close()
 
     # Calls
 

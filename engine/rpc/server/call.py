@@ -101,7 +101,7 @@ class ServerCall(Uncopyable):
         return self._call.pipes.end_of(name)  # type: ignore[no-any-return]  # `_pipes` is Any: few calls have some
 
     def notify_pipes(self, notify: Any, send_complete: bool = False) -> None:
-        """Choose how sends and receives of the call's pipes are told, before the first push or pull.
+        """Choose what is notified of sends and receives of the call's pipes, before the first push or pull.
 
         Args:
             notify: as for a client's call: an Event, a port or `port.packet(...)`, `apc(...)`, a callable, or None.
@@ -113,7 +113,7 @@ class ServerCall(Uncopyable):
         self._own_pipes().notify(notify, send_complete, self)
 
     def before_pipes(self, prepare: Callable[[], object]) -> None:
-        """Have `prepare()` called once, by whoever makes the first push or pull of the call's pipes, just before it.
+        """Have `prepare()` called once, just before the first push or pull of the call's pipes, by that thread.
 
         It may call `notify_pipes`. What it raises, the push or pull raises, and the next one calls it again.
         Raises: `InvalidParameter` if the call has no pipes.
@@ -146,16 +146,16 @@ class ServerCall(Uncopyable):
         return self._call.time_left()
 
     def subscribe(self, kind: EventKind | Iterable[EventKind], notify: Any) -> None:
-        """Be told when the client cancels the call (`EventKind.CLIENT_CANCEL`), or is gone (`CLIENT_DISCONNECT`).
+        """Be notified when the client cancels the call (`EventKind.CLIENT_CANCEL`), or is gone (`CLIENT_DISCONNECT`).
 
         Args:
             kind: one of the two, or both, for which an event does not do: it cannot tell them apart.
             notify: an `Event`, a `CompletionPort` or `port.packet(...)` (whose overlapped value is this handle unless
                 given), `apc(...)`, or a callable. Functions are called with this handle and the kind; callables run on
                 the default pool.
-        What has happened already is told at once. Each kind is told once, and can be subscribed to once a call. Closing
-        the call ends its subscriptions: what is queued to a port then still arrives, functions that have not begun are
-        not called.
+        What has happened already is notified at once. Each kind is notified once, and can be subscribed to once a
+        call. Closing the call ends its subscriptions: what is queued to a port then still arrives, functions that have
+        not begun are not called.
         Raises: `Misuse` 1764 (CANNOT_SUPPORT) for another kind; `InvalidParameter` (87) without `notify`, or for both
             kinds by an event; `InvalidState` (1915) the second time; `InvalidAsyncHandle` (1914) if the call was
             closed.
@@ -229,7 +229,7 @@ class ServerCall(Uncopyable):
 
 
 def _end_dropped(call: OpenCall) -> None:
-    """Nobody can answer `call` any more: the last reference to its handle is gone. On the monitor's thread."""
+    """Close `call`: the last reference to its handle is gone, so that no user can. On the monitor's thread."""
     text = "its manager routine dropped the handle without an answer"
     try:
         call.answers.answer_fault(call, Status.CALL_FAILED, text)
@@ -273,7 +273,7 @@ def current_call() -> ServerCall:
     return handle
 
 
-def tell_unanswered(call: OpenCall, value: object, error: EngineError) -> None:
+def log_unanswered(call: OpenCall, value: object, error: EngineError) -> None:
     """What a routine returned could not answer its call. A routine that has closed it mostly returns nothing."""
-    tell = log.debug if value is None and isinstance(error, InvalidAsyncHandle) else log.error
-    tell("%r: %s", call, error)
+    level = log.debug if value is None and isinstance(error, InvalidAsyncHandle) else log.error
+    level("%r: %s", call, error)

@@ -2,7 +2,8 @@
 
 Theory of operation. The connections of one client share an association. While an association has a connection, the
 tokens of its open handles are in its dictionary. A call that takes handles gets all of them at once or waits in the
-queue of one that is busy, so no two calls can wait for each other; whoever leaves a handle lets in those who can go on.
+queue of one that is busy, so no two calls can wait for each other; a call that leaves a handle lets in those that can
+go on.
 
     open_context --call answered--> open --call closes it--> closed
                                       `--last connection gone, no call uses it any more--> run down, once
@@ -11,8 +12,8 @@ A call that shares a handle may want it alone. The first to ask waits until the 
 out. If one of the others asks too, each would wait for the other: that one is put aside until the first is closed, and
 is told that it gave way.
 
-A handle made by a call is nobody's until the call is answered. If the answer is a failure, the routine has cleaned up;
-if there was an answer but it cannot reach the client, the handle is run down.
+A handle made by a call belongs to no client until the call is answered. If the answer is a failure, the routine has
+cleaned up; if there was an answer but it cannot reach the client, the handle is run down.
 
 Guarantees: each handle is either closed or run down, once; it is run down after the calls that use it were closed.
 
@@ -49,7 +50,7 @@ log: Log = Log("engine.rpc")
 
 S = TypeVar("S")
 
-TOKEN_BYTES = 16  # Random, so that nobody guesses another's; as long as an association's name.
+TOKEN_BYTES = 16  # Random, so that no client guesses another's; as long as an association's name.
 
 
 class Opened:
@@ -94,7 +95,7 @@ class Opened:
         return self.holders == 0 or (shared and not self.exclusive)
 
 
-class Association:
+class ClientIdentity:
     """What a server knows of one client: its connections, and its open handles."""
 
     __slots__ = ("connections", "contexts")
@@ -151,14 +152,14 @@ class ContextBook:
         self._resume = resume
         self._lock = Lock()
         # Guarded by _lock. By what the client calls itself and who it proved to be.
-        self._associations: dict[tuple[bytes, str], Association] = {}
+        self._identities: dict[tuple[bytes, str], ClientIdentity] = {}
 
     # Connections
 
     def join(self, key: tuple[bytes, str], connection: object) -> None:
         """A connection of the association `key` has come."""
         with self._lock:
-            self._associations.setdefault(key, Association()).connections.add(connection)
+            self._identities.setdefault(key, ClientIdentity()).connections.add(connection)
 
     def leave(self, key: tuple[bytes, str], connection: object) -> list[Callable[[], object]]:
         """A connection has gone; return what is to be done, outside all locks: rundown, if it was the last one.
@@ -166,13 +167,13 @@ class ContextBook:
         Nothing happens if it had not joined, or has left.
         """
         with self._lock:
-            association = self._associations.get(key)
+            association = self._identities.get(key)
             if association is None or connection not in association.connections:
                 return []
             association.connections.discard(connection)
             if association.connections:
                 return []
-            del self._associations[key]
+            del self._identities[key]
             over, resumed = _end_locked(map(_opened, association.contexts.values()))
         return [
             *(partial(self._run_down, opened) for opened in over),
@@ -183,7 +184,7 @@ class ContextBook:
         """End the handles that operations of these interfaces have opened. Rundown routines run on this thread."""
         with self._lock:
             # All are taken out before the first one ends.
-            taken = [*chain.from_iterable(map(partial(_take_locked, interfaces), self._associations.values()))]
+            taken = [*chain.from_iterable(map(partial(_take_locked, interfaces), self._identities.values()))]
             over, resumed = _end_locked(taken)
         for opened in over:
             if opened.rundown is not None:
@@ -208,7 +209,7 @@ class ContextBook:
     def find(self, call: OpenCall, token: bytes) -> Context[Any]:
         """Return the handle of that token; raises `ContextMismatch`."""
         with self._lock:
-            association = self._associations.get(key_of(call.peer))
+            association = self._identities.get(key_of(call.peer))
             context = None if association is None else association.contexts.get(token)
         if context is None:
             raise ContextMismatch("the context handle is closed, or another client's, or another server's")
@@ -299,7 +300,7 @@ class ContextBook:
         if use.upgrade is not None:
             _withdraw_locked(use.upgrade)
             resumed.append(use.upgrade)
-        association = self._associations.get(key_of(call.peer))
+        association = self._identities.get(key_of(call.peer))
         for context in use.made:
             opened = _opened(context)
             if how is CloseReason.ANSWERED and association is not None and not opened.closing:
@@ -349,7 +350,7 @@ def _opened(context: Context[Any]) -> Opened:
     return opened
 
 
-def _take_locked(interfaces: Collection[tuple[str, int]], association: Association) -> list[Opened]:
+def _take_locked(interfaces: Collection[tuple[str, int]], association: ClientIdentity) -> list[Opened]:
     """Take out, and return, the handles that operations of these interfaces have opened."""
     taken = [opened for opened in map(_opened, association.contexts.values()) if opened.interface in interfaces]
     for opened in taken:
@@ -425,7 +426,7 @@ def _admit_locked(opened: Opened, resumed: "list[OpenCall | Upgrade]") -> None:
             return
         queue.popleft()
         if busy is not None:
-            busy.waiting.append(first)  # Whoever leaves that one looks again.
+            busy.waiting.append(first)  # The call that leaves that one looks again.
             continue
         use: Use = first.call.extras().contexts
         use.granted = True

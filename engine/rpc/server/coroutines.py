@@ -27,7 +27,7 @@ from ...errors import InvalidArgumentType, InvalidAsyncHandle
 from ...kernel.lock import Lock
 from ...status import Status
 from ..serving import task_call
-from .call import handle_of, tell_unanswered
+from .call import handle_of, log_unanswered
 from .open_call import OpenCall
 from .routines import UNANSWERED
 
@@ -203,7 +203,7 @@ class CoroutineRunner:
         try:
             answer()
         except (InvalidAsyncHandle, InvalidArgumentType) as error:
-            tell_unanswered(call, value, error)
+            log_unanswered(call, value, error)
 
     def stop(self, timeout: float) -> None:
         """Cancel what still runs and end the thread, within `timeout` seconds."""

@@ -43,7 +43,7 @@ class Entry:
         # And for several such calls in one step.
         self.decode_many: Callable[[Buffer | msgspec.Raw], Sequence[Sequence[Any]]] = spec.decode_args.many
         self.takes_handle: bool = getattr(function, "__engine_manager__", False) is True
-        # Whether the log was told of a manager routine that forgets to answer. A hint.
+        # Whether the log has a line on a manager routine that forgets to answer. A hint.
         self.warned: bool = False
         # An `async def`: calling it only makes what the event loop begins.
         self.coroutine: bool = inspect.iscoroutinefunction(function)

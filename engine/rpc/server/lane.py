@@ -58,7 +58,7 @@ from ..errors import AccessDenied, BadStubData, CallCancelled, CallTimeout
 from ..serving import ServingSlot, current
 from .answers import Answers
 from .batch import Batch
-from .call import handle_of, tell_unanswered
+from .call import handle_of, log_unanswered
 from .entering import calls_routines, inside
 from .entry import Entry
 from .open_call import OpenCall
@@ -597,7 +597,7 @@ class Lane:
         try:
             self._answers.reply(call, value)
         except (InvalidArgumentType, InvalidAsyncHandle) as error:
-            tell_unanswered(call, value, error)
+            log_unanswered(call, value, error)
 
 
 calls_routines(Lane._run_rows, Lane._run_one)  # type: ignore[arg-type]  # functions, seen from the class

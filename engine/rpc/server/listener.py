@@ -137,16 +137,16 @@ class Listener:
         self.answers.actions += self._part(known, f"the client is gone: {reason}")
 
     def _part(self, peer: Peer, why: str) -> list[Callable[[], object]]:
-        """What is to be done after a client has gone: end pipes, tell subscribers, run contexts down."""
+        """What is to be done after a client has gone: end pipes, notify subscribers, run contexts down."""
         acts: list[Callable[[], object]] = []
         if peer.calls:
             self._departed.add(peer)
-        # Of calls without a handle there is nobody to be told.
+        # Calls without a record have no subscribers.
         for call in [call for call in peer.calls.copy().values() if isinstance(call, OpenCall)]:
             if call.pipes is not None:
                 acts += call.pipes.fail(CallFailed, why)
             if call.extra is not None:
-                acts.append(partial(_tell, call, EventKind.CLIENT_DISCONNECT))
+                acts.append(partial(_notify, call, EventKind.CLIENT_DISCONNECT))
         acts += self._contexts.leave(key_of(peer), peer)
         return acts
 
@@ -182,7 +182,7 @@ class Listener:
         except RemoteProtocolError as error:
             self._count_garbage(known, error)
         except Exception as error:  # As above.
-            # What was entered before runs; the others are nobody's calls.
+            # What was entered before runs; the others were not entered in any table.
             not_entered, self._entering = self._entering, 0
             self._admission.count_off(not_entered, 0)
             if known.lane.calls:
@@ -306,7 +306,7 @@ class Listener:
                 took += 1
             else:
                 call.add_done_callback(partial(_leave, self._admission, entry.auto))
-            # Last: whoever finds it there may run and close it at once.
+            # Last: a thread that finds it there may run and close it at once.
             (apart if options is not None and options.lane == NO_LANE else peer.lane.calls).append(call)
         if turned_away:
             self._admission.turn_away(turned_away)
@@ -339,7 +339,7 @@ class Listener:
         if abort and call.pipes is not None:
             self.answers.actions += call.pipes.fail(CallCancelled, "the client has cancelled the call")
         if call.extra is not None:
-            self.answers.actions.append(partial(_tell, call, EventKind.CLIENT_CANCEL))
+            self.answers.actions.append(partial(_notify, call, EventKind.CLIENT_CANCEL))
 
     # End
 
@@ -359,12 +359,12 @@ class Listener:
         with self._channel.link.lock:
             if not self._channel.closed:  # By a closing that was broken off.
                 with suppress(LinkClosed):  # Before us, as the process ends.
-                    self._link.harvest(self)  # Who has greeted meanwhile is told as well.
+                    self._link.harvest(self)  # A client that has greeted meanwhile gets the goodbye, too.
             each(self._say_goodbye, list(self.peers.values()))
         self._channel.close()
         with self._channel.link.lock:
             each(self._lose, list(self.peers.values()))
-        # Nobody else takes them any more.
+        # No other thread takes them any more.
         while self.answers.actions:
             self.answers.actions.pop(0)()
 
@@ -413,8 +413,8 @@ def _running(peer: Peer, entries: set[Entry]) -> list[OpenCall]:
     ]
 
 
-def _tell(call: OpenCall, kind: EventKind) -> None:
-    """Tell the subscribers of a call, if it has any."""
+def _notify(call: OpenCall, kind: EventKind) -> None:
+    """Notify the subscribers of a call, if it has any."""
     if call.extra is not None and call.extra.subscriptions is not None:
         call.extra.subscriptions.notify(kind)
 

@@ -1,6 +1,6 @@
 """Management from afar: what a client may ask of any server, and what it may not unless it is allowed to.
 
-Every server that listens serves `Management`. Looking is allowed to everybody, stopping to nobody, unless the server
+Every server that listens serves `Management`. Every client may look, none may stop the server, unless the server
 has an `authorize` function, which then decides on all of it.
 
 Source: "RpcMgmtInqStats", "RpcMgmtIsServerListening", "RpcMgmtStopServerListening", "RpcMgmtSetAuthorizationFn".
@@ -13,9 +13,9 @@ from transport.log import Log
 
 from ..contract.interface import Interface, operation
 from ..errors import AccessDenied
+from .admission import ServerStatistics
 from .call import current_call
 from .open_call import CallAttributes
-from .statistics import ServerStatistics
 
 log: Log = Log("engine.rpc")
 

@@ -32,6 +32,7 @@ from transport.frames import CallOptions
 from transport.log import Log
 from transport.realtime import monotonic
 
+from ...kernel.event import Event
 from ...kernel.lock import Lock
 from ..channel import Channel
 from ..context import Context
@@ -172,7 +173,7 @@ class OpenCall(msgspec.Struct, eq=False):
     # Whether its routine is being entered, or was: False while it waits for that, wherever it does. Written by the
     # thread that has the call; see `Answers.give_up` for which threads read it.
     begun: bool = True
-    # Set once, under admission's lock; read anywhere. Aborted: cancelled, and nobody waits for the answer.
+    # Set once, under admission's lock; read anywhere. Aborted: cancelled, and no answer is waited for.
     cancelled: bool = False
     aborted: bool = False
     # The server's ends of the call's pipes, if it has any.
@@ -236,3 +237,24 @@ class OpenCall(msgspec.Struct, eq=False):
 
     def __repr__(self) -> str:
         return f"<ServerCall {self.id} {self.entry.spec.target.interface}.{self.entry.spec.name}>"
+
+
+def await_closed(calls: list[OpenCall]) -> None:
+    """Wait until all of these calls are closed."""
+    with Event(manual_reset=True) as closed:
+        counting = Lock()
+        left = 1 + len(calls)  # One more than calls, so that the event is set once all are known.
+
+        def done(how: CloseReason | None) -> None:
+            nonlocal left
+            with counting:
+                left -= 1
+                last = left == 0
+            if last:
+                closed.set()
+
+        # A function of its own for each call: what is removed again is found by identity.
+        open_ = [call.add_done_callback(lambda how: done(how)) for call in calls]
+        for _ in range(1 + open_.count(False)):
+            done(None)
+        closed.wait()

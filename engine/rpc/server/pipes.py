@@ -55,7 +55,7 @@ class ServerPipes(PipeSet):
         self.closed_by: CallError | None = None
 
     def notify(self, notify: Any, send_complete: bool, handle: object) -> None:
-        """Choose what is told, and to whom."""
+        """Choose what is notified, and of what."""
         check_flag("send_complete", send_complete)
         self.signals.notify = snapshot(notify)
         self.signals.subject = handle
@@ -77,7 +77,7 @@ class ServerPipes(PipeSet):
         return self._actions(waiters, pulls or pushes)
 
     def close(self) -> None:
-        """The call was closed: whoever still waits for one of its pipes is told so."""
+        """The call was closed: wake the threads that still wait for one of its pipes."""
         self.signals.mute()
         with self.lock:
             self._closed = True

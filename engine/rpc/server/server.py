@@ -37,28 +37,25 @@ from ...kernel.checks import (
     check_timeout,
 )
 from ...kernel.each import each
-from ...kernel.event import Event
 from ...kernel.lock import Lock
 from ...kernel.loops import holding, loop_to_hold
 from ...kernel.once import Once
 from ...lifecycle import Closeable, OpenObjects, Stage, at_exit, close_left_open
 from ...pool.pool import ThreadPool
-from ...status import Status
 from ..contract.interface import Interface
 from ..limits import check_options
 from ..pipes.pipe import MAX_WINDOW
 from ..serving import begin_serving, current
-from .admission import OPEN, AccessPolicy, Admission, Phase, check_max_calls, level_of
+from .admission import OPEN, AccessPolicy, Admission, Phase, ServerStatistics, check_max_calls, level_of
 from .answers import Answers
 from .contexts import ContextBook
 from .ending import SIGNAL_LOOK, ended_by_signals
-from .entry import Entry, Preparer
+from .entry import Preparer
 from .lane import Lanes
 from .listener import Listener
 from .management import Authorize, Management, ManagementRoutines
-from .open_call import CallAttributes, CloseReason, OpenCall
+from .open_call import CallAttributes, OpenCall, await_closed
 from .registry import Registry
-from .statistics import ServerStatistics
 
 if TYPE_CHECKING:
     from .coroutines import CoroutineRunner
@@ -143,8 +140,6 @@ class Server(Closeable):
         self._listeners: list[Listener] = []
         # Where they listen, or did.
         self._bound: list[str] = []
-        # Another thread waits for the stop.
-        self._waited = False
         # Whether `listen` succeeded, ever; and whether a stop was asked for before that. Attributes that are only
         # stored and loaded, in this order by `listen` and in the other by `request_stop`: one of the two stops.
         self._listened = False
@@ -247,32 +242,10 @@ class Server(Closeable):
             raise Deadlock("a routine cannot wait for the end of its own call: unregister without waiting")
         self._registry.unregister(key for key, _ in served)
         if awaited:
-            self._await_calls(awaited)
+            # No new ones come.
+            await_closed([call for listener in list(self._listeners) for call in listener.running(awaited)])
         if run_down:
             self._contexts.run_down([key for key, _ in served])
-
-    def _await_calls(self, entries: set[Entry]) -> None:
-        """Wait until the running calls of these operations are closed; no new ones come."""
-        with Event(manual_reset=True) as closed:
-            counting = Lock()
-            left = 1  # One more than calls, so that the event is set once all are known.
-
-            def done(how: CloseReason | None) -> None:
-                nonlocal left
-                with counting:
-                    left -= 1
-                    last = left == 0
-                if last:
-                    closed.set()
-
-            running = [call for listener in list(self._listeners) for call in listener.running(entries)]
-            with counting:
-                left += len(running)
-            # A function of its own for each call: what is taken back is found by identity.
-            open_ = [call.add_done_callback(lambda how: done(how)) for call in running]
-            for _ in range(1 + open_.count(False)):
-                done(None)
-            closed.wait()
 
     # Life
 
@@ -369,40 +342,22 @@ class Server(Closeable):
             server never listened. Source: "RpcMgmtWaitServerListen".
         """
         timeout = check_timeout(timeout)
-        if not self._begin_wait():
+        if not self._admission.begin_wait(self._listened):
             return True
         try:
             return self._admission.stopped.wait(timeout)
         finally:
-            self._end_wait()
+            self._admission.end_wait()
 
     async def wait_async(self, timeout: float | None = None) -> bool:
         """As `wait`, but the task waits."""
         timeout = check_timeout(timeout)
-        if not self._begin_wait():
+        if not self._admission.begin_wait(self._listened):
             return True
         try:
             return await self._admission.stopped.wait_async(timeout)
         finally:
-            self._end_wait()
-
-    def _begin_wait(self) -> bool:
-        """Be the one that waits; False if there is nothing to wait for."""
-        with self._admission.lock:
-            self._admission.check_process()
-            if self.closed:
-                return False
-            if self._waited:
-                raise InvalidState("another thread waits for this server already", status=Status.ALREADY_LISTENING)
-            if self._admission.phase is Phase.IDLE and not self._listened:
-                raise InvalidState("the server was not told to listen", status=Status.NOT_LISTENING)
-            self._waited = True
-        return True
-
-    def _end_wait(self) -> None:
-        self._waited = False
-        if self.closed:
-            self._admission.stopped.close()
+            self._admission.end_wait()
 
     @property
     def closed(self) -> bool:
@@ -443,7 +398,7 @@ class Server(Closeable):
             if self._owns_pool:
                 self.pool.stop(left)
         finally:
-            if not self._waited:  # Otherwise the event goes with the thread that still waits on it.
+            if not self._admission.waited:  # Otherwise the event goes with the thread that still waits on it.
                 self._admission.stopped.close()
         self._listeners = []
         _open_servers.discard(self)
