@@ -1,6 +1,5 @@
 """Links between processes: peers that die, stop, are busy, are strangers, or may not come in."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -17,35 +16,6 @@ from transport import Curve, EndpointError, bind, connect
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Runs in the other process: connects, says its name, and goes on as the test wants.
-CHILD = """
-import os, select, sys, time
-from transport import connect
-
-class Party:
-    up = False
-    def on_message(self, peer, frames): pass
-    def on_connected(self, peer): self.up = True
-    def on_lost(self, peer, reason): self.up = False
-    def on_connect_failed(self, reason): pass
-
-link = connect(sys.argv[1], heartbeat=float(sys.argv[2]))
-party = Party()
-poll = select.poll()
-for descriptor in link.descriptors():
-    poll.register(descriptor, select.POLLIN)
-
-def drive():
-    with link.lock:
-        link.harvest(party)
-    if not link.ready():
-        poll.poll(50)
-
-while not party.up:
-    drive()
-assert link.send(b"", [b"%d" % os.getpid()])
-"""
-
 
 class Children:
     """Client processes of one test."""
@@ -53,10 +23,9 @@ class Children:
     def __init__(self) -> None:
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, endpoint: str, then: str, heartbeat: float = 5.0) -> subprocess.Popen[bytes]:
+    def start(self, endpoint: str, then: str = "forever", heartbeat: float = 5.0) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-c", CHILD + then, endpoint, str(heartbeat)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            [sys.executable, "-m", "tests.transport.remote", endpoint, str(heartbeat), then], cwd=ROOT
         )
         self.processes.append(process)
         return process
@@ -85,15 +54,12 @@ def server_at(tmp_path: Path) -> Iterator[Callable[..., Party]]:
         party.close()
 
 
-FOREVER = "\nwhile True: drive()\n"
-
-
 @pytest.mark.parametrize("scheme", ["tcp", "ipc"])
 class TestDeath:
     def test_of_one_of_three(self, scheme: str, server_at: Callable[..., Party], children: Children) -> None:
         """After kill -9 exactly that client is lost, and the others go on."""
         server = server_at(scheme)
-        processes = [children.start(server.link.endpoint, FOREVER) for _ in range(3)]
+        processes = [children.start(server.link.endpoint) for _ in range(3)]
         exchange([server], lambda: len(server.messages) == 3)
         peers = {int(frames[0]): peer for peer, frames in server.messages}
         victim = processes[1]
@@ -107,7 +73,7 @@ class TestDeath:
         """A client that comes after another has died gets its descriptor, and is told apart from it."""
         server = server_at(scheme)
         for number in range(3):
-            process = children.start(server.link.endpoint, FOREVER)
+            process = children.start(server.link.endpoint)
             exchange([server], lambda: len(server.messages) == number + 1)  # noqa: B023  # called in this turn
             process.kill()
             process.wait()
@@ -122,8 +88,7 @@ class TestDeath:
     ) -> None:
         """A process that ends at once, with its link open, sends what it handed over: all of it."""
         server = server_at(scheme)
-        then = "\nassert link.send(b'', [b'large', bytes(range(256)) * 65536])\n"
-        process = children.start(server.link.endpoint, then)
+        process = children.start(server.link.endpoint, "large")
         exchange([server], lambda: server.losses)
         assert process.wait(LIMIT) == 0
         assert server.messages[1][1] == [b"large", bytes(range(256)) * 65536]
@@ -133,7 +98,7 @@ class TestLiveness:
     def test_a_peer_that_stopped(self, server_at: Callable[..., Party], children: Children) -> None:
         """Its connection stays open, but nothing answers the heartbeats: it is lost."""
         server = server_at("tcp", heartbeat=0.1)
-        process = children.start(server.link.endpoint, FOREVER, heartbeat=0.1)
+        process = children.start(server.link.endpoint, heartbeat=0.1)
         exchange([server], lambda: server.messages)
         process.send_signal(signal.SIGSTOP)
         try:
@@ -144,8 +109,7 @@ class TestLiveness:
     def test_a_peer_that_is_busy(self, server_at: Callable[..., Party], children: Children) -> None:
         """It holds the GIL for many heartbeats, and stays: liveness is not progress."""
         server = server_at("tcp", heartbeat=0.1)
-        busy = "\nsum(range(30_000_000))\nassert link.send(b'', [b'done'])\n" + FOREVER
-        children.start(server.link.endpoint, busy, heartbeat=0.1)
+        children.start(server.link.endpoint, "busy", heartbeat=0.1)
         exchange([server], lambda: len(server.messages) == 2)
         assert server.losses == []
 
@@ -239,31 +203,11 @@ class TestCurve:
         assert secret not in repr(Curve(public, secret))
 
 
-AUTHORISED = """
-import sys
-sys.path.insert(0, {root!r})
-from engine.testing import LIMIT
-from tests.transport.helpers import Party, exchange
-from transport import Curve, bind, connect
-
-server_keys, friend, stranger = Curve.new_keys(), Curve.new_keys(), Curve.new_keys()
-server = Party(bind("tcp://127.0.0.1:*", curve=Curve(*server_keys, allowed=frozenset([friend[0]]))))
-one = Party(connect(server.link.endpoint, curve=Curve(*friend, server_key=server_keys[0])))
-other = Party(connect(server.link.endpoint, curve=Curve(*stranger, server_key=server_keys[0])))
-exchange([server, one, other], lambda: one.ups and other.refusals)
-assert one.send(b"", [b"hello"])
-exchange([server, one], lambda: server.messages)
-assert server.info(server.messages[0][0]).user == friend[0]
-assert not other.ups
-"""
-
-
 def test_clients_by_name() -> None:
     """With `allowed` only they may connect, and the server knows which is which.
 
     In a process of its own: the authenticator's thread lives as long as that, and it must end all the same.
     """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", AUTHORISED.format(root=str(ROOT))], timeout=LIMIT, check=False
-    )
+    command = [sys.executable, "-W", "ignore", "-m", "tests.transport.authorised"]
+    done = subprocess.run(command, timeout=LIMIT, check=False, cwd=ROOT)
     assert done.returncode == 0

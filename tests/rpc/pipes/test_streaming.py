@@ -6,7 +6,7 @@ import contextvars
 import gc
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from engine import (
 )
 from engine.testing import LIMIT, Gate, wait_until, wait_until_blocked
 
-from ..helpers import limits, present, status_of, untyped
+from ..helpers import Child, limits, present, status_of, untyped
 from .conftest import Piped
 from .interfaces import Point
 
@@ -645,29 +645,13 @@ class TestFailures:
             for _ in stream:
                 pass
 
-    def test_a_killed_client(self, piped_service: Any, piped_clients: Any) -> None:
+    def test_a_killed_client(self, piped_service: Any, piped_clients: Any, children: Callable[..., Child]) -> None:
         """So it is when the client is killed."""
-        import os
-        import subprocess
-        import sys
-
-        from ..helpers import ROOT
-
         running = piped_service()
         piped = piped_clients(running.endpoint)
-        script = (
-            "import sys, time\nfrom engine import Client\nfrom tests.rpc.pipes.interfaces import Streams\n"
-            f"client = Client({running.endpoint!r})\n"
-            "stream = client.bind(Streams).swell.stream(100_000)\n"  # Kept: one that is dropped ends its call.
-            "next(stream)\nprint('pulled', flush=True)\nsys.stdin.read()\n"
-        )
-        with subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT,
-            env=os.environ,
-        ) as process:  # fmt: skip
-            assert process.stdout is not None and process.stdout.readline() == b"pulled\n"
-            assert piped.aside.swelled() > 0
-            process.kill()
+        reader = children("tests.rpc.pipes.reader", running.endpoint)
+        assert reader.said == "pulled" and piped.aside.swelled() > 0
+        reader.kill()
         wait_until(lambda: piped.aside.swelled() == -1)
 
     def test_a_time_limit(self, piped: Piped) -> None:

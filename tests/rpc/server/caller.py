@@ -1,12 +1,13 @@
 """A client in a process of its own, to be killed: it begins a call or opens a handle, says so, and waits.
 
-python -m tests.rpc.server.caller ENDPOINT hold|open|block KEY
+python -m tests.rpc.server.caller ENDPOINT hold|probe|open|block KEY
 """
 
 import sys
 
 from engine import Client
 
+from ..interfaces import Probe
 from .interfaces import Store, Watch
 
 
@@ -16,6 +17,9 @@ def main() -> None:
     if what == "hold":
         client.bind(Watch).hold.begin(key)
         client.bind(Watch).echo(0)
+    elif what == "probe":  # At the service of the whole folder.
+        client.bind(Probe).hold.begin(key)
+        client.bind(Probe).nothing()
     else:
         store = client.bind(Store)
         journal = store.open(key)

@@ -2,10 +2,7 @@
 
 import asyncio
 import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -27,7 +24,7 @@ from engine import (
 )
 from engine.testing import LIMIT, Gate, wait_until
 
-from ..helpers import GONE, PENDING, ROOT, Bench, Service, present, status_of
+from ..helpers import GONE, PENDING, Bench, Child, Service, present, status_of
 from ..interfaces import Probe
 
 Benches = Callable[..., Bench]
@@ -509,18 +506,15 @@ class TestCallAttributes:
         control.seen_disconnected(key)
         assert list(control.seen(key)) == [True, True, 3]
 
-    def test_after_the_client_was_killed(self, services: Callable[..., str], benches: Benches, key: str) -> None:
+    def test_after_the_client_was_killed(
+        self, services: Callable[..., str], benches: Benches, caller: Callable[..., Child], key: str
+    ) -> None:
         """A client process that was killed is noticed too."""
-        source = (
-            "import sys\nfrom engine import Client\nfrom tests.rpc.interfaces import Probe\n"
-            "Client(sys.argv[1]).bind(Probe).hold(sys.argv[2])\n"
-        )
-        client = subprocess.Popen([sys.executable, "-c", source, services("tcp"), key], cwd=ROOT)
+        client = caller(services("tcp"), "probe", key)
         control = benches(services("tcp")).control
         control.arrived(key)
         assert list(control.seen(key)) == [False, False, 1]
-        client.send_signal(signal.SIGKILL)
-        client.wait(LIMIT)
+        client.kill()
         control.seen_disconnected(key)
         assert control.complete(key, "nobody") == 0
 
