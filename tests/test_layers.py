@@ -209,6 +209,7 @@ WHITE_BOX: dict[str, str] = {
     "lifecycle/holding.py": "it holds every lock there is, and no public name lists them",
     "rpc/server/test_parting.py": "a thread stands still between two lines of a lane, which nothing public can do",
     "rpc/client/test_arrived.py": "what arrived lies there until a thread looks: no public name can bring that about",
+    "kernel/interrupted.py": "as for the tests of the driver, below",
     "kernel/test_driver.py": "sources are registered by the transport; no public name reaches the driver alone",
     "transport/test_foreign.py": "how a foreign object is told of shows elsewhere in the midst of other texts",
     "transport/test_service.py": "how often a service's function runs shows elsewhere in a thread that never ends",

@@ -3,7 +3,7 @@
 import signal
 import subprocess
 import sys
-import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -11,43 +11,13 @@ from engine.testing import LIMIT
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
 
-PRELUDE = """
-import faulthandler, random, signal, socket, sys, threading, time
-faulthandler.dump_traceback_later(100, exit=True)
-from engine import *
-from engine.testing import LIMIT, wait_until, wait_until_blocked
-
-class Interrupt(BaseException):
-    pass
-
-armed = False
-
-def interrupt(number, frame):
-    global armed
-    if armed:
-        armed = False
-        raise Interrupt
-
-signal.signal(signal.SIGALRM, interrupt)
-
-def interrupted(function, seconds=0.02):
-    "Call `function`, interrupt it after a while, wherever it is; return whether that came to pass."
-    global armed
-    try:
-        armed = True
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        function()
-        armed = False
-    except Interrupt:
-        return True
-    return False
-"""
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(body: str) -> None:
-    """Run `body` in a fresh interpreter's main thread: only there do signal handlers run."""
-    command = [sys.executable, "-X", "dev", "-c", PRELUDE + textwrap.dedent(body)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+def run(name: str) -> None:
+    """Run a program of `interrupted.py` in a fresh interpreter."""
+    command = [sys.executable, "-X", "dev", "-m", "tests.kernel.interrupted", name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -56,98 +26,23 @@ class TestOneInterrupt:
 
     def test_every_wait_can_be_interrupted(self) -> None:
         """Ctrl-C works in every wait, and leaves nothing pending."""
-        run("""
-        with CompletionPort(1) as port, Event() as event:
-            for wait in (
-                port.get, lambda: port.get_many(4), lambda: port.get_many(4, alertable=True), event.wait,
-                lambda: event.wait(alertable=True), lambda: wait_any([event]), lambda: wait_all([event]),
-                lambda: sleep(None), lambda: sleep(None, alertable=True),
-            ):
-                assert interrupted(wait), wait
-                assert port.statistics().waiting == event.statistics().waiting == 0
-        """)
+        run("every_wait_can_be_interrupted")
 
     def test_a_leader_can_be_interrupted(self) -> None:
         """So does a wait that drives sources; the leadership is given up."""
-        run("""
-        from engine.kernel.driver import driver
-        class Wire:
-            def __init__(self):
-                self.a, self.b = socket.socketpair()
-                self.a.setblocking(False)
-            def descriptors(self):
-                return [self.a.fileno()]
-            def drive(self, readable):
-                try:
-                    self.a.recv(1)
-                except BlockingIOError:
-                    return False
-                event.set()
-                return True
-        with Event() as event, CompletionPort(1) as port:
-            wire = Wire()
-            driver().register(wire)
-            for wait in (event.wait, port.get, lambda: sleep(None)):
-                assert interrupted(wait)
-                assert driver()._leader is None
-            threading.Timer(0.01, wire.b.send, (b"x",)).start()
-            assert event.wait(LIMIT)
-            driver().unregister(wire)
-            wire.a.close(); wire.b.close()
-        """)
+        run("a_leader_can_be_interrupted")
 
     def test_the_thread_is_active_afterwards(self) -> None:
         """An interrupted dequeue holds a slot, as one that timed out."""
-        run("""
-        with CompletionPort(1) as port:
-            assert interrupted(port.get)
-            assert port.statistics().active == 1
-            with Event() as event:
-                assert interrupted(event.wait)
-            assert port.statistics().active == 1
-            with blocking():
-                assert port.statistics().active == 0
-        """)
+        run("the_thread_is_active_afterwards")
 
     def test_polls_go_on_afterwards(self) -> None:
         """After an interrupt the same objects serve as before."""
-        run("""
-        with CompletionPort(1) as port, Event() as event:
-            assert interrupted(event.wait) and interrupted(port.get)
-            event.set()
-            assert event.wait(0) and not event.wait(0)
-            port.post(1)
-            assert port.get(0).key == 1
-        """)
+        run("polls_go_on_afterwards")
 
     def test_a_packet_that_goes_back_is_seen(self) -> None:
         """A thread that waits for the port itself hears of a packet that an interrupted dequeue puts back."""
-        run("""
-        went_back = 0
-        for _ in range(20):
-            with CompletionPort(1) as port:
-                seen = []
-                watcher = threading.Thread(target=lambda: seen.append(wait_any([port], LIMIT)))
-                watcher.start()
-                wait_until_blocked(watcher)
-                def post():
-                    global armed
-                    wait_until_blocked(port)
-                    armed = True
-                    signal.raise_signal(signal.SIGALRM)
-                    port.post()
-                poster = threading.Thread(target=post)
-                poster.start()
-                try:
-                    port.get()
-                    port.post()
-                except Interrupt:
-                    went_back += len(port)
-                poster.join()
-                watcher.join()
-                assert seen == [0], port
-        assert went_back
-        """)
+        run("a_packet_that_goes_back_is_seen")
 
 
 class TestManyInterrupts:
@@ -155,177 +50,20 @@ class TestManyInterrupts:
 
     def test_signals_are_conserved(self) -> None:
         """A semaphore's count that an interrupted wait had taken is given back or handed on."""
-        run("""
-        semaphore = Semaphore(0, 10**6)
-        end, taken, released = time.monotonic() + 1, [0], 0
-        others = [0]
-        def other():
-            while semaphore.wait(0.5):
-                others[0] += 1
-        thread = threading.Thread(target=other)
-        thread.start()
-        def wait():
-            if semaphore.wait(0.0001):
-                taken[0] += 1
-        interrupts = 0
-        while time.monotonic() < end or interrupts <= 100:
-            if released - taken[0] - others[0] < 3:
-                semaphore.release(2)
-                released += 2
-            interrupts += interrupted(wait, random.uniform(2e-6, 2e-4))
-        thread.join()
-        rest = 0
-        while semaphore.wait(0):
-            rest += 1
-        assert released == taken[0] + others[0] + rest, (released, taken, others, rest, interrupts)
-        assert semaphore.statistics().waiting == 0
-        """)
+        run("signals_are_conserved")
 
     def test_interrupted_signals_wake(self) -> None:
         """A thread that a signal was given to wakes up, wherever the thread that signals is interrupted."""
-        run("""
-        with Event() as event, Event() as other, CompletionPort(1) as port:
-            semaphore = Semaphore(0, 10**6)
-            def queue():
-                queue_apc(int, thread=waiting)
-            for wait, signal_it, satisfy in (
-                (lambda: event.wait(LIMIT), event.set, event.set),
-                (lambda: semaphore.wait(LIMIT), semaphore.release, semaphore.release),
-                (lambda: other.wait(LIMIT, alertable=True), queue, other.set),
-                (lambda: port.get_many(1, LIMIT, alertable=True), queue, port.post),
-            ):
-                stop, woken = [], [0]
-                def go_on_waiting():
-                    while not stop:
-                        try:
-                            assert wait()
-                        except Alerted:
-                            pass
-                        woken[0] += 1
-                waiting = threading.Thread(target=go_on_waiting)
-                waiting.start()
-                end, interrupts = time.monotonic() + 0.5, 0
-                while time.monotonic() < end or interrupts <= 25:
-                    wait_until_blocked(waiting)
-                    before = woken[0]
-                    interrupts += interrupted(signal_it, random.uniform(2e-6, 4e-5))
-                    satisfy()
-                    wait_until(lambda: woken[0] > before)
-                stop.append(1)
-                satisfy()
-                waiting.join()
-            assert port.statistics().active == 0
-        """)
+        run("interrupted_signals_wake")
 
     def test_ports_neither_hang_nor_drift(self) -> None:
         """The accounting of a port is intact after thousands of interrupted dequeues."""
-        run("""
-        with CompletionPort(2) as port:
-            end, interrupts = time.monotonic() + 1, 0
-            stop, got, posted = [], [0], [0]
-            def other():
-                while not stop:
-                    port.post(1)
-                    posted[0] += 1
-                    try:
-                        port.get(0.0005)
-                        got[0] += 1
-                    except WaitTimeout:
-                        pass
-            def take():
-                try:
-                    for _ in range(20):
-                        port.get(0)
-                        got[0] += 1
-                    port.get(0.0001)
-                    got[0] += 1
-                    got[0] += len(port.get_many(8, 0.0001, alertable=True))
-                except WaitTimeout:
-                    pass
-            thread = threading.Thread(target=other)
-            thread.start()
-            while time.monotonic() < end or interrupts <= 100:
-                interrupts += interrupted(take, random.uniform(2e-6, 2e-4))
-            stop.append(1)
-            thread.join()
-            while True:
-                try:
-                    got[0] += len(port.get_many(1000, 0))
-                except WaitTimeout:
-                    break
-            statistics = port.statistics()
-            assert (statistics.waiting, statistics.depth, statistics.active) == (0, 0, 1), statistics
-            # An interrupt may strike after a packet was returned and before it is counted here.
-            assert 0 <= posted[0] - got[0] <= interrupts // 50, (posted, got, interrupts)
-        """)
+        run("ports_neither_hang_nor_drift")
 
     def test_interrupted_posts_are_seen(self) -> None:
         """A thread that waits for the port itself takes what interrupted posts have queued, to the last packet."""
-        run("""
-        with CompletionPort(2) as port:
-            stop = []
-            def watch():
-                while not stop:
-                    wait_any([port], LIMIT)
-                    try:
-                        port.get_many(1000, 0)
-                    except WaitTimeout:
-                        pass
-            watcher = threading.Thread(target=watch)
-            watcher.start()
-            end, interrupts = time.monotonic() + 1, 0
-            while time.monotonic() < end or interrupts <= 50:
-                wait_until_blocked(watcher)
-                interrupts += interrupted(port.post, random.uniform(2e-6, 4e-5))
-                wait_until(lambda: not len(port))
-            stop.append(1)
-            port.post()
-            watcher.join()
-        """)
+        run("interrupted_posts_are_seen")
 
     def test_the_leadership_survives(self) -> None:
         """However often the leader is interrupted, other threads go on being served."""
-        run("""
-        from engine.kernel.driver import driver
-        from engine.kernel.lock import Lock
-        class Wire:
-            def __init__(self, action):
-                self.a, self.b = socket.socketpair()
-                self.a.setblocking(False)
-                self.action = action
-                self.lock = Lock()
-                driver().register(self)
-            def descriptors(self):
-                return [self.a.fileno()]
-            def drive(self, readable):
-                with self.lock:
-                    try:
-                        self.a.recv(1, socket.MSG_PEEK)
-                    except BlockingIOError:
-                        return False
-                    self.action()  # A harvest that is broken off is made again.
-                    self.a.recv(1)
-                    return True
-        with Event() as mine, CompletionPort(1) as port:
-            wire = Wire(port.post)
-            served, stop, failed = [0], [], []
-            def other():
-                try:
-                    while not stop:
-                        wire.b.send(b"x")
-                        port.get_many(100, LIMIT)
-                        served[0] += 1
-                except EngineError as error:
-                    failed.append(error)
-            thread = threading.Thread(target=other)
-            thread.start()
-            end, interrupts = time.monotonic() + 1, 0
-            while time.monotonic() < end or interrupts <= 100 or served[0] <= 50:
-                interrupts += interrupted(lambda: mine.wait(0.001), random.uniform(2e-6, 3e-4))
-            stop.append(1)
-            thread.join()
-            assert not failed
-            assert driver()._leader is None
-            driver().unregister(wire)
-            wire.a.close(); wire.b.close()
-        """)
+        run("the_leadership_survives")
