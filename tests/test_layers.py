@@ -210,6 +210,7 @@ WHITE_BOX: dict[str, str] = {
     "rpc/server/test_parting.py": "a thread stands still between two lines of a lane, which nothing public can do",
     "rpc/client/test_arrived.py": "what arrived lies there until a thread looks: no public name can bring that about",
     "kernel/interrupted.py": "as for the tests of the driver, below",
+    "transport/poll_sets.py": "as below: whether a thread polls has no public name",
     "kernel/test_driver.py": "sources are registered by the transport; no public name reaches the driver alone",
     "transport/test_foreign.py": "how a foreign object is told of shows elsewhere in the midst of other texts",
     "transport/test_service.py": "how often a service's function runs shows elsewhere in a thread that never ends",
