@@ -1,5 +1,6 @@
 """Tracing by OpenTelemetry: spans at both ends, joined by what travels with the call."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,9 +10,18 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 
-from engine import CallCancelled, CallTimeout, Client, CompletionPort, EngineError, InvalidArgumentType, RemoteFault
+from engine import (
+    CallCancelled,
+    CallTimeout,
+    Client,
+    CompletionPort,
+    EngineError,
+    InvalidArgumentType,
+    RemoteFault,
+    Server,
+)
 from engine.otel import instrument
-from engine.testing import LIMIT, wait_until
+from engine.testing import LIMIT, Gate, wait_until
 
 from .helpers import ROOT, new_endpoint, untyped
 from .traced_service import Observer, Recorder, Traced, here, make_server
@@ -70,6 +80,37 @@ def bench(traced: str) -> Iterator[Bench]:
     made = Bench(traced)
     yield made
     made.close()
+
+
+class Staying:
+    """A routine that a gate holds."""
+
+    def __init__(self) -> None:
+        self.gate = Gate()
+
+    async def stay(self) -> int:
+        """Answer once the gate is open."""
+        await asyncio.to_thread(self.gate.pass_through)
+        return 7
+
+
+def test_switched_on_while_a_routine_runs() -> None:
+    """A call that runs when its server is instrumented is answered, and has no span; those that follow have one."""
+    recorder, staying = Recorder(), Staying()
+    with Server("loopback://switched-on") as server:
+        server.register("staying", staying)
+        server.listen()
+        with Client(server.endpoint) as client:
+            stay = client.bind("staying").stay
+            call = stay.begin()
+            staying.gate.wait_for_arrivals()
+            instrument(server, recorder.provider)
+            instrument(server, recorder.provider)
+            staying.gate.open()
+            assert call.result(LIMIT) == 7
+            assert recorder.spans("staying/stay") == []
+            assert stay() == 7
+            wait_until(lambda: len(recorder.spans("staying/stay")) == 1)
 
 
 class TestSpans:

@@ -52,7 +52,7 @@ class ServerCall(Uncopyable):
     def __del__(self) -> None:
         # May run anywhere, under any lock: what is to be done is left to the monitor.
         call = self._call
-        if call.entry.takes_handle and call.is_open():
+        if call.entry.takes_handle and call.peer.calls.get(call.id) is call:  # `is_open` in line.
             driver().monitor.call_soon(partial(_end_dropped, call))
 
     def complete(self, value: Any = None) -> None:

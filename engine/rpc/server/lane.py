@@ -36,6 +36,7 @@ Assumes: stores and loads of attributes are atomic and not reordered.
 Source: "Causal Ordering of Asynchronous Calls".
 """
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextvars import Context
@@ -58,7 +59,7 @@ from ..errors import AccessDenied, BadStubData, CallCancelled, CallTimeout
 from ..serving import ServingSlot, current
 from .answers import Answers
 from .batch import Batch
-from .call import handle_of, log_unanswered
+from .call import ServerCall, log_unanswered
 from .entering import calls_routines, inside
 from .entry import Entry
 from .open_call import OpenCall
@@ -568,7 +569,8 @@ class Lane:
             if preparers:
                 value = run(run_prepared, call, entry, preparers, args)
             elif entry.takes_handle:
-                handle = handle_of(call)  # Kept until the routine has returned.
+                handle = ServerCall(call)  # `handle_of` in line. Kept until the routine has returned.
+                call.handle = weakref.ref(handle)
                 value = run(entry.function, handle, *args)
             else:
                 value = run(entry.function, *args)
