@@ -25,7 +25,7 @@ from ...errors import CallError, EngineError, InvalidArgumentType, InvalidParame
 from ...kernel.loops import holding, loop_to_hold
 from ...kernel.thread import blocking
 from ...pool.pool import default_pool
-from ..call import Call, abandon, pipes_of
+from ..call import Call, abandon, handle_of, pipes_of
 from ..contract.spec import OperationSpec
 from ..errors import BadStubData, CallCancelled
 from ..notify import snapshot
@@ -143,10 +143,8 @@ class PipedOperation(BoundOperation):
         spec = self.spec if into is None else filling(self.spec, into)
         if notify is not None:
             notify = snapshot(notify)
-        if handle is not None and not isinstance(handle, Call):
-            raise InvalidArgumentType(f"handle must be a Call or None, not {type_name(handle)}")
+        call: Call[Any] = Call() if handle is None else handle_of(handle)
         values, given = self._arrange(args, kwargs)
-        call: Call[Any] = Call() if handle is None else handle
         pipes = ClientPipes(self._issuer.carrier, call, self.spec, notify, send_complete)
         feeds: Feeds = []
         for name, items in given.items():
