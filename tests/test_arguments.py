@@ -44,6 +44,7 @@ from engine import (
     wait_all,
     wait_any,
 )
+from engine.testing import LIMIT
 from transport import Curve, EndpointError, LinkOptions
 
 
@@ -318,13 +319,13 @@ class TestFlags:
         with Server(endpoint) as server:
             server.register(Nothing, Routines())
             server.listen()
-            with Client(endpoint, timeout=10) as client:
+            with Client(endpoint, timeout=LIMIT) as client:
                 binding = client.bind(Nothing)
                 for wrong in NO_FLAGS:
                     call = binding.nothing.begin()
                     with pytest.raises(InvalidArgumentType, match="abort must be"):
                         call.cancel(abort=wrong)
-                    assert (call.result(10), binding.nothing()) == (0, 0)
+                    assert (call.result(LIMIT), binding.nothing()) == (0, 0)
                 assert client.statistics().connections == 1
 
 

@@ -24,6 +24,7 @@ from engine import (
     register_wait,
     wait_any,
 )
+from engine.testing import LIMIT
 
 CLOCKS = ("monotonic", "perf_counter", "process_time", "thread_time", "time")
 SOON = 0.02  # Seconds that each wait lasts.
@@ -109,15 +110,15 @@ class TestFrozen:
                 port.get(SOON)
             with Event() as told:
                 register_wait(event, lambda status: told.set(), SOON)
-                assert told.wait(10.0)
+                assert told.wait(LIMIT)
 
     def test_waits_of_the_pool(self) -> None:
         """Timers fire, and waits for the end of work end at their limits."""
         with Event(manual_reset=True) as fired, Event(manual_reset=True) as over, ThreadPool(name="frozen") as pool:
             with Timer(lambda: fired.set(), pool=pool) as timer:
                 timer.set(SOON)
-                assert fired.wait(10.0)
-            with Work(lambda: over.wait(10.0), pool=pool) as work:
+                assert fired.wait(LIMIT)
+            with Work(lambda: over.wait(LIMIT), pool=pool) as work:
                 work.submit()
                 assert not work.wait(SOON)
                 assert not pool.stop(SOON)

@@ -28,6 +28,7 @@ from engine import (
     Work,
     register_wait,
 )
+from engine.testing import LIMIT
 
 CLIENT = "aclose bind close closed endpoint statistics"
 SERVER = (
@@ -84,7 +85,7 @@ def test_names(server: Server) -> None:
     """A client, a server, a port and a call show what their users call, and nothing of what the library calls."""
     with server, Client(server.endpoint) as client, CompletionPort() as port:
         call = client.bind("Things").nothing.begin()
-        call.result(10)
+        call.result(LIMIT)
         assert names_of(client) == CLIENT.split()
         assert names_of(server) == SERVER.split()
         assert names_of(port) == PORT.split()

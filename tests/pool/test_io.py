@@ -229,7 +229,7 @@ class TestForgotten:
             assert io.wait(10, cancel_pending=True)
             io.start()
             operation = source.begin_send([b"sent"])
-            assert io.wait(10)
+            assert io.wait(LIMIT)
             seen = io.io_statistics()
         assert [packet.overlapped for (packet,) in recorder.calls] == [operation]
         assert (seen.started, seen.announced, seen.completed, seen.forgotten, seen.dropped) == (2, 0, 1, 1, 0)
@@ -245,13 +245,13 @@ class TestForgotten:
             assert io.wait(10, cancel_pending=True)
             io.start()
             sent = source.begin_send([b"sent"])
-            assert io.wait(10)
+            assert io.wait(LIMIT)
             assert [packet.overlapped for (packet,) in recorder.calls] == [sent]
             other.send(b"received")
             io.start()
             received = source.begin_recv()
             other.send(b"received too")
-            assert io.wait(10)
+            assert io.wait(LIMIT)
             settle(pool)
             seen = io.io_statistics()
         assert forgotten.done and received.done
@@ -284,7 +284,7 @@ class TestForgotten:
             last = source.begin_recv()
             for number in range(4):
                 other.send(b"%d" % number)
-            assert io.wait(10)
+            assert io.wait(LIMIT)
             settle(pool)
         assert [packet.overlapped for (packet,) in recorder.calls] == [last]
         assert last.result() == [b"3"]
@@ -301,6 +301,6 @@ class TestForgotten:
             source.cancel()
             io.start()
             source.begin_send([b"sent"])
-            assert io.wait(10)
+            assert io.wait(LIMIT)
             assert io.io_statistics().dropped == 0
         assert [packet.status for (packet,) in recorder.calls] == [0]

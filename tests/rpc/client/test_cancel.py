@@ -228,8 +228,8 @@ class TestTimeLimit:
 
     def test_the_routine_sees_it(self, bench: Bench) -> None:
         """A routine can ask how long its client still waits."""
-        left = bench.probe.time_left(timeout=5)
-        assert left is not None and 0 < left <= 5
+        left = bench.probe.time_left(timeout=LIMIT)
+        assert left is not None and 0 < left <= LIMIT
 
     def test_in_time(self, bench: Bench) -> None:
         """A call that is answered in time is not disturbed by its limit."""

@@ -38,6 +38,7 @@ from engine import (
     Server,
     operation,
 )
+from engine.testing import LIMIT
 
 from ..helpers import untyped
 
@@ -913,5 +914,5 @@ class TestAttrs:
         server.listen()
         value = public(z=1)
         value.y = 9
-        with Client(server.endpoint, timeout=10) as client:
+        with Client(server.endpoint, timeout=LIMIT) as client:
             assert client.bind(contract(public)).echo(value) == value

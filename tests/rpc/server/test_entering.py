@@ -12,7 +12,7 @@ import pytest
 from engine import Interface, Server
 from engine.rpc.server.entry import Entry
 from engine.rpc.server.lane import SLOW, Lane
-from engine.testing import Gate, wait_until
+from engine.testing import LIMIT, Gate, wait_until
 from transport.frames import CallOptions, Target
 from transport.wire.codec import encode_call
 
@@ -128,7 +128,7 @@ class TestBeforeTheFirstLine:
         assert late.noted == []
         late.gate.open()
         for call in calls:
-            call.result(60)
+            call.result(LIMIT)
         assert late.noted == [1, 2]
 
     def test_slow(self, late: Late, servers: Callable[..., Server], clients: Callable[..., Any], endpoint: str) -> None:
@@ -145,10 +145,10 @@ class TestBeforeTheFirstLine:
         self.let_pass(other, late)
         assert late.noted == [0]
         late.gate.open()
-        calls[1].result(60)
+        calls[1].result(LIMIT)
         assert not calls[0].done(), "the second one has waited for the end of the first"
         late.staying.open()
-        calls[0].result(60)
+        calls[0].result(LIMIT)
         assert late.noted == [0, 1, 2]
 
 
