@@ -106,7 +106,7 @@ class LoopBridge:
             self._call()
 
     def descriptors(self) -> Sequence[int]:
-        """None: where the bridge is attended, it is there only to say that progress is needed."""
+        """None: where the bridge is a source that needs progress, it is there only to say that progress is needed."""
         return ()
 
     def drive(self, readable: bool) -> bool:

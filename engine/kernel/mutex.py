@@ -48,8 +48,9 @@ class Mutex(Waitable):
         # The present owner took the mutex over from a thread that had ended.
         self._was_abandoned = False
         if initially_owned:
+            record = local.record
             with dispatcher_lock:
-                self._consume_locked(local.record)
+                self._consume_locked(record)
 
     if TYPE_CHECKING:
 

@@ -75,9 +75,10 @@ class Waitable(DispatcherObject):
         """Whether a wait by the calling thread would be satisfied now: old as soon as it is known. Never blocks."""
         if self._harvested:
             driver().look_around()
+        record = local.record
         with dispatcher_lock:
             self._require_open()
-            return self._signaled_locked(local.record)
+            return self._signaled_locked(record)
 
     def statistics(self) -> WaitableStatistics:
         """Return a consistent snapshot. Never blocks."""
