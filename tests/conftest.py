@@ -12,6 +12,10 @@ import pytest
 from engine.testing import LIMIT
 from tests.lasting import end_default_pool
 
+from . import lock_order
+
+lock_order.install()  # Before other conftests make what has locks.
+
 # The engine's monitor thread belongs to the process: whoever needs it first starts it, and it stays. So do the
 # endpoints of the Windows names, and each of them on ipc has a thread that looks at the descriptors.
 PROCESS_WIDE = frozenset({"engine:monitor", "transport:descriptors", "transport:sent-buffers"})
@@ -70,3 +74,12 @@ def threads_end_with_the_test() -> Iterator[None]:
             if thread.ident in frames
         ]
         pytest.fail("the test left threads behind:\n" + "\n".join(stacks), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def locks_are_taken_in_order() -> Iterator[None]:
+    """No test takes two locks of the library in an order in which others take them the other way round."""
+    yield
+    wrong, lock_order.found[:] = list(dict.fromkeys(lock_order.found)), []
+    if wrong:
+        pytest.fail("locks against their order:\n" + "\n".join(wrong), pytrace=False)

@@ -206,6 +206,8 @@ PUBLIC = frozenset(
 
 # Tests that look inside, as paths under tests/, each with the reason why no public name would do.
 WHITE_BOX: dict[str, str] = {
+    "lock_order.py": "it looks at every lock there is, and no public name lists them",
+    "test_lock_order.py": "as above",
     "lifecycle/holding.py": "it holds every lock there is, and no public name lists them",
     "rpc/server/test_parting.py": "a thread stands still between two lines of a lane, which nothing public can do",
     "rpc/client/test_arrived.py": "what arrived lies there until a thread looks: no public name can bring that about",

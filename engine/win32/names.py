@@ -16,7 +16,7 @@ from transport.foreign import shown, type_name
 
 from .. import EngineError, InvalidHandle, InvalidParameter, Waitable
 from ..kernel.lock import Lock
-from ..lifecycle import fork_safe, in_child
+from ..lifecycle import in_child
 from .constants import ERROR_ALREADY_EXISTS, ERROR_FILE_NOT_FOUND, ERROR_SUCCESS
 from .errors import SetLastError
 
@@ -29,7 +29,7 @@ class _Names:
     """The table of the process."""
 
     def __init__(self) -> None:
-        self.lock = fork_safe(Lock())
+        self.lock = Lock()
         # Guarded by lock.
         self.objects: weakref.WeakValueDictionary[str, Waitable] = weakref.WeakValueDictionary()
         self.handles: weakref.WeakKeyDictionary[Waitable, int] = weakref.WeakKeyDictionary()

@@ -23,7 +23,7 @@ from transport.foreign import shown
 
 from .. import CallAttributes, Deadlock, EngineError, Interface, InvalidState, Server, SystemClock, default_pool, sleep
 from ..kernel.lock import Lock
-from ..lifecycle import Stage, at_exit, fork_safe, in_child
+from ..lifecycle import Stage, at_exit, in_child
 from .constants import (
     RPC_S_ALREADY_LISTENING,
     RPC_S_CANT_CREATE_ENDPOINT,
@@ -80,7 +80,7 @@ class Process:
     """What this process serves; there is one, `process`."""
 
     def __init__(self) -> None:
-        self.lock: Lock = fork_safe(Lock())
+        self.lock: Lock = Lock()
         # All guarded by lock.
         self.endpoints: list[Endpoint] = []
         self.interfaces: dict[Key, Registered] = {}

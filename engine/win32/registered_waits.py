@@ -23,7 +23,6 @@ from .. import (
     Wait,
 )
 from ..kernel.lock import Lock
-from ..lifecycle import fork_safe
 from .constants import (
     ERROR_IO_PENDING,
     INVALID_HANDLE_VALUE,
@@ -59,7 +58,7 @@ class _RegisteredWait:
         self._context = context
         self._timeout = timeout
         self._once = bool(flags & WT_EXECUTEONLYONCE)
-        self._lock = fork_safe(Lock())
+        self._lock = Lock()
         # Guarded by _lock.
         self._running = False
         self._over = False

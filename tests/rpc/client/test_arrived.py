@@ -8,6 +8,7 @@ import pytest
 from engine.kernel.driver import driver
 from engine.testing import LIMIT
 
+from ... import lock_order
 from ..helpers import PENDING, ROOT, Bench
 
 
@@ -62,6 +63,7 @@ class TestQueries:
         with bench.client._connection.channel.link.lock:
             driver().schedule(bench.client._connection.channel)
             assert call.status() == PENDING
+        lock_order.found.clear()  # It was the test that had the lock of a link.
         assert bench.control.complete(key, "answered") == 0 and call.result(LIMIT) == "answered"
         assert not caplog.records
 
