@@ -62,14 +62,17 @@ from .handles import call_of
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def in_a_process(*lines: str) -> str:
-    """Run these lines in a process of their own, which must end well and silently; return what it printed."""
-    code = "\n".join(["from engine.win32 import *", "from engine import Interface", *lines])
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=LIMIT
-    )
+def ended_well(*arguments: str) -> str:
+    """Run Python with these arguments, which must end well and silently; return what it printed."""
+    command = [sys.executable, "-W", "error", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=LIMIT)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
+
+
+def in_a_process(*lines: str) -> str:
+    """Run these few lines in a process of their own."""
+    return ended_well("-c", "\n".join(["from engine.win32 import *", *lines]))
 
 
 class TestProcesses:
@@ -104,19 +107,7 @@ class TestProcesses:
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     def test_a_forked_child(self, tmp_path: Path) -> None:
         """It begins with nothing: no endpoint, not listening; the parent's server is left alone."""
-        said = in_a_process(
-            "import os",
-            f"RpcServerUseProtseqEp('ncalrpc', 0, {str(tmp_path / 'parent')!r}, None)",
-            "RpcServerListen(1, 10, True)",
-            "read, write = os.pipe()",
-            "import warnings; warnings.simplefilter('ignore', DeprecationWarning)",
-            "child = os.fork()",
-            "if not child:",
-            "    os.write(write, f'{RpcMgmtIsServerListening(None):d} {RpcServerListen(1, 10, True):d} '.encode())",
-            "    os._exit(0)",
-            "os.waitpid(child, 0)",
-            "print(os.read(read, 100).decode(), int(RpcMgmtIsServerListening(None)))",
-        )
+        said = ended_well("-m", "tests.win32.forked", str(tmp_path / "parent"))
         assert said.split() == ["1715", "1714", "0"]
 
 
