@@ -506,17 +506,22 @@ class TestRefusal:
 
     def test_outstanding_and_later_calls(self, endpoint: str) -> None:
         """When the server rejects the connection, outstanding calls end, and later ones do not hang."""
-        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=2.0) as client:
-            probe = client.bind(Probe)
-            calls = [probe.echo.begin(number) for number in range(3)]
-            raw.hear()
-            raw.say(Reject([99], 1728, "too old"))
-            for call in calls:
-                with pytest.raises(PeerProtocolError, match="too old"):
-                    call.result(LIMIT)
-            later = probe.echo.begin("later")
-            assert later.wait(LIMIT), "a call to a server that will not talk hangs"
-            assert status_of(later.complete) in (1727, 1728)
+        for limit in limits(2.0, 10.0, LIMIT / 4):
+            with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=limit) as client:
+                probe = client.bind(Probe)
+                calls = [probe.echo.begin(number) for number in range(3)]
+                raw.hear()
+                raw.say(Reject([99], 1728, "too old"))
+                assert calls[0].wait(LIMIT)
+                if calls[0].status() == 1722:  # The greeting took longer than that.
+                    continue
+                for call in calls:
+                    with pytest.raises(PeerProtocolError, match="too old"):
+                        call.result(LIMIT)
+                later = probe.echo.begin("later")
+                assert later.wait(LIMIT), "a call to a server that will not talk hangs"
+                assert status_of(later.complete) in (1727, 1728)
+                break
 
     def test_a_server_that_has_lost_the_thread(self, endpoint: str) -> None:
         """When the server rejects in the midst, what was sent fails with 1726, and the conversation begins again."""
