@@ -123,17 +123,18 @@ class Channel:
                 left = self._send_locked()
                 if left:
                     sent = True
+                    # What follows is the look that may be due. First unschedule, then look: what arrives in between is
+                    # seen, and what arrives later schedules again. What is appended from here on this loop sees, or
+                    # `defer` schedules it.
+                    self.deferred = False
+                    self._driver.unschedule(self)
                     # The send may have consumed the edge of something that arrived, which no poll will show then.
                     arrived = self.link.ready()
-                    if not arrived:
-                        # That was the look that may be due. What is appended from here on this loop sees, or `defer`
-                        # tells.
-                        self.deferred = False
-                        self._driver.unschedule(self)
             except BaseException as error:
                 if lock.owned():
                     lock.release()
                 if not isinstance(error, LinkClosed):
+                    self._driver.schedule(self)
                     raise
                 self._broken(error)
                 break
