@@ -14,7 +14,7 @@ SAMPLE = Path(__file__).with_name("sample.py")
 def test_a_strict_type_checker() -> None:
     """mypy --strict finds the errors that the sample's comments name, on their lines, and no others."""
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--follow-imports=silent",
+        [sys.executable, "-m", "mypy", "--config-file=", "--strict", "--no-error-summary", "--follow-imports=silent",
          "--hide-error-context", "--show-error-codes", str(SAMPLE)],
         cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False,
     )  # fmt: skip
