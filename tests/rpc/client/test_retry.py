@@ -213,6 +213,7 @@ class TestBounds:
         """The next server is told what is left of the limit, also if it was there before the call was due again."""
         endpoint = new_endpoint("loopback", folder)
         left: list[float | None] = []
+        kept: list[ServerCall] = []
 
         class Patient(Interface, id="test.Patient"):
             @operation(idempotent=True)
@@ -222,6 +223,7 @@ class TestBounds:
         class Routines:
             @manager
             def wait(self, call: ServerCall) -> None:
+                kept.append(call)  # A handle that is dropped ends its call.
                 left.append(call.time_left())
                 if len(left) == 2:
                     call.complete()
