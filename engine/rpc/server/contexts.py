@@ -272,14 +272,14 @@ class ContextBook:
         return not gives_way
 
     def _use_of(self, call: OpenCall) -> Use:
-        attachment = call.extras()
+        extras = call.extras()
         with self._lock:
-            use: Use | None = attachment.contexts
+            use: Use | None = extras.contexts
             if use is None:
                 use = Use()
                 if not call.add_done_callback(partial(self._finish, call, use)):
                     raise InvalidAsyncHandle(f"{call!r} was closed: it can have no context handles any more")
-                attachment.contexts = use
+                extras.contexts = use
         return use
 
     def _finish(self, call: OpenCall, use: Use, how: CloseReason) -> None:
