@@ -1,14 +1,19 @@
 """What a user of the engine catches as `EngineError`."""
 
+import ast
 import os
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 import zmq
 
-from engine import Client, CompletionPort, EngineError, InvalidHandle, Server
+import engine
+from engine import CallError, Client, CompletionPort, EngineError, InvalidHandle, Server
 from transport import EndpointError, OverlappedDescriptor, OverlappedSocket, errors
 
+ROOT = Path(__file__).resolve().parent.parent
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.TransportError)]
 
 
@@ -53,3 +58,45 @@ def test_associate_raises_the_engines_own() -> None:
     with CompletionPort() as port, pytest.raises(InvalidHandle) as caught:
         port.associate(source)
     assert caught.value.status == 6
+
+
+@pytest.mark.parametrize("module", ["engine/errors.py", "engine/rpc/errors.py"])
+def test_the_tree_of_errors(module: str) -> None:
+    """The tree at the top of a file has each of its classes, below the one that it derives from, with its number; all
+    of them are public.
+    """
+    source = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    parents: dict[int, str] = {}
+    drawn = {}
+    for line in (ast.get_docstring(source) or "").splitlines():
+        row = re.match(r"    ([|` -]*)(\w+)(?: +(\d+)\b)?", line)
+        if row is not None:
+            parents[len(row[1])] = row[2]
+            drawn[row[2]] = (parents.get(len(row[1]) - 4), row[3])
+    root = next(iter(drawn))
+    classes = {node.name for node in source.body if isinstance(node, ast.ClassDef)}
+    assert drawn.keys() == classes | {root}
+    for name in classes - {root}:
+        kind = getattr(engine, name)
+        above, number = drawn[name]
+        assert kind.__bases__[0] is getattr(engine, above or "")
+        assert number is None or kind.status == int(number)
+
+
+def test_outcomes_come_as_they_were_raised() -> None:
+    """An outcome of a call that a routine raises is of the same class at the client."""
+
+    class Routines:
+        def fail(self, name: str) -> None:
+            raise getattr(engine, name)("for a test")
+
+    kinds = CallError.__subclasses__() + engine.CallCancelled.__subclasses__()
+    with Server("loopback://outcomes") as server:
+        server.register("outcomes", Routines())
+        server.listen()
+        with Client("loopback://outcomes") as client:
+            fail = client.bind("outcomes").fail
+            for kind in (kind for kind in kinds if kind.__module__ == "engine.rpc.errors"):
+                with pytest.raises(kind) as caught:
+                    fail(kind.__name__)
+                assert type(caught.value) is kind and caught.value.status == kind.status

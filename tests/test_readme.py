@@ -10,7 +10,8 @@ import pytest
 from engine.testing import LIMIT
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 IMPORT = "from contract import Thesaurus\n"
 
 
@@ -55,3 +56,10 @@ class TestExamples:
 def test_is_python(text: str) -> None:
     """Each block that is called Python is Python."""
     compile(text if not text.startswith("    @") else "class Routines:\n" + text, "README.md", "exec")
+
+
+def test_every_way_to_notify() -> None:
+    """The table of `notify=` has a row for each kind of object that is taken."""
+    taken = (ROOT / "engine" / "rpc" / "notify.py").read_text(encoding="utf-8").partition("notify=   ")[2]
+    rows = README.partition("| `notify=` |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(rows) == len(taken.partition("\n\n")[0].splitlines()) - 1

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -74,6 +75,13 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
         party.close()
     found.parties.clear()
     gc.collect()
+
+
+def test_every_scheme() -> None:
+    """Every scheme that an endpoint may have is a kind of link in this suite."""
+    with pytest.raises(EndpointError) as caught:
+        bind("none-of-them://name")
+    assert re.findall(r"(\w+)://", str(caught.value).partition("is not one of")[2]) == list(KINDS)
 
 
 class TestMessages:

@@ -8,6 +8,7 @@ import dataclasses
 import enum
 import fractions
 import functools
+import inspect
 import ipaddress
 import pathlib
 import re
@@ -873,7 +874,9 @@ class TestOperations:
         with pytest.raises(EngineError, match="an operation is declared by a method"):
             operation(name="other")(function)
 
-    @pytest.mark.parametrize("option", ["one_way", "idempotent", "duplex", "shared_context"])
+    @pytest.mark.parametrize(
+        "option", [name for name, each in inspect.signature(Operation).parameters.items() if each.default is False]
+    )
     def test_options_that_are_none(self, option: str) -> None:
         """The options of `operation` are True or False."""
         with pytest.raises(InvalidArgumentType, match=f"{option} must be True or False, not 'yes'"):
