@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # First those that are taken first; a thread may skip rows.
 ORDER = (
     "engine.win32.process:Process.__init__",
-    "engine.win32.names:_Names.__init__",  # Held while the object of a name is made.
+    "engine.win32.handles:_lock",  # Held while the object of a name is made.
     "engine.win32.registered_waits:_RegisteredWait.__init__",
     "engine.rpc.server.server:Server.__init__",  # Held while endpoints are bound, which harvests.
     "engine.rpc.pipes.pipe:PipeState.__init__",  # Held by the thread that pulls, which may wait meanwhile.

@@ -7,108 +7,50 @@ address of is a `Box`; a failure is a number, or a None or False with `GetLastEr
     constants           statuses, notification types, flags
     errors              the last error of a thread
     values              boxes, times
-    handles             CloseHandle
-    ports               completion ports
+    handles             CloseHandle, and what objects are called in this process
+    ports               completion ports, signals as packets
     overlapped          overlapped input and output
-    wait_packets        signals as packets
     objects             events, semaphores, mutexes, waitable timers
-    names               what objects are called in this process
     waits               waiting, sleeping, APCs
-    environment         the callback environment
-    threadpool          pools, work, cleanup groups, the running callback
+    threadpool          pools, work, the callback environment, cleanup groups, the running callback
     threadpool_sources  timers, waits, I/O
     registered_waits    waits of the older kind, which repeat
     async_state         RPC_ASYNC_STATE
     async_calls         RpcAsync...: the life of a call
-    call_attributes     what a routine may ask of its call
-    subscriptions       being told of a cancel or a disconnect
-    thread_cancels      what there is none of: cancelling the blocking calls of a thread
-    contexts            context handles
+    server_calls        what a routine may ask of its call: attributes, context handles, a cancel or a disconnect
     bindings            string bindings, binding handles and their options
     process             what this process serves
-    server              endpoints, listening
-    interfaces          registering interfaces, and on which conditions
+    server              endpoints, interfaces and on which conditions, listening
     management          statistics and the stop, here and from afar
 
 Names that the engine has no counterpart for return the number that Windows documents for "cannot support".
 """
 
-import types
+import types as _types
 
-from . import (
-    async_calls,
-    async_state,
-    bindings,
-    call_attributes,
-    constants,
-    contexts,
-    environment,
-    errors,
-    handles,
-    interfaces,
-    management,
-    objects,
-    overlapped,
-    ports,
-    registered_waits,
-    server,
-    subscriptions,
-    thread_cancels,
-    threadpool,
-    threadpool_sources,
-    values,
-    wait_packets,
-    waits,
-)
 from .async_calls import *
 from .async_state import *
 from .bindings import *
-from .call_attributes import *
 from .constants import *
-from .contexts import *
-from .environment import *
 from .errors import *
+from .errors import typed as _typed
 from .handles import *
-from .interfaces import *
 from .management import *
 from .objects import *
 from .overlapped import *
 from .ports import *
 from .registered_waits import *
 from .server import *
-from .subscriptions import *
-from .thread_cancels import *
+from .server_calls import *
 from .threadpool import *
 from .threadpool_sources import *
 from .values import *
-from .wait_packets import *
 from .waits import *
 
-__all__: list[str] = []
-__all__ += async_calls.__all__
-__all__ += async_state.__all__
-__all__ += bindings.__all__
-__all__ += call_attributes.__all__
-__all__ += constants.__all__
-__all__ += contexts.__all__
-__all__ += environment.__all__
-__all__ += errors.__all__
-__all__ += handles.__all__
-__all__ += interfaces.__all__
-__all__ += management.__all__
-__all__ += objects.__all__
-__all__ += overlapped.__all__
-__all__ += ports.__all__
-__all__ += registered_waits.__all__
-__all__ += server.__all__
-__all__ += subscriptions.__all__
-__all__ += thread_cancels.__all__
-__all__ += threadpool.__all__
-__all__ += threadpool_sources.__all__
-__all__ += values.__all__
-__all__ += wait_packets.__all__
-__all__ += waits.__all__
+__all__ = [
+    name for name, value in globals().items() if not name.startswith("_") and not isinstance(value, _types.ModuleType)
+]
 
 for _name in __all__:
-    if isinstance(globals()[_name], types.FunctionType):
-        globals()[_name] = errors.typed(globals()[_name])
+    if isinstance(globals()[_name], _types.FunctionType):
+        globals()[_name] = _typed(globals()[_name])

@@ -4,8 +4,12 @@ Theory of operation. The functions return their documented numbers. Only `RpcAsy
 generated stub, which raises when a call cannot be issued; the exception's number is `RpcExceptionCode()` in the
 `except` block, and there is nothing to complete, then.
 
+The last four cancel the synchronous calls of a thread, which is not offered: where Windows has another thread end a
+blocking call, here each call has a handle by which to end it: begin it, and `RpcAsyncCancelCall`.
+
 Source: "RpcAsyncInitializeHandle", "RpcAsyncGetCallStatus", "RpcAsyncCompleteCall", "RpcAsyncCancelCall",
-"RpcAsyncAbortCall", "RpcAsyncGetCallHandle", "RpcAsyncRegisterInfo", "RpcExceptionCode", "RpcRaiseException".
+"RpcAsyncAbortCall", "RpcAsyncGetCallHandle", "RpcAsyncRegisterInfo", "RpcExceptionCode", "RpcRaiseException",
+"RpcCancelThread", "RpcCancelThreadEx", "RpcMgmtSetCancelTimeout", "RpcTestCancel".
 """
 
 import sys
@@ -27,23 +31,22 @@ from .. import (
     ServerCall,
 )
 from .async_state import RPC_ASYNC_STATE, client_call, notification, sends_are_told, stamp, usable
-from .constants import RPC_ASYNC_VERSION_1_0, RPC_S_ASYNC_CALL_PENDING, RPC_S_CALL_FAILED, RPC_S_OK
+from .constants import (
+    RPC_ASYNC_VERSION_1_0,
+    RPC_S_ASYNC_CALL_PENDING,
+    RPC_S_CALL_FAILED,
+    RPC_S_CANNOT_SUPPORT,
+    RPC_S_OK,
+)
 from .errors import returns_status
 from .values import Box
 
 __all__ = [
-    "RpcAsyncAbortCall",
-    "RpcAsyncCall",
-    "RpcAsyncCancelCall",
-    "RpcAsyncCompleteCall",
-    "RpcAsyncGetCallHandle",
-    "RpcAsyncGetCallStatus",
-    "RpcAsyncInitializeHandle",
-    "RpcAsyncRegisterHandle",
-    "RpcAsyncRegisterInfo",
-    "RpcExceptionCode",
-    "RpcRaiseException",
-]
+    "RpcAsyncAbortCall", "RpcAsyncCall", "RpcAsyncCancelCall", "RpcAsyncCompleteCall", "RpcAsyncGetCallHandle",
+    "RpcAsyncGetCallStatus", "RpcAsyncInitializeHandle", "RpcAsyncRegisterHandle", "RpcAsyncRegisterInfo",
+    "RpcCancelThread", "RpcCancelThreadEx", "RpcExceptionCode", "RpcMgmtSetCancelTimeout", "RpcRaiseException",
+    "RpcTestCancel",
+]  # fmt: skip
 
 
 @returns_status
@@ -179,3 +182,23 @@ def RpcRaiseException(Exception: int) -> NoReturn:
     if not 0 < Exception < 1 << 32:
         raise ValueError(f"the number must be from 1 to 2**32 - 1, not {Exception}")
     raise RemoteFault("", status=Exception)
+
+
+def RpcCancelThread(Thread: object) -> int:
+    """End the blocking calls of a thread: not offered. Returns: 1764."""
+    return RPC_S_CANNOT_SUPPORT
+
+
+def RpcCancelThreadEx(Thread: object, Timeout: int) -> int:
+    """End the blocking calls of a thread, within a time: not offered. Returns: 1764."""
+    return RPC_S_CANNOT_SUPPORT
+
+
+def RpcMgmtSetCancelTimeout(Timeout: int) -> int:
+    """Say how long a cancelled blocking call of this thread goes on waiting: not offered. Returns: 1764."""
+    return RPC_S_CANNOT_SUPPORT
+
+
+def RpcTestCancel() -> int:
+    """Ask whether this thread was told to end its blocking calls, which nobody can. Returns: 1764; 0 would mean yes."""
+    return RPC_S_CANNOT_SUPPORT

@@ -38,16 +38,9 @@ from .errors import returns_status
 from .values import Box, seconds, word
 
 __all__ = [
-    "BindingHandle",
-    "RpcBindingBind",
-    "RpcBindingFree",
-    "RpcBindingFromStringBinding",
-    "RpcBindingSetOption",
-    "RpcBindingUnbind",
-    "RpcMgmtSetComTimeout",
-    "RpcStringBindingCompose",
-    "RpcStringFree",
-]
+    "BindingHandle", "RpcBindingBind", "RpcBindingFree", "RpcBindingFromStringBinding", "RpcBindingSetOption",
+    "RpcBindingUnbind", "RpcMgmtSetComTimeout", "RpcStringBindingCompose", "RpcStringFree",
+]  # fmt: skip
 
 _SCHEMES = {
     "ncacn_ip_tcp": "tcp", "ncalrpc": "ipc", "tcp": "tcp", "ipc": "ipc", "inproc": "inproc", "loopback": "loopback",
@@ -80,6 +73,13 @@ class BindingHandle(Client):
             return begin(chosen, args, kwargs, notify, self.call_timeout if timeout is None else timeout, *more)
 
         return begin_with_options
+
+
+def open_binding(binding: object) -> Client:
+    """Return the binding handle; raises 1702 for what is none, or was freed."""
+    if not isinstance(binding, Client) or binding.closed:
+        raise InvalidState(f"{shown(binding)} is not an open binding handle", status=RPC_S_INVALID_BINDING)
+    return binding
 
 
 def endpoint_of(protseq: str, address: str, endpoint: str) -> Endpoint:
@@ -135,9 +135,7 @@ def RpcBindingFree(Binding: Box) -> int:
 
     Returns: 0; 1702 for what is no binding handle, or was freed.
     """
-    client = Binding.value
-    if not isinstance(client, Client) or client.closed:
-        raise InvalidState(f"{shown(client)} is not an open binding handle", status=RPC_S_INVALID_BINDING)
+    client = open_binding(Binding.value)
     Binding.value = None
     client.close()
     return RPC_S_OK
@@ -158,8 +156,7 @@ def RpcBindingSetOption(hBinding: Client, option: int, optionValue: int) -> int:
         `RpcBindingFromStringBinding`, which has the same as `bind(causal=)` and `timeout=`, and for DONT_LINGER before
         the first call; 1702 for what is no open binding handle.
     """
-    if not isinstance(hBinding, Client) or hBinding.closed:
-        raise InvalidState(f"{shown(hBinding)} is not an open binding handle", status=RPC_S_INVALID_BINDING)
+    open_binding(hBinding)
     value = word("optionValue", optionValue)
     if not isinstance(hBinding, BindingHandle):
         return RPC_S_WRONG_KIND_OF_BINDING
@@ -185,8 +182,7 @@ def RpcMgmtSetComTimeout(Binding: Client, Timeout: int) -> int:
     Returns: 0; 1764 for `RPC_C_BINDING_INFINITE_TIMEOUT`, never to look; 1709 for another number; 1702 for what is no
         open binding handle.
     """
-    if not isinstance(Binding, Client) or Binding.closed:
-        raise InvalidState(f"{shown(Binding)} is not an open binding handle", status=RPC_S_INVALID_BINDING)
+    open_binding(Binding)
     if not isinstance(Timeout, int):
         raise TypeError(f"Timeout must be an int, not {type_name(Timeout)}")
     if Timeout == RPC_C_BINDING_INFINITE_TIMEOUT:

@@ -10,15 +10,13 @@ Source: "RpcMgmtInqStats", "RpcMgmtIsServerListening", "RpcMgmtStopServerListeni
 
 from collections.abc import Callable
 
-from transport.foreign import shown
-
-from .. import CallAttributes, Client, InvalidState, Management, ServerCall, current_call
+from .. import CallAttributes, Client, Management, ServerCall, current_call
 from ..kernel.checks import check_callback
+from .bindings import open_binding
 from .constants import (
     RPC_C_MGMT_INQ_STATS,
     RPC_C_MGMT_IS_SERVER_LISTEN,
     RPC_C_MGMT_STOP_SERVER_LISTEN,
-    RPC_S_INVALID_BINDING,
     RPC_S_NOT_LISTENING,
     RPC_S_OK,
 )
@@ -27,13 +25,9 @@ from .process import only_looking, process
 from .values import Box
 
 __all__ = [
-    "RPC_STATS_VECTOR",
-    "RpcMgmtInqStats",
-    "RpcMgmtIsServerListening",
-    "RpcMgmtSetAuthorizationFn",
-    "RpcMgmtStatsVectorFree",
-    "RpcMgmtStopServerListening",
-]
+    "RPC_STATS_VECTOR", "RpcMgmtInqStats", "RpcMgmtIsServerListening", "RpcMgmtSetAuthorizationFn",
+    "RpcMgmtStatsVectorFree", "RpcMgmtStopServerListening",
+]  # fmt: skip
 
 # `authorize(binding, operation, status)`: True allows a client what it asks for.
 AuthorizationFn = Callable[[ServerCall, int, Box], bool]
@@ -66,7 +60,7 @@ def RpcMgmtStopServerListening(Binding: Client | None) -> int:
     if Binding is None:
         process.listening().stop()
     else:
-        _remote(Binding).stop()
+        open_binding(Binding).bind(Management).stop()
     return RPC_S_OK
 
 
@@ -76,14 +70,14 @@ def RpcMgmtIsServerListening(Binding: Client | None) -> int:
     if Binding is None:
         process.listening()
         return RPC_S_OK
-    return RPC_S_OK if _remote(Binding).listening() else RPC_S_NOT_LISTENING
+    return RPC_S_OK if open_binding(Binding).bind(Management).listening() else RPC_S_NOT_LISTENING
 
 
 @returns_status
 def RpcMgmtInqStats(Binding: Client | None, Statistics: Box) -> int:
     """Put an `RPC_STATS_VECTOR` into the box. Returns: 0; 1715 if this process is not listening; else as for the
     stop."""
-    seen = process.listening().statistics() if Binding is None else _remote(Binding).statistics()
+    seen = process.listening().statistics() if Binding is None else open_binding(Binding).bind(Management).statistics()
     Statistics.value = RPC_STATS_VECTOR([seen.calls_in, seen.calls_out, seen.messages_in, seen.messages_out])
     return RPC_S_OK
 
@@ -114,9 +108,3 @@ def RpcMgmtSetAuthorizationFn(AuthorizationFn: AuthorizationFn | None) -> int:
 
     process.authorize = authorize
     return RPC_S_OK
-
-
-def _remote(binding: object) -> Management:
-    if not isinstance(binding, Client) or binding.closed:
-        raise InvalidState(f"{shown(binding)} is not an open binding handle", status=RPC_S_INVALID_BINDING)
-    return binding.bind(Management)

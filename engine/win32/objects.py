@@ -23,30 +23,15 @@ from .constants import (
     ERROR_NOT_SUPPORTED,
 )
 from .errors import SetLastError, contained, expect, fails_with
-from .names import create, open_named
+from .handles import create, open_named
 from .values import Box, GetSystemTimeAsFileTime, due_time, routine, word
 
 __all__ = [
-    "CancelWaitableTimer",
-    "CreateEvent",
-    "CreateEventEx",
-    "CreateMutex",
-    "CreateMutexEx",
-    "CreateSemaphore",
-    "CreateSemaphoreEx",
-    "CreateWaitableTimer",
-    "CreateWaitableTimerEx",
-    "OpenEvent",
-    "OpenMutex",
-    "OpenSemaphore",
-    "OpenWaitableTimer",
-    "PulseEvent",
-    "ReleaseMutex",
-    "ReleaseSemaphore",
-    "ResetEvent",
-    "SetEvent",
+    "CancelWaitableTimer", "CreateEvent", "CreateEventEx", "CreateMutex", "CreateMutexEx", "CreateSemaphore",
+    "CreateSemaphoreEx", "CreateWaitableTimer", "CreateWaitableTimerEx", "OpenEvent", "OpenMutex", "OpenSemaphore",
+    "OpenWaitableTimer", "PulseEvent", "ReleaseMutex", "ReleaseSemaphore", "ResetEvent", "SetEvent",
     "SetWaitableTimer",
-]
+]  # fmt: skip
 
 
 def _check_flags(flags: int, known: int) -> None:

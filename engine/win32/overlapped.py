@@ -36,18 +36,10 @@ from .errors import SetLastError, expect, fails_with
 from .values import Box, routine, seconds, word
 
 __all__ = [
-    "OVERLAPPED",
-    "BindIoCompletionCallback",
-    "CancelIo",
-    "CancelIoEx",
-    "CancelSynchronousIo",
-    "GetOverlappedResult",
-    "GetOverlappedResultEx",
-    "HasOverlappedIoCompleted",
-    "ReadFile",
-    "SetFileCompletionNotificationModes",
+    "OVERLAPPED", "BindIoCompletionCallback", "CancelIo", "CancelIoEx", "CancelSynchronousIo", "GetOverlappedResult",
+    "GetOverlappedResultEx", "HasOverlappedIoCompleted", "ReadFile", "SetFileCompletionNotificationModes",
     "WriteFile",
-]
+]  # fmt: skip
 
 
 class OVERLAPPED:

@@ -1,20 +1,43 @@
-"""Endpoints and listening: the life of the process's server.
+"""The life of the process's server: endpoints, interfaces and on which conditions, listening.
 
-Source: "RpcServerUseProtseqEp", "RpcServerListen", "RpcMgmtWaitServerListen".
+Theory of operation. The flags of an interface become the conditions of `Server.register`. Two things differ there and
+are as on Windows here. A security callback admits by returning 0. Who "has authenticated" is told by the authentication
+level of the connection, so that callers on ipc count as such, as they do on Windows' local transport; the engine's own
+`secure_only` asks for a caller who has proved who he is, which this process's server cannot check: it has no keys.
+
+Source: "RpcServerUseProtseqEp", "RpcServerListen", "RpcMgmtWaitServerListen", "RpcServerRegisterIf",
+"RpcServerRegisterIf2", "RpcServerRegisterIf3", "RpcServerRegisterIfEx", "Interface Registration Flags",
+"RPC_IF_CALLBACK_FN", "RpcServerUnregisterIf", "RpcServerUnregisterIfEx".
 """
 
-from .. import Misuse
+from collections.abc import Callable
+from typing import Any
+
+from .. import CallAttributes, Interface, InvalidParameter, Misuse, ServerCall, current_call
+from ..kernel.checks import check_callback
 from .bindings import endpoint_of
 from .constants import (
+    INFINITE,
+    RPC_C_AUTHN_LEVEL_NONE,
     RPC_C_LISTEN_MAX_CALLS_DEFAULT,
+    RPC_IF_ALLOW_CALLBACKS_WITH_NO_AUTH,
+    RPC_IF_ALLOW_LOCAL_ONLY,
+    RPC_IF_ALLOW_SECURE_ONLY,
+    RPC_IF_AUTOLISTEN,
+    RPC_IF_SEC_NO_CACHE,
     RPC_S_CANNOT_SUPPORT,
     RPC_S_MAX_CALLS_TOO_SMALL,
     RPC_S_OK,
 )
 from .errors import returns_status
-from .process import process
+from .process import Registered, process
+from .values import word
 
-__all__ = ["RpcMgmtWaitServerListen", "RpcServerListen", "RpcServerUseProtseqEp"]
+__all__ = [
+    "RpcMgmtWaitServerListen", "RpcServerListen", "RpcServerRegisterIf", "RpcServerRegisterIf2",
+    "RpcServerRegisterIf3", "RpcServerRegisterIfEx", "RpcServerUnregisterIf", "RpcServerUnregisterIfEx",
+    "RpcServerUseProtseqEp",
+]  # fmt: skip
 
 MOST_CALLS = 1 << 20  # The engine's own bound: what "no limit" means. About 1 GB.
 
@@ -55,4 +78,157 @@ def RpcServerListen(MinimumCallThreads: int, MaxCalls: int, DontWait: bool) -> i
 def RpcMgmtWaitServerListen() -> int:
     """Wait for the stop and the last running call. Returns: 0; 1713 if another thread waits; 1715 if not listening."""
     process.wait()
+    return RPC_S_OK
+
+
+# `callback(interface, binding)`: 0 admits. `binding` is that of the call, as `RpcServerInqCallAttributes` wants it.
+IfCallback = Callable[[type[Interface] | str, ServerCall], int]
+
+_FLAGS = (
+    RPC_IF_AUTOLISTEN | RPC_IF_ALLOW_SECURE_ONLY | RPC_IF_ALLOW_CALLBACKS_WITH_NO_AUTH | RPC_IF_ALLOW_LOCAL_ONLY
+    | RPC_IF_SEC_NO_CACHE
+)  # fmt: skip
+
+
+@returns_status
+def RpcServerRegisterIf(IfSpec: type[Interface] | str, MgrTypeUuid: None, MgrEpv: Any) -> int:
+    """Serve an interface by the methods of `MgrEpv`, before or after listening.
+
+    Returns: 0; 1712 if it is registered; 87 if a routine is missing; 1764 for a type: there is one manager only.
+    """
+    return _register(IfSpec, MgrTypeUuid, MgrEpv, 0, RPC_C_LISTEN_MAX_CALLS_DEFAULT, INFINITE, None)
+
+
+@returns_status
+def RpcServerRegisterIf2(
+    IfSpec: type[Interface] | str,
+    MgrTypeUuid: None,
+    MgrEpv: Any,
+    Flags: int,
+    MaxCalls: int,
+    MaxRpcSize: int,
+    IfCallbackFn: IfCallback | None,
+) -> int:
+    """Serve an interface on conditions; callers who do not meet them get 5 (ACCESS_DENIED).
+
+    Args:
+        Flags: of `RPC_IF_AUTOLISTEN` (serve it from now until it is unregistered, whether the process listens or not),
+            `RPC_IF_ALLOW_SECURE_ONLY` (connections with an authentication level above none only),
+            `RPC_IF_ALLOW_CALLBACKS_WITH_NO_AUTH` (the callback is asked about the others too, which are refused before
+            it otherwise), `RPC_IF_ALLOW_LOCAL_ONLY` (callers on this machine only) and `RPC_IF_SEC_NO_CACHE` (ask the
+            callback for each call).
+        MaxCalls: of an auto-listen interface, that may be open at once: the next one is refused with 1723. Of others
+            it is not looked at.
+        MaxRpcSize: bytes that a request's encoded arguments may have; 0xFFFFFFFF: any number.
+        IfCallbackFn: `callback(interface, binding)` admits a client by returning 0; anything else, and an exception,
+            refuses it. Asked once for each connection. None: no callback.
+    Returns: 0; 1712, 87 and 1764 as `RpcServerRegisterIf`; 1764 for other flags; 1742 for an auto-listen interface that
+        may have no calls; 1720 for one if an endpoint is taken.
+    """
+    return _register(IfSpec, MgrTypeUuid, MgrEpv, Flags, MaxCalls, MaxRpcSize, IfCallbackFn)
+
+
+@returns_status
+def RpcServerRegisterIf3(
+    IfSpec: type[Interface] | str,
+    MgrTypeUuid: None,
+    MgrEpv: Any,
+    Flags: int,
+    MaxCalls: int,
+    MaxRpcSize: int,
+    IfCallback: IfCallback | None,
+    SecurityDescriptor: None,
+) -> int:
+    """Serve an interface on conditions: as `RpcServerRegisterIf2`. Returns: also 1764 for a security descriptor."""
+    if SecurityDescriptor is not None:
+        return RPC_S_CANNOT_SUPPORT
+    return _register(IfSpec, MgrTypeUuid, MgrEpv, Flags, MaxCalls, MaxRpcSize, IfCallback)
+
+
+@returns_status
+def RpcServerRegisterIfEx(
+    IfSpec: type[Interface] | str,
+    MgrTypeUuid: None,
+    MgrEpv: Any,
+    Flags: int,
+    MaxCalls: int,
+    IfCallback: IfCallback | None,
+) -> int:
+    """Serve an interface on conditions: as `RpcServerRegisterIf2`, requests of any size."""
+    return _register(IfSpec, MgrTypeUuid, MgrEpv, Flags, MaxCalls, INFINITE, IfCallback)
+
+
+@returns_status
+def RpcServerUnregisterIf(IfSpec: type[Interface] | str | None, MgrTypeUuid: None, WaitForCallsToComplete: bool) -> int:
+    """Serve an interface no longer, or none that does not listen by itself; calls that run go on.
+
+    Args: `WaitForCallsToComplete`: return when they are closed. An auto-listen interface always waits.
+    Returns: 0; 1717 if it is not registered; 1764 for a type; 1131 in a routine that would wait for itself: then
+        nothing has changed.
+    """
+    return _unregister(IfSpec, MgrTypeUuid, bool(WaitForCallsToComplete), False)
+
+
+@returns_status
+def RpcServerUnregisterIfEx(IfSpec: type[Interface] | str | None, MgrTypeUuid: None, RundownContextHandles: int) -> int:
+    """Serve an interface no longer, wait for its calls, and, on request, run down the context handles it has opened.
+
+    Returns: as `RpcServerUnregisterIf`.
+    """
+    return _unregister(IfSpec, MgrTypeUuid, True, bool(RundownContextHandles))
+
+
+def _register(
+    interface: type[Interface] | str,
+    kind: None,
+    implementation: Any,
+    flags: int,
+    max_calls: int,
+    max_bytes: int,
+    callback: IfCallback | None,
+) -> int:
+    if kind is not None or word("Flags", flags) & ~_FLAGS:
+        return RPC_S_CANNOT_SUPPORT
+    if implementation is None:
+        raise InvalidParameter("MgrEpv must be the object whose methods are the routines")
+    conditions = {
+        "security": _security(interface, flags, callback),
+        "auto_listen": bool(flags & RPC_IF_AUTOLISTEN),
+        "local_only": bool(flags & RPC_IF_ALLOW_LOCAL_ONLY),
+        "no_cache": bool(flags & RPC_IF_SEC_NO_CACHE),
+        "max_request_bytes": None if word("MaxRpcSize", max_bytes) == INFINITE else max_bytes,
+    }
+    if flags & RPC_IF_AUTOLISTEN and word("MaxCalls", max_calls) != RPC_C_LISTEN_MAX_CALLS_DEFAULT:
+        conditions["max_calls"] = max_calls
+    process.register(Registered(interface, implementation, conditions))
+    return RPC_S_OK
+
+
+def _security(
+    interface: type[Interface] | str, flags: int, callback: IfCallback | None
+) -> Callable[[CallAttributes], bool] | None:
+    """Return what admits clients, as the engine asks it; None if all are."""
+    check_callback("the security callback", callback, optional=True)
+    no_auth = flags & RPC_IF_ALLOW_CALLBACKS_WITH_NO_AUTH
+    secure = bool(flags & RPC_IF_ALLOW_SECURE_ONLY) or (callback is not None and not no_auth)
+    if callback is None and not secure:
+        return None
+
+    def admits(attributes: CallAttributes) -> bool:
+        if secure and attributes.authentication_level <= RPC_C_AUTHN_LEVEL_NONE:
+            return False
+        if callback is None:
+            return True
+        verdict = callback(interface, current_call())
+        if isinstance(verdict, bool):  # False is equal to 0, and would admit.
+            raise TypeError(f"a security callback returns a status, of which 0 admits, not {verdict}")
+        return verdict == RPC_S_OK
+
+    return admits
+
+
+def _unregister(interface: type[Interface] | str | None, kind: None, wait: bool, run_down: bool) -> int:
+    if kind is not None:
+        return RPC_S_CANNOT_SUPPORT
+    process.unregister(interface, wait, run_down)
     return RPC_S_OK

@@ -1,13 +1,15 @@
-"""Thread pools, callbacks that are submitted, cleanup groups, and what a running callback may say of itself.
+"""Thread pools, callbacks and their environment, cleanup groups, and what a running callback may say of itself.
 
 Theory of operation. A callback gets the running instance first, then the context that its object was made with. What
 can fail for a parameter fails when the object is made: the function returns None and sets the last error. Functions
 that return nothing cannot fail on Windows; here they raise what the engine raises if they are misused (an object that
-was closed, a wait in its own callback, which on Windows would hang).
+was closed, a wait in its own callback, which on Windows would hang). `TP_CALLBACK_ENVIRON` is the engine's
+`Environment`, read when an object is made: later changes do not reach that object, a wrong value fails its making.
 
 Source: "CreateThreadpool", "CloseThreadpool", "SetThreadpoolThreadMaximum", "SetThreadpoolThreadMinimum",
 "SetThreadpoolStackInformation", "TrySubmitThreadpoolCallback", "CreateThreadpoolWork", "CreateThreadpoolCleanupGroup",
-"CallbackMayRunLong" and their siblings.
+"CallbackMayRunLong", "InitializeThreadpoolEnvironment", "DestroyThreadpoolEnvironment", the
+"SetThreadpoolCallback..." family, and their siblings.
 """
 
 from collections.abc import Callable
@@ -30,32 +32,65 @@ from .errors import SetLastError, fails_with
 from .values import routine, word
 
 __all__ = [
-    "CallbackMayRunLong",
-    "CloseThreadpool",
-    "CloseThreadpoolCleanupGroup",
-    "CloseThreadpoolCleanupGroupMembers",
-    "CloseThreadpoolWork",
-    "CreateThreadpool",
-    "CreateThreadpoolCleanupGroup",
-    "CreateThreadpoolWork",
-    "DisassociateCurrentThreadFromCallback",
-    "FreeLibraryWhenCallbackReturns",
-    "LeaveCriticalSectionWhenCallbackReturns",
-    "QueryThreadpoolStackInformation",
-    "ReleaseMutexWhenCallbackReturns",
-    "ReleaseSemaphoreWhenCallbackReturns",
-    "SetEventWhenCallbackReturns",
-    "SetThreadpoolStackInformation",
-    "SetThreadpoolThreadMaximum",
-    "SetThreadpoolThreadMinimum",
-    "SubmitThreadpoolWork",
-    "TP_CALLBACK_INSTANCE",
-    "TP_CLEANUP_GROUP",
-    "TP_POOL",
-    "TP_WORK",
-    "TrySubmitThreadpoolCallback",
-    "WaitForThreadpoolWorkCallbacks",
-]
+    "CallbackMayRunLong", "CloseThreadpool", "CloseThreadpoolCleanupGroup", "CloseThreadpoolCleanupGroupMembers",
+    "CloseThreadpoolWork", "CreateThreadpool", "CreateThreadpoolCleanupGroup", "CreateThreadpoolWork",
+    "DestroyThreadpoolEnvironment", "DisassociateCurrentThreadFromCallback", "FreeLibraryWhenCallbackReturns",
+    "InitializeThreadpoolEnvironment", "LeaveCriticalSectionWhenCallbackReturns", "QueryThreadpoolStackInformation",
+    "ReleaseMutexWhenCallbackReturns", "ReleaseSemaphoreWhenCallbackReturns", "SetEventWhenCallbackReturns",
+    "SetThreadpoolCallbackCleanupGroup", "SetThreadpoolCallbackLibrary", "SetThreadpoolCallbackPersistent",
+    "SetThreadpoolCallbackPool", "SetThreadpoolCallbackPriority", "SetThreadpoolCallbackRunsLong",
+    "SetThreadpoolStackInformation", "SetThreadpoolThreadMaximum", "SetThreadpoolThreadMinimum",
+    "SubmitThreadpoolWork", "TP_CALLBACK_ENVIRON", "TP_CALLBACK_INSTANCE", "TP_CLEANUP_GROUP", "TP_POOL", "TP_WORK",
+    "TrySubmitThreadpoolCallback", "WaitForThreadpoolWorkCallbacks",
+]  # fmt: skip
+
+TP_CALLBACK_ENVIRON = Environment
+
+
+def InitializeThreadpoolEnvironment(pcbe: Environment) -> None:
+    """Give an environment its defaults: the process's pool, normal priority, no group."""
+    defaults = Environment()
+    for name in Environment.__struct_fields__:
+        setattr(pcbe, name, getattr(defaults, name))
+
+
+def DestroyThreadpoolEnvironment(pcbe: Environment) -> None:
+    """Be done with an environment; objects made with it are not touched. It refers to nothing any more."""
+    InitializeThreadpoolEnvironment(pcbe)
+
+
+def SetThreadpoolCallbackPool(pcbe: Environment, ptpp: ThreadPool) -> None:
+    """Have callbacks run in this pool."""
+    pcbe.pool = ptpp
+
+
+def SetThreadpoolCallbackPriority(pcbe: Environment, Priority: int) -> None:
+    """Set the priority: `TP_CALLBACK_PRIORITY_HIGH`, `..._NORMAL` or `..._LOW`; making an object fails with another."""
+    pcbe.priority = Priority
+
+
+def SetThreadpoolCallbackRunsLong(pcbe: Environment) -> None:
+    """Treat each callback as one that may run long."""
+    pcbe.runs_long = True
+
+
+def SetThreadpoolCallbackPersistent(pcbe: Environment) -> None:
+    """Have callbacks run on threads that never exit."""
+    pcbe.persistent = True
+
+
+def SetThreadpoolCallbackLibrary(pcbe: Environment, mod: object) -> None:
+    """Keep `mod`, any object, alive as long as an object made with the environment."""
+    pcbe.keep_alive = mod
+
+
+def SetThreadpoolCallbackCleanupGroup(
+    pcbe: Environment, ptpcg: CleanupGroup, pfng: Callable[[Any, Any], object] | None
+) -> None:
+    """Have objects join a cleanup group, which calls `pfng(object_context, cleanup_context)` when it cancels one."""
+    pcbe.cleanup_group = ptpcg
+    pcbe.cancel_callback = pfng
+
 
 TP_POOL = ThreadPool
 TP_WORK = Work
@@ -122,9 +157,10 @@ def TrySubmitThreadpoolCallback(
 # Work
 
 
-def _run_work(pfnwk: Callable[[CallbackInstance, Any, Work], object], pv: Any) -> None:
+def run_with_object(function: Callable[[CallbackInstance, Any, Any], object], pv: Any) -> None:
+    """Run the callback of a work or timer object."""
     instance = current_callback()
-    pfnwk(instance, pv, instance.source)
+    function(instance, pv, instance.source)
 
 
 @fails_with(None)
@@ -135,7 +171,7 @@ def CreateThreadpoolWork(
 
     Returns: it; or None with the last error 87 or 6.
     """
-    return Work(_run_work, routine("pfnwk", pfnwk), pv, environment=pcbe, context=pv)
+    return Work(run_with_object, routine("pfnwk", pfnwk), pv, environment=pcbe, context=pv)
 
 
 def SubmitThreadpoolWork(pwk: Work) -> None:

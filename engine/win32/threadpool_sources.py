@@ -22,29 +22,15 @@ from .. import (
     current_callback,
 )
 from .errors import fails_with
+from .threadpool import run_with_object
 from .values import due_time, routine, word
 
 __all__ = [
-    "CancelThreadpoolIo",
-    "CloseThreadpoolIo",
-    "CloseThreadpoolTimer",
-    "CloseThreadpoolWait",
-    "CreateThreadpoolIo",
-    "CreateThreadpoolTimer",
-    "CreateThreadpoolWait",
-    "IsThreadpoolTimerSet",
-    "SetThreadpoolTimer",
-    "SetThreadpoolTimerEx",
-    "SetThreadpoolWait",
-    "SetThreadpoolWaitEx",
-    "StartThreadpoolIo",
-    "TP_IO",
-    "TP_TIMER",
-    "TP_WAIT",
-    "WaitForThreadpoolIoCallbacks",
-    "WaitForThreadpoolTimerCallbacks",
-    "WaitForThreadpoolWaitCallbacks",
-]
+    "CancelThreadpoolIo", "CloseThreadpoolIo", "CloseThreadpoolTimer", "CloseThreadpoolWait", "CreateThreadpoolIo",
+    "CreateThreadpoolTimer", "CreateThreadpoolWait", "IsThreadpoolTimerSet", "SetThreadpoolTimer",
+    "SetThreadpoolTimerEx", "SetThreadpoolWait", "SetThreadpoolWaitEx", "StartThreadpoolIo", "TP_IO", "TP_TIMER",
+    "TP_WAIT", "WaitForThreadpoolIoCallbacks", "WaitForThreadpoolTimerCallbacks", "WaitForThreadpoolWaitCallbacks",
+]  # fmt: skip
 
 TP_TIMER = Timer
 TP_WAIT = Wait
@@ -53,17 +39,12 @@ TP_IO = Io
 # Timers
 
 
-def _run_timer(pfnti: Callable[[CallbackInstance, Any, Timer], object], pv: Any) -> None:
-    instance = current_callback()
-    pfnti(instance, pv, instance.source)
-
-
 @fails_with(None)
 def CreateThreadpoolTimer(
     pfnti: Callable[[CallbackInstance, Any, Timer], object], pv: Any, pcbe: Environment | None
 ) -> Timer | None:
     """Make a timer: each expiry calls `pfnti(instance, pv, timer)`. Returns: it; or None, last error 87 or 6."""
-    return Timer(_run_timer, routine("pfnti", pfnti), pv, environment=pcbe, context=pv)
+    return Timer(run_with_object, routine("pfnti", pfnti), pv, environment=pcbe, context=pv)
 
 
 def SetThreadpoolTimer(pti: Timer, pftDueTime: int | None, msPeriod: int, msWindowLength: int) -> None:

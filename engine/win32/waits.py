@@ -40,15 +40,9 @@ from .errors import SetLastError, contained, fails_with
 from .values import routine, seconds, word
 
 __all__ = [
-    "QueueUserAPC",
-    "SignalObjectAndWait",
-    "Sleep",
-    "SleepEx",
-    "WaitForMultipleObjects",
-    "WaitForMultipleObjectsEx",
-    "WaitForSingleObject",
-    "WaitForSingleObjectEx",
-]
+    "QueueUserAPC", "SignalObjectAndWait", "Sleep", "SleepEx", "WaitForMultipleObjects", "WaitForMultipleObjectsEx",
+    "WaitForSingleObject", "WaitForSingleObjectEx",
+]  # fmt: skip
 
 
 def _waited(wait: Callable[[], WaitResult]) -> int:

@@ -1,18 +1,24 @@
-"""What a server's routine may ask of its call, on any thread.
+"""What a routine may ask of its call, on any thread: who calls, context handles, whether the client is gone.
 
 Theory of operation. The binding handle of a call is its `ServerCall`, by `RpcAsyncGetCallHandle`; None means the call
-that the calling thread serves. Names are counted as C would: bytes of UTF-16 with its closing zero.
+that the calling thread serves. A context handle is an `engine.Context`: a routine makes one by `open_context` of its
+call's binding handle, with the rundown routine, and closes it by `close`; what it gets in a parameter is what the
+functions here take as `UserContext`. Names are counted as C would: bytes of UTF-16 with its closing zero.
 
-Source: "RpcServerTestCancel", "RpcServerInqCallAttributes", "RPC_CALL_ATTRIBUTES_V2", "Authentication-Level Constants".
+Source: "RpcServerTestCancel", "RpcServerInqCallAttributes", "RPC_CALL_ATTRIBUTES_V2", "Authentication-Level Constants",
+"Context Handles", "RpcSsDestroyClientContext", "RpcSsContextLockExclusive", "RpcSsContextLockShared",
+"RpcServerSubscribeForNotification", "RpcServerUnsubscribeForNotification", "RPC_NOTIFICATIONS".
 """
 
 from typing import Any
 
 from transport.foreign import shown
 
-from .. import InvalidParameter, InvalidState, ServerCall, current_call
+from .. import Context, ContextMismatch, EventKind, InvalidParameter, InvalidState, ServerCall, current_call
+from .async_state import RPC_ASYNC_NOTIFICATION_INFO, state_of, target
 from .constants import (
     ERROR_MORE_DATA,
+    ERROR_MORE_WRITES,
     RPC_PROTSEQ_LRPC,
     RPC_PROTSEQ_TCP,
     RPC_QUERY_CALL_LOCAL_ADDRESS,
@@ -20,8 +26,11 @@ from .constants import (
     RPC_QUERY_CLIENT_PRINCIPAL_NAME,
     RPC_QUERY_SERVER_PRINCIPAL_NAME,
     RPC_S_CALL_IN_PROGRESS,
+    RPC_S_CANNOT_SUPPORT,
     RPC_S_INVALID_BINDING,
     RPC_S_OK,
+    RpcNotificationCallCancel,
+    RpcNotificationClientDisconnect,
     rcclClientUnknownLocality,
     rcclLocal,
     rcclRemote,
@@ -30,11 +39,10 @@ from .errors import returns_status
 from .values import Box
 
 __all__ = [
-    "RPC_CALL_ATTRIBUTES_V1",
-    "RPC_CALL_ATTRIBUTES_V2",
-    "RpcServerInqCallAttributes",
-    "RpcServerTestCancel",
-]
+    "RPC_CALL_ATTRIBUTES_V1", "RPC_CALL_ATTRIBUTES_V2", "RpcServerInqCallAttributes",
+    "RpcServerSubscribeForNotification", "RpcServerTestCancel", "RpcServerUnsubscribeForNotification",
+    "RpcSsContextLockExclusive", "RpcSsContextLockShared", "RpcSsDestroyClientContext",
+]  # fmt: skip
 
 _QUERIES = {
     1: RPC_QUERY_SERVER_PRINCIPAL_NAME | RPC_QUERY_CLIENT_PRINCIPAL_NAME,
@@ -153,3 +161,89 @@ def _place(address: str) -> tuple[int, int]:
         return RPC_PROTSEQ_LRPC, rcclClientUnknownLocality
     local = address.startswith("127.") or address in ("::1", "::ffff:127.0.0.1")
     return RPC_PROTSEQ_TCP, rcclLocal if local else rcclRemote
+
+
+def RpcSsDestroyClientContext(ContextHandle: Box) -> None:
+    """Forget a context handle on the client, and set the box to None. The server is not told.
+
+    Its state is run down when the client's connection ends, as all that the client has left open.
+    Raises: `ContextMismatch` (6) if there is no context handle in the box.
+    """
+    if not isinstance(ContextHandle.value, Context):
+        raise ContextMismatch(f"{shown(ContextHandle.value)} is not a context handle")
+    ContextHandle.value = None
+
+
+@returns_status
+def RpcSsContextLockExclusive(ServerBindingHandle: ServerCall | None, UserContext: Context[Any]) -> int:
+    """Use a context handle alone from now on, which the call has shared so far; wait for the others.
+
+    Args: `ServerBindingHandle`: of the call; None for the call that the calling thread serves.
+    Returns: 0; 1120 (MORE_WRITES): the call has the handle alone, but another had it alone first, so that all that was
+        known of its state must be looked at anew; 1131 if waiting could never end; 1915 for a handle that the call was
+        not given; 1914 if the call was closed; 1725 and 1702 as `RpcServerTestCancel`.
+    """
+    return RPC_S_OK if served(ServerBindingHandle).lock_context(_context(UserContext)) else ERROR_MORE_WRITES
+
+
+@returns_status
+def RpcSsContextLockShared(ServerBindingHandle: ServerCall | None, UserContext: Context[Any]) -> int:
+    """Share a context handle from now on, which the call has used alone. Returns: as `RpcSsContextLockExclusive`."""
+    served(ServerBindingHandle).lock_context(_context(UserContext), shared=True)
+    return RPC_S_OK
+
+
+def _context(handle: object) -> Context[Any]:
+    if not isinstance(handle, Context):
+        raise ContextMismatch(f"{shown(handle)} is not a context handle")
+    return handle
+
+
+_KINDS = {
+    RpcNotificationClientDisconnect: EventKind.CLIENT_DISCONNECT,
+    RpcNotificationCallCancel: EventKind.CLIENT_CANCEL,
+}
+
+
+@returns_status
+def RpcServerSubscribeForNotification(
+    Binding: ServerCall | None, Notification: int, NotificationType: int, NotificationInfo: RPC_ASYNC_NOTIFICATION_INFO
+) -> int:
+    """Be told when the client cancels the call, or is gone; at once if it happened before.
+
+    Args:
+        Binding: of the call; None for the call that the calling thread serves.
+        Notification: `RpcNotificationClientDisconnect`, `RpcNotificationCallCancel`, or both by `|`.
+        NotificationType, NotificationInfo: how to tell, as in an `RPC_ASYNC_STATE`; looked at now only. A routine gets
+            the handle of an asynchronous call, the binding handle of another; None; and `RpcClientDisconnect` or
+            `RpcClientCancel`.
+    Closing the call ends its subscriptions.
+    Returns: 0; 1764 for another notification, or window messages; 87 without a type, for both by an event, and for a
+        target that is none; 1915 for a second time; 1914 if the call was closed; 1725 and 1702 as
+        `RpcServerTestCancel`.
+    """
+    call = served(Binding)
+    kinds = [kind for number, kind in _KINDS.items() if Notification & number]
+    if not kinds or Notification & ~(RpcNotificationClientDisconnect | RpcNotificationCallCancel):
+        return RPC_S_CANNOT_SUPPORT
+    call.subscribe(kinds, target(NotificationType, NotificationInfo, state_of(call) or call))
+    return RPC_S_OK
+
+
+@returns_status
+def RpcServerUnsubscribeForNotification(
+    Binding: ServerCall | None, Notification: int, NotificationsQueued: Box | None
+) -> int:
+    """End a subscription; put into the box how many notifications were queued: 0 or 1. One that is queued still comes.
+
+    Args: `Notification`: one, not both.
+    Returns: 0; 1764 for another notification; 1915 if there is no such subscription; 1914, 1725 and 1702 as above.
+    """
+    call = served(Binding)
+    kind = _KINDS.get(Notification)
+    if kind is None:
+        return RPC_S_CANNOT_SUPPORT
+    queued = call.unsubscribe(kind)
+    if NotificationsQueued is not None:
+        NotificationsQueued.value = queued
+    return RPC_S_OK
