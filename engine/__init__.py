@@ -40,9 +40,8 @@ from .kernel.timer import WaitableTimer
 from .kernel.wait import MAXIMUM_WAIT_OBJECTS, WaitResult, signal_and_wait, sleep, wait_all, wait_any
 from .kernel.waitable import Waitable, WaitableStatistics, register_wait
 from .pool.backlog import Priority
-from .pool.callback_object import CallbackObject, CallbackStatistics
+from .pool.callback_object import CallbackObject, CallbackStatistics, Environment
 from .pool.cleanup import CleanupGroup
-from .pool.environment import Environment
 from .pool.instance import CallbackInstance, current_callback
 from .pool.io import Io, IoStatistics
 from .pool.pool import PoolStatistics, ThreadPool, default_pool

@@ -1,9 +1,8 @@
 """Who runs things.
 
 pool              the thread pool: limits, submission, the end
-environment       what callback objects have in common
 work, timer, wait, io   the callback objects, by what makes them run
-callback_object   their base: parameters, waiting, closing
+callback_object   their base: environment, waiting, closing
 core              the inside of a callback object: what it counts, where it runs; the members of a group
 cleanup           groups of objects that are released together
 instance          the running callback, as it sees itself

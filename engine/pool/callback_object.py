@@ -1,4 +1,4 @@
-"""What all callback objects have in common for their users: parameters, waiting for their callbacks, closing.
+"""What all callback objects have in common for their users: environment, waiting for their callbacks, closing.
 
 Theory of operation. The object is a thin face: what it counts and where it runs is in its core (core.py). Where its
 callbacks come from is the affair of each kind (a submission, a timer, a signal, a packet), and so is the core's
@@ -6,7 +6,8 @@ callbacks come from is the affair of each kind (a submission, a timer, a signal,
 
 Guarantees: everything that can fail because of a parameter fails when the object is made.
 
-Source: "WaitForThreadpoolWorkCallbacks", "CloseThreadpoolWork" and their siblings for timers, waits and I/O.
+Source: "WaitForThreadpoolWorkCallbacks", "CloseThreadpoolWork" and their siblings for timers, waits and I/O;
+"InitializeThreadpoolEnvironment" and the "SetThreadpoolCallback..." family.
 """
 
 from collections.abc import Callable
@@ -15,17 +16,69 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from transport.foreign import a_type, name_of, type_name
+from transport.foreign import a_type, name_of, shown, type_name
 
 from ..errors import Deadlock, InvalidArgumentType, InvalidParameter
-from ..kernel.checks import check_callback, check_flag, check_timeout
+from ..kernel.checks import check_callback, check_clock, check_flag, check_kind, check_timeout
+from ..kernel.clock import Clock
 from ..lifecycle import Closeable
 from .backlog import Priority, Profile
-from .cleanup import members_of
+from .cleanup import CleanupGroup, members_of
 from .core import CallbackCore
-from .environment import Environment
+from .instance import CallbackInstance
 from .pool import ThreadPool, default_pool, intake_of
 from .running import current, runs_here
+
+
+class Environment(msgspec.Struct, kw_only=True, eq=False):
+    """Parameters for the callback objects made from it. Read when an object is made: later changes do not
+    reach it.
+
+    Fields:
+        pool: where callbacks run; None: the process's default pool.
+        priority: a `Priority`. A free worker takes from the highest class that has anything; nothing is
+            preempted, and low can starve.
+        runs_long: treat each callback as if it had called `may_run_long`: it starts without a slot.
+        persistent: run callbacks only on threads that never exit: a worker that once ran one is exempt from
+            the idle exit until its pool ends, or the maximum is set below the number of such workers.
+        cleanup_group: the group that the objects join.
+        cancel_callback: called by the group as `cancel_callback(object_context, cleanup_context)`, on the
+            thread that releases it, once for each object that it released with cancel.
+        finalization: called as `finalization(instance, object_context)` on the worker, right after each
+            callback.
+        keep_alive: anything; it is kept referenced as long as an object made from this environment is (in
+            place of a loaded library).
+        inherit_context: run callbacks in a copy of the context variables of the thread that submitted or armed; False:
+            each in an empty context.
+
+    An object that is made checks the fields: `InvalidParameter` (87) or `InvalidArgumentType` (87).
+    """
+
+    pool: ThreadPool | None = None
+    priority: int = Priority.NORMAL
+    runs_long: bool = False
+    persistent: bool = False
+    cleanup_group: CleanupGroup | None = None
+    cancel_callback: Callable[[Any, Any], object] | None = None
+    finalization: Callable[[CallbackInstance, Any], object] | None = None
+    keep_alive: object = None
+    inherit_context: bool = True
+
+    def check(self) -> None:
+        """Raise unless objects can be made from this environment."""
+        if self.priority not in (Priority.HIGH, Priority.NORMAL, Priority.LOW):
+            raise InvalidParameter(f"priority must be HIGH (0), NORMAL (1) or LOW (2), not {shown(self.priority)}")
+        if self.pool is not None:
+            check_kind("pool", self.pool, ThreadPool, optional=True)
+        if self.cleanup_group is not None:
+            check_kind("cleanup_group", self.cleanup_group, CleanupGroup, optional=True)
+        if self.cancel_callback is not None:
+            check_callback("cancel_callback", self.cancel_callback, optional=True)
+        if self.finalization is not None:
+            check_callback("finalization", self.finalization, optional=True)
+        for name in ("runs_long", "persistent", "inherit_context"):
+            check_flag(name, getattr(self, name))
+
 
 _DEFAULTS = Environment()
 
@@ -49,24 +102,31 @@ class CallbackStatistics(msgspec.Struct, frozen=True):
 class CallbackObject(Closeable):
     """Base of `Work`, `Timer`, `Wait` and `Io`.
 
+    Args:
+        function, args: each callback is `function(*args)`. In it, `current_callback()` gives its instance.
+        pool, environment: where and how callbacks run; give at most one of them.
+        context: anything; handed to cancel and finalization callbacks.
+
     Close it, or use it as a context manager: that disarms it, waits for its callbacks (discarding queued ones
     if the block failed) and closes it. One that is dropped open is reported as a `ResourceWarning`.
     """
 
     __slots__ = ("__weakref__", "_core", "_pool")
 
-    _core: CallbackCore  # That of its kind.
+    # What the core of this kind of object is.
+    _kind: type[CallbackCore] = CallbackCore
 
     def __init__(
         self,
-        core: type[CallbackCore],
         function: Callable[..., object],
-        args: tuple[Any, ...],
-        environment: Environment | None,
-        pool: ThreadPool | None,
-        context: object,
+        *args: Any,
+        pool: ThreadPool | None = None,
+        environment: Environment | None = None,
+        context: object = None,
     ) -> None:
-        self._core, self._pool = make_core(core, self, type(self).__name__, function, args, environment, pool, context)
+        made = make_core(self._kind, self, type(self).__name__, function, args, environment, pool, context)
+        self._core: CallbackCore = made[0]
+        self._pool = made[1]
 
     @property
     def pool(self) -> ThreadPool:
@@ -158,6 +218,31 @@ class CallbackObject(Closeable):
         # Without the numbers in its `repr`, which take the lock.
         core = getattr(self, "_core", None)
         return "" if core is None or core.closed else f"<{self._title()}>"
+
+
+class ClockedObject(CallbackObject):
+    """Base of `Timer` and `Wait`.
+
+    Args: as of any callback object, and
+        clock: where time comes from; None: the pool's clock.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        function: Callable[..., object],
+        *args: Any,
+        pool: ThreadPool | None = None,
+        environment: Environment | None = None,
+        context: object = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if clock is not None:
+            check_clock(clock)
+        super().__init__(function, *args, pool=pool, environment=environment, context=context)
+        if clock is not None:
+            self._core.clock = clock
 
 
 K = TypeVar("K", bound=CallbackCore)

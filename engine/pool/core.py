@@ -30,7 +30,7 @@ from .workers import listed
 class CallbackCore(CallbackCounts):
     """The inside of one callback object. `disarm` and the other hooks are those of the kind of object."""
 
-    __slots__ = ("cancel_callback", "closed", "group", "inherit", "intake", "keep_alive", "port", "title")
+    __slots__ = ("cancel_callback", "clock", "closed", "group", "inherit", "intake", "keep_alive", "port", "title")
 
     def __init__(
         self,
@@ -46,7 +46,9 @@ class CallbackCore(CallbackCounts):
         self.title = title
         self.intake = intake
         self.port = intake.port
-        # Below: fixed before the first callback. Whether callbacks inherit context variables.
+        # Below: fixed before the first callback. Where time comes from.
+        self.clock = intake.clock
+        # Whether callbacks inherit context variables.
         self.inherit = True
         # What lives as long as the object: its pool, and what its environment says.
         self.keep_alive: object = None

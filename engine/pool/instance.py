@@ -18,13 +18,10 @@ from typing import Any, Protocol
 
 from ..errors import InvalidState
 from ..kernel.checks import check_callback, check_count
+from ..kernel.port_source import Settable
 from ..lifecycle import Uncopyable
 from .backlog import ObjectCallback, owner_of
 from .running import Runner, WorkerState, current
-
-
-class _Settable(Protocol):
-    def set(self) -> object: ...
 
 
 class _Releasable(Protocol):
@@ -122,7 +119,7 @@ class CallbackInstance(Uncopyable):
         check_count("count", count, least=1)
         self._actions.setdefault(2, lambda: semaphore.release(count))
 
-    def set_event_when_returns(self, event: _Settable) -> None:
+    def set_event_when_returns(self, event: Settable) -> None:
         """Set `event` after the callback. Source: "SetEventWhenCallbackReturns"."""
         self._own()
         self._actions.setdefault(3, event.set)

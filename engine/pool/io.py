@@ -26,9 +26,8 @@ from ..kernel.packet import CompletionPacket
 from ..kernel.port import CompletionPort
 from ..kernel.port_source import PortSource, bind
 from .backlog import ObjectCallback
-from .callback_object import CallbackObject
+from .callback_object import CallbackObject, Environment
 from .core import CallbackCore
-from .environment import Environment
 from .pool import ThreadPool
 
 log: Log = Log("engine.pool")
@@ -150,6 +149,7 @@ class Io(CallbackObject):
     __slots__ = ("_variables",)
 
     _core: IoCore
+    _kind = IoCore
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class Io(CallbackObject):
         environment: Environment | None = None,
         context: object = None,
     ) -> None:
-        super().__init__(IoCore, function, args, environment, pool, context)
+        super().__init__(function, *args, pool=pool, environment=environment, context=context)
         core = self._core
         self._variables = core.capture()
         try:

@@ -14,19 +14,17 @@ Relative due times and periods do not count time that the machine sleeps; absolu
 Source: "SetThreadpoolTimer", "SetThreadpoolTimerEx", "IsThreadpoolTimerSet".
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import Context
 from datetime import timedelta
 from typing import Any
 
 from ..errors import QueueFull
-from ..kernel.checks import LONGEST, check_clock, check_duration
-from ..kernel.clock import Cancellable, Clock, Due, call_at_wall, read_due
+from ..kernel.checks import LONGEST, check_duration
+from ..kernel.clock import Cancellable, Due, call_at_wall, read_due
 from .backlog import NO_LIMIT, ObjectCallback
-from .callback_object import CallbackObject
+from .callback_object import ClockedObject
 from .core import CallbackCore
-from .environment import Environment
-from .pool import ThreadPool
 
 
 class Setting:
@@ -94,7 +92,7 @@ class TimerCore(CallbackCore):
         self.replace(None)
 
 
-class Timer(CallbackObject):
+class Timer(ClockedObject):
     """A callback that is queued when it is due, once or periodically.
 
     Args:
@@ -106,23 +104,10 @@ class Timer(CallbackObject):
     A slow callback does not hold the next one back: they may run in parallel.
     """
 
-    __slots__ = ("_clock",)
+    __slots__ = ()
 
     _core: TimerCore
-
-    def __init__(
-        self,
-        function: Callable[..., object],
-        *args: Any,
-        pool: ThreadPool | None = None,
-        environment: Environment | None = None,
-        context: object = None,
-        clock: Clock | None = None,
-    ) -> None:
-        if clock is not None:
-            check_clock(clock)
-        super().__init__(TimerCore, function, args, environment, pool, context)
-        self._clock = self._core.intake.clock if clock is None else clock
+    _kind = TimerCore
 
     def set(self, due: Due | None, period: float | timedelta = 0.0, window: float | timedelta = 0.0) -> bool:
         """Set the timer, replacing an earlier setting as a whole, or disarm it.
@@ -147,7 +132,8 @@ class Timer(CallbackObject):
         every = check_duration("period", period, LONGEST)
         late = check_duration("window", window, LONGEST)
         core.require_live()
-        now = self._clock.time() if absolute else self._clock.monotonic()
+        clock = core.clock
+        now = clock.time() if absolute else clock.monotonic()
         if not absolute:
             when += now
         setting = Setting(when, absolute, every, late, core.capture())
@@ -157,9 +143,9 @@ class Timer(CallbackObject):
         if latest <= now:
             expire()
         elif absolute:
-            self._arm(setting, 0, call_at_wall(self._clock, latest, expire))
+            self._arm(setting, 0, call_at_wall(clock, latest, expire))
         else:
-            self._arm(setting, 0, self._clock.call_at(latest, expire))
+            self._arm(setting, 0, clock.call_at(latest, expire))
         return withdrawn
 
     def is_set(self) -> bool:
@@ -179,8 +165,8 @@ class Timer(CallbackObject):
 
     def _expire(self, setting: Setting, beat: int) -> None:
         """Queue the callback of `setting`, and those of timers that were waiting for company."""
-        now, wall = self._clock.monotonic(), self._clock.time()
         core = self._core
+        now, wall = core.clock.monotonic(), core.clock.time()
         due: list[tuple[Timer, Setting, int]] = [(self, setting, beat)]
         with core.port.lock:
             due += self._company_locked(now, wall)
@@ -192,7 +178,7 @@ class Timer(CallbackObject):
         for core, timer in self._core.port.lenient.items():
             other = core.setting
             passed = other.due <= (wall if other.absolute else now)
-            if passed and timer is not self and timer._clock is self._clock:
+            if passed and timer is not self and core.clock is self._core.clock:
                 yield timer, other, other.beat
 
     def _queue(self, setting: Setting, beat: int, now: float) -> None:
@@ -224,4 +210,4 @@ class Timer(CallbackObject):
             call.cancel()
         if setting.period:
             latest = setting.due + setting.window
-            self._arm(setting, beat, self._clock.call_at(latest, Expiry(self, setting, beat)))
+            self._arm(setting, beat, core.clock.call_at(latest, Expiry(self, setting, beat)))

@@ -16,20 +16,16 @@ its way counts as queued: it is waited for, and can be discarded.
 Source: "SetThreadpoolWait", "SetThreadpoolWaitEx"; "Wait Functions".
 """
 
-from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
-from ..kernel.checks import check_clock
-from ..kernel.clock import Cancellable, Clock, Due, call_at_wall, read_due
+from ..kernel.clock import Cancellable, Due, call_at_wall, read_due
 from ..kernel.registered_wait import CallbackBlock
 from ..kernel.waitable import prepare_wait
 from ..status import Status
 from .backlog import ObjectCallback
-from .callback_object import CallbackObject
+from .callback_object import ClockedObject
 from .core import CallbackCore
-from .environment import Environment
-from .pool import ThreadPool
 
 
 class Registration:
@@ -104,7 +100,7 @@ class WaitCore(CallbackCore):
         return before - len(self.registrations)
 
 
-class Wait(CallbackObject):
+class Wait(ClockedObject):
     """A callback that is queued once when an object is signaled or the time is up, each time the wait is set.
 
     Args:
@@ -118,23 +114,10 @@ class Wait(CallbackObject):
     Thousands may be set at once.
     """
 
-    __slots__ = ("_clock",)
+    __slots__ = ()
 
     _core: WaitCore
-
-    def __init__(
-        self,
-        function: Callable[..., object],
-        *args: Any,
-        pool: ThreadPool | None = None,
-        environment: Environment | None = None,
-        context: object = None,
-        clock: Clock | None = None,
-    ) -> None:
-        if clock is not None:
-            check_clock(clock)
-        super().__init__(WaitCore, function, args, environment, pool, context)
-        self._clock = self._core.intake.clock if clock is None else clock
+    _kind = WaitCore
 
     def set(self, waitable: Any, timeout: Due | None = None) -> bool:
         """Wait for `waitable`, replacing an earlier wait, or for nothing any more.
@@ -160,9 +143,9 @@ class Wait(CallbackObject):
         block = registration.block = prepare_wait(waitable, registration)
         withdrawn = core.replace(registration)
         # Replaced or disarmed by another thread meanwhile, it does not begin.
-        block.begin(None if absolute else when, self._clock)
+        block.begin(None if absolute else when, core.clock)
         if absolute and when is not None and block.status is Status.PENDING:
-            limit = registration.limit = call_at_wall(self._clock, when, block.expire)
+            limit = registration.limit = call_at_wall(core.clock, when, block.expire)
             if block.status is not Status.PENDING:
                 limit.cancel()
         return withdrawn

@@ -9,10 +9,8 @@ from typing import Any
 
 from ..errors import QueueFull
 from .backlog import ObjectCallback
-from .callback_object import CallbackObject, make_core
-from .core import CallbackCore, OnceCore
-from .environment import Environment
-from .pool import ThreadPool
+from .callback_object import CallbackObject, Environment, make_core
+from .core import OnceCore
 
 
 class Work(CallbackObject):
@@ -28,16 +26,6 @@ class Work(CallbackObject):
     """
 
     __slots__ = ()
-
-    def __init__(
-        self,
-        function: Callable[..., object],
-        *args: Any,
-        pool: ThreadPool | None = None,
-        environment: Environment | None = None,
-        context: object = None,
-    ) -> None:
-        super().__init__(CallbackCore, function, args, environment, pool, context)
 
     def submit(self) -> None:
         """Queue the callback once more.
