@@ -25,6 +25,7 @@ from transport.log import Log
 
 __all__ = [
     "Closeable", "OpenObjects", "Stage", "Uncopyable", "at_exit", "close_left_open", "fork_safe", "in_child", "locks",
+    "snapshot",
 ]  # fmt: skip
 
 log: Log = Log("engine")

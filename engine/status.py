@@ -1,5 +1,4 @@
-"""Status numbers: one `IntEnum` with the numbers and the readable names of the Windows statuses the engine
-uses.
+"""Status numbers: one `IntEnum` with the numbers and the readable names of the Windows statuses the engine uses.
 
 A member's first name is the short one used throughout the engine; the full Windows symbols are aliases of it,
 so `Status.CALL_FAILED is Status.RPC_S_CALL_FAILED`. Several symbols share one number on purpose (997, 87, 14,

@@ -58,7 +58,7 @@ ORDER = (
     "engine.kernel.sources:PolledSources.__init__",
     "engine.kernel.monitor:Monitor.__init__",
     # Nothing is taken inside these.
-    "engine.kernel.once:Once.__init__",
+    "engine.kernel.lock:Once.__init__",
     "transport.loopback:_registry_lock",
     "transport.zmq_link.context:_lock",
     "transport.security:_lock",

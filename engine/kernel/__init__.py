@@ -14,5 +14,5 @@ port, port_queue, slots       the completion port: taking out, putting in, who i
 packet, port_source           what a port queues, and what it comes from
 bridge                        a signal as a packet, a port as something to wait for
 afterwards                    what a signal handler may not do at once
-checks, clock, deadline, each, lock, once   small tools
+checks, clock, lock   small tools
 """

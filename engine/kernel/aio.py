@@ -31,7 +31,6 @@ class LoopBridge:
     def __init__(self, loop: "asyncio.AbstractEventLoop") -> None:
         # The bridge is found through its loop, and must not keep it alive.
         self.of: weakref.ref[asyncio.AbstractEventLoop] = weakref.ref(loop)
-        self._loop = self.of
         self.ident: int = get_ident()
         self._awaited = 0
         self._driver: Driver | None = None
@@ -90,7 +89,7 @@ class LoopBridge:
         self._leaving = False
         if self._awaited == 0 and self._driver is not None:
             if self._fd >= 0:
-                loop = self._loop()
+                loop = self.of()
                 if loop is not None and not loop.is_closed():
                     loop.remove_reader(self._fd)
                 self._driver.unwatch(self._call)
@@ -115,13 +114,13 @@ class LoopBridge:
 
     def loop(self) -> "asyncio.AbstractEventLoop":
         """The loop, which is running."""
-        loop = self._loop()
+        loop = self.of()
         assert loop is not None, "a loop that runs is alive"
         return loop
 
     def _call(self) -> None:
         """Have the loop look around. Any thread."""
-        loop = self._loop()
+        loop = self.of()
         try:
             if loop is not None:
                 loop.call_soon_threadsafe(self._look)

@@ -22,8 +22,7 @@ from ..lifecycle import in_child
 from ..status import Status
 from .afterwards import afterwards
 from .checks import check_callback
-from .each import index_of
-from .lock import Lock
+from .lock import Lock, index_of
 from .thread import ThreadRecord, end_hooks, local, park, records, start_hooks
 from .waiter import Waiter
 

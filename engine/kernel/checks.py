@@ -1,4 +1,4 @@
-"""Checks of what the program passes: numbers, times, truth values, functions, objects.
+"""Checks of what the program passes: numbers, times, truth values, functions, objects; and how long a limit lasts.
 
 Each names the parameter and the value it saw. A bool is no number, and a number is no bool. A value out of range is an
 `InvalidParameter`, an object of another type an `InvalidArgumentType`; where a number was wanted it is both, as it is
@@ -10,10 +10,12 @@ from datetime import timedelta
 from functools import partial
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
 from math import inf
+from threading import TIMEOUT_MAX
 from types import FunctionType, MethodType
 from typing import Any, TypeVar
 
 from transport.foreign import name_of, number_of, shown, type_name
+from transport.realtime import monotonic
 
 from ..errors import EngineError, InvalidArgumentType, InvalidParameter
 
@@ -56,6 +58,19 @@ def check_timeout(timeout: float | None, name: str = "timeout") -> float | None:
     if (kind is float or kind is int) and 0 <= timeout < LONGEST:
         return timeout + 0.0
     return _seconds(name, timeout, "None or a number of seconds", inf)
+
+
+class Deadline:
+    """When `timeout` seconds that begin now are over, for what waits several times within them; None: never."""
+
+    __slots__ = ("_when",)
+
+    def __init__(self, timeout: float | None) -> None:
+        self._when = None if timeout is None else monotonic() + timeout
+
+    def left(self) -> float | None:
+        """Return the seconds until then, 0.0 once it has passed, and what a thread can wait at most; None: no limit."""
+        return None if self._when is None else min(max(self._when - monotonic(), 0.0), TIMEOUT_MAX)
 
 
 def check_duration(name: str, value: float | timedelta, longest: float = inf) -> float:

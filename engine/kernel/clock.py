@@ -2,7 +2,7 @@
 
 Theory of operation. A timer asks its clock to call a function at a *monotonic* time. Relative due times are
 monotonic ones: they do not count time that the machine sleeps and do not move when the wall clock is set.
-Absolute due times are wall times: `call_at_wall` turns one into a monotonic time, and looks at the wall clock
+Absolute due times are wall times: a `WallCall` turns one into a monotonic time, and looks at the wall clock
 again at least every `WALL_RECHECK` seconds, so that a clock that was set, or a machine that slept, is
 noticed.
 
@@ -69,7 +69,7 @@ SYSTEM_CLOCK = SystemClock()
 
 
 class WallCall:
-    """A function that will be called once at a wall time; made by `call_at_wall`."""
+    """Calls `function` once at the wall time `when` (seconds since 1970), never early by the wall clock."""
 
     __slots__ = ("_clock", "_function", "_step", "_when")
 
@@ -101,11 +101,6 @@ class WallCall:
         return pending is not None
 
 
-def call_at_wall(clock: Clock, when: float, function: Callable[[], None]) -> Cancellable:
-    """Call `function` once at the wall time `when` (seconds since 1970), never early by the wall clock."""
-    return WallCall(clock, when, function)
-
-
 def read_due(due: Due) -> tuple[float, bool]:
     """Read a due time.
 
@@ -135,4 +130,4 @@ def read_due(due: Due) -> tuple[float, bool]:
 def call_when_due(clock: Clock, due: tuple[float, bool], function: Callable[[], None]) -> Cancellable:
     """Call `function` once at the due time that `read_due` read."""
     when, absolute = due
-    return call_at_wall(clock, when, function) if absolute else clock.call_at(clock.monotonic() + when, function)
+    return WallCall(clock, when, function) if absolute else clock.call_at(clock.monotonic() + when, function)

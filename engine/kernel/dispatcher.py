@@ -18,9 +18,6 @@ Guarantees: a wait is decided once; a decision to satisfy consumes all its objec
 by an exception (KeyboardInterrupt) gives back what it had consumed, to the next waiter if there is one;
 callbacks run with no lock held.
 
-Lock order: `dispatcher_lock` and `apc_lock` are never held together, and no other lock of the library is taken
-inside either. Asking a thread, process or future whether it has ended takes a lock of its own for a moment.
-
 Source: "Wait Functions", "Synchronization Objects"; `docs/semantics/completion-port.md`, section 11.
 """
 
@@ -32,11 +29,9 @@ from transport.foreign import a_type
 from ..errors import AbandonedWait, Alerted, Forked, InvalidHandle, InvalidParameter
 from ..lifecycle import Uncopyable, in_child
 from .apc import run_apcs, wait_alertably
-from .checks import check_flag, check_timeout
-from .deadline import Deadline
+from .checks import Deadline, check_flag, check_timeout
 from .driver import driver
-from .each import each
-from .lock import Lock
+from .lock import Lock, each
 from .thread import ThreadRecord, local, park
 from .waiter import Waiter
 
@@ -254,7 +249,8 @@ def decide(step: Callable[..., R], *args: Any) -> R:
     try:
         with dispatcher_lock:
             result = step(*args, satisfied)
-        finish(satisfied)
+        if satisfied:
+            finish(satisfied)
     except BaseException:
         finish(satisfied)
         raise

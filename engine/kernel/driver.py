@@ -38,9 +38,8 @@ from transport.log import Log, asked
 from transport.realtime import monotonic
 
 from ..lifecycle import in_child
-from .each import each
 from .leadership import Leadership
-from .lock import Lock
+from .lock import Lock, each
 from .loops import loop_to_hold, warn_of_holding
 from .monitor import Monitor
 from .poll import READABLE, make_poll

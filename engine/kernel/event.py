@@ -12,7 +12,7 @@ from ..lifecycle import Closeable
 from .afterwards import afterwards
 from .checks import check_flag
 from .dispatcher import WaitBlock, dispatcher_lock, finish
-from .each import each
+from .lock import each
 from .thread import ThreadRecord
 from .waitable import Waitable
 

@@ -34,10 +34,8 @@ from .waitable import Waitable, adapters
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-LOOK_FIRST, LOOK_MAX = (
-    0.001,
-    0.02,
-)  # Seconds between looks: doubling, so that a wait for long costs the monitor 0.1 %.
+# Seconds between looks: doubling, so that a wait for long costs the monitor 0.1 %.
+LOOK_FIRST, LOOK_MAX = 0.001, 0.02
 
 
 class ExitWaitable(Waitable):
@@ -229,9 +227,7 @@ class OperationEnd(ExitWaitable):
         operation = self._operation()
         return operation is None or operation.done
 
-    def set(self) -> None:
-        """It is complete."""
-        self.notify()
+    set = ExitWaitable.notify
 
 
 def _any_asynchronous(blocks: Iterable[WaitBlock]) -> bool:

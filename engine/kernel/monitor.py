@@ -34,8 +34,7 @@ from transport.log import Log
 from transport.realtime import monotonic
 from transport.service import LONGEST, Service, is_ending
 
-from .each import each
-from .lock import Lock
+from .lock import Lock, each
 from .waiter import Waiter
 
 log: Log = Log("engine.kernel")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from ..errors import NotOwner
 from .checks import check_flag
 from .dispatcher import WaitBlock, decide, dispatcher_lock
-from .each import each
+from .lock import each
 from .thread import ThreadRecord, end_hooks, local
 from .waitable import Waitable
 

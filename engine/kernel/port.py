@@ -4,9 +4,6 @@ Theory of operation. Packets are put in by `port_queue.py`. Who may take one and
 `slots.py`, under the port's lock. It comes to nothing when a thread that holds a slot comes back for more and finds a
 packet: giving the slot back and taking it again cancel out, so that goes without the lock, straight to the deque.
 
-A thread that is going to block shows itself among the waiters first, and looks at the queue again after that;
-so of a thread that posts and one that goes to sleep, one sees the other.
-
 Guarantees: a packet is delivered to exactly one dequeue: if the chosen thread leaves its wait by an exception
 (KeyboardInterrupt), the packet goes back to the head.
 
@@ -25,10 +22,9 @@ from ..errors import AbandonedWait, Alerted, WaitTimeout
 from ..lifecycle import Closeable, OpenObjects
 from .apc import run_apcs, wait_alertably
 from .bridge import WaitPacket
-from .checks import LONGEST, check_count, check_flag, check_timeout
-from .deadline import Deadline
+from .checks import LONGEST, Deadline, check_count, check_flag, check_timeout
 from .driver import driver
-from .each import each
+from .lock import each
 from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortStatistics
 from .port_queue import PortQueue, cancel, inherit
 from .port_source import PortSource, bind

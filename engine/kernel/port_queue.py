@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..errors import Deadlock, Forked, InvalidHandle, QueueFull
 from .afterwards import afterwards
-from .each import index_of
+from .lock import index_of
 from .packet import CompletionPacket
 from .slots import SlotQueue
 from .waiter import Waiter, wake

@@ -15,7 +15,6 @@ from .driver import driver
 from .lock import Lock
 from .packet import CompletionPacket, PacketSink
 from .port_queue import PortQueue, is_full
-from .sources import Source
 
 
 class PortSource(Protocol):
@@ -71,10 +70,13 @@ class Services:
     Threads: any. Blocks: never.
     """
 
-    __slots__ = ("_driver",)
+    __slots__ = ("needs_progress", "register", "schedule", "unregister")
 
     def __init__(self) -> None:
-        self._driver = driver()
+        # As `Driver` says: a source is polled, no longer, looked at before the next poll, or needs progress.
+        found = driver()
+        self.register, self.unregister = found.register, found.unregister
+        self.schedule, self.needs_progress = found.schedule, found.needs_progress
 
     def deliver(self, outcomes: Iterable[tuple[Any, Any, Any, int]]) -> bool:
         """Queue one packet for each (key, transferred, overlapped, status); False if there is no open port."""
@@ -83,22 +85,6 @@ class Services:
     def full(self) -> bool:
         """Whether the port has as many packets as it may have: a reason to accept no operation."""
         return False
-
-    def register(self, source: Source) -> None:
-        """Have `source` polled from now on; see `Driver.register`."""
-        self._driver.register(source)
-
-    def unregister(self, source: Source) -> None:
-        """Have `source` polled no longer; to be called before its descriptors are closed."""
-        self._driver.unregister(source)
-
-    def schedule(self, source: Source) -> None:
-        """Have `source` driven before the next poll or park of any thread."""
-        self._driver.schedule(source)
-
-    def needs_progress(self, source: Source, wanted: bool) -> None:
-        """Say whether `source` needs progress even while no thread waits."""
-        self._driver.needs_progress(source, wanted)
 
 
 class PortServices(Services):

@@ -145,7 +145,7 @@ class PolledSources:
             outcome = f"it is polled on, because it cannot be left alone ({type_name(failure)})"
         log.error("the source %r failed; %s", source, outcome, exc_info=error, later=True)
         try:
-            getattr(source, "failed", _ignore)(error)
+            getattr(source, "failed", id)(error)
         except Exception as failure:
             log.error("the source %r failed when it was notified that it had", source, exc_info=failure, later=True)
 
@@ -190,7 +190,3 @@ class PolledSources:
                 return False
             self._needs_progress_locked(source, wanted)
         return True
-
-
-def _ignore(error: Exception) -> None:
-    """Stands for the `failed` of a source that has none."""

@@ -14,8 +14,7 @@ from ..errors import InvalidArgumentType, InvalidParameter, WaitTimeout
 from ..status import Status
 from . import exits as ends  # noqa: F401  # It teaches `as_waitable` about threads, processes and futures.
 from .apc import run_apcs, wait_alertably
-from .checks import check_flag, check_timeout
-from .deadline import Deadline
+from .checks import Deadline, check_flag, check_timeout
 from .dispatcher import TIMED_OUT, ThreadBlock, wait_on
 from .driver import driver
 from .loops import holding, loop_to_hold

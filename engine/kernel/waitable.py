@@ -155,7 +155,8 @@ def register_wait(
         for more.
     """
     timeout = check_timeout(timeout)
-    check_clock(clock)
+    if clock is not SYSTEM_CLOCK:
+        check_clock(clock)
     block = prepare_wait(waitable, callback)
     block.begin(timeout, clock)
     return RegisteredWait(block)

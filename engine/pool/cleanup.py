@@ -15,8 +15,7 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from ..errors import Deadlock, Forked, InvalidHandle, InvalidState, WaitTimeout
-from ..kernel.checks import check_flag, check_timeout
-from ..kernel.deadline import Deadline
+from ..kernel.checks import Deadline, check_flag, check_timeout
 from ..lifecycle import Closeable
 from .core import CallbackCore, Members
 from .running import runs_here

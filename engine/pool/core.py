@@ -19,12 +19,12 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from ..errors import InvalidHandle
-from ..kernel.deadline import Deadline
+from ..kernel.checks import Deadline
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
+from ..lifecycle import snapshot
 from .backlog import CallbackCounts, Priority, Profile
 from .intake import Intake
-from .workers import listed
 
 
 class CallbackCore(CallbackCounts):
@@ -159,7 +159,7 @@ class Members:
 
     def everybody(self) -> list[tuple[CallbackCore, object]]:
         """Return the members with their objects, and after them those that were closed."""
-        return [*self.present.items(), *((core, None) for core in listed(self.leaving))]
+        return [*self.present.items(), *((core, None) for core in snapshot(self.leaving))]
 
     def take_back(self, released: list[tuple[CallbackCore, object]]) -> None:
         """Some of these were not released after all."""

@@ -40,7 +40,7 @@ from transport.log import Log
 from transport.realtime import monotonic, process_time
 
 from ..kernel.driver import PROCESSORS, driver
-from ..kernel.each import each
+from ..kernel.lock import each
 from ..kernel.thread import ThreadRecord, associate, local
 from ..kernel.waiter import Waiter, wake
 from ..lifecycle import OpenObjects
@@ -106,7 +106,7 @@ class WorkPort(WorkerThreads):
         inbox = self.inbox
         if len(inbox) + self._queue.depth >= limit:
             raise self.full_error(limit)
-        if self._stopped:
+        if self.stopped:
             raise self.closed_error()
         if self._calm or not self._hand_over(item):
             inbox.append(item)
@@ -134,7 +134,7 @@ class WorkPort(WorkerThreads):
         if len(functions) == 1:
             self.push(functions[0])
         elif functions:
-            if self._stopped:
+            if self.stopped:
                 raise self.closed_error()
             self.inbox.extend(functions)
             if not self._calm:
@@ -152,7 +152,7 @@ class WorkPort(WorkerThreads):
                 or self.inbox
                 or self._queue.depth
                 or self._active >= self._concurrency
-                or self._stopped
+                or self.stopped
             ):
                 return False
             self._waiters.remove(seat)
@@ -177,7 +177,7 @@ class WorkPort(WorkerThreads):
                 or self.inbox
                 or self._queue.depth
                 or self._active >= self._concurrency
-                or self._stopped
+                or self.stopped
             ):
                 return False
             if type(item) is ObjectCallback:
@@ -227,7 +227,7 @@ class WorkPort(WorkerThreads):
             self._recall_locked()
         if self.inbox:
             self._absorb_locked()
-        if self._stopped:
+        if self.stopped:
             self._calm = False
             return self._drain_locked(), 0, False
         woken: list[Waiter] = []
@@ -373,7 +373,7 @@ class WorkPort(WorkerThreads):
                 else:
                     seat = worker.seat = IdleWaiter(worker)
                     self._waiters.append(seat)
-                if self.inbox or queue.depth or self.trains or self._stopped:
+                if self.inbox or queue.depth or self.trains or self.stopped:
                     todo = self._settle_locked()
                 else:
                     self._calm = False
@@ -638,7 +638,7 @@ class WorkPort(WorkerThreads):
             busy = cpu - self._cpu > 0.5 * (now - self._looked)
             self._looked, self._cpu = now, cpu
             self.trains = self.trains and self._prefetched_locked()
-            if (self._queue.depth or self.trains) and not self._stopped:
+            if (self._queue.depth or self.trains) and not self.stopped:
                 if self._active >= self._concurrency:
                     crowded = PATIENCE_BUSY if self._off_slot < PROCESSORS else PATIENCE_CROWDED
                     self._overrunning_locked(crowded if busy else PATIENCE_IDLE, busy)
@@ -672,7 +672,7 @@ class WorkPort(WorkerThreads):
 
     def inherit(self) -> None:
         """In a forked child: the parent's threads are not here."""
-        self.forked = self._stopped = self.ending = True
+        self.forked = self.stopped = self.ending = True
         self._calm = False
         self._waiters = []
         # The forking thread may be a worker. It will return from its callback, and have no more to run.

@@ -27,9 +27,8 @@ from typing import Any, ParamSpec, TypeVar
 from transport.log import Log
 
 from ..errors import Deadlock, Forked, InvalidHandle, InvalidParameter
-from ..kernel.checks import check_count, check_text, check_timeout
-from ..kernel.deadline import Deadline
-from ..kernel.each import each
+from ..kernel.checks import Deadline, check_count, check_text, check_timeout
+from ..kernel.lock import each
 from ..lifecycle import OpenObjects, Stage, Uncopyable, at_exit
 from .backlog import Item, PlainCallback, Priority
 from .dispatch import WorkPort

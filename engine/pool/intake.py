@@ -23,10 +23,6 @@ PROFILES = 1024  # Functions whose run time a pool remembers. Arbitrary.
 Policy = Literal["block", "reject", "caller_runs"]
 
 
-def _nothing_to_drop() -> bool:
-    return False
-
-
 class Intake:
     """What users' callbacks pass on their way into one pool.
 
@@ -42,8 +38,8 @@ class Intake:
         self._policy = policy
         # Where the pool's objects take time from unless they name a clock.
         self.clock = clock
-        # Makes room by dropping what need not run, and says whether there was any.
-        self.reclaim: Callable[[], bool] = _nothing_to_drop
+        # Makes room by dropping what need not run, and says whether there was any: none, unless told.
+        self.reclaim: Callable[[], bool] = bool
         # Run times of simple callbacks by what identifies their function. Single-key operations only.
         self._profiles: dict[object, Profile] = {}
 

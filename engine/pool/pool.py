@@ -30,6 +30,7 @@ from ..errors import Deadlock, InvalidParameter, InvalidState
 from ..kernel.checks import (
     ASYNC,
     MAX_THREADS,
+    Deadline,
     check_callback,
     check_clock,
     check_count,
@@ -38,7 +39,6 @@ from ..kernel.checks import (
     check_timeout,
 )
 from ..kernel.clock import SYSTEM_CLOCK, Clock
-from ..kernel.deadline import Deadline
 from ..kernel.driver import driver
 from ..kernel.lock import Lock
 from ..lifecycle import Closeable, OpenObjects, Stage, at_exit, in_child

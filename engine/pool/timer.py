@@ -21,7 +21,7 @@ from typing import Any
 
 from ..errors import QueueFull
 from ..kernel.checks import LONGEST, check_duration
-from ..kernel.clock import Cancellable, Due, call_at_wall, read_due
+from ..kernel.clock import Cancellable, Due, WallCall, read_due
 from .backlog import NO_LIMIT, ObjectCallback
 from .callback_object import ClockedObject
 from .core import CallbackCore
@@ -126,7 +126,8 @@ class Timer(ClockedObject):
         """
         core = self._core
         if due is None:
-            core.require_open()
+            if core.closed or core.port.forked:
+                core.require_open()
             return core.replace(None)
         when, absolute = read_due(due)
         every = check_duration("period", period, LONGEST)
@@ -143,7 +144,7 @@ class Timer(ClockedObject):
         if latest <= now:
             expire()
         elif absolute:
-            self._arm(setting, 0, call_at_wall(clock, latest, expire))
+            self._arm(setting, 0, WallCall(clock, latest, expire))
         else:
             self._arm(setting, 0, clock.call_at(latest, expire))
         return withdrawn

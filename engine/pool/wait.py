@@ -19,7 +19,7 @@ Source: "SetThreadpoolWait", "SetThreadpoolWaitEx"; "Wait Functions".
 from contextvars import Context
 from typing import Any
 
-from ..kernel.clock import Cancellable, Due, call_at_wall, read_due
+from ..kernel.clock import Cancellable, Due, WallCall, read_due
 from ..kernel.registered_wait import CallbackBlock
 from ..kernel.waitable import prepare_wait
 from ..status import Status
@@ -135,9 +135,11 @@ class Wait(ClockedObject):
         """
         core = self._core
         if waitable is None:
-            core.require_open()
+            if core.closed or core.port.forked:
+                core.require_open()
             return core.replace(None)
-        core.require_live()
+        if core.closed or core.port.ending:
+            core.require_live()
         when, absolute = (None, False) if timeout is None else read_due(timeout)
         registration = Registration(self, core.capture())
         block = registration.block = prepare_wait(waitable, registration)
@@ -145,7 +147,7 @@ class Wait(ClockedObject):
         # Replaced or disarmed by another thread meanwhile, it does not begin.
         block.begin(None if absolute else when, core.clock)
         if absolute and when is not None and block.status is Status.PENDING:
-            limit = registration.limit = call_at_wall(core.clock, when, block.expire)
+            limit = registration.limit = WallCall(core.clock, when, block.expire)
             if block.status is not Status.PENDING:
                 limit.cancel()
         return withdrawn

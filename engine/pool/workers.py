@@ -18,7 +18,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from time import sleep
-from typing import Any, TypeVar
+from typing import Any
 
 from transport.foreign import shown
 from transport.log import Log
@@ -31,12 +31,11 @@ from ..kernel.lock import Lock
 from ..kernel.slots import SlotQueue
 from ..kernel.thread import ThreadRecord, park
 from ..kernel.waiter import Waiter, wake
+from ..lifecycle import snapshot
 from .backlog import NO_LIMIT, CallbackCounts, FairQueue, Item, ObjectCallback
 from .running import IdleWaiter, WorkerState
 
 log: Log = Log("engine.pool")
-
-T = TypeVar("T")
 
 # What was decided under the port's lock, to be done after releasing it: whom to wake, how many threads to
 # spawn, and whether to be watched by the monitor.
@@ -58,23 +57,14 @@ def acquire_late(lock: Any) -> None:
     lock.acquire()
 
 
-def listed(objects: weakref.WeakSet[T]) -> list[T]:
-    """Return what is in the set, which other threads add to and take from."""
-    while True:
-        try:
-            return list(objects)
-        except RuntimeError:  # Another thread has added something meanwhile.
-            continue
-
-
 class WorkerThreads(SlotQueue):
     """The part of a pool's port that has to do with threads."""
 
     __slots__ = (
         "__weakref__", "_capacity_waiters", "_joiners", "_late_items", "_main", "_names", "_off_slot", "_on_error",
-        "_refusals", "_running_workers", "_starting", "_stopped", "_strict", "_thread_name", "_workers", "eager",
+        "_refusals", "_running_workers", "_starting", "_strict", "_thread_name", "_workers", "eager",
         "ending", "failures", "forked", "has_cancelled", "idle_limit", "maximum", "minimum", "name", "objects",
-        "on_start", "recycle", "threads",
+        "on_start", "recycle", "stopped", "threads",
     )  # fmt: skip
 
     _queue: FairQueue
@@ -119,7 +109,7 @@ class WorkerThreads(SlotQueue):
         # lock.
         self.ending: bool = False
         # Nothing is accepted any more.
-        self._stopped = False
+        self.stopped: bool = False
         # True in a forked child, whose parent's threads are not there; written by the fork hook only.
         self.forked: bool = False
         # Whether something that is queued need not run any more.
@@ -170,7 +160,7 @@ class WorkerThreads(SlotQueue):
 
     def armed(self) -> list[CallbackCounts]:
         """Return the callback objects that are not closed."""
-        return listed(self.objects)
+        return snapshot(self.objects)
 
     def fail(self, error: BaseException, owner: object) -> None:
         """Report an exception that left a callback of `owner`. Never raises; called outside all locks."""
@@ -316,11 +306,6 @@ class WorkerThreads(SlotQueue):
 
     # The end
 
-    @property
-    def stopped(self) -> bool:
-        """Whether nothing is accepted any more."""
-        return self._stopped
-
     def end(self) -> None:
         """Close for users: workers leave once nothing is queued."""
         with self._lock:
@@ -350,7 +335,7 @@ class WorkerThreads(SlotQueue):
     def stop(self) -> list[Item]:
         """Accept nothing more and drop what is queued; return it. Again: return what came in late."""
         with self._lock:
-            self.ending = self._stopped = True
+            self.ending = self.stopped = True
             self.minimum = 0
             self._recall_locked()
             self._absorb_locked()

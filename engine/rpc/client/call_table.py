@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterable
 from operator import call as call_it
 
 from ...kernel.aio import Completion
-from ...kernel.each import each
-from ...kernel.lock import Lock
+from ...kernel.lock import Lock, each
 from ...kernel.waiter import Waiter, Wakeable
 from ..call import Call, record_locked
 from ..outcome import Outcome

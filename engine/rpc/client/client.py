@@ -17,7 +17,7 @@ from transport.frames import PIPE_WINDOW_BYTES
 from ...errors import InvalidArgumentType
 from ...kernel.checks import check_count, check_flag, check_timeout
 from ...kernel.driver import driver
-from ...kernel.once import Once
+from ...kernel.lock import Once
 from ...lifecycle import Closeable, OpenObjects, Stage, at_exit, close_left_open
 from ..contract.interface import Interface
 from ..limits import check_options

@@ -26,11 +26,9 @@ from transport.realtime import monotonic
 from transport.wire.codec import encode
 
 from ...errors import CallError, InvalidParameter
-from ...kernel.checks import check_timeout
-from ...kernel.deadline import Deadline
+from ...kernel.checks import Deadline, check_timeout
 from ...kernel.driver import driver
-from ...kernel.each import each
-from ...kernel.lock import Lock
+from ...kernel.lock import Lock, each
 from ...kernel.thread import park
 from ...kernel.waiter import Waiter, Wakeable
 from ...status import Status

@@ -38,9 +38,8 @@ from transport.log import Log
 
 from ...errors import Deadlock, InvalidAsyncHandle, InvalidHandle, InvalidState
 from ...kernel.checks import check_callback
-from ...kernel.each import index_of
 from ...kernel.event import Event
-from ...kernel.lock import Lock
+from ...kernel.lock import Lock, index_of
 from ...pool.pool import ThreadPool
 from ..context import Context
 from ..errors import ContextMismatch

@@ -41,7 +41,7 @@ from transport.realtime import monotonic, sleep
 from transport.wire.codec import decode, encode, split_args
 from transport.wire.session import Received, ServerSession
 
-from ...kernel.each import each
+from ...kernel.lock import each
 from ...status import Status
 from ..channel import Channel
 from ..errors import CallCancelled, CallFailed

@@ -36,10 +36,8 @@ from ...kernel.checks import (
     check_text,
     check_timeout,
 )
-from ...kernel.each import each
-from ...kernel.lock import Lock
+from ...kernel.lock import Lock, Once, each
 from ...kernel.loops import holding, loop_to_hold
-from ...kernel.once import Once
 from ...lifecycle import Closeable, OpenObjects, Stage, at_exit, close_left_open
 from ...pool.pool import ThreadPool
 from ..contract.interface import Interface
