@@ -235,7 +235,7 @@ class TestMemory:
         monkeypatch.setattr(path, once(MemoryError(), getattr_of(path), often))
         with Client(server.endpoint) as client:
             assert client.bind(Probe).echo.begin(1).result(LIMIT) == 1
-        assert server.statistics().failures == often
+        wait_until(lambda: server.statistics().failures == often)
 
     def test_for_sending_a_call(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         """The call did not run; the next one does."""
