@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import gc
 import os
 import resource
 import select
@@ -10,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -415,6 +417,37 @@ def test_clients_wait_while_there_are_none(short: Callable[[str], Short], where:
     code, told = server.end()
     assert code == 0, told
     assert not os.listdir()
+
+
+def lookers() -> list[threading.Thread]:
+    """The threads that look how many descriptors are left."""
+    return [thread for thread in threading.enumerate() if thread.name == "transport:descriptors"]
+
+
+def test_one_thread_looks_for_all_servers(folder: Path, served: Callable[[str], Party]) -> None:
+    """However many servers listen on ipc, one thread counts descriptors for them, and ends when the last has closed."""
+    servers = [served(f"ipc://{number}") for number in range(4)]
+    (looker,) = lookers()
+    for server in servers[:3]:
+        server.close()
+    assert lookers() == [looker]
+    servers[3].close()
+    looker.join(LIMIT)
+    assert not lookers()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_server_that_is_dropped(folder: Path, served: Callable[[str], Party]) -> None:
+    """A server's link that its program drops without closing it is kept alive by nothing."""
+    kept = served("ipc://kept")
+    dropped = weakref.ref(bind("ipc://dropped"))
+
+    def gone() -> bool:
+        gc.collect()
+        return dropped() is None
+
+    wait_until(gone)  # The thread may just be looking.
+    assert answers(kept)
 
 
 def echoed(client: Party) -> bool:

@@ -3,7 +3,8 @@
 Theory of operation. ZeroMQ accepts every connection that comes; without a descriptor left it aborts the process (ipc),
 or tries again and again (tcp). So a server counts what is left as connections come, and on ipc, where its program may
 use them up while none come, a thread counts once a second as well. Once no more are left than it keeps for other
-things, it accepts none, until that thread finds that there are more again.
+things, it accepts none, until that thread finds that there are more again. One thread looks for all servers of the
+process.
 
     open --few are left--> shut --half as many again as are kept--> open          any --close--> closed
 
@@ -17,9 +18,11 @@ again.
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
+from transport.lifecycle import in_child, snapshot
 from transport.lock import Lock
 from transport.log import Log
 from transport.service import Service
@@ -89,13 +92,10 @@ class Reserve:
         self._uncounted = 0
         # How many were left when it was shut; None: it is open. Written under lock, read by the thread.
         self._few: int | None = None
-        # Written under lock, read by the thread.
-        self._closed = False
-        # Set when the thread had better not wait any longer.
-        self._stirred = threading.Event()
-        self._looking = Service("transport:descriptors", self._look, log.failed, more=self._wanted, depended_on=False)
+        self._warned = False  # Of the thread alone.
         if watch:
-            self._looking.ensure()  # If it cannot be started the next connection that finds few tries again.
+            _watched.add(self)
+            _looking.ensure()  # If it cannot be started the next connection that finds few tries again.
 
     def accepted(self, descriptor: int) -> None:
         """A connection has come. Under lock."""
@@ -105,8 +105,8 @@ class Reserve:
 
     def close(self) -> None:
         """Look no longer. Under lock."""
-        self._closed = True
-        self._stirred.set()
+        _watched.discard(self)
+        _stirred.set()
 
     def _counted(self, left: int) -> None:
         """So many are left: shut or reopen if it is time to. Under lock."""
@@ -114,34 +114,71 @@ class Reserve:
             first = self._few is None
             if first:  # Before a thread asks whether it is wanted.
                 self._few = left
-                self._stirred.set()
-            if self._looking.ensure():
+                _watched.add(self)
+                _stirred.set()
+            if _looking.ensure():
                 self._shut()
             elif first:  # No thread would reopen it: the next connection tries again.
-                self._few = None
+                self._accept_again()
         elif self._few is None:
             self._uncounted = (left - self._kept) // 2
         elif left > self._kept + self._kept // 2 and self._reopen():
-            self._few = None
+            self._accept_again()
             self._uncounted = 0
 
-    def _wanted(self) -> bool:
-        return not self._closed and (self._watch or self._few is not None)
+    def _accept_again(self) -> None:
+        self._few = None
+        if not self._watch:
+            _watched.discard(self)
 
-    def _look(self) -> None:
-        warned = False
-        while self._wanted():
-            few = self._few
-            if few is not None and not warned:
-                log.warning(
-                    "%s: only %d of %d file descriptors are left: new connections wait until more are free "
-                    "(RLIMIT_NOFILE, `ulimit -n`)", self._name, few, limit(),
-                )  # fmt: skip
-            warned = few is not None
-            self._stirred.wait(LOOK if few is None else PAUSE)
-            self._stirred.clear()
-            found = left()
-            if few is not None or found <= self._kept:  # The lock is others' while nothing changes.
+    def look(self, found: int) -> bool:
+        """So many are left, says the thread: warn once while it is shut. Return whether it is to look again soon."""
+        few = self._few
+        if few is not None and not self._warned:
+            log.warning(
+                "%s: only %d of %d file descriptors are left: new connections wait until more are free "
+                "(RLIMIT_NOFILE, `ulimit -n`)", self._name, few, limit(),
+            )  # fmt: skip
+        self._warned = few is not None
+        if few is not None or found <= self._kept:  # The lock is others' while nothing changes.
+            try:
                 with self._lock:
-                    if not self._closed and self._few == few:  # Otherwise that is logged first.
+                    if self in _watched and self._few == few:  # Otherwise it is closed, or that is logged first.
                         self._counted(found)
+            except Exception as error:  # The other servers' turn comes all the same.
+                log.error("%s: cannot go on to accept", self._name, exc_info=error)
+                return False
+        return self._few is not None
+
+
+# Those that the thread looks after: on ipc while they are open or shut, others while they are shut. By single atomic
+# operations. The thread keeps none of them alive while it waits: a server that is dropped is looked after no longer.
+_watched: "weakref.WeakSet[Reserve]" = weakref.WeakSet()
+
+
+def _look() -> None:
+    pause = LOOK
+    while _watched:
+        _stirred.wait(pause)
+        _stirred.clear()
+        pause = _look_at_all()
+
+
+def _look_at_all() -> float:
+    """Look once for all; return for how many seconds to wait then."""
+    found = left()
+    shut = [reserve.look(found) for reserve in snapshot(_watched)]
+    return PAUSE if any(shut) else LOOK
+
+
+@in_child
+def _renew() -> None:
+    """Begin with no server, and no thread."""
+    global _stirred, _looking
+    _watched.clear()
+    # Set when the thread had better not wait any longer.
+    _stirred = threading.Event()
+    _looking = Service("transport:descriptors", _look, log.failed, more=lambda: bool(_watched), depended_on=False)
+
+
+_renew()
