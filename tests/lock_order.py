@@ -31,7 +31,7 @@ ORDER = (
     "engine.rpc.client.call_table:CallTable.__init__",
     "engine.rpc.server.registry:Registry.__init__",
     "engine.rpc.server.contexts:ContextBook.__init__",
-    "engine.rpc.server.batch:_opening",
+    "engine.rpc.server.open_call:_opening",
     "engine.rpc.server.open_call:_making",
     "engine.rpc.server.call:_making",
     "engine.rpc.server.open_call:await_closed",

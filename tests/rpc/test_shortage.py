@@ -310,7 +310,7 @@ class TestMemory:
     @pytest.mark.parametrize(
         "path",
         [
-            "engine.rpc.server.batch.Batch.apart",  # Nothing of them has run.
+            "engine.rpc.server.open_call.Batch.apart",  # Nothing of them has run.
             "engine.rpc.server.lane.perf_counter",
             "engine.rpc.server.lane.deferrable",  # The first has run.
             "engine.rpc.server.answers.Answers.conclude",  # And was closed.
@@ -324,7 +324,7 @@ class TestMemory:
             probe = client.bind(Probe)
             assert probe.echo(1) == 1
             if path.endswith("apart"):
-                monkeypatch.setattr("engine.rpc.server.batch.Batch.unpack", lambda batch: False)
+                monkeypatch.setattr("engine.rpc.server.open_call.Batch.unpack", lambda batch: False)
             monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
             calls: list[Call[Any]] = [probe.echo.begin([number]) for number in range(20)]
             outcomes = {status_of(partial(call.result, LIMIT)) for call in calls}

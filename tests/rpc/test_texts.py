@@ -164,7 +164,7 @@ class TestWhatCannotBeEncoded:
                 raise MemoryError("twenty-six")
             return encode_replies(answers)
 
-        monkeypatch.setattr("engine.rpc.server.encoding.encode_replies", fails)
+        monkeypatch.setattr("engine.rpc.server.answers.encode_replies", fails)
         with Client(endpoint, timeout=LIMIT) as client:
             add = client.bind(Texts).add
             calls = {value: add.begin(value, value) for value in range(40)}

@@ -3,17 +3,17 @@
 server       the life: listen, stop, wait, close; register
 admission    how many calls are open, and whether more are taken; who may call an interface; statistics
 listener     one endpoint: what arrives
-answers      one endpoint: a call is closed, its answer encoded, queued and sent
-peer         a client, as an endpoint knows it
-registry     which routine serves which operation; `entry`: one of these
-lane, batch  the calls of one connection, run by workers in order; ordinary calls without a record of their own
-open_call    the record of one call being served; `call`: its handle, which users have
-routines     routines whose arguments are prepared; `contexts`: who uses context handles, and their rundown
+answers      one endpoint: a call is closed, its answer encoded, queued and sent; what of an exception is sent
+registry     which routine serves which operation
+routines     `Entry`: one of these, and how its arguments are prepared
 entering     whether a thread is inside the routine that it set out to call
+lane         the calls of one connection, run by workers in order
+open_call    the record of one call being served, batches of ordinary calls, the client that they come from
+call         the handle of a call, which users have
+contexts     who uses context handles, and their rundown
 pipes        the server's ends of a call's pipes
 subscription notifications that a call's client cancelled, or is gone
 coroutines   the event loop of `async def` routines
 management   what a client may ask of any server
-fault        what of an exception reaches the client
 ending       the signals that end a service
 """

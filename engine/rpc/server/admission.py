@@ -4,8 +4,6 @@ Theory of operation. A server has one `Admission`. It counts the calls that arri
 and as their answers leave, under its lock; it says why a call is refused, and signals when the last one was closed
 after a stop.
 
-    IDLE --start--> LISTENING --stop--> DRAINING --last call closed--> IDLE     any --close--> CLOSED
-
 An interface that is registered with conditions has an `AccessPolicy`; the operations of all others have None in its
 place. How many may call is decided as calls arrive, under admission's lock. Who may call, and how large, is decided by
 the worker that is to run the call, before its arguments are decoded: a security callback is the program's own code, and
@@ -15,8 +13,6 @@ How well a connection is protected has two levels here. Encrypted connections (C
 that do not leave the machine (ipc, inproc, loopback): only the two ends can read or change what passes. Plain tcp has
 none, from a loopback address too. The level says nothing of who the client is: that is
 `CallAttributes.client_principal`.
-
-Lock order: link.lock, then admission's.
 
 Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtInqStats", "Interface Registration Flags",
 "RpcServerRegisterIf2", "RPC_IF_CALLBACK_FN", "Authentication-Level Constants".
@@ -56,44 +52,28 @@ def check_max_calls(value: int) -> None:
     check_count("max_calls", value, least=1, raising=TooFewCalls)
 
 
-class AccessPolicy:
+class AccessPolicy(msgspec.Struct, eq=False):
     """The conditions of one interface; see `Server.register`."""
 
-    __slots__ = (
-        "active", "auto_listen", "local_only", "max_calls", "max_request_bytes", "name", "no_cache", "secure_only",
-        "security",
-    )  # fmt: skip
+    name: str = ""
+    max_calls: int | None = None
+    max_request_bytes: int | None = None
+    auto_listen: bool = False
+    security: Callable[[CallAttributes], object] | None = None
+    secure_only: bool = False
+    local_only: bool = False
+    no_cache: bool = False
+    # Calls that arrived and are not closed, of an interface that listens by itself. Under admission's lock.
+    active: int = 0
 
-    def __init__(
-        self,
-        name: str,
-        max_calls: int | None,
-        max_request_bytes: int | None,
-        auto_listen: bool,
-        security: Callable[[CallAttributes], object] | None,
-        secure_only: bool,
-        local_only: bool,
-        no_cache: bool,
-    ) -> None:
-        if max_calls is not None:
-            check_max_calls(max_calls)
-        if max_request_bytes is not None:
-            check_count("max_request_bytes", max_request_bytes)
-        check_callback("security", security, optional=True)
-        check_flag("auto_listen", auto_listen)
-        check_flag("secure_only", secure_only)
-        check_flag("local_only", local_only)
-        check_flag("no_cache", no_cache)
-        self.name: str = name
-        self.max_calls: int | None = max_calls
-        self.max_request_bytes: int | None = max_request_bytes
-        self.auto_listen: bool = auto_listen
-        self.security: Callable[[CallAttributes], object] | None = security
-        self.secure_only: bool = secure_only
-        self.local_only: bool = local_only
-        self.no_cache: bool = no_cache
-        # Calls that arrived and are not closed, of an interface that listens by itself. Under admission's lock.
-        self.active: int = 0
+    def __post_init__(self) -> None:
+        if self.max_calls is not None:
+            check_max_calls(self.max_calls)
+        if self.max_request_bytes is not None:
+            check_count("max_request_bytes", self.max_request_bytes)
+        check_callback("security", self.security, optional=True)
+        for flag in ("auto_listen", "secure_only", "local_only", "no_cache"):
+            check_flag(flag, getattr(self, flag))
 
     @property
     def needed(self) -> bool:
@@ -137,7 +117,7 @@ class AccessPolicy:
 
 
 # The policy of an interface without conditions.
-OPEN = AccessPolicy("", None, None, False, None, False, False, False)
+OPEN = AccessPolicy()
 
 
 def is_local(endpoint: str, address: str) -> bool:
@@ -171,8 +151,8 @@ class _Stopped(Event):
 
 
 class Counters(msgspec.Struct):
-    """What a server counts; guarded by admission's lock, except that `messages_in`, `garbage` and `failures` are
-    counted under link.lock.
+    """What a server counts, in the order of `ServerStatistics`; guarded by admission's lock, except that `messages_in`,
+    `garbage` and `failures` are counted under link.lock.
     """
 
     calls_in: int = 0
@@ -403,16 +383,4 @@ class Admission:
     def snapshot(self) -> ServerStatistics:
         """The counters, now."""
         with self.lock:
-            counters = self.counters
-            return ServerStatistics(
-                phase=self.phase.value,
-                active=self.active,
-                calls_in=counters.calls_in,
-                calls_out=counters.calls_out,
-                messages_in=counters.messages_in,
-                messages_out=counters.messages_out,
-                faults=counters.faults,
-                refused=counters.refused,
-                garbage_received=counters.garbage,
-                failures=counters.failures,
-            )
+            return ServerStatistics(self.phase.value, self.active, *msgspec.structs.astuple(self.counters))

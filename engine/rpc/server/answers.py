@@ -1,15 +1,17 @@
 """The answers of one endpoint: a call is closed, its answer encoded, queued and sent.
 
 Theory of operation. Answering takes the call out of its peer's table, which closes it, and appends the answer to the
-peer's queue; neither takes a lock. What queues behind a send shares a message, encoded in one step.
+peer's queue; neither takes a lock. What queues behind a send shares a message, encoded in one step. An answer that
+cannot be encoded, or is too large alone, is replaced by its call's failure; of several answers that are too large
+together, half wait for the next message.
 
     routine -> conclude -> peer's queue -> channel.flush -> next_message -> link.send
-
-Lock order: link.lock, then admission's.
 
 Assumes: `deque.append` and `popleft`, and removal of one key of a `dict`, are atomic and are not reordered. A thread
 that appends an answer does so before it looks at `Peer.queued`; the sender clears that before it empties the queue: one
 of the two sees the other, so no answer is left behind.
+
+Source: "Generating Error Information", "Exception Handling".
 """
 
 from collections import deque
@@ -18,7 +20,7 @@ from functools import partial
 from typing import NoReturn
 
 from transport import Buffer, PayloadTooLarge
-from transport.foreign import is_interrupt, text_of, type_name
+from transport.foreign import is_interrupt, text_of, traceback_of, type_name
 from transport.frames import Fault, ReplyOptions
 from transport.log import Log
 from transport.wire.blobs import split_out_of_band
@@ -26,30 +28,32 @@ from transport.wire.codec import (
     DEFERRABLE_BYTES,
     MAX_RECORD_BYTES,
     EncodedReply,
+    PendingReply,
     deferrable,
     encode,
     encode_parts,
+    encode_replies,
     encode_reply,
     encode_value,
 )
 from transport.wire.session import Received
 
-from ...errors import Forked, InvalidArgumentType, InvalidAsyncHandle
+from ...errors import CallError, EngineError, Forked, InvalidArgumentType, InvalidAsyncHandle
 from ...status import Status
 from ..batching import take_together
 from ..channel import Channel, OutgoingMessage
-from ..limits import SizeLimit, size_of
+from ..errors import RemoteFault
+from ..limits import SizeLimit, size_of, split_to_fit
 from ..pipes.shipment import Shipment
 from .admission import Admission
 from .contexts import ContextBook, key_of
-from .encoding import encode_answers, fit_replies
-from .fault import describe, short
-from .open_call import CloseReason, OpenCall
-from .peer import Peer
+from .open_call import CloseReason, OpenCall, Peer
 
 log: Log = Log("engine.rpc")
 
 AROUND_BYTES = 1024  # More than what is around a lone answer in its message.
+MOST = 64 * 1024  # Characters of a text, and of a traceback, that are sent; arbitrary.
+SHORT = 1000  # Characters that are left of a text that cannot be sent as it is; arbitrary.
 
 
 class Answers:
@@ -140,7 +144,7 @@ class Answers:
         peer.answers.append(frames)
         self.enqueue(peer)
 
-    # CloseReason a call
+    # Closing a call
 
     def answer(self, call: OpenCall, value: object) -> None:
         """Close `call` with a result and send it now, with everything else that waits."""
@@ -261,7 +265,7 @@ class Answers:
             value = encode_value(fault, min(MAX_RECORD_BYTES, peer.session.message_limit - AROUND_BYTES))
         except BaseException:  # What it carries is of the program's own making, too.
             # It cannot be sent, or not to this client: the status is what counts, and the text for people is cut.
-            value = encode_value(Fault(short(fault.type), short(fault.text)))
+            value = encode_value(Fault(_short(fault.type), _short(fault.text)))
         alone = None if options is None else encode_reply(call_id, value, status, options)
         if alone is not None and size_of(alone) <= peer.session.message_limit:
             peer.answers.append(alone)
@@ -344,3 +348,74 @@ def _reply_options(call: OpenCall) -> ReplyOptions | None:
 
 def _closed_before(call: OpenCall) -> InvalidAsyncHandle:
     return InvalidAsyncHandle(f"{call!r} was closed before: the first closing is the one that counts")
+
+
+def encode_answers(taken: list[PendingReply]) -> list[Buffer]:
+    """Return the message of these answers; in the place of one that cannot be encoded its call's failure is `taken`."""
+    try:
+        return encode_replies(taken)
+    except Exception:
+        for at, answer in enumerate(taken):
+            try:
+                encode_replies([answer])
+            except Exception as error:
+                fault = Fault(type_name(error), f"the answer cannot be sent: {text_of(error)}")
+                taken[at] = EncodedReply(answer[0], int(Status.BAD_STUB_DATA), encode_value(fault))
+                log.error("an answer cannot be sent", exc_info=error, later=True)
+        return encode_replies(taken)
+
+
+def fit_replies(peer: Peer, taken: list[PendingReply], limit: SizeLimit) -> list[Buffer]:
+    """Return a message of less answers than `taken`, which are more than the client takes; the others wait again.
+
+    `taken` holds, afterwards, those that are in the message.
+    """
+    frames, number = split_to_fit(taken, encode_replies, peer.session.message_limit)
+    peer.answers.extendleft(reversed(taken[number:]))
+    del taken[number:]
+    if len(frames[0]) <= peer.session.message_limit:
+        return frames
+    call_id = taken[0][0]
+    text = limit.report("the answer", len(memoryview(encode_value(taken[0]))), peer.session.message_limit)
+    taken[0] = EncodedReply(call_id, int(Status.BAD_STUB_DATA), encode_value(Fault("PayloadTooLarge", text)))
+    return encode_replies(taken)
+
+
+def describe(error: BaseException, tracebacks: bool) -> tuple[int, Fault]:
+    """Return the status and the fault that stand for an exception raised by a routine. Never raises."""
+    trace = traceback_of(error, MOST) if tracebacks else None
+    try:
+        return _described(error, trace)
+    except BaseException:  # A class of the program's, whose attributes raise.
+        return Status.REMOTE_FAULT, Fault(type_name(error), text_of(error, MOST), trace)
+
+
+def _described(error: BaseException, trace: str | None) -> tuple[int, Fault]:
+    kind = type(error)
+    if not issubclass(kind, EngineError):
+        return Status.REMOTE_FAULT, Fault(type_name(error), text_of(error, MOST), trace)
+    assert isinstance(error, EngineError)  # For type checkers: it is.
+    if issubclass(kind, RemoteFault):
+        assert isinstance(error, RemoteFault)
+        # A fault of a call that this routine made travels on as it came.
+        trace = trace if trace or error.traceback is None else text_of(error.traceback, MOST)
+        fault = Fault(text_of(error.type_name), text_of(error.text, MOST), trace, error.data)
+        return _failure(error.status), fault
+    if issubclass(kind, CallError) and error.collected:  # type: ignore[attr-defined]  # as the line says
+        # The outcome of a call that this routine made. Its status says what became of that call, not of this one.
+        return Status.REMOTE_FAULT, Fault(type_name(error), text_of(error, MOST), trace)
+    text = text_of(error.args[0], MOST) if error.args else ""
+    return _failure(error.status), Fault(type_name(error), text, trace)
+
+
+def _short(text: str) -> str:
+    """Return so much of a text as can be sent to any client."""
+    return text[:SHORT].encode("utf-8", "replace").decode() + ("..." if len(text) > SHORT else "")
+
+
+def _failure(status: int) -> int:
+    """Return `status` if it is one that a failure can have: not 0, which would say that there was none, nor 997, which
+    would say that the call has not ended.
+    """
+    fits = isinstance(status, int) and 0 < status < 1 << 32 and status != Status.PENDING
+    return int(status) if fits else Status.REMOTE_FAULT

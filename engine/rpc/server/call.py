@@ -23,6 +23,7 @@ from ..metadata import check_metadata
 from ..notify import EventKind
 from ..pipes.pipe import Pipe
 from ..serving import current
+from .contexts import ContextBook
 from .open_call import CallAttributes, OpenCall
 from .subscription import subscribe, unsubscribe
 
@@ -183,7 +184,8 @@ class ServerCall(Uncopyable):
         handle: the routine cleans up what it made, and `rundown` is not called.
         Raises: `InvalidAsyncHandle` (1914) if the call was closed. Source: "Context Handles".
         """
-        return self._call.answers.contexts.open(self._call, state, rundown)
+        book: ContextBook = self._call.answers.contexts
+        return book.open(self._call, state, rundown)
 
     def lock_context(self, context: Context[Any], shared: bool = False) -> bool:
         """Change how this call uses a context handle that it was given: alone, or `shared` with others of that kind.
@@ -200,7 +202,8 @@ class ServerCall(Uncopyable):
         Source: "RpcSsContextLockExclusive", "RpcSsContextLockShared".
         """
         check_flag("shared", shared)
-        return self._call.answers.contexts.lock(self._call, context, shared)
+        book: ContextBook = self._call.answers.contexts
+        return book.lock(self._call, context, shared)
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -17,8 +17,6 @@ cleaned up; if there was an answer but it cannot reach the client, the handle is
 
 Guarantees: each handle is either closed or run down, once; it is run down after the calls that use it were closed.
 
-Lock order: link.lock, then the book's lock. Rundown routines run on the pool, holding nothing.
-
 Source: "Server Context Rundown Routine", "Failure Semantics for Context Handles", "Multi-threaded Clients and Context
 Handles", "RpcSsContextLockExclusive", "RpcServerUnregisterIfEx".
 """
@@ -32,6 +30,8 @@ from functools import partial
 from itertools import chain
 from operator import attrgetter
 from typing import Any, TypeVar
+
+import msgspec
 
 from transport.foreign import shown
 from transport.log import Log
@@ -52,35 +52,27 @@ S = TypeVar("S")
 TOKEN_BYTES = 16  # Random, so that no client guesses another's; as long as an association's name.
 
 
-class Opened:
+class Opened(msgspec.Struct, eq=False):
     """The server's side of one handle; guarded by the book's lock, but for `closing`."""
 
-    __slots__ = (
-        "aside", "closing", "doomed", "exclusive", "gone", "holders", "interface", "rundown", "state", "token",
-        "upgrading", "waiting",
-    )  # fmt: skip
-
-    def __init__(
-        self, token: bytes, interface: tuple[str, int], state: Any, rundown: Callable[[Any], object] | None
-    ) -> None:
-        self.token: bytes = token
-        # Name and major version of the interface whose operation opened it.
-        self.interface: tuple[str, int] = interface
-        self.state: Any = state
-        self.rundown: Callable[[Any], object] | None = rundown
-        # A routine closes it with the end of its call. Set by the routine.
-        self.closing: bool = False
-        # Its token leads nowhere any more. `doomed`: it is to be run down when the last call has left it.
-        self.gone: bool = False
-        self.doomed: bool = False
-        # Calls that use it, those put aside included. Invariant: users <= 1 if exclusive.
-        self.holders: int = 0
-        self.exclusive: bool = False
-        # The one among them that waits to have it alone; and those that waited when they came second.
-        # Invariants, whenever the lock is free: upgrading => users > 1; aside => users > 0.
-        self.upgrading: Upgrade | None = None
-        self.aside: deque[Upgrade] = deque()
-        self.waiting: deque[Waiting] = deque()
+    token: bytes
+    # Name and major version of the interface whose operation opened it.
+    interface: tuple[str, int]
+    state: Any
+    rundown: Callable[[Any], object] | None
+    # A routine closes it with the end of its call. Set by the routine.
+    closing: bool = False
+    # Its token leads nowhere any more. `doomed`: it is to be run down when the last call has left it.
+    gone: bool = False
+    doomed: bool = False
+    # Calls that use it, those put aside included. Invariant: users <= 1 if exclusive.
+    holders: int = 0
+    exclusive: bool = False
+    # The one among them that waits to have it alone; and those that waited when they came second.
+    # Invariants, whenever the lock is free: upgrading => users > 1; aside => users > 0.
+    upgrading: "Upgrade | None" = None
+    aside: "deque[Upgrade]" = msgspec.field(default_factory=deque)
+    waiting: "deque[Waiting]" = msgspec.field(default_factory=deque)
 
     @property
     def users(self) -> int:
@@ -94,52 +86,40 @@ class Opened:
         return self.holders == 0 or (shared and not self.exclusive)
 
 
-class ClientIdentity:
+class ClientIdentity(msgspec.Struct, eq=False):
     """What a server knows of one client: its connections, and its open handles."""
 
-    __slots__ = ("connections", "contexts")
-
-    def __init__(self) -> None:
-        # Guarded by the book's lock. Invariant: in the book exactly while there are connections.
-        self.connections: set[object] = set()
-        self.contexts: dict[bytes, Context[Any]] = {}
+    # Guarded by the book's lock. Invariant: in the book exactly while there are connections.
+    connections: set[object] = set()
+    contexts: dict[bytes, Context[Any]] = {}
 
 
-class Waiting:
+class Waiting(msgspec.Struct, eq=False):
     """A call that waits for its handles."""
 
-    __slots__ = ("call", "needs", "shared")
-
-    def __init__(self, call: OpenCall, needs: list[Opened], shared: bool) -> None:
-        self.call: OpenCall = call
-        self.needs: list[Opened] = needs
-        self.shared: bool = shared
+    call: OpenCall
+    needs: list[Opened]
+    shared: bool
 
 
-class Use:
+class Use(msgspec.Struct, eq=False):
     """The handles that one call has made, and those that it uses; guarded by the book's lock."""
 
-    __slots__ = ("granted", "held", "made", "upgrade")
-
-    def __init__(self) -> None:
-        self.made: list[Context[Any]] = []
-        self.held: list[Opened] = []
-        self.granted: bool = False
-        # Set while the call waits to have a handle alone.
-        self.upgrade: Upgrade | None = None
+    made: list[Context[Any]] = []
+    held: list[Opened] = []
+    granted: bool = False
+    # Set while the call waits to have a handle alone.
+    upgrade: "Upgrade | None" = None
 
 
-class Upgrade:
+class Upgrade(msgspec.Struct, eq=False):
     """A call that waits to have a handle alone, which it shares; guarded by the book's lock."""
 
-    __slots__ = ("closed", "opened", "over", "use")
-
-    def __init__(self, use: Use, opened: Opened) -> None:
-        self.use: Use = use
-        self.opened: Opened = opened
-        # Set when it has it; or, and then `closed` says so, when the call was closed.
-        self.over: Event = Event()
-        self.closed: bool = False
+    use: Use
+    opened: Opened
+    # Set when it has it; or, and then `closed` says so, when the call was closed.
+    over: Event = msgspec.field(default_factory=Event)
+    closed: bool = False
 
 
 class ContextBook:

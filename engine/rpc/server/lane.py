@@ -19,7 +19,7 @@ nobody has the lane that is done at once, by the thread that found the call, so 
 
 Calls that have no place in any order (see `Client.bind`), and those that begin again, have lanes of their own.
 
-Ordinary calls wait as batches (`batch.py`), others one by one.
+Ordinary calls wait as batches (`open_call.py`), others one by one.
 
 A call whose client is gone is closed when its turn comes, and not run, unless it is one way: that client was told long
 ago that the call is under way. Once the endpoint closes, nothing is begun at all.
@@ -38,7 +38,7 @@ Source: "Causal Ordering of Asynchronous Calls".
 
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextvars import Context
 from types import CoroutineType
 from typing import Any
@@ -58,13 +58,11 @@ from ...status import Status
 from ..errors import AccessDenied, BadStubData, CallCancelled, CallTimeout
 from ..serving import ServingSlot, current
 from .answers import Answers
-from .batch import Batch
 from .call import ServerCall, log_unanswered
 from .entering import calls_routines, inside
-from .entry import Entry
-from .open_call import OpenCall
+from .open_call import Batch, OpenCall
 from .pipes import advice
-from .routines import UNANSWERED, returned, run_prepared
+from .routines import UNANSWERED, Entry, returned, run_prepared
 
 log: Log = Log("engine.rpc")
 
@@ -95,21 +93,11 @@ class Lanes:
         self.pool: ThreadPool = pool
         self.start: Start = start
 
-    def lane(self, answers: Answers) -> "Lane":
-        """Return a lane for the calls of a new connection."""
-        return Lane(self, answers)
-
-    def unordered(self, answers: Answers, calls: list[OpenCall]) -> "Lane":
-        """Return a lane of their own for calls that have no place in the order of their connection."""
-        lane = Lane(self, answers)
-        lane.calls.extend(calls)
-        return lane
-
     def resume(self, call: OpenCall) -> None:
         """Run a call again that had to wait for a context handle."""
         answers = call.answers
         assert isinstance(answers, Answers)
-        self.unordered(answers, [call]).post()
+        Lane(self, answers, [call]).post()
 
 
 class Lane:
@@ -119,12 +107,12 @@ class Lane:
         "_answers", "_careful", "_entering", "_holder", "_lanes", "_lock", "_posted", "_seen", "_watched", "calls",
     )  # fmt: skip
 
-    def __init__(self, lanes: "Lanes", answers: Answers) -> None:
+    def __init__(self, lanes: Lanes, answers: Answers, calls: Iterable[Batch | OpenCall] = ()) -> None:
         self._lanes = lanes
         self._answers = answers
         # Appended under link.lock, taken by the holder. Whoever appends calls `post` after it, outside of the lock.
         # Invariant: a batch has calls that are not run yet.
-        self.calls: deque[Batch | OpenCall] = deque()
+        self.calls: deque[Batch | OpenCall] = deque(calls)
         self._lock = Lock()
         # The place of the thread that has the lane; None: nobody. Set under _lock; read by anybody.
         self._holder: ServingSlot | None = None
@@ -386,7 +374,7 @@ class Lane:
         try:
             alone = batch.apart()
         except msgspec.MsgspecError as error:
-            for call in batch.all_handles():
+            for call in batch.open_all():
                 _refuse(self._answers, call, BadStubData(f"the arguments cannot be read: {error}"))
             return 0
         self.calls.extendleft(reversed(alone))
@@ -439,7 +427,7 @@ class Lane:
             call_id, args = rows.popleft()
             if not rows:
                 calls.popleft()
-            if batch.handles and self._is_over(batch, call_id, place):
+            if batch.records and self._is_over(batch, call_id, place):
                 continue
             place.call_id = call_id  # Once inside the routine, the lane may be taken away.
             if peer.parting:
@@ -457,7 +445,7 @@ class Lane:
                 # BaseException too: a routine that exits or is interrupted must not take a worker with it.
                 _fail(answers, batch.open(call_id), error)
             else:
-                if batch.handles or not (
+                if batch.records or not (
                     (type(value) is bytes and len(value) <= DEFERRABLE_BYTES) or deferrable((value,))
                 ):
                     if type(value) is CoroutineType:
@@ -497,7 +485,7 @@ class Lane:
 
     def _is_over(self, batch: Batch, call_id: int, place: ServingSlot) -> bool:
         """Whether a call of a batch in which some have handles need not be run; else it is the one served here."""
-        place.call = call = batch.handles.get(call_id)
+        place.call = call = batch.records.get(call_id)
         if call is None or not call.aborted:
             return False
         place.call_id = call_id

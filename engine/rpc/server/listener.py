@@ -5,8 +5,6 @@ by the server's pool, and answers what is to be refused.
 
     link.harvest -> on_message -> peer's table, peer's lane -> pool ... routine -> `answers.py`
 
-Lock order: link.lock, then admission's.
-
 Assumes: insertion and removal of one key of a `dict` are atomic and are not reordered.
 """
 
@@ -15,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import chain, repeat
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -49,13 +47,12 @@ from ..notify import EventKind
 from . import pipes as pipe_server
 from .admission import AccessPolicy, Admission, is_local
 from .answers import Answers
-from .batch import Batch
 from .contexts import key_of
-from .entry import Entry
-from .open_call import CloseReason, OpenCall
-from .peer import CallQueue, Peer
+from .lane import Lane, Lanes
+from .open_call import Batch, CloseReason, OpenCall, Peer
 from .pipes import ServerPipes
 from .registry import Refusal, Registry
+from .routines import Entry
 
 log: Log = Log("engine.rpc")
 
@@ -68,20 +65,10 @@ def _part_from(peer: Peer) -> None:
     peer.session.part()
 
 
-class Scheduler(Protocol):
-    """What runs the calls of a server."""
-
-    def lane(self, answers: Answers) -> CallQueue:
-        """Return a queue for the calls of a new connection."""
-
-    def unordered(self, answers: Answers, calls: list[OpenCall]) -> CallQueue:
-        """Return a queue of these calls, which have no place in the order of their connection."""
-
-
 class Listener:
     """Takes what arrives at one endpoint. The server makes one for each endpoint that it listens on.
 
-    Args: `answers` closes the calls that arrive here; `scheduler` runs them; `welcome(heartbeat)` is what is said to a
+    Args: `answers` closes the calls that arrive here; `lanes` run them; `welcome(heartbeat)` is what is said to a
         client that greets, over a link with such a heartbeat; `pipe_window`: bytes that a client may push ahead.
     """
 
@@ -90,7 +77,7 @@ class Listener:
         link: Link,
         answers: Answers,
         registry: Registry,
-        scheduler: Scheduler,
+        lanes: Lanes,
         welcome: Callable[[float], Welcome],
         pipe_window: int,
     ) -> None:
@@ -100,7 +87,7 @@ class Listener:
         self._admission = answers.admission
         self._contexts = answers.contexts
         self._registry = registry
-        self._scheduler = scheduler
+        self._lanes = lanes
         self._welcome = welcome
         self._pipe_window = pipe_window
         self.peers: dict[bytes, Peer] = {}
@@ -123,9 +110,9 @@ class Listener:
         """A client was heard of."""
         info = self._link.peer_info(peer)
         session = ServerSession(self._greeting)
-        known = Peer(peer, info, is_local(self.endpoint, info.address), self._scheduler.lane(self.answers), session)
-        known.parting = self.answers.closing
-        self.peers[peer] = known
+        local, parting = is_local(self.endpoint, info.address), self.answers.closing
+        lane = Lane(self._lanes, self.answers)
+        self.peers[peer] = Peer(peer, lane, session, info.address, info.user, local, parting)
 
     def on_lost(self, peer: bytes, reason: str) -> None:
         """A client is gone. Its running calls go on; their answers will go nowhere."""
@@ -311,7 +298,7 @@ class Listener:
         if turned_away:
             self._admission.turn_away(turned_away)
         if apart:
-            self.answers.actions.append(self._scheduler.unordered(self.answers, apart).post)
+            self.answers.actions.append(Lane(self._lanes, self.answers, apart).post)
         return took
 
     def _call_with_options(
@@ -346,7 +333,7 @@ class Listener:
     def close(self) -> None:
         """Tell every client that this endpoint goes away, send what can be sent at once, and close.
 
-        Calls that were taken and have not begun end with `ServerUnavailable`, and never run. CloseReason again goes on
+        Calls that were taken and have not begun end with `ServerUnavailable`, and never run. Closing again goes on
         where it was broken off.
         """
         with self._channel.link.lock:
@@ -407,7 +394,7 @@ class Listener:
 def _running(peer: Peer, entries: set[Entry]) -> list[OpenCall]:
     """Return the open calls of `peer` that are of these operations."""
     return [
-        call.open(call_id) if isinstance(call, Batch) else call  # type: ignore[misc]  # an `OpenCall`
+        call.open(call_id) if isinstance(call, Batch) else call
         for call_id, call in list(peer.calls.items())
         if call.entry in entries
     ]

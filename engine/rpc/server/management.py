@@ -7,13 +7,12 @@ Source: "RpcMgmtInqStats", "RpcMgmtIsServerListening", "RpcMgmtStopServerListeni
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 from transport.log import Log
 
 from ..contract.interface import Interface, operation
 from ..errors import AccessDenied
-from .admission import ServerStatistics
+from .admission import Admission, Phase, ServerStatistics
 from .call import current_call
 from .open_call import CallAttributes
 
@@ -44,20 +43,11 @@ class Management(Interface, id="callport.Management", version=(1, 0)):
         raise NotImplementedError
 
 
-class Managed(Protocol):
-    """The server, as its management sees it."""
-
-    @property
-    def listening(self) -> bool: ...
-    def statistics(self) -> ServerStatistics: ...
-    def stop(self) -> None: ...
-
-
 class ManagementRoutines:
     """Serves `Management` for one server."""
 
-    def __init__(self, server: Managed, authorize: Authorize | None) -> None:
-        self._server = server
+    def __init__(self, admission: Admission, authorize: Authorize | None) -> None:
+        self._admission = admission
         self._authorize = authorize or (lambda attributes: attributes.operation != "stop")
 
     def _check(self) -> None:
@@ -72,12 +62,12 @@ class ManagementRoutines:
 
     def listening(self) -> bool:
         self._check()
-        return self._server.listening
+        return self._admission.phase is Phase.LISTENING
 
     def statistics(self) -> ServerStatistics:
         self._check()
-        return self._server.statistics()
+        return self._admission.snapshot()
 
     def stop(self) -> None:
         self._check()
-        self._server.stop()
+        self._admission.stop()

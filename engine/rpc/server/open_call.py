@@ -1,46 +1,53 @@
-"""One open call of a server, as the server itself works with it.
+"""The open calls of a server: their records, the batches that stand for ordinary ones, and the clients that made them.
 
 Theory of operation. A call is in its peer's table from its arrival until it is closed; closing it (complete, abort, the
 routine's return or exception) takes it out, which is one atomic operation, and the thread that takes it out sends the
-answer. So the first closing wins, and every later one is refused. Ordinary calls are rows of a batch, and have no
-record of their own before somebody asks for it: see `batch.py`. What users get to see of a call is its handle, a
-`ServerCall`, which is made when it is asked for: see `call.py`.
+answer. So the first closing wins, and every later one is refused. Users see a call as its handle, a `ServerCall`, which
+is made when it is asked for: see `call.py`.
 
-Few calls have `CallExtras`: subscriptions, open contexts, output buffers, done callbacks. For all others that is None,
-and one look at it is all they pay. The thread that takes a call out of the table then runs the done callbacks, before
-the answer can leave.
+Most calls are answered by what their routine returns, and need no record: they stay the rows of a `Batch`, which stands
+for each of them in the table. Their arguments are decoded in one step. A record is made, and takes the batch's place in
+the table, for a call that `current_call()`, a cancel, or a wait for running calls asks for.
+
+    arrival: table[number] = batch     record asked for: table[number] = record     closing: table.pop(number)
+
+Few calls have `CallExtras`: subscriptions, open contexts, output buffers, done callbacks. The thread that takes such a
+call out of the table runs the done callbacks, before the answer can leave.
 
     make extras, append a callback, look at the table | one of the two sees the other: either the closer runs the
     take out of the table, look at the extras         | callback, or the appender finds the call closed, and removes it
 
-Assumes: `deque.append`, `popleft` and `remove` are atomic, and are not reordered with a look at a dictionary.
+Guarantees: one record a call, however many ask.
+
+Assumes: insertion and removal of one key of a `dict`, and `deque.append`, `popleft` and `remove`, are atomic, and are
+not reordered with a look at a dictionary. Putting a record in the place of its batch takes two steps: a thread that
+finds nothing there asks for the record, by the same lock, and looks again.
 
 Source: "Asynchronous RPC" (the server's side), "RpcServerInqCallAttributes".
 """
 
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 
 from transport import Buffer
 from transport.foreign import shown
-from transport.frames import CallOptions
+from transport.frames import CallGroup, CallOptions
 from transport.log import Log
 from transport.realtime import monotonic
+from transport.wire.codec import PendingReply, split_args
+from transport.wire.session import ServerSession
 
 from ...kernel.event import Event
 from ...kernel.lock import Lock
 from ..channel import Channel
-from ..context import Context
-from .peer import Peer
+from ..pipes.shipment import Shipment
 
 log: Log = Log("engine.rpc")
-
-S = TypeVar("S")
 
 
 class CloseReason(Enum):
@@ -53,30 +60,28 @@ class CloseReason(Enum):
 
 DoneCallback = Callable[[CloseReason], object]
 
-_making = Lock()
+_making = Lock()  # Held to make the extras of a call.
+_opening = Lock()  # Held to make the record of a call of a batch: one lock for all, as that is rare.
 
 
-class CallExtras:
+class CallExtras(msgspec.Struct, eq=False):
     """What few calls have beside themselves; see `OpenCall.extras`."""
 
-    __slots__ = ("callbacks", "contexts", "error", "metadata", "outputs", "span", "status", "subscriptions")
-
-    def __init__(self) -> None:
-        # Set once, when they are first needed; each guards itself.
-        self.subscriptions: Any = None
-        self.contexts: Any = None
-        # The routine's output buffers, which its answer is to carry. Set once, before the routine runs.
-        self.outputs: list[Any] | None = None
-        # Texts that the answer is to carry. Set as a whole, before it is made.
-        self.metadata: dict[str, str] | None = None
-        # What telemetry keeps of the call. Set once, before the routine runs.
-        self.span: Any = None
-        # What the call failed with, before the callbacks run.
-        self.status: int = 0
-        # What its routine raised, or why its result cannot be sent, before the callbacks run.
-        self.error: BaseException | None = None
-        # Quick functions that take no link's lock, run once each. Single atomic operations only.
-        self.callbacks: deque[DoneCallback] = deque()
+    # Set once, when they are first needed; each guards itself.
+    subscriptions: Any = None
+    contexts: Any = None
+    # The routine's output buffers, which its answer is to carry. Set once, before the routine runs.
+    outputs: list[Any] | None = None
+    # Texts that the answer is to carry. Set as a whole, before it is made.
+    metadata: dict[str, str] | None = None
+    # What telemetry keeps of the call. Set once, before the routine runs.
+    span: Any = None
+    # What the call failed with, before the callbacks run.
+    status: int = 0
+    # What its routine raised, or why its result cannot be sent, before the callbacks run.
+    error: BaseException | None = None
+    # Quick functions that take no link's lock, run once each. Single atomic operations only.
+    callbacks: deque[DoneCallback] = msgspec.field(default_factory=deque)
 
     def run_callbacks(self, how: CloseReason) -> None:
         """Run the done callbacks: the call was closed."""
@@ -92,43 +97,63 @@ class CallExtras:
                 log.error("%s failed as its call was closed", shown(act), exc_info=error)
 
 
-class Contexts(Protocol):
-    """The context handles of a server: a `ContextBook`."""
-
-    def open(self, call: "OpenCall", state: S, rundown: Callable[[S], object] | None) -> Context[S]: ...
-    def lock(self, call: "OpenCall", context: Context[Any], shared: bool) -> bool: ...
-
-
-class Admission(Protocol):
-    """What counts the calls of a server."""
-
-    def called_out(self) -> None:
-        """A routine has begun a call of its own."""
-
-
 class Answerer(Protocol):
     """What sends answers to the endpoint that the call came in by: `Answers`."""
 
-    @property
-    def admission(self) -> Admission:
-        """What counts the calls of its server."""
-
-    @property
-    def contexts(self) -> Contexts:
-        """The context handles of its server."""
-
-    @property
-    def authentication_level(self) -> int:
-        """How well its connections are protected."""
-
-    @property
-    def channel(self) -> Channel:
-        """What moves the messages of its endpoint."""
+    admission: Any  # The `Admission` of its server.
+    contexts: Any  # The `ContextBook` of its server.
+    authentication_level: int
+    channel: Channel
 
     def answer(self, call: "OpenCall", value: object) -> None: ...
     def answer_fault(self, call: "OpenCall", status: int, text: str) -> None: ...
     def answer_error(self, call: "OpenCall", error: BaseException) -> None: ...
     def give_up(self, call: "OpenCall") -> bool: ...
+
+
+class CallQueue(Protocol):
+    """The calls of one connection that wait to be run, in the order in which they were begun: a `Lane`."""
+
+    # Appended under link.lock, by a thread that calls `post` after it, outside of the lock.
+    calls: deque[Any]
+
+    def post(self) -> None: ...
+    def is_settled(self) -> bool: ...
+    def waiting(self) -> Iterator["OpenCall"]: ...
+
+
+class Peer(msgspec.Struct, eq=False, weakref=True):
+    """A connected client. `listener.py` makes one for each connection, and says which thread may do what."""
+
+    id: bytes
+    lane: CallQueue
+    # How far the conversation has come, and what the client takes. Under link.lock.
+    session: ServerSession
+    address: str
+    # Who the client has proved to be.
+    user: str
+    # Whether the client is on this machine.
+    local: bool
+    # Nothing of it is begun any more but, while the listener is open, one-way calls: it is lost, or the listener
+    # closes. Set once, under link.lock; read anywhere.
+    parting: bool
+    # Set once, under the server's lock; read anywhere.
+    lost: bool = False
+    garbage: int = 0
+    # What the greeting said.
+    association: bytes = b""
+    process: int = 0
+    host: str = ""
+    metadata: dict[str, str] = {}
+    # What security callbacks said of it, by `AccessPolicy`. Single atomic operations only.
+    verdicts: dict[object, bool] = {}
+    # Calls that arrived and are not closed. Taking a call out is closing it: one atomic operation, anywhere.
+    calls: "dict[int, OpenCall | Batch]" = {}
+    # Answers to be sent, or a message of its own: its frames, or what makes them. Appended anywhere, taken under
+    # link.lock.
+    answers: deque[PendingReply | list[Buffer] | Shipment] = msgspec.field(default_factory=deque)
+    # Whether the peer waits in `Answers.outgoing`.
+    queued: bool = False
 
 
 class CallAttributes(msgspec.Struct, frozen=True):
@@ -207,7 +232,7 @@ class OpenCall(msgspec.Struct, eq=False):
         return False
 
     def called_out(self) -> None:
-        """Its routine has begun a call of its own."""
+        """Count a call that its routine has begun."""
         self.answers.admission.called_out()
 
     def time_left(self) -> float | None:
@@ -237,6 +262,66 @@ class OpenCall(msgspec.Struct, eq=False):
 
     def __repr__(self) -> str:
         return f"<ServerCall {self.id} {self.entry.spec.target.interface}.{self.entry.spec.name}>"
+
+
+class Batch(msgspec.Struct, eq=False):
+    """Calls of one operation that came together, and are run one after the other by their lane."""
+
+    answers: Answerer
+    peer: Peer
+    # What serves them: an `Entry` of the registry.
+    entry: Any
+    # As it arrived.
+    group: CallGroup
+    # The records that were made, by number. Written under _opening; read anywhere.
+    records: dict[int, OpenCall] = {}
+    # Number and arguments of each call that is not run yet; None before `unpack`. Taken by the lane's holder.
+    rows: deque[tuple[int, Any]] | None = None
+
+    def unpack(self) -> bool:
+        """Decode the arguments; False if those of some call cannot be read in this way."""
+        group = self.group
+        if self.entry.preparers:  # By now: telemetry was switched on meanwhile.
+            return False
+        try:
+            args = self.entry.decode_many(group.args)
+        except BaseException:  # Decoding runs into whatever was sent, and runs the types' own checks.
+            return False
+        if len(args) != len(group.ids):
+            return False
+        self.rows = deque(zip(group.ids, args, strict=True))
+        return True
+
+    def apart(self) -> list[OpenCall]:
+        """Return a record for each call, with its arguments as they came.
+
+        Raises: msgspec.MsgspecError if there are not as many arguments as calls; the records are `open_all` then.
+        """
+        calls = self.open_all()
+        for call, raw in zip(calls, split_args(self.group), strict=True):
+            call.args = raw
+            call.begun = False
+        return calls
+
+    def waiting(self) -> list[OpenCall]:
+        """Return a record for each call that is not run yet, while no thread runs any."""
+        rows = self.rows
+        return self.open_all() if rows is None else [self.open(call_id) for call_id, _ in rows.copy()]
+
+    def open_all(self) -> list[OpenCall]:
+        """Return a record for each call."""
+        return [self.open(call_id) for call_id in self.group.ids]
+
+    def open(self, call_id: int) -> OpenCall:
+        """Return the record of a call; made if it has none. Any thread."""
+        table = self.peer.calls
+        with _opening:
+            call = self.records.get(call_id)
+            if call is None:
+                call = self.records[call_id] = OpenCall(self.answers, self.peer, call_id, self.entry, None)
+                if table.pop(call_id, None) is self:
+                    table[call_id] = call
+        return call
 
 
 def await_closed(calls: list[OpenCall]) -> None:

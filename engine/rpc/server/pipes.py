@@ -33,8 +33,7 @@ from ..pipes.pipe_set import PipeSet, unprocessed
 from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
 from .answers import Answers
-from .open_call import OpenCall
-from .peer import Peer
+from .open_call import OpenCall, Peer
 
 log: Log = Log("engine.rpc")
 

@@ -24,8 +24,7 @@ from ...status import Status
 from ..contract.interface import Interface, Operation, specs_of
 from ..contract.spec import OperationSpec
 from .admission import AccessPolicy
-from .entry import Entry, Preparer
-from .routines import preparers_of
+from .routines import Entry, Preparer, preparers_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
 from operator import attrgetter
 from threading import TIMEOUT_MAX
 from types import TracebackType
@@ -48,12 +49,12 @@ from .admission import OPEN, AccessPolicy, Admission, Phase, ServerStatistics, c
 from .answers import Answers
 from .contexts import ContextBook
 from .ending import SIGNAL_LOOK, ended_by_signals
-from .entry import Preparer
 from .lane import Lanes
 from .listener import Listener
 from .management import Authorize, Management, ManagementRoutines
 from .open_call import CallAttributes, OpenCall, await_closed
 from .registry import Registry
+from .routines import Preparer
 
 if TYPE_CHECKING:
     from .coroutines import CoroutineRunner
@@ -142,14 +143,14 @@ class Server(Closeable):
         # stored and loaded, in this order by `listen` and in the other by `request_stop`: one of the two stops.
         self._listened = False
         self._stop_requested = False
-        # Whether a second signal has ended the wait in `listen`. Stored there, loaded by `close`.
+        # Whether a second signal has ended the wait in `listen` for what runs: `close` does not take it up again then.
         self._hurried = False
         self._owns_pool = pool is None
         self.pool: ThreadPool = _Workers(workers, workers, name=name) if pool is None else pool
         self._lanes: Lanes = Lanes(self.pool, self._start)
         self._contexts: ContextBook = ContextBook(self.pool, self._lanes.resume)
-        self._registry.register(Management, ManagementRoutines(self, authorize), OPEN, lasting=True)
         self._admission: Admission = Admission(max_calls)
+        self._registry.register(Management, ManagementRoutines(self._admission, authorize), OPEN, lasting=True)
         begin_serving()
         _open_servers.add(self)
 
@@ -280,13 +281,9 @@ class Server(Closeable):
         if self._stop_requested:
             self.request_stop()
         if wait:
-            with ended_by_signals(self.request_stop, self._hurry):
+            with ended_by_signals(self.request_stop, partial(setattr, self, "_hurried", True)):
                 while not self.wait(SIGNAL_LOOK):
                     pass
-
-    def _hurry(self) -> None:
-        """A second signal broke off the wait for what runs: closing does not take that wait up again."""
-        self._hurried = True
 
     def _bind(self) -> None:
         """Bind the endpoints, all or none, if they are not bound."""
@@ -436,9 +433,8 @@ class Server(Closeable):
 
     def _start(self, call: OpenCall, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
         """Run an `async def` routine in the server's event loop, in `context`; its end closes the call."""
-        from .coroutines import (
-            CoroutineRunner,
-        )  # Here: a program without such routines need not import asyncio (20 ms).
+        # Here: a program without such routines need not import asyncio (20 ms).
+        from .coroutines import CoroutineRunner
 
         with self._admission.lock:
             if self._coroutines is None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from engine import Interface, Server
-from engine.rpc.server.entry import Entry
 from engine.rpc.server.lane import SLOW, Lane
+from engine.rpc.server.routines import Entry
 from engine.testing import LIMIT, Gate, wait_until
 from transport.frames import CallOptions, Target
 from transport.wire.codec import encode_call
