@@ -34,7 +34,7 @@ from transport.log import Log
 
 from .errors import EngineError, InvalidArgumentType
 from .rpc.call import Call, number_of, outcome_of
-from .rpc.client.binding import Begin
+from .rpc.client.carrier import Begin
 from .rpc.client.client import Client, decorate
 from .rpc.client.connection import Connection
 from .rpc.contract.spec import OperationSpec
@@ -117,16 +117,9 @@ class _TracedBegin:
         self._tracer = tracer
 
     def __call__(
-        self,
-        spec: OperationSpec,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any] | None,
-        notify: Any,
-        timeout: float | None,
-        metadata: dict[str, str] | None,
-        handle: Call[Any] | None,
-        pipes: Any = None,
-    ) -> Call[Any]:
+        self, spec: OperationSpec, args: tuple[Any, ...], kwargs: dict[str, Any] | None, notify: Any,
+        timeout: float | None, metadata: dict[str, str] | None, *more: Any,
+    ) -> Call[Any]:  # fmt: skip
         target = spec.target
         span = self._tracer.start_span(
             f"{target.interface}/{target.operation}",
@@ -138,7 +131,7 @@ class _TracedBegin:
         try:
             # What the caller says itself counts, and is checked as any.
             told = metadata if metadata is not None and not isinstance(metadata, dict) else carrier | (metadata or {})
-            call = self._begin(spec, args, kwargs, notify, timeout, told, handle, pipes)
+            call = self._begin(spec, args, kwargs, notify, timeout, told, *more)
         except BaseException as error:
             _record(span, error)
             _end(span, error.status if issubclass(type(error), EngineError) else None)  # type: ignore[attr-defined]  # it is one then

@@ -447,12 +447,7 @@ def abandon_soon(call: Call[Any]) -> None:
 
 
 def adopt(
-    call: Call[Any],
-    carrier: CallCarrier,
-    spec: Any,
-    notify: Notification | None,
-    call_id: int,
-    pipes: Any = None,
+    call: Call[Any], carrier: CallCarrier, spec: Any, notify: Notification | None, call_id: int, pipes: Any = None
 ) -> None:
     """Have a handle carry a call: from the states that allow it, through ISSUING, to PENDING."""
     accepted = _ACCEPTED_FROM[call._state]

@@ -37,8 +37,8 @@ Benches = Callable[..., Bench]
 LINES = 40  # As many as one such piece of work has at the most; how many run differs with what comes first.
 
 # Where a call is begun, where the usual one is, by way of a binding without types, and where it is cancelled.
-BEGIN = code_named("begin", "engine/rpc/client/issuer.py")
-USUAL = code_named("begin_usual", "engine/rpc/client/issuer.py")
+BEGIN = code_named("begin", "engine/rpc/client/carrier.py")
+USUAL = code_named("begin_usual", "engine/rpc/client/carrier.py")
 CANCEL = code_named("cancel", "engine/rpc/call.py", "engine/rpc/client/carrier.py")
 
 

@@ -2,15 +2,13 @@
 
 client       what users call: bind, statistics, close
 binding      a client's view of one interface; `streaming`: operations with pipes
-issuer       beginning calls
-carrier      what calls and their pipes ask of the connection that carries them
+carrier      beginning calls, and what they and their pipes ask of the connection that carries them
 connection   one connection to a server: its messages, and its life
 session      how far the conversation with the server has come
 awaiting     what becomes of calls that have no connection, or lose it
 call_table   the outstanding calls, and their one outcome
 outbox       what is to be sent, and which calls have left in which message
 retry        calls of idempotent operations, which are sent again
-spin         whether a thread polls for an answer before it sleeps
 buffers      answers that fill the caller's buffers
 pipes        the client's ends of a call's pipes
 """

@@ -9,8 +9,9 @@ Source: "Binding Handles".
 import inspect
 import types
 from collections.abc import Callable
+from functools import update_wrapper
 from sys import modules
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ...errors import InvalidParameter
 from ...kernel.loops import holding, loop_to_hold
@@ -19,35 +20,9 @@ from ..call import Call, abandon
 from ..contract.interface import Interface, Operation, check_name, hidden_methods_of, specs_of
 from ..contract.spec import OperationSpec, untyped
 from .buffers import filling, with_outputs
+from .carrier import Carrier
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
-
-
-class Begin(Protocol):
-    """What accepts a call, or raises. `BoundOperation.begin` describes the arguments."""
-
-    def __call__(
-        self,
-        spec: OperationSpec,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any] | None,
-        notify: Any,
-        timeout: float | None,
-        metadata: dict[str, str] | None,
-        handle: Call[Any] | None,
-        pipes: Any = None,
-    ) -> Call[Any]: ...
-
-
-class CallBeginner(Protocol):
-    """The client's issuer, as its bindings see it."""
-
-    @property
-    def begin(self) -> Begin:
-        """What begins the calls."""
-
-    def shortcut(self, spec: OperationSpec) -> Callable[..., Call[Any]] | None:
-        """Return what does the same as `BoundOperation.begin` in less time, if there is any."""
 
 
 class BoundOperation(Operation[..., Any], Uncopyable):
@@ -57,8 +32,8 @@ class BoundOperation(Operation[..., Any], Uncopyable):
 
     _instead = "bind anew, by a client of that place"
 
-    def __init__(self, issuer: CallBeginner, spec: OperationSpec, described: Any) -> None:
-        self._begin = with_outputs(issuer.begin) if spec.outputs else issuer.begin
+    def __init__(self, carrier: Carrier, spec: OperationSpec, described: Any) -> None:
+        self._begin = with_outputs(carrier.begin) if spec.outputs else carrier.begin
         self.spec = spec
         self.name: str = spec.name
         self.one_way: bool = spec.one_way
@@ -70,9 +45,9 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         self.__doc__ = None if described is None else described.__doc__
         if spec.signature is not None:
             self.__signature__: inspect.Signature = spec.signature
-        shortcut = issuer.shortcut(spec)
+        shortcut = carrier.shortcut(spec)
         if shortcut is not None:
-            self.begin = shortcut  # type: ignore[method-assign]  # on the instance: that is what it is for
+            self.begin = update_wrapper(shortcut, BoundOperation.begin)  # type: ignore[method-assign]  # on the instance: that is what it is for
 
     def __repr__(self) -> str:
         return f"<operation {self.spec.target.interface}.{self.name}>"
@@ -147,16 +122,16 @@ class Binding(Uncopyable):
 
     _instead = "bind anew, by a client of that place"
 
-    def __init__(self, issuer: CallBeginner, interface: str, causal: bool) -> None:
+    def __init__(self, carrier: Carrier, interface: str, causal: bool) -> None:
         self._interface = check_name("interface", interface)
-        self._issuer = issuer
+        self._carrier = carrier
         self._causal = causal
 
     def __getattr__(self, name: str) -> BoundOperation:
         if name.startswith("_"):
             raise AttributeError(name)
         spec = untyped(self._interface, check_name("the operation", name))
-        bound = BoundOperation(self._issuer, spec if self._causal else spec.without_order(), None)
+        bound = BoundOperation(self._carrier, spec if self._causal else spec.without_order(), None)
         self.__dict__[name] = bound
         return bound
 
@@ -165,7 +140,7 @@ class Binding(Uncopyable):
 
 
 def bind_typed(
-    issuer: CallBeginner, interface: type[I], kind: Callable[[OperationSpec], type[BoundOperation]], causal: bool
+    carrier: Carrier, interface: type[I], kind: Callable[[OperationSpec], type[BoundOperation]], causal: bool
 ) -> I:
     """Return an instance of `interface` whose operations, of the kinds that `kind` says, call the server."""
     specs = specs_of(interface)
@@ -174,7 +149,7 @@ def bind_typed(
         setattr(binding, name, _refusal(interface, name))
     for name, spec in specs.items():
         kept = spec if causal else spec.without_order()
-        setattr(binding, name, kind(spec)(issuer, kept, getattr(interface, name)))
+        setattr(binding, name, kind(spec)(carrier, kept, getattr(interface, name)))
     return binding
 
 

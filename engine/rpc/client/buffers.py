@@ -130,11 +130,7 @@ class Filling(ValueDecoder[Any]):
     """
 
     def __init__(
-        self,
-        spec: OperationSpec,
-        slots: Sequence[_Bytes | None],
-        several: bool,
-        outputs: Sequence[_Bytes | _Array],
+        self, spec: OperationSpec, slots: Sequence[_Bytes | None], several: bool, outputs: Sequence[_Bytes | _Array]
     ) -> None:
         self.annotation = spec.decode_result.annotation
         self.plain = spec.decode_result.plain

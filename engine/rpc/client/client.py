@@ -1,7 +1,7 @@
 """The client: what users call, in front of the connection to a server.
 
-Theory of operation. A client has a connection (`connection.py`), and an issuer, which begins the calls of its bindings
-on that (`issuer.py`). Any number of threads and event loops share them.
+Theory of operation. A client has a connection (`connection.py`), and a carrier, which begins the calls of its bindings
+on that (`carrier.py`). Any number of threads and event loops share them.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,9 @@ from ..contract.interface import Interface
 from ..limits import check_options
 from ..metadata import check_metadata
 from ..pipes.pipe import MAX_WINDOW
-from .binding import Begin, Binding, bind_typed
-from .carrier import Carrier
+from .binding import Binding, bind_typed
+from .carrier import Begin, Carrier
 from .connection import Connection
-from .issuer import Issuer
 from .retry import RETRIES, RETRY_BUDGET
 from .streaming import operation_kind
 
@@ -119,7 +118,7 @@ class Client(Closeable):
             retries=check_count("retries", retries),
         )
         self._connection.client = self
-        self._issuer = Issuer(Carrier(self._connection), timeout, max_calls)
+        self._carrier = Carrier(self._connection, timeout, max_calls)
         _open_clients.add(self)
 
     @property
@@ -144,9 +143,9 @@ class Client(Closeable):
         """
         check_flag("causal", causal)
         if isinstance(interface, str):
-            return Binding(self._issuer, interface, causal)
+            return Binding(self._carrier, interface, causal)
         if isinstance(interface, type) and issubclass(interface, Interface):
-            return bind_typed(self._issuer, interface, operation_kind, causal)
+            return bind_typed(self._carrier, interface, operation_kind, causal)
         raise InvalidArgumentType(f"interface must be an Interface class or a name, not {shown(interface)}")
 
     def close(self) -> None:
@@ -214,7 +213,7 @@ class Client(Closeable):
 
 def decorate(client: Client, wrap: Callable[[Connection, Begin], Begin]) -> None:
     """Have calls of bindings that are made from now on begun by `wrap(connection, begin)` only."""
-    client._issuer.decorate(lambda begin: wrap(client._connection, begin))
+    client._carrier.decorate(lambda begin: wrap(client._connection, begin))
 
 
 def _disable(client: Client) -> None:

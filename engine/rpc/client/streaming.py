@@ -17,7 +17,7 @@ import inspect
 from collections.abc import AsyncIterable, Iterable
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from transport.foreign import text_of, type_name
 
@@ -31,7 +31,7 @@ from ..errors import BadStubData, CallCancelled
 from ..notify import snapshot
 from ..pipes.pipe import CallOver, PipeState
 from ..pipes.stream import Stream
-from .binding import BoundOperation, CallBeginner
+from .binding import BoundOperation
 from .buffers import filling
 from .carrier import Carrier
 from .pipes import ClientPipes
@@ -43,14 +43,6 @@ Feeds = list[tuple[PipeState, Any]]
 _tasks: set[Any] = set()
 
 
-class PipeOpener(CallBeginner, Protocol):
-    """The client's issuer, as operations with pipes see it."""
-
-    @property
-    def carrier(self) -> Carrier:
-        """What carries the call."""
-
-
 class PipedOperation(BoundOperation):
     """An operation with pipes, of one binding.
 
@@ -59,9 +51,9 @@ class PipedOperation(BoundOperation):
     also be given by the parameter's name.
     """
 
-    def __init__(self, issuer: PipeOpener, spec: OperationSpec, doc: str | None) -> None:
-        super().__init__(issuer, spec, doc)
-        self._issuer = issuer
+    def __init__(self, carrier: Carrier, spec: OperationSpec, doc: str | None) -> None:
+        super().__init__(carrier, spec, doc)
+        self._carrier = carrier
         assert spec.signature is not None
         self._pushed = [pipe for pipe in spec.pipes if pipe.inbound]
         names = {pipe.name for pipe in spec.pipes}
@@ -145,7 +137,7 @@ class PipedOperation(BoundOperation):
             notify = snapshot(notify)
         call: Call[Any] = Call() if handle is None else handle_of(handle)
         values, given = self._arrange(args, kwargs)
-        pipes = ClientPipes(self._issuer.carrier, call, self.spec, notify, send_complete)
+        pipes = ClientPipes(self._carrier, call, self.spec, notify, send_complete)
         feeds: Feeds = []
         for name, items in given.items():
             pipe = pipes.find(name)

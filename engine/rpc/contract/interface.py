@@ -28,6 +28,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Metadata = dict[str, str] | None
+Handle = Call[Any] | None
 
 
 def check_name(parameter: str, name: object) -> str:
@@ -109,43 +110,25 @@ class Operation(Generic[P, R]):
     def begin(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
     @overload
     def begin(
-        self,
-        *args: Any,
-        notify: Any,
-        timeout: float | None = None,
-        metadata: Metadata = None,
-        into: Any = None,
-        handle: Call[Any] | None = None,
-        send_complete: bool = False,
-        **kwargs: Any,
-    ) -> Call[R]: ...
+        self, *args: Any, notify: Any, timeout: float | None = None, metadata: Metadata = None, into: Any = None,
+        handle: Handle = None, send_complete: bool = False, **kwargs: Any,
+    ) -> Call[R]: ...  # fmt: skip
     @overload
     def begin(
-        self,
-        *args: Any,
-        timeout: float | None,
-        metadata: Metadata = None,
-        into: Any = None,
-        handle: Call[Any] | None = None,
-        send_complete: bool = False,
-        **kwargs: Any,
-    ) -> Call[R]: ...
+        self, *args: Any, timeout: float | None, metadata: Metadata = None, into: Any = None,
+        handle: Handle = None, send_complete: bool = False, **kwargs: Any,
+    ) -> Call[R]: ...  # fmt: skip
     @overload
     def begin(
-        self,
-        *args: Any,
-        metadata: Metadata,
-        into: Any = None,
-        handle: Call[Any] | None = None,
-        send_complete: bool = False,
+        self, *args: Any, metadata: Metadata, into: Any = None, handle: Handle = None, send_complete: bool = False,
         **kwargs: Any,
-    ) -> Call[R]: ...
+    ) -> Call[R]: ...  # fmt: skip
     @overload
     def begin(
-        self, *args: Any, into: Any, handle: Call[Any] | None = None, send_complete: bool = False, **kwargs: Any
+        self, *args: Any, into: Any, handle: Handle = None, send_complete: bool = False, **kwargs: Any
     ) -> Call[R]: ...
     @overload
-    def begin(self, *args: Any, handle: Call[Any] | None, send_complete: bool = False, **kwargs: Any) -> Call[R]: ...
+    def begin(self, *args: Any, handle: Handle, send_complete: bool = False, **kwargs: Any) -> Call[R]: ...
     @overload
     def begin(self, *args: Any, send_complete: bool, **kwargs: Any) -> Call[R]: ...
     def begin(self, *args: Any, **kwargs: Any) -> Call[R]:

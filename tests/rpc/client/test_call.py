@@ -31,7 +31,7 @@ from ..interfaces import Probe
 Benches = Callable[..., Bench]
 
 # Where a call is begun.
-BEGIN = code_named("begin", "engine/rpc/client/issuer.py")
+BEGIN = code_named("begin", "engine/rpc/client/carrier.py")
 
 
 class TestTransitions:
