@@ -17,15 +17,15 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from enum import IntEnum
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from transport import lifecycle as ground
 from transport.lifecycle import Closeable, Uncopyable, fork_safe, in_child, locks, run_hook, snapshot
 from transport.log import Log
 
 __all__ = [
-    "Closeable", "OpenObjects", "Stage", "Uncopyable", "at_exit", "close_left_open", "fork_safe", "in_child", "locks",
-    "snapshot",
+    "AsyncCloseable", "Closeable", "OpenObjects", "Stage", "Uncopyable", "at_exit", "close_left_open", "fork_safe",
+    "in_child", "locks", "snapshot",
 ]  # fmt: skip
 
 log: Log = Log("engine")
@@ -78,6 +78,22 @@ def close_left_open(objects: OpenObjects[T], close: Callable[[T], object]) -> No
             log.warning("%s", text)
         finally:
             close(left)
+
+
+class AsyncCloseable(Closeable):
+    """A base of what is closed by leaving an `async with`, too."""
+
+    __slots__ = ()
+
+    async def aclose(self) -> None:
+        """As `close`, for a task."""
+        raise NotImplementedError  # Abstract.
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
 
 
 class Stage(IntEnum):

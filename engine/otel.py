@@ -25,7 +25,6 @@ Source: OpenTelemetry, "Semantic conventions for RPC spans"; W3C, "Trace Context
 from typing import Any
 
 from opentelemetry import context, propagate
-from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvider, get_tracer, set_span_in_context
 
 from transport import Endpoint
@@ -120,12 +119,8 @@ class _TracedBegin:
         self, spec: OperationSpec, args: tuple[Any, ...], kwargs: dict[str, Any] | None, notify: Any,
         timeout: float | None, metadata: dict[str, str] | None, *more: Any,
     ) -> Call[Any]:  # fmt: skip
-        target = spec.target
-        span = self._tracer.start_span(
-            f"{target.interface}/{target.operation}",
-            kind=SpanKind.CLIENT,
-            attributes={**_attributes(spec), **self._server},
-        )
+        name = f"{spec.target.interface}/{spec.target.operation}"
+        span = self._tracer.start_span(name, None, SpanKind.CLIENT, {**_attributes(spec), **self._server})
         carrier: dict[str, str] = {}
         propagate.inject(carrier, set_span_in_context(span))
         try:
@@ -166,18 +161,11 @@ class _Tracing:
 
     def __call__(self, call: OpenCall, args: list[Any]) -> bool:
         parent = propagate.extract(call.metadata())
-        context.attach(set_span_in_context(self._span_of(call, parent), parent))
-        return True
-
-    def _span_of(self, call: OpenCall, parent: Context) -> Span:
-        """Open the span of a call; a call that had to wait, and runs again from its beginning, has one already."""
         extras = call.extras()
-        if extras.span is None:
+        if extras.span is None:  # Else the call had to wait, and runs again from its beginning.
             spec = call.entry.spec
-            target = spec.target
-            span = extras.span = self._tracer.start_span(
-                f"{target.interface}/{target.operation}", parent, SpanKind.SERVER, _attributes(spec)
-            )
+            name = f"{spec.target.interface}/{spec.target.operation}"
+            span = extras.span = self._tracer.start_span(name, parent, SpanKind.SERVER, _attributes(spec))
 
             def closed(how: CloseReason) -> None:
                 if extras.error is not None:
@@ -186,4 +174,5 @@ class _Tracing:
 
             if not call.add_done_callback(closed):
                 _end(span, None)
-        return extras.span  # type: ignore[no-any-return]  # `span` is Any: the package is optional
+        context.attach(set_span_in_context(extras.span, parent))
+        return True

@@ -14,8 +14,7 @@ state, call  the states of a call as a table; the client's handle of one call
 notify       every way to be notified, and its delivery
 context      state that a server keeps for a client
 serving      what calls made inside a routine take over
-channel      a link joined to the driver
-batching     what shares a message
+channel      a link joined to the driver; what shares a message
 limits       how large a message each side takes
-wire_types   which types travel, and whether a value is of one
+wire_types   which types travel, and whether a value is of one; texts beside calls
 """

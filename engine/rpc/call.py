@@ -30,6 +30,7 @@ from transport.frames import ReplyGroup
 from transport.realtime import monotonic
 
 from ..errors import CallError, CallPending, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState
+from ..kernel.aio import Completion
 from ..kernel.checks import check_flag, check_timeout
 from ..kernel.driver import driver
 from ..kernel.monitor import TimerHandle
@@ -43,9 +44,6 @@ from .notify import EventKind
 from .outcome import Failure, FaultReply, Observer, Outcome, Reply, collected, fault_of, status_of
 from .pipes.pipe import Pipe
 from .state import NEXT, On, State
-
-if TYPE_CHECKING:
-    from ..kernel.aio import Completion
 
 R = TypeVar("R")
 
@@ -93,8 +91,8 @@ class CallCarrier(Protocol):
 
     @property
     def table(self) -> Recorder: ...
-    def expect(self, call_id: int, call: "Call[Any]") -> "Completion | None": ...
-    def give_up_waiting(self, call_id: int, call: "Call[Any]", completion: "Completion | None") -> None: ...
+    def expect(self, call_id: int, call: "Call[Any]") -> Completion | None: ...
+    def give_up_waiting(self, call_id: int, call: "Call[Any]", completion: Completion | None) -> None: ...
     def cancel(self, call_id: int, call: "Call[Any]", abort: bool) -> None: ...
     def silence(self) -> str: ...
 
@@ -224,13 +222,9 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         return self._box is not None
 
     def _look_around(self) -> None:
-        """Take what has arrived from the network, if the outcome is not known yet."""
+        """Take what has arrived from the network, without waiting, if the outcome is not known yet."""
         if self._state == _PENDING or self._state == _CANCELLING:
-            self._poll()
-
-    def _poll(self) -> None:
-        """Take what has arrived, without waiting, until the outcome is known."""
-        driver().catch_up(lambda: self._box is not None)
+            driver().catch_up(lambda: self._box is not None)
 
     def complete(self) -> R:
         """Collect the outcome: return the result, or raise the call's error. Never blocks.
@@ -278,7 +272,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         # DONE without a box: another thread is just recording the outcome, and has notified no thread yet.
         if not _PENDING <= self._state <= _DONE:
             raise self._no_call()
-        self._poll()
+        self._look_around()
         if self._box is None:
             text = f"{self._named()} is not complete: wait for its notification, then complete it"
             raise CallPending(text + self._silence())
@@ -307,7 +301,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
             raise self._no_call()
         timeout = check_timeout(timeout)
         if timeout == 0:
-            self._poll()
+            self._look_around()
             return self._box is not None
         table, call_id, waiter = self._carrier.table, self._id, Waiter()
         if not table.await_outcome(call_id, self, waiter):
@@ -436,11 +430,6 @@ def abandon(call: Call[Any]) -> None:
         call.cancel(abort=True)
     except InvalidAsyncHandle:
         pass  # It is over already.
-
-
-def abandon_soon(call: Call[Any]) -> None:
-    """As `abandon`, for a finalizer, of a call with pipes: take no lock, and let the next wait of any thread do it."""
-    call._pipes.drop()
 
 
 # What the client's parts do with the fields of a call. `_locked`: under the table's lock.

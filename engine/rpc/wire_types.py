@@ -1,5 +1,5 @@
 """Which types a contract may have: those that the wire carries, and arrays only where they travel. Whether a value is
-of such a type.
+of such a type, and a text one that travels.
 
 Types are looked at as a contract is bound or registered, because what is wrong shows otherwise in the midst of a call,
 or in what msgspec says of a type without saying where it stands. `msgspec.inspect` says what a type is made of; a
@@ -21,10 +21,10 @@ from typing import Any
 
 import msgspec
 
-from transport.foreign import is_interrupt, name_of, text_of, type_name
+from transport.foreign import is_interrupt, name_of, shown, text_of, type_name
 from transport.wire.blobs import array_mismatch, array_type, array_unfit, bare_type, is_array_type, plain_scalar
 
-from ..errors import InvalidParameter
+from ..errors import InvalidArgumentType, InvalidParameter
 from .context import Context
 
 # What most contracts have: no need to look inside.
@@ -248,3 +248,18 @@ def _as_sent(value: Any, wanted: Any) -> Any:
         return plain_scalar(part)
 
     return plain(value)
+
+
+def check_metadata(value: dict[str, str]) -> dict[str, str]:
+    """Return a copy of `value`, of plain `str`, if it maps texts to texts that can be sent.
+
+    Raises: `InvalidArgumentType` if it does not.
+    """
+    try:
+        texts = dict(value.items())
+        "".join((*texts, *texts.values())).encode()
+        # Texts of classes of their own, as of a template engine or an enum, do not travel as they are.
+        return {str.__str__(name): str.__str__(text) for name, text in texts.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        why = text_of(error)
+        raise InvalidArgumentType(f"metadata must be a dict of texts, not {shown(value, 100)}: {why}") from None

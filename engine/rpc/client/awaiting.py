@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from itertools import repeat
-from typing import Protocol
 
 from transport.frames import Cancel
 from transport.realtime import monotonic
@@ -29,32 +28,20 @@ from .retry import Retries
 from .session import Session
 
 
-class Network(Protocol):
-    """The connection, as calls that wait for it see it."""
-
-    channel: Channel
-
-    def attend_locked(self) -> None:
-        """See to it that the network is driven though no thread waits, if that is needed now."""
-
-
 class AwaitingConnection:
     """The calls of one connection that wait for a server to greet, in a queue, as all have the same time limit.
 
-    Args: `timeout` in seconds; None: they wait for ever.
+    Args: `attend_locked` has the network driven though no thread waits, if that is needed now. `timeout` in seconds;
+        None: they wait for ever.
     Guarded by the table's lock.
     """
 
     def __init__(
-        self,
-        network: Network,
-        session: Session,
-        table: CallTable,
-        outbox: Outbox,
-        retries: Retries,
-        timeout: float | None,
-    ) -> None:
-        self._network = network
+        self, channel: Channel, attend_locked: Callable[[], object], session: Session, table: CallTable, outbox: Outbox,
+        retries: Retries, timeout: float | None,
+    ) -> None:  # fmt: skip
+        self._channel = channel
+        self._attend_locked = attend_locked
         self._session = session
         self._table = table
         self._outbox = outbox
@@ -110,7 +97,7 @@ class AwaitingConnection:
                 ended[call_id] = Failure(CallFailedDne(f"{text}, before it took this call"))
             else:
                 ended[call_id] = Failure(CallFailed(text))
-        self._network.attend_locked()
+        self._attend_locked()
         for wait, group in self._retries.waits_locked(retried):
             driver().monitor.call_at(monotonic() + wait, partial(self._send_again, group))
         return ended
@@ -129,7 +116,7 @@ class AwaitingConnection:
             if self._session.has_left:
                 return
             self._queue_again_locked(call_ids)
-        self._network.channel.flush()
+        self._channel.flush()
 
     def _queue_again_locked(self, call_ids: list[int]) -> None:
         # A call whose connection was lost while it was being begun is there already.
@@ -144,17 +131,17 @@ class AwaitingConnection:
     def _give_up(self) -> None:
         """End the calls that have waited for a server too long."""
         actions: list[Callable[[], object]] = []
-        driver().harvest(self._network.channel)  # A greeting that has arrived counts.
+        driver().harvest(self._channel)  # A greeting that has arrived counts.
         try:
             with self._table.lock:
                 left = self._end_unreached_locked(self._take_expired_locked(), actions)
                 if left and self._session.linked:
                     self._outbox.queue.append(LoneMessage(encode(Cancel(list(zip(left, repeat(True)))))))
-                self._network.attend_locked()
+                self._attend_locked()
         finally:
             perform(actions)
         if left:
-            self._network.channel.flush()
+            self._channel.flush()
 
     def _end_unreached_locked(self, expired: list[int], actions: list[Callable[[], object]]) -> list[int]:
         """End the calls that waited for a server too long; return those that may have left."""

@@ -86,14 +86,6 @@ class CallTable:
         finally:
             perform(actions)
 
-    def expect_locked(self, call_id: int, waiter: Wakeable) -> None:
-        """Have `waiter` woken when the call of that number ends, which is about to be entered."""
-        self.waiting.setdefault(call_id, []).append(waiter)
-
-    def expect_nothing_locked(self, call_id: int) -> None:
-        """The call of that number was not entered after all."""
-        self.waiting.pop(call_id, None)
-
     def await_outcome(self, call_id: int, call: Call[object], waiter: Wakeable) -> bool:
         """Have `waiter` woken when the call ends; False if it has ended already."""
         with self.lock:

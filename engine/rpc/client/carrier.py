@@ -29,11 +29,11 @@ from .. import serving
 from ..call import Call, adopt, ask_to_end_locked, handle_of, limit, pipes_of, withdraw_locked
 from ..contract.spec import OperationSpec
 from ..errors import CallCancelled, CallFailed, CallTimeout
-from ..metadata import check_metadata
 from ..notify import snapshot
 from ..outcome import Failure
 from ..pipes.shipment import Shipment
 from ..state import State
+from ..wire_types import check_metadata
 from .buffers import filling
 from .call_table import CallTable, perform
 from .connection import Connection

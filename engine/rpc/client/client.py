@@ -5,8 +5,7 @@ on that (`carrier.py`). Any number of threads and event loops share them.
 """
 
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import msgspec
 
@@ -18,11 +17,11 @@ from ...errors import InvalidArgumentType
 from ...kernel.checks import check_count, check_flag, check_timeout
 from ...kernel.driver import driver
 from ...kernel.lock import Once
-from ...lifecycle import Closeable, OpenObjects, Stage, at_exit, close_left_open
+from ...lifecycle import AsyncCloseable, OpenObjects, Stage, at_exit, close_left_open
 from ..contract.interface import Interface
 from ..limits import check_options
-from ..metadata import check_metadata
 from ..pipes.pipe import MAX_WINDOW
+from ..wire_types import check_metadata
 from .binding import Binding, bind_typed
 from .carrier import Begin, Carrier
 from .connection import Connection
@@ -55,7 +54,7 @@ class ClientStatistics(msgspec.Struct, frozen=True):
     retries_refused: int
 
 
-class Client(Closeable):
+class Client(AsyncCloseable):
     """A client of one server.
 
     Args:
@@ -170,7 +169,7 @@ class Client(Closeable):
         """Close; `notify` the threads that wait for calls, too."""
         self._connection.close(notify)
         _open_clients.discard(self)
-        self._connection.shut()
+        self._connection.channel.close()
 
     @property
     def closed(self) -> bool:
@@ -201,14 +200,6 @@ class Client(Closeable):
         connection = self._connection
         state, outstanding = connection.session.name, len(connection.table.calls)
         return f"<Client {self.endpoint} {state} outstanding={outstanding}>"
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 def decorate(client: Client, wrap: Callable[[Connection, Begin], Begin]) -> None:

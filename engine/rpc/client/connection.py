@@ -29,7 +29,7 @@ behind.
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -57,9 +57,8 @@ from transport.wire.conversation import ConversationState
 
 from ...kernel.driver import driver
 from ...status import Status
-from ..batching import FEW_CALLS, batch_threshold
 from ..call import give_up_at_fork, outcomes_of, pipes_of, time_left
-from ..channel import Channel, OutgoingMessage
+from ..channel import FEW_CALLS, Channel, OutgoingMessage, batch_threshold
 from ..errors import BadStubData, CallCancelled, CallFailed, CallFailedDne, PeerProtocolError
 from ..outcome import Failure, Outcome
 from ..pipes.pipe import UNBOUNDED
@@ -111,11 +110,7 @@ class Connection:
         self.table: CallTable = CallTable()
         self.outbox: Outbox = Outbox(self.session, self.table.calls.keys(), self._refuse)
         self.retries: Retries = Retries(self.table, retries, retry_budget)
-        # Guarded by the table's lock.
-        self.awaiting: AwaitingConnection = AwaitingConnection(
-            self, self.session, self.table, self.outbox, self.retries, connect_timeout
-        )
-        # Whether the network is driven though no thread waits.
+        # Guarded by the table's lock: whether the network is driven though no thread waits.
         self.attended: bool = False
         # What `close` has found to be done.
         self._last_actions: list[Callable[[], object]] = []
@@ -144,6 +139,10 @@ class Connection:
         self.forked: bool = False
         self._link = connect(endpoint, **options)
         self.channel: Channel = Channel(self._link, self, self, self.outbox.queue, self.table.lock)
+        # Guarded by the table's lock.
+        self.awaiting: AwaitingConnection = AwaitingConnection(
+            self.channel, self.attend_locked, self.session, self.table, self.outbox, self.retries, connect_timeout
+        )
         self.channel.open()
 
     # The channel's side: sending. Under link.lock.
@@ -157,7 +156,8 @@ class Connection:
         frames = outbox.take()
         if not frames:
             if outbox.queue:
-                self._attend()  # It waits for the greeting.
+                with self.table.lock:
+                    self.attend_locked()  # It waits for the greeting.
             return None  # What there was has been withdrawn.
         self._answered = 0
         outstanding = len(self.table.calls)
@@ -278,7 +278,7 @@ class Connection:
         if pipes is None:
             return
         try:
-            self._do_later(pipes.arrived(item) if isinstance(item, PipeChunk) else pipes.granted(*item))
+            self.actions += pipes.arrived(item) if isinstance(item, PipeChunk) else pipes.granted(*item)
         except RemoteProtocolError as error:
             self._finish({call_id: Failure(PeerProtocolError(str(error)))})
             raise
@@ -290,11 +290,7 @@ class Connection:
         self.session.pipe_window = window
         for call in list(self.table.calls.values()):
             if (pipes := pipes_of(call)) is not None:
-                self._do_later(pipes.opened(window))
-
-    def _do_later(self, actions: Iterable[Callable[[], object]]) -> None:
-        """Have the actions done after link.lock was released."""
-        self.actions += actions
+                self.actions += pipes.opened(window)
 
     def _finish(self, outcomes: Mapping[int, Outcome]) -> None:
         """Record outcomes, by the numbers of their calls; callers are notified after link.lock was released."""
@@ -348,7 +344,7 @@ class Connection:
             self.awaiting.clear_locked()
             self.attend_locked()
         if self.outbox.queue:
-            self._do_later((self.channel.flush,))  # What is too large to leave before the greeting, for one.
+            self.actions.append(self.channel.flush)  # What is too large to leave before the greeting, for one.
         self._widen(message.limits.pipe_window_bytes or UNBOUNDED)
 
     def _rejected(self, message: Reject, open: bool) -> None:
@@ -377,7 +373,7 @@ class Connection:
         now = monotonic()
         leave = partial(self._leave, self.session.conversation)
         if now >= self._leave_at:
-            self._do_later((leave,))
+            self.actions.append(leave)
         else:
             driver().monitor.call_at(self._leave_at, leave)
         self._leave_at = max(now, self._leave_at) + LEAVE_AGAIN
@@ -415,10 +411,6 @@ class Connection:
         self.attend_locked()
         self.session.settled()
 
-    def _attend(self) -> None:
-        with self.table.lock:
-            self.attend_locked()
-
     def attend_locked(self) -> None:
         """Say whether the network must be driven though no thread waits: for a callback, a connection, a greeting."""
         session, table = self.session, self.table
@@ -451,10 +443,6 @@ class Connection:
         while actions and notify:
             actions[0]()  # Taken out afterwards: rather notified twice, if that is broken off, than not at all.
             del actions[0]
-
-    def shut(self) -> None:
-        """Send what is left, within the link's limit, and close the link."""
-        self.channel.close()
 
     def disable(self) -> None:
         """This is the copy of a forked child: end what is outstanding, and take nothing more."""

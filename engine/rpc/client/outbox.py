@@ -37,7 +37,7 @@ from transport.wire.codec import EncodedCall, PendingCall, encode, encode_call, 
 
 from ...errors import InvalidArgumentType
 from ...kernel.checks import NoNumber
-from ..batching import take_together
+from ..channel import take_together
 from ..contract.spec import OperationSpec
 from ..limits import SizeLimit, size_of, split_to_fit
 from ..pipes.shipment import Shipment

@@ -45,7 +45,7 @@ class RetryEntry(Observer):
     __slots__ = ("_retries", "call", "call_id", "cancelled", "outcome", "pending", "tries", "why")
 
     def __init__(
-        self, retries: "Retries", call: "Call[object]", call_id: int, pending: PendingCall | LoneMessage
+        self, retries: "Retries", call: Call[object], call_id: int, pending: PendingCall | LoneMessage
     ) -> None:
         self._retries = retries
         self.call: Call[object] = call
@@ -82,18 +82,18 @@ class Retries:
         self.sent: int = 0
         self.refused: int = 0
 
-    def track(self, call: "Call[object]", call_id: int, pending: PendingCall | LoneMessage) -> None:
+    def track(self, call: Call[object], call_id: int, pending: PendingCall | LoneMessage) -> None:
         """Keep the request of a call that is about to be entered in the table. Takes the table's lock."""
         if self._limit:
             entry = RetryEntry(self, call, call_id, pending)
             with self._table.lock:
                 self._entries[call_id] = entry
-                self._table.expect_locked(call_id, entry)
+                self._table.waiting.setdefault(call_id, []).append(entry)
 
     def forget_locked(self, call_id: int) -> None:
         """The call was not accepted after all."""
         if self._entries.pop(call_id, None) is not None:
-            self._table.expect_nothing_locked(call_id)
+            self._table.waiting.pop(call_id, None)
 
     def over(self, entry: RetryEntry) -> None:
         """A call has its outcome. Takes the table's lock."""

@@ -28,7 +28,7 @@ from typing import Annotated, Any, TypeVar
 
 from transport.foreign import name_of, text_of, type_name
 from transport.frames import MAX_MESSAGE_BYTES
-from transport.wire.blobs import ArgsDecoder, array_mismatch, bare_type, empty_array, is_array_type
+from transport.wire.blobs import array_mismatch, bare_type, empty_array, is_array_type
 
 from ...errors import InvalidArgumentType, InvalidParameter
 from ..wire_types import Direction, is_marked
@@ -147,8 +147,3 @@ def outputs_of(operation: str, hints: Mapping[str, Any], parameters: Sequence[st
                 f"{operation}: {name!r} has an output inside another type: only a whole parameter is one"
             )
     return tuple(found)
-
-
-def reply_decoder(result: Any, outputs: Sequence[OutputSpec]) -> ArgsDecoder:
-    """Return what reads a reply: the result, then each buffer's contents."""
-    return ArgsDecoder([result, *(output.returned for output in outputs)])

@@ -10,6 +10,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from operator import attrgetter
 from typing import Any, Protocol
 
 import msgspec
@@ -26,7 +27,7 @@ from ..errors import NullContext
 from ..pipes.pipe import DIRECTIONS, PipeSpec
 from ..wire_types import check_type, mismatch
 from .annotations import hints_of, unmarked
-from .outputs import OutputSpec, outputs_of, reply_decoder
+from .outputs import OutputSpec, outputs_of
 
 # What `begin` takes besides the arguments.
 _TAKEN = frozenset(("notify", "timeout", "metadata", "handle", "into"))
@@ -37,8 +38,7 @@ class Declaration(Protocol):
     """What a contract says of one operation; an `Operation` is one."""
 
     @property
-    def function(self) -> Callable[..., Any]:
-        """The method of the contract."""
+    def function(self) -> Callable[..., Any]: ...
 
     one_way: bool
     idempotent: bool
@@ -51,9 +51,8 @@ class PlainArgs:
 
     def __init__(self) -> None:
         self.plain: Callable[[Buffer | msgspec.Raw], list[Any]] = ValueDecoder[list[Any]](list[Any]).plain
-        self.many: Callable[[Buffer | msgspec.Raw], list[list[Any]]] = ValueDecoder[list[list[Any]]](
-            list[list[Any]]
-        ).plain
+        several: ValueDecoder[list[list[Any]]] = ValueDecoder(list[list[Any]])
+        self.many: Callable[[Buffer | msgspec.Raw], list[list[Any]]] = several.plain
 
     def __call__(
         self, raw: msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None
@@ -107,7 +106,8 @@ class OperationSpec:
         # Whether each call says something of itself that most do not.
         self.special: bool = self.one_way or bool(self.pipes)
         self.decode_result: ValueDecoder[Any] = ValueDecoder(result)
-        self.decode_outputs: ArgsDecoder = reply_decoder(result, self.outputs)
+        # The result, then the contents of each buffer.
+        self.decode_outputs: ArgsDecoder = ArgsDecoder([result, *map(attrgetter("returned"), self.outputs)])
         # The same for a result that travelled in band, without the step in between.
         self.decode_plain: Callable[[msgspec.Raw], Any] = self.decode_result.plain
         self.decode_args: ArgsDecoder | PlainArgs = (

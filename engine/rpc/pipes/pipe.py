@@ -81,34 +81,19 @@ class PipeSpec:
 
 
 class Owner(Protocol):
-    """The pipes of one call, as each of them sees it: a `PipeSet`."""
+    """The pipes of one call, as each of them sees it: see `PipeSet`."""
 
     base: int
     signals: Signals
 
-    def guard(self, action: Callable[[], R]) -> R:
-        """Run an attempt to push or pull; if it fails, the call ends."""
-
-    def wait(self, attempt: Attempt[R], waiters: list[Wakeable], timeout: float | None = None) -> R:
-        """Attempt until it succeeds; the thread waits in between."""
-
-    async def wait_async(self, attempt: Attempt[R], waiters: list[Wakeable]) -> R:
-        """Attempt until it succeeds; the task waits in between."""
-
-    def encode(self, pipe: "PipeState", elements: Iterable[Any]) -> msgspec.Raw:
-        """Encode what is to be pushed."""
-
-    def offer(self, pipe: "PipeState", raw: msgspec.Raw, make: Callable[[], Wakeable] | None) -> bool:
-        """Push encoded elements; False if there is no room."""
-
-    def take(self, pipe: "PipeState", maximum: int, make: Callable[[], Wakeable] | None) -> list[Any] | None:
-        """Pull elements; None if there are none yet."""
-
-    def feed(self, pipe: "PipeState", elements: Sequence[Any]) -> None:
-        """Push for the library itself; the thread waits for room."""
-
-    async def feed_async(self, pipe: "PipeState", elements: Sequence[Any]) -> None:
-        """Push for the library itself; the task waits for room."""
+    def guard(self, action: Callable[[], R]) -> R: ...
+    def wait(self, attempt: Attempt[R], waiters: list[Wakeable], timeout: float | None = None) -> R: ...
+    async def wait_async(self, attempt: Attempt[R], waiters: list[Wakeable]) -> R: ...
+    def encode(self, pipe: "PipeState", elements: Iterable[Any]) -> msgspec.Raw: ...
+    def offer(self, pipe: "PipeState", raw: msgspec.Raw, make: Callable[[], Wakeable] | None) -> bool: ...
+    def take(self, pipe: "PipeState", maximum: int, make: Callable[[], Wakeable] | None) -> list[Any] | None: ...
+    def feed(self, pipe: "PipeState", elements: Sequence[Any]) -> None: ...
+    async def feed_async(self, pipe: "PipeState", elements: Sequence[Any]) -> None: ...
 
 
 class PipeState:

@@ -26,6 +26,7 @@ from transport.realtime import monotonic
 from transport.wire.codec import encode
 
 from ...errors import CallError, InvalidParameter
+from ...kernel.aio import Completion
 from ...kernel.checks import Deadline, check_timeout
 from ...kernel.driver import driver
 from ...kernel.lock import Lock, each
@@ -166,8 +167,6 @@ class PipeSet:
 
     async def wait_async(self, attempt: Attempt[R], waiters: list[Wakeable], guarded: bool = True) -> R:
         """As `wait`, but the task waits, for ever."""
-        from ...kernel.aio import Completion  # Here: a program that does not await need not import asyncio.
-
         made: list[Completion] = []
 
         def make() -> Completion:

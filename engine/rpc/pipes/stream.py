@@ -1,7 +1,4 @@
-"""Iterating over what comes through a call's pipe.
-
-Theory of operation. `stream` of an operation begins a call with one pipe to be pulled and returns a `Stream`, which
-pulls it, and completes or cancels the call.
+"""Iterating over what comes through a call's pipe: `stream` of an operation begins a call and returns a `Stream`.
 
 Source: "Asynchronous Pipes". Iterating is an addition.
 """
@@ -9,19 +6,18 @@ Source: "Asynchronous Pipes". Iterating is an addition.
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from sys import is_finalizing
-from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 from ...kernel.loops import holding, loop_to_hold
-from ...lifecycle import Uncopyable
-from ..call import Call, abandon, abandon_soon
+from ...lifecycle import AsyncCloseable
+from ..call import Call, abandon, pipes_of
 from .pipe import BATCH, Pipe
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Stream(Uncopyable, Generic[T, R]):
+class Stream(AsyncCloseable, Generic[T, R]):
     """A call whose one out pipe is iterated over, by `for` or `async for`.
 
     At the end the call is completed: its error is raised, or its result is in `result`. Left before the end, the call
@@ -92,26 +88,10 @@ class Stream(Uncopyable, Generic[T, R]):
         """As `close`, for `contextlib.aclosing` and whoever closes an asynchronous generator."""
         self.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __del__(self) -> None:
         # Daemon threads, which the interpreter stops wherever they are, may have had the locks that this takes.
         if not getattr(self, "_over", True) and not is_finalizing():
-            abandon_soon(self.call)
+            pipes_of(self.call).drop()  # It takes no lock: the next wait of any thread notifies the server.
 
     def __repr__(self) -> str:
         return f"<Stream of {self.pipe!r}>"

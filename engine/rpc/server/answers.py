@@ -40,8 +40,7 @@ from transport.wire.session import Received
 
 from ...errors import CallError, EngineError, Forked, InvalidArgumentType, InvalidAsyncHandle
 from ...status import Status
-from ..batching import take_together
-from ..channel import Channel, OutgoingMessage
+from ..channel import Channel, OutgoingMessage, take_together
 from ..errors import RemoteFault
 from ..limits import SizeLimit, size_of, split_to_fit
 from ..pipes.shipment import Shipment

@@ -19,10 +19,10 @@ from ...kernel.lock import Lock
 from ...lifecycle import Uncopyable
 from ...status import Status
 from ..context import Context
-from ..metadata import check_metadata
 from ..notify import EventKind
 from ..pipes.pipe import Pipe
 from ..serving import current
+from ..wire_types import check_metadata
 from .contexts import ContextBook
 from .open_call import CallAttributes, OpenCall
 from .subscription import subscribe, unsubscribe

@@ -17,8 +17,7 @@ from contextvars import Context
 from functools import partial
 from operator import attrgetter
 from threading import TIMEOUT_MAX
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from transport import Endpoint, bind
 from transport.foreign import text_of
@@ -39,7 +38,7 @@ from ...kernel.checks import (
 )
 from ...kernel.lock import Lock, Once, each
 from ...kernel.loops import holding, loop_to_hold
-from ...lifecycle import Closeable, OpenObjects, Stage, at_exit, close_left_open
+from ...lifecycle import AsyncCloseable, OpenObjects, Stage, at_exit, close_left_open
 from ...pool.pool import ThreadPool
 from ..contract.interface import Interface
 from ..limits import check_options
@@ -75,7 +74,7 @@ class _Workers(ThreadPool):
         return ""
 
 
-class Server(Closeable):
+class Server(AsyncCloseable):
     """Serves interfaces on endpoints.
 
     Args:
@@ -451,14 +450,6 @@ class Server(Closeable):
     def _dropped_open(self) -> str:
         # One that listens is not dropped: its endpoints refer to it.
         return "" if not hasattr(self, "_admission") or self.closed else repr(self)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 def prepare_calls(server: Server, preparer: Preparer) -> None:
