@@ -87,6 +87,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engine.kernel",
         "engine.lifecycle",
         "engine.rpc.call",
+        "engine.rpc.channel",
         "engine.rpc.errors",
         "engine.rpc.notify",
         "engine.rpc.wire_types",

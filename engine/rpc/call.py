@@ -71,14 +71,11 @@ class Awaited(msgspec.Struct):
 
 
 class Recorder(Protocol):
-    """The table of the calls of a connection, as its calls see it. Guarded by its lock."""
+    """The table of the calls of a connection, as its calls see it: a `CallTable`. Guarded by its lock."""
 
-    # The calls that have no outcome, and what waits for them, by their numbers.
     calls: dict[int, "Call[Any]"]
     waiting: dict[int, list[Wakeable]]
-    # How many calls need the network to be driven though no thread waits: see `Notification.needs_driver`.
     need_driver: int
-    # How many have ended, and how many outcomes came for those that had.
     finished: int
     late: int
 
@@ -274,14 +271,14 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
             raise self._no_call()
         self._look_around()
         if self._box is None:
-            text = f"{self._named()} is not complete: wait for its notification, then complete it"
-            raise CallPending(text + self._silence())
+            raise self._pending("is not complete: wait for its notification, then complete it")
         return self._box
 
-    def _silence(self) -> str:
-        """What to append to an error that says that the call is pending, if there is no server to answer it."""
+    def _pending(self, how: str) -> CallPending:
+        """The error that says that the call is pending, and why, if there is no server to answer it."""
         silence = "" if self._carrier is None else self._carrier.silence()
-        return f" ({silence})" if silence else ""
+        text = f"call {self._id}, {self._spec.target.interface}.{self._spec.name}, {how}"
+        return CallPending(f"{text} ({silence})" if silence else text)
 
     def _undecodable(self, error: BaseException) -> CallError:
         """Decoding runs into whatever was sent, and runs the types' own checks, which may say what is wrong."""
@@ -320,8 +317,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         Raises: `CallPending`, a `TimeoutError`, if `timeout` (seconds, None for ever) ran out first: the call goes on.
         """
         if self._box is None and not self.wait(timeout) and self._box is None:
-            text = f"{self._named()} was pending for the {timeout} s of this wait: wait on, or cancel it"
-            raise CallPending(text + self._silence())
+            raise self._pending(f"was pending for the {timeout} s of this wait: wait on, or cancel it")
         return self.complete()
 
     def cancel(self, abort: bool = False) -> None:
@@ -408,9 +404,6 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         """Cancel the call abortively, if its outcome is not known: no task is going to await it. Never blocks."""
         if _PENDING <= self._state < _DONE:
             self.cancel(abort=True)
-
-    def _named(self) -> str:
-        return f"call {self._id}, {self._spec.target.interface}.{self._spec.name},"
 
     def _no_call(self) -> InvalidAsyncHandle:
         how = "carries no call yet" if self._state == State.IDLE else "is spent: its call is over"

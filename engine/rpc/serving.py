@@ -23,17 +23,10 @@ class Served(Protocol):
     # What serves it.
     entry: Any
 
-    def is_open(self) -> bool:
-        """Whether the call was not closed yet."""
-
-    def called_out(self) -> None:
-        """Its routine has begun a call of its own."""
-
-    def time_left(self) -> float | None:
-        """Seconds until the client stops waiting, 0 or more; None if it set no limit."""
-
-    def metadata(self) -> dict[str, str]:
-        """The connection's texts, overlaid with the call's own; a copy."""
+    def is_open(self) -> bool: ...
+    def called_out(self) -> None: ...
+    def time_left(self) -> float | None: ...
+    def metadata(self) -> dict[str, str]: ...
 
 
 # Whether this process has, or had, a server: without one no client needs to ask what is served here.

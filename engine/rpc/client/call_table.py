@@ -42,12 +42,12 @@ class CallTable:
 
     def __init__(self) -> None:
         self.lock: Lock = Lock()
-        # All guarded by `lock`.
+        # All guarded by `lock`. The calls that have no outcome, and what waits for them, by their numbers.
         self.calls: dict[int, Call[object]] = {}
         self.waiting: dict[int, list[Wakeable]] = {}
         # How many calls need the network to be driven though no thread waits: see `Notification.needs_driver`.
         self.need_driver: int = 0
-        # Counters, for statistics.
+        # Counters, for statistics: calls that have ended, and outcomes that came for those that had.
         self.finished: int = 0
         self.late: int = 0
 

@@ -27,6 +27,7 @@ from ...kernel.notification import Notification
 from ...kernel.packet import PacketTemplate
 from .. import serving
 from ..call import Call, adopt, ask_to_end_locked, handle_of, limit, pipes_of, withdraw_locked
+from ..channel import Channel
 from ..contract.spec import OperationSpec
 from ..errors import CallCancelled, CallFailed, CallTimeout
 from ..notify import snapshot
@@ -62,7 +63,7 @@ class Carrier:
         self._outbox = connection.outbox
         self._retries = connection.retries
         self._awaiting = connection.awaiting
-        self._channel = connection.channel
+        self.channel: Channel = connection.channel
         self.silence: Callable[[], str] = connection.silence
         self._timeout = timeout
         self._max_calls = max_calls
@@ -127,9 +128,9 @@ class Carrier:
         if not session.is_open or timeout is not None or spec.one_way or needs_driver:
             self._accepted(call, call_id, spec, notify, timeout)
         if due or len(queue) > connection.batch_threshold:
-            self._channel.flush()
-        elif not self._channel.deferred:
-            self._channel.defer()
+            self.channel.flush()
+        elif not self.channel.deferred:
+            self.channel.defer()
         return call
 
     def shortcut(self, spec: OperationSpec) -> Callable[..., Call[Any]] | None:
@@ -143,11 +144,11 @@ class Carrier:
             return None
         ids, most, connection, session, table = self._ids, self._max_calls, self.connection, self.session, self.table
         channel, queue, calls, lock, flush = (
-            self._channel,
+            self.channel,
             self._outbox.queue,
             table.calls,
             table.lock,
-            self._channel.flush,
+            self.channel.flush,
         )
         target, exact, only, typed = spec.target, spec.exact, spec.only, spec.signature is not None
         short, unusual = DEFERRABLE_BYTES if only is bytes else -1, self._begin_unusual
@@ -234,7 +235,7 @@ class Carrier:
 
     def _expire(self, call_id: int, spec: OperationSpec, timeout: float) -> None:
         """The time limit of a call is over."""
-        driver().harvest(self._channel)  # An answer that has arrived counts.
+        driver().harvest(self.channel)  # An answer that has arrived counts.
         table, session = self.table, self.session
         if call_id not in table.calls:
             return
@@ -264,8 +265,8 @@ class Carrier:
             return None
         if self._outbox.queue:
             # Not at once: other tasks that are ready may begin calls that can share a message.
-            if not self._channel.deferred:
-                self._channel.defer()
+            if not self.channel.deferred:
+                self.channel.defer()
             if not completion.bridge.turning:
                 completion.bridge.turn_soon()
         return completion
@@ -286,7 +287,7 @@ class Carrier:
         table = self.table
         actions: list[Callable[[], object]] = []
         unsent = False
-        driver().harvest(self._channel)  # If the answer has arrived, there is nothing to cancel.
+        driver().harvest(self.channel)  # If the answer has arrived, there is nothing to cancel.
         try:
             with table.lock:
                 if table.calls.get(call_id) is not call:
@@ -323,21 +324,13 @@ class Carrier:
         if self.session.linked:
             self._outbox.queue.append(LoneMessage(frames))
             if soon:
-                driver().schedule(self._channel)
+                driver().schedule(self.channel)
             else:
-                self._channel.flush()
+                self.channel.flush()
 
     def ship(self, shipment: Shipment) -> None:
         """Queue elements for a pipe."""
         self._outbox.queue.append(LoneMessage([], 0, shipment))
-
-    def flush(self, soon: bool) -> None:
-        """Send what is queued; `soon`: it may wait to be batched."""
-        channel = self._channel
-        if not soon:
-            channel.flush()
-        elif not channel.deferred:
-            channel.defer()
 
     def need_driver(self, change: int) -> None:
         """So many more pipes, or less, notify in a way for which the network must be driven."""

@@ -23,7 +23,7 @@ from ..contract.spec import OperationSpec
 from ..notify import EventKind
 from ..outcome import Failure
 from ..pipes.pipe import PipeState
-from ..pipes.pipe_set import PipeSet, unprocessed
+from ..pipes.pipe_set import PipeSet
 from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
 from .carrier import Carrier
@@ -38,10 +38,9 @@ class ClientPipes(PipeSet):
         check_flag("send_complete", send_complete)
         signals = Signals(call, notify)
         window, limit = carrier.session.pipe_window, carrier.connection.pipe_window
-        super().__init__(spec.pipes, True, spec.duplex, window, limit, signals, send_complete)
+        # The number of the call is set as the handle takes it.
+        super().__init__(spec.pipes, True, spec.duplex, window, limit, signals, send_complete, 0, carrier.channel)
         self.call = call
-        # The number of the call; set as the handle takes it.
-        self.number: int = 0
         self._carrier = carrier
         # The notification does not change: `wake` takes from the count what `begun` has added.
         self._needs_driver = notify is not None and notify.needs_driver
@@ -76,10 +75,9 @@ class ClientPipes(PipeSet):
         """The call is to be completed: raise `PipeError` 1917 if its pipes are not at their end, unless it failed."""
         with self.lock:
             state = self.state_locked()
-            pipe = self.unprocessed_locked()
-        if state == 2 or pipe is None or (state == 1 and self.call.status() != 0):
+            error = self.unprocessed_locked()
+        if state == 2 or error is None or (state == 1 and self.call.status() != 0):
             return
-        error = unprocessed(pipe)
         self.broken(error)
         raise error
 
@@ -120,12 +118,6 @@ class ClientPipes(PipeSet):
 
     def send(self, frames: list[Buffer]) -> None:
         self._carrier.send(frames)
-
-    def flush(self, soon: bool) -> None:
-        self._carrier.flush(soon)
-
-    def call_id(self) -> int:
-        return self.number
 
     def check_size(self, pipe: PipeState, size: int) -> None:
         self._carrier.session.limit.check_push(pipe.name, size)

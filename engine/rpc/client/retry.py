@@ -60,7 +60,8 @@ class RetryEntry(Observer):
 
     def wake(self) -> None:
         """The call has its outcome. Outside all locks."""
-        self._retries.over(self)
+        with self._retries.table.lock:
+            self._retries.over_locked(self)
 
 
 class Retries:
@@ -71,7 +72,7 @@ class Retries:
     """
 
     def __init__(self, table: CallTable, limit: int, budget: int) -> None:
-        self._table = table
+        self.table: CallTable = table
         self._limit = limit
         self._budget = budget
         self._tokens = float(budget)
@@ -86,27 +87,23 @@ class Retries:
         """Keep the request of a call that is about to be entered in the table. Takes the table's lock."""
         if self._limit:
             entry = RetryEntry(self, call, call_id, pending)
-            with self._table.lock:
+            with self.table.lock:
                 self._entries[call_id] = entry
-                self._table.waiting.setdefault(call_id, []).append(entry)
+                self.table.waiting.setdefault(call_id, []).append(entry)
 
     def forget_locked(self, call_id: int) -> None:
         """The call was not accepted after all."""
         if self._entries.pop(call_id, None) is not None:
-            self._table.waiting.pop(call_id, None)
-
-    def over(self, entry: RetryEntry) -> None:
-        """A call has its outcome. Takes the table's lock."""
-        with self._table.lock:
-            self._over_locked(entry)
+            self.table.waiting.pop(call_id, None)
 
     def collect_locked(self) -> None:
-        """Calls that have their outcome count, though `over` has not been called yet: they came just before a loss."""
+        """Calls that have their outcome count, though `wake` has not been called yet: they came just before a loss."""
         for entry in list(self._entries.values()):
             if entry.outcome is not None:
-                self._over_locked(entry)
+                self.over_locked(entry)
 
-    def _over_locked(self, entry: RetryEntry) -> None:
+    def over_locked(self, entry: RetryEntry) -> None:
+        """A call has its outcome."""
         if self._entries.pop(entry.call_id, None) is None:
             return
         self.backing_off.discard(entry.call_id)
@@ -145,7 +142,7 @@ class Retries:
     def renew_locked(self, call_id: int) -> PendingCall | LoneMessage | None:
         """Return the request to queue now, for a call that has backed off; None if it does so no more."""
         entry = self._entries.get(call_id)
-        if entry is None or call_id not in self.backing_off or self._table.calls.get(call_id) is not entry.call:
+        if entry is None or call_id not in self.backing_off or self.table.calls.get(call_id) is not entry.call:
             return None
         self.backing_off.discard(call_id)
         self.sent += 1

@@ -70,14 +70,10 @@ class Operation(Generic[P, R]):
         self.function = function
         self._named = name is not None
         self.name: str = check_name("name", function.__name__ if name is None else name)
-        check_flag("one_way", one_way)
-        check_flag("idempotent", idempotent)
-        check_flag("duplex", duplex)
-        check_flag("shared_context", shared_context)
-        self.one_way: bool = one_way
-        self.idempotent: bool = idempotent
-        self.duplex: bool = duplex
-        self.shared_context: bool = shared_context
+        self.one_way: bool = check_flag("one_way", one_way)
+        self.idempotent: bool = check_flag("idempotent", idempotent)
+        self.duplex: bool = check_flag("duplex", duplex)
+        self.shared_context: bool = check_flag("shared_context", shared_context)
         # `unittest.mock` asks this for the arguments of what is no function; a call itself asks the class.
         self.__dict__["__call__"] = _described(function, self.name)
 

@@ -10,15 +10,10 @@ Theory of operation. A parameter annotated `Out[...]` or `InOut[...]` is a buffe
 request says only how large it is, and the routine gets a buffer of its own of that size, zeroed; for an `InOut` the
 request carries the contents, and the routine gets them in a buffer that it may write (`server/outputs.py`). When the
 call is answered, the reply is an array of the result and of each buffer's contents. Completing decodes it, and decoding
-fills the caller's buffers (`client/buffers.py`).
+fills the caller's buffers (`client/buffers.py`). What is large travels out of band, without a copy but the one that
+fills the caller's buffer.
 
     caller's buffer -> size or contents ~~~ the routine's buffer -> contents ~~~ complete -> caller's buffer
-
-What is large travels out of band: from the caller's buffer without a copy, and from the frame into the caller's buffer
-by the one copy that fills it.
-
-Guarantees: a buffer is touched by `complete` alone, and only if that returns: all buffers of a call are filled, or
-none.
 
 Source: "RpcAsyncCompleteCall" (when outputs are valid), "out", "in", "Declaring Asynchronous Functions".
 """

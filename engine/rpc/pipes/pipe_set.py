@@ -33,6 +33,7 @@ from ...kernel.lock import Lock, each
 from ...kernel.thread import park
 from ...kernel.waiter import Waiter, Wakeable
 from ...status import Status
+from ..channel import Channel
 from ..errors import BadStubData, PipeError
 from ..notify import EventKind
 from .pipe import KINDS, Attempt, CallOver, Pipe, PipeSpec, PipeState, R, encode_elements
@@ -52,14 +53,17 @@ class PipeSet:
         window: bytes that may be pushed into each pipe to begin with.
         limit: bytes that the peer may push into each pipe to begin with.
         signals: where what happens is notified of; `send_complete`: whether the end of a push is, too.
+        number: that of the call on its connection, whose `channel` sends.
     """
 
     def __init__(
         self, specs: Sequence[PipeSpec], client: bool, duplex: bool, window: int, limit: int, signals: Signals,
-        send_complete: bool,
+        send_complete: bool, number: int, channel: Channel,
     ) -> None:  # fmt: skip
         self.signals = signals
         self.send_complete = send_complete
+        self.number: int = number
+        self._channel = channel
         # Called before the first push or pull; it may still choose the notification. None: it was called, or not given.
         self.prepare: Callable[[], object] | None = None
         self.lock: Lock = Lock()
@@ -100,14 +104,6 @@ class PipeSet:
 
     def send(self, frames: list[Buffer]) -> None:
         """Queue a message for the peer, and send it."""
-        raise NotImplementedError
-
-    def flush(self, soon: bool) -> None:
-        """Send what is queued; `soon`: it may wait for others that share its message."""
-        raise NotImplementedError
-
-    def call_id(self) -> int:
-        """The call's number on its connection."""
         raise NotImplementedError
 
     def given_up(self) -> None:
@@ -197,6 +193,13 @@ class PipeSet:
         raw = self.encode(pipe, elements)
         await self.wait_async(lambda make: self.offer(pipe, raw, make), pipe.pushers, guarded=False)
 
+    def flush(self, soon: bool) -> None:
+        """Send what is queued; `soon`: it may wait for others that share its message."""
+        if not soon:
+            self._channel.flush()
+        elif not self._channel.deferred:
+            self._channel.defer()
+
     def _forget(self, waiters: list[Wakeable], waiter: Wakeable) -> None:
         with self.lock:
             if waiter in waiters:
@@ -238,7 +241,7 @@ class PipeSet:
             if shipment is None or len(shipment.chunks) >= SHIPMENT_CHUNKS or shipment.size >= SHIPMENT_BYTES:
                 shipment = self._gathering = Shipment(self.seal)
                 self.ship(shipment)
-            grown = shipment.add(self.call_id(), pipe.index, end, raw, size)
+            grown = shipment.add(self.number, pipe.index, end, raw, size)
             if end:
                 pipe.ended = True
             else:
@@ -330,7 +333,7 @@ class PipeSet:
                 return
             grant, pipe.taken = pipe.taken, 0
             pipe.allowance += grant
-        self.send(encode(Credit([(self.call_id(), pipe.index, grant)])))
+        self.send(encode(Credit([(self.number, pipe.index, grant)])))
 
     # Order and discipline
 
@@ -368,11 +371,16 @@ class PipeSet:
             if other.spec.outbound and not (other.drained if client else other.ended):
                 raise _wrong_order(pipe, other, "pulled" if client else "pushed")
 
-    def unprocessed_locked(self) -> PipeState | None:
-        """A pipe that is not at its end, so that the call cannot be completed."""
+    def unprocessed_locked(self) -> PipeError | None:
+        """Return the error of completing the call now; None if all pipes are at their end."""
         for pipe in self.pipes:
-            if (pipe.sends and not (pipe.ended or pipe.fed)) or (pipe.receives and not pipe.drained):
-                return pipe
+            if pipe.sends and not (pipe.ended or pipe.fed):
+                how = "pushed to its end: push an empty list last, push([])"
+            elif pipe.receives and not pipe.drained:
+                how = "pulled to its end: iterate over it, or pull until an empty list comes"
+            else:
+                continue
+            return _error(Status.PIPE_DISCIPLINE_ERROR, f"pipe {pipe.name!r} was not {how}")
         return None
 
     # What arrives. Under link.lock; the actions returned are for afterwards.
@@ -474,15 +482,6 @@ def _wrong_order(pipe: PipeState, first: PipeState, how: str) -> PipeError:
         later = f"pipe {pipe.name!r} is used"
     text = f"pipe {first.name!r} must be {how} to its end before {later}: @operation(duplex=True) allows any order"
     return _error(Status.WRONG_PIPE_ORDER, text)
-
-
-def unprocessed(pipe: PipeState) -> PipeError:
-    """The error of completing a call while `pipe` is not at its end."""
-    if pipe.sends and not (pipe.ended or pipe.fed):
-        text = f"pipe {pipe.name!r} was not pushed to its end: push an empty list last, push([])"
-    else:
-        text = f"pipe {pipe.name!r} was not pulled to its end: iterate over it, or pull until an empty list comes"
-    return _error(Status.PIPE_DISCIPLINE_ERROR, text)
 
 
 def _any_waits(pipes: Sequence[PipeState]) -> bool:

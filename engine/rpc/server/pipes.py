@@ -29,7 +29,7 @@ from ..contract.spec import OperationSpec
 from ..errors import BadStubData, PeerProtocolError, PipeError
 from ..notify import EventKind, snapshot
 from ..pipes.pipe import UNBOUNDED, PipeState
-from ..pipes.pipe_set import PipeSet, unprocessed
+from ..pipes.pipe_set import PipeSet
 from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
 from .answers import Answers
@@ -43,7 +43,8 @@ class ServerPipes(PipeSet):
 
     def __init__(self, answers: Answers, peer: Peer, call: OpenCall, spec: OperationSpec, limit: int) -> None:
         window = peer.session.limits.pipe_window_bytes or UNBOUNDED
-        super().__init__(spec.pipes, False, spec.duplex, window, limit, Signals(call, None), False)
+        signals, channel = Signals(call, None), answers.channel
+        super().__init__(spec.pipes, False, spec.duplex, window, limit, signals, False, call.id, channel)
         self.call = call
         self._answers = answers
         self._peer = peer
@@ -93,16 +94,10 @@ class ServerPipes(PipeSet):
         with self.lock:
             if self._closed:
                 return  # Completing it will say so.
-            failure = self._failure
-            pipe = self.unprocessed_locked()
-        if failure is None and pipe is None:
+            error = self.unprocessed_locked() if self._failure is None else self._failure()
+        if error is None:
             self.close()
             return
-        if failure is not None:
-            error = failure()
-        else:
-            assert pipe is not None
-            error = unprocessed(pipe)
         self.broken(error)
         raise error
 
@@ -134,16 +129,6 @@ class ServerPipes(PipeSet):
     def send(self, frames: list[Buffer]) -> None:
         self._answers.send_alone(self._peer, frames)
         self._answers.channel.flush()
-
-    def flush(self, soon: bool) -> None:
-        channel = self._answers.channel
-        if not soon:
-            channel.flush()
-        elif not channel.deferred:
-            channel.defer()
-
-    def call_id(self) -> int:
-        return self.call.id
 
     def only_output(self) -> PipeState:
         """The pipe that a generator serves."""
