@@ -13,12 +13,14 @@ from functools import update_wrapper
 from sys import modules
 from typing import Any, NoReturn, TypeVar
 
+from transport.frames import Target
+
 from ...errors import InvalidParameter
 from ...kernel.loops import holding, loop_to_hold
 from ...lifecycle import Uncopyable
 from ..call import Call, abandon
 from ..contract.interface import Interface, Operation, check_name, hidden_methods_of, specs_of
-from ..contract.spec import OperationSpec, untyped
+from ..contract.spec import OperationSpec
 from .buffers import filling, with_outputs
 from .carrier import Carrier
 
@@ -130,7 +132,7 @@ class Binding(Uncopyable):
     def __getattr__(self, name: str) -> BoundOperation:
         if name.startswith("_"):
             raise AttributeError(name)
-        spec = untyped(self._interface, check_name("the operation", name))
+        spec = OperationSpec(Target(self._interface, 0, 0, check_name("the operation", name)))
         bound = BoundOperation(self._carrier, spec if self._causal else spec.without_order(), None)
         self.__dict__[name] = bound
         return bound

@@ -116,7 +116,6 @@ class _Array:
         return value
 
     def fill(self, part: Any) -> Any:
-        """Copy."""
         self._array[...] = part
         return self._array
 

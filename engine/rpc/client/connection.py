@@ -1,9 +1,7 @@
 """A client's connection to one server: its messages, and its life.
 
 Theory of operation. The link connects, and connects again, by itself; the channel calls this object with what happens
-(`on_connected`, `on_message`, `on_lost`, `on_connect_failed`) and for what is to be sent (`next_message`). How far the
-conversation has come is in `session.py`, what waits to be sent in `outbox.py`, which threads and tasks wait for which
-call in `call_table.py`, what calls ask for in `carrier.py`.
+(`on_connected`, `on_message`, `on_lost`, `on_connect_failed`) and for what is to be sent (`next_message`).
 
 While there is no connection, calls wait in the outbox; once there is one they follow this side's greeting. What becomes
 of calls that wait too long, and of those that had left when the connection is lost, is in `awaiting.py`. A server that

@@ -4,9 +4,7 @@ Theory of operation. Any thread appends, with no lock; one thread at a time take
 the tuple that is encoded with others as it leaves. What may change until then, or is large, is encoded when the call is
 begun (`encode_eagerly`): small calls still share a message, a call with large values or arrays is a `LoneMessage`.
 
-What is larger than the server takes does not leave (`limits.py`): of several calls half wait for the next message, a
-shipment of elements leaves chunk by chunk, and a call that is too large alone ends. Before the greeting, when the limit
-is not known, the message waits for it.
+What is larger than the server takes does not leave (`limits.py`); a shipment of elements leaves chunk by chunk then.
 
 A server that closes says how many of the messages with calls it has taken. So the outbox counts them, and keeps the
 numbers of the calls of each. Those whose calls have all ended are forgotten now and then: when twice as many messages

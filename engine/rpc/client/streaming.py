@@ -3,8 +3,7 @@
 Theory of operation. A caller passes nothing for a pipe and finds this side's end on the call, or passes an iterable for
 a pipe that it would push: then the library pushes what the iterable yields. A call by `begin` or `stream` is fed from a
 thread of the default pool, or, if an iterable is asynchronous, by a task of the running event loop; a blocking call is
-fed by the calling thread. An iterable that raises ends its call. `stream` begins a call with one pipe to be pulled and
-returns a `Stream`, which pulls it.
+fed by the calling thread. An iterable that raises ends its call.
 
     upload("name", lines)                        stream-unary
     for line in download.stream("name"): ...     unary-stream; `async for` likewise

@@ -1,7 +1,6 @@
 """How the calls of one operation are written and read: what both sides build from a contract.
 
-An `OperationSpec` checks and orders arguments, and has the decoders of arguments and result. A binding without a
-contract gets specs made up by name (`untyped`), with plain values for types.
+A binding without a contract gets specs made up by name, with plain values for types.
 
 Source: "The IDL and ACF Files" (what an interface is).
 """
@@ -63,7 +62,9 @@ class PlainArgs:
 
 
 class OperationSpec:
-    """How one operation's calls are written and read; shared by every binding and every server that uses it."""
+    """Checks and orders the arguments of one operation, and decodes arguments and results; shared by every binding and
+    every server that uses it.
+    """
 
     __slots__ = (
         "_checks", "contexts", "decode_args", "decode_outputs", "decode_plain", "decode_result", "directions", "duplex",
@@ -72,7 +73,7 @@ class OperationSpec:
     )  # fmt: skip
 
     def __init__(
-        self, target: Target, declared: Declaration | None, variables: Mapping[Any, Any] | None = None
+        self, target: Target, declared: Declaration | None = None, variables: Mapping[Any, Any] | None = None
     ) -> None:
         self.target: Target = target
         self.name: str = target.operation
@@ -275,8 +276,3 @@ def _unsendable(target: Target, value: Any) -> str | None:
             raise
         return f"cannot be sent: {text_of(error)}"
     return None
-
-
-def untyped(interface_id: str, operation_name: str) -> OperationSpec:
-    """Return the spec of an operation that is called by name, without a contract."""
-    return OperationSpec(Target(interface_id, 0, 0, operation_name), None)

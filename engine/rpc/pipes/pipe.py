@@ -100,12 +100,13 @@ class PipeState:
     """One end of a pipe: what its program has pushed and pulled, and what may move. `Pipe` is its face."""
 
     __slots__ = (
-        "allowance", "chunks", "drained", "ended", "fed", "finished", "index", "items", "items_bytes", "owner",
+        "allowance", "chunks", "drained", "ended", "fed", "finished", "index", "items", "items_bytes", "name", "owner",
         "pull_pending", "pullers", "push_pending", "pushers", "reading", "receives", "sends", "spec", "taken", "window",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, index: int, spec: PipeSpec, sends: bool, receives: bool, limit: int) -> None:
         self.owner: Owner = owner
+        self.name: str = spec.name
         self.index: int = index
         self.spec: PipeSpec = spec
         self.sends: bool = sends
@@ -131,11 +132,6 @@ class PipeState:
         self.reading: Lock = Lock()
         self.items: deque[Any] = deque()
         self.items_bytes: int = 0
-
-    @property
-    def name(self) -> str:
-        """The name of the parameter."""
-        return self.spec.name
 
 
 class Pipe(Uncopyable, Generic[T]):
@@ -168,7 +164,7 @@ class Pipe(Uncopyable, Generic[T]):
     @property
     def name(self) -> str:
         """The name of the parameter."""
-        return self._state.spec.name
+        return self._state.name
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} of {self._state.owner.signals.subject!r}>"

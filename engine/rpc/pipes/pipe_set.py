@@ -340,9 +340,9 @@ class PipeSet:
     def _check_push_locked(self, pipe: PipeState) -> None:
         if not pipe.sends:
             side = "server" if self._client else "client"
-            raise _error(Status.WRONG_PIPE_ORDER, f"pipe {pipe.name!r} is pushed by the {side}")
+            raise PipeError(f"pipe {pipe.name!r} is pushed by the {side}", status=Status.WRONG_PIPE_ORDER)
         if pipe.ended:
-            raise _error(Status.PIPE_CLOSED, f"pipe {pipe.name!r} was ended by a null push")
+            raise PipeError(f"pipe {pipe.name!r} was ended by a null push", status=Status.PIPE_CLOSED)
         self._check_turn_locked(pipe, self._client)
 
     def _check_pull_locked(self, pipe: PipeState) -> None:
@@ -350,9 +350,9 @@ class PipeSet:
             raise CallOver
         if not pipe.receives:
             side = "server" if self._client else "client"
-            raise _error(Status.WRONG_PIPE_ORDER, f"pipe {pipe.name!r} is pulled by the {side}")
+            raise PipeError(f"pipe {pipe.name!r} is pulled by the {side}", status=Status.WRONG_PIPE_ORDER)
         if pipe.drained:
-            raise _error(Status.PIPE_EMPTY, f"the end of pipe {pipe.name!r} was pulled before")
+            raise PipeError(f"the end of pipe {pipe.name!r} was pulled before", status=Status.PIPE_EMPTY)
         self._check_turn_locked(pipe, not self._client)
 
     def _check_turn_locked(self, pipe: PipeState, inward: bool) -> None:
@@ -380,7 +380,7 @@ class PipeSet:
                 how = "pulled to its end: iterate over it, or pull until an empty list comes"
             else:
                 continue
-            return _error(Status.PIPE_DISCIPLINE_ERROR, f"pipe {pipe.name!r} was not {how}")
+            return PipeError(f"pipe {pipe.name!r} was not {how}", status=Status.PIPE_DISCIPLINE_ERROR)
         return None
 
     # What arrives. Under link.lock; the actions returned are for afterwards.
@@ -471,17 +471,13 @@ def _decode(spec: PipeSpec, raw: msgspec.Raw) -> list[Any]:
         raise BadStubData(f"an element of pipe {spec.name!r} is not what its annotation says: {why}") from error
 
 
-def _error(status: int, text: str) -> PipeError:
-    return PipeError(text, status=status)
-
-
 def _wrong_order(pipe: PipeState, first: PipeState, how: str) -> PipeError:
     if first is pipe:
         later = "it is pulled" if how == "pushed" else "it is pushed"
     else:
         later = f"pipe {pipe.name!r} is used"
     text = f"pipe {first.name!r} must be {how} to its end before {later}: @operation(duplex=True) allows any order"
-    return _error(Status.WRONG_PIPE_ORDER, text)
+    return PipeError(text, status=Status.WRONG_PIPE_ORDER)
 
 
 def _any_waits(pipes: Sequence[PipeState]) -> bool:
