@@ -42,9 +42,9 @@ from .kernel.waitable import Waitable, WaitableStatistics, register_wait
 from .pool.backlog import Priority
 from .pool.callback_object import CallbackObject, CallbackStatistics, Environment
 from .pool.cleanup import CleanupGroup
-from .pool.instance import CallbackInstance, current_callback
 from .pool.io import Io, IoStatistics
 from .pool.pool import PoolStatistics, ThreadPool, default_pool
+from .pool.running import CallbackInstance, current_callback
 from .pool.timer import Timer
 from .pool.wait import Wait
 from .pool.work import Work, submit_callback

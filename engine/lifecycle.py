@@ -121,15 +121,11 @@ def _run_stage(stage: Stage) -> None:
         run_hook(hook)
 
 
-def _end_executors() -> None:
-    _run_stage(Stage.EXECUTORS)
-
-
 def _end() -> None:
     for stage in (Stage.CLIENTS, Stage.SERVERS, Stage.POOLS):
         _run_stage(stage)
 
 
 # Private, and what the standard executor uses: nothing else runs before threads are joined.
-threading._register_atexit(_end_executors)  # type: ignore[attr-defined]  # the standard executor's own way
+threading._register_atexit(_run_stage, Stage.EXECUTORS)  # type: ignore[attr-defined]  # the standard executor's own way
 ground.at_exit(ground.Layer.USERS, _end)

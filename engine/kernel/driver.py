@@ -383,7 +383,7 @@ class Driver(Leadership):
             self._leader = waiter
             self._misses = 0
             self._standby = waiter
-            self._term += 1
+            self.term += 1
             self.leader_ident = get_ident()
         try:
             self._lead(waiter, until)

@@ -8,16 +8,15 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from ..errors import Deadlock, EngineError, InvalidHandle
-from ..lifecycle import Closeable
 from .afterwards import afterwards
 from .checks import check_flag
 from .dispatcher import WaitBlock, dispatcher_lock, finish
 from .lock import each
 from .thread import ThreadRecord
-from .waitable import Waitable
+from .waitable import Flag
 
 
-class Event(Waitable, Closeable):
+class Event(Flag):
     """A flag that is signaled by `set`. Threads, callbacks and, with `await`, tasks can wait for it.
 
     Args:
@@ -34,7 +33,7 @@ class Event(Waitable, Closeable):
     In a signal handler only `set` is safe.
     """
 
-    __slots__ = ("_manual_reset", "_signaled")
+    __slots__ = ()
 
     _harvested = True
 
@@ -43,7 +42,6 @@ class Event(Waitable, Closeable):
         check_flag("signaled", signaled)
         super().__init__()
         self._manual_reset = manual_reset
-        # Guarded by dispatcher_lock.
         self._signaled = signaled
 
     @property
@@ -93,31 +91,15 @@ class Event(Waitable, Closeable):
             self._require_open()
             self._signaled = False
 
-    is_set = Waitable.is_signaled
+    is_set = Flag.is_signaled
 
     def _signal_locked(self, record: ThreadRecord, satisfied: list[WaitBlock]) -> None:
         self._signaled = True
         self._release_locked(satisfied)
 
-    def _signaled_locked(self, record: ThreadRecord | None) -> bool:
-        return self._signaled
-
-    def _consume_locked(self, record: ThreadRecord | None) -> bool:
-        if not self._manual_reset:
-            self._signaled = False
-        return False
-
-    def _restore_locked(self, record: ThreadRecord | None, abandoned: bool) -> None:
-        if not self._manual_reset:
-            self._signaled = True
-
     def __repr__(self) -> str:
-        state = "closed" if self._life is None else "signaled" if self._signaled else "nonsignaled"
         kind = "manual-reset" if self._manual_reset else "auto-reset"
-        return f"<Event {kind} {state} waiting={len(self._blocks)}>"
-
-    def _dropped_open(self) -> str:
-        return repr(self) if self._is_open() else ""
+        return f"<Event {kind} {self._state()} waiting={len(self._blocks)}>"
 
 
 def set_events(events: Iterable[Event]) -> list[EngineError]:

@@ -46,7 +46,7 @@ class Leadership(PolledSources):
         # by `offer`; single-key operations, under _mutex where they go with a decision about the leadership.
         self._parked: dict[Waiter, None] = {}
         # Grows with each term of leadership; written under _mutex, read anywhere.
-        self._term = 0
+        self.term: int = 0
         # Guarded by _mutex; read by the leader without it, which hears the bell after it was stored. A parked
         # waiter that shall lead next, no other; None: the first that comes.
         self._successor: Waiter | None = None
@@ -85,7 +85,7 @@ class Leadership(PolledSources):
                 self._leader = waiter
                 self._successor = None
                 self._misses = 0
-                self._term += 1
+                self.term += 1
                 self.leader_ident = get_ident()
                 mutex.release()
                 return True
@@ -148,10 +148,6 @@ class Leadership(PolledSources):
         """A thread depends on progress and no thread leads."""
         wanted = self._parked or self._needing_progress or self.registered
         return self._leader is None and bool(self.sources) and bool(wanted)
-
-    def term(self) -> int:
-        """A number that grows whenever a thread takes the leadership."""
-        return self._term
 
     def _choose_locked(self) -> Waiter | None:
         """Take out the waiter that parked last, of those that still wait."""

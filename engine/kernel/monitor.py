@@ -55,11 +55,10 @@ class Watched(Protocol):
 class Led(Protocol):
     """The driver, as the monitor sees it."""
 
+    term: int  # Grows whenever a thread takes the leadership.
+
     def vacant(self) -> bool:
         """A thread depends on progress and no thread leads."""
-
-    def term(self) -> int:
-        """A number that grows whenever a thread takes the leadership."""
 
     def offer(self) -> bool:
         """Offer the leadership to a parked thread; False if none is parked."""
@@ -227,7 +226,7 @@ class Monitor:
             business = self._tick_watched()
             if self._driver.vacant():
                 business = True
-                term = self._driver.term()
+                term = self._driver.term
                 # Vacant on two ticks with no thread having led between: the last leader is really away.
                 if term == vacant_term and not self._driver.offer():
                     self._stand_by()

@@ -7,18 +7,15 @@ left half changed.
 Source: "Mutex Objects", "CreateMutex", "ReleaseMutex"; section 11 of `docs/semantics/completion-port.md`.
 """
 
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
-
 from ..errors import NotOwner
 from .checks import check_flag
 from .dispatcher import WaitBlock, decide, dispatcher_lock
 from .lock import each
 from .thread import ThreadRecord, end_hooks, local
-from .waitable import Waitable
+from .waitable import Acquirable
 
 
-class Mutex(Waitable):
+class Mutex(Acquirable):
     """A lock that a thread owns, recursively; signaled while no thread owns it.
 
     A wait that is satisfied makes the thread the owner; waiting again while owning succeeds at once, and as
@@ -51,13 +48,6 @@ class Mutex(Waitable):
             record = local.record
             with dispatcher_lock:
                 self._consume_locked(record)
-
-    if TYPE_CHECKING:
-
-        def acquire(self, timeout: float | None = None, *, alertable: bool = False) -> bool: ...
-
-    else:
-        acquire = Waitable.wait
 
     @property
     def abandoned(self) -> bool:
@@ -125,15 +115,6 @@ class Mutex(Waitable):
             "closed" if self._life is None else "free" if owner is None else f"owned by {owner.ident} x{self._depth}"
         )
         return f"<Mutex {state} waiting={len(self._blocks)}>"
-
-    def __enter__(self) -> Self:
-        self.wait()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
 
 def _abandon(record: ThreadRecord) -> None:

@@ -26,7 +26,7 @@ from .checks import LONGEST, Deadline, check_count, check_flag, check_timeout
 from .driver import driver
 from .lock import each
 from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortStatistics
-from .port_queue import PortQueue, cancel, inherit
+from .port_queue import PortQueue, inherit
 from .port_source import PortSource, bind
 from .thread import PortBinding, ThreadRecord, associate, local
 from .waiter import Waiter, wake
@@ -389,7 +389,7 @@ class CompletionPort(PortQueue, Closeable):
                 self._active = 0
             _open_ports.discard(self)
             wake(abandoned)
-            each(cancel, list(self._wait_packets or ()))
+            each(WaitPacket.cancel, list(self._wait_packets or ()))
             self._wait_packets = None
             self._notify_watchers()
         except BaseException:  # A signal handler raised: no thread shall sleep on a closed port.

@@ -31,18 +31,7 @@ class QueueWatcher(Protocol):
     def notify(self) -> None: ...
 
 
-class Withdrawable(Protocol):
-    """What is withdrawn when the port closes; weakly referable."""
-
-    def cancel(self) -> object: ...
-
-
 W = TypeVar("W", bound=QueueWatcher)
-
-
-def cancel(thing: Withdrawable) -> None:
-    """Withdraw it."""
-    thing.cancel()
 
 
 class PortQueue(SlotQueue):
@@ -60,8 +49,8 @@ class PortQueue(SlotQueue):
         self._open: deque[CompletionPacket] | None = self._queue if isinstance(self._queue, deque) else None
         # Set once, under _lock, when a thread waits for the port itself.
         self._signal: QueueWatcher | None = None
-        # Guarded by _lock. Those whose waits are to be withdrawn when the port closes.
-        self._wait_packets: weakref.WeakSet[Withdrawable] | None = None
+        # Guarded by _lock. The `WaitPacket`s whose waits are to be withdrawn when the port closes.
+        self._wait_packets: weakref.WeakSet[Any] | None = None
 
     def post(self, key: Any = 0, transferred: Any = 0, overlapped: Any = None, status: int = 0) -> None:
         """Queue a packet with these values, or hand it to the newest waiting thread.
@@ -210,7 +199,7 @@ class PortQueue(SlotQueue):
 
     # For those who look at what is queued
 
-    def _watch(self, wait_packet: Withdrawable | None = None) -> None:
+    def _watch(self, wait_packet: Any = None) -> None:
         """Have every post and dequeue take the lock, because something looks at what is queued.
 
         Raises: `InvalidHandle` if the port is closed. A `wait_packet` is cancelled when the port closes.

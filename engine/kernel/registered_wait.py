@@ -120,10 +120,7 @@ class CallbackBlock(WaitBlock, Uncopyable):
         return _STATUSES[self.outcome]
 
     def cancel(self) -> bool:
-        """Withdraw the wait; True if the function will not be called. Blocks: never.
-
-        False says that the wait was decided: the function was called, or another thread is about to.
-        """
+        """Withdraw the wait; see `RegisteredWait`."""
         with dispatcher_lock:
             withdrawn = self.decide_locked(CANCELLED)
         if withdrawn:

@@ -4,17 +4,14 @@ Source: "Semaphore Objects", "CreateSemaphore", "ReleaseSemaphore"; section 11 o
 `docs/semantics/completion-port.md`.
 """
 
-from types import TracebackType
-from typing import Self
-
 from ..errors import InvalidParameter, LimitExceeded
 from .checks import check_count
 from .dispatcher import WaitBlock, decide
 from .thread import ThreadRecord
-from .waitable import Waitable
+from .waitable import Acquirable
 
 
-class Semaphore(Waitable):
+class Semaphore(Acquirable):
     """A count; signaled while it is above 0. A satisfied wait takes 1.
 
     Args:
@@ -48,8 +45,6 @@ class Semaphore(Waitable):
         check_count("count", count, least=1)
         return decide(self._add_locked, count)
 
-    acquire = Waitable.wait
-
     def _add_locked(self, count: int, satisfied: list[WaitBlock]) -> int:
         self._require_open()
         before = self._count
@@ -77,12 +72,3 @@ class Semaphore(Waitable):
     def __repr__(self) -> str:
         state = "closed" if self._life is None else f"count={self._count}/{self._maximum}"
         return f"<Semaphore {state} waiting={len(self._blocks)}>"
-
-    def __enter__(self) -> Self:
-        self.wait()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()

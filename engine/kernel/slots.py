@@ -101,7 +101,7 @@ class SlotQueue(Uncopyable):
         """A packet was queued, or went back into the queue: what looks at it is to look again."""
 
     def _release_slot(self, record: ThreadRecord) -> None:
-        """The associated thread blocks outside this port: its slot is free until `_retake_slot`."""
+        """The associated thread blocks outside this port, ended or left it: its slot is free until `_retake_slot`."""
         try:
             with self._lock:
                 if record.slot:
@@ -118,7 +118,3 @@ class SlotQueue(Uncopyable):
             if not record.slot and not self._closed:
                 record.slot = True
                 self._active += 1
-
-    def _depart(self, record: ThreadRecord) -> None:
-        """The thread ended, or went to another port: as if it had blocked here for good."""
-        self._release_slot(record)

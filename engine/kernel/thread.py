@@ -25,13 +25,10 @@ class SlotOwner(Protocol):
     """A completion port, as a thread sees the one it is associated with."""
 
     def _release_slot(self, record: "ThreadRecord") -> None:
-        """The thread blocks: give its slot back, which may release another thread."""
+        """The thread blocks, has ended or goes to another port: give its slot back, which may release another."""
 
     def _retake_slot(self, record: "ThreadRecord") -> None:
         """The thread runs again: take a slot at once, past the limit if need be."""
-
-    def _depart(self, record: "ThreadRecord") -> None:
-        """The thread ended or went to another port."""
 
 
 class PortBinding:
@@ -53,13 +50,6 @@ class PortBinding:
         port = self._port()
         if port is not None:
             port._retake_slot(record)
-
-    def _depart(self, record: "ThreadRecord") -> None:
-        port = self._port()
-        if port is None:
-            record.slot = False
-        else:
-            port._depart(record)
 
 
 class Abandonable(Protocol):
@@ -115,7 +105,7 @@ def associate(record: ThreadRecord, port: SlotOwner) -> None:
     """The thread of `record`, which calls, belongs to `port` from now on: another one is left as if it ended there."""
     former = record.port
     if former is not None:
-        former._depart(record)
+        former._release_slot(record)
     record.port = port
 
 
@@ -146,7 +136,7 @@ class _Departure:
         record = self._record
         port, record.port = record.port, None
         if port is not None:
-            port._depart(record)
+            port._release_slot(record)
         for hook in end_hooks:
             hook(record)
 

@@ -12,13 +12,12 @@ Source: "Waitable Timer Objects", "SetWaitableTimer", "CancelWaitableTimer"; sec
 from collections.abc import Callable
 from datetime import timedelta
 
-from ..lifecycle import Closeable
 from .apc import TimerApc
 from .checks import LONGEST, check_callback, check_clock, check_duration, check_flag
 from .clock import SYSTEM_CLOCK, Cancellable, Clock, Due, call_when_due, read_due
 from .dispatcher import WaitBlock, decide, dispatcher_lock
-from .thread import ThreadRecord, local
-from .waitable import Waitable
+from .thread import local
+from .waitable import Flag
 
 
 class _Setting:
@@ -40,7 +39,7 @@ class _Setting:
             self.apc.withdraw()
 
 
-class WaitableTimer(Waitable, Closeable):
+class WaitableTimer(Flag):
     """An object that becomes signaled when it is due, once or periodically.
 
     Args:
@@ -54,7 +53,7 @@ class WaitableTimer(Waitable, Closeable):
     Not for signal handlers, which `Event.set` is for.
     """
 
-    __slots__ = ("_clock", "_manual_reset", "_setting", "_signaled")
+    __slots__ = ("_clock", "_setting")
 
     def __init__(self, manual_reset: bool = False, *, clock: Clock = SYSTEM_CLOCK) -> None:
         check_flag("manual_reset", manual_reset)
@@ -138,21 +137,5 @@ class WaitableTimer(Waitable, Closeable):
         self._release_locked(satisfied)
         return True
 
-    def _signaled_locked(self, record: ThreadRecord | None) -> bool:
-        return self._signaled
-
-    def _consume_locked(self, record: ThreadRecord | None) -> bool:
-        if not self._manual_reset:
-            self._signaled = False
-        return False
-
-    def _restore_locked(self, record: ThreadRecord | None, abandoned: bool) -> None:
-        if not self._manual_reset:
-            self._signaled = True
-
     def __repr__(self) -> str:
-        state = "closed" if self._life is None else "signaled" if self._signaled else "nonsignaled"
-        return f"<WaitableTimer {state} waiting={len(self._blocks)}>"
-
-    def _dropped_open(self) -> str:
-        return repr(self) if self._is_open() else ""
+        return f"<WaitableTimer {self._state()} waiting={len(self._blocks)}>"

@@ -6,20 +6,22 @@ Source: "Wait Functions", "Synchronization Objects"; `docs/semantics/completion-
 """
 
 from collections.abc import Callable, Generator
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 
 from transport.foreign import a_type, type_name
 
 from ..errors import InvalidArgumentType, InvalidParameter
+from ..lifecycle import Closeable
 from ..status import Status
 from .checks import check_callback, check_clock, check_timeout
 from .clock import SYSTEM_CLOCK, Clock
 from .dispatcher import DispatcherObject, decide, dispatcher_lock, wait_on
 from .driver import driver
 from .registered_wait import CallbackBlock, RegisteredWait
-from .thread import local
+from .thread import ThreadRecord, local
 
 
 class WaitableStatistics(msgspec.Struct, frozen=True):
@@ -105,6 +107,54 @@ class Waitable(DispatcherObject):
         return CallbackBlock(self, callback, needs_progress and self._harvested)
 
 
+class Flag(Waitable, Closeable):
+    """Base of what is signaled or not: for every wait if `_manual_reset`, else the one that is satisfied resets it."""
+
+    __slots__ = ("_manual_reset", "_signaled")
+
+    _manual_reset: bool
+    _signaled: bool  # Guarded by dispatcher_lock.
+
+    def _signaled_locked(self, record: ThreadRecord | None) -> bool:
+        return self._signaled
+
+    def _consume_locked(self, record: ThreadRecord | None) -> bool:
+        if not self._manual_reset:
+            self._signaled = False
+        return False
+
+    def _restore_locked(self, record: ThreadRecord | None, abandoned: bool) -> None:
+        if not self._manual_reset:
+            self._signaled = True
+
+    def _state(self) -> str:
+        return "closed" if self._life is None else "signaled" if self._signaled else "nonsignaled"
+
+    def _dropped_open(self) -> str:
+        return repr(self) if self._is_open() else ""
+
+
+class Acquirable(Waitable):
+    """Base of what is acquired by a wait, and released: a context manager, which does both."""
+
+    __slots__ = ()
+
+    acquire = Waitable.wait
+
+    def release(self) -> object:
+        """Give back what one wait took."""
+        raise NotImplementedError  # Abstract: who may, and what that satisfies, tells the kinds apart.
+
+    def __enter__(self) -> Self:
+        self.wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
 # What makes a dispatcher object of a foreign one, or returns None: filled by the modules that know how.
 adapters: list[Callable[[object], Waitable | None]] = []
 
@@ -124,7 +174,7 @@ def as_waitable(thing: object) -> Waitable:
 def kind_of(thing: object) -> str:
     """Return the type of a thing that is not taken; with its module if one of ours is called the same."""
     name = type_name(thing)
-    ours = any(kind.__name__ == name for kind in Waitable.__subclasses__())
+    ours = any(kind.__name__ == name for base in (Flag, Acquirable) for kind in base.__subclasses__())
     return f"a {type(thing).__module__}.{name}" if ours else a_type(thing)
 
 

@@ -25,9 +25,8 @@ from ..lifecycle import Closeable
 from .backlog import Priority, Profile
 from .cleanup import CleanupGroup, members_of
 from .core import CallbackCore
-from .instance import CallbackInstance
 from .pool import ThreadPool, default_pool, intake_of
-from .running import current, runs_here
+from .running import CallbackInstance, current, runs_here
 
 
 class Environment(msgspec.Struct, kw_only=True, eq=False):

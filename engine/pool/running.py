@@ -1,8 +1,17 @@
-"""Who is running what: the per-thread records that a pool's port, its workers and their callbacks share.
+"""Which thread runs what: the records that a pool's port and workers share, and the running callback as it sees itself.
 
 Theory of operation. `current.runner` is the innermost callback that a thread is running, or the idle worker
 that it is. A thread that runs a callback inside another (a submission under "caller_runs") has a chain of
-runners.
+runners. A `CallbackInstance` is made when a callback first asks for it, so that those that never ask pay nothing. It
+belongs to one run of one callback and is dead once that returned.
+
+After the body returns, on the same thread and in this order: the finalization callback; leave the lock;
+release the mutex; release the semaphore; set the event; the function that was to be called. A step that fails
+is reported to the pool's error handler and the later ones are skipped. Only then does the callback stop
+counting and its waiters wake, so an event set here is seen before `wait` returns.
+
+Source: "CallbackMayRunLong", "DisassociateCurrentThreadFromCallback", "SetEventWhenCallbackReturns" and its
+siblings.
 """
 
 import threading
@@ -11,9 +20,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..errors import InvalidState
+from ..kernel.checks import check_callback, check_count
+from ..kernel.port_source import Settable
 from ..kernel.thread import ThreadRecord
 from ..kernel.waiter import Waiter
-from .backlog import CallbackCounts, Item, ObjectCallback
+from ..lifecycle import Uncopyable
+from .backlog import CallbackCounts, Item, ObjectCallback, owner_of
 
 
 class RunnerPort(Protocol):
@@ -44,8 +57,8 @@ class Runner:
         self.item: Item | None = None
         # The counts of the callbacks that ran since the last report. Used by the own thread.
         self.done: list[CallbackCounts] = []
-        # Made when the callback first asks for it; see instance.py.
-        self.instance: Any = None
+        # Made when the callback first asks for it.
+        self.instance: CallbackInstance | None = None
         # The runner inside whose callback this one runs, if any.
         self.outer: Runner | None = None
         # Guarded by the port's lock. Whether the callback disassociated; a worker's waiter while it is idle.
@@ -119,3 +132,158 @@ def runs_here(counts: CallbackCounts, whole: bool) -> bool:
             return True
         runner = runner.outer
     return False
+
+
+class _Releasable(Protocol):
+    def release(self) -> object: ...
+
+
+class _Countable(Protocol):
+    def release(self, count: int, /) -> object: ...
+
+
+class CallbackInstance(Uncopyable):
+    """The running callback; get it by `current_callback()`.
+
+    Threads: its methods may be called by the callback's own thread only, and before it returns; anything else
+    raises `InvalidState`. Of each kind of when-returns action the first one counts, as on Windows.
+    """
+
+    __slots__ = ("_actions", "_counts", "_long", "_owner", "_runner")
+
+    def __init__(self, runner: Runner, callback: ObjectCallback | None) -> None:
+        # None once the callback returned.
+        self._runner: Runner | None = runner
+        self._counts = counts = None if callback is None else callback.counts
+        self._owner = None if callback is None or callback.counts.once else callback.owner
+        # Whether the callback said that it runs long, or its environment did.
+        self._long = counts is not None and counts.profile.fixed
+        # By the order in which they are run.
+        self._actions: dict[int, Callable[[], object]] = {}
+
+    @property
+    def source(self) -> Any:
+        """The object whose callback this is (`Work`, `Timer`, `Wait`, `Io`), None for a simple callback."""
+        return self._owner
+
+    @property
+    def context(self) -> Any:
+        """The context given when the object was made, or the simple callback submitted."""
+        return None if self._counts is None else self._counts.context
+
+    def _own(self) -> Runner:
+        runner = self._runner
+        if runner is None:
+            raise InvalidState("the callback has returned, and its instance went with it")
+        running = current.runner
+        if running is not runner:
+            raise InvalidState("only the thread that runs the callback may do this, for its innermost one")
+        return runner
+
+    def may_run_long(self) -> bool:
+        """Say that this callback will take long, so that it holds up no other.
+
+        Returns: True if another worker is idle or was started; False if there is none (Windows: 565,
+            TOO_MANY_THREADS). The callback counts as long in both cases: False is information, not refusal.
+            True again when it was said before, or by the environment.
+        Source: "CallbackMayRunLong".
+        """
+        runner = self._own()
+        if self._long or not isinstance(runner, WorkerState):
+            return True
+        self._long = True
+        return runner.port.spare(runner)
+
+    def disassociate(self) -> None:
+        """Stop counting for those who wait for this object's callbacks; a cleanup group still counts this
+        one.
+
+        Doing it twice is harmless. Source: "DisassociateCurrentThreadFromCallback".
+        """
+        runner = self._own()
+        if self._counts is not None:
+            runner.port.disassociate(runner, self._counts)
+
+    def leave_when_returns(self, lock: _Releasable) -> None:
+        """Release `lock`, which this thread holds, after the callback.
+
+        Source: "LeaveCriticalSectionWhenCallbackReturns".
+        """
+        self._own()
+        self._actions.setdefault(0, lock.release)
+
+    def release_mutex_when_returns(self, mutex: _Releasable) -> None:
+        """Release `mutex`, which this thread owns, after the callback.
+
+        Source: "ReleaseMutexWhenCallbackReturns".
+        """
+        self._own()
+        self._actions.setdefault(1, mutex.release)
+
+    def release_semaphore_when_returns(self, semaphore: _Countable, count: int = 1) -> None:
+        """Release `semaphore` by `count` after the callback.
+
+        Source: "ReleaseSemaphoreWhenCallbackReturns".
+        """
+        self._own()
+        check_count("count", count, least=1)
+        self._actions.setdefault(2, lambda: semaphore.release(count))
+
+    def set_event_when_returns(self, event: Settable) -> None:
+        """Set `event` after the callback. Source: "SetEventWhenCallbackReturns"."""
+        self._own()
+        self._actions.setdefault(3, event.set)
+
+    def call_when_returns(self, function: Callable[[], object]) -> None:
+        """Call `function()` last, after the callback: the place to give up what the callback needed.
+
+        Source: "FreeLibraryWhenCallbackReturns", which needs a kernel that can unload code behind the
+            caller's back.
+        """
+        self._own()
+        check_callback("function", function)
+        self._actions.setdefault(4, function)
+
+    def _returned(self) -> None:
+        runner, self._runner = self._runner, None
+        assert runner is not None
+        runner.instance = None
+        try:
+            for step in sorted(self._actions):
+                self._actions[step]()
+        except BaseException as error:
+            runner.port.fail(error, owner_of(runner.item))
+
+
+def instance_of(runner: Runner) -> CallbackInstance:
+    """Return the instance of the callback that `runner` runs, making it on first use."""
+    if runner.instance is None:
+        item = runner.item
+        runner.instance = CallbackInstance(runner, item if isinstance(item, ObjectCallback) else None)
+    return runner.instance
+
+
+def current_callback() -> CallbackInstance:
+    """Return the instance of the callback that the calling thread is running: the innermost one.
+
+    Raises: `InvalidState` outside of callbacks.
+    """
+    runner = current.runner
+    if runner is None or runner.item is None:
+        raise InvalidState("this thread is not running a callback of a pool")
+    return instance_of(runner)
+
+
+def after_return(runner: Runner) -> None:
+    """Do what was promised for the return of the callback that `runner` ran. Never raises."""
+    instance = instance_of(runner)
+    counts = instance._counts
+    if counts is not None and counts.persistent and isinstance(runner, WorkerState):
+        runner.persistent = True
+    if counts is not None and counts.finalization is not None:
+        try:
+            counts.finalization(instance, counts.context)
+        except BaseException as error:
+            runner.port.fail(error, owner_of(runner.item))
+            instance._actions.clear()
+    instance._returned()

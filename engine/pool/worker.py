@@ -21,8 +21,7 @@ from ..kernel.driver import driver
 from ..kernel.thread import local
 from .backlog import LONG, Item, ObjectCallback, PlainCallback, Profile, owner_of
 from .dispatch import WorkPort
-from .instance import after_return
-from .running import Runner, WorkerState, current
+from .running import Runner, WorkerState, after_return, current
 
 log: Log = Log("engine.pool")
 

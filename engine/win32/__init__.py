@@ -12,8 +12,7 @@ address of is a `Box`; a failure is a number, or a None or False with `GetLastEr
     overlapped          overlapped input and output
     objects             events, semaphores, mutexes, waitable timers
     waits               waiting, sleeping, APCs
-    threadpool          pools, work, the callback environment, cleanup groups, the running callback
-    threadpool_sources  timers, waits, I/O
+    threadpool          pools, work, timers, waits, I/O, their environment, cleanup groups, the running callback
     registered_waits    waits of the older kind, which repeat
     async_state         RPC_ASYNC_STATE
     async_calls         RpcAsync...: the life of a call
@@ -43,7 +42,6 @@ from .registered_waits import *
 from .server import *
 from .server_calls import *
 from .threadpool import *
-from .threadpool_sources import *
 from .values import *
 from .waits import *
 

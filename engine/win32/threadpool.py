@@ -1,4 +1,4 @@
-"""Thread pools, callbacks and their environment, cleanup groups, and what a running callback may say of itself.
+"""Thread pools: work, timers, waits, I/O, their environment, cleanup groups, what a running callback may say of itself.
 
 Theory of operation. A callback gets the running instance first, then the context that its object was made with. What
 can fail for a parameter fails when the object is made: the function returns None and sets the last error. Functions
@@ -6,10 +6,15 @@ that return nothing cannot fail on Windows; here they raise what the engine rais
 was closed, a wait in its own callback, which on Windows would hang). `TP_CALLBACK_ENVIRON` is the engine's
 `Environment`, read when an object is made: later changes do not reach that object, a wrong value fails its making.
 
+Due times and time limits are in units of 100 ns, as in a FILETIME: negative counts from now, positive is absolute, 0 is
+now, and None disarms (a timer) or is no limit (a wait).
+
 Source: "CreateThreadpool", "CloseThreadpool", "SetThreadpoolThreadMaximum", "SetThreadpoolThreadMinimum",
 "SetThreadpoolStackInformation", "TrySubmitThreadpoolCallback", "CreateThreadpoolWork", "CreateThreadpoolCleanupGroup",
 "CallbackMayRunLong", "InitializeThreadpoolEnvironment", "DestroyThreadpoolEnvironment", the
-"SetThreadpoolCallback..." family, and their siblings.
+"SetThreadpoolCallback..." family, "CreateThreadpoolTimer", "SetThreadpoolTimer", "SetThreadpoolTimerEx",
+"IsThreadpoolTimerSet", "CreateThreadpoolWait", "SetThreadpoolWait", "SetThreadpoolWaitEx", "CreateThreadpoolIo",
+"StartThreadpoolIo", "CancelThreadpoolIo" and their siblings.
 """
 
 from collections.abc import Callable
@@ -18,30 +23,39 @@ from typing import Any
 from .. import (
     CallbackInstance,
     CleanupGroup,
+    CompletionPacket,
     Environment,
     Event,
+    Io,
     Mutex,
     Semaphore,
+    Status,
     ThreadPool,
+    Timer,
+    Wait,
     Work,
     current_callback,
     submit_callback,
 )
 from .constants import ERROR_NOT_SUPPORTED, ERROR_TOO_MANY_THREADS
 from .errors import SetLastError, fails_with
-from .values import routine, word
+from .values import due_time, routine, word
 
 __all__ = [
-    "CallbackMayRunLong", "CloseThreadpool", "CloseThreadpoolCleanupGroup", "CloseThreadpoolCleanupGroupMembers",
-    "CloseThreadpoolWork", "CreateThreadpool", "CreateThreadpoolCleanupGroup", "CreateThreadpoolWork",
-    "DestroyThreadpoolEnvironment", "DisassociateCurrentThreadFromCallback", "FreeLibraryWhenCallbackReturns",
-    "InitializeThreadpoolEnvironment", "LeaveCriticalSectionWhenCallbackReturns", "QueryThreadpoolStackInformation",
+    "CallbackMayRunLong", "CancelThreadpoolIo", "CloseThreadpool", "CloseThreadpoolCleanupGroup",
+    "CloseThreadpoolCleanupGroupMembers", "CloseThreadpoolIo", "CloseThreadpoolTimer", "CloseThreadpoolWait",
+    "CloseThreadpoolWork", "CreateThreadpool", "CreateThreadpoolCleanupGroup", "CreateThreadpoolIo",
+    "CreateThreadpoolTimer", "CreateThreadpoolWait", "CreateThreadpoolWork", "DestroyThreadpoolEnvironment",
+    "DisassociateCurrentThreadFromCallback", "FreeLibraryWhenCallbackReturns", "InitializeThreadpoolEnvironment",
+    "IsThreadpoolTimerSet", "LeaveCriticalSectionWhenCallbackReturns", "QueryThreadpoolStackInformation",
     "ReleaseMutexWhenCallbackReturns", "ReleaseSemaphoreWhenCallbackReturns", "SetEventWhenCallbackReturns",
     "SetThreadpoolCallbackCleanupGroup", "SetThreadpoolCallbackLibrary", "SetThreadpoolCallbackPersistent",
     "SetThreadpoolCallbackPool", "SetThreadpoolCallbackPriority", "SetThreadpoolCallbackRunsLong",
-    "SetThreadpoolStackInformation", "SetThreadpoolThreadMaximum", "SetThreadpoolThreadMinimum",
-    "SubmitThreadpoolWork", "TP_CALLBACK_ENVIRON", "TP_CALLBACK_INSTANCE", "TP_CLEANUP_GROUP", "TP_POOL", "TP_WORK",
-    "TrySubmitThreadpoolCallback", "WaitForThreadpoolWorkCallbacks",
+    "SetThreadpoolStackInformation", "SetThreadpoolThreadMaximum", "SetThreadpoolThreadMinimum", "SetThreadpoolTimer",
+    "SetThreadpoolTimerEx", "SetThreadpoolWait", "SetThreadpoolWaitEx", "StartThreadpoolIo", "SubmitThreadpoolWork",
+    "TP_CALLBACK_ENVIRON", "TP_CALLBACK_INSTANCE", "TP_CLEANUP_GROUP", "TP_IO", "TP_POOL", "TP_TIMER", "TP_WAIT",
+    "TP_WORK", "TrySubmitThreadpoolCallback", "WaitForThreadpoolIoCallbacks", "WaitForThreadpoolTimerCallbacks",
+    "WaitForThreadpoolWaitCallbacks", "WaitForThreadpoolWorkCallbacks",
 ]  # fmt: skip
 
 TP_CALLBACK_ENVIRON = Environment
@@ -157,8 +171,7 @@ def TrySubmitThreadpoolCallback(
 # Work
 
 
-def run_with_object(function: Callable[[CallbackInstance, Any, Any], object], pv: Any) -> None:
-    """Run the callback of a work or timer object."""
+def _run_with_object(function: Callable[[CallbackInstance, Any, Any], object], pv: Any) -> None:
     instance = current_callback()
     function(instance, pv, instance.source)
 
@@ -171,7 +184,7 @@ def CreateThreadpoolWork(
 
     Returns: it; or None with the last error 87 or 6.
     """
-    return Work(run_with_object, routine("pfnwk", pfnwk), pv, environment=pcbe, context=pv)
+    return Work(_run_with_object, routine("pfnwk", pfnwk), pv, environment=pcbe, context=pv)
 
 
 def SubmitThreadpoolWork(pwk: Work) -> None:
@@ -253,3 +266,141 @@ def LeaveCriticalSectionWhenCallbackReturns(pci: CallbackInstance, pcs: Any) -> 
 def FreeLibraryWhenCallbackReturns(pci: CallbackInstance, mod: Callable[[], object]) -> None:
     """Call `mod()` last after this callback. Different from Windows, where it is a module to unload."""
     pci.call_when_returns(mod)
+
+
+TP_TIMER = Timer
+TP_WAIT = Wait
+TP_IO = Io
+
+# Timers
+
+
+@fails_with(None)
+def CreateThreadpoolTimer(
+    pfnti: Callable[[CallbackInstance, Any, Timer], object], pv: Any, pcbe: Environment | None
+) -> Timer | None:
+    """Make a timer: each expiry calls `pfnti(instance, pv, timer)`. Returns: it; or None, last error 87 or 6."""
+    return Timer(_run_with_object, routine("pfnti", pfnti), pv, environment=pcbe, context=pv)
+
+
+def SetThreadpoolTimer(pti: Timer, pftDueTime: int | None, msPeriod: int, msWindowLength: int) -> None:
+    """Set a timer, or disarm it with None; what is queued already still runs."""
+    SetThreadpoolTimerEx(pti, pftDueTime, msPeriod, msWindowLength)
+
+
+def SetThreadpoolTimerEx(pti: Timer, pftDueTime: int | None, msPeriod: int, msWindowLength: int) -> bool:
+    """Set a timer, or disarm it with None.
+
+    Args: `msPeriod` milliseconds between later expiries, 0 for one only; `msWindowLength` milliseconds by which one
+        may be late, so that it can be grouped with others.
+    Returns: True if an expiry was withdrawn; False: a callback may be queued or running.
+    """
+    due = None if pftDueTime is None else due_time(pftDueTime)
+    return pti.set(due, word("msPeriod", msPeriod) / 1000, word("msWindowLength", msWindowLength) / 1000)
+
+
+def IsThreadpoolTimerSet(pti: Timer) -> bool:
+    """Whether the timer has a setting: True even after a one-shot expired."""
+    return pti.is_set()
+
+
+def WaitForThreadpoolTimerCallbacks(pti: Timer, fCancelPendingCallbacks: bool) -> None:
+    """Wait until no callback of the timer is queued or running; one that is not due is not waited for."""
+    pti.wait(cancel_pending=bool(fCancelPendingCallbacks))
+
+
+def CloseThreadpoolTimer(pti: Timer) -> None:
+    """Close the timer. The safe order is: set to None, wait with cancel, close."""
+    pti.close()
+
+
+# Waits
+
+
+def _run_wait(pfnwa: Callable[[CallbackInstance, Any, Wait, int], object], pv: Any, status: Status) -> None:
+    instance = current_callback()
+    pfnwa(instance, pv, instance.source, status)
+
+
+@fails_with(None)
+def CreateThreadpoolWait(
+    pfnwa: Callable[[CallbackInstance, Any, Wait, int], object], pv: Any, pcbe: Environment | None
+) -> Wait | None:
+    """Make a wait object: each wait that ends calls `pfnwa(instance, pv, wait, result)`, with 0 or 258.
+
+    The result is 735 if what was waited for was closed. Returns: it; or None with the last error 87 or 6.
+    """
+    return Wait(_run_wait, routine("pfnwa", pfnwa), pv, environment=pcbe, context=pv)
+
+
+def SetThreadpoolWait(pwa: Wait, h: Any, pftTimeout: int | None) -> None:
+    """Wait once for `h`, or with None for nothing any more; a signal that comes later stays in its object."""
+    SetThreadpoolWaitEx(pwa, h, pftTimeout)
+
+
+def SetThreadpoolWaitEx(pwa: Wait, h: Any, pftTimeout: int | None) -> bool:
+    """Wait once for `h`, or with None for nothing any more.
+
+    Args: `pftTimeout` is the time limit, None for none; it is not looked at if `h` is None.
+    Returns: True if a pending wait was withdrawn; False: a callback may be queued or running.
+    """
+    if h is None or pftTimeout is None:
+        return pwa.set(h)
+    return pwa.set(h, due_time(pftTimeout) if pftTimeout else 0.0)
+
+
+def WaitForThreadpoolWaitCallbacks(pwa: Wait, fCancelPendingCallbacks: bool) -> None:
+    """Wait until no callback of the object is queued or running; the registered wait itself is not waited for."""
+    pwa.wait(cancel_pending=bool(fCancelPendingCallbacks))
+
+
+def CloseThreadpoolWait(pwa: Wait) -> None:
+    """Close the object. The safe order is: set to None, wait with cancel, close."""
+    pwa.close()
+
+
+# I/O
+
+
+def _run_io(
+    pfnio: Callable[[CallbackInstance, Any, Any, int, Any, Io], object], pv: Any, packet: CompletionPacket
+) -> None:
+    instance = current_callback()
+    pfnio(instance, pv, packet.overlapped, packet.status, packet.transferred, instance.source)
+
+
+@fails_with(None)
+def CreateThreadpoolIo(
+    fl: Any,
+    pfnio: Callable[[CallbackInstance, Any, Any, int, Any, Io], object],
+    pv: Any,
+    pcbe: Environment | None,
+) -> Io | None:
+    """Bind a source to a new I/O object.
+
+    Each announced operation that completes calls `pfnio(instance, pv, overlapped, result, transferred, io)`; `result`
+    is 0 or its error number, 995 if it was cancelled.
+    Returns: it; or None with the last error 87 for a source that is bound already or cannot be, 6 for one that is
+        closed.
+    """
+    return Io(fl, _run_io, routine("pfnio", pfnio), pv, environment=pcbe, context=pv)
+
+
+def StartThreadpoolIo(pio: Io) -> None:
+    """Announce one operation, before beginning it."""
+    pio.start()
+
+
+def CancelThreadpoolIo(pio: Io) -> None:
+    """Take an announcement back: the operation failed at once, or completed at once without a packet."""
+    pio.cancel()
+
+
+def WaitForThreadpoolIoCallbacks(pio: Io, fCancelPendingCallbacks: bool) -> None:
+    """Wait until no operation is announced and no callback queued or running; with cancel forget what is announced."""
+    pio.wait(cancel_pending=bool(fCancelPendingCallbacks))
+
+
+def CloseThreadpoolIo(pio: Io) -> None:
+    """Close the object, after its source."""
+    pio.close()
