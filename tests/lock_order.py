@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
     "engine.win32.process:Process.__init__",
     "engine.win32.handles:_lock",  # Held while the object of a name is made.
-    "engine.win32.registered_waits:_RegisteredWait.__init__",
+    "engine.win32.waits:_RegisteredWait.__init__",
     "engine.rpc.server.server:Server.__init__",  # Held while endpoints are bound, which harvests.
     "engine.rpc.pipes.pipe:PipeState.__init__",  # Held by the thread that pulls, which may wait meanwhile.
     "engine.rpc.server.subscription:_making",

@@ -11,16 +11,14 @@ address of is a `Box`; a failure is a number, or a None or False with `GetLastEr
     ports               completion ports, signals as packets
     overlapped          overlapped input and output
     objects             events, semaphores, mutexes, waitable timers
-    waits               waiting, sleeping, APCs
+    waits               waiting, sleeping, APCs, and waits of the older kind, which repeat
     threadpool          pools, work, timers, waits, I/O, their environment, cleanup groups, the running callback
-    registered_waits    waits of the older kind, which repeat
     async_state         RPC_ASYNC_STATE
     async_calls         RpcAsync...: the life of a call
     server_calls        what a routine may ask of its call: attributes, context handles, a cancel or a disconnect
     bindings            string bindings, binding handles and their options
     process             what this process serves
-    server              endpoints, interfaces and on which conditions, listening
-    management          statistics and the stop, here and from afar
+    server              endpoints, interfaces and on which conditions, listening, statistics and the stop
 
 Names that the engine has no counterpart for return the number that Windows documents for "cannot support".
 """
@@ -34,11 +32,9 @@ from .constants import *
 from .errors import *
 from .errors import typed as _typed
 from .handles import *
-from .management import *
 from .objects import *
 from .overlapped import *
 from .ports import *
-from .registered_waits import *
 from .server import *
 from .server_calls import *
 from .threadpool import *

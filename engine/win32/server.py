@@ -1,25 +1,33 @@
-"""The life of the process's server: endpoints, interfaces and on which conditions, listening.
+"""Servers: endpoints, interfaces and on which conditions, listening; and managing this process's or another one.
 
 Theory of operation. The flags of an interface become the conditions of `Server.register`. Two things differ there and
 are as on Windows here. A security callback admits by returning 0. Who "has authenticated" is told by the authentication
 level of the connection, so that callers on ipc count as such, as they do on Windows' local transport; the engine's own
 `secure_only` asks for a caller who has proved who he is, which this process's server cannot check: it has no keys.
 
+Without a binding the management functions look at this process. With one they call `Management` there, which every
+listening server serves, and block until it answers. A server that does not listen cannot be told from one that cannot
+be reached: both are 1722.
+
 Source: "RpcServerUseProtseqEp", "RpcServerListen", "RpcMgmtWaitServerListen", "RpcServerRegisterIf",
 "RpcServerRegisterIf2", "RpcServerRegisterIf3", "RpcServerRegisterIfEx", "Interface Registration Flags",
-"RPC_IF_CALLBACK_FN", "RpcServerUnregisterIf", "RpcServerUnregisterIfEx".
+"RPC_IF_CALLBACK_FN", "RpcServerUnregisterIf", "RpcServerUnregisterIfEx", "RpcMgmtInqStats",
+"RpcMgmtIsServerListening", "RpcMgmtStopServerListening", "RpcMgmtSetAuthorizationFn", "RPC_MGMT_AUTHORIZATION_FN".
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from .. import CallAttributes, Interface, InvalidParameter, Misuse, ServerCall, current_call
+from .. import CallAttributes, Client, Interface, InvalidParameter, Management, Misuse, ServerCall, current_call
 from ..kernel.checks import check_callback
-from .bindings import endpoint_of
+from .bindings import endpoint_of, open_binding
 from .constants import (
     INFINITE,
     RPC_C_AUTHN_LEVEL_NONE,
     RPC_C_LISTEN_MAX_CALLS_DEFAULT,
+    RPC_C_MGMT_INQ_STATS,
+    RPC_C_MGMT_IS_SERVER_LISTEN,
+    RPC_C_MGMT_STOP_SERVER_LISTEN,
     RPC_IF_ALLOW_CALLBACKS_WITH_NO_AUTH,
     RPC_IF_ALLOW_LOCAL_ONLY,
     RPC_IF_ALLOW_SECURE_ONLY,
@@ -27,16 +35,18 @@ from .constants import (
     RPC_IF_SEC_NO_CACHE,
     RPC_S_CANNOT_SUPPORT,
     RPC_S_MAX_CALLS_TOO_SMALL,
+    RPC_S_NOT_LISTENING,
     RPC_S_OK,
 )
 from .errors import returns_status
-from .process import Registered, process
-from .values import word
+from .process import Registered, only_looking, process
+from .values import Box, word
 
 __all__ = [
-    "RpcMgmtWaitServerListen", "RpcServerListen", "RpcServerRegisterIf", "RpcServerRegisterIf2",
-    "RpcServerRegisterIf3", "RpcServerRegisterIfEx", "RpcServerUnregisterIf", "RpcServerUnregisterIfEx",
-    "RpcServerUseProtseqEp",
+    "RPC_STATS_VECTOR", "RpcMgmtInqStats", "RpcMgmtIsServerListening", "RpcMgmtSetAuthorizationFn",
+    "RpcMgmtStatsVectorFree", "RpcMgmtStopServerListening", "RpcMgmtWaitServerListen", "RpcServerListen",
+    "RpcServerRegisterIf", "RpcServerRegisterIf2", "RpcServerRegisterIf3", "RpcServerRegisterIfEx",
+    "RpcServerUnregisterIf", "RpcServerUnregisterIfEx", "RpcServerUseProtseqEp",
 ]  # fmt: skip
 
 MOST_CALLS = 1 << 20  # The engine's own bound: what "no limit" means. About 1 GB.
@@ -231,4 +241,85 @@ def _unregister(interface: type[Interface] | str | None, kind: None, wait: bool,
     if kind is not None:
         return RPC_S_CANNOT_SUPPORT
     process.unregister(interface, wait, run_down)
+    return RPC_S_OK
+
+
+# `authorize(binding, operation, status)`: True allows a client what it asks for.
+AuthorizationFn = Callable[[ServerCall, int, Box], bool]
+
+_OPERATIONS = {
+    "statistics": RPC_C_MGMT_INQ_STATS,
+    "listening": RPC_C_MGMT_IS_SERVER_LISTEN,
+    "stop": RPC_C_MGMT_STOP_SERVER_LISTEN,
+}
+
+
+class RPC_STATS_VECTOR:
+    """Counters that only grow; `Stats` is indexed by `RPC_C_STATS_CALLS_IN` and its siblings.
+
+    Calls out are those that routines have begun. Packets are messages.
+    """
+
+    def __init__(self, Stats: list[int]) -> None:
+        self.Count: int = len(Stats)
+        self.Stats = Stats
+
+
+@returns_status
+def RpcMgmtStopServerListening(Binding: Client | None) -> int:
+    """Take no new calls; running ones go on. Without a binding it may be called from a routine.
+
+    Returns: 0; 1715 if this process is not listening. Another process: 5, which is the default; 1722 if it cannot be
+        reached or does not listen; 1702 for what is no open binding handle.
+    """
+    if Binding is None:
+        process.listening().stop()
+    else:
+        open_binding(Binding).bind(Management).stop()
+    return RPC_S_OK
+
+
+@returns_status
+def RpcMgmtIsServerListening(Binding: Client | None) -> int:
+    """Ask whether a server takes calls. Returns: 0: yes; 1715: no, this process does not; else as for the stop."""
+    if Binding is None:
+        process.listening()
+        return RPC_S_OK
+    return RPC_S_OK if open_binding(Binding).bind(Management).listening() else RPC_S_NOT_LISTENING
+
+
+@returns_status
+def RpcMgmtInqStats(Binding: Client | None, Statistics: Box) -> int:
+    """Put an `RPC_STATS_VECTOR` into the box. Returns: 0; 1715 if this process is not listening; else as for the
+    stop."""
+    seen = process.listening().statistics() if Binding is None else open_binding(Binding).bind(Management).statistics()
+    Statistics.value = RPC_STATS_VECTOR([seen.calls_in, seen.calls_out, seen.messages_in, seen.messages_out])
+    return RPC_S_OK
+
+
+def RpcMgmtStatsVectorFree(StatsVector: Box) -> int:
+    """Forget a vector. Returns: 0."""
+    StatsVector.value = None
+    return RPC_S_OK
+
+
+@returns_status
+def RpcMgmtSetAuthorizationFn(AuthorizationFn: AuthorizationFn | None) -> int:
+    """Decide what clients may ask of this process; from now on, and None for the default: they may look, not stop.
+
+    Args: `function(binding, operation, status)`: `binding` is that of the call, `operation` one of `RPC_C_MGMT_...`,
+        `status` a box with 0. True allows; anything else, and an exception, is 5 for the client. Different from
+        Windows: what it puts into the box is not looked at.
+    Returns: 0; 87 for what cannot be called, and for an `async def`.
+    """
+    if AuthorizationFn is None:
+        process.authorize = only_looking
+        return RPC_S_OK
+    check_callback("AuthorizationFn", AuthorizationFn)
+    function = AuthorizationFn
+
+    def authorize(attributes: CallAttributes) -> bool:
+        return function(current_call(), _OPERATIONS[attributes.operation], Box(RPC_S_OK)) is True
+
+    process.authorize = authorize
     return RPC_S_OK
