@@ -86,8 +86,10 @@ class AsyncCloseable(Closeable):
     __slots__ = ()
 
     async def aclose(self) -> None:
-        """As `close`, for a task."""
-        raise NotImplementedError  # Abstract.
+        """As `close`, in another thread: the event loop goes on. It is done also if the task is cancelled."""
+        from asyncio import to_thread  # Who runs a loop has it.
+
+        await to_thread(self.close)
 
     async def __aenter__(self) -> Self:
         return self

@@ -37,9 +37,9 @@ from .rpc.client.carrier import Begin
 from .rpc.client.client import Client, decorate
 from .rpc.client.connection import Connection
 from .rpc.contract.spec import OperationSpec
-from .rpc.outcome import Observer, status_of
 from .rpc.server.open_call import CloseReason, OpenCall
 from .rpc.server.server import Server, prepare_calls
+from .rpc.state import Observer, status_of
 from .status import Status
 
 log: Log = Log("engine.otel")

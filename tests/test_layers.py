@@ -45,11 +45,10 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "engine.rpc": ("engine.pool", "engine.kernel", "engine.errors", "engine.lifecycle", "engine.status", "transport"),
     # The ground that the rooms of calls stand on, from the lowest up, and the rooms that both sides share.
-    "engine.rpc.state": (),
     "engine.rpc.errors": ("engine.errors", "engine.status"),
+    "engine.rpc.state": ("engine.errors", "engine.rpc.errors", "transport"),
     "engine.rpc.context": ("engine.errors", "engine.lifecycle"),
     "engine.rpc.wire_types": ("engine.errors", "engine.rpc.context", "transport"),
-    "engine.rpc.outcome": ("engine.errors", "engine.rpc.errors", "transport"),
     "engine.rpc.notify": ("engine.errors", "engine.kernel", "engine.pool", "transport.foreign"),
     "engine.rpc.call": (
         "engine.errors",
@@ -57,7 +56,6 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engine.lifecycle",
         "engine.rpc.errors",
         "engine.rpc.notify",
-        "engine.rpc.outcome",
         "engine.rpc.pipes.pipe",
         "engine.rpc.state",
         "engine.status",
@@ -106,7 +104,6 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engine.rpc.errors",
         "engine.rpc.limits",
         "engine.rpc.notify",
-        "engine.rpc.outcome",
         "engine.rpc.pipes",
         "engine.rpc.serving",
         "engine.rpc.state",

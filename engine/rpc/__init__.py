@@ -10,7 +10,8 @@ pipes        typed streams beside the arguments, the same at both ends
 And the ground they stand on:
 
 errors       outcomes that are not success
-state, call  the states of a call as a table; the client's handle of one call
+state        the states of a call as a table, and how it ended
+call         the client's handle of one call
 notify       every way to be notified, and its delivery
 context      state that a server keeps for a client
 serving      what calls made inside a routine take over

@@ -41,9 +41,8 @@ from ..lifecycle import Uncopyable
 from ..status import Status
 from .errors import BadStubData
 from .notify import EventKind
-from .outcome import Failure, FaultReply, Observer, Outcome, Reply, collected, fault_of, status_of
 from .pipes.pipe import Pipe
-from .state import NEXT, On, State
+from .state import NEXT, Failure, FaultReply, Observer, On, Outcome, Reply, State, collected, fault_of, status_of
 
 R = TypeVar("R")
 

@@ -1,7 +1,8 @@
-"""The states of a client's call, as a table.
+"""The states of a client's call, as a table; and how a call ended.
 
 Rows are states, columns are events, a cell is the next state. A missing cell is an error of the caller's, and leaves
-the state unchanged. The table knows nothing of sockets, threads or roles.
+the state unchanged. The table knows nothing of sockets, threads or roles. How a call ended is a result, still encoded;
+an answer with more than that; or a failure.
 
     IDLE       initialised; carries no call
     ISSUING    inside `begin`, not yet returned
@@ -13,7 +14,21 @@ the state unchanged. The table knows nothing of sockets, threads or roles.
 Source: "Asynchronous Call State", "RpcAsyncCompleteCall", "RpcAsyncCancelCall".
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
+
+import msgspec
+
+from transport import Buffer
+from transport.frames import Blob, Fault
+from transport.log import Log
+
+from ..errors import CallError
+from .errors import CallCancelled, error_for
+
+log: Log = Log("engine.rpc")
+
+_RESULT = msgspec.Raw
 
 
 class State(IntEnum):
@@ -54,3 +69,79 @@ TRANSITIONS: dict[State, dict[On, State]] = {
 NEXT: tuple[tuple[State | None, ...], ...] = tuple(
     tuple(TRANSITIONS[state].get(event) for event in On) for state in State
 )
+
+
+class Reply(msgspec.Struct, gc=False):
+    """An answer that is not just a result in band: something travelled out of band, or beside it."""
+
+    status: int
+    value: msgspec.Raw
+    blobs: Sequence[Buffer] = ()
+    descriptors: Sequence[Blob] | None = None
+    metadata: dict[str, str] | None = None
+
+
+class FaultReply(Reply):
+    """An answer that is a failure."""
+
+    operation: str = ""
+    collected: bool = False
+
+    def __del__(self) -> None:
+        if not self.collected:
+            log.debug("%s failed, and its handle was dropped uncompleted: %s", self.operation, fault_of(self))
+
+
+class Failure(msgspec.Struct):
+    """Why no answer will come. Each call has an error object of its own: two threads must not raise the same one."""
+
+    error: CallError
+
+    @property
+    def status(self) -> int:
+        return self.error.status
+
+    def __del__(self) -> None:
+        # Who cancels a call may well drop it.
+        if not self.error.collected and type(self.error) is not CallCancelled:
+            log.debug("a call failed, and its handle was dropped uncompleted: %s", self.error)
+
+
+# How a call ended. Mostly with a result, still encoded.
+Outcome = msgspec.Raw | Reply | Failure
+
+
+def status_of(outcome: Outcome) -> int:
+    """Return the status that stands for an outcome: 0 for a result."""
+    return 0 if type(outcome) is _RESULT else outcome.status  # type: ignore[union-attr]  # `type() is` narrows nothing
+
+
+class Observer:
+    """Something that waits for a call to see how it ended, not to complete it: a thread may have done so by then."""
+
+    # Set under the table's lock, before `wake`.
+    outcome: Outcome | None = None
+
+    def wake(self) -> None:
+        """The call has its outcome."""
+        raise NotImplementedError  # Abstract: each observer goes on in its own way.
+
+
+_decode_fault = msgspec.msgpack.Decoder(Fault | None).decode
+
+
+def collected(error: CallError) -> CallError:
+    """Mark an error as one that a caller gets, and return it."""
+    error.collected = True
+    return error
+
+
+def fault_of(reply: Reply) -> CallError:
+    """Return the error that a reply with a status other than 0 stands for."""
+    try:
+        fault = _decode_fault(reply.value)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        fault = None  # The status is what counts; the rest is for people.
+    if fault is None:
+        return error_for(reply.status, "")
+    return error_for(reply.status, fault.text, fault.type, fault.traceback, fault.data)

@@ -21,7 +21,7 @@ from ...kernel.driver import driver
 from ...kernel.monitor import TimerHandle
 from ..channel import Channel
 from ..errors import CallFailed, CallFailedDne, error_for
-from ..outcome import Failure, Outcome
+from ..state import Failure, Outcome
 from .call_table import CallTable, perform
 from .outbox import LoneMessage, Outbox
 from .retry import Retries

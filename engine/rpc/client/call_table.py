@@ -17,7 +17,7 @@ from ...kernel.aio import Completion
 from ...kernel.lock import Lock, each
 from ...kernel.waiter import Waiter, Wakeable
 from ..call import Call, record_locked
-from ..outcome import Outcome
+from ..state import Outcome
 
 # What waits for a call in order to complete it: a thread, a task.
 _COLLECTORS = frozenset({Waiter, Completion})

@@ -31,9 +31,8 @@ from ..channel import Channel
 from ..contract.spec import OperationSpec
 from ..errors import CallCancelled, CallFailed, CallTimeout
 from ..notify import snapshot
-from ..outcome import Failure
 from ..pipes.shipment import Shipment
-from ..state import State
+from ..state import Failure, State
 from ..wire_types import check_metadata
 from .buffers import filling
 from .call_table import CallTable, perform

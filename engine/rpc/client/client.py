@@ -159,12 +159,6 @@ class Client(AsyncCloseable):
         if not self._connection.forked:
             self._closed_once.do(self._close, True)
 
-    async def aclose(self) -> None:
-        """As `close`, in another thread: the event loop goes on. It is done also if the task is cancelled."""
-        from asyncio import to_thread  # Who runs a loop has it.
-
-        await to_thread(self.close)
-
     def _close(self, notify: bool) -> None:
         """Close; `notify` the threads that wait for calls, too."""
         self._connection.close(notify)

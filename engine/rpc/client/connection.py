@@ -58,8 +58,8 @@ from ...status import Status
 from ..call import give_up_at_fork, outcomes_of, pipes_of, time_left
 from ..channel import FEW_CALLS, Channel, OutgoingMessage, batch_threshold
 from ..errors import BadStubData, CallCancelled, CallFailed, CallFailedDne, PeerProtocolError
-from ..outcome import Failure, Outcome
 from ..pipes.pipe import UNBOUNDED
+from ..state import Failure, Outcome
 from .awaiting import AwaitingConnection
 from .call_table import CallTable, perform
 from .outbox import LoneMessage, Outbox

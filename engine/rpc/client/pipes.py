@@ -21,11 +21,11 @@ from ...kernel.notification import Notification
 from ..call import Call, pipes_of, progress_of, throw_away
 from ..contract.spec import OperationSpec
 from ..notify import EventKind
-from ..outcome import Failure
 from ..pipes.pipe import PipeState
 from ..pipes.pipe_set import PipeSet
 from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
+from ..state import Failure
 from .carrier import Carrier
 
 

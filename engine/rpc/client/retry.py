@@ -28,7 +28,7 @@ from transport.frames import CallOptions, Calls
 from transport.wire.codec import EncodedCall, PendingCall, decode, encode_calls, split_args
 
 from ..call import Call, time_left
-from ..outcome import Failure, Observer, Outcome
+from ..state import Failure, Observer, Outcome
 from .call_table import CallTable
 from .outbox import LoneMessage
 

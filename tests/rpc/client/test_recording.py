@@ -92,7 +92,7 @@ def test_no_memory_at_any_step() -> None:
             told = Told(client)
             table = client._connection.table  # No public name reaches all of this without memory for the rest.
             numbers = [call._id for call in told.calls]
-            failure = sys.modules["engine.rpc.outcome"].Failure
+            failure = sys.modules["engine.rpc.state"].Failure
             outcomes = [failure(CallCancelled("as told"))] * len(numbers)
             actions: list[Any] = []
             with table.lock:
