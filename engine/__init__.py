@@ -51,7 +51,7 @@ from .pool.work import Work, submit_callback
 from .rpc.call import Call
 from .rpc.client.binding import Binding, BoundOperation
 from .rpc.client.client import Client, ClientStatistics
-from .rpc.client.streaming import PipedOperation
+from .rpc.client.pipes import PipedOperation
 from .rpc.context import Context
 from .rpc.contract.interface import Interface, Operation, operation
 from .rpc.contract.outputs import InOut, Out

@@ -7,9 +7,8 @@
     wait_until           returns once a condition holds
 
 Sequencer and gates are deliberately not waits of the engine: a thread that stops in one keeps its slot on its
-completion port and does not drive sockets, as one that computes. Everything that waits here does so for
-`LIMIT` seconds at most, and then raises `WaitTimeout`, so that a wrong expectation is a failed test and not a
-hang.
+completion port and does not drive sockets, as one that computes. Everything that waits here does so for `LIMIT` seconds
+at most, and then raises `WaitTimeout`, so that a wrong expectation is a failed test and not a hang.
 """
 
 import heapq
@@ -57,8 +56,7 @@ class ManualClock:
         monotonic: what `monotonic()` reads to begin with, in seconds.
         wall: what `time()` reads to begin with: seconds since 1970, or a `datetime`.
 
-    Threads: any. Timers fire inside `advance`, in the order of their due times, each at the very time it is
-        due.
+    Threads: any. Timers fire inside `advance`, in the order of their due times, each at the very time it is due.
     """
 
     def __init__(self, monotonic: float = 0.0, wall: float | datetime = 946_684_800.0) -> None:

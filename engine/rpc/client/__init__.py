@@ -1,7 +1,7 @@
 """Who calls.
 
 client       what users call: bind, statistics, close
-binding      a client's view of one interface; `streaming`: operations with pipes
+binding      a client's view of one interface
 carrier      beginning calls, and what they and their pipes ask of the connection that carries them
 connection   one connection to a server: its messages, and its life
 session      how far the conversation with the server has come
@@ -10,5 +10,5 @@ call_table   the outstanding calls, and their one outcome
 outbox       what is to be sent, and which calls have left in which message
 retry        calls of idempotent operations, which are sent again
 buffers      answers that fill the caller's buffers
-pipes        the client's ends of a call's pipes
+pipes        operations with pipes, and the client's ends of those of one call
 """

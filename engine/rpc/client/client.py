@@ -25,8 +25,8 @@ from ..wire_types import check_metadata
 from .binding import Binding, bind_typed
 from .carrier import Begin, Carrier
 from .connection import Connection
+from .pipes import operation_kind
 from .retry import RETRIES, RETRY_BUDGET
-from .streaming import operation_kind
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 

@@ -39,29 +39,24 @@ FIRST_WAIT = 0.05  # Seconds, as long as a link waits before it connects again. 
 JITTER = 0.5  # and varies by this part of itself, so that clients of one server do not come back at once.
 
 
-class RetryEntry(Observer):
+class RetryEntry(Observer, msgspec.Struct, eq=False):
     """What is kept of one call that may be sent again."""
 
-    __slots__ = ("_retries", "call", "call_id", "cancelled", "outcome", "pending", "tries", "why")
-
-    def __init__(
-        self, retries: "Retries", call: Call[object], call_id: int, pending: PendingCall | LoneMessage
-    ) -> None:
-        self._retries = retries
-        self.call: Call[object] = call
-        self.call_id: int = call_id
-        self.pending: PendingCall | LoneMessage = pending
-        self.outcome: Outcome | None = None
-        self.cancelled: bool = False
-        # How often it was sent again, or is about to be.
-        self.tries: int = 0
-        # How its last connection was lost; "" before the first time.
-        self.why: str = ""
+    retries: "Retries"
+    call: Call[object]
+    call_id: int
+    pending: PendingCall | LoneMessage
+    outcome: Outcome | None = None
+    cancelled: bool = False
+    # How often it was sent again, or is about to be.
+    tries: int = 0
+    # How its last connection was lost; "" before the first time.
+    why: str = ""
 
     def wake(self) -> None:
         """The call has its outcome. Outside all locks."""
-        with self._retries.table.lock:
-            self._retries.over_locked(self)
+        with self.retries.table.lock:
+            self.retries.over_locked(self)
 
 
 class Retries:
