@@ -25,7 +25,7 @@ ORDER = (
     "engine.win32.waits:_RegisteredWait.__init__",
     "engine.rpc.server.server:Server.__init__",  # Held while endpoints are bound, which harvests.
     "engine.rpc.pipes.pipe:PipeState.__init__",  # Held by the thread that pulls, which may wait meanwhile.
-    "engine.rpc.server.subscription:_making",
+    "engine.rpc.server.call:_subscriptions_making",
     "transport.link:BaseLink.__init__",  # Held during a harvest, and so before all that a message may concern.
     "engine.rpc.server.admission:Admission.__init__",
     "engine.rpc.client.call_table:CallTable.__init__",
@@ -39,7 +39,7 @@ ORDER = (
     "engine.rpc.server.lane:Lane.__init__",
     "engine.rpc.pipes.pipe_set:PipeSet.__init__",
     "engine.rpc.pipes.signals:Signals.__init__",
-    "engine.rpc.server.subscription:Subscriptions.__init__",
+    "engine.rpc.server.call:Subscriptions.__init__",
     # Ports and pools.
     "engine.kernel.bridge:WaitPacket.__init__",
     "engine.pool.pool:_default_lock",

@@ -20,8 +20,7 @@ T = TypeVar("T")
 class Served(Protocol):
     """A call being served, as it is seen where a call is begun meanwhile: an `OpenCall`."""
 
-    # What serves it.
-    entry: Any
+    entry: Any  # What serves it.
 
     def is_open(self) -> bool: ...
     def called_out(self) -> None: ...

@@ -9,10 +9,9 @@ routines     `Entry`: one of these, and how its arguments are prepared
 entering     whether a thread is inside the routine that it set out to call
 lane         the calls of one connection, run by workers in order
 open_call    the record of one call being served, batches of ordinary calls, the client that they come from
-call         the handle of a call, which users have
+call         the handle of a call, which users have; notifications that its client cancelled it, or is gone
 contexts     who uses context handles, and their rundown
 pipes        the server's ends of a call's pipes
-subscription notifications that a call's client cancelled, or is gone
 coroutines   the event loop of `async def` routines
 management   what a client may ask of any server
 ending       the signals that end a service

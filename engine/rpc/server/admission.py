@@ -32,7 +32,7 @@ from ...kernel.event import Event
 from ...kernel.lock import Lock
 from ...status import Status
 from ..serving import current
-from .open_call import CallAttributes, OpenCall
+from .open_call import CallAttributes, CloseReason, OpenCall
 
 log: Log = Log("engine.rpc")
 
@@ -355,7 +355,7 @@ class Admission:
             self.auto_active += 1
         return None
 
-    def leave(self, policy: AccessPolicy) -> None:
+    def leave(self, policy: AccessPolicy, how: CloseReason) -> None:
         """A call that `enter` counted was closed; it stays in `active` until its answer was sent."""
         with self.lock:
             policy.active -= 1

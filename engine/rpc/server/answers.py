@@ -45,7 +45,7 @@ from ..errors import RemoteFault
 from ..limits import SizeLimit, size_of, split_to_fit
 from ..pipes.shipment import Shipment
 from .admission import Admission
-from .contexts import ContextBook, key_of
+from .contexts import ContextBook
 from .open_call import CloseReason, OpenCall, Peer
 
 log: Log = Log("engine.rpc")
@@ -152,14 +152,9 @@ class Answers:
         finally:
             self.channel.flush()  # A result that cannot be sent raises, and leaves a fault to be sent instead.
 
-    def answer_fault(self, call: OpenCall, status: int, text: str) -> None:
-        """Close `call` with a failure and send it now, with everything else that waits."""
-        self.reply_fault(call, status, None, text)
-        self.channel.flush()
-
-    def answer_error(self, call: OpenCall, error: BaseException) -> None:
-        """Close `call` with what its routine raised and send it now, with everything else that waits."""
-        self.reply_fault(call, 0, error)
+    def answer_fault(self, call: OpenCall, status: int, text: str, error: BaseException | None = None) -> None:
+        """Close `call` as `reply_fault`, and send that now, with everything else that waits."""
+        self.reply_fault(call, status, error, text)
         self.channel.flush()
 
     def reply(self, call: OpenCall, value: object) -> None:
@@ -296,7 +291,7 @@ class Answers:
         for answer in received.answers:
             self.send_alone(peer, encode(answer))
         if received.ended:
-            self.actions += self.contexts.leave(key_of(peer), peer)
+            self.actions += self.contexts.leave(peer.key, peer)
 
     def fail(self, peer: Peer, error: BaseException) -> None:
         """This side fails at a message of, or for, one client: it may be lost, and what waits for it is told. Under

@@ -1,7 +1,21 @@
 """The handle of one call being served, as users see it, over the record that the server works with (`open_call.py`).
 
+A call may have `Subscriptions`: notifications that its client has cancelled it, or is gone. A subscriber is notified in
+the ways in which a client is notified of a completion (`notify.py`): event, APC, port, callback.
+
+    subscribe --client cancels / is lost--> queued once --> delivered       close: nothing further is delivered
+
+A notification is handed to its target under the lock of the call's subscriptions. That is an exception to acting
+outside of locks, made so that the closing of a call, which takes the same lock, leaves none behind that is decided but
+not handed over. Targets only queue or wake: none runs a program's code there. An APC or a callback looks again when it
+runs.
+
+Guarantees: at most one notification of each kind for a call, also if it happened before the subscription. None begins
+after the closing of the call returned; a callback or APC that began before may still be running.
+
 Source: "Asynchronous RPC" (the server's side), "RpcAsyncCompleteCall", "RpcAsyncAbortCall", "RpcServerTestCancel",
-"RpcServerInqCallAttributes".
+"RpcServerInqCallAttributes", "RpcServerSubscribeForNotification", "RpcServerUnsubscribeForNotification", "Receiving
+Cancellations".
 """
 
 import weakref
@@ -12,25 +26,97 @@ from typing import Any, TypeVar
 from transport.foreign import shown, type_name
 from transport.log import Log
 
-from ...errors import EngineError, Forked, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState
+from ...errors import (
+    EngineError,
+    Forked,
+    InvalidArgumentType,
+    InvalidAsyncHandle,
+    InvalidParameter,
+    InvalidState,
+    Misuse,
+)
 from ...kernel.checks import check_count, check_flag
 from ...kernel.driver import driver
+from ...kernel.event import Event
 from ...kernel.lock import Lock
+from ...kernel.notification import Notification
 from ...lifecycle import Uncopyable
 from ...status import Status
 from ..context import Context
-from ..notify import EventKind
+from ..notify import EventKind, snapshot
 from ..pipes.pipe import Pipe
 from ..serving import current
 from ..wire_types import check_metadata
 from .contexts import ContextBook
-from .open_call import CallAttributes, OpenCall
-from .subscription import subscribe, unsubscribe
+from .open_call import CallAttributes, CloseReason, OpenCall
 
 log: Log = Log("engine.rpc")
 
 S = TypeVar("S")
-T = TypeVar("T")
+
+KINDS = frozenset({EventKind.CLIENT_CANCEL, EventKind.CLIENT_DISCONNECT})
+
+_subscriptions_making = Lock()  # Held to make the subscriptions of a call.
+_making = Lock()  # Held to make a handle.
+
+
+class Subscriptions:
+    """The subscriptions of one call. Threads: any."""
+
+    __slots__ = ("_call", "_handle", "_live", "_lock", "_over", "_queued", "_used")
+
+    def __init__(self, call: OpenCall, handle: object) -> None:
+        self._call = call
+        # What functions and packets get. Kept until the call is closed: a subscriber may be the only one to have it.
+        self._handle: object = handle
+        self._lock = Lock()
+        # All guarded by _lock.
+        self._live: dict[EventKind, Notification] = {}
+        # Kinds that were subscribed to, ever, and kinds that were queued.
+        self._used: set[EventKind] = set()
+        self._queued: set[EventKind] = set()
+        self._over = False
+
+    def add(self, kinds: frozenset[EventKind], notify: Notification) -> None:
+        """Subscribe to `kinds`, all or none."""
+        with self._lock:
+            if self._over:
+                raise _closed(self._call)
+            if kinds & self._used:
+                kind = min(kinds & self._used)
+                raise InvalidState(f"{self._call!r} was subscribed to {kind.name} before: once a call is allowed")
+            self._used |= kinds
+            self._live.update(dict.fromkeys(kinds, notify.guarded(self._run)))
+
+    def remove(self, kind: EventKind) -> int:
+        """Unsubscribe; return how many notifications were queued."""
+        with self._lock:
+            if self._over:
+                raise _closed(self._call)
+            if self._live.pop(kind, None) is None:
+                raise InvalidState(f"{self._call!r} has no subscription to {kind.name}")
+            return int(kind in self._queued)
+
+    def notify(self, kind: EventKind) -> None:
+        """`kind` happened. Not under link.lock."""
+        with self._lock:
+            notify = self._live.get(kind)
+            if notify is not None and kind not in self._queued and notify.deliver((self._handle,), kind):
+                self._queued.add(kind)
+
+    def _run(self, function: Callable[[Any, EventKind], object], call: Any, kind: EventKind) -> None:
+        """Call a subscriber's function, in its thread, unless the call was closed since it was queued."""
+        with self._lock:
+            if self._over:
+                return
+        function(call, kind)
+
+    def close(self, how: CloseReason) -> None:
+        """The call was closed: deliver nothing further."""
+        with self._lock:
+            self._over = True
+            self._live.clear()
+            self._handle = None
 
 
 class ServerCall(Uncopyable):
@@ -99,7 +185,7 @@ class ServerCall(Uncopyable):
         """
         if self._call.pipes is None:
             raise InvalidParameter(f"{self!r} has no pipe {shown(name)}, and no other")
-        return self._call.pipes.end_of(name)  # type: ignore[no-any-return]  # `_pipes` is Any: few calls have some
+        return self._call.pipes.end_of(name)  # type: ignore[no-any-return]  # Any: few calls have some
 
     def notify_pipes(self, notify: Any, send_complete: bool = False) -> None:
         """Choose what is notified of sends and receives of the call's pipes, before the first push or pull.
@@ -163,7 +249,23 @@ class ServerCall(Uncopyable):
         Threads: any; serialised here, so two threads may subscribe and unsubscribe at once. Blocks: never.
         Source: "RpcServerSubscribeForNotification".
         """
-        subscribe(self._call, kind, notify, self)
+        wanted = frozenset((kind,) if isinstance(kind, int) else kind)
+        if not wanted or not wanted <= KINDS:
+            raise _unsupported(kind)
+        kinds = frozenset(map(EventKind, wanted))
+        if notify is None:
+            raise InvalidParameter("notify must say how to notify, None does not: use `test_cancel` and `disconnected`")
+        target = snapshot(notify)
+        assert target is not None
+        if isinstance(notify, Event) and len(kinds) > 1:
+            raise InvalidParameter("an event cannot tell kinds apart: subscribe to each with an event of its own")
+        subscriptions = self._subscriptions()
+        subscriptions.add(kinds, target)
+        # Subscribe, then look: what happens in between finds the subscription, which notifies once.
+        if self._call.cancelled and EventKind.CLIENT_CANCEL in kinds:
+            subscriptions.notify(EventKind.CLIENT_CANCEL)
+        if self._call.peer.lost and EventKind.CLIENT_DISCONNECT in kinds:
+            subscriptions.notify(EventKind.CLIENT_DISCONNECT)
 
     def unsubscribe(self, kind: EventKind) -> int:
         """End a subscription; return how many notifications of that kind were queued, 0 or 1.
@@ -173,7 +275,20 @@ class ServerCall(Uncopyable):
         Raises: as `subscribe`; `InvalidState` (1915) if there is no subscription of that kind.
         Source: "RpcServerUnsubscribeForNotification".
         """
-        return unsubscribe(self._call, kind, self)
+        if kind not in KINDS:
+            raise _unsupported(kind)
+        return self._subscriptions().remove(EventKind(kind))
+
+    def _subscriptions(self) -> Subscriptions:
+        """Return the call's subscriptions, made if it has none; raise if it was closed."""
+        extras = self._call.extras()
+        with _subscriptions_making:
+            if extras.subscriptions is None:
+                subscriptions = Subscriptions(self._call, self)
+                if not self._call.add_done_callback(subscriptions.close):
+                    raise _closed(self._call)
+                extras.subscriptions = subscriptions
+            return extras.subscriptions  # type: ignore[no-any-return]  # Any: few calls have some
 
     def open_context(self, state: S, rundown: Callable[[S], object] | None = None) -> Context[S]:
         """Make a context handle for `state`, to be part of this call's result; see `Context`.
@@ -231,6 +346,17 @@ class ServerCall(Uncopyable):
         return repr(self._call)
 
 
+def _unsupported(kind: object) -> Misuse:
+    return Misuse(
+        f"kind must be EventKind.CLIENT_CANCEL or EventKind.CLIENT_DISCONNECT, not {shown(kind)}",
+        status=Status.CANNOT_SUPPORT,
+    )
+
+
+def _closed(call: OpenCall) -> InvalidAsyncHandle:
+    return InvalidAsyncHandle(f"{call!r} was closed, and its subscriptions with it")
+
+
 def _end_dropped(call: OpenCall) -> None:
     """Close `call`: the last reference to its handle is gone, so that no user can. On the monitor's thread."""
     text = "its manager routine dropped the handle without an answer"
@@ -243,9 +369,6 @@ def _end_dropped(call: OpenCall) -> None:
     if not (call.entry.warned or call.peer.lost):
         call.entry.warned = True
         log.warning("%r: %s: it ends with status 1726 (CALL_FAILED)", call, text, later=True)
-
-
-_making = Lock()  # Held to make a handle.
 
 
 def handle_of(call: OpenCall) -> ServerCall:

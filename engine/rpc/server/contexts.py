@@ -188,7 +188,7 @@ class ContextBook:
     def find(self, call: OpenCall, token: bytes) -> Context[Any]:
         """Return the handle of that token; raises `ContextMismatch`."""
         with self._lock:
-            association = self._identities.get(key_of(call.peer))
+            association = self._identities.get(call.peer.key)
             context = None if association is None else association.contexts.get(token)
         if context is None:
             raise ContextMismatch("the context handle is closed, or another client's, or another server's")
@@ -279,7 +279,7 @@ class ContextBook:
         if use.upgrade is not None:
             _withdraw_locked(use.upgrade)
             resumed.append(use.upgrade)
-        association = self._identities.get(key_of(call.peer))
+        association = self._identities.get(call.peer.key)
         for context in use.made:
             opened = _opened(context)
             if how is CloseReason.ANSWERED and association is not None and not opened.closing:
@@ -317,11 +317,6 @@ class ContextBook:
             self._pool.post(partial(_call_rundown, opened))
         except InvalidHandle:
             _call_rundown(opened)  # The server is closing, and its workers have gone.
-
-
-def key_of(peer: Any) -> tuple[bytes, str]:
-    """What a connected client belongs to: the association that it named, as the user who it proved to be."""
-    return peer.association, peer.user
 
 
 def _opened(context: Context[Any]) -> Opened:

@@ -14,7 +14,6 @@ import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
 from contextvars import Context
-from functools import partial
 from inspect import CORO_CREATED, getcoroutinestate
 from typing import Any
 
@@ -76,7 +75,7 @@ class CoroutineRunner:
                     interrupt = error if is_interrupt(error) else None
         if loop is None:
             coroutine.close()
-            self._close(call, lambda: call.answers.answer_fault(call, status, text))
+            self._fail(call, status, text)
         if interrupt is not None:
             raise interrupt
 
@@ -115,7 +114,7 @@ class CoroutineRunner:
             _close_unbegun(serving)
             _close_unbegun(coroutine)
             text = f"no task can be had for the routine: {type_name(error)}: {text_of(error)}"
-            self._close(call, lambda: call.answers.answer_fault(call, Status.CALL_FAILED, text))
+            self._fail(call, Status.CALL_FAILED, text)
             raise
 
     def _wanted(self) -> bool:
@@ -178,32 +177,32 @@ class CoroutineRunner:
             log.debug("%s: %s broke in on the end of its event loop", self._name, type_name(error))
         for coroutine, call in left.items():
             _close_unbegun(coroutine)
-            self._close(call, partial(call.answers.answer_fault, call, status, text))
+            self._fail(call, status, text)
 
     async def _serve(self, call: OpenCall, coroutine: Coroutine[Any, Any, Any]) -> None:
         try:
             value = await coroutine
         except asyncio.CancelledError:
-            self._close(
-                call, lambda: call.answers.answer_fault(call, Status.CALL_CANCELLED, "the routine was cancelled")
-            )
+            self._fail(call, Status.CALL_CANCELLED, "the routine was cancelled")
             raise
         except BaseException as error:
             if coroutine not in self._open:
                 raise  # The loop was given up, which has ended the call.
-            failure = error
-            self._close(call, lambda: call.answers.answer_error(call, failure))
+            self._fail(call, 0, "", error)
         else:
             if not (call.entry.takes_handle or value is UNANSWERED):
-                self._close(call, lambda: call.answers.answer(call, value), value)
+                try:
+                    call.answers.answer(call, value)
+                except (InvalidAsyncHandle, InvalidArgumentType) as error:
+                    log_unanswered(call, value, error)
         finally:
             self._open.pop(coroutine, None)
 
-    def _close(self, call: OpenCall, answer: Any, value: object = ...) -> None:
+    def _fail(self, call: OpenCall, status: int, text: str, error: BaseException | None = None) -> None:
         try:
-            answer()
-        except (InvalidAsyncHandle, InvalidArgumentType) as error:
-            log_unanswered(call, value, error)
+            call.answers.answer_fault(call, status, text, error)
+        except InvalidAsyncHandle as closed:
+            log.error("%r: %s", call, closed)
 
     def stop(self, timeout: float) -> None:
         """Cancel what still runs and end the thread, within `timeout` seconds."""

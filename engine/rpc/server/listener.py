@@ -45,11 +45,10 @@ from ..channel import Channel
 from ..errors import CallCancelled, CallFailed
 from ..notify import EventKind
 from . import pipes as pipe_server
-from .admission import AccessPolicy, Admission, is_local
+from .admission import is_local
 from .answers import Answers
-from .contexts import key_of
 from .lane import Lane, Lanes
-from .open_call import Batch, CloseReason, OpenCall, Peer
+from .open_call import Batch, OpenCall, Peer
 from .pipes import ServerPipes
 from .registry import Refusal, Registry
 from .routines import Entry
@@ -134,7 +133,7 @@ class Listener:
                 acts += call.pipes.fail(CallFailed, why)
             if call.extra is not None:
                 acts.append(partial(_notify, call, EventKind.CLIENT_DISCONNECT))
-        acts += self._contexts.leave(key_of(peer), peer)
+        acts += self._contexts.leave(peer.key, peer)
         return acts
 
     def on_connect_failed(self, reason: str) -> None:
@@ -198,7 +197,7 @@ class Listener:
             peer.process = message.pid
             peer.host = message.host
             peer.metadata = message.metadata
-            self._contexts.join(key_of(peer), peer)
+            self._contexts.join(peer.key, peer)
         elif type(message) is Cancel:
             self._cancel(peer, message)
         elif type(message) is Chunks or type(message) is Credit:
@@ -292,7 +291,7 @@ class Listener:
             if entry.auto is None:
                 took += 1
             else:
-                call.add_done_callback(partial(_leave, self._admission, entry.auto))
+                call.add_done_callback(partial(self._admission.leave, entry.auto))
             # Last: a thread that finds it there may run and close it at once.
             (apart if options is not None and options.lane == NO_LANE else peer.lane.calls).append(call)
         if turned_away:
@@ -404,7 +403,3 @@ def _notify(call: OpenCall, kind: EventKind) -> None:
     """Notify the subscribers of a call, if it has any."""
     if call.extra is not None and call.extra.subscriptions is not None:
         call.extra.subscriptions.notify(kind)
-
-
-def _leave(admission: Admission, policy: AccessPolicy, how: CloseReason) -> None:
-    admission.leave(policy)

@@ -106,8 +106,7 @@ class Answerer(Protocol):
     channel: Channel
 
     def answer(self, call: "OpenCall", value: object) -> None: ...
-    def answer_fault(self, call: "OpenCall", status: int, text: str) -> None: ...
-    def answer_error(self, call: "OpenCall", error: BaseException) -> None: ...
+    def answer_fault(self, call: "OpenCall", status: int, text: str, error: BaseException | None = None) -> None: ...
     def give_up(self, call: "OpenCall") -> bool: ...
 
 
@@ -154,6 +153,11 @@ class Peer(msgspec.Struct, eq=False, weakref=True):
     answers: deque[PendingReply | list[Buffer] | Shipment] = msgspec.field(default_factory=deque)
     # Whether the peer waits in `Answers.outgoing`.
     queued: bool = False
+
+    @property
+    def key(self) -> tuple[bytes, str]:
+        """What the client belongs to: the association that it named, as the user who it has proved to be."""
+        return self.association, self.user
 
 
 class CallAttributes(msgspec.Struct, frozen=True):

@@ -105,23 +105,18 @@ class Registry:
 
         A `lasting` one stays when all interfaces are unregistered.
         """
+        name, major = _key(interface)
         if isinstance(interface, str):
             if not interface:
                 raise InvalidParameter("interface must be a name that is not empty")
-            entries = _entries_by_name(interface, implementation)
-            minor = 0
-        elif isinstance(interface, type) and issubclass(interface, Interface):
-            entries = _entries(interface, implementation)
-            minor = interface.interface_version[1]
+            entries, minor = _entries_by_name(interface, implementation), 0
         else:
-            raise InvalidArgumentType(f"interface must be an Interface class or a name, not {shown(interface)}")
-        if policy.needed:
-            for entry in entries.values():
+            entries, minor = _entries(interface, implementation), interface.interface_version[1]
+        for entry in entries.values():
+            if policy.needed:
                 entry.restrict(policy)
-        if self._preparer is not None:
-            for entry in entries.values():
+            if self._preparer is not None:
                 entry.prepare(self._preparer)
-        name, major = _key(interface)
         with self._lock:
             if major in self._interfaces.get(name, {}):
                 raise Misuse(
@@ -137,9 +132,6 @@ class Registry:
         with self._lock:
             if interface is None:
                 return self._passing_locked()
-            is_interface = isinstance(interface, type) and issubclass(interface, Interface)
-            if not is_interface and not isinstance(interface, str):
-                raise InvalidArgumentType(f"interface must be an Interface class or a name, not {shown(interface)}")
             name, major = _key(interface)
             if major not in self._interfaces.get(name, {}):
                 raise Misuse(f"interface {name!r} is not registered", status=Status.UNKNOWN_IF)
@@ -207,9 +199,11 @@ def _refuse_class(implementation: Any, attributes: Iterable[str]) -> None:
 
 
 def _key(interface: type[Interface] | str) -> tuple[str, int]:
-    """The name and the major version of an interface."""
+    """Return the name and the major version of an interface; raise `InvalidArgumentType` for anything else."""
     if isinstance(interface, str):
         return interface, 0
+    if not (isinstance(interface, type) and issubclass(interface, Interface)):
+        raise InvalidArgumentType(f"interface must be an Interface class or a name, not {shown(interface)}")
     return interface.interface_id, interface.interface_version[0]
 
 

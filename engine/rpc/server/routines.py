@@ -50,11 +50,6 @@ class Entry:
     Unguarded: `mean` is a running mean of hints, and a lost update is a lost hint; so is `overran`.
     """
 
-    __slots__ = (
-        "auto", "code", "coroutine", "decode_args", "decode_many", "decode_plain", "function", "mean",
-        "needs_no_worker", "overran", "plain", "policy", "preparers", "spec", "takes_handle", "warned",
-    )  # fmt: skip
-
     def __init__(self, spec: OperationSpec, function: Callable[..., Any]) -> None:
         # The conditions of its interface, if it has any; `auto` is the same if the interface listens by itself.
         self.policy: AccessPolicy | None = None

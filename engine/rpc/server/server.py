@@ -27,15 +27,7 @@ from transport.realtime import monotonic
 
 from ...errors import Deadlock, InvalidHandle, InvalidState
 from ...kernel.afterwards import afterwards
-from ...kernel.checks import (
-    MAX_THREADS,
-    check_callback,
-    check_count,
-    check_flag,
-    check_kind,
-    check_text,
-    check_timeout,
-)
+from ...kernel.checks import MAX_THREADS, check_callback, check_count, check_flag, check_kind, check_text, check_timeout
 from ...kernel.lock import Lock, Once, each
 from ...kernel.loops import holding, loop_to_hold
 from ...lifecycle import AsyncCloseable, OpenObjects, Stage, at_exit, close_left_open
