@@ -60,7 +60,7 @@ ORDER = (
     # Nothing is taken inside these.
     "engine.kernel.lock:Once.__init__",
     "transport.loopback:_registry_lock",
-    "transport.zmq_link.context:_lock",
+    "transport.zmq_link.base:_lock",
     "transport.security:_lock",
     "transport.service:Service.__init__",
 )

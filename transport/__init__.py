@@ -11,7 +11,6 @@
     link        what a link is: whole messages in, whole messages out
     zmq_link    over ZeroMQ: tcp, ipc, inproc
     loopback    inside one process, without ZeroMQ
-    opening     `connect` and `bind`: which link serves which endpoint
     security    CURVE keys
     overlapped  any ZeroMQ socket or file descriptor, its operations completing as packets on a port
 
@@ -43,7 +42,6 @@ from transport.errors import (
 )
 from transport.frames import Buffer
 from transport.link import Keys, Link, LinkOptions, PeerInfo, Receiver
-from transport.opening import bind, connect
 from transport.security import Curve
 
 if typing.TYPE_CHECKING:
@@ -98,6 +96,43 @@ __all__ = [
     "bind",
     "connect",
 ]
+
+
+def connect(endpoint: str | Endpoint, **options: typing.Any) -> Link:
+    """Open the client's side.
+
+    Args: endpoint: where the server is. options: the fields of `LinkOptions`.
+    Returns: at once; the receiver is notified when the connection is up, and of every attempt that failed.
+    Raises: EndpointError.
+    """
+    endpoint = Endpoint.parse(endpoint)
+    endpoint.require_connectable()
+    link: Link = _kind_of(endpoint).connect(endpoint, LinkOptions(**options))
+    return link
+
+
+def bind(endpoint: str | Endpoint, **options: typing.Any) -> Link:
+    """Open the server's side.
+
+    Args: as `connect`.
+    Raises: EndpointError: the text is wrong, or the endpoint is taken, or not to be had.
+    """
+    endpoint = Endpoint.parse(endpoint)
+    link: Link = _kind_of(endpoint).bind(endpoint, LinkOptions(**options))
+    return link
+
+
+def _kind_of(endpoint: Endpoint) -> typing.Any:
+    """What serves an endpoint, imported when it is needed: a program that uses the loopback only loads no ZeroMQ."""
+    if endpoint.scheme == "loopback":
+        from transport import loopback
+
+        return loopback
+    try:
+        from transport import zmq_link
+    except (OSError, ImportError) as error:  # No descriptor is left to read the modules with, for one.
+        raise EndpointError(f"{endpoint} cannot be used: ZeroMQ cannot be loaded: {error}") from error
+    return zmq_link
 
 
 def __getattr__(name: str) -> typing.Any:

@@ -322,3 +322,7 @@ def _forget() -> None:
 
 
 in_child(_forget)
+
+# As in `zmq_link`.
+connect = LoopbackClient
+bind = LoopbackServer

@@ -19,16 +19,26 @@ did so recently that a new connection cannot be up (ZeroMQ waits RECONNECT_MS fi
 outside (Ctrl-C) in the middle of a message never makes the rest of it look like another message: its
 connection counts as lost.
 
-A host's name is looked up here, not by ZeroMQ, and all its addresses are used: `named.py`, `addresses.py`. Why a
+A host's name is looked up here, not by ZeroMQ, and all its addresses are used: `named.py`. Why a
 server's Unix socket is made here, and what happens when few descriptors are left: `unix.py`, `descriptors.py`.
 
 Assumes: nothing else uses the sockets. inproc has no monitor events: see `inproc.py`.
 """
 
-from transport.zmq_link.addresses import is_named
+from transport.endpoint import Endpoint
+from transport.link import BaseLink, LinkOptions
 from transport.zmq_link.client import ZmqClient
 from transport.zmq_link.inproc import InprocClient, InprocServer
-from transport.zmq_link.named import NamedClient
+from transport.zmq_link.named import NamedClient, is_named
 from transport.zmq_link.server import ZmqServer
 
-__all__ = ["InprocClient", "InprocServer", "NamedClient", "ZmqClient", "ZmqServer", "is_named"]
+
+def connect(endpoint: Endpoint, options: LinkOptions) -> BaseLink:
+    """Open the client's side."""
+    named = NamedClient if is_named(endpoint) else ZmqClient
+    return (InprocClient if endpoint.scheme == "inproc" else named)(endpoint, options)
+
+
+def bind(endpoint: Endpoint, options: LinkOptions) -> BaseLink:
+    """Open the server's side."""
+    return (InprocServer if endpoint.scheme == "inproc" else ZmqServer)(endpoint, options)

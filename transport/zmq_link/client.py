@@ -1,7 +1,11 @@
 """The client's side."""
 
+import errno
 import os
+import selectors
+import socket as sockets
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import zmq
@@ -13,9 +17,7 @@ from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.realtime import monotonic
 from transport.service import Pause
-from transport.zmq_link.addresses import why_refused
 from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NO_COPY_SEND_BYTES, NOBLOCK, ZmqLink, gone, is_gone
-from transport.zmq_link.pollset import PollSet
 
 #: Milliseconds before ZeroMQ tries to connect again; doubles up to the maximum.
 RECONNECT_MS: Final = 50
@@ -33,6 +35,39 @@ _FAILURES: Final[dict[int, str]] = {
     int(zmq.Event.HANDSHAKE_FAILED_AUTH): "not authorised",
 }
 _CLIENT_EVENTS: Final = _UP | _DISCONNECTED | _CLOSED | _RETRIED | sum(_FAILURES)
+
+
+class PollSet:
+    """Descriptors that change, polled through one that does not, while a link replaces its sockets.
+
+    Poll sets nest: an epoll or kqueue object has a descriptor of its own, which is readable while one in it is. Where
+    the platform has neither (Windows), the descriptors stand for themselves, and `changed` is called at each change.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._nests = hasattr(self._selector, "fileno")
+        self._changed = changed
+
+    def replace(self, descriptors: Iterable[int]) -> None:
+        """Have these in the set. Take them out, by giving none, before they are closed."""
+        selector = self._selector
+        for key in list(selector.get_map().values()):
+            selector.unregister(key.fd)
+        for descriptor in descriptors:
+            selector.register(descriptor, selectors.EVENT_READ)
+        if not self._nests:
+            self._changed()
+
+    def descriptors(self) -> list[int]:
+        """What to poll for readability."""
+        if self._nests:
+            return [self._selector.fileno()]
+        return [key.fd for key in self._selector.get_map().values()]
+
+    def close(self) -> None:
+        """Be done; the descriptors themselves are not closed."""
+        self._selector.close()
 
 
 class ZmqClient(ZmqLink):
@@ -246,3 +281,26 @@ class ZmqClient(ZmqLink):
     def peer_info(self, peer: bytes) -> PeerInfo:
         """Nothing: a client knows its server by the endpoint."""
         return PeerInfo()
+
+
+def why_refused(endpoint: Endpoint) -> str:
+    """Why an attempt to connect to this address failed, as far as this side can find out. Sends nothing."""
+    if endpoint.scheme == "tcp":
+        host = endpoint.host.strip("[]")
+        family = sockets.AF_INET6 if ":" in host else sockets.AF_INET
+        try:
+            with sockets.socket(family, sockets.SOCK_DGRAM) as probe:
+                probe.connect((host, endpoint.port))
+        except OSError as error:
+            return f"it cannot be reached: {error.strerror or error}"
+        if not host.startswith("127.") and host != "::1":
+            return "nobody listens there, or its host does not answer"
+    elif endpoint.scheme == "ipc" and not endpoint.name.startswith("@"):
+        try:
+            os.stat(endpoint.name)
+            if not os.access(endpoint.name, os.W_OK):
+                return "this process has no permission to connect to it"
+        except OSError as error:
+            if error.errno == errno.EACCES:
+                return "this process has no permission to enter its folder"
+    return "nobody listens there"

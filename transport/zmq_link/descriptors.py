@@ -154,6 +154,9 @@ class Reserve:
 # Those that the thread looks after: on ipc while they are open or shut, others while they are shut. By single atomic
 # operations. The thread keeps none of them alive while it waits: a server that is dropped is looked after no longer.
 _watched: "weakref.WeakSet[Reserve]" = weakref.WeakSet()
+# Set when the thread had better not wait any longer.
+_stirred: threading.Event
+_looking: Service
 
 
 def _look() -> None:
@@ -176,7 +179,6 @@ def _renew() -> None:
     """Begin with no server, and no thread."""
     global _stirred, _looking
     _watched.clear()
-    # Set when the thread had better not wait any longer.
     _stirred = threading.Event()
     _looking = Service("transport:descriptors", _look, log.failed, more=lambda: bool(_watched), depended_on=False)
 

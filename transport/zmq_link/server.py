@@ -17,7 +17,6 @@ from transport.errors import EndpointError, PeerLost
 from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.realtime import monotonic
-from transport.zmq_link.addresses import addresses_of, is_named
 from transport.zmq_link.base import (
     MORE,
     NO_COPY_RECEIVE_BYTES,
@@ -28,6 +27,7 @@ from transport.zmq_link.base import (
     is_gone,
 )
 from transport.zmq_link.descriptors import Reserve
+from transport.zmq_link.named import addresses_of, is_named
 from transport.zmq_link.unix import Taken, UnixListener
 
 #: Seconds for which an endpoint that is taken is tried again: ZeroMQ gives that of a closed server free in the
