@@ -24,8 +24,7 @@ MAGIC: Final = b"CP"
 VERSION: Final = 1
 PREFIX_BYTES: Final = 4
 
-#: Largest message taken from a peer, all frames together, in bytes. Arbitrary: room for a large array, and a
-#: bound.
+#: Largest message taken from a peer, all frames together, in bytes. Arbitrary: room for a large array, and a bound.
 MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
 #: Most calls, replies or chunks in one message taken from a peer. Far above what a sender coalesces (about a hundred).
 MAX_RECORDS: Final = 65536
@@ -35,8 +34,7 @@ MAX_BLOBS: Final = 256
 PIPE_WINDOW_BYTES: Final = 256 * 1024
 
 
-#: A call's number, an index, a count. (Negative indexes mean something else in Python: they must not come
-#: in.)
+#: A call's number, an index, a count. (Negative indexes mean something else in Python: they must not come in.)
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 
 #: What distinguishes clients, and servers: 16 random bytes.
@@ -67,9 +65,7 @@ class Limits(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Hello(msgspec.Struct, array_like=True, gc=False):
-    """The client's first message on a connection. `association` (16 bytes) is the same on every connection of
-    one client.
-    """
+    """The client's first message on a connection. `association` is the same on every connection of one client."""
 
     association: Identity
     pid: int = 0
@@ -81,9 +77,7 @@ class Hello(msgspec.Struct, array_like=True, gc=False):
 
 
 class Welcome(msgspec.Struct, array_like=True, gc=False):
-    """The server's answer to a HELLO. `instance` (16 bytes) is another one whenever the server is another
-    process.
-    """
+    """The server's answer to a HELLO. `instance` is another one whenever the server is another process."""
 
     instance: Identity
     pid: int = 0
@@ -207,9 +201,7 @@ class Fault(msgspec.Struct, array_like=True, gc=False):
 
 
 class Cancel(msgspec.Struct, array_like=True, gc=False):
-    """The client asks to end calls: [call id, abort]. With abort it has stopped waiting and will drop the
-    reply.
-    """
+    """The client asks to end calls: [call id, abort]. With abort it waits no longer, and will drop the reply."""
 
     calls: list[tuple[Natural, bool]]
 
@@ -242,9 +234,7 @@ class Chunks(msgspec.Struct, array_like=True, gc=False):
 
 
 class Credit(msgspec.Struct, array_like=True, gc=False):
-    """The receiver of pipes took elements: [call id, pipe index, bytes of encoded elements that may be sent
-    in addition].
-    """
+    """The receiver of pipes took elements: [call id, pipe index, encoded bytes that may be sent besides]."""
 
     grants: list[tuple[Natural, Natural, Natural]]
 

@@ -278,9 +278,7 @@ class LoopbackServer(_Loopback):
         return bool(queue)
 
     def peer_info(self, peer: bytes) -> PeerInfo:
-        """What is known of a peer: that it is in this process. Raises PeerLost if it is not known (any
-        more).
-        """
+        """What is known of a peer: that it is in this process. Raises PeerLost if it is not known (any more)."""
         if peer not in self._known:
             raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}")
         return PeerInfo(address="loopback")

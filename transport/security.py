@@ -20,7 +20,7 @@ from transport.lock import Lock
 
 if TYPE_CHECKING:
     import zmq
-
+    from zmq.auth.thread import ThreadAuthenticator
 
 _Z85 = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#")
 
@@ -134,42 +134,33 @@ class _Allowed:
         return key.decode() in self._keys
 
 
-class _Authenticator:
+def _started(context: "zmq.Context[Any]") -> "ThreadAuthenticator":
     """What answers ZeroMQ's question who may connect, for all servers of one context that have a list."""
+    import zmq
+    from zmq.auth.thread import ThreadAuthenticator
 
-    def __init__(self, context: "zmq.Context[Any]") -> None:
-        import zmq
-        from zmq.auth.thread import ThreadAuthenticator
+    answering = ThreadAuthenticator(context)
+    try:
+        answering.start()
+    except zmq.ZMQError as error:
+        answering.stop()
+        raise EndpointError("the context has another ZAP handler, so `allowed` cannot be asked about") from error
+    return answering
 
-        self._answering = ThreadAuthenticator(context)
-        try:
-            self._answering.start()
-        except zmq.ZMQError as error:
-            self._answering.stop()
-            raise EndpointError("the context has another ZAP handler, so `allowed` cannot be asked about") from error
 
-    def allow(self, domain: str, keys: frozenset[str]) -> None:
-        """Take these clients in that domain."""
-        self._answering.configure_curve_callback(domain, _Allowed(keys))
+def _stop(answering: "ThreadAuthenticator") -> None:
+    """End the thread, so that the context can be terminated."""
+    import zmq
 
-    def forget(self, domain: str) -> bool:
-        """The server is closed. Returns whether it was the last."""
-        self._answering.credentials_providers.pop(domain, None)
-        return not self._answering.credentials_providers
-
-    def stop(self) -> None:
-        """End the thread, so that the context can be terminated."""
-        import zmq
-
-        with suppress(zmq.ZMQError):  # The context was.
-            self._answering.stop()
+    with suppress(zmq.ZMQError):  # The context was.
+        answering.stop()
 
 
 # libzmq knows one ZAP handler for each context. Each server has a domain of its own in it; those without a list have
 # none, and are not asked about.
 _lock = Lock()
 # Guarded by _lock. By the address of the context, for which there may be many objects.
-_authenticators: dict[int, _Authenticator] = {}
+_authenticators: "dict[int, ThreadAuthenticator]" = {}
 # The context and the domain of each server's socket.
 _domains: "weakref.WeakKeyDictionary[zmq.Socket[Any], tuple[int, str]]" = weakref.WeakKeyDictionary()
 _numbers = itertools.count(1)
@@ -182,8 +173,8 @@ def _allow(socket: "zmq.Socket[Any]", keys: frozenset[str]) -> str:
         address = socket.context.underlying
         authenticator = _authenticators.get(address)
         if authenticator is None:
-            authenticator = _authenticators[address] = _Authenticator(socket.context)
-        authenticator.allow(domain, keys)
+            authenticator = _authenticators[address] = _started(socket.context)
+        authenticator.configure_curve_callback(domain, _Allowed(keys))
         _domains[socket] = address, domain
     return domain
 
@@ -193,9 +184,11 @@ def release(socket: "zmq.Socket[Any]") -> None:
     with _lock:
         address, domain = _domains.get(socket, (0, ""))
         authenticator = _authenticators.get(address)
-        if authenticator is not None and authenticator.forget(domain):
-            authenticator.stop()
-            del _authenticators[address]
+        if authenticator is not None:
+            authenticator.credentials_providers.pop(domain, None)
+            if not authenticator.credentials_providers:
+                _stop(authenticator)
+                del _authenticators[address]
         _domains.pop(socket, None)
 
 

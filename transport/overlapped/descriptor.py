@@ -19,24 +19,23 @@ from typing import Any, Final
 
 from transport.errors import InvalidOperation, TooManyOperations
 from transport.foreign import text_of
-from transport.overlapped.buffers import readable, writable
-from transport.overlapped.operation import ITSELF, Completions, OverlappedOperation
-from transport.overlapped.services import INPUT, OUTPUT, Settable
-from transport.overlapped.source import DEFAULT_LIMIT, OverlappedSource, check_limit
-from transport.overlapped.statuses import (
+from transport.overlapped.operation import (
     ACCESS_DENIED,
     BROKEN_PIPE,
     GEN_FAILURE,
     HANDLE_EOF,
+    INPUT,
+    ITSELF,
     NETNAME_DELETED,
     NOT_SUPPORTED,
     OK,
+    OUTPUT,
+    OverlappedOperation,
+    Settable,
 )
+from transport.overlapped.source import DEFAULT_LIMIT, OverlappedSource, check_limit, readable, writable
 
-_STATUSES: Final = {
-    errno.EPIPE: BROKEN_PIPE,
-    errno.ECONNRESET: NETNAME_DELETED,
-}
+_STATUSES: Final = {errno.EPIPE: BROKEN_PIPE, errno.ECONNRESET: NETNAME_DELETED}
 
 
 class ReadOperation(OverlappedOperation[Any]):
@@ -44,11 +43,8 @@ class ReadOperation(OverlappedOperation[Any]):
 
     __slots__ = ("_size", "_target")
 
-    def __init__(
-        self, source: "OverlappedDescriptor", completions: Completions, size: int, target: memoryview | None,
-        overlapped: Any, event: Settable | None, packet: bool,
-    ) -> None:  # fmt: skip
-        super().__init__(source, completions, overlapped, event, packet)
+    def __init__(self, size: int, target: memoryview | None, *begun: Any) -> None:
+        super().__init__(*begun)
         self._size = size
         self._target = target
 
@@ -77,11 +73,8 @@ class WriteOperation(OverlappedOperation[int]):
 
     __slots__ = ("_data",)
 
-    def __init__(
-        self, source: "OverlappedDescriptor", completions: Completions, data: memoryview, overlapped: Any,
-        event: Settable | None, packet: bool,
-    ) -> None:  # fmt: skip
-        super().__init__(source, completions, overlapped, event, packet)
+    def __init__(self, data: memoryview, *begun: Any) -> None:
+        super().__init__(*begun)
         self._data = data
 
     def _attempt(self, handle: int) -> int | None:
@@ -203,13 +196,9 @@ class OverlappedDescriptor(OverlappedSource):
         super().__init__(self._device, limit)
 
     def begin_read(
-        self,
-        size_or_buffer: Any = 65536,
-        *,
-        overlapped: Any = ITSELF,
-        event: Settable | None = None,
+        self, size_or_buffer: Any = 65536, *, overlapped: Any = ITSELF, event: Settable | None = None,
         packet: bool = True,
-    ) -> ReadOperation:
+    ) -> ReadOperation:  # fmt: skip
         """Begin to read what there is, or comes; see `OverlappedSource` for what all begins share.
 
         Args: `size_or_buffer` is the most bytes to read, 1 or more, or a writable buffer to read into.
@@ -221,7 +210,7 @@ class OverlappedDescriptor(OverlappedSource):
                 raise InvalidOperation(f"a read takes 1 byte or more, not {size}")
         else:
             size, target = 0, writable(size_or_buffer)
-        read = ReadOperation(self, self._completions, size, target, overlapped, event, packet)
+        read = ReadOperation(size, target, self, self._completions, overlapped, event, packet)
         return self._pending.begin(read, self._pending.input)
 
     def begin_write(
@@ -232,7 +221,7 @@ class OverlappedDescriptor(OverlappedSource):
         Args: `data` is a bytes-like object, which belongs to the operation until it completes.
         `result()`, transferred: how many bytes the system took; of a write that failed, how many until then.
         """
-        write = WriteOperation(self, self._completions, readable(data), overlapped, event, packet)
+        write = WriteOperation(readable(data), self, self._completions, overlapped, event, packet)
         return self._pending.begin(write, self._pending.output)
 
     def exclusive(self) -> AbstractContextManager[Any]:

@@ -15,9 +15,10 @@ Source: "Synchronization and Overlapped Input and Output", "GetOverlappedResult"
 `docs/semantics/completion-port.md`.
 """
 
+import weakref
 from _thread import get_ident
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import Lock as TryLock
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -27,16 +28,107 @@ from transport.foreign import a_type, is_interrupt
 from transport.lifecycle import Uncopyable
 from transport.lock import Lock
 from transport.log import Log
-from transport.overlapped.services import Device, Settable, SourceServices
-from transport.overlapped.statuses import MEANINGS, OK, PENDING
 
 log: Log = Log("transport.overlapped")
+
+# The Windows numbers that operations end with, and what those that a failed one ends with mean, for people.
+OK: Final = 0
+ACCESS_DENIED: Final = 5
+INVALID_HANDLE: Final = 6
+BAD_COMMAND: Final = 22
+GEN_FAILURE: Final = 31
+HANDLE_EOF: Final = 38
+NOT_SUPPORTED: Final = 50
+NETNAME_DELETED: Final = 64
+BROKEN_PIPE: Final = 109
+MORE_DATA: Final = 234
+OPERATION_ABORTED: Final = 995
+PENDING: Final = 997
+HOST_UNREACHABLE: Final = 1232
+
+MEANINGS: Final = {
+    ACCESS_DENIED: "access was denied",
+    INVALID_HANDLE: "the object was closed",
+    HANDLE_EOF: "end of stream",
+    NETNAME_DELETED: "the peer broke the connection off",
+    BROKEN_PIPE: "the other end of the pipe was closed",
+    MORE_DATA: "there was more than the buffer takes",
+    OPERATION_ABORTED: "cancelled",
+    HOST_UNREACHABLE: "there is no such peer",
+}
+
+INPUT: Final = 1
+OUTPUT: Final = 2
 
 #: Modes of a source, see `OverlappedSource.set_completion_modes`.
 SKIP_PORT_ON_SUCCESS: Final = 1
 SKIP_SET_EVENT_ON_HANDLE: Final = 2
 
 T_co = TypeVar("T_co", covariant=True)
+
+
+class Settable(Protocol):
+    """An event, as an operation sees it."""
+
+    def set(self) -> object:
+        """Make it signaled."""
+
+
+class SourceServices(Protocol):
+    """What the engine does for a source: its port does it, or a thread that waits for one of its operations."""
+
+    def deliver(self, outcomes: Iterable[tuple[Any, Any, Any, int]]) -> bool:
+        """Queue one packet for each (key, transferred, overlapped, status)."""
+
+    def full(self) -> bool:
+        """Whether the port has all the packets that it may have."""
+
+    def register(self, source: "Hook") -> None:
+        """Have `source` polled from now on."""
+
+    def unregister(self, source: "Hook") -> None:
+        """Have `source` polled no longer."""
+
+    def schedule(self, source: "Hook") -> None:
+        """Have `source` driven before any thread polls."""
+
+    def needs_progress(self, source: "Hook", wanted: bool) -> None:
+        """Say whether `source` needs progress even while no thread waits."""
+
+
+class Device(Protocol):
+    """What the operations of a source are done to: a socket, a descriptor. Used under the lock of the source.
+
+    Directions are `INPUT`, `OUTPUT`, or both.
+    """
+
+    #: Handed to `OverlappedOperation._attempt`.
+    handle: Any
+    #: What an attempt and `ready` may raise because the system said no.
+    failures: tuple[type[Exception], ...]
+    #: Statuses by which the other end, not the caller, is to blame: an outcome, even if known at once.
+    outcomes: frozenset[int]
+
+    def descriptors(self) -> Sequence[int]:
+        """What to poll for readability, the same for the life of the source."""
+
+    def ready(self) -> int:
+        """Which directions are worth an attempt."""
+
+    def woken(self, wanted: int) -> None:
+        """A descriptor was seen to be readable, perhaps: if that is of no use to `wanted`, let it be so no longer."""
+
+    def watch(self, wanted: int) -> None:
+        """What is pending may have changed: have the descriptors show what `wanted` waits for."""
+
+    def is_fatal(self, error: Exception) -> bool:
+        """Whether the device itself is unusable for good."""
+
+    def status_of(self, error: Exception) -> int:
+        """The Windows number for what the system said."""
+
+    def release(self, close: bool) -> None:
+        """Let go of the object, which is polled no more; close it too if asked to."""
 
 
 class Source(Protocol):
@@ -62,6 +154,32 @@ class Pending(Protocol):
     def be_polled(self, services: SourceServices) -> None:
         """Have the device polled from now on, if it is not."""
 
+    def drive(self, readable: bool) -> bool:
+        """Do what can be done; True if there may be more."""
+
+
+class Hook:
+    """What is polled in the place of a source, which it does not keep alive unless something is pending."""
+
+    __slots__ = ("__weakref__", "_fds", "_operations", "_services", "pin")
+
+    def __init__(self, operations: Pending, services: SourceServices, fds: Sequence[int]) -> None:
+        self._operations = weakref.ref(operations)
+        self._services = services
+        self._fds = fds
+        # The source while it has pending operations; guarded by its lock.
+        self.pin: object = None
+
+    def descriptors(self) -> Sequence[int]:
+        return self._fds
+
+    def drive(self, readable: bool) -> bool:
+        operations = self._operations()
+        if operations is None:
+            self._services.unregister(self)
+            return False
+        return operations.drive(readable)
+
 
 class _Itself:
     """The type of `ITSELF`."""
@@ -80,6 +198,8 @@ class OverlappedOperation(Uncopyable, Generic[T_co]):
     It is complete when `status` is no longer 997 (PENDING). Its buffers belong to it until then. Attributes
     may be read from any thread; they are final before the event is set and the packet is queued.
     """
+
+    # A subclass takes its own arguments first, and hands on the others as they came.
 
     _instead = "hand over its result"
 
@@ -159,7 +279,7 @@ class OverlappedOperation(Uncopyable, Generic[T_co]):
         self._completions.pending.cancel(lambda operation: operation is self)
 
     def bind_wait(self, services: SourceServices, event: Settable) -> None:
-        """For the engine's waits only, which take operations as they are."""
+        """For the engine's waits only, which take operations as they are: have `event` set when it completes."""
         self._completions.bind_wait(self, services, event)
 
     # For the source, under its lock
@@ -241,7 +361,6 @@ class Completions:
         operation._events = ()
 
     def bind_wait(self, operation: OverlappedOperation[Any], services: SourceServices, event: Settable) -> None:
-        """A thread is going to wait for the operation: have `event` set when it completes."""
         with self._lock:
             if operation._status != PENDING:
                 return

@@ -11,8 +11,6 @@ whichever thread waits in the engine: its services poll the descriptors of the d
 
 Guarantees: a source with pending operations is kept alive, and makes progress though no thread waits.
 
-Lock order: the lock of the source, then the driver's. Nothing else is taken under it.
-
 Source: "I/O Completion Ports", "CancelIo", "CancelIoEx"; sections 2, 7, 8 and 10 of
 `docs/semantics/completion-port.md`.
 """
@@ -34,9 +32,17 @@ from transport.errors import (
 from transport.foreign import type_name
 from transport.lifecycle import in_child
 from transport.lock import Lock
-from transport.overlapped.operation import Completions, OverlappedOperation, Source
-from transport.overlapped.services import INPUT, OUTPUT, Device, Hook, SourceServices
-from transport.overlapped.statuses import OPERATION_ABORTED
+from transport.overlapped.operation import (
+    INPUT,
+    OPERATION_ABORTED,
+    OUTPUT,
+    Completions,
+    Device,
+    Hook,
+    OverlappedOperation,
+    Source,
+    SourceServices,
+)
 
 # Operations that one drive completes before other sources have their turn.
 _BATCH: Final = 64

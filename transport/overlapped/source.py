@@ -13,16 +13,17 @@ from typing import Any, Final
 import msgspec
 
 from transport.errors import InvalidOperation
-from transport.foreign import shown
+from transport.foreign import a_type, shown, type_name
 from transport.lifecycle import Closeable
 from transport.overlapped.operation import (
     SKIP_PORT_ON_SUCCESS,
     SKIP_SET_EVENT_ON_HANDLE,
+    Device,
     OverlappedOperation,
+    SourceServices,
     begun_by,
 )
 from transport.overlapped.pending import PendingOperations
-from transport.overlapped.services import Device, SourceServices
 
 #: How many operations may be pending on a source unless the caller says otherwise. Arbitrary: well above what
 #: one thread keeps in flight, and 1 MB of operations at most.
@@ -182,3 +183,27 @@ def _carries(wanted: Any, operation: OverlappedOperation[Any]) -> bool:
     if carried is wanted or operation is wanted:
         return True
     return type(carried) is type(wanted) and isinstance(wanted, int | str | bytes) and bool(carried == wanted)
+
+
+def readable(data: Any) -> memoryview:
+    """A view of the data as bytes, empty or not; raises `InvalidOperation` if it has none."""
+    try:
+        view = memoryview(data)
+        if view.c_contiguous:
+            return view.cast("B") if view.nbytes else memoryview(b"")
+    except TypeError:
+        pass  # It has no such view, as the error below says.
+    raise InvalidOperation(f"data must be contiguous bytes-like objects, which {a_type(data)} is not")
+
+
+def writable(buffer: Any) -> memoryview:
+    """A view of the buffer as bytes; raises `InvalidOperation` if nothing can be written to it."""
+    try:
+        view = memoryview(buffer)
+        if view.nbytes and view.c_contiguous and not view.readonly:
+            return view.cast("B")
+    except TypeError:
+        pass  # It has no such view, as the error below says.
+    raise InvalidOperation(
+        f"a buffer must be contiguous memory, writable and not empty, which this {type_name(buffer)} is not"
+    )

@@ -26,20 +26,22 @@ from zmq.backend import zmq_poll
 from transport.errors import InvalidOperation
 from transport.foreign import a_type, text_of
 from transport.lock import Lock
-from transport.overlapped.buffers import readable, writable
-from transport.overlapped.operation import ITSELF, Completions, OverlappedOperation
-from transport.overlapped.services import INPUT, OUTPUT, Settable
-from transport.overlapped.source import DEFAULT_LIMIT, OverlappedSource, check_limit
-from transport.overlapped.statuses import (
+from transport.overlapped.operation import (
     BAD_COMMAND,
     GEN_FAILURE,
     HOST_UNREACHABLE,
+    INPUT,
     INVALID_HANDLE,
+    ITSELF,
     MORE_DATA,
     NOT_SUPPORTED,
     OK,
     OPERATION_ABORTED,
+    OUTPUT,
+    OverlappedOperation,
+    Settable,
 )
+from transport.overlapped.source import DEFAULT_LIMIT, OverlappedSource, check_limit, readable, writable
 
 NOBLOCK: Final = int(zmq.NOBLOCK)
 MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -89,17 +91,8 @@ class ReceiveOperation(OverlappedOperation[list[Any]]):
 
     __slots__ = ("_copy", "_parts", "_targets")
 
-    def __init__(
-        self,
-        source: "OverlappedSocket",
-        completions: Completions,
-        targets: list[memoryview | None],
-        copy: bool,
-        overlapped: Any,
-        event: Settable | None,
-        packet: bool,
-    ) -> None:
-        super().__init__(source, completions, overlapped, event, packet)
+    def __init__(self, targets: list[memoryview | None], copy: bool, *begun: Any) -> None:
+        super().__init__(*begun)
         self._targets = targets
         self._copy = copy
         # What has arrived of the message: frames, and sizes of those that went into a buffer.
@@ -169,17 +162,8 @@ class SendOperation(OverlappedOperation[int]):
 
     __slots__ = ("_copy", "_frames", "_sent")
 
-    def __init__(
-        self,
-        source: "OverlappedSocket",
-        completions: Completions,
-        frames: list[Frame],
-        copy: bool,
-        overlapped: Any,
-        event: Settable | None,
-        packet: bool,
-    ) -> None:
-        super().__init__(source, completions, overlapped, event, packet)
+    def __init__(self, frames: list[Frame], copy: bool, *begun: Any) -> None:
+        super().__init__(*begun)
         self._frames = frames
         self._copy = copy
         self._sent = 0
@@ -298,14 +282,9 @@ class OverlappedSocket(OverlappedSource):
         super().__init__(self._device, limit)
 
     def begin_recv(
-        self,
-        into: Any = None,
-        *,
-        copy: bool = True,
-        overlapped: Any = ITSELF,
-        event: Settable | None = None,
+        self, into: Any = None, *, copy: bool = True, overlapped: Any = ITSELF, event: Settable | None = None,
         packet: bool = True,
-    ) -> ReceiveOperation:
+    ) -> ReceiveOperation:  # fmt: skip
         """Begin to receive one message; see `OverlappedSource` for what all begins share.
 
         Args:
@@ -320,18 +299,13 @@ class OverlappedSocket(OverlappedSource):
         """
         if self._device.kind in _SEND_ONLY:
             raise InvalidOperation("this type of socket cannot receive", status=NOT_SUPPORTED)
-        receive = ReceiveOperation(self, self._completions, _targets(into), copy, overlapped, event, packet)
+        receive = ReceiveOperation(_targets(into), copy, self, self._completions, overlapped, event, packet)
         return self._pending.begin(receive, self._pending.input)
 
     def begin_send(
-        self,
-        frames: Any,
-        *,
-        copy: bool = True,
-        overlapped: Any = ITSELF,
-        event: Settable | None = None,
+        self, frames: Any, *, copy: bool = True, overlapped: Any = ITSELF, event: Settable | None = None,
         packet: bool = True,
-    ) -> SendOperation:
+    ) -> SendOperation:  # fmt: skip
         """Begin to send one message; see `OverlappedSource` for what all begins share.
 
         It completes when ZeroMQ has taken the message, which is not to say that it has arrived.
@@ -345,7 +319,7 @@ class OverlappedSocket(OverlappedSource):
         """
         if self._device.kind in _RECEIVE_ONLY:
             raise InvalidOperation("this type of socket cannot send", status=NOT_SUPPORTED)
-        send = SendOperation(self, self._completions, _checked(frames), copy, overlapped, event, packet)
+        send = SendOperation(_checked(frames), copy, self, self._completions, overlapped, event, packet)
         return self._pending.begin(send, self._pending.output)
 
     def exclusive(self) -> "AbstractContextManager[zmq.Socket[Any]]":

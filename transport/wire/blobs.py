@@ -43,15 +43,7 @@ _BYTES: Final = frozenset((bytes, bytearray, memoryview))
 # What is known of argument types: True if values may have to leave the body. A cache of hasattr(), which is
 # what costs. Unguarded: entries are only ever added or all dropped, and both are atomic; a lost one is found
 # again.
-_suspects: dict[type, bool] = {
-    bytes: True,
-    bytearray: True,
-    memoryview: True,
-    int: False,
-    str: False,
-    float: False,
-    bool: False,
-}
+_suspects: dict[type, bool] = {**dict.fromkeys(_BYTES, True), **dict.fromkeys((int, str, float, bool), False)}
 _suspect = _suspects.get
 
 
@@ -167,14 +159,9 @@ class ValueDecoder(Generic[T]):
         self.plain: Callable[[Buffer | msgspec.Raw], T] = msgspec.msgpack.Decoder(annotation).decode
 
     def __call__(
-        self,
-        raw: Buffer | msgspec.Raw,
-        blobs: Sequence[Buffer] = (),
-        descriptors: Sequence[Blob] | None = None,
+        self, raw: Buffer | msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None
     ) -> T:
-        """Decode. Raises msgspec.ValidationError or msgspec.DecodeError if it is not what the annotation
-        says.
-        """
+        """Decode. Raises msgspec.ValidationError or msgspec.DecodeError if it is not what the annotation says."""
         if not descriptors:
             return self.plain(raw)
         if len(descriptors) != 1 or len(blobs) != 1:
@@ -205,10 +192,7 @@ class ArgsDecoder:
         self._others: dict[tuple[int, tuple[int, ...]], msgspec.msgpack.Decoder[Any]] = {}
 
     def __call__(
-        self,
-        raw: Buffer | msgspec.Raw,
-        blobs: Sequence[Buffer] = (),
-        descriptors: Sequence[Blob] | None = None,
+        self, raw: Buffer | msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None
     ) -> Sequence[Any]:
         """Decode. Returns a tuple or list, as long as the caller's.
 

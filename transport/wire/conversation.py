@@ -56,6 +56,18 @@ def _stay(state: ConversationState, direction: Direction, *kinds: Kind) -> _Row:
 _FROM_CLIENT = (Kind.CALLS, Kind.CANCEL, Kind.PIPE, Kind.CREDIT)
 _FROM_SERVER = (Kind.REPLIES, Kind.PIPE, Kind.CREDIT)
 
+
+def _serving(state: ConversationState) -> _Row:
+    """What an open server may take and say; it stays in its state until one of the two ends the conversation."""
+    return {
+        **_stay(state, _R, *_FROM_CLIENT),
+        **_stay(state, _S, *_FROM_SERVER),
+        (_S, Kind.BYE): _State.LEAVING,
+        (_S, Kind.REJECT): _State.REJECTED,
+        (_R, Kind.BYE): _State.CLOSED,
+    }
+
+
 #: Side -> state -> (direction, kind) -> next state. A missing cell is an error: ours if sent, the peer's if
 #: received.
 TRANSITIONS: Final[dict[Side, dict[ConversationState, _Row]]] = {
@@ -91,21 +103,9 @@ TRANSITIONS: Final[dict[Side, dict[ConversationState, _Row]]] = {
         # Anything but a HELLO from a stranger is answered with a REJECT.
         _State.FRESH: {(_R, Kind.HELLO): _State.GREETED, (_S, Kind.REJECT): _State.REJECTED},
         _State.GREETED: {(_S, Kind.WELCOME): _State.OPEN, (_S, Kind.REJECT): _State.REJECTED},
-        _State.OPEN: {
-            **_stay(_State.OPEN, _R, *_FROM_CLIENT),
-            **_stay(_State.OPEN, _S, *_FROM_SERVER),
-            (_S, Kind.BYE): _State.LEAVING,
-            (_S, Kind.REJECT): _State.REJECTED,
-            (_R, Kind.BYE): _State.CLOSED,
-        },
+        _State.OPEN: _serving(_State.OPEN),
         # Calls that come now are left alone, and not counted.
-        _State.PARTING: {
-            **_stay(_State.PARTING, _R, *_FROM_CLIENT),
-            **_stay(_State.PARTING, _S, *_FROM_SERVER),
-            (_S, Kind.BYE): _State.LEAVING,
-            (_S, Kind.REJECT): _State.REJECTED,
-            (_R, Kind.BYE): _State.CLOSED,
-        },
+        _State.PARTING: _serving(_State.PARTING),
         _State.LEAVING: {**_stay(_State.LEAVING, _R, *_FROM_CLIENT), (_R, Kind.BYE): _State.CLOSED},
         _State.CLOSED: {},
         _State.REJECTED: {(_R, Kind.HELLO): _State.GREETED, (_S, Kind.REPLIES): _State.REJECTED},
@@ -114,13 +114,8 @@ TRANSITIONS: Final[dict[Side, dict[ConversationState, _Row]]] = {
 
 
 # The same, laid out for looking up: side and state -> (kind -> next state) for sending, and for receiving.
-_LAYOUT: Final[
-    dict[tuple[Side, ConversationState], tuple[dict[Kind, ConversationState], dict[Kind, ConversationState]]]
-] = {
-    (side, state): (
-        {kind: following for (direction, kind), following in row.items() if direction is _S},
-        {kind: following for (direction, kind), following in row.items() if direction is _R},
-    )
+_LAYOUT: Final = {
+    (side, state): [{kind: following for (way, kind), following in row.items() if way is each} for each in (_S, _R)]
     for side, table in TRANSITIONS.items()
     for state, row in table.items()
 }

@@ -67,7 +67,7 @@ def gone(error: zmq.ZMQError) -> LinkClosed:
 
 
 class ZmqLink(BaseLink):
-    """What both sides share: the socket, its monitor, frames in and out."""
+    """What both sides share."""
 
     _kind: int
     _events: int
