@@ -1,5 +1,4 @@
-"""A link: a two-way path for whole messages, between one client and a server, or between a server and all its
-clients.
+"""A link: a two-way path for whole messages, between one client and a server, or between a server and all its clients.
 
 A link has no thread of its own. A thread that waits polls its descriptors and, when one is readable, harvests; a thread
 that has something to send, sends. Both hold the link's lock, which the *caller* takes: it alone knows what else the
@@ -80,8 +79,7 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of a link. Each kind of link takes from them what concerns it.
 
     Args:
-        max_message_bytes: the largest frame taken from a peer; the connection of one who sends a larger is
-            closed.
+        max_message_bytes: the largest frame taken from a peer; the connection of one who sends a larger is closed.
         max_queued: messages that a client hands over, and that a server leaves unread for each client, before
             `send` says "not now". (On loopback: in each queue.)
         heartbeat: seconds between ZMTP pings on tcp and ipc; a peer that answers none for three times as long
@@ -143,9 +141,8 @@ class Link(Protocol):
     endpoint: str
     #: Seconds between the pings that this link sends; 0: none.
     heartbeat: float
-    #: Set by the runtime if `descriptors` is empty: called when a message was handed to this link. It runs in
-    #: the sender's thread, inside its `send`, with the *sender's* link locked: it must be short and take no
-    #: link's lock.
+    #: Set by the runtime if `descriptors` is empty: called when a message was handed to this link. It runs in the
+    #: sender's thread, inside its `send`, with the *sender's* link locked: it must be short and take no link's lock.
     wake: Callable[[], None] | None
     #: Set by the runtime: called inside a `harvest`, with this link locked, when `descriptors` are others than before.
     #: Where the platform allows it they stay the same.

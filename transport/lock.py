@@ -6,11 +6,10 @@ releases the lock: since CPython 3.14 that can happen in a plain `with lock:`, w
 therefore takes itself inside a `try` of its own, and asks in the `except` whether it has itself. From the return of
 `__enter__` to the first step of the block there is no call, so nothing can raise.
 
-The handler may also call the engine, and so meet a lock that its own thread holds, in the midst of what it
-interrupted. To wait there would be to wait for ever, and to go on would be to work on half of a change: `refusal` is
-raised, `Deadlock` by the engine's locks. The few operations that are safe in a signal handler leave what they cannot do
-there to another thread (`engine/kernel/afterwards.py`). A finalizer that the garbage collector runs is in the same
-position.
+The handler may also call the engine, and so meet a lock that its own thread holds, in the midst of what it interrupted.
+To wait there would be to wait for ever, and to go on would be to work on half of a change: `refusal` is raised,
+`Deadlock` by the engine's locks. The few operations that are safe in a signal handler leave what they cannot do there
+to another thread (`engine/kernel/afterwards.py`). A finalizer that the garbage collector runs is in the same position.
 
 Loops are the other half: the jump back of a loop is a place where a handler may raise, and CPython 3.12 to 3.14 leave
 some of these jumps out of the `with` or `try` around them. A loop that stands in one is a function of its own;

@@ -7,8 +7,7 @@ registry finds a server by name, and keeps the clients that wait for one. A fram
 ends the connection, as it does on a network, and another one is made.
 
 Guarantees: those of `Link`. The blobs of a message are those of the sender, not copies, unless the sender
-could still change them: then they are copied, since what was received must stay as it is. Each side's queue
-is bounded.
+could still change them: then they are copied, since what was received must stay as it is. Each side's queue is bounded.
 """
 
 import itertools

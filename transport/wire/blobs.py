@@ -5,9 +5,8 @@ the value travels as a frame of its own, and a `Blob` in the options says which 
 arrival the frame's memory becomes the value: an array or a `memoryview` without a copy, `bytes` with one.
 
 Guarantees: what comes out of here never aliases memory that its sender can change, and is read-only unless
-the annotation asks for `bytearray`. Assumes: the caller leaves a buffer alone from the moment it hands it in
-until the call is complete (as with any overlapped operation); only values that are encoded into the body are
-snapshots.
+the annotation asks for `bytearray`. Assumes: the caller leaves a buffer alone from the moment it hands it in until the
+call is complete (as with any overlapped operation); only values that are encoded into the body are snapshots.
 """
 
 import functools
@@ -41,8 +40,7 @@ _SCALAR_KINDS: Final = frozenset("biufSU")
 _BYTES: Final = frozenset((bytes, bytearray, memoryview))
 
 # What is known of argument types: True if values may have to leave the body. A cache of hasattr(), which is
-# what costs. Unguarded: entries are only ever added or all dropped, and both are atomic; a lost one is found
-# again.
+# what costs. Unguarded: entries are only ever added or all dropped, and both are atomic; a lost one is found again.
 _suspects: dict[type, bool] = {**dict.fromkeys(_BYTES, True), **dict.fromkeys((int, str, float, bool), False)}
 _suspect = _suspects.get
 

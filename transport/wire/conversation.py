@@ -68,8 +68,7 @@ def _serving(state: ConversationState) -> _Row:
     }
 
 
-#: Side -> state -> (direction, kind) -> next state. A missing cell is an error: ours if sent, the peer's if
-#: received.
+#: Side -> state -> (direction, kind) -> next state. A missing cell is an error: ours if sent, the peer's if received.
 TRANSITIONS: Final[dict[Side, dict[ConversationState, _Row]]] = {
     Side.CLIENT: {
         _State.FRESH: {(_S, Kind.HELLO): _State.GREETED},

@@ -13,11 +13,10 @@ Who is lost? The monitor names a connection by its descriptor, the ROUTER by a r
 peer's first message (SRCFD) ties the two. Messages that a dying peer sent may still wait in the ROUTER when
 the monitor reports its end, so the receiver gets `on_lost` when the socket has been seen empty after that.
 
-Guarantees: `on_connected`, messages, `on_lost`, in this order and once for each peer. A client hands nothing to a
-new connection before its receiver got `on_lost` and `on_connected`: it looks at the monitor before a send, unless it
-did so recently that a new connection cannot be up (ZeroMQ waits RECONNECT_MS first). An exception from
-outside (Ctrl-C) in the middle of a message never makes the rest of it look like another message: its
-connection counts as lost.
+Guarantees: `on_connected`, messages, `on_lost`, in this order and once for each peer. A client hands nothing to a new
+connection before its receiver got `on_lost` and `on_connected`: it looks at the monitor before a send, unless it did so
+recently that a new connection cannot be up (ZeroMQ waits RECONNECT_MS first). An exception from outside (Ctrl-C) in the
+middle of a message never makes the rest of it look like another message: its connection counts as lost.
 
 A host's name is looked up here, not by ZeroMQ, and all its addresses are used: `named.py`. Why a
 server's Unix socket is made here, and what happens when few descriptors are left: `unix.py`, `descriptors.py`.

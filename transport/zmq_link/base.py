@@ -20,8 +20,7 @@ from transport.link import BaseLink, LinkOptions, Receiver
 from transport.lock import Lock
 from transport.realtime import monotonic
 
-#: From this size on a frame is received as a view of ZeroMQ's memory. Below it a copy is cheaper than the
-#: view.
+#: From this size on a frame is received as a view of ZeroMQ's memory. Below it a copy is cheaper than the view.
 NO_COPY_RECEIVE_BYTES: Final = 32 * 1024
 #: From this size on a frame is sent without a copy. pyzmq's thread that frees the memory afterwards competes
 #: for the GIL: measured, round trips of 64 KiB take 20 % longer, 256 KiB are even, 1 MiB gain a third.
@@ -226,11 +225,10 @@ class ZmqLink(BaseLink):
 
     def _end_message(self, begun: bool, error: BaseException) -> None:
         """A message of several frames was broken off, perhaps before its first one was sent: end it."""
-        # A connection that broke in the middle takes back what was sent, and drops what follows up to the
-        # end of the message. If something from outside broke in, the message must end too, or the next
-        # one would become a part of it; the peer will not take it for good. In both cases an empty frame
-        # is that end. (After a first frame that was refused, nothing has begun. After one that was
-        # interrupted, something may have.)
+        # A connection that broke in the middle takes back what was sent, and drops what follows up to the end of the
+        # message. If something from outside broke in, the message must end too, or the next one would become a part of
+        # it; the peer will not take it for good. In both cases an empty frame is that end. (After a first frame that
+        # was refused, nothing has begun. After one that was interrupted, something may have.)
         if begun or not isinstance(error, zmq.ZMQError):
             with suppress(zmq.ZMQError):  # The peer is gone, or nothing had begun: there is nothing to end.
                 self._send(b"", NOBLOCK)

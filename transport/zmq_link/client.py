@@ -107,8 +107,7 @@ class ZmqClient(ZmqLink):
         self._up = False
         # The next CONNECT_RETRIED is the first attempt after a connection, not one that failed.
         self._first_attempt = False
-        # What is known of the attempt under way: how the handshake failed, and whether there was a host to
-        # reach.
+        # What is known of the attempt under way: how the handshake failed, and whether there was a host to reach.
         self._failure = ""
         self._reached = False
         # Calls wait here, once the server has this many unread. Replies have no bound: there are no more than
