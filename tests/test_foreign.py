@@ -20,7 +20,7 @@ OWN_ERRORS = {
     "engine/win32/bindings.py:endpoint_of": "likewise",
     "engine/win32/process.py:_bind_locked": "an endpoint that is taken",
     "transport/overlapped/descriptor.py:__init__": "the system, which has no descriptor left",
-    "transport/__init__.py:_kind_of": "the system, or the interpreter's imports",
+    "transport/__init__.py:_open": "the system, or the interpreter's imports",
     "transport/overlapped/pending.py:be_polled": "the system, which has no descriptor left",
     "transport/overlapped/pending.py:_attempt_locked": "the system, or ZeroMQ",
     "transport/wire/blobs.py:_restore_array": "NumPy, of what a peer asks for",

@@ -60,42 +60,13 @@ if typing.TYPE_CHECKING:
     )
 
 __all__ = [
-    "SKIP_PORT_ON_SUCCESS",
-    "SKIP_SET_EVENT_ON_HANDLE",
-    "Buffer",
-    "Curve",
-    "Endpoint",
-    "EndpointError",
-    "InvalidOperation",
-    "Keys",
-    "Link",
-    "LinkClosed",
-    "LinkForked",
-    "LinkOptions",
-    "OverlappedOperation",
-    "OperationFailed",
-    "OperationNotFound",
-    "OperationPending",
-    "OverlappedDescriptor",
-    "OverlappedError",
-    "OverlappedSocket",
-    "OverlappedSource",
-    "PayloadTooLarge",
-    "PeerInfo",
-    "PeerLost",
-    "ReadOperation",
-    "ReceiveOperation",
-    "Receiver",
-    "SendOperation",
-    "SourceClosed",
-    "SourceForked",
-    "SourceStatistics",
-    "TooManyOperations",
-    "TransportError",
-    "WriteOperation",
-    "bind",
-    "connect",
-]
+    "SKIP_PORT_ON_SUCCESS", "SKIP_SET_EVENT_ON_HANDLE", "Buffer", "Curve", "Endpoint", "EndpointError",
+    "InvalidOperation", "Keys", "Link", "LinkClosed", "LinkForked", "LinkOptions", "OverlappedOperation",
+    "OperationFailed", "OperationNotFound", "OperationPending", "OverlappedDescriptor", "OverlappedError",
+    "OverlappedSocket", "OverlappedSource", "PayloadTooLarge", "PeerInfo", "PeerLost", "ReadOperation",
+    "ReceiveOperation", "Receiver", "SendOperation", "SourceClosed", "SourceForked", "SourceStatistics",
+    "TooManyOperations", "TransportError", "WriteOperation", "bind", "connect",
+]  # fmt: skip
 
 
 def connect(endpoint: str | Endpoint, **options: typing.Any) -> Link:
@@ -107,8 +78,7 @@ def connect(endpoint: str | Endpoint, **options: typing.Any) -> Link:
     """
     endpoint = Endpoint.parse(endpoint)
     endpoint.require_connectable()
-    link: Link = _kind_of(endpoint).connect(endpoint, LinkOptions(**options))
-    return link
+    return _open(endpoint, LinkOptions(**options), bound=False)
 
 
 def bind(endpoint: str | Endpoint, **options: typing.Any) -> Link:
@@ -117,22 +87,24 @@ def bind(endpoint: str | Endpoint, **options: typing.Any) -> Link:
     Args: as `connect`.
     Raises: EndpointError: the text is wrong, or the endpoint is taken, or not to be had.
     """
-    endpoint = Endpoint.parse(endpoint)
-    link: Link = _kind_of(endpoint).bind(endpoint, LinkOptions(**options))
-    return link
+    return _open(Endpoint.parse(endpoint), LinkOptions(**options), bound=True)
 
 
-def _kind_of(endpoint: Endpoint) -> typing.Any:
-    """What serves an endpoint, imported when it is needed: a program that uses the loopback only loads no ZeroMQ."""
+def _open(endpoint: Endpoint, options: LinkOptions, bound: bool) -> Link:
+    """Open one side. Imports what serves the endpoint: a program that uses the loopback only loads no ZeroMQ."""
     if endpoint.scheme == "loopback":
         from transport import loopback
 
-        return loopback
+        return (loopback.LoopbackServer if bound else loopback.LoopbackClient)(endpoint, options)
     try:
         from transport import zmq_link
     except (OSError, ImportError) as error:  # No descriptor is left to read the modules with, for one.
         raise EndpointError(f"{endpoint} cannot be used: ZeroMQ cannot be loaded: {error}") from error
-    return zmq_link
+    if endpoint.scheme == "inproc":
+        return (zmq_link.InprocServer if bound else zmq_link.InprocClient)(endpoint, options)
+    if bound:
+        return zmq_link.ZmqServer(endpoint, options)
+    return (zmq_link.NamedClient if zmq_link.is_named(endpoint) else zmq_link.ZmqClient)(endpoint, options)
 
 
 def __getattr__(name: str) -> typing.Any:

@@ -18,6 +18,7 @@ from transport.errors import EndpointError
 from transport.foreign import shown, type_name
 
 SCHEMES = ("tcp", "ipc", "inproc", "loopback")
+_SCHEMES = ", ".join(f"{scheme}://" for scheme in SCHEMES)
 
 #: sizeof(sockaddr_un.sun_path) less its closing zero; Linux has the larger one, 107 is good there.
 MAX_IPC_PATH = 107
@@ -52,9 +53,9 @@ class Endpoint(msgspec.Struct, frozen=True):
             raise EndpointError(f"an endpoint is a text such as 'tcp://127.0.0.1:5555', not {type_name(text)}")
         scheme, separator, rest = text.partition("://")
         if not separator:
-            raise EndpointError(f"{text!r} has no scheme: write one of {_schemes()} before it")
+            raise EndpointError(f"{text!r} has no scheme: write one of {_SCHEMES} before it")
         if scheme not in SCHEMES:
-            raise EndpointError(f"{text!r}: scheme {scheme!r} is not one of {_schemes()}")
+            raise EndpointError(f"{text!r}: scheme {scheme!r} is not one of {_SCHEMES}")
         if not rest:
             raise EndpointError(f"{text!r}: nothing follows the scheme")
         if "\0" in rest:
@@ -104,7 +105,3 @@ class Endpoint(msgspec.Struct, frozen=True):
             )
         if self.scheme == "ipc" and self.name == "*":
             raise EndpointError(f"{self}: a client needs the path of the server, which knows it once it listens")
-
-
-def _schemes() -> str:
-    return ", ".join(f"{scheme}://" for scheme in SCHEMES)

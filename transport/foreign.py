@@ -4,15 +4,6 @@ Theory of operation. A text about a foreign object is made by foreign code: `__s
 answers for `__name__`, `__notes__`, the loader that a traceback's source lines come from. Whatever goes wrong there
 must not take the place of what was to be said, nor end the thread that says it. So every such text is made here.
 
-    type_name(thing)      the name of its type, without running any code of its
-    text_of(error)        what it says
-    shown(thing)          its `repr`
-    name_of(function)     what it is called
-    traceback_of(error)   its traceback, with its notes, causes and contexts as far as they can be read
-    loggable(error)       itself, or what stands for it in a log if it cannot be formatted
-    number_of(thing)      what it is as a float, if it is a real number of whatever type
-    is_interrupt(error)   whether it came from a signal handler, and not from the foreign code that it left
-
 Guarantees: none of these raises what foreign code raises, `SystemExit` and `KeyboardInterrupt` included. A text that
 they return is a plain `str` that can be encoded: lone surrogates are escaped, and what is too long is cut.
 

@@ -219,6 +219,10 @@ class BaseLink(Uncopyable):
     def leave(self) -> None:
         """Nothing: a server ends no connection of its own accord."""
 
+    def peer_info(self, peer: bytes) -> PeerInfo:
+        """Nothing: a client knows its server by the endpoint."""
+        return PeerInfo()
+
     def close(self) -> None:
         """Close the link. If that is broken off by an exception of a signal handler, closing again goes on."""
         self._release()

@@ -175,10 +175,6 @@ def _report(text: str, error: BaseException) -> None:
 _emitter = _Emitter()
 
 
-def _at_exit() -> None:
-    _emitter.flush(FLUSH)
-
-
 @in_child
 def _forget() -> None:
     global _emitter
@@ -186,5 +182,5 @@ def _forget() -> None:
     vital.clear()
 
 
-at_exit(Layer.LOG, _at_exit)
+at_exit(Layer.LOG, lambda: _emitter.flush(FLUSH))
 report_by(Log("transport").exception)

@@ -163,10 +163,6 @@ class LoopbackClient(_Loopback):
         assert isinstance(sender, LoopbackServer)
         sender._cut_off(self, peer)
 
-    def peer_info(self, peer: bytes) -> PeerInfo:
-        """Nothing: a client knows its server by the endpoint."""
-        return PeerInfo()
-
     def _release(self) -> None:
         """Detach from the server, whose next harvest reports it."""
         super()._release()
@@ -227,8 +223,7 @@ class LoopbackServer(_Loopback):
         with _registry_lock:
             if peer in self._cut_peers:
                 return False
-            client = self._clients.get(peer)
-            self._forget_cut(client)
+            self._forget_cut(self._clients.get(peer))
             return True
 
     def _forget_cut(self, client: LoopbackClient | None) -> None:
@@ -319,7 +314,3 @@ def _forget() -> None:
 
 
 in_child(_forget)
-
-# As in `zmq_link`.
-connect = LoopbackClient
-bind = LoopbackServer

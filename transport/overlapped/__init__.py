@@ -16,15 +16,7 @@ from transport.overlapped.source import OverlappedSource, SourceStatistics
 from transport.overlapped.zmq_socket import OverlappedSocket, ReceiveOperation, SendOperation
 
 __all__ = [
-    "SKIP_PORT_ON_SUCCESS",
-    "SKIP_SET_EVENT_ON_HANDLE",
-    "OverlappedOperation",
-    "OverlappedDescriptor",
-    "OverlappedSocket",
-    "OverlappedSource",
-    "ReadOperation",
-    "ReceiveOperation",
-    "SendOperation",
-    "SourceStatistics",
-    "WriteOperation",
-]
+    "SKIP_PORT_ON_SUCCESS", "SKIP_SET_EVENT_ON_HANDLE", "OverlappedOperation", "OverlappedDescriptor",
+    "OverlappedSocket", "OverlappedSource", "ReadOperation", "ReceiveOperation", "SendOperation",
+    "SourceStatistics", "WriteOperation",
+]  # fmt: skip

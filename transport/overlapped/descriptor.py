@@ -139,15 +139,13 @@ class _Descriptor:
         self._interest = interest
 
     def is_fatal(self, error: Exception) -> bool:
-        return isinstance(error, OSError) and error.errno == errno.EBADF and not self._is_open()
-
-    def _is_open(self) -> bool:
-        """Whether the descriptor is open: EBADF is also what one says that is open for the other direction only."""
-        try:
-            os.fstat(self.handle)
-        except OSError:
+        if not isinstance(error, OSError) or error.errno != errno.EBADF:
             return False
-        return True
+        try:
+            os.fstat(self.handle)  # EBADF is also what one says that is open for the other direction only.
+        except OSError:
+            return True
+        return False
 
     def status_of(self, error: Exception) -> int:
         assert isinstance(error, OSError), "nothing else is caught"
@@ -236,7 +234,7 @@ class OverlappedDescriptor(OverlappedSource):
 
         What is pending completes with 995. Raises: `SourceClosed`.
         """
-        self._pending.detach()
+        self._pending.end(close=False)
         return self._device.file
 
 

@@ -181,15 +181,18 @@ class Hook:
         return operations.drive(readable)
 
 
-class _Itself:
-    """The type of `ITSELF`."""
+class Sentinel:
+    """A value that stands for what was not given."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def __repr__(self) -> str:
-        return "ITSELF"
+        return self._name
 
 
 #: As `overlapped`: the packet carries the operation object, which is also what happens if nothing is given.
-ITSELF: Final[Any] = _Itself()
+ITSELF: Final[Any] = Sentinel("ITSELF")
 
 
 class OverlappedOperation(Uncopyable, Generic[T_co]):

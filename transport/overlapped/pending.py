@@ -102,11 +102,6 @@ class PendingOperations:
             done.bound = False
             raise
 
-    def outstanding(self) -> tuple[int, list[Any]]:
-        """How many packets were handed over, and the `overlapped` of each that is still to come."""
-        with self.lock:
-            return self.completions.outstanding_locked((*self.input, *self.output))
-
     def be_polled(self, services: SourceServices) -> None:
         """Have the descriptors polled from now on, if they are not."""
         with self.lock:
@@ -130,8 +125,6 @@ class PendingOperations:
             raise
         if closed:
             services.unregister(hook)
-
-    # Cancelling
 
     def _pending_locked(self, chosen: Chosen | None) -> list[OverlappedOperation[Any]]:
         return [
@@ -161,8 +154,6 @@ class PendingOperations:
             for operation in list(queue):
                 if operation.done:
                     queue.remove(operation)
-
-    # Beginning
 
     def begin(self, operation: AnyOperation, queue: deque[OverlappedOperation[Any]]) -> AnyOperation:
         """Accept the operation, and do it if that is possible now."""
@@ -199,8 +190,6 @@ class PendingOperations:
             self.accepted += 1
         elif operation in queue:
             queue.remove(operation)
-
-    # Progress
 
     def advance_locked(self, starting: OverlappedOperation[Any] | None = None) -> bool:
         """Attempt what may be possible, until nothing is; return whether there may be more.
@@ -292,17 +281,14 @@ class PendingOperations:
         if self._lost and not self._released:
             self.end(close=True)
 
-    # End
-
-    def detach(self) -> None:
-        """Stop being a source, and leave the object open."""
-        with self.lock:
-            self.require_open_locked()
-        self.end(close=False)
-
     def end(self, close: bool) -> None:
-        """Stop being a source. Each step may be repeated: a signal handler may have raised in the last one."""
+        """Stop being a source. Each step may be repeated: a signal handler may have raised in the last one.
+
+        Args: close: the object too, and a source that is closed already is left so; else that raises `SourceClosed`.
+        """
         with self.lock:
+            if not close:
+                self.require_open_locked()
             if self._released:
                 return
             self.closed = True

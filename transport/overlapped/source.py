@@ -20,6 +20,7 @@ from transport.overlapped.operation import (
     SKIP_SET_EVENT_ON_HANDLE,
     Device,
     OverlappedOperation,
+    Sentinel,
     SourceServices,
     begun_by,
 )
@@ -30,14 +31,8 @@ from transport.overlapped.pending import PendingOperations
 DEFAULT_LIMIT: Final = 1024
 
 
-class _Every:
-    """The type of `EVERY`."""
-
-    def __repr__(self) -> str:
-        return "EVERY"
-
-
-EVERY: Final[Any] = _Every()
+#: As `overlapped` of a cancel: whatever is pending.
+EVERY: Final[Any] = Sentinel("EVERY")
 
 
 class SourceStatistics(msgspec.Struct, frozen=True):
@@ -86,8 +81,6 @@ class OverlappedSource(Closeable):
         self._pending = PendingOperations(self, device, limit)
         self._completions = self._pending.completions
 
-    # For the engine
-
     def bind_services(self, services: SourceServices) -> None:
         """For the port only: take what it gives. Called just before `bind_port`."""
         self._completions.services = services
@@ -101,7 +94,9 @@ class OverlappedSource(Closeable):
 
         Those that are just being handed over count as still to come, and are the first.
         """
-        return self._pending.outstanding()
+        pending = self._pending
+        with pending.lock:
+            return self._completions.outstanding_locked((*pending.input, *pending.output))
 
     @property
     def closed(self) -> bool:
@@ -129,8 +124,6 @@ class OverlappedSource(Closeable):
             self._pending.require_open_locked()
             self._completions.modes |= modes
 
-    # Cancelling
-
     def cancel(self, overlapped: Any = EVERY) -> None:
         """Ask for pending operations to end: those that carry `overlapped`, or every one.
 
@@ -149,8 +142,6 @@ class OverlappedSource(Closeable):
         To find none is no error. Otherwise as `cancel`. Source: "CancelIo".
         """
         return self._pending.cancel(begun_by(get_ident()), required=False)
-
-    # End
 
     def close(self) -> None:
         """Close the source and its object: what is pending completes with 995, once each.

@@ -47,7 +47,7 @@ NOBLOCK: Final = int(zmq.NOBLOCK)
 MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 _RCVMORE: Final = int(zmq.RCVMORE)
 
-#: What a frame to be sent is kept as.
+#: What a frame to be sent is kept as; a view is one of bytes.
 Frame = bytes | memoryview | zmq.Frame
 
 _SEND_ONLY: Final = frozenset({int(zmq.PUSH), int(zmq.PUB)})
@@ -185,7 +185,7 @@ class SendOperation(OverlappedOperation[int]):
             if error.errno == zmq.EAGAIN:
                 return None
             raise
-        self._result = self._transferred = sum(map(_size, frames))
+        self._result = self._transferred = sum(map(len, frames))
         self._frames = []
         return OK
 
@@ -334,7 +334,7 @@ class OverlappedSocket(OverlappedSource):
 
         What is pending completes with 995. Raises: `SourceClosed`.
         """
-        self._pending.detach()
+        self._pending.end(close=False)
         return self._device.socket
 
 
@@ -343,10 +343,6 @@ assert (int(zmq.POLLIN), int(zmq.POLLOUT)) == (INPUT, OUTPUT)
 _claims_lock = Lock()
 # Guarded by _claims_lock. Sockets that have an OverlappedSocket.
 _claims: "weakref.WeakSet[zmq.Socket[Any]]" = weakref.WeakSet()
-
-
-def _size(frame: Frame) -> int:
-    return frame.nbytes if isinstance(frame, memoryview) else len(frame)
 
 
 def _checked(frames: Any) -> list[Frame]:

@@ -217,11 +217,7 @@ def encode_call(
 
 
 def encode_reply(
-    call_id: int,
-    value: object,
-    status: int = 0,
-    options: ReplyOptions | None = None,
-    max_bytes: int = MAX_RECORD_BYTES,
+    call_id: int, value: object, status: int = 0, options: ReplyOptions | None = None, max_bytes: int = MAX_RECORD_BYTES
 ) -> list[Buffer]:
     """The frames of one reply that travels alone, a large result or an array as a frame of its own.
 

@@ -24,20 +24,9 @@ server's Unix socket is made here, and what happens when few descriptors are lef
 Assumes: nothing else uses the sockets. inproc has no monitor events: see `inproc.py`.
 """
 
-from transport.endpoint import Endpoint
-from transport.link import BaseLink, LinkOptions
 from transport.zmq_link.client import ZmqClient
 from transport.zmq_link.inproc import InprocClient, InprocServer
 from transport.zmq_link.named import NamedClient, is_named
 from transport.zmq_link.server import ZmqServer
 
-
-def connect(endpoint: Endpoint, options: LinkOptions) -> BaseLink:
-    """Open the client's side."""
-    named = NamedClient if is_named(endpoint) else ZmqClient
-    return (InprocClient if endpoint.scheme == "inproc" else named)(endpoint, options)
-
-
-def bind(endpoint: Endpoint, options: LinkOptions) -> BaseLink:
-    """Open the server's side."""
-    return (InprocServer if endpoint.scheme == "inproc" else ZmqServer)(endpoint, options)
+__all__ = ["InprocClient", "InprocServer", "NamedClient", "ZmqClient", "ZmqServer", "is_named"]

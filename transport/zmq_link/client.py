@@ -14,7 +14,7 @@ from zmq.backend import zmq_poll
 from transport.endpoint import MAX_IPC_PATH, Endpoint
 from transport.errors import EndpointError, LinkClosed
 from transport.frames import Buffer
-from transport.link import LinkOptions, PeerInfo, Receiver
+from transport.link import LinkOptions, Receiver
 from transport.realtime import monotonic
 from transport.service import Pause
 from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NO_COPY_SEND_BYTES, NOBLOCK, ZmqLink, gone, is_gone
@@ -276,10 +276,6 @@ class ZmqClient(ZmqLink):
     def _forget(self, peer: bytes) -> None:
         # At once, and not when ZeroMQ has made the next connection: after a message that was too large it never does.
         self._replace()
-
-    def peer_info(self, peer: bytes) -> PeerInfo:
-        """Nothing: a client knows its server by the endpoint."""
-        return PeerInfo()
 
 
 def why_refused(endpoint: Endpoint) -> str:

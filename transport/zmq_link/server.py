@@ -17,15 +17,7 @@ from transport.errors import EndpointError, PeerLost
 from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.realtime import monotonic
-from transport.zmq_link.base import (
-    MORE,
-    NO_COPY_RECEIVE_BYTES,
-    NO_COPY_SEND_BYTES,
-    NOBLOCK,
-    ZmqLink,
-    gone,
-    is_gone,
-)
+from transport.zmq_link.base import MORE, NO_COPY_RECEIVE_BYTES, NO_COPY_SEND_BYTES, NOBLOCK, ZmqLink, gone, is_gone
 from transport.zmq_link.descriptors import Reserve
 from transport.zmq_link.named import addresses_of, is_named
 from transport.zmq_link.unix import Taken, UnixListener
