@@ -34,7 +34,6 @@ ORDER = (
     "engine.rpc.server.open_call:_opening",
     "engine.rpc.server.open_call:_making",
     "engine.rpc.server.call:_making",
-    "engine.rpc.server.open_call:await_closed",
     "engine.rpc.server.coroutines:CoroutineRunner.__init__",
     "engine.rpc.server.lane:Lane.__init__",
     "engine.rpc.pipes.pipe_set:PipeSet.__init__",

@@ -1,9 +1,9 @@
 """The call that is being served on this thread, or in this task, and what a call that is begun meanwhile inherits.
 
-A call that a routine makes takes over time left, and metadata, from the call that the routine serves. The shorter of
-the two times counts; of the metadata, texts of the outer call are overlaid by those of the inner one's client, and
-these by the inner call's own. A routine that was answered already, and works on in the background, passes on metadata
-only: its caller waits no longer.
+A call that a routine makes takes over the time left, if that is shorter, and the metadata of the call that the routine
+serves: texts of the outer call are overlaid by those of the inner one's client, and these by the inner call's own. A
+routine whose call was answered, and that works on in the background, passes on metadata only: its caller waits no
+longer.
 
 Below client and server, which know nothing of each other: a served call is here what `Served` says.
 """
@@ -45,7 +45,7 @@ task_call: contextvars.ContextVar["tuple[Served, object] | None"] = contextvars.
 
 
 class Batch(Protocol):
-    """Calls that have no handle yet, and get one when it is asked for."""
+    """Calls that have no record yet, and get one when it is asked for."""
 
     entry: Any
 

@@ -18,8 +18,8 @@ Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtInqStats", "Int
 "RpcServerRegisterIf2", "RPC_IF_CALLBACK_FN", "Authentication-Level Constants".
 """
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum
 
 import msgspec
@@ -50,6 +50,13 @@ class TooFewCalls(Misuse, ValueError):
 def check_max_calls(value: int) -> None:
     """Raise `Misuse` 1742 unless `value` is an int of 1 or more."""
     check_count("max_calls", value, least=1, raising=TooFewCalls)
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a call is not taken."""
+
+    status: int
+    text: str
 
 
 class AccessPolicy(msgspec.Struct, eq=False):
@@ -151,10 +158,9 @@ class _Stopped(Event):
 
 
 class Counters(msgspec.Struct):
-    """What a server counts, in the order of `ServerStatistics`; guarded by admission's lock, except that `messages_in`,
-    `garbage` and `failures` are counted under link.lock.
-    """
+    """What a server counts, under admission's lock; `messages_in`, `garbage` and `failures` under link.lock."""
 
+    # In the order of `ServerStatistics`.
     calls_in: int = 0
     calls_out: int = 0
     messages_in: int = 0
@@ -212,8 +218,6 @@ class Admission:
         self.forked: bool = False
         # Set while no call is open and the server does not listen.
         self.stopped: Event = _Stopped(manual_reset=True, signaled=True)
-
-    # The life of the server
 
     def check_process(self) -> None:
         """Raise `Forked` in a forked child."""
@@ -278,31 +282,27 @@ class Admission:
                 self.closing = False
             raise
 
-    def begin_wait(self, listened: bool) -> bool:
-        """Be the one that waits for the stop; False if there is nothing to wait for. `end_wait` is due otherwise."""
+    @contextmanager
+    def waiting(self, listened: bool) -> Iterator[bool]:
+        """Within this context the caller is the one that waits for the stop; False if there is nothing to wait for."""
         with self.lock:
             self.check_process()
-            if self.phase is Phase.CLOSED:
-                return False
-            if self.waited:
+            due = self.phase is not Phase.CLOSED
+            if due and self.waited:
                 raise InvalidState("another thread waits for this server already", status=Status.ALREADY_LISTENING)
             if self.phase is Phase.IDLE and not listened:
                 raise InvalidState("the server was not told to listen", status=Status.NOT_LISTENING)
-            self.waited = True
-        return True
+            self.waited = self.waited or due
+        try:
+            yield due
+        finally:
+            if due:
+                self.waited = False
+                if self.phase is Phase.CLOSED:  # The server was closed meanwhile: the event goes with it.
+                    self.stopped.close()
 
-    def end_wait(self) -> None:
-        """The thread that waited goes on; if the server was closed meanwhile, the event goes with it."""
-        self.waited = False
-        if self.phase is Phase.CLOSED:
-            self.stopped.close()
-
-    # Calls
-
-    def arrive(self, count: int) -> tuple[int, tuple[int, str] | None]:
-        """Count calls that arrive, as if all were accepted: refusals are answered, and answers that leave are counted
-        off. Returns for how many there is room, and, if for less than these, why. Under link.lock.
-        """
+    def arrive(self, count: int) -> tuple[int, Refusal | None]:
+        """Count calls that arrive; return for how many there is room, and, if for less, why. Under link.lock."""
         lock = self.lock
         if lock.owned():
             lock.refuse()
@@ -320,11 +320,11 @@ class Admission:
         lock.release()
         return room, refusal
 
-    def _refusal_locked(self) -> tuple[int, str]:
+    def _refusal_locked(self) -> Refusal:
         """Why there is no room."""
         if self.phase is Phase.LISTENING:
-            return Status.SERVER_TOO_BUSY, f"{self.max_calls} calls are open, max_calls allows no more at once"
-        return Status.SERVER_UNAVAILABLE, "the server is not listening"
+            return Refusal(Status.SERVER_TOO_BUSY, f"{self.max_calls} calls are open, max_calls allows no more at once")
+        return Refusal(Status.SERVER_UNAVAILABLE, "the server is not listening")
 
     def count_off(self, answers: int, messages: int = 1) -> None:
         """These answers leave, in so many messages, or have no receiver any more: their calls are over."""
@@ -343,14 +343,14 @@ class Admission:
             raise
         lock.release()
 
-    def enter(self, policy: AccessPolicy) -> tuple[int, str] | None:
+    def enter(self, policy: AccessPolicy) -> Refusal | None:
         """Count a call of an interface that listens by itself, or return why it is refused."""
         with self.lock:
             if self.closing:
-                return Status.SERVER_UNAVAILABLE, "the server is closing"
+                return Refusal(Status.SERVER_UNAVAILABLE, "the server is closing")
             if policy.max_calls is not None and policy.active >= policy.max_calls:
                 text = f"{policy.active} calls of {policy.name!r} are open, max_calls allows no more"
-                return Status.SERVER_TOO_BUSY, text
+                return Refusal(Status.SERVER_TOO_BUSY, text)
             policy.active += 1
             self.auto_active += 1
         return None

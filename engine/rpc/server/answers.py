@@ -130,8 +130,6 @@ class Answers:
             if peer.answers:
                 self.enqueue(peer)
 
-    # Queueing
-
     def enqueue(self, peer: Peer) -> None:
         """`peer` has something to send."""
         if not peer.queued:
@@ -142,8 +140,6 @@ class Answers:
         """Send a message of its own to `peer` with the next flush."""
         peer.answers.append(frames)
         self.enqueue(peer)
-
-    # Closing a call
 
     def answer(self, call: OpenCall, value: object) -> None:
         """Close `call` with a result and send it now, with everything else that waits."""
@@ -269,10 +265,10 @@ class Answers:
         self.enqueue(peer)
 
     def give_up(self, call: OpenCall) -> bool:
-        """Close a call that was not begun, and whose client is gone or is about to be told that the server closes.
+        """Close a call that was not begun, and whose client is gone, or will hear that the server closes.
 
-        False, and it is to be run, if it is one way: its client was told that it is done when it was begun. Once the
-        endpoint closes there is no thread left to run it.
+        False, and it is to be run, if it is one way: for its client it was done as it was begun. Once the endpoint
+        closes no thread is left to run it.
         """
         if not self.closing and call.options is not None and call.options.one_way:
             return False
@@ -282,21 +278,15 @@ class Answers:
             log.debug("%r was closed before it was begun", call)
         return True
 
-    # Failures of this side
-
     def reply_with(self, peer: Peer, received: Received) -> None:
-        """Send what the session answers. If it has ended the conversation, all that this has open fails at the client,
-        and is run down here. Under link.lock.
-        """
+        """Send what the session answers; if it has ended the conversation, run down its contexts. Under link.lock."""
         for answer in received.answers:
             self.send_alone(peer, encode(answer))
         if received.ended:
             self.actions += self.contexts.leave(peer.key, peer)
 
     def fail(self, peer: Peer, error: BaseException) -> None:
-        """This side fails at a message of, or for, one client: it may be lost, and what waits for it is told. Under
-        link.lock.
-        """
+        """This side fails at a message of, or for, a client, which may be lost: break off. Under link.lock."""
         text = self._count_failure(peer, error)
         self.reply_with(peer, peer.session.break_off(Status.OUT_OF_RESOURCES, text))
 
@@ -408,8 +398,6 @@ def _short(text: str) -> str:
 
 
 def _failure(status: int) -> int:
-    """Return `status` if it is one that a failure can have: not 0, which would say that there was none, nor 997, which
-    would say that the call has not ended.
-    """
+    """Return `status` if a failure can have it: 0 would say that there was none, 997 that the call has not ended."""
     fits = isinstance(status, int) and 0 < status < 1 << 32 and status != Status.PENDING
     return int(status) if fits else Status.REMOTE_FAULT

@@ -26,15 +26,7 @@ from typing import Any, TypeVar
 from transport.foreign import shown, type_name
 from transport.log import Log
 
-from ...errors import (
-    EngineError,
-    Forked,
-    InvalidArgumentType,
-    InvalidAsyncHandle,
-    InvalidParameter,
-    InvalidState,
-    Misuse,
-)
+from ...errors import Forked, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState, Misuse
 from ...kernel.checks import check_count, check_flag
 from ...kernel.driver import driver
 from ...kernel.event import Event
@@ -399,7 +391,7 @@ def current_call() -> ServerCall:
     return handle
 
 
-def log_unanswered(call: OpenCall, value: object, error: EngineError) -> None:
+def log_unanswered(call: OpenCall, value: object, error: Exception) -> None:
     """What a routine returned could not answer its call. A routine that has closed it mostly returns nothing."""
     level = log.debug if value is None and isinstance(error, InvalidAsyncHandle) else log.error
     level("%r: %s", call, error)

@@ -122,6 +122,9 @@ class Upgrade(msgspec.Struct, eq=False):
     closed: bool = False
 
 
+Waiter = OpenCall | Upgrade
+
+
 class ContextBook:
     """The context handles of one server. Threads: any."""
 
@@ -132,8 +135,6 @@ class ContextBook:
         self._lock = Lock()
         # Guarded by _lock. By what the client calls itself and who it proved to be.
         self._identities: dict[tuple[bytes, str], ClientIdentity] = {}
-
-    # Connections
 
     def join(self, key: tuple[bytes, str], connection: object) -> None:
         """A connection of the association `key` has come."""
@@ -170,8 +171,6 @@ class ContextBook:
                 _call_rundown(opened)
         for waiter in resumed:
             self._go_on(waiter)
-
-    # Calls
 
     def open(self, call: OpenCall, state: S, rundown: Callable[[S], object] | None) -> Context[S]:
         """Make a handle that becomes the client's when `call` is answered."""
@@ -215,7 +214,7 @@ class ContextBook:
         """Change how `call` uses a handle; see `ServerCall.lock_context`."""
         opened: Opened | None = context.__dict__.get("opened")
         use: Use | None = call.extras().contexts
-        resumed: list[OpenCall | Upgrade] = []
+        resumed: list[Waiter] = []
         upgrade: Upgrade | None = None
         gives_way = False
         with self._lock:
@@ -270,14 +269,17 @@ class ContextBook:
         for waiter in resumed:
             self._go_on(waiter)
 
-    def _finish_locked(
-        self, call: OpenCall, use: Use, how: CloseReason
-    ) -> tuple[list[Opened], "list[OpenCall | Upgrade]"]:
+    def _finish_locked(self, call: OpenCall, use: Use, how: CloseReason) -> tuple[list[Opened], list[Waiter]]:
         """Return what is to be run down now, and who can go on."""
         over: list[Opened] = []
-        resumed: list[OpenCall | Upgrade] = []
+        resumed: list[Waiter] = []
         if use.upgrade is not None:
-            _withdraw_locked(use.upgrade)
+            upgrading = use.upgrade.opened
+            if upgrading.upgrading is use.upgrade:
+                upgrading.upgrading = None
+            else:
+                upgrading.aside.remove(use.upgrade)
+            use.upgrade.closed = True
             resumed.append(use.upgrade)
         association = self._identities.get(call.peer.key)
         for context in use.made:
@@ -302,7 +304,7 @@ class ContextBook:
         use.made, use.held = [], []
         return over, resumed
 
-    def _go_on(self, waiter: "OpenCall | Upgrade") -> None:
+    def _go_on(self, waiter: Waiter) -> None:
         """Wake a call that has waited."""
         if isinstance(waiter, Upgrade):
             waiter.over.set()
@@ -344,10 +346,10 @@ def _hold_locked(use: Use, needs: list[Opened], shared: bool) -> None:
     use.held = needs
 
 
-def _end_locked(handles: Iterable[Opened]) -> tuple[list[Opened], "list[OpenCall | Upgrade]"]:
+def _end_locked(handles: Iterable[Opened]) -> tuple[list[Opened], list[Waiter]]:
     """Make handles unknown; return those to be run down now, and who can go on. The others wait for their users."""
     over: list[Opened] = []
-    resumed: list[OpenCall | Upgrade] = []
+    resumed: list[Waiter] = []
     for opened in handles:
         opened.gone = True
         if opened.holders:
@@ -367,17 +369,7 @@ def _check_may_wait(use: Use) -> None:
         raise Deadlock("a coroutine cannot wait to have a context handle alone: it would stop its event loop")
 
 
-def _withdraw_locked(upgrade: Upgrade) -> None:
-    """The call of `upgrade` was closed."""
-    opened = upgrade.opened
-    if opened.upgrading is upgrade:
-        opened.upgrading = None
-    else:
-        opened.aside.remove(upgrade)
-    upgrade.closed = True
-
-
-def _admit_locked(opened: Opened, resumed: "list[OpenCall | Upgrade]") -> None:
+def _admit_locked(opened: Opened, resumed: list[Waiter]) -> None:
     """Let in who waits for `opened` and can go on now: who is in already, then the others, oldest first."""
     upgrade: Upgrade | None = None
     if opened.upgrading is not None and opened.users == 1:

@@ -56,9 +56,7 @@ class CoroutineRunner:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, call: OpenCall, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
-        """Run `coroutine` in `context`; what it returns or raises closes `call`. Once stopped, close the call without
-        running it.
-        """
+        """Run `coroutine` in `context`; its outcome closes `call`. Once stopped, close `call` without running it."""
         context.run(task_call.set, (call, handle_of(call)))
         status, text = Status.CALL_CANCELLED, "the server was closed"
         interrupt: BaseException | None = None

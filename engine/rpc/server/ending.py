@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from ...kernel.lock import each
+
 # Seconds that the main thread may sleep in one go meanwhile: CPython runs the handler of a signal that came in the few
 # instructions before a system call only when that call returns.
 SIGNAL_LOOK = 1.0
@@ -41,13 +43,9 @@ def ended_by_signals(stop: Callable[[], object], broken_off: Callable[[], object
             if signal.getsignal(number) is handle:  # Else the application has set its own meanwhile.
                 signal.signal(number, _DEFAULTS[number])
 
-    def put(handler: Any) -> None:
-        for number in replaced:
-            signal.signal(number, handler)
-
     replaced = [number for number, default in _DEFAULTS.items() if signal.getsignal(number) == default]
     try:
-        put(handle)
+        each(lambda number: signal.signal(number, handle), replaced)
         yield
     except BaseException:
         if received:

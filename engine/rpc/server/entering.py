@@ -1,10 +1,10 @@
 """Whether a thread has entered the routine that it set out to call.
 
-Theory of operation. A thread notes the number of a call, and then calls its routine. The interpreter may switch threads
-between the two: in fact it does so at one point only, the `RESUME` that each Python function begins with. Whoever is to
-enter the next routine therefore looks at the other thread's stack: it is inside once the frame of the routine is past
-its `RESUME`, for from there on the thread does not stop before the routine has done something. Nothing is added to the
-way of a call: only those who take over a lane from a thread that has not come back ask.
+Theory of operation. A thread notes the number of a call, and then calls its routine. Between the two the interpreter
+switches threads at one point only, the `RESUME` that each Python function begins with. A thread that is to enter the
+next routine therefore looks at the other thread's stack: that one is inside once the frame of its routine is past the
+`RESUME`, for from there on it does not stop before the routine has done something. Only a thread that takes over a lane
+from one that has not come back asks.
 
     noted -> [may stop] -> RESUME -> [may stop] -> first line -> ...
              not inside                 inside

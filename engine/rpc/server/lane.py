@@ -2,11 +2,11 @@
 
 Theory of operation. Arriving calls are appended to their connection's lane, and a runner is posted to the pool. One
 runner at a time has the lane: only it takes calls and enters their routines, so routines are entered in order. Quick
-ones run one after the other on that one thread, and their answers share messages. A routine whose measured mean is
-above `SLOW` is another matter: just before it is entered the lane goes to another runner, and the thread gives up its
-slot and the leadership, so that slow calls run side by side on as many workers as the pool has. From a runner that
-stays inside a routine, the monitor takes the lane away. A runner notes in its `ServingSlot` which routine it is about
-to enter; whoever takes a lane over from it asks whether it is inside by now (`entering.py`), and takes no call before.
+ones run one after the other on that thread, and their answers share messages. Just before a routine whose measured mean
+is above `SLOW` the lane goes to another runner, and the thread gives up its slot and the leadership, so that slow calls
+run side by side on as many workers as the pool has. From a runner that stays inside a routine, the monitor takes the
+lane away. A runner notes in its `ServingSlot` which routine it is about to enter; the thread that takes a lane over
+from it asks whether it is inside by now (`entering.py`), and takes no call before.
 
     runner has the lane, takes a call
       quick -> run it, learn, next
@@ -17,12 +17,11 @@ to enter; whoever takes a lane over from it asks whether it is inside by now (`e
 A routine that is an `async def` counts as entered when it was handed to the event loop, which begins them in order. If
 nobody has the lane that is done at once, by the thread that found the call, so that it needs no worker.
 
-Calls that have no place in any order (see `Client.bind`), and those that begin again, have lanes of their own.
+Calls that have no place in any order (see `Client.bind`), and those that begin again, have lanes of their own. Ordinary
+calls wait as batches (`open_call.py`), others one by one.
 
-Ordinary calls wait as batches (`open_call.py`), others one by one.
-
-A call whose client is gone is closed when its turn comes, and not run, unless it is one way: that client was told long
-ago that the call is under way. Once the endpoint closes, nothing is begun at all.
+A call whose client is gone is closed when its turn comes, and not run, unless it is one way: for that client it was
+done as it was begun. Once the endpoint closes, no call is begun.
 
     runner: note the call, look at `parting`   |  one of the two sees the other: what was noted too late to be seen is
     closer: set `parting`, look what is noted  |  not begun by the runner, and what was begun is not told to have waited
@@ -79,19 +78,13 @@ FIRST_LOOK, LAST_LOOK = 50e-6, 1e-3
 _APART, _USED = object(), object()
 
 
-Start = Callable[[OpenCall, Coroutine[Any, Any, Any], Context], object]
+class Lanes(msgspec.Struct, eq=False):
+    """What the lanes of one server share."""
 
-
-class Lanes:
-    """The lanes of one server.
-
-    Args: routines run on `pool`; `start(call, coroutine, context)` has the event loop run a coroutine, whose end closes
-        the call.
-    """
-
-    def __init__(self, pool: ThreadPool, start: Start) -> None:
-        self.pool: ThreadPool = pool
-        self.start: Start = start
+    # Runs the routines.
+    pool: ThreadPool
+    # Has the event loop run a coroutine in a context; its end closes the call.
+    start: Callable[[OpenCall, Coroutine[Any, Any, Any], Context], object]
 
     def resume(self, call: OpenCall) -> None:
         """Run a call again that had to wait for a context handle."""
@@ -195,9 +188,7 @@ class Lane:
                 log.debug("calls arrived after the workers had gone", later=True)
 
     def tick(self) -> bool:
-        """The monitor's tick: if nobody took a call since the last one, the holder is away, and the others must not
-        wait.
-        """
+        """The monitor's tick: if no call was taken since the last one, the holder is away: the others must not wait."""
         if self._answers.channel.closed:  # What waits here was given up, and is not going to be run.
             self._watched = False
             return False

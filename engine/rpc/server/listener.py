@@ -45,12 +45,12 @@ from ..channel import Channel
 from ..errors import CallCancelled, CallFailed
 from ..notify import EventKind
 from . import pipes as pipe_server
-from .admission import is_local
+from .admission import Refusal, is_local
 from .answers import Answers
 from .lane import Lane, Lanes
 from .open_call import Batch, OpenCall, Peer
 from .pipes import ServerPipes
-from .registry import Refusal, Registry
+from .registry import Registry
 from .routines import Entry
 
 log: Log = Log("engine.rpc")
@@ -247,7 +247,7 @@ class Listener:
         group: CallGroup,
         entry: Entry | Refusal,
         room: int,
-        no_room: tuple[int, str] | None,
+        no_room: Refusal | None,
         blobs: list[Buffer],
     ) -> int:
         """Take calls each of which has a handle from the beginning, or is refused; return how many took of `room`."""
@@ -262,9 +262,9 @@ class Listener:
         apart: list[OpenCall] = []
         for call_id, args in zip(group.ids, all_args, strict=True):
             self._entering -= 1
-            refusal: tuple[int, str] | None = None
+            refusal: Refusal | None = None
             if isinstance(entry, Refusal):
-                refusal = entry.status, entry.text
+                refusal = entry
             elif entry.auto is None and took >= room:
                 refusal = no_room
                 turned_away += 1
@@ -280,7 +280,7 @@ class Listener:
                 if options is not None and options.one_way:
                     self._admission.count_off(1, 0)
                 else:
-                    self.answers.fault(peer, call_id, refusal[0], Fault("", refusal[1]))
+                    self.answers.fault(peer, call_id, refusal.status, Fault("", refusal.text))
                 continue
             assert isinstance(entry, Entry)
             if options is None:
@@ -306,7 +306,7 @@ class Listener:
         deadline = None if options.time_left is None else monotonic() + options.time_left
         call = OpenCall(self.answers, peer, call_id, entry, args, options, blobs or None, deadline, begun=False)
         if options.pipes is not None and options.pipes == entry.spec.directions:
-            call.pipes = ServerPipes(self.answers, peer, call, entry.spec, self._pipe_window)
+            call.pipes = ServerPipes(self.answers, call, self._pipe_window)
         return call
 
     def _cancel(self, peer: Peer, message: Cancel) -> None:
@@ -326,8 +326,6 @@ class Listener:
             self.answers.actions += call.pipes.fail(CallCancelled, "the client has cancelled the call")
         if call.extra is not None:
             self.answers.actions.append(partial(_notify, call, EventKind.CLIENT_CANCEL))
-
-    # End
 
     def close(self) -> None:
         """Tell every client that this endpoint goes away, send what can be sent at once, and close.

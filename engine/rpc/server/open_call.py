@@ -328,22 +328,8 @@ class Batch(msgspec.Struct, eq=False):
         return call
 
 
-def await_closed(calls: list[OpenCall]) -> None:
-    """Wait until all of these calls are closed."""
+def await_closed(call: OpenCall) -> None:
+    """Wait until `call` is closed."""
     with Event(manual_reset=True) as closed:
-        counting = Lock()
-        left = 1 + len(calls)  # One more than calls, so that the event is set once all are known.
-
-        def done(how: CloseReason | None) -> None:
-            nonlocal left
-            with counting:
-                left -= 1
-                last = left == 0
-            if last:
-                closed.set()
-
-        # A function of its own for each call: what is removed again is found by identity.
-        open_ = [call.add_done_callback(lambda how: done(how)) for call in calls]
-        for _ in range(1 + open_.count(False)):
-            done(None)
-        closed.wait()
+        if call.add_done_callback(lambda how: closed.set()):
+            closed.wait()

@@ -6,8 +6,7 @@ asynchronous generator serves the operation's one out pipe: what it yields is pu
 what it returns is the result.
 
 A push or pull that fails closes the call with that status; what the routine then does with the error changes nothing.
-When the client cancels for good, or is gone, the pipes fail at once, so that no routine waits for a reader that there
-is no more.
+When the client cancels for good, or is gone, the pipes fail at once, so that no routine waits for a reader that left.
 
 Source: "Server-side Asynchronous Pipe Handling", "Asynchronous Pipe State".
 """
@@ -25,7 +24,6 @@ from transport.log import Log
 
 from ...errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
 from ...kernel.checks import check_flag
-from ..contract.spec import OperationSpec
 from ..errors import BadStubData, PeerProtocolError, PipeError
 from ..notify import EventKind, snapshot
 from ..pipes.pipe import UNBOUNDED, PipeState
@@ -33,7 +31,7 @@ from ..pipes.pipe_set import PipeSet
 from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
 from .answers import Answers
-from .open_call import OpenCall, Peer
+from .open_call import OpenCall
 
 log: Log = Log("engine.rpc")
 
@@ -41,13 +39,12 @@ log: Log = Log("engine.rpc")
 class ServerPipes(PipeSet):
     """The pipes of one call, at the server."""
 
-    def __init__(self, answers: Answers, peer: Peer, call: OpenCall, spec: OperationSpec, limit: int) -> None:
-        window = peer.session.limits.pipe_window_bytes or UNBOUNDED
+    def __init__(self, answers: Answers, call: OpenCall, limit: int) -> None:
+        spec, window = call.entry.spec, call.peer.session.limits.pipe_window_bytes or UNBOUNDED
         signals, channel = Signals(call, None), answers.channel
         super().__init__(spec.pipes, False, spec.duplex, window, limit, signals, False, call.id, channel)
         self.call = call
         self._answers = answers
-        self._peer = peer
         # Guarded by lock. Why nothing moves any more; each failure is told by an error of its own.
         self._failure: Callable[[], CallError] | None = None
         self._closed = False
@@ -102,7 +99,7 @@ class ServerPipes(PipeSet):
         raise error
 
     def check_size(self, pipe: PipeState, size: int) -> None:
-        self._answers.size_limit.check_push(pipe.name, size, self._peer.session.message_limit)
+        self._answers.size_limit.check_push(pipe.name, size, self.call.peer.session.message_limit)
 
     def state_locked(self) -> int:
         return 2 if self._closed else 0 if self._failure is None else 1
@@ -123,11 +120,11 @@ class ServerPipes(PipeSet):
         raise error
 
     def ship(self, shipment: Shipment) -> None:
-        self._peer.answers.append(shipment)
-        self._answers.enqueue(self._peer)
+        self.call.peer.answers.append(shipment)
+        self._answers.enqueue(self.call.peer)
 
     def send(self, frames: list[Buffer]) -> None:
-        self._answers.send_alone(self._peer, frames)
+        self._answers.send_alone(self.call.peer, frames)
         self._answers.channel.flush()
 
     def only_output(self) -> PipeState:
@@ -141,19 +138,13 @@ class ServerPipes(PipeSet):
 def take(calls: Mapping[int, object], message: Chunks | Credit) -> list[Callable[[], object]]:
     """Take elements of pipes, or credit for them. Calls that are closed have none. Under link.lock."""
     actions: list[Callable[[], object]] = []
-    items: list[tuple[int, Any]]
-    if type(message) is Chunks:
-        items = [(chunk.id, chunk) for chunk in message.chunks]
-    else:
-        assert type(message) is Credit
-        items = [(grant[0], grant[1:]) for grant in message.grants]
-    for call_id, item in items:
-        call = calls.get(call_id)
+    for item in message.chunks if isinstance(message, Chunks) else message.grants:
+        call = calls.get(item[0] if isinstance(item, tuple) else item.id)
         if not isinstance(call, OpenCall) or call.pipes is None:
             continue
         pipes: ServerPipes = call.pipes
         try:
-            actions += pipes.granted(*item) if type(item) is tuple else pipes.arrived(item)
+            actions += pipes.granted(*item[1:]) if isinstance(item, tuple) else pipes.arrived(item)
         except RemoteProtocolError as error:
             log.warning("%r: %s", call, error)
             actions += pipes.fail(PeerProtocolError, str(error))

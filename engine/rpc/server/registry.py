@@ -23,7 +23,7 @@ from ...kernel.lock import Lock
 from ...status import Status
 from ..contract.interface import Interface, Operation, specs_of
 from ..contract.spec import OperationSpec
-from .admission import AccessPolicy
+from .admission import AccessPolicy, Refusal
 from .routines import Entry, Preparer, preparers_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -49,13 +49,6 @@ def manager(function: F) -> F:
     return function
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """Why a target is not served."""
-
-    status: int
-    text: str
-
-
 class Served(msgspec.Struct, frozen=True, eq=False):
     """One registered interface."""
 
@@ -63,6 +56,9 @@ class Served(msgspec.Struct, frozen=True, eq=False):
     entries: dict[str, Entry]
     auto_listen: bool
     lasting: bool
+
+
+Interfaces = dict[str, dict[int, Served]]  # By name and major version.
 
 
 class Registry:
@@ -74,8 +70,7 @@ class Registry:
     def __init__(self) -> None:
         # Guards changes; reading takes a whole dictionary and needs no lock.
         self._lock = Lock()
-        # Interface name -> major version -> what is served.
-        self._interfaces: dict[str, dict[int, Served]] = {}
+        self._interfaces: Interfaces = {}
         self._found: dict[Target, Entry | Refusal] = {}
         # Comes before the preparers of each entry, if set: for telemetry.
         self._preparer: Preparer | None = None
@@ -86,17 +81,10 @@ class Registry:
             if self._preparer is not None:
                 return
             self._preparer = preparer
-            entries = self._entries_locked()
-        for entry in entries:
-            entry.prepare(preparer)
-
-    def _entries_locked(self) -> list[Entry]:
-        return [
-            entry
-            for versions in self._interfaces.values()
-            for served in versions.values()
-            for entry in served.entries.values()
-        ]
+            interfaces = self._interfaces
+        for _, served in _all(interfaces):
+            for entry in served.entries.values():
+                entry.prepare(preparer)
 
     def register(
         self, interface: type[Interface] | str, implementation: Any, policy: AccessPolicy, lasting: bool
@@ -129,34 +117,21 @@ class Registry:
 
     def served(self, interface: type[Interface] | str | None) -> list[tuple[tuple[str, int], "Served"]]:
         """Return what `unregister` would remove, with its key; raise as it would."""
-        with self._lock:
-            if interface is None:
-                return self._passing_locked()
-            name, major = _key(interface)
-            if major not in self._interfaces.get(name, {}):
-                raise Misuse(f"interface {name!r} is not registered", status=Status.UNKNOWN_IF)
-            return [((name, major), self._interfaces[name][major])]
-
-    def _passing_locked(self) -> list[tuple[tuple[str, int], "Served"]]:
-        """What need not be named to be unregistered."""
-        return [
-            ((name, major), served)
-            for name, versions in self._interfaces.items()
-            for major, served in versions.items()
-            if not served.auto_listen and not served.lasting
-        ]
+        if interface is None:
+            return [
+                (key, served) for key, served in _all(self._interfaces) if not (served.auto_listen or served.lasting)
+            ]
+        name, major = _key(interface)
+        versions = self._interfaces.get(name, {})
+        if major not in versions:
+            raise Misuse(f"interface {name!r} is not registered", status=Status.UNKNOWN_IF)
+        return [((name, major), versions[major])]
 
     def unregister(self, keys: Iterable[tuple[str, int]]) -> None:
         """Serve these interfaces no longer; those that are gone already are passed over."""
         with self._lock:
-            self._interfaces = self._without_locked(keys)
+            self._interfaces = _without(self._interfaces, set(keys))
             self._found = {}
-
-    def _without_locked(self, keys: Iterable[tuple[str, int]]) -> "dict[str, dict[int, Served]]":
-        left = {name: dict(versions) for name, versions in self._interfaces.items()}
-        for name, major in keys:
-            left.get(name, {}).pop(major, None)
-        return {name: versions for name, versions in left.items() if versions}
 
     def find(self, target: Target) -> Entry | Refusal:
         """Return the entry that serves `target`, or why there is none."""
@@ -187,6 +162,18 @@ class Registry:
                 Status.PROCNUM_OUT_OF_RANGE, f"interface {target.interface!r} has no operation {target.operation!r}"
             )
         return entry
+
+
+def _all(interfaces: Interfaces) -> list[tuple[tuple[str, int], Served]]:
+    return [((name, major), served) for name, versions in interfaces.items() for major, served in versions.items()]
+
+
+def _without(interfaces: Interfaces, keys: set[tuple[str, int]]) -> Interfaces:
+    left: Interfaces = {}
+    for (name, major), served in _all(interfaces):
+        if (name, major) not in keys:
+            left.setdefault(name, {})[major] = served
+    return left
 
 
 def _refuse_class(implementation: Any, attributes: Iterable[str]) -> None:

@@ -2,9 +2,9 @@
 
     IDLE --listen--> LISTENING --stop--> DRAINING --last call closed--> IDLE     any --close--> CLOSED
 
-While LISTENING, calls run. While DRAINING, running calls go on and new ones are refused with `ServerUnavailable`; the
-clients stay connected. Interfaces that listen by themselves are served in all phases but CLOSED; a stop does not wait
-for their calls, a close does.
+While DRAINING, running calls go on and new ones are refused with `ServerUnavailable`; the clients stay connected.
+Interfaces that listen by themselves are served in all phases but CLOSED; a stop does not wait for their calls, a close
+does.
 
 Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtWaitServerListen", "RpcMgmtInqStats".
 """
@@ -145,8 +145,6 @@ class Server(AsyncCloseable):
         begin_serving()
         _open_servers.add(self)
 
-    # Interfaces
-
     def register(
         self,
         interface: type[Interface] | str,
@@ -231,13 +229,11 @@ class Server(AsyncCloseable):
         if serving is not None and serving.entry in awaited and serving.is_open():
             raise Deadlock("a routine cannot wait for the end of its own call: unregister without waiting")
         self._registry.unregister(key for key, _ in served)
-        if awaited:
-            # No new ones come.
-            await_closed([call for listener in list(self._listeners) for call in listener.running(awaited)])
+        if awaited:  # No new ones come.
+            for call in [call for listener in list(self._listeners) for call in listener.running(awaited)]:
+                await_closed(call)
         if run_down:
             self._contexts.run_down([key for key, _ in served])
-
-    # Life
 
     def listen(self, *, max_calls: int | None = None, wait: bool = False) -> None:
         """Begin to take calls.
@@ -328,22 +324,14 @@ class Server(AsyncCloseable):
             server never listened. Source: "RpcMgmtWaitServerListen".
         """
         timeout = check_timeout(timeout)
-        if not self._admission.begin_wait(self._listened):
-            return True
-        try:
-            return self._admission.stopped.wait(timeout)
-        finally:
-            self._admission.end_wait()
+        with self._admission.waiting(self._listened) as stops:
+            return not stops or self._admission.stopped.wait(timeout)
 
     async def wait_async(self, timeout: float | None = None) -> bool:
         """As `wait`, but the task waits."""
         timeout = check_timeout(timeout)
-        if not self._admission.begin_wait(self._listened):
-            return True
-        try:
-            return await self._admission.stopped.wait_async(timeout)
-        finally:
-            self._admission.end_wait()
+        with self._admission.waiting(self._listened) as stops:
+            return not stops or await self._admission.stopped.wait_async(timeout)
 
     @property
     def closed(self) -> bool:
@@ -414,8 +402,6 @@ class Server(AsyncCloseable):
     def statistics(self) -> ServerStatistics:
         """Return a snapshot of the server's counters. Never blocks. Source: "RpcMgmtInqStats"."""
         return self._admission.snapshot()
-
-    # What the listeners ask
 
     def _welcome(self, heartbeat: float) -> Welcome:
         """What is said to a client that greets, over a link with such a heartbeat."""
