@@ -5,8 +5,7 @@ admission    how many calls are open, and whether more are taken; who may call a
 listener     one endpoint: what arrives
 answers      one endpoint: a call is closed, its answer encoded, queued and sent; what of an exception is sent
 registry     which routine serves which operation
-routines     `Entry`: one of these, and how its arguments are prepared
-entering     whether a thread is inside the routine that it set out to call
+routines     `Entry`: one of these, how its arguments are prepared, and whether a thread is inside
 lane         the calls of one connection, run by workers in order
 open_call    the record of one call being served, batches of ordinary calls, the client that they come from
 call         the handle of a call, which users have; notifications that its client cancelled it, or is gone

@@ -123,20 +123,11 @@ class AccessPolicy(msgspec.Struct, eq=False):
         return verdict
 
 
-# The policy of an interface without conditions.
-OPEN = AccessPolicy()
-
-
 def is_local(endpoint: str, address: str) -> bool:
     """Whether a client that came to `endpoint` from `address` is on this machine, as far as the transport tells."""
     if not endpoint.startswith("tcp:"):
         return True
     return address.removeprefix("::ffff:").startswith("127.") or address == "::1"
-
-
-def level_of(endpoint: str, encrypted: bool) -> int:
-    """Return the authentication level of the connections that come to `endpoint`."""
-    return PRIVACY if encrypted or not endpoint.startswith("tcp:") else NONE
 
 
 class Phase(Enum):

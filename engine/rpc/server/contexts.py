@@ -167,8 +167,7 @@ class ContextBook:
             taken = [*chain.from_iterable(map(partial(_take_locked, interfaces), self._identities.values()))]
             over, resumed = _end_locked(taken)
         for opened in over:
-            if opened.rundown is not None:
-                _call_rundown(opened)
+            _call_rundown(opened)
         for waiter in resumed:
             self._go_on(waiter)
 
@@ -313,8 +312,6 @@ class ContextBook:
 
     def _run_down(self, opened: Opened) -> None:
         """Have the rundown routine of a handle run; it is not reached by anybody else any more."""
-        if opened.rundown is None:
-            return
         try:
             self._pool.post(partial(_call_rundown, opened))
         except InvalidHandle:
@@ -401,7 +398,8 @@ def _admit_locked(opened: Opened, resumed: list[Waiter]) -> None:
 
 
 def _call_rundown(opened: Opened) -> None:
-    assert opened.rundown is not None
+    if opened.rundown is None:
+        return
     try:
         contextvars.Context().run(opened.rundown, opened.state)
     except BaseException as error:

@@ -6,7 +6,7 @@ ones run one after the other on that thread, and their answers share messages. J
 is above `SLOW` the lane goes to another runner, and the thread gives up its slot and the leadership, so that slow calls
 run side by side on as many workers as the pool has. From a runner that stays inside a routine, the monitor takes the
 lane away. A runner notes in its `ServingSlot` which routine it is about to enter; the thread that takes a lane over
-from it asks whether it is inside by now (`entering.py`), and takes no call before.
+from it asks whether it is inside by now (`routines.py`), and takes no call before.
 
     runner has the lane, takes a call
       quick -> run it, learn, next
@@ -58,10 +58,9 @@ from ..errors import AccessDenied, BadStubData, CallCancelled, CallTimeout
 from ..serving import ServingSlot, current
 from .answers import Answers
 from .call import ServerCall, log_unanswered
-from .entering import calls_routines, inside
 from .open_call import Batch, OpenCall
 from .pipes import advice
-from .routines import UNANSWERED, Entry, returned, run_prepared
+from .routines import UNANSWERED, Entry, calls_routines, inside, returned, run_prepared
 
 log: Log = Log("engine.rpc")
 

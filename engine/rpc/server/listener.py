@@ -216,13 +216,13 @@ class Listener:
         groups = message.groups
         count = len(groups[0].ids) if len(groups) == 1 else sum(len(group.ids) for group in groups)
         # As if all were accepted; refusals are answered, and an answer that leaves is counted off.
-        room, no_room = self._admission.arrive(count)
+        room, full = self._admission.arrive(count)
         self._entering = count
         lane = peer.lane.calls
         for group in groups:
             entry = self._registry.find(message.targets[group.target])
             if (
-                no_room is None
+                full is None
                 and group.options is None
                 and type(entry) is Entry
                 and entry.plain
@@ -237,20 +237,14 @@ class Listener:
                 lane.append(batch)
                 self._entering -= len(group.ids)
             else:
-                room -= self._take_one_by_one(peer, group, entry, room if no_room else count, no_room, blobs)
+                room -= self._take_one_by_one(peer, group, entry, room if full else count, full, blobs)
         if lane:
             self.answers.actions.append(peer.lane.post)
 
     def _take_one_by_one(
-        self,
-        peer: Peer,
-        group: CallGroup,
-        entry: Entry | Refusal,
-        room: int,
-        no_room: Refusal | None,
-        blobs: list[Buffer],
+        self, peer: Peer, group: CallGroup, entry: Entry | Refusal, room: int, full: Refusal | None, blobs: list[Buffer]
     ) -> int:
-        """Take calls each of which has a handle from the beginning, or is refused; return how many took of `room`."""
+        """Take, one by one, calls that need a record, or are refused; return how many took of `room`."""
         options = group.options
         try:
             all_args = split_args(group)
@@ -266,7 +260,7 @@ class Listener:
             if isinstance(entry, Refusal):
                 refusal = entry
             elif entry.auto is None and took >= room:
-                refusal = no_room
+                refusal = full
                 turned_away += 1
             elif call_id in peer.calls:
                 # Whose call is it? Both ends would be wrong for one of them.

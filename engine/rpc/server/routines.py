@@ -1,4 +1,4 @@
-"""Routines: what is looked up once for the calls of one, and how its arguments are prepared.
+"""Routines: what is looked up once for the calls of one, what prepares its arguments, and whether a thread is inside.
 
 Theory of operation. The `Entry` of an operation has a list of preparers: context handles, output buffers and pipes are
 put in their places before its routine is entered. Each preparer gets the call and the list of its arguments, and
@@ -6,14 +6,31 @@ replaces what is its own. It may also leave the call waiting, as one whose conte
 no thread, and is run again from its beginning when its turn has come. What the routine returns goes back to the thread
 that runs the call, which answers it as any other.
 
-A generator or an asynchronous generator serves the operation's one out pipe, see `pipes.py`.
+A thread notes the number of a call, and then calls its routine. Between the two the interpreter switches threads at
+one point only, the `RESUME` that each Python function begins with. A thread that is to enter the next routine therefore
+looks at the other thread's stack: that one is inside once the frame of its routine is past the `RESUME`, for from there
+on it does not stop before the routine has done something. Only a thread that takes over a lane from one that has not
+come back asks.
+
+    noted -> [may stop] -> RESUME -> [may stop] -> first line -> ...
+             not inside                 inside
+
+A routine that is not written in Python has no frame: then it is the function that calls it that stands still. One that
+only makes a coroutine has been entered when that was handed to the event loop, and that is when its thread forgets the
+number.
+
+Assumes: CPython's frames. (`f_lasti` is where a frame has come to; a frame that has not begun is before its `RESUME`.)
 
 Source: "Context Handles", "RPC_X_SS_CONTEXT_MISMATCH", "RPC_X_SS_IN_NULL_CONTEXT".
 """
 
 import inspect
+import sys
 from collections.abc import Callable, Coroutine, Sequence
-from types import CodeType, CoroutineType
+from functools import partial
+from opcode import opmap
+from pathlib import Path
+from types import CodeType, CoroutineType, FrameType, FunctionType, MethodType
 from typing import Any, Final
 
 import msgspec
@@ -26,10 +43,10 @@ from transport.wire.blobs import ArgsDecoder
 from ..context import Context
 from ..contract.spec import OperationSpec, PlainArgs
 from ..errors import BadStubData, NullContext
+from ..serving import ServingSlot
 from .admission import AccessPolicy
 from .call import handle_of
 from .contexts import ContextBook
-from .entering import code_of
 from .open_call import OpenCall
 from .pipes import ServerPipes, ended_by, generated, put_pipes
 
@@ -37,6 +54,12 @@ log: Log = Log("engine.rpc")
 
 # What stands for the result of a routine whose return does not answer its call.
 UNANSWERED: Final = object()
+
+_RESUME = opmap["RESUME"]
+_LIBRARY = str(Path(__file__).parents[1])
+
+# The code that calls routines; see `calls_routines`.
+_callers: set[CodeType] = set()
 
 
 # Changes the arguments of a call before its routine is entered; False: the call waits, and will be run again from its
@@ -68,7 +91,7 @@ class Entry:
         self.coroutine: bool = inspect.iscoroutinefunction(function)
         # Entering the routine is quick for sure: it only begins in the event loop, and no policy is asked first.
         self.needs_no_worker: bool = self.coroutine
-        # What shows on a thread's stack that it is inside; see `entering`.
+        # What shows on a thread's stack that it is inside.
         self.code: CodeType | None = code_of(function)
         self.mean: float = 0.0
         # Whether the last run was a long one.
@@ -92,14 +115,8 @@ class Entry:
 
 def preparers_of(spec: OperationSpec) -> tuple[Preparer, ...]:
     """Return what prepares the arguments of an operation."""
-    preparers: list[Preparer] = []
-    if spec.outputs:
-        preparers.append(_make_buffers)
-    if spec.contexts:
-        preparers.append(_find_contexts)
-    if spec.pipes:
-        preparers.append(put_pipes)
-    return tuple(preparers)
+    steps = (spec.outputs, _make_buffers), (spec.contexts, _find_contexts), (spec.pipes, put_pipes)
+    return tuple(prepare for needed, prepare in steps if needed)
 
 
 def run_prepared(call: OpenCall, entry: Entry, preparers: Sequence[Preparer], given: Sequence[Any]) -> Any:
@@ -181,3 +198,57 @@ def _find_contexts(call: OpenCall, args: list[Any]) -> bool:
         elif required:
             raise NullContext("None was given where a context handle is needed")
     return not needs or book.enter(call, needs, spec.shared_context)
+
+
+def calls_routines(*functions: FunctionType) -> None:
+    """Make known that these functions call routines once they have noted a call's number."""
+    _callers.update(function.__code__ for function in functions)
+
+
+def code_of(function: Any) -> CodeType | None:
+    """Return the code that runs first when `function` is called; None if it is not written in Python."""
+    while True:
+        if isinstance(function, FunctionType):
+            return function.__code__
+        if isinstance(function, MethodType):
+            function = function.__func__
+        elif isinstance(function, partial):
+            function = function.func
+        else:
+            call = inspect.getattr_static(type(function), "__call__", None)
+            return call.__code__ if isinstance(call, FunctionType) else None
+
+
+def inside(place: ServingSlot, call_id: int) -> bool:
+    """Whether the thread of that place has entered the routine of the call whose number it has noted, or is past it."""
+    work = place.call or place.batch
+    if place.call_id != call_id or work is None:
+        return True  # It has come back.
+    entry = work.entry
+    if entry.coroutine:
+        return False
+    frame = sys._current_frames().get(place.ident)
+    if entry.code is None:
+        return _calls_what_is_not_python(frame)
+    while frame is not None and frame.f_code is not entry.code:
+        frame = frame.f_back
+    return frame is not None and _has_begun(frame)
+
+
+def _calls_what_is_not_python(frame: FrameType | None) -> bool:
+    above: FrameType | None = None
+    while frame is not None and frame.f_code not in _callers:
+        above, frame = frame, frame.f_back
+    # What it has called in turn counts, unless that is ours: then it is still on its way.
+    return frame is not None and (
+        above is None or (not above.f_code.co_filename.startswith(_LIBRARY) and _has_begun(above))
+    )
+
+
+def _has_begun(frame: FrameType) -> bool:
+    """Whether a frame is past its `RESUME`."""
+    code = frame.f_code.co_code
+    at = 0
+    while at < len(code) and code[at] != _RESUME:
+        at += 2
+    return frame.f_lasti > at

@@ -36,7 +36,7 @@ from ..contract.interface import Interface
 from ..limits import check_options
 from ..pipes.pipe import MAX_WINDOW
 from ..serving import begin_serving, current
-from .admission import OPEN, AccessPolicy, Admission, Phase, ServerStatistics, check_max_calls, level_of
+from .admission import NONE, PRIVACY, AccessPolicy, Admission, Phase, ServerStatistics, check_max_calls
 from .answers import Answers
 from .contexts import ContextBook
 from .ending import SIGNAL_LOOK, ended_by_signals
@@ -141,7 +141,9 @@ class Server(AsyncCloseable):
         self._lanes: Lanes = Lanes(self.pool, self._start)
         self._contexts: ContextBook = ContextBook(self.pool, self._lanes.resume)
         self._admission: Admission = Admission(max_calls)
-        self._registry.register(Management, ManagementRoutines(self._admission, authorize), OPEN, lasting=True)
+        self._registry.register(
+            Management, ManagementRoutines(self._admission, authorize), AccessPolicy(), lasting=True
+        )
         begin_serving()
         _open_servers.add(self)
 
@@ -290,7 +292,7 @@ class Server(AsyncCloseable):
 
     def _listener(self, endpoint: Endpoint) -> Listener:
         link = bind(endpoint, **self._options)
-        level = level_of(link.endpoint, self._encrypts)
+        level = PRIVACY if self._encrypts or not link.endpoint.startswith("tcp:") else NONE
         answers = Answers(link.endpoint, self._admission, self._contexts, self._tracebacks, level)
         return Listener(link, answers, self._registry, self._lanes, self._welcome, self._pipe_window)
 
