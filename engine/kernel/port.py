@@ -236,7 +236,7 @@ class CompletionPort(PortQueue, Closeable):
             with self._lock:
                 self._fill(batch, self._queue, maximum)
 
-    def _take(
+    def _take(  # noqa: C901  # a hot path
         self, record: ThreadRecord, maximum: int, timeout: float | None, alertable: bool
     ) -> list[CompletionPacket]:
         """Dequeue by the book: give the slot back, then try, then block. A hot path: what usually happens is in line.

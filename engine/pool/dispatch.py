@@ -308,7 +308,7 @@ class WorkPort(WorkerThreads):
 
     # Taking out
 
-    def next(self, worker: WorkerState) -> Item | None:
+    def next(self, worker: WorkerState) -> Item | None:  # noqa: C901  # a hot path
         """Report the callback that `worker` finished and take the next one, idling if need be.
 
         Returns None when the thread is to end. A callback is counted as started when it is returned.

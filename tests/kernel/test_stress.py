@@ -32,7 +32,7 @@ SECONDS = float(os.environ.get("STRESS_SECONDS", "10"))
 pytestmark = [pytest.mark.stress, pytest.mark.timeout(SECONDS + LIMIT)]
 
 
-def test_ports_waits_and_apcs(actor: Make) -> None:
+def test_ports_waits_and_apcs(actor: Make) -> None:  # noqa: C901  # threads of five kinds, each a few lines
     """Packets from posts, signals and APCs, taken in every way by threads that block, move and end: each comes once."""
     ports = [CompletionPort(limit) for limit in (1, 2, 3)]
     posted: list[int] = []

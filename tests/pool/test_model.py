@@ -177,7 +177,7 @@ TestPoolModel = PoolMachine.TestCase
 TestPoolModel.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
-def hammer(seconds: float, seed: int) -> None:
+def hammer(seconds: float, seed: int) -> None:  # noqa: C901  # one branch for each thing that a thread may do
     """Use a pool from several threads in every way at once; then account for every callback."""
     chance = random.Random(seed)
     workers_seen = 0

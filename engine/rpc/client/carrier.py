@@ -76,7 +76,7 @@ class Carrier:
         self.begin = wrap(self.begin)  # type: ignore[method-assign]  # on this instance only
         self._decorated = True
 
-    def begin(
+    def begin(  # noqa: C901  # a hot path
         self, spec: OperationSpec, args: tuple[Any, ...], kwargs: dict[str, Any] | None, notify: Any,
         timeout: float | None, metadata: dict[str, str] | None, handle: Call[Any] | None, pipes: Any = None,
     ) -> Call[Any]:  # fmt: skip

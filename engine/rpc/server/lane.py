@@ -390,7 +390,7 @@ class Lane:
             rest = place.context.run(self._run_rows, batch, place, careful)
         return 0
 
-    def _run_rows(self, batch: Batch, place: ServingSlot, careful: bool) -> Any:
+    def _run_rows(self, batch: Batch, place: ServingSlot, careful: bool) -> Any:  # noqa: C901  # a hot path
         """Run calls of the lane's first batch, as long as this thread has the lane.
 
         They run in the context of `place`, one after the other, for as long as nothing is set in it.
@@ -507,7 +507,7 @@ class Lane:
             flush()
         self._learn(entry, perf_counter() - then)
 
-    def _run_one(self, call: OpenCall, entry: Entry, slow: bool, place: ServingSlot) -> None:
+    def _run_one(self, call: OpenCall, entry: Entry, slow: bool, place: ServingSlot) -> None:  # noqa: C901  # a hot path
         answers = self._answers
         if call.peer.parting and answers.give_up(call):
             return
