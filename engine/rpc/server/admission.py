@@ -1,8 +1,7 @@
 """Admission: how many calls a server has open, whether it takes more, and who may call an interface.
 
-Theory of operation. A server has one `Admission`. It counts the calls that arrived and are not closed, as they arrive
-and as their answers leave, under its lock; it says why a call is refused, and signals when the last one was closed
-after a stop.
+Theory of operation. A server has one `Admission`. It counts calls as they arrive and as their answers leave, under its
+lock; it says why a call is refused, and signals when the last one was closed after a stop.
 
 An interface that is registered with conditions has an `AccessPolicy`; the operations of all others have None in its
 place. How many may call is decided as calls arrive, under admission's lock. Who may call, and how large, is decided by

@@ -5,10 +5,9 @@ the ways in which a client is notified of a completion (`notify.py`): event, APC
 
     subscribe --client cancels / is lost--> queued once --> delivered       close: nothing further is delivered
 
-A notification is handed to its target under the lock of the call's subscriptions. That is an exception to acting
-outside of locks, made so that the closing of a call, which takes the same lock, leaves none behind that is decided but
-not handed over. Targets only queue or wake: none runs a program's code there. An APC or a callback looks again when it
-runs.
+A notification is handed to its target under the lock of the call's subscriptions, so that the closing of the call,
+which takes the same lock, leaves none behind that is decided but not handed over. Targets only queue or wake: none runs
+a program's code there. An APC or a callback looks again when it runs.
 
 Guarantees: at most one notification of each kind for a call, also if it happened before the subscription. None begins
 after the closing of the call returned; a callback or APC that began before may still be running.

@@ -9,8 +9,7 @@ go on.
                                       `--last connection gone, no call uses it any more--> run down, once
 
 A call that shares a handle may want it alone. The first to ask waits until the others have left, and keeps new ones
-out. If one of the others asks too, each would wait for the other: that one is put aside until the first is closed, and
-is told that it gave way.
+out. If one of the others asks too, it is put aside until the first is closed, and hears that it gave way.
 
 A handle made by a call belongs to no client until the call is answered. If the answer is a failure, the routine has
 cleaned up; if there was an answer but it cannot reach the client, the handle is run down.

@@ -1,7 +1,6 @@
 """The event loop in which a server runs its `async def` routines.
 
-One loop on one thread, started by the first such routine. A routine that blocks it holds up the others; blocking work
-belongs into ordinary routines, which run on the pool.
+One loop on one thread, started by the first such routine. A routine that blocks it holds up the others.
 
 Theory of operation. Routines are foreign code, and can stop the loop, or have `SystemExit` leave it: then it goes on. A
 loop that fails before it has turned once is of no use any more: its calls end with `CallFailed`, and the next call gets

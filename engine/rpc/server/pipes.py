@@ -92,11 +92,10 @@ class ServerPipes(PipeSet):
             if self._closed:
                 return  # Completing it will say so.
             error = self.unprocessed_locked() if self._failure is None else self._failure()
-        if error is None:
-            self.close()
-            return
-        self.broken(error)
-        raise error
+        if error is not None:
+            self.broken(error)
+            raise error
+        self.close()
 
     def check_size(self, pipe: PipeState, size: int) -> None:
         self._answers.size_limit.check_push(pipe.name, size, self.call.peer.session.message_limit)

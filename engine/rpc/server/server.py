@@ -141,9 +141,8 @@ class Server(AsyncCloseable):
         self._lanes: Lanes = Lanes(self.pool, self._start)
         self._contexts: ContextBook = ContextBook(self.pool, self._lanes.resume)
         self._admission: Admission = Admission(max_calls)
-        self._registry.register(
-            Management, ManagementRoutines(self._admission, authorize), AccessPolicy(), lasting=True
-        )
+        management = ManagementRoutines(self._admission, authorize)
+        self._registry.register(Management, management, AccessPolicy(), lasting=True)
         begin_serving()
         _open_servers.add(self)
 
