@@ -54,7 +54,7 @@ test-all: $(READY)
 # The tests once more, counting which lines and branches of engine and transport they run; fails below 95 %.
 coverage: $(READY)
 	$(PY) -m coverage erase
-	$(PY) -m coverage run -m pytest -q $(PYTEST_ARGS)
+	$(PY) -m coverage run -m pytest -q -m 'not stress and not untraced' $(PYTEST_ARGS)
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 

@@ -45,6 +45,7 @@ class TestOneInterrupt:
         run("a_packet_that_goes_back_is_seen")
 
 
+@pytest.mark.untraced
 class TestManyInterrupts:
     """A main thread that is interrupted thousands of times, at any instruction of a wait."""
 

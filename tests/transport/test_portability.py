@@ -52,6 +52,7 @@ class TestWithoutPollSets:
         """The end of a process is noticed."""
         run("processes")
 
+    @pytest.mark.untraced
     def test_descriptors_are_refused(self, run: Run) -> None:
         """Overlapped descriptors want a poll set that can be polled itself: 50, and the descriptor is left alone."""
         run("descriptors")

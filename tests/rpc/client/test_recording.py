@@ -68,6 +68,7 @@ def break_off() -> None:
     raise Broken
 
 
+@pytest.mark.untraced
 def test_an_interrupt_at_any_step() -> None:
     """A signal handler that raises while outcomes are recorded costs none, and no telling, and repeats none."""
     for number in itertools.count():
@@ -84,6 +85,7 @@ def test_an_interrupt_at_any_step() -> None:
     assert number > 20
 
 
+@pytest.mark.untraced
 def test_no_memory_at_any_step() -> None:
     """An allocation that fails while outcomes are recorded costs none, and no telling, and repeats none."""
     memory = pytest.importorskip("_testcapi")
