@@ -29,6 +29,8 @@ under the lock, because finalizers may use the pool.
 
 Assumes: `append` and `popleft` of a deque are atomic; attribute accesses are not reordered against them and
 against lock operations.
+
+One class, whose methods share one lock and one set of counts: hence the length.
 """
 
 from collections import deque

@@ -32,6 +32,8 @@ A runner takes what waited when it began; what came later has its place behind t
 
 Assumes: stores and loads of attributes are atomic and not reordered.
 
+One class, and the few that only it uses, because who has the lane decides every step: hence the length.
+
 Source: "Causal Ordering of Asynchronous Calls".
 """
 
