@@ -58,7 +58,9 @@ class DispatcherObject(Uncopyable):
     _owned_by_threads = False
     # Whether `_watch` must be called when a wait becomes pending, because nothing here signals the object.
     _foreign = False
-    # Whether what is harvested may signal the object: a call that ends sets an event, say.
+    # Whether what is harvested may signal the object: a call that ends sets an event, say. Each class whose objects a
+    # notification can signal sets it, also for notifications that a program writes for itself: only then queries see
+    # what has arrived, and registered waits have the network driven.
     _harvested = False
 
     def __init__(self) -> None:

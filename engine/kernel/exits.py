@@ -197,6 +197,8 @@ class DescriptorExit(ExitWaitable):
 class FutureEnd(ExitWaitable):
     __slots__ = ("_future", "_subscribed")
 
+    _harvested = True
+
     def __init__(self, future: "Future[Any]") -> None:
         super().__init__()
         self._future = weakref.ref(future)

@@ -25,6 +25,8 @@ class Semaphore(Acquirable):
 
     __slots__ = ("_count", "_maximum")
 
+    _harvested = True
+
     def __init__(self, initial: int, maximum: int) -> None:
         for name, value in (("initial", initial), ("maximum", maximum)):
             check_count(name, value)

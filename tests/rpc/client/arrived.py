@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import msgspec
 
-from engine import Call, Client, CompletionPort, Event, ThreadPool, Wait, register_wait
+from engine import Call, Client, CompletionPort, Event, Semaphore, ThreadPool, Wait, register_wait
+from engine.kernel.notification import Notification
 from engine.testing import LIMIT, wait_until
 from transport.frames import Replies
 
@@ -27,12 +29,30 @@ AT_ONCE = 1e-9  # Seconds; up as soon as anybody looks.
 ENOUGH = 1.0  # Seconds; for an answer to come while nothing else is done.
 
 
+class Release(Notification, frozen=True):
+    """A notification of the program's own."""
+
+    semaphore: Semaphore
+
+    def notify(self, operation: Any, kind: Any) -> None:
+        self.semaphore.release()
+
+
+class Resolve(Notification, frozen=True):
+    """Another one."""
+
+    future: "Future[None]"
+
+    def notify(self, operation: Any, kind: Any) -> None:
+        self.future.set_result(None)
+
+
 class Conversation:
     """A client, the socket that answers it, and a binding. Use it as a context manager."""
 
     def __init__(self, endpoint: str) -> None:
         self.raw = RawServer(endpoint)
-        self.client = Client(self.raw.endpoint)
+        self.client = Client(self.raw.endpoint, heartbeat=0)  # A ping would have the link looked at.
         self.probe = self.client.bind(Probe)
         first = self.probe.echo.begin("the first one")
         self.raw.greet()
@@ -105,6 +125,12 @@ def queries(endpoint: str) -> None:
             print(see())
             event.reset()
             call.complete()
+        semaphore = Semaphore(0, 1)
+        for ask in (semaphore.is_signaled, lambda: semaphore.statistics().signaled, lambda: semaphore.wait(0)):
+            call = conversation.arrived(notify=Release(semaphore))
+            print(ask())
+            call.complete()
+            semaphore.wait(0)
         for see in (lambda: len(port) == 1, lambda: port.statistics().depth == 1, lambda: port.get(0) is not None):
             call = conversation.arrived(notify=port)
             print(see())
@@ -140,10 +166,11 @@ def many(endpoint: str) -> None:
 
 
 def _told(conversation: Conversation, told: threading.Event, **options: Any) -> None:
-    conversation.probe.echo.begin("echo", **options)
+    call = conversation.probe.echo.begin("echo", **options)
     conversation.answer("arrived")
     print(told.wait(LIMIT))
     told.clear()
+    call.complete()  # Kept until here: dropping it would have the network driven.
 
 
 def registered(endpoint: str) -> None:
@@ -172,6 +199,26 @@ def registered(endpoint: str) -> None:
         with ThreadPool(maximum=1) as pool, Wait(tell, pool=pool) as wait:
             wait.set(event)
             _told(conversation, told, notify=event)
+
+
+def _registered_first(thing: Any, notify: Notification, endpoint: str) -> None:
+    """A registered wait for `thing`, before any other: the monitor leads for a while after one."""
+    told = threading.Event()
+    with Conversation(endpoint) as conversation:
+        register_wait(thing, lambda status: told.set())
+        _told(conversation, told, notify=notify)
+
+
+def registered_semaphore(endpoint: str) -> None:
+    """As `registered`, for a semaphore that a notification of the program's own releases."""
+    semaphore = Semaphore(0, 1)
+    _registered_first(semaphore, Release(semaphore), endpoint)
+
+
+def registered_future(endpoint: str) -> None:
+    """The same, for a future."""
+    future: Future[None] = Future()
+    _registered_first(future, Resolve(future), endpoint)
 
 
 def registered_limit(endpoint: str) -> None:

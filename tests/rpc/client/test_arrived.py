@@ -50,8 +50,8 @@ class TestQueries:
     """A program that polls."""
 
     def test_each(self) -> None:
-        """Each query of a call, an event, a port and a client sees what has arrived."""
-        assert run("queries") == ["True"] * 13
+        """Each query of a call, an event, a semaphore, a port and a client sees what has arrived."""
+        assert run("queries") == ["True"] * 16
 
     def test_behind_many(self) -> None:
         """An answer behind many others, in messages of their own, is seen too."""
@@ -74,6 +74,11 @@ class TestRegisteredWaits:
     def test_progress_needs_nobody_who_waits(self) -> None:
         """`register_wait`, `associate_wait` and a pool's `Wait` end on an event or port that a call tells."""
         assert run("registered") == ["True"] * 5
+
+    @pytest.mark.parametrize("scenario", ["registered_semaphore", "registered_future"])
+    def test_what_else_a_call_signals(self, scenario: str) -> None:
+        """A registered wait ends on whatever a notification of the program's own signals."""
+        assert run(scenario) == ["True"]
 
     def test_idle(self) -> None:
         """They cost no processor time while nothing arrives, nor after they have ended."""
