@@ -33,6 +33,9 @@ class Notification(msgspec.Struct, frozen=True):
     # one notification follows another; None: this runs no function, or the target keeps the order.
     in_order: ClassVar[Any] = None
 
+    # Whether one target may be notified of several kinds by one subscription.
+    takes_several_kinds: ClassVar[bool] = True
+
     def notify(self, operation: Any, kind: Any) -> None:
         """Notify of `kind`, for one operation. May raise: the target may be closed, its thread may have ended."""
         raise NotImplementedError  # Abstract: each class has its own way, here or in `deliver`.

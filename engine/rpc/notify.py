@@ -64,6 +64,8 @@ class OwnEventNotification(Notification, frozen=True):
 
     event: Event
 
+    takes_several_kinds: ClassVar[bool] = False
+
     def notify(self, call: Any, kind: EventKind) -> None:
         self.event.set()
 

@@ -22,13 +22,12 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
-from transport.foreign import shown, type_name
+from transport.foreign import a_type, shown, type_name
 from transport.log import Log
 
 from ...errors import Forked, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState, Misuse
 from ...kernel.checks import check_count, check_flag
 from ...kernel.driver import driver
-from ...kernel.event import Event
 from ...kernel.lock import Lock
 from ...kernel.notification import Notification
 from ...lifecycle import Uncopyable
@@ -248,8 +247,8 @@ class ServerCall(Uncopyable):
             raise InvalidParameter("notify must say how to notify, None does not: use `test_cancel` and `disconnected`")
         target = snapshot(notify)
         assert target is not None
-        if isinstance(notify, Event) and len(kinds) > 1:
-            raise InvalidParameter("an event cannot tell kinds apart: subscribe to each with an event of its own")
+        if len(kinds) > 1 and not target.takes_several_kinds:
+            raise InvalidParameter(f"{a_type(notify)} cannot tell kinds apart: subscribe to each with one of its own")
         subscriptions = self._subscriptions()
         subscriptions.add(kinds, target)
         # Subscribe, then look: what happens in between finds the subscription, which notifies once.
