@@ -25,7 +25,7 @@ from ..state import Failure, Outcome
 from .call_table import CallTable, perform
 from .outbox import LoneMessage, Outbox
 from .retry import Retries
-from .session import Session
+from .session import EndpointSession
 
 
 class AwaitingConnection:
@@ -37,8 +37,8 @@ class AwaitingConnection:
     """
 
     def __init__(
-        self, channel: Channel, attend_locked: Callable[[], object], session: Session, table: CallTable, outbox: Outbox,
-        retries: Retries, timeout: float | None,
+        self, channel: Channel, attend_locked: Callable[[], object], session: EndpointSession, table: CallTable,
+        outbox: Outbox, retries: Retries, timeout: float | None,
     ) -> None:  # fmt: skip
         self._channel = channel
         self._attend_locked = attend_locked

@@ -38,7 +38,7 @@ from .buffers import filling
 from .call_table import CallTable, perform
 from .connection import Connection
 from .outbox import LoneMessage, encode_eagerly
-from .session import Session
+from .session import EndpointSession
 
 # What begins calls, as `Carrier.begin` does.
 Begin = Callable[..., Call[Any]]
@@ -58,7 +58,7 @@ class Carrier:
         self.connection: Connection = connection
         # Its parts, at hand.
         self.table: CallTable = connection.table
-        self.session: Session = connection.session
+        self.session: EndpointSession = connection.session
         self._outbox = connection.outbox
         self._retries = connection.retries
         self._awaiting = connection.awaiting

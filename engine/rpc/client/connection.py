@@ -64,7 +64,7 @@ from .awaiting import AwaitingConnection
 from .call_table import CallTable, perform
 from .outbox import LoneMessage, Outbox
 from .retry import Retries
-from .session import Session
+from .session import EndpointSession
 
 log: Log = Log("engine.rpc")
 
@@ -104,7 +104,7 @@ class Connection:
         self.pipe_window: int = pipe_window
         self._largest = largest
         self._association = os.urandom(16)
-        self.session: Session = Session(self.endpoint)
+        self.session: EndpointSession = EndpointSession(self.endpoint)
         self.table: CallTable = CallTable()
         self.outbox: Outbox = Outbox(self.session, self.table.calls.keys(), self._refuse)
         self.retries: Retries = Retries(self.table, retries, retry_budget)
@@ -326,7 +326,8 @@ class Connection:
 
     def on_connect_failed(self, reason: str) -> None:
         """An attempt to connect failed; the link goes on trying."""
-        self.session.refusal = reason
+        with self.table.lock:
+            self.session.refusal = reason
 
     def on_lost(self, peer: bytes, reason: str) -> None:
         """The connection is gone: calls that had left may have run, the others have not."""

@@ -39,7 +39,7 @@ from ..channel import take_together
 from ..contract.spec import OperationSpec
 from ..limits import SizeLimit, size_of, split_to_fit
 from ..pipes.shipment import Shipment
-from .session import Session
+from .session import EndpointSession
 
 log: Log = Log("engine.rpc")
 
@@ -71,7 +71,9 @@ class Outbox:
 
     __slots__ = ("_kept", "_kept_most", "_limit", "_outstanding", "_refuse", "_session", "closing", "queue", "taken")
 
-    def __init__(self, session: Session, outstanding: KeysView[int], refuse: Callable[[int, str], None]) -> None:
+    def __init__(
+        self, session: EndpointSession, outstanding: KeysView[int], refuse: Callable[[int, str], None]
+    ) -> None:
         self._session = session
         self._limit = session.limit
         self._outstanding = outstanding

@@ -2,8 +2,9 @@
 
 `transport.wire.session` has the states; what they are called in statistics is here.
 
-    FRESH --begin--> GREETED --WELCOME--> OPEN --lost--> FRESH       any --leave--> LEAVING
-                     GREETED, OPEN --REJECT--> REJECTED --begin--> GREETED       OPEN --BYE--> CLOSED --lost--> FRESH
+    FRESH --begin--> GREETED --WELCOME--> OPEN        GREETED, OPEN --BYE, or lost--> CLOSED --settled--> FRESH
+                                                      GREETED, OPEN --REJECT--> REJECTED --settled--> FRESH
+                                                      any --leave--> LEAVING
 
 Guarded by the table's lock: `state`, `reached`, `refusal` (writes; reads of one are atomic). Under link.lock: the
 others.
@@ -20,8 +21,8 @@ from ..limits import SizeLimit
 _GREETED, _LEAVING = ConversationState.GREETED, ConversationState.LEAVING
 
 
-class Session(ClientSession):
-    """The session with one server, over one connection after another."""
+class EndpointSession(ClientSession):
+    """The session with the server at one endpoint, over one connection after another."""
 
     __slots__ = ("endpoint", "limit", "pipe_window", "reached", "refusal")
 
