@@ -41,7 +41,7 @@ from ..lifecycle import Uncopyable
 from ..status import Status
 from .errors import BadStubData
 from .notify import EventKind
-from .pipes.pipe import Pipe
+from .pipes.pipe import Pipe, Progress
 from .state import NEXT, Failure, FaultReply, Observer, On, Outcome, Reply, State, collected, fault_of, status_of
 
 R = TypeVar("R")
@@ -489,12 +489,12 @@ def outcome_of(call: Call[Any]) -> Outcome | None:
     return next(iter(box.copy()), None) if box else None
 
 
-def progress_of(call: Call[Any], pipes: Any) -> int:
-    """Return 0 while the call of these pipes has no outcome, 1 once it has, 2 once it was collected, or is another."""
+def progress_of(call: Call[Any], pipes: Any) -> Progress:
+    """Return how far the call of these pipes is; collected, too, if the handle carries another call by now."""
     if call._pipes is not pipes:
-        return 2
+        return Progress.COLLECTED
     box = call._box
-    return 0 if box is None else 1 if box else 2
+    return Progress.RUNNING if box is None else Progress.ENDED if box else Progress.COLLECTED
 
 
 def throw_away(call: Call[Any]) -> None:

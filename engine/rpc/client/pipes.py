@@ -39,7 +39,7 @@ from ..call import Call, abandon, handle_of, pipes_of, progress_of, throw_away
 from ..contract.spec import OperationSpec
 from ..errors import BadStubData, CallCancelled
 from ..notify import EventKind, snapshot
-from ..pipes.pipe import CallOver, PipeState
+from ..pipes.pipe import CallOver, PipeState, Progress
 from ..pipes.pipe_set import PipeSet
 from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
@@ -101,15 +101,17 @@ class ClientPipes(PipeSet):
     def check_complete(self) -> None:
         """The call is to be completed: raise `PipeError` 1917 if its pipes are not at their end, unless it failed."""
         with self.lock:
-            state = self.state_locked()
+            progress = self.progress_locked()
             error = self.unprocessed_locked()
-        if state == 2 or error is None or (state == 1 and self.call.status() != 0):
+        if progress is Progress.COLLECTED or error is None:
+            return
+        if progress is Progress.ENDED and self.call.status() != 0:
             return
         self.broken(error)
         raise error
 
-    def state_locked(self) -> int:
-        return 2 if self._spent else progress_of(self.call, self)
+    def progress_locked(self) -> Progress:
+        return Progress.COLLECTED if self._spent else progress_of(self.call, self)
 
     def broken(self, error: CallError) -> None:
         self._spent = True

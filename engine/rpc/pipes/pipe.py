@@ -24,6 +24,7 @@ of room, where Windows buffers without a bound; "send complete" means that the n
 
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from enum import IntEnum
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -49,6 +50,14 @@ R = TypeVar("R")
 BATCH = 1024  # Elements that iterating pulls at once, if they are there.
 UNBOUNDED = 1 << 62  # The window of a peer that sets no limit, in bytes.
 MAX_WINDOW = UNBOUNDED - 1
+
+
+class Progress(IntEnum):
+    """How far a call is, as its pipes see it."""
+
+    RUNNING = 0
+    ENDED = 1  # Its outcome is known.
+    COLLECTED = 2  # The program has the outcome, or can have it no more.
 
 
 class PipePending(CallPending):

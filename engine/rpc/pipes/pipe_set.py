@@ -36,7 +36,7 @@ from ...status import Status
 from ..channel import Channel
 from ..errors import BadStubData, PipeError
 from ..notify import EventKind
-from .pipe import KINDS, Attempt, CallOver, Pipe, PipeSpec, PipeState, R, encode_elements
+from .pipe import KINDS, Attempt, CallOver, Pipe, PipeSpec, PipeState, Progress, R, encode_elements
 from .shipment import SHIPMENT_BYTES, SHIPMENT_CHUNKS, Shipment
 from .signals import Signals
 
@@ -86,8 +86,8 @@ class PipeSet:
 
     # What each side does in its own way
 
-    def state_locked(self) -> int:
-        """0 while the call runs, 1 once it has its outcome, 2 once that was collected."""
+    def progress_locked(self) -> Progress:
+        """Return how far the call is."""
         raise NotImplementedError
 
     def broken(self, error: CallError) -> None:
@@ -211,7 +211,7 @@ class PipeSet:
             return encode_elements(pipe.spec, elements)
         except BadStubData:
             with self.lock:
-                over = self.state_locked() != 0
+                over = self.progress_locked() is not Progress.RUNNING
             if over:
                 raise CallOver from None
             raise
@@ -226,10 +226,10 @@ class PipeSet:
             self.check_size(pipe, size)
         signalled = False
         with self.lock:
-            state = self.state_locked()
-            if state != 2:
+            progress = self.progress_locked()
+            if progress is not Progress.COLLECTED:
                 self._check_push_locked(pipe)
-            if state:
+            if progress is not Progress.RUNNING:
                 raise CallOver
             if not end and pipe.window <= 0:
                 if make is None:
@@ -316,7 +316,7 @@ class PipeSet:
         if pipe.finished:
             pipe.drained = True
             return True
-        if self.state_locked():
+        if self.progress_locked() is not Progress.RUNNING:
             raise CallOver
         if make is None:
             pipe.pull_pending = True
@@ -346,7 +346,7 @@ class PipeSet:
         self._check_turn_locked(pipe, self._client)
 
     def _check_pull_locked(self, pipe: PipeState) -> None:
-        if self.state_locked() == 2:
+        if self.progress_locked() is Progress.COLLECTED:
             raise CallOver
         if not pipe.receives:
             side = "server" if self._client else "client"

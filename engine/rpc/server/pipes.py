@@ -26,7 +26,7 @@ from ...errors import CallError, InvalidArgumentType, InvalidAsyncHandle, Invali
 from ...kernel.checks import check_flag
 from ..errors import BadStubData, PeerProtocolError, PipeError
 from ..notify import EventKind, snapshot
-from ..pipes.pipe import UNBOUNDED, PipeState
+from ..pipes.pipe import UNBOUNDED, PipeState, Progress
 from ..pipes.pipe_set import PipeSet
 from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
@@ -100,8 +100,10 @@ class ServerPipes(PipeSet):
     def check_size(self, pipe: PipeState, size: int) -> None:
         self._answers.size_limit.check_push(pipe.name, size, self.call.peer.session.message_limit)
 
-    def state_locked(self) -> int:
-        return 2 if self._closed else 0 if self._failure is None else 1
+    def progress_locked(self) -> Progress:
+        if self._closed:
+            return Progress.COLLECTED
+        return Progress.RUNNING if self._failure is None else Progress.ENDED
 
     def broken(self, error: CallError) -> None:
         self.closed_by = error
