@@ -171,7 +171,11 @@ class Client(AsyncCloseable):
         return self._connection.session.has_left
 
     def statistics(self) -> ClientStatistics:
-        """Return a consistent snapshot of the client's counters. Never blocks."""
+        """Return the client's counters. Never blocks.
+
+        Those of calls and retries are of one moment. Messages and garbage are counted under another lock: they may be a
+        message ahead of the others, or behind.
+        """
         driver().look_around()
         connection = self._connection
         table = connection.table
