@@ -52,7 +52,7 @@ class Conversation:
 
     def __init__(self, endpoint: str) -> None:
         self.raw = RawServer(endpoint)
-        self.client = Client(self.raw.endpoint, heartbeat=0)  # A ping would have the link looked at.
+        self.client = Client(self.raw.endpoint, connect_timeout=None)  # A limit looks around as it ends.
         self.probe = self.client.bind(Probe)
         first = self.probe.echo.begin("the first one")
         self.raw.greet()
