@@ -59,7 +59,17 @@ def test_is_python(text: str) -> None:
 
 
 def test_every_way_to_notify() -> None:
-    """The table of `notify=` has a row for each kind of object that is taken."""
-    taken = (ROOT / "engine" / "rpc" / "notify.py").read_text(encoding="utf-8").partition("notify=   ")[2]
-    rows = README.partition("| `notify=` |")[2].partition("\n\n")[0].splitlines()[2:]
-    assert len(rows) == len(taken.partition("\n\n")[0].splitlines()) - 1
+    """The README, the table in notify.py and the error for anything else name each kind of object that is taken."""
+    source = (ROOT / "engine" / "rpc" / "notify.py").read_text(encoding="utf-8")
+    taken = source.partition("def snapshot(")[2]
+    # The classes that are asked for, and their words in the texts. Without one: None, and what can be called.
+    words = {"Event": "Event", "CompletionPort": "port", "Notification": "apc(", "CallbackNotification": "callable"}
+    assert set(re.findall(r"isinstance\(notify, (\w+)\)", taken)) == set(words)
+    error = taken.partition("raise InvalidArgumentType(")[2]
+    assert all(word in error for word in ("None", *words.values()))
+    page = README.partition("| `notify=` |")[2].partition("\n\n")[0].splitlines()[2:]
+    table = source.partition("notify=   ")[2].partition("\n\n")[0].splitlines()[1:]
+    for rows, nothing in ((page, "nothing"), (table, "None")):
+        first = [re.split(r"  +|\|", row.strip("| "))[0] for row in rows]
+        assert len(first) == len(words) + 1
+        assert all(any(word in cell for cell in first) for word in (nothing, *words.values()))

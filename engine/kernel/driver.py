@@ -17,6 +17,16 @@ outside calls `mark_ready`: if a thread is polling now, the caller harvests in i
 drives the source before it polls. Event loops poll too: they *watch* a second poll set, without the bell, and call
 `run_ready`.
 
+    who calls                                             what                            harvests
+    who used a source from outside its harvest            mark_ready                      if a thread is polling now, or
+                                                                                          an event loop watches
+    who wants a source looked at before the next poll     schedule, unschedule            never
+    who has scheduled something, and goes on              run_scheduled                   as mark_ready
+    an event loop, and the monitor on its ticks           run_ready                       what is scheduled, and ready
+    a wait whose time is up                               catch_up                        run_ready, until it has found
+    a query that polls                                    look_around                     catch_up, if no thread leads
+    a limit or an abort, before it decides                harvest                         one source, and sends nothing
+
 Guarantees: harvesting runs outside the driver's mutex, so sources may wake waiters, mark themselves ready and
 unregister from inside it; a thread that is inside a harvest does not begin another one, what it marks is driven after
 it.

@@ -150,7 +150,11 @@ class Leadership(PolledSources):
         return self._leader is None and bool(self.sources) and bool(wanted)
 
     def _choose_locked(self) -> Waiter | None:
-        """Take out the waiter that parked last, of those that still wait."""
+        """Take out the waiter that parked last, of those that still wait.
+
+        What it needs is still in the caches of a processor, and those that park longest stay asleep: the order in which
+        a port releases its waiters, too.
+        """
         while self._parked:
             try:
                 chosen, _ = self._parked.popitem()

@@ -20,8 +20,10 @@ import pytest
 from engine import CompletionPort, Event, WaitTimeout, register_wait, sleep, wait_any
 from engine.kernel.afterwards import afterwards
 from engine.kernel.dispatcher import dispatcher_lock
-from engine.kernel.driver import PROCESSORS, driver
+from engine.kernel.driver import PROCESSORS, Driver, driver
+from engine.kernel.leadership import LEADER_MISSES
 from engine.kernel.monitor import TICK
+from engine.kernel.waiter import Waiter
 from engine.testing import LIMIT, wait_until, wait_until_blocked
 
 from .helpers import Actor, asleep, error, getter, result
@@ -234,6 +236,74 @@ class TestWhoHarvests:
 
         asyncio.run(main())
         assert len(done) == 500
+
+
+class TestVacantLeadership:
+    """Which of the parked threads leads when the leader has left."""
+
+    @pytest.fixture
+    def by_hand(self, monkeypatch: pytest.MonkeyPatch) -> Driver:
+        """A driver of its own with something to lead, which no monitor helps: the test moves its waiters."""
+        made = Driver()
+        made.sources[TestTouching.Silent(int)] = []
+        monkeypatch.setattr(made.monitor, "arm", lambda: None)
+        return made
+
+    def waiters(self, driver: Driver) -> tuple[Waiter, Waiter, Waiter]:
+        """Return one that leads, and two that have parked, in this order."""
+        leader, first, last = Waiter(), Waiter(), Waiter()
+        assert [driver._take_lead(waiter) for waiter in (leader, first, last)] == [True, False, False]
+        return leader, first, last
+
+    def nudged(self, *waiters: Waiter) -> list[bool]:
+        """Return which of them were nudged since they were looked at."""
+        return [waiter.gate.acquire(False) for waiter in waiters]
+
+    def test_it_goes_to_who_parked_last(self, wires: Callable[..., Wire], actor: Make) -> None:
+        """Two threads are parked as the leader leaves: the later one of them leads, and harvests."""
+        with CompletionPort(1) as port, CompletionPort(2) as parked:
+            wire = wires(parked.post)
+            leader, first, last = actor(), actor(), actor()
+            leading = getter(leader, port)
+            waiting = [getter(worker, parked) for worker in (first, last)]
+            port.post()
+            result(leading)
+            wait_until(lambda: driver().leader_ident == last.thread.ident)
+            wire.send(2)
+            for each in waiting:
+                result(each)
+            assert wire.threads[0] is last.thread
+
+    def test_a_leader_that_leaves_wakes_no_thread(self, by_hand: Driver) -> None:
+        """Most come back at once: only `offer`, by who knows better, wakes one of those that are parked."""
+        leader, first, last = self.waiters(by_hand)
+        by_hand._leave(leader)
+        assert by_hand.vacant() and self.nudged(first, last) == [False, False]
+        assert by_hand.offer() and self.nudged(first, last) == [False, True]
+        assert by_hand._take_lead(last)
+
+    def test_who_is_satisfied_is_passed_over(self, by_hand: Driver) -> None:
+        """The leadership is not offered to a thread whose wait has ended; if no other is parked, to none."""
+        leader, first, last = self.waiters(by_hand)
+        by_hand._leave(leader)
+        last.signalled = True
+        assert by_hand.offer() and self.nudged(first, last) == [True, False]
+        assert not by_hand.offer()
+
+    def test_no_offer_while_one_leads(self, by_hand: Driver) -> None:
+        """While a thread leads no other is woken."""
+        _, first, last = self.waiters(by_hand)
+        assert by_hand.offer() and self.nudged(first, last) == [False, False]
+
+    def test_no_offer_while_a_successor_comes(self, by_hand: Driver) -> None:
+        """The successor is nudged as the leader leaves, and no other beside it."""
+        leader, first, last = self.waiters(by_hand)
+        by_hand._misses = LEADER_MISSES
+        successor, later = Waiter(), Waiter()
+        assert not by_hand._take_lead(successor) and not by_hand._take_lead(later)
+        by_hand._leave(leader)
+        assert by_hand.offer() and self.nudged(first, last, successor, later) == [False, False, True, False]
+        assert not by_hand._take_lead(later) and by_hand._take_lead(successor)
 
 
 class TestTouching:

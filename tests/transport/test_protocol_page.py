@@ -60,6 +60,14 @@ def test_kinds() -> None:
     assert {name: int(number) for number, name in rows} == {kind.name: kind.value for kind in Kind}
 
 
+def test_sections() -> None:
+    """Each kind has a heading that names it."""
+    named = {
+        word for heading in re.findall(r"^#+ (.*)$", PAGE, re.MULTILINE) for word in re.findall("[A-Z]{3,}", heading)
+    }
+    assert {kind.name for kind in Kind} <= named
+
+
 def test_limits() -> None:
     """The defaults that the page gives are those of the code."""
     for number in (MAX_MESSAGE_BYTES, MAX_RECORDS, PIPE_WINDOW_BYTES):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transport import Buffer
 from transport.errors import LocalProtocolError, RemoteProtocolError
 from transport.frames import (
+    KIND_OF,
     Bye,
     Calls,
     Cancel,
@@ -325,6 +326,11 @@ CLIENTS: list[Message] = [
     HELLO, some_calls(1), Cancel([(1, False)]), Bye(), Chunks([PipeChunk(1, 0, False, NIL)]), Credit([(1, 0, 5)]),
 ]  # fmt: skip
 SERVERS: list[Message] = [WELCOME, CLOSING, replies(1)]
+
+
+def test_every_kind() -> None:
+    """The product below has each kind of message that there is."""
+    assert {KIND_OF[type(message)] for message in (*CLIENTS, *SERVERS)} == set(Kind)
 
 
 def client_in(state: ConversationState) -> ClientSession:
