@@ -129,7 +129,7 @@ class ServerCall(Uncopyable):
     def __del__(self) -> None:
         # May run anywhere, under any lock: what is to be done is left to the monitor.
         call = self._call
-        if call.entry.takes_handle and call.peer.calls.get(call.id) is call:  # `is_open` in line.
+        if call.given and call.peer.calls.get(call.id) is call:  # `is_open` in line.
             driver().monitor.call_soon(partial(_end_dropped, call))
 
     def complete(self, value: Any = None) -> None:
@@ -384,8 +384,11 @@ def current_call() -> ServerCall:
         raise InvalidState("no call is being served here", status=Status.NO_CALL_ACTIVE)
     assert isinstance(call, OpenCall)
     handle = handle_of(call)
-    # The thread keeps it for as long as it serves the call, so that it is always the same one. A task has it already.
-    current.slot.handle = handle
+    slot = current.slot
+    if slot.call_id == call.id or slot.call is call:
+        # The thread keeps it for as long as it serves the call, so that it is always the same one. A task has it
+        # already, and its thread serves others, too.
+        slot.handle = handle
     return handle
 
 

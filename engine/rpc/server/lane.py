@@ -59,7 +59,7 @@ from ...status import Status
 from ..errors import AccessDenied, BadStubData, CallCancelled, CallTimeout
 from ..serving import ServingSlot, current
 from .answers import Answers
-from .call import ServerCall, log_unanswered
+from .call import ServerCall, handle_of, log_unanswered
 from .open_call import Batch, OpenCall
 from .pipes import advice
 from .routines import UNANSWERED, Entry, calls_routines, inside, returned, run_prepared
@@ -549,8 +549,12 @@ class Lane:
             if preparers:
                 value = run(run_prepared, call, entry, preparers, args)
             elif entry.takes_handle:
-                handle = ServerCall(call)  # `handle_of` in line. Kept until the routine has returned.
-                call.handle = weakref.ref(handle)
+                if call.handle is not None:  # A security callback has asked for it.
+                    handle = handle_of(call)
+                else:
+                    handle = ServerCall(call)  # `handle_of` in line. Kept until the routine has returned.
+                    call.handle = weakref.ref(handle)
+                call.given = True
                 value = run(entry.function, handle, *args)
             else:
                 value = run(entry.function, *args)

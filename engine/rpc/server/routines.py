@@ -129,7 +129,10 @@ def run_prepared(call: OpenCall, entry: Entry, preparers: Sequence[Preparer], gi
     for prepare in preparers:
         if not prepare(call, args):
             return UNANSWERED
-    handle = handle_of(call) if entry.takes_handle else None
+    handle = None
+    if entry.takes_handle:
+        handle = handle_of(call)
+        call.given = True
     pipes: ServerPipes | None = call.pipes if entry.spec.pipes else None
     try:
         value = entry.function(*args) if handle is None else entry.function(handle, *args)

@@ -1,5 +1,6 @@
 """What is said to somebody who uses the library in a way that cannot work."""
 
+import asyncio
 import gc
 import logging
 import re
@@ -69,6 +70,16 @@ class Forgetful:
         call.complete((current_call() is call, current_call() in marked))
 
     @manager
+    async def asks_in_a_task(self, call: ServerCall, aside: bool) -> None:
+        """Asks for its handle, itself or in a thread, and never answers."""
+        await asyncio.to_thread(current_call) if aside else current_call()
+
+    @manager
+    async def keeps_in_a_task(self, call: ServerCall) -> None:
+        """Answers later."""
+        self.kept.append(call)
+
+    @manager
     def answers(self, call: ServerCall) -> None:
         """Answers at once."""
         call.complete(1)
@@ -122,6 +133,24 @@ class TestManagerRoutines:
     def test_the_same_handle(self, forgetful: Any) -> None:
         """Each question for the handle of a call gets the same one, in a manager routine that which it was given."""
         assert forgetful.asks() == [True, True]
+
+    @pytest.mark.parametrize("aside", [False, True])
+    def test_a_handle_that_a_task_has_asked_for(self, forgetful: Any, aside: bool) -> None:
+        """Asking for the handle keeps it for no longer than the routine runs, in the event loop's thread, too."""
+        assert status_of(partial(forgetful.asks_in_a_task.begin(aside).result, LIMIT)) == 1726
+
+    @pytest.mark.parametrize("name", ["keeps", "keeps_in_a_task"])
+    def test_a_handle_that_a_security_callback_has_asked_for(
+        self, local: Callable[..., Server], benches: Benches, kept: list[Any], name: str
+    ) -> None:
+        """The call does not end when the callback drops the handle: the routine has not been given it yet."""
+        server = local()
+        server.register("forgetful", Forgetful(kept), security=lambda _: bool(current_call().metadata) or True)
+        call = getattr(benches(server.endpoint).client.bind("forgetful"), name).begin()
+        wait_until(lambda: len(kept) == 1)
+        gc.collect()
+        kept.pop().complete(5)
+        assert call.result(LIMIT) == 5
 
     def test_a_handle_that_was_kept(self, forgetful: Any, caplog: pytest.LogCaptureFixture) -> None:
         """One that keeps the handle, or answers, is not."""
