@@ -44,6 +44,7 @@ COALESCE_BYTES = 64 * 1024  # A message of this size leaves: its first record ha
 FEW_CALLS = 4  # As long as no more are outstanding, none waits to be batched.
 
 _PLAIN = {tuple}
+_ONCE: tuple[tuple[()], ...] = ((),)  # The arguments of one call without any.
 
 OutgoingMessage = tuple[bytes, list[Buffer]]  # A peer and the frames of one message for it.
 
@@ -329,7 +330,10 @@ class Channel:
 
 
 def take_together(queue: deque[Any], taken: list[Any], most: int = COALESCE_RECORDS) -> None:
-    """Move records from `queue` to `taken`, which holds the first: those that may share its message, `most` in all."""
+    """Move records from `queue` to `taken`, which holds the first: those that may share its message, `most` in all.
+
+    An interrupt leaves each of them in `taken` or in `queue`, or in both.
+    """
     if type(taken[0]) is tuple:
         try:
             taken += starmap(queue.popleft, repeat((), min(len(queue), most - 1)))
@@ -342,13 +346,14 @@ def take_together(queue: deque[Any], taken: list[Any], most: int = COALESCE_RECO
     size = _size(taken[0])
     while len(taken) < most and size < COALESCE_BYTES:
         try:
-            further = queue.popleft()
+            taken += starmap(queue.popleft, _ONCE)
         except IndexError:
             break
+        further = taken[-1]
         if not isinstance(further, tuple):
             queue.appendleft(further)
+            taken.pop()
             break
-        taken.append(further)
         size += _size(further)
 
 

@@ -245,6 +245,40 @@ class TestBeginning:
             assert status_of(call.complete) in (0, 1726)
             assert bench.probe.echo(number) == number
 
+    def test_ctrl_c_as_a_message_is_taken(self, bench: Bench, key: str) -> None:
+        """An interrupt at any line of the taking of a message loses none of the calls in it: all are answered."""
+        probe = bench.probe
+        held = [bench.held(f"{key}-{number}") for number in range(12)]  # So the others wait to be batched.
+        taking = code_named("take", "engine/rpc/client/outbox.py")
+        deeper = ("take_together", "encode_calls", "next_message")
+        values = ["short", ["encoded at once"], bytes(1 << 18)]
+
+        def where(code: CodeType) -> bool:
+            named = code.co_name in deeper and code_in("engine/rpc/c")(code)
+            return taking(code) or named or code_named("encode_calls", "transport/wire/codec.py")(code)
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        for number in itertools.count():
+            calls: list[Call[Any]] = []
+            with at_line(number, where, interrupt) as reached:
+                for _ in range(3):
+                    with suppress(KeyboardInterrupt):
+                        calls += map(probe.echo.begin, values)
+                with suppress(KeyboardInterrupt):
+                    calls[-1].wait(LIMIT)
+            for call in calls:
+                assert call.wait(LIMIT), f"after an interrupt at line {number} {call} was never sent"
+                assert call.complete() in values
+            assert probe.echo(number) == number
+            if reached[0] <= number:
+                break
+        assert number > 10
+        for number in range(12):
+            bench.control.complete(f"{key}-{number}", "answered")
+        assert all(call.wait(LIMIT) for call in held)
+
     @pytest.mark.parametrize("message", [Bye(1722, "closing time"), Reject([1], 1728, "what?")], ids=["bye", "reject"])
     def test_ctrl_c_as_a_conversation_ends(self, message: Bye | Reject, folder: Any) -> None:
         """An interrupt at any line of the taking of a BYE or REJECT leaves no call waiting for an answer."""

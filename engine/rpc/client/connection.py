@@ -151,22 +151,27 @@ class Connection:
         # A client that closes still sends what was accepted, and its goodbye.
         if not outbox.queue or not (session.is_open or session.state is _GREETED or outbox.closing):
             return None
-        frames = outbox.take()
-        if not frames:
-            if outbox.queue:
-                with self.table.lock:
-                    self.attend_locked()  # It waits for the greeting.
-            return None  # What there was has been withdrawn.
-        self._answered = 0
-        outstanding = len(self.table.calls)
-        if outstanding > FEW_CALLS:
-            self.batch_threshold = max(self.batch_threshold, batch_threshold(outstanding))
-        if 0 < outstanding <= self._spin_most:
-            self._sent_at = now = monotonic()
-            if self._swift:
-                driver().spin_until(now + SPIN_TIME)
-        self.messages_sent += 1
-        return b"", frames
+        try:
+            frames = outbox.take()
+            if not frames:
+                if outbox.queue:
+                    with self.table.lock:
+                        self.attend_locked()  # It waits for the greeting.
+                return None  # What there was has been withdrawn.
+            self._answered = 0
+            outstanding = len(self.table.calls)
+            if outstanding > FEW_CALLS:
+                self.batch_threshold = max(self.batch_threshold, batch_threshold(outstanding))
+            if 0 < outstanding <= self._spin_most:
+                self._sent_at = now = monotonic()
+                if self._swift:
+                    driver().spin_until(now + SPIN_TIME)
+            self.messages_sent += 1
+            return b"", frames
+        except BaseException as error:
+            if not isinstance(error, Exception):  # An interrupt.
+                outbox.undo()
+            raise
 
     def unsendable(self, error: Exception, made: bool) -> None:
         """A message cannot be sent, or not be made: its calls end."""

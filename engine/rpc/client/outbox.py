@@ -13,7 +13,8 @@ proportion to what is outstanding.
 
 Guarantees: what one thread appends leaves in the order in which it was appended. A call that cannot be encoded ends by
 itself, and those that would have shared its message leave. An outstanding call is among those that have left if, and
-only if, it has left over this connection, or was just put back into the queue because the link had no room for it.
+only if, it has left over this connection, or was just put back into the queue because the link had no room for it. An
+interrupt at any step of taking costs no call: what was taken waits again (`undo`).
 
 Assumes: `deque.append`, `popleft`, `copy` and `remove` are atomic.
 """
@@ -21,6 +22,7 @@ Assumes: `deque.append`, `popleft`, `copy` and `remove` are atomic.
 from collections import deque
 from collections.abc import Callable, KeysView, Sequence
 from contextlib import suppress
+from itertools import starmap
 from operator import itemgetter
 from typing import Any
 
@@ -47,6 +49,7 @@ LONE_BYTES = 16 * 1024  # A call of this size leaves at once.
 FEW_MESSAGES = 64  # Arbitrary: with up to 128 calls each, what is kept of ended calls is some hundred KB.
 
 _first: Callable[[Any], int] = itemgetter(0)
+_ONCE: tuple[tuple[()], ...] = ((),)  # The arguments of one call without any.
 
 
 class LoneMessage(msgspec.Struct, eq=False):
@@ -95,18 +98,18 @@ class Outbox:
         """Take the frames of the next message; none if there is none, or it waits for the greeting."""
         queue = self.queue
         while True:
-            self.taken = ()
+            calls: list[Any] = []
+            self.taken = calls
             try:
-                first = queue.popleft()
+                calls += starmap(queue.popleft, _ONCE)  # In one step: an interrupt finds it in one or the other.
             except IndexError:
                 return []
+            first = calls[0]
             if isinstance(first, LoneMessage):
-                self.taken = [first]
                 frames = first.frames
                 if first.shipment is not None and not frames:
                     frames = first.frames = first.shipment.take()  # Kept: the link may not take them.
             else:
-                self.taken = calls = [first]
                 if queue:
                     take_together(queue, calls)
                 try:
@@ -160,8 +163,8 @@ class Outbox:
         if len(self.taken) > 1:
             calls: Any = self.taken  # No message of its own shares one.
             frames, number = split_to_fit(calls, encode_calls, limit.bytes)
-            self.taken = calls[:number]
             self.queue.extendleft(reversed(calls[number:]))
+            self.taken = calls[:number]
             size = size_of(frames)
             if size <= limit.bytes:
                 return frames
@@ -192,11 +195,23 @@ class Outbox:
                 self._refuse(chunk.id, self._limit.report(f"what was pushed into pipe {chunk.pipe}", size))
                 alone.append(LoneMessage(encode(Cancel([(chunk.id, True)]))))
         self.queue.extendleft(reversed(alone))
+        self.taken = ()
 
     def put_back(self) -> None:
         """The message taken last did not leave: what it was made of is the oldest again."""
         self.queue.extendleft(reversed(self.taken))
         self.taken = ()
+
+    def undo(self) -> None:
+        """An interrupt broke in on `take`, or on what followed, and nothing was sent: all that was taken waits again.
+
+        Some of it may have been put back already.
+        """
+        self.uncount()
+        waiting = self.queue.copy()
+        there = set(map(id, waiting))
+        self.taken = [pending for pending in self.taken if id(pending) not in there]
+        self.put_back()
 
     def taken_numbers(self) -> set[int]:
         """The numbers of the calls in the message taken last; 0 stands for what is no call."""
@@ -213,10 +228,12 @@ class Outbox:
     def uncount(self) -> None:
         """The message taken last did not leave after all, and will not."""
         numbers = self.taken_numbers()
-        counted = self._session.calls_sent
-        if numbers and self._kept and self._kept[-1][0] == counted and numbers.issubset(self._kept[-1][1]):
-            self._kept.pop()
-            self._session.calls_sent = counted - 1
+        # It may be kept and not counted yet.
+        if numbers and self._kept and self._kept[-1][0] >= self._session.calls_sent:
+            number, calls = self._kept[-1]
+            if numbers.issubset(calls):
+                self._session.calls_sent = number - 1
+                self._kept.pop()
 
     def forget(self) -> None:
         """There is a new connection, over which nothing has left."""
