@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import gc
+import itertools
 import os
 import resource
 import select
@@ -21,6 +22,7 @@ import pytest
 
 from engine import EngineError
 from engine.testing import LIMIT, wait_until
+from tests.rpc.helpers import at_line, code_named
 from tests.transport.helpers import Party, exchange
 from transport import EndpointError, bind, connect
 
@@ -46,6 +48,31 @@ def served() -> Iterator[Callable[[str], Party]]:
     yield serve
     for party in made:
         party.close()
+
+
+def test_ctrl_c_at_any_line_of_binding(tmp_path: Path) -> None:
+    """An interrupt at any line of binding leaves neither a descriptor nor the endpoint taken, and harms no other."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    abstract = [f"@{tmp_path.name}-{os.getpid()}"] if sys.platform == "linux" else []
+    for name in (f"{tmp_path}/socket", *abstract):
+        for number in itertools.count():
+            with at_line(number, code_named("_bind_ipc", "transport/zmq_link/server.py"), interrupt) as reached:
+                try:
+                    bind(f"ipc://{name}").close()
+                    break
+                except KeyboardInterrupt:
+                    pass
+            with open(os.devnull, "rb") as other:  # Has the number of a descriptor that was closed too early.
+                server = Party(bind(f"ipc://{name}"))
+                try:
+                    assert answers(server), f"after an interrupt at line {number}"
+                    assert other.read() == b""
+                finally:
+                    server.close()
+        assert number > 5 and reached[0] <= number
 
 
 def answers(server: Party) -> bool:

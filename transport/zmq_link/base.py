@@ -121,9 +121,9 @@ class ZmqLink(BaseLink):
             if not self._target.local:
                 self._open_monitor(context)
             self._attach(socket)
-        except (zmq.ZMQError, OSError, EndpointError) as error:
+        except BaseException as error:
             self._close_sockets()
-            if isinstance(error, EndpointError):
+            if isinstance(error, EndpointError) or not isinstance(error, zmq.ZMQError | OSError):
                 raise
             raise EndpointError(f"cannot {self._verb} {self._target}: {error}") from error
 

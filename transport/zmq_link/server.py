@@ -6,7 +6,7 @@ import socket as sockets
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import zmq
 from zmq.backend import zmq_poll
@@ -98,13 +98,19 @@ class ZmqServer(ZmqLink):
             return
         self._unix = UnixListener(self._target)
         self.endpoint = f"ipc://{self._unix.name}"
+        endpoint: Any = os.fsencode(self.endpoint)  # A path may be no text.
         descriptor = self._unix.detach()
         try:
             socket.set(zmq.USE_FD, descriptor)
-            socket.bind(os.fsencode(self.endpoint))  # type: ignore[arg-type]  # a path may be no text
+            socket.bind(endpoint)
             self._accepting = True
         except BaseException:
-            os.close(descriptor)
+            try:
+                socket.unbind(
+                    endpoint
+                )  # An interrupt came after the binding: ZeroMQ has the descriptor, and closes it.
+            except zmq.ZMQError:
+                os.close(descriptor)
             raise
 
     def _shut(self) -> None:

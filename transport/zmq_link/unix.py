@@ -69,7 +69,6 @@ class UnixListener:
             if not self.abstract:
                 self._spare = sockets.socket(sockets.AF_UNIX)
         except BaseException:
-            self._socket.close()
             self.remove()
             raise
 
@@ -139,6 +138,7 @@ class UnixListener:
 
     def remove(self) -> None:
         """Remove the path, unless it is another server's by now. Repeating it does nothing."""
+        self._socket.close()  # Nothing, once it is detached.
         if self._file != (0, 0):
             self._put_back()
             if _identity(self._path) == self._file:
