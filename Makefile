@@ -52,9 +52,10 @@ test-all: $(READY)
 	test -z "$$failed" || { echo "failed on Python$$failed"; exit 1; }
 
 # The tests once more, counting which lines and branches of engine and transport they run; fails below 95 %.
+# Whether they pass is for `make test` to say: counting makes all of it slower.
 coverage: $(READY)
 	$(PY) -m coverage erase
-	$(PY) -m coverage run -m pytest -q -m 'not stress and not untraced' $(PYTEST_ARGS)
+	-$(PY) -m coverage run -m pytest -q -m 'not stress and not untraced' $(PYTEST_ARGS)
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 
