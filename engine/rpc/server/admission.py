@@ -220,19 +220,31 @@ class Admission:
         if self.phase is Phase.CLOSED or self.closing:
             raise InvalidHandle("the server is closed")
 
-    def start(self, max_calls: int | None, endpoints: int) -> None:
-        """Begin to take calls on so many endpoints; raises as `Server.listen`."""
-        with self.lock:
-            self.check_open()
-            if self.phase is not Phase.IDLE:
-                raise InvalidState(f"the server is {self.phase.value} already", status=Status.ALREADY_LISTENING)
-            if not endpoints:
-                raise InvalidState("the server has no endpoint to listen on", status=Status.NO_PROTSEQS_REGISTERED)
-            self.max_calls = max_calls or self.max_calls
-            self.phase = Phase.LISTENING
-            self.stopped.reset()
+    @contextmanager
+    def starting(self, max_calls: int | None, endpoints: int) -> Iterator[None]:
+        """Take calls on so many endpoints from now on, unless this context ends by an exception.
 
-    def not_started(self) -> None:
+        Raises as `Server.listen`.
+        """
+        begun = False
+        try:
+            with self.lock:
+                self.check_open()
+                if self.phase is not Phase.IDLE:
+                    raise InvalidState(f"the server is {self.phase.value} already", status=Status.ALREADY_LISTENING)
+                if not endpoints:
+                    raise InvalidState("the server has no endpoint to listen on", status=Status.NO_PROTSEQS_REGISTERED)
+                self.max_calls = max_calls or self.max_calls
+                begun = True
+                self.phase = Phase.LISTENING
+                self.stopped.reset()
+            yield
+        except BaseException:
+            if begun:
+                self._not_started()
+            raise
+
+    def _not_started(self) -> None:
         """The endpoints could not be bound."""
         with self.lock:
             if self.phase is Phase.LISTENING:  # Otherwise another thread stops or closes the server meanwhile.

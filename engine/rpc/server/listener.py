@@ -96,8 +96,12 @@ class Listener:
         self._entering = 0
         self.endpoint: str = link.endpoint
         self._channel = answers.channel = Channel(link, answers, self, answers.outgoing, self._admission.lock)
-        self._channel.open()
-        self._channel.needs_progress(True)
+        try:
+            self._channel.open()
+            self._channel.needs_progress(True)
+        except BaseException:
+            self._channel.close()
+            raise
 
     def silence(self) -> str:
         """Nothing: a server does not expect to hear of anybody."""

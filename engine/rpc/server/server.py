@@ -259,13 +259,9 @@ class Server(AsyncCloseable):
                 return self.listen(max_calls=max_calls, wait=wait)
         if max_calls is not None:
             check_max_calls(max_calls)
-        self._admission.start(max_calls, len(self._endpoints))
-        try:
+        with self._admission.starting(max_calls, len(self._endpoints)):
             self._bind()
-        except BaseException:
-            self._admission.not_started()
-            raise
-        self._listened = True
+            self._listened = True
         if self._stop_requested:
             self.request_stop()
         if wait:
@@ -291,9 +287,14 @@ class Server(AsyncCloseable):
 
     def _listener(self, endpoint: Endpoint) -> Listener:
         link = bind(endpoint, **self._options)
-        level = PRIVACY if self._encrypts or not link.endpoint.startswith("tcp:") else NONE
-        answers = Answers(link.endpoint, self._admission, self._contexts, self._tracebacks, level)
-        return Listener(link, answers, self._registry, self._lanes, self._welcome, self._pipe_window)
+        try:
+            level = PRIVACY if self._encrypts or not link.endpoint.startswith("tcp:") else NONE
+            answers = Answers(link.endpoint, self._admission, self._contexts, self._tracebacks, level)
+            return Listener(link, answers, self._registry, self._lanes, self._welcome, self._pipe_window)
+        except BaseException:
+            with link.lock:
+                link.close()
+            raise
 
     def stop(self) -> None:
         """Take no new calls; running ones go on. Returns at once; `wait` waits for the last one.

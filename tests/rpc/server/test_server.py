@@ -1,9 +1,11 @@
 """Servers and their life: "RpcServerListen", "RpcMgmtInqStats", section 9."""
 
 import asyncio
+import itertools
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from engine.testing import LIMIT, Gate, wait_until, wait_until_blocked
 from transport import EndpointError
 from transport.frames import Bye
 
-from ..helpers import Bench, RawClient, Service, new_endpoint, status_of
+from ..helpers import Bench, RawClient, Service, at_line, code_in, new_endpoint, status_of
 from ..interfaces import Adder, Control, Probe
 from ..service import Adding, make_server
 
@@ -54,6 +56,27 @@ class TestListening:
         server.stop()
         thread.join(LIMIT)
         assert not thread.is_alive() and not server.listening
+
+    def test_ctrl_c_at_any_line(self) -> None:
+        """An interrupt at any line of `listen` leaves a server that listens, or one that can be told to again."""
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        servers: list[Server] = []  # None of them is freed meanwhile, which has lines of its own.
+        for number in itertools.count():
+            with Server(f"loopback://interrupted-{number}") as server:
+                servers.append(server)
+                with at_line(number, code_in("engine/rpc/server"), interrupt) as reached, suppress(KeyboardInterrupt):
+                    server.listen()
+                if not server.listening:
+                    assert server.statistics().phase == "idle", f"after an interrupt at line {number}"
+                    server.listen()
+                server.stop()
+                assert server.wait(LIMIT)
+            if reached[0] <= number:
+                break
+        assert number > 5
 
     def test_twice(self, server: Server) -> None:
         """A second `listen` raises 1713."""
