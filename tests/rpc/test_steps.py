@@ -245,6 +245,38 @@ class TestBeginning:
             assert status_of(call.complete) in (0, 1726)
             assert bench.probe.echo(number) == number
 
+    def test_ctrl_c_as_a_server_takes_calls(self, folder: Any) -> None:
+        """An interrupt at any line of a server's taking of a message with calls ends or answers each of them."""
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        class Routines:
+            def echo(self, value: int) -> int:
+                return value
+
+        where = code_named("on_message", "engine/rpc/server/listener.py")
+        with Server(new_endpoint("loopback", folder)) as server:
+            server.register("echo", Routines())
+            server.listen()
+            for number in itertools.count():
+                with Client(server.endpoint) as client:
+                    echo = client.bind("echo").echo
+                    assert echo(number) == number
+                    calls: list[Call[Any]] = []
+                    with at_line(number, where, interrupt) as reached, suppress(KeyboardInterrupt):
+                        calls += map(echo.begin, range(3))
+                        for call in calls:
+                            call.wait(LIMIT)
+                    for call in calls:
+                        assert call.wait(LIMIT), f"after an interrupt at line {number} {call} does not end"
+                        assert status_of(call.complete) in (0, 1726)
+                    assert status_of(partial(echo, number)) in (0, 1726)
+                    assert echo(number) == number
+                    wait_until(lambda: server.statistics().active == 0)
+                if reached[0] <= number:
+                    break
+
     def test_ctrl_c_as_a_message_is_taken(self, bench: Bench, key: str) -> None:
         """An interrupt at any line of the taking of a message loses none of the calls in it: all are answered."""
         probe = bench.probe

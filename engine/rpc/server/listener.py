@@ -145,18 +145,19 @@ class Listener:
 
     def on_message(self, peer: bytes, frames: list[Buffer]) -> bool:
         """Take one message from a client. True: more is hardly there, so the harvest may end."""
-        known = self.peers.get(peer)
-        if known is None:
-            return False
         try:
+            known = self.peers.get(peer)
+            if known is None:
+                return False
             self._admission.counters.messages_in += 1
             message = decode(frames)
         except RemoteProtocolError as error:
+            known = self.peers[peer]
             self._count_garbage(known, error)
             self.answers.reply_with(known, known.session.unreadable(error, frames))
             return False
-        except Exception as error:  # No memory for it, for one: the others are served all the same.
-            self.answers.fail(known, error)
+        except BaseException as error:
+            self._break_off(self.peers[peer], error)
             return False
         try:
             session = known.session
@@ -171,14 +172,23 @@ class Listener:
                 self._take(known, session.receive(message))
         except RemoteProtocolError as error:
             self._count_garbage(known, error)
-        except Exception as error:  # As above.
+        except BaseException as error:
             # What was entered before runs; the others were not entered in any table.
             not_entered, self._entering = self._entering, 0
             self._admission.count_off(not_entered, 0)
             if known.lane.calls:
                 self.answers.actions.append(known.lane.post)
-            self.answers.fail(known, error)
+            self._break_off(known, error)
         return False
+
+    def _break_off(self, peer: Peer, error: BaseException) -> None:
+        """A message of a client is lost: have it begin another conversation. The others are served all the same.
+
+        There was no memory for the message, for one. Raises the error anew if it is an interrupt.
+        """
+        self.answers.fail(peer, error)
+        if not isinstance(error, Exception):
+            raise error
 
     def failed(self, error: Exception) -> None:
         """A harvest failed, at no message in particular; it will be tried again."""
@@ -220,8 +230,12 @@ class Listener:
         groups = message.groups
         count = len(groups[0].ids) if len(groups) == 1 else sum(len(group.ids) for group in groups)
         # As if all were accepted; refusals are answered, and an answer that leaves is counted off.
-        room, full = self._admission.arrive(count)
         self._entering = count
+        try:
+            room, full = self._admission.arrive(count)
+        except BaseException:
+            self._entering = 0
+            raise
         lane = peer.lane.calls
         for group in groups:
             entry = self._registry.find(message.targets[group.target])
