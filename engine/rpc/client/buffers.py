@@ -109,6 +109,8 @@ class _Array:
     def check(self, value: Any) -> Any:
         """Return the array to be copied. Raises `BadStubData` if it is not for this one."""
         own = self._array
+        if not own.flags.writeable:
+            raise BadStubData(f"{self._what} cannot fill the caller's array: that was made read-only meanwhile")
         if (value.dtype, value.shape) != (own.dtype, own.shape):
             raise BadStubData(
                 f"{self._what} is {value.dtype}{list(value.shape)}, the caller's array is {own.dtype}{list(own.shape)}"
