@@ -81,8 +81,8 @@ stress: $(READY)
 	    $(PY) -m pytest -q -m '' --switch-interval 0.00001 --timeout 600 -o faulthandler_timeout=0 $(PYTEST_ARGS) || exit 1; \
 	done
 
-# What takes too long for each change: every supported Python that is installed, and each of them under stress.
-ci-long: test-all stress
+# What takes too long for each change: every supported Python that is installed, coverage, and the tests under stress.
+ci-long: test-all coverage stress
 
 clean:
 	rm -rf .venv .venv-3.* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
