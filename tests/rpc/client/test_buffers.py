@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from engine import BadStubData, InvalidArgumentType, Status
-from engine.rpc.client.buffers import _Array
 from engine.testing import LIMIT
 
 from ..helpers import Bench
@@ -100,13 +99,3 @@ class TestFilledOnComplete:
         buffer = bytearray(3)
         bench.client.bind("test.Probe").reversed_bytes(b"abc", into=buffer)
         assert buffer == b"cba"
-
-
-def test_an_array_that_became_read_only() -> None:
-    """An array that cannot be written any more is refused before anything is filled."""
-    numpy: Any = pytest.importorskip("numpy")
-    array = numpy.zeros(3)
-    target = _Array("the result", array)
-    array.flags.writeable = False
-    with pytest.raises(BadStubData, match="read-only"):
-        target.check(numpy.ones(3))

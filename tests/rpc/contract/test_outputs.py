@@ -334,6 +334,16 @@ class TestKindsOfBuffers:
         assert one.binding.read(1, items) == 4
         assert items.tolist() == [1, 2, 3, 4]
 
+    def test_an_array_that_became_read_only(self, one: Fixture) -> None:
+        """It is refused as the call is completed, before any other buffer of the call is filled."""
+        values, before = numpy.ones(3), numpy.zeros(3)
+        call = one.binding.scale.begin(2.0, values, before)
+        before.flags.writeable = False
+        assert call.wait(LIMIT)
+        with pytest.raises(BadStubData, match="read-only"):
+            call.complete()
+        assert values.tolist() == [1.0, 1.0, 1.0]
+
     @pytest.mark.parametrize("dtype", ["<f8", ">i4", "u1", "<c16", "?"])
     @pytest.mark.parametrize("shape", [(), (0,), (5,), (3, 4), (300, 200)])
     def test_numpy_arrays(self, one: Fixture, dtype: str, shape: tuple[int, ...]) -> None:
