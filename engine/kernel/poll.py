@@ -57,7 +57,7 @@ class Unopened:
         return []
 
     def register(self, fd: int, mask: int) -> None:
-        raise NotImplementedError("there is no poll set yet")
+        raise NotImplementedError("there is no poll set yet")  # The driver makes one before its first source.
 
     def unregister(self, fd: int) -> None:
         """Nothing is polled."""

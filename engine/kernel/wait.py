@@ -12,7 +12,7 @@ from transport.foreign import a_type, type_name
 
 from ..errors import InvalidArgumentType, InvalidParameter, WaitTimeout
 from ..status import Status
-from . import exits as ends  # noqa: F401  # It teaches `as_waitable` about threads, processes and futures.
+from . import exits  # noqa: F401  # It teaches `as_waitable` about threads, processes and futures.
 from .apc import run_apcs, wait_alertably
 from .checks import Deadline, check_flag, check_timeout
 from .dispatcher import TIMED_OUT, ThreadBlock, wait_on

@@ -67,7 +67,7 @@ def in_a_callback(forks: int) -> list[int]:
     """In a callback of a pool that others use."""
     codes: list[int] = []
     # Nobody waits by the sleep: one that submits without end lets the others run.
-    with ThreadPool(2) as pool, busy(lambda: (pool.submit(int), time.sleep(0))):
+    with ThreadPool(2) as pool, busy(lambda: (pool.submit(int), time.sleep(0))):  # Lets others run: it is to be busy.
         for _ in range(forks):
             with Event() as done:
                 pool.submit(lambda done=done: (codes.append(fork()), done.set()))

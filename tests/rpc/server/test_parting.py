@@ -297,7 +297,7 @@ class TestTheServerCloses:
 
         def let_it_go_on(seconds: float) -> None:
             taken.open()
-            sleep(seconds)
+            sleep(seconds)  # The closing listener pauses; the worker goes on meanwhile.
 
         monkeypatch.setattr(Lane, "_is_over", stop_before)
         monkeypatch.setattr(listener, "sleep", let_it_go_on)
