@@ -62,7 +62,12 @@ class Lab:
         self.scratch = scratch
         self.transport = transport
         self.progress = progress
+        self.lacking: dict[str, str] = {}
         self._prefix = prefix
+
+    def lacks(self, what: str, reason: str) -> None:
+        """Have the record say that `what` could not be measured, and why."""
+        self.lacking[what] = reason
 
     @contextmanager
     def server(self, subject: str, **settings: Any) -> Iterator[ServerProcess]:

@@ -69,6 +69,7 @@ def _run_one(
         rounds = effort.rounds if scenario.rounds is None else effort.pick(*scenario.rounds)
     record.settings[f"{scenario.name}_rounds"] = rounds
     samples: dict[tuple[str, str], list[float]] = {}
+    lacking: dict[str, str] = {}
     watcher.begin(scenario, rounds * len(present))
     done = 0
     with TemporaryDirectory(prefix="perf-") as scratch:
@@ -78,7 +79,9 @@ def _run_one(
                 lab = Lab(effort, Path(scratch), transport, _fraction(watcher, scenario, subject, done))
                 for metric, value in scenario.run(lab, subject).items():
                     samples.setdefault((subject, metric), []).append(value)
+                lacking |= {f"{subject}: {what}": reason for what, reason in lab.lacking.items()}
                 done += 1
+    record.missing += [Missing(scenario.name, what, reason) for what, reason in lacking.items()]
     # In the order in which the scenario names its subjects, whichever ran first.
     samples = {key: samples[key] for key in sorted(samples, key=lambda key: present.index(key[0]))}
     results = records.results_of(scenario.name, samples)

@@ -8,11 +8,11 @@ decides.
 """
 
 import os
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from engine import Client, CompletionPort, WaitTimeout
+from perf.counting import switches
 from perf.lab import Lab
 from perf.measure import CpuMeter, WrongAnswer
 from perf.scenario import Figures, Scenario
@@ -21,16 +21,6 @@ from perf.worker import Control
 
 SECONDS = (3.0, 5.0, 10.0)
 SETTLE = 0.3  # Seconds for threads to find that nothing is left to do, before it counts.
-
-
-def switches(pid: int) -> int:
-    """Return how often the threads of a process have gone to sleep."""
-    total = 0
-    for status in Path(f"/proc/{pid}/task").glob("*/status"):
-        for line in status.read_text().splitlines():
-            if line.startswith("voluntary_ctxt_switches:"):
-                total += int(line.split()[1])
-    return total
 
 
 def call(settings: dict[str, Any], control: Control) -> dict[str, float]:

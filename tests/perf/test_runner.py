@@ -100,3 +100,14 @@ def test_what_cannot_be_done_is_said(wrong: list[str], capsys: pytest.CaptureFix
     """A wrong name, number or file gives exit code 2 and a word of explanation."""
     assert main(wrong) == 2
     assert capsys.readouterr().err
+
+
+def test_what_a_subject_could_not_measure_is_said_once() -> None:
+    """Of a figure that cannot be had on this machine, the record says which and why."""
+
+    def run(lab: Lab, subject: str) -> Figures:
+        lab.lacks("wakes", "nobody counts them")
+        return {"p50_us": 1.0}
+
+    record = runner.run([Scenario("made_up", run, ("engine",))], EFFORTS["quick"], Silent(), rounds=2)
+    assert [(entry.subject, entry.reason) for entry in record.missing] == [("engine: wakes", "nobody counts them")]
