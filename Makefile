@@ -71,7 +71,7 @@ perf-full: $(READY)
 	$(PY) -m perf run --full $(PERF_ARGS)
 
 perf-peers: $(READY_PEERS)
-	$(PY) -m perf run peers $(PERF_ARGS)
+	$(PY) -m perf run peers unix_peers $(PERF_ARGS)
 
 # All tests, those marked `stress` too, several times over, with threads switched 500 times as often as usual.
 # No dumps of running threads' stacks on the way: switched so often, they can bring the interpreter down.

@@ -31,7 +31,7 @@ def latency(settings: dict[str, Any], control: Control) -> dict[str, float]:
 
 
 def throughput(settings: dict[str, Any], control: Control) -> dict[str, float]:
-    """Windows of settings["outstanding"] calls each: calls a second, and processor time a call."""
+    """Windows of settings["outstanding"] calls each: calls a second, and processor time a call, of each side too."""
     client = load(settings["subject"]).Client(settings["endpoint"])
     pool = payloads(MOST_CALLS, settings.get("size", 64))
     meter = CpuMeter(os.getpid(), *family(settings["server_pid"]))
@@ -49,8 +49,10 @@ def throughput(settings: dict[str, Any], control: Control) -> dict[str, float]:
         start = perf_counter()
         client.stream(batch, width)
         took = perf_counter() - start
-        meter.stop()
+        client_seconds = meter.stop()[0]
         figures[f"calls_per_s_{width}"] = count / took
         figures[f"cpu_us_per_call_{width}"] = meter.seconds / count * 1e6
+        figures[f"client_cpu_us_per_call_{width}"] = client_seconds / count * 1e6
+        figures[f"server_cpu_us_per_call_{width}"] = (meter.seconds - client_seconds) / count * 1e6
     client.close()
     return figures

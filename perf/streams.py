@@ -117,6 +117,14 @@ def host_and_port(endpoint: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def socket_path(endpoint: str) -> str:
+    """Return the path of a Unix socket, from ipc://path; for those that have no other."""
+    scheme, _, path = endpoint.partition("://")
+    if scheme != "ipc":
+        raise ValueError(f"{endpoint}: measured over Unix sockets only")
+    return path
+
+
 def free_port() -> int:
     """Return a TCP port that nobody uses now; for servers that cannot choose one and say which."""
     import socket

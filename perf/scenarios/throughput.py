@@ -1,7 +1,7 @@
 """How many calls a second go through, by how many are outstanding?
 
 Unit: calls a second, 64-byte echo, one client thread, a window that is kept full, server in another process;
-and microseconds of processor time a call, client and server together.
+and microseconds of processor time a call, client and server together and each alone.
 
 What would make it wrong: answers that are not compared, or counted twice; a window that is not full (a client
 that sends all, then takes all, measures a burst); a run too short to outlast the warm-up; processor time that
@@ -11,7 +11,7 @@ somebody else uses, which is why it is counted by process.
 from perf.lab import Lab
 from perf.scenario import Against, Figures, Scenario
 
-SOME = (16, 256)
+SOME = (4, 16, 64, 256)
 SWEEP = (1, 4, 16, 64, 256, 1024, 4096)
 
 
@@ -29,4 +29,5 @@ SCENARIO = Scenario(
     subjects=("engine", "engine-loopback", "raw-zmq"),
     ratios=(Against("engine", "raw-zmq"), Against("engine-loopback", "raw-zmq")),
     default=(True, True, True),
+    headline=[f"{what}_{width}" for width in SWEEP for what in ("calls_per_s", "cpu_us_per_call")],
 )

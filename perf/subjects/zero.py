@@ -7,6 +7,9 @@ calls outstanding beside others on one connection, so its pool gets a connection
 
 import os
 import signal
+import socket
+import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,8 +41,20 @@ def serve(settings: dict[str, Any], control: Control) -> None:
     server.register_rpc(echo)
     # Its own handler ends its processes.
     control.end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    control.ready(f"tcp://127.0.0.1:{port}")
+    threading.Thread(target=_ready, args=(port, control), daemon=True).start()
     server.run()
+
+
+def _ready(port: int, control: Control) -> None:
+    """Say that the server listens, once it does: its processes listen some time after `run`."""
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+        else:
+            control.ready(f"tcp://127.0.0.1:{port}")
+            return
 
 
 class Client:
