@@ -213,6 +213,7 @@ WHITE_BOX: dict[str, str] = {
     "pool/test_harvest.py": "as above",
     "rpc/test_new_notification.py": "a new way to notify is a class, and what it derives from has no public name",
     "rpc/client/arrived.py": "as above",
+    "rpc/client/test_spinning.py": "how busy a machine is and what follows from it has no public name",
     "rpc/client/test_attention.py": "what is attended has no public name: it is seen by a thread that sleeps no more",
     "rpc/server/test_entering.py": "what a server has learned of its routines shows elsewhere in how long others wait",
     "pool/programs.py": "a fork finds the locks of futures held, which only who holds them can bring about",

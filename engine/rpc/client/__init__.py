@@ -7,6 +7,7 @@ connection   one connection to a server: its messages, and its life
 session      how far the conversation with the server has come
 awaiting     what becomes of calls that have no connection, or lose it
 call_table   the outstanding calls, and their one outcome
+spinning     whether who has sent a call stays awake until the answer comes
 outbox       what is to be sent, and which calls have left in which message
 retry        calls of idempotent operations, which are sent again
 buffers      answers that fill the caller's buffers

@@ -11,12 +11,6 @@ While few calls are outstanding each leaves at once; beyond that calls wait to b
 wait as were outstanding lately (at most `COALESCE_RECORDS`), when any thread is about to wait, or at the monitor's next
 tick (2 ms), whichever comes first. Replies are harvested by whichever thread waits.
 
-Adaptive spinning: a call that is answered at once takes some 60 us; a processor that has halted meanwhile takes about
-as long again to wake, twice a call. So while few calls are outstanding, a thread that sends and then waits polls for a
-moment before it sleeps (`Driver.spin_until`), if the last answer came within that moment. A slow server costs one such
-moment, once. Of many outstanding calls, answers are there before a thread has to wait. Not within one process: the
-server needs the interpreter that the waiting thread would keep busy.
-
 Lock order: link.lock, then the table's lock.
 
 Assumes: `deque.append` and `popleft`, and insertion and removal of one key of a `dict`, are atomic and are not
@@ -65,13 +59,11 @@ from .call_table import CallTable, perform
 from .outbox import LoneMessage, Outbox
 from .retry import Retries
 from .session import EndpointSession
+from .spinning import SPIN_CALLS, SPIN_TIME, Spinning
 
 log: Log = Log("engine.rpc")
 
 _GREETED = ConversationState.GREETED
-
-SPIN_CALLS = 16
-SPIN_TIME = 0.0003  # Seconds; arbitrary: the quick calls of a machine that is not busy end within half of them.
 
 LEAVE_AGAIN = 1.0  # Seconds; arbitrary: how soon a client leaves a server that says goodbye again and again.
 
@@ -122,11 +114,8 @@ class Connection:
         self.batch_threshold: int = 0
         # Those replies. Under link.lock.
         self._answered = 0
-        # Spinning, all under link.lock: for how many outstanding calls; when the last message left while so few were, 0
-        # if an answer has come since; whether the last one that came so came within the moment.
-        self._spin_most = 0 if Endpoint.parse(endpoint).local else SPIN_CALLS
-        self._sent_at = 0.0
-        self._swift = True
+        # Whether a thread that has sent stays awake for the answer. Under link.lock.
+        self._spinning = Spinning(0 if Endpoint.parse(endpoint).local else SPIN_CALLS)
         # Counters; under link.lock.
         self.messages_sent: int = 0
         self.messages_received: int = 0
@@ -162,9 +151,12 @@ class Connection:
             outstanding = len(self.table.calls)
             if outstanding > FEW_CALLS:
                 self.batch_threshold = max(self.batch_threshold, batch_threshold(outstanding))
-            if 0 < outstanding <= self._spin_most:
-                self._sent_at = now = monotonic()
-                if self._swift:
+            spinning = self._spinning
+            if 0 < outstanding <= spinning.most:
+                spinning.sent_at = now = monotonic()
+                if now >= spinning.due:
+                    spinning.look(now)
+                if spinning.swift and not spinning.scarce:
                     driver().spin_until(now + SPIN_TIME)
             self.messages_sent += 1
             return b"", frames
@@ -214,9 +206,10 @@ class Connection:
                 self._take(message)
             elif self.session.is_open:
                 # This is the way of every reply.
-                if self._sent_at:
-                    self._swift = monotonic() - self._sent_at < SPIN_TIME
-                    self._sent_at = 0.0
+                spinning = self._spinning
+                if spinning.sent_at:
+                    spinning.swift = monotonic() - spinning.sent_at < SPIN_TIME
+                    spinning.sent_at = 0.0
                 outstanding = len(table.calls) + self._answered
                 self.batch_threshold = batch_threshold(outstanding) if outstanding > FEW_CALLS else 0
                 lock = table.lock
