@@ -20,7 +20,7 @@ from perf.scenario import lower_is_better
 
 ALPHA = 0.01
 LEAST_CHANGE = 0.03
-SIZES = ("B", "KiB", "%", "wakes/s", "x")  # Units of which one has less, not faster.
+SIZES = ("B", "KiB", "%", "wakes/s", "x", "steps")  # Units of which one has less, not faster.
 
 Word = Literal["faster", "slower", "less", "more", "no difference to be seen", "too few samples"]
 

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -95,3 +95,17 @@ class Lab:
         settings.setdefault("effort", self.effort.name)
         with Child(target, settings, self._prefix(target)) as child:
             return child.receive("result", limit, self.progress)
+
+    def together(self, target: str, server: ServerProcess, each: Sequence[dict[str, Any]]) -> list[Any]:
+        """Run a worker function in several processes at once, and return their results in this order.
+
+        Each has its own settings, and waits in `Control.wait_for_start(settings["start"])` until all are there.
+        """
+        with tempfile.TemporaryDirectory(prefix="perf-") as folder, ExitStack() as running:
+            start = Path(folder) / "start"
+            common = {"endpoint": server.endpoint, "server_pid": server.pid, "start": str(start)}
+            children = [running.enter_context(Child(target, own | common, self._prefix(target))) for own in each]
+            for child in children:
+                child.receive("ready", START_TIMEOUT)
+            start.touch()
+            return [child.receive("result", MEASURE_TIMEOUT) for child in children]

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO, cast
 
+START_LOOK = 0.005  # Seconds between two looks: how far apart processes may start.
 PROGRESS_INTERVAL = 0.25  # Seconds between progress lines: often enough for an eye, too seldom to be measured.
 
 
@@ -45,6 +46,12 @@ class Control:
         """Wait until the parent wants this process to end."""
         while os.read(0, 4096):
             pass
+
+    def wait_for_start(self, file: str) -> None:
+        """Say that this process is ready, and wait until its parent makes `file`: see `Lab.together`."""
+        self.ready()
+        while not os.path.exists(file):
+            time.sleep(START_LOOK)
 
     def end_with_parent(self, end: Callable[[], object] = lambda: os._exit(0)) -> None:
         """End this process when the parent wants it, whatever it does; for servers without a clean stop."""

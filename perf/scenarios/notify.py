@@ -1,7 +1,7 @@
 """What does each way of being notified cost?
 
 Unit: calls a second with 256 outstanding, 64-byte echo, one client thread; the completion port is the measure
-of the others.
+of the others, and the floor that of `await`.
 
 What would make it wrong: a way that looks at fewer answers than another (each compares all of them); a way
 that is measured in a form that nobody would use. So: with events, one auto-reset event for each outstanding
@@ -13,6 +13,7 @@ call.
 import asyncio
 import os
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 from time import monotonic, perf_counter
 from typing import Any
@@ -21,6 +22,7 @@ from engine import Call, Client, Event, apc, sleep
 from perf.lab import Lab
 from perf.measure import ANSWER_TIMEOUT, CpuMeter, WrongAnswer, calibrated, payloads
 from perf.scenario import Against, Figures, Scenario
+from perf.streams import needs
 from perf.subjects.engine import Client as PortClient
 from perf.subjects.engine import Echo
 from perf.worker import Control
@@ -130,7 +132,7 @@ def by_callback(client: Client, sent: list[bytes]) -> None:
     relay.finish()
 
 
-def by_await(client: Client, sent: list[bytes]) -> None:
+def by_await(client: Client, sent: list[bytes], loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
     """Await each call, in 256 tasks."""
     begin = client.bind(Echo).echo.begin
 
@@ -143,7 +145,15 @@ def by_await(client: Client, sent: list[bytes]) -> None:
             for turn in range(OUTSTANDING):
                 group.create_task(task(turn))
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
+
+
+def by_uvloop(client: Client, sent: list[bytes]) -> None:
+    """The same on uvloop's loop."""
+    import uvloop
+
+    by_await(client, sent, uvloop.new_event_loop)
 
 
 WAYS: dict[str, Any] = {
@@ -151,6 +161,7 @@ WAYS: dict[str, Any] = {
     "engine-callback": by_callback,
     "engine-apc": by_apc,
     "engine-await": by_await,
+    "engine-await-uvloop": by_uvloop,
     "engine-none": by_nothing,
 }
 
@@ -179,8 +190,17 @@ def call(settings: dict[str, Any], control: Control) -> dict[str, float]:
     return {"calls_per_s_256": count / took, "cpu_us_per_call_256": meter.seconds / count * 1e6}
 
 
+def missing(subject: str) -> str | None:
+    """One way needs uvloop."""
+    return needs("uvloop", "uvloop") if subject == "engine-await-uvloop" else None
+
+
 def run(lab: Lab, subject: str) -> Figures:
     """Measure one way once."""
+    if subject == "raw-zmq":
+        with lab.server(subject) as server:
+            floor: Figures = lab.measure("perf.echo:throughput", server, subject=subject, outstanding=[OUTSTANDING])
+        return {name: floor[name] for name in ("calls_per_s_256", "cpu_us_per_call_256")}
     with lab.server("engine") as server:
         measured: Figures = lab.measure(f"{__name__}:call", server, subject=subject)
         return measured
@@ -189,6 +209,11 @@ def run(lab: Lab, subject: str) -> Figures:
 SCENARIO = Scenario(
     name="notify",
     run=run,
-    subjects=("engine", *WAYS),
-    ratios=tuple(Against(way, "engine") for way in WAYS),
+    subjects=("engine", *WAYS, "raw-zmq"),
+    ratios=(
+        *(Against(way, "engine") for way in WAYS),
+        Against("engine-await", "raw-zmq"),
+        Against("engine-await-uvloop", "raw-zmq"),
+    ),
+    missing=missing,
 )

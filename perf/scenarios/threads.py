@@ -1,7 +1,11 @@
 """What happens when several threads share one client?
 
 Unit: calls a second, all threads together, each with its own completion port; named by threads x outstanding
-calls of each. One thread with 256 outstanding is the measure of the others.
+calls of each. One thread with 256 outstanding is the measure of the others, and so is the floor with one thread.
+
+`pinned`: the threads that call are held to one processor; they run one at a time anyhow, and moving from one to another
+costs. After its client is made, the main thread calls `os.sched_setaffinity(0, {processor})`: the threads that it
+starts from then on inherit that, and ZeroMQ's, which are there already, stay free.
 
 What would make it wrong: threads that do not run at the same time (they start together, each has the same
 number of calls to make, and the clock runs until the last one is done); answers that are not compared.
@@ -24,7 +28,14 @@ MOST_CALLS = 400_000
 JOIN_TIMEOUT = 120.0  # Seconds after which a thread counts as hung.
 
 # (threads, outstanding calls of each) by the subject's name.
-SHAPES = {"engine": (1, 256), "engine-2x128": (2, 128), "engine-8x32": (8, 32), "engine-8x256": (8, 256)}
+SHAPES = {
+    "engine": (1, 256),
+    "engine-2x128": (2, 128),
+    "engine-8x32": (8, 32),
+    "engine-8x256": (8, 256),
+    "engine-8x32-pinned": (8, 32),
+    "engine-8x256-pinned": (8, 256),
+}
 
 
 def call(settings: dict[str, Any], control: Control) -> dict[str, float]:
@@ -32,6 +43,8 @@ def call(settings: dict[str, Any], control: Control) -> dict[str, float]:
     threads, outstanding = settings["threads"], settings["outstanding"]
     pool = payloads(MOST_CALLS)
     with EngineClient(settings["endpoint"]) as shared:
+        if settings["pinned"]:
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # The threads below inherit it.
         sessions = [Client("", shared) for _ in range(threads)]
 
         def stream(count: int) -> None:
@@ -74,15 +87,25 @@ def together(work: Any, threads: int) -> None:
 
 def run(lab: Lab, subject: str) -> Figures:
     """Measure one shape once."""
+    if subject == "raw-zmq":
+        with lab.server(subject) as server:
+            floor: Figures = lab.measure("perf.echo:throughput", server, subject=subject, outstanding=[256])
+        return {"calls_per_s": floor["calls_per_s_256"], "cpu_us_per_call": floor["cpu_us_per_call_256"]}
     threads, outstanding = SHAPES[subject]
+    pinned = subject.endswith("pinned")
     with lab.server("engine") as server:
-        measured: Figures = lab.measure(f"{__name__}:call", server, threads=threads, outstanding=outstanding)
+        measured: Figures = lab.measure(
+            f"{__name__}:call", server, threads=threads, outstanding=outstanding, pinned=pinned
+        )
         return measured
 
 
 SCENARIO = Scenario(
     name="threads",
     run=run,
-    subjects=tuple(SHAPES),
-    ratios=tuple(Against(subject, "engine") for subject in SHAPES if subject != "engine"),
+    subjects=(*SHAPES, "raw-zmq"),
+    ratios=(
+        *(Against(subject, "engine") for subject in SHAPES if subject != "engine"),
+        Against("engine-8x256", "raw-zmq"),
+    ),
 )

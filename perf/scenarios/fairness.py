@@ -1,0 +1,184 @@
+"""Does every client get its share of a server that has more to do than it can?
+
+Unit: by how many percent the busy client that got the most or the least differs from an equal share; milliseconds
+until a lone call of an occasional client is answered, and how many percent of those never were; calls a second of
+all clients together. Each client is a process of its own; all begin together and have the same time.
+
+`engine`: 4 workers; 4 clients with 50 calls outstanding that sleep 2 ms each; one client that calls, waits for the
+answer, and pauses for 20 ms. `engine-held`: the same, beside a client whose four calls do not end. `engine-echo`: quick
+calls, of clients with 1, 16 and 256 outstanding; the occasional one stays.
+
+What would make it wrong: an answer that never came and is not counted (a call without one counts with the time that
+it has waited, and as unanswered); clients that begin one after another; answers that are not compared.
+"""
+
+import threading
+from contextlib import ExitStack
+from time import perf_counter, sleep
+from typing import Any
+
+from engine import CallPending, Client, CompletionPort, Interface, Server, WaitTimeout, operation
+from perf.lab import Lab
+from perf.measure import WrongAnswer, payloads, percentile
+from perf.scenario import Figures, Scenario
+from perf.worker import Control
+
+WORKERS = 4
+NAP = 0.002  # Seconds that a slow call takes.
+PAUSE = 0.02  # Seconds between two calls of the occasional client.
+SECONDS = (1.5, 3.0, 5.0)
+HELD_CALLS = 4
+
+# What each busy client does, and how many calls it has outstanding.
+CLIENTS = {
+    "engine": [("nap", 50)] * 4,
+    "engine-held": [("nap", 50)] * 4,
+    "engine-echo": [("echo", 1), ("echo", 16), ("echo", 256)],
+}
+
+
+class Service(Interface, id="perf.Fairness"):
+    """Quick calls, calls that take their time, and calls that do not end."""
+
+    @operation
+    def echo(self, data: bytes) -> bytes:
+        """Return `data`."""
+
+    @operation
+    def nap(self, data: bytes) -> bytes:
+        """Return `data` after 2 ms."""
+
+    @operation
+    def hold(self) -> None:
+        """Return when the server ends."""
+
+
+class Served:
+    """It, served."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def echo(self, data: bytes) -> bytes:
+        """Return `data`."""
+        return data
+
+    def nap(self, data: bytes) -> bytes:
+        """Return `data` after 2 ms."""
+        sleep(NAP)
+        return data
+
+    def hold(self) -> None:
+        """Return when the server ends."""
+        self.ended.wait()
+
+
+def serve(settings: dict[str, Any], control: Control) -> None:
+    """Worker function: the server."""
+    served = Served()
+    with Server(settings["endpoint"], workers=WORKERS) as server:
+        server.register(Service, served)
+        server.listen()
+        control.ready(server.endpoint)
+        control.wait_for_end()
+        served.ended.set()
+
+
+def hold(settings: dict[str, Any], control: Control) -> None:
+    """Worker function: the client whose calls do not end."""
+    with Client(settings["endpoint"]) as client:
+        for _ in range(HELD_CALLS):
+            client.bind(Service).hold.begin()
+        control.ready()
+        control.wait_for_end()
+
+
+def call(settings: dict[str, Any], control: Control) -> dict[str, Any]:
+    """Worker function: one client, for settings["seconds"]; returns how many calls were answered.
+
+    With settings["outstanding"] 0 it is the occasional one, which returns how long each call took, too.
+    """
+    with Client(settings["endpoint"]) as client, CompletionPort() as port:
+        operation = getattr(client.bind(Service), settings["operation"])
+        if not settings["outstanding"]:
+            control.wait_for_start(settings["start"])
+            return occasional(operation, settings["seconds"])
+        told = port.packet()
+        pool = payloads(1 << 12)
+        control.wait_for_start(settings["start"])
+        end = perf_counter() + settings["seconds"]
+        begun = answered = 0
+        for _ in range(settings["outstanding"]):
+            operation.begin(pool[begun & 0xFFF], notify=told).user_data = pool[begun & 0xFFF]
+            begun += 1
+        while (left := end - perf_counter()) > 0:
+            try:
+                packets = port.get_many(settings["outstanding"], left)
+            except WaitTimeout:
+                break
+            for packet in packets:
+                finished = packet.overlapped
+                if finished.complete() != finished.user_data:
+                    raise WrongAnswer(f"to {finished.user_data[:16]!r}")
+                operation.begin(pool[begun & 0xFFF], notify=told).user_data = pool[begun & 0xFFF]
+                begun += 1
+            answered += len(packets)
+        return {"answered": answered}
+
+
+def occasional(operation: Any, seconds: float) -> dict[str, Any]:
+    """Call, wait, pause, until the time is over."""
+    times, answered = [], 0
+    end = perf_counter() + seconds
+    for payload in payloads(int(seconds / PAUSE)):
+        start = perf_counter()
+        if start >= end:
+            break
+        call = operation.begin(payload)
+        try:
+            answer = call.result(end - start)
+        except CallPending:
+            times.append(perf_counter() - start)
+            break  # The time is over.
+        times.append(perf_counter() - start)
+        answered += 1
+        if answer != payload:
+            raise WrongAnswer(f"{answer[:16]!r} for {payload[:16]!r}")
+        sleep(PAUSE)
+    return {"answered": answered, "times": times}
+
+
+def run(lab: Lab, subject: str) -> Figures:
+    """Let all clients call at once, for some seconds."""
+    seconds = lab.effort.pick(*SECONDS)
+    busy = CLIENTS[subject]
+    with ExitStack() as processes:
+        server = processes.enter_context(lab.server(f"{__name__}:serve"))
+        if subject == "engine-held":
+            processes.enter_context(lab.server(f"{__name__}:hold", endpoint=server.endpoint))
+        *shares, lone = lab.together(
+            f"{__name__}:call",
+            server,
+            [
+                {"operation": operation, "outstanding": outstanding, "seconds": seconds}
+                for operation, outstanding in [*busy, (busy[0][0], 0)]
+            ],
+        )
+    answered = [share["answered"] for share in shares]
+    times = sorted(lone["times"])
+    figures = {
+        "calls_per_s": (sum(answered) + lone["answered"]) / seconds,
+        "occasional_p50_ms": percentile(times, 50) * 1000,
+        "occasional_p99_ms": percentile(times, 99) * 1000,
+        "unanswered_percent": (len(times) - lone["answered"]) / len(times) * 100,
+    }
+    if subject == "engine-echo":
+        return figures | {
+            f"calls_per_s_{outstanding}": count / seconds
+            for (_, outstanding), count in zip(busy, answered, strict=True)
+        }
+    fair = sum(answered) / len(answered)
+    return figures | {"uneven_percent": max(abs(count - fair) for count in answered) / fair * 100 if fair else 100.0}
+
+
+SCENARIO = Scenario(name="fairness", run=run, subjects=tuple(CLIENTS), rounds=(1, 3, 5))
