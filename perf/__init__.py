@@ -8,7 +8,7 @@
     children    the parent's side of a process;  worker: the process's own side
     counting    steps of a call: Python and C calls, from inside; system calls and switches, by the kernel
     record      what a run leaves behind: samples, medians, ratios, machine, versions, settings
-    goals       what the engine is to reach, held against a record
+    goals       what the engine is to reach, held against a record;  best: ours against the best peer
     compare     two records: what changed, and what is only noise
     page        the HTML report;  terminal: the same tables and the progress bars
 

@@ -10,9 +10,10 @@ from rich.table import Table
 
 from perf import compare, goals, runner, scenario
 from perf import record as records
+from perf.best import best_peers
 from perf.children import ChildFailed
 from perf.lab import EFFORTS
-from perf.terminal import Bars, change_table, goal_table
+from perf.terminal import Bars, best_table, change_table, goal_table
 
 FOLDER = Path("perf-report")  # Below the current folder.
 RECORD = "latest.json"
@@ -100,6 +101,8 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     with Bars(console) as bars:
         record = runner.run(chosen, effort, bars, options.transport, options.rounds)
     console.print(goal_table(goals.verdicts(record)))
+    if best := best_peers(record):
+        console.print(best_table(best))
     saved = options.out / RECORD
     for path in {saved, options.json} - {None}:
         records.save(record, path)

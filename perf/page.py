@@ -4,6 +4,7 @@ from html import escape
 from pathlib import Path
 
 from perf import plots, scenario
+from perf.best import best_peers
 from perf.goals import verdicts
 from perf.record import Ratio, Record, Result
 from perf.terminal import spell
@@ -59,6 +60,7 @@ def page(record: Record) -> str:
 <h2>Overview</h2>
 {figures(drawn.get("", []))}
 {goal_table(record)}
+{best_table(record)}
 {sections}
 <h2>Machine, versions, settings</h2>
 {definitions(record.machine)}{definitions(record.versions)}{definitions(record.settings)}
@@ -82,9 +84,9 @@ def tiles(record: Record) -> str:
     work = record.find("stdlib", "engine", "files_per_s")
     if work is not None:
         shown.append((f"{spell(work.median)} /s", "source files of the standard library examined by the service"))
-    held = verdicts(record)
-    if held:
-        shown.append((f"{sum(verdict.reached for verdict in held)} of {len(held)}", "goals reached"))
+    judged = [verdict for verdict in verdicts(record) if not verdict.missing]
+    if judged:
+        shown.append((f"{sum(verdict.held for verdict in judged)} of {len(judged)}", "goals held"))
     cards = "".join(f'<div class="tile"><b>{escape(figure)}</b>{escape(what)}</div>' for figure, what in shown)
     return f'<div class="tiles">{cards}</div>'
 
@@ -156,25 +158,51 @@ def result_row(metric: str, result: Result, ratios: list[Ratio]) -> str:
 
 
 def goal_table(record: Record) -> str:
-    """Return the goals."""
+    """Return the goals: floor, aim, figure, and whether the floor is held."""
     rows = []
     for verdict in verdicts(record):
         goal = verdict.goal
-        word, kind = ("reached", "good") if verdict.reached else ("missed", "bad")
+        kind = {"held": "good", "missed": "bad", "missing": "soft"}[verdict.word]
         beside = f" x {escape(goal.against)}" if goal.against else ""
+        aim = "" if goal.aim is None else spell(goal.aim)
+        figure = (
+            f"<td colspan='2' class='soft'>{escape(verdict.missing)}</td>"
+            if verdict.missing
+            else f"<td class='n'><b>{spell(verdict.median)}</b></td>"
+            f"<td class='n soft'>{spell(verdict.low)} - {spell(verdict.high)}</td>"
+        )
         rows.append(
-            f'<tr><td class="{kind}">{word}</td><td>{escape(goal.what)}</td>'
-            f"<td class='n'>{escape(goal.sense)} {spell(goal.limit)}{beside}</td>"
-            f"<td class='n'><b>{spell(verdict.median)}</b></td>"
-            f"<td class='n soft'>{spell(verdict.low)} - {spell(verdict.high)}</td></tr>"
+            f'<tr><td class="{kind}">{verdict.word}</td><td>{goal.sign}</td><td>{escape(goal.what)}</td>'
+            f"<td class='n'>{escape(goal.sense)} {spell(goal.floor)}{beside}</td>"
+            f"<td class='n {'good' if verdict.aim_reached else ''}'>{aim}</td>{figure}</tr>"
         )
     if not rows:
         return ""
     return (
         '<details><summary>Goals as a table</summary><div class="scroll"><table>'
-        '<tr><th></th><th></th><th class="n">goal</th><th class="n">median</th>'
+        '<tr><th></th><th></th><th></th><th class="n">floor</th><th class="n">aim</th><th class="n">median</th>'
         '<th class="n">lowest - highest</th></tr>'
         f"{''.join(rows)}</table></div></details>"
+    )
+
+
+def best_table(record: Record) -> str:
+    """Return ours against the best peer, at each number of outstanding calls."""
+    rows = [
+        f"<tr><td>{row.scenario}</td><td class='n'>{row.outstanding}</td><td class='n'>{spell(row.ours)}</td>"
+        f"<td>{escape(row.ratio.against)}</td><td class='n'>{spell(row.theirs)}</td>"
+        f"<td class='n'><b>{spell(row.ratio.median)}</b></td>"
+        f"<td class='n soft'>{spell(row.ratio.low)} - {spell(row.ratio.high)}</td>"
+        f"<td class='n'>{spell(row.floor.median) if row.floor else ''}</td></tr>"
+        for row in best_peers(record)
+    ]
+    if not rows:
+        return ""
+    return (
+        '<h3>Ours and the best peer, calls a second</h3><div class="scroll"><table>'
+        '<tr><th></th><th class="n">outstanding</th><th class="n">ours</th><th>best peer</th><th class="n">theirs</th>'
+        '<th class="n">ours / theirs</th><th class="n">lowest - highest</th><th class="n">ours / floor</th></tr>'
+        f"{''.join(rows)}</table></div>"
     )
 
 

@@ -253,19 +253,21 @@ def bars(rows: Sequence[Row], name: str, label: str) -> str:
 
 
 def goals(record: Record) -> str | None:
-    """How far each goal is reached: a figure beside its limit, turned so that more is better."""
+    """How far each goal is reached: a figure beside its floor, turned so that more is better."""
     rows: list[Row] = []
     for verdict in verdicts(record):
         goal = verdict.goal
-        values = [value / goal.limit for value in (verdict.median, verdict.low, verdict.high)]
+        if verdict.missing:
+            continue  # The table says why.
+        values = [value / goal.floor for value in (verdict.median, verdict.low, verdict.high)]
         if goal.sense == "<=":
             values = [1 / max(value, 1e-3) for value in values]
         middle, *ends = values
         against = f" / {goal.against}" if goal.against else ""
-        rows.append((f"{goal.what}{against}", middle, min(ends), max(ends), GOOD if verdict.reached else BAD))
+        rows.append((f"{goal.sign} {goal.what}{against}", middle, min(ends), max(ends), GOOD if verdict.held else BAD))
     if not rows:
         return None
-    return dots(rows, "goals", "how far reached (1 is the goal, further right is better)", 1.0)
+    return dots(rows, "goals", "how far reached (1 is the floor, further right is better)", 1.0)
 
 
 def floor(record: Record) -> str | None:

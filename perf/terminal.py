@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from perf.best import Best
 from perf.compare import Change
 from perf.goals import Verdict
 from perf.record import Record
@@ -82,21 +84,43 @@ def _add_texts(table: Table, *headings: str, justify: Literal["left", "right"] =
 
 
 def goal_table(verdicts: Iterable[Verdict]) -> Table:
-    """Return the table of goals."""
+    """Return the table of goals: floor, aim, figure, and whether the floor is held; an aim that is reached is green."""
     table = Table(title="[bold]goals[/bold]", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("", no_wrap=True)
-    _add_texts(table, "")
-    _add_texts(table, "goal", justify="right")
+    _add_texts(table, "", "")
+    _add_texts(table, "floor", "aim", justify="right")
     table.add_column("median", justify="right", no_wrap=True)
     table.add_column("lowest - highest", justify="right", no_wrap=True)
     for verdict in verdicts:
         goal = verdict.goal
-        colour, word = ("green", "reached") if verdict.reached else ("red", "missed")
+        colour = {"held": "green", "missed": "red", "missing": "yellow"}[verdict.word]
         unit = f" x {goal.against}" if goal.against else ""
+        aim = "" if goal.aim is None else spell(goal.aim)
+        what = goal.what if not verdict.missing else f"{goal.what} [dim]({escape(verdict.missing)})[/dim]"
         table.add_row(
-            f"[{colour}]{word}[/{colour}]", f"{goal.what}", f"{goal.sense} {spell(goal.limit)}{unit}",
-            f"[bold]{spell(verdict.median)}[/bold]",
-            f"[dim]{spell(verdict.low)} - {spell(verdict.high)}[/dim]",
+            f"[{colour}]{verdict.word}[/{colour}]", goal.sign, what, f"{goal.sense} {spell(goal.floor)}{unit}",
+            f"[green]{aim}[/green]" if verdict.aim_reached else aim,
+            f"[bold]{spell(verdict.median)}[/bold]" if not verdict.missing else "",
+            f"[dim]{spell(verdict.low)} - {spell(verdict.high)}[/dim]" if not verdict.missing else "",
+        )  # fmt: skip
+    return table
+
+
+def best_table(rows: Iterable[Best]) -> Table:
+    """Return the table of ours against the best peer."""
+    table = Table(
+        title="[bold]ours and the best peer[/bold]", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1)
+    )
+    _add_texts(table, "")
+    table.add_column("outstanding", justify="right", no_wrap=True)
+    table.add_column("ours, 1/s", justify="right", no_wrap=True)
+    table.add_column("theirs", justify="right", no_wrap=True)
+    _add_texts(table, "best peer", "ours / theirs", "ours / floor")
+    for row in rows:
+        table.add_row(
+            row.scenario, str(row.outstanding), spell(row.ours), spell(row.theirs), row.ratio.against,
+            f"[bold]{spell(row.ratio.median)}[/bold] [dim]{spell(row.ratio.low)} - {spell(row.ratio.high)}[/dim]",
+            spell(row.floor.median) if row.floor else "",
         )  # fmt: skip
     return table
 

@@ -6,7 +6,9 @@ from perf.lab import EFFORTS, Lab
 from perf.scenario import Figures
 from perf.scenarios.counts import LIMITED, LIMITS, count_steps
 
-SAVED = 0.9  # A call that takes less than this of its limit, with one outstanding: the limit is out of date.
+# A call that takes less than this of its limit, with one outstanding: the limit is out of date. A client that sleeps
+# until its answer comes, as on a busy machine, takes three steps less than one that stays awake.
+SAVED = 0.85
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,9 @@ import pytest
 
 from perf import goals, scenario
 from perf import record as records
-from perf.record import Record
+from perf.best import best_peers
+from perf.goals import Verdict
+from perf.record import Missing, Record
 from perf.scenario import Against
 
 
@@ -45,12 +47,51 @@ def test_goals_ask_for_what_is_measured() -> None:
             )
 
 
-def test_a_goal_is_reached_by_the_median() -> None:
-    """A limit holds for the median of the pairs; what is not in the record is not judged."""
+def made(ours: float, missing: tuple[Missing, ...] = ()) -> dict[tuple[str, str], Verdict]:
+    """What is said of a record with a median round trip of `ours` by the floor's, by metric and subject."""
     results = records.results_of(
-        "latency", {("engine", "p50_us"): [1.2, 1.1, 1.1], ("raw-zmq", "p50_us"): [1.0, 1.0, 1.0]}
+        "latency", {("engine", "p50_us"): [1.2, ours, ours], ("raw-zmq", "p50_us"): [1.0, 1.0, 1.0]}
     )
-    record = Record({}, {}, {}, results, records.ratios_of(results, [Against("engine", "raw-zmq")]))
-    (verdict,) = goals.verdicts(record)
-    assert verdict.reached
-    assert (verdict.median, verdict.high) == (1.1, 1.2)
+    record = Record({}, {}, {}, results, records.ratios_of(results, [Against("engine", "raw-zmq")]), [*missing])
+    return {(verdict.goal.metric, verdict.goal.subject): verdict for verdict in goals.verdicts(record)}
+
+
+class TestVerdicts:
+    @pytest.mark.parametrize(("ours", "held", "aim"), [(1.1, False, False), (0.95, True, False), (0.8, True, True)])
+    def test_a_goal_is_held_by_the_median(self, ours: float, held: bool, aim: bool) -> None:
+        """Floor and aim hold for the median of the pairs."""
+        verdict = made(ours)["p50_us", "engine"]
+        assert (verdict.held, verdict.aim_reached) == (held, aim)
+        assert verdict.word == ("held" if held else "missed")
+        assert (verdict.median, verdict.high) == (ours, 1.2)
+
+    def test_a_figure_that_is_missing_is_said_to_be(self) -> None:
+        """A goal whose scenario ran without its figure is neither held nor missed, and says why."""
+        why = made(1.0, (Missing("latency", "engine-loopback", "it is not installed"),))
+        assert (why["p50_us", "engine-loopback"].word, why["p50_us", "engine-loopback"].missing) == (
+            "missing", "it is not installed",
+        )  # fmt: skip
+        assert why["p99_us", "engine"].word == "missing"
+
+    def test_of_what_was_not_run_nothing_is_said(self) -> None:
+        """Goals of other scenarios are not judged."""
+        assert {goal.scenario for goal, *_ in made(1.0).values()} == {"latency"}
+
+
+def test_the_best_peer_is_the_one_that_we_are_least_ahead_of() -> None:
+    """At each number of outstanding calls it is the peer with the lowest paired ratio; the floor is no peer."""
+    results = records.results_of(
+        "peers",
+        {
+            (who, f"calls_per_s_{width}"): [rate * width, rate * width]
+            for who, rate in (("engine", 4.0), ("raw-zmq", 9.0), ("slow", 1.0), ("quick", 5.0))
+            for width in (1, 16)
+        },
+    )
+    ratios = records.ratios_of(results, [Against("engine", other) for other in ("raw-zmq", "slow", "quick")])
+    found = best_peers(Record({}, {}, {}, results, ratios))
+    assert [(row.scenario, row.outstanding, row.ratio.against, row.ratio.median) for row in found] == [
+        ("peers", 1, "quick", 0.8), ("peers", 16, "quick", 0.8),
+    ]  # fmt: skip
+    assert found[1].ours == 64.0 and found[1].theirs == 80.0
+    assert found[0].floor is not None and found[0].floor.against == "raw-zmq"
