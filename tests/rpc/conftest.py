@@ -91,8 +91,10 @@ def local(folder: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture
 def servers() -> Iterator[Callable[..., Server]]:
-    """A function that makes a server in this process that does not listen yet; they are closed with the test."""
-    with factory(Server) as make:
+    """A function that makes a server in this process that does not listen yet; they are closed with the test, and wait
+    for no call that it has left open.
+    """
+    with factory(Server, 0.0) as make:
         yield make
 
 

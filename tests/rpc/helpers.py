@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from linecache import getline
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
@@ -52,16 +52,22 @@ def new_endpoint(transport: str, folder: Path) -> str:
 
 
 class Closeable(Protocol):
-    def close(self) -> object: ...
+    @property
+    def close(self) -> Callable[..., object]: ...
 
 
 @contextmanager
-def factory(make: Callable[P, C]) -> Iterator[Callable[P, C]]:
-    """A function that makes what `make` makes; all of it is closed at the end of the block, the last one first."""
+def factory(make: Callable[P, C], *how: object) -> Iterator[Callable[P, C]]:
+    """A function that makes what `make` makes; all of it is closed at the end of the block, the last one first.
+
+    `how` is what `close` is called with.
+    """
     with ExitStack() as made:
 
         def new(*args: P.args, **options: P.kwargs) -> C:
-            return made.enter_context(closing(make(*args, **options)))
+            thing = make(*args, **options)
+            made.callback(thing.close, *how)
+            return thing
 
         yield new
 

@@ -92,9 +92,10 @@ class TestBeforeTheFirstLine:
                 late.held.clear()
                 late.gate.pass_through()
 
+        former = threading.gettrace()
         threading.settrace(trace)
         yield late
-        threading.settrace(None)
+        threading.settrace(former)
         late.gate.open()
         late.staying.open()
 
