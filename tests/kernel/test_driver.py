@@ -305,6 +305,28 @@ class TestVacantLeadership:
         assert by_hand.offer() and self.nudged(first, last, successor, later) == [False, False, True, False]
         assert not by_hand._take_lead(later) and by_hand._take_lead(successor)
 
+    def test_each_term_begins_anew(self, by_hand: Driver) -> None:
+        """What one leader polled in vain does not count against the next: who comes then parks, and succeeds no one."""
+        leader, _, last = self.waiters(by_hand)
+        by_hand._misses = LEADER_MISSES
+        by_hand._leave(leader)
+        later = Waiter()
+        assert by_hand._take_lead(last) and not by_hand._take_lead(later)
+        by_hand._leave(last)
+        assert self.nudged(later) == [False]
+
+    def test_a_waiting_thread_takes_it_from_the_monitor(
+        self, wires: Callable[..., Wire], event: Event, actor: Make
+    ) -> None:
+        """A thread that waits while the monitor leads leads in its place, and harvests itself."""
+        worker, wire = actor(), wires(event.set)
+        driver().needs_progress(wire, True)
+        wait_until(lambda: driver()._standby is not None)
+        waiting = asleep(worker, event.wait)
+        wait_until(lambda: driver().leader_ident == worker.thread.ident)
+        wire.send()
+        assert result(waiting) and wire.threads == [worker.thread]
+
 
 class TestTouching:
     """A source that was used from outside."""

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -332,6 +333,25 @@ class TestMemory:
             monkeypatch.undo()
             assert [probe.echo(number) for number in range(3)] == [0, 1, 2]
             assert server.statistics().active == 0
+
+    def test_for_queueing_an_answer(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An answer that was made, and could not be queued for its client, is sent all the same."""
+        refusals: list[Exception] = []
+
+        class Queue(deque[Any]):
+            def append(self, item: Any) -> None:
+                if refusals and type(item).__name__ == "Peer":
+                    raise refusals.pop()
+                super().append(item)
+
+        monkeypatch.setattr("engine.rpc.server.answers.deque", Queue)
+        server = serve()
+        with Client(server.endpoint) as client:
+            probe = client.bind(Probe)
+            assert probe.echo(1) == 1
+            refusals.append(MemoryError())
+            assert probe.echo.begin(2).result(LIMIT) == 2
+        assert server.statistics().failures == 1
 
     def test_for_sending_an_answer(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         """The call fails, having run; the next one is answered."""

@@ -5,9 +5,11 @@ from typing import Any
 
 from engine import Client, Event
 from engine.kernel.driver import driver
-from engine.testing import LIMIT, wait_until
+from engine.testing import LIMIT, Gate, wait_until
+from transport.frames import Hello, Welcome
 
-from ..helpers import Bench, Service
+from ...one_by_one import calls_in
+from ..helpers import Bench, RawServer, Service
 from ..interfaces import Probe
 
 
@@ -43,3 +45,21 @@ class TestAttention:
             service(endpoint)
             assert call.result(LIMIT) == 1
             wait_until(lambda: not attended_after(before))
+
+    def test_what_waited_for_the_greeting(self, endpoint: str) -> None:
+        """A call too large to leave before the greeting leaves once that is harvested, by whichever thread; none waits
+        for the call, and the monitor is busy.
+        """
+        monitor = Gate()
+        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=LIMIT) as client:
+            large = client.bind(Probe).echo.begin(bytes(1 << 17))
+            assert type(raw.hear()) is Hello
+            driver().monitor.call_soon(monitor.pass_through)
+            monitor.wait_for_arrivals()
+            try:
+                raw.say(Welcome(b"\2" * 16))
+                wait_until(lambda: driver().harvest(client._connection.channel) or client._connection.session.is_open)
+                heard: Any = raw.hear()
+            finally:
+                monitor.open()
+            assert [each.id for each in calls_in(heard)] == [large._id]

@@ -22,7 +22,7 @@ from engine import (
 )
 from engine.testing import LIMIT, wait_until
 from transport import bind
-from transport.frames import Bye, Calls, Cancel, Hello, Replies, Welcome
+from transport.frames import Bye, Calls, Cancel, Hello, Reject, Replies, Welcome
 from transport.wire.codec import encode
 
 from ...one_by_one import calls_in, one_reply
@@ -227,6 +227,16 @@ class TestNoServer:
             with pytest.raises(ServerUnavailable, match="nobody listens there"):
                 probe.echo(3, timeout=BRIEF)
 
+    def test_one_that_accepts_at_last(self, endpoint: str) -> None:
+        """Once something accepts the connection, why attempts had failed before is said no more."""
+        with Client(endpoint, connect_timeout=None) as client:
+            call = client.bind(Probe).echo.begin(1)
+            wait_until(lambda: "nobody listens" in client._connection.silence())
+            with RawServer(endpoint) as raw:
+                assert type(raw.hear()) is Hello
+                with pytest.raises(CallPending, match=f"{endpoint} has not greeted, 1 call waits for it\\) "):
+                    call.complete()
+
     def test_one_that_does_not_greet(self, endpoint: str, port: CompletionPort) -> None:
         """What accepts connections and does not greet is named too, in a call's own limit as well."""
         with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=None) as client:
@@ -247,6 +257,24 @@ class TestNoServer:
             with pytest.raises(WaitTimeout) as raised:
                 port.get(BRIEF)
             assert endpoint not in str(raised.value)
+
+
+def test_what_a_refused_greeting_was_to_bring(endpoint: str) -> None:
+    """Calls that end because the greeting is refused never leave, however long they had to wait for a connection."""
+    with Client(endpoint, connect_timeout=LIMIT) as client:
+        probe = client.bind(Probe)
+        with RawServer(endpoint) as raw:
+            refused = [probe.echo.begin(value) for value in (bytes(1 << 17), "behind it")]
+            assert type(raw.hear()) is Hello
+            raw.say(Reject([], 1722, "not now"))
+            assert [status_of(partial(call.result, LIMIT)) for call in refused] == [1722, 1722]
+        reach(client, "connecting")
+        with RawServer(endpoint) as raw:
+            raw.greet()
+            reach(client)
+            call = probe.echo.begin("served")
+            answer(raw, "served")
+            assert call.result(LIMIT) == "served"
 
 
 def test_a_path_is_of_the_directory_in_which_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

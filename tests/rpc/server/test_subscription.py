@@ -15,6 +15,7 @@ from engine import (
     Misuse,
     Server,
     ServerCall,
+    apc,
     blocking,
     current_call,
     manager,
@@ -249,16 +250,22 @@ class TestClosing:
         call.cancel()
         assert call.result(LIMIT) == CANCEL
 
-    def test_closed_target(
+    @pytest.mark.parametrize("how", ["closed event", "ended thread"])
+    def test_target_that_is_gone(
         self,
         servers: Callable[..., Server],
         clients: Callable[..., Any],
         endpoint: str,
         caplog: pytest.LogCaptureFixture,
+        how: str,
     ) -> None:
-        """A target that was closed cannot be told; that is reported, counts for nothing, and harms no call."""
-        gone = Event()
-        gone.close()
+        """A target that was closed, or has ended, takes nothing: that is logged, not counted, and harms no call."""
+        thread = threading.Thread()
+        event = Event()
+        event.close()
+        gone = event if how == "closed event" else apc(print, thread=thread)
+        thread.start()
+        thread.join()
 
         class Routines:
             @manager
