@@ -106,8 +106,26 @@ def section(record: Record, name: str, svgs: list[str]) -> str:
     about = f"<details><summary>How it is measured, and what would make it wrong</summary>{detail}</details>"
     return (
         f'<h2 id="{escape(name)}">{escape(name)}</h2><p>{escape(question)}</p>{about if detail else ""}'
-        f"{figures(svgs)}{lacking}{result_table(record, name, bool(svgs))}"
+        f"{figures(svgs)}{lacking}{outstanding_table(record, name)}{result_table(record, name, bool(svgs))}"
     )
+
+
+def outstanding_table(record: Record, name: str) -> str:
+    """Return the medians of a scenario with a column for each number of outstanding calls, if it asks for that."""
+    try:
+        if not scenario.load(name).by_outstanding:
+            return ""
+    except ImportError:
+        return ""  # As below.
+    numbers, rows = record.by_outstanding(name)
+    lines = [
+        f"<tr><td>{escape(subject)}</td><td>{metric}</td>"
+        + "".join(f"<td class='n'>{spell(medians[n]) if n in medians else ''}</td>" for n in numbers)
+        + "</tr>"
+        for (subject, metric), medians in rows.items()
+    ]
+    head = "<th>by outstanding calls</th><th></th>" + "".join(f'<th class="n">{number}</th>' for number in numbers)
+    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 
 def asked(name: str) -> tuple[str, str]:
@@ -137,7 +155,7 @@ def result_table(record: Record, name: str, drawn: bool) -> str:
         '<th class="n">median</th><th class="n">lowest - highest</th>'
         f"<th></th><th>ours / theirs</th></tr>{''.join(rows)}</table></div>"
     )
-    if drawn and len(rows) > MOST_ROWS:
+    if len(rows) > MOST_ROWS and (drawn or outstanding_table(record, name)):
         return f"<details><summary>All {len(rows)} figures</summary>{table}</details>"
     return table
 

@@ -69,6 +69,15 @@ class Record(msgspec.Struct):
         wanted = (scenario, metric, subject, against)
         return next((r for r in self.ratios if (r.scenario, r.metric, r.subject, r.against) == wanted), None)
 
+    def by_outstanding(self, scenario: str) -> tuple[list[int], dict[tuple[str, str], dict[int, float]]]:
+        """Return the numbers of outstanding calls, and the medians at each, by subject and metric (without number)."""
+        rows: dict[tuple[str, str], dict[int, float]] = {}
+        for result in self.results:
+            metric, _, number = result.metric.rpartition("_")
+            if result.scenario == scenario and number.isdecimal():
+                rows.setdefault((result.subject, metric), {})[int(number)] = result.median
+        return sorted({number for medians in rows.values() for number in medians}), rows
+
     def pairs(self, ratio: Ratio) -> list[float]:
         """Return the ratio of each pair of runs that `ratio` sums up."""
         ours = self.find(ratio.scenario, ratio.subject, ratio.metric)

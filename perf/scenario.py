@@ -40,6 +40,8 @@ class Scenario:
         default: whether it is part of a run that names no scenario, at each effort: quick, normal, full.
         missing: says why a subject cannot be run here, None if it can.
         headline: metrics shown in the terminal; empty: all of them.
+        by_outstanding: whether each metric's name ends in a number of outstanding calls, and tables have a column for
+            each.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Scenario:
     default: tuple[bool, bool, bool] = (False, True, True)
     missing: Callable[[str], str | None] = _never_missing
     headline: Sequence[str] = ()
+    by_outstanding: bool = False
 
 
 def names() -> list[str]:

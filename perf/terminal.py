@@ -65,7 +65,10 @@ class Bars:
         assert self._task is not None
         self._progress.remove_task(self._task)
         self._task = None
-        self._console.print(scenario_table(record, scenario.name, scenario.headline))
+        if scenario.by_outstanding:
+            self._console.print(outstanding_table(record, scenario.name))
+        else:
+            self._console.print(scenario_table(record, scenario.name, scenario.headline))
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -171,7 +174,35 @@ def scenario_table(record: Record, scenario: str, headline: Iterable[str] = ()) 
                 f"[dim]{spell(min(result.samples))} - {spell(max(result.samples))}[/dim]", "\n".join(ratios),
             )  # fmt: skip
         table.add_section()
+    _add_missing(table, record, scenario)
+    return table
+
+
+def _add_missing(table: Table, record: Record, scenario: str) -> None:
     for missing in record.missing:
         if missing.scenario == scenario:
-            table.add_row("missing", f"[dim]{missing.subject}[/dim]", f"[dim]{missing.reason}[/dim]")
+            table.add_row("missing", f"[dim]{missing.subject}[/dim]", f"[dim]{escape(missing.reason)}[/dim]")
+
+
+def outstanding_table(record: Record, scenario: str) -> Table:
+    """Return the medians of a scenario, a column for each number of outstanding calls."""
+    numbers, rows = record.by_outstanding(scenario)
+    rounds = record.settings.get(f"{scenario}_rounds", "?")
+    table = Table(
+        title=f"[bold]{scenario}[/bold], median of {rounds}, by outstanding calls",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1),
+    )
+    _add_texts(table, "", "")
+    for number in numbers:
+        table.add_column(str(number), justify="right", no_wrap=True)
+    before = ""
+    for (subject, metric), medians in rows.items():
+        if before and subject != before:
+            table.add_section()
+        cells = [spell(medians[number]) if number in medians else "" for number in numbers]
+        table.add_row("" if subject == before else subject, metric, *cells)
+        before = subject
+    _add_missing(table, record, scenario)
     return table

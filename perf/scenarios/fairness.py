@@ -1,8 +1,9 @@
 """Does every client get its share of a server that has more to do than it can?
 
-Unit: by how many percent the busy client that got the most or the least differs from an equal share; milliseconds
-until a lone call of an occasional client is answered, and how many percent of those never were; calls a second of
-all clients together. Each client is a process of its own; all begin together and have the same time.
+Unit: percent of the answers that each busy client got, the least first, and by how many percent the one that got the
+most or the least differs from an equal share; milliseconds until a lone call of an occasional client is answered, and
+how many percent of those never were; calls a second of all clients together. Each client is a process of its own; all
+begin together and have the same time.
 
 `engine`: 4 workers; 4 clients with 50 calls outstanding that sleep 2 ms each; one client that calls, waits for the
 answer, and pauses for 20 ms. `engine-held`: the same, beside a client whose four calls do not end. `engine-echo`: quick
@@ -177,8 +178,14 @@ def run(lab: Lab, subject: str) -> Figures:
             f"calls_per_s_{outstanding}": count / seconds
             for (_, outstanding), count in zip(busy, answered, strict=True)
         }
-    fair = sum(answered) / len(answered)
-    return figures | {"uneven_percent": max(abs(count - fair) for count in answered) / fair * 100 if fair else 100.0}
+    total = max(1, sum(answered))
+    fair = 100 / len(answered)
+    percent = [count / total * 100 for count in sorted(answered)]
+    return {
+        **figures,
+        **{f"share_{place}_percent": share for place, share in enumerate(percent, 1)},
+        "uneven_percent": max(abs(share - fair) for share in percent) / fair * 100,
+    }
 
 
 SCENARIO = Scenario(name="fairness", run=run, subjects=tuple(CLIENTS), rounds=(1, 3, 5))

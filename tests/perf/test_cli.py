@@ -19,7 +19,7 @@ from perf import record as records
 from perf.compare import compare
 from perf.record import Record
 from perf.scenario import Against
-from perf.terminal import change_table, goal_table, scenario_table, spell
+from perf.terminal import change_table, goal_table, outstanding_table, scenario_table, spell
 
 NARROW = 80
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,3 +95,12 @@ def test_no_figure_is_cut_off() -> None:
         assert any(re.search(figures, line) for line in lines)
     for line in (*shown, *lines, *drawn(goal_table(goals.verdicts(record)))):
         assert "\u2026" not in line and len(line) <= NARROW
+
+
+def test_counts_have_a_column_for_each_number_of_outstanding_calls() -> None:
+    """Where a scenario asks for it, a row is a subject's metric, and each number of outstanding calls a column."""
+    samples = {("engine", f"client_c_calls_{number}"): [100.0 / number] for number in (1, 4, 16)}
+    record = Record({}, {}, {}, records.results_of("counts", samples))
+    lines = drawn(outstanding_table(record, "counts"))
+    assert any(re.search(r"1 +4 +16", line) for line in lines)
+    assert any(re.search(r"engine +client_c_calls +100 +25.0 +6.25", line) for line in lines)
