@@ -41,7 +41,6 @@ log: Log = Log("engine.rpc")
 
 COALESCE_RECORDS = 128  # Most of them in one message: a message costs ~100 us of both sides' time, a call ~5.
 COALESCE_BYTES = 64 * 1024  # A message of this size leaves: its first record has waited long enough for the others.
-FEW_CALLS = 4  # As long as no more are outstanding, none waits to be batched.
 
 _PLAIN = {tuple}
 _ONCE: tuple[tuple[()], ...] = ((),)  # The arguments of one call without any.
@@ -131,11 +130,22 @@ class Channel:
             if lock.owned() or self._owners.owned():  # In a signal handler.
                 self.defer()
                 break
+            left = False
             try:
                 if not lock.acquire(False):
                     self.defer()
                     break
-                left = self._send_locked()
+                # `_send_locked`, for one message.
+                if not self.closed:
+                    message = self._stuck
+                    try:
+                        if message is None:
+                            message = self._sender.next_message()
+                        if message is not None:
+                            left = self.link.send(*message)
+                    except Exception as error:
+                        left = self._drop_locked(message, error)
+                    self._stuck = None if left else message
                 if left:
                     sent = True
                     # What follows is the look that may be due. First unschedule, then look: what arrives in between is
@@ -183,30 +193,34 @@ class Channel:
 
     def _send_locked(self) -> bool:
         """Send until nothing is left or the link cannot; return whether anything left."""
-        sender = self._sender
         progress = False
         while not self.closed:
             message = self._stuck
             try:
                 if message is None:
-                    message = sender.next_message() if self._queue else None
+                    message = self._sender.next_message() if self._queue else None
                     if message is None:
                         break
                 taken = self.link.send(*message)
-            except PeerLost:
-                taken = True  # The peer is gone, and with it all that was meant for it.
-            except LinkClosed:
-                raise
-            except Exception as error:  # No memory for it, for one.
-                taken = True
-                log.error("a message cannot be sent", exc_info=error, later=True)
-                sender.unsendable(error, message is not None)
-                self._later(0.0)
+            except Exception as error:
+                taken = self._drop_locked(message, error)
             self._stuck = None if taken else message
             if not taken:
                 break
             progress = True
         return progress
+
+    def _drop_locked(self, message: OutgoingMessage | None, error: Exception) -> bool:
+        """A message cannot be sent, or not be made: it is dropped, and returned that nothing of it is left to send."""
+        if isinstance(error, LinkClosed):
+            raise error
+        # If the peer is gone, so is all that was meant for it.
+        if not isinstance(error, PeerLost):
+            # No memory for it, for one.
+            log.error("a message cannot be sent", exc_info=error, later=True)
+            self._sender.unsendable(error, message is not None)
+            self._later(0.0)
+        return True
 
     # Receiving
 
@@ -360,8 +374,3 @@ def take_together(queue: deque[Any], taken: list[Any], most: int = COALESCE_RECO
 def _size(record: tuple[Any, ...]) -> int:
     """The bytes of what is encoded; what is not is short."""
     return 0 if type(record) is tuple else len(memoryview(record[2]))
-
-
-def batch_threshold(outstanding: int) -> int:
-    """How many calls may wait to be batched, when so many are outstanding: more than a few."""
-    return min(outstanding >> 1, COALESCE_RECORDS - 1)

@@ -275,7 +275,7 @@ class TestMemory:
         with Client(serve().endpoint) as client:
             probe = client.bind(Probe)
             assert probe.echo(1) == 1
-            path = "engine.rpc.client.connection.monotonic"
+            path = "engine.rpc.client.outbox.monotonic"
             monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
             with pytest.raises(CallFailedDne):
                 probe.echo.begin(2).result(LIMIT)

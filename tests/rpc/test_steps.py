@@ -281,7 +281,7 @@ class TestBeginning:
         """An interrupt at any line of the taking of a message loses none of the calls in it: all are answered."""
         probe = bench.probe
         held = [bench.held(f"{key}-{number}") for number in range(12)]  # So the others wait to be batched.
-        taking = code_named("take", "engine/rpc/client/outbox.py")
+        taking = code_named("_take", "engine/rpc/client/outbox.py")
         deeper = ("take_together", "encode_calls", "next_message")
         values = ["short", ["encoded at once"], bytes(1 << 18)]
 

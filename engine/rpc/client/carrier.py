@@ -126,7 +126,7 @@ class Carrier:
         needs_driver = notify is not None and notify.needs_driver
         if not session.is_open or timeout is not None or spec.one_way or needs_driver:
             self._accepted(call, call_id, spec, notify, timeout)
-        if due or len(queue) > connection.batch_threshold:
+        if due or len(queue) > self._outbox.batch_threshold:
             self.channel.flush()
         elif not self.channel.deferred:
             self.channel.defer()
@@ -142,13 +142,8 @@ class Carrier:
         if spec.special or spec.retried or spec.outputs or self._timeout is not None or self._decorated:
             return None
         ids, most, connection, session, table = self._ids, self._max_calls, self.connection, self.session, self.table
-        channel, queue, calls, lock, flush = (
-            self.channel,
-            self._outbox.queue,
-            table.calls,
-            table.lock,
-            self.channel.flush,
-        )
+        channel, flush, outbox, calls, lock = self.channel, self.channel.flush, self._outbox, table.calls, table.lock
+        queue = outbox.queue
         target, exact, only, typed = spec.target, spec.exact, spec.only, spec.signature is not None
         short, unusual = DEFERRABLE_BYTES if only is bytes else -1, self._begin_unusual
 
@@ -189,7 +184,7 @@ class Carrier:
                 lock.release()
                 if more_to_do:
                     self._accepted(call, call_id, spec, notify, None)
-            if len(queue) > connection.batch_threshold:
+            if len(queue) > outbox.batch_threshold:
                 flush()
             elif not channel.deferred:
                 channel.defer()

@@ -186,7 +186,7 @@ class Client(AsyncCloseable):
                 calls_begun=table.finished + len(table.calls),
                 calls_finished=table.finished,
                 replies_late=table.late,
-                messages_sent=connection.messages_sent,
+                messages_sent=connection.outbox.messages_sent,
                 messages_received=connection.messages_received,
                 garbage_received=connection.garbage,
                 connections=connection.session.conversation,

@@ -1,15 +1,13 @@
 """A client's connection to one server: its messages, and its life.
 
 Theory of operation. The link connects, and connects again, by itself; the channel calls this object with what happens
-(`on_connected`, `on_message`, `on_lost`, `on_connect_failed`) and for what is to be sent (`next_message`).
+(`on_connected`, `on_message`, `on_lost`, `on_connect_failed`), and the outbox for what is to be sent (`next_message`).
 
 While there is no connection, calls wait in the outbox; once there is one they follow this side's greeting. What becomes
 of calls that wait too long, and of those that had left when the connection is lost, is in `awaiting.py`. A server that
 says goodbye may keep its socket, so the client closes the connection and begins on a new one.
 
-While few calls are outstanding each leaves at once; beyond that calls wait to be batched: they leave when half as many
-wait as were outstanding lately (at most `COALESCE_RECORDS`), when any thread is about to wait, or at the monitor's next
-tick (2 ms), whichever comes first. Replies are harvested by whichever thread waits.
+Replies are harvested by whichever thread waits.
 
 Lock order: link.lock, then the table's lock.
 
@@ -21,6 +19,7 @@ behind.
 
 import os
 import socket
+from _thread import get_ident
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -50,13 +49,13 @@ from transport.wire.conversation import ConversationState
 from ...kernel.driver import driver
 from ...status import Status
 from ..call import give_up_at_fork, outcomes_of, pipes_of, time_left
-from ..channel import FEW_CALLS, Channel, OutgoingMessage, batch_threshold
+from ..channel import Channel, OutgoingMessage
 from ..errors import BadStubData, CallCancelled, CallFailed, CallFailedDne, PeerProtocolError
 from ..pipes.pipe import UNBOUNDED
 from ..state import Failure, Outcome
 from .awaiting import AwaitingConnection
 from .call_table import CallTable, perform
-from .outbox import LoneMessage, Outbox
+from .outbox import FEW_CALLS, MOST_WAITING, LoneMessage, Outbox
 from .retry import Retries
 from .session import EndpointSession
 from .spinning import SPIN_CALLS, SPIN_TIME, Spinning
@@ -98,7 +97,10 @@ class Connection:
         self._association = os.urandom(16)
         self.session: EndpointSession = EndpointSession(self.endpoint)
         self.table: CallTable = CallTable()
-        self.outbox: Outbox = Outbox(self.session, self.table.calls.keys(), self._refuse)
+        # Whether a thread that has sent stays awake for the answer. Under link.lock.
+        self._spinning = Spinning(0 if Endpoint.parse(endpoint).local else SPIN_CALLS)
+        self.outbox: Outbox = Outbox(self.session, self.table.calls.keys(), self._refuse, self._attend, self._spinning)
+        self.next_message: Callable[[], OutgoingMessage | None] = self.outbox.next_message
         self.retries: Retries = Retries(self.table, retries, retry_budget)
         # Guarded by the table's lock: whether the network is driven though no thread waits.
         self.attended: bool = False
@@ -109,15 +111,7 @@ class Connection:
         self._hello = LoneMessage([])
         # When this side may next leave a connection over which the server has said goodbye.
         self._leave_at = 0.0
-        # How many calls may wait to be batched. Written under link.lock, read as a hint. Derived from the calls in
-        # flight plus the replies received since the last send, because callers usually begin one call per reply.
-        self.batch_threshold: int = 0
-        # Those replies. Under link.lock.
-        self._answered = 0
-        # Whether a thread that has sent stays awake for the answer. Under link.lock.
-        self._spinning = Spinning(0 if Endpoint.parse(endpoint).local else SPIN_CALLS)
         # Counters; under link.lock.
-        self.messages_sent: int = 0
         self.messages_received: int = 0
         self.garbage: int = 0
         # The client: it stays open without a reference from the program.
@@ -130,47 +124,17 @@ class Connection:
         self.awaiting: AwaitingConnection = AwaitingConnection(
             self.channel, self.attend_locked, self.session, self.table, self.outbox, self.retries, connect_timeout
         )
+        self.outbox.spin_until = driver().spin_until
         self.channel.open()
 
-    # The channel's side: sending. Under link.lock.
-
-    def next_message(self) -> OutgoingMessage | None:
-        """Take the next message to send, or None."""
-        outbox, session = self.outbox, self.session
-        # A client that closes still sends what was accepted, and its goodbye.
-        if not outbox.queue or not (session.is_open or session.state is _GREETED or outbox.closing):
-            return None
-        try:
-            frames = outbox.take()
-            if not frames:
-                if outbox.queue:
-                    with self.table.lock:
-                        self.attend_locked()  # It waits for the greeting.
-                return None  # What there was has been withdrawn.
-            self._answered = 0
-            outstanding = len(self.table.calls)
-            if outstanding > FEW_CALLS:
-                self.batch_threshold = max(self.batch_threshold, batch_threshold(outstanding))
-            spinning = self._spinning
-            if 0 < outstanding <= spinning.most:
-                spinning.sent_at = now = monotonic()
-                if now >= spinning.due:
-                    spinning.look(now)
-                if spinning.swift and not spinning.scarce:
-                    driver().spin_until(now + SPIN_TIME)
-            self.messages_sent += 1
-            return b"", frames
-        except BaseException as error:
-            if not isinstance(error, Exception):  # An interrupt.
-                outbox.undo()
-            raise
+    # The channel's side: sending. Under link.lock. `next_message` is the outbox's.
 
     def unsendable(self, error: Exception, made: bool) -> None:
         """A message cannot be sent, or not be made: its calls end."""
         numbers = self.outbox.taken_numbers()
         self.outbox.uncount()
         if made:
-            self.messages_sent -= 1
+            self.outbox.messages_sent -= 1
         if 0 in numbers:  # It was about the connection, which cannot do without it.
             self._link.leave()
         text = f"the message that held the call could not be sent: {shown(error)}"
@@ -210,8 +174,14 @@ class Connection:
                 if spinning.sent_at:
                     spinning.swift = monotonic() - spinning.sent_at < SPIN_TIME
                     spinning.sent_at = 0.0
-                outstanding = len(table.calls) + self._answered
-                self.batch_threshold = batch_threshold(outstanding) if outstanding > FEW_CALLS else 0
+                outbox = self.outbox
+                outstanding = len(table.calls) + outbox.answered
+                if outstanding > FEW_CALLS or (
+                    outstanding > 1 and outbox.sender == (driver().leader_ident or get_ident())
+                ):
+                    outbox.batch_threshold = min(outstanding >> 1, MOST_WAITING)
+                else:
+                    outbox.batch_threshold = 0
                 lock = table.lock
                 outcomes: Sequence[Outcome]
                 for group in message.groups:
@@ -224,7 +194,7 @@ class Connection:
                             outcomes = outcomes_of(group, frames[1:], table.calls)
                         else:
                             outcomes = group.values
-                        self._answered += table.record_locked(group.ids, outcomes, self.actions)
+                        outbox.answered += table.record_locked(group.ids, outcomes, self.actions)
                         if self.attended:
                             self.attend_locked()
                     except BaseException:
@@ -407,6 +377,10 @@ class Connection:
         self.table.finish_locked(ended.keys(), ended.values(), self.actions)
         self.attend_locked()
         self.session.settled()
+
+    def _attend(self) -> None:
+        with self.table.lock:
+            self.attend_locked()
 
     def attend_locked(self) -> None:
         """Say whether the network must be driven though no thread waits: for a callback, a connection, a greeting."""

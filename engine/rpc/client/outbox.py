@@ -4,6 +4,14 @@ Theory of operation. Any thread appends, with no lock; one thread at a time take
 the tuple that is encoded with others as it leaves. What may change until then, or is large, is encoded when the call is
 begun (`encode_eagerly`): small calls still share a message, a call with large values or arrays is a `LoneMessage`.
 
+A message of such tuples is made in `next_message` itself, in few steps; it refuses what is anything else, which `_take`
+makes in its place, from the same queue.
+
+While few calls are outstanding each leaves at once; beyond that calls wait to be batched: they leave when half as many
+wait as were outstanding lately (at most `COALESCE_RECORDS`), when any thread is about to wait, or at the monitor's next
+tick (2 ms), whichever comes first. Few are four, as long as one thread begins calls and another takes the answers: who
+begins them may never wait. Of a thread that does both, only a call by itself leaves at once.
+
 What is larger than the server takes does not leave (`limits.py`); a shipment of elements leaves chunk by chunk then.
 
 A server that closes says how many of the messages with calls it has taken. So the outbox counts them, and keeps the
@@ -19,10 +27,11 @@ interrupt at any step of taking costs no call: what was taken waits again (`undo
 Assumes: `deque.append`, `popleft`, `copy` and `remove` are atomic.
 """
 
+from _thread import get_ident
 from collections import deque
 from collections.abc import Callable, KeysView, Sequence
 from contextlib import suppress
-from itertools import starmap
+from itertools import repeat, starmap
 from operator import itemgetter
 from typing import Any
 
@@ -32,24 +41,31 @@ from transport import Buffer
 from transport.foreign import is_interrupt, text_of
 from transport.frames import CallOptions, Cancel, Chunks
 from transport.log import Log
+from transport.realtime import monotonic
 from transport.wire.blobs import split_out_of_band
 from transport.wire.codec import EncodedCall, PendingCall, encode, encode_call, encode_calls, encode_value
+from transport.wire.conversation import ConversationState
 
 from ...errors import InvalidArgumentType
 from ...kernel.checks import NoNumber
-from ..channel import take_together
+from ..channel import COALESCE_RECORDS, OutgoingMessage, take_together
 from ..contract.spec import OperationSpec
 from ..limits import SizeLimit, size_of, split_to_fit
 from ..pipes.shipment import Shipment
 from .session import EndpointSession
+from .spinning import SPIN_TIME, Spinning
 
 log: Log = Log("engine.rpc")
 
+FEW_CALLS = 4  # As long as no more are outstanding, those of a thread that takes no answers leave at once.
+MOST_WAITING = COALESCE_RECORDS - 1  # How many calls may wait to be batched, at most.
 LONE_BYTES = 16 * 1024  # A call of this size leaves at once.
 FEW_MESSAGES = 64  # Arbitrary: with up to 128 calls each, what is kept of ended calls is some hundred KB.
 
 _first: Callable[[Any], int] = itemgetter(0)
 _ONCE: tuple[tuple[()], ...] = ((),)  # The arguments of one call without any.
+_PLAIN = {tuple}
+_GREETED = ConversationState.GREETED
 
 
 class LoneMessage(msgspec.Struct, eq=False):
@@ -70,20 +86,53 @@ class Outbox:
         session: what the server takes in one message, and how many with calls it was sent.
         outstanding: the numbers of the calls that have no outcome yet.
         refuse: `refuse(call_id, why)` ends a call that cannot be sent; under link.lock.
+        attend: what is queued waits for the greeting; under link.lock.
+        spinning: whether the thread that sends a message stays awake for the answer.
     """
 
-    __slots__ = ("_kept", "_kept_most", "_limit", "_outstanding", "_refuse", "_session", "closing", "queue", "taken")
+    __slots__ = (
+        "_attend",
+        "_kept",
+        "_kept_most",
+        "_limit",
+        "_outstanding",
+        "_refuse",
+        "_session",
+        "_spinning",
+        "answered",
+        "batch_threshold",
+        "closing",
+        "messages_sent",
+        "queue",
+        "sender",
+        "spin_until",
+        "taken",
+    )
 
     def __init__(
-        self, session: EndpointSession, outstanding: KeysView[int], refuse: Callable[[int, str], None]
-    ) -> None:
+        self, session: EndpointSession, outstanding: KeysView[int], refuse: Callable[[int, str], None],
+        attend: Callable[[], None], spinning: Spinning,
+    ) -> None:  # fmt: skip
         self._session = session
         self._limit = session.limit
         self._outstanding = outstanding
         self._refuse = refuse
+        self._attend = attend
+        self._spinning = spinning
         # Oldest first.
         self.queue: deque[PendingCall | LoneMessage] = deque()
-        # All below: under link.lock. What the message taken last was made of.
+        # How many calls may wait to be batched. Written under link.lock, read as a hint. Derived from the calls in
+        # flight plus the replies received since the last send, because callers usually begin one call per reply.
+        self.batch_threshold: int = 0
+        # All below: under link.lock. Those replies.
+        self.answered: int = 0
+        # The thread that has sent the last message while some, but few calls were outstanding.
+        self.sender: int = 0
+        # `Driver.spin_until`; set once, before anything is sent.
+        self.spin_until: Callable[[float], object] = bool
+        # For statistics.
+        self.messages_sent: int = 0
+        # What the message taken last was made of.
         self.taken: Sequence[PendingCall | LoneMessage] = ()
         # The client closes, and what is queued still leaves. Its calls have ended, so nothing waits for a greeting.
         self.closing: bool = False
@@ -94,8 +143,73 @@ class Outbox:
 
     # Taking. Under link.lock.
 
-    def take(self) -> list[Buffer]:
-        """Take the frames of the next message; none if there is none, or it waits for the greeting."""
+    def next_message(self) -> OutgoingMessage | None:  # noqa: C901  # a hot path
+        """Take the next message to send, or None: there is none, or it waits for the greeting."""
+        queue, session = self.queue, self._session
+        # A client that closes still sends what was accepted, and its goodbye.
+        if not queue or not (session.is_open or session.state is _GREETED or self.closing):
+            return None
+        try:
+            # The way of nearly every message.
+            calls: list[Any] = []
+            self.taken = calls
+            frames: list[Buffer] = []
+            numbers: Sequence[int]
+            try:
+                if type(queue[0]) is tuple:
+                    # In one step: an interrupt finds each of them in one or the other.
+                    calls += starmap(queue.popleft, repeat((), min(len(queue), COALESCE_RECORDS)))
+            except IndexError:
+                pass  # Others have taken some out.
+            if calls and (len(calls) == 1 or set(map(type, calls)) == _PLAIN):
+                try:
+                    frames = encode_calls(calls)
+                except Exception:  # Which of them it was is found out, and said, the long way.
+                    frames = []
+            if frames and len(frames[0]) <= self._limit.bytes:
+                numbers = [*map(_first, calls)]
+            else:
+                self.put_back()
+                frames = self._take()
+                if not frames:
+                    if queue:
+                        self._attend()
+                    return None  # What there was has been withdrawn.
+                first = self.taken[0]
+                if not isinstance(first, LoneMessage):
+                    numbers = [*map(_first, self.taken)]
+                else:
+                    numbers = (first.call_id,) if first.call_id else ()
+            outstanding = len(self._outstanding)
+            if numbers:
+                if outstanding == 1 and numbers[0] in self._outstanding:
+                    self._kept = []  # Of those that have left before, none is outstanding.
+                elif len(self._kept) > self._kept_most:
+                    self._forget_ended()
+                number = session.calls_sent + 1
+                self._kept.append((number, numbers))
+                session.calls_sent = number
+            self.answered = 0
+            if outstanding > FEW_CALLS:
+                self.batch_threshold = max(self.batch_threshold, min(outstanding >> 1, MOST_WAITING))
+            elif outstanding > 1:
+                self.sender = get_ident()
+            spinning = self._spinning
+            if 0 < outstanding <= spinning.most:
+                spinning.sent_at = now = monotonic()
+                if now >= spinning.due:
+                    spinning.look(now)
+                if spinning.swift and not spinning.scarce:
+                    self.spin_until(now + SPIN_TIME)
+            self.messages_sent += 1
+            return b"", frames
+        except BaseException as error:
+            if not isinstance(error, Exception):  # An interrupt.
+                self.undo()
+            raise
+
+    def _take(self) -> list[Buffer]:
+        """Take the frames of the next message, whatever it is; none if there is none, or it waits for the greeting."""
         queue = self.queue
         while True:
             calls: list[Any] = []
@@ -117,24 +231,10 @@ class Outbox:
                 except Exception:
                     frames = self._encode_individually(calls)
             if len(frames) == 1 and len(frames[0]) <= self._limit.bytes:
-                break
+                return frames
             fitting = self._fit(frames) if frames else None
             if fitting is not None:
-                if not fitting:
-                    return []
-                frames = fitting
-                break
-        taken = self.taken
-        first = taken[0]
-        if not isinstance(first, LoneMessage) or first.call_id:
-            # Last: what fails until here is not counted.
-            if len(self._kept) > self._kept_most:
-                self._forget_ended()
-            number = self._session.calls_sent + 1
-            numbers = (first.call_id,) if isinstance(first, LoneMessage) else [*map(_first, taken)]
-            self._kept.append((number, numbers))
-            self._session.calls_sent = number
-        return frames
+                return fitting
 
     def _encode_individually(self, calls: list[PendingCall]) -> list[Buffer]:
         """Return the frames of those of `calls` that can be encoded; the others end. [] if none can."""
@@ -203,7 +303,7 @@ class Outbox:
         self.taken = ()
 
     def undo(self) -> None:
-        """An interrupt broke in on `take`, or on what followed, and nothing was sent: all that was taken waits again.
+        """An interrupt broke in on `next_message`, and nothing was sent: all that was taken waits again.
 
         Some of it may have been put back already.
         """

@@ -1,9 +1,16 @@
 """Calls that are outstanding together leave together: a message costs far more than a call."""
 
+import threading
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from engine import Client
-from transport.frames import Calls
+import msgspec
+
+from engine import Call, Client
+from engine.testing import LIMIT, wait_until_blocked
+from transport.frames import Calls, Replies, ReplyGroup
+from transport.wire.codec import encode_value
 
 from ...one_by_one import calls_in
 from ..helpers import RawServer
@@ -47,3 +54,50 @@ class TestMessages:
             with RawServer(endpoint) as server:
                 server.greet()
                 assert hear_calls(server, OUTSTANDING) == [list(range(1, OUTSTANDING + 1))]
+
+
+FEW = 4
+
+
+def answer(server: RawServer, numbers: Sequence[int]) -> None:
+    """Answer these calls in one message."""
+    nothing = msgspec.Raw(encode_value(None))
+    server.say(Replies([ReplyGroup(list(numbers), [nothing] * len(numbers))]))
+
+
+class TestFew:
+    """Calls of which only a few are outstanding."""
+
+    def begin(self, server: RawServer, probe: Any) -> tuple[list[Call[Any]], list[int]]:
+        """Begin a few calls, behind one that is answered; return them, and their numbers."""
+        first = probe.echo.begin("to connect")
+        server.greet()
+        answer(server, sum(hear_calls(server, 1), []))
+        assert first.wait(LIMIT)
+        calls = [probe.echo.begin(number) for number in range(FEW)]
+        assert not calls[-1].wait(0)
+        return calls, sum(hear_calls(server, FEW), [])
+
+    def test_of_a_thread_that_takes_the_answers(self, endpoint: str) -> None:
+        """A thread that takes the answers to its calls, and begins others, sends those together."""
+        with RawServer(endpoint) as server, Client(endpoint) as client:
+            probe = client.bind(Probe)
+            calls, numbers = self.begin(server, probe)
+            answer(server, numbers)
+            assert calls[-1].wait(LIMIT)
+            calls = [probe.echo.begin(number) for number in range(FEW)]
+            assert not calls[-1].wait(0)
+            assert len(hear_calls(server, FEW)) < FEW
+
+    def test_of_a_thread_that_never_waits(self, endpoint: str) -> None:
+        """What a thread begins whose answers another one takes leaves at once, as nobody knows when it will wait."""
+        with RawServer(endpoint) as server, Client(endpoint) as client:
+            probe = client.bind(Probe)
+            calls, numbers = self.begin(server, probe)
+            other = threading.Thread(target=partial(calls[-1].wait, LIMIT))
+            other.start()
+            wait_until_blocked(other)
+            answer(server, numbers)
+            other.join(LIMIT)
+            begun = [probe.echo.begin(number) for number in range(FEW)]
+            assert len(hear_calls(server, FEW)) == len(begun)
