@@ -1,7 +1,6 @@
 """How does the engine compare with what one might use instead?
 
-Unit: microseconds a round trip with one call outstanding, and calls a second with 1, 16 and 256, 64-byte echo over TCP,
-each library in the mode that its documentation recommends for many calls (see each adapter in
+Unit: microseconds a round trip with one call outstanding, and calls a second by how many are, 64-byte echo over TCP, each library in the mode that its documentation recommends for many calls (see each adapter in
 `perf/subjects`).
 
 What would make it wrong: an adapter that does not know its library's best; a library that is asked for more
@@ -15,7 +14,7 @@ from perf.scenario import Against, Figures, Scenario
 from perf.subject import load
 
 PEERS = ("grpc-sync", "grpc-aio", "zerorpc-peer", "rpyc-peer", "pyro5", "zero", "thriftpy2-peer", "nats-peer")
-OUTSTANDING = (1, 16, 256)
+OUTSTANDING = (1, 4, 16, 64, 256)
 
 
 def missing(subject: str) -> str | None:

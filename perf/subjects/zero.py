@@ -8,7 +8,6 @@ calls outstanding beside others on one connection, so its pool gets a connection
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -41,20 +40,9 @@ def serve(settings: dict[str, Any], control: Control) -> None:
     server.register_rpc(echo)
     # Its own handler ends its processes.
     control.end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    threading.Thread(target=_ready, args=(port, control), daemon=True).start()
+    # It listens some time later, which the client waits for: a thread here that did might hold a lock at the fork.
+    control.ready(f"tcp://127.0.0.1:{port}")
     server.run()
-
-
-def _ready(port: int, control: Control) -> None:
-    """Say that the server listens, once it does: its processes listen some time after `run`."""
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            time.sleep(0.01)
-        else:
-            control.ready(f"tcp://127.0.0.1:{port}")
-            return
 
 
 class Client:
@@ -66,6 +54,7 @@ class Client:
         from zero.protocols.tcp import AsyncTCPClient
 
         host, port = host_and_port(endpoint)
+        _wait_for(host, port)
         self._client = AsyncZeroClient(
             host, port, int(ANSWER_TIMEOUT * 1000), protocol=AsyncTCPClient, pool_size=CONNECTIONS
         )
@@ -88,3 +77,16 @@ class Client:
     def close(self) -> None:
         """Close the loop, and with it the connections."""
         self._loop.close()
+
+
+def _wait_for(host: str, port: int) -> None:
+    """Wait until somebody listens there."""
+    limit = time.monotonic() + ANSWER_TIMEOUT
+    while True:
+        try:
+            socket.create_connection((host, port)).close()
+            return
+        except ConnectionRefusedError:
+            if time.monotonic() > limit:
+                raise
+            time.sleep(0.01)
