@@ -1,7 +1,7 @@
 """How does the engine compare with what one might use instead?
 
-Unit: microseconds a round trip with one call outstanding, and calls a second by how many are, 64-byte echo over TCP, each library in the mode that its documentation recommends for many calls (see each adapter in
-`perf/subjects`).
+Unit: microseconds a round trip with one call outstanding, and calls a second by how many are, 64-byte echo over TCP,
+each library in the mode that its documentation recommends for many calls (see each adapter in `perf/subjects`).
 
 What would make it wrong: an adapter that does not know its library's best; a library that is asked for more
 than it is made for. They differ in what they give for the price: Zero's workers are processes, gRPC speaks
