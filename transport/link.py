@@ -12,6 +12,9 @@ Rules of a link:
   4. For each peer the receiver gets one `on_connected`, then `on_message` for each message, then one `on_lost`. On the
      client the same goes for the connection, and may begin again. Between `on_lost` and `on_connected` nothing can be
      sent.
+  5. What breaks in on a `harvest`, as Ctrl-C does, may cost the message that was being delivered. Then a client's
+     connection is lost, and another is made; a server's receiver gets that message again, without any frames, and
+     has the peer begin anew: no peer waits for the answer to what is gone.
 
 Two kinds exist: `zmq_link` (tcp, ipc, inproc) and `loopback`. One suite of tests holds both to this page.
 """
@@ -37,7 +40,7 @@ class Receiver(Protocol):
     """What a link notifies, from inside `harvest`. Its methods must be quick and not raise."""
 
     def on_message(self, peer: bytes, frames: list[Buffer]) -> bool | None:
-        """A whole message. `peer` is b"" on the client's side.
+        """A whole message. `peer` is b"" on the client's side. Without frames: one that is lost; see rule 5.
 
         Returns: True ends the harvest here: what was waited for has come, and asking for more costs time that
             its receiver can spend better. The rest is left to the next harvest.

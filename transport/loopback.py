@@ -38,6 +38,8 @@ class _Loopback(BaseLink):
         self._max_bytes = options.max_message_bytes
         # What is to be harvested: (what, peer, content). Appended to by the other side, without a lock.
         self._queue: deque[tuple[int, bytes, Any]] = deque()
+        # Guarded by lock. The entry that is being delivered, or was delivered last.
+        self._delivering: tuple[int, bytes, Any] | None = None
         # Senders that found the queue full, to be woken when it is half empty. Added to by the other side.
         self._starved: set[_Loopback] = set()
         self._closed = False
@@ -82,6 +84,29 @@ class _Loopback(BaseLink):
         """End the connection over which `sender` sent a frame that is too large here, and make another."""
         raise NotImplementedError
 
+    def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
+        """Deliver what has arrived; see `Link.harvest`."""
+        queue = self._queue
+        try:
+            self._deliver(receiver, limit)
+        except BaseException:
+            # What is no message is delivered again.
+            if queue and queue[0] is self._delivering and queue[0][0] == _MESSAGE:
+                if self._give_up(receiver, queue[0][1]):
+                    queue.popleft()
+            raise
+        if self._starved:
+            self._feed()
+        return bool(queue)
+
+    def _deliver(self, receiver: Receiver, limit: int) -> None:
+        """Deliver what is in the queue. Each entry leaves it afterwards: an interrupt finds it there."""
+        raise NotImplementedError
+
+    def _give_up(self, receiver: Receiver, peer: bytes) -> bool:
+        """Something broke in on a message of that peer, which may be half delivered; false: deliver it again."""
+        raise NotImplementedError
+
     def _feed(self) -> None:
         """After a harvest: wake the links that wait for room."""
         if self._starved and len(self._queue) <= self._max_queued // 2:
@@ -92,6 +117,7 @@ class _Loopback(BaseLink):
 
     def _release(self) -> None:
         self._closed = True
+        self._delivering = None
         self._queue.clear()
 
 
@@ -125,29 +151,30 @@ class LoopbackClient(_Loopback):
         server = self._server
         return server is not None and not server._closed and not self._cut and len(server._queue) < server._max_queued
 
-    def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
-        """Deliver what has arrived; see `Link.harvest`."""
+    def _deliver(self, receiver: Receiver, limit: int) -> None:
         queue = self._queue
+        ended: bool | None = False
         for _ in range(limit):
-            if not queue:
+            if not queue or ended:
                 break
-            what, peer, content = queue.popleft()
+            what, peer, content = self._delivering = queue[0]
             if what == _MESSAGE:
-                if receiver.on_message(b"", content):
-                    break
+                ended = receiver.on_message(b"", content)
             elif what == _CONNECTED:
                 self._server, self._peer = content, peer
                 self._cut = False
                 receiver.on_connected(b"")
             elif what == _LOST:
                 if self._server is not None:
-                    self._server = None
                     receiver.on_lost(b"", content)
+                    self._server = None
             else:
                 receiver.on_connect_failed(content)
-        if self._starved:
-            self._feed()
-        return bool(queue)
+            queue.popleft()
+
+    def _give_up(self, receiver: Receiver, peer: bytes) -> bool:
+        self.leave()  # The answer to a call may be gone.
+        return True
 
     def leave(self) -> None:
         """Close the connection, and go on with a new one; see `Link.leave`."""
@@ -248,28 +275,39 @@ class LoopbackServer(_Loopback):
         """A server finds out by sending: it has no one peer."""
         return True
 
-    def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
-        """Deliver what has arrived; see `Link.harvest`."""
+    def _deliver(self, receiver: Receiver, limit: int) -> None:
         queue = self._queue
         known = self._known
+        ended: bool | None = False
         for _ in range(limit):
-            if not queue:
+            if not queue or ended:
                 break
-            what, peer, content = queue.popleft()
+            what, peer, content = self._delivering = queue[0]
             if what == _MESSAGE:
-                if peer not in known:
-                    if self._cut_peers and not self._heard(peer):
-                        continue
-                    known.add(peer)
-                    receiver.on_connected(peer)
-                if receiver.on_message(peer, content):
-                    break
+                if peer in known or self._meet(peer, receiver):
+                    ended = receiver.on_message(peer, content)
             elif peer in known:
-                known.discard(peer)
                 receiver.on_lost(peer, content)
-        if self._starved:
-            self._feed()
-        return bool(queue)
+                known.discard(peer)
+            queue.popleft()
+
+    def _give_up(self, receiver: Receiver, peer: bytes) -> bool:
+        if peer not in self._known:
+            return False  # Nothing was done with it yet.
+        receiver.on_message(peer, [])
+        return True
+
+    def _meet(self, peer: bytes, receiver: Receiver) -> bool:
+        """The first message of a peer: whether it is taken."""
+        if self._cut_peers and not self._heard(peer):
+            return False
+        try:
+            self._known.add(peer)
+            receiver.on_connected(peer)
+        except BaseException:
+            self._known.discard(peer)
+            raise
+        return True
 
     def peer_info(self, peer: bytes) -> PeerInfo:
         """What is known of a peer: that it is in this process. Raises PeerLost if it is not known (any more)."""

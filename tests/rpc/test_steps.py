@@ -23,6 +23,7 @@ from .helpers import (
     RawClient,
     RawServer,
     at_line,
+    at_step,
     code_in,
     code_named,
     new_endpoint,
@@ -245,37 +246,60 @@ class TestBeginning:
             assert status_of(call.complete) in (0, 1726)
             assert bench.probe.echo(number) == number
 
-    def test_ctrl_c_as_a_server_takes_calls(self, folder: Any) -> None:
-        """An interrupt at any line of a server's taking of a message with calls ends or answers each of them."""
+    @pytest.mark.parametrize("transport", ["ipc", "inproc", "loopback"])
+    def test_ctrl_c_as_a_server_takes_calls(self, transport: str, folder: Any) -> None:
+        """An interrupt at any step of a server's taking of a message ends or answers each of its calls, at once.
+
+        The server's only worker is busy, so the thread that waits for the calls takes them, too.
+        """
 
         def interrupt() -> None:
             raise KeyboardInterrupt
+
+        gates: list[Gate] = []
 
         class Routines:
             def echo(self, value: int) -> int:
                 return value
 
-        where = code_named("on_message", "engine/rpc/server/listener.py")
-        with Server(new_endpoint("loopback", folder)) as server:
+            def hold(self) -> None:
+                gates[-1].pass_through()
+
+        taking = code_named("on_message", "engine/rpc/server/listener.py")
+        harvest = code_named("harvest", "transport/zmq_link/server.py", "transport/loopback.py")
+        deliver = code_named("_deliver", "transport/loopback.py")
+
+        def where(code: CodeType) -> bool:
+            return taking(code) or harvest(code) or deliver(code)
+
+        with Server(new_endpoint(transport, folder), workers=1) as server, Client(server.endpoint) as other:
             server.register("echo", Routines())
             server.listen()
-            for number in itertools.count():
+            other.bind("echo").echo(0)
+            number = missed = 0
+            while missed < 3:  # Another thread may have taken them.
                 with Client(server.endpoint) as client:
                     echo = client.bind("echo").echo
                     assert echo(number) == number
+                    gates.append(Gate())
+                    held = other.bind("echo").hold.begin()
+                    while not gates[-1].arrivals:
+                        held.wait(0.001)
                     calls: list[Call[Any]] = []
-                    with at_line(number, where, interrupt) as reached, suppress(KeyboardInterrupt):
+                    with at_step(number, where, interrupt) as reached, suppress(KeyboardInterrupt):
                         calls += map(echo.begin, range(3))
-                        for call in calls:
-                            call.wait(LIMIT)
-                    for call in calls:
-                        assert call.wait(LIMIT), f"after an interrupt at line {number} {call} does not end"
+                        while server.statistics().active < 4 and not all(call.done() for call in calls):
+                            calls[-1].wait(0.05)
+                    gates[-1].open()
+                    for call in [*calls, held]:
+                        assert call.wait(LIMIT), f"after an interrupt at step {number} {call} does not end"
                         assert status_of(call.complete) in (0, 1726)
                     assert status_of(partial(echo, number)) in (0, 1726)
                     assert echo(number) == number
                     wait_until(lambda: server.statistics().active == 0)
-                if reached[0] <= number:
-                    break
+                met = number < reached[0]
+                number, missed = number + met, 0 if met else missed + 1
+            assert number > 10
 
     def test_ctrl_c_as_a_message_is_taken(self, bench: Bench, key: str) -> None:
         """An interrupt at any line of the taking of a message loses none of the calls in it: all are answered."""

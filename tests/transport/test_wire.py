@@ -614,7 +614,7 @@ B1 = {"b": [[0, "b"]]}
 
 #: What is sent, and what the error says of it.
 GARBAGE: dict[str, tuple[Callable[[], list[Buffer]], str]] = {
-    "no frames": (list, "without frames"),
+    "no frames": (list, "is lost"),
     "an empty frame": (lambda: [b""], "not a message"),
     "two bytes": (lambda: [b"CP"], "not a message"),
     "not ours": (lambda: [b"HTTP/1.1 200 OK"], "not a message"),

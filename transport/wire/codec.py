@@ -290,7 +290,7 @@ def decode(frames: Sequence[Buffer], max_bytes: int = MAX_MESSAGE_BYTES, max_rec
         left over. VersionMismatch: it is ours, in a version unknown here.
     """
     if not frames:
-        raise RemoteProtocolError("a message without frames")
+        raise RemoteProtocolError("a message is lost: something broke in as it arrived")
     head = frames[0]
     prefix = head[:PREFIX_BYTES] if type(head) is bytes else bytes(head[:PREFIX_BYTES])
     found = _READERS.get(prefix)

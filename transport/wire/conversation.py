@@ -107,7 +107,11 @@ TRANSITIONS: Final[dict[Side, dict[ConversationState, _Row]]] = {
         _State.PARTING: _serving(_State.PARTING),
         _State.LEAVING: {**_stay(_State.LEAVING, _R, *_FROM_CLIENT), (_R, Kind.BYE): _State.CLOSED},
         _State.CLOSED: {},
-        _State.REJECTED: {(_R, Kind.HELLO): _State.GREETED, (_S, Kind.REPLIES): _State.REJECTED},
+        _State.REJECTED: {
+            (_R, Kind.HELLO): _State.GREETED,
+            (_S, Kind.REPLIES): _State.REJECTED,
+            (_S, Kind.BYE): _State.LEAVING,
+        },
     },
 }
 

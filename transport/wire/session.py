@@ -172,11 +172,13 @@ class ServerSession(Session):
     Args: `greeting` makes the answer to a HELLO: a WELCOME, or the REJECT of a server that closes.
     """
 
-    __slots__ = ("_greeting", "calls_taken")
+    __slots__ = ("_at_fault", "_greeting", "calls_taken")
 
     def __init__(self, greeting: Callable[[], Welcome | Reject]) -> None:
         super().__init__(Side.SERVER)
         self._greeting = greeting
+        # The conversation was broken off at the message that came last.
+        self._at_fault = False
         #: How many messages with calls were taken since the WELCOME.
         self.calls_taken: int = 0
 
@@ -184,6 +186,7 @@ class ServerSession(Session):
         """Take a message of the client. CALLS in an open session need not come here, if the runtime counts them."""
         before = self.state
         kind = KIND_OF[type(message)]
+        self._at_fault = False
         try:
             self.received(kind)
         except RemoteProtocolError as error:
@@ -197,11 +200,22 @@ class ServerSession(Session):
         return Received(message, ended=kind is Kind.BYE)
 
     def unreadable(self, error: RemoteProtocolError, frames: list[Buffer]) -> Received:
-        """Take what `decode` has refused. If it is ours, calls may be lost with it: the conversation is broken off."""
-        if self.is_open and frames and bytes(frames[0][: len(MAGIC)]) == MAGIC:
+        """Take what `decode` has refused. If it is ours, calls may be lost with it: the conversation is broken off.
+
+        Without frames: it is lost, and what it was is not known. After a REJECT it may have been a HELLO; but not if it
+        is the message that this side has just broken off at.
+        """
+        lost = not frames
+        at_fault, self._at_fault = self._at_fault, False
+        if self.is_open and (lost or bytes(frames[0][: len(MAGIC)]) == MAGIC):
             return Received(None, self._reject(str(error)), error, ended=True)
-        if self.state is _FRESH and isinstance(error, VersionMismatch):
+        if self.state is _FRESH and (lost or isinstance(error, VersionMismatch)):
             return Received(None, self._reject(str(error)), error)
+        if self.state is _REJECTED and lost and not at_fault:
+            self.calls_taken = 0
+            bye = self.leave(PROTOCOL_ERROR, str(error))
+            assert bye is not None, "the table allows it"
+            return Received(None, (bye,), error)
         return Received(error=error)
 
     def break_off(self, status: int, reason: str) -> Received:
@@ -210,6 +224,7 @@ class ServerSession(Session):
         Nothing happens if the last one was rejected, and no other has begun.
         """
         ended = self.is_open or self.state is _PARTING
+        self._at_fault = True
         return Received(None, self._reject(reason, status), ended=ended)
 
     def part(self) -> None:

@@ -208,10 +208,15 @@ class ZmqLink(BaseLink):
             if len(frames) <= MAX_BLOBS + 1:
                 frames.append(frame.bytes if len(frame) < NO_COPY_RECEIVE_BYTES else frame.buffer)
 
-    def _skip_message(self) -> None:
-        """Something broke in on a message: read the rest of it, so that the next frame begins another."""
+    def _skip_message(self) -> zmq.Frame | None:
+        """Something broke in on a message: read the rest of it, so that the next frame begins another.
+
+        Returns: its last frame; None if it had been read.
+        """
+        rest = None
         while self._socket.get(zmq.RCVMORE):
-            self._recv(NOBLOCK)
+            rest = self._recv(NOBLOCK, False)
+        return rest
 
     def _send_frames(self, frames: list[Buffer]) -> None:
         """Send a message of several frames, or of a large one."""

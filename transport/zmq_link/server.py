@@ -210,7 +210,9 @@ class ZmqServer(ZmqLink):
                     self._read_rest(frames)
                 count += 1
                 met = peer in peers or self._meet(peer, frame, receiver)
-                if (met and receiver.on_message(peer, frames)) or count >= limit:
+                ended = met and receiver.on_message(peer, frames)
+                peer = b""
+                if ended or count >= limit:
                     self._unsure = True
                     return not self._losing or self._leave_early(receiver, count)
                 if not zmq_poll(self._input, 0):
@@ -218,15 +220,23 @@ class ZmqServer(ZmqLink):
         except BaseException as error:
             if isinstance(error, zmq.ZMQError) and is_gone(error):
                 raise gone(error) from error
-            self._skip_message()
-            # A call may be gone: the peer is forgotten, and its next message answered as a stranger's.
-            if peer in peers:
-                self._losing[peer] = "interrupted while receiving"
-                for descriptor, owner in self._accepted.items():
-                    if owner == peer:
-                        self._accepted[descriptor] = None
+            # A call may be gone. What a stranger says next is answered as a stranger's.
+            for each in self._senders(peer, self._skip_message()):
+                receiver.on_message(each, [])
             raise
         return self._finish_harvest(receiver, count)
+
+    def _senders(self, peer: bytes, rest: zmq.Frame | None) -> list[bytes]:
+        """Whose message something broke in on: who they may be, of those that are known.
+
+        Args: `peer`: b"" if not even that was learned. `rest`: the last frame, if it was not read yet.
+        """
+        if not peer and rest is not None:
+            try:
+                peer = self._accepted.get(rest.get(zmq.SRCFD)) or b""
+            except zmq.ZMQError:  # On inproc.
+                return list(self._peers)
+        return [peer] if peer in self._peers else []
 
     def _meet(self, peer: bytes, frame: zmq.Frame, receiver: Receiver) -> bool:
         """The first message of a peer: tie its routing id to its connection.
@@ -253,8 +263,13 @@ class ZmqServer(ZmqLink):
                 if owner is not None:
                     self._end(owner)
                 self._accepted[descriptor] = peer
-        self._peers[peer] = PeerInfo(_text(frame, "Peer-Address"), _text(frame, "User-Id"))
-        receiver.on_connected(peer)
+        info = PeerInfo(_text(frame, "Peer-Address"), _text(frame, "User-Id"))
+        try:
+            self._peers[peer] = info
+            receiver.on_connected(peer)
+        except BaseException:
+            self._forget(peer)  # Its next message is the first that counts.
+            raise
         return True
 
     def _look(self, receiver: Receiver) -> None:

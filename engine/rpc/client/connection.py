@@ -30,6 +30,7 @@ from transport.foreign import shown, text_of
 from transport.frames import (
     LIBRARY,
     PIPE_WINDOW_BYTES,
+    VERSION,
     Bye,
     Chunks,
     Credit,
@@ -333,10 +334,16 @@ class Connection:
                 self.outbox.queue.clear()
                 ended = self.awaiting.refused_locked(message.status or Status.PROTOCOL_ERROR, text)
                 self._settle_locked(ended)
+            if VERSION in message.versions:  # It may talk another time.
+                self._leave_soon()
 
     def _left(self, message: Bye) -> None:
         """The server closed in good order: what it had not answered by then it will not answer."""
         self._lose(message.reason or "the server closed", True, message.taken)
+        self._leave_soon()
+
+    def _leave_soon(self) -> None:
+        """Leave a connection over which the server ended the conversation: at once, but not again and again."""
         now = monotonic()
         leave = partial(self._leave, self.session.conversation)
         if now >= self._leave_at:

@@ -34,7 +34,7 @@ from engine import (
 )
 from engine.testing import LIMIT, wait_until
 from transport import bind
-from transport.frames import Bye, Calls, Cancel, Reject, Replies, Welcome
+from transport.frames import Bye, Calls, Cancel, Hello, Reject, Replies, Welcome
 from transport.wire.codec import encode_reply, encode_value
 
 from ...one_by_one import calls_in, one_reply
@@ -522,6 +522,24 @@ class TestRefusal:
                 assert later.wait(LIMIT), "a call to a server that will not talk hangs"
                 assert status_of(later.complete) in (1727, 1728)
                 break
+
+    def test_a_server_that_may_talk_another_time(self, endpoint: str) -> None:
+        """One that speaks this version is greeted again over a new connection: its refusal may be of that moment."""
+        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=LIMIT) as client:
+            probe = client.bind(Probe)
+            call = probe.echo.begin("refused")
+            assert type(raw.hear()) is Hello
+            refused = raw.peer
+            raw.say(Reject([1], 1728, "I have missed something"))
+            with pytest.raises(PeerProtocolError, match="I have missed something"):
+                call.result(LIMIT)
+            later = probe.echo.begin("later")
+            while raw.peer == refused:
+                heard = raw.hear()
+            assert type(heard) is Hello
+            raw.say(Welcome(b"\2" * 16))
+            assert type(raw.hear()) is Calls
+            assert not later.done()
 
     def test_a_server_that_has_lost_the_thread(self, endpoint: str) -> None:
         """When the server rejects in the midst, what was sent fails with 1726, and the conversation begins again."""

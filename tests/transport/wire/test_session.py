@@ -231,6 +231,28 @@ class TestBrokenOff:
         assert first == Received(None, (Reject([1], 14, "no memory"),), ended=True)
         assert second == Received()
 
+    def test_at_a_message_that_is_lost(self, opened: Exchange) -> None:
+        """A server whose link has lost a message breaks off, once; after that, what was lost may have been a HELLO."""
+        broken = take(opened.server, [])
+        assert [type(answer) for answer in broken.answers] == [Reject] and broken.ended
+        bye = take(opened.server, [])
+        assert [type(answer) for answer in bye.answers] == [Bye] and not bye.ended
+        assert isinstance(bye.answers[0], Bye) and bye.answers[0].taken == 0
+        assert opened.server.state is ConversationState.LEAVING
+        assert take(opened.server, []).answers == ()
+
+    def test_at_a_message_that_both_have_lost(self, opened: Exchange) -> None:
+        """The message that this side has broken off at is told of once."""
+        assert opened.server.break_off(14, "no memory").answers
+        assert take(opened.server, []).answers == ()
+        opened.client.receive(Reject([1], 14, "no memory"))
+        opened.client.settled()
+        opened.greet()
+
+    def test_at_the_first_message(self, fresh: Exchange) -> None:
+        """A stranger whose first message is lost is refused."""
+        assert [type(answer) for answer in take(fresh.server, []).answers] == [Reject]
+
     def test_replies_of_before(self, opened: Exchange) -> None:
         """Replies to calls of the conversation that is over may come, and are ignored."""
         opened.call(1)
