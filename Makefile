@@ -38,6 +38,7 @@ test: $(READY)
 # shim may be on PATH and yet refuse to run, so a candidate counts only if it starts.
 test-all: $(READY)
 	@own=$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); failed=; \
+	$(MAKE) --no-print-directory test || failed=" $$own"; \
 	for version in $(VERSIONS); do \
 	    test $$version = $$own && continue; \
 	    found=; \
