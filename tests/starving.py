@@ -53,17 +53,14 @@ class Probe(Interface, id="test.Starving"):
     @operation
     def echo(self, value: int) -> int:
         """Return the value."""
-        raise NotImplementedError
 
     @operation
     def hold(self) -> None:
         """Take long."""
-        raise NotImplementedError
 
     @operation
     def later(self, value: int) -> int:
         """Return the value, from the event loop."""
-        raise NotImplementedError
 
 
 class Routines:

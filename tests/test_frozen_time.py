@@ -36,12 +36,10 @@ class Probe(Interface, id="test.Frozen"):
     @operation
     def nap(self) -> None:
         """Take longer than the caller waits."""
-        raise NotImplementedError
 
     @operation
     def rest(self) -> None:
         """Sleep in the server's event loop."""
-        raise NotImplementedError
 
 
 class Routines:

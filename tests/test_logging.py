@@ -60,12 +60,10 @@ class Probe(Interface, id="test.Logging"):
     @operation
     def echo(self, value: int) -> int:
         """Return the value."""
-        raise NotImplementedError
 
     @operation
     def later(self, value: int) -> int:
         """Return the value, from the server's event loop."""
-        raise NotImplementedError
 
 
 class Routines:

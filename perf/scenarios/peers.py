@@ -22,14 +22,19 @@ def missing(subject: str) -> str | None:
     return load(subject).missing()
 
 
-def run(lab: Lab, subject: str) -> Figures:
-    """Measure one library once."""
-    lab.transport = "tcp"
+def measure(lab: Lab, subject: str, transport: str, outstanding: tuple[int, ...]) -> Figures:
+    """Measure one library once, over this transport, whatever the others take."""
+    lab.transport = transport
     with lab.server(subject) as server:
         latency: Figures = lab.measure("perf.echo:latency", server, subject=subject)
     with lab.server(subject) as server:
-        throughput: Figures = lab.measure("perf.echo:throughput", server, subject=subject, outstanding=OUTSTANDING)
+        throughput: Figures = lab.measure("perf.echo:throughput", server, subject=subject, outstanding=outstanding)
     return {**latency, **throughput}
+
+
+def run(lab: Lab, subject: str) -> Figures:
+    """Measure one library once."""
+    return measure(lab, subject, "tcp", OUTSTANDING)
 
 
 SCENARIO = Scenario(

@@ -10,20 +10,15 @@ these has ZeroMQ's two threads between socket and caller.
 
 from perf.lab import Lab
 from perf.scenario import Against, Figures, Scenario
-from perf.scenarios.peers import missing
+from perf.scenarios.peers import measure, missing
 
 PEERS = ("uvloop-stream", "pycapnp-peer", "mp-connection")
 OUTSTANDING = (1, 4, 16, 64, 256)
 
 
 def run(lab: Lab, subject: str) -> Figures:
-    """Measure one library once; over Unix sockets, whatever the others take."""
-    lab.transport = "ipc"
-    with lab.server(subject) as server:
-        latency: Figures = lab.measure("perf.echo:latency", server, subject=subject)
-    with lab.server(subject) as server:
-        throughput: Figures = lab.measure("perf.echo:throughput", server, subject=subject, outstanding=OUTSTANDING)
-    return {**latency, **throughput}
+    """Measure one library once."""
+    return measure(lab, subject, "ipc", OUTSTANDING)
 
 
 SCENARIO = Scenario(

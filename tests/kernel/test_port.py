@@ -5,7 +5,8 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -48,6 +49,19 @@ class Source:
         if self.refusal is not None:
             raise self.refusal
         self.bound = port, key
+
+
+@contextmanager
+def keeping_the_slot(port: CompletionPort, actor: Make) -> Iterator[Actor]:
+    """A thread that has the only slot, and keeps another from the packet that is there, at the end too."""
+    worker = actor()
+    join_as_active(worker, port)
+    sleeper = getter(actor(), port)
+    port.post(1)
+    yield worker
+    assert not sleeper.done() and active(port) == 1
+    port.close()
+    assert isinstance(error(sleeper), AbandonedWait)
 
 
 class TestVocabulary:
@@ -408,20 +422,8 @@ class TestSlots:
         port.close()
         assert isinstance(error(older), AbandonedWait)
 
-    def test_waking_up_may_overshoot(self, port: CompletionPort, actor: Make) -> None:
-        """A thread that becomes runnable again is active at once, past the limit if need be."""
-        worker, other = actor(), actor()
-        join_as_active(worker, port)
-        with Event() as event:
-            waiting = asleep(worker, event.wait)
-            port.post()
-            other.do(port.get)
-            event.set()
-            result(waiting)
-        assert active(port) == 2
-
-    def test_takeable_is_not_queued(self, port: CompletionPort, actor: Make) -> None:
-        """After an overshoot a poll times out though a packet is queued."""
+    def overshoot(self, port: CompletionPort, actor: Make) -> tuple[Actor, Actor]:
+        """Make two threads that are active at a port with one slot: the first was away when the second took it."""
         worker, other = actor(), actor()
         join_as_active(worker, port)
         with Event() as event:
@@ -429,19 +431,24 @@ class TestSlots:
             join_as_active(other, port)
             event.set()
             result(waiting)
+        assert active(port) == 2
+        return worker, other
+
+    def test_waking_up_may_overshoot(self, port: CompletionPort, actor: Make) -> None:
+        """A thread that becomes runnable again is active at once, past the limit if need be."""
+        self.overshoot(port, actor)
+
+    def test_takeable_is_not_queued(self, port: CompletionPort, actor: Make) -> None:
+        """After an overshoot a poll times out though a packet is queued."""
+        worker, _ = self.overshoot(port, actor)
         port.post(1)
         assert isinstance(error(worker.start(port.get, 0)), WaitTimeout)
         assert depth(port) == 1
 
     def test_a_dequeue_sleeps_on_a_non_empty_port(self, port: CompletionPort, actor: Make) -> None:
         """After an overshoot a dequeue sleeps though a packet is queued; the excess drains, then it gets it."""
-        worker, other = actor(), actor()
-        join_as_active(worker, port)
+        worker, other = self.overshoot(port, actor)
         with Event() as event:
-            waiting = asleep(worker, event.wait)
-            join_as_active(other, port)
-            event.set()
-            result(waiting)
             port.post(1)
             sleeper = getter(worker, port)
             assert (depth(port), active(port)) == (1, 1)
@@ -452,52 +459,25 @@ class TestSlots:
 
     def test_a_wait_that_is_satisfied_at_once_keeps_the_slot(self, port: CompletionPort, actor: Make) -> None:
         """Only real waits release: one on a signaled object does not let another thread in."""
-        worker = actor()
-        join_as_active(worker, port)
-        sleeper = getter(actor(), port)
-        port.post(1)
-        with Event(signaled=True) as event:
+        with keeping_the_slot(port, actor) as worker, Event(signaled=True) as event:
             assert worker.do(event.wait)
-        assert not sleeper.done() and active(port) == 1
-        port.close()
-        assert isinstance(error(sleeper), AbandonedWait)
 
     def test_a_poll_of_an_object_keeps_the_slot(self, port: CompletionPort, actor: Make) -> None:
         """A wait with a timeout of 0 does not release the slot, satisfied or not."""
-        worker = actor()
-        join_as_active(worker, port)
-        sleeper = getter(actor(), port)
-        port.post(1)
-        with Event() as event:
+        with keeping_the_slot(port, actor) as worker, Event() as event:
             assert not worker.do(event.wait, 0)
-        assert not sleeper.done() and active(port) == 1
-        port.close()
-        assert isinstance(error(sleeper), AbandonedWait)
 
     def test_a_wait_that_only_runs_apcs_keeps_the_slot(self, port: CompletionPort, actor: Make) -> None:
         """An alertable wait that finds APCs pending does not block, and so does not release the slot."""
-        worker = actor()
-        join_as_active(worker, port)
-        sleeper = getter(actor(), port)
-        port.post(1)
-        with Event() as event:
+        with keeping_the_slot(port, actor) as worker, Event() as event:
             for wait in (lambda: event.wait(alertable=True), lambda: sleep(None, alertable=True) and 1 / 0):
                 queue_apc(int, thread=worker.thread)
                 assert isinstance(error(worker.start(wait)), (Alerted, ZeroDivisionError))
-        assert not sleeper.done() and active(port) == 1
-        port.close()
-        assert isinstance(error(sleeper), AbandonedWait)
 
     def test_a_sleep_of_zero_keeps_the_slot(self, port: CompletionPort, actor: Make) -> None:
         """A zero-length sleep is only a yield."""
-        worker = actor()
-        join_as_active(worker, port)
-        sleeper = getter(actor(), port)
-        port.post(1)
-        worker.do(sleep, 0)
-        assert not sleeper.done()
-        port.close()
-        assert isinstance(error(sleeper), AbandonedWait)
+        with keeping_the_slot(port, actor) as worker:
+            worker.do(sleep, 0)
 
     def test_a_timed_sleep_releases_the_slot(self, port: CompletionPort, actor: Make) -> None:
         """A sleep that lasts lets another thread in."""
@@ -618,17 +598,12 @@ class TestBlockingScope:
 
     def test_the_slot_is_kept_outside_it(self, port: CompletionPort, actor: Make) -> None:
         """A thread that blocks in any other way keeps its slot."""
-        worker, gate = actor(), Gate()
-        join_as_active(worker, port)
-        sleeper = getter(actor(), port)
-        working = worker.start(gate.pass_through)
-        gate.wait_for_arrivals()
-        port.post(1)
-        assert active(port) == 1 and not sleeper.done()
+        gate = Gate()
+        with keeping_the_slot(port, actor) as worker:
+            working = worker.start(gate.pass_through)
+            gate.wait_for_arrivals()
         gate.open()
         result(working)
-        port.close()
-        assert isinstance(error(sleeper), AbandonedWait)
 
     def test_scopes_nest(self, port: CompletionPort) -> None:
         """Only the outermost scope moves the slot."""

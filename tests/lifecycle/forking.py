@@ -60,7 +60,6 @@ class Echo(Interface, id="tests.forks.Echo", version=(1, 0)):
     @operation
     def echo(self, value: int) -> int:
         """Return the value."""
-        raise NotImplementedError
 
 
 class Echoing:

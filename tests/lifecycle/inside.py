@@ -140,12 +140,10 @@ class Forking(Interface, id="tests.forks.Forking", version=(1, 0)):
     @operation
     def fork(self) -> int:
         """How the child ended, which called out."""
-        raise NotImplementedError
 
     @operation
     def fork_async(self) -> int:
         """As `fork`, on the server's event loop."""
-        raise NotImplementedError
 
 
 class Routines:

@@ -53,27 +53,22 @@ class Kept(Interface, id="tests.leaving.Kept", version=(1, 0)):
     @operation
     def keep(self) -> int:
         """Not answered."""
-        raise NotImplementedError
 
     @operation
     def echo(self, value: int) -> int:
         """Return the value."""
-        raise NotImplementedError
 
     @operation
     def leave(self, code: int) -> int:
         """Call `sys.exit`."""
-        raise NotImplementedError
 
     @operation
     def sleep(self) -> int:
         """Wait for ever, in the library."""
-        raise NotImplementedError
 
     @operation
     def sleep_async(self) -> int:
         """Wait for ever, in a coroutine."""
-        raise NotImplementedError
 
 
 class Keeping:

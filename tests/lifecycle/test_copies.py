@@ -92,17 +92,14 @@ class Kept(Interface, id="tests.copies.Kept", version=(1, 0)):
     @operation
     def open(self) -> Context[int]:
         """A context handle."""
-        raise NotImplementedError
 
     @operation
     def pull(self, numbers: InPipe[int] = ...) -> int:
         """Has a pipe."""
-        raise NotImplementedError
 
     @operation
     def push(self, numbers: OutPipe[int] = ...) -> int:
         """Has one the other way."""
-        raise NotImplementedError
 
 
 class Keeping:

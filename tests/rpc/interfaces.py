@@ -40,119 +40,96 @@ class Probe(Interface, id="test.Probe", version=(1, 2)):
     @operation
     def echo(self, value: Any) -> Any:
         """Return the value."""
-        raise NotImplementedError
 
     @operation
     def add(self, left: int, right: int = 10) -> int:
         """Return the sum."""
-        raise NotImplementedError
 
     @operation
     def nothing(self) -> None:
         """Return nothing."""
-        raise NotImplementedError
 
     @operation
     def hold(self, key: str) -> Any:
         """A manager routine: keeps the call until the control ends it."""
-        raise NotImplementedError
 
     @operation
     def hold_coroutine(self, key: str) -> Any:
         """An `async def` routine that waits until the control ends it."""
-        raise NotImplementedError
 
     @operation
     def fail(self, kind: str, text: str) -> int:
         """Raise the exception of that name."""
-        raise NotImplementedError
 
     @operation
     def fail_with_status(self, status: int) -> int:
         """Raise a RemoteFault that carries `status`."""
-        raise NotImplementedError
 
     @operation
     def mistyped(self) -> int:
         """Return what the annotation does not allow."""
-        raise NotImplementedError
 
     @operation
     def unsendable(self, kind: str) -> Any:
         """Return something that cannot be encoded."""
-        raise NotImplementedError
 
     @operation
     def point(self, point: Point) -> Point:
         """Return the point mirrored."""
-        raise NotImplementedError
 
     @operation
     def account(self, account: Account) -> Account:
         """Return the account with its balance doubled."""
-        raise NotImplementedError
 
     @operation
     def plain(
         self, colour: Colour, day: datetime.date, number: uuid.UUID, maybe: int | None, many: dict[str, list[int]]
     ) -> tuple[Colour, datetime.date, uuid.UUID, int | None, dict[str, list[int]]]:
         """Return the arguments."""
-        raise NotImplementedError
 
     @operation
     def checksum(self, data: bytes) -> int:
         """Return the sum of the bytes."""
-        raise NotImplementedError
 
     @operation
     def reversed_bytes(self, data: bytes) -> bytes:
         """Return the bytes backwards."""
-        raise NotImplementedError
 
     @operation
     def viewed(self, data: memoryview) -> memoryview:
         """Return the same bytes."""
-        raise NotImplementedError
 
     @operation
     def two_large(self, left: bytes, name: str, right: bytes) -> tuple[int, str, int]:
         """Return the lengths."""
-        raise NotImplementedError
 
     @operation
     def who(self) -> dict[str, Any]:
         """Return the attributes of the call, and what `current_call` says of it."""
-        raise NotImplementedError
 
     @operation
     def time_left(self) -> float | None:
         """Return how long the client waits."""
-        raise NotImplementedError
 
     @operation
     def nested(self, endpoint: str, depth: int) -> int:
         """Call `nested` of the server at `endpoint` with one depth less; return the depth reached."""
-        raise NotImplementedError
 
     @operation(name="renamed")
     def other_name(self) -> str:
         """An operation with a name of its own on the wire."""
-        raise NotImplementedError
 
     @operation(idempotent=True)
     def again(self, value: Any) -> Any:
         """Return the value; may run twice."""
-        raise NotImplementedError
 
     @operation(idempotent=True)
     def hold_again(self, key: str) -> Any:
         """As `hold`, noted, and it may run twice."""
-        raise NotImplementedError
 
     @operation(one_way=True)
     def note(self, key: str) -> None:
         """Count the key; nothing comes back."""
-        raise NotImplementedError
 
 
 class Control(Interface, id="test.Control"):
@@ -161,52 +138,42 @@ class Control(Interface, id="test.Control"):
     @operation
     def arrived(self, key: str) -> None:
         """Return once a call is held under `key`."""
-        raise NotImplementedError
 
     @operation
     def complete(self, key: str, value: Any = None) -> int:
         """Complete the held call from another thread; return the status that `complete` raised, or 0."""
-        raise NotImplementedError
 
     @operation
     def abort(self, key: str, status: int, text: str = "") -> int:
         """Abort the held call; return the status that `abort` raised, or 0."""
-        raise NotImplementedError
 
     @operation
     def close_twice(self, key: str, first: str, second: str) -> tuple[int, int]:
         """Close the held call by two of "complete" and "abort"; return both statuses."""
-        raise NotImplementedError
 
     @operation
     def close_at_once(self, key: str, threads: int) -> list[int]:
         """Complete the held call from several threads at once; return their statuses, sorted."""
-        raise NotImplementedError
 
     @operation
     def seen(self, key: str) -> tuple[bool, bool, int]:
         """Return of the held call: cancelled, disconnected, and the status in its attributes."""
-        raise NotImplementedError
 
     @operation
     def seen_cancelled(self, key: str) -> None:
         """Return once the held call was seen to be cancelled."""
-        raise NotImplementedError
 
     @operation
     def seen_disconnected(self, key: str) -> None:
         """Return once the client of the held call was seen to be gone."""
-        raise NotImplementedError
 
     @operation
     def noted(self, key: str) -> int:
         """Return how many notes of `key` there were, once there is one."""
-        raise NotImplementedError
 
     @operation
     def echoed(self) -> list[Any]:
         """Return what `echo` was given, in that order."""
-        raise NotImplementedError
 
 
 class Adder(Interface, id="test.Adder", version=(2, 3)):
@@ -215,4 +182,3 @@ class Adder(Interface, id="test.Adder", version=(2, 3)):
     @operation
     def add(self, left: int, right: int) -> int:
         """Return the sum."""
-        raise NotImplementedError

@@ -32,17 +32,14 @@ class Numbers(Interface, id="test.NewNotification"):
     @operation
     def double(self, number: int) -> int:
         """Return twice the number."""
-        raise NotImplementedError
 
     @operation
     def count(self, limit: int, numbers: OutPipe[int]) -> str:
         """Push the numbers below the limit."""
-        raise NotImplementedError
 
     @operation
     def held(self) -> None:
         """Return when it is cancelled."""
-        raise NotImplementedError
 
 
 class Routines:

@@ -5,6 +5,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -25,12 +26,10 @@ class Probe(Interface, id="test.Shortage"):
     @operation
     def echo(self, value: Any) -> Any:
         """Return the value."""
-        raise NotImplementedError
 
     @operation
     def hold(self) -> None:
         """Return when the test is over."""
-        raise NotImplementedError
 
 
 class Routines:
@@ -105,6 +104,15 @@ def once(error: Exception, function: Callable[..., Any], often: int = 1) -> Call
         return function(*args, **options)
 
     return failing
+
+
+@contextmanager
+def probing(server: Server) -> Iterator[Any]:
+    """A binding of a client of `server` that was answered a call."""
+    with Client(server.endpoint) as client:
+        probe = client.bind(Probe)
+        assert probe.echo(1) == 1
+        yield probe
 
 
 class TestDescriptors:
@@ -218,9 +226,7 @@ class TestMemory:
                 return getattr(self.real, name)
 
         server = serve()
-        with Client(server.endpoint) as client:
-            probe = client.bind(Probe)
-            assert probe.echo(1) == 1
+        with probing(server) as probe:
             monkeypatch.setattr(server._admission, "counters", Counters(server._admission.counters))
             call: Call[Any] = probe.echo.begin(2)
             with pytest.raises(CallFailed):
@@ -241,9 +247,7 @@ class TestMemory:
     def test_for_sending_a_call(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         """The call did not run; the next one does."""
         path = "transport.zmq_link.client.ZmqClient.send"
-        with Client(serve().endpoint) as client:
-            probe = client.bind(Probe)
-            assert probe.echo(1) == 1
+        with probing(serve()) as probe:
             monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
             with pytest.raises(CallFailedDne):
                 probe.echo.begin(2).result(LIMIT)
@@ -284,9 +288,7 @@ class TestMemory:
     def test_for_encoding_answers(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         """The call fails, having run; the server counts it as over, and goes on."""
         server = serve()
-        with Client(server.endpoint) as client:
-            probe = client.bind(Probe)
-            assert probe.echo(1) == 1
+        with probing(server) as probe:
             path = "engine.rpc.server.answers.encode_answers"
             monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
             with pytest.raises(CallFailed):
@@ -298,9 +300,7 @@ class TestMemory:
     def test_for_taking_calls(self, serve: Serve, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         """Calls that arrived, and could not be taken, end, and do not stay open in the server."""
         server = serve()
-        with Client(server.endpoint) as client:
-            probe = client.bind(Probe)
-            assert probe.echo(1) == 1
+        with probing(server) as probe:
             path = f"engine.rpc.server.listener.{name}"
             monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
             with pytest.raises(CallFailed):
@@ -321,9 +321,7 @@ class TestMemory:
     def test_for_running_calls(self, serve: Serve, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
         """The calls at which a worker failed end as having run, perhaps; the worker goes on, and no call stays open."""
         server = serve()
-        with Client(server.endpoint) as client:
-            probe = client.bind(Probe)
-            assert probe.echo(1) == 1
+        with probing(server) as probe:
             if path.endswith("apart"):
                 monkeypatch.setattr("engine.rpc.server.open_call.Batch.unpack", lambda batch: False)
             monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
@@ -346,9 +344,7 @@ class TestMemory:
 
         monkeypatch.setattr("engine.rpc.server.answers.deque", Queue)
         server = serve()
-        with Client(server.endpoint) as client:
-            probe = client.bind(Probe)
-            assert probe.echo(1) == 1
+        with probing(server) as probe:
             refusals.append(MemoryError())
             assert probe.echo.begin(2).result(LIMIT) == 2
         assert server.statistics().failures == 1
@@ -356,9 +352,7 @@ class TestMemory:
     def test_for_sending_an_answer(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         """The call fails, having run; the next one is answered."""
         path = "transport.zmq_link.server.ZmqServer.send"
-        with Client(serve().endpoint) as client:
-            probe = client.bind(Probe)
-            assert probe.echo(1) == 1
+        with probing(serve()) as probe:
             monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
             with pytest.raises(CallFailed):
                 probe.echo.begin(2).result(LIMIT)

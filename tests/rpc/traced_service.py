@@ -23,57 +23,46 @@ class Traced(Interface, id="test.Traced"):
     @operation
     def where(self) -> list[str]:
         """Return the trace and the span that the routine runs in."""
-        raise NotImplementedError
 
     @operation
     def where_async(self) -> list[str]:
         """The same by an `async def` routine."""
-        raise NotImplementedError
 
     @operation
     def onward(self, endpoint: str) -> list[str]:
         """Return what `where` of the service at `endpoint` says, called by a traced client."""
-        raise NotImplementedError
 
     @operation
     def fail(self) -> None:
         """Raise."""
-        raise NotImplementedError
 
     @operation
     def fail_async(self) -> None:
         """The same by an `async def` routine."""
-        raise NotImplementedError
 
     @operation
     def abort(self, status: int) -> None:
         """A manager routine: abort with that status."""
-        raise NotImplementedError
 
     @operation
     def open(self) -> Context[str]:
         """Return a context handle."""
-        raise NotImplementedError
 
     @operation
     def use(self, opened: Context[str]) -> str:
         """Return the state of a context handle."""
-        raise NotImplementedError
 
     @operation
     def keep(self, opened: Context[str]) -> None:
         """A manager routine: keeps the call, and with it the handle, until `release`."""
-        raise NotImplementedError
 
     @operation
     def release(self) -> None:
         """End the call that is kept, once there is one."""
-        raise NotImplementedError
 
     @operation
     def metadata(self) -> dict[str, str]:
         """Return the texts that came with the call."""
-        raise NotImplementedError
 
 
 class Observer(Interface, id="test.Observer"):
@@ -82,7 +71,6 @@ class Observer(Interface, id="test.Observer"):
     @operation
     def ended(self, trace: str, name: str) -> dict[str, Any] | None:
         """Return the span of that name in that trace, None if it has not ended."""
-        raise NotImplementedError
 
 
 def here() -> list[str]:

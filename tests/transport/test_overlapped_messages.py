@@ -188,8 +188,8 @@ class TestSending:
                 wires.overlapped(wires.plain(kind)).begin_send(b"x")
             assert caught.value.status == 50
 
-    def test_a_full_peer_of_a_router(self, wires: Wires, port: CompletionPort) -> None:
-        """A mandatory ROUTER that cannot reach a peer now pends too, and goes on as the peer reads."""
+    def router_of_one(self, wires: Wires, port: CompletionPort) -> Peer:
+        """A mandatory ROUTER with limits of one message, and its peer, "d"."""
         router = wires.plain(zmq.ROUTER, ROUTER_MANDATORY=1, SNDHWM=1)
         router.bind("inproc://router")
         dealer = wires.plain(zmq.DEALER, RCVHWM=1)
@@ -197,6 +197,11 @@ class TestSending:
         dealer.connect("inproc://router")
         source = wires.overlapped(router)
         port.associate(source)
+        return source, dealer
+
+    def test_a_full_peer_of_a_router(self, wires: Wires, port: CompletionPort) -> None:
+        """A mandatory ROUTER that cannot reach a peer now pends too, and goes on as the peer reads."""
+        source, dealer = self.router_of_one(wires, port)
         begun = [source.begin_send([b"d", b"%d" % number]) for number in range(10)]
         assert not begun[-1].done
         for number in range(10):
@@ -205,13 +210,7 @@ class TestSending:
 
     def test_a_peer_that_goes_fails_what_waits_for_it(self, wires: Wires, port: CompletionPort) -> None:
         """An accepted send whose peer vanishes has a failed packet, 1232."""
-        router = wires.plain(zmq.ROUTER, ROUTER_MANDATORY=1, SNDHWM=1)
-        router.bind("inproc://router")
-        dealer = wires.plain(zmq.DEALER, RCVHWM=1)
-        dealer.routing_id = b"d"
-        dealer.connect("inproc://router")
-        source = wires.overlapped(router)
-        port.associate(source)
+        source, dealer = self.router_of_one(wires, port)
         begun = [source.begin_send([b"d", b"x"]) for _ in range(5)]
         taken = sum(operation.done for operation in begun)
         assert taken < 5

@@ -11,67 +11,54 @@ class Desk(Interface, id="test.win32.Desk"):
     @operation
     def echo(self, value: Any) -> Any:
         """Return the value."""
-        raise NotImplementedError
 
     @operation
     def nothing(self) -> None:
         """Return nothing, asynchronously."""
-        raise NotImplementedError
 
     @operation
     def hold(self, key: str) -> Any:
         """Keep the call until it is finished or given up."""
-        raise NotImplementedError
 
     @operation
     def finish(self, key: str, value: Any) -> int:
         """Complete the call held under `key`; return what completing returned."""
-        raise NotImplementedError
 
     @operation
     def give_up(self, key: str, code: int) -> int:
         """Abort the call held under `key`; return what aborting returned."""
-        raise NotImplementedError
 
     @operation
     def misused(self, key: str) -> list[int]:
         """Return what the client's functions say of the handle held under `key`."""
-        raise NotImplementedError
 
     @operation
     def asked(self, key: str, until: bool) -> int:
         """Return what testing the held call for a cancel returns; `until` it is cancelled, if so told."""
-        raise NotImplementedError
 
     @operation
     def status_of(self, key: str) -> int:
         """Return the call status in the attributes of the held call."""
-        raise NotImplementedError
 
     @operation
     def raising(self, code: int) -> int:
         """Raise an exception with that number."""
-        raise NotImplementedError
 
     @operation
     def who(self) -> dict[str, Any]:
         """Return what the call attributes say."""
-        raise NotImplementedError
 
     @operation
     def server(self) -> dict[str, Any]:
         """Return what the process says of its server."""
-        raise NotImplementedError
 
     @operation
     def stop(self) -> int:
         """Stop listening."""
-        raise NotImplementedError
 
     @operation
     def allow(self, operations: list[int] | None) -> int:
         """Let clients use these management operations only; None: the default."""
-        raise NotImplementedError
 
 
 class Watch(Interface, id="test.win32.Watch"):
@@ -80,42 +67,34 @@ class Watch(Interface, id="test.win32.Watch"):
     @operation
     def hold(self, key: str) -> Any:
         """Keep the call until it is finished."""
-        raise NotImplementedError
 
     @operation
     def patient(self, key: str) -> Any:
         """Work until the client cancels or goes; then give up."""
-        raise NotImplementedError
 
     @operation
     def plain(self, key: str) -> list[Any]:
         """Wait, in a routine that is not asynchronous, until the client cancels; return what it was told."""
-        raise NotImplementedError
 
     @operation
     def entered(self, key: str) -> None:
         """Wait until the call of that key is being served."""
-        raise NotImplementedError
 
     @operation
     def subscribe(self, key: str, notification: int, kind: int) -> int:
         """Subscribe the held call; return what that returned."""
-        raise NotImplementedError
 
     @operation
     def unsubscribe(self, key: str, notification: int) -> list[Any]:
         """Unsubscribe; return what that returned, and the count."""
-        raise NotImplementedError
 
     @operation
     def told(self, key: str, kind: int) -> list[Any]:
         """Wait until the held call's subscriber was told; return what it was told."""
-        raise NotImplementedError
 
     @operation
     def finish(self, key: str) -> int:
         """Complete the held call; return what that returned."""
-        raise NotImplementedError
 
 
 class Drawer(Interface, id="test.win32.Drawer"):
@@ -124,12 +103,10 @@ class Drawer(Interface, id="test.win32.Drawer"):
     @operation
     def open(self, name: str) -> Context[Any]:
         """Take out a new sheet."""
-        raise NotImplementedError
 
     @operation
     def write(self, sheet: Context[Any], line: str) -> int:
         """Add a line; return how many there are."""
-        raise NotImplementedError
 
     @operation(shared_context=True)
     def study(self, sheet: Context[Any], key: str) -> list[int]:
@@ -137,24 +114,19 @@ class Drawer(Interface, id="test.win32.Drawer"):
 
         Return what locking returned.
         """
-        raise NotImplementedError
 
     @operation
     def close(self, sheet: Context[Any]) -> None:
         """Put the sheet away."""
-        raise NotImplementedError
 
     @operation
     def arrived(self, key: str, count: int) -> None:
         """Wait until so many calls share a sheet under `key`."""
-        raise NotImplementedError
 
     @operation
     def go_on(self, key: str) -> None:
         """Open the gate of `key`."""
-        raise NotImplementedError
 
     @operation
     def dropped(self, name: str) -> None:
         """Wait until the sheet of that name was run down."""
-        raise NotImplementedError

@@ -9,11 +9,9 @@ class Hello(Interface, id="test.win32.Hello"):
 
     def greet(self, name: str) -> str:
         """Return a greeting."""
-        raise NotImplementedError
 
     def block(self) -> None:
         """Return once the gate is open."""
-        raise NotImplementedError
 
 
 class Greeter:

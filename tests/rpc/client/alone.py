@@ -219,7 +219,6 @@ class Pulls(Interface):
     @operation
     def pull(self, numbers: InPipe[int] = ...) -> int:
         """Kept until the process ends it."""
-        raise NotImplementedError
 
 
 def server_in_child(endpoint: str, server: Server, held: ServerCall, piped: ServerCall) -> int:

@@ -42,47 +42,38 @@ class Buffers(Interface, id="test.Buffers"):
     @operation
     def read(self, start: int, data: Out[bytearray]) -> int:
         """Fill the buffer with numbers from `start`; return its size."""
-        raise NotImplementedError
 
     @operation
     def read_some(self, size: int, data: Out[bytearray]) -> None:
         """Leave `size` bytes in the buffer."""
-        raise NotImplementedError
 
     @operation
     def reverse(self, data: InOut[memoryview]) -> str:
         """Turn the contents around; return "reversed"."""
-        raise NotImplementedError
 
     @operation
     async def reverse_async(self, data: InOut[bytearray]) -> str:
         """The same by an `async def` routine."""
-        raise NotImplementedError
 
     @operation
     def later(self, key: str, data: InOut[bytearray]) -> str:
         """A manager routine: the test answers."""
-        raise NotImplementedError
 
     @operation
     def fail(self, data: Out[bytearray], more: InOut[bytearray]) -> None:
         """Write into both, then raise."""
-        raise NotImplementedError
 
     @operation
     def several(self, first: Out[bytearray], number: int, second: InOut[bytearray], third: Out[bytearray]) -> bytes:
         """Put the sizes into the buffers, and return the `second` as it came."""
-        raise NotImplementedError
 
     @operation
     def scale(self, factor: float, values: InOut[numpy.ndarray], before: Out[numpy.ndarray]) -> int:
         """Multiply in place; `before` gets the values as they were. Return how many there are."""
-        raise NotImplementedError
 
     @operation
     def reshape(self, values: Out[numpy.typing.NDArray[numpy.float64]]) -> None:
         """Answer, by hand, with an array of another shape."""
-        raise NotImplementedError
 
 
 class Routines:

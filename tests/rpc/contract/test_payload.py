@@ -220,12 +220,10 @@ class TestChecksOfTypes:
         @operation
         def take(self, fussy: Fussy) -> int:
             """Return the value."""
-            raise NotImplementedError
 
         @operation
         def give(self, value: int) -> Fussy:
             """Return it wrapped."""
-            raise NotImplementedError
 
     class Routines:
         """Implements `Fussing`, after a fashion."""
@@ -278,27 +276,22 @@ class TestConstraints:
         @operation
         def root(self, number: Natural) -> Natural:
             """Return the number less 2."""
-            raise NotImplementedError
 
         @operation
         def total(self, numbers: list[Natural]) -> int:
             """Return the sum."""
-            raise NotImplementedError
 
         @operation
         def pushed(self, numbers: InPipe[Natural]) -> int:
             """Return the sum."""
-            raise NotImplementedError
 
         @operation
         def length(self, data: Short) -> int:
             """Return the length."""
-            raise NotImplementedError
 
         @operation
         def remarked(self, numbers: Annotated[InPipe[int], "a remark"], factor: Annotated[int, "another"] = 2) -> int:
             """Return the product of the sum and the factor."""
-            raise NotImplementedError
 
     class Routines:
         """Implements `Bounded`."""
@@ -476,7 +469,6 @@ class TestArrays:
             @operation
             def scale(self, array: kind, factor: float) -> kind:  # type: ignore[valid-type]  # known as it runs
                 """Return the array multiplied."""
-                raise NotImplementedError
 
         class Scaling:
             def scale(self, array: Any, factor: float) -> Any:
@@ -666,13 +658,11 @@ class TestContracts:
             @operation
             def one(self) -> int:
                 """Return 1."""
-                raise NotImplementedError
 
         class Derived(Base, id="test.Derived"):
             @operation
             def two(self) -> int:
                 """Return 2."""
-                raise NotImplementedError
 
         class Both:
             def one(self) -> int:
@@ -692,7 +682,6 @@ class TestContracts:
         class Plain(Interface, id="test.Plain"):
             def shown(self, value: int) -> int:
                 """Return the value."""
-                raise NotImplementedError
 
             def _hidden(self) -> None:
                 """No operation."""

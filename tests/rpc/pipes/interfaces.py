@@ -20,117 +20,94 @@ class Streams(Interface, id="test.Streams"):
     @operation
     def total(self, start: int, numbers: InPipe[int] = ...) -> int:
         """Return the sum of the start and the numbers."""
-        raise NotImplementedError
 
     @operation
     def total_async(self, start: int, numbers: InPipe[int] = ...) -> int:
         """The same by an `async def` routine."""
-        raise NotImplementedError
 
     @operation
     def total_patiently(self, numbers: InPipe[int] = ...) -> int:
         """The same by one that gives up pulls, and pulls again."""
-        raise NotImplementedError
 
     @operation
     def first(self, numbers: InPipe[int] = ..., scale: int = 1) -> int:
         """Pull one number and abort the call with it as status."""
-        raise NotImplementedError
 
     @operation
     def count(self, limit: int, numbers: OutPipe[int] = ...) -> str:
         """Push the numbers below the limit, by a generator; return "counted"."""
-        raise NotImplementedError
 
     @operation
     def count_async(self, limit: int, numbers: OutPipe[int] = ...) -> None:
         """The same by an asynchronous generator."""
-        raise NotImplementedError
 
     @operation
     def count_then_fail(self, limit: int, numbers: OutPipe[int] = ...) -> None:
         """Push the numbers below the limit, then raise a KeyError."""
-        raise NotImplementedError
 
     @operation
     def unsendable(self, numbers: OutPipe[Any] = ...) -> None:
         """Push something that cannot be sent, by a generator."""
-        raise NotImplementedError
 
     @operation
     def unsendable_async(self, numbers: OutPipe[Any] = ...) -> None:
         """The same by an asynchronous generator."""
-        raise NotImplementedError
 
     @operation
     def swell(self, size: int, blocks: OutPipe[bytes] = ...) -> None:
         """Push blocks of that size without end."""
-        raise NotImplementedError
 
     @operation
     def swelled(self) -> int:
         """Return how many blocks the newest `swell` has pushed; -1 once its routine ended."""
-        raise NotImplementedError
 
     @operation
     def backwards(self, numbers: InOutPipe[int] = ...) -> int:
         """Pull all numbers, then push them backwards; return how many there were."""
-        raise NotImplementedError
 
     @operation
     def interleaved(self, numbers: InOutPipe[int] = ...) -> None:
         """Push while pulling, which is not the order of things."""
-        raise NotImplementedError
 
     @operation(duplex=True)
     def doubled(self, numbers: InOutPipe[int] = ...) -> str:
         """Push the double of each number as it comes; return "doubled"."""
-        raise NotImplementedError
 
     @operation(duplex=True)
     def doubled_async(self, numbers: InOutPipe[int] = ...) -> str:
         """The same by an `async def` routine."""
-        raise NotImplementedError
 
     @operation
     def mirror(self, points: InPipe[Point] = ..., mirrored: OutPipe[Point] = ...) -> None:
         """Push each point with x and y exchanged, once all were pulled."""
-        raise NotImplementedError
 
     @operation
     def joined(self, numbers: InPipe[int] = ...) -> bytes:
         """Return the numbers as bytes."""
-        raise NotImplementedError
 
     @operation
     def counted(self, numbers: OutPipe[int], limit: int) -> bytes:
         """Push the numbers below the limit, by a generator; return them as bytes."""
-        raise NotImplementedError
 
     @operation
     def collected(self, numbers: InPipe[int], data: Out[bytearray]) -> int:
         """Put the numbers into the caller's buffer; return how many there were."""
-        raise NotImplementedError
 
     @operation
     def undrained(self, numbers: InPipe[int] = ...) -> int:
         """Return without pulling."""
-        raise NotImplementedError
 
     @operation
     def held_in(self, key: str, numbers: InPipe[int] = ...) -> Any:
         """Kept until the control ends it."""
-        raise NotImplementedError
 
     @operation
     def held_out(self, key: str, numbers: OutPipe[int] = ...) -> Any:
         """Kept until the control ends it."""
-        raise NotImplementedError
 
     @operation
     def held_both(self, key: str, numbers: InOutPipe[int] = ...) -> Any:
         """Kept until the control ends it."""
-        raise NotImplementedError
 
     @operation
     def held_many(
@@ -142,7 +119,6 @@ class Streams(Interface, id="test.Streams"):
         lower: OutPipe[int] = ...,
     ) -> Any:
         """Kept until the control ends it."""
-        raise NotImplementedError
 
 
 class Hand(Interface, id="test.Hand"):
@@ -151,54 +127,43 @@ class Hand(Interface, id="test.Hand"):
     @operation
     def arrived(self, key: str) -> None:
         """Return once a call is held under `key`."""
-        raise NotImplementedError
 
     @operation
     def push(self, key: str, pipe: str, elements: list[Any]) -> Any:
         """Push; return 0 or the status."""
-        raise NotImplementedError
 
     @operation
     def push_wait(self, key: str, pipe: str, elements: list[Any]) -> Any:
         """Push, waiting for room; return 0 or the status."""
-        raise NotImplementedError
 
     @operation
     def pull(self, key: str, pipe: str, maximum: int = 1024) -> Any:
         """Pull; return the elements, or the status."""
-        raise NotImplementedError
 
     @operation
     def pull_wait(self, key: str, pipe: str, maximum: int = 1024) -> Any:
         """Pull, waiting for elements; return them, or the status."""
-        raise NotImplementedError
 
     @operation
     def tell(self, key: str, send_complete: bool) -> None:
         """Have the sends and receives of the call told."""
-        raise NotImplementedError
 
     @operation
     def tell_of_itself(self) -> int:
         """Have the sends and receives of this very call told; return the status."""
-        raise NotImplementedError
 
     @operation
     def told(self, key: str, count: int) -> list[int]:
         """Return the kinds of the next so many signals."""
-        raise NotImplementedError
 
     @operation
     def complete(self, key: str, value: Any = None) -> int:
         """Complete; return 0 or the status."""
-        raise NotImplementedError
 
     @operation
     def abort(self, key: str, status: int) -> int:
         """Abort; return 0 or the status."""
-        raise NotImplementedError
 
     @operation
     def cancelled(self, key: str) -> None:
         """Return once the call was seen to be cancelled."""
-        raise NotImplementedError

@@ -98,7 +98,6 @@ class Store(Interface, id="tests.Store"):
     @operation(shared_context=True)
     def block_shared(self, journal: Context[Journal], key: str) -> None:
         """Hold the handle, together with others, until the gate of `key` is opened."""
-        raise NotImplementedError
 
 
 class Keeper(Interface, id="tests.Keeper"):

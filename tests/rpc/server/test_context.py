@@ -34,12 +34,10 @@ class Names(Interface):
     @operation
     def open(self, name: str) -> Context[str]:
         """Open a handle."""
-        raise NotImplementedError
 
     @operation
     def hold(self, name: Context[str]) -> None:
         """Use a handle until the test ends the call."""
-        raise NotImplementedError
 
 
 class Users(Interface):
@@ -48,7 +46,21 @@ class Users(Interface):
     @operation
     def hold(self, name: Context[str]) -> None:
         """Use a handle until the test ends the call."""
-        raise NotImplementedError
+
+
+class Naming:
+    """Implements both."""
+
+    def __init__(self) -> None:
+        self.gone: list[str] = []
+        self.held: list[ServerCall] = []
+
+    def open(self, name: str) -> Context[str]:
+        return current_call().open_context(name, self.gone.append)
+
+    @manager
+    def hold(self, call: ServerCall, name: Context[str]) -> None:
+        self.held.append(call)
 
 
 class TestHandles:
@@ -320,29 +332,19 @@ class TestRundown:
 
     def test_server_closes(self, endpoint: str) -> None:
         """A server that closes runs down what its clients have open, those whose calls still run included."""
-        gone: list[str] = []
-
-        class Routines:
-            def open(self, name: str) -> Context[str]:
-                return current_call().open_context(name, gone.append)
-
-            @manager
-            def hold(self, call: ServerCall, name: Context[str]) -> None:
-                held.append(call)
-
-        held: list[ServerCall] = []
+        naming = Naming()
         server = Server(endpoint)
-        server.register(Names, Routines())
+        server.register(Names, naming)
         server.listen()
         with Client(endpoint) as client:
             names = client.bind(Names)
             names.open("idle")
             names.hold.begin(names.open("used"))
-            wait_until(lambda: held)
+            wait_until(lambda: naming.held)
             server.close(0)
-            assert gone == ["idle"]
-            held[0].abort(1)
-            assert sorted(gone) == ["idle", "used"]
+            assert naming.gone == ["idle"]
+            naming.held[0].abort(1)
+            assert sorted(naming.gone) == ["idle", "used"]
 
     def test_other_clients_keep_theirs(
         self, watched_clients: Callable[..., Watched], watched: Watched, key: str
@@ -360,37 +362,27 @@ class TestRundown:
         """Unregistering an interface runs its handles down if asked to: once its calls are closed, and before it
         returns. Those of other interfaces stay.
         """
-        gone: list[str] = []
-        held: list[ServerCall] = []
-
-        class Routines:
-            def open(self, name: str) -> Context[str]:
-                return current_call().open_context(name, gone.append)
-
-            @manager
-            def hold(self, call: ServerCall, name: Context[str]) -> None:
-                held.append(call)
-
+        naming = Naming()
         server = servers(endpoint)
-        server.register(Names, Routines())
-        server.register("others", Routines())
+        server.register(Names, naming)
+        server.register("others", naming)
         server.listen()
         client = clients(endpoint)
         names = client.bind(Names)
         kept = client.bind("others").open("other")
         names.open("idle")
         names.hold.begin(names.open("used"))
-        wait_until(lambda: held)
+        wait_until(lambda: naming.held)
         thread = threading.Thread(target=server.unregister, args=(Names,), kwargs={"run_down": True})
         thread.start()
         wait_until_blocked(thread)
-        assert not gone
-        held[0].complete()
+        assert not naming.gone
+        naming.held[0].complete()
         thread.join(LIMIT)
-        assert sorted(gone) == ["idle", "used"]
+        assert sorted(naming.gone) == ["idle", "used"]
         client.close()
-        wait_until(lambda: "other" in gone)
-        assert kept is not None and len(gone) == 3
+        wait_until(lambda: "other" in naming.gone)
+        assert kept is not None and len(naming.gone) == 3
 
     def test_unregistering_without(
         self, servers: Callable[..., Server], clients: Callable[..., Client], endpoint: str
@@ -398,30 +390,20 @@ class TestRundown:
         """Otherwise they stay, and are good when the interface is registered again; one that a call of another
         interface uses is unknown at once, and run down with the end of that call.
         """
-        gone: list[str] = []
-        held: list[ServerCall] = []
-
-        class Routines:
-            def open(self, name: str) -> Context[str]:
-                return current_call().open_context(name, gone.append)
-
-            @manager
-            def hold(self, call: ServerCall, name: Context[str]) -> None:
-                held.append(call)
-
+        naming = Naming()
         server = servers(endpoint)
-        server.register(Names, Routines())
-        server.register(Users, Routines())
+        server.register(Names, naming)
+        server.register(Users, naming)
         server.listen()
         client = clients(endpoint)
         name = client.bind(Names).open("name")
         server.unregister(Names, wait=True)
         client.bind(Users).hold.begin(name)
-        wait_until(lambda: held)
-        server.register(Names, Routines())
+        wait_until(lambda: naming.held)
+        server.register(Names, naming)
         server.unregister(Names, run_down=True)
-        assert not gone
+        assert not naming.gone
         with pytest.raises(ContextMismatch):
             client.bind(Users).hold(name)
-        held[0].complete()
-        wait_until(lambda: gone == ["name"])
+        naming.held[0].complete()
+        wait_until(lambda: naming.gone == ["name"])

@@ -28,37 +28,30 @@ class Ledgers(Interface):
     @operation
     def open(self, name: str) -> Context[str]:
         """Open a handle."""
-        raise NotImplementedError
 
     @operation
     def open_locked(self, name: str) -> tuple[Context[str], bool]:
         """Open a handle, and lock it in the same call."""
-        raise NotImplementedError
 
     @operation(shared_context=True)
     def share(self, ledger: Context[str], key: str) -> str:
         """Share a handle until the test ends the call."""
-        raise NotImplementedError
 
     @operation(shared_context=True)
     def share_two(self, first: Context[str], second: Context[str], key: str) -> str:
         """Share two handles until the test ends the call."""
-        raise NotImplementedError
 
     @operation(shared_context=True)
     def share_in_loop(self, ledger: Context[str]) -> int:
         """Try to lock a handle in a coroutine; return the status."""
-        raise NotImplementedError
 
     @operation
     def own(self, ledger: Context[str], key: str) -> str:
         """Use a handle alone until the test ends the call."""
-        raise NotImplementedError
 
     @operation
     def ping(self) -> None:
         """Return when the calls before it were entered, or left waiting."""
-        raise NotImplementedError
 
 
 class Holding:
@@ -96,12 +89,14 @@ class Holding:
 
 
 class Locking:
-    """`call.lock_context` on a thread of its own."""
+    """`call.lock_context` on a thread of its own; made when that is `asleep`, if so told."""
 
-    def __init__(self, call: ServerCall, context: Context[str]) -> None:
+    def __init__(self, call: ServerCall, context: Context[str], asleep: bool = False) -> None:
         self.outcome: Any = None
         self.thread = threading.Thread(target=self._run, args=(call, context))
         self.thread.start()
+        if asleep:
+            wait_until_blocked(self.thread)
 
     def _run(self, call: ServerCall, context: Context[str]) -> None:
         try:
@@ -128,6 +123,15 @@ class Bench:
         getattr(self.ledgers, what).begin(self.ledger, key)
         wait_until(lambda: key in self.holding.held)
         return self.holding.held[key]
+
+    def two(self) -> tuple[ServerCall, ServerCall, Context[str], Locking]:
+        """Begin two calls that share the handle, and then want it alone: the first has it, the second gives way."""
+        first, ledger = self.use("share", "first")
+        second, _ = self.use("share", "second")
+        locking = Locking(first, ledger, asleep=True)
+        later = Locking(second, ledger)
+        assert locking.wait() is True
+        return first, second, ledger, later
 
     def waits(self, what: str, key: str) -> Callable[[], bool]:
         """Begin a call that has to wait for the handle; return what tells whether it has entered its routine."""
@@ -161,8 +165,7 @@ class TestExclusive:
         """It waits until the others have left, and keeps new ones out."""
         call, ledger = bench.use("share", "first")
         other, _ = bench.use("share", "other")
-        locking = Locking(call, ledger)
-        wait_until_blocked(locking.thread)
+        locking = Locking(call, ledger, asleep=True)
         entered = bench.waits("share", "late")
         other.complete("")
         assert locking.wait() is True
@@ -172,12 +175,7 @@ class TestExclusive:
 
     def test_second_gives_way(self, bench: Bench) -> None:
         """Of two that ask, the first has it as soon as the second asks; that one has it later, and is told."""
-        first, ledger = bench.use("share", "first")
-        second, _ = bench.use("share", "second")
-        locking = Locking(first, ledger)
-        wait_until_blocked(locking.thread)
-        later = Locking(second, ledger)
-        assert locking.wait() is True
+        first, second, _, later = bench.two()
         wait_until_blocked(later.thread)
         entered = bench.waits("own", "late")
         first.complete("")
@@ -189,11 +187,7 @@ class TestExclusive:
     def test_three(self, bench: Bench) -> None:
         """The same with three: each has it alone, the first one only without having given way."""
         calls = [bench.use("share", str(number)) for number in range(3)]
-        lockings = []
-        for call, ledger in calls:
-            lockings.append(Locking(call, ledger))
-            if len(lockings) < 3:
-                wait_until_blocked(lockings[-1].thread)
+        lockings = [Locking(*each, asleep=each is not calls[-1]) for each in calls]
         outcomes = []
         for locking, (call, _) in zip(lockings, calls, strict=True):
             outcomes.append(locking.wait())
@@ -238,12 +232,7 @@ class TestShared:
 
     def test_who_gave_way_goes_first(self, bench: Bench) -> None:
         """When the one that won shares the handle again, new calls wait for the one that gave way."""
-        first, ledger = bench.use("share", "first")
-        second, _ = bench.use("share", "second")
-        locking = Locking(first, ledger)
-        wait_until_blocked(locking.thread)
-        later = Locking(second, ledger)
-        assert locking.wait() is True
+        first, second, ledger, later = bench.two()
         assert first.lock_context(ledger, shared=True)
         entered = bench.waits("share", "late")
         first.complete("")
@@ -277,8 +266,7 @@ class TestMisuse:
         """While one thread changes what a call has locked, another may not: 1915."""
         call, ledger = bench.use("share", "one")
         other, _ = bench.use("share", "two")
-        locking = Locking(call, ledger)
-        wait_until_blocked(locking.thread)
+        locking = Locking(call, ledger, asleep=True)
         with pytest.raises(InvalidState):
             call.lock_context(ledger)
         other.complete("")
@@ -307,10 +295,7 @@ class TestMisuse:
         first, ledger = bench.use("share", "first")
         second, _ = bench.use("share", "second")
         third, _ = bench.use("share", "third")
-        locking = Locking(first, ledger)
-        wait_until_blocked(locking.thread)
-        later = Locking(second, ledger)
-        wait_until_blocked(later.thread)
+        locking, later = (Locking(call, ledger, asleep=True) for call in (first, second))
         first.abort(1)
         second.abort(1)
         assert isinstance(locking.wait(), InvalidAsyncHandle)
@@ -320,12 +305,7 @@ class TestMisuse:
 
     def test_rundown(self, bench: Bench) -> None:
         """A handle is run down after the call that gave way was closed, too."""
-        first, ledger = bench.use("share", "first")
-        second, _ = bench.use("share", "second")
-        locking = Locking(first, ledger)
-        wait_until_blocked(locking.thread)
-        later = Locking(second, ledger)
-        assert locking.wait() is True
+        first, second, _, later = bench.two()
         bench.client.close()
         wait_until(second.disconnected)
         first.complete("")

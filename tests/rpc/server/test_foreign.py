@@ -103,27 +103,22 @@ class Places(Interface, id="tests.Places"):
     @operation
     def fed(self, items: InPipe[int]) -> int:
         """Return how many were pushed."""
-        raise NotImplementedError
 
     @operation
     def generator(self, items: OutPipe[int]) -> None:
         """Push, and fail."""
-        raise NotImplementedError
 
     @operation
     def unwilling(self, items: OutPipe[int]) -> None:
         """Push, fail, and fail again when it is closed."""
-        raise NotImplementedError
 
     @operation
     def source(self, items: OutPipe[int]) -> None:
         """Push from a task, and fail."""
-        raise NotImplementedError
 
     @operation
     def elements(self, items: OutPipe[Any]) -> None:
         """Push what cannot be encoded."""
-        raise NotImplementedError
 
 
 class OneWay(Interface, id="tests.Places"):
@@ -132,7 +127,6 @@ class OneWay(Interface, id="tests.Places"):
     @operation(one_way=True)
     def routine(self) -> None:
         """Fail."""
-        raise NotImplementedError
 
 
 class Fussy(Interface, id="tests.Places"):
@@ -141,7 +135,6 @@ class Fussy(Interface, id="tests.Places"):
     @operation
     def unchecked(self) -> Checked:
         """Return what does not pass the check."""
-        raise NotImplementedError
 
 
 class Failing:

@@ -59,12 +59,10 @@ class Tenants(Interface, id="tests.Tenants"):
     @operation
     def generator(self, tenant: str, items: OutPipe[list[Any]]) -> None:
         """Push what is set, several times."""
-        raise NotImplementedError
 
     @operation
     def source(self, tenant: str, items: OutPipe[list[Any]]) -> None:
         """The same from a task."""
-        raise NotImplementedError
 
 
 class Serving:

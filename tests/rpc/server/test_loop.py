@@ -16,32 +16,26 @@ class Probe(Interface, id="test.Loop"):
     @operation
     def echo(self, value: int) -> int:
         """Return the value."""
-        raise NotImplementedError
 
     @operation
     def stop(self) -> int:
         """Stop the loop, and return 1."""
-        raise NotImplementedError
 
     @operation
     def leave(self, kind: str) -> int:
         """Raise an exception of that kind."""
-        raise NotImplementedError
 
     @operation
     def leave_by_task(self, kind: str) -> int:
         """Have a task raise an exception of that kind, and return 2."""
-        raise NotImplementedError
 
     @operation
     def misdirect(self) -> int:
         """Give the loop a task factory that makes no tasks, and return 3."""
-        raise NotImplementedError
 
     @operation
     def destroy(self) -> int:
         """Destroy what the loop polls by, and wait."""
-        raise NotImplementedError
 
 
 KINDS: dict[str, type[BaseException]] = {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}
