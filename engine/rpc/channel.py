@@ -239,8 +239,9 @@ class Channel:
             self._driver.schedule(self)
             return False
         arrived = more = sent = False
-        # What is to be done after the harvest.
+        # What is to be done after the harvest, and was not begun.
         left: Iterable[Callable[[], object]] = ()
+        actions: list[Callable[[], object]] = []
         try:
             # `with` in line, as the `except` stands here anyway.
             lock.acquire()
@@ -259,11 +260,19 @@ class Channel:
                 if sends and self._stuck is not None:
                     sent = more = self._send_locked() or more
             if sender.actions:
-                left, sender.actions = iter(sender.actions), []
+                left, actions, sender.actions = sender.actions, sender.actions, []
             lock.release()
             if sent and not self._fds:
                 self._driver.run_scheduled()  # The other end of an in-memory link is due now.
-            if left:
+            if len(actions) == 1:
+                # `_perform` in line: the way of most messages.
+                left = ()
+                try:
+                    actions[0]()
+                except BaseException as error:
+                    _after_harvest(actions[0], error)
+            elif actions:
+                left = iter(actions)
                 self._perform(left)
         except BaseException as error:
             if lock.owned():
@@ -306,9 +315,7 @@ class Channel:
             try:
                 act()
             except BaseException as error:
-                if is_interrupt(error):
-                    raise
-                log.error("%s failed after a harvest", shown(act), exc_info=error)
+                _after_harvest(act, error)
 
     def take_back(self) -> bool:
         """Forget a message that the link did not take, if there is one; its owner has it. Under link.lock."""
@@ -338,6 +345,13 @@ class Channel:
                 self._send_locked()
             self.closed = True
             self.link.close()
+
+
+def _after_harvest(act: Callable[[], object], error: BaseException) -> None:
+    """What was to be done after a harvest has failed: log it, unless it is an interrupt."""
+    if is_interrupt(error):
+        raise error
+    log.error("%s failed after a harvest", shown(act), exc_info=error)
 
 
 # What shares a message: calls, or answers, that wait behind one that leaves anyway.

@@ -68,7 +68,12 @@ _CONSTANTS: Final = frozenset((float, bool, type(None)))
 _PLAIN: Final = {tuple}
 
 _CALLS_PREFIX: Final = MAGIC + bytes((VERSION, Kind.CALLS))
-_REPLIES_PREFIX: Final = MAGIC + bytes((VERSION, Kind.REPLIES))
+REPLIES_PREFIX: Final = MAGIC + bytes((VERSION, Kind.REPLIES))
+
+
+#: Reads what follows `REPLIES_PREFIX` in most messages with replies: ((numbers, values),), the results of calls that
+#: ended well, in band. Raises MsgspecError if it is anything else, which `decode` reads.
+read_results: Final = msgspec.msgpack.Decoder(tuple[tuple[tuple[list[int], list[msgspec.Raw]]]]).decode
 
 
 class EncodedCall(NamedTuple):
@@ -177,9 +182,9 @@ def encode_replies(replies: Sequence[PendingReply]) -> list[Buffer]:
         group: tuple[object, ...] = (first[:1], first[1:])
         if isinstance(first, EncodedReply):
             group = (first[:1], (first.value,), first.status)
-        return [_REPLIES_PREFIX + _encode(((group,),))]
+        return [REPLIES_PREFIX + _encode(((group,),))]
     if set(map(type, replies)) == _PLAIN:
-        return [_REPLIES_PREFIX + _encode(((tuple(zip(*replies, strict=True)),),))]
+        return [REPLIES_PREFIX + _encode(((tuple(zip(*replies, strict=True)),),))]
     groups: list[tuple[list[int], list[object], int]] = []
     last: int | None = None
     for reply in replies:
@@ -190,7 +195,7 @@ def encode_replies(replies: Sequence[PendingReply]) -> list[Buffer]:
         else:
             groups.append(([reply[0]], [value], status))
             last = status
-    return [_REPLIES_PREFIX + _encode((groups,))]
+    return [REPLIES_PREFIX + _encode((groups,))]
 
 
 def encode_call(
@@ -244,7 +249,7 @@ def encode_parts(
 
 def _lone_reply(call_id: int, value: object, status: int, options: ReplyOptions | None) -> list[Buffer]:
     try:
-        return [_REPLIES_PREFIX + _encode(((((call_id,), (value,), status, options),),))]
+        return [REPLIES_PREFIX + _encode(((((call_id,), (value,), status, options),),))]
     except OverflowError:
         raise OverflowError(_INT_TEXT) from None
 

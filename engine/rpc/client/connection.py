@@ -24,12 +24,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from transport import Buffer, Endpoint, connect
 from transport.errors import RemoteProtocolError
 from transport.foreign import shown, text_of
 from transport.frames import (
     LIBRARY,
+    MAX_RECORDS,
     PIPE_WINDOW_BYTES,
+    PREFIX_BYTES,
     VERSION,
     Bye,
     Chunks,
@@ -40,11 +44,12 @@ from transport.frames import (
     PipeChunk,
     Reject,
     Replies,
+    ReplyGroup,
     Welcome,
 )
 from transport.log import Log
 from transport.realtime import monotonic
-from transport.wire.codec import decode, encode
+from transport.wire.codec import REPLIES_PREFIX, decode, encode, read_results
 from transport.wire.conversation import ConversationState
 
 from ...kernel.driver import driver
@@ -56,7 +61,7 @@ from ..pipes.pipe import UNBOUNDED
 from ..state import Failure, Outcome
 from .awaiting import AwaitingConnection
 from .call_table import CallTable, perform
-from .outbox import FEW_CALLS, MOST_WAITING, LoneMessage, Outbox
+from .outbox import LoneMessage, Outbox
 from .retry import Retries
 from .session import EndpointSession
 from .spinning import SPIN_CALLS, SPIN_TIME, Spinning
@@ -164,55 +169,71 @@ class Connection:
     def on_message(self, peer: bytes, frames: list[Buffer]) -> bool:
         """Take one message from the server. True: no more is expected now, so the harvest may end."""
         self.messages_received += 1
-        table = self.table
+        table, outbox, spinning = self.table, self.outbox, self._spinning
+        if spinning.sent_at:
+            spinning.swift = monotonic() - spinning.sent_at < SPIN_TIME
+            spinning.sent_at = 0.0
+        if outbox.few:
+            outbox.receiver = driver().leader_ident or get_ident()
+        # This is the way of nearly every message. It refuses what is more than short results, which `_receive` takes.
+        if len(frames) != 1 or type(head := frames[0]) is not bytes or head[:PREFIX_BYTES] != REPLIES_PREFIX:
+            return self._receive(frames)
+        try:
+            # Copying a small body is cheaper than two views.
+            body = head[PREFIX_BYTES:] if len(head) < 2048 else memoryview(head)[PREFIX_BYTES:]
+            (((call_ids, values),),) = read_results(body)
+        except msgspec.MsgspecError:
+            return self._receive(frames)
+        count = len(call_ids)
+        if (
+            len(values) != count
+            or not self.session.is_open
+            or (count != 1 and (len(set(call_ids)) != count or not 0 < count <= MAX_RECORDS))
+        ):
+            return self._receive(frames)
+        lock = table.lock
+        if lock.owned():
+            lock.refuse()
+        try:
+            lock.acquire()
+            table.record_locked(call_ids, values, self.actions)
+            if self.attended:
+                self.attend_locked()
+        except BaseException:
+            if lock.owned():
+                try:
+                    table.record_again_locked(call_ids, values, self.actions)
+                finally:
+                    lock.release()
+            raise
+        lock.release()
+        return not table.calls
+
+    def _receive(self, frames: list[Buffer]) -> bool:
+        """Take one message, whatever it is; as `on_message`."""
         try:
             message = decode(frames)
-            if type(message) is not Replies:
-                self._take(message)
-            elif self.session.is_open:
-                # This is the way of every reply.
-                spinning = self._spinning
-                if spinning.sent_at:
-                    spinning.swift = monotonic() - spinning.sent_at < SPIN_TIME
-                    spinning.sent_at = 0.0
-                outbox = self.outbox
-                outstanding = len(table.calls) + outbox.answered
-                if outstanding > FEW_CALLS or (
-                    outstanding > 1 and outbox.sender == (driver().leader_ident or get_ident())
-                ):
-                    outbox.batch_threshold = min(outstanding >> 1, MOST_WAITING)
-                else:
-                    outbox.batch_threshold = 0
-                lock = table.lock
-                outcomes: Sequence[Outcome]
+            if type(message) is Replies and self.session.is_open:
                 for group in message.groups:
-                    outcomes = ()
-                    if lock.owned():
-                        lock.refuse()
-                    try:
-                        lock.acquire()
-                        if group.status or group.options is not None:
-                            outcomes = outcomes_of(group, frames[1:], table.calls)
-                        else:
-                            outcomes = group.values
-                        outbox.answered += table.record_locked(group.ids, outcomes, self.actions)
-                        if self.attended:
-                            self.attend_locked()
-                    except BaseException:
-                        if lock.owned():
-                            try:
-                                table.record_again_locked(group.ids, outcomes, self.actions)
-                            finally:
-                                lock.release()
-                        raise
-                    lock.release()
+                    self._record(group, frames[1:])
             else:
                 self._take(message)
         except RemoteProtocolError as error:
             self.garbage += 1
             if self.garbage == 1:
                 log.warning("%s: dropped a message: %s; further ones are only counted", self.endpoint, error)
-        return not table.calls
+        return not self.table.calls
+
+    def _record(self, group: ReplyGroup, blobs: list[Buffer]) -> None:
+        """End the calls of a group of replies; callers are notified after link.lock was released."""
+        table = self.table
+        with table.lock:
+            outcomes: Sequence[Outcome] = group.values
+            if group.status or group.options is not None:
+                outcomes = outcomes_of(group, blobs, table.calls)
+            table.finish_locked(group.ids, outcomes, self.actions)
+            if self.attended:
+                self.attend_locked()
 
     def _take(self, message: Message) -> None:
         """Take a message that is not replies, or out of turn."""
