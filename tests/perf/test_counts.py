@@ -6,23 +6,30 @@ from perf.lab import EFFORTS, Lab
 from perf.scenario import Figures
 from perf.scenarios.counts import LIMITED, LIMITS, count_steps
 
-# A call that takes less than this of its limit, with one outstanding: the limit is out of date. A client that sleeps
-# until its answer comes, as on a busy machine, takes three steps less than one that stays awake.
-SAVED = 0.85
+# With one outstanding, a side that takes less than this of its limit shows that the limit is out of date. A client that
+# sleeps until its answer comes, as on a busy machine, takes up to five Python calls less than one that stays awake.
+SAVED = {"client": 0.75, "server": 0.9}
+TRIES = 3
+CELLS = [(width, kind, limit) for width, limits in LIMITS.items() for kind, limit in zip(LIMITED, limits, strict=True)]
 
 
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory: pytest.TempPathFactory) -> Figures:
-    """What a call takes now."""
-    return count_steps(Lab(EFFORTS["quick"], tmp_path_factory.mktemp("counts")), "engine", tuple(LIMITS))
+    """What a call takes now, at the least of so many tries: on a busy machine fewer calls may share a message."""
+    lab = Lab(EFFORTS["quick"], tmp_path_factory.mktemp("counts"))
+    least: dict[str, float] = {}
+    for _ in range(TRIES):
+        for name, value in count_steps(lab, "engine", tuple(LIMITS)).items():
+            least[name] = min(value, least.get(name, value))
+        if all(least[f"{kind}_{width}"] <= limit for width, kind, limit in CELLS):
+            break
+    return least
 
 
 @pytest.mark.untraced
-@pytest.mark.parametrize("outstanding", LIMITS)
-@pytest.mark.parametrize("kind", LIMITED)
-def test_no_step_is_added_to_the_way_of_a_call(counted: Figures, kind: str, outstanding: int) -> None:
+@pytest.mark.parametrize(("outstanding", "kind", "limit"), CELLS)
+def test_no_step_is_added_to_the_way_of_a_call(counted: Figures, kind: str, outstanding: int, limit: float) -> None:
     """A call takes no more Python and C calls, on either side, than the table of limits in `counts` says."""
-    limit = LIMITS[outstanding][LIMITED.index(kind)]
     assert counted[f"{kind}_{outstanding}"] <= limit, "a step was added to the way of each call"
 
 
@@ -31,4 +38,6 @@ def test_no_step_is_added_to_the_way_of_a_call(counted: Figures, kind: str, outs
 def test_the_limits_are_those_of_today(counted: Figures, kind: str) -> None:
     """Who saves steps lowers the limits too: else as many could come back unnoticed."""
     limit = LIMITS[1][LIMITED.index(kind)]
-    assert counted[f"{kind}_1"] >= SAVED * limit, "steps were saved: lower `LIMITS` in perf/scenarios/counts.py"
+    assert counted[f"{kind}_1"] >= SAVED[kind.partition("_")[0]] * limit, (
+        "steps were saved: lower `LIMITS` in perf/scenarios/counts.py"
+    )
