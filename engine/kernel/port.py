@@ -23,7 +23,7 @@ from ..lifecycle import Closeable, OpenObjects
 from .apc import run_apcs, wait_alertably
 from .bridge import WaitPacket
 from .checks import LONGEST, Deadline, check_count, check_flag, check_timeout
-from .driver import driver
+from .driver import Driver, driver
 from .lock import each
 from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortStatistics
 from .port_queue import PortQueue, inherit
@@ -61,7 +61,7 @@ class CompletionPort(PortQueue, Closeable):
     Source: "CreateIoCompletionPort". Different from Windows: `capacity` bounds it.
     """
 
-    __slots__ = ("_binding",)
+    __slots__ = ("_binding", "_driver")
 
     def __init__(
         self,
@@ -76,6 +76,8 @@ class CompletionPort(PortQueue, Closeable):
         super().__init__(concurrency or os.cpu_count() or 1, capacity)
         # What associated threads hold of the port.
         self._binding = PortBinding(self)
+        # The process's, from the first wait on: a port does not outlast a fork, nor a driver a process.
+        self._driver: Driver | None = None
         _open_ports.add(self)
         if source is not None:
             try:
@@ -192,7 +194,10 @@ class CompletionPort(PortQueue, Closeable):
         """
         if type(maximum) is not int or maximum < 1:
             check_count("maximum", maximum, least=1)
-        timeout = check_timeout(timeout)
+        if timeout is not None:
+            kind = type(timeout)
+            if not ((kind is float or kind is int) and 0 <= timeout < LONGEST):
+                timeout = check_timeout(timeout)  # As in `get`.
         if alertable is not False:
             check_flag("alertable", alertable)
         record = local.record
@@ -281,7 +286,7 @@ class CompletionPort(PortQueue, Closeable):
                     # The slot was given back above.
                     record.waiting = True
                     try:
-                        signalled = driver().wait(waiter, timeout)
+                        signalled = (self._driver or self._find_driver()).wait(waiter, timeout)
                     finally:
                         record.waiting = False
                 if not signalled:
@@ -299,6 +304,10 @@ class CompletionPort(PortQueue, Closeable):
             self._undo(record, waiter, batch)
             raise
         return batch or self._end_empty(record, result, timeout, alertable)
+
+    def _find_driver(self) -> Driver:
+        found = self._driver = driver()
+        return found
 
     def _end_empty(
         self, record: ThreadRecord, result: object, timeout: float | None, alertable: bool

@@ -78,19 +78,35 @@ class PortQueue(SlotQueue):
                 raise
         else:
             try:
-                self._put((packet,), self._capacity)
+                self._put(packet)
             except Deadlock:  # In a signal handler: nothing was changed.
                 if len(self._queue) >= self._capacity:
                     raise self._full_error() from None
                 afterwards(self.deliver, (packet,))
+
+    def _put(self, packet: CompletionPacket) -> None:
+        """Post under the lock: the port is watched, full or closed."""
+        woken: list[Waiter] = []
+        try:
+            with self._lock:
+                if self._closed:
+                    raise self._closed_error()
+                queued = self._put_locked((packet,), self._capacity, woken)
+            wake(woken)
+            if queued:
+                self._notify_watchers()
+        except BaseException:
+            wake(woken)
+            self._notify_watchers()
+            raise
 
     def deliver(self, packets: Sequence[CompletionPacket]) -> bool:
         """Queue the packets of accepted operations, in order: as `post`, but `capacity` does not apply.
 
         Returns False, having dropped them, if the port is closed. Blocks: never.
         """
-        queue = self._open
-        if queue is not None and not self._waiters:
+        queue, waiters, lock = self._open, self._waiters, self._lock
+        if queue is not None and not waiters:
             try:
                 queue.extend(packets)
                 self._posted += len(packets)
@@ -102,15 +118,6 @@ class PortQueue(SlotQueue):
                 self._look_again()
                 raise
             return True
-        try:
-            self._put(packets, None)
-        except InvalidHandle:
-            return False
-        return True
-
-    def _put(self, packets: Sequence[CompletionPacket], capacity: int | None) -> None:
-        """Queue packets or hand them over, under the lock."""
-        lock, waiters = self._lock, self._waiters
         if lock.owned():
             lock.refuse()
         first: Waiter | None = None
@@ -119,7 +126,8 @@ class PortQueue(SlotQueue):
         try:
             lock.acquire()
             if self._closed:
-                raise self._closed_error()
+                lock.release()
+                return False
             if waiters and self._active < self._concurrency:
                 # `_hand_over_locked` in line: this is the way of every reply to a waiting thread.
                 first = waiters[-1]
@@ -130,7 +138,7 @@ class PortQueue(SlotQueue):
                 self._posted += 1
                 packets = packets[1:]
             if packets:
-                queued = self._put_locked(packets, capacity, woken)
+                queued = self._put_locked(packets, None, woken)
             lock.release()
             if first is not None:
                 first.wake()
@@ -146,6 +154,7 @@ class PortQueue(SlotQueue):
             wake(woken)
             self._notify_watchers()
             raise
+        return True
 
     def _put_locked(self, packets: Sequence[CompletionPacket], capacity: int | None, woken: list[Waiter]) -> bool:
         """Hand packets over as long as a thread waits for them, and queue the rest; return whether there was a rest."""
