@@ -5,6 +5,6 @@ __all__ = ["ORDER"]
 # How they are listed and run: what a visitor asks first comes first.
 ORDER = (
     "latency", "throughput", "counts", "stdlib", "blocking", "idle", "notify", "threads", "payload", "open_loop",
-    "gil_hog", "busy", "fairness", "clients", "growth", "port", "pool", "memory", "import_time", "peers",
+    "gil_hog", "busy", "fairness", "overload", "clients", "growth", "port", "pool", "memory", "import_time", "peers",
     "unix_peers", "soak",
 )  # fmt: skip

@@ -65,6 +65,13 @@ class TestVerdicts:
         assert verdict.word == ("held" if held else "missed")
         assert (verdict.median, verdict.high) == (ours, 1.2)
 
+    def test_where_each_run_counts_one_is_enough_to_miss_it(self) -> None:
+        """A client that starves in one run of three is not outvoted by the others."""
+        results = records.results_of("fairness", {("engine", "uneven_percent"): [1.0, 60.0, 2.0]})
+        found = {v.goal.metric: v for v in goals.verdicts(Record({}, {}, {}, results)) if v.goal.subject == "engine"}
+        assert found["uneven_percent"].median == 2.0
+        assert found["uneven_percent"].word == "missed"
+
     def test_a_figure_that_is_missing_is_said_to_be(self) -> None:
         """A goal whose scenario ran without its figure is neither held nor missed, and says why."""
         why = made(1.0, (Missing("latency", "engine-loopback", "it is not installed"),))
