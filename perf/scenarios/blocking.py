@@ -13,11 +13,10 @@ import threading
 from time import perf_counter, sleep
 from typing import Any
 
-from engine import Server
 from perf.lab import Lab
 from perf.measure import CpuMeter, calibrated, payloads
 from perf.scenario import Against, Figures, Scenario
-from perf.subjects.engine import Client, Echo
+from perf.subjects.engine import Client, Echo, serve_until_end
 from perf.worker import Control
 
 WORKERS = 16
@@ -36,11 +35,7 @@ class SleepyService:
 
 def serve(settings: dict[str, Any], control: Control) -> None:
     """Worker function: the service."""
-    with Server(settings["endpoint"], workers=WORKERS) as server:
-        server.register(Echo, SleepyService())
-        server.listen()
-        control.ready(server.endpoint)
-        control.wait_for_end()
+    serve_until_end(settings, control, {Echo: SleepyService()}, workers=WORKERS)
 
 
 def call(settings: dict[str, Any], control: Control) -> dict[str, float]:

@@ -14,10 +14,10 @@ import threading
 from time import perf_counter
 from typing import Any
 
-from engine import Client, Interface, Server, operation
+from engine import Client, Interface, operation
 from perf.lab import Lab
 from perf.scenario import Against, Figures, Scenario
-from perf.subjects.engine import Echo, EchoService
+from perf.subjects.engine import Echo, EchoService, serve_until_end
 from perf.worker import Control
 
 BUSY = 0.02  # Seconds.
@@ -42,12 +42,7 @@ class HogService:
 
 def serve(settings: dict[str, Any], control: Control) -> None:
     """Worker function: both services in one server."""
-    with Server(settings["endpoint"]) as server:
-        server.register(Echo, EchoService())
-        server.register(Hog, HogService())
-        server.listen()
-        control.ready(server.endpoint)
-        control.wait_for_end()
+    serve_until_end(settings, control, {Echo: EchoService(), Hog: HogService()})
 
 
 def hog(settings: dict[str, Any], control: Control) -> None:

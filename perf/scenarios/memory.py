@@ -18,6 +18,7 @@ from engine import Client, CompletionPort, Interface, Server, ServerCall, manage
 from perf.lab import Lab
 from perf.measure import ANSWER_TIMEOUT, WrongAnswer, payloads, rss_bytes
 from perf.scenario import Figures, Scenario
+from perf.subjects.engine import serve_until_end
 from perf.worker import Control
 
 CALLS = 100_000
@@ -63,11 +64,7 @@ class CloakroomService:
 
 def serve(settings: dict[str, Any], control: Control) -> None:
     """Worker function: the service."""
-    with Server(settings["endpoint"]) as server:
-        server.register(Cloakroom, CloakroomService())
-        server.listen()
-        control.ready(server.endpoint)
-        control.wait_for_end()
+    serve_until_end(settings, control, {Cloakroom: CloakroomService()})
 
 
 def call(settings: dict[str, Any], control: Control) -> dict[str, float]:

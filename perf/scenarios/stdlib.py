@@ -24,10 +24,11 @@ from typing import Any
 
 import msgspec
 
-from engine import Client, CompletionPort, Interface, Server, operation
+from engine import Client, CompletionPort, Interface, operation
 from perf.lab import Lab
 from perf.measure import ANSWER_TIMEOUT, CpuMeter, WrongAnswer
 from perf.scenario import Against, Figures, Scenario
+from perf.subjects.engine import serve_until_end
 from perf.worker import Control
 
 WORKERS = 4
@@ -99,11 +100,7 @@ def local(settings: dict[str, Any], control: Control) -> dict[str, float]:
 
 def serve(settings: dict[str, Any], control: Control) -> None:
     """Worker function: the service."""
-    with Server(settings["endpoint"], workers=WORKERS) as server:
-        server.register(Library, LibraryService())
-        server.listen()
-        control.ready(server.endpoint)
-        control.wait_for_end()
+    serve_until_end(settings, control, {Library: LibraryService()}, workers=WORKERS)
 
 
 def call(settings: dict[str, Any], control: Control) -> dict[str, float]:

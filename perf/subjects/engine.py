@@ -1,6 +1,6 @@
 """Us: a client that collects its replies through a completion port, a server with a pool of workers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from time import perf_counter_ns
 from typing import Any
@@ -35,13 +35,21 @@ def missing() -> str | None:
     return None
 
 
-def serve(settings: dict[str, Any], control: Control) -> None:
-    """Serve `Echo`, with settings["workers"] workers."""
-    with Server(settings["endpoint"], workers=settings.get("workers", WORKERS)) as server:
-        server.register(Echo, EchoService())
+def serve_until_end(
+    settings: dict[str, Any], control: Control, services: Mapping[type[Interface], object], **options: Any
+) -> None:
+    """What a worker function does that serves: these services, by their contracts."""
+    with Server(settings["endpoint"], **options) as server:
+        for contract, service in services.items():
+            server.register(contract, service)
         server.listen()
         control.ready(server.endpoint)
         control.wait_for_end()
+
+
+def serve(settings: dict[str, Any], control: Control) -> None:
+    """Serve `Echo`, with settings["workers"] workers."""
+    serve_until_end(settings, control, {Echo: EchoService()}, workers=settings.get("workers", WORKERS))
 
 
 class Client:

@@ -180,7 +180,7 @@ def test_closing_a_server_whose_loop_was_stopped() -> None:
             assert bound.stop() == 1
             server.close(0.0)
             with pytest.raises(CallError):
-                bound.echo(1)
+                bound.echo(1, timeout=0.1)  # There is no server any more.
 
 
 def test_what_routines_left_half_run() -> None:
