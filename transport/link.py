@@ -178,7 +178,7 @@ class Link(Protocol):
         """Close the connection, and go on with a new one (client). What has arrived is delivered before `on_lost`.
 
         With `lock` held, outside a harvest; there is something to harvest then. Nothing happens if there is no
-        connection, or on inproc, where a server itself announces its end.
+        connection. On inproc a server is not told of it.
         """
 
     def peer_info(self, peer: bytes) -> PeerInfo:

@@ -59,7 +59,7 @@ class Sender(Protocol):
 
     def unsendable(self, error: Exception, made: bool) -> None:
         """The message taken last cannot be sent, or, if it was not `made`, `next_message` has failed at it. It is
-        dropped. Under link.lock.
+        dropped; but it may have left if the error is an `InterruptedError`. Under link.lock.
         """
 
 
@@ -143,7 +143,7 @@ class Channel:
                             message = self._sender.next_message()
                         if message is not None:
                             left = self.link.send(*message)
-                    except Exception as error:
+                    except BaseException as error:
                         left = self._drop_locked(message, error)
                     self._stuck = None if left else message
                 if left:
@@ -202,7 +202,7 @@ class Channel:
                     if message is None:
                         break
                 taken = self.link.send(*message)
-            except Exception as error:
+            except BaseException as error:
                 taken = self._drop_locked(message, error)
             self._stuck = None if taken else message
             if not taken:
@@ -210,9 +210,15 @@ class Channel:
             progress = True
         return progress
 
-    def _drop_locked(self, message: OutgoingMessage | None, error: Exception) -> bool:
+    def _drop_locked(self, message: OutgoingMessage | None, error: BaseException) -> bool:
         """A message cannot be sent, or not be made: it is dropped, and returned that nothing of it is left to send."""
         if isinstance(error, LinkClosed):
+            raise error
+        if not isinstance(error, Exception):
+            if message is not None:
+                self._stuck = None
+                self._sender.unsendable(InterruptedError("something broke in as it was sent"), True)
+                self._later(0.0)
             raise error
         # If the peer is gone, so is all that was meant for it.
         if not isinstance(error, PeerLost):

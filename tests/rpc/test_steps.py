@@ -277,7 +277,7 @@ class TestBeginning:
             server.listen()
             other.bind("echo").echo(0)
             number = missed = 0
-            while missed < 3:  # Another thread may have taken them.
+            while missed < 10:  # Another thread may have taken them.
                 with Client(server.endpoint) as client:
                     echo = client.bind("echo").echo
                     assert echo(number) == number
@@ -334,6 +334,44 @@ class TestBeginning:
         for number in range(12):
             bench.control.complete(f"{key}-{number}", "answered")
         assert all(call.wait(LIMIT) for call in held)
+
+    @pytest.mark.parametrize("transport", ["ipc", "inproc", "loopback"])
+    @pytest.mark.parametrize("value", [["x" * 20_000], bytes(1 << 17)], ids=["one frame", "two frames"])
+    def test_ctrl_c_as_a_call_is_sent(self, transport: str, value: Any, folder: Any) -> None:
+        """An interrupt at any step of sending leaves no call waiting: that call, and those beside it, end or run."""
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        class Routines:
+            def echo(self, value: Any) -> Any:
+                return value
+
+        sending = ("send", "_send_frames", "_send_each", "_end_message", "_offer")
+
+        def where(code: CodeType) -> bool:
+            return code.co_name in sending and code_in("transport")(code)
+
+        with Server(new_endpoint(transport, folder), workers=1) as server:
+            server.register("echo", Routines())
+            server.listen()
+            number = missed = 0
+            while missed < 10:  # Another thread may have sent it.
+                with Client(server.endpoint, connect_timeout=LIMIT) as client:
+                    echo = client.bind("echo").echo
+                    echo(None)
+                    calls: list[Call[Any]] = []
+                    with at_step(number, where, interrupt) as reached, suppress(KeyboardInterrupt):
+                        calls.append(echo.begin(value))  # It leaves at once.
+                    calls.append(echo.begin("last"))
+                    for call in calls:
+                        assert call.wait(LIMIT), f"after an interrupt at step {number} {call} does not end"
+                        assert status_of(call.complete) in (0, 1726)
+                    assert echo("afterwards") == "afterwards"
+                    wait_until(partial(_is_idle, client))
+                met = number < reached[0]
+                number, missed = number + met, 0 if met else missed + 1
+            assert number > 3
 
     @pytest.mark.parametrize("message", [Bye(1722, "closing time"), Reject([1], 1728, "what?")], ids=["bye", "reject"])
     def test_ctrl_c_as_a_conversation_ends(self, message: Bye | Reject, folder: Any) -> None:
@@ -402,6 +440,12 @@ def interruptions(
 
         yield number, interrupted
     assert came
+
+
+def _is_idle(client: Client) -> bool:
+    """Whether no call of a client is outstanding, now that it has looked around."""
+    client.bind("echo").echo(None)
+    return not client.statistics().outstanding
 
 
 def _is_connected(client: Client) -> bool:

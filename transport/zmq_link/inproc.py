@@ -45,9 +45,6 @@ class InprocClient(ZmqClient):
         """Whether the connection is up and the queue has room."""
         return self._served and super().writable()
 
-    def leave(self) -> None:
-        """Nothing: the server signs as it closes, and until then the next connection would be to the same one."""
-
     def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
         """Deliver what has arrived; see `Link.harvest`."""
         socket = self._socket

@@ -136,7 +136,10 @@ class Connection:
     # The channel's side: sending. Under link.lock. `next_message` is the outbox's.
 
     def unsendable(self, error: Exception, made: bool) -> None:
-        """A message cannot be sent, or not be made: its calls end."""
+        """A message cannot be sent, or not be made: its calls end; if it may have left, the connection does."""
+        if isinstance(error, InterruptedError):
+            self._link.leave()
+            return
         numbers = self.outbox.taken_numbers()
         self.outbox.uncount()
         if made:
