@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from typing import Any, ParamSpec, Protocol, Self, TypeVar
 import zmq
 
 from engine import Call, Client, EngineError
-from engine.testing import LIMIT, wait_until
+from engine.testing import LIMIT, wait_until, wait_until_blocked
 from transport.frames import Hello, Message, Welcome
 from transport.wire.codec import decode, encode
 
@@ -297,6 +298,38 @@ class RawServer(RawPeer):
 
     def say(self, message: Message) -> None:
         self.socket.send_multipart([self.peer, *encode(message)])
+
+
+@contextmanager
+def interrupted() -> Iterator[None]:
+    """Have a signal handler raise `KeyboardInterrupt` in the main thread, once it is blocked within the block."""
+    main, raised = threading.main_thread(), threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not raised.is_set():
+            raised.set()
+            raise KeyboardInterrupt
+
+    def signals() -> None:
+        wait_until_blocked(main)
+        # A signal that comes just before a system call is noticed only after it, so one may not be enough.
+        while not raised.is_set():
+            signal.pthread_kill(main.ident or 0, signal.SIGUSR1)
+            raised.wait(0.1)
+
+    former = signal.signal(signal.SIGUSR1, handle)
+    thread = threading.Thread(target=signals)
+    thread.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    else:
+        raise AssertionError("nothing was interrupted")
+    finally:
+        raised.set()
+        thread.join(LIMIT)
+        signal.signal(signal.SIGUSR1, former)
 
 
 class Elsewhere:

@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import contextvars
 import gc
-import signal
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -20,9 +18,9 @@ from engine import (
     PipePending,
     RemoteFault,
 )
-from engine.testing import LIMIT, Gate, wait_until, wait_until_blocked
+from engine.testing import LIMIT, Gate, wait_until
 
-from ..helpers import Child, limits, present, status_of, untyped
+from ..helpers import Child, interrupted, limits, present, status_of, untyped
 from .conftest import Piped
 from .interfaces import Point
 
@@ -279,23 +277,8 @@ class TestUnaryStream:
         """So does a thread that a signal handler interrupts while it waits for an element."""
         stream = piped.streams.held_out.stream(key)
         piped.hand.arrived(key)
-
-        def interrupt(number: int, frame: object) -> None:
-            raise KeyboardInterrupt
-
-        former = signal.signal(signal.SIGUSR1, interrupt)
-        main = threading.current_thread()
-        assert main.ident is not None
-        helper = threading.Thread(
-            target=lambda: (wait_until_blocked(main), signal.pthread_kill(present(main.ident), signal.SIGUSR1))
-        )
-        try:
-            helper.start()
-            with pytest.raises(KeyboardInterrupt):
-                next(stream)
-        finally:
-            helper.join(LIMIT)
-            signal.signal(signal.SIGUSR1, former)
+        with interrupted():
+            next(stream)
         assert piped.client.statistics().outstanding == 0
         piped.hand.cancelled(key)
         assert list(stream) == []

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine import Client, InvalidHandle, InvalidParameter, Server
-from engine.testing import LIMIT, Gate, wait_until, wait_until_blocked
-from tests.rpc.helpers import RawClient
+from engine.testing import LIMIT, Gate, wait_until
+from tests.rpc.helpers import RawClient, interrupted
 from transport.frames import Hello, Reject
 
 
@@ -103,23 +103,15 @@ def test_a_timeout_that_is_no_float() -> None:
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs pthread_kill")
 def test_a_close_that_is_broken_off() -> None:
     """A server whose close Ctrl-C breaks off while it waits for a call is open as before, and can be closed again."""
-    held, main = Held(), threading.main_thread()
-
-    def interrupt() -> None:
-        wait_until_blocked(main)
-        signal.pthread_kill(main.ident or 0, signal.SIGINT)
-
+    held = Held()
     with Server("loopback://close-broken-off", workers=1) as server:
         server.register("held", held)
         server.listen()
         with Client(server.endpoint) as client:
             call = client.bind("held").hold.begin()
             assert held.began.wait(LIMIT)
-            interrupting = threading.Thread(target=interrupt)
-            interrupting.start()
-            with pytest.raises(KeyboardInterrupt):
+            with interrupted():
                 server.close(LIMIT)
-            interrupting.join()
             assert not server.closed
             held.gate.open()
             assert call.result(LIMIT) is None
