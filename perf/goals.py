@@ -94,6 +94,7 @@ GOALS = (
     Goal("S4", "256 outstanding", "unix_peers", "calls_per_s_256", "engine", LOOP, ">=", 1.5),
     Goal("S5", "busy machine, one call", "busy", "calls_per_s_1", "engine", RAW, ">=", 0.35, 0.5),
     Goal("S5", "busy machine, 16 outstanding", "busy", "calls_per_s_16", "engine", RAW, ">=", 0.6, 0.8),
+    Goal("S6", "loopback, nonblocking, median", "latency", "p50_us", "engine-loopback-nonblocking", RAW, "<=", 0.3),
     Goal("S6", "loopback, median", "latency", "p50_us", "engine-loopback", RAW, "<=", 0.8),
     Goal("S6", "loopback, 16 outstanding", "throughput", "calls_per_s_16", "engine-loopback", RAW, ">=", 2.5),
     Goal("S6", "loopback, 256 outstanding", "throughput", "calls_per_s_256", "engine-loopback", RAW, ">=", 1.5),

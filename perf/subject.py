@@ -50,3 +50,8 @@ def subject_module(name: str) -> str:
 def load(name: str) -> Subject:
     """Import the subject called `name`, without the library that it measures."""
     return cast(Subject, importlib.import_module(subject_module(name)))
+
+
+def missing(name: str) -> str | None:
+    """Say why a subject cannot be measured here; None if it can."""
+    return load(name).missing()

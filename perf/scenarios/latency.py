@@ -11,6 +11,7 @@ delays later calls without being counted for them: for latency under load see `o
 
 from perf.lab import Lab
 from perf.scenario import Against, Figures, Scenario
+from perf.subject import missing
 
 
 def run(lab: Lab, subject: str) -> Figures:
@@ -23,8 +24,9 @@ def run(lab: Lab, subject: str) -> Figures:
 SCENARIO = Scenario(
     name="latency",
     run=run,
-    subjects=("engine", "engine-loopback", "raw-zmq"),
-    ratios=(Against("engine", "raw-zmq"), Against("engine-loopback", "raw-zmq")),
+    subjects=("engine", "engine-loopback", "engine-loopback-nonblocking", "raw-zmq"),
+    ratios=tuple(Against(ours, "raw-zmq") for ours in ("engine", "engine-loopback", "engine-loopback-nonblocking")),
     default=(True, True, True),
+    missing=missing,
     headline=("p50_us", "p99_us", "cpu_us_per_call"),
 )

@@ -11,15 +11,10 @@ on ZeroMQ pays for its two further threads. What is made for Unix sockets is in 
 
 from perf.lab import Lab
 from perf.scenario import Against, Figures, Scenario
-from perf.subject import load
+from perf.subject import missing
 
 PEERS = ("grpc-sync", "grpc-aio", "zerorpc-peer", "rpyc-peer", "pyro5", "zero", "thriftpy2-peer", "nats-peer")
 OUTSTANDING = (1, 4, 16, 64, 256)
-
-
-def missing(subject: str) -> str | None:
-    """Ask the adapter."""
-    return load(subject).missing()
 
 
 def measure(lab: Lab, subject: str, transport: str, outstanding: tuple[int, ...]) -> Figures:

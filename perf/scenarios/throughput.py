@@ -10,6 +10,7 @@ somebody else uses, which is why it is counted by process.
 
 from perf.lab import Lab
 from perf.scenario import Against, Figures, Scenario
+from perf.subject import missing
 
 SOME = (4, 16, 64, 256)
 SWEEP = (1, 4, 16, 64, 256, 1024, 4096)
@@ -26,8 +27,9 @@ def run(lab: Lab, subject: str) -> Figures:
 SCENARIO = Scenario(
     name="throughput",
     run=run,
-    subjects=("engine", "engine-loopback", "raw-zmq"),
-    ratios=(Against("engine", "raw-zmq"), Against("engine-loopback", "raw-zmq")),
+    subjects=("engine", "engine-loopback", "engine-loopback-nonblocking", "raw-zmq"),
+    ratios=tuple(Against(ours, "raw-zmq") for ours in ("engine", "engine-loopback", "engine-loopback-nonblocking")),
     default=(True, True, True),
+    missing=missing,
     headline=[f"{what}_{width}" for width in SWEEP for what in ("calls_per_s", "cpu_us_per_call")],
 )

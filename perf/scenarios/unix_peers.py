@@ -10,7 +10,8 @@ these has ZeroMQ's two threads between socket and caller.
 
 from perf.lab import Lab
 from perf.scenario import Against, Figures, Scenario
-from perf.scenarios.peers import measure, missing
+from perf.scenarios.peers import measure
+from perf.subject import missing
 
 PEERS = ("uvloop-stream", "pycapnp-peer", "mp-connection")
 OUTSTANDING = (1, 4, 16, 64, 256)

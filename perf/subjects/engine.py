@@ -55,11 +55,13 @@ def serve(settings: dict[str, Any], control: Control) -> None:
 class Client:
     """A port, and a client of its own unless one is `shared`; each call carries what was sent."""
 
+    contract: type[Interface] = Echo
+
     def __init__(self, endpoint: str, shared: EngineClient | None = None) -> None:
         self._client = shared or EngineClient(endpoint)
         self._owner = shared is None
         self._port = CompletionPort()
-        self._echo = self._client.bind(Echo).echo
+        self._echo: Any = self._client.bind(self.contract).echo  # type: ignore[attr-defined]
 
     def one_by_one(self, payloads: Sequence[bytes]) -> list[int]:
         """Begin, take the packet, complete, compare."""

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from engine import Server
-from perf.subjects.engine import WORKERS, Echo, EchoService
+from perf.subjects.engine import WORKERS, EchoService
 from perf.subjects.engine import Client as PortClient
 from perf.worker import Control
 
@@ -30,7 +30,7 @@ class Client(PortClient):
 
     def __init__(self, endpoint: str) -> None:
         self._server = Server(f"loopback://perf-{os.getpid()}", workers=WORKERS)
-        self._server.register(Echo, EchoService())
+        self._server.register(self.contract, EchoService())
         self._server.listen()
         super().__init__(self._server.endpoint)
 
