@@ -210,6 +210,7 @@ WHITE_BOX: dict[str, str] = {
     "kernel/test_driver.py": "sources are registered by the transport; no public name reaches the driver alone",
     "transport/test_foreign.py": "how a foreign object is told of shows elsewhere in the midst of other texts",
     "transport/test_service.py": "how often a service's function runs shows elsewhere in a thread that never ends",
+    "transport/test_descriptors.py": "when a thread looks, and what is free again by then, no public name decides",
     "pool/test_harvest.py": "as above",
     "rpc/test_new_notification.py": "a new way to notify is a class, and what it derives from has no public name",
     "rpc/client/arrived.py": "as above",

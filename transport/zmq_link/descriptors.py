@@ -108,8 +108,8 @@ class Reserve:
         _watched.discard(self)
         _stirred.set()
 
-    def _counted(self, left: int) -> None:
-        """So many are left: shut or reopen if it is time to. Under lock."""
+    def _counted(self, left: int, looking: bool = False) -> None:
+        """So many are left: shut it, or, if the thread is `looking`, reopen it, if it is time to. Under lock."""
         if left <= self._kept:
             first = self._few is None
             if first:  # Before a thread asks whether it is wanted.
@@ -122,7 +122,7 @@ class Reserve:
                 self._accept_again()
         elif self._few is None:
             self._uncounted = (left - self._kept) // 2
-        elif left > self._kept + self._kept // 2 and self._reopen():
+        elif looking and left > self._kept + self._kept // 2 and self._reopen():  # By then the thread has warned.
             self._accept_again()
             self._uncounted = 0
 
@@ -144,7 +144,7 @@ class Reserve:
             try:
                 with self._lock:
                     if self in _watched and self._few == few:  # Otherwise it is closed, or that is logged first.
-                        self._counted(found)
+                        self._counted(found, looking=True)
             except Exception as error:  # The other servers' turn comes all the same.
                 log.error("%s: cannot go on to accept", self._name, exc_info=error)
                 return False
