@@ -6,8 +6,9 @@ lock is to cover.
 
 Rules of a link:
   1. `send`, `harvest`, `ready`, `writable`, `leave`, `close` are called with `lock` held. None of them blocks.
-  2. A descriptor shows an *edge*: a `send` or `harvest` by any thread may consume it. So call `ready()` after a
-     `send`, if another thread polls, and before blocking in a poll. A `harvest` that returned False has just asked.
+  2. A descriptor shows an *edge*: a `send` or `harvest` by any thread may consume it. So look at `arrived` after a
+     `send`, if another thread polls, and call `ready()` before blocking in a poll, unless a `send` that was taken, or a
+     `harvest` that returned False, has just asked.
   3. `harvest` calls the receiver, under the lock: it must be quick, and must not call the link.
   4. For each peer the receiver gets one `on_connected`, then `on_message` for each message, then one `on_lost`. On the
      client the same goes for the connection, and may begin again. Between `on_lost` and `on_connected` nothing can be
@@ -153,6 +154,10 @@ class Link(Protocol):
     #: Set by the runtime: called with this link locked, when it wants to be harvested again after so many seconds,
     #: whatever its descriptors show.
     later: Callable[[float], None] | None
+
+    @property
+    def arrived(self) -> bool:
+        """Whether a harvest would find something, as a `send` that has just handed a message over has seen."""
 
     def descriptors(self) -> list[int]:
         """File descriptors to poll for readability; when one is, harvest."""

@@ -52,6 +52,11 @@ class _Loopback(BaseLink):
         """Whether something waits."""
         return bool(self._queue)
 
+    @property
+    def arrived(self) -> bool:
+        """Whether something waits."""
+        return bool(self._queue)
+
     def _put(self, what: int, peer: bytes, content: Any) -> None:
         """Called by the other side, and when connecting."""
         self._queue.append((what, peer, content))

@@ -79,6 +79,9 @@ class Driver(Leadership):
         self._awake: tuple[float, int] | None = None
         # The threads that harvest though they do not lead; each puts and removes itself.
         self._harvesting: set[int] = set()
+        # `unschedule(source, None)` takes back `schedule` or `mark_ready`: there is nothing to harvest or to send.
+        # Under the source's own lock. The dictionary's own method, as each message that is sent calls it.
+        self.unschedule: Callable[[Source, None], None] = self._scheduled.pop
         # Event loops that watch: what to call when there is something to harvest that no descriptor shows.
         self._watchers: dict[Callable[[], None], None] = {}
 
@@ -174,10 +177,6 @@ class Driver(Leadership):
         """
         if PROCESSORS > 1:
             self._awake = until, get_ident()
-
-    def unschedule(self, source: Source) -> None:
-        """Take back `schedule` or `mark_ready`: there is nothing to harvest or to send. Under the source's own lock."""
-        self._scheduled.pop(source, None)
 
     def run_ready(self) -> bool:
         """Harvest what is there without waiting; True if there may be more. For polls and event loops."""

@@ -123,7 +123,7 @@ class Channel:
 
     def flush(self) -> None:
         """Send what is waiting, or leave it to the thread that is using the link. Never blocks for long."""
-        queue, lock = self._queue, self._lock
+        queue, lock, link, unschedule = self._queue, self._lock, self.link, self._driver.unschedule
         arrived = sent = False
         while queue or self._stuck is not None:
             # The thread that uses the link looks again before it polls. It may not be going to poll: then the tick.
@@ -142,19 +142,20 @@ class Channel:
                         if message is None:
                             message = self._sender.next_message()
                         if message is not None:
-                            left = self.link.send(*message)
+                            # First unschedule, then send and look: what arrives in between is seen, and what arrives
+                            # later schedules again. What is appended from here on this loop sees, or `defer` schedules
+                            # it. (Sending may consume the edge of an arrival, which no poll will show then.)
+                            self.deferred = False
+                            unschedule(self, None)
+                            left = link.send(*message)
+                            if left:
+                                arrived = link.arrived
+                            else:
+                                self._driver.schedule(self)
                     except BaseException as error:
-                        left = self._drop_locked(message, error)
+                        arrived = left = self._drop_locked(message, error)
                     self._stuck = None if left else message
-                if left:
-                    sent = True
-                    # What follows is the look that may be due. First unschedule, then look: what arrives in between is
-                    # seen, and what arrives later schedules again. What is appended from here on this loop sees, or
-                    # `defer` schedules it.
-                    self.deferred = False
-                    self._driver.unschedule(self)
-                    # The send may have consumed the edge of something that arrived, which no poll will show then.
-                    arrived = self.link.ready()
+                sent = sent or left
             except BaseException as error:
                 if lock.owned():
                     lock.release()

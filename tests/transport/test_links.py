@@ -158,6 +158,24 @@ class TestMessages:
             assert len(one.messages) == expected
         assert [frames for _, frames in one.messages] == [[b"0"], [b"1"], [b"2"]]
 
+    def test_a_send_looks_what_has_arrived(self, house: House) -> None:
+        """Either side sees, as it has sent, that there is something to harvest, or that there is nothing."""
+        server, client = house.pair()
+        peer = server.messages[0][0]
+        exchange([server, client], lambda: not any(party.ready() for party in (server, client)))
+        assert client.send(b"", [b"one"])
+        wait_ready(server)
+        assert server.send(peer, [b"two"]) and server.link.arrived
+        wait_ready(client)
+        assert client.send(b"", [b"three"]) and client.link.arrived
+        exchange([server, client], lambda: len(server.messages) == 3 and len(client.messages) == 1)
+        for sent in (client.send(b"", [b"four"]), server.send(peer, [bytes(1 << 20)])):
+            assert sent
+        exchange([server, client], lambda: len(server.messages) == 4 and len(client.messages) == 2)
+        assert client.send(b"", [b"five"]) and not client.link.arrived
+        exchange([server, client], lambda: len(server.messages) == 5)
+        assert server.send(peer, [b"six"]) and not server.link.arrived
+
     def test_clients_are_told_apart(self, house: House) -> None:
         """Each client is a peer of its own, and gets what was sent to it."""
         server = house.server()

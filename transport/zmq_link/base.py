@@ -84,6 +84,8 @@ class ZmqLink(BaseLink):
         # The last harvest ended early: whether there is more is not known. (A receive that finds nothing is
         # the dearest way to find out.)
         self._unsure = False
+        # See `Link.arrived`.
+        self.arrived: bool = False
         self._open()
         _open_links.add(self)
 

@@ -184,6 +184,9 @@ class ZmqServer(ZmqLink):
                     raise
             else:
                 self._send_frames([peer, *frames])
+            # `ready` in line: one call less for each message.
+            self._unsure = False
+            self.arrived = bool(zmq_poll(self._input, 0))
         except zmq.Again:
             return False
         except zmq.ZMQError as error:

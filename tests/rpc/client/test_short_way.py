@@ -10,7 +10,7 @@ import pytest
 
 from engine import Client, CompletionPort
 from engine.testing import LIMIT, wait_until
-from transport.frames import Calls, Replies
+from transport.frames import Calls, Credit, Replies
 from transport.wire.codec import REPLIES_PREFIX
 
 from ...one_by_one import calls_in
@@ -59,7 +59,9 @@ def seen(endpoint: str, message: Any, rest: tuple[bytes, ...] = ()) -> dict[str,
             heard += len(list(calls_in(calls_heard)))
         before = client.statistics().messages_received
         server.send(REPLIES_PREFIX + msgspec.msgpack.encode(message), *rest)
-        wait_until(lambda: [call.done() for call in calls] and client.statistics().messages_received > before)
+        server.say(Credit([]))  # What is before it was taken when it was.
+        wait_until(lambda: [call.done() for call in calls] and client.statistics().messages_received > before + 1)
+        wait_until(lambda: len(port) == sum(call.done() for call in calls))
         packets = []
         with suppress(TimeoutError):
             while True:
