@@ -36,6 +36,10 @@ class Notification(msgspec.Struct, frozen=True):
     # Whether one target may be notified of several kinds by one subscription.
     takes_several_kinds: ClassVar[bool] = True
 
+    def hands_over(self) -> bool:
+        """Whether the target gets the operation, and can go on with it."""
+        return True
+
     def notify(self, operation: Any, kind: Any) -> None:
         """Notify of `kind`, for one operation. May raise: the target may be closed, its thread may have ended."""
         raise NotImplementedError  # Abstract: each class has its own way, here or in `deliver`.

@@ -83,6 +83,10 @@ class PacketTemplate(Notification, frozen=True):
     transferred: Any
     overlapped: Any
 
+    def hands_over(self) -> bool:
+        """Whether the packet gets the operation: unless it has another value in its place."""
+        return self.overlapped is UNSET
+
     def deliver(self, operations: Sequence[Any], kind: Any) -> bool:
         """Post a packet for each of the operations, in their order. False if the port is closed, which drops them."""
         key, transferred, overlapped = self.key, self.transferred, self.overlapped

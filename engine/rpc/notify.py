@@ -66,6 +66,10 @@ class OwnEventNotification(Notification, frozen=True):
 
     takes_several_kinds: ClassVar[bool] = False
 
+    def hands_over(self) -> bool:
+        """It does not: an event says no more than that something has happened."""
+        return False
+
     def notify(self, call: Any, kind: EventKind) -> None:
         self.event.set()
 

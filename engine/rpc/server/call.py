@@ -55,19 +55,19 @@ class Subscriptions:
 
     __slots__ = ("_call", "_handle", "_live", "_lock", "_over", "_queued", "_used")
 
-    def __init__(self, call: OpenCall, handle: object) -> None:
+    def __init__(self, call: OpenCall) -> None:
         self._call = call
-        # What functions and packets get. Kept until the call is closed: a subscriber may be the only one to have it.
-        self._handle: object = handle
         self._lock = Lock()
-        # All guarded by _lock.
+        # All guarded by _lock. What functions and packets get. Kept while one may still come: a subscriber may be the
+        # only one to have it.
+        self._handle: object = None
         self._live: dict[EventKind, Notification] = {}
         # Kinds that were subscribed to, ever, and kinds that were queued.
         self._used: set[EventKind] = set()
         self._queued: set[EventKind] = set()
         self._over = False
 
-    def add(self, kinds: frozenset[EventKind], notify: Notification) -> None:
+    def add(self, kinds: frozenset[EventKind], notify: Notification, handle: object) -> None:
         """Subscribe to `kinds`, all or none."""
         with self._lock:
             if self._over:
@@ -77,6 +77,8 @@ class Subscriptions:
                 raise InvalidState(f"{self._call!r} was subscribed to {kind.name} before: once a call is allowed")
             self._used |= kinds
             self._live.update(dict.fromkeys(kinds, notify.guarded(self._run)))
+            if notify.hands_over():
+                self._handle = handle
 
     def remove(self, kind: EventKind) -> int:
         """Unsubscribe; return how many notifications were queued."""
@@ -85,6 +87,7 @@ class Subscriptions:
                 raise _closed(self._call)
             if self._live.pop(kind, None) is None:
                 raise InvalidState(f"{self._call!r} has no subscription to {kind.name}")
+            self._let_go_locked()
             return int(kind in self._queued)
 
     def notify(self, kind: EventKind) -> None:
@@ -93,6 +96,12 @@ class Subscriptions:
             notify = self._live.get(kind)
             if notify is not None and kind not in self._queued and notify.deliver((self._handle,), kind):
                 self._queued.add(kind)
+                self._let_go_locked()
+
+    def _let_go_locked(self) -> None:
+        """Keep the handle no longer if it is to be handed over to nobody: then it ends as soon as its users drop it."""
+        if not any(notify.hands_over() for kind, notify in self._live.items() if kind not in self._queued):
+            self._handle = None
 
     def _run(self, function: Callable[[Any, EventKind], object], call: Any, kind: EventKind) -> None:
         """Call a subscriber's function, in its thread, unless the call was closed since it was queued."""
@@ -250,7 +259,7 @@ class ServerCall(Uncopyable):
         if len(kinds) > 1 and not target.takes_several_kinds:
             raise InvalidParameter(f"{a_type(notify)} cannot tell kinds apart: subscribe to each with one of its own")
         subscriptions = self._subscriptions()
-        subscriptions.add(kinds, target)
+        subscriptions.add(kinds, target, self)
         # Subscribe, then look: what happens in between finds the subscription, which notifies once.
         if self._call.cancelled and EventKind.CLIENT_CANCEL in kinds:
             subscriptions.notify(EventKind.CLIENT_CANCEL)
@@ -274,7 +283,7 @@ class ServerCall(Uncopyable):
         extras = self._call.extras()
         with _subscriptions_making:
             if extras.subscriptions is None:
-                subscriptions = Subscriptions(self._call, self)
+                subscriptions = Subscriptions(self._call)
                 if not self._call.add_done_callback(subscriptions.close):
                     raise _closed(self._call)
                 extras.subscriptions = subscriptions

@@ -1,5 +1,6 @@
 """Subscriptions: being told that the client cancelled a call, or is gone."""
 
+import gc
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -9,7 +10,9 @@ import pytest
 
 from engine import (
     CallCancelled,
+    CallFailed,
     Client,
+    CompletionPort,
     Event,
     EventKind,
     Misuse,
@@ -348,3 +351,59 @@ class TestContext:
         client.close()
         assert both.wait(LIMIT)
         assert seen == [(CANCEL, "as subscribed"), (DISCONNECT, "as subscribed")]
+
+
+class TestDropped:
+    """A manager routine's handle that is dropped, though its call has a subscription."""
+
+    @pytest.mark.parametrize("how", ["event", "packet of its own", "unsubscribed", "told"])
+    def test_ends_if_nobody_gets_it(
+        self, servers: Callable[..., Server], clients: Callable[..., Client], endpoint: str, how: str
+    ) -> None:
+        """The call ends with 1726 once its handle is dropped, if no notification to come would hand the handle over."""
+        subscribed = threading.Event()
+        with Event() as event, CompletionPort() as port:
+
+            class Routines:
+                @manager
+                def hold(self, call: ServerCall) -> None:
+                    if how == "event":
+                        call.subscribe(EventKind.CLIENT_CANCEL, event)
+                    elif how == "packet of its own":
+                        call.subscribe(EventKind.CLIENT_CANCEL, port.packet(overlapped="another"))
+                    else:
+                        call.subscribe(EventKind.CLIENT_CANCEL, lambda call, kind: None)
+                    if how == "unsubscribed":
+                        call.unsubscribe(EventKind.CLIENT_CANCEL)
+                    subscribed.set()
+
+            server = servers(endpoint)
+            server.register("r", Routines())
+            server.listen()
+            call = clients(endpoint).bind("r").hold.begin()
+            assert subscribed.wait(LIMIT)
+            if how == "told":
+                call.cancel()
+            with pytest.raises(CallFailed, match="dropped"):
+                call.result(LIMIT)
+
+    def test_goes_on_if_a_subscriber_gets_it(
+        self, servers: Callable[..., Server], clients: Callable[..., Client], endpoint: str
+    ) -> None:
+        """A call goes on while a notification may hand its handle over: who gets that closes the call."""
+        subscribed = threading.Event()
+
+        class Routines:
+            @manager
+            def hold(self, call: ServerCall) -> None:
+                call.subscribe(EventKind.CLIENT_CANCEL, lambda call, kind: call.complete("by its subscriber"))
+                subscribed.set()
+
+        server = servers(endpoint)
+        server.register("r", Routines())
+        server.listen()
+        call = clients(endpoint).bind("r").hold.begin()
+        assert subscribed.wait(LIMIT)
+        gc.collect()
+        call.cancel()
+        assert call.result(LIMIT) == "by its subscriber"
