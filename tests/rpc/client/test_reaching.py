@@ -269,11 +269,9 @@ def test_what_a_refused_greeting_was_to_bring(endpoint: str) -> None:
             assert type(raw.hear()) is Hello
             raw.say(Reject([], 1722, "not now"))
             assert [status_of(partial(call.result, LIMIT)) for call in refused] == [1722, 1722]
-        reach(client, "connecting")
         with RawServer(endpoint) as raw:
-            raw.greet()
-            reach(client)
             call = probe.echo.begin("served")
+            raw.greet()
             answer(raw, "served")
             assert call.result(LIMIT) == "served"
 
