@@ -22,3 +22,11 @@ def test_ends(way: str) -> None:
     assert done.returncode == CODES.get(way, 0), done.stderr
     assert done.stdout.splitlines()[-1] == "leaving"
     assert not [word for word in COMPLAINTS if word in done.stderr], done.stderr
+
+
+def test_ends_though_sockets_cannot_be_closed() -> None:
+    """A process ends though sockets were dropped that a warning, which is an error, has kept from being closed."""
+    done = run("dropping")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "dropping"
+    assert "ResourceWarning" in done.stderr, "otherwise this tests nothing"

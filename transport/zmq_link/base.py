@@ -3,6 +3,7 @@
 import itertools
 import os
 import struct
+import threading
 import weakref
 from collections import deque
 from contextlib import ExitStack, suppress
@@ -88,6 +89,9 @@ class ZmqLink(BaseLink):
         self.arrived: bool = False
         self._open()
         _open_links.add(self)
+        global _longest_linger
+        with _lock:
+            _longest_linger = max(_longest_linger, options.linger)
 
     def _open(self) -> None:
         """Open a socket, and a monitor for it."""
@@ -288,6 +292,8 @@ class ZmqLink(BaseLink):
 #: Descriptors that a context and a link in it may need at once: 5 for the context, 2 or 3 for each of its sockets; and
 #: some more, because they are needed by several threads.
 ROOM: Final = 16
+#: Seconds that ZeroMQ has, at the end of the process, to end once what was handed over has left. Arbitrary.
+ENDING: Final = 1.0
 
 # Guards what follows.
 _lock = Lock()
@@ -295,6 +301,8 @@ _lock = Lock()
 # lost, or their memory is freed under ZeroMQ's thread, which then aborts the process.
 _shared: "zmq.Context[Any] | None" = None
 _open_links: "weakref.WeakSet[ZmqLink]" = weakref.WeakSet()
+# The longest linger time of a link, in seconds.
+_longest_linger = 0.0
 # The process is about to end: no new sockets.
 _ending = False
 
@@ -351,8 +359,15 @@ def _at_exit() -> None:
         finally:
             link.lock.release()
     if _shared is not None:
-        # Bounded: every socket is closed, no other will be opened, and each lingers for a limited time.
-        _shared.term()
+        # No other socket will be opened, and each that is closed lingers for a limited time. One that was dropped and
+        # could not be closed, because a warning of it is an error, would be waited for without end.
+        ending = threading.Thread(target=_shared.term, name="transport:ending", daemon=True)
+        try:
+            ending.start()
+        except RuntimeError:  # No thread is to be had.
+            ending.run()
+        else:
+            ending.join(_longest_linger + ENDING)
 
 
 def _forget() -> None:
