@@ -275,7 +275,7 @@ def busy_calls(scheme: str) -> Iterator[Body]:
 @contextlib.contextmanager
 def busy_sources() -> Iterator[Body]:
     """Read from a socket what was written to the other end."""
-    with CompletionPort() as port:
+    with CompletionPort(THREADS) as port:  # With fewer, two threads that always find a packet would starve the third.
 
         def body() -> None:
             ours, theirs = socket.socketpair()
