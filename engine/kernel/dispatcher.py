@@ -107,7 +107,11 @@ class DispatcherObject(Uncopyable):
         if self._life is _life:
             self._life = None
             abandoned += self._blocks
-            each(lambda block: block.decide_locked(CLOSED), abandoned)
+            try:
+                each(_abandon_locked, abandoned)
+            except BaseException:  # A signal handler raised: closing again would find nothing to do.
+                each(_abandon_locked, abandoned)
+                raise
 
     def _is_open(self) -> bool:
         """Whether it is open, and of this process; False for one whose `__init__` failed."""
@@ -239,6 +243,11 @@ def finish(blocks: Sequence[WaitBlock]) -> None:
     for block in blocks:
         if block.outcome is not None:
             block.finish()
+
+
+def _abandon_locked(block: WaitBlock) -> None:
+    """End a wait for an object that was closed."""
+    block.decide_locked(CLOSED)
 
 
 def decide(step: Callable[..., R], *args: Any) -> R:

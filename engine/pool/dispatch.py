@@ -371,7 +371,7 @@ class WorkPort(WorkerThreads):
                     self._assign_locked(worker, item)
                 elif self.ending and not queue.depth:
                     woken += self._exit_locked(worker)
-                    woken += self._retire_locked(0)
+                    self._retire_locked(0, woken)
                 else:
                     seat = worker.seat = IdleWaiter(worker)
                     self._waiters.append(seat)

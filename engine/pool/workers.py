@@ -33,7 +33,7 @@ from ..kernel.thread import ThreadRecord, park
 from ..kernel.waiter import Waiter, wake
 from ..lifecycle import snapshot
 from .backlog import NO_LIMIT, CallbackCounts, FairQueue, Item, ObjectCallback
-from .running import IdleWaiter, WorkerState
+from .running import WorkerState
 
 log: Log = Log("engine.pool")
 
@@ -274,30 +274,38 @@ class WorkerThreads(SlotQueue):
         joiners, self._joiners = self._joiners, []
         return joiners
 
-    def _retire_locked(self, keep: int) -> list[Waiter]:
-        """Have idle workers exit, the longest idle first, until `keep` threads are left."""
-        woken: list[Waiter] = []
-        for seat in list(self._waiters):
-            if self._workers <= keep:
-                break
-            if self._exempt_locked(seat.worker) and not self.ending:
-                continue
-            self._waiters.remove(seat)
-            self._unseat_locked(seat)
-            woken.append(seat)
-            woken += self._exit_locked(seat.worker)
-        return woken
+    def _retire_locked(self, keep: int, woken: list[Waiter]) -> None:
+        """Have idle workers exit, the longest idle first, until `keep` threads are left; `woken` grows by them."""
+        try:
+            self._retire_each_locked(keep, woken)
+        except BaseException:  # A signal handler raised: who is no worker any more must hear of it.
+            self._retire_each_locked(keep, woken)
+            wake(woken)
+            raise
 
-    def _unseat_locked(self, seat: IdleWaiter) -> None:
-        seat.worker.seat = None
-        seat.result = None
+    def _retire_each_locked(self, keep: int, woken: list[Waiter]) -> None:
+        for seat in list(self._waiters):
+            worker = seat.worker
+            if worker.seat is not None:  # Otherwise an interrupt has broken off its retirement.
+                if self._workers <= keep:
+                    break
+                if self._exempt_locked(worker) and not self.ending:
+                    continue
+                worker.seat = None
+                seat.result = None
+            if worker.record in self._running_workers:
+                woken += self._exit_locked(worker)
+            if seat not in woken:
+                woken.append(seat)
+            self._waiters.remove(seat)  # Last: until then it is found again.
 
     def resize(self, minimum: int, maximum: int) -> None:
         """Set the limits; spawns up to the minimum at once and retires idle workers above the maximum."""
         with self._lock:
             self.minimum, self.maximum = minimum, maximum
             self._strict = self._strict or self._workers > maximum
-            woken = self._retire_locked(maximum)
+            woken: list[Waiter] = []
+            self._retire_locked(maximum, woken)
             spawns = 0 if self.ending else max(0, minimum - self._workers)
             self._workers += spawns
             self._starting += spawns
@@ -308,18 +316,20 @@ class WorkerThreads(SlotQueue):
 
     def end(self) -> None:
         """Close for users: workers leave once nothing is queued."""
-        with self._lock:
-            self.ending = True
-            self.minimum = 0
-            todo = self._settle_locked()
-            if not self._queue.depth:
-                todo[0].extend(self._retire_locked(0))
-            todo[0].extend(self._capacity_waiters)
-            self._capacity_waiters.clear()
+        woken: list[Waiter] = []
         try:
-            self.act(todo)
+            with self._lock:
+                self.ending = True
+                self.minimum = 0
+                todo = self._settle_locked()
+                woken += todo[0]
+                if not self._queue.depth:
+                    self._retire_locked(0, woken)
+                woken += self._capacity_waiters
+                self._capacity_waiters.clear()
+            self.act((woken, *todo[1:]))
         except BaseException:  # A signal handler raised: no thread shall sleep on.
-            wake(todo[0])
+            wake(woken)
             raise
 
     def drop(self) -> None:
@@ -340,7 +350,8 @@ class WorkerThreads(SlotQueue):
             self._recall_locked()
             self._absorb_locked()
             woken = self._drain_locked()
-            woken += self._retire_locked(0) + self._joiners_locked()
+            self._retire_locked(0, woken)
+            woken += self._joiners_locked()
             woken += self._capacity_waiters
             self._capacity_waiters.clear()
             todo = self._settle_locked()

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -20,16 +21,20 @@ from engine import (
     CompletionPort,
     Event,
     Executor,
+    InvalidHandle,
+    Semaphore,
     Server,
     ThreadPool,
+    WaitableTimer,
     default_pool,
 )
 from engine.testing import LIMIT, wait_until, wait_until_blocked
 
-from .helpers import at_line, code_in, new_endpoint
+from .helpers import at_line, at_step, code_in, new_endpoint
 
 # What a pool does outside of its lock.
 POOL = ("close", "stop", "wait_ended", "shutdown", "settle_queued", "_settle")
+POOL_TOO = (*POOL, "end", "armed", "disarm", "_drain_locked", "_retire_locked", "_joiners_locked", "_settle_locked")
 LINES = 2000  # More than any of these has.
 TRANSPORTS = ("loopback", "inproc", "ipc", "tcp")
 
@@ -80,12 +85,27 @@ def nothing_left() -> Iterator[None]:
     wait_until(lambda: descriptors() <= opened + 4)  # What the process opens once, for the first of each kind.
 
 
-def at_each_line(make: Callable[[], Any], close: Callable[[Any], object], check: Callable[[Any], None]) -> None:
-    """Break `close(make())` off at each line, close again, and check."""
+def kernel(code: CodeType) -> bool:
+    """Pick the code of what is closed in the kernel, and of how waits end."""
+    files = ("waitable.py", "event.py", "dispatcher.py", "semaphore.py", "thread.py")
+    return code.co_name != "__del__" and any(code_in(f"engine/kernel/{file}")(code) for file in files)
+
+
+def pool_too(code: CodeType) -> bool:
+    """Pick the code of a pool's end, with what runs under its lock."""
+    files = ("pool.py", "workers.py", "dispatch.py")
+    return code.co_name in POOL_TOO and any(code_in(f"engine/pool/{file}")(code) for file in files)
+
+
+def at_each_line(
+    make: Callable[[], Any], close: Callable[[Any], object], check: Callable[[Any], None],
+    at: Callable[..., Any] = at_line, where: Callable[[CodeType], bool] = library,
+) -> None:  # fmt: skip
+    """Break `close(make())` off at each line, or step, close again, and check."""
     for number in range(LINES):
         thing = make()
         try:
-            with at_line(number, library, break_off) as reached:
+            with at(number, where, break_off) as reached:
                 close(thing)
         except Broken:
             pass
@@ -199,6 +219,63 @@ def test_pool(close: Callable[[ThreadPool], object], busy: bool) -> None:
         assert pool.closed and pool.statistics().workers == 0 and pool.statistics().queued == 0
 
     at_each_line(make, close, check)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("close", [lambda pool: pool.stop(LIMIT), lambda pool: (pool.close(), pool.stop(LIMIT))])
+def test_pool_at_each_step(close: Callable[[ThreadPool], object], busy: bool) -> None:
+    """So does one that was broken off at any step, under its lock, too: what was queued runs or is discarded, once."""
+    queued: list[list[int]] = []
+
+    def make() -> ThreadPool:
+        pool = ThreadPool(1, 2)
+        ran: list[int] = []
+        queued.append(ran)
+        if busy:
+            for number in range(3):
+                pool.submit(ran.append, number)
+        return pool
+
+    def check(pool: ThreadPool) -> None:
+        assert pool.closed and pool.statistics().workers == 0 and pool.statistics().queued == 0
+        ran = queued.pop()
+        assert len(ran) == len(set(ran))
+
+    at_each_line(make, close, check, at_step, pool_too)
+
+
+@pytest.mark.parametrize("make_it", [Event, partial(Event, True), partial(Semaphore, 0, 1), WaitableTimer])
+def test_waitable(make_it: Callable[[], Any]) -> None:
+    """An event, a semaphore or a timer ends every wait for it: of a thread, of a port, and a registered one."""
+    waits: list[tuple[threading.Thread, list[type], CompletionPort]] = []
+
+    def make() -> Any:
+        thing, port = make_it(), CompletionPort()
+        port.associate_wait(thing)
+        ended: list[type] = []
+
+        def wait() -> None:
+            try:
+                thing.wait(LIMIT)
+            except AbandonedWait:
+                ended.append(AbandonedWait)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        wait_until_blocked(thread)
+        waits.append((thread, ended, port))
+        return thing
+
+    def check(thing: Any) -> None:
+        thread, ended, port = waits.pop()
+        thread.join(LIMIT)
+        assert ended == [AbandonedWait]
+        with pytest.raises(InvalidHandle):
+            thing.wait(0)
+        port.get(LIMIT)
+        port.close()
+
+    at_each_line(make, lambda thing: thing.close(), check, at_step, kernel)
 
 
 def test_port() -> None:
