@@ -294,7 +294,7 @@ class CompletionPort(PortQueue, Closeable):
                 result = waiter.result
                 # The thread that decided the wait counted this one as active, under _lock; the field is its own.
                 record.slot = result is not _ABANDONED
-                if isinstance(result, CompletionPacket):
+                if type(result) is CompletionPacket:
                     batch.append(result)
                     if maximum > 1 and self._queue:
                         self._fill_up(batch, maximum)

@@ -100,7 +100,7 @@ class PortQueue(SlotQueue):
             self._notify_watchers()
             raise
 
-    def deliver(self, packets: Sequence[CompletionPacket]) -> bool:
+    def deliver(self, packets: Sequence[CompletionPacket]) -> bool:  # noqa: C901  # a hot path
         """Queue the packets of accepted operations, in order: as `post`, but `capacity` does not apply.
 
         Returns False, having dropped them, if the port is closed. Blocks: never.
@@ -141,7 +141,14 @@ class PortQueue(SlotQueue):
                 queued = self._put_locked(packets, None, woken)
             lock.release()
             if first is not None:
-                first.wake()
+                # `Waiter.wake` in line: it may be this very thread, which polls.
+                first.signalled = True
+                try:
+                    first.gate.release()
+                except RuntimeError:
+                    pass
+                if first.interrupt is not None:
+                    first.interrupt()
             if woken:
                 wake(woken)
             if queued:

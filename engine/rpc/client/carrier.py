@@ -184,7 +184,7 @@ class Carrier:
                 lock.release()
                 if more_to_do:
                     self._accepted(call, call_id, spec, notify, None)
-            if len(queue) > outbox.batch_threshold:
+            if not outbox.batch_threshold or len(queue) > outbox.batch_threshold:
                 flush()
             elif not channel.deferred:
                 channel.defer()

@@ -185,7 +185,7 @@ class Connection:
             # Copying a small body is cheaper than two views.
             body = head[PREFIX_BYTES:] if len(head) < 2048 else memoryview(head)[PREFIX_BYTES:]
             (((call_ids, values),),) = read_results(body)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return self._receive(frames)
         count = len(call_ids)
         if (
@@ -194,9 +194,8 @@ class Connection:
             or (count != 1 and (len(set(call_ids)) != count or not 0 < count <= MAX_RECORDS))
         ):
             return self._receive(frames)
+        # This thread does not have the lock: the channel has looked.
         lock = table.lock
-        if lock.owned():
-            lock.refuse()
         try:
             lock.acquire()
             table.record_locked(call_ids, values, self.actions)

@@ -155,13 +155,16 @@ class Outbox:
             self.taken = calls
             frames: list[Buffer] = []
             numbers: Sequence[int]
+            waiting = len(queue)
             try:
                 if type(queue[0]) is tuple:
                     # In one step: an interrupt finds each of them in one or the other.
-                    calls += starmap(queue.popleft, repeat((), min(len(queue), COALESCE_RECORDS)))
+                    calls += starmap(
+                        queue.popleft, _ONCE if waiting == 1 else repeat((), min(waiting, COALESCE_RECORDS))
+                    )
             except IndexError:
                 pass  # Others have taken some out.
-            if calls and (len(calls) == 1 or set(map(type, calls)) == _PLAIN):
+            if calls and (waiting == 1 or set(map(type, calls)) == _PLAIN):
                 try:
                     frames = encode_calls(calls)
                 except Exception:  # Which of them it was is found out, and said, the long way.
@@ -182,12 +185,14 @@ class Outbox:
                     numbers = (first.call_id,) if first.call_id else ()
             outstanding = len(self._outstanding)
             if numbers:
-                if outstanding == 1 and numbers[0] in self._outstanding:
-                    self._kept = []  # Of those that have left before, none is outstanding.
-                elif len(self._kept) > self._kept_most:
-                    self._forget_ended()
                 number = session.calls_sent + 1
-                self._kept.append((number, numbers))
+                if outstanding == 1 and numbers[0] in self._outstanding:
+                    # Of the calls that have left before, none is outstanding.
+                    self._kept = [(number, numbers)]
+                else:
+                    if len(self._kept) > self._kept_most:
+                        self._forget_ended()
+                    self._kept.append((number, numbers))
                 session.calls_sent = number
             self.few = few = 1 < outstanding <= FEW_CALLS
             if outstanding <= 1 or (few and get_ident() != self.receiver):

@@ -86,6 +86,12 @@ class TestReplies:
         found = {way: seen(endpoint, write(*GROUPS[group])) for way, write in WAYS.items()}
         assert all(each == found["short"] for each in found.values()), found
 
+    def test_of_great_depth(self, endpoint: str) -> None:
+        """Nor on how deep a value is: one that is too deep for the interpreter makes it garbage."""
+        deep = msgspec.Raw(b"\x91" * 30_000 + b"\xc0")
+        found = [seen(endpoint, write([2], [deep])) for write in WAYS.values()]
+        assert all(each == found[0] for each in found)
+
     def test_of_two_groups(self, endpoint: str) -> None:
         """Nor on how many groups they come in."""
         one = seen(endpoint, [[[[2, 3], ["a", "b"]]]])
