@@ -35,7 +35,7 @@ ORDER = (
     "engine.rpc.server.open_call:_making",
     "engine.rpc.server.call:_making",
     "engine.rpc.server.coroutines:CoroutineRunner.__init__",
-    "engine.rpc.server.lane:Lane.__init__",
+    "engine.rpc.server.turns:ClientTurns.__init__",
     "engine.rpc.pipes.pipe_set:PipeSet.__init__",
     "engine.rpc.pipes.signals:Signals.__init__",
     "engine.rpc.server.call:Subscriptions.__init__",

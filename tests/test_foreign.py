@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Texts of the library's own errors, or of those of the system's, by the function that tells of them: nothing that
 # derives from a class of the program's comes there.
 OWN_ERRORS = {
-    "engine/rpc/server/lane.py:_take_apart": "msgspec, splitting what arrived",
+    "engine/rpc/server/runner.py:_take_apart": "msgspec, splitting what arrived",
     "engine/rpc/server/listener.py:_take_one_by_one": "msgspec, splitting what arrived",
     "engine/rpc/client/connection.py:_arrived": "a message that is not the protocol",
     "engine/rpc/server/pipes.py:take": "likewise",

@@ -25,6 +25,7 @@ ALLOWED = {
     "transport/zmq_link/client.py:harvest": "a round ends with its message delivered: there is nothing to mend",
     "transport/zmq_link/server.py:harvest": "a round ends with its message delivered: there is nothing to mend",
     "engine/pool/dispatch.py:_idle": "runs on workers, where no signal handler does",
+    "engine/pool/running.py:work": "runs on workers, where no signal handler does",
     "engine/pool/running.py:_returned": "runs on workers, where no signal handler does",
     "engine/rpc/server/coroutines.py:_end_tasks": "runs on the loop's own thread, where no signal handler does",
     "engine/rpc/server/pipes.py:_serve": "runs on workers, where no signal handler does",

@@ -203,7 +203,7 @@ WHITE_BOX: dict[str, str] = {
     "lock_order.py": "it looks at every lock there is, and no public name lists them",
     "test_lock_order.py": "as above",
     "lifecycle/holding.py": "it holds every lock there is, and no public name lists them",
-    "rpc/server/test_parting.py": "a thread stands still between two lines of a lane, which nothing public can do",
+    "rpc/server/test_parting.py": "a thread stands still between two lines of the library, which nothing public can do",
     "rpc/client/test_arrived.py": "what arrived lies there until a thread looks: no public name can bring that about",
     "kernel/interrupted.py": "as for the tests of the driver, below",
     "transport/poll_sets.py": "as below: whether a thread polls has no public name",

@@ -285,12 +285,15 @@ class Driver(Leadership):
         return waiter.signalled
 
     def _wait(self, waiter: Waiter, deadline: float | None) -> None:
+        ring = waiter.ring
         while not waiter.signalled:
             if self._scheduled:
                 # A leader would do it before it polls; a thread that is about to park has no other to leave it to.
                 self._harvest_scheduled()
                 if waiter.signalled:
                     break
+            if ring and waiter.work():
+                continue
             try:
                 if self._take_lead(waiter):
                     self._lead(waiter, deadline)
@@ -311,15 +314,24 @@ class Driver(Leadership):
                 break
 
     def _lead(self, waiter: Waiter, deadline: float | None) -> None:
-        ring = self._bell.ring
+        interrupt = self._bell.ring
         poll = self._poll.poll
+        ring, me = waiter.ring, self.leader_ident
         while not waiter.signalled and self._successor is None:
+            if ring:
+                # What it runs may harvest, as any other thread. It leads on while it runs, unless it is deposed: then
+                # its wait is over.
+                self.leader_ident = 0
+                waiter.work()
+                if waiter.signalled:
+                    return
+                self.leader_ident = me
             self._polling = True
             longest = self.monitor.stand_in() if self.monitor.late else FOREVER
             if self._scheduled:
                 self._drive_scheduled()
             # Set for the poll only: what this thread harvests itself needs no bell to be noticed.
-            waiter.interrupt = ring
+            waiter.interrupt = interrupt
             if waiter.signalled:
                 return
             timeout = longest
@@ -329,10 +341,10 @@ class Driver(Leadership):
                     return
             ready = self._poll_awake(timeout) if self._awake is not None else None
             if not ready:
-                ready = poll(0.0 if self._scheduled else timeout)
+                ready = poll(0.0 if self._scheduled or ring else timeout)
             waiter.interrupt = None
             self._polling = False
-            if not self._drive_ready(ready) and ready and not waiter.signalled:
+            if not self._drive_ready(ready) and ready and not waiter.signalled and not ring:
                 self._misses += 1
 
     def _poll_awake(self, timeout: float) -> list[tuple[int, int]] | None:

@@ -14,6 +14,8 @@ mutex of the driver:
     leading  its wait is satisfied, or its time is up             running  the successor is nudged; without one the
                                                                            leadership is vacant, no thread is woken
     leading  there is a successor                                 parked   the successor is nudged
+    leading  is away in what it runs (Waiter.work), and           running  as when its wait is satisfied; its wait is
+             deposed                                                       over before it polls again
 
 A vacancy is filled by the next thread that waits. The monitor fills it when that takes longer than a tick while
 a thread depends on progress: it nudges the thread that parked last, or stands by: leads on its own thread until a
@@ -121,17 +123,19 @@ class Leadership(PolledSources):
     def _leave(self, waiter: Waiter) -> None:
         """Lead no longer, be parked no longer."""
         self._parked.pop(waiter, None)
-        if self._leader is waiter:  # Only its own thread makes a waiter the leader, so this is exact.
-            self._polling = False
+        if self._leader is waiter:  # Only its own thread makes a waiter the leader; others may depose it.
             waiter.interrupt = None
+            successor = None
             mutex = self._mutex
             if mutex.owned():
                 mutex.refuse()
             try:
                 mutex.acquire()
-                self._leader = None
-                self.leader_ident = 0
-                successor = self._successor
+                if self._leader is waiter:
+                    self._polling = False
+                    self._leader = None
+                    self.leader_ident = 0
+                    successor = self._successor
             except BaseException:
                 if mutex.owned():
                     mutex.release()
@@ -143,6 +147,21 @@ class Leadership(PolledSources):
         # taken it.
         if not self.monitor.armed and (self._needing_progress or self._parked or self.registered) and self.vacant():
             self.monitor.arm()
+
+    def depose(self, waiter: Waiter) -> bool:
+        """Take the leadership from the thread of `waiter`, which is away in what it runs; whether it had it.
+
+        For who has just seen to it that its wait ends before it polls again; it is not woken.
+        """
+        with self._mutex:
+            if self._leader is not waiter:
+                return False
+            self._leader = None
+            self.leader_ident = 0
+            successor = self._successor
+        if successor is not None:
+            successor.nudge()
+        return True
 
     def vacant(self) -> bool:
         """A thread depends on progress and no thread leads."""

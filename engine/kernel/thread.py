@@ -59,7 +59,9 @@ class Abandonable(Protocol):
         """The owner has ended; add to `satisfied` the waits that this satisfies."""
 
 
-Scopes: TypeAlias = "tuple[blocking, bool, Scopes] | None"
+UNCOUNTED = 2  # A slot: see `ThreadRecord.slot`.
+
+Scopes: TypeAlias = "tuple[blocking, int, Scopes] | None"
 
 
 class ThreadRecord:
@@ -85,8 +87,9 @@ class ThreadRecord:
         self.native: weakref.ref[threading.Thread] = weakref.ref(threading.current_thread())
         # The port this thread is associated with: the one it last dequeued from, or tried to. At most one.
         self.port: SlotOwner | None = None
-        # Guarded by the port's lock. Whether this thread is counted in the port's `active`.
-        self.slot: bool = False
+        # Guarded by the port's lock. True: this thread is counted in the port's `active`; False: it is not.
+        # `UNCOUNTED`: it runs in the midst of its wait, and has a slot that only its pool knows (`pool/running.py`).
+        self.slot: int = False
         # The scopes that the thread is inside: the innermost, whether it gave the slot back, and the rest.
         self.scopes: Scopes = None
         # True while the thread is inside a library wait that blocks. Written by the thread, read by any thread.
@@ -202,6 +205,8 @@ class blocking:
         if gives and record.port is not None:
             try:
                 record.port._release_slot(record)
+                if gives == UNCOUNTED:  # It has led meanwhile, perhaps.
+                    driver().ensure_led()
             except BaseException:  # A signal handler raised: the scope was not entered.
                 record.port._retake_slot(record)
                 raise

@@ -6,7 +6,11 @@ releases that guard and then calls `wake`, once. A fresh waiter for each wait me
 late (the waiter timed out and accepted the result meanwhile) lands on an object no thread looks at any more.
 
 A parked thread sleeps on `gate`; a leading thread sleeps in the driver's poll instead, so `wake` also
-interrupts the poll. `nudge` wakes a parked thread without satisfying its wait, to offer it the leadership.
+interrupts the poll. `nudge` wakes the thread without satisfying its wait, to offer it the leadership or because its
+`ring` has something.
+
+A thread may have something to do while it waits: when its `ring` is not empty, it calls `work` between two polls, or
+before it parks. Only the idle workers of a pool have a ring (`pool/running.py`).
 
 Assumes: a store to `signalled` before `gate.release()` is seen after the matching `gate.acquire()` (a lock is
 a full fence), and a release of an already released gate is harmless because the thread it was meant for has
@@ -14,8 +18,10 @@ yet to look.
 """
 
 from _thread import LockType, allocate_lock
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Protocol
+
+NO_RING: Collection[Any] = ()
 
 
 class Wakeable(Protocol):
@@ -27,7 +33,7 @@ class Wakeable(Protocol):
 class Waiter:
     """A thread blocked in a library wait; used once."""
 
-    __slots__ = ("gate", "interrupt", "result", "signalled")
+    __slots__ = ("gate", "interrupt", "result", "ring", "signalled")
 
     def __init__(self) -> None:
         self.gate: LockType = allocate_lock()
@@ -39,6 +45,12 @@ class Waiter:
         # Set by the leading thread before it looks at `signalled` for the last time before polling, cleared
         # after it.
         self.interrupt: Callable[[], None] | None = None
+        # What the thread runs while it waits, by `work`. Set once.
+        self.ring: Collection[Any] = NO_RING
+
+    def work(self) -> bool:
+        """Run what is in the ring, on the thread that waits; False if the wait is just being satisfied."""
+        return False
 
     def wake(self) -> None:
         """Satisfy the wait: the thread returns from `Driver.wait`. Call it outside all guards."""
@@ -52,11 +64,14 @@ class Waiter:
             interrupt()
 
     def nudge(self) -> None:
-        """Let a parked thread look around again without satisfying its wait."""
+        """Let the thread look around again without satisfying its wait."""
         try:
             self.gate.release()
         except RuntimeError:
             pass  # Open already: the thread has yet to pass it, and will see what was stored before.
+        interrupt = self.interrupt
+        if interrupt is not None:
+            interrupt()
 
 
 def wake(waiters: Iterable[Waiter]) -> None:

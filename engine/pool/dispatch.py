@@ -23,9 +23,17 @@ in the inbox joins the queue, idle workers get what they can take, threads are s
     pusher:   append to the inbox;  look whether it is calm
     others:   end the calm under the lock;  look into the inbox after releasing it         one sees the other
 
+Turns. The calls of a server's clients do not pass through the queue: each client with calls is in the ring, and idle
+workers take turns from there without the lock (`running.py`). Those that do so, the awake ones, count as if each had a
+slot. A worker that runs callbacks gives a turn to the ring between two of them.
+
+    appender: append to the ring;  look whether a worker is awake
+    worker:   be awake no longer;  look into the ring before it sleeps                 one sees the other
+
 Guarantees: a queued callback is started or counted as discarded, exactly once; at rest there is never a
-queued callback, a free slot and an idle worker (or room for one more) at once; nothing of a user's is let go of
-under the lock, because finalizers may use the pool.
+queued callback, a free slot and an idle worker (or room for one more) at once, nor a client in the ring while no worker
+is awake and one is idle (or can be spawned); nothing of a user's is let go of under the lock, because finalizers may
+use the pool.
 
 Assumes: `append` and `popleft` of a deque are atomic; attribute accesses are not reordered against them and
 against lock operations.
@@ -43,11 +51,11 @@ from transport.realtime import monotonic, process_time
 
 from ..kernel.driver import PROCESSORS, driver
 from ..kernel.lock import each
-from ..kernel.thread import ThreadRecord, associate, local
+from ..kernel.thread import UNCOUNTED, ThreadRecord, associate, local
 from ..kernel.waiter import Waiter, wake
 from ..lifecycle import OpenObjects
 from .backlog import NO_LIMIT, CallbackCounts, Item, ObjectCallback, PlainCallback, Profile, profile_of
-from .running import IdleWaiter, Runner, WorkerState, current
+from .running import IdleWaiter, Runner, Turns, WorkerState, come_back, current
 from .workers import Todo, WorkerThreads, acquire_late
 
 log: Log = Log("engine.pool")
@@ -126,13 +134,7 @@ class WorkPort(WorkerThreads):
         return self._settle_locked()
 
     def post(self, functions: Sequence[Callable[[], object]]) -> None:
-        """Queue plain functions, for which there is no limit; a worker that harvested them while idle runs the first
-        next.
-        """
-        runner = current.runner
-        if runner is not None and runner.seat is not None and runner.port is self:
-            if self._keep(runner.seat, functions[0]):
-                functions = functions[1:]
+        """Queue plain functions, for which there is no limit."""
         if len(functions) == 1:
             self.push(functions[0])
         elif functions:
@@ -142,50 +144,24 @@ class WorkPort(WorkerThreads):
             if not self._calm:
                 self._look()
 
-    def _keep(self, seat: IdleWaiter, function: Callable[[], object]) -> bool:
-        """Have the calling thread, an idle worker, run `function` next: no thread need be woken."""
-        lock = self._lock
-        # A worker is never the main thread, so nothing can interrupt it before the `try`.
-        lock.acquire()
-        try:
-            worker = seat.worker
-            if (
-                worker.seat is not seat
-                or self.inbox
-                or self._queue.depth
-                or self._active >= self._concurrency
-                or self.stopped
-            ):
-                return False
-            self._waiters.remove(seat)
-            worker.seat = None
-            worker.record.slot = True
-            self._active += 1
-            self._taken += 1
-            self._posted += 1
-            seat.result = function
-        finally:
-            lock.release()
-        seat.signalled = True  # It will see that by itself.
-        return True
-
     def _hand_over(self, item: Item) -> bool:
         """Hand `item` to an idle worker if nothing else is queued: the short way, and a common one."""
-        if not self._waiters or self.inbox:
+        if not self._waiters or self.inbox or self.ring:
             return False
         with self._lock:
             if (
-                not self._waiters
-                or self.inbox
+                self.inbox
                 or self._queue.depth
-                or self._active >= self._concurrency
+                or self._active + len(self.awake) >= self._concurrency
                 or self.stopped
+                or (seat := self._claim_locked()) is None
             ):
                 return False
             if type(item) is ObjectCallback:
                 item.counts.started += 1
                 item.counts.running += 1
-            seat = self._hand_over_locked(item)
+            seat.result = item
+            self._assign_locked(seat.worker, item)
             self._posted += 1
         if seat.worker.record.ident == get_ident():
             seat.signalled = True
@@ -225,14 +201,17 @@ class WorkPort(WorkerThreads):
     def _settle_locked(self) -> Todo:
         """Restore what holds at rest, after a slot became free, something was pushed, a limit changed."""
         queue = self._queue
-        if self.trains and self._active < self._concurrency:
+        if self.trains and self._active + len(self.awake) < self._concurrency:
             self._recall_locked()
         if self.inbox:
             self._absorb_locked()
         if self.stopped:
             self._calm = False
-            return self._drain_locked(), 0, False
-        woken: list[Waiter] = []
+            woken = self._drain_locked()
+            if not self.ring:
+                self._retire_locked(0, woken)
+            return woken, 0, False
+        woken = []
         if queue.depth:
             try:
                 self._pump_locked(woken)
@@ -243,16 +222,21 @@ class WorkPort(WorkerThreads):
             woken += self._admit_locked(len(woken))
         if not queue.depth:
             self._calm = False
-            return woken, 0, False
+            if self.ending and not self.ring:
+                self._retire_locked(0, woken)
+            return woken, self._wanted_locked() if self.ring else 0, False
         spawns = self._wanted_locked()
         watch = not self._watched
         self._watched = True
-        self._calm = self._active >= self._concurrency and (not self.eager or self._workers >= self.maximum)
+        taken = self._active + len(self.awake)
+        self._calm = taken >= self._concurrency and (not self.eager or self._workers >= self.maximum)
         return woken, spawns, watch
 
     def act(self, todo: Todo) -> None:
         while True:
             woken, spawns, watch = todo
+            if self.ring:
+                self._rouse_one()
             for waiter in woken:
                 # A worker that harvests while it waits may be handed what it harvested: it will see that by
                 # itself.
@@ -275,19 +259,47 @@ class WorkPort(WorkerThreads):
             with self._lock:  # Pushed by a thread that took the pool for calm, which it is no longer.
                 todo = self._settle_locked()
 
-    def _hand_over_locked(self, packet: Any) -> IdleWaiter:
+    def _claim_locked(self) -> IdleWaiter | None:
+        """Take a free seat off the stack: the calling thread's own, so that it runs what it found; else the newest."""
         runner = current.runner
-        # Prefer the thread that is harvesting, so that it runs what it found; else the newest idle one.
-        if runner is None or runner.seat is None or runner.port is not self:
-            seat: IdleWaiter = self._waiters.pop()
-        else:
-            seat = runner.seat
-            self._waiters.remove(seat)
-        worker = seat.worker
-        worker.seat = None
-        seat.result = packet
-        self._assign_locked(worker, packet)
-        return seat
+        if runner is not None and runner.port is self and (own := runner.seat) is not None and own.claim():
+            self._vacate_locked(own)
+            return own
+        return next(filter(self._claimed_locked, reversed(self._waiters.copy())), None)
+
+    def _claimed_locked(self, seat: IdleWaiter) -> bool:
+        if not seat.claim():
+            return False
+        self._vacate_locked(seat)
+        return True
+
+    def _vacate_locked(self, seat: IdleWaiter) -> None:
+        self._waiters.remove(seat)
+        seat.worker.seat = None
+
+    def _pump_locked(self, woken: list[Waiter]) -> None:
+        while (
+            self._queue.depth
+            and self._active + len(self.awake) < self._concurrency
+            and (seat := self._claim_locked()) is not None
+        ):
+            # A worker that is not the calling thread may be waiting already: it is woken for whatever it is given.
+            woken.append(seat)
+            self._give_locked(seat)
+
+    def _give_locked(self, seat: IdleWaiter) -> None:
+        item: Any = None
+        try:
+            for popped in self._pops:
+                item = popped
+                break
+            seat.result = item
+            self._assign_locked(seat.worker, item)
+        except BaseException:  # A signal handler raised: the worker asks for the next, and nothing is lost.
+            if item is not None:
+                self._queue.appendleft(item)
+            seat.result = come_back
+            raise
 
     def _assign_locked(self, worker: WorkerState, item: Item) -> None:
         """Count `item` as taken by `worker`, with a slot unless it is known to be long."""
@@ -345,9 +357,13 @@ class WorkPort(WorkerThreads):
                 and not (self._strict and self._must_exit_locked(worker))
             ):
                 # The common case: giving the slot back and taking it again cancel out.
-                item = queue.popleft()
+                turn = self.ring and not worker.turned
+                worker.turned = bool(turn)
+                item = worker.run_alone if turn else queue.popleft()
                 profile = profile_of(item)
-                if profile is not None and profile.long:
+                if turn:
+                    pass  # It goes through no queue.
+                elif profile is not None and profile.long:
                     record.slot = False
                     self._active -= 1
                     self._assign_locked(worker, item)
@@ -369,7 +385,7 @@ class WorkPort(WorkerThreads):
                 elif queue.depth and self._active < self._concurrency:
                     item = queue.popleft()
                     self._assign_locked(worker, item)
-                elif self.ending and not queue.depth:
+                elif self.ending and not queue.depth and not self.ring:
                     woken += self._exit_locked(worker)
                     self._retire_locked(0, woken)
                 else:
@@ -390,7 +406,12 @@ class WorkPort(WorkerThreads):
         elif self.inbox and not self._calm:  # Pushed by a thread that took the pool for calm.
             self._look()
         del ended  # Before the worker idles.
-        return item if seat is None else self._idle(worker, seat)
+        if seat is None:
+            return item
+        item = self._idle(worker, seat)
+        if self.ring:
+            self.need()  # It may have harvested something just before it was given the item, which may take long.
+        return item
 
     def _recall_locked(self) -> None:
         """Put back what workers have fetched and not begun: for them it was only a reservation."""
@@ -426,25 +447,25 @@ class WorkPort(WorkerThreads):
 
     def _idle(self, worker: WorkerState, seat: IdleWaiter) -> Item | None:
         worker.idled = True
+        turn = worker.turn
         try:
             while not self._sleep(seat):
                 with self._lock:
                     if worker.seat is None:
                         break  # Handed something just now.
-                    if not self._may_exit_locked(worker):
+                    if worker.turn != turn or not self._may_exit_locked(worker):
+                        turn = worker.turn  # It was not idle, but ran turns.
                         continue
                     # Off the stack under the lock: nothing can be handed to this worker any more.
-                    self._waiters.remove(seat)
-                    worker.seat = None
+                    self._vacate_locked(seat)
                     woken = self._exit_locked(worker)
                 wake(woken)
                 return None
         except BaseException:  # Raised into the thread from outside: no thread shall miss what it was handed.
             with self._lock:
                 if worker.seat is not None:
-                    self._waiters.remove(seat)
-                    worker.seat = None
-                elif seat.result is not None:
+                    self._vacate_locked(seat)
+                elif seat.result is not None and seat.result is not come_back:
                     self._queue.appendleft(seat.result)
                     self._taken -= 1
             raise
@@ -462,6 +483,8 @@ class WorkPort(WorkerThreads):
                 return led.wait(seat, self.idle_limit)
             # There is nothing to lead, so the gate alone will do, in half the time.
             self._unled = True
+            if self.ring and seat.work():
+                continue
             if not seat.gate.acquire(True, min(self.idle_limit, TIMEOUT_MAX)):
                 break
         return seat.signalled
@@ -483,9 +506,7 @@ class WorkPort(WorkerThreads):
             worker.item = None
             woken: list[Waiter] = []
             ended = self._report_locked(worker, woken)
-            if worker.record.slot:
-                worker.record.slot = False
-                self._active -= 1
+            self._drop_slot_locked(worker)
             if worker.off_slot:
                 self._return_locked(worker)
             if worker.record in self._running_workers:
@@ -565,7 +586,63 @@ class WorkPort(WorkerThreads):
         todo[0].extend(woken)
         self.act(todo)
 
+    # Turns
+
+    def enlist(self, turns: Turns) -> None:
+        """Have `turns` be given a turn; for who has seen that they have anything to run, and are not in the ring."""
+        self.ring.append(turns)
+        self.need()
+
+    def need(self) -> None:
+        """Something is in the ring: see to it that a worker is awake. Takes no lock if one is, or the caller is one."""
+        awake = len(self.awake)
+        if awake and (awake >= self._concurrency or awake >= len(self.ring)):
+            return
+        runner = current.runner
+        if runner is not None and runner.seat is not None and runner.port is self:
+            return  # It looks into the ring before it sleeps.
+        if not self._rouse_one():
+            self._look()
+
+    def _rouse_one(self) -> bool:
+        """Have an idle worker look into the ring, if none is awake; False if there is none."""
+        if len(self.awake) >= self._concurrency:
+            return True
+        with self._lock:
+            seats = self._waiters.copy()
+        for seat in reversed(seats):
+            if seat.token:
+                seat.nudge()
+                return True
+        return False
+
+    def attend(self) -> None:
+        """A worker has begun to run turns: have the monitor look after it."""
+        if not self._watched:
+            self._watched = True
+            driver().monitor.watch(self)
+
+    def rested(self) -> None:
+        """A worker has run its turns, and is idle again: look what came for the pool meanwhile."""
+        if self._calm or self.inbox or self._queue.depth or self.ending or self._workers > self.maximum:
+            self._look()
+
     # Slots
+
+    def _drop_slot_locked(self, worker: WorkerState) -> bool:
+        """Take the slot from a worker, if it has any; False if it is just coming back to its seat."""
+        record = worker.record
+        if record.slot == UNCOUNTED:
+            seat = worker.seat
+            if seat is None or not seat.leave():
+                return False
+            self.awake.pop(seat, None)
+            self._vacate_locked(seat)
+            driver().depose(seat)
+        elif record.slot:
+            self._active -= 1
+        record.slot = False
+        return True
 
     def _release_slot(self, record: ThreadRecord) -> None:
         """The worker blocks: its slot is free until `_retake_slot`."""
@@ -575,12 +652,15 @@ class WorkPort(WorkerThreads):
         try:
             if not record.slot:
                 return
-            record.slot = False
-            self._active -= 1
+            worker = self._running_workers.get(record)
+            if worker is None or not self._drop_slot_locked(worker):
+                return
             todo = self._settle_locked()
         finally:
             lock.release()
         self.act(todo)
+        if worker.turns is not None:
+            self._part(worker)
 
     def _retake_slot(self, record: ThreadRecord) -> None:
         """The worker runs again: it is active at once, past the limit if need be, unless it is off slot."""
@@ -606,8 +686,9 @@ class WorkPort(WorkerThreads):
     def spare(self, worker: WorkerState) -> bool:
         """`leave_slot`, and return whether another worker was idle or could be spawned."""
         with self._lock:
-            spare = bool(self._waiters) or self._workers < self.maximum
-            spawn = spare and not self._waiters and not self._starting
+            free = len(self._waiters) > len(self.awake)
+            spare = free or self._workers < self.maximum
+            spawn = spare and not free and not self._starting
             if spawn:
                 self._workers += 1
                 self._starting += 1
@@ -620,9 +701,7 @@ class WorkPort(WorkerThreads):
         if not worker.off_slot:
             worker.off_slot = True
             self._off_slot += 1
-        if worker.record.slot:
-            worker.record.slot = False
-            self._active -= 1
+        self._drop_slot_locked(worker)
         return self._settle_locked()
 
     def _return_locked(self, worker: WorkerState) -> None:
@@ -640,49 +719,90 @@ class WorkPort(WorkerThreads):
             busy = cpu - self._cpu > 0.5 * (now - self._looked)
             self._looked, self._cpu = now, cpu
             self.trains = self.trains and self._prefetched_locked()
-            if (self._queue.depth or self.trains) and not self.stopped:
-                if self._active >= self._concurrency:
+            away: list[WorkerState] = []
+            self._watched = False
+            # Looked at after that: `attend` looks at it when a worker is awake.
+            turning = bool(self.awake or self.ring) or self._turning_locked()
+            if (self._queue.depth or self.trains or turning) and not self.stopped:
+                self._watched = True
+                if turning or self._active + len(self.awake) >= self._concurrency:
                     crowded = PATIENCE_BUSY if self._off_slot < PROCESSORS else PATIENCE_CROWDED
-                    self._overrunning_locked(crowded if busy else PATIENCE_IDLE, busy)
-            else:
-                self._watched = False
+                    away = self._overrunning_locked(crowded if busy else PATIENCE_IDLE, busy)
             todo = self._settle_locked()
             watched = self._watched
         self.act((todo[0], todo[1], False))
+        for worker in away:
+            self._depose(worker)
         return watched
+
+    def _part(self, worker: WorkerState) -> None:
+        """A worker is away in what it runs: others go on with the rest of its turn, if it is inside a routine."""
+        turns, turn = worker.turns, worker.turn
+        if turns is not None and turns.take_away(worker.record.ident):
+            worker.parted = turn
+        for channel in worker.unsent.copy():  # The worker flushes them once more when it has returned.
+            channel.flush()
+
+    def _depose(self, worker: WorkerState) -> None:
+        """The monitor has found a worker away in what it runs: others go on with the rest of its turn, and lead."""
+        self._part(worker)  # Asked again at the next tick, if it is not inside yet.
+        with self._lock:
+            if worker.turn == worker.seen and worker.record.slot and self._drop_slot_locked(worker):
+                worker.off_slot = True
+                self._off_slot += 1
+            todo = self._settle_locked()
+        self.act(todo)
+        driver().ensure_led()
 
     def _prefetched_locked(self) -> bool:
         return any(worker.train for worker in self._running_workers.values())
 
-    def _overrunning_locked(self, patience: int, busy: bool) -> None:
+    def _turning_locked(self) -> bool:
+        """Whether a worker runs a turn of which others may have to have the rest."""
+        return any(
+            worker.turns is not None and worker.parted != worker.turn for worker in self._running_workers.values()
+        )
+
+    def _overrunning_locked(self, patience: int, busy: bool) -> list[WorkerState]:
+        """Take the slots of workers that are away; return those that run turns, that have theirs."""
+        away: list[WorkerState] = []
         for worker in self._running_workers.values():
             item = worker.item
             if worker.turn != worker.seen:
                 worker.seen = worker.turn
                 worker.stuck = 0
+            elif item is not None and worker.turns is not None:
+                worker.stuck += 1
+                if worker.stuck >= patience and worker.parted != worker.turn:
+                    away.append(worker)  # At each tick from here on, until it is inside a routine.
             elif worker.record.slot and item is not None:
                 worker.stuck += 1
-                if worker.stuck >= patience:
-                    worker.stuck = 0
-                    profile = profile_of(item)
-                    if profile is not None and not busy:
-                        profile.overran()
+                if worker.stuck < patience:
+                    continue
+                worker.stuck = 0
+                profile = profile_of(item)
+                if profile is not None and not busy:
+                    profile.overran()
+                if self._drop_slot_locked(worker):
                     worker.off_slot = True
                     self._off_slot += 1
-                    worker.record.slot = False
-                    self._active -= 1
+        return away
 
     def inherit(self) -> None:
         """In a forked child: the parent's threads are not here."""
         self.forked = self.stopped = self.ending = True
         self._calm = False
+        for seat in self._waiters:  # Of the forking thread, one at most: it does not go on with its wait.
+            seat.leave()
         self._waiters = []
+        self.ring.clear()
+        self.awake.clear()
         # The forking thread may be a worker. It will return from its callback, and have no more to run.
         self._running_workers = {
             record: worker for record, worker in self._running_workers.items() if record is local.record
         }
         self._workers = len(self._running_workers)
-        self._active = sum(record.slot for record in self._running_workers)
+        self._active = sum(record.slot is True for record in self._running_workers)
         self._off_slot = sum(worker.off_slot for worker in self._running_workers.values())
         self._starting = 0
         for worker in self._running_workers.values():

@@ -302,6 +302,11 @@ def intake_of(pool: ThreadPool) -> Intake:
     return pool._intake
 
 
+def port_of(pool: ThreadPool) -> WorkPort:
+    """Return the port of `pool`: for what takes turns on its workers."""
+    return pool._port
+
+
 class Slow:
     """The scope that `ThreadPool.slow` returns."""
 

@@ -10,6 +10,20 @@ release the mutex; release the semaphore; set the event; the function that was t
 is reported to the pool's error handler and the later ones are skipped. Only then does the callback stop
 counting and its waiters wake, so an event set here is seen before `wait` returns.
 
+What takes turns (`Turns`: the calls of one client of a server) waits in the ring of its pool, and an idle worker runs
+it in the midst of its wait (`IdleWaiter.work`): it stays on the stack of idle workers, keeps the leadership if it has
+it, and takes no lock. The *token* of its seat decides what becomes of it; taking it out of its list is one atomic step:
+
+    seat      event                                            next      what is done
+    free      its worker takes the token, to run turns         running   the slot is UNCOUNTED, the seat is `awake`
+    free      another thread takes it, under the port's lock   given     off the stack: it gets something to run, or
+                                                                         leaves
+    running   its worker has run its turns, takes it back      free      not `awake`; then it looks what came meanwhile
+    running   its worker blocks, or is about to run something  left      off the stack, no slot, no leadership; the
+              slow; or the monitor finds it away                         worker comes back by `WorkPort.next`
+
+Assumes: `append` and `pop` of a list are atomic, and not reordered against attribute stores.
+
 Source: "CallbackMayRunLong", "DisassociateCurrentThreadFromCallback", "SetEventWhenCallbackReturns" and its
 siblings.
 """
@@ -20,20 +34,54 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from transport.realtime import monotonic
+
 from ..errors import InvalidState
 from ..kernel.checks import check_callback, check_count
 from ..kernel.port_source import Settable
-from ..kernel.thread import ThreadRecord
+from ..kernel.thread import UNCOUNTED, ThreadRecord
 from ..kernel.waiter import Waiter
 from ..lifecycle import Uncopyable
 from .backlog import CallbackCounts, Item, ObjectCallback, owner_of
+
+ROUND = 1e-3  # Seconds that a worker runs turns before it looks what has arrived, and what waits in its pool.
+
+
+def come_back() -> None:
+    """What an idle worker is given to run when it has lost its seat: it asks for the next."""
+
+
+class Sends(Protocol):
+    """What has something to send once a round of turns is over: a channel."""
+
+    def flush(self) -> None: ...
+
+
+class Turns(Protocol):
+    """What runs in turns with others of its kind: the calls of one client. In the ring of its pool once, or run."""
+
+    def take_turn(self, worker: "WorkerState") -> None:
+        """Run for a while, on a worker. Must not raise. What it has to send it adds to `worker.unsent`."""
+
+    def take_away(self, ident: int) -> bool:
+        """The thread of that identifier is away in what it runs: whether others may go on with the rest."""
 
 
 class RunnerPort(Protocol):
     """The port of a pool, as what runs in it knows it."""
 
+    maximum: int
+    ring: deque[Turns]
+    awake: "dict[IdleWaiter, None]"
+
     def fail(self, error: BaseException, owner: object) -> None:
         """Report an exception that left a callback of `owner`."""
+
+    def attend(self) -> None:
+        """A worker has begun to run turns: have the monitor look after it."""
+
+    def rested(self) -> None:
+        """A worker has run its turns, and is idle again."""
 
     def spare(self, worker: "WorkerState") -> bool:
         """The callback takes long: have it hold up no other; whether another worker is idle or can be started."""
@@ -69,7 +117,10 @@ class Runner:
 class WorkerState(Runner):
     """A worker, as its port sees it. Fields: guarded by the port's lock, unless named."""
 
-    __slots__ = ("off_slot", "computes", "idled", "persistent", "seen", "stuck", "train", "turn")
+    __slots__ = (
+        "computes", "idled", "off_slot", "parted", "persistent", "seen", "stuck", "train", "turn", "turned", "turns",
+        "unsent",
+    )  # fmt: skip
 
     def __init__(self, port: RunnerPort, record: ThreadRecord) -> None:
         super().__init__(port, record)
@@ -89,12 +140,44 @@ class WorkerState(Runner):
         self.idled: bool = False
         # Exempt from the idle exit, and from leaving for a lowered maximum before others: it ran a persistent callback.
         self.persistent: bool = False
+        # Whose turn it runs, if anybody's; written by the own thread. What has something to send after it.
+        self.turns: Turns | None = None
+        self.unsent: list[Sends] = []
+        # The `turn` whose rest others have: the worker blocks, or was found away. Written by who has parted them.
+        self.parted: int = -1
+        # Whether the last that it took was a turn, so that the next is a callback if there is one. Own thread.
+        self.turned: bool = False
+
+    def run_turn(self) -> None:
+        """Give a turn to what comes next in the ring, if there is anything."""
+        self.turn += 1
+        try:
+            turns = self.turns = self.port.ring.popleft()
+        except IndexError:
+            return
+        try:
+            turns.take_turn(self)
+        finally:
+            self.turns = None
+            if self.instance is not None:
+                after_return(self)
+
+    def run_alone(self) -> None:
+        """Run a turn between two callbacks."""
+        self.run_turn()
+        self.send()
+
+    def send(self) -> None:
+        """Have leave what the turns have left to be sent."""
+        unsent = self.unsent
+        while unsent:
+            unsent.pop().flush()
 
 
 class IdleWaiter(Waiter):
     """An idle worker's waiter. `result` is what it is to run, or None when it is to end."""
 
-    __slots__ = ("worker",)
+    __slots__ = ("running", "token", "worker")
 
     def __init__(self, worker: WorkerState) -> None:
         # As `Waiter.__init__`, which would cost another call for each idling.
@@ -103,7 +186,62 @@ class IdleWaiter(Waiter):
         self.signalled = False
         self.result: object = None
         self.interrupt: Callable[[], None] | None = None
+        self.ring = worker.port.ring
         self.worker: WorkerState = worker
+        # The token is in the first while the seat is free, in the second while its worker runs turns.
+        self.token: list[None] = [None]
+        self.running: list[None] = []
+
+    def claim(self) -> bool:
+        """Take the token of a free seat, to give its worker something or to send it away."""
+        try:
+            self.token.pop()
+        except IndexError:
+            return False
+        return True
+
+    def leave(self) -> bool:
+        """Take the token of a worker that runs turns: it does not go on with its wait."""
+        try:
+            self.running.pop()
+        except IndexError:
+            return False
+        return True
+
+    def work(self) -> bool:
+        """Run turns, for a round; False if the worker is given something else just now. See `Waiter.work`."""
+        running = self.running
+        try:
+            running.append(self.token.pop())
+        except IndexError:
+            return False
+        worker = self.worker
+        port, record, ring = worker.port, worker.record, self.ring
+        record.slot = UNCOUNTED
+        worker.item = come_back  # It is running something, whatever asks.
+        port.awake[self] = None
+        try:
+            port.attend()
+            until = monotonic() + ROUND
+            while ring and running:
+                worker.run_turn()
+                if monotonic() >= until:
+                    break
+            if worker.unsent:
+                worker.send()
+        finally:
+            worker.item = None
+            try:
+                token = running.pop()
+            except IndexError:  # Left.
+                self.result = come_back
+                self.signalled = True
+            else:
+                record.slot = False
+                port.awake.pop(self, None)
+                self.token.append(token)
+                port.rested()
+        return True
 
 
 class _Current(threading.local):

@@ -51,7 +51,7 @@ def work(port: WorkPort) -> None:
 
 def loop(port: WorkPort, worker: WorkerState) -> None:
     """Take and run callbacks until there are none for this worker."""
-    take, train, inbox, done = port.next, worker.train, port.inbox, worker.done
+    take, train, inbox, ring, done = port.next, worker.train, port.inbox, port.ring, worker.done
     then = monotonic()
     # Whether to time each callback of a train: one of the last train may have been slow.
     careful = False
@@ -70,7 +70,7 @@ def loop(port: WorkPort, worker: WorkerState) -> None:
             if type(item) is ObjectCallback:
                 done.append(item.counts)
             # What was fetched with it goes on without the lock, unless something else was pushed meanwhile.
-            if inbox or worker.disassociated or not train:
+            if inbox or ring or worker.disassociated or not train:
                 break
             if careful:
                 then = timed(profile, then, 1)

@@ -33,7 +33,7 @@ from ..kernel.thread import ThreadRecord, park
 from ..kernel.waiter import Waiter, wake
 from ..lifecycle import snapshot
 from .backlog import NO_LIMIT, CallbackCounts, FairQueue, Item, ObjectCallback
-from .running import WorkerState
+from .running import IdleWaiter, Turns, WorkerState
 
 log: Log = Log("engine.pool")
 
@@ -62,9 +62,9 @@ class WorkerThreads(SlotQueue):
 
     __slots__ = (
         "__weakref__", "_capacity_waiters", "_joiners", "_late_items", "_main", "_names", "_off_slot", "_on_error",
-        "_refusals", "_running_workers", "_starting", "_strict", "_thread_name", "_workers", "eager",
+        "_refusals", "_running_workers", "_starting", "_strict", "_thread_name", "_workers", "awake", "eager",
         "ending", "failures", "forked", "has_cancelled", "idle_limit", "maximum", "minimum", "name", "objects",
-        "on_start", "recycle", "stopped", "threads",
+        "on_start", "recycle", "ring", "stopped", "threads",
     )  # fmt: skip
 
     _queue: FairQueue
@@ -97,6 +97,10 @@ class WorkerThreads(SlotQueue):
         self.threads: set[threading.Thread] = set()
         self._thread_name = f"engine:{name}-worker-"
         self._names = itertools.count(1)
+        # What is to be given a turn, oldest first: who takes it out has it. Single operations only.
+        self.ring: deque[Turns] = deque()
+        # The seats whose workers run turns. Put in by the worker, taken out by the thread that takes its token.
+        self.awake: dict[IdleWaiter, None] = {}
         # All below: guarded by _lock. Invariant: _workers = len(_running_workers) + _starting.
         self.minimum: int = 0
         self.maximum: int = maximum
@@ -176,13 +180,14 @@ class WorkerThreads(SlotQueue):
 
     def _wanted_locked(self) -> int:
         """Count as starting as many threads as are needed now; the caller spawns them outside the lock."""
-        depth = self._queue.depth
+        depth = self._queue.depth + (1 if self.ring and not self.awake else 0)
+        free = len(self._waiters) - len(self.awake)
         if self.eager:
-            wanted = depth - len(self._waiters) - self._starting
-        elif self._waiters:
+            wanted = depth - free - self._starting
+        elif free > 0:
             return 0
         else:
-            wanted = min(depth, self._concurrency - self._active) - self._starting
+            wanted = min(depth, self._concurrency - self._active - len(self.awake)) - self._starting
         number = min(wanted, self.maximum - self._workers)
         if number <= 0 or self._refusals.left():
             return 0
@@ -258,7 +263,7 @@ class WorkerThreads(SlotQueue):
 
     def _may_exit_locked(self, worker: WorkerState) -> bool:
         """Whether a worker that has been idle for long is to leave."""
-        if worker.persistent or self._queue.depth or self._workers <= self.minimum:
+        if worker.persistent or self._queue.depth or self.ring or self._workers <= self.minimum:
             return False
         return self.ending or self._workers > 1 or not self.objects
 
@@ -291,6 +296,8 @@ class WorkerThreads(SlotQueue):
                     break
                 if self._exempt_locked(worker) and not self.ending:
                     continue
+                if not seat.claim() and seat.running:
+                    continue  # Its worker runs turns, and leaves by itself.
                 worker.seat = None
                 seat.result = None
             if worker.record in self._running_workers:
@@ -426,8 +433,8 @@ class WorkerThreads(SlotQueue):
                 "maximum": self.maximum,
                 "concurrency": self._concurrency,
                 "workers": self._workers,
-                "idle": len(self._waiters),
-                "running": self._active,
+                "idle": len(self._waiters) - len(self.awake),
+                "running": self._active + len(self.awake),
                 "off_slot": self._off_slot,
                 "queued": self._queue.depth,
                 "submitted": self._posted,

@@ -3,7 +3,7 @@
 The rooms, from the top down; `client` and `server` know nothing of each other:
 
 client       who calls: binding, client, its connection, its outstanding calls
-server       who answers: server, listener, admission, lane, the call being served
+server       who answers: server, listener, admission, turns, the call being served
 contract     what both agree on: interfaces, operations, output buffers
 pipes        typed streams beside the arguments, the same at both ends
 

@@ -53,7 +53,7 @@ class Batch(Protocol):
 
 
 class ServingSlot:
-    """Where a thread keeps which call it serves. Made and written by that thread only; its lane reads it.
+    """Where a thread keeps which call it serves. Made and written by that thread only; others read it.
 
     What a call has run that is not the library's runs in a context of its own, so that nothing that it sets is seen by
     the next one: no tenant, no precision of `decimal`. The context is a new and empty one, not a copy: copies share

@@ -312,8 +312,8 @@ class TestMemory:
         "path",
         [
             "engine.rpc.server.open_call.Batch.apart",  # Nothing of them has run.
-            "engine.rpc.server.lane.perf_counter",
-            "engine.rpc.server.lane.deferrable",  # The first has run.
+            "engine.rpc.server.runner.perf_counter",
+            "engine.rpc.server.runner.deferrable",  # The first has run.
             "engine.rpc.server.answers.Answers.conclude",  # And was closed.
             "engine.rpc.server.answers.encode_value",  # This one can be told.
         ],

@@ -79,8 +79,6 @@ class Answers:
         self.outgoing: deque[Peer] = deque()
         # Under link.lock: what is to be done after it was released.
         self.actions: list[Callable[[], object]] = []
-        # Lanes that were posted and not begun: while there are any, answers wait for theirs. Written by the lanes.
-        self.posted: deque[object] = deque()
         # The endpoint goes away. Set once, under link.lock; read anywhere.
         self.closing: bool = False
         # Whom the message taken last is for, and the answers in it. Under link.lock.

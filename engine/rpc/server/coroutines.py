@@ -10,6 +10,7 @@ another one. If neither loop nor thread can be had, the call is refused with `Se
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine
 from contextlib import suppress
 from contextvars import Context
@@ -31,6 +32,7 @@ from .routines import UNANSWERED
 
 log: Log = Log("engine.rpc")
 
+TOGETHER = 64  # Routines that are begun in one turn of the loop; arbitrary.
 ENDINGS = 3  # How often the end of the coroutines is tried, if they stop the loop. Arbitrary.
 
 
@@ -51,6 +53,8 @@ class CoroutineRunner:
         self._stopped = False
         # The coroutines that have not ended, with their calls: put in under _lock, taken out by single operations.
         self._open: dict[Coroutine[Any, Any, Any], OpenCall] = {}
+        # The calls that are to be begun there: put in under _lock, taken out by single operations.
+        self._handed: deque[OpenCall] = deque()
         # In the loop's thread only. Keeps tasks alive: a loop refers to them weakly.
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -76,6 +80,37 @@ class CoroutineRunner:
         if interrupt is not None:
             raise interrupt
 
+    def hand_over(self, call: OpenCall) -> None:
+        """Have the loop's thread begin `call`, whose routine is an `async def`, after those handed over before."""
+        status, text = Status.CALL_CANCELLED, "the server was closed"
+        interrupt: BaseException | None = None
+        with self._lock:
+            if not self._stopped:
+                try:
+                    loop = self._loop_locked()
+                    self._handed.append(call)
+                    loop.call_soon_threadsafe(self._begin_handed, loop)
+                    return
+                except BaseException as error:  # What makes loops may be the program's own, and raise anything.
+                    with suppress(ValueError):
+                        self._handed.remove(call)
+                    status, text = Status.SERVER_TOO_BUSY, f"no event loop can be had now: {text_of(error)}"
+                    interrupt = error if is_interrupt(error) else None
+        self._fail(call, status, text)
+        if interrupt is not None:
+            raise interrupt
+
+    def _begin_handed(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin what was handed over, some at a time, so that what runs in the loop goes on meanwhile."""
+        handed = self._handed
+        for _ in range(TOGETHER):
+            if not handed:
+                return
+            call = handed.popleft()
+            turns: Any = call.peer.turns
+            turns.begin_in_loop(call)
+        loop.call_soon(self._begin_handed, loop)
+
     def _loop_locked(self) -> asyncio.AbstractEventLoop:
         """Return the loop, which runs; raises anything if that cannot be."""
         loop = self._loop
@@ -93,7 +128,7 @@ class CoroutineRunner:
     def _begin(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
         call = self._open[coroutine]
         if not call.begun:
-            call.begun = True  # Set first, looked second; see `lane.py`.
+            call.begun = True  # Set first, looked second; see `runner.py`.
             if call.peer.parting and call.answers.give_up(call):
                 self._open.pop(coroutine, None)
                 coroutine.close()
@@ -167,6 +202,8 @@ class CoroutineRunner:
             self._loop = None
             left = self._open.copy()
             self._open.clear()
+            handed = list(self._handed)
+            self._handed.clear()
         self._tasks.clear()
         try:
             loop.close()
@@ -174,6 +211,8 @@ class CoroutineRunner:
             log.debug("%s: %s broke in on the end of its event loop", self._name, type_name(error))
         for coroutine, call in left.items():
             _close_unbegun(coroutine)
+            self._fail(call, status, text)
+        for call in handed:
             self._fail(call, status, text)
 
     async def _serve(self, call: OpenCall, coroutine: Coroutine[Any, Any, Any]) -> None:

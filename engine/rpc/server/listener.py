@@ -3,7 +3,7 @@
 Theory of operation. A harvest decodes a message, enters its calls in their peer's table and in its queue, which is run
 by the server's pool, and answers what is to be refused.
 
-    link.harvest -> on_message -> peer's table, peer's lane -> pool ... routine -> `answers.py`
+    link.harvest -> on_message -> peer's table, peer's calls -> ring ... routine -> `answers.py`
 
 Assumes: insertion and removal of one key of a `dict` are atomic and are not reordered.
 """
@@ -47,11 +47,12 @@ from ..notify import EventKind
 from . import pipes as pipe_server
 from .admission import Refusal, is_local
 from .answers import Answers
-from .lane import Lane, Lanes
 from .open_call import Batch, OpenCall, Peer
 from .pipes import ServerPipes
 from .registry import Registry
 from .routines import Entry
+from .runner import CallRunner, LooseRunner
+from .turns import Account, Scheduler
 
 log: Log = Log("engine.rpc")
 
@@ -67,8 +68,8 @@ def _part_from(peer: Peer) -> None:
 class Listener:
     """Takes what arrives at one endpoint. The server makes one for each endpoint that it listens on.
 
-    Args: `answers` closes the calls that arrive here; `lanes` run them; `welcome(heartbeat)` is what is said to a
-        client that greets, over a link with such a heartbeat; `pipe_window`: bytes that a client may push ahead.
+    Args: `answers` closes the calls that arrive here; `scheduler` has them run; `welcome(heartbeat)` is what is said to
+        a client that greets, over a link with such a heartbeat; `pipe_window`: bytes that a client may push ahead.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Listener:
         link: Link,
         answers: Answers,
         registry: Registry,
-        lanes: Lanes,
+        scheduler: Scheduler,
         welcome: Callable[[float], Welcome],
         pipe_window: int,
     ) -> None:
@@ -86,7 +87,7 @@ class Listener:
         self._admission = answers.admission
         self._contexts = answers.contexts
         self._registry = registry
-        self._lanes = lanes
+        self._scheduler = scheduler
         self._welcome = welcome
         self._pipe_window = pipe_window
         self.peers: dict[bytes, Peer] = {}
@@ -114,8 +115,10 @@ class Listener:
         info = self._link.peer_info(peer)
         session = ServerSession(self._greeting)
         local, parting = is_local(self.endpoint, info.address), self.answers.closing
-        lane = Lane(self._lanes, self.answers)
-        self.peers[peer] = Peer(peer, lane, session, info.address, info.user, local, parting)
+        account = Account()
+        turns = CallRunner(self._scheduler, account, self.answers)
+        loose = LooseRunner(self._scheduler, account, self.answers)
+        self.peers[peer] = Peer(peer, turns, loose, session, info.address, info.user, local, parting)
 
     def on_lost(self, peer: bytes, reason: str) -> None:
         """A client is gone. Its running calls go on; their answers will go nowhere."""
@@ -176,8 +179,7 @@ class Listener:
             # What was entered before runs; the others were not entered in any table.
             not_entered, self._entering = self._entering, 0
             self._admission.count_off(not_entered, 0)
-            if known.lane.calls:
-                self.answers.actions.append(known.lane.post)
+            self.answers.actions += (known.turns.post, known.loose.post)
             self._break_off(known, error)
         return False
 
@@ -236,7 +238,7 @@ class Listener:
         except BaseException:
             self._entering = 0
             raise
-        lane = peer.lane.calls
+        calls = peer.turns.calls
         for group in groups:
             entry = self._registry.find(message.targets[group.target])
             if (
@@ -252,12 +254,11 @@ class Listener:
                     peer.calls[group.ids[0]] = batch
                 else:
                     peer.calls.update(zip(group.ids, repeat(batch), strict=False))
-                lane.append(batch)
+                calls.append(batch)
                 self._entering -= len(group.ids)
             else:
                 room -= self._take_one_by_one(peer, group, entry, room if full else count, full, blobs)
-        if lane:
-            self.answers.actions.append(peer.lane.post)
+        self.answers.actions.append(peer.turns.post)
 
     def _take_one_by_one(
         self, peer: Peer, group: CallGroup, entry: Entry | Refusal, room: int, full: Refusal | None, blobs: list[Buffer]
@@ -271,7 +272,6 @@ class Listener:
                 entry = Refusal(Status.BAD_STUB_DATA, f"the arguments cannot be read: {error}")
             all_args = [group.args] * len(group.ids)
         took = turned_away = 0
-        apart: list[OpenCall] = []
         for call_id, args in zip(group.ids, all_args, strict=True):
             self._entering -= 1
             refusal: Refusal | None = None
@@ -305,11 +305,13 @@ class Listener:
             else:
                 call.add_done_callback(partial(self._admission.leave, entry.auto))
             # Last: a thread that finds it there may run and close it at once.
-            (apart if options is not None and options.lane == NO_LANE else peer.lane.calls).append(call)
+            if options is not None and options.lane == NO_LANE:
+                peer.loose.calls.append(call)
+                self.answers.actions.append(peer.loose.post)
+            else:
+                peer.turns.calls.append(call)
         if turned_away:
             self._admission.turn_away(turned_away)
-        if apart:
-            self.answers.actions.append(Lane(self._lanes, self.answers, apart).post)
         return took
 
     def _call_with_options(
@@ -372,10 +374,10 @@ class Listener:
     def _give_up_waiting(self, peer: Peer, deadline: float) -> None:
         """Close the calls of a parting client that were not begun."""
         # Threads that are just about to begin one see to it that they do not, or that it shows.
-        while peer.calls and not peer.lane.is_settled() and monotonic() < deadline:
+        while peer.calls and not (peer.turns.is_settled() and peer.loose.is_settled()) and monotonic() < deadline:
             sleep(SETTLING_LOOK)
         waiting = [call for call in peer.calls.copy().values() if isinstance(call, OpenCall) and not call.begun]
-        for call in [*waiting, *peer.lane.waiting()]:
+        for call in [*waiting, *peer.turns.waiting()]:
             self.answers.give_up(call)
 
     def forked(self) -> None:

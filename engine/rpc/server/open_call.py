@@ -111,9 +111,9 @@ class Answerer(Protocol):
 
 
 class CallQueue(Protocol):
-    """The calls of one connection that wait to be run, in the order in which they were begun: a `Lane`."""
+    """Calls of one connection that wait to be run: `ClientTurns`."""
 
-    # Appended under link.lock, by a thread that calls `post` after it, outside of the lock.
+    # Who appends calls `post` after it.
     calls: deque[Any]
 
     def post(self) -> None: ...
@@ -125,7 +125,9 @@ class Peer(msgspec.Struct, eq=False, weakref=True):
     """A connected client. `listener.py` makes one for each connection, and says which thread may do what."""
 
     id: bytes
-    lane: CallQueue
+    # Its calls that wait: those that have an order, and the others.
+    turns: CallQueue
+    loose: CallQueue
     # How far the conversation has come, and what the client takes. Under link.lock.
     session: ServerSession
     address: str
@@ -271,7 +273,7 @@ class OpenCall(msgspec.Struct, eq=False):
 
 
 class Batch(msgspec.Struct, eq=False):
-    """Calls of one operation that came together, and are run one after the other by their lane."""
+    """Calls of one operation that came together, and are run one after the other."""
 
     answers: Answerer
     peer: Peer
@@ -281,7 +283,7 @@ class Batch(msgspec.Struct, eq=False):
     group: CallGroup
     # The records that were made, by number. Written under _opening; read anywhere.
     records: dict[int, OpenCall] = {}
-    # Number and arguments of each call that is not run yet; None before `unpack`. Taken by the lane's holder.
+    # Number and arguments of each call that is not run yet; None before `unpack`. Taken by who has the client.
     rows: deque[tuple[int, Any]] | None = None
 
     def unpack(self) -> bool:

@@ -9,7 +9,7 @@ that runs the call, which answers it as any other.
 A thread notes the number of a call, and then calls its routine. Between the two the interpreter switches threads at
 one point only, the `RESUME` that each Python function begins with. A thread that is to enter the next routine therefore
 looks at the other thread's stack: that one is inside once the frame of its routine is past the `RESUME`, for from there
-on it does not stop before the routine has done something. Only a thread that takes over a lane from one that has not
+on it does not stop before the routine has done something. Only a thread that takes over a client from one that has not
 come back asks.
 
     noted -> [may stop] -> RESUME -> [may stop] -> first line -> ...

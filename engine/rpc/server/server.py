@@ -31,7 +31,7 @@ from ...kernel.checks import MAX_THREADS, check_callback, check_count, check_fla
 from ...kernel.lock import Lock, Once, each
 from ...kernel.loops import holding, loop_to_hold
 from ...lifecycle import AsyncCloseable, OpenObjects, Stage, at_exit, close_left_open
-from ...pool.pool import ThreadPool
+from ...pool.pool import ThreadPool, port_of
 from ..contract.interface import Interface
 from ..limits import check_options
 from ..pipes.pipe import MAX_WINDOW
@@ -40,12 +40,12 @@ from .admission import NONE, PRIVACY, AccessPolicy, Admission, Phase, ServerStat
 from .answers import Answers
 from .contexts import ContextBook
 from .ending import SIGNAL_LOOK, ended_by_signals
-from .lane import Lanes
 from .listener import Listener
 from .management import Authorize, Management, ManagementRoutines
 from .open_call import CallAttributes, OpenCall, await_closed
 from .registry import Registry
 from .routines import Preparer
+from .turns import Scheduler
 
 if TYPE_CHECKING:
     from .coroutines import CoroutineRunner
@@ -138,8 +138,8 @@ class Server(AsyncCloseable):
         self._hurried = False
         self._owns_pool = pool is None
         self.pool: ThreadPool = _Workers(workers, workers, name=name) if pool is None else pool
-        self._lanes: Lanes = Lanes(self.pool, self._start)
-        self._contexts: ContextBook = ContextBook(self.pool, self._lanes.resume)
+        self._scheduler: Scheduler = Scheduler(port_of(self.pool), self._start, self._hand_over)
+        self._contexts: ContextBook = ContextBook(self.pool, self._scheduler.resume)
         self._admission: Admission = Admission(max_calls)
         management = ManagementRoutines(self._admission, authorize)
         self._registry.register(Management, management, AccessPolicy(), lasting=True)
@@ -290,7 +290,7 @@ class Server(AsyncCloseable):
         try:
             level = PRIVACY if self._encrypts or not link.endpoint.startswith("tcp:") else NONE
             answers = Answers(link.endpoint, self._admission, self._contexts, self._tracebacks, level)
-            return Listener(link, answers, self._registry, self._lanes, self._welcome, self._pipe_window)
+            return Listener(link, answers, self._registry, self._scheduler, self._welcome, self._pipe_window)
         except BaseException:
             with link.lock:
                 link.close()
@@ -412,6 +412,13 @@ class Server(AsyncCloseable):
 
     def _start(self, call: OpenCall, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
         """Run an `async def` routine in the server's event loop, in `context`; its end closes the call."""
+        self._coroutine_runner().start(call, coroutine, context)
+
+    def _hand_over(self, call: OpenCall) -> None:
+        """Have the server's event loop begin a call of an `async def` routine."""
+        self._coroutine_runner().hand_over(call)
+
+    def _coroutine_runner(self) -> "CoroutineRunner":
         # Here: a program without such routines need not import asyncio (20 ms).
         from .coroutines import CoroutineRunner
 
@@ -420,8 +427,7 @@ class Server(AsyncCloseable):
                 self._coroutines = CoroutineRunner(self.name)
                 if self.closed:  # By a call that was still waiting for a worker.
                     self._coroutines.stop(0)
-            runner = self._coroutines
-        runner.start(call, coroutine, context)
+            return self._coroutines
 
     def __repr__(self) -> str:
         phase, active = self._admission.phase.value, self._admission.active

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from engine import Interface, Server
-from engine.rpc.server.lane import SLOW, Lane
 from engine.rpc.server.routines import Entry
+from engine.rpc.server.runner import CallRunner
+from engine.rpc.server.turns import SLOW
 from engine.testing import LIMIT, Gate, wait_until
 from transport.frames import CallOptions, Target
 from transport.wire.codec import encode_call
@@ -106,9 +107,9 @@ class TestBeforeTheFirstLine:
         return server
 
     def let_pass(self, other: Any, late: Late) -> None:
-        """Return when the monitor has taken several looks at all lanes, and taken away what may be taken away."""
+        """Return when the monitor has taken several looks at all clients, and taken away what may be taken away."""
         for _ in range(3):
-            # What is behind a routine that stays runs once the monitor has taken the lane away.
+            # What is behind a routine that stays runs once the monitor has taken the client away.
             other.stay.begin()
             other.nothing()
 
@@ -154,7 +155,7 @@ class TestBeforeTheFirstLine:
 
 
 class Watched(deque[Any]):
-    """A lane's calls; who appends one that nobody could close yet is found out."""
+    """A client's calls; who appends one that nobody could close yet is found out."""
 
     def __init__(self, table: dict[int, Any]) -> None:
         super().__init__()
@@ -170,7 +171,7 @@ class Watched(deque[Any]):
 
 
 def test_entered_in_the_table_first(servers: Callable[..., Server], endpoint: str) -> None:
-    """Whoever finds a call in its lane can close it: it is in the table of its client by then."""
+    """Whoever finds a call that waits can close it: it is in the table of its client by then."""
     late = Late()
     server = servers(endpoint)
     server.register("late", late)
@@ -180,7 +181,7 @@ def test_entered_in_the_table_first(servers: Callable[..., Server], endpoint: st
     with RawClient(server.endpoint) as raw:
         (peer,) = server._listeners[0].peers.values()
         calls = Watched(peer.calls)
-        peer.lane.calls = calls
+        peer.turns.calls = calls
         number = 0
         for name in ("late", "gated", "automatic"):
             for operation in ("plain", "coroutine"):
@@ -200,9 +201,9 @@ class TestLearning:
         """Whether a routine whose runs took so many times the limit is taken for slow."""
         entry = Entry.__new__(Entry)
         entry.mean, entry.overran = 0.0, False
-        lane = Lane.__new__(Lane)
+        runner = CallRunner.__new__(CallRunner)
         for run in runs:
-            lane._learn(entry, run * SLOW)
+            runner._learn(entry, run * SLOW)
         return entry.mean > SLOW
 
     def test_one_long_run(self) -> None:

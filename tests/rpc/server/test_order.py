@@ -110,7 +110,7 @@ class Noting(Interface, id="tests.Noting"):
 
 
 class Blocking(SimpleQueue[bool]):
-    """Routines to see by that the monitor takes lanes away from routines that stay. `get` is not written in Python."""
+    """Routines to see that the monitor takes clients away from those that stay. `get` is not written in Python."""
 
     def __init__(self) -> None:
         self.gate = Gate()
@@ -163,7 +163,7 @@ class TestEntering:
         gate.wait_for_arrivals()
         staying = []
         for _ in range(3):
-            # What is behind a routine that stays runs once the monitor has taken the lane away; it looks at all lanes.
+            # What is behind a routine that stays runs once the monitor has taken the client away; it looks at all.
             staying.append(other.stay.begin())
             other.nothing(timeout=LIMIT)
         assert noted == []

@@ -9,7 +9,7 @@ import pytest
 
 from engine import Context, EventKind, Interface, Server, ServerCall, current_call, manager, operation
 from engine.rpc.server import listener
-from engine.rpc.server.lane import Lane
+from engine.rpc.server.runner import CallRunner
 from engine.testing import LIMIT, Gate, wait_until
 from transport.frames import Bye, CallOptions, Cancel, Reject, Replies, Target
 from transport.wire.codec import encode_call, encode_calls
@@ -289,9 +289,9 @@ class TestTheServerCloses:
     ) -> None:
         """A call that a worker has taken, and does not begin any more, ends with 1722, too: before the goodbye."""
         taken = Gate()
-        is_over, sleep = Lane._is_over, time.sleep
+        is_over, sleep = CallRunner._is_over, time.sleep
 
-        def stop_before(self: Lane, *args: Any) -> bool:
+        def stop_before(self: CallRunner, *args: Any) -> bool:
             taken.pass_through()
             return is_over(self, *args)
 
@@ -299,7 +299,7 @@ class TestTheServerCloses:
             taken.open()
             sleep(seconds)  # The closing listener pauses; the worker goes on meanwhile.
 
-        monkeypatch.setattr(Lane, "_is_over", stop_before)
+        monkeypatch.setattr(CallRunner, "_is_over", stop_before)
         monkeypatch.setattr(listener, "sleep", let_it_go_on)
         monkeypatch.setattr(listener, "SETTLING", LIMIT)
         server = serve(1)
