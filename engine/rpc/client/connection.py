@@ -61,7 +61,7 @@ from ..pipes.pipe import UNBOUNDED
 from ..state import Failure, Outcome
 from .awaiting import AwaitingConnection
 from .call_table import CallTable, perform
-from .outbox import LoneMessage, Outbox
+from .outbox import FEW_CALLS, MOST_WAITING, LoneMessage, Outbox
 from .retry import Retries
 from .session import EndpointSession
 from .spinning import SPIN_CALLS, SPIN_TIME, Spinning
@@ -176,8 +176,14 @@ class Connection:
         if spinning.sent_at:
             spinning.swift = monotonic() - spinning.sent_at < SPIN_TIME
             spinning.sent_at = 0.0
-        if outbox.few:
-            outbox.receiver = driver().leader_ident or get_ident()
+        outstanding = len(table.calls) + outbox.answered
+        if outstanding > FEW_CALLS or (
+            # The thread that leads waits, and so does one that takes this though none leads.
+            outstanding > 1 and outbox.sender == (driver().leader_ident or get_ident())
+        ):
+            outbox.batch_threshold = min(outstanding >> 1, MOST_WAITING)
+        else:
+            outbox.batch_threshold = 0
         # This is the way of nearly every message. It refuses what is more than short results, which `_receive` takes.
         if len(frames) != 1 or type(head := frames[0]) is not bytes or head[:PREFIX_BYTES] != REPLIES_PREFIX:
             return self._receive(frames)
@@ -198,7 +204,7 @@ class Connection:
         lock = table.lock
         try:
             lock.acquire()
-            table.record_locked(call_ids, values, self.actions)
+            outbox.answered += table.record_locked(call_ids, values, self.actions)
             if self.attended:
                 self.attend_locked()
         except BaseException:
@@ -233,7 +239,7 @@ class Connection:
             outcomes: Sequence[Outcome] = group.values
             if group.status or group.options is not None:
                 outcomes = outcomes_of(group, blobs, table.calls)
-            table.finish_locked(group.ids, outcomes, self.actions)
+            self.outbox.answered += table.finish_locked(group.ids, outcomes, self.actions)
             if self.attended:
                 self.attend_locked()
 

@@ -99,12 +99,12 @@ class Outbox:
         "_refuse",
         "_session",
         "_spinning",
+        "answered",
         "batch_threshold",
         "closing",
-        "few",
         "messages_sent",
         "queue",
-        "receiver",
+        "sender",
         "spin_until",
         "taken",
     )
@@ -121,13 +121,13 @@ class Outbox:
         self._spinning = spinning
         # Oldest first.
         self.queue: deque[PendingCall | LoneMessage] = deque()
-        # How many calls may wait to be batched. Written under link.lock, read as a hint. Derived from how many were
-        # outstanding as the last message left: callers usually begin one call for each that is answered.
+        # How many calls may wait to be batched. Written under link.lock, read as a hint. Derived from the calls in
+        # flight plus the replies received since the last send, because callers usually begin one call per reply.
         self.batch_threshold: int = 0
-        # All below: under link.lock. Whether these were some, but few; and who has taken the last answer then: the
-        # thread that leads, and so waits, or else the one that took it.
-        self.few: bool = False
-        self.receiver: int = 0
+        # All below: under link.lock. Those replies.
+        self.answered: int = 0
+        # The thread that has sent the last message while some, but few calls were outstanding.
+        self.sender: int = 0
         # `Driver.spin_until`; set once, before anything is sent.
         self.spin_until: Callable[[float], object] = bool
         # For statistics.
@@ -194,11 +194,11 @@ class Outbox:
                         self._forget_ended()
                     self._kept.append((number, numbers))
                 session.calls_sent = number
-            self.few = few = 1 < outstanding <= FEW_CALLS
-            if outstanding <= 1 or (few and get_ident() != self.receiver):
-                self.batch_threshold = 0
-            else:
-                self.batch_threshold = min(outstanding >> 1, MOST_WAITING)
+            self.answered = 0
+            if outstanding > FEW_CALLS:
+                self.batch_threshold = max(self.batch_threshold, min(outstanding >> 1, MOST_WAITING))
+            elif outstanding > 1:
+                self.sender = get_ident()
             spinning = self._spinning
             if 0 < outstanding <= spinning.most:
                 spinning.sent_at = now = monotonic()
