@@ -75,7 +75,7 @@ class Unset(msgspec.Struct, frozen=True):
 UNSET = Unset()  # "No value given", where None is a value.
 
 
-class PacketTemplate(Notification, frozen=True):
+class PacketTemplate(Notification, frozen=True, weakref=True):
     """The packet that an operation will post when it completes: made by `CompletionPort.packet`."""
 
     port: PacketSink

@@ -15,8 +15,11 @@ Source: "I/O Completion Ports", "CreateIoCompletionPort", "GetQueuedCompletionSt
 """
 
 import os
+from collections.abc import Callable
 from itertools import repeat, starmap
+from types import NoneType
 from typing import Any, Self
+from weakref import ref
 
 from ..errors import AbandonedWait, Alerted, WaitTimeout
 from ..lifecycle import Closeable, OpenObjects
@@ -61,7 +64,7 @@ class CompletionPort(PortQueue, Closeable):
     Source: "CreateIoCompletionPort". Different from Windows: `capacity` bounds it.
     """
 
-    __slots__ = ("_binding", "_driver")
+    __slots__ = ("_binding", "_driver", "_plain")
 
     def __init__(
         self,
@@ -78,6 +81,9 @@ class CompletionPort(PortQueue, Closeable):
         self._binding = PortBinding(self)
         # The process's, from the first wait on: a port does not outlast a fork, nor a driver a process.
         self._driver: Driver | None = None
+        # Yields the template without values of its own, as long as some operation has it: it has the port, which would
+        # otherwise keep itself. A thread that overwrites another's makes one more of them.
+        self._plain: Callable[[], PacketTemplate | None] = NoneType
         _open_ports.add(self)
         if source is not None:
             try:
@@ -144,6 +150,13 @@ class CompletionPort(PortQueue, Closeable):
         Give the result as `notify=` when beginning a call. The three values come back unchanged in the
         packet; `overlapped` is the operation's own handle unless given (None counts as given).
         """
+        if type(key) is type(transferred) is int and not key and not transferred and overlapped is UNSET:
+            # One for all operations that are given the port itself, so that their packets are delivered together.
+            plain = self._plain()
+            if plain is None:
+                plain = PacketTemplate(self, 0, 0, UNSET)
+                self._plain = ref(plain)
+            return plain
         return PacketTemplate(self, key, transferred, overlapped)
 
     # Dequeuing

@@ -157,6 +157,8 @@ def snapshot(notify: Any) -> Notification | None:
     """Turn the caller's `notify=` into a notification; raises `InvalidArgumentType` for anything else."""
     if type(notify) is FunctionType and not notify.__code__.co_flags & ASYNC:  # The usual ones need no more.
         return CallbackNotification(notify, copy_context())
+    if type(notify) is CompletionPort:
+        return notify.packet()
     if isinstance(notify, Event):
         return EventNotification(notify) if type(notify) is Event else OwnEventNotification(notify)
     if isinstance(notify, CallbackNotification):

@@ -1140,6 +1140,24 @@ class TestPosting:
         assert (template.port, template.key, template.transferred, template.overlapped) == (port, 7, 8, UNSET)
         assert port.packet(overlapped=None).overlapped is None
 
+    def test_templates_without_values_are_one(self) -> None:
+        """While it is used, a template without values of its own is one for all; one with values, equal ones too, is
+        not. It does not keep its port.
+        """
+        port = CompletionPort()
+        one = port.packet()
+        assert port.packet(0, 0) is one
+        assert port.packet(False) is not one
+        assert type(port.packet(False).key) is bool
+        assert port.packet(0.0, Decimal(0)) is not one
+        assert port.packet(overlapped=None) is not one
+        with CompletionPort() as other:
+            assert other.packet() is not one
+        port.close()
+        watched = weakref.ref(port)
+        del port, one
+        assert watched() is None
+
 
 class TestFork:
     """Section 15: what a forked child inherits fails with a clear error; nothing hangs."""
