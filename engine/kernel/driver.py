@@ -79,6 +79,9 @@ class Driver(Leadership):
         self._awake: tuple[float, int] | None = None
         # The threads that harvest though they do not lead; each puts and removes itself.
         self._harvesting: set[int] = set()
+        # `schedule(source)` has the source driven before the next poll or park of any thread. The dictionary's own
+        # method, as each batch of calls that is begun calls it; it stores None.
+        self.schedule: Callable[[Source], object] = self._scheduled.setdefault
         # `unschedule(source, None)` takes back `schedule` or `mark_ready`: there is nothing to harvest or to send.
         # Under the source's own lock. The dictionary's own method, as each message that is sent calls it.
         self.unschedule: Callable[[Source, None], None] = self._scheduled.pop
@@ -163,10 +166,6 @@ class Driver(Leadership):
                 self._bell.ring()
             for call in list(self._watchers):
                 call()
-
-    def schedule(self, source: Source) -> None:
-        """Have `source` driven before the next poll or park of any thread. Costs a dictionary store."""
-        self._scheduled[source] = None
 
     def spin_until(self, until: float) -> None:
         """What the calling thread will wait for now is expected before `until` (as `time.monotonic` counts).

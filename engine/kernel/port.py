@@ -245,14 +245,10 @@ class CompletionPort(PortQueue, Closeable):
             pass  # As said.
         self._taken += len(batch) - before
 
-    def _fill_up(self, batch: list[CompletionPacket], maximum: int) -> None:
-        """`_fill` a batch that has its first packet, whose slot is the batch's: more packets need no more slots."""
-        queue = self._open
-        if queue is not None:
-            self._fill(batch, queue, maximum)
-        else:
-            with self._lock:
-                self._fill(batch, self._queue, maximum)
+    def _fill_watched(self, batch: list[CompletionPacket], maximum: int) -> None:
+        """`_fill` while something watches what is queued."""
+        with self._lock:
+            self._fill(batch, self._queue, maximum)
 
     def _take(  # noqa: C901  # a hot path
         self, record: ThreadRecord, maximum: int, timeout: float | None, alertable: bool
@@ -310,7 +306,12 @@ class CompletionPort(PortQueue, Closeable):
                 if type(result) is CompletionPacket:
                     batch.append(result)
                     if maximum > 1 and self._queue:
-                        self._fill_up(batch, maximum)
+                        # More packets need no more slots.
+                        queue = self._open
+                        if queue is not None:
+                            self._fill(batch, queue, maximum)
+                        else:
+                            self._fill_watched(batch, maximum)
         except BaseException:
             if lock.owned():
                 lock.release()

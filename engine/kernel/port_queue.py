@@ -137,7 +137,17 @@ class PortQueue(SlotQueue):
                 self._taken += 1
                 self._posted += 1
                 packets = packets[1:]
-            if packets:
+            if (
+                packets
+                and queue is not None
+                and queue is self._open
+                and not (waiters and self._active < self._concurrency)
+            ):
+                # As `_put_locked` does if no thread is to have one.
+                queue.extend(packets)
+                self._posted += len(packets)
+                queued = True
+            elif packets:
                 queued = self._put_locked(packets, None, woken)
             lock.release()
             if first is not None:
@@ -151,7 +161,7 @@ class PortQueue(SlotQueue):
                     first.interrupt()
             if woken:
                 wake(woken)
-            if queued:
+            if queued and self._signal is not None:
                 self._notify_watchers()
         except BaseException:
             if lock.owned():
