@@ -5,12 +5,17 @@ import builtins
 import keyword
 import re
 from collections import defaultdict
+from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
 
 import pytest
 
 from engine import TRANSITIONS, On, State
+from engine.kernel import leadership
 from engine.lifecycle import Stage
+from engine.pool import running
+from engine.rpc.server import turns
 
 from .lock_order import ORDER
 
@@ -118,6 +123,13 @@ def drawn(path: str, *heads: str) -> list[list[str]]:
     return rows
 
 
+def rows_of(transitions: Iterable[tuple[Enum | str, ...]]) -> list[list[str]]:
+    """The rows of a table of states in the code: of states their values; the code type is taken off."""
+    return [
+        [str(each.value if isinstance(each, Enum) else each).replace("`", "") for each in row] for row in transitions
+    ]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_what_is_named_exists(page: str) -> None:
     """Each file, make target, module, class and function that a page names exists."""
@@ -153,8 +165,17 @@ def test_the_states_of_a_call() -> None:
 
 def test_the_leadership() -> None:
     """The page has the table of the leadership."""
-    heads = ("thread", "event", "next", "what is done")
-    assert table("thread") == drawn("engine/kernel/leadership.py", *heads)
+    assert table("thread") == rows_of(leadership.TRANSITIONS)
+
+
+def test_the_turns_of_clients() -> None:
+    """The page has the table of who has a client."""
+    assert table("client") == rows_of(turns.TRANSITIONS)
+
+
+def test_the_seats() -> None:
+    """The page has the table of an idle worker's seat."""
+    assert table("seat") == rows_of(running.TRANSITIONS)
 
 
 def test_the_slots() -> None:

@@ -4,18 +4,7 @@ Theory of operation. At most one thread leads: it polls all sources and harvests
 satisfied. The others are parked. Who waits, leaves, or is passed over moves between these states, each step under the
 mutex of the driver:
 
-    thread   event                                                next     what is done
-    running  waits; no thread leads, or it is the successor       leading  a new term begins
-    running  waits; another thread leads                          parked   a monitor that leads is woken: it leaves
-    running  waits; the last LEADER_MISSES polls of the leader    parked   it is the successor now; the bell rings, so
-             brought it nothing of its own                                 that the leader leaves
-    parked   is nudged: no thread leads any more                  leading  a new term begins
-    parked   its wait is satisfied, or its time is up             running  a successor declines
-    leading  its wait is satisfied, or its time is up             running  the successor is nudged; without one the
-                                                                           leadership is vacant, no thread is woken
-    leading  there is a successor                                 parked   the successor is nudged
-    leading  is away in what it runs (Waiter.work), and           running  as when its wait is satisfied; its wait is
-             deposed                                                       over before it polls again
+    TRANSITIONS, below, says how a thread moves between its states.
 
 A vacancy is filled by the next thread that waits. The monitor fills it when that takes longer than a tick while
 a thread depends on progress: it nudges the thread that parked last, or stands by: leads on its own thread until a
@@ -28,12 +17,75 @@ listed before it looks for sources, who registers the first source looks at the 
 """
 
 from _thread import get_ident
+from enum import Enum
+from typing import Final
 
 from .monitor import Monitor
 from .sources import PolledSources
 from .waiter import Waiter
 
 LEADER_MISSES = 4  # Polls in a row for others only: two threads that take turns should not unseat each other.
+
+
+class ThreadState(Enum):
+    """What a thread does about the driver."""
+
+    RUNNING = "running"  # It is in no wait, or just on its way into or out of one.
+    LEADING = "leading"  # Its waiter is `_leader`.
+    PARKED = "parked"  # Its waiter is among `_parked`.
+
+
+# From, event, to, and what is done.
+TRANSITIONS: Final = (
+    (
+        ThreadState.RUNNING,
+        "waits; no thread leads, or it is the successor",
+        ThreadState.LEADING,
+        "a new term begins",
+    ),
+    (
+        ThreadState.RUNNING,
+        "waits; another thread leads",
+        ThreadState.PARKED,
+        "a monitor that leads is woken: it leaves",
+    ),
+    (
+        ThreadState.RUNNING,
+        "waits; the last LEADER_MISSES polls of the leader brought it nothing of its own",
+        ThreadState.PARKED,
+        "it is the successor now; the bell rings, so that the leader leaves",
+    ),
+    (
+        ThreadState.PARKED,
+        "is nudged: no thread leads any more",
+        ThreadState.LEADING,
+        "a new term begins",
+    ),
+    (
+        ThreadState.PARKED,
+        "its wait is satisfied, or its time is up",
+        ThreadState.RUNNING,
+        "a successor declines",
+    ),
+    (
+        ThreadState.LEADING,
+        "its wait is satisfied, or its time is up",
+        ThreadState.RUNNING,
+        "the successor is nudged; without one the leadership is vacant, no thread is woken",
+    ),
+    (
+        ThreadState.LEADING,
+        "there is a successor",
+        ThreadState.PARKED,
+        "the successor is nudged",
+    ),
+    (
+        ThreadState.LEADING,
+        "is away in what it runs (`Waiter.work`), and deposed",
+        ThreadState.RUNNING,
+        "as when its wait is satisfied; its wait is over before it polls again",
+    ),
+)
 
 
 class Leadership(PolledSources):

@@ -14,13 +14,7 @@ What takes turns (`Turns`: the calls of one client of a server) waits in the rin
 it in the midst of its wait (`IdleWaiter.work`): it stays on the stack of idle workers, keeps the leadership if it has
 it, and takes no lock. The *token* of its seat decides what becomes of it; taking it out of its list is one atomic step:
 
-    seat      event                                            next      what is done
-    free      its worker takes the token, to run turns         running   the slot is UNCOUNTED, the seat is `awake`
-    free      another thread takes it, under the port's lock   given     off the stack: it gets something to run, or
-                                                                         leaves
-    running   its worker has run its turns, takes it back      free      not `awake`; then it looks what came meanwhile
-    running   its worker blocks, or is about to run something  left      off the stack, no slot, no leadership; the
-              slow; or the monitor finds it away                         worker comes back by `WorkPort.next`
+    TRANSITIONS, below, says how a seat moves between its states.
 
 Assumes: `append` and `pop` of a list are atomic, and not reordered against attribute stores.
 
@@ -32,7 +26,8 @@ import threading
 from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from enum import Enum
+from typing import Any, Final, Protocol
 
 from transport.realtime import monotonic
 
@@ -45,6 +40,44 @@ from ..lifecycle import Uncopyable
 from .backlog import CallbackCounts, Item, ObjectCallback, owner_of
 
 ROUND = 1e-3  # Seconds that a worker runs turns before it looks what has arrived, and what waits in its pool.
+
+
+class SeatState(Enum):
+    """Where the token of a seat is, and so who decides what its worker does next."""
+
+    FREE = "free"  # In `IdleWaiter.token`: whoever takes it out.
+    RUNNING = "running"  # In `IdleWaiter.running`: its worker, which runs turns.
+    GIVEN = "given"  # Gone, by another thread: it has something to run, or is to leave.
+    LEFT = "left"  # Gone, while its worker ran turns: the wait ends when that is back.
+
+
+# From, event, to, and what is done.
+TRANSITIONS: Final = (
+    (
+        SeatState.FREE,
+        "its worker takes the token, to run turns",
+        SeatState.RUNNING,
+        "the slot is UNCOUNTED, the seat is `awake`",
+    ),
+    (
+        SeatState.FREE,
+        "another thread takes it, under the port's lock",
+        SeatState.GIVEN,
+        "off the stack: it gets something to run, or leaves",
+    ),
+    (
+        SeatState.RUNNING,
+        "its worker has run its turns, takes it back",
+        SeatState.FREE,
+        "not `awake`; then it looks what came meanwhile",
+    ),
+    (
+        SeatState.RUNNING,
+        "its worker blocks, or is about to run something slow; or the monitor finds it away",
+        SeatState.LEFT,
+        "off the stack, no slot, no leadership; the worker comes back by `WorkPort.next`",
+    ),
+)
 
 
 def come_back() -> None:
