@@ -213,6 +213,7 @@ WHITE_BOX: dict[str, str] = {
     "transport/test_service.py": "how often a service's function runs shows elsewhere in a thread that never ends",
     "transport/test_descriptors.py": "when a thread looks, and what is free again by then, no public name decides",
     "pool/test_harvest.py": "as above",
+    "pool/test_run_time.py": "what was learned shows elsewhere in how long others wait, which depends on the machine",
     "rpc/test_new_notification.py": "a new way to notify is a class, and what it derives from has no public name",
     "rpc/client/arrived.py": "as above",
     "rpc/client/test_spinning.py": "how busy a machine is and what follows from it has no public name",

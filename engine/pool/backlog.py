@@ -19,9 +19,9 @@ from typing import Any
 import msgspec
 
 from ..kernel.waiter import Waiter
+from .run_time import RunTime
 
 NO_LIMIT = 1 << 62
-LONG = 200e-6  # Seconds of mean run time above which callbacks start without a slot; a hand-over costs 30 us.
 
 
 class Priority(IntEnum):
@@ -32,61 +32,21 @@ class Priority(IntEnum):
     LOW = 2
 
 
-class Profile(msgspec.Struct, gc=False):
-    """How long the callbacks of one object, or of one function, run: learned from those that ran.
-
-    Not guarded: a lost update loses one sample.
-    """
-
-    long: bool = False
-    # Declared by the user; nothing is learned.
-    fixed: bool = False
-    # Seconds, exponentially weighted; `cpu` is measured only while `long`.
-    mean: float = 0.0
-    cpu: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.long:
-            self.mean = 2 * LONG
-
-    def learn(self, elapsed: float, cpu: float | None) -> None:
-        """Take one run into account."""
-        if self.fixed:
-            return
-        # Capped, so that a single outlier (a garbage collection, a wait for the interpreter lock) changes no
-        # verdict.
-        mean = self.mean + (min(elapsed, 3 * LONG) - self.mean) / 4
-        self.mean = mean if mean > LONG / 16 else 0.0
-        if cpu is not None:
-            self.cpu += (cpu - self.cpu) / 4
-        self.long = mean > LONG
-
-    def computes(self) -> bool:
-        """Whether it is long because it uses the processor: many such at once would not be faster."""
-        return self.cpu > LONG
-
-    def overran(self) -> None:
-        """It was seen to block for longer than a tick: treat the next ones as long from their start."""
-        if not self.fixed:
-            self.mean = 3 * LONG
-            self.long = True
-
-
 class CallbackCounts:
     """What one callback object has queued and running. All fields: guarded by the port's lock."""
 
     __slots__ = (
         "__weakref__", "args", "context", "discarded", "finalization", "function", "once",
-        "persistent", "priority", "profile", "queued", "running", "special", "started", "disassociated",
+        "persistent", "priority", "queued", "run_time", "running", "special", "started", "disassociated",
         "waiters",
     )  # fmt: skip
 
     def __init__(
-        self, priority: Priority, profile: Profile, function: Callable[..., object], args: tuple[Any, ...]
+        self, priority: Priority, run_time: RunTime, function: Callable[..., object], args: tuple[Any, ...]
     ) -> None:
         # Down to `_once`: fixed before the first callback.
         self.priority = priority
-        self.profile = profile
+        self.run_time = run_time
         # Each callback is `_function(*_args, *more)`.
         self.function = function
         self.args = args
@@ -147,7 +107,7 @@ class PlainCallback(msgspec.Struct, eq=False, gc=False):
     function: Callable[..., object]
     args: tuple[Any, ...]
     context: Context
-    profile: Profile
+    run_time: RunTime
     priority: Priority = Priority.NORMAL
 
 
@@ -174,11 +134,11 @@ def owner_of(item: Item | None) -> object:
     return item.function if isinstance(item, PlainCallback) else item
 
 
-def profile_of(item: Item | None) -> Profile | None:
+def run_time_of(item: Item | None) -> RunTime | None:
     """Return what is known of the run time of `item`, if anything ever is."""
     if isinstance(item, ObjectCallback):
-        return item.counts.profile
-    return item.profile if isinstance(item, PlainCallback) else None
+        return item.counts.run_time
+    return item.run_time if isinstance(item, PlainCallback) else None
 
 
 class FairQueue:
@@ -241,19 +201,19 @@ class FairQueue:
     def fetch(self, train: deque[Any], number: int) -> None:
         """Move up to `number` callbacks to `train`, in the order in which `popleft` would return them.
 
-        Stops before one that is known to be long, and behind one whose end a thread may be waiting for.
+        Stops before one that is known to be slow, and behind one whose end a thread may be waiting for.
         """
         high, normal, low = self._rings
         left = number
         while left and (ring := high or normal or low):
             entry = ring[0]
             if not isinstance(entry, CallbackCounts):
-                if type(entry) is PlainCallback and entry.profile.long:
+                if type(entry) is PlainCallback and entry.run_time.slow:
                     break
                 train.append(ring.popleft())
                 left -= 1
                 continue
-            if entry.profile.long:
+            if entry.run_time.slow:
                 break
             queued = entry.queued
             several = 1

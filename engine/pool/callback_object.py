@@ -22,10 +22,11 @@ from ..errors import Deadlock, InvalidArgumentType, InvalidParameter
 from ..kernel.checks import check_callback, check_clock, check_flag, check_kind, check_timeout
 from ..kernel.clock import Clock
 from ..lifecycle import Closeable
-from .backlog import Priority, Profile
+from .backlog import Priority
 from .cleanup import CleanupGroup, members_of
 from .core import CallbackCore
 from .pool import ThreadPool, default_pool, intake_of
+from .run_time import RunTime
 from .running import CallbackInstance, current, runs_here
 
 
@@ -276,8 +277,8 @@ def make_core(
     port = intake.port
     if port.ending:
         raise port.closed_error()
-    profile = Profile(long=environment.runs_long, fixed=environment.runs_long)
-    core = kind(title, intake, Priority(environment.priority), profile, function, args)
+    run_time = RunTime(slow=environment.runs_long, fixed=environment.runs_long)
+    core = kind(title, intake, Priority(environment.priority), run_time, function, args)
     core.context = context
     core.finalization = environment.finalization
     core.persistent = environment.persistent

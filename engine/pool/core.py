@@ -23,8 +23,9 @@ from ..kernel.checks import Deadline
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 from ..lifecycle import snapshot
-from .backlog import CallbackCounts, Priority, Profile
+from .backlog import CallbackCounts, Priority
 from .intake import Intake
+from .run_time import RunTime
 
 
 class CallbackCore(CallbackCounts):
@@ -37,11 +38,11 @@ class CallbackCore(CallbackCounts):
         title: str,
         intake: Intake,
         priority: Priority,
-        profile: Profile,
+        run_time: RunTime,
         function: Callable[..., object],
         args: tuple[Any, ...],
     ) -> None:
-        super().__init__(priority, profile, function, args)
+        super().__init__(priority, run_time, function, args)
         # What errors call the object.
         self.title = title
         self.intake = intake

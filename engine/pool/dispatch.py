@@ -6,7 +6,7 @@ fastest. Every callback that blocks gives its slot back, and the slot releases t
 
     it blocks in a library wait or in `blocking()`       as on any port
     it said so: runs-long environment, `may_run_long`    from its start, or from the call on
-    it is known to be long: measured mean above `LONG`   from its start
+    it is known to be slow: measured mean above `SLOW`   from its start
     it overruns while others are queued                  the monitor takes the slot away from it
 
 A callback that runs without a slot for one of the last three reasons is *off slot*: it takes none before it
@@ -54,7 +54,8 @@ from ..kernel.lock import each
 from ..kernel.thread import UNCOUNTED, ThreadRecord, associate, local
 from ..kernel.waiter import Waiter, wake
 from ..lifecycle import OpenObjects
-from .backlog import NO_LIMIT, CallbackCounts, Item, ObjectCallback, PlainCallback, Profile, profile_of
+from .backlog import NO_LIMIT, CallbackCounts, Item, ObjectCallback, PlainCallback, run_time_of
+from .run_time import RunTime
 from .running import IdleWaiter, Runner, Turns, WorkerState, come_back, current
 from .workers import Todo, WorkerThreads, acquire_late
 
@@ -302,18 +303,18 @@ class WorkPort(WorkerThreads):
             raise
 
     def _assign_locked(self, worker: WorkerState, item: Item) -> None:
-        """Count `item` as taken by `worker`, with a slot unless it is known to be long."""
+        """Count `item` as taken by `worker`, with a slot unless it is known to be slow."""
         self._taken += 1
-        profile = item.counts.profile if type(item) is ObjectCallback else profile_of(item)
-        if profile is not None and profile.long and self._may_go_locked(worker, profile):
+        run_time = item.counts.run_time if type(item) is ObjectCallback else run_time_of(item)
+        if run_time is not None and run_time.slow and self._may_go_locked(worker, run_time):
             worker.off_slot = True
             self._off_slot += 1
         else:
             worker.record.slot = True
             self._active += 1
 
-    def _may_go_locked(self, worker: WorkerState, profile: Profile) -> bool:
-        if profile.computes():
+    def _may_go_locked(self, worker: WorkerState, run_time: RunTime) -> bool:
+        if run_time.computes():
             if self._computing >= PROCESSORS:
                 return False
             worker.computes = True
@@ -360,10 +361,10 @@ class WorkPort(WorkerThreads):
                 turn = self.ring and not worker.turned
                 worker.turned = bool(turn)
                 item = worker.run_alone if turn else queue.popleft()
-                profile = profile_of(item)
+                run_time = run_time_of(item)
                 if turn:
                     pass  # It goes through no queue.
-                elif profile is not None and profile.long:
+                elif run_time is not None and run_time.slow:
                     record.slot = False
                     self._active -= 1
                     self._assign_locked(worker, item)
@@ -780,9 +781,9 @@ class WorkPort(WorkerThreads):
                 if worker.stuck < patience:
                     continue
                 worker.stuck = 0
-                profile = profile_of(item)
-                if profile is not None and not busy:
-                    profile.overran()
+                run_time = run_time_of(item)
+                if run_time is not None and not busy:
+                    run_time.overran()
                 if self._drop_slot_locked(worker):
                     worker.off_slot = True
                     self._off_slot += 1

@@ -128,7 +128,7 @@ class Executor(ThreadPoolExecutor, Uncopyable):
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         future = CallFuture[T](state.port)
         intake = self._intake
-        call = PlainCallback(run_call, (future, fn, args, kwargs), copy_context(), intake.profile_of(fn), priority)
+        call = PlainCallback(run_call, (future, fn, args, kwargs), copy_context(), intake.run_time_of(fn), priority)
         try:
             intake.enqueue(call)
         except InvalidHandle:

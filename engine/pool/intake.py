@@ -13,12 +13,13 @@ from ..errors import QueueFull
 from ..kernel.clock import Clock
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
-from .backlog import ObjectCallback, PlainCallback, Profile
+from .backlog import ObjectCallback, PlainCallback
 from .dispatch import WorkPort
+from .run_time import RunTime
 from .running import running_on
 from .worker import run_here
 
-PROFILES = 1024  # Functions whose run time a pool remembers. Arbitrary.
+KNOWN = 1024  # Functions whose run time a pool remembers. Arbitrary.
 
 Policy = Literal["block", "reject", "caller_runs"]
 
@@ -29,7 +30,7 @@ class Intake:
     Threads: any.
     """
 
-    __slots__ = ("_policy", "_profiles", "clock", "limit", "port", "reclaim")
+    __slots__ = ("_policy", "_run_times", "clock", "limit", "port", "reclaim")
 
     def __init__(self, port: WorkPort, limit: int, policy: Policy, clock: Clock) -> None:
         self.port = port
@@ -41,7 +42,7 @@ class Intake:
         # Makes room by dropping what need not run, and says whether there was any: none, unless told.
         self.reclaim: Callable[[], bool] = bool
         # Run times of simple callbacks by what identifies their function. Single-key operations only.
-        self._profiles: dict[object, Profile] = {}
+        self._run_times: dict[object, RunTime] = {}
 
     def enqueue(self, item: PlainCallback | ObjectCallback, require_live: Callable[[], None] | None = None) -> None:
         """Queue a callback, or do what the policy says.
@@ -93,15 +94,15 @@ class Intake:
         if self.port.ending:
             raise self.port.closed_error()
 
-    def profile_of(self, function: Callable[..., object]) -> Profile:
+    def run_time_of(self, function: Callable[..., object]) -> RunTime:
         """Return what is known of the run time of `function`."""
         key = _identity(function)
-        profile = self._profiles.get(key)
-        if profile is None:
-            if len(self._profiles) >= PROFILES:
-                self._profiles.clear()
-            profile = self._profiles[key] = Profile(long=self.port.eager)
-        return profile
+        run_time = self._run_times.get(key)
+        if run_time is None:
+            if len(self._run_times) >= KNOWN:
+                self._run_times.clear()
+            run_time = self._run_times[key] = RunTime(slow=self.port.eager)
+        return run_time
 
 
 def _identity(function: Any) -> object:

@@ -209,7 +209,7 @@ class ThreadPool(Closeable):
         if type(function) is not FunctionType or function.__code__.co_flags & ASYNC:  # The usual ones need no more.
             check_callback("function", function)
         intake = self._intake
-        intake.enqueue(PlainCallback(function, args, copy_context(), intake.profile_of(function)))
+        intake.enqueue(PlainCallback(function, args, copy_context(), intake.run_time_of(function)))
 
     def post(self, function: Callable[[], object], *more: Callable[[], object]) -> None:
         """Queue `function()`, and each of `more` after it: the leanest way in, for code that posts much.

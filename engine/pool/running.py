@@ -328,7 +328,7 @@ class CallbackInstance(Uncopyable):
         self._counts = counts = None if callback is None else callback.counts
         self._owner = None if callback is None or callback.counts.once else callback.owner
         # Whether the callback said that it runs long, or its environment did.
-        self._long = counts is not None and counts.profile.fixed
+        self._long = counts is not None and counts.run_time.fixed
         # By the order in which they are run.
         self._actions: dict[int, Callable[[], object]] = {}
 

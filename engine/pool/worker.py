@@ -1,8 +1,8 @@
 """A worker thread's loop, and what happens around one callback.
 
 Theory of operation. `work` is the body of each worker thread: it asks its port for the next callback, runs
-it, and reports it as finished with the next question. How long callbacks run is measured here, and learned by
-their profile.
+it, and reports it as finished with the next question. How long callbacks run is measured here, and learned in their
+`RunTime`.
 
 Guarantees: whatever a callback raises, `SystemExit` included, goes to the pool's error handler and ends
 neither the thread nor the pool; finalization and when-returns actions run after the body and before the
@@ -19,8 +19,9 @@ from transport.realtime import monotonic, thread_time
 
 from ..kernel.driver import driver
 from ..kernel.thread import local
-from .backlog import LONG, Item, ObjectCallback, PlainCallback, Profile, owner_of
+from .backlog import Item, ObjectCallback, PlainCallback, owner_of
 from .dispatch import WorkPort
+from .run_time import SLOW, RunTime
 from .running import Runner, WorkerState, after_return, current
 
 log: Log = Log("engine.pool")
@@ -53,7 +54,8 @@ def loop(port: WorkPort, worker: WorkerState) -> None:
     """Take and run callbacks until there are none for this worker."""
     take, train, inbox, ring, done = port.next, worker.train, port.inbox, port.ring, worker.done
     then = monotonic()
-    # Whether to time each callback of a train: one of the last train may have been slow.
+    # Whether to time each callback of a train: one of the last train may have been slow. Of several that are timed
+    # together nothing is learned, because they may be callbacks of different functions.
     careful = False
     while True:
         item = take(worker)
@@ -66,56 +68,55 @@ def loop(port: WorkPort, worker: WorkerState) -> None:
         while True:
             number += 1
             worker.item = item
-            profile = run(worker, item)
+            run_time = run(worker, item)
             if type(item) is ObjectCallback:
                 done.append(item.counts)
             # What was fetched with it goes on without the lock, unless something else was pushed meanwhile.
             if inbox or ring or worker.disassociated or not train:
                 break
             if careful:
-                then = timed(profile, then, 1)
+                then = timed(run_time, then)
+                number = 0
             try:
                 item = train.popleft()
             except IndexError:  # Put back by another thread.
                 break
             worker.turn += 1
         # From the end of what ran before: taking is counted in, but the clock is read only once.
-        now = timed(profile, then, number)
-        careful = number > 1 and now - then > LONG
+        now = timed(run_time if number == 1 else None, then)
+        careful = number > 1 and now - then > SLOW
         then = now
         # Nothing of a callback outlives it while the worker idles.
-        item = profile = None
+        item = run_time = None
 
 
-def timed(profile: Profile | None, then: float, number: int) -> float:
-    """Learn from `number` callbacks that ran since `then`, the last with `profile`; return the time."""
+def timed(run_time: RunTime | None, then: float) -> float:
+    """Learn from a callback that has run since `then`; return the time."""
     now = monotonic()
-    if profile is not None and not profile.long:
-        mean = (now - then) / number
-        if mean > LONG or (profile.mean and number == 1):
-            profile.learn(mean, None)
+    if run_time is not None and now - then > run_time.notable:
+        run_time.learn(now - then)
     return now
 
 
-def run(runner: Runner, item: Item) -> Profile | None:
-    """Run one callback to its end; return what is known of its run time, if anything ever is."""
-    profile = None
+def run(runner: Runner, item: Item) -> RunTime | None:
+    """Run one callback to its end; return where its run time is to be learned, if that is not done yet."""
+    run_time = None
     special = False
     try:
         if type(item) is ObjectCallback:
             counts = item.counts
-            profile = counts.profile
             special = counts.special
             args = counts.args + item.more if item.more else counts.args
-            if profile.long:
-                run_long(profile, item.context, counts.function, args)
+            if counts.run_time.slow:
+                run_slow(counts.run_time, item.context, counts.function, args)
             else:
+                run_time = counts.run_time
                 item.context.run(counts.function, *args)
         elif type(item) is PlainCallback:
-            profile = item.profile
-            if profile.long:
-                run_long(profile, item.context, item.function, item.args)
+            if item.run_time.slow:
+                run_slow(item.run_time, item.context, item.function, item.args)
             else:
+                run_time = item.run_time
                 item.context.run(item.function, *item.args)
         elif callable(item):
             item()
@@ -126,18 +127,18 @@ def run(runner: Runner, item: Item) -> Profile | None:
             item.context.run(after_return, runner)
         else:
             after_return(runner)
-    return profile
+    return run_time
 
 
-def run_long(profile: Profile, context: Context, function: Callable[..., object], args: tuple[Any, ...]) -> None:
-    """Call a function that is known to take long, and measure what it does with the time."""
+def run_slow(run_time: RunTime, context: Context, function: Callable[..., object], args: tuple[Any, ...]) -> None:
+    """Call a function that is known to be slow, and measure what it does with the time."""
     # Perhaps no thread waits elsewhere, that would lead the driver while this one is busy.
     driver().ensure_led()
     begun, cpu = monotonic(), thread_time()
     try:
         context.run(function, *args)
     finally:
-        profile.learn(monotonic() - begun, thread_time() - cpu)
+        run_time.learn(monotonic() - begun, thread_time() - cpu)
 
 
 def run_here(port: WorkPort, item: Item) -> None:

@@ -40,6 +40,7 @@ from transport.foreign import text_of, type_name
 from transport.log import Log
 from transport.wire.blobs import ArgsDecoder
 
+from ...pool.run_time import RunTime
 from ..context import Context
 from ..contract.spec import OperationSpec, PlainArgs
 from ..errors import BadStubData, NullContext
@@ -68,10 +69,7 @@ Preparer = Callable[[OpenCall, list[Any]], bool]
 
 
 class Entry:
-    """One operation being served. `mean` is what it was seen to take, in seconds; it decides who runs it.
-
-    Unguarded: `mean` is a running mean of hints, and a lost update is a lost hint; so is `overran`.
-    """
+    """One operation being served."""
 
     def __init__(self, spec: OperationSpec, function: Callable[..., Any]) -> None:
         # The conditions of its interface, if it has any; `auto` is the same if the interface listens by itself.
@@ -93,9 +91,8 @@ class Entry:
         self.needs_no_worker: bool = self.coroutine
         # What shows on a thread's stack that it is inside.
         self.code: CodeType | None = code_of(function)
-        self.mean: float = 0.0
-        # Whether the last run was a long one.
-        self.overran: bool = False
+        # Decides whether the thread that calls it lets others go on before.
+        self.run_time = RunTime()
         # What prepares its arguments, in this order. Replaced as a whole.
         self.preparers: tuple[Preparer, ...] = ()
         # Its calls need no record of their own: they are run as the rows of a batch.

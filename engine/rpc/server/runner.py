@@ -38,13 +38,10 @@ from .call import ServerCall, handle_of, log_unanswered
 from .open_call import Batch, OpenCall
 from .pipes import advice
 from .routines import UNANSWERED, Entry, calls_routines, returned, run_prepared
-from .turns import SLOW, TURN, Account, ClientTurns, Scheduler
+from .turns import TURN, Account, ClientTurns, Scheduler
 
 log: Log = Log("engine.rpc")
 
-LEARNING = 0.1  # Weight of the newest run in the running mean: about ten runs to change one's mind.
-MOST = 16 * SLOW  # Seconds that one run counts for at most: enough to change one's mind, and to change it back in five.
-NOTABLE = SLOW / 10  # What takes less is not learned: most routines never get a mean.
 TIMED_TOGETHER = 16  # Quick calls that one look at the clock is for: it costs as much as decoding their arguments.
 
 # What becomes of a batch: see `CallRunner._run_rows`.
@@ -196,10 +193,11 @@ class CallRunner(ClientTurns):
         calls, answers, entry, rows, peer = self.calls, self._answers, batch.entry, batch.rows, batch.peer
         function, queue, take_out, outgoing = entry.function, peer.answers, peer.calls.pop, answers.outgoing
         assert rows is not None
-        careful = careful or len(rows) < TIMED_TOGETHER or entry.mean > NOTABLE
+        run_time = entry.run_time
+        careful = careful or len(rows) < TIMED_TOGETHER or not run_time.notable
         place.call = None
         place.batch = batch
-        slow = entry.mean > SLOW
+        slow, charged = run_time.slow, 0.0
         number = 0
         left: Any = None
         now = self._now
@@ -215,7 +213,8 @@ class CallRunner(ClientTurns):
                 place.call_id = None
                 continue
             if slow:
-                self._leave(place, worker, call_id, entry.mean)
+                charged = run_time.mean
+                self._leave(place, worker, call_id, charged)
             try:
                 value = function(*args)
             except BaseException as error:
@@ -247,14 +246,14 @@ class CallRunner(ClientTurns):
                 then = now
                 self._now = now = perf_counter()
                 took = (now - then) / number
-                if took > NOTABLE or entry.mean or entry.overran:
-                    self._learn(entry, took, number)
-                    careful = careful or self._careful
-                    slow = entry.mean > SLOW
+                if took > run_time.notable:
+                    run_time.learn(took)
+                    slow = run_time.slow
+                    self._careful = careful = True
                 number = 0
                 if self.owner is not place:
                     place.call_id = None
-                    if not self._come_back(place, took - entry.mean if slow else took):
+                    if not self._come_back(place, took - charged):
                         answers.channel.flush()
                         return left
                 if left is not None:
@@ -284,27 +283,18 @@ class CallRunner(ClientTurns):
         place.call_id = None
         return True
 
-    def _learn(self, entry: Entry, took: float, number: int = 1) -> None:
-        """Take into account that so many calls took so many seconds each."""
-        if took > NOTABLE:
-            self._careful = True
-        # A thread that gets no processor meanwhile is long about the quickest routine. That happens to the same one
-        # seldom twice in a row.
-        before, entry.overran = entry.overran, number == 1 and took > SLOW
-        if number == 1 and (took > NOTABLE or entry.mean) and (before or not entry.overran):
-            entry.mean += ((took if took < MOST else MOST) - entry.mean) * LEARNING
-
     def _run_alone(self, call: OpenCall, place: ServingSlot, worker: WorkerState) -> None:
         """Run a call that has a handle from the beginning."""
-        entry = call.entry
-        then = self._now
-        mean = entry.mean
-        self._run_one(call, entry, worker if mean > SLOW else None, place)
+        then, run_time = self._now, call.entry.run_time
+        slow, charged = run_time.slow, run_time.mean
+        self._run_one(call, call.entry, worker if slow else None, place)
         place.call_id = None
         now = perf_counter()
         took = now - then
-        self._learn(entry, took)
-        if self.owner is not place and not self._come_back(place, took - mean if mean > SLOW else took):
+        if took > run_time.notable:
+            run_time.learn(took)
+            self._careful = True
+        if self.owner is not place and not self._come_back(place, took - charged if slow else took):
             self._answers.channel.flush()
         else:
             self._now = now
@@ -345,7 +335,7 @@ class CallRunner(ClientTurns):
         if call.peer.parting and answers.give_up(call):
             return
         if slow is not None:
-            self._leave(place, slow, call.id, entry.mean)
+            self._leave(place, slow, call.id, entry.run_time.mean)
         try:
             run = place.context.run
             preparers = entry.preparers

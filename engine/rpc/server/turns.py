@@ -3,10 +3,10 @@
 Theory of operation. The calls of a connection wait in its `ClientTurns`, and a connection with calls waits in the ring
 of the server's pool, with those of all endpoints. Who takes a client out of the ring *has* it: that thread alone takes
 its calls and enters their routines, so they are entered in order. Quick ones run one after the other on that thread,
-which may be the one that has harvested them, without a lock. Just before a routine whose measured mean is above `SLOW`
-the client goes back into the ring, and the thread gives up its seat and the leadership (`WorkPort.leave_slot`), so
-that slow calls run side by side on as many workers as the pool has. From a thread that stays inside a routine the
-monitor takes the client away.
+which may be the one that has harvested them, without a lock. Just before a routine that is known to be slow
+(`pool/run_time.py`) the client goes back into the ring, and the thread gives up its seat and the leadership
+(`WorkPort.leave_slot`), so that slow calls run side by side on as many workers as the pool has. From a thread that
+stays inside a routine the monitor takes the client away.
 
 A thread notes in its `ServingSlot` which routine it is about to enter. Who takes a client that another thread has just
 passed on asks whether that one is inside by now (`routines.py`), and takes no call in order before.
@@ -51,7 +51,6 @@ from ..serving import ServingSlot
 from .open_call import Batch, OpenCall
 from .routines import inside
 
-SLOW: Final = 200e-6  # Seconds. A hand-over between threads costs ~30 us on each side; below a few it does not pay.
 TURN: Final = 1e-3  # Seconds.
 MOST_DEBT: Final = 10 * TURN  # What a client may owe at most: it waits for so many turns of each other one.
 # Seconds until the next look at a thread that is about to enter its routine: it goes on as soon as it gets a processor.

@@ -11,8 +11,6 @@ import pytest
 
 from engine import Interface, Server
 from engine.rpc.server.routines import Entry
-from engine.rpc.server.runner import CallRunner
-from engine.rpc.server.turns import SLOW
 from engine.testing import LIMIT, Gate, wait_until
 from transport.frames import CallOptions, Target
 from transport.wire.codec import encode_call
@@ -140,7 +138,7 @@ class TestBeforeTheFirstLine:
         entry = server._registry.find(Target("tests.Lines", 0, 0, "slow"))
         assert isinstance(entry, Entry)
         mine.slow(0)
-        entry.mean = 1.0
+        entry.run_time.overran()
         late.held.set()
         calls = [mine.slow.begin(1, True), mine.plain.begin(2)]
         late.gate.wait_for_arrivals()
@@ -192,35 +190,3 @@ def test_entered_in_the_table_first(servers: Callable[..., Server], endpoint: st
         assert calls.early == []
         assert calls.counted == number
     wait_until(lambda: server.statistics().active == 0)
-
-
-class TestLearning:
-    """Which routines are taken for slow."""
-
-    def learn(self, *runs: float) -> bool:
-        """Whether a routine whose runs took so many times the limit is taken for slow."""
-        entry = Entry.__new__(Entry)
-        entry.mean, entry.overran = 0.0, False
-        runner = CallRunner.__new__(CallRunner)
-        for run in runs:
-            runner._learn(entry, run * SLOW)
-        return entry.mean > SLOW
-
-    def test_one_long_run(self) -> None:
-        """One long run says nothing: it may have been the processor's doing, which others had meanwhile."""
-        assert not self.learn(0.01, 500, 0.01)
-        assert not self.learn(0.01, 500, 0.01, 500, 0.01, 500)
-
-    def test_two_long_runs(self) -> None:
-        """Two in a row do."""
-        assert self.learn(500, 500)
-        assert self.learn(20, 20)
-
-    def test_runs_that_are_long_no_more(self) -> None:
-        """However long they were, a few quick runs make a routine quick again."""
-        assert not self.learn(10_000, 10_000, 10_000, *[0.01] * 20)
-
-    def test_runs_that_are_just_too_long(self) -> None:
-        """Runs a little above the limit are found out in the end."""
-        assert self.learn(*[1.5] * 20)
-        assert not self.learn(*[0.9] * 100)
