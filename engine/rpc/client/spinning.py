@@ -74,7 +74,8 @@ def idle_time() -> tuple[float, int]:
         usable = {b"cpu%d" % number for number in os.sched_getaffinity(0)}
         with open(_COUNTS, "rb", buffering=0) as counts:
             rows = map(bytes.split, counts.readall().splitlines())
-        idle = [int(row[4]) for row in rows if row and row[0] in usable]
+        # Idle, and idle while a disk is waited for.
+        idle = [int(row[4]) + int(row[5]) for row in rows if row and row[0] in usable]
     except (AttributeError, OSError, ValueError, IndexError):
         return 0.0, 0
     return sum(idle) / _TICKS, len(idle)
