@@ -239,10 +239,10 @@ class Carrier:
         with table.lock:
             if not session.linked and session.refusal and self._awaiting.withdraw_locked(call_id):
                 error = session.unreachable(timeout, self._retries.lost_locked(call_id), False)
-        if table.finish(call_id, Failure(error)):
-            self._outbox.withdraw({call_id})  # If it has not left it need not, and must not run.
-            if spec.pipes:
-                self.tell_cancel(call_id, True)  # Its routine may be waiting for this side to push or pull.
+        # If it has not left it must not run: first, so that nothing sends it once its caller knows.
+        self._outbox.withdraw({call_id})
+        if table.finish(call_id, Failure(error)) and spec.pipes:
+            self.tell_cancel(call_id, True)  # Its routine may be waiting for this side to push or pull.
 
     def _closed_error(self) -> InvalidHandle:
         """Return what beginning a call raises once the client is closed."""
