@@ -61,5 +61,7 @@ def test_there_is_one_way_to_start_a_thread() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("Thread", "start_new_thread")
     }
-    # Signal handlers may start a thread of their own, which takes no lock that Python code can hold.
-    assert found == {"engine/kernel/afterwards.py", "engine/pool/workers.py", "transport/service.py"}
+    # Signal handlers may start a thread of their own, which takes no lock that Python code can hold; and as the process
+    # ends, what a refused thread was to wait for is waited for without one.
+    left = {"engine/kernel/afterwards.py", "transport/zmq_link/base.py"}
+    assert found == {"engine/pool/workers.py", "transport/service.py"} | left

@@ -74,8 +74,8 @@ class WorkPort(WorkerThreads):
     """The port of one pool: its queue, its slots and its threads. The pool's public face is `ThreadPool`."""
 
     __slots__ = (
-        "_calm", "_computing", "_cpu", "_interruptible", "_looked", "_unled", "_watched",
-        "inbox", "lenient", "trains",
+        "_computing", "_cpu", "_interruptible", "_looked", "_unled",
+        "calm", "inbox", "lenient", "trains", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -90,14 +90,14 @@ class WorkPort(WorkerThreads):
         self.inbox: deque[Item] = deque()
         # Written under _lock, read by the thread that pushes. Invariant: calm only while all slots are taken, the
         # monitor watches, no thread is wanted and the pool is not stopped.
-        self._calm = False
+        self.calm = False
         # All below: guarded by _lock.
         # False only if no worker has anything fetched.
         self.trains: bool = False
         # Of the workers that are off slot, those that compute.
         self._computing = 0
         # Whether the monitor ticks for this pool, and what the clocks said when it last did.
-        self._watched = False
+        self.watched = False
         self._looked = 0.0
         self._cpu = 0.0
         # Whether idle workers may sleep where the driver does not know of them.
@@ -119,9 +119,9 @@ class WorkPort(WorkerThreads):
             raise self.full_error(limit)
         if self.stopped:
             raise self.closed_error()
-        if self._calm or not self._hand_over(item):
+        if self.calm or not self._hand_over(item):
             inbox.append(item)
-            if not self._calm:
+            if not self.calm:
                 self._look()
 
     def push_locked(self, item: Item, limit: int = NO_LIMIT) -> Todo:
@@ -142,7 +142,7 @@ class WorkPort(WorkerThreads):
             if self.stopped:
                 raise self.closed_error()
             self.inbox.extend(functions)
-            if not self._calm:
+            if not self.calm:
                 self._look()
 
     def _hand_over(self, item: Item) -> bool:
@@ -207,7 +207,7 @@ class WorkPort(WorkerThreads):
         if self.inbox:
             self._absorb_locked()
         if self.stopped:
-            self._calm = False
+            self.calm = False
             woken = self._drain_locked()
             if not self.ring:
                 self._retire_locked(0, woken)
@@ -222,15 +222,15 @@ class WorkPort(WorkerThreads):
         if woken and self._capacity_waiters:
             woken += self._admit_locked(len(woken))
         if not queue.depth:
-            self._calm = False
+            self.calm = False
             if self.ending and not self.ring:
                 self._retire_locked(0, woken)
             return woken, self._wanted_locked() if self.ring else 0, False
         spawns = self._wanted_locked()
-        watch = not self._watched
-        self._watched = True
+        watch = not self.watched
+        self.watched = True
         taken = self._active + len(self.awake)
-        self._calm = taken >= self._concurrency and (not self.eager or self._workers >= self.maximum)
+        self.calm = taken >= self._concurrency and (not self.eager or self._workers >= self.maximum)
         return woken, spawns, watch
 
     def act(self, todo: Todo) -> None:
@@ -250,12 +250,12 @@ class WorkPort(WorkerThreads):
                     driver().monitor.watch(self)
             except Exception:  # No memory: what is queued runs all the same, and the next change asks again.
                 with self._lock:
-                    self._watched = False
+                    self.watched = False
                 log.exception("the pool %r cannot be watched for callbacks that take long now", self.name)
             finally:
                 if spawns:
                     self._spawn(spawns)
-            if self._calm or not self.inbox:
+            if self.calm or not self.inbox:
                 return
             with self._lock:  # Pushed by a thread that took the pool for calm, which it is no longer.
                 todo = self._settle_locked()
@@ -390,12 +390,12 @@ class WorkPort(WorkerThreads):
                     woken += self._exit_locked(worker)
                     self._retire_locked(0, woken)
                 else:
-                    seat = worker.seat = IdleWaiter(worker)
+                    seat = worker.seat = IdleWaiter(worker, self._queue)
                     self._waiters.append(seat)
                 if self.inbox or queue.depth or self.trains or self.stopped:
                     todo = self._settle_locked()
                 else:
-                    self._calm = False
+                    self.calm = False
             if self._capacity_waiters:
                 woken += self._admit_locked(1 + len(worker.train))
         finally:
@@ -404,7 +404,7 @@ class WorkPort(WorkerThreads):
             waiter.wake()
         if todo is not None:
             self.act(todo)
-        elif self.inbox and not self._calm:  # Pushed by a thread that took the pool for calm.
+        elif self.inbox and not self.calm:  # Pushed by a thread that took the pool for calm.
             self._look()
         del ended  # Before the worker idles.
         if seat is None:
@@ -619,13 +619,13 @@ class WorkPort(WorkerThreads):
 
     def attend(self) -> None:
         """A worker has begun to run turns: have the monitor look after it."""
-        if not self._watched:
-            self._watched = True
+        if not self.watched:
+            self.watched = True
             driver().monitor.watch(self)
 
     def rested(self) -> None:
         """A worker has run its turns, and is idle again: look what came for the pool meanwhile."""
-        if self._calm or self.inbox or self._queue.depth or self.ending or self._workers > self.maximum:
+        if self.calm or self.inbox or self._queue.depth or self.ending or self._workers > self.maximum:
             self._look()
 
     # Slots
@@ -721,16 +721,16 @@ class WorkPort(WorkerThreads):
             self._looked, self._cpu = now, cpu
             self.trains = self.trains and self._prefetched_locked()
             away: list[WorkerState] = []
-            self._watched = False
+            self.watched = False
             # Looked at after that: `attend` looks at it when a worker is awake.
             turning = bool(self.awake or self.ring) or self._turning_locked()
             if (self._queue.depth or self.trains or turning) and not self.stopped:
-                self._watched = True
+                self.watched = True
                 if turning or self._active + len(self.awake) >= self._concurrency:
                     crowded = PATIENCE_BUSY if self._off_slot < PROCESSORS else PATIENCE_CROWDED
                     away = self._overrunning_locked(crowded if busy else PATIENCE_IDLE, busy)
             todo = self._settle_locked()
-            watched = self._watched
+            watched = self.watched
         self.act((todo[0], todo[1], False))
         for worker in away:
             self._depose(worker)
@@ -792,7 +792,7 @@ class WorkPort(WorkerThreads):
     def inherit(self) -> None:
         """In a forked child: the parent's threads are not here."""
         self.forked = self.stopped = self.ending = True
-        self._calm = False
+        self.calm = False
         for seat in self._waiters:  # Of the forking thread, one at most: it does not go on with its wait.
             seat.leave()
         self._waiters = []

@@ -37,7 +37,7 @@ from ..kernel.port_source import Settable
 from ..kernel.thread import UNCOUNTED, ThreadRecord
 from ..kernel.waiter import Waiter
 from ..lifecycle import Uncopyable
-from .backlog import CallbackCounts, Item, ObjectCallback, owner_of
+from .backlog import CallbackCounts, FairQueue, Item, ObjectCallback, owner_of
 
 ROUND = 1e-3  # Seconds that a worker runs turns before it looks what has arrived, and what waits in its pool.
 
@@ -104,6 +104,11 @@ class RunnerPort(Protocol):
     """The port of a pool, as what runs in it knows it."""
 
     maximum: int
+    ending: bool
+    # What was pushed and is not queued yet; whether pushers need do nothing more; whether the monitor ticks.
+    inbox: deque[Item]
+    calm: bool
+    watched: bool
     ring: deque[Turns]
     awake: "dict[IdleWaiter, None]"
 
@@ -210,17 +215,19 @@ class WorkerState(Runner):
 class IdleWaiter(Waiter):
     """An idle worker's waiter. `result` is what it is to run, or None when it is to end."""
 
-    __slots__ = ("running", "token", "worker")
+    __slots__ = ("_queue", "running", "token", "worker")
 
-    def __init__(self, worker: WorkerState) -> None:
+    def __init__(self, worker: WorkerState, queue: FairQueue) -> None:
         # As `Waiter.__init__`, which would cost another call for each idling.
         self.gate: LockType = allocate_lock()
         self.gate.acquire()
         self.signalled = False
         self.result: object = None
         self.interrupt: Callable[[], None] | None = None
-        self.ring = worker.port.ring
+        self.ring: deque[Turns] = worker.port.ring
         self.worker: WorkerState = worker
+        # Of the port.
+        self._queue: FairQueue = queue
         # The token is in the first while the seat is free, in the second while its worker runs turns.
         self.token: list[None] = [None]
         self.running: list[None] = []
@@ -243,27 +250,36 @@ class IdleWaiter(Waiter):
 
     def work(self) -> bool:
         """Run turns, for a round; False if the worker is given something else just now. See `Waiter.work`."""
+        # Flat, because every message with calls passes here.
         running = self.running
         try:
             running.append(self.token.pop())
         except IndexError:
             return False
         worker = self.worker
-        port, record, ring = worker.port, worker.record, self.ring
+        port, record, ring, unsent = worker.port, worker.record, self.ring, worker.unsent
         record.slot = UNCOUNTED
         worker.item = come_back  # It is running something, whatever asks.
         port.awake[self] = None
         try:
-            port.attend()
+            if not port.watched:
+                port.attend()
             until = monotonic() + ROUND
             while ring and running:
-                worker.run_turn()
+                worker.turn += 1  # `run_turn` in line.
+                try:
+                    turns = worker.turns = ring.popleft()
+                except IndexError:
+                    break
+                turns.take_turn(worker)
+                if worker.instance is not None:
+                    after_return(worker)
                 if monotonic() >= until:
                     break
-            if worker.unsent:
-                worker.send()
+            while unsent:
+                unsent.pop().flush()
         finally:
-            worker.item = None
+            worker.item = worker.turns = None
             try:
                 token = running.pop()
             except IndexError:  # Left.
@@ -273,7 +289,8 @@ class IdleWaiter(Waiter):
                 record.slot = False
                 port.awake.pop(self, None)
                 self.token.append(token)
-                port.rested()
+                if port.calm or port.inbox or self._queue.depth or port.ending:
+                    port.rested()
         return True
 
 

@@ -197,7 +197,8 @@ class TestDescriptors:
 class TestMemory:
     """There is no memory for a message."""
 
-    def test_for_reading_one(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("name", ["read_calls", "decode"])
+    def test_for_reading_one(self, serve: Serve, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         """The calls of that client fail; it can go on, others notice nothing, and the server counts it."""
         server = serve()
         with Client(server.endpoint) as client, Client(server.endpoint) as other:
@@ -205,10 +206,10 @@ class TestMemory:
             assert (probe.echo(1), bystander.echo(1)) == (1, 1)
             held: Call[Any] = bystander.hold.begin()
             wait_until(lambda: not held.wait(0.001) and server.statistics().active == 1)
-            path = "engine.rpc.server.listener.decode"
+            path = f"engine.rpc.server.listener.{name}"
             monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
             with pytest.raises(CallFailed):
-                probe.echo.begin(2).result(LIMIT)
+                probe.echo.begin(2, timeout=LIMIT if name == "decode" else None).result(LIMIT)
             assert (probe.echo(3), bystander.echo(3)) == (3, 3)
             assert not held.done()
         assert server.statistics().failures == 1
@@ -289,8 +290,9 @@ class TestMemory:
         """The call fails, having run; the server counts it as over, and goes on."""
         server = serve()
         with probing(server) as probe:
-            path = "engine.rpc.server.answers.encode_answers"
-            monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
+            path = "engine.rpc.server.answers.encode_replies"
+            # All together, and again; alone; and what is to be said instead.
+            monkeypatch.setattr(path, once(MemoryError(), getattr_of(path), 4))
             with pytest.raises(CallFailed):
                 probe.echo.begin(2).result(LIMIT)
             assert probe.echo(3) == 3
@@ -320,10 +322,17 @@ class TestMemory:
     )
     def test_for_running_calls(self, serve: Serve, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
         """The calls at which a worker failed end as having run, perhaps; the worker goes on, and no call stays open."""
+        if path.endswith("apart"):
+
+            def made(*args: Any) -> Any:
+                entry = make(*args)
+                entry.decode_many = lambda several: []
+                return entry
+
+            make = getattr_of("engine.rpc.server.registry.Entry")
+            monkeypatch.setattr("engine.rpc.server.registry.Entry", made)
         server = serve()
         with probing(server) as probe:
-            if path.endswith("apart"):
-                monkeypatch.setattr("engine.rpc.server.open_call.Batch.unpack", lambda batch: False)
             monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
             calls: list[Call[Any]] = [probe.echo.begin([number]) for number in range(20)]
             outcomes = {status_of(partial(call.result, LIMIT)) for call in calls}

@@ -67,10 +67,12 @@ _CONSTANTS: Final = frozenset((float, bool, type(None)))
 
 _PLAIN: Final = {tuple}
 
-_CALLS_PREFIX: Final = MAGIC + bytes((VERSION, Kind.CALLS))
+CALLS_PREFIX: Final = MAGIC + bytes((VERSION, Kind.CALLS))
 REPLIES_PREFIX: Final = MAGIC + bytes((VERSION, Kind.REPLIES))
 
 
+#: Reads what follows `CALLS_PREFIX`, and looks at nothing but its type, as `decode` does.
+read_calls: Final = msgspec.msgpack.Decoder(Calls).decode
 #: Reads what follows `REPLIES_PREFIX` in most messages with replies: ((numbers, values),), the results of calls that
 #: ended well, in band. Raises MsgspecError if it is anything else, which `decode` reads.
 read_results: Final = msgspec.msgpack.Decoder(tuple[tuple[tuple[list[int], list[msgspec.Raw]]]]).decode
@@ -153,12 +155,12 @@ def encode_calls(calls: Sequence[PendingCall]) -> list[Buffer]:
     if len(calls) == 1:
         call_id, target, args, options = calls[0]
         group = (0, (call_id,), (args,)) if options is None else (0, (call_id,), (args,), options)
-        return [_CALLS_PREFIX + _encode(((group,), (target,)))]
+        return [CALLS_PREFIX + _encode(((group,), (target,)))]
     # Mostly all calls have one target and no options. (Counting looks at identity first.)
     all_ids, all_targets, all_args, all_options = zip(*calls, strict=True)
     first = all_targets[0]
     if all_targets.count(first) == len(calls) == all_options.count(None):
-        return [_CALLS_PREFIX + _encode((((0, all_ids, all_args),), (first,)))]
+        return [CALLS_PREFIX + _encode((((0, all_ids, all_args),), (first,)))]
     indexes: dict[Target, int] = {}
     groups: list[tuple[Any, ...]] = []
     last: Target | None = None
@@ -172,7 +174,7 @@ def encode_calls(calls: Sequence[PendingCall]) -> list[Buffer]:
         else:
             groups.append((indexes.setdefault(target, len(indexes)), [call_id], [args]))
             last = target
-    return [_CALLS_PREFIX + _encode((groups, tuple(indexes)))]
+    return [CALLS_PREFIX + _encode((groups, tuple(indexes)))]
 
 
 def encode_replies(replies: Sequence[PendingReply]) -> list[Buffer]:

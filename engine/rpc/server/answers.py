@@ -17,7 +17,8 @@ Source: "Generating Error Information", "Exception Handling".
 from collections import deque
 from collections.abc import Callable, Sized
 from functools import partial
-from typing import NoReturn
+from itertools import starmap
+from typing import Any, NoReturn
 
 from transport import Buffer, PayloadTooLarge
 from transport.foreign import is_interrupt, text_of, traceback_of, type_name
@@ -50,6 +51,7 @@ from .open_call import CloseReason, OpenCall, Peer
 
 log: Log = Log("engine.rpc")
 
+_ONCE: tuple[tuple[()], ...] = ((),)  # The arguments of one call without any.
 AROUND_BYTES = 1024  # More than what is around a lone answer in its message.
 MOST = 64 * 1024  # Characters of a text, and of a traceback, that are sent; arbitrary.
 SHORT = 1000  # Characters that are left of a text that cannot be sent as it is; arbitrary.
@@ -90,8 +92,10 @@ class Answers:
     def next_message(self) -> OutgoingMessage | None:
         """Take the next message to send, or None."""
         while self.outgoing:
-            peer = self._recipient = self.outgoing.popleft()
+            peer = self._recipient = self.outgoing[0]
+            # First, for who appends an answer meanwhile queues the peer once more.
             peer.queued = False
+            self.outgoing.popleft()
             answers = peer.answers
             if peer.lost:
                 gone = 0
@@ -101,20 +105,33 @@ class Answers:
                 continue
             if not answers:
                 continue
-            first = answers.popleft()
-            if isinstance(first, tuple):
-                self._taken = taken = [first]
-                if answers:
-                    take_together(answers, taken)
-                frames = encode_answers(taken)
-                if len(frames[0]) > peer.session.message_limit:
-                    frames = fit_replies(peer, taken, self.size_limit)
-                self.admission.count_off(len(taken))
-            else:
-                self._taken = ()
-                frames = first.take() if type(first) is Shipment else first  # type: ignore[assignment]  # no tuple
-            if answers:
-                self.enqueue(peer)
+            taken: list[Any] = []
+            self._taken = taken
+            try:
+                # In one step: an interrupt finds it in one or the other.
+                taken += starmap(answers.popleft, _ONCE)
+                first = taken[0]
+                if isinstance(first, tuple):
+                    if answers:
+                        take_together(answers, taken)
+                    try:
+                        frames = encode_replies(taken)
+                    except Exception:
+                        frames = encode_answers(taken)
+                    if len(frames[0]) > peer.session.message_limit:
+                        frames = fit_replies(peer, taken, self.size_limit)
+                    self.admission.count_off(len(taken))
+                else:
+                    self._taken = ()
+                    frames = first.take() if type(first) is Shipment else first
+            except BaseException as error:
+                if not isinstance(error, Exception):  # They leave the next time.
+                    answers.extendleft(reversed(taken))
+                    self.enqueue(peer)
+                raise
+            if answers and not peer.queued:
+                peer.queued = True
+                self.outgoing.append(peer)
             return peer.id, frames
         return None
 

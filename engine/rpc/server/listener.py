@@ -20,7 +20,9 @@ import msgspec
 from transport import Buffer, Link, LinkClosed
 from transport.errors import RemoteProtocolError
 from transport.frames import (
+    MAX_RECORDS,
     NO_LANE,
+    PREFIX_BYTES,
     VERSION,
     Bye,
     CallGroup,
@@ -36,7 +38,7 @@ from transport.frames import (
 )
 from transport.log import Log
 from transport.realtime import monotonic, sleep
-from transport.wire.codec import decode, encode, split_args
+from transport.wire.codec import CALLS_PREFIX, decode, encode, read_calls, split_args
 from transport.wire.session import Received, ServerSession
 
 from ...kernel.lock import each
@@ -148,40 +150,89 @@ class Listener:
 
     def on_message(self, peer: bytes, frames: list[Buffer]) -> bool:
         """Take one message from a client. True: more is hardly there, so the harvest may end."""
+        known = self.peers.get(peer)
+        if known is None:
+            return False
         try:
-            known = self.peers.get(peer)
-            if known is None:
-                return False
             self._admission.counters.messages_in += 1
+            # This is the way of nearly every message. It refuses what is more than ordinary calls of one operation,
+            # which `_receive` takes.
+            if len(frames) != 1 or type(head := frames[0]) is not bytes or head[:PREFIX_BYTES] != CALLS_PREFIX:
+                return self._receive(known, frames)
+            try:
+                # Copying a small body is cheaper than two views.
+                message = read_calls(head[PREFIX_BYTES:] if len(head) < 2048 else memoryview(head)[PREFIX_BYTES:])
+                (group,) = message.groups
+                (target,) = message.targets
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+                return self._receive(known, frames)
+            session, table, ids = known.session, known.calls, group.ids
+            count = len(ids)
+            entry = self._registry.found.get(target)
+            if (
+                type(entry) is not Entry
+                or not entry.plain
+                or group.options is not None
+                or group.target
+                or not session.is_open
+                or not table.keys().isdisjoint(ids)
+                or (count != 1 and (len(set(ids)) != count or not 0 < count <= MAX_RECORDS))
+            ):
+                return self._receive(known, frames)
+            session.calls_taken += 1
+            self._entering = count
+            room, full = self._admission.arrive(count)
+            if full is not None:
+                self._take_groups(known, message, [], count, room, full)
+                return False
+            batch = Batch(self.answers, known, entry, group)
+            if count == 1:
+                table[ids[0]] = batch
+            else:
+                table.update(zip(ids, repeat(batch), strict=False))
+            turns = known.turns
+            turns.calls.append(batch)
+            self._entering = 0
+            turns.arrived()
+        except BaseException as error:
+            self._fail_at(known, error)
+            return False
+        # The only client waits for its only call: look for more after that was answered.
+        return len(table) == 1 and len(self.peers) == 1
+
+    def _receive(self, peer: Peer, frames: list[Buffer]) -> bool:
+        """Take one message, whatever it is; as `on_message`."""
+        session = peer.session
+        try:
             message = decode(frames)
         except RemoteProtocolError as error:
-            known = self.peers[peer]
-            self._count_garbage(known, error)
-            self.answers.reply_with(known, known.session.unreadable(error, frames))
+            self._count_garbage(peer, error)
+            self.answers.reply_with(peer, session.unreadable(error, frames))
             return False
         except BaseException as error:
-            self._break_off(self.peers[peer], error)
+            self._break_off(peer, error)
             return False
         try:
-            session = known.session
             if type(message) is Calls and session.is_open:
                 session.calls_taken += 1
-                self._take_calls(known, message, frames[1:])
-                # The only client waits for its only call: look for more after that was answered.
-                return len(known.calls) == 1 and len(self.peers) == 1
+                self._take_calls(peer, message, frames[1:])
+                return len(peer.calls) == 1 and len(self.peers) == 1
             if session.is_open and (type(message) is Chunks or type(message) is Credit):
-                self.answers.actions += pipe_server.take(known.calls, message)
+                self.answers.actions += pipe_server.take(peer.calls, message)
             else:
-                self._take(known, session.receive(message))
+                self._take(peer, session.receive(message))
         except RemoteProtocolError as error:
-            self._count_garbage(known, error)
+            self._count_garbage(peer, error)
         except BaseException as error:
-            # What was entered before runs; the others were not entered in any table.
-            not_entered, self._entering = self._entering, 0
-            self._admission.count_off(not_entered, 0)
-            self.answers.actions += (known.turns.post, known.loose.post)
-            self._break_off(known, error)
+            self._fail_at(peer, error)
         return False
+
+    def _fail_at(self, peer: Peer, error: BaseException) -> None:
+        """A message could not be taken: what was entered before runs; the others were not entered in any table."""
+        not_entered, self._entering = self._entering, 0
+        self._admission.count_off(not_entered, 0)
+        self.answers.actions += (peer.turns.post, peer.loose.post)
+        self._break_off(peer, error)
 
     def _break_off(self, peer: Peer, error: BaseException) -> None:
         """A message of a client is lost: have it begin another conversation. The others are served all the same.
@@ -238,8 +289,14 @@ class Listener:
         except BaseException:
             self._entering = 0
             raise
+        self._take_groups(peer, message, blobs, count, room, full)
+
+    def _take_groups(
+        self, peer: Peer, message: Calls, blobs: list[Buffer], count: int, room: int, full: Refusal | None
+    ) -> None:
+        """Take the calls of a message, for `room` of which there is room."""
         calls = peer.turns.calls
-        for group in groups:
+        for group in message.groups:
             entry = self._registry.find(message.targets[group.target])
             if (
                 full is None

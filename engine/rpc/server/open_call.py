@@ -113,8 +113,10 @@ class Answerer(Protocol):
 class CallQueue(Protocol):
     """Calls of one connection that wait to be run: `ClientTurns`."""
 
-    # Who appends calls `post` after it.
+    # Who appends calls `post` after it, or `arrived`, if that is the harvest and the call an ordinary one.
     calls: deque[Any]
+
+    def arrived(self) -> None: ...
 
     def post(self) -> None: ...
     def is_settled(self) -> bool: ...
@@ -283,22 +285,8 @@ class Batch(msgspec.Struct, eq=False):
     group: CallGroup
     # The records that were made, by number. Written under _opening; read anywhere.
     records: dict[int, OpenCall] = {}
-    # Number and arguments of each call that is not run yet; None before `unpack`. Taken by who has the client.
+    # Number and arguments of each call that is not run yet; None until they are decoded. Taken by who has the client.
     rows: deque[tuple[int, Any]] | None = None
-
-    def unpack(self) -> bool:
-        """Decode the arguments; False if those of some call cannot be read in this way."""
-        group = self.group
-        if self.entry.preparers:  # By now: telemetry was switched on meanwhile.
-            return False
-        try:
-            args = self.entry.decode_many(group.args)
-        except BaseException:  # Decoding runs into whatever was sent, and runs the types' own checks.
-            return False
-        if len(args) != len(group.ids):
-            return False
-        self.rows = deque(zip(group.ids, args, strict=True))
-        return True
 
     def apart(self) -> list[OpenCall]:
         """Return a record for each call, with its arguments as they came.

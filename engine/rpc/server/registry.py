@@ -71,7 +71,7 @@ class Registry:
         # Guards changes; reading takes a whole dictionary and needs no lock.
         self._lock = Lock()
         self._interfaces: Interfaces = {}
-        self._found: dict[Target, Entry | Refusal] = {}
+        self.found: dict[Target, Entry | Refusal] = {}
         # Comes before the preparers of each entry, if set: for telemetry.
         self._preparer: Preparer | None = None
 
@@ -113,7 +113,7 @@ class Registry:
                 )
             versions = {**self._interfaces.get(name, {}), major: Served(minor, entries, policy.auto_listen, lasting)}
             self._interfaces = {**self._interfaces, name: versions}
-            self._found = {}
+            self.found = {}
 
     def served(self, interface: type[Interface] | str | None) -> list[tuple[tuple[str, int], "Served"]]:
         """Return what `unregister` would remove, with its key; raise as it would."""
@@ -131,11 +131,11 @@ class Registry:
         """Serve these interfaces no longer; those that are gone already are passed over."""
         with self._lock:
             self._interfaces = _without(self._interfaces, set(keys))
-            self._found = {}
+            self.found = {}
 
     def find(self, target: Target) -> Entry | Refusal:
         """Return the entry that serves `target`, or why there is none."""
-        found = self._found
+        found = self.found
         answer = found.get(target)
         if answer is None:
             answer = self._look_up(target)

@@ -17,6 +17,7 @@ length.
 """
 
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from types import CoroutineType
 from typing import Any
@@ -185,14 +186,22 @@ class CallRunner(ClientTurns):
             coroutine, which is to be begun outside of the context, as it goes on in it.
         """
         # Flat, because this runs for every ordinary call.
-        context = place.context
-        if batch.rows is None and not batch.unpack():
-            return _APART
-        if context:  # What decoding has set is not for the routines.
-            return _USED
-        calls, answers, entry, rows, peer = self.calls, self._answers, batch.entry, batch.rows, batch.peer
+        context, entry, rows = place.context, batch.entry, batch.rows
+        if rows is None:
+            if entry.preparers:  # By now: telemetry was switched on meanwhile.
+                return _APART
+            try:
+                decoded = entry.decode_many(batch.group.args)
+            except BaseException:  # Decoding runs into whatever was sent, and runs the types' own checks.
+                return _APART
+            ids = batch.group.ids
+            if len(decoded) != len(ids):
+                return _APART
+            rows = batch.rows = deque(zip(ids, decoded, strict=True))
+            if context:  # What decoding has set is not for the routines.
+                return _USED
+        calls, answers, peer = self.calls, self._answers, batch.peer
         function, queue, take_out, outgoing = entry.function, peer.answers, peer.calls.pop, answers.outgoing
-        assert rows is not None
         run_time = entry.run_time
         careful = careful or len(rows) < TIMED_TOGETHER or not run_time.notable
         place.call = None

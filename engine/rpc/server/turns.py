@@ -46,7 +46,7 @@ from transport.realtime import sleep
 
 from ...kernel.lock import Lock
 from ...pool.dispatch import WorkPort
-from ...pool.running import WorkerState
+from ...pool.running import WorkerState, current
 from ..serving import ServingSlot
 from .open_call import Batch, OpenCall
 from .routines import inside
@@ -136,12 +136,21 @@ class ClientTurns:
 
     def post(self) -> None:
         """Have the calls run that were appended."""
-        if self.calls:
-            try:
-                self._idle.pop()
-            except IndexError:
-                return  # It is in the ring, or its owner looks again.
+        if self.calls and self._claim():  # Else it is in the ring, or its owner looks again.
             self._list()
+
+    def arrived(self) -> None:
+        """`post`, when ordinary calls were appended: they need a worker, so nothing is looked at. Under link.lock."""
+        try:
+            self._idle.pop()
+        except IndexError:
+            return
+        port = self._scheduler.port
+        port.ring.append(self)
+        runner = current.runner
+        # An idle worker that harvests looks into the ring before it sleeps: see `WorkPort.need`.
+        if runner is None or runner.seat is None or runner.port is not port or port.awake:
+            port.need()
 
     def _list(self) -> None:
         """Put the client, which has calls and no owner, into the ring, unless the event loop can begin them all."""
@@ -209,8 +218,10 @@ class ClientTurns:
             return True
         self._idle.append(None)
         # Looked at again after that: who appends looks for the token after it.
-        if not self.calls:
-            return False
+        return bool(self.calls) and self._claim()
+
+    def _claim(self) -> bool:
+        """Take the token of an idle client: whether this thread is the one that has to list it."""
         try:
             self._idle.pop()
         except IndexError:
@@ -219,16 +230,21 @@ class ClientTurns:
 
     def _end_turn(self, place: ServingSlot, over: float) -> None:
         """The turn is over, and took so many seconds more than it may; let go of the client, if this thread has it."""
-        lock = self._lock
+        lock, account = self._lock, self.account
         lock.acquire()
         try:
-            self.account.held.discard(place)
+            if account.held:
+                account.held.discard(place)
             if self.owner is not place:
                 return
             self.owner = None
             if over > 0:
-                self.account.charge(over)
-            listed = self._let_go_locked()
+                account.charge(over)
+            if self.calls:
+                listed = True
+            else:
+                self._idle.append(None)  # `_let_go_locked` in line.
+                listed = bool(self.calls) and self._claim()
         finally:
             lock.release()
         if listed:
