@@ -733,20 +733,20 @@ class WorkPort(WorkerThreads):
             watched = self.watched
         self.act((todo[0], todo[1], False))
         for worker in away:
-            self._depose(worker)
+            self._depose(worker, not busy)
         return watched
 
-    def _part(self, worker: WorkerState) -> None:
+    def _part(self, worker: WorkerState, overran: bool = False) -> None:
         """A worker is away in what it runs: others go on with the rest of its turn, if it is inside a routine."""
         turns, turn = worker.turns, worker.turn
-        if turns is not None and turns.take_away(worker.record.ident):
+        if turns is not None and turns.take_away(worker.record.ident, overran):
             worker.parted = turn
         for channel in worker.unsent.copy():  # The worker flushes them once more when it has returned.
             channel.flush()
 
-    def _depose(self, worker: WorkerState) -> None:
+    def _depose(self, worker: WorkerState, overran: bool) -> None:
         """The monitor has found a worker away in what it runs: others go on with the rest of its turn, and lead."""
-        self._part(worker)  # Asked again at the next tick, if it is not inside yet.
+        self._part(worker, overran)  # Asked again at the next tick, if it is not inside yet.
         with self._lock:
             if worker.turn == worker.seen and worker.record.slot and self._drop_slot_locked(worker):
                 worker.off_slot = True

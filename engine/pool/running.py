@@ -96,8 +96,11 @@ class Turns(Protocol):
     def take_turn(self, worker: "WorkerState") -> None:
         """Run for a while, on a worker. Must not raise. What it has to send it adds to `worker.unsent`."""
 
-    def take_away(self, ident: int) -> bool:
-        """The thread of that identifier is away in what it runs: whether others may go on with the rest."""
+    def take_away(self, ident: int, overran: bool) -> bool:
+        """The thread of that identifier is away in what it runs: whether others may go on with the rest.
+
+        `overran`: it has been away for too long, so that what it runs is to be known as slow.
+        """
 
 
 class RunnerPort(Protocol):

@@ -264,7 +264,7 @@ class ClientTurns:
             self.account.charge(more)
         return False
 
-    def take_away(self, ident: int) -> bool:
+    def take_away(self, ident: int, overran: bool) -> bool:
         """Take the client from a thread that is inside a routine; see `pool.running.Turns`."""
         with self._lock:
             owner = self.owner
@@ -277,6 +277,8 @@ class ClientTurns:
                 self.owner = owner
                 return False
             self.account.held.add(owner)
+            if overran and owner.call_id is not None and (work := owner.call or owner.batch) is not None:
+                work.entry.run_time.overran()
             listed = self._let_go_locked()
         if listed:
             self._list()

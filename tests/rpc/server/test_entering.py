@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from engine import Interface, Server
+from engine.pool.run_time import RunTime
 from engine.rpc.server.routines import Entry
 from engine.testing import LIMIT, Gate, wait_until
 from transport.frames import CallOptions, Target
+from transport.realtime import monotonic
 from transport.wire.codec import encode_call
 
 from ..helpers import RawClient
@@ -76,6 +78,13 @@ class Called:
         self._function(number)
 
 
+def run_time_of(server: Server, operation: str) -> RunTime:
+    """What the server knows of how long the routine of an operation takes."""
+    entry = server._registry.find(Target("tests.Lines", 0, 0, operation))
+    assert isinstance(entry, Entry)
+    return entry.run_time
+
+
 class TestBeforeTheFirstLine:
     """A thread that has called a routine may be stopped before the routine's first line."""
 
@@ -135,10 +144,8 @@ class TestBeforeTheFirstLine:
         """Nor if its thread has passed its place on, because such routines are known to be slow."""
         server = self.serve(late, servers, endpoint)
         mine, other = clients(server.endpoint).bind(Lines), clients(server.endpoint).bind(Lines)
-        entry = server._registry.find(Target("tests.Lines", 0, 0, "slow"))
-        assert isinstance(entry, Entry)
         mine.slow(0)
-        entry.run_time.overran()
+        run_time_of(server, "slow").overran()
         late.held.set()
         calls = [mine.slow.begin(1, True), mine.plain.begin(2)]
         late.gate.wait_for_arrivals()
@@ -190,3 +197,26 @@ def test_entered_in_the_table_first(servers: Callable[..., Server], endpoint: st
         assert calls.early == []
         assert calls.counted == number
     wait_until(lambda: server.statistics().active == 0)
+
+
+@pytest.mark.parametrize("computes", [False, True])
+def test_a_routine_that_stays(
+    servers: Callable[..., Server], clients: Callable[..., Any], endpoint: str, monkeypatch: pytest.MonkeyPatch,
+    computes: bool,
+) -> None:  # fmt: skip
+    """A routine in which the monitor has found a thread is slow from then on, unless it may have computed."""
+    monkeypatch.setattr("engine.pool.dispatch.process_time", lambda: monotonic() if computes else 0.0)
+    late = Late()
+    server = servers(endpoint, workers=2)
+    server.register(Lines, late)
+    server.listen()
+    mine = clients(server.endpoint).bind(Lines)
+    mine.nothing()
+    mine.slow(1)
+    call = mine.slow.begin(2, True)
+    mine.nothing()  # Runs once the monitor has taken the client away.
+    slow = run_time_of(server, "slow").slow
+    late.staying.open()
+    call.result(LIMIT)
+    assert slow is not computes
+    assert not run_time_of(server, "nothing").slow
