@@ -1,10 +1,12 @@
-# make venv | test | test-all | coverage | lint | perf | perf-full | perf-peers | stress | ci-long | clean
+# make venv | test | test-all | coverage | lint | perf | perf-full | perf-peers | stress | order | ci-long | clean
 # Every target does its own set-up, and redoes it only when pyproject.toml has changed.
-# Settings: PYTHON=python3.12, VENV=.venv, PYTEST_ARGS="-x -k port", PERF_ARGS="--json out.json", ROUNDS=10
+# Settings: PYTHON=python3.12, VENV=.venv, PYTEST_ARGS="-x -k port", PERF_ARGS="--json out.json", ROUNDS=10,
+# COUNT=1000
 
 PYTHON ?= python3
 VENV ?= .venv
 ROUNDS ?= 5
+COUNT ?= 10000
 PYTEST_ARGS ?=
 PERF_ARGS ?=
 
@@ -14,7 +16,7 @@ READY := $(VENV)/.ready
 READY_PEERS := $(VENV)/.ready-peers
 VERSIONS := 3.11 3.12 3.13 3.14 3.15
 
-.PHONY: venv test test-all coverage lint perf perf-full perf-peers stress ci-long clean
+.PHONY: venv test test-all coverage lint perf perf-full perf-peers stress order ci-long clean
 .DEFAULT_GOAL := test
 
 venv: $(READY)
@@ -81,6 +83,10 @@ stress: $(READY)
 	    echo "round $$round of $(ROUNDS)"; \
 	    $(PY) -m pytest -q -m '' --switch-interval 0.00001 --timeout 600 -o faulthandler_timeout=0 $(PYTEST_ARGS) || exit 1; \
 	done
+
+# So many sequences of 1,000 calls, in six processes on one processor: routines are entered in order. About 15 minutes.
+order: $(READY)
+	$(PY) -m tests.rpc.ordering $(COUNT)
 
 # What takes too long for each change: every supported Python that is installed, coverage, and the tests under stress.
 ci-long: test-all coverage stress
