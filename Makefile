@@ -1,12 +1,13 @@
-# make venv | test | test-all | coverage | lint | perf | perf-full | perf-peers | stress | order | ci-long | clean
+# make venv | test | test-all | coverage | lint | perf | perf-full | perf-peers | stress | order | model | ci-long | clean
 # Every target does its own set-up, and redoes it only when pyproject.toml has changed.
 # Settings: PYTHON=python3.12, VENV=.venv, PYTEST_ARGS="-x -k port", PERF_ARGS="--json out.json", ROUNDS=10,
-# COUNT=1000
+# COUNT=1000, RUNS=0
 
 PYTHON ?= python3
 VENV ?= .venv
 ROUNDS ?= 5
 COUNT ?= 10000
+RUNS ?= 30000
 PYTEST_ARGS ?=
 PERF_ARGS ?=
 
@@ -16,7 +17,7 @@ READY := $(VENV)/.ready
 READY_PEERS := $(VENV)/.ready-peers
 VERSIONS := 3.11 3.12 3.13 3.14 3.15
 
-.PHONY: venv test test-all coverage lint perf perf-full perf-peers stress order ci-long clean
+.PHONY: venv test test-all coverage lint perf perf-full perf-peers stress order model ci-long clean
 .DEFAULT_GOAL := test
 
 venv: $(READY)
@@ -88,8 +89,14 @@ stress: $(READY)
 order: $(READY)
 	$(PY) -m tests.rpc.ordering $(COUNT)
 
-# What takes too long for each change: every supported Python that is installed, coverage, and the tests under stress.
-ci-long: test-all coverage stress
+# The threads of the scheduler in up to RUNS orders of their steps for each scenario; 0 for all there are, which may take
+# hours for some. `make test` tries the first few hundred.
+model: $(READY)
+	$(PY) -m pytest -q -s -m model --timeout 0 -o faulthandler_timeout=0 --model-runs $(RUNS) $(PYTEST_ARGS)
+
+# What takes too long for each change: every supported Python that is installed, coverage, the tests under stress, and
+# more orders of the scheduler's steps.
+ci-long: test-all coverage stress model
 
 clean:
 	rm -rf .venv .venv-3.* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*

@@ -35,6 +35,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help="how often threads are switched; far below the usual 0.005 shakes out races",
     )
+    parser.addoption(
+        "--model-runs",
+        type=int,
+        default=400,
+        metavar="NUMBER",
+        help="how many orders of steps of each scenario an explorer tries at most; 0: all",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,6 +59,12 @@ def _running_besides(known: set[threading.Thread]) -> list[threading.Thread]:
         for thread in threading.enumerate()
         if thread not in known and thread.name not in PROCESS_WIDE and thread.ident in running
     ]
+
+
+@pytest.fixture
+def model_runs(request: pytest.FixtureRequest) -> int | None:
+    """How many orders of steps of a scenario are tried at most; None: all."""
+    return request.config.getoption("--model-runs") or None
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,266 @@
+"""The scheduler's own objects, watched, for an explorer to run: clients, and the places of threads.
+
+What runs are the library's methods; what stands in for something else is named so. Routines are what a `Routine` says:
+they take time, which is each thread's own, and nothing else. Whether a thread is inside one it says itself, instead of
+its frames.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from engine.kernel.thread import ThreadRecord
+from engine.pool import running
+from engine.pool.run_time import SLOW, RunTime
+from engine.pool.running import Turns, WorkerState
+from engine.rpc import serving
+from engine.rpc.server import runner, turns
+from engine.rpc.server.runner import CallRunner
+from engine.rpc.server.turns import Account, ClientState, ClientTurns, Scheduler
+from engine.rpc.serving import ServingSlot
+
+from . import explorer
+from .explorer import Scenario, called, spend
+from .watched import Attribute, Deque, Gate, List, Lock, Set
+
+QUICK, LONG = 0.0, SLOW * 4  # Seconds that routines take: the second is known to be slow.
+
+
+class Moves:
+    """The states that objects were seen in, held against the table of how they move."""
+
+    def __init__(self, transitions: Any) -> None:
+        self._allowed = {(row[0], row[2]) for row in transitions}
+        self._before: dict[object, Enum] = {}
+        # All that was seen to happen, over many runs.
+        self.seen: Counter[tuple[Enum, Enum]] = Counter()
+
+    def begin(self) -> None:
+        """Forget the objects of the run before."""
+        self._before.clear()
+
+    def see(self, thing: object, state: Enum | None) -> None:
+        """A thing is in that state now, or between two."""
+        before = self._before.get(thing)
+        if state is None or state is before:
+            return
+        self._before[thing] = state
+        if before is not None:
+            assert (before, state) in self._allowed, f"{before} is followed by {state}, which is not in the table"
+            self.seen[before, state] += 1
+
+
+class _Entered(ServingSlot):
+    __slots__ = ("entered",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The number of the call inside whose routine the thread is.
+        self.entered: int | None = None
+
+
+class Place(_Entered):
+    """A thread's place. Its two fields are watched as one thing."""
+
+    __slots__ = ()
+    call_id = Attribute(ServingSlot, "call_id", "")
+    entered = Attribute(_Entered, "entered", "")
+
+
+def inside(place: Any, call_id: int) -> bool:
+    """As `routines.inside`: by what the thread says."""
+    explorer.step(place, False)
+    return is_inside(place, call_id)
+
+
+def is_inside(place: Any, call_id: int) -> bool:
+    with explorer.untold():
+        return bool(place.call_id != call_id or place.entered == call_id)
+
+
+class Client(CallRunner):
+    """The calls of one client: the real ones, but for the routine and what tells of failures."""
+
+    __slots__ = ("name", "world")
+    owner = Attribute(ClientTurns, "owner")
+    _entering = Attribute(ClientTurns, "_entering")
+
+    def __init__(self, world: "World", name: str) -> None:
+        channel = SimpleNamespace(flush=lambda: None)
+        account = Account()
+        account.held = called(f"{name}.held", Set())
+        super().__init__(
+            Scheduler(world.port, world.refuse, world.refuse), account, SimpleNamespace(channel=channel)  # type: ignore[arg-type]
+        )  # fmt: skip
+        called(name, self)
+        self.calls = called(f"{name}.calls", Deque())
+        self._idle = called(f"{name}.idle", List([None]))
+        self._lock = called(f"{name}.lock", Lock())  # type: ignore[assignment]
+        self.name = name
+        self.world = world
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def state(self) -> ClientState | None:
+        """What the table calls the state; None: between two. Raises AssertionError if it is in two at once."""
+        found = [ClientState.IDLE] * len(self._idle)
+        found += [ClientState.READY] * sum(each is self for each in self.world.port.ring)
+        found += [ClientState.OWNED] * (self.owner is not None)
+        assert len(found) <= 1, f"{self.name} is {found}"
+        return found[0] if found else None
+
+    def call(self, seconds: float = QUICK) -> None:
+        """A call arrives, and is in the queue."""
+        run_time = RunTime(slow=seconds > SLOW, fixed=True, mean=seconds)
+        entry = SimpleNamespace(needs_no_worker=False, run_time=run_time)
+        call: Any = SimpleNamespace(entry=entry, seconds=seconds)
+        self.calls.append(call)
+        call.id = self.world.arrived[self.name]  # Still in the step in which it was appended.
+        self.world.arrived[self.name] += 1
+
+    def _run_one(self, call: Any, entry: Any, slow: WorkerState | None, place: Any) -> None:
+        place.call_id = call.id
+        if slow is not None:
+            self._leave(place, slow, call.id, entry.run_time.mean)
+        place.entered = call.id
+        self.world.enter(self, call.id)
+        spend(call.seconds)
+        place.entered = None
+
+    def _is_entered(self) -> bool:
+        entered = super()._is_entered()
+        if not entered:
+            with explorer.untold():
+                self.world.looked_at = self._entering
+        return entered
+
+    def _abandon(self, work: Any, place: Any, error: BaseException) -> None:
+        assert explorer.running is not None
+        explorer.running.fail(error)
+        raise error
+
+
+class StubPort:
+    """What a client needs of a port: the ring. Its workers are threads that take from there until it is empty."""
+
+    maximum = 3
+
+    def __init__(self) -> None:
+        self.ring: Any = called("ring", Deque())
+        self.awake: dict[object, None] = {}
+
+    def enlist(self, turns: Turns) -> None:
+        self.ring.append(turns)
+
+    def need(self) -> None:
+        pass
+
+    def leave_slot(self, worker: WorkerState) -> None:
+        worker.off_slot = True
+
+
+class World(Scenario):
+    """One or more clients, and what has become of their calls."""
+
+    def __init__(self, port: Any, moves: Moves) -> None:
+        self.port = port
+        self.moves = moves
+        moves.begin()
+        self.arrived: Counter[str] = Counter()
+        self.entered: Counter[str] = Counter()
+        self.clients: list[Client] = []
+        # Of the last thread that has found that another is about to enter its routine: whom it waits for.
+        self.looked_at: tuple[ServingSlot, int] | None = None
+        self.actors = {}
+
+    def client(self, name: str, *seconds: float, kind: type[Client] = Client, ready: bool = True) -> Client:
+        """A client with calls that take so long; in the ring if it is `ready`."""
+        client = kind(self, name)
+        self.clients.append(client)
+        for each in seconds:
+            client.call(each)
+        if ready:
+            client.arrived()
+        return client
+
+    def refuse(self, *args: object) -> None:
+        raise AssertionError("the event loop has nothing to do here")
+
+    def enter(self, client: Client, call_id: int) -> None:
+        """A routine is entered just now."""
+        if call_id != self.entered[client.name] and explorer.running is not None:
+            explorer.running.fail(AssertionError(f"call {call_id} of {client.name} is entered out of order"))
+        self.entered[client.name] += 1
+
+    def appender(self, client: Client, *seconds: float) -> Callable[[], None]:
+        """Who has calls arrive."""
+
+        def append() -> None:
+            for each in seconds:
+                client.call(each)
+                client.arrived()
+
+        return append
+
+    def check(self) -> None:
+        for client in self.clients:
+            self.moves.see(client, client.state())
+
+    def check_end(self) -> None:
+        for client in self.clients:
+            left = self.arrived[client.name] - self.entered[client.name]
+            assert len(client.calls) == left, f"{left - len(client.calls)} calls of {client.name} are lost"
+            # It may have been put into the ring for a call that its owner has found before that.
+            expected = (ClientState.READY,) if left else (ClientState.IDLE, ClientState.READY)
+            assert client.state() in expected, f"{client.name} has {left} calls, and is {client.state()}"
+            assert not client.account.held, f"{client.name} has workers that have left it"
+
+
+def take_place(ident: int) -> Place:
+    """The calling thread has a new place, which others know by that number."""
+    with explorer.untold():
+        place = Place()
+    place.ident = ident
+    serving.current.slot = called(f"place {ident}", place)
+    return place
+
+
+class ClientWorld(World):
+    """Clients alone, and threads that take them out of the ring until that is empty."""
+
+    def __init__(self, moves: Moves) -> None:
+        super().__init__(called("port", StubPort()), moves)
+
+    def taker(self, ident: int) -> Callable[[], None]:
+        """Who takes clients out of the ring."""
+
+        def take() -> None:
+            take_place(ident)
+            worker = WorkerState(self.port, ThreadRecord())
+            while self.port.ring and not worker.off_slot:
+                worker.run_turn()
+
+        return take
+
+
+@contextmanager
+def substituted() -> Iterator[None]:
+    """While it lasts, the scheduler's files look at each thread's own clock, and wait where the explorer sees it."""
+
+    def look(seconds: float) -> None:
+        run = explorer.running
+        assert run is not None
+        place, call_id = run.scenario.looked_at  # type: ignore[attr-defined]
+        explorer.step(place, False, lambda: is_inside(place, call_id))
+
+    with (
+        mock.patch.multiple(turns, inside=inside, sleep=look),
+        mock.patch.multiple(runner, perf_counter=explorer.now, monotonic=explorer.now),
+        mock.patch.multiple(running, monotonic=explorer.now, allocate_lock=Gate),
+    ):
+        yield
