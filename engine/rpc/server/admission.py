@@ -20,6 +20,7 @@ Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtInqStats", "Int
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
+from typing import Protocol
 
 import msgspec
 
@@ -127,6 +128,13 @@ def is_local(endpoint: str, address: str) -> bool:
     if not endpoint.startswith("tcp:"):
         return True
     return address.removeprefix("::ffff:").startswith("127.") or address == "::1"
+
+
+class Taker(Protocol):
+    """Who takes calls that arrive: a listener."""
+
+    # How many of them count as active and are not entered yet.
+    entering: int
 
 
 class Phase(Enum):
@@ -303,8 +311,11 @@ class Admission:
                 if self.phase is Phase.CLOSED:  # The server was closed meanwhile: the event goes with it.
                     self.stopped.close()
 
-    def arrive(self, count: int) -> tuple[int, Refusal | None]:
-        """Count calls that arrive; return for how many there is room, and, if for less, why. Under link.lock."""
+    def arrive(self, taker: Taker, count: int) -> tuple[int, Refusal | None]:
+        """Count calls that arrive; return for how many there is room, and, if for less, why. Under link.lock.
+
+        The taker's `entering` is stored with it, with nothing between the two that an interrupt could come in at.
+        """
         lock = self.lock
         if lock.owned():
             lock.refuse()
@@ -312,9 +323,10 @@ class Admission:
             lock.acquire()
             listening = self.phase is Phase.LISTENING
             room = self.max_calls - self.active + self.auto_active if listening else 0
+            refusal = self._refusal_locked() if room < count else None
             self.counters.calls_in += count
             self.active += count
-            refusal = self._refusal_locked() if room < count else None
+            taker.entering = count
         except BaseException:
             if lock.owned():
                 lock.release()

@@ -315,7 +315,7 @@ class Answers:
     def fail_at(self, peer: Peer, error: BaseException, closed: int | None) -> None:
         """A worker has failed at calls of a client, and at the answer of one that it had `closed`. Holding nothing."""
         with self.channel.link.lock:
-            if closed is None or any(map(partial(_answers, closed), peer.answers.copy())):
+            if closed is None or self.answered(peer, closed):
                 self._count_failure(peer, error)
             else:
                 self.admission.count_off(1, 0)
@@ -323,6 +323,10 @@ class Answers:
                     self.fail(peer, error)
             peer.queued = False  # It may have failed just before it queued the peer.
             self.enqueue(peer)
+
+    def answered(self, peer: Peer, call_id: int) -> bool:
+        """Whether the answer to that call waits to be sent. Under link.lock."""
+        return any(map(partial(_answers, call_id), peer.answers.copy()))
 
     def forked(self) -> None:
         """In a forked child: the calls are the parent's to answer. Takes no lock."""

@@ -49,7 +49,7 @@ from ..notify import EventKind
 from . import pipes as pipe_server
 from .admission import Refusal, is_local
 from .answers import Answers
-from .open_call import Batch, OpenCall, Peer
+from .open_call import Batch, CloseReason, OpenCall, Peer
 from .pipes import ServerPipes
 from .registry import Registry
 from .routines import Entry
@@ -95,8 +95,12 @@ class Listener:
         self.peers: dict[bytes, Peer] = {}
         # Those that are gone while calls of theirs still run. Under link.lock.
         self._departed: weakref.WeakSet[Peer] = weakref.WeakSet()
-        # How many calls of the message that is being taken count as active and are not entered yet. Under link.lock.
-        self._entering = 0
+        # All three under link.lock, of the message that is being taken: how many of its calls count as active and are
+        # not entered yet (stored by `arrive`, too); the batch or call that is just being entered; the number of the one
+        # that is just being refused.
+        self.entering: int = 0
+        self._entered: Batch | OpenCall | None = None
+        self._refused: int | None = None
         self.endpoint: str = link.endpoint
         self._channel = answers.channel = Channel(link, answers, self, answers.outgoing, self._admission.lock)
         try:
@@ -180,19 +184,19 @@ class Listener:
             ):
                 return self._receive(known, frames)
             session.calls_taken += 1
-            self._entering = count
-            room, full = self._admission.arrive(count)
+            room, full = self._admission.arrive(self, count)
             if full is not None:
                 self._take_groups(known, message, [], count, room, full)
                 return False
-            batch = Batch(self.answers, known, entry, group)
+            self._entered = batch = Batch(self.answers, known, entry, group)
             if count == 1:
                 table[ids[0]] = batch
             else:
                 table.update(zip(ids, repeat(batch), strict=False))
             turns = known.turns
             turns.calls.append(batch)
-            self._entering = 0
+            self._entered = None
+            self.entering = 0
             turns.arrived()
         except BaseException as error:
             self._fail_at(known, error)
@@ -228,8 +232,14 @@ class Listener:
         return False
 
     def _fail_at(self, peer: Peer, error: BaseException) -> None:
-        """A message could not be taken: what was entered before runs; the others were not entered in any table."""
-        not_entered, self._entering = self._entering, 0
+        """A message could not be taken: what was entered before runs, the others are withdrawn and count no longer."""
+        work, refused = self._entered, self._refused
+        self._entered = self._refused = None
+        if work is not None and not _withdrawn(peer, work):
+            self.entering -= len(work.group.ids) if isinstance(work, Batch) else 1
+        if refused is not None and self.answers.answered(peer, refused):
+            self.entering -= 1
+        not_entered, self.entering = self.entering, 0
         self._admission.count_off(not_entered, 0)
         self.answers.actions += (peer.turns.post, peer.loose.post)
         self._break_off(peer, error)
@@ -283,18 +293,13 @@ class Listener:
         groups = message.groups
         count = len(groups[0].ids) if len(groups) == 1 else sum(len(group.ids) for group in groups)
         # As if all were accepted; refusals are answered, and an answer that leaves is counted off.
-        self._entering = count
-        try:
-            room, full = self._admission.arrive(count)
-        except BaseException:
-            self._entering = 0
-            raise
+        room, full = self._admission.arrive(self, count)
         self._take_groups(peer, message, blobs, count, room, full)
 
     def _take_groups(
-        self, peer: Peer, message: Calls, blobs: list[Buffer], count: int, room: int, full: Refusal | None
+        self, peer: Peer, message: Calls, blobs: list[Buffer], most: int, room: int, full: Refusal | None
     ) -> None:
-        """Take the calls of a message, for `room` of which there is room."""
+        """Take the `most` calls of a message, for `room` of which there is room."""
         calls = peer.turns.calls
         for group in message.groups:
             entry = self._registry.find(message.targets[group.target])
@@ -306,15 +311,17 @@ class Listener:
                 and peer.calls.keys().isdisjoint(group.ids)
             ):
                 # The usual way.
-                batch = Batch(self.answers, peer, entry, group)
-                if len(group.ids) == 1:
-                    peer.calls[group.ids[0]] = batch
-                else:
-                    peer.calls.update(zip(group.ids, repeat(batch), strict=False))
+                count = len(group.ids)
+                self._entered = batch = Batch(self.answers, peer, entry, group)
+                peer.calls.update(zip(group.ids, repeat(batch), strict=False))
                 calls.append(batch)
-                self._entering -= len(group.ids)
+                self._entered = None
+                self.entering -= count
             else:
-                room -= self._take_one_by_one(peer, group, entry, room if full else count, full, blobs)
+                room -= self._take_one_by_one(peer, group, entry, room if full else most, full, blobs)
+        if self.entering:  # Dropped.
+            self._admission.count_off(self.entering, 0)
+            self.entering = 0
         self.answers.actions.append(peer.turns.post)
 
     def _take_one_by_one(
@@ -330,7 +337,6 @@ class Listener:
             all_args = [group.args] * len(group.ids)
         took = turned_away = 0
         for call_id, args in zip(group.ids, all_args, strict=True):
-            self._entering -= 1
             refusal: Refusal | None = None
             if isinstance(entry, Refusal):
                 refusal = entry
@@ -339,34 +345,36 @@ class Listener:
                 turned_away += 1
             elif call_id in peer.calls:
                 # Whose call is it? Both ends would be wrong for one of them.
-                self._admission.count_off(1, 0)
                 peer.garbage += 1
                 self._admission.counters.garbage += 1
                 continue
             elif entry.auto is not None and (refusal := self._admission.enter(entry.auto)) is not None:
                 turned_away += 1
             if refusal is not None:
-                if options is not None and options.one_way:
-                    self._admission.count_off(1, 0)
-                else:
+                if options is None or not options.one_way:
+                    self._refused = call_id
                     self.answers.fault(peer, call_id, refusal.status, Fault("", refusal.text))
+                    self._refused = None
+                    self.entering -= 1
                 continue
             assert isinstance(entry, Entry)
             if options is None:
                 call = OpenCall(self.answers, peer, call_id, entry, args, begun=False)
             else:
                 call = self._call_with_options(peer, call_id, entry, args, options, blobs)
+            self._entered = call
             peer.calls[call_id] = call
             if entry.auto is None:
                 took += 1
             else:
                 call.add_done_callback(partial(self._admission.leave, entry.auto))
             # Last: a thread that finds it there may run and close it at once.
-            if options is not None and options.lane == NO_LANE:
-                peer.loose.calls.append(call)
-                self.answers.actions.append(peer.loose.post)
-            else:
-                peer.turns.calls.append(call)
+            turns = peer.loose if options is not None and options.lane == NO_LANE else peer.turns
+            turns.calls.append(call)
+            self._entered = None
+            self.entering -= 1
+            if turns is peer.loose:
+                self.answers.actions.append(turns.post)
         if turned_away:
             self._admission.turn_away(turned_away)
         return took
@@ -457,6 +465,25 @@ class Listener:
         with self._channel.link.lock:
             peers = [*self.peers.values(), *self._departed]
             return list(chain.from_iterable(map(partial(_running, entries=entries), peers)))
+
+
+def _withdrawn(peer: Peer, work: Batch | OpenCall) -> bool:
+    """Take calls that were just being entered out of their table again; False if they were entered already."""
+    table = peer.calls
+    if isinstance(work, Batch):
+        if work.rows is not None or work in peer.turns.calls:
+            return False
+        for call_id in work.group.ids:
+            if table.get(call_id) is work:
+                del table[call_id]
+        return True
+    if work.begun or work in peer.turns.calls or work in peer.loose.calls:
+        return False
+    if table.pop(work.id, None) is not work:
+        return False  # Closed by now: its answer is counted off as it leaves.
+    if work.extra is not None:
+        work.extra.run_callbacks(CloseReason.FAILED)
+    return True
 
 
 def _running(peer: Peer, entries: set[Entry]) -> list[OpenCall]:
