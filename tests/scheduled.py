@@ -124,6 +124,7 @@ class Client(CallRunner):
         self.world.arrived[self.name] += 1
 
     def _run_one(self, call: Any, entry: Any, slow: WorkerState | None, place: Any) -> None:
+        place.call = call
         place.call_id = call.id
         if slow is not None:
             self._leave(place, slow, call.id, entry.run_time.mean)

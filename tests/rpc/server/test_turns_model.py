@@ -51,7 +51,7 @@ def two_appenders_and_owner(moves: Moves, kind: type[Client]) -> ClientWorld:
 def owner_and_monitor(moves: Moves, kind: type[Client]) -> ClientWorld:
     world = ClientWorld(moves)
     client = world.client("client", QUICK, QUICK, kind=kind)
-    world.actors = {"owner": world.taker(1), "monitor": lambda: client.take_away(1)}
+    world.actors = {"owner": world.taker(1), "monitor": lambda: client.take_away(1, True)}
     return world
 
 
@@ -66,7 +66,7 @@ def owner_monitor_and_appender(moves: Moves, kind: type[Client]) -> ClientWorld:
     client = world.client("client", QUICK, kind=kind)
     world.actors = {
         "owner": world.taker(1),
-        "monitor": lambda: client.take_away(1),
+        "monitor": lambda: client.take_away(1, True),
         "appender": world.appender(client, QUICK),
     }
     return world
@@ -183,7 +183,7 @@ class AskedWithoutLock(Client):
 class RestoredWithoutLock(Client):
     """The monitor gives the client back without the lock."""
 
-    def take_away(self, ident: int) -> bool:
+    def take_away(self, ident: int, overran: bool) -> bool:
         owner = self.owner
         if owner is None or owner.ident != ident:
             return True
@@ -191,13 +191,13 @@ class RestoredWithoutLock(Client):
         if not self._may_take_away(owner):
             self.owner = owner
             return False
-        return super().take_away(ident)
+        return super().take_away(ident, overran)
 
 
 class LookedFirst(Client):
     """The monitor looks whether the thread is inside, and takes the client after that."""
 
-    def take_away(self, ident: int) -> bool:
+    def take_away(self, ident: int, overran: bool) -> bool:
         with self._lock:
             owner = self.owner
             if owner is None or owner.ident != ident or not self._may_take_away(owner):
