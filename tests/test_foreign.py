@@ -39,12 +39,21 @@ OWN_VALUES = frozenset({
 })  # fmt: skip
 
 
+SYSTEMS = (
+    "transport/zmq_link/",
+    "transport/native_link/",
+    "transport/lookup.py",
+    "transport/unix.py",
+    "transport/descriptors.py",
+)
+
+
 def functions() -> Iterator[tuple[str, ast.AST]]:
     """Yield each function of the library, as `path:name`."""
     for top in ("engine", "transport"):
         for path in sorted((ROOT / top).rglob("*.py")):
             name = path.relative_to(ROOT).as_posix()
-            if name == "transport/foreign.py" or name.startswith("transport/zmq_link/"):
+            if name == "transport/foreign.py" or name.startswith(SYSTEMS):
                 continue  # The one place; and where there are only ZeroMQ and the system's sockets.
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

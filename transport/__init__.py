@@ -9,6 +9,9 @@
     frames      message values, one struct for each kind
     wire        sans-IO: values <-> lists of frames, out-of-band values, which message is allowed when
     link        what a link is: whole messages in, whole messages out
+    lookup      hosts that are named, looked up on a thread of their own
+    unix        Unix sockets that servers listen on
+    descriptors how many file descriptors are left
     zmq_link    over ZeroMQ: tcp, ipc, inproc
     loopback    inside one process, without ZeroMQ
     security    CURVE keys
@@ -97,14 +100,14 @@ def _open(endpoint: Endpoint, options: LinkOptions, bound: bool) -> Link:
 
         return (loopback.LoopbackServer if bound else loopback.LoopbackClient)(endpoint, options)
     try:
-        from transport import zmq_link
+        from transport import lookup, zmq_link
     except (OSError, ImportError) as error:  # No descriptor is left to read the modules with, for one.
         raise EndpointError(f"{endpoint} cannot be used: ZeroMQ cannot be loaded: {error}") from error
     if endpoint.scheme == "inproc":
         return (zmq_link.InprocServer if bound else zmq_link.InprocClient)(endpoint, options)
     if bound:
         return zmq_link.ZmqServer(endpoint, options)
-    return (zmq_link.NamedClient if zmq_link.is_named(endpoint) else zmq_link.ZmqClient)(endpoint, options)
+    return (zmq_link.NamedClient if lookup.is_named(endpoint) else zmq_link.ZmqClient)(endpoint, options)
 
 
 def __getattr__(name: str) -> typing.Any:

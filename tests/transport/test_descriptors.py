@@ -3,9 +3,8 @@
 import pytest
 
 from engine.testing import wait_until
-from transport import bind
-from transport.zmq_link import descriptors
-from transport.zmq_link.descriptors import Reserve
+from transport import bind, descriptors
+from transport.descriptors import Reserve
 
 
 @pytest.mark.parametrize("watch", [True, False])

@@ -18,15 +18,15 @@ connection before its receiver got `on_lost` and `on_connected`: it looks at the
 recently that a new connection cannot be up (ZeroMQ waits RECONNECT_MS first). An exception from outside (Ctrl-C) in the
 middle of a message never makes the rest of it look like another message: its connection counts as lost.
 
-A host's name is looked up here, not by ZeroMQ, and all its addresses are used: `named.py`. Why a
-server's Unix socket is made here, and what happens when few descriptors are left: `unix.py`, `descriptors.py`.
+A host's name is looked up here, not by ZeroMQ, and all its addresses are used: `named.py`. Why a server's Unix socket
+is made here, and what happens when few descriptors are left: `unix.py` and `descriptors.py` of `transport`.
 
 Assumes: nothing else uses the sockets. inproc has no monitor events: see `inproc.py`.
 """
 
 from transport.zmq_link.client import ZmqClient
 from transport.zmq_link.inproc import InprocClient, InprocServer
-from transport.zmq_link.named import NamedClient, is_named
+from transport.zmq_link.named import NamedClient
 from transport.zmq_link.server import ZmqServer
 
-__all__ = ["InprocClient", "InprocServer", "NamedClient", "ZmqClient", "ZmqServer", "is_named"]
+__all__ = ["InprocClient", "InprocServer", "NamedClient", "ZmqClient", "ZmqServer"]

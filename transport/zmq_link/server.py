@@ -12,15 +12,15 @@ import zmq
 from zmq.backend import zmq_poll
 
 from transport import security
+from transport.descriptors import Reserve
 from transport.endpoint import Endpoint
 from transport.errors import EndpointError, PeerLost
 from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
+from transport.lookup import addresses_of, is_named
 from transport.realtime import monotonic
+from transport.unix import Taken, UnixListener
 from transport.zmq_link.base import MORE, NO_COPY_RECEIVE_BYTES, NO_COPY_SEND_BYTES, NOBLOCK, ZmqLink, gone, is_gone
-from transport.zmq_link.descriptors import Reserve
-from transport.zmq_link.named import addresses_of, is_named
-from transport.zmq_link.unix import Taken, UnixListener
 
 #: Seconds for which an endpoint that is taken is tried again: ZeroMQ gives that of a closed server free in the
 #: background, mostly within a few milliseconds.

@@ -27,7 +27,7 @@ from transport.lock import Lock
 from transport.log import Log
 from transport.service import Service
 
-log: Log = Log("transport.zmq_link")
+log: Log = Log("transport")
 
 #: So many descriptors are kept, see `to_keep`. Arbitrary: more than come before the first is noticed.
 LEAST_KEPT = 64

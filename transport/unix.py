@@ -1,4 +1,4 @@
-"""A Unix socket that a server listens on: made here, accepted on by ZeroMQ (ZMQ_USE_FD).
+"""A Unix socket that a server listens on, made here; over ZeroMQ it is accepted on by that (ZMQ_USE_FD).
 
 Theory of operation. ZeroMQ's own bind removes whatever stands at the path, so the path is taken here. A file that a
 server left behind as it died is a socket on which no process answers: only such a one is removed. Servers that start at
@@ -20,9 +20,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from transport.descriptors import to_keep
 from transport.endpoint import MAX_IPC_PATH, Endpoint
 from transport.errors import EndpointError
-from transport.zmq_link.descriptors import to_keep
 
 #: Connections that may wait to be accepted.
 BACKLOG = 1024
