@@ -198,8 +198,8 @@ class FairQueue:
         counts.started -= 1
         counts.running -= 1
 
-    def fetch(self, train: deque[Any], number: int) -> None:
-        """Move up to `number` callbacks to `train`, in the order in which `popleft` would return them.
+    def prefetch(self, into: deque[Any], number: int) -> None:
+        """Move up to `number` callbacks to `into`, in the order in which `popleft` would return them.
 
         Stops before one that is known to be slow, and behind one whose end a thread may be waiting for.
         """
@@ -210,7 +210,7 @@ class FairQueue:
             if not isinstance(entry, CallbackCounts):
                 if type(entry) is PlainCallback and entry.run_time.slow:
                     break
-                train.append(ring.popleft())
+                into.append(ring.popleft())
                 left -= 1
                 continue
             if entry.run_time.slow:
@@ -223,7 +223,7 @@ class FairQueue:
                 ring.rotate(-1)  # It has had its turn.
             else:
                 several = min(left, len(queued) - 1)  # Alone in its class, it has all turns.
-            train.extend([queued.popleft() for _ in range(several)])
+            into.extend([queued.popleft() for _ in range(several)])
             entry.started += several
             entry.running += several
             left -= several

@@ -67,7 +67,7 @@ log: Log = Log("engine.pool")
 # more (arbitrary, 100 ms) once as many callbacks are off slot as there are processors.
 PATIENCE_IDLE, PATIENCE_BUSY, PATIENCE_CROWDED = 1, 5, 50
 
-TRAIN = 32  # Callbacks that a worker fetches in one round under the lock; arbitrary, more gains little.
+PREFETCH = 32  # Callbacks that a worker fetches in one round under the lock; arbitrary, more gains little.
 
 
 class WorkPort(WorkerThreads):
@@ -75,7 +75,7 @@ class WorkPort(WorkerThreads):
 
     __slots__ = (
         "_computing", "_cpu", "_interruptible", "_looked", "_unled",
-        "calm", "inbox", "lenient", "trains", "watched",
+        "calm", "has_prefetched", "inbox", "lenient", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -93,7 +93,7 @@ class WorkPort(WorkerThreads):
         self.calm = False
         # All below: guarded by _lock.
         # False only if no worker has anything fetched.
-        self.trains: bool = False
+        self.has_prefetched: bool = False
         # Of the workers that are off slot, those that compute.
         self._computing = 0
         # Whether the monitor ticks for this pool, and what the clocks said when it last did.
@@ -187,7 +187,7 @@ class WorkPort(WorkerThreads):
 
     def refresh(self) -> None:
         """Bring what the calling thread pushed, and what was only fetched, into the queue."""
-        if self.trains or self.inbox:
+        if self.has_prefetched or self.inbox:
             with self._lock:
                 self._recall_locked()
                 todo = self._settle_locked()
@@ -202,7 +202,7 @@ class WorkPort(WorkerThreads):
     def _settle_locked(self) -> Todo:
         """Restore what holds at rest, after a slot became free, something was pushed, a limit changed."""
         queue = self._queue
-        if self.trains and self._active + len(self.awake) < self._concurrency:
+        if self.has_prefetched and self._active + len(self.awake) < self._concurrency:
             self._recall_locked()
         if self.inbox:
             self._absorb_locked()
@@ -343,7 +343,7 @@ class WorkPort(WorkerThreads):
         if not lock.acquire(False):
             acquire_late(lock)
         try:
-            if worker.train:  # Something else was pushed meanwhile: put back, so that it can take its turn.
+            if worker.prefetched:  # Something else was pushed meanwhile: put back, so that it can take its turn.
                 self._recall_locked()
             # Before the report, so that a callback that submitted its own object again still counts.
             if self.inbox:
@@ -372,9 +372,9 @@ class WorkPort(WorkerThreads):
                 else:
                     self._taken += 1
                     if queue.depth and not self._strict and self._active == self._concurrency:
-                        queue.fetch(worker.train, TRAIN)
-                        self._taken += len(worker.train)
-                        self.trains = True
+                        queue.prefetch(worker.prefetched, PREFETCH)
+                        self._taken += len(worker.prefetched)
+                        self.has_prefetched = True
             else:
                 if record.slot:
                     record.slot = False
@@ -392,12 +392,12 @@ class WorkPort(WorkerThreads):
                 else:
                     seat = worker.seat = IdleWaiter(worker, self._queue)
                     self._waiters.append(seat)
-                if self.inbox or queue.depth or self.trains or self.stopped:
+                if self.inbox or queue.depth or self.has_prefetched or self.stopped:
                     todo = self._settle_locked()
                 else:
                     self.calm = False
             if self._capacity_waiters:
-                woken += self._admit_locked(1 + len(worker.train))
+                woken += self._admit_locked(1 + len(worker.prefetched))
         finally:
             lock.release()
         for waiter in woken:
@@ -416,13 +416,13 @@ class WorkPort(WorkerThreads):
 
     def _recall_locked(self) -> None:
         """Put back what workers have fetched and not begun: for them it was only a reservation."""
-        self.trains = False
+        self.has_prefetched = False
         queue = self._queue
         for worker in self._running_workers.values():
-            train = worker.train
-            while train:
+            prefetched = worker.prefetched
+            while prefetched:
                 try:
-                    item = train.pop()
+                    item = prefetched.pop()
                 except IndexError:
                     break  # The worker has just begun it.
                 queue.appendleft(item)
@@ -719,12 +719,12 @@ class WorkPort(WorkerThreads):
             self._absorb_locked()
             busy = cpu - self._cpu > 0.5 * (now - self._looked)
             self._looked, self._cpu = now, cpu
-            self.trains = self.trains and self._prefetched_locked()
+            self.has_prefetched = self.has_prefetched and self._prefetched_locked()
             away: list[WorkerState] = []
             self.watched = False
             # Looked at after that: `attend` looks at it when a worker is awake.
             turning = bool(self.awake or self.ring) or self._turning_locked()
-            if (self._queue.depth or self.trains or turning) and not self.stopped:
+            if (self._queue.depth or self.has_prefetched or turning) and not self.stopped:
                 self.watched = True
                 if turning or self._active + len(self.awake) >= self._concurrency:
                     crowded = PATIENCE_BUSY if self._off_slot < PROCESSORS else PATIENCE_CROWDED
@@ -756,7 +756,7 @@ class WorkPort(WorkerThreads):
         driver().ensure_led()
 
     def _prefetched_locked(self) -> bool:
-        return any(worker.train for worker in self._running_workers.values())
+        return any(worker.prefetched for worker in self._running_workers.values())
 
     def _turning_locked(self) -> bool:
         """Whether a worker runs a turn of which others may have to have the rest."""
@@ -807,7 +807,7 @@ class WorkPort(WorkerThreads):
         self._off_slot = sum(worker.off_slot for worker in self._running_workers.values())
         self._starting = 0
         for worker in self._running_workers.values():
-            worker.train.clear()
+            worker.prefetched.clear()
         self.inbox.clear()
         self._queue.clear()
         self.threads.clear()

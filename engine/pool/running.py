@@ -159,8 +159,8 @@ class WorkerState(Runner):
     """A worker, as its port sees it. Fields: guarded by the port's lock, unless named."""
 
     __slots__ = (
-        "computes", "idled", "off_slot", "parted", "persistent", "seen", "stuck", "train", "turn", "turned", "turns",
-        "unsent",
+        "computes", "idled", "off_slot", "parted", "persistent", "prefetched", "seen", "stuck", "turn", "turned",
+        "turns", "unsent",
     )  # fmt: skip
 
     def __init__(self, port: RunnerPort, record: ThreadRecord) -> None:
@@ -169,7 +169,7 @@ class WorkerState(Runner):
         self.turn: int = 0
         # Callbacks fetched together with the one that runs: appended under the lock, taken out by any thread,
         # from the left by this worker to run them, from the right to put them back.
-        self.train: deque[Item] = deque()
+        self.prefetched: deque[Item] = deque()
         # The monitor's notes: `turn` as last seen, and for how many ticks it has been the same.
         self.seen: int = -1
         self.stuck: int = 0

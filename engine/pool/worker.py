@@ -52,9 +52,9 @@ def work(port: WorkPort) -> None:
 
 def loop(port: WorkPort, worker: WorkerState) -> None:
     """Take and run callbacks until there are none for this worker."""
-    take, train, inbox, ring, done = port.next, worker.train, port.inbox, port.ring, worker.done
+    take, prefetched, inbox, ring, done = port.next, worker.prefetched, port.inbox, port.ring, worker.done
     then = monotonic()
-    # Whether to time each callback of a train: one of the last train may have been slow. Of several that are timed
+    # Whether to time each prefetched callback: one of the last ones may have been slow. Of several that are timed
     # together nothing is learned, because they may be callbacks of different functions.
     careful = False
     while True:
@@ -72,13 +72,13 @@ def loop(port: WorkPort, worker: WorkerState) -> None:
             if type(item) is ObjectCallback:
                 done.append(item.counts)
             # What was fetched with it goes on without the lock, unless something else was pushed meanwhile.
-            if inbox or ring or worker.disassociated or not train:
+            if inbox or ring or worker.disassociated or not prefetched:
                 break
             if careful:
                 then = timed(run_time, then)
                 number = 0
             try:
-                item = train.popleft()
+                item = prefetched.popleft()
             except IndexError:  # Put back by another thread.
                 break
             worker.turn += 1
