@@ -15,13 +15,13 @@ round under the lock.
 
 A thread is spawned when something is queued, no idle worker can take it, and a slot is free.
 
-Pushing. What is pushed goes to the inbox, without the lock. While the pool is *calm* nothing else is
+Pushing. What is pushed goes to the inbox, without the lock. While the pool is *saturated* nothing else is
 needed: all slots are taken, so a worker is awake that will look into the inbox before it takes its next
 callback; the monitor ticks; no thread is wanted. Otherwise the pusher settles matters under the lock: what is
 in the inbox joins the queue, idle workers get what they can take, threads are spawned.
 
-    pusher:   append to the inbox;  look whether it is calm
-    others:   end the calm under the lock;  look into the inbox after releasing it         one sees the other
+    pusher:   append to the inbox;  look whether it is saturated
+    others:   end that under the lock;  look into the inbox after releasing it              one sees the other
 
 Turns. The calls of a server's clients do not pass through the queue: each client with calls is in the ring, and idle
 workers take turns from there without the lock (`running.py`). Those that do so, the awake ones, count as if each had a
@@ -75,7 +75,7 @@ class WorkPort(WorkerThreads):
 
     __slots__ = (
         "_computing", "_cpu", "_interruptible", "_looked", "_unled",
-        "calm", "has_prefetched", "inbox", "lenient", "watched",
+        "has_prefetched", "inbox", "lenient", "saturated", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -88,9 +88,9 @@ class WorkPort(WorkerThreads):
         # Any thread appends; taken out under _lock. What was pushed and is not in the queue yet. A worker looks
         # here before it begins a callback that it fetched earlier.
         self.inbox: deque[Item] = deque()
-        # Written under _lock, read by the thread that pushes. Invariant: calm only while all slots are taken, the
+        # Written under _lock, read by the thread that pushes. Invariant: saturated only while all slots are taken, the
         # monitor watches, no thread is wanted and the pool is not stopped.
-        self.calm = False
+        self.saturated = False
         # All below: guarded by _lock.
         # False only if no worker has anything fetched.
         self.has_prefetched: bool = False
@@ -119,9 +119,9 @@ class WorkPort(WorkerThreads):
             raise self.full_error(limit)
         if self.stopped:
             raise self.closed_error()
-        if self.calm or not self._hand_over(item):
+        if self.saturated or not self._hand_over(item):
             inbox.append(item)
-            if not self.calm:
+            if not self.saturated:
                 self._look()
 
     def push_locked(self, item: Item, limit: int = NO_LIMIT) -> Todo:
@@ -142,7 +142,7 @@ class WorkPort(WorkerThreads):
             if self.stopped:
                 raise self.closed_error()
             self.inbox.extend(functions)
-            if not self.calm:
+            if not self.saturated:
                 self._look()
 
     def _hand_over(self, item: Item) -> bool:
@@ -207,7 +207,7 @@ class WorkPort(WorkerThreads):
         if self.inbox:
             self._absorb_locked()
         if self.stopped:
-            self.calm = False
+            self.saturated = False
             woken = self._drain_locked()
             if not self.ring:
                 self._retire_locked(0, woken)
@@ -222,7 +222,7 @@ class WorkPort(WorkerThreads):
         if woken and self._capacity_waiters:
             woken += self._admit_locked(len(woken))
         if not queue.depth:
-            self.calm = False
+            self.saturated = False
             if self.ending and not self.ring:
                 self._retire_locked(0, woken)
             return woken, self._wanted_locked() if self.ring else 0, False
@@ -230,7 +230,7 @@ class WorkPort(WorkerThreads):
         watch = not self.watched
         self.watched = True
         taken = self._active + len(self.awake)
-        self.calm = taken >= self._concurrency and (not self.eager or self._workers >= self.maximum)
+        self.saturated = taken >= self._concurrency and (not self.eager or self._workers >= self.maximum)
         return woken, spawns, watch
 
     def act(self, todo: Todo) -> None:
@@ -255,9 +255,9 @@ class WorkPort(WorkerThreads):
             finally:
                 if spawns:
                     self._spawn(spawns)
-            if self.calm or not self.inbox:
+            if self.saturated or not self.inbox:
                 return
-            with self._lock:  # Pushed by a thread that took the pool for calm, which it is no longer.
+            with self._lock:  # Pushed by a thread that took the pool for saturated, which it is no longer.
                 todo = self._settle_locked()
 
     def _claim_locked(self) -> IdleWaiter | None:
@@ -395,7 +395,7 @@ class WorkPort(WorkerThreads):
                 if self.inbox or queue.depth or self.has_prefetched or self.stopped:
                     todo = self._settle_locked()
                 else:
-                    self.calm = False
+                    self.saturated = False
             if self._capacity_waiters:
                 woken += self._admit_locked(1 + len(worker.prefetched))
         finally:
@@ -404,7 +404,7 @@ class WorkPort(WorkerThreads):
             waiter.wake()
         if todo is not None:
             self.act(todo)
-        elif self.inbox and not self.calm:  # Pushed by a thread that took the pool for calm.
+        elif self.inbox and not self.saturated:  # Pushed by a thread that took the pool for saturated.
             self._look()
         del ended  # Before the worker idles.
         if seat is None:
@@ -625,7 +625,7 @@ class WorkPort(WorkerThreads):
 
     def rested(self) -> None:
         """A worker has run its turns, and is idle again: look what came for the pool meanwhile."""
-        if self.calm or self.inbox or self._queue.depth or self.ending or self._workers > self.maximum:
+        if self.saturated or self.inbox or self._queue.depth or self.ending or self._workers > self.maximum:
             self._look()
 
     # Slots
@@ -792,7 +792,7 @@ class WorkPort(WorkerThreads):
     def inherit(self) -> None:
         """In a forked child: the parent's threads are not here."""
         self.forked = self.stopped = self.ending = True
-        self.calm = False
+        self.saturated = False
         for seat in self._waiters:  # Of the forking thread, one at most: it does not go on with its wait.
             seat.leave()
         self._waiters = []

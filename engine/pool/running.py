@@ -110,7 +110,7 @@ class RunnerPort(Protocol):
     ending: bool
     # What was pushed and is not queued yet; whether pushers need do nothing more; whether the monitor ticks.
     inbox: deque[Item]
-    calm: bool
+    saturated: bool
     watched: bool
     ring: deque[Turns]
     awake: "dict[IdleWaiter, None]"
@@ -292,7 +292,7 @@ class IdleWaiter(Waiter):
                 record.slot = False
                 port.awake.pop(self, None)
                 self.token.append(token)
-                if port.calm or port.inbox or self._queue.depth or port.ending:
+                if port.saturated or port.inbox or self._queue.depth or port.ending:
                     port.rested()
         return True
 

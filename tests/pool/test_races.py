@@ -59,12 +59,12 @@ def lie(real: Any, happens: Callable[[], bool]) -> Any:
 
 
 def test_a_push_while_the_last_worker_goes_to_sleep_is_seen(single: ThreadPool) -> None:
-    """A thread that found the pool calm pushes just after the worker has found nothing: the worker looks again."""
+    """A thread that found the pool saturated pushes just after the worker has found nothing: the worker looks again."""
     port = single._port
     recorder = Recorder()
 
     def push() -> bool:
-        # What `push` does after it has read that the pool is calm, which it was a moment ago.
+        # What `push` does after it has read that the pool is saturated, which it was a moment ago.
         if "worker" not in threading.current_thread().name or not port._waiters:
             return False
         port.inbox.append(recorder)
