@@ -39,9 +39,9 @@ from .kernel.thread import blocking
 from .kernel.timer import WaitableTimer
 from .kernel.wait import MAXIMUM_WAIT_OBJECTS, WaitResult, signal_and_wait, sleep, wait_all, wait_any
 from .kernel.waitable import Waitable, WaitableStatistics, register_wait
-from .pool.backlog import Priority
 from .pool.callback_object import CallbackObject, CallbackStatistics, Environment
 from .pool.cleanup import CleanupGroup
+from .pool.fair_queue import Priority
 from .pool.io import Io, IoStatistics
 from .pool.pool import PoolStatistics, ThreadPool, default_pool
 from .pool.running import CallbackInstance, current_callback

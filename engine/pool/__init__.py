@@ -8,7 +8,7 @@ cleanup           groups of objects that are released together
 executor, future  the pool as a `concurrent.futures.Executor`
 intake            how callbacks enter: the queue's limit, the policy, run times
 dispatch          the port: who runs next, and on how many threads
-backlog           the queue, and what each object has in it
+fair_queue        the queue, and what each object has in it
 run_time          how long a function runs: learned from its runs
 workers, worker   the threads: how many there are, and what each does
 running           which thread runs what; the running callback, as it sees itself

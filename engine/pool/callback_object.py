@@ -22,9 +22,9 @@ from ..errors import Deadlock, InvalidArgumentType, InvalidParameter
 from ..kernel.checks import check_callback, check_clock, check_flag, check_kind, check_timeout
 from ..kernel.clock import Clock
 from ..lifecycle import Closeable
-from .backlog import Priority
 from .cleanup import CleanupGroup, members_of
 from .core import CallbackCore
+from .fair_queue import Priority
 from .pool import ThreadPool, default_pool, intake_of
 from .run_time import RunTime
 from .running import CallbackInstance, current, runs_here

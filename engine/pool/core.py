@@ -23,7 +23,7 @@ from ..kernel.checks import Deadline
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 from ..lifecycle import snapshot
-from .backlog import CallbackCounts, Priority
+from .fair_queue import CallbackCounts, Priority
 from .intake import Intake
 from .run_time import RunTime
 

@@ -54,7 +54,7 @@ from ..kernel.lock import each
 from ..kernel.thread import UNCOUNTED, ThreadRecord, associate, local
 from ..kernel.waiter import Waiter, wake
 from ..lifecycle import OpenObjects
-from .backlog import NO_LIMIT, CallbackCounts, Item, ObjectCallback, PlainCallback, run_time_of
+from .fair_queue import NO_LIMIT, CallbackCounts, Item, ObjectCallback, PlainCallback, run_time_of
 from .run_time import RunTime
 from .running import IdleWaiter, Runner, Turns, WorkerState, come_back, current
 from .workers import Todo, WorkerThreads, acquire_late

@@ -30,8 +30,8 @@ from ..errors import Deadlock, Forked, InvalidHandle, InvalidParameter
 from ..kernel.checks import Deadline, check_count, check_text, check_timeout
 from ..kernel.lock import each
 from ..lifecycle import OpenObjects, Stage, Uncopyable, at_exit
-from .backlog import Item, PlainCallback, Priority
 from .dispatch import WorkPort
+from .fair_queue import Item, PlainCallback, Priority
 from .future import CallFuture
 from .intake import Policy
 from .pool import DEFAULT_QUEUE_LIMIT, PoolStatistics, ThreadPool, exit_ports, intake_of

@@ -13,8 +13,8 @@ from ..errors import QueueFull
 from ..kernel.clock import Clock
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
-from .backlog import ObjectCallback, PlainCallback
 from .dispatch import WorkPort
+from .fair_queue import ObjectCallback, PlainCallback
 from .run_time import RunTime
 from .running import running_on
 from .worker import run_here

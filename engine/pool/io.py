@@ -25,9 +25,9 @@ from ..errors import InvalidState
 from ..kernel.packet import CompletionPacket
 from ..kernel.port import CompletionPort
 from ..kernel.port_source import PortSource, bind
-from .backlog import ObjectCallback
 from .callback_object import CallbackObject, Environment
 from .core import CallbackCore
+from .fair_queue import ObjectCallback
 from .pool import ThreadPool
 
 log: Log = Log("engine.pool")

@@ -42,8 +42,8 @@ from ..kernel.clock import SYSTEM_CLOCK, Clock
 from ..kernel.driver import driver
 from ..kernel.lock import Lock
 from ..lifecycle import Closeable, OpenObjects, Stage, at_exit, in_child
-from .backlog import PlainCallback
 from .dispatch import WorkPort
+from .fair_queue import PlainCallback
 from .intake import Intake, Policy, called_by
 from .running import WorkerState, current, running_on
 from .worker import work

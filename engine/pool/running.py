@@ -37,7 +37,7 @@ from ..kernel.port_source import Settable
 from ..kernel.thread import UNCOUNTED, ThreadRecord
 from ..kernel.waiter import Waiter
 from ..lifecycle import Uncopyable
-from .backlog import CallbackCounts, FairQueue, Item, ObjectCallback, owner_of
+from .fair_queue import CallbackCounts, FairQueue, Item, ObjectCallback, owner_of
 
 ROUND = 1e-3  # Seconds that a worker runs turns before it looks what has arrived, and what waits in its pool.
 

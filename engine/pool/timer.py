@@ -22,9 +22,9 @@ from typing import Any
 from ..errors import QueueFull
 from ..kernel.checks import LONGEST, check_duration
 from ..kernel.clock import Cancellable, Due, WallCall, read_due
-from .backlog import NO_LIMIT, ObjectCallback
 from .callback_object import ClockedObject
 from .core import CallbackCore
+from .fair_queue import NO_LIMIT, ObjectCallback
 
 
 class Setting:

@@ -23,9 +23,9 @@ from ..kernel.clock import Cancellable, Due, WallCall, read_due
 from ..kernel.registered_wait import CallbackBlock
 from ..kernel.waitable import prepare_wait
 from ..status import Status
-from .backlog import ObjectCallback
 from .callback_object import ClockedObject
 from .core import CallbackCore
+from .fair_queue import ObjectCallback
 
 
 class Registration:

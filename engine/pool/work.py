@@ -8,9 +8,9 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from ..errors import QueueFull
-from .backlog import ObjectCallback
 from .callback_object import CallbackObject, Environment, make_core
 from .core import OnceCore
+from .fair_queue import ObjectCallback
 
 
 class Work(CallbackObject):

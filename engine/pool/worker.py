@@ -19,8 +19,8 @@ from transport.realtime import monotonic, thread_time
 
 from ..kernel.driver import driver
 from ..kernel.thread import local
-from .backlog import Item, ObjectCallback, PlainCallback, owner_of
 from .dispatch import WorkPort
+from .fair_queue import Item, ObjectCallback, PlainCallback, owner_of
 from .run_time import SLOW, RunTime
 from .running import Runner, WorkerState, after_return, current
 

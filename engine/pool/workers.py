@@ -32,7 +32,7 @@ from ..kernel.slots import SlotQueue
 from ..kernel.thread import ThreadRecord, park
 from ..kernel.waiter import Waiter, wake
 from ..lifecycle import snapshot
-from .backlog import NO_LIMIT, CallbackCounts, FairQueue, Item, ObjectCallback
+from .fair_queue import NO_LIMIT, CallbackCounts, FairQueue, Item, ObjectCallback
 from .running import IdleWaiter, Turns, WorkerState
 
 log: Log = Log("engine.pool")
