@@ -6,11 +6,11 @@ import re
 from .helpers import ROOT
 
 PAGE = ROOT / "docs" / "semantics" / "async-rpc.md"
-FOLDERS = ("rpc", "lifecycle", "transport")
+FOLDERS = ("rpc", "lifecycle", "pool", "transport")
 
 
 def test_every_test_named_on_the_page_exists() -> None:
-    """Each test and test class that the page cites is one of calls, of processes or of the transport."""
+    """Each test and test class that the page cites is one of calls, of processes, of the pool or of the transport."""
     names = set()
     for path in [path for folder in FOLDERS for path in ROOT.glob(f"tests/{folder}/**/test_*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

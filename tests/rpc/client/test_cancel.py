@@ -116,7 +116,7 @@ class TestAbortive:
         self, service: Callable[..., Service], endpoint: str
     ) -> None:
         """Calls that were begun beside it before the connection are answered."""
-        with Client(endpoint) as client:
+        with Client(endpoint, connect_timeout=LIMIT) as client:
             calls = [client.bind(Probe).echo.begin(number) for number in range(10)]
             for call in calls[::2]:
                 call.cancel(abort=True)
