@@ -1,4 +1,4 @@
-"""The heart of a thread pool: who runs next, and on how many threads.
+"""The scheduler of a thread pool: which callback runs next, and on how many threads.
 
 Theory of operation. The pool's workers are the threads of a port, so the port's slot rules (kernel/slots.py)
 say how many of them run: by default one, because under the global interpreter lock one awake thread is
@@ -10,15 +10,15 @@ fastest. Every callback that blocks gives its slot back, and the slot releases t
     it overruns while others are queued                  the monitor takes the slot away from it
 
 A callback that runs without a slot for one of the last three reasons is *off slot*: it takes none before it
-returns. A worker that comes back for more reports the callback that it finished and takes the next one in one
-round under the lock.
+returns. A worker that comes back reports the callback that it finished and takes the next one while it holds the lock
+once.
 
 A thread is spawned when something is queued, no idle worker can take it, and a slot is free.
 
 Pushing. What is pushed goes to the inbox, without the lock. While the pool is *saturated* nothing else is
 needed: all slots are taken, so a worker is awake that will look into the inbox before it takes its next
-callback; the monitor ticks; no thread is wanted. Otherwise the pusher settles matters under the lock: what is
-in the inbox joins the queue, idle workers get what they can take, threads are spawned.
+callback; the monitor ticks; no thread is wanted. Otherwise the pusher settles under the lock: what is in the inbox
+joins the queue, idle workers are given what they can take, threads are spawned.
 
     pusher:   append to the inbox;  look whether it is saturated
     others:   end that under the lock;  look into the inbox after releasing it              one sees the other
@@ -92,7 +92,7 @@ class WorkPort(WorkerThreads):
         # monitor watches, no thread is wanted and the pool is not stopped.
         self.saturated = False
         # All below: guarded by _lock.
-        # False only if no worker has anything fetched.
+        # False only if no worker has prefetched callbacks.
         self.has_prefetched: bool = False
         # Of the workers that are off slot, those that compute.
         self._computing = 0
@@ -171,7 +171,7 @@ class WorkPort(WorkerThreads):
         return True
 
     def _look(self) -> None:
-        """Settle matters on behalf of the thread that pushed."""
+        """`_settle_locked` and `act`, for the thread that has pushed."""
         lock = self._lock
         if get_ident() == self._interruptible:
             with lock:  # Safe against an interruption just after the lock was acquired.
@@ -194,7 +194,7 @@ class WorkPort(WorkerThreads):
             self.act(todo)
 
     def _absorb_locked(self) -> None:
-        """Bring what was pushed into the queue; the caller settles matters, or is a worker that takes."""
+        """Bring what was pushed into the queue; the caller then settles, or is a worker that takes."""
         number = len(self.inbox)
         self._posted += number
         self._queue.take_in(self.inbox, number)
@@ -415,7 +415,7 @@ class WorkPort(WorkerThreads):
         return item
 
     def _recall_locked(self) -> None:
-        """Put back what workers have fetched and not begun: for them it was only a reservation."""
+        """Put back what workers have fetched and not begun: that was only reserved for them."""
         self.has_prefetched = False
         queue = self._queue
         for worker in self._running_workers.values():
@@ -491,7 +491,7 @@ class WorkPort(WorkerThreads):
         return seat.signalled
 
     def _rouse(self) -> None:
-        """Sources were registered while workers slept at their gates alone: let those go to the driver, too."""
+        """Sources were registered while workers slept at their gates alone: have those wait in the driver instead."""
         with self._lock:
             self._unled = False
             each(Waiter.nudge, self._waiters)

@@ -36,18 +36,17 @@ class CallbackCounts:
     """What one callback object has queued and running. All fields: guarded by the port's lock."""
 
     __slots__ = (
-        "__weakref__", "args", "context", "discarded", "finalization", "function", "once",
-        "persistent", "priority", "queued", "run_time", "running", "special", "started", "disassociated",
-        "waiters",
+        "__weakref__", "args", "context", "disassociated", "discarded", "finalization", "function", "once",
+        "persistent", "priority", "queued", "run_time", "running", "special", "started", "waiters",
     )  # fmt: skip
 
     def __init__(
         self, priority: Priority, run_time: RunTime, function: Callable[..., object], args: tuple[Any, ...]
     ) -> None:
-        # Down to `_once`: fixed before the first callback.
+        # Down to `once`: fixed before the first callback.
         self.priority = priority
         self.run_time = run_time
-        # Each callback is `_function(*_args, *more)`.
+        # Each callback is `function(*args, *more)`.
         self.function = function
         self.args = args
         # The object's context, and the function called with the instance and it after each callback.
@@ -60,13 +59,13 @@ class CallbackCounts:
         # Whether its first callback is its last one.
         self.once = False
         self.queued: deque[ObjectCallback] = deque()
-        # Invariant: _started + _discarded + len(_queued) = the callbacks ever queued.
+        # Invariant: started + discarded + len(queued) = the callbacks ever queued.
         self.started = 0
         self.discarded = 0
         self.running = 0
         # Of the running ones, those that disassociated.
         self.disassociated = 0
-        # Threads in wait(); True marks those for whom strays count too.
+        # Threads in wait(); True marks those that wait for disassociated callbacks, too.
         self.waiters: tuple[tuple[Waiter, bool], ...] = ()
 
     def disarm(self) -> None:
@@ -92,14 +91,14 @@ class CallbackCounts:
         if not self.waiters or self.busy_locked(False):
             return []
         if not self.disassociated:
-            everybody, self.waiters = self.waiters, ()
-            return [waiter for waiter, _ in everybody]
+            entries, self.waiters = self.waiters, ()
+            return [waiter for waiter, _ in entries]
         over = [waiter for waiter, whole in self.waiters if not whole]
         self.waiters = tuple(entry for entry in self.waiters if entry[1])
         return over
 
 
-# Not looked at by the garbage collector, which would go through all that is queued again and again: a
+# The garbage collector does not track these: it would go through all that is queued again and again, and a
 # callback leaves every cycle that it is part of when it is run or dropped.
 class PlainCallback(msgspec.Struct, eq=False, gc=False):
     """A queued callback that belongs to no object: `function(*args)`, in `context`."""

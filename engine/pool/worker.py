@@ -28,7 +28,7 @@ log: Log = Log("engine.pool")
 
 
 def work(port: WorkPort) -> None:
-    """Run the port's callbacks until it has no more use for this thread."""
+    """Run the port's callbacks until this thread is to exit."""
     try:
         worker = WorkerState(port, local.record)
         current.runner = worker
@@ -82,11 +82,11 @@ def loop(port: WorkPort, worker: WorkerState) -> None:
             except IndexError:  # Put back by another thread.
                 break
             worker.turn += 1
-        # From the end of what ran before: taking is counted in, but the clock is read only once.
+        # Measured from the end of what ran before: that includes the taking, but reads the clock only once.
         now = timed(run_time if number == 1 else None, then)
         careful = number > 1 and now - then > SLOW
         then = now
-        # Nothing of a callback outlives it while the worker idles.
+        # While the worker idles, it keeps nothing of a callback alive.
         item = run_time = None
 
 
@@ -132,7 +132,7 @@ def run(runner: Runner, item: Item) -> RunTime | None:
 
 def run_slow(run_time: RunTime, context: Context, function: Callable[..., object], args: tuple[Any, ...]) -> None:
     """Call a function that is known to be slow, and measure what it does with the time."""
-    # Perhaps no thread waits elsewhere, that would lead the driver while this one is busy.
+    # This thread may have been the one that would lead the driver: another one is to, while this one is busy.
     driver().ensure_led()
     begun, cpu = monotonic(), thread_time()
     try:

@@ -1,15 +1,15 @@
-"""The threads of a pool: how they are spawned and started, when they exit, and the end of it all.
+"""The threads of a pool: how they are spawned and started, when they exit, and how the pool ends.
 
 Theory of operation. A pool's port decides under its lock how many threads are wanted, counts them as
 *starting*, and spawns them after releasing the lock. A thread that has started is a worker until it exits:
-because nothing was there for it for the idle limit, because there are more than the maximum, because it
-has run its number of callbacks, or because the pool ends.
+because it was idle for the idle limit, because there are more workers than the maximum, because it has run its number
+of callbacks, or because the pool ends.
 
 The system may refuse to start a thread. Then none is asked for during a pause, which grows with each refusal in a row,
 and after it as many are spawned as are wanted by then.
 
-Guarantees: workers <= maximum, except just after it was lowered; a thread that the system refuses costs
-nothing but a log entry, what is queued stays queued.
+Guarantees: workers <= maximum, except just after it was lowered; if the system refuses a thread, what is queued stays
+queued, and the log says so.
 """
 
 import itertools
@@ -37,8 +37,8 @@ from .running import IdleWaiter, Turns, WorkerState
 
 log: Log = Log("engine.pool")
 
-# What was decided under the port's lock, to be done after releasing it: whom to wake, how many threads to
-# spawn, and whether to be watched by the monitor.
+# What was decided under the port's lock, to be done after releasing it: which waiters to wake, how many threads to
+# spawn, and whether the monitor is to watch the port.
 Todo = tuple[list[Waiter], int, bool]
 
 
@@ -78,10 +78,10 @@ class WorkerThreads(SlotQueue):
         self.name: str = name
         # What a worker's thread runs: in worker.py, which knows this file.
         self._main = main
-        # Called with each exception that left a callback, and whose it was.
+        # Called with each exception that left a callback, and the owner of that.
         self._on_error = on_error
         # The next five are fixed before the first push.
-        # Hire as soon as more is queued than idle workers could take, free slot or not.
+        # Spawn as soon as more is queued than idle workers could take, free slot or not.
         self.eager: bool = False
         # Callbacks after which a worker is replaced by a fresh one.
         self.recycle: int = NO_LIMIT
@@ -89,7 +89,7 @@ class WorkerThreads(SlotQueue):
         self.idle_limit: float = 0.0
         # Run first by each worker's thread; the thread ends if it returns False.
         self.on_start: Callable[[], bool] | None = None
-        # Whether a worker that comes back may have to leave, for one of the two reasons that are rare.
+        # Whether a worker that comes back may have to exit: it has run its number, or there are too many.
         self._strict = False
         # The callback objects that are not closed: while there are any, the last worker stays.
         self.objects: weakref.WeakSet[CallbackCounts] = weakref.WeakSet()
@@ -109,8 +109,7 @@ class WorkerThreads(SlotQueue):
         self._starting = 0
         # The pause in spawning that refused threads lead to.
         self._refusals = Pause()
-        # Closed: users are refused, and workers leave as soon as nothing is queued. May be read without the
-        # lock.
+        # Closed: users are refused, and workers exit as soon as nothing is queued. May be read without the lock.
         self.ending: bool = False
         # Nothing is accepted any more.
         self.stopped: bool = False
@@ -173,7 +172,7 @@ class WorkerThreads(SlotQueue):
         try:
             self._on_error(error, owner)
         except BaseException as failure:
-            text = "the error handler of the pool %r failed, told of %s"
+            text = "the error handler of the pool %r failed at %s"
             log.error(text, self.name, shown(error), exc_info=failure)
 
     # Spawning
@@ -258,11 +257,11 @@ class WorkerThreads(SlotQueue):
         return worker.turn > self.recycle or (self._workers > self.maximum and not self._exempt_locked(worker))
 
     def _exempt_locked(self, worker: WorkerState) -> bool:
-        """Whether others leave before this one, which ran a persistent callback: as many as the maximum allows."""
+        """Whether others exit before this one, which ran a persistent callback: as many as the maximum allows."""
         return worker.persistent and sum(each.persistent for each in self._running_workers.values()) <= self.maximum
 
     def _may_exit_locked(self, worker: WorkerState) -> bool:
-        """Whether a worker that has been idle for long is to leave."""
+        """Whether a worker that has been idle for long is to exit."""
         if worker.persistent or self._queue.depth or self.ring or self._workers <= self.minimum:
             return False
         return self.ending or self._workers > 1 or not self.objects
@@ -322,7 +321,7 @@ class WorkerThreads(SlotQueue):
     # The end
 
     def end(self) -> None:
-        """Close for users: workers leave once nothing is queued."""
+        """Close for users: workers exit once nothing is queued."""
         woken: list[Waiter] = []
         try:
             with self._lock:
@@ -340,7 +339,7 @@ class WorkerThreads(SlotQueue):
             raise
 
     def drop(self) -> None:
-        """`end`, for a finalizer: it may run in the midst of anything, with this very lock held."""
+        """`end`, for a finalizer: it may run at any point, and its thread may hold this very lock."""
         if not self._lock.owned() and self._lock.acquire(False):
             self._lock.release()
             self.end()
@@ -420,7 +419,7 @@ class WorkerThreads(SlotQueue):
             other.wake()
 
     def _admit_locked(self, places: int) -> list[Waiter]:
-        """Return whom to wake for so many places that became free in the queue: each looks for himself."""
+        """Return the waiters to wake for so many places that became free in the queue: each looks again."""
         return [self._capacity_waiters.popleft() for _ in range(min(places, len(self._capacity_waiters)))]
 
     def numbers(self) -> dict[str, Any]:
