@@ -225,10 +225,13 @@ class WorkPort(WorkerThreads):
             self.saturated = False
             if self.ending and not self.ring:
                 self._retire_locked(0, woken)
-            return woken, self._wanted_locked() if self.ring else 0, False
+            if not self.ring:
+                return woken, 0, False
         spawns = self._wanted_locked()
         watch = not self.watched
         self.watched = True
+        if not queue.depth:
+            return woken, spawns, watch
         taken = self._active + len(self.awake)
         self.saturated = taken >= self._concurrency and (not self.eager or self._workers >= self.maximum)
         return woken, spawns, watch
@@ -499,6 +502,8 @@ class WorkPort(WorkerThreads):
     def crash(self, worker: WorkerState) -> None:
         """The worker's thread ends by an exception raised into it from outside its callback."""
         item = worker.item
+        if worker.record.port is not self:
+            associate(worker.record, self)
         with self._lock:
             self._recall_locked()
             self._absorb_locked()
@@ -631,8 +636,12 @@ class WorkPort(WorkerThreads):
     # Slots
 
     def _drop_slot_locked(self, worker: WorkerState) -> bool:
-        """Take the slot from a worker, if it has any; False if it is just coming back to its seat."""
+        """Take the slot from a worker, if it has any; False if it is just coming back to its seat, or has taken from
+        another port: then it has one there.
+        """
         record = worker.record
+        if record.port is not self:
+            return False
         if record.slot == UNCOUNTED:
             seat = worker.seat
             if seat is None or not seat.leave():
@@ -673,6 +682,7 @@ class WorkPort(WorkerThreads):
             if worker is not None and not worker.off_slot and not record.slot:
                 record.slot = True
                 self._active += 1
+                worker.stuck = 0
         finally:
             lock.release()
 
@@ -774,7 +784,7 @@ class WorkPort(WorkerThreads):
                 worker.stuck = 0
             elif item is not None and worker.turns is not None:
                 worker.stuck += 1
-                if worker.stuck >= patience and worker.parted != worker.turn:
+                if worker.stuck >= patience and (worker.parted != worker.turn or worker.record.slot):
                     away.append(worker)  # At each tick from here on, until it is inside a routine.
             elif worker.record.slot and item is not None:
                 worker.stuck += 1
@@ -803,7 +813,7 @@ class WorkPort(WorkerThreads):
             record: worker for record, worker in self._running_workers.items() if record is local.record
         }
         self._workers = len(self._running_workers)
-        self._active = sum(record.slot is True for record in self._running_workers)
+        self._active = sum(record.slot is True and record.port is self for record in self._running_workers)
         self._off_slot = sum(worker.off_slot for worker in self._running_workers.values())
         self._starting = 0
         for worker in self._running_workers.values():

@@ -5,18 +5,20 @@ import threading
 import pytest
 
 from engine import (
+    CompletionPort,
     Environment,
     InvalidArgumentType,
     InvalidHandle,
     InvalidParameter,
     Priority,
     ThreadPool,
+    WaitTimeout,
     Work,
     blocking,
     current_callback,
     submit_callback,
 )
-from engine.testing import LIMIT
+from engine.testing import LIMIT, wait_until
 
 from .helpers import Blocker, Recorder, occupy, settle
 
@@ -348,8 +350,6 @@ class TestSlots:
 
     def test_a_dequeue_from_a_port_inside_a_callback_keeps_the_pool_going(self, single: ThreadPool) -> None:
         """A callback may take from a completion port of its own; its worker comes back to the pool."""
-        from engine import CompletionPort
-
         recorder = Recorder()
         with CompletionPort(1) as port:
 
@@ -361,3 +361,25 @@ class TestSlots:
             single.submit(recorder, "next")
             recorder.wait_for(2)
         assert recorder.calls == [(7,), ("next",)]
+
+    def test_the_slot_of_another_port_is_not_the_pools(self, pool: ThreadPool) -> None:
+        """A callback that has taken from a port has its slot there: the pool takes none from it when it overruns."""
+        taken, blocker, recorder = Blocker(), Blocker(), Recorder()
+        with CompletionPort() as port:
+
+            def take() -> None:
+                with pytest.raises(WaitTimeout):
+                    port.get(0)
+                taken()
+
+            pool.submit(take)
+            taken.wait_until_running()
+            pool.submit(blocker)
+            blocker.wait_until_running()
+            pool.submit(recorder)
+            recorder.wait_for(1)  # The monitor has taken the slot from a callback that overran.
+            assert (pool.statistics().running, pool.statistics().off_slot) == (0, 1)
+            taken.gate.open()
+            blocker.gate.open()
+            wait_until(lambda: pool.statistics().idle == pool.statistics().workers)
+            assert (pool.statistics().running, pool.statistics().off_slot) == (0, 0)

@@ -30,7 +30,7 @@ from transport.realtime import monotonic, perf_counter
 from transport.wire.codec import DEFERRABLE_BYTES, deferrable
 
 from ...errors import CallError, InvalidArgumentType, InvalidAsyncHandle
-from ...pool.running import WorkerState
+from ...pool.running import WorkerState, after_return
 from ...status import Status
 from ..errors import AccessDenied, BadStubData, CallCancelled, CallTimeout
 from ..serving import ServingSlot, current
@@ -167,6 +167,8 @@ class CallRunner(ClientTurns):
                 self.calls.popleft()
                 self._take_apart(batch)
                 return
+            if worker.instance is not None:
+                place.context.run(after_return, worker)
             if rest is not _USED:
                 call, coroutine = rest
                 self._answer(call, coroutine, place)
@@ -182,8 +184,9 @@ class CallRunner(ClientTurns):
         """Run calls of the first batch, as long as this thread has the client and the turn lasts.
 
         They run in the context of `place`, one after the other, for as long as nothing is set in it.
-        Returns: None if no more are to be run; `_APART`; `_USED` if the next needs another context; or a call and its
-            coroutine, which is to be begun outside of the context, as it goes on in it.
+        Returns: None if no more are to be run; `_APART`; `_USED` if the next needs another context, or something is to
+            be done now that this one has returned; or a call and its coroutine, which is to be begun outside of the
+            context, as it goes on in it.
         """
         # Flat, because this runs for every ordinary call.
         context, entry, rows = place.context, batch.entry, batch.rows
@@ -247,7 +250,7 @@ class CallRunner(ClientTurns):
                     answers.conclude(found, value)  # Its handle was made just now.
                 else:
                     self._reply(batch.open(call_id), value)  # Its handle is just being made, or has closed it.
-            if context and left is None:
+            if (context or worker.instance is not None) and left is None:
                 left = _USED
             number += 1
             if careful or number == TIMED_TOGETHER or left is not None:
@@ -280,6 +283,7 @@ class CallRunner(ClientTurns):
         """Give up the client, the seat and the leadership: the next step of this thread is to enter a slow routine."""
         worker.send()
         self._pass_on(place, call_id, cost)
+        worker.parted = worker.turn
         worker.port.leave_slot(worker)
 
     def _is_over(self, batch: Batch, call_id: int, place: ServingSlot) -> bool:
@@ -298,6 +302,8 @@ class CallRunner(ClientTurns):
         slow, charged = run_time.slow, run_time.mean
         self._run_one(call, call.entry, worker if slow else None, place)
         place.call_id = None
+        if worker.instance is not None:
+            place.run(after_return, worker)
         now = perf_counter()
         took = now - then
         if took > run_time.notable:

@@ -176,9 +176,10 @@ class ClientTurns:
     def _may_begin(self, ring: deque[Any], most: int) -> bool:
         """Whether a client that was just taken out of the ring has a turn now; else it is in the ring again."""
         account = self.account
-        if ring and account.debt >= TURN:
+        others = self._others_wait(ring)
+        if others and account.debt >= TURN:
             account.debt -= TURN
-        elif ring and len(account.held) >= most:
+        elif others and len(account.held) >= most:
             pass
         elif not self._is_entered():
             sleep(LOOK)  # The thread that is about to enter a routine of this client gets the time to do so.
@@ -186,6 +187,13 @@ class ClientTurns:
             return True
         ring.append(self)
         return False
+
+    def _others_wait(self, ring: deque[Any]) -> bool:
+        """Whether another client is in the ring. One has two places there at most: for its loose calls, too."""
+        try:
+            return len(ring) > 1 or ring[0].account is not self.account
+        except IndexError:
+            return False
 
     def _is_entered(self) -> bool:
         """Whether the thread that passed the client on is inside its routine."""
@@ -269,7 +277,7 @@ class ClientTurns:
         with self._lock:
             owner = self.owner
             if owner is None or owner.ident != ident:
-                return True
+                return False  # It has not begun to have it.
             # Taken first, looked second: an owner that comes out of its routine says so, and then asks before it takes
             # another call, and waits for the lock to do so.
             self.owner = None
