@@ -180,12 +180,6 @@ class Channel:
             self._ticking = True
             self._driver.monitor.watch(self)
 
-    def expect(self) -> None:
-        """A thread is about to send what is waiting; should that take longer than a tick, the monitor sends it."""
-        if not self._ticking:
-            self._ticking = True
-            self._driver.monitor.watch(self)
-
     def tick(self) -> bool:
         """The monitor's tick: send what was deferred."""
         self._ticking = self.deferred = False

@@ -316,7 +316,7 @@ class Connection:
             self.session.refusal = ""
             self.attend_locked()
         # The greeting, and the calls that wait behind it, leave though no thread may come to wait.
-        self.channel.expect()
+        self.channel.defer()
 
     def _time_left_locked(self) -> dict[int, float]:
         """What is left of the time of each call that has a limit."""
