@@ -9,14 +9,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 from engine.kernel.thread import ThreadRecord
-from engine.pool import running
+from engine.kernel.waiter import Waiter
+from engine.pool import dispatch, running
+from engine.pool.backlog import FairQueue
+from engine.pool.dispatch import WorkPort
 from engine.pool.run_time import SLOW, RunTime
-from engine.pool.running import Turns, WorkerState
+from engine.pool.running import IdleWaiter, Runner, SeatState, Turns, WorkerState
+from engine.pool.worker import loop
+from engine.pool.workers import WorkerThreads
 from engine.rpc import serving
 from engine.rpc.server import runner, turns
 from engine.rpc.server.runner import CallRunner
@@ -25,7 +31,7 @@ from engine.rpc.serving import ServingSlot
 
 from . import explorer
 from .explorer import Scenario, called, spend
-from .watched import Attribute, Deque, Gate, List, Lock, Set
+from .watched import Attribute, Deque, Dict, Gate, List, Lock, Set
 
 QUICK, LONG = 0.0, SLOW * 4  # Seconds that routines take: the second is known to be slow.
 
@@ -114,11 +120,11 @@ class Client(CallRunner):
         assert len(found) <= 1, f"{self.name} is {found}"
         return found[0] if found else None
 
-    def call(self, seconds: float = QUICK) -> None:
-        """A call arrives, and is in the queue."""
+    def call(self, seconds: float = QUICK, body: Callable[[], object] = int) -> None:
+        """A call arrives, and is in the queue; its routine does `body`."""
         run_time = RunTime(slow=seconds > SLOW, fixed=True, mean=seconds)
         entry = SimpleNamespace(needs_no_worker=False, run_time=run_time)
-        call: Any = SimpleNamespace(entry=entry, seconds=seconds)
+        call: Any = SimpleNamespace(entry=entry, seconds=seconds, body=body)
         self.calls.append(call)
         call.id = self.world.arrived[self.name]  # Still in the step in which it was appended.
         self.world.arrived[self.name] += 1
@@ -131,6 +137,7 @@ class Client(CallRunner):
         place.entered = call.id
         self.world.enter(self, call.id)
         spend(call.seconds)
+        call.body()
         place.entered = None
 
     def _is_entered(self) -> bool:
@@ -249,9 +256,219 @@ class ClientWorld(World):
         return take
 
 
+class Record(ThreadRecord):
+    """What the kernel knows of a worker's thread."""
+
+    __slots__ = ()
+    slot = Attribute(ThreadRecord, "slot")
+
+
+class Worker(WorkerState):
+    """A worker of a pool."""
+
+    __slots__ = ("name",)
+    turn = Attribute(WorkerState, "turn")
+    turns = Attribute(WorkerState, "turns")
+    parted = Attribute(WorkerState, "parted")
+    off_slot = Attribute(WorkerState, "off_slot")
+    item = Attribute(Runner, "item")
+    seat = Attribute(Runner, "seat")
+
+    def __init__(self, port: WorkPort, record: ThreadRecord, name: str) -> None:
+        super().__init__(port, record)
+        self.name = name
+        called(name, self)
+        called(f"{name}.record", record)
+
+
+class Seat(IdleWaiter):
+    """The seat of an idle worker."""
+
+    __slots__ = ("last",)
+    signalled = Attribute(Waiter, "signalled")
+    result = Attribute(Waiter, "result")
+
+    worker: Any
+
+    def __init__(self, worker: Any, queue: FairQueue) -> None:
+        with explorer.untold():
+            super().__init__(worker, queue)
+            name = f"{worker.name}.seat"
+            called(name, self)
+            self.token = called(f"{name}.token", List([None]))
+            self.running = called(f"{name}.running", List())
+            called(f"{name}.gate", self.gate)
+            self.last = SeatState.FREE  # In which it was seen.
+            worker.port.world.seats.append(self)
+
+    def state(self) -> SeatState | None:
+        """What the table calls the state; None: between two. Raises AssertionError if it is in two at once."""
+        found = [SeatState.FREE] * len(self.token) + [SeatState.RUNNING] * len(self.running)
+        assert len(found) <= 1, f"the seat is {found}"
+        if found:
+            self.last = found[0]
+        elif not any(each is self for each in self.worker.port.waiting):  # Off the stack.
+            return SeatState.LEFT if self.last is SeatState.RUNNING else SeatState.GIVEN
+        return found[0] if found else None
+
+
+class Queue(FairQueue):
+    """The queue of a pool. What is in it is guarded by the port's lock; how much that is others read, too."""
+
+    __slots__ = ()
+    depth = Attribute(FairQueue, "depth")
+
+
+class Port(WorkPort):
+    """The port of a pool, whose workers are actors: it spawns no thread."""
+
+    __slots__ = ("world",)
+    world: "PoolWorld"
+    calm = Attribute(WorkPort, "calm")
+    watched = Attribute(WorkPort, "watched")
+    ending = Attribute(WorkerThreads, "ending")
+    stopped = Attribute(WorkerThreads, "stopped")
+    maximum = Attribute(WorkerThreads, "maximum")
+    _workers = Attribute(WorkerThreads, "_workers")
+
+    def __init__(self, workers: int, concurrency: int) -> None:
+        super().__init__("model", workers, concurrency, print, self._failed)
+        called("port", self)
+        self.ring = called("ring", Deque())
+        self.awake = called("awake", Dict())
+        self.inbox = called("inbox", Deque())
+        self._waiters = called("seats", List())
+        self._lock = called("port.lock", Lock())  # type: ignore[assignment]
+        called("queue", self._queue)
+        self._workers = self._starting = workers
+        self.idle_limit = 1.0
+
+    def _make_queue(self) -> FairQueue:
+        return Queue()
+
+    def _failed(self, error: BaseException, owner: object) -> None:
+        assert explorer.running is not None
+        explorer.running.fail(error)
+
+    def _spawn(self, number: int) -> None:
+        self.world.spawned += number
+
+    @property
+    def waiting(self) -> Any:
+        """The seats of the stack."""
+        return self._waiters
+
+    def check(self) -> None:
+        """What holds whenever no thread has the lock."""
+        if self._lock.locked():  # type: ignore[attr-defined]
+            return
+        counted = sum(worker.record.slot is True for worker in self._running_workers.values())
+        assert self._active == counted, f"{self._active} slots are taken, and {counted} workers have one"
+        off = sum(worker.off_slot for worker in self._running_workers.values())
+        assert self._off_slot == off, f"{self._off_slot} are counted as off slot, and {off} are"
+        assert self._workers == len(self._running_workers) + self._starting, "the workers are miscounted"
+
+    def check_end(self) -> None:
+        self.check()
+        assert not self.awake, "a worker that sleeps is awake"
+        assert not self.inbox, "what was pushed was not seen"
+        if self._running_workers and not self._starting:  # Otherwise a thread is on its way.
+            assert not self._queue.depth, "a callback waits while workers sleep"
+            assert not self.ring, "a client waits while workers sleep"
+        assert self._workers <= self.maximum, f"{self._workers} workers stay, of at most {self.maximum}"
+        for worker in self._running_workers.values():
+            seat: Any = worker.seat
+            assert seat is not None and seat.state() is SeatState.FREE, "a worker has no seat"
+
+
+class PoolWorld(World):
+    """Clients, and the workers of a pool, which sleep in the beginning."""
+
+    port: Port
+
+    def __init__(
+        self, moves: Moves, seat_moves: Moves, workers: int, concurrency: int = 1, kind: type[Port] = Port
+    ) -> None:
+        port = kind(workers, concurrency)
+        port.world = self
+        super().__init__(port, moves)
+        self.seat_moves = seat_moves
+        seat_moves.begin()
+        self.seats: list[Seat] = []
+        # Threads that were asked for, and that do not come.
+        self.spawned = 0
+        # Whether the workers' idle limit passes whenever they sleep.
+        self.impatient = False
+        self.pushed: Counter[str] = Counter()
+        self.ran: Counter[str] = Counter()
+        for number in range(workers):
+            self.actors[f"worker {number}"] = self.worker(f"worker {number}")
+
+    def worker(self, name: str) -> Callable[[], None]:
+        def run() -> None:
+            with explorer.untold():
+                worker = Worker(self.port, Record(), name)
+            running.current.runner = worker
+            called(f"{name}.place", take_place(worker.record.ident))
+            try:
+                self.port.started(worker)
+                loop(self.port, worker)
+            finally:
+                running.current.runner = None
+
+        run.prologue = True  # type: ignore[attr-defined]
+        return run
+
+    def pusher(self, *names: str) -> Callable[[], None]:
+        """Who queues callbacks."""
+
+        def run(name: str) -> None:
+            self.ran[name] += 1
+
+        def push() -> None:
+            for name in names:
+                self.port.push(partial(run, name))
+                self.pushed[name] += 1
+
+        return push
+
+    def prepare(self) -> None:
+        for seat in self.seats:
+            seat.gate.expires = self.impatient  # type: ignore[attr-defined]
+
+    def monitor(self, ticks: int) -> Callable[[], None]:
+        """Who ticks so often."""
+
+        def tick() -> None:
+            for _ in range(ticks):
+                self.port.tick()
+
+        return tick
+
+    def check(self) -> None:
+        super().check()
+        for seat in self.seats:
+            self.seat_moves.see(seat, seat.state())
+        self.port.check()
+
+    def check_end(self) -> None:
+        super().check_end()
+        self.port.check_end()
+        assert self.ran == self.pushed, f"{self.pushed} was pushed, and {self.ran} ran"
+
+
+# There is nothing to lead: workers sleep at their gates.
+NO_DRIVER = SimpleNamespace(
+    sources=(), monitor=SimpleNamespace(late=False, watch=id), ensure_led=lambda: None, depose=id,
+)  # fmt: skip
+
+
 @contextmanager
-def substituted() -> Iterator[None]:
-    """While it lasts, the scheduler's files look at each thread's own clock, and wait where the explorer sees it."""
+def substituted(seat: type[Seat] = Seat) -> Iterator[None]:
+    """While it lasts, the scheduler's files look at each thread's own clock, and wait where the explorer sees it.
+
+    Idle workers have seats of that kind.
+    """
 
     def look(seconds: float) -> None:
         run = explorer.running
@@ -263,5 +480,8 @@ def substituted() -> Iterator[None]:
         mock.patch.multiple(turns, inside=inside, sleep=look),
         mock.patch.multiple(runner, perf_counter=explorer.now, monotonic=explorer.now),
         mock.patch.multiple(running, monotonic=explorer.now, allocate_lock=Gate),
+        mock.patch.multiple(
+            dispatch, monotonic=explorer.now, process_time=explorer.now, driver=lambda: NO_DRIVER, IdleWaiter=seat
+        ),
     ):
         yield

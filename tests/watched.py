@@ -95,6 +95,9 @@ class Lock:
         run = explorer.running
         return self._held and (run is None or self._owner is run.current)
 
+    def locked(self) -> bool:
+        return self._held
+
     def refuse(self) -> None:
         raise AssertionError("the thread has the lock already")
 
@@ -122,13 +125,9 @@ class Gate:
             self._new = False
             self._open = False
             return True
-        limited = not blocking or (self.expires and timeout >= 0)
-        explorer.step(self, True, None if limited else self._is_open)
+        explorer.step(self, True, lambda: self._open or not blocking or (self.expires and timeout >= 0))
         was_open, self._open = self._open, False
         return was_open
-
-    def _is_open(self) -> bool:
-        return self._open
 
     def release(self) -> None:
         explorer.step(self, True)

@@ -261,9 +261,9 @@ class IdleWaiter(Waiter):
             return False
         worker = self.worker
         port, record, ring, unsent = worker.port, worker.record, self.ring, worker.unsent
+        port.awake[self] = None  # First: who drops the slot takes it out.
         record.slot = UNCOUNTED
         worker.item = come_back  # It is running something, whatever asks.
-        port.awake[self] = None
         try:
             if not port.watched:
                 port.attend()
