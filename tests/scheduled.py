@@ -17,7 +17,7 @@ from unittest import mock
 from engine.kernel.thread import ThreadRecord
 from engine.kernel.waiter import Waiter
 from engine.pool import dispatch, running
-from engine.pool.backlog import FairQueue
+from engine.pool.fair_queue import FairQueue
 from engine.pool.dispatch import WorkPort
 from engine.pool.run_time import SLOW, RunTime
 from engine.pool.running import IdleWaiter, Runner, SeatState, Turns, WorkerState
@@ -324,7 +324,7 @@ class Port(WorkPort):
 
     __slots__ = ("world",)
     world: "PoolWorld"
-    calm = Attribute(WorkPort, "calm")
+    saturated = Attribute(WorkPort, "saturated")
     watched = Attribute(WorkPort, "watched")
     ending = Attribute(WorkerThreads, "ending")
     stopped = Attribute(WorkerThreads, "stopped")
