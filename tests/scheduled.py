@@ -5,7 +5,7 @@ they take time, which is each thread's own, and nothing else. Whether a thread i
 its frames.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -14,18 +14,21 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from engine.pool.backlog import FairQueue
+
 from engine.kernel.thread import ThreadRecord
 from engine.kernel.waiter import Waiter
 from engine.pool import dispatch, running
-from engine.pool.fair_queue import FairQueue
 from engine.pool.dispatch import WorkPort
+from engine.pool.fair_queue import FairQueue
 from engine.pool.run_time import SLOW, RunTime
 from engine.pool.running import IdleWaiter, Runner, SeatState, Turns, WorkerState
 from engine.pool.worker import loop
 from engine.pool.workers import WorkerThreads
 from engine.rpc import serving
 from engine.rpc.server import runner, turns
-from engine.rpc.server.runner import CallRunner
+from engine.rpc.server.open_call import OpenCall
+from engine.rpc.server.runner import CallRunner, LooseRunner
 from engine.rpc.server.turns import Account, ClientState, ClientTurns, Scheduler
 from engine.rpc.serving import ServingSlot
 
@@ -34,6 +37,7 @@ from .explorer import Scenario, called, spend
 from .watched import Attribute, Deque, Dict, Gate, List, Lock, Set
 
 QUICK, LONG = 0.0, SLOW * 4  # Seconds that routines take: the second is known to be slow.
+IN_LOOP = -1.0  # Stands for those of an `async def`, which the event loop begins.
 
 
 class Moves:
@@ -88,10 +92,18 @@ def is_inside(place: Any, call_id: int) -> bool:
         return bool(place.call_id != call_id or place.entered == call_id)
 
 
+class TimedCall(OpenCall, eq=False, kw_only=True):
+    """A call whose routine takes so long, and does that."""
+
+    seconds: float
+    body: Callable[[], object]
+
+
 class Client(CallRunner):
     """The calls of one client: the real ones, but for the routine and what tells of failures."""
 
     __slots__ = ("name", "world")
+    has_order = True
     owner = Attribute(ClientTurns, "owner")
     _entering = Attribute(ClientTurns, "_entering")
 
@@ -99,9 +111,8 @@ class Client(CallRunner):
         channel = SimpleNamespace(flush=lambda: None)
         account = Account()
         account.held = called(f"{name}.held", Set())
-        super().__init__(
-            Scheduler(world.port, world.refuse, world.refuse), account, SimpleNamespace(channel=channel)  # type: ignore[arg-type]
-        )  # fmt: skip
+        scheduler = Scheduler(world.port, world.refuse, partial(world.hand_over, self))
+        super().__init__(scheduler, account, SimpleNamespace(channel=channel))  # type: ignore[arg-type]
         called(name, self)
         self.calls = called(f"{name}.calls", Deque())
         self._idle = called(f"{name}.idle", List([None]))
@@ -123,8 +134,8 @@ class Client(CallRunner):
     def call(self, seconds: float = QUICK, body: Callable[[], object] = int) -> None:
         """A call arrives, and is in the queue; its routine does `body`."""
         run_time = RunTime(slow=seconds > SLOW, fixed=True, mean=seconds)
-        entry = SimpleNamespace(needs_no_worker=False, run_time=run_time)
-        call: Any = SimpleNamespace(entry=entry, seconds=seconds, body=body)
+        entry = SimpleNamespace(needs_no_worker=seconds == IN_LOOP, run_time=run_time)
+        call: Any = TimedCall(None, None, 0, entry, None, seconds=seconds, body=body)  # type: ignore[arg-type]
         self.calls.append(call)
         call.id = self.world.arrived[self.name]  # Still in the step in which it was appended.
         self.world.arrived[self.name] += 1
@@ -151,6 +162,13 @@ class Client(CallRunner):
         assert explorer.running is not None
         explorer.running.fail(error)
         raise error
+
+
+class LooseClient(Client, LooseRunner):
+    """The calls of one client that have no order."""
+
+    __slots__ = ()
+    has_order = False
 
 
 class StubPort:
@@ -180,7 +198,7 @@ class World(Scenario):
         self.moves = moves
         moves.begin()
         self.arrived: Counter[str] = Counter()
-        self.entered: Counter[str] = Counter()
+        self.entered: defaultdict[str, list[int]] = defaultdict(list)
         self.clients: list[Client] = []
         # Of the last thread that has found that another is about to enter its routine: whom it waits for.
         self.looked_at: tuple[ServingSlot, int] | None = None
@@ -199,11 +217,19 @@ class World(Scenario):
     def refuse(self, *args: object) -> None:
         raise AssertionError("the event loop has nothing to do here")
 
+    def hand_over(self, client: Client, call: OpenCall) -> None:
+        """The event loop begins a call when it was handed over, for all that others can tell."""
+        explorer.step(client, True, part="loop")
+        self.enter(client, call.id)
+
     def enter(self, client: Client, call_id: int) -> None:
         """A routine is entered just now."""
-        if call_id != self.entered[client.name] and explorer.running is not None:
-            explorer.running.fail(AssertionError(f"call {call_id} of {client.name} is entered out of order"))
-        self.entered[client.name] += 1
+        ids = self.entered[client.name]
+        wrong = call_id != len(ids) if client.has_order else call_id in ids
+        if wrong and explorer.running is not None:
+            what = "out of order" if client.has_order else "twice"
+            explorer.running.fail(AssertionError(f"call {call_id} of {client.name} is entered {what}"))
+        ids.append(call_id)
 
     def appender(self, client: Client, *seconds: float) -> Callable[[], None]:
         """Who has calls arrive."""
@@ -221,7 +247,7 @@ class World(Scenario):
 
     def check_end(self) -> None:
         for client in self.clients:
-            left = self.arrived[client.name] - self.entered[client.name]
+            left = self.arrived[client.name] - len(self.entered[client.name])
             assert len(client.calls) == left, f"{left - len(client.calls)} calls of {client.name} are lost"
             # It may have been put into the ring for a call that its owner has found before that.
             expected = (ClientState.READY,) if left else (ClientState.IDLE, ClientState.READY)

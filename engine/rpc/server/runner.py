@@ -409,13 +409,7 @@ class LooseRunner(CallRunner):
         return True
 
     def _run_calls(self, place: ServingSlot, worker: WorkerState, until: float) -> None:
-        calls = self.calls
-        while self.owner is place and self._now < until:
-            try:
-                call = calls.popleft()
-            except IndexError:
-                return
-            assert isinstance(call, OpenCall)
+        while self._now < until and (call := self._take(place)) is not None:
             try:
                 if call.entry.needs_no_worker:
                     self._scheduler.hand_over(call)
@@ -423,6 +417,13 @@ class LooseRunner(CallRunner):
                     self._run_alone(call, place, worker)
             except BaseException as error:  # No memory, for one: what a routine raises does not come here.
                 self._abandon(call, place, error)
+
+    def _take(self, place: ServingSlot) -> OpenCall | None:
+        """Take a call, if this thread has the client and there is one."""
+        with self._lock:  # The client may be taken away at any time; who has it then is the only one to take.
+            call = self.calls.popleft() if self.owner is place and self.calls else None
+        assert not isinstance(call, Batch)
+        return call
 
 
 def _decode_large(call: OpenCall, entry: Entry) -> Sequence[Any]:

@@ -12,7 +12,7 @@ import pytest
 
 from engine.rpc.server.turns import TRANSITIONS, ClientState
 from tests.explorer import Explorer, Wrong
-from tests.scheduled import LONG, QUICK, Client, ClientWorld, Moves, substituted
+from tests.scheduled import IN_LOOP, LONG, QUICK, Client, ClientWorld, LooseClient, Moves, substituted
 
 Make = Callable[[Moves, type[Client]], ClientWorld]
 
@@ -72,6 +72,16 @@ def owner_monitor_and_appender(moves: Moves, kind: type[Client]) -> ClientWorld:
     return world
 
 
+def loose_owner_monitor_and_taker(moves: Moves, kind: type[Client]) -> ClientWorld:
+    """Calls without order, the second of which the event loop is to begin: any thread may hand it over."""
+    world = ClientWorld(moves)
+    client = world.client("client", QUICK, IN_LOOP, QUICK, kind=LooseClient if kind is Client else kind)
+    world.actors = {
+        "owner": world.taker(1), "monitor": lambda: client.take_away(1, True), "taker": world.taker(2),
+    }  # fmt: skip
+    return world
+
+
 def passing_on_and_taker(moves: Moves, kind: type[Client]) -> ClientWorld:
     """Calls known to be slow: the thread passes the client on just before each."""
     world = ClientWorld(moves)
@@ -102,6 +112,7 @@ def turn_that_ends(moves: Moves, kind: type[Client]) -> ClientWorld:
 SCENARIOS: tuple[Make, ...] = (
     two_appenders, appender_and_owner, two_appenders_and_owner, owner_and_monitor, owner_monitor_and_taker,
     owner_monitor_and_appender, passing_on_and_taker, passing_on_and_appender, turn_that_ends,
+    loose_owner_monitor_and_taker,
 )  # fmt: skip
 
 
@@ -210,12 +221,23 @@ class LookedFirst(Client):
         return True
 
 
+class TakenWithoutLock(LooseClient):
+    """Looks whether it has the client, and takes a call in another step."""
+
+    def _take(self, place: Any) -> Any:
+        try:
+            return self.calls.popleft() if self.owner is place else None
+        except IndexError:
+            return None
+
+
 SEEDED: tuple[tuple[type[Client], Make, str], ...] = (
     (TokenAfterLook, appender_and_owner, "has 1 calls, and is ClientState.IDLE"),
     (ListedTwice, two_appenders, "client is .*READY.*READY"),
     (PassedOnFirst, passing_on_and_taker, "out of order"),
     (AskedWithoutLock, owner_and_monitor, "and is ClientState.OWNED"),
     (RestoredWithoutLock, owner_and_monitor, "ClientState.OWNED"),
+    (TakenWithoutLock, loose_owner_monitor_and_taker, "IndexError|twice|lost"),
     (LookedFirst, owner_monitor_and_taker, "IndexError|out of order|ClientState"),
 )
 
