@@ -228,7 +228,8 @@ class TestMemory:
 
         server = serve()
         with probing(server) as probe:
-            monkeypatch.setattr(server._admission, "counters", Counters(server._admission.counters))
+            listener = server._listeners[0]
+            monkeypatch.setattr(listener, "_counters", Counters(listener._counters))
             call: Call[Any] = probe.echo.begin(2)
             with pytest.raises(CallFailed):
                 call.result(LIMIT)

@@ -1,7 +1,18 @@
 """Admission: how many calls a server has open, whether it takes more, and who may call an interface.
 
-Theory of operation. A server has one `Admission`. It counts calls as they arrive and as their answers leave, under its
-lock; it says why a call is refused, and signals when the last one was closed after a stop.
+Theory of operation. A server has one `Admission`, which says why a call is refused, and signals when the last one was
+closed after a stop. Calls are counted as they arrive and as their answers leave, at each endpoint by itself, under the
+link.lock that both hold anyhow. Admission's lock is taken when few more calls may be open, as the server stops, and for
+calls that end elsewhere.
+
+    arrival: count the calls, look at `plenty`      |  one of the two sees the other: either the arrival is refused, or
+    stop:    set `plenty` to 0, look at the counts  |  the stop waits for it
+    answer:  count it off, look at `draining`       |  the last answer ends the stop, or the stop finds no call open
+    stop:    set `draining`, look at the counts     |
+
+The last eighth of `max_calls` is kept for clients that have fewer calls open than their even share, which is
+`max_calls` by the number of connected clients. So one that has begun more than the server can do does not keep others
+out; a client that is alone may have all.
 
 An interface that is registered with conditions has an `AccessPolicy`; the operations of all others have None in its
 place. How many may call is decided as calls arrive, under admission's lock. Who may call, and how large, is decided by
@@ -13,14 +24,16 @@ that do not leave the machine (ipc, inproc, loopback): only the two ends can rea
 none, from a loopback address too. The level says nothing of who the client is: that is
 `CallAttributes.client_principal`.
 
+Assumes: stores and loads of attributes are atomic and not reordered.
+
 Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtInqStats", "Interface Registration Flags",
 "RpcServerRegisterIf2", "RPC_IF_CALLBACK_FN", "Authentication-Level Constants".
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager, suppress
 from enum import Enum
-from typing import Protocol
+from operator import attrgetter
 
 import msgspec
 
@@ -39,6 +52,8 @@ log: Log = Log("engine.rpc")
 # Authentication levels, in the numbers that Windows has for them.
 NONE = 1
 PRIVACY = 6
+
+KEPT = 8  # One call in so many of `max_calls` is kept for clients that have few; arbitrary.
 
 
 class TooFewCalls(Misuse, ValueError):
@@ -130,13 +145,6 @@ def is_local(endpoint: str, address: str) -> bool:
     return address.removeprefix("::ffff:").startswith("127.") or address == "::1"
 
 
-class Taker(Protocol):
-    """Who takes calls that arrive: a listener."""
-
-    # How many of them count as active and are not entered yet.
-    entering: int
-
-
 class Phase(Enum):
     """Where a server is in its life."""
 
@@ -155,18 +163,38 @@ class _Stopped(Event):
         return ""
 
 
-class Counters(msgspec.Struct):
-    """What a server counts, under admission's lock; `messages_in`, `garbage` and `failures` under link.lock."""
+class EndpointCounters(msgspec.Struct, eq=False):
+    """What one endpoint of a server counts. Under its link.lock, but for what is closed `apart`.
 
-    # In the order of `ServerStatistics`.
+    Calls that arrive are counted as if all were taken, and `examine` decides if more than `plenty` are open: those that
+    are refused are answered, and an answer that leaves is counted off.
+    """
+
+    admission: "Admission"
+    # Calls that arrived, less the answers that left: open are those that were not closed apart.
+    open: int = 0
+    # Calls that were closed without an answer that leaves with others. Under admission's lock; taken off `open` now
+    # and then, under both.
+    apart: int = 0
+    # The clients that are connected: the peers of who listens there.
+    clients: Sized = ()
     calls_in: int = 0
-    calls_out: int = 0
     messages_in: int = 0
     messages_out: int = 0
-    faults: int = 0
-    refused: int = 0
     garbage: int = 0
     failures: int = 0
+
+    def count_off(self, answers: int) -> None:
+        """These answers leave, or have no receiver any more: their calls are over."""
+        self.open -= answers
+        if self.admission.draining:
+            self.admission.end_stop()
+
+    def count_off_apart(self) -> None:
+        """A call is over that has no answer, or one that leaves alone. Any thread."""
+        with self.admission.lock:
+            self.apart += 1
+            self.admission.end_stop_locked()
 
 
 class ServerStatistics(msgspec.Struct, frozen=True):
@@ -192,23 +220,28 @@ class ServerStatistics(msgspec.Struct, frozen=True):
 class Admission:
     """Which calls a server takes, and how many are open. Threads: any.
 
-    Args: `max_calls` may be open at once.
+    Args: `max_calls` may be open at once; the server has so many `endpoints`.
     """
 
-    def __init__(self, max_calls: int) -> None:
+    def __init__(self, max_calls: int, endpoints: int) -> None:
         check_max_calls(max_calls)
-        # Guards all below, but for what `Counters` says.
+        # Guards all below.
         self.lock: Lock = Lock()
+        # Written under the lock, read anywhere.
         self.phase: Phase = Phase.IDLE
         self.max_calls: int = max_calls
-        self.counters: Counters = Counters()
-        # Calls that arrived and are not closed.
-        self.active: int = 0
-        # Those among them that no stop waits for, less such as were closed and wait to be sent.
+        # So many calls may be open without a closer look. Written under the lock, read under link.lock.
+        self.plenty: int = 0
+        # One for each endpoint, whoever listens there.
+        self.endpoints: list[EndpointCounters] = [EndpointCounters(self) for _ in range(endpoints)]
+        self.calls_out: int = 0
+        self.faults: int = 0
+        self.refused: int = 0
+        # Calls among those open that no stop waits for, less such as were closed and wait to be sent.
         self.auto_active: int = 0
         # Set by `close`: nothing is taken any more, and all calls are waited for.
         self.closing: bool = False
-        # Whether a stop, or the close, waits for the last call to be closed.
+        # Whether a stop, or the close, waits for the last call to be closed. Written under the lock, read anywhere.
         self.draining: bool = False
         # A thread waits for the stop.
         self.waited: bool = False
@@ -216,6 +249,22 @@ class Admission:
         self.forked: bool = False
         # Set while no call is open and the server does not listen.
         self.stopped: Event = _Stopped(manual_reset=True, signaled=True)
+
+    @property
+    def active(self) -> int:
+        """Calls that arrived and are not closed. Exact under the lock: what is closed meanwhile may count still."""
+        return sum(-at.apart + at.open for at in self.endpoints)
+
+    def _move_locked(self, phase: Phase) -> None:
+        self.phase = phase
+        # Endpoints that take calls at the same time have to ask each other.
+        alone = phase is Phase.LISTENING and len(self.endpoints) == 1
+        self.plenty = self.max_calls - self.max_calls // KEPT if alone else 0
+
+    def inherit(self) -> None:
+        """In a forked child: all of this is the parent's."""
+        self._move_locked(Phase.CLOSED)
+        self.forked = True
 
     def check_process(self) -> None:
         """Raise `Forked` in a forked child."""
@@ -244,7 +293,7 @@ class Admission:
                     raise InvalidState("the server has no endpoint to listen on", status=Status.NO_PROTSEQS_REGISTERED)
                 self.max_calls = max_calls or self.max_calls
                 begun = True
-                self.phase = Phase.LISTENING
+                self._move_locked(Phase.LISTENING)
                 self.stopped.reset()
             yield
         except BaseException:
@@ -256,7 +305,7 @@ class Admission:
         """The endpoints could not be bound."""
         with self.lock:
             if self.phase is Phase.LISTENING:  # Otherwise another thread stops or closes the server meanwhile.
-                self.phase = Phase.IDLE
+                self._move_locked(Phase.IDLE)
         with suppress(InvalidHandle):  # The server was closed meanwhile.
             self.stopped.set()
 
@@ -266,7 +315,7 @@ class Admission:
             self.check_process()
             if self.phase is not Phase.LISTENING:
                 raise InvalidState(f"the server is {self.phase.value}, not listening", status=Status.NOT_LISTENING)
-            self.phase = Phase.DRAINING
+            self._move_locked(Phase.DRAINING)
             ended = self._drained_locked()
         if ended:
             self.stopped.set()
@@ -277,7 +326,7 @@ class Admission:
             with self.lock:
                 drain = self.phase is not Phase.IDLE or self.auto_active > 0
                 self.closing = True
-                self.phase = Phase.DRAINING
+                self._move_locked(Phase.DRAINING)
                 ended = self._drained_locked()
                 if not ended:
                     self.stopped.reset()  # A stop did not wait for all that is waited for now.
@@ -286,7 +335,7 @@ class Admission:
             if drain and not self.stopped.wait(timeout):
                 log.warning("%s: %d calls were still open %s s after the stop", name, self.active, timeout)
             with self.lock:
-                self.phase = Phase.CLOSED
+                self._move_locked(Phase.CLOSED)
         except BaseException:
             if self.phase is not Phase.CLOSED:
                 self.closing = False
@@ -311,51 +360,48 @@ class Admission:
                 if self.phase is Phase.CLOSED:  # The server was closed meanwhile: the event goes with it.
                     self.stopped.close()
 
-    def arrive(self, taker: Taker, count: int) -> tuple[int, Refusal | None]:
-        """Count calls that arrive; return for how many there is room, and, if for less, why. Under link.lock.
+    def examine(self, at: EndpointCounters, count: int, own: int) -> tuple[int, Refusal | None]:
+        """Return for how many of `count` calls, which are counted already, there is room, and, if for less, why.
 
-        The taker's `entering` is stored with it, with nothing between the two that an interrupt could come in at.
+        Their client has `own` calls open. Under link.lock.
         """
-        lock = self.lock
-        if lock.owned():
-            lock.refuse()
-        try:
-            lock.acquire()
-            listening = self.phase is Phase.LISTENING
-            room = self.max_calls - self.active + self.auto_active if listening else 0
-            refusal = self._refusal_locked() if room < count else None
-            self.counters.calls_in += count
-            self.active += count
-            taker.entering = count
-        except BaseException:
-            if lock.owned():
-                lock.release()
-            raise
-        lock.release()
-        return room, refusal
+        with self.lock:
+            at.open -= at.apart
+            at.apart = 0
+            if self.phase is not Phase.LISTENING:
+                return 0, Refusal(Status.SERVER_UNAVAILABLE, "the server is not listening")
+            most = self.max_calls
+            room = most - (self.active - count) + self.auto_active
+            kept = most // KEPT
+            if room - kept >= count:
+                return count, None
+            share = -(-most // max(1, self._clients()))
+            # From what all may have, and then from what is kept.
+            common = max(0, room - kept)
+            taken = common + max(0, min(room - common, share - own - common))
+        if taken >= count:
+            return count, None
+        if taken < room:
+            text = (
+                f"{most - room} calls are open, and of max_calls={most} the last {kept} are kept for clients that have "
+                f"fewer than {share} open: complete some first"
+            )
+        else:
+            text = f"{most} calls are open, max_calls allows no more at once"
+        return taken, Refusal(Status.SERVER_TOO_BUSY, text)
 
-    def _refusal_locked(self) -> Refusal:
-        """Why there is no room."""
-        if self.phase is Phase.LISTENING:
-            return Refusal(Status.SERVER_TOO_BUSY, f"{self.max_calls} calls are open, max_calls allows no more at once")
-        return Refusal(Status.SERVER_UNAVAILABLE, "the server is not listening")
+    def _clients(self) -> int:
+        return sum(len(at.clients) for at in self.endpoints)
 
-    def count_off(self, answers: int, messages: int = 1) -> None:
-        """These answers leave, in so many messages, or have no receiver any more: their calls are over."""
-        lock = self.lock
-        if lock.owned():
-            lock.refuse()
-        try:
-            lock.acquire()
-            self.counters.messages_out += messages
-            self.active -= answers
-            if self.draining and self._drained_locked():
-                self.stopped.set()
-        except BaseException:
-            if lock.owned():
-                lock.release()
-            raise
-        lock.release()
+    def end_stop(self) -> None:
+        """A call is over while a stop waits for the last."""
+        with self.lock:
+            self.end_stop_locked()
+
+    def end_stop_locked(self) -> None:
+        """As `end_stop`; nothing if there is no stop."""
+        if self.draining and self._drained_locked():
+            self.stopped.set()
 
     def enter(self, policy: AccessPolicy) -> Refusal | None:
         """Count a call of an interface that listens by itself, or return why it is refused."""
@@ -367,6 +413,7 @@ class Admission:
                 return Refusal(Status.SERVER_TOO_BUSY, text)
             policy.active += 1
             self.auto_active += 1
+            self.end_stop_locked()  # It was counted as one to be waited for.
         return None
 
     def leave(self, policy: AccessPolicy, how: CloseReason) -> None:
@@ -378,12 +425,12 @@ class Admission:
     def turn_away(self, count: int) -> None:
         """So many calls were refused because there was no room for them."""
         with self.lock:
-            self.counters.refused += count
+            self.refused += count
 
     def called_out(self) -> None:
         """A routine has begun a call of its own."""
         with self.lock:
-            self.counters.calls_out += 1
+            self.calls_out += 1
 
     def _drained_locked(self) -> bool:
         """Whether the stop is complete; the phase moves on then."""
@@ -397,4 +444,18 @@ class Admission:
     def snapshot(self) -> ServerStatistics:
         """The counters, now."""
         with self.lock:
-            return ServerStatistics(self.phase.value, self.active, *msgspec.structs.astuple(self.counters))
+            return ServerStatistics(
+                phase=self.phase.value,
+                active=self.active,
+                calls_in=self._sum("calls_in"),
+                calls_out=self.calls_out,
+                messages_in=self._sum("messages_in"),
+                messages_out=self._sum("messages_out"),
+                faults=self.faults,
+                refused=self.refused,
+                garbage_received=self._sum("garbage"),
+                failures=self._sum("failures"),
+            )
+
+    def _sum(self, counter: str) -> int:
+        return sum(map(attrgetter(counter), self.endpoints))

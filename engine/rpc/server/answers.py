@@ -45,7 +45,7 @@ from ..channel import Channel, OutgoingMessage, take_together
 from ..errors import RemoteFault
 from ..limits import SizeLimit, size_of, split_to_fit
 from ..pipes.shipment import Shipment
-from .admission import Admission
+from .admission import Admission, EndpointCounters
 from .contexts import ContextBook
 from .open_call import CloseReason, OpenCall, Peer
 
@@ -69,9 +69,11 @@ class Answers:
     channel: Channel
 
     def __init__(
-        self, endpoint: str, admission: Admission, contexts: ContextBook, tracebacks: bool, authentication_level: int
-    ) -> None:
-        self.admission: Admission = admission
+        self, endpoint: str, counters: EndpointCounters, contexts: ContextBook, tracebacks: bool,
+        authentication_level: int,
+    ) -> None:  # fmt: skip
+        self.counters: EndpointCounters = counters
+        self.admission: Admission = counters.admission
         self.contexts: ContextBook = contexts
         self.authentication_level: int = authentication_level
         self.size_limit: SizeLimit = SizeLimit(endpoint, "the client")
@@ -91,6 +93,7 @@ class Answers:
 
     def next_message(self) -> OutgoingMessage | None:
         """Take the next message to send, or None."""
+        counters = self.counters
         while self.outgoing:
             peer = self._recipient = self.outgoing[0]
             # First, for who appends an answer meanwhile queues the peer once more.
@@ -101,12 +104,13 @@ class Answers:
                 gone = 0
                 while answers:  # One by one: other threads may append meanwhile.
                     gone += isinstance(answers.popleft(), tuple)
-                self.admission.count_off(gone, 0)
+                self.counters.count_off(gone)
                 continue
             if not answers:
                 continue
             taken: list[Any] = []
             self._taken = taken
+            over = 0
             try:
                 # In one step: an interrupt finds it in one or the other.
                 taken += starmap(answers.popleft, _ONCE)
@@ -120,13 +124,19 @@ class Answers:
                         frames = encode_answers(taken)
                     if len(frames[0]) > peer.session.message_limit:
                         frames = fit_replies(peer, taken, self.size_limit)
-                    self.admission.count_off(len(taken))
+                    over = len(taken)
+                    counters.open -= over
+                    self._taken = ()
+                    if self.admission.draining:  # Counted off first, looked second.
+                        self.admission.end_stop()
                 else:
                     self._taken = ()
                     frames = first.take() if type(first) is Shipment else first
+                counters.messages_out += 1
             except BaseException as error:
                 if not isinstance(error, Exception):  # They leave the next time.
                     answers.extendleft(reversed(taken))
+                    counters.open += over
                     self.enqueue(peer)
                 raise
             if answers and not peer.queued:
@@ -139,7 +149,7 @@ class Answers:
         """A message cannot be sent, or not be made: what its calls came to is lost, and its client is notified."""
         peer = self._recipient
         if not made:
-            self.admission.count_off(len(self._taken), 0)  # Their calls are over all the same.
+            self.counters.count_off(len(self._taken))  # Their calls are over all the same.
         if peer is not None and not peer.lost:
             self.fail(peer, error)
             if peer.answers:
@@ -182,7 +192,7 @@ class Answers:
             return
         options = call.options
         if peer.lost or (options is not None and options.one_way):
-            self.admission.count_off(1, 0)
+            self.counters.count_off_apart()
             return
         if value is None or (type(value) is bytes and len(value) <= DEFERRABLE_BYTES) or deferrable((value,)):
             peer.answers.append((call.id, value))
@@ -199,7 +209,7 @@ class Answers:
         options = call.options
         if peer.lost or (options is not None and options.one_way):
             extras.run_callbacks(CloseReason.UNSENT)
-            self.admission.count_off(1, 0)
+            self.counters.count_off_apart()
             return
         # Run close callbacks after encoding and before sending, so that context handles in the result are registered
         # before the client can use them.
@@ -243,7 +253,7 @@ class Answers:
             encoded()
         peer.answers.append(answer)
         if alone:
-            self.admission.count_off(1)
+            self.counters.count_off_apart()
 
     def reply_fault(self, call: OpenCall, status: int, error: BaseException | None, text: str = "") -> None:
         """Close `call` with a failure, which leaves with the next flush; an `error` brings its own status."""
@@ -258,14 +268,14 @@ class Answers:
             call.extra.status, call.extra.error = status, error
             call.extra.run_callbacks(CloseReason.FAILED)
         if peer.lost or (call.options is not None and call.options.one_way):
-            self.admission.count_off(1, 0)
+            self.counters.count_off_apart()
         else:
             self.fault(peer, call.id, status, fault, _reply_options(call))
 
     def fault(self, peer: Peer, call_id: int, status: int, fault: Fault, options: ReplyOptions | None = None) -> None:
         """Queue a failure as the answer to a call that is in no table, or not any more."""
         with self.admission.lock:
-            self.admission.counters.faults += 1
+            self.admission.faults += 1
         try:
             value = encode_value(fault, min(MAX_RECORD_BYTES, peer.session.message_limit - AROUND_BYTES))
         except BaseException:  # What it carries is of the program's own making, too.
@@ -274,7 +284,7 @@ class Answers:
         alone = None if options is None else encode_reply(call_id, value, status, options)
         if alone is not None and size_of(alone) <= peer.session.message_limit:
             peer.answers.append(alone)
-            self.admission.count_off(1)
+            self.counters.count_off_apart()
         else:
             peer.answers.append(EncodedReply(call_id, status, value))
         self.enqueue(peer)
@@ -307,7 +317,7 @@ class Answers:
 
     def _count_failure(self, peer: Peer, error: BaseException) -> str:
         """Count a failure, and return what it was. Under link.lock."""
-        self.admission.counters.failures += 1
+        self.counters.failures += 1
         text = f"a message could not be dealt with: {type_name(error)}"
         log.error("%s: %s: %s", self._endpoint, peer.address or peer.id.hex(), text, exc_info=error, later=True)
         return text
@@ -318,7 +328,7 @@ class Answers:
             if closed is None or self.answered(peer, closed):
                 self._count_failure(peer, error)
             else:
-                self.admission.count_off(1, 0)
+                self.counters.count_off(1)
                 if not peer.lost:
                     self.fail(peer, error)
             peer.queued = False  # It may have failed just before it queued the peer.

@@ -87,18 +87,20 @@ class Listener:
         # What closes the calls that arrive here, and what decides how many are taken.
         self.answers: Answers = answers
         self._admission = answers.admission
+        self._counters = answers.counters
         self._contexts = answers.contexts
         self._registry = registry
         self._scheduler = scheduler
         self._welcome = welcome
         self._pipe_window = pipe_window
         self.peers: dict[bytes, Peer] = {}
+        self._counters.clients = self.peers
         # Those that are gone while calls of theirs still run. Under link.lock.
         self._departed: weakref.WeakSet[Peer] = weakref.WeakSet()
         # All three under link.lock, of the message that is being taken: how many of its calls count as active and are
-        # not entered yet (stored by `arrive`, too); the batch or call that is just being entered; the number of the one
-        # that is just being refused.
-        self.entering: int = 0
+        # not entered yet (stored as they are counted, with nothing in between that an interrupt could come in at); the
+        # batch or call that is just being entered; the number of the one that is just being refused.
+        self._entering = 0
         self._entered: Batch | OpenCall | None = None
         self._refused: int | None = None
         self.endpoint: str = link.endpoint
@@ -158,7 +160,7 @@ class Listener:
         if known is None:
             return False
         try:
-            self._admission.counters.messages_in += 1
+            self._counters.messages_in += 1
             # This is the way of nearly every message. It refuses what is more than ordinary calls of one operation,
             # which `_receive` takes.
             if len(frames) != 1 or type(head := frames[0]) is not bytes or head[:PREFIX_BYTES] != CALLS_PREFIX:
@@ -184,10 +186,15 @@ class Listener:
             ):
                 return self._receive(known, frames)
             session.calls_taken += 1
-            room, full = self._admission.arrive(self, count)
-            if full is not None:
-                self._take_groups(known, message, [], count, room, full)
-                return False
+            counters = self._counters
+            counters.calls_in += count
+            counters.open += count
+            self._entering = count
+            if counters.open > self._admission.plenty:  # Counted first, looked second.
+                room, full = self._admission.examine(counters, count, len(table))
+                if full is not None:
+                    self._take_groups(known, message, [], count, room, full)
+                    return False
             self._entered = batch = Batch(self.answers, known, entry, group)
             if count == 1:
                 table[ids[0]] = batch
@@ -196,7 +203,7 @@ class Listener:
             turns = known.turns
             turns.calls.append(batch)
             self._entered = None
-            self.entering = 0
+            self._entering = 0
             turns.arrived()
         except BaseException as error:
             self._fail_at(known, error)
@@ -236,11 +243,11 @@ class Listener:
         work, refused = self._entered, self._refused
         self._entered = self._refused = None
         if work is not None and not _withdrawn(peer, work):
-            self.entering -= len(work.group.ids) if isinstance(work, Batch) else 1
+            self._entering -= len(work.group.ids) if isinstance(work, Batch) else 1
         if refused is not None and self.answers.answered(peer, refused):
-            self.entering -= 1
-        not_entered, self.entering = self.entering, 0
-        self._admission.count_off(not_entered, 0)
+            self._entering -= 1
+        not_entered, self._entering = self._entering, 0
+        self._counters.count_off(not_entered)
         self.answers.actions += (peer.turns.post, peer.loose.post)
         self._break_off(peer, error)
 
@@ -255,7 +262,7 @@ class Listener:
 
     def failed(self, error: Exception) -> None:
         """A harvest failed, at no message in particular; it will be tried again."""
-        self._admission.counters.failures += 1
+        self._counters.failures += 1
 
     def _greeting(self) -> Welcome | Reject:
         """Return the answer to a client that greets."""
@@ -283,7 +290,7 @@ class Listener:
             self.on_lost(peer.id, message.reason)
 
     def _count_garbage(self, peer: Peer, error: RemoteProtocolError) -> None:
-        self._admission.counters.garbage += 1
+        self._counters.garbage += 1
         peer.garbage += 1
         if peer.garbage == 1:
             where = peer.address or peer.id.hex()
@@ -292,8 +299,13 @@ class Listener:
     def _take_calls(self, peer: Peer, message: Calls, blobs: list[Buffer]) -> None:
         groups = message.groups
         count = len(groups[0].ids) if len(groups) == 1 else sum(len(group.ids) for group in groups)
-        # As if all were accepted; refusals are answered, and an answer that leaves is counted off.
-        room, full = self._admission.arrive(self, count)
+        counters = self._counters
+        counters.calls_in += count
+        counters.open += count
+        self._entering = count
+        room, full = count, None
+        if counters.open > self._admission.plenty:  # Counted first, looked second.
+            room, full = self._admission.examine(counters, count, len(peer.calls))
         self._take_groups(peer, message, blobs, count, room, full)
 
     def _take_groups(
@@ -316,12 +328,12 @@ class Listener:
                 peer.calls.update(zip(group.ids, repeat(batch), strict=False))
                 calls.append(batch)
                 self._entered = None
-                self.entering -= count
+                self._entering -= count
             else:
                 room -= self._take_one_by_one(peer, group, entry, room if full else most, full, blobs)
-        if self.entering:  # Dropped.
-            self._admission.count_off(self.entering, 0)
-            self.entering = 0
+        if self._entering:  # Dropped.
+            self._counters.count_off(self._entering)
+            self._entering = 0
         self.answers.actions.append(peer.turns.post)
 
     def _take_one_by_one(
@@ -346,7 +358,7 @@ class Listener:
             elif call_id in peer.calls:
                 # Whose call is it? Both ends would be wrong for one of them.
                 peer.garbage += 1
-                self._admission.counters.garbage += 1
+                self._counters.garbage += 1
                 continue
             elif entry.auto is not None and (refusal := self._admission.enter(entry.auto)) is not None:
                 turned_away += 1
@@ -355,7 +367,7 @@ class Listener:
                     self._refused = call_id
                     self.answers.fault(peer, call_id, refusal.status, Fault("", refusal.text))
                     self._refused = None
-                    self.entering -= 1
+                    self._entering -= 1
                 continue
             assert isinstance(entry, Entry)
             if options is None:
@@ -372,7 +384,7 @@ class Listener:
             turns = peer.loose if options is not None and options.lane == NO_LANE else peer.turns
             turns.calls.append(call)
             self._entered = None
-            self.entering -= 1
+            self._entering -= 1
             if turns is peer.loose:
                 self.answers.actions.append(turns.post)
         if turned_away:

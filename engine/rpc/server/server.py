@@ -75,7 +75,9 @@ class Server(AsyncCloseable):
         workers: how many threads may run routines at once, 1 or more. A routine that calls its own server needs another
             one of them meanwhile: with `workers=1` such a call ends only by its timeout.
         pool: a `ThreadPool` of the caller's to run routines on, instead of one of the server's own.
-        max_calls: calls that may be open at once; the next one is refused with `ServerTooBusy`.
+        max_calls: calls that may be open at once; the next one is refused with `ServerTooBusy`. The last eighth is for
+            clients that have fewer open than their even share (`max_calls` by the number of connected clients), so that
+            one that asks for too much does not keep the others out; a client that is alone may have all.
         authorize: `authorize(attributes)` decides who may use `Management`: True allows `attributes.operation` to that
             client. None: everybody may look, nobody may stop the server.
         tracebacks: send the traceback of a routine that raised to the client.
@@ -140,7 +142,7 @@ class Server(AsyncCloseable):
         self.pool: ThreadPool = _Workers(workers, workers, name=name) if pool is None else pool
         self._scheduler: Scheduler = Scheduler(port_of(self.pool), self._start, self._hand_over)
         self._contexts: ContextBook = ContextBook(self.pool, self._scheduler.resume)
-        self._admission: Admission = Admission(max_calls)
+        self._admission: Admission = Admission(max_calls, len(self._endpoints))
         management = ManagementRoutines(self._admission, authorize)
         self._registry.register(Management, management, AccessPolicy(), lasting=True)
         begin_serving()
@@ -276,7 +278,7 @@ class Server(AsyncCloseable):
                 return
             listeners: list[Listener] = []
             try:
-                each(lambda endpoint: listeners.append(self._listener(endpoint)), self._endpoints)
+                each(lambda number: listeners.append(self._listener(number)), range(len(self._endpoints)))
                 bound = list(map(attrgetter("endpoint"), listeners))
                 with self._admission.lock:
                     self._admission.check_open()  # Who closes the server from here on finds them.
@@ -285,11 +287,12 @@ class Server(AsyncCloseable):
                 each(Listener.close, listeners)
                 raise
 
-    def _listener(self, endpoint: Endpoint) -> Listener:
-        link = bind(endpoint, **self._options)
+    def _listener(self, number: int) -> Listener:
+        link = bind(self._endpoints[number], **self._options)
         try:
             level = PRIVACY if self._encrypts or not link.endpoint.startswith("tcp:") else NONE
-            answers = Answers(link.endpoint, self._admission, self._contexts, self._tracebacks, level)
+            counters = self._admission.endpoints[number]
+            answers = Answers(link.endpoint, counters, self._contexts, self._tracebacks, level)
             return Listener(link, answers, self._registry, self._scheduler, self._welcome, self._pipe_window)
         except BaseException:
             with link.lock:
@@ -444,8 +447,7 @@ def prepare_calls(server: Server, preparer: Preparer) -> None:
 
 
 def _inherited(server: Server) -> None:
-    server._admission.phase = Phase.CLOSED
-    server._admission.forked = True
+    server._admission.inherit()
     for listener in server._listeners:
         listener.forked()
 
