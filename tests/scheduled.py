@@ -14,8 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from engine.pool.backlog import FairQueue
-
 from engine.kernel.thread import ThreadRecord
 from engine.kernel.waiter import Waiter
 from engine.pool import dispatch, running
