@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--model-runs",
         type=int,
-        default=400,
+        default=200,
         metavar="NUMBER",
         help="how many orders of steps of each scenario an explorer tries at most; 0: all",
     )

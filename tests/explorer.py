@@ -57,10 +57,10 @@ class Scenario:
         """Called by the explorer's thread when all actors that have a prologue stand at its end."""
 
     def check(self) -> None:
-        """Raise AssertionError if something does not hold between two steps. No step is taken by it."""
+        """Raise AssertionError if something does not hold after a step that has changed anything. Takes no step."""
 
     def check_end(self) -> None:
-        """Raise AssertionError if something does not hold when no actor can go on. No step is taken by it."""
+        """Raise AssertionError if something does not hold when no actor can go on. Takes no step."""
 
 
 class Actor:
@@ -275,7 +275,8 @@ class Run:
         try:
             if self.over:
                 return None
-            self.scenario.check()
+            if not self.steps or self.steps[-1][1].changes:
+                self.scenario.check()
             enabled = {
                 actor.number: actor.op
                 for actor in self.actors

@@ -353,7 +353,7 @@ class Port(WorkPort):
     ending = Attribute(WorkerThreads, "ending")
     stopped = Attribute(WorkerThreads, "stopped")
     maximum = Attribute(WorkerThreads, "maximum")
-    _workers = Attribute(WorkerThreads, "_workers")
+    crowded = Attribute(WorkerThreads, "crowded")
 
     def __init__(self, workers: int, concurrency: int) -> None:
         super().__init__("model", workers, concurrency, print, self._failed)

@@ -630,7 +630,9 @@ class WorkPort(WorkerThreads):
 
     def rested(self) -> None:
         """A worker has run its turns, and is idle again: look what came for the pool meanwhile."""
-        if self.saturated or self.inbox or self._queue.depth or self.ending or self._workers > self.maximum:
+        if self.crowded:
+            self.thin_out()
+        if self.saturated or self.inbox or self._queue.depth or self.ending:
             self._look()
 
     # Slots

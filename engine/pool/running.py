@@ -108,6 +108,7 @@ class RunnerPort(Protocol):
 
     maximum: int
     ending: bool
+    crowded: bool
     # What was pushed and is not queued yet; whether pushers need do nothing more; whether the monitor ticks.
     inbox: deque[Item]
     saturated: bool
@@ -236,12 +237,17 @@ class IdleWaiter(Waiter):
         self.running: list[None] = []
 
     def claim(self) -> bool:
-        """Take the token of a free seat, to give its worker something or to send it away."""
+        """Take the token of a free seat, to give its worker something or to send it away: it has no seat any more.
+
+        Under the port's lock. No signal handler gets between the two: they are one step of a loop.
+        """
+        worker = self.worker
         try:
-            self.token.pop()
+            for worker.seat in iter(self.token.pop, 0):  # The token is None.
+                return True
         except IndexError:
-            return False
-        return True
+            pass
+        return False
 
     def leave(self) -> bool:
         """Take the token of a worker that runs turns: it does not go on with its wait."""
@@ -292,7 +298,7 @@ class IdleWaiter(Waiter):
                 record.slot = False
                 port.awake.pop(self, None)
                 self.token.append(token)
-                if port.saturated or port.inbox or self._queue.depth or port.ending:
+                if port.saturated or port.inbox or self._queue.depth or port.ending or port.crowded:
                     port.rested()
         return True
 

@@ -62,8 +62,8 @@ class WorkerThreads(SlotQueue):
 
     __slots__ = (
         "__weakref__", "_capacity_waiters", "_joiners", "_late_items", "_main", "_names", "_off_slot", "_on_error",
-        "_refusals", "_running_workers", "_starting", "_strict", "_thread_name", "_workers", "awake", "eager",
-        "ending", "failures", "forked", "has_cancelled", "idle_limit", "maximum", "minimum", "name", "objects",
+        "_refusals", "_running_workers", "_starting", "_strict", "_thread_name", "_workers", "awake", "crowded",
+        "eager", "ending", "failures", "forked", "has_cancelled", "idle_limit", "maximum", "minimum", "name", "objects",
         "on_start", "recycle", "ring", "stopped", "threads",
     )  # fmt: skip
 
@@ -115,6 +115,9 @@ class WorkerThreads(SlotQueue):
         self.stopped: bool = False
         # True in a forked child, whose parent's threads are not there; written by the fork hook only.
         self.forked: bool = False
+        # Whether there may be more workers than the maximum, so that idle ones are to leave. May be read without the
+        # lock.
+        self.crowded: bool = False
         # Whether something that is queued need not run any more.
         self.has_cancelled: bool = False
         # What was pushed while the pool stopped, for the thread that stops it next.
@@ -295,10 +298,8 @@ class WorkerThreads(SlotQueue):
                     break
                 if self._exempt_locked(worker) and not self.ending:
                     continue
-                if not seat.claim() and seat.running:
-                    continue  # Its worker runs turns, and leaves by itself.
-                worker.seat = None
-                seat.result = None
+                if not seat.claim():
+                    continue  # Its worker runs turns, or is about to, and looks whether to leave after that.
             if worker.record in self._running_workers:
                 woken += self._exit_locked(worker)
             if seat not in woken:
@@ -311,12 +312,22 @@ class WorkerThreads(SlotQueue):
             self.minimum, self.maximum = minimum, maximum
             self._strict = self._strict or self._workers > maximum
             woken: list[Waiter] = []
+            self.crowded = True  # A worker that is just back from its turns puts its token back, and looks at this.
             self._retire_locked(maximum, woken)
+            self.crowded = self._workers > maximum
             spawns = 0 if self.ending else max(0, minimum - self._workers)
             self._workers += spawns
             self._starting += spawns
             todo = self._settle_locked()
         self.act((woken + todo[0], spawns + todo[1], todo[2]))
+
+    def thin_out(self) -> None:
+        """Have idle workers leave while there are more than the maximum."""
+        woken: list[Waiter] = []
+        with self._lock:
+            self._retire_locked(self.maximum, woken)
+            self.crowded = self._workers > self.maximum
+        wake(woken)
 
     # The end
 
@@ -329,7 +340,7 @@ class WorkerThreads(SlotQueue):
                 self.minimum = 0
                 todo = self._settle_locked()
                 woken += todo[0]
-                if not self._queue.depth:
+                if not self._queue.depth and not self.ring:
                     self._retire_locked(0, woken)
                 woken += self._capacity_waiters
                 self._capacity_waiters.clear()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from engine.kernel.thread import UNCOUNTED
+from engine.kernel.waiter import Waiter
 from engine.pool.running import TRANSITIONS, SeatState, come_back, current
 from engine.rpc.server.turns import TRANSITIONS as CLIENT_TRANSITIONS
 from tests.explorer import Explorer, Wrong
@@ -96,8 +97,39 @@ def worker_away(moves: Moves | None = None, workers: int = 2) -> PoolWorld:
     return made
 
 
+def lowered_maximum(moves: Moves | None = None, kind: type[Port] = Port) -> PoolWorld:
+    """The maximum is lowered while both workers run turns, or are about to, or are just back."""
+    made = world(moves, 2, 2, kind)
+    one, other = made.client("client", ready=False), made.client("other", ready=False)
+
+    def append() -> None:
+        for client in (one, other):
+            client.call()
+            client.arrived()
+
+    made.actors |= {"appender": append, "resizer": lambda: made.port.resize(0, 1)}
+    return made
+
+
+def no_worker_allowed(moves: Moves | None = None, kind: type[Port] = Port) -> PoolWorld:
+    """As the one before, with fewer steps."""
+    made = world(moves, 1, kind=kind)
+    made.actors["appender"] = made.appender(made.client("client", ready=False), QUICK)
+    made.actors["resizer"] = lambda: made.port.resize(0, 0)
+    return made
+
+
+def ended(moves: Moves | None = None, kind: type[Port] = Port) -> PoolWorld:
+    """The pool ends while the worker runs a turn, or is about to, or is just back."""
+    made = world(moves, 1, kind=kind)
+    made.actors["appender"] = made.appender(made.client("client", ready=False), QUICK)
+    made.actors["closer"] = made.port.end
+    return made
+
+
 SCENARIOS: tuple[Make, ...] = (
     going_to_sleep, two_clients, callback_and_turn, callbacks, slow_calls, blocking_routine, idle_limit, worker_away,
+    lowered_maximum, no_worker_allowed, ended,
 )  # fmt: skip
 
 
@@ -210,6 +242,35 @@ class LookedBeforeAppending(Client):
                 port.need()
 
 
+class RetiredBetween(Port):
+    """Who retires a worker takes it for idle unless it runs turns: it may be about to."""
+
+    def _retire_each_locked(self, keep: int, woken: list[Waiter]) -> None:
+        for seat in list(self._waiters):
+            if self._workers <= keep:
+                break
+            if not seat.claim() and seat.running:
+                continue
+            seat.worker.seat = None
+            woken += [*self._exit_locked(seat.worker), seat]
+            self._waiters.remove(seat)
+
+
+class Overfull(Port):
+    """A worker that has run its turns does not look whether there are too many by now."""
+
+    def thin_out(self) -> None:
+        pass
+
+
+def retired_between() -> PoolWorld:
+    return ended(kind=RetiredBetween)
+
+
+def overfull() -> PoolWorld:
+    return no_worker_allowed(kind=Overfull)
+
+
 def asleep_after_look() -> PoolWorld:
     return going_to_sleep(kind=AsleepAfterLook)
 
@@ -226,6 +287,8 @@ SEEDED: tuple[tuple[type[Seat], Callable[[], PoolWorld], str], ...] = (
     (TokenAfterLook, callback_and_turn, "a callback waits while workers sleep"),
     (StaysAwake, asleep_after_look, "a client waits while workers sleep"),
     (AwakeLast, lone_worker_away, "a worker that sleeps is awake"),
+    (Seat, retired_between, "which is not in the table"),
+    (Seat, overfull, "1 workers stay, of at most 0"),
     (Seat, looked_before_appending, "a client waits while workers sleep"),
 )
 
