@@ -111,7 +111,7 @@ class _TracedBegin:
         self._table = connection.table
         endpoint = Endpoint.parse(connection.endpoint)
         self._server: dict[str, str | int] = {"server.address": endpoint.host or endpoint.name}
-        if endpoint.scheme == "tcp":
+        if endpoint.carrier == "tcp":
             self._server["server.port"] = endpoint.port
         self._tracer = tracer
 

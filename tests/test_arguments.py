@@ -85,14 +85,17 @@ NUMBERS: list[tuple[Callable[..., Any], str, bool, bool]] = [
 ] + [
     (make, name, False, name in ("heartbeat", "linger", "connect_timeout"))
     for make, names in (
-        (lambda **o: Client(ENDPOINT, **o), ("max_message_bytes", "max_queued", "heartbeat", "linger")),
+        (
+            lambda **o: Client(ENDPOINT, **o),
+            ("max_message_bytes", "max_queued", "max_connections", "heartbeat", "linger"),
+        ),
         (
             lambda **o: Server(ENDPOINT, **o),
-            ("max_message_bytes", "max_queued", "heartbeat", "linger", "connect_timeout"),
+            ("max_message_bytes", "max_queued", "max_connections", "heartbeat", "linger", "connect_timeout"),
         ),
         (
             lambda **o: LinkOptions(**o),
-            ("max_message_bytes", "max_queued", "heartbeat", "linger", "connect_timeout"),
+            ("max_message_bytes", "max_queued", "max_connections", "heartbeat", "linger", "connect_timeout"),
         ),
     )
     for name in names

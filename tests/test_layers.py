@@ -175,6 +175,16 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "transport.unix",
         "zmq",
     ),
+    "transport.native_link": (
+        "transport.descriptors",
+        "transport.link",
+        "transport.lookup",
+        "transport.endpoint",
+        "transport.errors",
+        "transport.frames",
+        "transport.realtime",
+        "transport.unix",
+    ),
     "transport.overlapped": (
         "transport.errors",
         "transport.foreign",
@@ -186,7 +196,15 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "perf": ("zmq",),
     "examples": ("zmq",),
     # Peers written by hand speak the protocol; what it is made of is nobody else's public name.
-    "tests": ("perf", "examples", "zmq", "transport.errors", "transport.frames", "transport.wire"),
+    "tests": (
+        "perf",
+        "examples",
+        "zmq",
+        "transport.errors",
+        "transport.frames",
+        "transport.wire",
+        "transport.native_link.framing",
+    ),
 }
 
 # Users of the library, who see these modules and in them no name that begins with an underscore.

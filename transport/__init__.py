@@ -13,6 +13,7 @@
     unix        Unix sockets that servers listen on
     descriptors how many file descriptors are left
     zmq_link    over ZeroMQ: tcp, ipc, inproc
+    native_link the same over plain sockets, without ZeroMQ's library: native+tcp, native+ipc
     loopback    inside one process, without ZeroMQ
     security    CURVE keys
     overlapped  any ZeroMQ socket or file descriptor, its operations completing as packets on a port
@@ -20,7 +21,7 @@
 Public names are those of links, endpoints, keys, overlapped sources and their errors. The engine, and peers that tests
 play, import messages from `transport.frames` and their encoding from the files of `transport.wire`.
 
-This package imports nothing of `engine`. Arrows: zmq_link, loopback -> link; wire -> frames -> errors.
+This package imports nothing of `engine`. Arrows: zmq_link, native_link, loopback -> link; wire -> frames -> errors.
 `PROTOCOL.md` describes the messages for those who write another implementation.
 """
 
@@ -99,6 +100,10 @@ def _open(endpoint: Endpoint, options: LinkOptions, bound: bool) -> Link:
         from transport import loopback
 
         return (loopback.LoopbackServer if bound else loopback.LoopbackClient)(endpoint, options)
+    if endpoint.scheme.startswith("native+"):
+        from transport import native_link
+
+        return (native_link.NativeServer if bound else native_link.NativeClient)(endpoint, options)
     try:
         from transport import lookup, zmq_link
     except (OSError, ImportError) as error:  # No descriptor is left to read the modules with, for one.

@@ -5,6 +5,8 @@ tcp://host:port     host a name, an IPv4 address or a bracketed IPv6 address; `*
                     name every address is bound, on one port, and a client tries one after another
 ipc://path          a Unix socket; a leading `@` names one in Linux's abstract space; `*` lets the system
                     choose a path (bind only)
+native+tcp://...    the same two without ZeroMQ's library; peers that have it understand it. Names of network interfaces
+native+ipc://...    are not known there
 inproc://name       a ZeroMQ pair of queues inside this process
 loopback://name     plain memory inside this process, without ZeroMQ: the fastest
 """
@@ -17,7 +19,7 @@ import msgspec
 from transport.errors import EndpointError
 from transport.foreign import shown, type_name
 
-SCHEMES = ("tcp", "ipc", "inproc", "loopback")
+SCHEMES = ("tcp", "ipc", "native+tcp", "native+ipc", "inproc", "loopback")
 _SCHEMES = ", ".join(f"{scheme}://" for scheme in SCHEMES)
 
 #: sizeof(sockaddr_un.sun_path) less its closing zero; Linux has the larger one, 107 is good there.
@@ -64,33 +66,39 @@ class Endpoint(msgspec.Struct, frozen=True):
             encoded = os.fsencode(rest)
         except UnicodeEncodeError:  # Half a character.
             raise EndpointError(f"{text!r} is not a text that can be sent") from None
-        if scheme == "tcp":
-            return cls._parse_tcp(text, rest)
-        if scheme == "ipc" and rest == "@":
+        carrier = scheme.rpartition("+")[2]
+        if carrier == "tcp":
+            return cls._parse_tcp(text, scheme, rest)
+        if carrier == "ipc" and rest == "@":
             raise EndpointError(f"{text!r}: write a name behind the @")
-        if scheme == "ipc" and len(encoded) > MAX_IPC_PATH:
+        if carrier == "ipc" and len(encoded) > MAX_IPC_PATH:
             raise EndpointError(f"{text!r}: the path is longer than the {MAX_IPC_PATH} bytes a Unix socket may have")
         return cls(scheme, rest)
 
     @classmethod
-    def _parse_tcp(cls, text: str, rest: str) -> Self:
+    def _parse_tcp(cls, text: str, scheme: str, rest: str) -> Self:
         host, separator, port = rest.rpartition(":")
         if not separator or not host or (host.startswith("[") != host.endswith("]")):
-            raise EndpointError(f"{text!r}: write tcp://host:port, an IPv6 host in brackets")
+            raise EndpointError(f"{text!r}: write {scheme}://host:port, an IPv6 host in brackets")
         if ":" in host and not host.startswith("["):
             raise EndpointError(f"{text!r}: put the IPv6 address in brackets")
         if "/" in host or any(character.isspace() for character in host):
             raise EndpointError(f"{text!r}: {host!r} is not a host")
         if port == "*":
-            return cls("tcp", host=host, port=0)
+            return cls(scheme, host=host, port=0)
         if not (port.isascii() and port.isdigit() and len(port) <= 20 and int(port) <= 65535):
             raise EndpointError(f"{text!r}: port {port!r} is not a number from 0 to 65535, nor `*`")
-        return cls("tcp", host=host, port=int(port))
+        return cls(scheme, host=host, port=int(port))
 
     def __str__(self) -> str:
-        if self.scheme == "tcp":
-            return f"tcp://{self.host}:{self.port or '*'}"
+        if self.carrier == "tcp":
+            return f"{self.scheme}://{self.host}:{self.port or '*'}"
         return f"{self.scheme}://{self.name}"
+
+    @property
+    def carrier(self) -> str:
+        """What takes the bytes there: "tcp" or "ipc", whichever link it is; else as `scheme`."""
+        return self.scheme.rpartition("+")[2]
 
     @property
     def local(self) -> bool:
@@ -99,9 +107,9 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     def require_connectable(self) -> None:
         """Raise EndpointError if only a server can use this endpoint."""
-        if self.scheme == "tcp" and (self.port == 0 or self.host == "*"):
+        if self.carrier == "tcp" and (self.port == 0 or self.host == "*"):
             raise EndpointError(
                 f"{self}: a client needs the host and the port of the server, which knows the port once it listens"
             )
-        if self.scheme == "ipc" and self.name == "*":
+        if self.carrier == "ipc" and self.name == "*":
             raise EndpointError(f"{self}: a client needs the path of the server, which knows it once it listens")

@@ -6,9 +6,9 @@ lock is to cover.
 
 Rules of a link:
   1. `send`, `harvest`, `ready`, `writable`, `leave`, `close` are called with `lock` held. None of them blocks.
-  2. A descriptor shows an *edge*: a `send` or `harvest` by any thread may consume it. So look at `arrived` after a
+  2. A descriptor may show an *edge*: a `send` or `harvest` by any thread may consume it. So look at `arrived` after a
      `send`, if another thread polls, and call `ready()` before blocking in a poll, unless a `send` that was taken, or a
-     `harvest` that returned False, has just asked.
+     `harvest` that returned False, has just asked. (If it shows a level, these need not tell of what it shows.)
   3. `harvest` calls the receiver, under the lock: it must be quick, and must not call the link.
   4. For each peer the receiver gets one `on_connected`, then `on_message` for each message, then one `on_lost`. On the
      client the same goes for the connection, and may begin again. Between `on_lost` and `on_connected` nothing can be
@@ -17,7 +17,8 @@ Rules of a link:
      connection is lost, and another is made; a server's receiver gets that message again, without any frames, and
      has the peer begin anew: no peer waits for the answer to what is gone.
 
-Two kinds exist: `zmq_link` (tcp, ipc, inproc) and `loopback`. One suite of tests holds both to this page.
+Three kinds exist: `zmq_link` (tcp, ipc, inproc), `native_link` (native+tcp, native+ipc) and `loopback`. One suite of
+tests holds all to this page.
 """
 
 import weakref
@@ -86,6 +87,7 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
         max_message_bytes: the largest frame taken from a peer; the connection of one who sends a larger is closed.
         max_queued: messages that a client hands over, and that a server leaves unread for each client, before
             `send` says "not now". (On loopback: in each queue.)
+        max_connections: how many clients a server on `native+` has at once; others wait in the system's queue.
         heartbeat: seconds between ZMTP pings on tcp and ipc; a peer that answers none for three times as long
             is lost. ZeroMQ's own thread sends and answers them, so a process that is busy, or holds the GIL,
             stays alive. 0: none.
@@ -99,6 +101,7 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     max_message_bytes: int = MAX_MESSAGE_BYTES
     max_queued: int = 1000
+    max_connections: int = 10_000
     heartbeat: float = 5.0
     linger: float = 1.0
     connect_timeout: float = 5.0
@@ -106,7 +109,7 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
     context: Any = None
 
     def __post_init__(self) -> None:
-        for name in ("max_message_bytes", "max_queued"):
+        for name in ("max_message_bytes", "max_queued", "max_connections"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise EndpointError(f"{name} must be a number, not {type_name(value)}")

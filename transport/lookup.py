@@ -24,7 +24,7 @@ AGAIN_MAX = 1.0
 def is_named(endpoint: Endpoint) -> bool:
     """Whether the host of an endpoint is a name, which may have several addresses."""
     host = endpoint.host
-    if endpoint.scheme != "tcp" or host == "*" or host.startswith("["):
+    if endpoint.carrier != "tcp" or host == "*" or host.startswith("["):
         return False
     try:
         sockets.inet_aton(host)
@@ -40,7 +40,7 @@ def addresses_of(endpoint: Endpoint) -> list[Endpoint]:
     except UnicodeError as error:  # A label that is too long, or empty.
         raise OSError(f"{endpoint.host!r} cannot be the name of a host: {error}") from error
     hosts = [f"[{address[0]}]" if family == sockets.AF_INET6 else str(address[0]) for family, *_, address in found]
-    return [Endpoint("tcp", host=host, port=endpoint.port) for host in dict.fromkeys(hosts)]
+    return [Endpoint(endpoint.scheme, host=host, port=endpoint.port) for host in dict.fromkeys(hosts)]
 
 
 class Lookup:

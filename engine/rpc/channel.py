@@ -25,7 +25,6 @@ Assumes: `deque.popleft` and `extendleft` are atomic; one thread at a time takes
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
-from functools import partial
 from itertools import repeat, starmap
 from typing import Any, Protocol
 
@@ -292,8 +291,12 @@ class Channel:
         self._receiver.failed(error)
 
     def _later(self, seconds: float) -> None:
-        """Have the link harvested in so many seconds."""
-        self._driver.monitor.call_at(monotonic() + seconds, partial(self._driver.mark_ready, self))
+        """Have the link harvested in so many seconds, though no thread may wait then."""
+        self._driver.monitor.call_at(monotonic() + seconds, self._due)
+
+    def _due(self) -> None:
+        self._driver.mark_ready(self)
+        self._driver.look_around()
 
     def _broken(self, error: LinkClosed) -> None:
         """The link was closed, but not by us. Holding nothing."""

@@ -14,7 +14,7 @@ from .helpers import Bench, Child, Service, factory, new_endpoint
 from .interfaces import Adder
 from .service import Adding, make_server
 
-TRANSPORTS = ("tcp", "ipc", "inproc", "loopback")
+TRANSPORTS = ("tcp", "ipc", "native+tcp", "native+ipc", "inproc", "loopback")
 _numbers = itertools.count()
 
 
@@ -121,7 +121,7 @@ def bench(benches: Callable[..., Bench], services: Callable[..., str]) -> Bench:
 @pytest.fixture(params=TRANSPORTS)
 def any_bench(request: pytest.FixtureRequest, benches: Callable[..., Bench]) -> Bench:
     """A client on each transport: the service is in another process where the transport reaches one."""
-    if request.param in ("tcp", "ipc"):
+    if request.param not in ("inproc", "loopback"):
         endpoint = request.getfixturevalue("services")(request.param)
     else:
         server = request.getfixturevalue("local")(new_endpoint(request.param, request.getfixturevalue("folder")))

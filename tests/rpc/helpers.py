@@ -47,6 +47,8 @@ def new_endpoint(transport: str, folder: Path) -> str:
     return {
         "tcp": "tcp://127.0.0.1:*",
         "ipc": f"ipc://{folder}/{number}",
+        "native+tcp": "native+tcp://127.0.0.1:*",
+        "native+ipc": f"native+ipc://{folder}/{number}",
         "inproc": f"inproc://rpc-{number}",
         "loopback": f"loopback://rpc-{number}",
     }[transport]
@@ -250,11 +252,11 @@ class RawPeer:
 
 
 class RawClient(RawPeer):
-    """A client of a real server that says what it likes."""
+    """A client of a real server that says what it likes; of one on a native link, too."""
 
     def __init__(self, endpoint: str, greet: bool = True) -> None:
         super().__init__(zmq.DEALER)
-        self.socket.connect(endpoint)
+        self.socket.connect(endpoint.removeprefix("native+"))
         if greet:
             self.greet()
 
@@ -274,14 +276,15 @@ class RawClient(RawPeer):
 
 
 class RawServer(RawPeer):
-    """A server for one real client that says what it likes."""
+    """A server for one real client that says what it likes. On `native+...` the client's link is to be a native one."""
 
     def __init__(self, endpoint: str, receive_limit: int | None = None) -> None:
         super().__init__(zmq.ROUTER)
         if receive_limit is not None:
             self.socket.set(zmq.RCVHWM, receive_limit)
-        self.socket.bind(endpoint)
-        self.endpoint = self.socket.get_string(zmq.LAST_ENDPOINT)
+        native = "native+" if endpoint.startswith("native+") else ""
+        self.socket.bind(endpoint.removeprefix(native))
+        self.endpoint = native + self.socket.get_string(zmq.LAST_ENDPOINT)
         self.peer = b""
 
     def hear(self) -> Message:

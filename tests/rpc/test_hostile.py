@@ -4,6 +4,7 @@ import logging
 import socket
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -30,13 +31,25 @@ from transport.wire.codec import encode
 
 from ..garbage import GARBAGE, GOOD, NIL, SILENT, TARGET, call, calls, prefix
 from ..one_by_one import calls_in, one_call, one_reply, replies_in
-from .helpers import PENDING, Bench, RawClient, RawServer, Service, status_of
+from .helpers import PENDING, Bench, RawClient, RawServer, Service, new_endpoint, status_of
 from .interfaces import Probe
 
 Benches = Callable[..., Bench]
 
 # A few of each sort go over real links; `tests/transport/wire/test_session.py` has them all.
 FEW = ("noise", "truncated", "a second hello", "one number twice")
+
+
+@pytest.fixture(params=["ipc", "native+ipc"])
+def endpoint(request: pytest.FixtureRequest, folder: Path) -> str:
+    """An endpoint that nobody uses, on each link that reaches other processes."""
+    return new_endpoint(request.param, folder)
+
+
+@pytest.fixture
+def local(local: Callable[..., Server], endpoint: str) -> Callable[..., Server]:
+    """A function that makes a listening server there."""
+    return lambda **options: local(endpoint, **options)
 
 
 def send_garbage(raw: RawClient, name: str) -> None:
@@ -51,7 +64,7 @@ def send_garbage(raw: RawClient, name: str) -> None:
 class TestToAServer:
     """What a server does with them."""
 
-    @pytest.mark.parametrize("transport", ["tcp", "ipc"])
+    @pytest.mark.parametrize("transport", ["tcp", "ipc", "native+tcp", "native+ipc"])
     def test_everything_at_once(self, transport: str, services: Callable[..., str], benches: Benches) -> None:
         """After each sort of garbage the same peer is served, and so are others."""
         other = benches(services(transport))
@@ -93,9 +106,9 @@ class TestToAServer:
             assert [record.id for record in replies_in(raw.hear())] == [2]
         assert server.statistics().calls_in == 1
 
-    def test_logged_once_a_peer(self, service: Callable[..., Service], benches: Benches) -> None:
+    def test_logged_once_a_peer(self, service: Callable[..., Service], endpoint: str) -> None:
         """A peer's garbage is logged once, with a reason; further pieces are only counted."""
-        mine = service()
+        mine = service(endpoint)
         for _ in range(2):
             with RawClient(mine.endpoint) as raw:
                 for _ in range(50):
@@ -214,9 +227,10 @@ class TestToAServer:
             assert [record.id for record in replies_in(raw.hear())] == [2]
         assert server.statistics().calls_in == 1
 
-    def test_a_message_above_the_limit(self, service: Callable[..., Service], benches: Benches) -> None:
+    @pytest.mark.parametrize("transport", ["tcp", "native+tcp"])
+    def test_a_message_above_the_limit(self, transport: str, service: Callable[..., Service], benches: Benches) -> None:
         """One who sends more than the server takes loses the connection; others stay."""
-        mine = service("tcp://127.0.0.1:*", max_message_bytes=100_000)
+        mine = service(f"{transport}://127.0.0.1:*", max_message_bytes=100_000)
         other = benches(mine.endpoint)
         other.probe.nothing()
         with RawClient(mine.endpoint) as raw:
@@ -224,10 +238,11 @@ class TestToAServer:
             assert other.probe.echo("served") == "served"
         assert other.client.statistics().connections == 1
 
-    def test_something_that_is_no_zeromq(self, services: Callable[..., str], benches: Benches) -> None:
+    @pytest.mark.parametrize("transport", ["tcp", "native+tcp"])
+    def test_something_that_is_no_zeromq(self, transport: str, services: Callable[..., str], benches: Benches) -> None:
         """A connection that does not speak ZMTP is closed, and nobody else notices."""
-        endpoint = services("tcp")
-        host, port = endpoint.removeprefix("tcp://").split(":")
+        endpoint = services(transport)
+        host, port = endpoint.partition("://")[2].split(":")
         with socket.create_connection((host, int(port)), timeout=LIMIT) as raw:
             raw.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
             assert benches(endpoint).probe.echo("served") == "served"

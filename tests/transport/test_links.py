@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from transport import (
 
 _names = count()
 
-KINDS = ("tcp", "ipc", "inproc", "loopback")
+KINDS = ("tcp", "ipc", "native+tcp", "native+ipc", "inproc", "loopback")
 
 
 class House:
@@ -36,15 +37,16 @@ class House:
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
+        self.native = kind.startswith("native+")
         self.folder = folder
         self.parties: list[Party] = []
 
     def endpoint(self) -> str:
         """An endpoint that nobody has bound."""
-        if self.kind == "tcp":
-            return "tcp://127.0.0.1:*"
-        if self.kind == "ipc":
-            return f"ipc://{self.folder}/{next(_names)}"
+        if self.kind.endswith("tcp"):
+            return f"{self.kind}://127.0.0.1:*"
+        if self.kind.endswith("ipc"):
+            return f"{self.kind}://{self.folder}/{next(_names)}"
         return f"{self.kind}://test-{next(_names)}"
 
     def server(self, endpoint: str | None = None, **options: Any) -> Party:
@@ -82,7 +84,7 @@ def test_every_scheme() -> None:
     """Every scheme that an endpoint may have is a kind of link in this suite."""
     with pytest.raises(EndpointError) as caught:
         bind("none-of-them://name")
-    assert re.findall(r"(\w+)://", str(caught.value).partition("is not one of")[2]) == list(KINDS)
+    assert re.findall(r"([\w+]+)://", str(caught.value).partition("is not one of")[2]) == list(KINDS)
 
 
 class TestMessages:
@@ -159,8 +161,17 @@ class TestMessages:
         assert [frames for _, frames in one.messages] == [[b"0"], [b"1"], [b"2"]]
 
     def test_a_send_looks_what_has_arrived(self, house: House) -> None:
-        """Either side sees, as it has sent, that there is something to harvest, or that there is nothing."""
+        """Either side sees, as it has sent, that there is something to harvest, or that there is nothing.
+
+        A link whose descriptor goes on to show what was not read says only what it has read, and not delivered.
+        """
         server, client = house.pair()
+        if house.native:
+            assert server.send(server.messages[0][0], [b"shown"])
+            wait_ready(client)
+            assert client.send(b"", [b"sent"]) and not client.link.arrived
+            assert select.select(client.link.descriptors(), [], [], 0)[0]
+            return
         peer = server.messages[0][0]
         exchange([server, client], lambda: not any(party.ready() for party in (server, client)))
         assert client.send(b"", [b"one"])
@@ -252,7 +263,7 @@ class TestLife:
             pytest.skip("ZeroMQ tells nothing of inproc peers")
         server = house.server()
         client = house.client(server)
-        exchange([client], lambda: client.ups)
+        exchange([server, client], lambda: client.ups)
         assert client.send(b"", [b"only this"])
         client.close()
         settle([], 0.1)
@@ -331,7 +342,8 @@ class TestLife:
         observer = house.client(endpoint)
         exchange([again, observer], lambda: observer.ups)
         settle([again, observer], 0.3)  # time enough for the client's own connection
-        assert not client.send(b"", [b"meant for the other"])
+        # Without a thread that looks, it may be taken by the connection that has ended, and be lost with it.
+        assert not client.send(b"", [b"meant for the other"]) or house.native
         exchange([again, client], lambda: len(client.ups) == 2)
         assert again.messages == []
 
@@ -372,7 +384,7 @@ class TestRefusal:
         if house.kind == "inproc":
             pytest.skip("ZeroMQ waits silently for an inproc server")
         endpoint = house.endpoint()
-        if house.kind == "tcp":
+        if house.kind.endswith("tcp"):
             taken = house.server()
             endpoint = taken.link.endpoint
             taken.close()
@@ -387,13 +399,13 @@ class TestRefusal:
     @staticmethod
     def _is_free(endpoint: str) -> bool:
         """Whether nobody listens there any more: ZeroMQ gives an endpoint free in the background."""
-        host, port = endpoint.removeprefix("tcp://").split(":")
+        host, port = endpoint.partition("://")[2].split(":")
         with socket.socket() as probe:
             return probe.connect_ex((host, int(port))) != 0
 
     def test_nobody_is_there_yet(self, house: House) -> None:
         """A client is not connected before there is a server, and sends nothing until then."""
-        if house.kind == "tcp":
+        if house.kind.endswith("tcp"):
             pytest.skip("without a server there is no endpoint")
         endpoint = house.endpoint()
         client = house.client(endpoint)
@@ -648,7 +660,7 @@ class TestUse:
         server, _ = house.pair()
         info = server.info(server.messages[0][0])
         assert info.user == ""
-        if house.kind == "tcp":
+        if house.kind.endswith("tcp"):
             assert info.address == "127.0.0.1"
 
 

@@ -1,0 +1,159 @@
+"""What both sides of a native link share: the poll set, what was read and not delivered yet, and when to look again."""
+
+from collections import deque
+from itertools import repeat
+from math import inf
+from typing import Any, ClassVar, Final
+
+from transport.endpoint import Endpoint
+from transport.errors import EndpointError
+from transport.link import BaseLink, LinkOptions, Receiver
+from transport.native_link.connection import Connection, Ended
+from transport.native_link.framing import Framing, hello
+from transport.native_link.poll_set import PollSet
+from transport.realtime import monotonic
+
+MESSAGE: Final = 0
+CONNECTED: Final = 1
+LOST: Final = 2
+REFUSED: Final = 3
+
+#: Seconds between two looks at all connections, at most.
+LOOK: Final = 5.0
+#: How often in a row a connection that is to be closed is read.
+_LAST_READS: Final = 64
+
+Entry = tuple[int, Connection | None, Any]
+
+
+class NativeLink(BaseLink):
+    """What both sides share. All fields are guarded by lock."""
+
+    _kind: ClassVar[bytes]
+
+    def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
+        if options.curve is not None:
+            raise EndpointError(f"{endpoint}: CURVE keys are for tcp:// and ipc://: the native link has none")
+        super().__init__(str(endpoint))
+        self._target = endpoint
+        self._options = options
+        self.heartbeat: float = options.heartbeat
+        self._hello = hello(self._kind)
+        # What was read, or has happened, and is to be delivered, in order: (what, connection, content).
+        self._queue: deque[Entry] = deque()
+        # The entry that is being delivered, or was delivered last.
+        self._delivering: Entry | None = None
+        # When to look after the connections whatever the sockets show, and the earliest time that `later` was told.
+        self._due = inf
+        self._told = inf
+        try:
+            self._poll_set = PollSet()
+        except OSError as error:
+            raise EndpointError(f"{endpoint} cannot be used: {error}") from error
+
+    @property
+    def arrived(self) -> bool:
+        """Whether something was read and not delivered; what was not read the descriptor goes on to show."""
+        return bool(self._queue)
+
+    def descriptors(self) -> list[int]:
+        """One, which stands for all sockets."""
+        return [self._poll_set.fileno()]
+
+    def ready(self) -> bool:
+        """Whether something is to be read, written, delivered, or looked after."""
+        if self._queue or self._poll_set.poll(0, 1):
+            return True
+        return self._due < inf and self._is_due()
+
+    def _is_due(self) -> bool:
+        left = self._due - monotonic()
+        if left > 0 and self._told > self._due and self.later is not None:
+            self._told = self._due
+            self.later(left)
+        return left <= 0
+
+    def _look_at(self, when: float) -> None:
+        """Look after the connections at this time, at the latest."""
+        self._due = min(self._due, when)
+
+    def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
+        """Deliver what has arrived; see `Link.harvest`."""
+        queue = self._queue
+        if not queue:
+            self._read()
+            if self._due < inf and self._is_due():
+                self._due = self._told = inf
+                self._look_after(monotonic())
+                self._is_due()
+        try:
+            self._deliver(receiver, limit)
+        except BaseException:
+            # What is no message is delivered again.
+            if queue and queue[0] is self._delivering and queue[0][0] == MESSAGE:
+                if self._give_up(receiver, queue[0][1]):
+                    queue.popleft()
+            raise
+        return bool(queue)
+
+    def _connection_of(self, socket: Any, limit: int, **about: Any) -> Connection:
+        """Make a connection of a socket that has been, or is being, connected; takes frames up to `limit` at first."""
+        socket.setblocking(False)
+        framing = Framing(self._kind, self._options.max_message_bytes, limit)
+        return Connection(socket, self._poll_set, framing, self._hello, **about)
+
+    def _take_from(self, connection: Connection) -> None:
+        """Queue what a connection has for us; it is lost if that is its end, or something breaks in."""
+        try:
+            if connection.waiting:
+                connection.flush()
+            messages = connection.receive()
+            if connection.framing.open and not connection.ping_at:
+                self._opened(connection)
+            self._queue.extend(zip(repeat(MESSAGE), repeat(connection), messages))  # the last one ends it
+        except Ended as error:
+            self._lose(connection, str(error))
+        except BaseException:
+            self._lose(connection, "interrupted while receiving")
+            raise
+
+    def _take_last(self, connection: Connection, reason: str) -> None:
+        """Queue all that has arrived on a connection, and end it."""
+        before = -1
+        for _ in range(_LAST_READS):
+            if connection.closed or before == len(self._queue):
+                break
+            before = len(self._queue)
+            self._take_from(connection)
+        if not connection.closed:
+            self._lose(connection, reason)
+
+    # What the sides differ in.
+
+    def _read(self) -> None:
+        """Queue what has arrived."""
+        raise NotImplementedError
+
+    def _look_after(self, now: float) -> None:
+        """A time has come at which something may be due."""
+        raise NotImplementedError
+
+    def _opened(self, connection: Connection) -> None:
+        """The handshake is over."""
+        raise NotImplementedError
+
+    def _lose(self, connection: Connection, reason: str) -> None:
+        """Close a connection, and have that reported after all that has arrived."""
+        raise NotImplementedError
+
+    def _deliver(self, receiver: Receiver, limit: int) -> None:
+        """Deliver what is queued. Each entry leaves the queue afterwards: an interrupt finds it there."""
+        raise NotImplementedError
+
+    def _give_up(self, receiver: Receiver, connection: Connection | None) -> bool:
+        """Something broke in on a message, which may be half delivered; false: deliver it again."""
+        raise NotImplementedError
+
+    def _release(self) -> None:
+        self._queue.clear()
+        self._poll_set.close()

@@ -1,0 +1,254 @@
+"""The client's side: one connection, which is made again whenever it breaks.
+
+    pausing --its time--> looking up (a name only) --addresses--> connecting to the first --failed--> to the next ...
+                                        --all failed--> pausing          --READY--> open --lost--> pausing
+
+Theory of operation. Every connection begins with the greeting and the handshake, which `connect_timeout` covers too; a
+name's addresses share it. The pause between attempts doubles from 50 ms to 1 s, each with a quarter more or less by
+chance: not all clients of a server that comes back shall come at once.
+
+PINGs are answered when a thread harvests, but no thread may wait for long. So the link has itself harvested often
+enough for what the peer's last PING said of its patience. To hear the first in time it looks sooner after READY, and
+doubles the time from look to look: a peer loses who misses three.
+"""
+
+import errno
+import os
+import random
+import socket as sockets
+from math import inf
+from typing import Any, Final
+
+from transport.endpoint import MAX_IPC_PATH, Endpoint
+from transport.frames import Buffer
+from transport.link import LinkOptions, Receiver
+from transport.lookup import Lookup, is_named
+from transport.native_link.base import CONNECTED, LOOK, LOST, MESSAGE, REFUSED, NativeLink
+from transport.native_link.connection import Connection, Ended, why
+from transport.realtime import monotonic
+
+#: Seconds between two attempts to connect; doubles up to the maximum.
+RECONNECT: Final = 0.05
+RECONNECT_MAX: Final = 1.0
+#: Seconds after READY until the first look at what came.
+FIRST_LOOK: Final = 0.1
+#: Bytes that may wait to be written before `send` says "not now". Arbitrary: some large messages.
+MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
+
+
+class NativeClient(NativeLink):
+    """See the theory above. Fields are guarded by lock."""
+
+    _kind = b"DEALER"
+
+    def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
+        if endpoint.carrier == "ipc" and not endpoint.name.startswith("@"):
+            # The working directory may change before it is connected to anew.
+            path = os.path.abspath(endpoint.name)
+            if len(os.fsencode(path)) <= MAX_IPC_PATH:
+                endpoint = Endpoint(endpoint.scheme, path)
+        super().__init__(endpoint, options)
+        # The connection that there is, or that is being made.
+        self._connection: Connection | None = None
+        # Whether the receiver was told that it is there, and nothing else is known of it since.
+        self._up = False
+        self._lookup: Lookup | None = None
+        # Addresses that are left of those that were found, how many there were, and what became of the others.
+        self._left: list[Endpoint] = []
+        self._found_count = 1
+        self._failed: list[str] = []
+        self._at = endpoint
+        # Seconds before the next attempt; and when that is, unless one is under way.
+        self._pause = RECONNECT
+        self._again_at = inf
+        # Seconds from look to look at an open connection.
+        self._pace = FIRST_LOOK
+        try:
+            self._begin()
+        except BaseException:
+            self._release()
+            raise
+
+    # Connecting
+
+    def _begin(self) -> None:
+        """Connect to the endpoint's addresses, one after the other."""
+        self._again_at = inf
+        if is_named(self._target):
+            self._lookup = Lookup(self._target, self._found, 0.0)
+            self._poll_set.add(self._lookup.fileno())
+            self._lookup.start()
+        else:
+            self._left, self._found_count = [self._target], 1
+            self._connect()
+
+    def _found(self, lookup: Lookup, addresses: list[Endpoint]) -> None:
+        """Connect to these. On the thread of the look-up."""
+        with self.lock:
+            if self._lookup is lookup:
+                self._end_lookup()
+                self._left, self._found_count = addresses, len(addresses)
+                self._connect()
+
+    def _end_lookup(self) -> None:
+        if self._lookup is not None:
+            self._poll_set.remove(self._lookup.fileno())
+            self._lookup.close()
+            self._lookup = None
+
+    def _connect(self) -> None:
+        """Begin to connect to the next address that is left, or pause."""
+        while self._left and self._connection is None:
+            self._at = self._left.pop(0)
+            self._connect_to(self._at)
+        if self._connection is None:
+            # The receiver hears of all of them at once.
+            if self._failed:
+                text = f"cannot connect to {self.endpoint}: {'; '.join(self._failed)}"
+                self._queue.append((REFUSED, None, text))
+                self._failed.clear()
+            self._again_at = monotonic() + self._pause * random.uniform(0.75, 1.25)  # chance will do
+            self._look_at(self._again_at)
+            self._pause = min(2 * self._pause, RECONNECT_MAX)
+
+    def _connect_to(self, endpoint: Endpoint) -> None:
+        socket = None
+        try:
+            family, address = _address_of(endpoint)
+            socket = sockets.socket(family)
+            socket.setblocking(False)
+            if family != sockets.AF_UNIX:
+                socket.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+            failed = socket.connect_ex(address)
+            if failed not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK if os.name == "nt" else 0):
+                raise OSError(failed, os.strerror(failed))
+            # All addresses together may take as long as one would.
+            deadline = monotonic() + self._options.connect_timeout / self._found_count
+            limit = self._options.max_message_bytes
+            self._connection = self._connection_of(socket, limit, deadline=deadline)
+            self._look_at(deadline)
+        except OSError as error:
+            if socket is not None:
+                socket.close()
+            self._note_failure(why(error))
+
+    def _note_failure(self, reason: str) -> None:
+        """This address has failed."""
+        self._failed.append(f"{self._at}: {reason}" if self._found_count > 1 else reason)
+
+    def _opened(self, connection: Connection) -> None:
+        self._pause = RECONNECT
+        self._left.clear()
+        self._failed.clear()
+        connection.ping_at = monotonic() + self.heartbeat if self.heartbeat else inf
+        self._pace = FIRST_LOOK
+        self._look_at(monotonic() + self._pace)
+        self._queue.append((CONNECTED, connection, None))
+
+    def _lose(self, connection: Connection, reason: str) -> None:
+        connection.close()
+        self._connection = None
+        self._up = False
+        if connection.ping_at:
+            self._queue.append((LOST, connection, reason))
+        else:
+            self._note_failure(reason)
+        self._connect()
+
+    def _look_after(self, now: float) -> None:
+        connection = self._connection
+        if connection is None:
+            if now >= self._again_at:
+                self._begin()
+            else:
+                self._look_at(self._again_at)
+        elif connection.framing.open:
+            try:
+                connection.attend(now, self.heartbeat)
+            except Ended as error:
+                self._lose(connection, str(error))
+            else:
+                self._pace = min(2 * self._pace, LOOK)
+                self._look_at(min(connection.ping_at, now + min(self._pace, connection.framing.patience / 3)))
+        elif now >= connection.deadline:
+            self._lose(connection, "its host does not answer")
+        else:
+            self._look_at(connection.deadline)
+
+    # Messages
+
+    def writable(self) -> bool:
+        """Whether the connection is up, and not too much waits."""
+        connection = self._connection
+        return (
+            self._up and connection is not None and not connection.ended
+            and connection.waiting < self._options.max_queued and connection.queued < MAX_QUEUED_BYTES
+        )  # fmt: skip
+
+    def send(self, peer: bytes, frames: list[Buffer]) -> bool:
+        """Hand over one message; see `Link.send`."""
+        connection = self._connection
+        if not self._up or connection is None:
+            return False
+        if connection.queued and not self.writable():
+            return False
+        connection.send(frames)
+        if connection.ended:
+            self._take_last(connection, connection.ended)
+            return False
+        return True
+
+    def _read(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            self._take_from(connection)
+        elif self._lookup is not None and (failure := self._lookup.take_failure()):
+            self._queue.append((REFUSED, None, f"cannot connect to {self.endpoint}: {failure}"))
+
+    def _deliver(self, receiver: Receiver, limit: int) -> None:
+        queue = self._queue
+        ended: bool | None = False
+        for _ in range(limit):
+            if not queue or ended:
+                break
+            what, connection, content = self._delivering = queue[0]
+            if what == MESSAGE:
+                ended = receiver.on_message(b"", content)
+            elif what == CONNECTED:
+                self._up = connection is self._connection
+                receiver.on_connected(b"")
+            elif what == LOST:
+                receiver.on_lost(b"", content)
+            else:
+                receiver.on_connect_failed(content)
+            queue.popleft()
+
+    def _give_up(self, receiver: Receiver, connection: Connection | None) -> bool:
+        """The answer to a call may be gone: have this connection count as lost."""
+        if connection is not None and not connection.closed:
+            self._take_last(connection, "interrupted while receiving")
+        return True
+
+    def leave(self) -> None:
+        """Close the connection, and go on with a new one; see `Link.leave`."""
+        if self._connection is not None and self._up:
+            self._take_last(self._connection, "left")
+
+    def _release(self) -> None:
+        """Close the connection, and look for no other."""
+        self._up = False
+        self._end_lookup()
+        if self._connection is not None:
+            self._connection.close()
+        super()._release()
+
+
+def _address_of(endpoint: Endpoint) -> tuple[int, Any]:
+    """Return the family of sockets for an endpoint that has no name to be looked up, and the address there."""
+    if endpoint.carrier == "ipc":
+        name = endpoint.name
+        return sockets.AF_UNIX, "\0" + name[1:] if name.startswith("@") else name
+    found = sockets.getaddrinfo(
+        endpoint.host.strip("[]"), endpoint.port, type=sockets.SOCK_STREAM, flags=sockets.AI_NUMERICHOST
+    )
+    return found[0][0], found[0][4]

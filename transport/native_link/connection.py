@@ -1,0 +1,244 @@
+"""One connection of a link: a stream socket that never blocks, and what waits to be written to it.
+
+Theory of operation. A message is handed to the system as it is sent, without a copy; what the system does not take now
+waits here, and the poll set is asked for writability until it is gone. (A socket that is still connecting takes nothing
+and is not writable: its greeting waits in the same way, and its failure shows as the end of the connection.)
+
+Guarantees: bytes leave in the order in which they were given. What breaks in between two steps ends the connection, as
+nobody knows how much of a frame has left or come.
+
+Assumes: its link's lock is held.
+"""
+
+import errno
+import socket as sockets
+from collections import deque
+from contextlib import suppress
+from typing import Final
+
+from transport.errors import TransportError
+from transport.frames import Buffer
+from transport.link import PeerInfo
+from transport.native_link.framing import Framing, FramingError, in_frames, ping
+from transport.native_link.poll_set import PollSet
+
+#: Most that is read at once of what is to be told apart yet.
+READ_BYTES: Final = 64 * 1024
+#: From this size on a frame that waits to be written is not copied: it must not change meanwhile.
+NO_COPY_BYTES: Final = 512 * 1024
+#: How often in a row one large frame is read on: others wait meanwhile.
+_READS: Final = 16
+#: Buffers handed to the system in one call; any system takes that many.
+_GATHERED: Final = 512
+#: An unanswered PING more, and the peer is lost.
+PINGS: Final = 3
+
+# Where a write to a connection that the peer has closed would be a signal.
+_FLAGS: Final = getattr(sockets, "MSG_NOSIGNAL", 0)
+#: What the system says when an address is not served, or not to be reached.
+WHY: Final = {
+    errno.ECONNREFUSED: "nobody listens there",
+    errno.ENOENT: "nobody listens there",
+    errno.EACCES: "this process has no permission to connect to it",
+    errno.EPERM: "this process has no permission to connect to it",
+    errno.EAGAIN: "too many wait there to be accepted",
+    errno.ETIMEDOUT: "its host does not answer",
+    errno.ECONNRESET: "the connection was reset",
+    errno.EPIPE: "the connection was closed",
+}
+
+
+class Ended(TransportError):
+    """The connection is at its end; the text says why."""
+
+
+def why(error: OSError) -> str:
+    """Say why a socket failed."""
+    return WHY.get(error.errno or 0) or error.strerror or str(error)
+
+
+class Connection:
+    """See the theory above.
+
+    Args:
+        socket: of the connection's own; closed by `close`.
+        poll_set: it is in there until then.
+        hello: what it begins with.
+        peer: the name of the peer at the link's receiver.
+    """
+
+    __slots__ = (
+        "_out", "_poll_set", "_recv", "_socket", "deadline", "ended", "fd", "framing", "heard", "info", "met", "peer",
+        "ping_at", "queued", "unanswered",
+    )  # fmt: skip
+
+    def __init__(
+        self, socket: sockets.socket, poll_set: PollSet, framing: Framing, hello: bytes,
+        *, peer: bytes = b"", info: PeerInfo | None = None, deadline: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.framing = framing
+        self.peer = peer
+        self.info = info or PeerInfo()
+        self.fd = socket.fileno()
+        #: When it must have come further than it has: be open, have spoken, or be read.
+        self.deadline: float = deadline
+        #: Whether the receiver was told of it.
+        self.met: bool = False
+        #: Whether anything came since the last PING, when the next one is due, and how many were not answered.
+        self.heard: bool = False
+        self.ping_at: float = 0.0
+        self.unanswered: int = 0
+        #: Bytes that wait to be written.
+        self.queued: int = 0
+        #: Why nothing can be sent any more; "" while it can. What has arrived can still be read.
+        self.ended: str = ""
+        self._socket = socket
+        self._recv = socket.recv
+        self._poll_set = poll_set
+        self._out: deque[Buffer] = deque()
+        poll_set.add(self.fd)
+        self.write([hello])
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._socket.fileno() < 0
+
+    @property
+    def waiting(self) -> int:
+        """How many pieces of messages wait to be written."""
+        return len(self._out)
+
+    def receive(self) -> list[list[Buffer]]:
+        """Read what is there, and return the messages that it completes. Raises: Ended."""
+        framing = self.framing
+        try:
+            if framing.filling is None:
+                data = self._recv(READ_BYTES)
+                if not data:
+                    raise Ended("the connection was closed")
+                messages = framing.take(data)
+            else:
+                messages = []
+            if framing.filling is not None:
+                messages += self._fill()
+        except BlockingIOError:
+            return []
+        except OSError as error:
+            raise Ended(why(error)) from None
+        except FramingError as error:
+            self.write([framing.answers()])
+            raise Ended(f"the connection was closed here: {error}") from None
+        self.heard = True
+        if framing.owed:
+            self.write([framing.answers()])
+        return messages
+
+    def _fill(self) -> list[list[Buffer]]:
+        """Read the rest of a large frame into its place, as far as it is there."""
+        framing = self.framing
+        for _ in range(_READS):
+            filling = framing.filling
+            if filling is None:
+                break
+            try:
+                count = self._socket.recv_into(filling)
+            except BlockingIOError:
+                break
+            if not count:
+                raise Ended("the connection was closed in the midst of a message")
+            del filling  # Its memory is to grow.
+            messages = framing.filled(count)
+            if messages:
+                return messages
+        return []
+
+    def send(self, frames: list[Buffer]) -> None:
+        """Send one message. What the system does not take now waits; a peer that is gone shows in `ended`."""
+        self.write(in_frames(frames))
+
+    def write(self, pieces: list[Buffer]) -> None:
+        """Send these bytes, after all that waits."""
+        if self.ended:
+            return
+        sent = 0
+        try:
+            if not self._out:
+                sent = self._socket.sendmsg(pieces, (), _FLAGS)
+            self._keep(pieces, sent)
+        except BlockingIOError:
+            self._keep(pieces, 0)
+        except OSError as error:
+            self._give_up(why(error))
+        except BaseException:
+            self._give_up("interrupted while sending")
+            raise
+
+    def _keep(self, pieces: list[Buffer], sent: int) -> None:
+        """So many bytes of these have left: the rest waits."""
+        idle = not self._out
+        for piece in pieces:
+            size = len(piece)
+            if sent >= size:
+                sent -= size
+                continue
+            rest = memoryview(piece)[sent:]
+            sent = 0
+            self._out.append(rest if size >= NO_COPY_BYTES else bytes(rest))
+            self.queued += len(rest)
+        if idle and self._out:
+            self._poll_set.change(self.fd, writes=True)
+
+    def flush(self) -> None:
+        """Write what waits, as far as the system takes it."""
+        try:
+            self._flush()
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._give_up(why(error))
+        except BaseException:
+            self._give_up("interrupted while sending")
+            raise
+
+    def _flush(self) -> None:
+        out = self._out
+        while out:
+            pieces = [out[index] for index in range(min(len(out), _GATHERED))]
+            sent = self._socket.sendmsg(pieces, (), _FLAGS)
+            self.queued -= sent
+            for piece in pieces:
+                if sent < len(piece):
+                    out[0] = memoryview(piece)[sent:]
+                    return
+                sent -= len(piece)
+                out.popleft()
+        self._poll_set.change(self.fd, writes=False)
+
+    def _give_up(self, reason: str) -> None:
+        """Nothing can be sent any more. What has arrived is read first, up to the end."""
+        self.ended = self.ended or reason
+        self._out.clear()
+        self.queued = 0
+        self._poll_set.change(self.fd, writes=False)
+        with suppress(OSError):  # It is, or never was connected.
+            self._socket.shutdown(sockets.SHUT_WR)
+
+    def attend(self, now: float, heartbeat: float) -> None:
+        """Send a PING, if one is due. Raises: Ended, if too many were not answered."""
+        if not heartbeat or not self.framing.open or not self.framing.pings or now < self.ping_at:
+            return
+        if self.ping_at:
+            self.unanswered = 0 if self.heard else self.unanswered + 1
+            if self.unanswered >= PINGS:
+                raise Ended(f"the peer was not heard for {PINGS * heartbeat:g} s")
+        self.heard = False
+        self.ping_at = now + heartbeat
+        self.write([ping(PINGS * heartbeat)])
+
+    def close(self) -> None:
+        """Close it. What waits to be written is dropped. Repeating it does nothing."""
+        if not self.closed:
+            self.ended = self.ended or "the connection was closed here"
+            self._poll_set.remove(self.fd)
+            self._socket.close()

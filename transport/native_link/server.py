@@ -1,0 +1,323 @@
+"""The server's side: all clients of one endpoint.
+
+Theory of operation. Listeners and connections are in one poll set. A harvest asks it what is ready and reads each of
+those once, so that none waits for the others of a client that sends without end. Every few seconds all connections are
+looked at: who has not spoken in time, who answers no PING, who does not read.
+
+Guarantees: what a peer can make this side keep is bounded: `framing.py` has the bounds of what is read; of what is to
+be written to it, `MAX_OUT_BYTES`, and `SLOW_BYTES` for longer than `GRACE`. Past a bound its connection is closed at
+once, and no other peer's. There are never more than `MAX_CONNECTIONS`, nor fewer descriptors left than
+`descriptors.to_keep`: who comes then waits in the system's queue. Routing ids are given out here, whatever peers ask.
+"""
+
+import errno
+import itertools
+import socket as sockets
+import struct
+from contextlib import suppress
+from math import inf
+from typing import Any, Final
+
+from transport.descriptors import left, to_keep
+from transport.endpoint import Endpoint
+from transport.errors import EndpointError, PeerLost
+from transport.frames import Buffer
+from transport.link import LinkOptions, PeerInfo, Receiver
+from transport.lookup import addresses_of, is_named
+from transport.native_link.base import LOOK, LOST, MESSAGE, NativeLink
+from transport.native_link.connection import Connection, Ended, why
+from transport.native_link.framing import MAX_FIRST_BYTES
+from transport.realtime import monotonic
+from transport.unix import UnixListener
+
+#: Arbitrary: more than one process serves well.
+MAX_CONNECTIONS: Final = 10_000
+#: Seconds in which a client must have sent its first message.
+GREETING_SECONDS: Final = 10.0
+#: Seconds for which more than SLOW_BYTES may wait for one client; past MAX_OUT_BYTES it is disconnected at once.
+GRACE: Final = 5.0
+SLOW_BYTES: Final = 16 * 1024 * 1024
+MAX_OUT_BYTES: Final = 128 * 1024 * 1024
+#: Seconds before connections are accepted again, when there were too many.
+_ACCEPT_AGAIN: Final = 0.2
+#: Sockets read in one harvest, and messages that wait to be delivered, at most, before more are read.
+_AT_ONCE: Final = 16
+_ENOUGH: Final = 1024
+_BACKLOG: Final = 1024
+
+_CREDENTIALS: Final = struct.Struct("3i")
+# Of all servers of the process: who comes again is another peer.
+_numbers: Final = itertools.count(1)
+_NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV)
+
+
+class NativeServer(NativeLink):
+    """See the theory above. Fields are guarded by lock."""
+
+    _kind = b"ROUTER"
+
+    def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
+        super().__init__(endpoint, options)
+        # By descriptor: what is listened on, and the connections that are not lost.
+        self._listeners: dict[int, sockets.socket] = {}
+        self._connections: dict[int, Connection] = {}
+        # Exactly the peers of which the receiver got `on_connected` and not yet `on_lost`.
+        self._peers: dict[bytes, Connection] = {}
+        self._unix: UnixListener | None = None
+        # When to accept again; inf: connections are accepted.
+        self._accept_at = inf
+        self._kept = to_keep()
+        try:
+            self._bind()
+        except BaseException as error:
+            self._release()
+            self._refuse(lambda: EndpointError(f"{endpoint} was never bound"))
+            if isinstance(error, EndpointError) or not isinstance(error, OSError):
+                raise
+            raise EndpointError(f"cannot bind {endpoint}: {_why_not(error)}") from error
+
+    # Listening
+
+    def _bind(self) -> None:
+        target = self._target
+        if target.carrier == "ipc":
+            if not hasattr(sockets, "AF_UNIX"):
+                raise EndpointError(f"cannot bind {target}: this system has no Unix sockets")
+            self._unix = UnixListener(Endpoint("ipc", target.name))
+            self._listen(sockets.socket(fileno=self._unix.detach()))
+            self.endpoint: str = str(Endpoint(target.scheme, self._unix.name))
+            return
+        addresses = addresses_of(target) if is_named(target) else [target]
+        missing: OSError | None = None
+        port = target.port
+        for address in addresses:
+            try:
+                port = self._bind_tcp(address.host, port)
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                missing = error
+        if not self._listeners:
+            raise missing or OSError(errno.EADDRNOTAVAIL, "its host has no address")
+        self.endpoint = str(Endpoint(target.scheme, host=self._name_of(addresses), port=port))
+
+    def _name_of(self, addresses: list[Endpoint]) -> str:
+        """The host as others may write it."""
+        if len(addresses) > 1:
+            return self._target.host
+        return "0.0.0.0" if addresses[0].host == "*" else addresses[0].host  # as asked for
+
+    def _bind_tcp(self, host: str, port: int) -> int:
+        """Listen there, and return the port."""
+        host = "0.0.0.0" if host == "*" else host.strip("[]")  # as asked for
+        family, *_, address = sockets.getaddrinfo(
+            host, port, type=sockets.SOCK_STREAM, flags=sockets.AI_NUMERICHOST
+        )[0]  # fmt: skip
+        socket = sockets.socket(family)
+        try:
+            socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
+            if family == sockets.AF_INET6:
+                socket.setsockopt(sockets.IPPROTO_IPV6, sockets.IPV6_V6ONLY, int(host != "::"))
+            socket.bind(address)
+            socket.listen(_BACKLOG)
+            self._listen(socket)
+        except BaseException:
+            socket.close()
+            raise
+        return int(socket.getsockname()[1])
+
+    def _listen(self, socket: sockets.socket) -> None:
+        socket.setblocking(False)
+        self._poll_set.add(socket.fileno())
+        self._listeners[socket.fileno()] = socket
+
+    def _accept(self, listener: sockets.socket) -> None:
+        """Take one connection that waits there."""
+        if len(self._connections) >= self._options.max_connections:
+            self._accept_later()
+            return
+        try:
+            socket, address = listener.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self._accept_later()
+            return  # Otherwise it is gone again.
+        try:
+            self._admit(socket, address)
+        except BaseException as error:
+            socket.close()
+            if not isinstance(error, OSError):
+                raise
+
+    def _admit(self, socket: sockets.socket, address: Any) -> None:
+        if socket.family != sockets.AF_UNIX:
+            socket.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+        connection = self._connection_of(
+            socket, MAX_FIRST_BYTES, peer=next(_numbers).to_bytes(8),
+            info=PeerInfo(_address_of(socket, address)), deadline=monotonic() + GREETING_SECONDS,
+        )  # fmt: skip
+        self._connections[connection.fd] = connection
+        self._look_at(monotonic() + self._pause)
+        if connection.fd >= self._kept and left() < self._kept:
+            self._accept_later()
+
+    @property
+    def _pause(self) -> float:
+        """Seconds between two looks at all connections."""
+        return min(self.heartbeat or LOOK, LOOK)
+
+    def _accept_later(self) -> None:
+        """There is no room for another connection: who comes waits in the system's queue."""
+        if self._accept_at == inf:
+            for descriptor in self._listeners:
+                self._poll_set.remove(descriptor)
+            self._accept_at = monotonic() + _ACCEPT_AGAIN
+            self._look_at(self._accept_at)
+
+    def _accept_again(self) -> None:
+        self._accept_at = inf
+        for descriptor in self._listeners:
+            self._poll_set.add(descriptor)
+
+    # Connections
+
+    def _opened(self, connection: Connection) -> None:
+        connection.ping_at = monotonic() + self.heartbeat if self.heartbeat else inf
+
+    def _lose(self, connection: Connection, reason: str) -> None:
+        self._connections.pop(connection.fd, None)
+        connection.close()
+        self._queue.append((LOST, connection, reason))
+
+    def _look_after(self, now: float) -> None:
+        if now >= self._accept_at:
+            self._accept_again()
+        self._look_at(self._accept_at)
+        if self._connections:
+            self._look_at(now + self._pause)
+            for connection in list(self._connections.values()):
+                self._look_at_one(connection, now)
+
+    def _look_at_one(self, connection: Connection, now: float) -> None:
+        try:
+            connection.attend(now, self.heartbeat)
+        except Ended as error:
+            self._lose(connection, str(error))
+            return
+        if not connection.met:
+            if now >= connection.deadline:
+                self._lose(connection, "it did not speak in time")
+        elif connection.queued <= SLOW_BYTES:
+            connection.deadline = inf
+        elif connection.deadline == inf:
+            connection.deadline = now + GRACE
+        elif now >= connection.deadline:
+            self._lose(connection, f"it left {connection.queued} bytes unread for {GRACE:g} s")
+
+    def disconnect(self, peer: bytes) -> None:
+        """Close the connection of a peer at once. Nothing happens if there is none."""
+        connection = self._peers.get(peer)
+        if connection is not None and not connection.closed:
+            self._lose(connection, "disconnected")
+
+    # Messages
+
+    def writable(self) -> bool:
+        """Always: what one peer does not read waits for that peer."""
+        return True
+
+    def send(self, peer: bytes, frames: list[Buffer]) -> bool:
+        """Hand over one message; see `Link.send`."""
+        connection = self._peers.get(peer)
+        if connection is None or connection.ended:
+            raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}")
+        connection.send(frames)
+        if connection.queued > MAX_OUT_BYTES:
+            self._lose(connection, f"it left {connection.queued} bytes unread")
+        if connection.ended:
+            raise PeerLost(f"peer {peer.hex()} on {self.endpoint} is gone: {connection.ended}")
+        return True
+
+    def _read(self) -> None:
+        for descriptor, _ in self._poll_set.poll(0, _AT_ONCE):
+            connection = self._connections.get(descriptor)
+            if connection is not None:
+                self._take_from(connection)
+                if len(self._queue) > _ENOUGH:
+                    break
+            elif descriptor in self._listeners:
+                self._accept(self._listeners[descriptor])
+
+    def _deliver(self, receiver: Receiver, limit: int) -> None:
+        queue = self._queue
+        ended: bool | None = False
+        for _ in range(limit):
+            if not queue or ended:
+                break
+            what, connection, content = self._delivering = queue[0]
+            assert connection is not None, "every entry of a server's has one"
+            if what == MESSAGE:
+                if connection.met or self._meet(connection, receiver):
+                    ended = receiver.on_message(connection.peer, content)
+            elif connection.met:
+                receiver.on_lost(connection.peer, content)
+                connection.met = False
+                self._peers.pop(connection.peer, None)
+            queue.popleft()
+
+    def _meet(self, connection: Connection, receiver: Receiver) -> bool:
+        """The first message of a peer: it is known from now on."""
+        try:
+            self._peers[connection.peer] = connection
+            connection.met = True
+            connection.deadline = inf
+            receiver.on_connected(connection.peer)
+        except BaseException:
+            connection.met = False
+            self._peers.pop(connection.peer, None)
+            raise
+        return True
+
+    def _give_up(self, receiver: Receiver, connection: Connection | None) -> bool:
+        if connection is None or not connection.met:
+            return False  # Nothing was done with it yet.
+        receiver.on_message(connection.peer, [])
+        return True
+
+    def peer_info(self, peer: bytes) -> PeerInfo:
+        """What is known of a peer. Raises PeerLost if it is not known (any more)."""
+        try:
+            return self._peers[peer].info
+        except KeyError:
+            raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}") from None
+
+    def _release(self) -> None:
+        """Close all connections, and listen no more."""
+        for socket in self._listeners.values():
+            socket.close()
+        self._listeners.clear()
+        if self._unix is not None:
+            self._unix.remove()
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+        super()._release()
+
+
+def _address_of(socket: sockets.socket, address: Any) -> str:
+    """Where a peer is, in the form of `PeerInfo.address`."""
+    if socket.family != sockets.AF_UNIX:
+        return str(address[0])
+    with suppress(AttributeError, OSError):  # Not every system says.
+        pid, uid, gid = _CREDENTIALS.unpack(
+            socket.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, _CREDENTIALS.size)
+        )
+        return f"localhost:{uid}:{gid}:{pid}"
+    return "localhost"
+
+
+def _why_not(error: OSError) -> str:
+    """Why a socket cannot be bound."""
+    if isinstance(error, sockets.gaierror):
+        return f"its host cannot be found: {error.strerror or error}"
+    return "a server listens there" if error.errno == errno.EADDRINUSE else why(error)
