@@ -206,10 +206,12 @@ class ClientTurns:
         lock = self._lock
         lock.acquire()
         try:
-            # Before others can have the client.
-            self._note_entering(place, call_id)
             self.account.held.add(place)
             self.account.charge(cost)
+            if self.owner is not place:
+                return  # It was taken away just now.
+            # Before others can have the client.
+            self._note_entering(place, call_id)
             self.owner = None
             listed = self._let_go_locked()
         finally:

@@ -82,6 +82,16 @@ def loose_owner_monitor_and_taker(moves: Moves, kind: type[Client]) -> ClientWor
     return world
 
 
+def loose_passing_on(moves: Moves, kind: type[Client]) -> ClientWorld:
+    """Calls without order of which the first is known to be slow: it may be taken away just before it is passed on."""
+    world = ClientWorld(moves)
+    client = world.client("client", LONG, QUICK, QUICK, kind=LooseClient if kind is Client else kind)
+    world.actors = {
+        "owner": world.taker(1), "monitor": lambda: client.take_away(1, True), "taker": world.taker(2),
+    }  # fmt: skip
+    return world
+
+
 def passing_on_and_taker(moves: Moves, kind: type[Client]) -> ClientWorld:
     """Calls known to be slow: the thread passes the client on just before each."""
     world = ClientWorld(moves)
@@ -112,7 +122,7 @@ def turn_that_ends(moves: Moves, kind: type[Client]) -> ClientWorld:
 SCENARIOS: tuple[Make, ...] = (
     two_appenders, appender_and_owner, two_appenders_and_owner, owner_and_monitor, owner_monitor_and_taker,
     owner_monitor_and_appender, passing_on_and_taker, passing_on_and_appender, turn_that_ends,
-    loose_owner_monitor_and_taker,
+    loose_owner_monitor_and_taker, loose_passing_on,
 )  # fmt: skip
 
 
