@@ -306,7 +306,7 @@ class CallRunner(ClientTurns):
             place.run(after_return, worker)
         now = perf_counter()
         took = now - then
-        if took > run_time.notable:
+        if took > run_time.notable and call.begun:  # What was closed without being run says nothing of runs.
             run_time.learn(took)
             self._careful = True
         if self.owner is not place and not self._come_back(place, took - charged if slow else took):

@@ -220,3 +220,18 @@ def test_a_routine_that_stays(
     call.result(LIMIT)
     assert slow is not computes
     assert not run_time_of(server, "nothing").slow
+
+
+def test_calls_that_are_not_run_teach_nothing(servers: Callable[..., Server], endpoint: str) -> None:
+    """A slow routine stays one however many of its calls are closed before they begin: their closing is quick."""
+    server = servers(endpoint)
+    server.register(Lines, Late())
+    server.listen()
+    run_time = run_time_of(server, "nothing")
+    run_time.overran()
+    with RawClient(server.endpoint) as raw:
+        for number in range(1, 21):
+            target = Target("tests.Lines", 0, 0, "nothing")
+            raw.send(*map(bytes, encode_call(target, number, (), CallOptions(time_left=0.0))))
+        wait_until(lambda: server.statistics().faults == 20)
+    assert run_time.slow
