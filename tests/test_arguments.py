@@ -82,6 +82,7 @@ NUMBERS: list[tuple[Callable[..., Any], str, bool, bool]] = [
     (lambda **o: Server(ENDPOINT, **o), "workers", False, False),
     (lambda **o: Server(ENDPOINT, **o), "max_calls", False, False),
     (lambda **o: Server(ENDPOINT, **o), "pipe_window", False, False),
+    (lambda **o: Server(ENDPOINT, **o), "max_body_bytes", False, False),
 ] + [
     (make, name, False, name in ("heartbeat", "linger", "connect_timeout"))
     for make, names in (

@@ -26,16 +26,42 @@ PREFIX_BYTES: Final = 4
 
 #: Largest message taken from a peer, all frames together, in bytes. Arbitrary: room for a large array, and a bound.
 MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
+#: Largest frame 0 that a server decodes, in bytes, unless it is told otherwise: about 0.1 s of decoding at the worst.
+MAX_BODY_BYTES: Final = 1024 * 1024
 #: Most calls, replies or chunks in one message taken from a peer. Far above what a sender coalesces (about a hundred).
 MAX_RECORDS: Final = 65536
 #: Most out-of-band blobs of one message.
 MAX_BLOBS: Final = 256
+#: Largest HELLO: all that is read of a peer that has not greeted.
+MAX_GREETING_BYTES: Final = 64 * 1024
+#: Most characters of the name of an interface or an operation.
+MAX_NAME: Final = 1024
+#: Most texts in the metadata of a connection, a call or a reply.
+MAX_METADATA: Final = 1024
+#: Most dimensions of an array, and most pipes of a call. NumPy allows 64.
+MAX_DIMENSIONS: Final = 64
+MAX_PIPES: Final = 256
+#: Most characters of the text for the type of an array's items. NumPy's longest is that of dates, "<M8[25us/1000]".
+MAX_DTYPE: Final = 64
 #: Bytes of encoded elements that a pipe's receiver lets a sender push before it says more.
 PIPE_WINDOW_BYTES: Final = 256 * 1024
 
 
 #: A call's number, an index, a count. (Negative indexes mean something else in Python: they must not come in.)
 Natural = Annotated[int, msgspec.Meta(ge=0)]
+
+# Limits that are part of a type are looked at in the head of what they bound, before any element is read.
+_RECORDS: Final = msgspec.Meta(max_length=MAX_RECORDS)
+_PIPES: Final = msgspec.Meta(max_length=MAX_PIPES)
+
+#: The name of an interface or an operation.
+Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
+
+#: Texts for the other side's program.
+Metadata = Annotated[dict[str, str], msgspec.Meta(max_length=MAX_METADATA)]
+
+#: The numbers of calls.
+Ids = Annotated[list[int], _RECORDS]
 
 #: What distinguishes clients, and servers: 16 random bytes.
 Identity = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
@@ -73,11 +99,13 @@ class Hello(msgspec.Struct, array_like=True, gc=False):
     library: str = ""
     heartbeat: float = 0.0
     limits: Limits = Limits()
-    metadata: dict[str, str] = {}
+    metadata: Metadata = {}
 
 
 class Welcome(msgspec.Struct, array_like=True, gc=False):
-    """The server's answer to a HELLO. `instance` is another one whenever the server is another process."""
+    """The server's answer to a HELLO. `instance` is another one whenever the server is another process; `body_bytes` is
+    the most that it takes of frame 0, 0 standing for no limit but that of the whole message.
+    """
 
     instance: Identity
     pid: int = 0
@@ -85,7 +113,8 @@ class Welcome(msgspec.Struct, array_like=True, gc=False):
     library: str = ""
     heartbeat: float = 0.0
     limits: Limits = Limits()
-    metadata: dict[str, str] = {}
+    metadata: Metadata = {}
+    body_bytes: Natural = 0
 
 
 class Reject(msgspec.Struct, array_like=True, gc=False):
@@ -94,7 +123,7 @@ class Reject(msgspec.Struct, array_like=True, gc=False):
     Its layout is the same in every version of the protocol, present and future.
     """
 
-    versions: list[int]
+    versions: Annotated[list[int], msgspec.Meta(max_length=256)]
     status: int
     reason: str = ""
 
@@ -102,10 +131,10 @@ class Reject(msgspec.Struct, array_like=True, gc=False):
 class Target(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The operation that a call is for."""
 
-    interface: str
+    interface: Name
     major: int
     minor: int
-    operation: str
+    operation: Name
 
 
 class Blob(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
@@ -136,13 +165,13 @@ class CallOptions(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
     """
 
     time_left: float | None = msgspec.field(default=None, name="t")
-    metadata: dict[str, str] | None = msgspec.field(default=None, name="m")
+    metadata: Metadata | None = msgspec.field(default=None, name="m")
     lane: int | None = msgspec.field(default=None, name="l")
     one_way: bool = msgspec.field(default=False, name="w")
     attempt: Natural = msgspec.field(default=0, name="r")
     object_id: bytes | None = msgspec.field(default=None, name="o")
-    pipes: list[tuple[Natural, str]] | None = msgspec.field(default=None, name="p")
-    blobs: list[Blob] | None = msgspec.field(default=None, name="b")
+    pipes: Annotated[list[tuple[Natural, str]], _PIPES] | None = msgspec.field(default=None, name="p")
+    blobs: Annotated[list[Blob], _RECORDS] | None = msgspec.field(default=None, name="b")
 
 
 class CallGroup(msgspec.Struct, array_like=True, gc=False):
@@ -153,7 +182,7 @@ class CallGroup(msgspec.Struct, array_like=True, gc=False):
     """
 
     target: int
-    ids: list[int]
+    ids: Ids
     args: msgspec.Raw
     options: CallOptions | None = None
 
@@ -161,15 +190,15 @@ class CallGroup(msgspec.Struct, array_like=True, gc=False):
 class Calls(msgspec.Struct, array_like=True, gc=False):
     """Calls that travel together. They are independent of each other but for their lanes."""
 
-    groups: list[CallGroup]
-    targets: list[Target]
+    groups: Annotated[list[CallGroup], _RECORDS]
+    targets: Annotated[list[Target], _RECORDS]
 
 
 class ReplyOptions(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
     """What few replies need. `blobs` as in `CallOptions`, at most one, with position 0."""
 
-    metadata: dict[str, str] | None = msgspec.field(default=None, name="m")
-    blobs: list[Blob] | None = msgspec.field(default=None, name="b")
+    metadata: Metadata | None = msgspec.field(default=None, name="m")
+    blobs: Annotated[list[Blob], _RECORDS] | None = msgspec.field(default=None, name="b")
 
 
 class ReplyGroup(msgspec.Struct, array_like=True, gc=False):
@@ -177,8 +206,8 @@ class ReplyGroup(msgspec.Struct, array_like=True, gc=False):
     `Fault` or nil otherwise. Only a group of one reply has options.
     """
 
-    ids: list[int]
-    values: list[msgspec.Raw]
+    ids: Ids
+    values: Annotated[list[msgspec.Raw], _RECORDS]
     status: int = 0
     options: ReplyOptions | None = None
 
@@ -186,7 +215,7 @@ class ReplyGroup(msgspec.Struct, array_like=True, gc=False):
 class Replies(msgspec.Struct, array_like=True, gc=False):
     """Outcomes that travel together, in no order."""
 
-    groups: list[ReplyGroup]
+    groups: Annotated[list[ReplyGroup], _RECORDS]
 
 
 class Fault(msgspec.Struct, array_like=True, gc=False):
@@ -203,7 +232,7 @@ class Fault(msgspec.Struct, array_like=True, gc=False):
 class Cancel(msgspec.Struct, array_like=True, gc=False):
     """The client asks to end calls: [call id, abort]. With abort it waits no longer, and will drop the reply."""
 
-    calls: list[tuple[Natural, bool]]
+    calls: Annotated[list[tuple[Natural, bool]], _RECORDS]
 
 
 class Bye(msgspec.Struct, array_like=True, gc=False):
@@ -230,13 +259,13 @@ class PipeChunk(msgspec.Struct, array_like=True, gc=False):
 class Chunks(msgspec.Struct, array_like=True, gc=False):
     """Chunks that travel together; those of one pipe are in order."""
 
-    chunks: list[PipeChunk]
+    chunks: Annotated[list[PipeChunk], _RECORDS]
 
 
 class Credit(msgspec.Struct, array_like=True, gc=False):
     """The receiver of pipes took elements: [call id, pipe index, encoded bytes that may be sent besides]."""
 
-    grants: list[tuple[Natural, Natural, Natural]]
+    grants: Annotated[list[tuple[Natural, Natural, Natural]], _RECORDS]
 
 
 Message = Hello | Welcome | Reject | Calls | Replies | Cancel | Bye | Chunks | Credit

@@ -1,10 +1,11 @@
 """How large a message each side takes, and how what is sent is kept below it.
 
 Theory of operation. Each side says in its greeting how large a message it takes (`max_message_bytes`); the link of a
-peer that gets a larger one breaks the connection, and all calls of it fail. So the sender looks at each message that is
-about to leave. Of several calls or replies, half are left for the next message; one that is too large alone does not
-leave at all, and its call ends with `BadStubData`. What is known to be too large when it is begun, pushed or answered
-is refused there.
+peer that gets a larger one breaks the connection, and all calls of it fail. A server says, too, how large a first frame
+it decodes (`max_body_bytes`), and ends the conversation with who sends a larger one. So the sender looks at each
+message that is about to leave. Of several calls or replies, half are left for the next message; one that is too large
+alone does not leave at all, and its call ends with `BadStubData`. What is known to be too large when it is begun,
+pushed or answered is refused there.
 
 Until the server's greeting has come, the client sends nothing larger than what every peer takes (`UNGREETED`): larger
 messages, and what is behind them, wait for the greeting.
@@ -79,19 +80,32 @@ class SizeLimit:
     def __init__(self, endpoint: str, who: str) -> None:
         self._endpoint = endpoint
         self._who = who
-        # In bytes. `known`: the peer has said so. Under link.lock; read as a hint elsewhere.
+        # In bytes. `known`: the peer has said what it takes. Under link.lock; read as a hint elsewhere.
         self.bytes: int = UNGREETED.message_bytes
+        # Of its first frame, at most as much.
+        self.body: int = UNGREETED.message_bytes
         self.known: bool = False
         # Unguarded: two that come first at once are both logged.
         self._reported = False
 
-    def report(self, what: str, size: int, limit: int = 0) -> str:
+    def fits(self, frames: list[Buffer]) -> bool:
+        """Whether the peer takes a message of these frames."""
+        return len(frames[0]) <= self.body and size_of(frames) <= self.bytes
+
+    def report(self, what: str, size: int, limit: int = 0, body: int = 0) -> str:
         """Return, in one sentence, that `what` is too large. Any thread, holding any lock.
 
-        Args: `limit` is that of one of several peers, where this is for them all.
+        Args: `limit` is that of one of several peers, where this is for them all. `body`: how much of `size` is not
+            beside the first frame.
         """
         most = limit or self.bytes
-        text = f"{what} takes {size} bytes, and {self._who} takes no message above {most} (its max_message_bytes)"
+        if size > most:
+            text = f"{what} takes {size} bytes, and {self._who} takes no message above {most} (its max_message_bytes)"
+        else:
+            text = (
+                f"{what} takes {body} bytes without its arrays and large byte strings, and {self._who} takes no more"
+                f" than {self.body} of them in one message (its max_body_bytes)"
+            )
         if not self._reported:
             self._reported = True
             log.warning("%s: not sent: %s; further ones are not reported", self._endpoint, text, later=True)
@@ -99,6 +113,7 @@ class SizeLimit:
 
     def check_push(self, pipe: str, size: int, limit: int = 0) -> None:
         """Raise `BadStubData` if a push of so many bytes might make a message that the peer is known not to take."""
-        most = limit or (self.bytes if self.known else sys.maxsize)
-        if size > most - _SHIPMENT_REST:
-            raise BadStubData(self.report(f"a push into pipe {pipe!r}", size + _SHIPMENT_REST, most))
+        most = limit or (self.body if self.known else sys.maxsize)
+        size += _SHIPMENT_REST
+        if size > most:
+            raise BadStubData(self.report(f"a push into pipe {pipe!r}", size, limit, size))

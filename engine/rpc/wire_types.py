@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from transport.foreign import is_interrupt, name_of, shown, text_of, type_name
+from transport.frames import MAX_METADATA
 from transport.wire.blobs import array_mismatch, array_type, array_unfit, bare_type, is_array_type, plain_scalar
 
 from ..errors import InvalidArgumentType, InvalidParameter
@@ -250,16 +251,22 @@ def _as_sent(value: Any, wanted: Any) -> Any:
     return plain(value)
 
 
-def check_metadata(value: dict[str, str]) -> dict[str, str]:
+def check_metadata(value: dict[str, str], most_bytes: int | None = None) -> dict[str, str]:
     """Return a copy of `value`, of plain `str`, if it maps texts to texts that can be sent.
 
-    Raises: `InvalidArgumentType` if it does not.
+    Args: `most_bytes` of all of them together; None: any number.
+    Raises: `InvalidArgumentType` if it does not, or they are too many or too long.
     """
     try:
         texts = dict(value.items())
-        "".join((*texts, *texts.values())).encode()
+        size = len("".join((*texts, *texts.values())).encode())
         # Texts of classes of their own, as of a template engine or an enum, do not travel as they are.
-        return {str.__str__(name): str.__str__(text) for name, text in texts.items()}
+        plain = {str.__str__(name): str.__str__(text) for name, text in texts.items()}
     except (AttributeError, TypeError, ValueError) as error:
         why = text_of(error)
         raise InvalidArgumentType(f"metadata must be a dict of texts, not {shown(value, 100)}: {why}") from None
+    if len(plain) > MAX_METADATA:
+        raise InvalidArgumentType(f"metadata has {len(plain)} texts, {MAX_METADATA} are allowed")
+    if most_bytes is not None and size > most_bytes:
+        raise InvalidArgumentType(f"metadata of a connection takes {size} bytes, {most_bytes} are allowed")
+    return plain

@@ -21,7 +21,8 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from transport.foreign import name_of
-from transport.frames import Blob, Buffer
+from transport.frames import MAX_DIMENSIONS, MAX_DTYPE, Blob, Buffer
+from transport.wire.large import read_large
 
 T = TypeVar("T")
 
@@ -134,6 +135,8 @@ def _describe_array(position: int, array: Any) -> tuple[Buffer, Blob]:
         raise TypeError(f"an array of {dtype} cannot travel, its items are not plain numbers or text")
     if hasattr(array, "mask"):
         raise TypeError("a masked array cannot travel, its mask would be lost: send `filled()`, or data and mask")
+    if not dtype.itemsize and math.prod(array.shape):
+        raise TypeError(f"an array of {dtype} cannot travel, its items take no bytes")
     descriptor = Blob(position, "a", dtype.str, tuple(int(extent) for extent in array.shape))
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(array, numpy.ndarray):
@@ -199,13 +202,13 @@ class ArgsDecoder:
         """
         if not descriptors:
             try:
-                return self.plain(raw)
+                return read_large(self.plain, raw)
             except msgspec.ValidationError:
-                count = _array_length(raw)
+                count = array_length(raw)
                 if not self.required <= count < len(self.annotations):
                     raise
-            return self._other(count, ()).decode(raw)  # type: ignore[no-any-return]  # an array
-        count = _array_length(raw)
+            return read_large(self._other(count, ()).decode, raw)
+        count = array_length(raw)
         if not self.required <= count <= len(self.annotations):
             raise msgspec.ValidationError(f"Expected `array` of length {len(self.annotations)}, got {count}")
         positions = tuple(descriptor.position for descriptor in descriptors)
@@ -213,7 +216,7 @@ class ArgsDecoder:
             raise msgspec.ValidationError(f"{len(positions)} out-of-band arguments but {len(blobs)} frames")
         if len(set(positions)) != len(positions) or not all(0 <= position < count for position in positions):
             raise msgspec.ValidationError(f"out-of-band positions {positions} do not fit {count} arguments")
-        args = list(self._other(count, positions).decode(raw))
+        args = list(read_large(self._other(count, positions).decode, raw))
         for descriptor, blob in zip(descriptors, blobs, strict=True):
             position = descriptor.position
             args[position] = _restore(descriptor, blob, self.annotations[position], f"`$[{position}]`")
@@ -230,7 +233,7 @@ class ArgsDecoder:
         return decoder
 
 
-def _array_length(raw: Buffer | msgspec.Raw) -> int:
+def array_length(raw: Buffer | msgspec.Raw) -> int:
     """How many elements the encoded array has; -1 if it is none."""
     head = bytes(memoryview(raw)[:5])
     if head and head[0] & 0xF0 == 0x90:
@@ -369,7 +372,7 @@ def _restore_array(descriptor: Blob, blob: Buffer, annotation: Any, where: str) 
         raise msgspec.ValidationError(f"Expected `{name_of(annotation)}`, got an array - at {where}")
     try:
         dtype = _plain_dtype(numpy, descriptor.dtype)
-        if math.prod(descriptor.shape) * dtype.itemsize != len(blob):
+        if _bytes_of(descriptor.shape, dtype, descriptor.dtype) != len(blob):
             shape = list(descriptor.shape)
             raise ValueError(f"{len(blob)} bytes do not fill shape {shape} of {descriptor.dtype!r}")
         array = numpy.ndarray(descriptor.shape, dtype, blob)
@@ -383,10 +386,26 @@ def _restore_array(descriptor: Blob, blob: Buffer, annotation: Any, where: str) 
 
 def _plain_dtype(numpy: Any, text: str) -> Any:
     """The type of items that `text` says, if arrays of it travel."""
+    if len(text) > MAX_DTYPE:  # NumPy would read it as a list of fields.
+        raise ValueError(f"a type of {len(text)} characters, {MAX_DTYPE} are allowed")
     dtype = numpy.dtype(text)
     if dtype.kind not in _ARRAY_KINDS or dtype.fields is not None or dtype.subdtype is not None:
         raise ValueError(f"arrays of {text!r} do not travel")
     return dtype
+
+
+def _bytes_of(shape: Sequence[int], dtype: Any, text: str) -> int:
+    """How many bytes an array of a peer's has.
+
+    Raises: ValueError if it has more dimensions than NumPy allows, or items without any bytes: nothing that came bounds
+        how many there are.
+    """
+    if len(shape) > MAX_DIMENSIONS:
+        raise ValueError(f"an array of {len(shape)} dimensions, {MAX_DIMENSIONS} are allowed")
+    count = math.prod(shape)
+    if count and not dtype.itemsize:
+        raise ValueError(f"an array of {count} items of {text!r}, which take no bytes")
+    return count * int(dtype.itemsize)
 
 
 def empty_array(dtype: str, shape: Sequence[int], max_bytes: int) -> Any:
@@ -399,6 +418,6 @@ def empty_array(dtype: str, shape: Sequence[int], max_bytes: int) -> Any:
         items = _plain_dtype(numpy, dtype)
     except (ImportError, TypeError, SyntaxError) as error:
         raise ValueError(str(error)) from None
-    if math.prod(shape) * items.itemsize > max_bytes:
+    if _bytes_of(shape, items, dtype) > max_bytes:
         raise ValueError(f"an array of shape {list(shape)} of {dtype!r}, {max_bytes} bytes are allowed")
     return numpy.zeros(tuple(shape), items)

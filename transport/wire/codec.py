@@ -32,7 +32,8 @@ from transport.frames import (
     ReplyOptions,
     Target,
 )
-from transport.wire.blobs import is_array_type, plain_scalar, split_out_of_band
+from transport.wire.blobs import array_length, is_array_type, plain_scalar, split_out_of_band
+from transport.wire.large import LARGE_BYTES, read_large
 
 #: The largest call or reply that is encoded: with what is around it, it stays under what a message may have.
 MAX_RECORD_BYTES: Final = MAX_MESSAGE_BYTES - 1024 * 1024
@@ -144,10 +145,10 @@ def split_args(group: CallGroup) -> list[msgspec.Raw]:
 
     Raises: msgspec.MsgspecError if there are not as many of them as calls.
     """
-    args = _split(group.args)
-    if len(args) != len(group.ids):
-        raise msgspec.ValidationError(f"{len(args)} times arguments for {len(group.ids)} calls")
-    return args
+    count = array_length(group.args)  # Looked at first: there may be a million of them.
+    if count != len(group.ids):
+        raise msgspec.ValidationError(f"{max(count, 0)} times arguments for {len(group.ids)} calls")
+    return _split(group.args)
 
 
 def encode_calls(calls: Sequence[PendingCall]) -> list[Buffer]:
@@ -286,7 +287,12 @@ _READERS: Final[dict[bytes, tuple[int, Callable[[Buffer], Any]]]] = {
 }
 
 
-def decode(frames: Sequence[Buffer], max_bytes: int = MAX_MESSAGE_BYTES, max_records: int = MAX_RECORDS) -> Message:
+def decode(
+    frames: Sequence[Buffer],
+    max_bytes: int = MAX_MESSAGE_BYTES,
+    max_records: int = MAX_RECORDS,
+    max_body_bytes: int = MAX_MESSAGE_BYTES,
+) -> Message:
     """Read one message.
 
     The blobs of a message are its frames from the second on; they belong to its only call or reply.
@@ -304,14 +310,21 @@ def decode(frames: Sequence[Buffer], max_bytes: int = MAX_MESSAGE_BYTES, max_rec
     if found is None:
         raise _explain_prefix(prefix)
     kind, read = found
-    size = len(head)
+    size = body = len(head)
+    if body > max_body_bytes:
+        raise RemoteProtocolError(f"a first frame of {body} bytes, {max_body_bytes} are allowed (max_body_bytes)")
     if len(frames) > 1:
         size += sum(map(len, frames[1:]))
     if size > max_bytes:
         raise RemoteProtocolError(f"a message of {size} bytes, {max_bytes} are allowed")
     try:
         # Copying a small body is cheaper than two views.
-        message = read(head[PREFIX_BYTES:] if size < 2048 else memoryview(head)[PREFIX_BYTES:])
+        if body < 2048:
+            message = read(head[PREFIX_BYTES:])
+        elif body <= LARGE_BYTES:
+            message = read(memoryview(head)[PREFIX_BYTES:])
+        else:
+            message = read_large(read, memoryview(head)[PREFIX_BYTES:])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"the body of {Kind(kind).name} is wrong: {error}") from None
     if kind == _CALLS or kind == _REPLIES:

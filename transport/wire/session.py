@@ -23,10 +23,13 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from transport.errors import RemoteProtocolError, VersionMismatch
+from transport.foreign import text_of
 from transport.frames import (
     KIND_OF,
     MAGIC,
+    MAX_GREETING_BYTES,
     PIPE_WINDOW_BYTES,
+    PREFIX_BYTES,
     VERSION,
     Buffer,
     Bye,
@@ -42,6 +45,9 @@ from transport.wire.conversation import Conversation, ConversationState, Side
 
 #: What every peer takes before it has said what it takes: bytes, and calls, of a message.
 UNGREETED: Final = Limits(message_bytes=64 * 1024, records=1024, pipe_window_bytes=PIPE_WINDOW_BYTES)
+
+# The numbers of all kinds but HELLO.
+_NOT_GREETINGS: Final = frozenset(kind.value for kind in Kind if kind is not Kind.HELLO)
 
 # What a server answers to what is no message, or out of turn.
 PROTOCOL_ERROR: Final = 1728
@@ -106,9 +112,11 @@ class Session(Conversation):
 class ClientSession(Session):
     """The client's side of a connection, and of those after it."""
 
-    __slots__ = ("calls_sent", "conversation")
+    __slots__ = ("body_limit", "calls_sent", "conversation")
 
     def __init__(self) -> None:
+        #: The most bytes of frame 0 of a message, where `message_limit` allows more.
+        self.body_limit: int = sys.maxsize
         super().__init__(Side.CLIENT)
         #: Which conversation this is, from 1.
         self.conversation: int = 0
@@ -157,6 +165,7 @@ class ClientSession(Session):
         if leaving or self.state is _REJECTED and type(message) is not Reject:
             return Received()  # It was on its way.
         if type(message) is Welcome:
+            self.body_limit = message.body_bytes or sys.maxsize
             self._learn(message.limits)
         # A REJECT before the WELCOME: nothing has run.
         return Received(message, ended=was_open and not self.is_open)
@@ -198,6 +207,28 @@ class ServerSession(Session):
             return Received(ended=kind is Kind.BYE)  # It was on its way.
         self.calls_taken += kind is Kind.CALLS
         return Received(message, ended=kind is Kind.BYE)
+
+    def screen(self, frames: list[Buffer]) -> Received | None:
+        """Look at a message before it is decoded; None: decode it.
+
+        Of a stranger nothing is decoded but a greeting, and that only if it is not larger than greetings are: the
+        prefix and the length are enough to refuse everything else.
+        """
+        if (self.state is not _FRESH and self.state is not _REJECTED) or not frames:
+            return None
+        prefix = bytes(frames[0][:PREFIX_BYTES])
+        ours = prefix[: len(MAGIC)] == MAGIC
+        size = sum(map(len, frames))
+        try:
+            if size > MAX_GREETING_BYTES:
+                raise RemoteProtocolError(f"{size} bytes before a greeting, which may have {MAX_GREETING_BYTES}")
+            kind = prefix[-1] if ours and len(prefix) == PREFIX_BYTES else 0
+            if kind in _NOT_GREETINGS and (prefix[len(MAGIC)] == VERSION or kind == Kind.REJECT):
+                self.received(Kind(kind))  # Raises.
+        except RemoteProtocolError as error:
+            self._at_fault = False
+            return Received(None, self._reject(text_of(error)) if ours and self.state is _FRESH else (), error)
+        return None
 
     def unreadable(self, error: RemoteProtocolError, frames: list[Buffer]) -> Received:
         """Take what `decode` has refused. If it is ours, calls may be lost with it: the conversation is broken off.

@@ -31,6 +31,7 @@ from .retry import RETRIES, RETRY_BUDGET
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
 CONNECT_TIMEOUT = 5.0  # Seconds; long enough for a server that is just starting.
+METADATA_BYTES = 48 * 1024  # Of a connection's metadata: with what is around it, a greeting has room for it.
 MAX_CALLS = 1 << 20  # Outstanding calls of one client; arbitrary, about 1 GB.
 
 
@@ -71,7 +72,7 @@ class Client(AsyncCloseable):
             never sent twice, nor is one that was cancelled.
         retry_budget: so many calls may be sent again, and one more for every ten answers to calls of such operations.
             The next one ends with `CallFailed`, as without retries.
-        metadata: texts sent with each connection, for the server's routines to read.
+        metadata: texts sent with each connection, for the server's routines to read; 48 KiB at most.
         pipe_window: bytes of encoded elements that the server may push into each pipe ahead of what is pulled, 1 or
             more.
         options: of the transport, see `transport.LinkOptions`: `heartbeat` (seconds between pings, 5), `linger`
@@ -111,7 +112,7 @@ class Client(AsyncCloseable):
             options,
             connect_timeout=check_timeout(connect_timeout, "connect_timeout"),
             pipe_window=check_count("pipe_window", pipe_window, 1, MAX_WINDOW),
-            metadata={} if metadata is None else check_metadata(metadata),
+            metadata={} if metadata is None else check_metadata(metadata, METADATA_BYTES),
             largest=check_options(options),
             retry_budget=check_count("retry_budget", retry_budget, most=1 << 53),  # A float has it exactly.
             retries=check_count("retries", retries),

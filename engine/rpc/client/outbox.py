@@ -169,7 +169,7 @@ class Outbox:
                     frames = encode_calls(calls)
                 except Exception:  # Which of them it was is found out, and said, the long way.
                     frames = []
-            if frames and len(frames[0]) <= self._limit.bytes:
+            if frames and len(frames[0]) <= self._limit.body:
                 numbers = [*map(_first, calls)]
             else:
                 self.put_back()
@@ -235,7 +235,7 @@ class Outbox:
                     frames = encode_calls(calls)
                 except Exception:
                     frames = self._encode_individually(calls)
-            if len(frames) == 1 and len(frames[0]) <= self._limit.bytes:
+            if len(frames) == 1 and len(frames[0]) <= self._limit.body:
                 return frames
             fitting = self._fit(frames) if frames else None
             if fitting is not None:
@@ -262,16 +262,14 @@ class Outbox:
     def _fit(self, frames: list[Buffer]) -> list[Buffer] | None:
         """Return `frames`, which were just taken, or less of them; [] if they wait, None if they were left out."""
         limit = self._limit
-        size = size_of(frames)
-        if size <= limit.bytes:
+        if limit.fits(frames):
             return frames
         if len(self.taken) > 1:
             calls: Any = self.taken  # No message of its own shares one.
-            frames, number = split_to_fit(calls, encode_calls, limit.bytes)
+            frames, number = split_to_fit(calls, encode_calls, limit.body)
             self.queue.extendleft(reversed(calls[number:]))
             self.taken = calls[:number]
-            size = size_of(frames)
-            if size <= limit.bytes:
+            if limit.fits(frames):
                 return frames
         first = self.taken[0]
         shipment = first.shipment if isinstance(first, LoneMessage) else None
@@ -285,7 +283,7 @@ class Outbox:
         if shipment is not None:
             self._split(shipment)
         else:
-            self._refuse(number_of(first), limit.report("the call", size))
+            self._refuse(number_of(first), limit.report("the call", size_of(frames), body=len(frames[0])))
         return None
 
     def _split(self, shipment: Shipment) -> None:
@@ -294,10 +292,10 @@ class Outbox:
         for chunk in shipment.chunks:
             frames = encode(Chunks([chunk]))
             size = size_of(frames)
-            if size <= self._limit.bytes:
+            if size <= self._limit.body:
                 alone.append(LoneMessage(frames))
             else:
-                self._refuse(chunk.id, self._limit.report(f"what was pushed into pipe {chunk.pipe}", size))
+                self._refuse(chunk.id, self._limit.report(f"what was pushed into pipe {chunk.pipe}", size, body=size))
                 alone.append(LoneMessage(encode(Cancel([(chunk.id, True)]))))
         self.queue.extendleft(reversed(alone))
         self.taken = ()
@@ -394,9 +392,10 @@ def encode_eagerly(
         if split_out_of_band(args) is not None:
             frames = encode_call(spec.target, call_id, args, options)
             pending, size, due = LoneMessage(frames, call_id), size_of(frames), True
+            body = len(frames[0])
         else:
             encoded = encode_value(args)
-            size = len(memoryview(encoded))
+            size = body = len(memoryview(encoded))
             pending, due = EncodedCall(call_id, spec.target, encoded, options), size > LONE_BYTES
     except OverflowError as error:
         text = f"{spec.name}: {_find_unencodable(spec, args)} is out of range: {text_of(error)}"
@@ -406,8 +405,8 @@ def encode_eagerly(
             raise
         text = f"{spec.name}: {_find_unencodable(spec, args)} cannot be sent: {text_of(error)}"
         raise InvalidArgumentType(text) from error
-    if limit.known and size > limit.bytes:
-        raise InvalidArgumentType(limit.report(f"a call of {spec.name}", size))
+    if limit.known and (size > limit.bytes or body > limit.body):
+        raise InvalidArgumentType(limit.report(f"a call of {spec.name}", size, body=body))
     return pending, due
 
 

@@ -40,7 +40,8 @@ class EndpointSession(ClientSession):
 
     def _learn(self, limits: Limits) -> None:
         super()._learn(limits)
-        self.limit.bytes, self.limit.known = self.message_limit, limits is not UNGREETED
+        self.limit.bytes, self.limit.body = self.message_limit, min(self.body_limit, self.message_limit)
+        self.limit.known = limits is not UNGREETED
 
     @property
     def linked(self) -> bool:

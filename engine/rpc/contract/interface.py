@@ -15,7 +15,7 @@ from types import FunctionType, MemberDescriptorType
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar, overload
 
 from transport.foreign import a_type, shown
-from transport.frames import Target
+from transport.frames import MAX_NAME, Target
 
 from ...errors import InvalidArgumentType, InvalidParameter
 from ...kernel.checks import check_flag
@@ -37,6 +37,8 @@ def check_name(parameter: str, name: object) -> str:
     Raises: `InvalidParameter` if it cannot.
     """
     plain = str.__str__(name) if isinstance(name, str) else ""
+    if len(plain) > MAX_NAME:
+        raise InvalidParameter(f"{parameter} has {len(plain)} characters, {MAX_NAME} are allowed: {shown(plain, 50)}")
     if not plain or any("\ud800" <= character <= "\udfff" for character in plain):
         raise InvalidParameter(f"{parameter} must be a text that is not empty and can be sent, not {shown(name)}")
     return plain

@@ -19,6 +19,7 @@ from transport.foreign import is_interrupt, shown, text_of
 from transport.frames import NO_LANE, Blob, Target
 from transport.wire.blobs import ArgsDecoder, ValueDecoder
 from transport.wire.codec import encode_call
+from transport.wire.large import read_large
 
 from ...errors import InvalidArgumentType, InvalidParameter
 from ..context import Context, context_kind
@@ -57,7 +58,7 @@ class PlainArgs:
         self, raw: msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None
     ) -> Sequence[Any]:
         """Decode; see `ArgsDecoder`."""
-        args = self.plain(raw)
+        args = read_large(self.plain, raw)
         return ArgsDecoder([Any] * len(args))(raw, blobs, descriptors) if descriptors else args
 
 

@@ -24,6 +24,7 @@ from transport.foreign import is_interrupt, shown, text_of
 from transport.frames import PIPE_WINDOW_BYTES, Credit, PipeChunk
 from transport.realtime import monotonic
 from transport.wire.codec import encode
+from transport.wire.large import read_large
 
 from ...errors import CallError, InvalidParameter
 from ...kernel.aio import Completion
@@ -463,7 +464,7 @@ class PipeSet:
 
 def _decode(spec: PipeSpec, raw: msgspec.Raw) -> list[Any]:
     try:
-        return spec.decode(raw)
+        return read_large(spec.decode, raw)
     except BaseException as error:  # Decoding runs the types' own checks, which raise what they like.
         if is_interrupt(error):
             raise

@@ -39,6 +39,7 @@ from transport.frames import (
 from transport.log import Log
 from transport.realtime import monotonic, sleep
 from transport.wire.codec import CALLS_PREFIX, decode, encode, read_calls, split_args
+from transport.wire.large import LARGE_BYTES
 from transport.wire.session import Received, ServerSession
 
 from ...kernel.lock import each
@@ -71,7 +72,8 @@ class Listener:
     """Takes what arrives at one endpoint. The server makes one for each endpoint that it listens on.
 
     Args: `answers` closes the calls that arrive here; `scheduler` has them run; `welcome(heartbeat)` is what is said to
-        a client that greets, over a link with such a heartbeat; `pipe_window`: bytes that a client may push ahead.
+        a client that greets, over a link with such a heartbeat; `pipe_window`: bytes that a client may push ahead;
+        `max_body_bytes`: the largest frame that is decoded.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Listener:
         scheduler: Scheduler,
         welcome: Callable[[float], Welcome],
         pipe_window: int,
+        max_body_bytes: int,
     ) -> None:
         self._link = link
         # What closes the calls that arrive here, and what decides how many are taken.
@@ -93,6 +96,7 @@ class Listener:
         self._scheduler = scheduler
         self._welcome = welcome
         self._pipe_window = pipe_window
+        self._max_body_bytes = max_body_bytes
         self.peers: dict[bytes, Peer] = {}
         self._counters.clients = self.peers
         # Those that are gone while calls of theirs still run. Under link.lock.
@@ -163,16 +167,23 @@ class Listener:
             self._counters.messages_in += 1
             # This is the way of nearly every message. It refuses what is more than ordinary calls of one operation,
             # which `_receive` takes.
-            if len(frames) != 1 or type(head := frames[0]) is not bytes or head[:PREFIX_BYTES] != CALLS_PREFIX:
+            session = known.session
+            if (
+                len(frames) != 1
+                or not session.is_open
+                or type(head := frames[0]) is not bytes
+                or head[:PREFIX_BYTES] != CALLS_PREFIX
+                or (size := len(head)) > LARGE_BYTES
+            ):
                 return self._receive(known, frames)
             try:
                 # Copying a small body is cheaper than two views.
-                message = read_calls(head[PREFIX_BYTES:] if len(head) < 2048 else memoryview(head)[PREFIX_BYTES:])
+                message = read_calls(head[PREFIX_BYTES:] if size < 2048 else memoryview(head)[PREFIX_BYTES:])
                 (group,) = message.groups
                 (target,) = message.targets
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
                 return self._receive(known, frames)
-            session, table, ids = known.session, known.calls, group.ids
+            table, ids = known.calls, group.ids
             count = len(ids)
             entry = self._registry.found.get(target)
             if (
@@ -180,7 +191,6 @@ class Listener:
                 or not entry.plain
                 or group.options is not None
                 or group.target
-                or not session.is_open
                 or not table.keys().isdisjoint(ids)
                 or (count != 1 and (len(set(ids)) != count or not 0 < count <= MAX_RECORDS))
             ):
@@ -193,7 +203,7 @@ class Listener:
             if counters.open > self._admission.plenty:  # Counted first, looked second.
                 room, full = self._admission.examine(counters, count, len(table))
                 if full is not None:
-                    self._take_groups(known, message, [], count, room, full)
+                    self._take_groups(known, message, None, count, room, full)
                     return False
             self._entered = batch = Batch(self.answers, known, entry, group)
             if count == 1:
@@ -214,8 +224,12 @@ class Listener:
     def _receive(self, peer: Peer, frames: list[Buffer]) -> bool:
         """Take one message, whatever it is; as `on_message`."""
         session = peer.session
+        refused = None if session.is_open else session.screen(frames)
+        if refused is not None:
+            self._take(peer, refused)
+            return False
         try:
-            message = decode(frames)
+            message = decode(frames, max_body_bytes=self._max_body_bytes)
         except RemoteProtocolError as error:
             self._count_garbage(peer, error)
             self.answers.reply_with(peer, session.unreadable(error, frames))
@@ -226,7 +240,8 @@ class Listener:
         try:
             if type(message) is Calls and session.is_open:
                 session.calls_taken += 1
-                self._take_calls(peer, message, frames[1:])
+                large = len(frames) > 1 or len(frames[0]) > LARGE_BYTES
+                self._take_calls(peer, message, frames[1:] if large else None)
                 return len(peer.calls) == 1 and len(self.peers) == 1
             if session.is_open and (type(message) is Chunks or type(message) is Credit):
                 self.answers.actions += pipe_server.take(peer.calls, message)
@@ -296,7 +311,8 @@ class Listener:
             where = peer.address or peer.id.hex()
             log.warning("%s: dropped a message from %s: %s; further ones are only counted", self.endpoint, where, error)
 
-    def _take_calls(self, peer: Peer, message: Calls, blobs: list[Buffer]) -> None:
+    def _take_calls(self, peer: Peer, message: Calls, blobs: list[Buffer] | None) -> None:
+        """Take calls; `blobs`, which may be none, if decoding their arguments takes long, else None."""
         groups = message.groups
         count = len(groups[0].ids) if len(groups) == 1 else sum(len(group.ids) for group in groups)
         counters = self._counters
@@ -309,9 +325,9 @@ class Listener:
         self._take_groups(peer, message, blobs, count, room, full)
 
     def _take_groups(
-        self, peer: Peer, message: Calls, blobs: list[Buffer], most: int, room: int, full: Refusal | None
+        self, peer: Peer, message: Calls, blobs: list[Buffer] | None, most: int, room: int, full: Refusal | None
     ) -> None:
-        """Take the `most` calls of a message, for `room` of which there is room."""
+        """Take the `most` calls of a message, for `room` of which there is room; `blobs` as in `_take_calls`."""
         calls = peer.turns.calls
         for group in message.groups:
             entry = self._registry.find(message.targets[group.target])
@@ -324,7 +340,7 @@ class Listener:
             ):
                 # The usual way.
                 count = len(group.ids)
-                self._entered = batch = Batch(self.answers, peer, entry, group)
+                self._entered = batch = Batch(self.answers, peer, entry, group, large=blobs is not None)
                 peer.calls.update(zip(group.ids, repeat(batch), strict=False))
                 calls.append(batch)
                 self._entered = None
@@ -337,7 +353,13 @@ class Listener:
         self.answers.actions.append(peer.turns.post)
 
     def _take_one_by_one(
-        self, peer: Peer, group: CallGroup, entry: Entry | Refusal, room: int, full: Refusal | None, blobs: list[Buffer]
+        self,
+        peer: Peer,
+        group: CallGroup,
+        entry: Entry | Refusal,
+        room: int,
+        full: Refusal | None,
+        blobs: list[Buffer] | None,
     ) -> int:
         """Take, one by one, calls that need a record, or are refused; return how many took of `room`."""
         options = group.options
@@ -371,7 +393,7 @@ class Listener:
                 continue
             assert isinstance(entry, Entry)
             if options is None:
-                call = OpenCall(self.answers, peer, call_id, entry, args, begun=False)
+                call = OpenCall(self.answers, peer, call_id, entry, args, None, blobs, begun=False)
             else:
                 call = self._call_with_options(peer, call_id, entry, args, options, blobs)
             self._entered = call
@@ -392,10 +414,10 @@ class Listener:
         return took
 
     def _call_with_options(
-        self, peer: Peer, call_id: int, entry: Any, args: Any, options: CallOptions, blobs: list[Buffer]
+        self, peer: Peer, call_id: int, entry: Any, args: Any, options: CallOptions, blobs: list[Buffer] | None
     ) -> OpenCall:
         deadline = None if options.time_left is None else monotonic() + options.time_left
-        call = OpenCall(self.answers, peer, call_id, entry, args, options, blobs or None, deadline, begun=False)
+        call = OpenCall(self.answers, peer, call_id, entry, args, options, blobs, deadline, begun=False)
         if options.pipes is not None and options.pipes == entry.spec.directions:
             call.pipes = ServerPipes(self.answers, call, self._pipe_window)
         return call

@@ -200,6 +200,7 @@ class OpenCall(msgspec.Struct, eq=False):
     entry: Any
     args: Any
     options: CallOptions | None = None
+    # Its frames out of band; None if there are none and the arguments are small.
     blobs: list[Buffer] | None = None
     # Monotonic time at which the client stops waiting; None: it does not say.
     deadline: float | None = None
@@ -285,6 +286,8 @@ class Batch(msgspec.Struct, eq=False):
     group: CallGroup
     # The records that were made, by number. Written under _opening; read anywhere.
     records: dict[int, OpenCall] = {}
+    # Whether decoding the arguments takes long: it came in a large message.
+    large: bool = False
     # Number and arguments of each call that is not run yet; None until they are decoded. Taken by who has the client.
     rows: deque[tuple[int, Any]] | None = None
 
@@ -296,6 +299,7 @@ class Batch(msgspec.Struct, eq=False):
         calls = self.open_all()
         for call, raw in zip(calls, split_args(self.group), strict=True):
             call.args = raw
+            call.blobs = [] if self.large else None
             call.begun = False
         return calls
 

@@ -28,6 +28,7 @@ from transport.foreign import text_of, type_name
 from transport.log import Log
 from transport.realtime import monotonic, perf_counter
 from transport.wire.codec import DEFERRABLE_BYTES, deferrable
+from transport.wire.large import read_large
 
 from ...errors import CallError, InvalidArgumentType, InvalidAsyncHandle
 from ...pool.running import WorkerState, after_return
@@ -194,7 +195,8 @@ class CallRunner(ClientTurns):
             if entry.preparers:  # By now: telemetry was switched on meanwhile.
                 return _APART
             try:
-                decoded = entry.decode_many(batch.group.args)
+                args = batch.group.args
+                decoded = read_large(entry.decode_many, args) if batch.large else entry.decode_many(args)
             except BaseException:  # Decoding runs into whatever was sent, and runs the types' own checks.
                 return _APART
             ids = batch.group.ids
@@ -427,7 +429,7 @@ class LooseRunner(CallRunner):
 
 
 def _decode_large(call: OpenCall, entry: Entry) -> Sequence[Any]:
-    """Decode arguments of which some travelled out of band, or were left to the routine's defaults."""
+    """Decode arguments that are large, of which some travelled out of band, or were left to the routine's defaults."""
     options = call.options
     return entry.decode_args(call.args, call.blobs or (), None if options is None else options.blobs)
 

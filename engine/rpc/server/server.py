@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from transport import Endpoint, bind
 from transport.foreign import text_of
-from transport.frames import LIBRARY, PIPE_WINDOW_BYTES, Limits, Welcome
+from transport.frames import LIBRARY, MAX_BODY_BYTES, MAX_MESSAGE_BYTES, PIPE_WINDOW_BYTES, Limits, Welcome
 from transport.log import Log
 from transport.realtime import monotonic
+from transport.wire.session import UNGREETED
 
 from ...errors import Deadlock, InvalidHandle, InvalidState
 from ...kernel.afterwards import afterwards
@@ -82,6 +83,10 @@ class Server(AsyncCloseable):
             client. None: everybody may look, nobody may stop the server.
         tracebacks: send the traceback of a routine that raised to the client.
         pipe_window: bytes of encoded elements that a client may push into each pipe ahead of what is pulled, 1 or more.
+        max_body_bytes: the most bytes of a message that are decoded, 64 KiB or more; byte strings of 64 KiB and more
+            and arrays do not count, as they travel beside. Clients are told, and keep below it: a call with larger
+            arguments, or a larger push into a pipe, is refused. Decoding holds the interpreter, 0.1 s at the worst for
+            the 1 MiB that is the default.
         name: appears in thread names and log records.
         options: of the transport, as for `Client`; clients are told of `max_message_bytes`, and keep below it.
 
@@ -106,6 +111,7 @@ class Server(AsyncCloseable):
         tracebacks: bool = False,
         authorize: Authorize | None = None,
         pipe_window: int = PIPE_WINDOW_BYTES,
+        max_body_bytes: int = MAX_BODY_BYTES,
         name: str = "server",
         **options: Any,
     ) -> None:
@@ -121,6 +127,9 @@ class Server(AsyncCloseable):
         self._encrypts: bool = options.get("curve") is not None
         self.name = name
         self._tracebacks = tracebacks
+        self._max_body_bytes: int = check_count(
+            "max_body_bytes", max_body_bytes, UNGREETED.message_bytes, MAX_MESSAGE_BYTES
+        )
         self._pipe_window: int = check_count("pipe_window", pipe_window, 1, MAX_WINDOW)
         self._registry: Registry = Registry()
         self._instance = os.urandom(16)
@@ -293,7 +302,9 @@ class Server(AsyncCloseable):
             level = PRIVACY if self._encrypts or not link.endpoint.startswith("tcp:") else NONE
             counters = self._admission.endpoints[number]
             answers = Answers(link.endpoint, counters, self._contexts, self._tracebacks, level)
-            return Listener(link, answers, self._registry, self._scheduler, self._welcome, self._pipe_window)
+            return Listener(
+                link, answers, self._registry, self._scheduler, self._welcome, self._pipe_window, self._max_body_bytes
+            )
         except BaseException:
             with link.lock:
                 link.close()
@@ -411,7 +422,10 @@ class Server(AsyncCloseable):
     def _welcome(self, heartbeat: float) -> Welcome:
         """What is said to a client that greets, over a link with such a heartbeat."""
         limits = Limits(message_bytes=self._largest, pipe_window_bytes=self._pipe_window)
-        return Welcome(self._instance, os.getpid(), text_of(socket.gethostname()), LIBRARY, heartbeat, limits)
+        return Welcome(
+            self._instance, os.getpid(), text_of(socket.gethostname()), LIBRARY, heartbeat, limits,
+            body_bytes=self._max_body_bytes,
+        )  # fmt: skip
 
     def _start(self, call: OpenCall, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
         """Run an `async def` routine in the server's event loop, in `context`; its end closes the call."""
