@@ -31,6 +31,7 @@ from ..lifecycle import Uncopyable, in_child
 from .apc import run_apcs, wait_alertably
 from .checks import Deadline, check_flag, check_timeout
 from .driver import driver
+from .helping import HelpingWaiter
 from .lock import Lock, each
 from .thread import ThreadRecord, local, park
 from .waiter import Waiter
@@ -278,7 +279,7 @@ class ThreadBlock(WaitBlock):
 
     def link_locked(self) -> None:
         """Become pending; the thread will `sleep`."""
-        self._waiter = Waiter()
+        self._waiter = HelpingWaiter()
         super().link_locked()
 
     def poll(self) -> None:

@@ -40,7 +40,7 @@ and `Waiter.interrupt`.
 import os
 from _thread import get_ident
 from collections.abc import Callable
-from itertools import islice, repeat
+from itertools import islice, repeat, starmap
 from math import inf
 from sys import modules
 
@@ -48,6 +48,8 @@ from transport.log import Log, asked
 from transport.realtime import monotonic
 
 from ..lifecycle import in_child
+from .helping import ONCE, Helped, here, relief
+from .helping import ring as common
 from .leadership import Leadership
 from .lock import Lock, each
 from .loops import loop_to_hold, warn_of_holding
@@ -229,6 +231,35 @@ class Driver(Leadership):
         reasons = list(islice(known, SILENCES))
         return f": {'; '.join(reasons)}" if reasons else ""
 
+    # Help
+
+    def seek_help(self, has: list[Helped]) -> None:
+        """Put what `has` holds into the ring of help; for a thread that `may_help`, and so may do it itself."""
+        if not relief.watched:
+            self._watch_help()
+        common.extend(starmap(has.pop, ONCE))
+        if not relief.watched:  # Its last look was just before.
+            self._watch_help()
+        if here.waiter is not None:
+            return  # It looks into the ring before it sleeps.
+        # It may come to wait, or not. So another thread is notified that waits already.
+        waiter = self._leader
+        if waiter is None or waiter.ring is not common:
+            try:
+                waiter = next((parked for parked in reversed(self._parked) if parked.ring is common), None)
+            except RuntimeError:
+                return  # One has just parked or left: it is a matter of a tick at the most.
+        if waiter is not None:
+            waiter.nudge()
+
+    def _watch_help(self) -> None:
+        relief.watched = True
+        try:
+            self.monitor.watch(relief)
+        except BaseException:
+            relief.watched = False
+            raise
+
     # Event loops
 
     def watch(self, call: Callable[[], None]) -> int:
@@ -273,9 +304,14 @@ class Driver(Leadership):
                 self.catch_up(lambda: waiter.signalled)  # What has arrived is not waited for.
             if not waiter.signalled:
                 warn_of_holding(loop)
+        outer = here.waiter
+        if outer is not None and here.has:
+            here.has[0].part(here.has)
         try:
+            here.waiter = waiter
             self._wait(waiter, None if timeout is None else monotonic() + timeout)
         finally:
+            here.waiter = outer
             if self._successor is waiter:
                 self._decline(waiter)
         if not waiter.signalled and self.sources:
@@ -284,31 +320,29 @@ class Driver(Leadership):
         return waiter.signalled
 
     def _wait(self, waiter: Waiter, deadline: float | None) -> None:
-        ring = waiter.ring
         while not waiter.signalled:
             if self._scheduled:
                 # A leader would do it before it polls; a thread that is about to park has no other to leave it to.
                 self._harvest_scheduled()
                 if waiter.signalled:
                     break
-            if ring and waiter.work():
-                continue
-            try:
-                if self._take_lead(waiter):
-                    self._lead(waiter, deadline)
-                elif self.monitor.late:
-                    left = inf if deadline is None else deadline - monotonic()
-                    waiter.gate.acquire(True, max(0.0, min(left, self.monitor.stand_in())))
-                elif deadline is None:
-                    waiter.gate.acquire()  # Without a limit it costs 1-2 us less.
-                elif (left := min(deadline - monotonic(), FOREVER)) > 0:
-                    waiter.gate.acquire(True, left)
-            finally:
+            if not (waiter.ring and waiter.work()):
                 try:
-                    self._leave(waiter)
-                except BaseException:  # By a signal handler: a leader left behind would stop everybody.
-                    self._leave(waiter)
-                    raise
+                    if self._take_lead(waiter):
+                        self._lead(waiter, deadline)
+                    elif self.monitor.late:
+                        left = inf if deadline is None else deadline - monotonic()
+                        waiter.gate.acquire(True, max(0.0, min(left, self.monitor.stand_in())))
+                    elif deadline is None:
+                        waiter.gate.acquire()  # Without a limit it costs 1-2 us less.
+                    elif (left := min(deadline - monotonic(), FOREVER)) > 0:
+                        waiter.gate.acquire(True, left)
+                finally:
+                    try:
+                        self._leave(waiter)
+                    except BaseException:  # By a signal handler: a leader left behind would stop everybody.
+                        self._leave(waiter)
+                        raise
             if deadline is not None and monotonic() >= deadline:
                 break
 
@@ -318,6 +352,8 @@ class Driver(Leadership):
         ring, me = waiter.ring, self.leader_ident
         while not waiter.signalled and self._successor is None:
             if ring:
+                if ring is common:
+                    return  # It helps without leading: what it runs may wait, against its promise.
                 # What it runs may harvest, as any other thread. It leads on while it runs, unless it is deposed: then
                 # its wait is over.
                 self.leader_ident = 0

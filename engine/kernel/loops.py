@@ -55,6 +55,12 @@ def loop_to_hold() -> Any:
     return loop
 
 
+def runs_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    events = sys.modules.get("asyncio.events")
+    return events is not None and events._get_running_loop() is not None
+
+
 class holding:
     """The scope in which a function does what it warned of as the scope was entered: it holds up `loop`.
 

@@ -34,6 +34,7 @@ from transport.log import Log
 from transport.realtime import monotonic
 from transport.service import LONGEST, Service, is_ending
 
+from .helping import here
 from .lock import Lock, each
 from .waiter import Waiter
 
@@ -213,7 +214,7 @@ class Monitor:
             standing_by.wake()
 
     def _run(self) -> None:
-        self.late = False
+        self.late = here.helps = False
         self._rise()
         quiet = 0
         vacant_term = -1

@@ -27,6 +27,7 @@ from .apc import run_apcs, wait_alertably
 from .bridge import WaitPacket
 from .checks import LONGEST, Deadline, check_count, check_flag, check_timeout
 from .driver import Driver, driver
+from .helping import HelpingWaiter
 from .lock import each
 from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortStatistics
 from .port_queue import PortQueue, inherit
@@ -281,7 +282,7 @@ class CompletionPort(PortQueue, Closeable):
                 self._active += 1
                 record.slot = True
             else:
-                waiter = Waiter()
+                waiter = HelpingWaiter()
                 self._waiters.append(waiter)
             lock.release()
             if waiter is None:

@@ -10,7 +10,8 @@ interrupts the poll. `nudge` wakes the thread without satisfying its wait, to of
 `ring` has something.
 
 A thread may have something to do while it waits: when its `ring` is not empty, it calls `work` between two polls, or
-before it parks. Only the idle workers of a pool have a ring (`pool/running.py`).
+before it parks. The idle workers of a pool have a ring (`pool/running.py`), and threads that help in their waits
+(`helping.py`).
 
 Assumes: a store to `signalled` before `gate.release()` is seen after the matching `gate.acquire()` (a lock is
 a full fence), and a release of an already released gate is harmless because the thread it was meant for has
@@ -45,11 +46,11 @@ class Waiter:
         # Set by the leading thread before it looks at `signalled` for the last time before polling, cleared
         # after it.
         self.interrupt: Callable[[], None] | None = None
-        # What the thread runs while it waits, by `work`. Set once.
+        # What the thread runs while it waits, by `work`. Set by its own thread.
         self.ring: Collection[Any] = NO_RING
 
     def work(self) -> bool:
-        """Run what is in the ring, on the thread that waits; False if the wait is just being satisfied."""
+        """Run what is in the ring, on the thread that waits; False if there is nothing to be run."""
         return False
 
     def wake(self) -> None:

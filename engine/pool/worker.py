@@ -18,6 +18,7 @@ from transport.log import Log
 from transport.realtime import monotonic, thread_time
 
 from ..kernel.driver import driver
+from ..kernel.helping import here
 from ..kernel.thread import local
 from .dispatch import WorkPort
 from .fair_queue import Item, ObjectCallback, PlainCallback, owner_of
@@ -32,6 +33,7 @@ def work(port: WorkPort) -> None:
     try:
         worker = WorkerState(port, local.record)
         current.runner = worker
+        here.helps = False  # What it runs may be a routine, inside whose waits no other one runs.
     except BaseException:  # No memory, or raised into the thread from outside: it never was a worker.
         log.exception("a worker of the pool %r ended as it began", port.name)
         port.failed_to_start(threading.current_thread())

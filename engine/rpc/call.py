@@ -33,10 +33,11 @@ from ..errors import CallError, CallPending, InvalidArgumentType, InvalidAsyncHa
 from ..kernel.aio import Completion
 from ..kernel.checks import check_flag, check_timeout
 from ..kernel.driver import driver
+from ..kernel.helping import HelpingWaiter
 from ..kernel.monitor import TimerHandle
 from ..kernel.notification import Notification
 from ..kernel.thread import park
-from ..kernel.waiter import Waiter, Wakeable
+from ..kernel.waiter import Wakeable
 from ..lifecycle import Uncopyable
 from ..status import Status
 from .errors import BadStubData
@@ -299,7 +300,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         if timeout == 0:
             self._look_around()
             return self._box is not None
-        table, call_id, waiter = self._carrier.table, self._id, Waiter()
+        table, call_id, waiter = self._carrier.table, self._id, HelpingWaiter()
         if not table.await_outcome(call_id, self, waiter):
             return True
         signalled = False

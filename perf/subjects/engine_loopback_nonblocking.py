@@ -3,41 +3,23 @@
 What favours it: as over loopback, and no thread need be woken.
 """
 
-from functools import cache
-from typing import Any
-
 from engine import Interface, operation
 from perf.subjects import engine_loopback
 
 NOTE = "client and server in one process, the operation declared nonblocking"
+missing = engine_loopback.missing
 serve = engine_loopback.serve
 
 
-@cache
-def contract() -> type[Interface]:
-    """Return the contract, whose operation never waits."""
-    options: dict[str, Any] = {"nonblocking": True}
+class EchoNow(Interface, id="perf.EchoNow"):
+    """The same service, whose operation never waits."""
 
-    class EchoNow(Interface, id="perf.EchoNow"):
-        @operation(**options)
-        def echo(self, data: bytes) -> bytes:
-            """Return `data`."""
-
-    return EchoNow
-
-
-def missing() -> str | None:
-    """It needs that option of operations."""
-    try:
-        contract()
-    except TypeError:
-        return "operations cannot be declared nonblocking yet"
-    return None
+    @operation(nonblocking=True)
+    def echo(self, data: bytes) -> bytes:
+        """Return `data`."""
 
 
 class Client(engine_loopback.Client):
     """The same, with that contract."""
 
-    def __init__(self, endpoint: str) -> None:
-        self.contract = contract()
-        super().__init__(endpoint)
+    contract = EchoNow

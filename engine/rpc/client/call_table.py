@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable
 from operator import call as call_it
 
 from ...kernel.aio import Completion
+from ...kernel.helping import HelpingWaiter
 from ...kernel.lock import Lock, each
-from ...kernel.waiter import Waiter, Wakeable
+from ...kernel.waiter import Wakeable
 from ..call import Call, record_locked
 from ..state import Outcome
 
 # What waits for a call in order to complete it: a thread, a task.
-_COLLECTORS = frozenset({Waiter, Completion})
+_COLLECTORS = frozenset({HelpingWaiter, Completion})
 
 
 def perform(actions: Iterable[Callable[[], object]]) -> None:

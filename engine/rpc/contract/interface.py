@@ -63,6 +63,7 @@ class Operation(Generic[P, R]):
         idempotent: bool = False,
         duplex: bool = False,
         shared_context: bool = False,
+        nonblocking: bool = False,
     ) -> None:
         if not isinstance(function, FunctionType):
             raise InvalidArgumentType(
@@ -76,6 +77,7 @@ class Operation(Generic[P, R]):
         self.idempotent: bool = check_flag("idempotent", idempotent)
         self.duplex: bool = check_flag("duplex", duplex)
         self.shared_context: bool = check_flag("shared_context", shared_context)
+        self.nonblocking: bool = check_flag("nonblocking", nonblocking)
         # `unittest.mock` asks this for the arguments of what is no function; a call itself asks the class.
         self.__dict__["__call__"] = _described(function, self.name)
 
@@ -169,6 +171,7 @@ def operation(
     idempotent: bool = False,
     duplex: bool = False,
     shared_context: bool = False,
+    nonblocking: bool = False,
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Operation[P, R]]: ...
 def operation(function: Any = None, /, **options: Any) -> Any:
     """Declare a method of an `Interface` as an operation; needed only for its options, and for type checkers.
@@ -181,6 +184,13 @@ def operation(function: Any = None, /, **options: Any) -> Any:
             the call's time limit. A call sent again comes behind those begun meanwhile. Not for pipes.
         duplex: its pipes may be used in any order, where otherwise all inputs come before all outputs.
         shared_context: calls may use a context handle while others of this kind use it; see `Context`.
+        nonblocking: the routine, and the checks of its arguments' own types, never wait, and return soon. A promise to
+            callers over `loopback://`: the thread that waits for the call, or any other that waits for something, may
+            run the routine itself, which takes a quarter of the time. Without it no routine runs on a thread of a
+            caller's. A routine that breaks the promise keeps that thread beyond the end of its wait, and holds up the
+            later calls of its client. Operations with pipes or context handles refuse it. Calls that need more than
+            their routine are run by workers all the same: those of `async def` and manager routines, with output
+            buffers, under a security callback, of bindings without order, and whatever is traced.
     """
     if function is None:
         return lambda function: Operation(function, **options)

@@ -44,6 +44,7 @@ class Declaration(Protocol):
     idempotent: bool
     duplex: bool
     shared_context: bool
+    nonblocking: bool
 
 
 class PlainArgs:
@@ -69,8 +70,8 @@ class OperationSpec:
 
     __slots__ = (
         "_checks", "contexts", "decode_args", "decode_outputs", "decode_plain", "decode_result", "directions", "duplex",
-        "exact", "idempotent", "lane", "name", "one_way", "only", "outputs", "parameters", "pipes", "required",
-        "retried", "shared_context", "signature", "special", "target",
+        "exact", "idempotent", "lane", "name", "nonblocking", "one_way", "only", "outputs", "parameters", "pipes",
+        "required", "retried", "shared_context", "signature", "special", "target",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +86,8 @@ class OperationSpec:
         # Whether its calls are sent again when their connection is lost.
         self.retried: bool = self.idempotent and not self.one_way
         self.shared_context: bool = declared is not None and declared.shared_context
+        # Whether a thread that waits may run its routine, over loopback.
+        self.nonblocking: bool = declared is not None and declared.nonblocking
         # Positions of the parameters that are context handles, and whether each must be given.
         self.contexts: tuple[tuple[int, bool], ...] = ()
         # Parameters that are output buffers.
@@ -152,6 +155,8 @@ class OperationSpec:
             self.directions = [(pipe.position, pipe.direction) for pipe in self.pipes]
             if self.idempotent:
                 raise InvalidParameter(f"{label}: an operation with pipes cannot be idempotent or one way")
+            if self.nonblocking:
+                raise InvalidParameter(f"{label}: an operation with pipes waits for their elements: not nonblocking")
         elif self.duplex:
             raise InvalidParameter(f"{label}: duplex is about pipes, and the operation has none")
 
@@ -161,6 +166,8 @@ class OperationSpec:
         self.contexts = tuple((at, kind) for at, kind in enumerate(kinds) if kind is not None)
         if self.shared_context and not self.contexts:
             raise InvalidParameter(f"{label}: shared_context is about context handles, and no parameter is one")
+        if self.nonblocking and self.contexts:
+            raise InvalidParameter(f"{label}: calls wait for the context handles they take: not nonblocking")
         for at, required in self.contexts:
             checks[at] = Context if required else Context | None
 

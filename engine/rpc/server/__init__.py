@@ -8,6 +8,7 @@ registry     which routine serves which operation
 routines     `Entry`: one of these, how its arguments are prepared, and whether a thread is inside
 turns        whose turn it is: the clients with calls, and the threads that have them
 runner       the running of a client's calls by who has it
+helped       the running of nonblocking ones by threads of their own process that wait
 open_call    the record of one call being served, batches of ordinary calls, the client that they come from
 call         the handle of a call, which users have; notifications that its client cancelled it, or is gone
 contexts     who uses context handles, and their rundown

@@ -50,6 +50,7 @@ from ..notify import EventKind
 from . import pipes as pipe_server
 from .admission import Refusal, is_local
 from .answers import Answers
+from .helped import HelpedRunner
 from .open_call import Batch, CloseReason, OpenCall, Peer
 from .pipes import ServerPipes
 from .registry import Registry
@@ -108,6 +109,8 @@ class Listener:
         self._entered: Batch | OpenCall | None = None
         self._refused: int | None = None
         self.endpoint: str = link.endpoint
+        # Over this link a client is in the same process, and so may run calls itself.
+        self._runner = HelpedRunner if self.endpoint.startswith("loopback:") else CallRunner
         self._channel = answers.channel = Channel(link, answers, self, answers.outgoing, self._admission.lock)
         try:
             self._channel.open()
@@ -128,7 +131,7 @@ class Listener:
         session = ServerSession(self._greeting)
         local, parting = is_local(self.endpoint, info.address), self.answers.closing
         account = Account()
-        turns = CallRunner(self._scheduler, account, self.answers)
+        turns = self._runner(self._scheduler, account, self.answers)
         loose = LooseRunner(self._scheduler, account, self.answers)
         self.peers[peer] = Peer(peer, turns, loose, session, info.address, info.user, local, parting)
 

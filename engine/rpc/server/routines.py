@@ -103,6 +103,11 @@ class Entry:
         self.preparers = (*preparers, *self.preparers)
         self.plain = self.plain and not self.preparers
 
+    @property
+    def helpable(self) -> bool:
+        """Whether a thread that waits may run it, if it is not slow: see `helped.py`."""
+        return self.plain and self.spec.nonblocking
+
     def restrict(self, policy: AccessPolicy) -> None:
         """Let only those call that `policy` admits."""
         self.policy = policy

@@ -102,11 +102,14 @@ class CallRunner(ClientTurns):
             self._abandon(call, place, error)
         place.call = place.call_id = place.handle = None
 
-    def _run_calls(self, place: ServingSlot, worker: WorkerState, until: float) -> None:
+    def _run_calls(self, place: ServingSlot, worker: WorkerState | None, until: float) -> None:
+        """Run calls until the turn ends. Without a worker, on a thread that waits: see `helped.py`."""
         calls = self.calls
         careful, self._careful = self._careful, False
         while self.owner is place and calls:
             work = calls[0]
+            if worker is None and not work.entry.helpable:
+                return
             try:
                 if isinstance(work, Batch):
                     if (rest := place.context.run(self._run_rows, work, place, worker, careful, until)) is not None:
@@ -159,7 +162,7 @@ class CallRunner(ClientTurns):
         self.calls.extendleft(reversed(alone))
 
     def _go_on(
-        self, batch: Batch, rest: Any, place: ServingSlot, worker: WorkerState, careful: bool, until: float
+        self, batch: Batch, rest: Any, place: ServingSlot, worker: WorkerState | None, careful: bool, until: float
     ) -> None:
         """Go on with a batch for which the context of `place` will not do; `rest` is what `_run_rows` has returned."""
         while rest is not None:
@@ -168,7 +171,7 @@ class CallRunner(ClientTurns):
                 self.calls.popleft()
                 self._take_apart(batch)
                 return
-            if worker.instance is not None:
+            if worker is not None and worker.instance is not None:
                 place.context.run(after_return, worker)
             if rest is not _USED:
                 call, coroutine = rest
@@ -180,7 +183,7 @@ class CallRunner(ClientTurns):
             rest = place.context.run(self._run_rows, batch, place, worker, careful, until)
 
     def _run_rows(  # noqa: C901  # a hot path
-        self, batch: Batch, place: ServingSlot, worker: WorkerState, careful: bool, until: float
+        self, batch: Batch, place: ServingSlot, worker: WorkerState | None, careful: bool, until: float
     ) -> Any:
         """Run calls of the first batch, as long as this thread has the client and the turn lasts.
 
@@ -233,7 +236,7 @@ class CallRunner(ClientTurns):
                 value = function(*args)
             except BaseException as error:
                 # BaseException too: a routine that exits or is interrupted must not take a worker with it.
-                _fail(answers, batch.open(call_id), error)
+                self._fail(batch.open(call_id), error)
             else:
                 if batch.records or not (
                     (type(value) is bytes and len(value) <= DEFERRABLE_BYTES) or deferrable((value,))
@@ -252,7 +255,7 @@ class CallRunner(ClientTurns):
                     answers.conclude(found, value)  # Its handle was made just now.
                 else:
                     self._reply(batch.open(call_id), value)  # Its handle is just being made, or has closed it.
-            if (context or worker.instance is not None) and left is None:
+            if (context or (worker is not None and worker.instance is not None)) and left is None:
                 left = _USED
             number += 1
             if careful or number == TIMED_TOGETHER or left is not None:
@@ -281,8 +284,10 @@ class CallRunner(ClientTurns):
                 break
         return None
 
-    def _leave(self, place: ServingSlot, worker: WorkerState, call_id: int, cost: float) -> None:
+    def _leave(self, place: ServingSlot, worker: WorkerState | None, call_id: int, cost: float) -> None:
         """Give up the client, the seat and the leadership: the next step of this thread is to enter a slow routine."""
+        if worker is None:
+            return  # It was measured to be slow in this very turn, which ends after it.
         worker.send()
         self._pass_on(place, call_id, cost)
         worker.parted = worker.turn
@@ -298,13 +303,13 @@ class CallRunner(ClientTurns):
         place.call_id = None
         return True
 
-    def _run_alone(self, call: OpenCall, place: ServingSlot, worker: WorkerState) -> None:
+    def _run_alone(self, call: OpenCall, place: ServingSlot, worker: WorkerState | None) -> None:
         """Run a call that has a handle from the beginning."""
         then, run_time = self._now, call.entry.run_time
         slow, charged = run_time.slow, run_time.mean
         self._run_one(call, call.entry, worker if slow else None, place)
         place.call_id = None
-        if worker.instance is not None:
+        if worker is not None and worker.instance is not None:
             place.run(after_return, worker)
         now = perf_counter()
         took = now - then
@@ -370,7 +375,7 @@ class CallRunner(ClientTurns):
                 value = run(entry.function, *args)
         except BaseException as error:
             # BaseException too: a routine that exits or is interrupted must not take a worker with it.
-            place.run(_fail, answers, call, error)
+            place.run(self._fail, call, error)
             return
         if type(value) is CoroutineType or not (entry.takes_handle or value is UNANSWERED):
             self._answer(call, value, place)
@@ -387,6 +392,13 @@ class CallRunner(ClientTurns):
             self._scheduler.start(call, value, place.take_context())
             return
         place.context.run(self._reply, call, value)  # Who called this looks what was set.
+
+    def _fail(self, call: OpenCall, error: BaseException) -> None:
+        """Close a call whose routine raised; if the routine had closed it before, only report what it raised."""
+        try:
+            self._answers.reply_fault(call, 0, error)
+        except InvalidAsyncHandle:
+            log.error("%r raised after it was closed", call, exc_info=error)
 
     def _reply(self, call: OpenCall, value: object) -> None:
         """Answer a call with what its routine returned, now."""
@@ -410,7 +422,7 @@ class LooseRunner(CallRunner):
     def _may_take_away(self, owner: ServingSlot) -> bool:
         return True
 
-    def _run_calls(self, place: ServingSlot, worker: WorkerState, until: float) -> None:
+    def _run_calls(self, place: ServingSlot, worker: WorkerState | None, until: float) -> None:
         while self._now < until and (call := self._take(place)) is not None:
             try:
                 if call.entry.needs_no_worker:
@@ -440,11 +452,3 @@ def _refuse(answers: Answers, call: OpenCall, error: CallError) -> None:
         answers.reply_fault(call, 0, error)
     except InvalidAsyncHandle:
         log.debug("%r was closed before it was started", call)
-
-
-def _fail(answers: Answers, call: OpenCall, error: BaseException) -> None:
-    """Close a call whose routine raised; if the routine had closed it before, only report what it raised."""
-    try:
-        answers.reply_fault(call, 0, error)
-    except InvalidAsyncHandle:
-        log.error("%r raised after it was closed", call, exc_info=error)

@@ -177,11 +177,12 @@ class Server(AsyncCloseable):
                 name, and a property is none. Or a name: the public methods that the class of `implementation` or a
                 base of it defines, static and class methods included, are served without a contract; not what was set
                 on the object itself, nor properties, which are not run.
-            implementation: any object. Methods run on the pool's threads, several at once; those marked with `manager`
-                get the call's handle and answer when they like. `async def` methods run in the server's event loop and
-                need no worker. A cancel, or the end of the client's patience, interrupts no routine of any kind: it
-                shows in `test_cancel`, `disconnected` and `time_left` of the call's handle (`current_call()`). Each
-                call runs in an empty context (`contextvars`) of its own. A routine sends a status by raising a
+            implementation: any object. Methods run on the pool's threads, several at once (those of operations that are
+                declared `nonblocking` also on threads of this process that wait, over loopback); those marked with
+                `manager` get the call's handle and answer when they like. `async def` methods run in the server's event
+                loop and need no worker. A cancel, or the end of the client's patience, interrupts no routine of any
+                kind: it shows in `test_cancel`, `disconnected` and `time_left` of the call's handle (`current_call()`).
+                Each call runs in an empty context (`contextvars`) of its own. A routine sends a status by raising a
                 `CallError` that has one, or by `current_call().abort(status, text)`. Keyword-only parameters are
                 refused: operations are called by position.
             max_calls: with `auto_listen`, calls of this interface that may be open at once, the next one is refused
