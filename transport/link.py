@@ -150,7 +150,7 @@ class Link(Protocol):
     heartbeat: float
     #: Set by the runtime if `descriptors` is empty: called when a message was handed to this link. It runs in the
     #: sender's thread, inside its `send`, with the *sender's* link locked: it must be short and take no link's lock.
-    wake: Callable[[], None] | None
+    wake: Callable[[], object] | None
     #: Set by the runtime: called inside a `harvest`, with this link locked, when `descriptors` are others than before.
     #: Where the platform allows it they stay the same.
     moved: Callable[[], None] | None
@@ -159,8 +159,8 @@ class Link(Protocol):
     later: Callable[[float], None] | None
 
     @property
-    def arrived(self) -> bool:
-        """Whether a harvest would find something, as a `send` that has just handed a message over has seen."""
+    def arrived(self) -> object:
+        """True if a harvest would find something, as a `send` that has just handed a message over has seen."""
 
     def descriptors(self) -> list[int]:
         """File descriptors to poll for readability; when one is, harvest."""
@@ -208,7 +208,7 @@ class BaseLink(Uncopyable):
         self.lock: Lock = Lock()
         self.endpoint: str = endpoint
         self.heartbeat: float = 0.0
-        self.wake: Callable[[], None] | None = None
+        self.wake: Callable[[], object] | None = None
         self.moved: Callable[[], None] | None = None
         self.later: Callable[[float], None] | None = None
         _links.add(self)

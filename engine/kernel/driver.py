@@ -147,13 +147,13 @@ class Driver(Leadership):
         self._scheduled[source] = None
         self.run_scheduled()
 
-    def run_scheduled(self) -> None:
-        """Drive what is scheduled in place of the leader, if another thread is polling now."""
-        if self._polling or self._watchers:
-            self._harvest_scheduled()
+    def run_scheduled(self, waits: bool = False) -> None:
+        """Drive what is scheduled in place of the leader, if another thread is polling now, or if the caller `waits`.
 
-    def _harvest_scheduled(self) -> None:
-        """Drive what is scheduled, unless this thread is doing so: it looks again before it polls."""
+        Not if this thread is doing so: it looks again before it polls.
+        """
+        if not (waits or self._polling or self._watchers):
+            return
         me = get_ident()
         if me == self.leader_ident or me in self._harvesting:
             return
@@ -244,13 +244,16 @@ class Driver(Leadership):
             return  # It looks into the ring before it sleeps.
         # It may come to wait, or not. So another thread is notified that waits already.
         waiter = self._leader
-        if waiter is None or waiter.ring is not common:
-            try:
-                waiter = next((parked for parked in reversed(self._parked) if parked.ring is common), None)
-            except RuntimeError:
-                return  # One has just parked or left: it is a matter of a tick at the most.
-        if waiter is not None:
+        if waiter is not None and waiter.ring is common:
             waiter.nudge()
+            return
+        try:
+            for parked in reversed(self._parked):
+                if parked.ring is common:
+                    parked.nudge()
+                    return
+        except RuntimeError:
+            pass  # One has just parked or left: it is a matter of a tick at the most.
 
     def _watch_help(self) -> None:
         relief.watched = True
@@ -323,7 +326,7 @@ class Driver(Leadership):
         while not waiter.signalled:
             if self._scheduled:
                 # A leader would do it before it polls; a thread that is about to park has no other to leave it to.
-                self._harvest_scheduled()
+                self.run_scheduled(True)
                 if waiter.signalled:
                     break
             if not (waiter.ring and waiter.work()):

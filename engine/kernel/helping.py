@@ -18,6 +18,7 @@ import threading
 from _thread import allocate_lock
 from collections import deque
 from itertools import starmap
+from sys import modules
 from typing import Any, Final, Protocol
 
 from ..lifecycle import in_child
@@ -60,7 +61,9 @@ here: _Here = _Here()
 def may_help() -> bool:
     """Whether the calling thread is one that helps in the wait that it is in, or may come to."""
     waiter = here.waiter
-    return here.helps and here.has is None and (waiter is None or waiter.ring is ring) and not runs_loop()
+    if not here.helps or here.has is not None or (waiter is not None and waiter.ring is not ring):
+        return False
+    return "asyncio.events" not in modules or not runs_loop()
 
 
 class HelpingWaiter(Waiter):
@@ -79,7 +82,7 @@ class HelpingWaiter(Waiter):
 
     def work(self) -> bool:
         """Run what is first in the ring; False if there is nothing, or this thread must not."""
-        if runs_loop():
+        if "asyncio.events" in modules and runs_loop():
             self.ring = NO_RING
             return False
         has: list[Helped] = []

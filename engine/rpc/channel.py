@@ -100,7 +100,9 @@ class Channel:
 
     def open(self) -> None:
         """Begin to work for the owner, which knows its channel by now: any thread may drive it from here on."""
-        self.link.wake = self._woken
+        # An in-memory link has no descriptor. The sender calls this with its own link locked, so nothing is driven.
+        # It does that itself, after letting go.
+        self.link.wake = partial(self._driver.schedule, self)
         self.link.moved = self._moved
         self.link.later = self._later
         with self._usable():
@@ -148,7 +150,7 @@ class Channel:
                             unschedule(self, None)
                             left = link.send(*message)
                             if left:
-                                arrived = link.arrived
+                                arrived = bool(link.arrived)
                             else:
                                 self._driver.schedule(self)
                     except BaseException as error:
@@ -325,11 +327,6 @@ class Channel:
         """Forget a message that the link did not take, if there is one; its owner has it. Under link.lock."""
         stuck, self._stuck = self._stuck, None
         return stuck is not None
-
-    def _woken(self) -> None:
-        # An in-memory link has no descriptor. The sender calls this with its own link locked, so nothing is driven
-        # here: it does that itself, after letting go.
-        self._driver.schedule(self)
 
     def _moved(self) -> None:
         self._fds = self.link.descriptors()

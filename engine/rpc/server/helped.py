@@ -68,28 +68,25 @@ class HelpedRunner(CallRunner):
     arrived = post
 
     def _offer(self, has: list[Any]) -> None:
-        """Put the client, which has calls, into the ring where it is to be next, unless it is idle thereafter."""
-        if self._may_be_helped() and may_help():
-            driver().seek_help(has)
+        """Put the client where it is to be next: a ring, or to its rest. `has` has it; for who has the client."""
+        calls, port = self.calls, self._scheduler.port
+        if not calls:
+            # Looked at again after that, as who appends looks for the token after it.
+            self._idle.extend(compress((None,), starmap(has.pop, ONCE)))
+            self.post()
             return
-        if self.calls[0].entry.needs_no_worker and self._is_entered():
-            self._hand_over()
-        if self.calls:
-            self.decline(has)
-        else:
-            self._rest(has)
-
-    def _rest(self, has: list[Any]) -> None:
-        """No call is left: the client is idle, and looked at again after that, as who appends looks for its token."""
-        self._idle.extend(compress((None,), starmap(has.pop, ONCE)))
-        self.post()
-
-    def _may_be_helped(self) -> bool:
-        """Whether a thread that waits may run the first call. For who has the client, which has calls."""
-        entry = self.calls[0].entry
-        if not entry.helpable or entry.run_time.slow or not self._is_entered():
-            return False
-        return self.account.debt < TURN or not self._scheduler.port.ring  # In debt it is passed over.
+        entry = calls[0].entry
+        if self._entering is None or self._is_entered():
+            # In debt it would be passed over.
+            affordable = self.account.debt < TURN or not port.ring
+            if entry.helpable and affordable and not entry.run_time.slow and may_help():
+                driver().seek_help(has)
+                return
+            if entry.needs_no_worker:
+                self._hand_over()
+                self._offer(has)
+                return
+        self.decline(has)
 
     def help(self, has: list[Any]) -> None:
         """Run calls for a turn; see `kernel.helping.Helped`."""
@@ -114,7 +111,7 @@ class HelpedRunner(CallRunner):
             raise interrupt
 
     def decline(self, has: list[Any]) -> None:
-        """Let workers run the calls; see `kernel.helping.Helped`."""
+        """Let workers run the calls, if there are any; see `kernel.helping.Helped`."""
         port = self._scheduler.port
         port.ring.extend(starmap(has.pop, ONCE))
         port.need()
@@ -127,10 +124,7 @@ class HelpedRunner(CallRunner):
                 return  # It waits as it decodes arguments, say.
             self.owner = None
             self.account.held.add(owner)
-        if self.calls:
-            self.decline(has)
-        else:
-            self._rest(has)
+        self._offer(has)
 
     def _let_go(self, has: list[Any], over: float) -> None:
         """The turn is over, and took so many seconds more than it may. Done again if an interrupt broke it off."""
@@ -138,10 +132,7 @@ class HelpedRunner(CallRunner):
             self.owner = None
             if over > 0:
                 self.account.charge(over)
-            if self.calls:
-                self._offer(has)
-            else:
-                self._rest(has)
+            self._offer(has)
         else:
             self.post()
 

@@ -97,22 +97,20 @@ class Entry:
         self.preparers: tuple[Preparer, ...] = ()
         # Its calls need no record of their own: they are run as the rows of a batch.
         self.plain: bool = not (self.takes_handle or self.coroutine)
+        # And a thread that waits may run them: see `helped.py`.
+        self.helpable: bool = self.plain and spec.nonblocking
 
     def prepare(self, *preparers: Preparer) -> None:
         """Have these prepare the arguments, before those that do so already."""
         self.preparers = (*preparers, *self.preparers)
         self.plain = self.plain and not self.preparers
-
-    @property
-    def helpable(self) -> bool:
-        """Whether a thread that waits may run it, if it is not slow: see `helped.py`."""
-        return self.plain and self.spec.nonblocking
+        self.helpable = self.helpable and self.plain
 
     def restrict(self, policy: AccessPolicy) -> None:
         """Let only those call that `policy` admits."""
         self.policy = policy
         self.auto = policy if policy.auto_listen else None
-        self.needs_no_worker = self.plain = False
+        self.needs_no_worker = self.plain = self.helpable = False
 
 
 def preparers_of(spec: OperationSpec) -> tuple[Preparer, ...]:
