@@ -1,6 +1,7 @@
 """Words for what the tests do: services in their own process, peers that lie, code interrupted at each line."""
 
 import dis
+import gc
 import inspect
 import itertools
 import json
@@ -382,12 +383,22 @@ def at_line(number: int, where: Callable[[CodeType], bool], action: Callable[[],
                     busy = False
         return trace
 
-    former = sys.gettrace()
+    with _stepping(trace):
+        yield reached
+
+
+@contextmanager
+def _stepping(trace: Callable[[FrameType, str, object], Any]) -> Iterator[None]:
+    """Trace the calling thread. No garbage is collected meanwhile: what is raised in a finalizer goes nowhere."""
+    former, collecting = sys.gettrace(), gc.isenabled()
+    gc.disable()
     sys.settrace(trace)
     try:
-        yield reached
+        yield
     finally:
         sys.settrace(former)
+        if collecting:
+            gc.enable()
 
 
 # Where the interpreter runs signal handlers: as a function begins, after it has called something, and on jumping back.
@@ -429,14 +440,10 @@ def at_step(number: int, where: Callable[[CodeType], bool], action: Callable[[],
             former.pop(frame, None)
         return trace
 
-    before = sys.gettrace()
     sys._getframe().f_trace_opcodes = True  # CPython 3.12 looks for one that asks as the tracing begins.
-    sys.settrace(trace)
-    try:
+    with _stepping(trace):
         yield reached
-    finally:
-        sys.settrace(before)
-        former.clear()
+    former.clear()
 
 
 def code_of(*functions: Callable[..., Any]) -> Callable[[CodeType], bool]:
