@@ -25,6 +25,7 @@ Assumes: `deque.popleft` and `extendleft` are atomic; one thread at a time takes
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import repeat, starmap
 from typing import Any, Protocol
 
