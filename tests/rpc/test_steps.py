@@ -249,7 +249,7 @@ class TestBeginning:
     @pytest.mark.parametrize("name, options", [("echo", {}), ("echo", {"timeout": LIMIT}), ("nobody", {})])
     @pytest.mark.parametrize("transport", ["ipc", "inproc", "loopback"])
     def test_ctrl_c_as_a_server_takes_calls(
-        self, transport: str, folder: Any, name: str, options: dict[str, float]
+        self, transport: str, folder: Any, name: str, options: dict[str, Any]
     ) -> None:
         """An interrupt at any step of a server's taking of a message ends or answers each of its calls, at once.
 
