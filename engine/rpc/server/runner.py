@@ -44,6 +44,9 @@ from .turns import TURN, Account, ClientTurns, Scheduler
 
 log: Log = Log("engine.rpc")
 
+# A call that has waited until so much of its time is left is not started: its answer would come too late, mostly, and
+# all calls behind it would be as late. A server that is asked for too much would answer nothing in time.
+LAST_PART, LAST_SECONDS = 1 / 8, 0.02  # Arbitrary: more than what a busy server and its client are late.
 TIMED_TOGETHER = 16  # Quick calls that one look at the clock is for: it costs as much as decoding their arguments.
 
 # What becomes of a batch: see `CallRunner._run_rows`.
@@ -332,7 +335,11 @@ class CallRunner(ClientTurns):
             if call.aborted:
                 _refuse(answers, call, CallCancelled("aborted before it was started"))
                 return
-            if call.deadline is not None and monotonic() >= call.deadline:
+            if (
+                call.deadline is not None
+                and (left := call.deadline - monotonic()) <= LAST_SECONDS
+                and _comes_too_late(call, left)
+            ):
                 # Told as what it is: its client may hear of it before its own clock tells it.
                 _refuse(answers, call, CallTimeout("the call's time ran out before it was started"))
                 return
@@ -444,6 +451,14 @@ def _decode_large(call: OpenCall, entry: Entry) -> Sequence[Any]:
     """Decode arguments that are large, of which some travelled out of band, or were left to the routine's defaults."""
     options = call.options
     return entry.decode_args(call.args, call.blobs or (), None if options is None else options.blobs)
+
+
+def _comes_too_late(call: OpenCall, left: float) -> bool:
+    """Whether a call that is to be started now would hardly be answered in the time that its client leaves it."""
+    options = call.options
+    if options is None or options.time_left is None or options.one_way:
+        return left <= 0
+    return left <= options.time_left * LAST_PART
 
 
 def _refuse(answers: Answers, call: OpenCall, error: CallError) -> None:

@@ -17,7 +17,7 @@ from transport.frames import CallOptions, Target
 from transport.realtime import monotonic
 from transport.wire.codec import encode_call
 
-from ..helpers import RawClient
+from ..helpers import RawClient, status_of
 
 
 class Lines(Interface, id="tests.Lines"):
@@ -235,3 +235,37 @@ def test_calls_that_are_not_run_teach_nothing(servers: Callable[..., Server], en
             raw.send(*map(bytes, encode_call(target, number, (), CallOptions(time_left=0.0))))
         wait_until(lambda: server.statistics().faults == 20)
     assert run_time.slow
+
+
+@pytest.mark.parametrize(("waited", "ends"), [(0.0, "run"), (9.9, "run"), (9.99, "closed"), (11.0, "closed")])
+def test_calls_that_could_not_be_answered_in_time(
+    servers: Callable[..., Server], clients: Callable[..., Any], endpoint: str, monkeypatch: pytest.MonkeyPatch,
+    waited: float, ends: str,
+) -> None:  # fmt: skip
+    """A call of ten seconds is not started when 20 ms or less of them are left; it ends with 1818. The calls behind it
+    are not as late as it then, so that a server that is asked for too much answers what it does in time.
+    """
+    late = Late()
+    server = servers(endpoint)
+    server.register(Lines, late)
+    server.listen()
+    monkeypatch.setattr("engine.rpc.server.runner.monotonic", lambda: monotonic() + waited)
+    call = clients(endpoint).bind(Lines).plain.begin(1, timeout=10.0)
+    assert status_of(lambda: call.result(LIMIT)) == (0 if ends == "run" else 1818)
+    assert late.noted == ([1] if ends == "run" else [])
+
+
+def test_a_one_way_call_is_run_as_long_as_its_time_lasts(
+    servers: Callable[..., Server], endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for its answer, so none comes too late."""
+    late = Late()
+    server = servers(endpoint)
+    server.register(Lines, late)
+    server.listen()
+    waited = 9.99
+    monkeypatch.setattr("engine.rpc.server.runner.monotonic", lambda: monotonic() + waited)
+    with RawClient(server.endpoint) as raw:
+        options = CallOptions(time_left=10.0, one_way=True)
+        raw.send(*map(bytes, encode_call(Target("tests.Lines", 0, 0, "plain"), 1, (1,), options)))
+        wait_until(lambda: late.noted == [1])
