@@ -39,6 +39,7 @@ ORDER = (
     "engine.rpc.pipes.pipe_set:PipeSet.__init__",
     "engine.rpc.pipes.signals:Signals.__init__",
     "engine.rpc.server.call:Subscriptions.__init__",
+    "engine.rpc.server.complaints:Complaints.__init__",
     # Ports and pools.
     "engine.kernel.bridge:WaitPacket.__init__",
     "engine.pool.pool:_default_lock",

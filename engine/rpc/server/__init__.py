@@ -14,6 +14,7 @@ call         the handle of a call, which users have; notifications that its clie
 contexts     who uses context handles, and their rundown
 pipes        the server's ends of a call's pipes
 coroutines   the event loop of `async def` routines
+complaints   what clients can make a server log, at a rate that they cannot choose
 management   what a client may ask of any server
 ending       the signals that end a service
 """

@@ -45,6 +45,7 @@ from ...kernel.event import Event
 from ...kernel.lock import Lock
 from ...status import Status
 from ..serving import current
+from .complaints import Complaints
 from .open_call import CallAttributes, CloseReason, OpenCall
 
 log: Log = Log("engine.rpc")
@@ -131,7 +132,7 @@ class AccessPolicy(msgspec.Struct, eq=False):
             verdict = security(call.attributes()) is True
         except BaseException as error:
             text = "the security callback of interface %r failed: the call is refused"
-            log.error(text, self.name, exc_info=error)
+            call.answers.admission.complaints.error(text, self.name, exc_info=error)
             return False
         if not self.no_cache:
             verdicts[self] = verdict
@@ -225,6 +226,8 @@ class Admission:
 
     def __init__(self, max_calls: int, endpoints: int) -> None:
         check_max_calls(max_calls)
+        # What clients make this server log.
+        self.complaints: Complaints = Complaints()
         # Guards all below.
         self.lock: Lock = Lock()
         # Written under the lock, read anywhere.

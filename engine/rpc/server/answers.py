@@ -319,7 +319,8 @@ class Answers:
         """Count a failure, and return what it was. Under link.lock."""
         self.counters.failures += 1
         text = f"a message could not be dealt with: {type_name(error)}"
-        log.error("%s: %s: %s", self._endpoint, peer.address or peer.id.hex(), text, exc_info=error, later=True)
+        where = peer.address or peer.id.hex()
+        self.admission.complaints.error("%s: %s: %s", self._endpoint, where, text, exc_info=error, later=True)
         return text
 
     def fail_at(self, peer: Peer, error: BaseException, closed: int | None) -> None:

@@ -309,10 +309,8 @@ class Listener:
 
     def _count_garbage(self, peer: Peer, error: RemoteProtocolError) -> None:
         self._counters.garbage += 1
-        peer.garbage += 1
-        if peer.garbage == 1:
-            where = peer.address or peer.id.hex()
-            log.warning("%s: dropped a message from %s: %s; further ones are only counted", self.endpoint, where, error)
+        where = peer.address or peer.id.hex()
+        self._admission.complaints.warning("%s: dropped a message from %s: %s", self.endpoint, where, error)
 
     def _take_calls(self, peer: Peer, message: Calls, blobs: list[Buffer] | None) -> None:
         """Take calls; `blobs`, which may be none, if decoding their arguments takes long, else None."""
@@ -382,7 +380,6 @@ class Listener:
                 turned_away += 1
             elif call_id in peer.calls:
                 # Whose call is it? Both ends would be wrong for one of them.
-                peer.garbage += 1
                 self._counters.garbage += 1
                 continue
             elif entry.auto is not None and (refusal := self._admission.enter(entry.auto)) is not None:

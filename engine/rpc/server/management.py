@@ -8,15 +8,11 @@ Source: "RpcMgmtInqStats", "RpcMgmtIsServerListening", "RpcMgmtStopServerListeni
 
 from collections.abc import Callable
 
-from transport.log import Log
-
 from ..contract.interface import Interface, operation
 from ..errors import AccessDenied
 from .admission import Admission, Phase, ServerStatistics
 from .call import current_call
 from .open_call import CallAttributes
-
-log: Log = Log("engine.rpc")
 
 Authorize = Callable[[CallAttributes], object]
 
@@ -55,7 +51,8 @@ class ManagementRoutines:
         try:
             allowed = self._authorize(attributes) is True
         except BaseException as error:
-            log.error("the authorize function failed: %s is refused", attributes.operation, exc_info=error)
+            text = "the authorize function failed: %s is refused"
+            self._admission.complaints.error(text, attributes.operation, exc_info=error)
             allowed = False
         if not allowed:
             raise AccessDenied(f"the server does not allow {attributes.operation} to this client")

@@ -142,7 +142,6 @@ class Peer(msgspec.Struct, eq=False, weakref=True):
     parting: bool
     # Set once, under the server's lock; read anywhere.
     lost: bool = False
-    garbage: int = 0
     # What the greeting said.
     association: bytes = b""
     process: int = 0

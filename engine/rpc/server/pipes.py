@@ -147,7 +147,7 @@ def take(calls: Mapping[int, object], message: Chunks | Credit) -> list[Callable
         try:
             actions += pipes.granted(*item[1:]) if isinstance(item, tuple) else pipes.arrived(item)
         except RemoteProtocolError as error:
-            log.warning("%r: %s", call, error)
+            call.answers.admission.complaints.warning("%r: %s", call, error)
             actions += pipes.fail(PeerProtocolError, str(error))
     return actions
 
