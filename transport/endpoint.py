@@ -105,6 +105,21 @@ class Endpoint(msgspec.Struct, frozen=True):
         """Whether both ends are in one process."""
         return self.scheme in ("inproc", "loopback")
 
+    def is_exposed(self) -> bool:
+        """Whether other machines may reach it: over TCP, at anything but a loopback address. May ask for a name."""
+        if self.carrier != "tcp":
+            return False
+        # Here: ipaddress takes its time, and is needed only now.
+        import socket
+        from ipaddress import ip_address
+
+        try:
+            found = socket.getaddrinfo(self.host.strip("[]"), None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):  # `*`, or the name of a network interface.
+            return True
+        addresses = [ip_address(address[0]) for *_, address in found]
+        return not all((getattr(each, "ipv4_mapped", None) or each).is_loopback for each in addresses)
+
     def require_connectable(self) -> None:
         """Raise EndpointError if only a server can use this endpoint."""
         if self.carrier == "tcp" and (self.port == 0 or self.host == "*"):

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sized
 from functools import partial
 from itertools import starmap
+from os import urandom
 from typing import Any, NoReturn
 
 from transport import Buffer, PayloadTooLarge
@@ -61,6 +62,7 @@ class Answers:
     """Closes the calls of one endpoint, and sends their answers.
 
     Args: `contexts` has the context handles of the server; `tracebacks`: send those of routines that raised;
+        `details`: send what exceptions say that were not raised for the client;
         `authentication_level`: how well the connections to the endpoint are protected.
     Threads: any, except where it says so.
     """
@@ -69,7 +71,7 @@ class Answers:
     channel: Channel
 
     def __init__(
-        self, endpoint: str, counters: EndpointCounters, contexts: ContextBook, tracebacks: bool,
+        self, endpoint: str, counters: EndpointCounters, contexts: ContextBook, tracebacks: bool, details: bool,
         authentication_level: int,
     ) -> None:  # fmt: skip
         self.counters: EndpointCounters = counters
@@ -79,6 +81,7 @@ class Answers:
         self.size_limit: SizeLimit = SizeLimit(endpoint, "the client")
         self._endpoint = endpoint
         self._tracebacks = tracebacks
+        self._details = details
         # Peers that have answers to be sent. Appended anywhere, taken under link.lock.
         self.outgoing: deque[Peer] = deque()
         # Under link.lock: what is to be done after it was released.
@@ -245,7 +248,10 @@ class Answers:
                 raise PayloadTooLarge(self.size_limit.report("the result", size, peer.session.message_limit))
         except BaseException as error:  # Encoding runs the value's own code, which raises what it likes.
             text = f"the result of {call.entry.spec.name} cannot be sent: {text_of(error)}"
-            self.fault(peer, call.id, Status.BAD_STUB_DATA, Fault(type_name(error), text))
+            fault = Fault(type_name(error), text)
+            if not self._details and type(error) is not PayloadTooLarge:
+                fault = self._hidden(call, error)
+            self.fault(peer, call.id, Status.BAD_STUB_DATA, fault)
             if is_interrupt(error):
                 raise
             raise InvalidArgumentType(text) from error
@@ -262,6 +268,8 @@ class Answers:
             fault = Fault("", text)
         else:
             status, fault = describe(error, self._tracebacks)
+            if not self._details and not _is_for_clients(error):
+                fault = self._hidden(call, error)
         if peer.calls.pop(call.id, None) is not call:
             raise _closed_before(call)
         if call.extra is not None:
@@ -271,6 +279,14 @@ class Answers:
             self.counters.count_off_apart()
         else:
             self.fault(peer, call.id, status, fault, _reply_options(call))
+
+    def _hidden(self, call: OpenCall, error: BaseException) -> Fault:
+        """Return what a client is told instead of what an exception says, which goes to the log."""
+        number = urandom(8).hex()
+        where = call.peer.address or call.peer.id.hex()
+        text = "%s: fault %s: a call of %s by %s failed"
+        log.error(text, self._endpoint, number, call.entry.spec.name, where, exc_info=error)
+        return Fault("", f"the server failed at the call; its log says why, under {number}")
 
     def fault(self, peer: Peer, call_id: int, status: int, fault: Fault, options: ReplyOptions | None = None) -> None:
         """Queue a failure as the answer to a call that is in no table, or not any more."""
@@ -393,6 +409,14 @@ def fit_replies(peer: Peer, taken: list[PendingReply], limit: SizeLimit) -> list
     text = limit.report("the answer", len(memoryview(encode_value(taken[0]))), peer.session.message_limit)
     taken[0] = EncodedReply(call_id, int(Status.BAD_STUB_DATA), encode_value(Fault("PayloadTooLarge", text)))
     return encode_replies(taken)
+
+
+def _is_for_clients(error: BaseException) -> bool:
+    """Whether a routine has raised an exception to end its call with it."""
+    try:
+        return issubclass(type(error), CallError) and not error.collected  # type: ignore[attr-defined]  # a CallError
+    except BaseException:  # A class of the program's, whose attributes raise.
+        return False
 
 
 def describe(error: BaseException, tracebacks: bool) -> tuple[int, Fault]:

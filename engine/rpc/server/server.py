@@ -26,7 +26,7 @@ from transport.log import Log
 from transport.realtime import monotonic
 from transport.wire.session import UNGREETED
 
-from ...errors import Deadlock, InvalidHandle, InvalidState
+from ...errors import Deadlock, InvalidHandle, InvalidParameter, InvalidState
 from ...kernel.afterwards import afterwards
 from ...kernel.checks import MAX_THREADS, check_callback, check_count, check_flag, check_kind, check_text, check_timeout
 from ...kernel.lock import Lock, Once, each
@@ -82,6 +82,10 @@ class Server(AsyncCloseable):
         authorize: `authorize(attributes)` decides who may use `Management`: True allows `attributes.operation` to that
             client. None: everybody may look, nobody may stop the server.
         tracebacks: send the traceback of a routine that raised to the client.
+        fault_details: False hides from clients what an exception says that a routine did not raise for them: all but
+            `CallError` and its subclasses. The log gets the exception with a number, and the client that number.
+        insecure: True if the networks that plain tcp endpoints are reached by are trusted; otherwise one at anything
+            but a loopback address, without keys (`curve`), is warned of in the log.
         pipe_window: bytes of encoded elements that a client may push into each pipe ahead of what is pulled, 1 or more.
         max_body_bytes: the most bytes of a message that are decoded, 64 KiB or more; byte strings of 64 KiB and more
             and arrays do not count, as they travel beside. Clients are told, and keep below it: a call with larger
@@ -109,6 +113,8 @@ class Server(AsyncCloseable):
         pool: ThreadPool | None = None,
         max_calls: int = MAX_CALLS,
         tracebacks: bool = False,
+        fault_details: bool = True,
+        insecure: bool = False,
         authorize: Authorize | None = None,
         pipe_window: int = PIPE_WINDOW_BYTES,
         max_body_bytes: int = MAX_BODY_BYTES,
@@ -118,6 +124,10 @@ class Server(AsyncCloseable):
         check_count("workers", workers, 1, MAX_THREADS)
         check_max_calls(max_calls)
         check_flag("tracebacks", tracebacks)
+        check_flag("fault_details", fault_details)
+        check_flag("insecure", insecure)
+        if tracebacks and not fault_details:
+            raise InvalidParameter("tracebacks=True sends what fault_details=False hides: choose one of the two")
         check_text("name", name)
         check_callback("authorize", authorize, optional=True)
         check_kind("pool", pool, ThreadPool, optional=True)
@@ -127,6 +137,8 @@ class Server(AsyncCloseable):
         self._encrypts: bool = options.get("curve") is not None
         self.name = name
         self._tracebacks = tracebacks
+        self._fault_details = fault_details
+        self._insecure = insecure
         self._max_body_bytes: int = check_count(
             "max_body_bytes", max_body_bytes, UNGREETED.message_bytes, MAX_MESSAGE_BYTES
         )
@@ -296,13 +308,24 @@ class Server(AsyncCloseable):
             except BaseException:
                 each(Listener.close, listeners)
                 raise
+            self._warn_of_exposure()
+
+    def _warn_of_exposure(self) -> None:
+        """Say so if strangers may read and make calls."""
+        exposed = [] if self._encrypts or self._insecure else [e for e in self._bound if Endpoint.parse(e).is_exposed()]
+        if exposed:
+            log.warning(
+                "%s: listens on %s without keys: whoever reaches that can read, change and make calls. "
+                "Give the server keys (curve=...), or insecure=True if the network is trusted",
+                self.name, ", ".join(exposed), later=True,
+            )  # fmt: skip
 
     def _listener(self, number: int) -> Listener:
         link = bind(self._endpoints[number], **self._options)
         try:
             level = PRIVACY if self._encrypts or not link.endpoint.startswith("tcp:") else NONE
             counters = self._admission.endpoints[number]
-            answers = Answers(link.endpoint, counters, self._contexts, self._tracebacks, level)
+            answers = Answers(link.endpoint, counters, self._contexts, self._tracebacks, self._fault_details, level)
             return Listener(
                 link, answers, self._registry, self._scheduler, self._welcome, self._pipe_window, self._max_body_bytes
             )
