@@ -160,6 +160,8 @@ class Driver(Leadership):
         try:
             self._harvesting.add(me)
             self._drive_scheduled()
+            if waits and self._scheduled:  # What was sent to the other end of an in-memory link, for one.
+                self._drive_scheduled()
         finally:
             self._harvesting.discard(me)
         if self._scheduled:

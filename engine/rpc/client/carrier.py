@@ -143,7 +143,7 @@ class Carrier:
             return None
         ids, most, connection, session, table = self._ids, self._max_calls, self.connection, self.session, self.table
         channel, flush, outbox, calls, lock = self.channel, self.channel.flush, self._outbox, table.calls, table.lock
-        queue = outbox.queue
+        queue, current, task_call = outbox.queue, serving.current, serving.task_call
         target, exact, only, typed = spec.target, spec.exact, spec.only, spec.signature is not None
         short, unusual = DEFERRABLE_BYTES if only is bytes else -1, self._begin_unusual
 
@@ -154,7 +154,13 @@ class Carrier:
                 or len(calls) >= most
                 or (typed and (type(args[0]) is not only if len(args) == 1 else tuple(map(type, args)) != exact))
                 or not ((short > 0 and len(args[0]) <= short) or deferrable(args))
-                or (serving.serving and serving.current.get() is not None)
+                # `serving.current.get()` in line; it may be that a thread has just left the routine.
+                or (
+                    serving.serving
+                    and (
+                        (slot := current.slot).call is not None or slot.batch is not None or task_call.get() is not None
+                    )
+                )
             ):
                 return unusual(spec, args, notify, handle, **more)
             if notify is not None and type(notify) is not PacketTemplate:

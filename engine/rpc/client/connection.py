@@ -61,7 +61,7 @@ from ..pipes.pipe import UNBOUNDED
 from ..state import Failure, Outcome
 from .awaiting import AwaitingConnection
 from .call_table import CallTable, perform
-from .outbox import FEW_CALLS, MOST_WAITING, LoneMessage, Outbox
+from .outbox import MOST_WAITING, LoneMessage, Outbox
 from .retry import Retries
 from .session import EndpointSession
 from .spinning import SPIN_CALLS, SPIN_TIME, Spinning
@@ -106,6 +106,8 @@ class Connection:
         # Whether a thread that has sent stays awake for the answer. Under link.lock.
         self._spinning = Spinning(0 if Endpoint.parse(endpoint).local else SPIN_CALLS)
         self.outbox: Outbox = Outbox(self.session, self.table.calls.keys(), self._refuse, self._attend, self._spinning)
+        if Endpoint.parse(endpoint).local:
+            self.outbox.few, self.outbox.halves = 1, 0
         self.next_message: Callable[[], OutgoingMessage | None] = self.outbox.next_message
         self.retries: Retries = Retries(self.table, retries, retry_budget)
         # Guarded by the table's lock: whether the network is driven though no thread waits.
@@ -177,11 +179,11 @@ class Connection:
             spinning.swift = monotonic() - spinning.sent_at < SPIN_TIME
             spinning.sent_at = 0.0
         outstanding = len(table.calls) + outbox.answered
-        if outstanding > FEW_CALLS or (
+        if outstanding > outbox.few or (
             # The thread that leads waits, and so does one that takes this though none leads.
             outstanding > 1 and outbox.sender == (driver().leader_ident or get_ident())
         ):
-            outbox.batch_threshold = min(outstanding >> 1, MOST_WAITING)
+            outbox.batch_threshold = min(outstanding >> outbox.halves, MOST_WAITING)
         else:
             outbox.batch_threshold = 0
         # This is the way of nearly every message. It refuses what is more than short results, which `_receive` takes.

@@ -10,7 +10,8 @@ makes in its place, from the same queue.
 While few calls are outstanding each leaves at once; beyond that calls wait to be batched: they leave when half as many
 wait as were outstanding lately (at most `COALESCE_RECORDS`), when any thread is about to wait, or at the monitor's next
 tick (2 ms), whichever comes first. Few are four, as long as one thread begins calls and another takes the answers: who
-begins them may never wait. Of a thread that does both, only a call by itself leaves at once.
+begins them may never wait. Of a thread that does both, only a call by itself leaves at once. Within one process nothing
+is gained by the server's beginning earlier: as many may wait there as are outstanding, and one is few.
 
 What is larger than the server takes does not leave (`limits.py`); a shipment of elements leaves chunk by chunk then.
 
@@ -102,6 +103,8 @@ class Outbox:
         "answered",
         "batch_threshold",
         "closing",
+        "few",
+        "halves",
         "messages_sent",
         "queue",
         "sender",
@@ -124,6 +127,9 @@ class Outbox:
         # How many calls may wait to be batched. Written under link.lock, read as a hint. Derived from the calls in
         # flight plus the replies received since the last send, because callers usually begin one call per reply.
         self.batch_threshold: int = 0
+        # How many outstanding calls are few; and whether no more than half of them wait, as 0 or 1. Set once.
+        self.few: int = FEW_CALLS
+        self.halves: int = 1
         # All below: under link.lock. Those replies.
         self.answered: int = 0
         # The thread that has sent the last message while some, but few calls were outstanding.
@@ -195,8 +201,8 @@ class Outbox:
                     self._kept.append((number, numbers))
                 session.calls_sent = number
             self.answered = 0
-            if outstanding > FEW_CALLS:
-                self.batch_threshold = max(self.batch_threshold, min(outstanding >> 1, MOST_WAITING))
+            if outstanding > self.few:
+                self.batch_threshold = max(self.batch_threshold, min(outstanding >> self.halves, MOST_WAITING))
             elif outstanding > 1:
                 self.sender = get_ident()
             spinning = self._spinning

@@ -1,19 +1,20 @@
 """Calls that are outstanding together leave together: a message costs far more than a call."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from engine import Call, Client
+from engine import Call, Client, Server
 from engine.testing import LIMIT, wait_until_blocked
 from transport.frames import Calls, Replies, ReplyGroup
 from transport.wire.codec import encode_value
 
 from ...one_by_one import calls_in
-from ..helpers import RawServer
+from ..helpers import RawServer, new_endpoint
 from ..interfaces import Probe
 
 OUTSTANDING = 64
@@ -107,3 +108,31 @@ class TestFew:
             other.join(LIMIT)
             begun = [probe.echo.begin(number) for number in range(FEW)]
             assert len(hear_calls(server, FEW)) == len(begun)
+
+
+class Echo:
+    """A service without a contract."""
+
+    def echo(self, value: int) -> int:
+        return value
+
+
+def test_within_one_process(servers: Callable[..., Server], clients: Callable[..., Client], folder: Path) -> None:
+    """Over loopback the calls that a thread keeps outstanding leave together as it comes to wait, however few."""
+    server = servers(new_endpoint("loopback", folder))
+    server.register("echo", Echo())
+    server.listen()
+    client = clients(server.endpoint)
+    echo = client.bind("echo").echo
+    for _ in range(ROUNDS):
+        for outstanding in (2, 3, 16):
+            for _ in range(2):  # The first time shows how many are outstanding.
+                before = client.statistics().messages_sent
+                calls = [echo.begin(number) for number in range(outstanding)]
+                assert [call.result(LIMIT) for call in reversed(calls)] == list(reversed(range(outstanding)))
+                sent = client.statistics().messages_sent - before
+            if sent > 1:
+                break  # The monitor's tick was first.
+        else:
+            return
+    raise AssertionError("they never left together")
