@@ -206,12 +206,11 @@ class WorkerThreads(SlotQueue):
                 self.threads.add(thread)
                 thread.start()
             except BaseException as error:  # The system has no more threads, or the interpreter is shutting down.
-                refused = isinstance(error, Exception)
-                if thread is not None and refused:
+                runs = thread in threading.enumerate()  # What was raised may have broken in after its start.
+                if thread is not None and not runs:
                     self.threads.discard(thread)
-                # A signal handler may have raised after the thread had been started.
-                self._not_spawned(number - started - (not refused and thread in threading.enumerate()), error)
-                if not refused:
+                self._not_spawned(number - started - runs, error)
+                if not isinstance(error, Exception):
                     raise
                 return
         if self._refusals.until:

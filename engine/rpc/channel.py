@@ -57,6 +57,9 @@ class Sender(Protocol):
     def next_message(self) -> OutgoingMessage | None:
         """Take the next message to send, or None. May take the owner's lock."""
 
+    def drop(self) -> None:
+        """The link is closed: nothing leaves any more. Under link.lock."""
+
     def unsendable(self, error: Exception, made: bool) -> None:
         """The message taken last cannot be sent, or, if it was not `made`, `next_message` has failed at it. It is
         dropped; but it may have left if the error is an `InterruptedError`. Under link.lock.
@@ -138,7 +141,9 @@ class Channel:
                     self.defer()
                     break
                 # `_send_locked`, for one message.
-                if not self.closed:
+                if self.closed:
+                    self._sender.drop()
+                else:
                     message = self._stuck
                     try:
                         if message is None:

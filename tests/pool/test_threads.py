@@ -738,3 +738,17 @@ def test_a_minimum_that_was_refused(pool: ThreadPool, monkeypatch: pytest.Monkey
         refusing.setattr(threading.Thread, "start", refuse)
         assert not pool.set_minimum(2)
     wait_until(lambda: pool.statistics().workers == 2)
+
+
+def test_an_interrupt_just_before_a_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that was not started for an interrupt is none of the pool's: the pool stops as ever."""
+    with monkeypatch.context() as patch, ThreadPool() as pool:
+
+        def interrupted(thread: threading.Thread) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit(int)
+        patch.undo()
+        assert pool.stop(LIMIT)

@@ -137,6 +137,9 @@ class Connection:
 
     # The channel's side: sending. Under link.lock. `next_message` is the outbox's.
 
+    def drop(self) -> None:
+        """Nothing: whoever closes the link ends the calls that wait here."""
+
     def unsendable(self, error: Exception, made: bool) -> None:
         """A message cannot be sent, or not be made: its calls end; if it may have left, the connection does."""
         if isinstance(error, InterruptedError):

@@ -94,6 +94,11 @@ class Answers:
 
     # What the channel asks for. Under link.lock.
 
+    def drop(self) -> None:
+        """The endpoint is closed: the calls that routines have ended since then are over all the same."""
+        while self.next_message() is not None:
+            pass
+
     def next_message(self) -> OutgoingMessage | None:
         """Take the next message to send, or None."""
         counters = self.counters

@@ -337,3 +337,22 @@ class TestTheServerCloses:
             server.close()
             message = raw.hear()
             assert isinstance(message, Bye) and message.taken == 3
+
+
+def test_a_routine_that_ends_after_its_server_was_closed(
+    serve: Callable[..., Server], clients: Callable[..., Any], log: Log
+) -> None:
+    """Its call is not active any more, though its answer goes nowhere."""
+
+    class Plain:
+        def stay(self) -> None:
+            log.gate.pass_through()
+
+    server = serve(1)
+    server.register("plain", Plain())
+    call = clients(server.endpoint).bind("plain").stay.begin()
+    log.gate.wait_for_arrivals()
+    server.close(0.0)
+    assert status_of(lambda: call.result(LIMIT)) == 1726
+    log.gate.open()
+    wait_until(lambda: server.statistics().active == 0)
