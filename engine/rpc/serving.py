@@ -75,6 +75,11 @@ class ServingSlot:
         # Empty whenever no call runs in it.
         self.context: contextvars.Context = contextvars.Context()
 
+    @property
+    def running(self) -> Served | Batch | None:
+        """What has the call that is being served: its record, or its batch."""
+        return self.call or self.batch
+
     def run(self, function: Callable[..., T], *args: Any) -> T:
         """Run a part of a call in the context of this slot, in which nothing is set afterwards."""
         try:

@@ -91,8 +91,8 @@ class Entry:
         self.needs_no_worker: bool = self.coroutine
         # What shows on a thread's stack that it is inside.
         self.code: CodeType | None = code_of(function)
-        # Decides whether the thread that calls it lets others go on before.
-        self.run_time = RunTime()
+        # Decides whether the thread that calls it lets others go on before. Nothing is known of the first run.
+        self.run_time = RunTime(slow=True)
         # What prepares its arguments, in this order. Replaced as a whole.
         self.preparers: tuple[Preparer, ...] = ()
         # Its calls need no record of their own: they are run as the rows of a batch.
@@ -222,10 +222,14 @@ def code_of(function: Any) -> CodeType | None:
             return call.__code__ if isinstance(call, FunctionType) else None
 
 
-def inside(place: ServingSlot, call_id: int) -> bool:
-    """Whether the thread of that place has entered the routine of the call whose number it has noted, or is past it."""
-    work = place.call or place.batch
-    if place.call_id != call_id or work is None:
+def inside(place: ServingSlot, call_id: int, noted: object = None) -> bool:
+    """Whether the thread of that place has entered the routine of the call whose number it has noted, or is past it.
+
+    Args: `noted` is what it was running then, if it may be running something else by now: a call of another client may
+        have the same number.
+    """
+    work = place.running
+    if place.call_id != call_id or work is None or (noted is not None and work is not noted):
         return True  # It has come back.
     entry = work.entry
     if entry.coroutine:

@@ -130,7 +130,7 @@ class ClientTurns:
         self.owner: ServingSlot | None = None
         # The thread that has passed the client on, as it was about to enter the routine of this call; None: it is
         # inside for sure. Written by who has the client.
-        self._entering: tuple[ServingSlot, int] | None = None
+        self._entering: tuple[ServingSlot, int, object] | None = None
 
     # Appending
 
@@ -220,7 +220,7 @@ class ClientTurns:
             self._list()
 
     def _note_entering(self, place: ServingSlot, call_id: int) -> None:
-        self._entering = place, call_id
+        self._entering = place, call_id, place.running
 
     def _let_go_locked(self) -> bool:
         """Nobody has the client any more: whether calls wait, so that it is to be listed; else it is idle."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine import Interface, Server
+from engine import Interface, Server, ThreadPool
 from engine.pool.run_time import RunTime
 from engine.rpc.server.routines import Entry
 from engine.testing import LIMIT, Gate, wait_until
@@ -85,27 +85,28 @@ def run_time_of(server: Server, operation: str) -> RunTime:
     return entry.run_time
 
 
+@pytest.fixture
+def late() -> Iterator[Late]:
+    """Routines; the next one to be called in a worker while `held` is set stops before its first line."""
+    late = Late()
+
+    def trace(frame: FrameType, event: str, argument: object) -> None:
+        names = ("plain", "closure", "slow", "__call__")
+        here = frame.f_code.co_name in names and frame.f_code.co_filename == __file__
+        if here and late.held.is_set() and threading.current_thread().name.startswith("engine:"):
+            late.held.clear()
+            late.gate.pass_through()
+
+    former = threading.gettrace()
+    threading.settrace(trace)
+    yield late
+    threading.settrace(former)
+    late.gate.open()
+    late.staying.open()
+
+
 class TestBeforeTheFirstLine:
     """A thread that has called a routine may be stopped before the routine's first line."""
-
-    @pytest.fixture
-    def late(self) -> Iterator[Late]:
-        """Routines; the next one to be called in a worker while `held` is set stops before its first line."""
-        late = Late()
-
-        def trace(frame: FrameType, event: str, argument: object) -> None:
-            names = ("plain", "closure", "slow", "__call__")
-            here = frame.f_code.co_name in names and frame.f_code.co_filename == __file__
-            if here and late.held.is_set() and threading.current_thread().name.startswith("engine:"):
-                late.held.clear()
-                late.gate.pass_through()
-
-        former = threading.gettrace()
-        threading.settrace(trace)
-        yield late
-        threading.settrace(former)
-        late.gate.open()
-        late.staying.open()
 
     def serve(self, late: Late, servers: Callable[..., Server], endpoint: str) -> Server:
         server = servers(endpoint, workers=8)
@@ -269,3 +270,42 @@ def test_a_one_way_call_is_run_as_long_as_its_time_lasts(
         options = CallOptions(time_left=10.0, one_way=True)
         raw.send(*map(bytes, encode_call(Target("tests.Lines", 0, 0, "plain"), 1, (1,), options)))
         wait_until(lambda: late.noted == [1])
+
+
+def test_the_first_call(
+    servers: Callable[..., Server], clients: Callable[..., Any], endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A routine that has never run holds up no other call, however long it takes; no monitor is needed for that."""
+    for name in ("PATIENCE_IDLE", "PATIENCE_BUSY", "PATIENCE_CROWDED"):
+        monkeypatch.setattr(f"engine.pool.dispatch.{name}", 1 << 30)
+    late = Late()
+    server = servers(endpoint, workers=2)
+    server.register(Lines, late)
+    server.listen()
+    mine = clients(server.endpoint).bind(Lines)
+    calls = [mine.stay.begin(), mine.nothing.begin()]
+    try:
+        calls[1].result(LIMIT)
+    finally:
+        late.staying.open()
+    calls[0].result(LIMIT)
+    assert not run_time_of(server, "nothing").slow, "its first run was quick"
+
+
+def test_of_another_client(late: Late, servers: Callable[..., Server], clients: Callable[..., Any]) -> None:
+    """A thread that is held up before one client's first call is not taken to be on its way into another's."""
+    with ThreadPool(1, 1) as pool:
+        server = servers("loopback://numbers", pool=pool)
+        server.register(Lines, late)
+        server.listen()
+        mine, other = clients(server.endpoint).bind(Lines), clients(server.endpoint).bind(Lines)
+        run_time_of(server, "slow").slow = True
+        other.slow(1)
+        late.held.set()
+        held = mine.plain.begin(2)
+        late.gate.wait_for_arrivals()
+        pool.set_maximum(2)
+        other.nothing.begin().result(LIMIT)
+        assert late.noted == [1]
+        late.gate.open()
+        held.result(LIMIT)
