@@ -6,8 +6,8 @@ how many percent of those never were; calls a second of all clients together. Ea
 begin together and have the same time.
 
 `engine`: 4 workers; 4 clients with 50 calls outstanding that sleep 2 ms each; one client that calls, waits for the
-answer, and pauses for 20 ms. `engine-held`: the same, beside a client whose four calls do not end. `engine-echo`: quick
-calls, of clients with 1, 16 and 256 outstanding; the occasional one stays.
+answer, and pauses for 20 ms. `engine-held`: the same, beside a client whose four calls, begun with the others', do not
+end. `engine-echo`: quick calls, of clients with 1, 16 and 256 outstanding; the occasional one stays.
 
 What would make it wrong: an answer that never came and is not counted (a call without one counts with the time that
 it has waited, and as unanswered); clients that begin one after another; answers that are not compared.
@@ -33,7 +33,7 @@ HELD_CALLS = 4
 # What each busy client does, and how many calls it has outstanding.
 CLIENTS = {
     "engine": [("nap", 50)] * 4,
-    "engine-held": [("nap", 50)] * 4,
+    "engine-held": [("nap", 50)] * 4,  # And one more, with HELD_CALLS.
     "engine-echo": [("echo", 1), ("echo", 16), ("echo", 256)],
 }
 
@@ -85,25 +85,23 @@ def serve(settings: dict[str, Any], control: Control) -> None:
         served.ended.set()
 
 
-def hold(settings: dict[str, Any], control: Control) -> None:
-    """Worker function: the client whose calls do not end."""
-    with Client(settings["endpoint"]) as client:
-        for _ in range(HELD_CALLS):
-            client.bind(Service).hold.begin()
-        control.ready()
-        control.wait_for_end()
-
-
 def call(settings: dict[str, Any], control: Control) -> dict[str, Any]:
     """Worker function: one client, for settings["seconds"]; returns how many calls were answered.
 
-    With settings["outstanding"] 0 it is the occasional one, which returns how long each call took, too.
+    With settings["outstanding"] 0 it is the occasional one, which returns how long each call took, too. Calls of `hold`
+    do not end.
     """
     with Client(settings["endpoint"]) as client, CompletionPort() as port:
         operation = getattr(client.bind(Service), settings["operation"])
         if not settings["outstanding"]:
             control.wait_for_start(settings["start"])
             return occasional(operation, settings["seconds"])
+        if settings["operation"] == "hold":
+            control.wait_for_start(settings["start"])
+            for _ in range(settings["outstanding"]):
+                operation.begin()
+            sleep(settings["seconds"])
+            return {"answered": 0}
         told = port.packet()
         pool = payloads(1 << 12)
         control.wait_for_start(settings["start"])
@@ -155,17 +153,16 @@ def run(lab: Lab, subject: str) -> Figures:
     busy = CLIENTS[subject]
     with ExitStack() as processes:
         server = processes.enter_context(lab.server(f"{__name__}:serve"))
-        if subject == "engine-held":
-            processes.enter_context(lab.server(f"{__name__}:hold", endpoint=server.endpoint))
+        held = [("hold", HELD_CALLS)] if subject == "engine-held" else []
         *shares, lone = lab.together(
             f"{__name__}:call",
             server,
             [
                 {"operation": operation, "outstanding": outstanding, "seconds": seconds}
-                for operation, outstanding in [*busy, (busy[0][0], 0)]
+                for operation, outstanding in [*held, *busy, (busy[0][0], 0)]
             ],
         )
-    answered = [share["answered"] for share in shares]
+    answered = [share["answered"] for share in shares[len(held) :]]
     times = sorted(lone["times"])
     figures = {
         "calls_per_s": (sum(answered) + lone["answered"]) / seconds,

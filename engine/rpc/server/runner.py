@@ -59,7 +59,7 @@ class CallRunner(ClientTurns):
     Args: `answers` closes them.
     """
 
-    __slots__ = ("_answers", "_careful", "_now")
+    __slots__ = ("_answers", "_careful", "_now", "_until")
 
     def __init__(self, scheduler: Scheduler, account: Account, answers: Answers) -> None:
         super().__init__(scheduler, account)
@@ -68,6 +68,8 @@ class CallRunner(ClientTurns):
         self._careful = False
         # When the last call that was timed had ended, and the next began. Written by who has the client.
         self._now = 0.0
+        # When the turn is over. Written by who has the client.
+        self._until = 0.0
 
     def take_turn(self, worker: WorkerState) -> None:
         """Run calls for a while; see `pool.running.Turns`."""
@@ -86,6 +88,7 @@ class CallRunner(ClientTurns):
             if ring and account.debt:
                 until -= account.debt
             account.debt = 0.0
+            self._until = until
             self._run_calls(place, worker, until)
         except BaseException as error:  # No memory, for one.
             if self.calls:
@@ -292,7 +295,7 @@ class CallRunner(ClientTurns):
         if worker is None:
             return  # It was measured to be slow in this very turn, which ends after it.
         worker.send()
-        self._pass_on(place, call_id, cost)
+        self._pass_on(place, call_id, self._now + cost - self._until)  # What is left of the turn pays for it.
         worker.parted = worker.turn
         worker.port.leave_slot(worker)
 

@@ -74,7 +74,8 @@ class Server(AsyncCloseable):
         endpoints: where to listen: `tcp://host:port` (port 0: the system chooses), `ipc://path`, `inproc://name`,
             `loopback://name`.
         workers: how many threads may run routines at once, 1 or more. A routine that calls its own server needs another
-            one of them meanwhile: with `workers=1` such a call ends only by its timeout.
+            one of them meanwhile: with `workers=1` such a call ends only by its timeout. While calls of other clients
+            wait, one client has all of them but one at most; those that it had before it keeps until they return.
         pool: a `ThreadPool` of the caller's to run routines on, instead of one of the server's own.
         max_calls: calls that may be open at once; the next one is refused with `ServerTooBusy`. The last eighth is for
             clients that have fewer open than their even share (`max_calls` by the number of connected clients), so that
