@@ -506,7 +506,7 @@ class TestInterrupts:
             wait_until(lambda: server.statistics().active == 0)
             met = number < reached[0]
             number, missed = number + met, 0 if met else missed + 1
-        assert number > 15 and len(costly) <= 1
+        assert number > 15 and len(costly) <= 4, costly  # It has another number if the calls come in other messages.
 
 
 def test_an_apc_queued_meanwhile(quick: Any) -> None:
