@@ -137,6 +137,11 @@ class Child:
         line, _, self._read = self._read.partition(b"\n")
         return line.decode()
 
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
     def kill(self) -> None:
         """Kill the process as an operator does: no goodbye, no flushing."""
         self._process.kill()

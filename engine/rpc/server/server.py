@@ -317,7 +317,7 @@ class Server(AsyncCloseable):
         if exposed:
             log.warning(
                 "%s: listens on %s without keys: whoever reaches that can read, change and make calls. "
-                "Give the server keys (curve=...), or insecure=True if the network is trusted",
+                "Give it keys (curve=..., for tcp://), or insecure=True if the network is trusted",
                 self.name, ", ".join(exposed), later=True,
             )  # fmt: skip
 

@@ -1,0 +1,140 @@
+"""Attacks on a server in a process of its own, over each link that others reach; `docs/security.md` has them all."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine import Client, RemoteFault
+from transport.frames import Blob, CallOptions, Kind, Reject, Target
+from transport.wire.codec import decode
+
+from ..garbage import calls, prefix
+from ..one_by_one import one_call, replies_in
+from .helpers import Bench, RawClient, Service
+from .interfaces import Probe
+
+Services = Callable[..., Service]
+MIB = 1024 * 1024
+
+
+@pytest.fixture(params=["tcp", "native+tcp"])
+def victim(request: pytest.FixtureRequest, service: Services) -> Service:
+    """The server that is attacked."""
+    return service(f"{request.param}://127.0.0.1:*")
+
+
+class Usage:
+    """What a process has used since: seconds of processors, and bytes of memory at its highest."""
+
+    def __init__(self, service: Service) -> None:
+        self._process = Path("/proc") / str(service.pid)
+        if not self._process.exists():
+            pytest.skip("what a process uses is read from /proc")
+        self._seconds, self._bytes = self._read()
+
+    def _read(self) -> tuple[float, int]:
+        ticks = (self._process / "stat").read_text().rpartition(")")[2].split()[11:13]
+        peak = next(line for line in (self._process / "status").read_text().splitlines() if line.startswith("VmHWM"))
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), int(peak.split()[1]) * 1024
+
+    def since(self) -> tuple[float, int]:
+        seconds, peak = self._read()
+        return seconds - self._seconds, peak - self._bytes
+
+
+def array_of(count: int) -> bytes:
+    """The head of an array of so many elements."""
+    return b"\xdd" + count.to_bytes(4)
+
+
+def bombs(size: int) -> list[bytes]:
+    """Messages of about that size that take long to decode."""
+    return [
+        prefix(Kind.CALLS) + b"\x92" + array_of(size // 6) + b"\x93\0\x91\0\x91\x90" * (size // 6) + b"\x90",
+        prefix(Kind.CALLS) + b"\x92\x91\x93\0\x91\0\x91\x90" + array_of(size // 5) + b"\x94\xa0\0\0\xa0" * (size // 5),
+        prefix(Kind.CANCEL) + b"\x91" + array_of(size // 3) + b"\x92\0\xc3" * (size // 3),
+        prefix(Kind.CREDIT) + b"\x91" + array_of(size // 4) + b"\x93\0\0\0" * (size // 4),
+        prefix(Kind.CALLS) + b"\x92\x91\x93\0\x91\0\x91\x91" + array_of(size) + b"\x90" * size + b"\x90",
+    ]
+
+
+class TestT4:
+    """Messages that take long to decode."""
+
+    @pytest.mark.parametrize("size", [MIB, 16 * MIB, 64 * MIB])
+    def test_of_a_stranger(self, victim: Service, benches: Callable[..., Bench], size: int) -> None:
+        """They cost less than their weight: 16 MiB of calls took 12 s of the processor and half a gigabyte. A client is
+        served after each.
+        """
+        other = benches(victim.endpoint)
+        other.probe.nothing()
+        usage = Usage(victim)
+        for bomb in bombs(size)[:1] if size > MIB else bombs(size):
+            with RawClient(victim.endpoint, greet=False) as raw:
+                raw.send(bomb)
+                if not victim.endpoint.startswith("native"):  # That link closes the connection without a word.
+                    assert type(raw.hear()) is Reject
+                assert other.probe.echo("served") == "served"
+        seconds, memory = usage.since()
+        assert seconds < 1.0 + size / (64 * MIB)
+        assert memory < 50 * MIB + 3 * size
+        assert other.client.statistics().connections == 1
+
+    def test_of_a_client(self, victim: Service, benches: Callable[..., Bench]) -> None:
+        """So do those of one that has greeted: what is decoded is bounded, and so is what it may hold."""
+        other = benches(victim.endpoint)
+        other.probe.nothing()
+        usage = Usage(victim)
+        for bomb in [*bombs(MIB - 200), *bombs(16 * MIB)[:1]]:
+            with RawClient(victim.endpoint) as raw:
+                raw.send(bomb)
+                assert type(decode(raw.receive())) is Reject
+                assert other.probe.echo("served") == "served"
+        seconds, memory = usage.since()
+        assert seconds < 3.0 and memory < 200 * MIB
+        assert other.client.statistics().connections == 1
+
+
+class TestT8:
+    """Arrays that are not what they say."""
+
+    LIES: tuple[tuple[str, tuple[int, ...], bytes], ...] = (
+        ("|S0", (1 << 40,), b""), ("<U0", (1 << 40,), b""), ("|V0", (1 << 20, 1 << 20), b""), ("|S0", (1,), b""),
+        ("<f8", (1 << 40,), bytes(8)), ("<f8", (1 << 63, 1 << 63), b""), ("<f8", (1,) * 100_000, bytes(8)),
+        ("<f8", ((1 << 64) - 1,) * 60_000, b""), ("<f8," * 50_000, (1,), bytes(8)), ("(" * 200_000, (0,), b""),
+    )  # fmt: skip
+
+    def test_end_their_call(self, victim: Service) -> None:
+        """A few bytes become no array of more, and a type is no programme: the call ends with 1783, at once."""
+        pytest.importorskip("numpy")
+        usage = Usage(victim)
+        with RawClient(victim.endpoint) as raw:
+            for number, (dtype, shape, blob) in enumerate(self.LIES):
+                options = CallOptions(blobs=[Blob(0, "a", dtype, shape)])
+                raw.send(calls(one_call(number, 0, msgspec.Raw(b"\x91\xc0"), options), targets=(ECHO,)), blob)
+                (record,) = replies_in(raw.hear())
+                assert (record.id, record.status) == (number, 1783)
+        seconds, memory = usage.since()
+        assert seconds < 3.0 and memory < 100 * MIB  # NumPy itself is imported for the first.
+
+
+ECHO = Target("test.Probe", 1, 2, "echo")
+
+
+class TestT12:
+    """The texts of exceptions."""
+
+    @pytest.mark.parametrize("hidden", [True, False])
+    def test_stay_at_home(self, service: Services, hidden: bool) -> None:
+        """A stranger reads none of them, if the server says so; who operates it does."""
+        mine = service("tcp://127.0.0.1:*", fault_details=not hidden)
+        with Client(mine.endpoint) as client, pytest.raises(RemoteFault) as caught:
+            client.bind(Probe).fail("ValueError", "the key is 1234")
+        assert ("1234" in str(caught.value)) is not hidden
+        if hidden:
+            (number,) = re.findall("under ([0-9a-f]{16})", str(caught.value))
+            assert number in mine.log() and "the key is 1234" in mine.log()
