@@ -227,7 +227,7 @@ WHITE_BOX: dict[str, str] = {
     "test_lock_order.py": "as above",
     "test_architecture_page.py": "it holds the page to tables of the code that are nobody's public names",
     "lifecycle/holding.py": "it holds every lock there is, and no public name lists them",
-    "rpc/server/test_fairness.py": "whether a call takes a worker, and what its routine is known to take, has no public name",
+    "rpc/server/test_fairness.py": "whether a call takes a worker, and what is known of its routine, has no name",
     "rpc/server/test_parting.py": "a thread stands still between two lines of the library, which nothing public can do",
     "rpc/server/test_turns.py": "as above",
     "rpc/client/test_arrived.py": "what arrived lies there until a thread looks: no public name can bring that about",
