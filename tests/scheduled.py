@@ -79,14 +79,16 @@ class Place(_Entered):
     entered = Attribute(_Entered, "entered", "")
 
 
-def inside(place: Any, call_id: int) -> bool:
+def inside(place: Any, call_id: int, noted: object = None) -> bool:
     """As `routines.inside`: by what the thread says."""
     explorer.step(place, False)
-    return is_inside(place, call_id)
+    return is_inside(place, call_id, noted)
 
 
-def is_inside(place: Any, call_id: int) -> bool:
+def is_inside(place: Any, call_id: int, noted: object = None) -> bool:
     with explorer.untold():
+        if noted is not None and place.running is not noted:
+            return True
         return bool(place.call_id != call_id or place.entered == call_id)
 
 
@@ -199,7 +201,7 @@ class World(Scenario):
         self.entered: defaultdict[str, list[int]] = defaultdict(list)
         self.clients: list[Client] = []
         # Of the last thread that has found that another is about to enter its routine: whom it waits for.
-        self.looked_at: tuple[ServingSlot, int] | None = None
+        self.looked_at: tuple[ServingSlot, int, object] | None = None
         self.actors = {}
 
     def client(self, name: str, *seconds: float, kind: type[Client] = Client, ready: bool = True) -> Client:
@@ -497,8 +499,8 @@ def substituted(seat: type[Seat] = Seat) -> Iterator[None]:
     def look(seconds: float) -> None:
         run = explorer.running
         assert run is not None
-        place, call_id = run.scenario.looked_at  # type: ignore[attr-defined]
-        explorer.step(place, False, lambda: is_inside(place, call_id))
+        looked_at = run.scenario.looked_at  # type: ignore[attr-defined]
+        explorer.step(looked_at[0], False, lambda: is_inside(*looked_at))
 
     with (
         mock.patch.multiple(turns, inside=inside, sleep=look),

@@ -2,18 +2,21 @@
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from .explorer import Explorer, Scenario, Wrong
+from .explorer import Explorer, Scenario, Wrong, step
 from .watched import Gate, List, Lock
 
-Program = tuple[tuple[int, int | None], ...]  # Cells that are read (None), or get a value.
+# Cells that are read (None), waited for until they are not 0 (WAIT), or get a value.
+Program = tuple[tuple[int, int | None], ...]
+WAIT = -1
 
 
 class Cells(Scenario):
-    """Threads that read and write cells; `ends` grows by what the run has come to."""
+    """Threads that read and write cells, and wait for them; `ends` grows by what the run has come to."""
 
     def __init__(self, programs: tuple[Program, ...], ends: set[object]) -> None:
         self.cells = [List([0]) for _ in range(3)]
@@ -24,49 +27,57 @@ class Cells(Scenario):
     def actor(self, number: int, program: Program) -> Callable[[], None]:
         def run() -> None:
             for cell, value in program:
-                if value is None:
-                    self.seen[number].append(self.cells[cell][0])
-                else:
-                    self.cells[cell][0] = value
+                self.step(number, self.cells[cell], value)
 
         return run
+
+    def step(self, number: int, cell: Any, value: int | None) -> None:
+        if value == WAIT:
+            step(cell, False, lambda: list.__getitem__(cell, 0) != 0)
+        elif value is None:
+            self.seen[number].append(cell[0])
+        else:
+            cell[0] = value
 
     def check_end(self) -> None:
         self.ends.add((tuple(cell[0] for cell in self.cells), tuple(map(tuple, self.seen))))
 
 
-def orders(lengths: list[int]) -> Iterator[tuple[int, ...]]:
-    """Each order in which threads of so many steps can take them."""
-    if not any(lengths):
-        yield ()
-    for number, left in enumerate(lengths):
-        if left:
-            yield from ((number, *rest) for rest in orders([each - (n == number) for n, each in enumerate(lengths)]))
-
-
 def ends_of(programs: tuple[Program, ...]) -> set[object]:
-    """What all orders come to, each run by itself."""
+    """What all orders come to, each step tried wherever it can be done."""
     ends: set[object] = set()
-    for order in orders([len(program) for program in programs]):
-        cells, seen = [0, 0, 0], tuple([] for _ in programs)  # type: tuple[list[int], tuple[list[int], ...]]
-        at = [iter(program) for program in programs]
-        for number in order:
-            cell, value = next(at[number])
+
+    def go_on(cells: tuple[int, ...], seen: tuple[tuple[int, ...], ...], at: tuple[int, ...]) -> None:
+        over = True
+        for number, program in enumerate(programs):
+            if at[number] == len(program):
+                continue
+            cell, value = program[at[number]]
+            if value == WAIT and not cells[cell]:
+                continue
+            over = False
+            after, more = cells, seen
             if value is None:
-                seen[number].append(cells[cell])
-            else:
-                cells[cell] = value
-        ends.add((tuple(cells), tuple(map(tuple, seen))))
+                more = (*seen[:number], (*seen[number], cells[cell]), *seen[number + 1 :])
+            elif value != WAIT:
+                after = (*cells[:cell], value, *cells[cell + 1 :])
+            go_on(after, more, tuple(each + (n == number) for n, each in enumerate(at)))
+        if over:
+            ends.add((cells, seen))
+
+    go_on((0, 0, 0), ((),) * len(programs), (0,) * len(programs))
     return ends
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(24))
 def test_each_end_is_reached(seed: int) -> None:
-    """Of threads that read and write at random the explorer reaches each end that any order comes to, and no other."""
+    """Of threads that read, write and wait at random the explorer reaches each end that any order comes to."""
     chance = random.Random(seed)
     values = itertools.count(1)
+    steps: list[Callable[[], int | None]] = [lambda: None, lambda: next(values), int, lambda: WAIT]
+    steps = steps if seed >= 8 else steps[:2]
     programs = tuple(
-        tuple((chance.randrange(3), chance.choice([None, next(values)])) for _ in range(3))
+        tuple((chance.randrange(3 if seed < 8 else 2), chance.choice(steps)()) for _ in range(3))
         for _ in range(2 + seed % 2)
     )  # fmt: skip
     ends: set[object] = set()

@@ -247,6 +247,7 @@ WHITE_BOX: dict[str, str] = {
     "scheduled.py": "an explorer takes the steps of the scheduler's own objects, one by one",
     "rpc/server/test_turns_model.py": "as above",
     "pool/test_seats_model.py": "as above",
+    "kernel/test_leadership_model.py": "as above",
     "pool/programs.py": "a fork finds the locks of futures held, which only who holds them can bring about",
     "pool/test_races.py": "a race is reached by putting a lock that lies in the place of the pool's own",
 }

@@ -5,7 +5,7 @@ own. Used by a thread that is no actor they take no step.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +14,6 @@ from . import explorer
 LOOKING = (
     "__len__",
     "__getitem__",
-    "__iter__",
     "__reversed__",
     "__contains__",
     "copy",
@@ -41,6 +40,12 @@ def _stepping(name: str, real: Callable[..., Any], changes: bool) -> Callable[..
 def _watched(base: type) -> type:
     uses = {name: _stepping(name, getattr(base, name), False) for name in LOOKING if hasattr(base, name)}
     uses |= {name: _stepping(name, getattr(base, name), True) for name in CHANGING if hasattr(base, name)}
+
+    def iterate(self: Any) -> Iterator[Any]:
+        explorer.step(self, False)
+        return iter(tuple(base.__iter__(self)))  # type: ignore[attr-defined]  # all of these have it
+
+    uses["__iter__"] = iterate  # In one step, as `list` and `sorted` do it.
     return type(base.__name__.capitalize(), (base,), {"__slots__": (), "__hash__": object.__hash__, **uses})
 
 
@@ -65,6 +70,21 @@ class Attribute:
     def __set__(self, holder: object, value: object) -> None:
         explorer.step(holder, True, None, self._part)
         self._slot.__set__(holder, value)
+
+
+class Field:
+    """An attribute of a class without slots."""
+
+    def __init__(self, part: str) -> None:
+        self._part = part
+
+    def __get__(self, holder: Any, kind: type | None = None) -> Any:
+        explorer.step(holder, False, None, self._part)
+        return holder.__dict__[self._part]
+
+    def __set__(self, holder: Any, value: object) -> None:
+        explorer.step(holder, True, None, self._part)
+        holder.__dict__[self._part] = value
 
 
 class Lock:

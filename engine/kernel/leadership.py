@@ -129,6 +129,7 @@ class Leadership(PolledSources):
             self._parked[waiter] = None
             if not self.sources:
                 return False
+            self._parked.pop(waiter, None)  # It goes on, and may lead: nobody shall offer it the leadership meanwhile.
         mutex = self._mutex
         if mutex.owned():
             mutex.refuse()
