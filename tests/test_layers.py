@@ -246,6 +246,7 @@ WHITE_BOX: dict[str, str] = {
     "rpc/server/test_entering.py": "what a server has learned of its routines shows elsewhere in how long others wait",
     "scheduled.py": "an explorer takes the steps of the scheduler's own objects, one by one",
     "rpc/server/test_turns_model.py": "as above",
+    "rpc/server/test_turns_busy.py": "where a client is has no public name",
     "pool/test_seats_model.py": "as above",
     "kernel/test_leadership_model.py": "as above",
     "pool/programs.py": "a fork finds the locks of futures held, which only who holds them can bring about",
