@@ -85,6 +85,7 @@ TRANSITIONS: Final = (
         ThreadState.RUNNING,
         "as when its wait is satisfied; its wait is over before it polls again",
     ),
+    (ThreadState.PARKED, "likewise", ThreadState.RUNNING, "a successor declines"),
 )
 
 
@@ -204,9 +205,12 @@ class Leadership(PolledSources):
     def depose(self, waiter: Waiter) -> bool:
         """Take the leadership from the thread of `waiter`, which is away in what it runs; whether it had it.
 
-        For who has just seen to it that its wait ends before it polls again; it is not woken.
+        If it was to lead next, it is not any more. For who has just seen to it that its wait ends before it polls
+        again, and offers a leadership that is vacant; it is not woken.
         """
         with self._mutex:
+            if self._successor is waiter:
+                self._successor = None
             if self._leader is not waiter:
                 return False
             self._leader = None

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from engine import Event, Interface, Server, ThreadPool, current_callback
+from engine.kernel import leadership
 from engine.rpc import serving
 from engine.rpc.server import runner
 from engine.testing import LIMIT, Gate, wait_until
@@ -84,7 +85,7 @@ class TestOnAPoolOfOneSlot:
             pool.submit(staying.stay)
             staying.gate.wait_for_arrivals()
             clients(serve(pool=pool).endpoint).bind(Turning).nothing(timeout=LIMIT)
-            assert pool.statistics().off_slot == 1
+            assert pool.statistics().off_slot  # The monitor has taken the slot of the callback.
             staying.gate.open()
 
     def test_behind_a_routine_that_has_waited(
@@ -152,3 +153,18 @@ def test_what_is_to_be_done_when_the_callback_returns(
         call.result(LIMIT)
     assert order == list(range(50))
     wait_until(lambda: not lock.locked())
+
+
+def test_a_worker_that_is_to_lead_next(
+    serve: Callable[..., Server], clients: Callable[..., Any], staying: Staying, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that was to lead, and stays in a routine first, keeps no other from leading."""
+    monkeypatch.setattr(leadership, "LEADER_MISSES", 0)  # Each that waits while another leads is to lead next.
+    endpoint = serve(workers=20).endpoint
+    for _ in range(12):
+        binding = clients(endpoint).bind(Turning)
+        binding.nothing(timeout=LIMIT)
+        binding.stay.begin()
+    staying.gate.wait_for_arrivals(12)
+    clients(endpoint).bind(Turning).nothing(timeout=LIMIT)
+    staying.gate.open()
