@@ -20,7 +20,7 @@ from engine.rpc.server import turns
 from .lock_order import ORDER
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("docs/architecture.md", "docs/free-threading.md", "CONTRIBUTING.md")
+PAGES = ("docs/architecture.md", "docs/compiled-build.md", "docs/free-threading.md", "CONTRIBUTING.md")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 # Words of others, of tools and of endpoints.
