@@ -111,7 +111,7 @@ def run(lab: Lab, subject: str) -> Figures:
 SCENARIO = Scenario(
     name="counts",
     run=run,
-    subjects=("engine", "engine-loopback", "engine-loopback-nonblocking", "raw-zmq"),
+    subjects=("engine", "engine-native", "engine-loopback", "engine-loopback-nonblocking", "raw-zmq"),
     rounds=(1, 3, 3),
     default=(True, True, True),
     missing=missing,

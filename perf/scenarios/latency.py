@@ -13,6 +13,8 @@ from perf.lab import Lab
 from perf.scenario import Against, Figures, Scenario
 from perf.subject import missing
 
+OURS = ("engine", "engine-native", "engine-loopback", "engine-loopback-nonblocking")
+
 
 def run(lab: Lab, subject: str) -> Figures:
     """Measure one subject once."""
@@ -24,8 +26,8 @@ def run(lab: Lab, subject: str) -> Figures:
 SCENARIO = Scenario(
     name="latency",
     run=run,
-    subjects=("engine", "engine-loopback", "engine-loopback-nonblocking", "raw-zmq"),
-    ratios=tuple(Against(ours, "raw-zmq") for ours in ("engine", "engine-loopback", "engine-loopback-nonblocking")),
+    subjects=(*OURS, "raw-zmq"),
+    ratios=tuple(Against(ours, "raw-zmq") for ours in OURS),
     default=(True, True, True),
     missing=missing,
     headline=("p50_us", "p99_us", "cpu_us_per_call"),

@@ -131,14 +131,14 @@ def serve(settings: dict[str, Any], control: Control) -> None:
     """Worker function: our server."""
     from engine import Server
 
-    with Server(settings["endpoint"]) as server:
+    with Server(settings["link"] + settings["endpoint"]) as server:
         server.register(contract(), BuffersService())
         server.listen()
         control.ready(server.endpoint)
         control.wait_for_end()
 
 
-SUBJECTS = {"engine": ours, "engine-array": arrays, "raw-zmq": raw}
+SUBJECTS = {"engine": ours, "engine-native": ours, "engine-array": arrays, "raw-zmq": raw}
 
 
 def call(settings: dict[str, Any], control: Control) -> dict[str, float]:
@@ -175,7 +175,10 @@ def missing(subject: str) -> str | None:
 def run(lab: Lab, subject: str) -> Figures:
     """Measure one subject once, at each size."""
     sizes = lab.effort.pick(QUICK, tuple(SIZES), tuple(SIZES))
-    server = lab.server("raw-zmq", copy=False) if subject == "raw-zmq" else lab.server(f"{__name__}:serve")
+    if subject == "raw-zmq":
+        server = lab.server("raw-zmq", copy=False)
+    else:
+        server = lab.server(f"{__name__}:serve", link="native+" if subject == "engine-native" else "")
     with server as running:
         measured: Figures = lab.measure(f"{__name__}:call", running, subject=subject, sizes=sizes)
         return measured
@@ -185,6 +188,6 @@ SCENARIO = Scenario(
     name="payload",
     run=run,
     subjects=tuple(SUBJECTS),
-    ratios=(Against("engine", "raw-zmq"), Against("engine-array", "raw-zmq")),
+    ratios=(Against("engine", "raw-zmq"), Against("engine-native", "raw-zmq"), Against("engine-array", "raw-zmq")),
     missing=missing,
 )

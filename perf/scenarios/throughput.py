@@ -14,6 +14,7 @@ from perf.subject import missing
 
 SOME = (4, 16, 64, 256)
 SWEEP = (1, 4, 16, 64, 256, 1024, 4096)
+OURS = ("engine", "engine-native", "engine-loopback", "engine-loopback-nonblocking")
 
 
 def run(lab: Lab, subject: str) -> Figures:
@@ -27,8 +28,8 @@ def run(lab: Lab, subject: str) -> Figures:
 SCENARIO = Scenario(
     name="throughput",
     run=run,
-    subjects=("engine", "engine-loopback", "engine-loopback-nonblocking", "raw-zmq"),
-    ratios=tuple(Against(ours, "raw-zmq") for ours in ("engine", "engine-loopback", "engine-loopback-nonblocking")),
+    subjects=(*OURS, "raw-zmq"),
+    ratios=tuple(Against(ours, "raw-zmq") for ours in OURS),
     default=(True, True, True),
     missing=missing,
     headline=[f"{what}_{width}" for width in SWEEP for what in ("calls_per_s", "cpu_us_per_call")],

@@ -43,6 +43,8 @@ class NativeLink(BaseLink):
         self._queue: deque[Entry] = deque()
         # The entry that is being delivered, or was delivered last.
         self._delivering: Entry | None = None
+        #: Whether something was read and not delivered; what was not read the descriptor goes on to show.
+        self.arrived: bool = False
         # When to look after the connections whatever the sockets show, and the earliest time that `later` was told.
         self._due = inf
         self._told = inf
@@ -51,41 +53,36 @@ class NativeLink(BaseLink):
         except OSError as error:
             raise EndpointError(f"{endpoint} cannot be used: {error}") from error
 
-    @property
-    def arrived(self) -> bool:
-        """Whether something was read and not delivered; what was not read the descriptor goes on to show."""
-        return bool(self._queue)
-
     def descriptors(self) -> list[int]:
         """One, which stands for all sockets."""
         return [self._poll_set.fileno()]
 
     def ready(self) -> bool:
         """Whether something is to be read, written, delivered, or looked after."""
-        if self._queue or self._poll_set.poll(0, 1):
-            return True
-        return self._due < inf and self._is_due()
-
-    def _is_due(self) -> bool:
-        left = self._due - monotonic()
-        if left > 0 and self._told > self._due and self.later is not None:
-            self._told = self._due
-            self.later(left)
-        return left <= 0
+        if self._told > self._due:
+            self._tell()
+        return bool(self._queue or self._poll_set.poll(0, 1)) or self._due <= monotonic()
 
     def _look_at(self, when: float) -> None:
         """Look after the connections at this time, at the latest."""
         self._due = min(self._due, when)
+        if self._told > self._due:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Ask to be harvested when it is due. (As the link is opened nobody is there yet to be asked.)"""
+        if self.later is not None:
+            self._told = self._due
+            self.later(max(0.0, self._due - monotonic()))
 
     def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
         """Deliver what has arrived; see `Link.harvest`."""
         queue = self._queue
         if not queue:
             self._read()
-            if self._due < inf and self._is_due():
+            if self._due <= monotonic():
                 self._due = self._told = inf
                 self._look_after(monotonic())
-                self._is_due()
         try:
             self._deliver(receiver, limit)
         except BaseException:
@@ -94,7 +91,8 @@ class NativeLink(BaseLink):
                 if self._give_up(receiver, queue[0][1]):
                     queue.popleft()
             raise
-        return bool(queue)
+        self.arrived = more = bool(queue)
+        return more
 
     def _connection_of(self, socket: Any, limit: int, **about: Any) -> Connection:
         """Make a connection of a socket that has been, or is being, connected; takes frames up to `limit` at first."""
@@ -105,7 +103,7 @@ class NativeLink(BaseLink):
     def _take_from(self, connection: Connection) -> None:
         """Queue what a connection has for us; it is lost if that is its end, or something breaks in."""
         try:
-            if connection.waiting:
+            if connection.queued:
                 connection.flush()
             messages = connection.receive()
             if connection.framing.open and not connection.ping_at:
@@ -127,6 +125,7 @@ class NativeLink(BaseLink):
             self._take_from(connection)
         if not connection.closed:
             self._lose(connection, reason)
+        self.arrived = bool(self._queue)
 
     # What the sides differ in.
 

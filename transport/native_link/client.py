@@ -106,6 +106,7 @@ class NativeClient(NativeLink):
             if self._failed:
                 text = f"cannot connect to {self.endpoint}: {'; '.join(self._failed)}"
                 self._queue.append((REFUSED, None, text))
+                self.arrived = True
                 self._failed.clear()
             self._again_at = monotonic() + self._pause * random.uniform(0.75, 1.25)  # chance will do
             self._look_at(self._again_at)

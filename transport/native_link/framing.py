@@ -41,7 +41,8 @@ _GROWTH: Final = 4
 
 _GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
 _LONG_HEAD: Final = Struct(">BQ")
-_SHORT_HEADS: Final = tuple(bytes((0, size)) for size in range(256))
+#: What stands before the body of a short frame, by its size, unless more follow.
+SHORT_HEADS: Final = tuple(bytes((0, size)) for size in range(256))
 # Whom each kind of socket talks to.
 _PEERS: Final = {b"DEALER": (b"REP", b"DEALER", b"ROUTER"), b"ROUTER": (b"REQ", b"DEALER", b"ROUTER")}
 
@@ -53,7 +54,7 @@ class FramingError(RemoteProtocolError):
 def head(size: int, more: bool = False) -> bytes:
     """What stands before the body of a message's frame."""
     if size < 256:
-        return b"\x01%c" % size if more else _SHORT_HEADS[size]
+        return b"\x01%c" % size if more else SHORT_HEADS[size]
     return _LONG_HEAD.pack(LONG | more, size)
 
 
@@ -96,7 +97,7 @@ class Framing:
 
     __slots__ = (
         "_body", "_careful", "_count", "_filled", "_flags", "_greeted", "_kind", "_left", "_limit", "_max_bytes",
-        "_parts", "_size", "_total", "filling", "open", "owed", "patience", "pings",
+        "_parts", "_room", "_size", "_total", "filling", "open", "owed", "patience", "pings",
     )  # fmt: skip
 
     def __init__(self, kind: bytes, max_bytes: int, first_bytes: int) -> None:
@@ -124,6 +125,8 @@ class Framing:
         # Of the frame that is being filled: its flags, its size, its memory, and how much of that is filled.
         self._flags = self._size = self._filled = 0
         self._body = bytearray()
+        # How much is set aside for a large frame at once: as much as one has taken before.
+        self._room = _FIRST_BYTES
 
     def take(self, data: bytes) -> list[list[Buffer]]:
         """These bytes came: return the messages that they complete. Raises: FramingError."""
@@ -171,6 +174,7 @@ class Framing:
         messages: list[list[Buffer]] = []
         if self._filled == self._size:
             body, self._body = self._body, bytearray()
+            self._room = max(self._room, self._size)
             self._add(self._flags, memoryview(body).toreadonly(), messages)
             if self._careful and messages:
                 self._relax()
@@ -215,8 +219,8 @@ class Framing:
     def _fill(self, flags: int, size: int, begun: bytes) -> None:
         """Have the rest of a large frame read into its place."""
         self._flags, self._size, self._filled = flags, size, len(begun)
-        self._body = bytearray(begun)
-        self._body += bytes(min(size, _FIRST_BYTES) - len(begun))
+        self._body = bytearray(min(size, self._room))
+        self._body[: len(begun)] = begun
         self.filling = memoryview(self._body)[len(begun) :]
 
     def _relax(self) -> None:

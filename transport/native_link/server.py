@@ -188,6 +188,7 @@ class NativeServer(NativeLink):
         self._connections.pop(connection.fd, None)
         connection.close()
         self._queue.append((LOST, connection, reason))
+        self.arrived = True
 
     def _look_after(self, now: float) -> None:
         if now >= self._accept_at:

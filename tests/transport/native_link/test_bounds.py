@@ -1,0 +1,209 @@
+"""What a peer can do to a native server: it is bounded, its connection is closed, and no other one notices."""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.transport.helpers import Party, exchange, settle
+from transport import EndpointError, PeerLost, bind, connect
+from transport.native_link import server as bounds
+from transport.native_link.framing import head, hello, in_frames
+
+
+class House:
+    """A native server, and whom it has to do with."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.parties: list[Party] = []
+        self.strangers: list[socket.socket] = []
+        self.server: Party
+
+    def open(self, **options: Any) -> Party:
+        self.server = Party(bind(self.endpoint, **options))
+        self.parties.append(self.server)
+        return self.server
+
+    def client(self) -> Party:
+        client = Party(connect(self.server.link.endpoint))
+        self.parties.append(client)
+        exchange(self.parties, lambda: client.ups)
+        return client
+
+    def stranger(self, says: bytes = b"") -> socket.socket:
+        """A bare socket, connected, that has sent this."""
+        where = self.server.link.endpoint.partition("://")[2]
+        if self.endpoint.startswith("native+ipc"):
+            made = socket.socket(socket.AF_UNIX)
+            made.connect(where)
+        else:
+            host, _, port = where.rpartition(":")
+            made = socket.create_connection((host, int(port)))
+        self.strangers.append(made)
+        made.setblocking(False)
+        assert made.send(says) == len(says)
+        return made
+
+    def ended(self, stranger: socket.socket) -> bool:
+        """Whether the server has closed its connection."""
+        try:
+            while stranger.recv(1 << 20):
+                pass
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def still_serves(self) -> None:
+        """Another client is heard, and answered."""
+        client = self.client()
+        before = len(self.server.messages)
+        assert client.send(b"", [b"I am honest"])
+        exchange(self.parties, lambda: len(self.server.messages) > before)
+        assert self.server.send(self.server.messages[-1][0], [b"so you are"])
+        exchange(self.parties, lambda: client.messages)
+
+
+@pytest.fixture(params=["native+tcp", "native+ipc"])
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
+    found = House(f"{request.param}://{'127.0.0.1:*' if 'tcp' in request.param else tmp_path / 's'}")
+    yield found
+    for stranger in found.strangers:
+        stranger.close()
+    for party in found.parties:
+        party.close()
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server looks often, and is not patient."""
+    monkeypatch.setattr(bounds, "GREETING_SECONDS", 0.05)
+    monkeypatch.setattr(bounds, "GRACE", 0.05)
+    monkeypatch.setattr(bounds, "LOOK", 0.05)
+
+
+TOO_MUCH: dict[str, Callable[[], bytes]] = {
+    "no ZMTP": lambda: b"GET / HTTP/1.1\r\n\r\n",
+    "a frame larger than memory": lambda: hello(b"DEALER") + head(1 << 62),
+    "a first message too large": lambda: hello(b"DEALER") + head(100_000),
+    "a frame too large": lambda: hello(b"DEALER") + b"\0\5hello" + head(2_000_000),
+    "a message without end": lambda: hello(b"DEALER") + b"\0\5hello" + head(0, more=True) * 100_000,
+    "a large message without end": lambda: (
+        hello(b"DEALER") + b"\0\5hello" + (head(500_000, more=True) + bytes(500_000)) * 5
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+def test_too_much(house: House, name: str) -> None:
+    """It is disconnected at once, and nothing of it is delivered; others are served."""
+    server = house.open(max_message_bytes=1_000_000)
+    stranger, data, sent = house.stranger(), TOO_MUCH[name](), 0
+
+    def send() -> bool:
+        nonlocal sent
+        try:
+            sent += stranger.send(data[sent : sent + 100_000])
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return sent == len(data)
+
+    exchange([server], send)
+    exchange([server], lambda: house.ended(stranger))
+    assert [frames for _, frames in server.messages if frames != [b"hello"]] == []
+    assert server.losses == server.ups
+    house.still_serves()
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("says", [b"", hello(b"DEALER")[:20], hello(b"DEALER"), hello(b"DEALER") + b"\1\1x"])
+def test_who_does_not_speak(house: House, says: bytes) -> None:
+    """Who has sent no whole message in time is disconnected, whatever of the greeting it has sent."""
+    server = house.open(heartbeat=0)
+    stranger = house.stranger(says)
+    exchange([server], lambda: house.ended(stranger))
+    assert server.log == []
+
+
+def test_connections_are_counted(house: House) -> None:
+    """No more than so many are there at once; who comes then waits until one of them goes."""
+    server = house.open(max_connections=2)
+    one, _ = house.client(), house.client()
+    third = Party(connect(server.link.endpoint))
+    house.parties.append(third)
+    settle(house.parties, 0.3)
+    assert not third.ups
+    house.parties.remove(one)
+    one.close()
+    exchange(house.parties, lambda: third.ups)
+
+
+def test_who_does_not_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for it is bounded: past that it is lost, and `send` says so. Nobody else waits for it."""
+    monkeypatch.setattr(bounds, "MAX_OUT_BYTES", 1 << 20)
+    server = house.open()
+    house.stranger(hello(b"DEALER") + b"".join(bytes(piece) for piece in in_frames([b"hello"])))
+    exchange([server], lambda: server.messages)
+    peer = server.messages[0][0]
+    with pytest.raises(PeerLost):
+        for _ in range(1000):
+            assert server.send(peer, [os.urandom(1 << 16)])
+    exchange([server], lambda: server.losses)
+    house.still_serves()
+
+
+@pytest.mark.usefixtures("soon")
+def test_who_reads_slowly(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who leaves much unread for long is disconnected, though nothing more is sent to it."""
+    monkeypatch.setattr(bounds, "SLOW_BYTES", 1 << 16)
+    server = house.open(heartbeat=0)
+    house.stranger(hello(b"DEALER") + b"\0\5hello")
+    exchange([server], lambda: server.messages)
+    assert server.send(server.messages[0][0], [bytes(40 << 20)])
+    exchange([server], lambda: server.losses)
+    assert "unread" in str(server.of("lost")[0][1])
+
+
+def test_a_peer_is_disconnected(house: House) -> None:
+    """At once: it is lost on both sides, and its client comes as another peer."""
+    server = house.open()
+    client = house.client()
+    assert client.send(b"", [b"hello"])
+    exchange(house.parties, lambda: server.messages)
+    (peer,) = server.ups
+    link: Any = server.link
+    with link.lock:
+        link.disconnect(peer)
+        link.disconnect(peer)
+        link.disconnect(b"nobody")
+    with pytest.raises(PeerLost):
+        server.send(peer, [b"too late"])
+    exchange(house.parties, lambda: len(client.ups) == 2 and server.losses == [peer])
+    house.still_serves()
+
+
+def test_a_peer_that_goes_in_the_midst_of_a_message(house: House) -> None:
+    """What was whole is delivered, the rest is not."""
+    server = house.open()
+    stranger = house.stranger(hello(b"DEALER") + b"\0\5hello" + head(1 << 20) + bytes(50_000))
+    stranger.close()
+    exchange([server], lambda: server.losses)
+    assert [frames for _, frames in server.messages] == [[b"hello"]]
+
+
+def test_keys_are_refused(house: House) -> None:
+    """A link that would leave them unused is not opened."""
+
+    class Keys:
+        def apply_to_server(self, socket: object) -> None:
+            raise AssertionError("nobody asks")
+
+    with pytest.raises(EndpointError, match="keys"):
+        house.open(curve=Keys())
