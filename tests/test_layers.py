@@ -178,6 +178,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "transport.native_link": (
         "transport.descriptors",
         "transport.link",
+        "transport.lifecycle",
+        "transport.log",
+        "transport.service",
         "transport.lookup",
         "transport.endpoint",
         "transport.errors",
@@ -237,6 +240,7 @@ WHITE_BOX: dict[str, str] = {
     "transport/test_foreign.py": "how a foreign object is told of shows elsewhere in the midst of other texts",
     "transport/test_service.py": "how often a service's function runs shows elsewhere in a thread that never ends",
     "transport/test_descriptors.py": "when a thread looks, and what is free again by then, no public name decides",
+    "transport/native_link/test_bounds.py": "its bounds take many seconds or megabytes to reach, and are no options",
     "pool/test_harvest.py": "as above",
     "pool/test_run_time.py": "what was learned shows elsewhere in how long others wait, which depends on the machine",
     "rpc/test_new_notification.py": "a new way to notify is a class, and what it derives from has no public name",

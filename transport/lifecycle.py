@@ -36,7 +36,8 @@ class Layer(IntEnum):
 
     USERS = 0  # What stands on links, and has last things to say over them.
     LINKS = 1
-    LOG = 2  # What the others have logged.
+    SOCKETS = 2  # What links have left to be written by others.
+    LOG = 3  # What the others have logged.
 
 
 # All below: written by single atomic operations; read where no other thread runs (in a child), or that do not change

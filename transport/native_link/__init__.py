@@ -3,11 +3,13 @@
     framing     sans-IO: bytes <-> messages, the handshake, PING and PONG, and what a peer may send
     poll_set    the sockets of a link, polled through one descriptor
     connection  one socket that never blocks, and what waits to be written to it
+    lingering   what closed links have still to send
     base        what was read and is to be delivered, and when to look again
     client      one connection, made again whenever it breaks: a DEALER to its server
     server      all clients of an endpoint: a ROUTER to them
 
-Theory of operation. There is no thread: whoever waits in the program reads and writes the sockets itself. Descriptors
+Theory of operation. There is no thread, but for what a closed link has left: whoever waits in the program reads and
+writes the sockets itself. Descriptors
 show a *level*: what a harvest leaves in a socket they show again. So what was read is all that has to be remembered.
 
     poll -> harvest: read -> queue -> deliver          send -> socket, or what waits for it to be writable

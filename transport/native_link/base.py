@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final
 
 from transport.endpoint import Endpoint
 from transport.errors import EndpointError
+from transport.frames import Buffer
 from transport.link import BaseLink, LinkOptions, Receiver
 from transport.native_link.connection import Connection, Ended
 from transport.native_link.framing import Framing, hello
@@ -102,17 +103,23 @@ class NativeLink(BaseLink):
 
     def _take_from(self, connection: Connection) -> None:
         """Queue what a connection has for us; it is lost if that is its end, or something breaks in."""
+        messages: list[list[Buffer]] = []
+        ended = ""
         try:
             if connection.queued:
                 connection.flush()
-            messages = connection.receive()
+            try:
+                connection.receive(messages)
+            except Ended as error:
+                ended = str(error)
             if connection.framing.open and not connection.ping_at:
                 self._opened(connection)
-            self._queue.extend(zip(repeat(MESSAGE), repeat(connection), messages))  # the last one ends it
-        except Ended as error:
-            self._lose(connection, str(error))
+            self._queue.extend(zip(repeat(MESSAGE), repeat(connection), messages, strict=False))
+            if ended:
+                self._lose(connection, ended)
         except BaseException:
-            self._lose(connection, "interrupted while receiving")
+            if not connection.closed:
+                self._lose(connection, "interrupted while receiving")
             raise
 
     def _take_last(self, connection: Connection, reason: str) -> None:

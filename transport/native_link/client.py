@@ -147,13 +147,13 @@ class NativeClient(NativeLink):
         self._queue.append((CONNECTED, connection, None))
 
     def _lose(self, connection: Connection, reason: str) -> None:
+        if connection is self._connection:  # Not, if an interrupt kept us from the rest.
+            self._connection, self._up = None, False
+            if connection.ping_at:
+                self._queue.append((LOST, connection, reason))
+            else:
+                self._note_failure(reason)
         connection.close()
-        self._connection = None
-        self._up = False
-        if connection.ping_at:
-            self._queue.append((LOST, connection, reason))
-        else:
-            self._note_failure(reason)
         self._connect()
 
     def _look_after(self, now: float) -> None:
@@ -203,7 +203,10 @@ class NativeClient(NativeLink):
         connection = self._connection
         if connection is not None:
             self._take_from(connection)
-        elif self._lookup is not None and (failure := self._lookup.take_failure()):
+        elif self._lookup is None:
+            if self._again_at == inf:  # An interrupt kept us from going on.
+                self._connect()
+        elif failure := self._lookup.take_failure():
             self._queue.append((REFUSED, None, f"cannot connect to {self.endpoint}: {failure}"))
 
     def _deliver(self, receiver: Receiver, limit: int) -> None:
@@ -240,7 +243,7 @@ class NativeClient(NativeLink):
         self._up = False
         self._end_lookup()
         if self._connection is not None:
-            self._connection.close()
+            self._connection.close(self._options.linger)
         super()._release()
 
 

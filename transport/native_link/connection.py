@@ -19,6 +19,7 @@ from typing import Final
 from transport.errors import TransportError
 from transport.frames import Buffer
 from transport.link import PeerInfo
+from transport.native_link import lingering
 from transport.native_link.framing import SHORT_HEADS, Framing, FramingError, head, in_frames, ping
 from transport.native_link.poll_set import PollSet
 
@@ -72,8 +73,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_out", "_poll_set", "_recv", "_send", "_socket", "deadline", "ended", "fd", "framing", "heard", "info", "met",
-        "peer", "ping_at", "queued", "unanswered",
+        "_out", "_poll_set", "_recv", "_send", "_socket", "closed", "deadline", "ended", "fd", "framing", "heard",
+        "info", "met", "peer", "ping_at", "queued", "unanswered",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +97,8 @@ class Connection:
         self.queued: int = 0
         #: Why nothing can be sent any more; "" while it can. What has arrived can still be read.
         self.ended: str = ""
+        #: Whether `close` was called.
+        self.closed: bool = False
         self._socket = socket
         self._recv = socket.recv
         self._send = socket.send
@@ -107,30 +110,23 @@ class Connection:
         self.write([hello])
 
     @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._socket.fileno() < 0
-
-    @property
     def waiting(self) -> int:
         """How many pieces of messages wait to be written."""
         return len(self._out)
 
-    def receive(self) -> list[list[Buffer]]:
-        """Read what is there, and return the messages that it completes. Raises: Ended."""
+    def receive(self, messages: list[list[Buffer]]) -> None:
+        """Read what is there, and append the messages that it completes. Raises: Ended, after those before it."""
         framing = self.framing
         try:
             if framing.filling is None:
                 data = self._recv(READ_BYTES)
                 if not data:
                     raise Ended("the connection was closed")
-                messages = framing.take(data)
+                framing.take(data, messages)
             else:
-                messages = []
-            if framing.filling is not None:
-                messages += self._fill()
+                self._fill(messages)
         except BlockingIOError:
-            return []
+            return
         except OSError as error:
             raise Ended(why(error)) from None
         except FramingError as error:
@@ -139,26 +135,22 @@ class Connection:
         self.heard = True
         if framing.owed:
             self.write([framing.answers()])
-        return messages
 
-    def _fill(self) -> list[list[Buffer]]:
+    def _fill(self, messages: list[list[Buffer]]) -> None:
         """Read the rest of a large frame into its place, as far as it is there."""
         framing = self.framing
         for _ in range(_READS):
             filling = framing.filling
             if filling is None:
-                break
+                return
             try:
                 count = self._socket.recv_into(filling)
             except BlockingIOError:
-                break
+                return
             if not count:
                 raise Ended("the connection was closed in the midst of a message")
             del filling  # Its memory is to grow.
-            messages = framing.filled(count)
-            if messages:
-                return messages
-        return []
+            framing.filled(count, messages)
 
     def send(self, frames: list[Buffer]) -> None:
         """Send one message. What the system does not take now waits; a peer that is gone shows in `ended`."""
@@ -260,9 +252,16 @@ class Connection:
         self.ping_at = now + heartbeat
         self.write([ping(PINGS * heartbeat)])
 
-    def close(self) -> None:
-        """Close it. What waits to be written is dropped. Repeating it does nothing."""
-        if not self.closed:
-            self.ended = self.ended or "the connection was closed here"
-            self._poll_set.remove(self.fd)
+    def close(self, linger: float = 0.0) -> None:
+        """Close it; what waits to be written leaves within `linger` seconds, in the background. Again: no effect."""
+        if self.closed:
+            return
+        if linger and self._out:
+            self.flush()
+        self.closed = True
+        self._poll_set.remove(self.fd)
+        if linger and self._out:
+            lingering.linger(self._socket, self._out, linger)
+        else:
             self._socket.close()
+        self.ended = self.ended or "the connection was closed here"

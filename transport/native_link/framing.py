@@ -128,8 +128,8 @@ class Framing:
         # How much is set aside for a large frame at once: as much as one has taken before.
         self._room = _FIRST_BYTES
 
-    def take(self, data: bytes) -> list[list[Buffer]]:
-        """These bytes came: return the messages that they complete. Raises: FramingError."""
+    def take(self, data: bytes, messages: list[list[Buffer]]) -> None:
+        """These bytes came: append the messages that they complete, those before an error too. Raises: FramingError."""
         if self._left:
             data = self._left + data
             self._left = b""
@@ -138,8 +138,7 @@ class Framing:
             position = self._greet(data)
             if not position:
                 self._left = data
-                return []
-        messages: list[list[Buffer]] = []
+                return
         while end - position >= 2:
             flags, size, start = data[position], data[position + 1], position + 2
             if flags & LONG:
@@ -153,7 +152,7 @@ class Framing:
             if stop > end:
                 if size >= LARGE_BYTES:
                     self._fill(flags, size, data[start:])
-                    return messages
+                    return
                 break
             position = stop
             if not flags and not self._count:
@@ -165,13 +164,11 @@ class Framing:
             if self._careful and messages:
                 self._relax()
         self._left = data[position:]
-        return messages
 
-    def filled(self, count: int) -> list[list[Buffer]]:
-        """So many bytes were read into `filling`: return the message that they complete, if so."""
+    def filled(self, count: int, messages: list[list[Buffer]]) -> None:
+        """So many bytes were read into `filling`: append the message that they complete. Raises: FramingError."""
         self._filled += count
         self.filling = None  # The memory cannot grow while a view of it exists.
-        messages: list[list[Buffer]] = []
         if self._filled == self._size:
             body, self._body = self._body, bytearray()
             self._room = max(self._room, self._size)
@@ -182,7 +179,6 @@ class Framing:
             if self._filled == len(self._body):
                 self._body += bytes(min(self._size, _GROWTH * self._filled) - self._filled)
             self.filling = memoryview(self._body)[self._filled :]
-        return messages
 
     def answers(self) -> bytes:
         """Take what is to be sent back."""

@@ -186,9 +186,9 @@ class NativeServer(NativeLink):
 
     def _lose(self, connection: Connection, reason: str) -> None:
         self._connections.pop(connection.fd, None)
-        connection.close()
-        self._queue.append((LOST, connection, reason))
+        self._queue.append((LOST, connection, reason))  # Twice, after an interrupt: it is delivered once.
         self.arrived = True
+        connection.close()
 
     def _look_after(self, now: float) -> None:
         if now >= self._accept_at:
@@ -300,7 +300,7 @@ class NativeServer(NativeLink):
         if self._unix is not None:
             self._unix.remove()
         for connection in self._connections.values():
-            connection.close()
+            connection.close(self._options.linger)
         self._connections.clear()
         super()._release()
 

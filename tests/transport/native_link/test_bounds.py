@@ -207,3 +207,21 @@ def test_keys_are_refused(house: House) -> None:
 
     with pytest.raises(EndpointError, match="keys"):
         house.open(curve=Keys())
+
+
+@pytest.mark.parametrize("closing", ["server", "client"])
+def test_what_was_handed_over_leaves(house: House, closing: str) -> None:
+    """A link that is closed sends what it had taken, though the other side reads it later."""
+    server = house.open(linger=60.0)
+    client = Party(connect(server.link.endpoint, linger=60.0))
+    house.parties.append(client)
+    exchange(house.parties, lambda: client.ups)
+    assert client.send(b"", [b"hello"])
+    exchange(house.parties, lambda: server.messages)
+    large = os.urandom(30 << 20)
+    party, other, peer = (server, client, server.ups[0]) if closing == "server" else (client, server, b"")
+    assert party.send(peer, [b"large", large]) and party.send(peer, [b"last"])
+    house.parties.remove(party)
+    party.close()
+    exchange([other], lambda: other.losses)
+    assert [frames for _, frames in other.messages if frames != [b"hello"]] == [[b"large", large], [b"last"]]

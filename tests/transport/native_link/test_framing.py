@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -24,26 +25,33 @@ from transport.native_link.framing import (
 LIMIT = 1 << 20
 
 
+def taken(framing: Framing, data: bytes) -> list[list[bytes]]:
+    """The messages that these bytes complete."""
+    found: list[list[Any]] = []
+    framing.take(data, found)
+    return found
+
+
 def at_a_server(limit: int = LIMIT, first: int = LIMIT, greeted: bool = True) -> Framing:
     """What a server makes of its client's bytes, from after the handshake on."""
     framing = Framing(b"ROUTER", limit, first)
     if greeted:
-        assert framing.take(hello(b"DEALER")) == [] and framing.open
+        assert taken(framing, hello(b"DEALER")) == [] and framing.open
     return framing
 
 
 def read(framing: Framing, data: bytes) -> Iterator[list[bytes]]:
     """Have it read this in one piece, as a connection does: into the place that it names."""
+    found: list[list[Any]]
     while data:
         if framing.filling is None:
-            part, data = data, b""
-            found = framing.take(part)
-            # What is to be filled was begun with all of that.
+            found, data = taken(framing, data), b""
         else:
             size = min(len(framing.filling), len(data))
             framing.filling[:size] = data[:size]
             data = data[size:]
-            found = framing.filled(size)
+            found = []
+            framing.filled(size, found)
         yield from ([bytes(frame) for frame in message] for message in found)
 
 
@@ -76,20 +84,20 @@ class TestMessages:
     def test_a_command_may_stand_within_a_message(self) -> None:
         """The frames around it are one message."""
         framing = at_a_server()
-        assert framing.take(head(1, more=True) + b"a" + ping(15) + head(1) + b"b") == [[b"a", b"b"]]
+        assert taken(framing, head(1, more=True) + b"a" + ping(15) + head(1) + b"b") == [[b"a", b"b"]]
 
     def test_more_frames_than_a_message_has_are_dropped(self) -> None:
         """Its reader sees that there were too many, and no more is kept of it."""
         framing = at_a_server()
-        ((*frames,),) = framing.take(on_the_wire(*[b"x"] * 1000))
+        ((*frames,),) = taken(framing, on_the_wire(*[b"x"] * 1000))
         assert len(frames) == 258
-        assert framing.take(on_the_wire(b"next")) == [[b"next"]]
+        assert taken(framing, on_the_wire(b"next")) == [[b"next"]]
 
     def test_a_large_frame_is_read_into_its_place(self) -> None:
         """What remains of it is read to where it stays; what is set aside grows with what has come."""
         framing = at_a_server(1 << 30)
-        framing.take(on_the_wire(b"first"))
-        framing.take(head(1 << 29) + bytes(10))
+        taken(framing, on_the_wire(b"first"))
+        taken(framing, head(1 << 29) + bytes(10))
         assert framing.filling is not None and len(framing.filling) < 1 << 20
 
 
@@ -97,20 +105,20 @@ class TestCommands:
     def test_a_ping_is_answered_with_what_it_brought(self) -> None:
         """A PONG brings the context back; how long the peer is patient is known then."""
         framing = at_a_server()
-        assert framing.take(command(b"PING", (25).to_bytes(2) + b"context")) == []
+        assert taken(framing, command(b"PING", (25).to_bytes(2) + b"context")) == []
         assert framing.answers() == command(b"PONG", b"context") and framing.answers() == b""
         assert framing.patience == 2.5
 
     def test_others_are_passed_over(self) -> None:
         """What is not known does no harm."""
         framing = at_a_server()
-        assert framing.take(command(b"PONG", b"") + command(b"JOIN", b"x") + on_the_wire(b"m")) == [[b"m"]]
+        assert taken(framing, command(b"PONG", b"") + command(b"JOIN", b"x") + on_the_wire(b"m")) == [[b"m"]]
 
     def test_an_error_says_why(self) -> None:
         """An ERROR ends the connection, with what the peer says."""
         framing = at_a_server(greeted=False)
         with pytest.raises(FramingError, match="no way"):
-            framing.take(hello(b"DEALER")[:GREETING_BYTES] + command(b"ERROR", b"\x06no way"))
+            taken(framing, hello(b"DEALER")[:GREETING_BYTES] + command(b"ERROR", b"\x06no way"))
 
 
 REFUSED = {
@@ -142,7 +150,7 @@ REFUSED = {
 def test_is_refused(name: str) -> None:
     """Nothing of it is kept or delivered, whether it comes at once or byte after byte."""
     with pytest.raises(FramingError):
-        at_a_server(greeted=False).take(REFUSED[name])
+        taken(at_a_server(greeted=False), REFUSED[name])
     framing, data = at_a_server(greeted=False), REFUSED[name]
     with pytest.raises(FramingError):
         for place in range(0, len(data), 997 if len(data) > 1000 else 1):
@@ -153,17 +161,25 @@ def test_a_stranger_has_less_room() -> None:
     """Until its first message is there a client may send less; short frames are held against the limit, too."""
     framing = at_a_server(first=1000)
     with pytest.raises(FramingError):
-        framing.take(head(1001))
+        taken(framing, head(1001))
     framing = at_a_server(first=1000)
-    assert len(framing.take(on_the_wire(bytes(1000)) + on_the_wire(bytes(5000)))) == 2
+    assert len(taken(framing, on_the_wire(bytes(1000)) + on_the_wire(bytes(5000)))) == 2
     framing = at_a_server(limit=10)
     with pytest.raises(FramingError):
-        framing.take(on_the_wire(b"first") + on_the_wire(bytes(11)))
+        taken(framing, on_the_wire(b"first") + on_the_wire(bytes(11)))
 
 
 def test_a_socket_of_another_kind_is_told() -> None:
     """It gets an ERROR before its connection is closed."""
     framing = at_a_server(greeted=False)
     with pytest.raises(FramingError):
-        framing.take(hello(b"PUB"))
+        taken(framing, hello(b"PUB"))
     assert framing.answers().endswith(b"Invalid socket type")
+
+
+def test_what_came_before_counts() -> None:
+    """Messages before what is refused are there, though they came in one piece with it."""
+    framing, found = at_a_server(), list[list[Any]]()
+    with pytest.raises(FramingError):
+        framing.take(on_the_wire(b"good") + b"\x08\1x", found)
+    assert found == [[b"good"]]
