@@ -17,6 +17,7 @@ FORKS = 20
 # Locks that no child comes across, by file, each with the reason.
 UNREGISTERED = {
     "engine/kernel/waiter.py": "the gate of one wait of one thread: a child waits by new ones",
+    "engine/kernel/helping.py": "as above",
     "engine/pool/running.py": "as above",
     "engine/kernel/monitor.py": "the bell of a thread that is not in the child, whose driver makes a new monitor",
     "transport/overlapped/operation.py": "is only ever tried",

@@ -206,6 +206,8 @@ class OpenCall(msgspec.Struct, eq=False):
     # Whether its routine is being entered, or was: False while it waits for that, wherever it does. Written by the
     # thread that has the call; see `Answers.give_up` for which threads read it.
     begun: bool = True
+    # The event loop was handed it, and took it. In the loop's thread only.
+    handed: bool = False
     # Set once, under admission's lock; read anywhere. Aborted: cancelled, and no answer is waited for.
     cancelled: bool = False
     aborted: bool = False

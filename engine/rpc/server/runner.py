@@ -99,8 +99,9 @@ class CallRunner(ClientTurns):
 
     def begin_in_loop(self, call: OpenCall) -> None:
         """Begin an `async def` routine. In the thread of the server's event loop."""
-        if call.begun or not call.is_open():
+        if call.handed or not call.is_open():
             return  # It was begun before, or given up.
+        call.handed = True
         place = current.slot
         try:
             self._run_one(call, call.entry, None, place)

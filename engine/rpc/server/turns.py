@@ -38,12 +38,15 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context
 from enum import Enum
+from itertools import compress, starmap
+from operator import not_
 from typing import Any, Final
 
 import msgspec
 
 from transport.realtime import sleep
 
+from ...kernel.helping import ONCE
 from ...kernel.lock import Lock
 from ...pool.dispatch import WorkPort
 from ...pool.running import WorkerState, current
@@ -135,39 +138,61 @@ class ClientTurns:
     # Appending
 
     def post(self) -> None:
-        """Have the calls run that were appended."""
-        if self.calls and self._claim():  # Else it is in the ring, or its owner looks again.
-            self._list()
+        """Have the calls run that were appended. An interrupt leaves the client idle, or in the ring."""
+        if not self.calls:
+            return
+        has: list[None] = []
+        try:
+            try:
+                has.extend(starmap(self._idle.pop, ONCE))
+            except IndexError:
+                return  # It is in the ring, or its owner looks again.
+            self._list(has)
+        except BaseException:
+            if has:
+                self._enlist(has)
+            self._scheduler.port.need()
+            raise
 
     def arrived(self) -> None:
         """`post`, when ordinary calls were appended: they need a worker, so nothing is looked at. Under link.lock."""
-        try:
-            self._idle.pop()
-        except IndexError:
-            return
         port = self._scheduler.port
-        port.ring.append(self)
-        runner = current.runner
-        # An idle worker that harvests looks into the ring before it sleeps: see `WorkPort.need`.
-        if runner is None or runner.seat is None or runner.port is not port or port.awake:
+        try:
+            try:
+                # `_enlist` in line.
+                port.ring.extend(compress((self,), map(not_, starmap(self._idle.pop, ONCE))))
+            except IndexError:
+                return
+            runner = current.runner
+            # An idle worker that harvests looks into the ring before it sleeps: see `WorkPort.need`.
+            if runner is None or runner.seat is None or runner.port is not port or port.awake:
+                port.need()
+        except BaseException:
             port.need()
+            raise
 
-    def _list(self) -> None:
-        """Put the client, which has calls and no owner, into the ring, unless the event loop can begin them all."""
+    def _enlist(self, token: list[None]) -> None:
+        """Move the client from where its token is into the ring, in one step."""
+        self._scheduler.port.ring.extend(compress((self,), map(not_, starmap(token.pop, ONCE))))
+
+    def _list(self, has: list[None]) -> None:
+        """Put the client into the ring, unless the event loop can begin all its calls. `has` has the token."""
         calls = self.calls
         if calls and calls[0].entry.needs_no_worker and self._is_entered():
             self._hand_over()
-            with self._lock:
-                if not self._let_go_locked():
-                    return
-        self._scheduler.port.enlist(self)
+            if not calls:
+                self._idle.extend(starmap(has.pop, ONCE))
+                self.post()  # Looked at again after that, as who appends looks for the token after it.
+                return
+        self._enlist(has)
+        self._scheduler.port.need()
 
     def _hand_over(self) -> None:
         """Hand the calls of `async def` routines that come first to the event loop. For who has the client."""
         calls = self.calls
         while calls and (call := calls[0]).entry.needs_no_worker:
             assert isinstance(call, OpenCall)
-            # Handed over first: an interrupt loses no call, and the loop begins each once.
+            # Handed over first, so that an interrupt loses no call: the loop begins what it is handed twice once.
             self._scheduler.hand_over(call)
             calls.popleft()
 
@@ -217,7 +242,7 @@ class ClientTurns:
         finally:
             lock.release()
         if listed:
-            self._list()
+            self._list([None])
 
     def _note_entering(self, place: ServingSlot, call_id: int) -> None:
         self._entering = place, call_id, place.running
@@ -258,7 +283,7 @@ class ClientTurns:
         finally:
             lock.release()
         if listed:
-            self._list()
+            self._list([None])
 
     def _has(self, place: ServingSlot) -> bool:
         """Whether this thread has the client: the monitor may be just looking, and then it has nobody."""
@@ -291,7 +316,7 @@ class ClientTurns:
                 work.entry.run_time.overran()
             listed = self._let_go_locked()
         if listed:
-            self._list()
+            self._list([None])
         return True
 
     def _may_take_away(self, owner: ServingSlot) -> bool:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -58,10 +58,18 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
             recorder.note(self.turns, ClientState.IDLE)
             super().append(token)
 
+        def extend(self, tokens: Iterable[None]) -> None:
+            for token in tokens:
+                self.append(token)
+
     class Ring(deque[Any]):
         def append(self, turns: Any) -> None:
             recorder.note(turns, ClientState.READY)
             super().append(turns)
+
+        def extend(self, several: Iterable[Any]) -> None:
+            for turns in several:
+                self.append(turns)
 
     class Owner:
         def __get__(self, turns: ClientTurns, kind: type | None = None) -> Any:

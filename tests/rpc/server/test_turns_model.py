@@ -165,7 +165,7 @@ class TokenAfterLook(Client):
             self.owner = None
             listed = self._let_go_locked()
         if listed:
-            self._list()
+            self._list([None])
 
 
 class ListedTwice(Client):
@@ -187,7 +187,7 @@ class PassedOnFirst(Client):
             self.owner = None
             listed = self._let_go_locked()
         if listed:
-            self._list()
+            self._list([None])
         self._note_entering(place, call_id)
 
 
@@ -227,7 +227,7 @@ class LookedFirst(Client):
             self.account.held.add(owner)
             listed = self._let_go_locked()
         if listed:
-            self._list()
+            self._list([None])
         return True
 
 
