@@ -31,6 +31,12 @@ def book(monkeypatch: pytest.MonkeyPatch) -> Book:
     return known
 
 
+@pytest.fixture(params=["tcp", "native+tcp"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    """Each link that knows hosts."""
+    return str(request.param)
+
+
 @pytest.fixture
 def parties() -> Any:
     """A function that keeps links, until the end of the test."""
@@ -48,33 +54,33 @@ def parties() -> Any:
 Keep = Callable[[Any], Party]
 
 
-def test_the_second_address(book: Book, parties: Keep) -> None:
+def test_the_second_address(book: Book, parties: Keep, scheme: str) -> None:
     """A client whose server listens on the second address of the name reaches it, again after the server came back."""
     book["two.test"] = ["127.0.0.2", "127.0.0.1"]
-    server = parties(bind("tcp://127.0.0.1:*"))
+    server = parties(bind(f"{scheme}://127.0.0.1:*"))
     port = server.link.endpoint.rpartition(":")[2]
-    client = parties(connect(f"tcp://two.test:{port}"))
+    client = parties(connect(f"{scheme}://two.test:{port}"))
     exchange([server, client], lambda: client.ups)
     assert client.send(b"", [b"hello"])
     exchange([server, client], lambda: server.messages)
     server.close()
     exchange([client], lambda: client.losses)
     book["two.test"] = ["127.0.0.1", "127.0.0.2"]
-    again = parties(bind(f"tcp://127.0.0.2:{port}"))
+    again = parties(bind(f"{scheme}://127.0.0.2:{port}"))
     exchange([again, client], lambda: len(client.ups) == 2)
 
 
-def test_nobody_at_any_address(book: Book, parties: Keep) -> None:
+def test_nobody_at_any_address(book: Book, parties: Keep, scheme: str) -> None:
     """The refusal tells of each address."""
     book["two.test"] = ["127.0.0.2", "127.0.0.1"]
-    client = parties(connect("tcp://two.test:1"))
+    client = parties(connect(f"{scheme}://two.test:1"))
     exchange([client], lambda: client.refusals)
-    assert "127.0.0.2:1: nobody listens there; tcp://127.0.0.1:1: nobody listens there" in client.refusals[0]
+    assert f"127.0.0.2:1: nobody listens there; {scheme}://127.0.0.1:1: nobody listens there" in client.refusals[0]
 
 
-def test_a_name_that_is_not_known_yet(book: Book, parties: Keep) -> None:
+def test_a_name_that_is_not_known_yet(book: Book, parties: Keep, scheme: str) -> None:
     """The refusal says so; the client goes on looking, and connects once the name is known."""
-    server = parties(bind("tcp://127.0.0.1:*"))
+    server = parties(bind(f"{scheme}://127.0.0.1:*"))
     client = parties(connect(server.link.endpoint.replace("127.0.0.1", "later.test")))
     exchange([client], lambda: client.refusals)
     assert "later.test" in client.refusals[0] and "its host cannot be found: Name or service" in client.refusals[0]
@@ -82,7 +88,7 @@ def test_a_name_that_is_not_known_yet(book: Book, parties: Keep) -> None:
     exchange([server, client], lambda: client.ups)
 
 
-def test_a_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch, parties: Keep) -> None:
+def test_a_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch, parties: Keep, scheme: str) -> None:
     """Neither connecting, nor harvesting, nor closing waits for it."""
     asked, go_on = threading.Event(), threading.Event()
 
@@ -93,7 +99,7 @@ def test_a_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch, parties: Keep) -
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     threads = threading.active_count()
-    client = parties(connect("tcp://hangs.test:5555"))
+    client = parties(connect(f"{scheme}://hangs.test:5555"))
     assert asked.wait(LIMIT)
     assert not client.harvest()
     client.close()
@@ -101,53 +107,53 @@ def test_a_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch, parties: Keep) -
     wait_until(lambda: threading.active_count() <= threads)
 
 
-def test_binding_a_name(book: Book, parties: Keep) -> None:
+def test_binding_a_name(book: Book, parties: Keep, scheme: str) -> None:
     """A server listens on each address of the name, on one port; its endpoint has the name if there are several."""
     book["two.test"] = ["127.0.0.2", "127.0.0.1"]
-    server = parties(bind("tcp://two.test:*"))
-    assert server.link.endpoint.startswith("tcp://two.test:")
+    server = parties(bind(f"{scheme}://two.test:*"))
+    assert server.link.endpoint.startswith(f"{scheme}://two.test:")
     port = server.link.endpoint.rpartition(":")[2]
     for host in ("127.0.0.1", "127.0.0.2", "two.test"):
-        client = parties(connect(f"tcp://{host}:{port}"))
+        client = parties(connect(f"{scheme}://{host}:{port}"))
         exchange([server, client], lambda: client.ups)  # noqa: B023
 
 
-def test_binding_what_is_no_name(book: Book, parties: Keep) -> None:
+def test_binding_what_is_no_name(book: Book, parties: Keep, scheme: str) -> None:
     """A host that nobody knows is an EndpointError that says so; a name whose port is taken at one address, too."""
     with pytest.raises(EndpointError, match="its host cannot be found"):
-        bind("tcp://nobody.test:*")
+        bind(f"{scheme}://nobody.test:*")
     book["two.test"] = ["127.0.0.2", "127.0.0.1"]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(EndpointError, match="in use"):
-            bind(f"tcp://two.test:{port}")
-        parties(bind(f"tcp://127.0.0.2:{port}"))  # It was given back.
+            bind(f"{scheme}://two.test:{port}")
+        parties(bind(f"{scheme}://127.0.0.2:{port}"))  # It was given back.
 
 
-def test_ipv6(parties: Keep) -> None:
+def test_ipv6(parties: Keep, scheme: str) -> None:
     """A literal in brackets, on both sides."""
     if not socket.has_ipv6:
         pytest.skip("there is no IPv6 here")
     try:
-        server = parties(bind("tcp://[::1]:*"))
+        server = parties(bind(f"{scheme}://[::1]:*"))
     except EndpointError:
         pytest.skip("IPv6 is switched off")
-    assert server.link.endpoint.startswith("tcp://[::1]:")
+    assert server.link.endpoint.startswith(f"{scheme}://[::1]:")
     client = parties(connect(server.link.endpoint))
     exchange([server, client], lambda: client.ups)
 
 
 @pytest.mark.parametrize("addresses", [["192.0.2.99", "127.0.0.1"], ["127.0.0.1", "192.0.2.99"]])
-def test_binding_what_is_here(book: Book, parties: Keep, addresses: list[str]) -> None:
+def test_binding_what_is_here(book: Book, parties: Keep, scheme: str, addresses: list[str]) -> None:
     """A server binds those addresses of a name that are this machine's, whichever comes first."""
     book["some.test"] = addresses
-    server = parties(bind("tcp://some.test:*"))
-    client = parties(connect(f"tcp://127.0.0.1:{server.link.endpoint.rpartition(':')[2]}"))
+    server = parties(bind(f"{scheme}://some.test:*"))
+    client = parties(connect(f"{scheme}://127.0.0.1:{server.link.endpoint.rpartition(':')[2]}"))
     exchange([server, client], lambda: client.ups)
 
 
-def test_binding_what_is_not_here(book: Book) -> None:
+def test_binding_what_is_not_here(book: Book, scheme: str) -> None:
     """A name none of whose addresses is this machine's is refused, and so is one that has none."""
     for book["away.test"] in (["192.0.2.99"], []):
         with pytest.raises(EndpointError, match="cannot bind"):
-            bind("tcp://away.test:*")
+            bind(f"{scheme}://away.test:*")

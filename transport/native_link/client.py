@@ -16,10 +16,12 @@ import errno
 import os
 import random
 import socket as sockets
+from contextlib import suppress
 from math import inf
 from typing import Any, Final
 
 from transport.endpoint import MAX_IPC_PATH, Endpoint
+from transport.errors import EndpointError
 from transport.frames import Buffer
 from transport.link import LinkOptions, Receiver
 from transport.lookup import Lookup, is_named
@@ -75,9 +77,17 @@ class NativeClient(NativeLink):
         """Connect to the endpoint's addresses, one after the other."""
         self._again_at = inf
         if is_named(self._target):
-            self._lookup = Lookup(self._target, self._found, 0.0)
-            self._poll_set.add(self._lookup.fileno())
-            self._lookup.start()
+            lookup = self._lookup = Lookup(self._target, self._found, 0.0)
+            descriptor = lookup.fileno()
+            self._poll_set.add(descriptor)
+            try:
+                lookup.start()  # Last: it may be over at once.
+            except EndpointError as error:
+                self._lookup = None
+                with suppress(OSError, KeyError):  # It is closed by now.
+                    self._poll_set.remove(descriptor)
+                self._note_failure(str(error))
+                self._connect()
         else:
             self._left, self._found_count = [self._target], 1
             self._connect()

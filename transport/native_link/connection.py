@@ -121,14 +121,14 @@ class Connection:
             if framing.filling is None:
                 data = self._recv(READ_BYTES)
                 if not data:
-                    raise Ended("the connection was closed")
+                    raise Ended(self.ended or "the connection was closed")
                 framing.take(data, messages)
             else:
                 self._fill(messages)
         except BlockingIOError:
             return
         except OSError as error:
-            raise Ended(why(error)) from None
+            raise Ended(self.ended or why(error)) from None
         except FramingError as error:
             self.write([framing.answers()])
             raise Ended(f"the connection was closed here: {error}") from None

@@ -321,4 +321,4 @@ def _why_not(error: OSError) -> str:
     """Why a socket cannot be bound."""
     if isinstance(error, sockets.gaierror):
         return f"its host cannot be found: {error.strerror or error}"
-    return "a server listens there" if error.errno == errno.EADDRINUSE else why(error)
+    return why(error)
