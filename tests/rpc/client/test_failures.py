@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -218,12 +219,18 @@ def listener_port() -> Any:
 class TestKilled:
     """1726: a server that dies with calls outstanding."""
 
-    @pytest.mark.parametrize("transport", ["tcp", "ipc"])
+    @pytest.mark.parametrize("transport", ["tcp", "ipc", "native+tcp", "native+ipc"])
     def test_each_call_fails_once(
-        self, transport: str, service: Callable[..., Service], benches: Benches, key: str, port: CompletionPort
+        self,
+        transport: str,
+        folder: Path,
+        service: Callable[..., Service],
+        benches: Benches,
+        key: str,
+        port: CompletionPort,
     ) -> None:
         """Each outstanding call ends with `CallFailed`, once, and is told of once."""
-        mine = service(*(["tcp://127.0.0.1:*"] if transport == "tcp" else []))
+        mine = service(new_endpoint(transport, folder))
         bench = benches(mine.endpoint)
         calls = [bench.held(f"{key}-{number}", notify=port) for number in range(20)]
         mine.kill()
@@ -324,7 +331,7 @@ class TestKilled:
 class TestGracefulEnd:
     """A server that says goodbye."""
 
-    @pytest.mark.parametrize("transport", ["tcp", "ipc", "inproc", "loopback"])
+    @pytest.mark.parametrize("transport", ["tcp", "ipc", "native+tcp", "inproc", "loopback"])
     def test_outstanding_calls_fail(
         self, transport: str, folder: Any, local: Callable[..., Any], benches: Benches, key: str
     ) -> None:
@@ -350,7 +357,7 @@ class TestGracefulEnd:
         closing.join(LIMIT)
         assert server.closed
 
-    @pytest.mark.parametrize("transport", ["tcp", "ipc", "inproc", "loopback"])
+    @pytest.mark.parametrize("transport", ["tcp", "ipc", "native+tcp", "inproc", "loopback"])
     def test_a_new_server_in_its_place(
         self, transport: str, folder: Any, local: Callable[..., Any], benches: Benches, key: str
     ) -> None:
@@ -361,7 +368,7 @@ class TestGracefulEnd:
         held = bench.held(key)
         server.close(0)
         assert status_of(lambda: held.result(LIMIT)) == 1726  # The client has noticed.
-        local(server.endpoint if transport != "tcp" else bench.endpoint)
+        local(bench.endpoint)
         assert bench.probe.echo(2) == 2
 
 

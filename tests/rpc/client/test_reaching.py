@@ -142,7 +142,7 @@ class TestNeverGreeted:
 class TestGoodbyes:
     """A server that says goodbye and keeps its socket, as a ROUTER must that cannot close one connection."""
 
-    @pytest.mark.parametrize("transport", ["tcp", "ipc"])
+    @pytest.mark.parametrize("transport", ["tcp", "ipc", "native+tcp", "native+ipc"])
     def test_later_calls(self, transport: str, folder: Any) -> None:
         """The client closes the connection and greets over a new one: later calls are served."""
         with RawServer(new_endpoint(transport, folder)) as raw, Client(raw.endpoint, connect_timeout=LIMIT) as client:

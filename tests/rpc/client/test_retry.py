@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -58,12 +59,18 @@ def hear_calls(server: RawServer, count: int) -> list[Any]:
 class TestKilled:
     """A server that is killed, and started again on the same endpoint."""
 
-    @pytest.mark.parametrize("transport", ["tcp", "ipc"])
+    @pytest.mark.parametrize("transport", ["tcp", "ipc", "native+tcp", "native+ipc"])
     def test_sent_again(
-        self, transport: str, service: Services, benches: Benches, key: str, port: CompletionPort
+        self,
+        transport: str,
+        folder: Path,
+        service: Services,
+        benches: Benches,
+        key: str,
+        port: CompletionPort,
     ) -> None:
         """Idempotent calls go on with the next server, the others end with 1726: each once, told of once."""
-        mine = service(*(["tcp://127.0.0.1:*"] if transport == "tcp" else []))
+        mine = service(new_endpoint(transport, folder))
         bench = benches(mine.endpoint, connect_timeout=LIMIT)
         retried = [held_again(bench, f"{key}-{number}", notify=port) for number in range(20)]
         others = [bench.held(f"{key}-other-{number}", notify=port) for number in range(5)]

@@ -148,7 +148,7 @@ class Fixture:
         return call, *self.routines.held
 
 
-@pytest.fixture(params=["tcp", "ipc", "inproc", "loopback"])
+@pytest.fixture(params=["tcp", "ipc", "native+tcp", "inproc", "loopback"])
 def each(request: pytest.FixtureRequest, benches: Callable[..., Bench], folder: Any) -> Iterator[Fixture]:
     """The service on each transport."""
     fixture = Fixture(new_endpoint(request.param, folder), benches)

@@ -12,7 +12,7 @@ from .interfaces import Hand, Streams
 from .service import make_server
 
 SERVICE = "tests.rpc.pipes.service"
-TRANSPORTS = ("tcp", "ipc", "loopback")
+TRANSPORTS = ("tcp", "ipc", "native+ipc", "loopback")
 
 
 class Piped:

@@ -96,7 +96,7 @@ class TestListening:
         with pytest.raises(EndpointError, match=endpoint.partition(":")[0]):
             Client(endpoint)
 
-    @pytest.mark.parametrize("transport", ["tcp", "ipc", "inproc", "loopback"])
+    @pytest.mark.parametrize("transport", ["tcp", "ipc", "native+tcp", "inproc", "loopback"])
     def test_on_an_endpoint_that_is_taken(self, transport: str, folder: Path) -> None:
         """An endpoint that another server has raises as `listen` is called; the server can listen later."""
         with Server(new_endpoint(transport, folder)) as first:
@@ -120,7 +120,7 @@ class TestListening:
                 with Client(second.endpoint) as client:
                     assert client.bind(Adder).add(1, 2) == 3
 
-    @pytest.mark.parametrize("transport", ["tcp", "ipc", "inproc", "loopback"])
+    @pytest.mark.parametrize("transport", ["tcp", "ipc", "native+tcp", "inproc", "loopback"])
     def test_where_another_has_just_closed(self, transport: str, folder: Path) -> None:
         """A server can listen at once where another one has just been closed."""
         endpoint = new_endpoint(transport, folder)
