@@ -59,7 +59,8 @@ class Client(AsyncCloseable):
     """A client of one server.
 
     Args:
-        endpoint: `tcp://host:port`, `ipc://path`, `inproc://name` or `loopback://name`.
+        endpoint: `tcp://host:port`, `ipc://path`, `inproc://name` or `loopback://name`; `native+tcp://...` and
+            `native+ipc://...`: the first two without ZeroMQ's library, whatever the server uses.
         timeout: seconds that a call may take unless it says otherwise; None: no limit. See `BoundOperation.begin` for
             the errors that it ends with: `CallTimeout` is not the only one.
         connect_timeout: seconds that a call may wait for a connection to a server that greets before it ends with

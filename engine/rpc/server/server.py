@@ -72,7 +72,7 @@ class Server(AsyncCloseable):
 
     Args:
         endpoints: where to listen: `tcp://host:port` (port 0: the system chooses), `ipc://path`, `inproc://name`,
-            `loopback://name`.
+            `loopback://name`; `native+tcp://...` and `native+ipc://...`: the first two without ZeroMQ's library.
         workers: how many threads may run routines at once, 1 or more. A routine that calls its own server needs another
             one of them meanwhile: with `workers=1` such a call ends only by its timeout. While calls of other clients
             wait, one client has all of them but one at most; those that it had before it keeps until they return.
@@ -324,7 +324,7 @@ class Server(AsyncCloseable):
     def _listener(self, number: int) -> Listener:
         link = bind(self._endpoints[number], **self._options)
         try:
-            level = PRIVACY if self._encrypts or not link.endpoint.startswith("tcp:") else NONE
+            level = PRIVACY if self._encrypts or Endpoint.parse(link.endpoint).carrier != "tcp" else NONE
             counters = self._admission.endpoints[number]
             answers = Answers(link.endpoint, counters, self._contexts, self._tracebacks, self._fault_details, level)
             return Listener(

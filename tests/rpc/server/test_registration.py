@@ -513,7 +513,14 @@ class TestSecurity:
 
     @pytest.mark.parametrize(
         ("where", "level"),
-        (("tcp://127.0.0.1:*", 1), ("ipc", 6), ("loopback://level", 6), ("inproc://level", 6)),
+        (
+            ("tcp://127.0.0.1:*", 1),
+            ("native+tcp://127.0.0.1:*", 1),
+            ("ipc", 6),
+            ("native+ipc://*", 6),
+            ("loopback://level", 6),
+            ("inproc://level", 6),
+        ),  # fmt: skip
     )
     def test_level(self, servers: Servers, clients: Clients, endpoint: str, where: str, level: int) -> None:
         """The attributes tell how well the connection is protected: privacy where it stays on this machine, and not on
@@ -553,7 +560,13 @@ class TestSecurity:
         with pytest.raises(AccessDenied):
             clients(server.endpoint).bind("r").echo()
 
-    @pytest.mark.parametrize("where", ("tcp://127.0.0.1:*", "ipc", "loopback://registration", "inproc://registration"))
+    @pytest.mark.parametrize(
+        "where",
+        (
+            "tcp://127.0.0.1:*", "native+tcp://127.0.0.1:*", "ipc", "native+ipc://*",
+            "loopback://registration", "inproc://registration",
+        ),
+    )  # fmt: skip
     def test_local_only(self, servers: Servers, clients: Clients, endpoint: str, where: str) -> None:
         """Callers on this machine pass where only they are allowed."""
         server = servers(endpoint if where == "ipc" else where)

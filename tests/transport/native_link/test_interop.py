@@ -1,6 +1,7 @@
 """The native link and libzmq's own sockets, each in the other's place."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,18 +24,35 @@ def zeromq() -> Iterator[Callable[[int], Any]]:
         context = made.enter_context(zmq.Context())
 
         def make(kind: int) -> Any:
-            socket = made.enter_context(context.socket(kind))
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.setsockopt(zmq.RCVTIMEO, int(LIMIT * 1000))
-            return socket
+            new = made.enter_context(context.socket(kind))
+            new.setsockopt(zmq.LINGER, 0)
+            new.setsockopt(zmq.IPV6, 1)
+            new.setsockopt(zmq.RCVTIMEO, int(LIMIT * 1000))
+            return new
 
         yield make
 
 
-@pytest.fixture(params=["tcp", "ipc"])
+@pytest.fixture(params=["tcp", "tcp6", "ipc", "abstract"])
 def endpoint(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An endpoint of ZeroMQ's that nobody uses."""
-    return "tcp://127.0.0.1:*" if request.param == "tcp" else f"ipc://{tmp_path}/s"
+    if request.param == "tcp6" and not has_ipv6():
+        pytest.skip("there is no IPv6 here")
+    return {
+        "tcp": "tcp://127.0.0.1:*",
+        "tcp6": "tcp://[::1]:*",
+        "ipc": f"ipc://{tmp_path}/s",
+        "abstract": f"ipc://@callport-interop-{os.getpid()}",
+    }[str(request.param)]
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has a loopback address of IPv6."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
 
 
 @pytest.fixture
@@ -57,12 +75,12 @@ def served(parties: list[Party], endpoint: str, **options: Any) -> tuple[Party, 
 def test_a_client_of_libzmq(kind: int, zeromq: Callable[[int], Any], endpoint: str, parties: list[Party]) -> None:
     """A native server takes and answers its messages, frames as they were, whatever it calls itself."""
     server, where = served(parties, endpoint)
-    socket = zeromq(kind)
-    socket.routing_id = b"\1 a name"
-    socket.connect(where)
+    peers = zeromq(kind)
+    peers.routing_id = b"\1 a name"
+    peers.connect(where)
     envelope = [b""] if kind == zmq.REQ else []
     for turn, frames in enumerate(([b"hello"], FRAMES, [b"last"])):
-        socket.send_multipart(frames, copy=False)
+        peers.send_multipart(frames, copy=False)
         exchange([server], lambda: len(server.messages) > turn)  # noqa: B023  # called in this turn
         peer, got = server.messages[turn]
         assert got == [*envelope, *frames]
@@ -70,14 +88,14 @@ def test_a_client_of_libzmq(kind: int, zeromq: Callable[[int], Any], endpoint: s
         answered: list[bytes] = []
 
         def answer() -> bool:
-            if socket.poll(10):
-                answered[:] = socket.recv_multipart()  # noqa: B023  # called in this turn
+            if peers.poll(10):
+                answered[:] = peers.recv_multipart()  # noqa: B023  # called in this turn
             return bool(answered)  # noqa: B023  # called in this turn
 
         exchange([server], answer)
         assert answered == frames
     assert len(server.ups) == 1
-    socket.close()
+    peers.close()
     exchange([server], lambda: server.losses)
 
 
@@ -122,10 +140,10 @@ def test_heartbeats(zeromq: Callable[[int], Any], endpoint: str, parties: list[P
     """Each side answers the other's PINGs, and neither takes the other for dead."""
     server, where = served(parties, endpoint, heartbeat=0.4)
     dealer, router = zeromq(zmq.DEALER), zeromq(zmq.ROUTER)
-    for socket in (dealer, router):
-        socket.setsockopt(zmq.HEARTBEAT_IVL, 400)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
-        socket.setsockopt(zmq.HEARTBEAT_TTL, 3000)
+    for each in (dealer, router):
+        each.setsockopt(zmq.HEARTBEAT_IVL, 400)
+        each.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+        each.setsockopt(zmq.HEARTBEAT_TTL, 3000)
     dealer.connect(where)
     dealer.send(b"hello")
     router.bind("tcp://127.0.0.1:*")
