@@ -11,7 +11,7 @@ import pytest
 from tests.transport.helpers import Party, exchange, settle
 from transport import EndpointError, PeerLost, bind, connect
 from transport.native_link import server as bounds
-from transport.native_link.framing import head, hello, in_frames
+from transport.native_link.framing import GREETING_BYTES, command, head, hello, in_frames, ping
 
 
 class House:
@@ -225,3 +225,29 @@ def test_what_was_handed_over_leaves(house: House, closing: str) -> None:
     party.close()
     exchange([other], lambda: other.losses)
     assert [frames for _, frames in other.messages if frames != [b"hello"]] == [[b"large", large], [b"last"]]
+
+
+def test_a_name_that_a_peer_gives_itself(house: House) -> None:
+    """It counts for nothing: two that say the same, even that of another peer, are two peers; others are served."""
+    server = house.open()
+    client = house.client()
+    assert client.send(b"", [b"mine"])
+    exchange(house.parties, lambda: server.messages)
+    (name,) = server.ups
+    described = b"\x0bSocket-Type\0\0\0\6DEALER\x08Identity" + len(name).to_bytes(4) + name
+    for _ in range(2):
+        house.stranger(hello(b"DEALER")[:GREETING_BYTES] + command(b"READY", described) + b"\0\5hello")
+    exchange(house.parties, lambda: len(server.messages) == 3)
+    assert len(set(server.ups)) == 3 and server.losses == []
+    assert server.send(name, [b"yours"])
+    exchange(house.parties, lambda: client.messages)
+    house.still_serves()
+
+
+def test_who_dies_while_nobody_looks(house: House) -> None:
+    """What it had sent by then, messages and PINGs, is read once somebody does; then it is lost."""
+    server = house.open()
+    house.stranger(hello(b"DEALER") + (b"\0\5hello" + ping(15)) * 1000).close()
+    exchange([server], lambda: server.losses)
+    assert len(server.messages) == 1000
+    house.still_serves()
