@@ -62,10 +62,10 @@ class TestSending:
                 assert call.wait(LIMIT), f"the call begun at line {number} was never sent"
                 assert call.complete() == "in between"
 
-    @pytest.mark.parametrize("transport", ["ipc", "loopback"])
-    def test_an_answer_given_at_any_line(self, transport: str, endpoint: str, benches: Benches, key: str) -> None:
+    @pytest.mark.parametrize("transport", ["ipc", "native+ipc", "loopback"])
+    def test_an_answer_given_at_any_line(self, transport: str, folder: Any, benches: Benches, key: str) -> None:
         """An answer given at any line of a server's work, on the client's side too, reaches the client."""
-        server, board = make_server(endpoint.replace("ipc:/", "loopback:") if transport == "loopback" else endpoint)
+        server, board = make_server(new_endpoint(transport, folder))
         with server:
             server.listen()
             bench = benches(server.endpoint)
@@ -247,7 +247,7 @@ class TestBeginning:
             assert bench.probe.echo(number) == number
 
     @pytest.mark.parametrize("name, options", [("echo", {}), ("echo", {"timeout": LIMIT}), ("nobody", {})])
-    @pytest.mark.parametrize("transport", ["ipc", "inproc", "loopback"])
+    @pytest.mark.parametrize("transport", ["ipc", "native+ipc", "inproc", "loopback"])
     def test_ctrl_c_as_a_server_takes_calls(
         self, transport: str, folder: Any, name: str, options: dict[str, Any]
     ) -> None:
@@ -271,11 +271,13 @@ class TestBeginning:
         steps = ("on_message", "_receive", "_take_calls", "_take_groups", "_take_one_by_one")
         taking = [code_named(step, "engine/rpc/server/listener.py") for step in steps]
         taking.append(code_named("arrive", "engine/rpc/server/admission.py"))
-        harvest = code_named("harvest", "transport/zmq_link/server.py", "transport/loopback.py")
-        deliver = code_named("_deliver", "transport/loopback.py")
+        native = "transport/native_link/"
+        harvest = code_named("harvest", "transport/zmq_link/server.py", "transport/loopback.py", f"{native}base.py")
+        deliver = code_named("_deliver", "transport/loopback.py", f"{native}server.py")
+        read = code_in(native)
 
         def where(code: CodeType) -> bool:
-            return harvest(code) or deliver(code) or any(taken(code) for taken in taking)
+            return harvest(code) or deliver(code) or read(code) or any(taken(code) for taken in taking)
 
         with Server(new_endpoint(transport, folder), workers=1) as server, Client(server.endpoint) as other:
             server.register("echo", Routines())
@@ -341,7 +343,7 @@ class TestBeginning:
             bench.control.complete(f"{key}-{number}", "answered")
         assert all(call.wait(LIMIT) for call in held)
 
-    @pytest.mark.parametrize("transport", ["ipc", "inproc", "loopback"])
+    @pytest.mark.parametrize("transport", ["ipc", "native+ipc", "inproc", "loopback"])
     @pytest.mark.parametrize("value", [["x" * 20_000], bytes(1 << 17)], ids=["one frame", "two frames"])
     def test_ctrl_c_as_a_call_is_sent(self, transport: str, value: Any, folder: Any) -> None:
         """An interrupt at any step of sending leaves no call waiting: that call, and those beside it, end or run."""
@@ -353,7 +355,7 @@ class TestBeginning:
             def echo(self, value: Any) -> Any:
                 return value
 
-        sending = ("send", "_send_frames", "_send_each", "_end_message", "_offer")
+        sending = ("send", "_send_frames", "_send_each", "_end_message", "_offer", "write", "_keep")
 
         def where(code: CodeType) -> bool:
             return code.co_name in sending and code_in("transport")(code)

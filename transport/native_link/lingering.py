@@ -3,6 +3,8 @@
 Theory of operation. A link that is closed must not block, and has no thread. Mostly nothing is left then. What is left
 goes to a thread of this file's, with the sockets: it writes as they take it, and closes each when it is done, or when
 its time is up. The end of the process waits for it.
+
+Assumes: single operations of a deque are atomic; what is appended before `ensure` the thread finds (`Service`).
 """
 
 import selectors
