@@ -264,4 +264,5 @@ class Connection:
             lingering.linger(self._socket, self._out, linger)
         else:
             self._socket.close()
+            self._out.clear()
         self.ended = self.ended or "the connection was closed here"

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,24 @@ def test_who_reads_slowly(house: House, monkeypatch: pytest.MonkeyPatch) -> None
     assert server.send(server.messages[0][0], [bytes(40 << 20)])
     exchange([server], lambda: server.losses)
     assert "unread" in str(server.of("lost")[0][1])
+
+
+def test_what_nobody_read_is_given_back(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of what waited for a peer that was disconnected is free at once."""
+    monkeypatch.setattr(bounds, "MAX_OUT_BYTES", 20 << 20)
+    server = house.open()
+    house.stranger(hello(b"DEALER") + b"\0\5hello")
+    exchange([server], lambda: server.messages)
+    tracemalloc.start()
+    try:
+        with pytest.raises(PeerLost):
+            while server.send(server.ups[0], [bytes(100_000)]):
+                pass
+        exchange([server], lambda: server.losses)
+        left, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak > 20 << 20 and left < 1 << 20
 
 
 def test_a_peer_is_disconnected(house: House) -> None:
