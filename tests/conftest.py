@@ -53,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _running_besides(known: set[threading.Thread]) -> list[threading.Thread]:
     # A thread that `threading` did not start stays listed after its end if it was ever looked at (a dummy
     # thread), so ask the interpreter which threads really run.
-    running = sys._current_frames()
+    running = set(sys._current_frames())  # Its values refer to this very frame, and keep what the others refer to.
     return [
         thread
         for thread in threading.enumerate()
@@ -86,6 +86,7 @@ def threads_end_with_the_test() -> Iterator[None]:
             for thread in left
             if thread.ident in frames
         ]
+        del frames
         pytest.fail("the test left threads behind:\n" + "\n".join(stacks), pytrace=False)
 
 

@@ -474,6 +474,7 @@ class WorkPort(WorkerThreads):
                     self._taken -= 1
             raise
         item: Item | None = seat.result  # type: ignore[assignment]  # an object to a waiter; a seat is given items only
+        seat.result = None  # A tool that keeps the frames of this thread keeps the seat, and with it the item.
         return item
 
     def _sleep(self, seat: IdleWaiter) -> bool:
