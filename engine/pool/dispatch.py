@@ -413,7 +413,7 @@ class WorkPort(WorkerThreads):
         if seat is None:
             return item
         item = self._idle(worker, seat)
-        if self.ring:
+        if self.ring and item is not come_back:
             self.need()  # It may have harvested something just before it was given the item, which may take long.
         return item
 
