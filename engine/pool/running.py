@@ -274,7 +274,7 @@ class IdleWaiter(Waiter):
             if not port.watched:
                 port.attend()
             until = monotonic() + ROUND
-            while ring and running:
+            while ring and (running or worker.off_slot):
                 worker.turn += 1  # `run_turn` in line.
                 try:
                     turns = worker.turns = ring.popleft()
@@ -283,8 +283,14 @@ class IdleWaiter(Waiter):
                 turns.take_turn(worker)
                 if worker.instance is not None:
                     after_return(worker)
-                if monotonic() >= until:
-                    break
+                if running:
+                    if monotonic() >= until:
+                        break
+                else:
+                    # It runs on without a slot, after a slow call, for as long as nothing else waits.
+                    worker.send()
+                    if port.inbox or self._queue.depth or port.ending or port.crowded:
+                        break
             while unsent:
                 unsent.pop().flush()
         finally:
