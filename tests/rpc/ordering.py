@@ -47,7 +47,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROCESSES = 6
 THREADS = 3  # Clients of a process that are busy at once.
 WORKERS = 8
-NAP = 0.0003  # Seconds: more than what counts as slow.
+NAP = 0.0003  # Seconds that slow routines sleep, as what they do: more than what counts as slow. Nothing waits for it.
 
 
 def contract(slot: str) -> Any:  # noqa: C901  # operations of many kinds

@@ -6,6 +6,9 @@ by the server's pool, and answers what is to be refused.
     link.harvest -> on_message -> peer's table, peer's calls -> ring ... routine -> `answers.py`
 
 Assumes: insertion and removal of one key of a `dict` are atomic and are not reordered.
+
+One class, because what is taken, counted, refused and withdrawn of one message is decided together, under one lock, in
+a quick way and a general one that have to agree: hence the length.
 """
 
 import weakref

@@ -106,7 +106,7 @@ class Routines:
         return get_ident(), self.other.where()
 
     def waits(self) -> int:
-        sleep(0.001)
+        sleep(0.001)  # What breaks the promise: a wait of the library. Nothing waits for its time.
         return get_ident()
 
     def takes_long(self) -> int:
