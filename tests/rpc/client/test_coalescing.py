@@ -13,8 +13,8 @@ from engine.testing import LIMIT, wait_until_blocked
 from transport.frames import Calls, Replies, ReplyGroup
 from transport.wire.codec import encode_value
 
-from ...one_by_one import calls_in
 from ...lasting import end_default_pool
+from ...one_by_one import calls_in
 from ..helpers import RawServer, new_endpoint
 from ..interfaces import Probe
 
