@@ -4,7 +4,8 @@ Theory of operation. Each gets one dispatcher object, made when it is first wait
 lives. What it says is read from the thing itself, so it is never out of date; the rest is about hearing of
 the end in time:
 
-    future    its own done-callback
+    future    its own done-callback; any object will do that has `done` and `add_done_callback`. These are code of
+              others, so they are called before a wait, and never under a lock
     operation an event of its own; its source is polled from then on, whether it has a port or not
     process   a descriptor that becomes readable when it ends (pidfd, or multiprocessing's sentinel), as a
               source of the driver; where there is none, it is looked at repeatedly
@@ -20,7 +21,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, Self
 
 from transport.realtime import monotonic
 
@@ -30,9 +31,6 @@ from .lock import Lock
 from .port_source import Services, SourceOperation
 from .thread import ThreadRecord, end_hooks
 from .waitable import Waitable, adapters
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 # Seconds between looks: doubling, so that a wait for long costs the monitor 0.1 %.
 LOOK_FIRST, LOOK_MAX = 0.001, 0.02
@@ -44,6 +42,9 @@ class ExitWaitable(Waitable):
     __slots__ = ()
 
     _foreign = True
+
+    def prepare(self) -> None:
+        """A wait is about to begin. Called with no lock held."""
 
     def _ended(self) -> bool:
         """Whether it has ended."""
@@ -194,25 +195,41 @@ class DescriptorExit(ExitWaitable):
             os.close(fd)
 
 
+class Future(Protocol):
+    """What is told of as a future: `concurrent.futures` has one, as have Dask, gRPC and others."""
+
+    def done(self) -> bool: ...
+    def add_done_callback(self, fn: Callable[[Any], object], /) -> object: ...
+
+
 class FutureEnd(ExitWaitable):
-    __slots__ = ("_future", "_subscribed")
+    __slots__ = ("_done", "_future", "_subscribed")
 
     _harvested = True
 
-    def __init__(self, future: "Future[Any]") -> None:
+    def __init__(self, future: Future) -> None:
         super().__init__()
         self._future = weakref.ref(future)
+        # Written without a lock, from False to True; two threads that do so at once give it a callback too many.
+        self._done = False
         self._subscribed = False
 
-    def _ended(self) -> bool:
+    def prepare(self) -> None:
+        if self._done:
+            return
         future = self._future()
-        return future is None or future.done()
-
-    def _watch(self) -> None:
-        future = self._future()
-        if future is not None and not self._subscribed:
+        if future is None or future.done():
+            self._done = True
+        elif not self._subscribed:
+            future.add_done_callback(self._tell)
             self._subscribed = True
-            future.add_done_callback(lambda done: self.notify())
+
+    def _tell(self, future: object) -> None:
+        self._done = True
+        self.notify()
+
+    def _ended(self) -> bool:
+        return self._done
 
 
 class OperationEnd(ExitWaitable):
@@ -236,9 +253,29 @@ def _any_asynchronous(blocks: Iterable[WaitBlock]) -> bool:
     return any(block.asynchronous for block in blocks)
 
 
+class _Reference(weakref.ref[Any]):
+    """A key for one thing and no other: things may be equal and yet end at different times, or have no hash."""
+
+    __slots__ = ("_id",)
+
+    _id: int
+
+    def __new__(cls, thing: object, callback: Callable[[Any], object] | None = None) -> Self:
+        self = super().__new__(cls, thing, callback)
+        self._id = id(thing)
+        return self
+
+    def __hash__(self) -> int:
+        return self._id
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, _Reference) and (thing := self()) is not None and thing is other())
+
+
 _lock = Lock()
-# Guarded by _lock. One dispatcher object for each thing, which must not keep the thing alive.
-_known: "weakref.WeakKeyDictionary[Any, ExitWaitable]" = weakref.WeakKeyDictionary()
+# Guarded by _lock, but that an entry goes by itself when its thing does. One dispatcher object for each thing, which
+# must not keep the thing alive.
+_known: dict[_Reference, ExitWaitable] = {}
 
 
 def _adapt(thing: object) -> Waitable | None:
@@ -247,28 +284,37 @@ def _adapt(thing: object) -> Waitable | None:
     if make is None:
         return None
     with _lock:
-        end = _known.get(thing)
+        end = _known.get(_Reference(thing))
     if end is None:
         made = make(thing)
         with _lock:
-            end = _known.setdefault(thing, made)
+            end = _known.setdefault(_Reference(thing, _forget), made)
+    end.prepare()
     return end
 
 
+def _forget(reference: _Reference) -> None:
+    _known.pop(reference, None)
+
+
 def _maker(thing: object) -> Callable[[Any], ExitWaitable] | None:
+    kind = type(thing)
     if isinstance(thing, threading.Thread):
         return ThreadExit
     # There can be no object of a class whose module was not imported.
-    futures = sys.modules.get("concurrent.futures")
-    if futures is not None and isinstance(thing, futures.Future):
-        return FutureEnd
     subprocess = sys.modules.get("subprocess")
     if subprocess is not None and isinstance(thing, subprocess.Popen):
         return _of_popen
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and isinstance(thing, processes.BaseProcess):
         return _of_process
-    return OperationEnd if callable(getattr(type(thing), "bind_wait", None)) else None
+    if callable(getattr(kind, "bind_wait", None)):
+        return OperationEnd
+    if hasattr(kind, "_asyncio_future_blocking"):  # asyncio's: only the thread of its loop may touch it.
+        return None
+    if callable(getattr(kind, "done", None)) and callable(getattr(kind, "add_done_callback", None)):
+        return FutureEnd if kind.__weakrefoffset__ else None
+    return None
 
 
 def _of_popen(popen: Any) -> ExitWaitable:
@@ -314,7 +360,7 @@ def _thread_ended(record: ThreadRecord) -> None:
     """A thread that has used the library is about to end: look at it soon, if a thread waits for it."""
     thread = record.native()
     with _lock:
-        end = None if thread is None else _known.get(thread)
+        end = None if thread is None else _known.get(_Reference(thread))
     if isinstance(end, ThreadExit):
         end.look_soon()
 

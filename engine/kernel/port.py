@@ -135,7 +135,7 @@ class CompletionPort(PortQueue, Closeable):
         """Have one packet queued when `waitable` becomes signaled, which consumes the signal.
 
         Args: `waitable` is anything `register_wait` takes: an event, semaphore, timer, thread, process,
-            future.
+            future (any object with `done` and `add_done_callback`, but asyncio's).
         Returns: the wait packet: `cancel` withdraws it, `associate` uses it again after its packet was
             dequeued, `already_signaled` tells whether the packet was queued at once.
         Raises: `InvalidHandle` if either is closed; `InvalidParameter` for a mutex; `InvalidArgumentType`.

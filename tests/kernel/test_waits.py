@@ -1,10 +1,12 @@
 """Waits: one object, any of several, all of them, signal and wait."""
 
+import asyncio
 import gc
 import os
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from decimal import Decimal
@@ -911,6 +913,119 @@ class TestThreadsAndFutures:
         future: Future[int] = Future()
         with pytest.raises(InvalidParameter):
             wait_any([future, future], 0)
+
+
+class Reply:
+    """A future of somebody else's: what others have that is no `concurrent.futures.Future`."""
+
+    def __init__(self, key: str = "") -> None:
+        self.key = key
+        self.told: list[Callable[[Any], object]] = []
+        self.over = False
+
+    def done(self) -> bool:
+        with Event(signaled=True) as event:
+            return event.wait(0) and self.over  # Takes locks of the library, as any code may.
+
+    def add_done_callback(self, fn: Callable[[Any], object], /) -> None:
+        self.told.append(fn)
+
+    def end(self) -> None:
+        self.over = True
+        for fn in self.told:
+            fn(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reply) and self.key == other.key
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class TestFuturesOfOthers:
+    """Whatever has `done` and `add_done_callback` is waited for as a future."""
+
+    def test_it_completes_on_a_port(self) -> None:
+        """Its end arrives as one packet, whether it ends before the wait or after."""
+        early, late = Reply(), Reply()
+        early.end()
+        with CompletionPort() as port:
+            assert port.associate_wait(early, key=1).already_signaled
+            assert not port.associate_wait(late, key=2).already_signaled
+            late.end()
+            assert [port.get(LIMIT).key, port.get(LIMIT).key] == [1, 2]
+            with pytest.raises(WaitTimeout):
+                port.get(0)
+
+    def test_its_end_wakes_a_thread_among_others(self, actor: Make, event: Event) -> None:
+        """A thread that waits for several things goes when it is done, and has its index."""
+        reply = Reply()
+        waiting = asleep(actor(), wait_any, [event, reply])
+        reply.end()
+        assert result(waiting) == 1
+
+    def test_equal_ones_are_two(self) -> None:
+        """Two that are equal, as Dask's of one key are, are told apart, and no hash is needed."""
+        one, other = Reply("same"), Reply("same")
+        with CompletionPort() as port:
+            port.associate_wait(one, key=1)
+            port.associate_wait(other, key=2)
+            other.end()
+            assert port.get(LIMIT).key == 2
+            with pytest.raises(WaitTimeout):
+                port.get(0)
+            one.end()
+            assert port.get(LIMIT).key == 1
+
+    def test_a_look_needs_no_callback(self) -> None:
+        """One that is done, and has yet to say so, is signaled to a wait that begins now."""
+        reply = Reply()
+        with pytest.raises(WaitTimeout):
+            wait_any([reply], 0)
+        reply.over = True
+        assert wait_any([reply], 0) == 0
+
+    def test_one_that_cannot_be_asked(self) -> None:
+        """What its own code raises comes out of the wait, which then is not pending; a later wait works."""
+        reply = Reply()
+        with pytest.MonkeyPatch.context() as broken, CompletionPort() as port:
+            broken.setattr(Reply, "add_done_callback", lambda self, fn: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                port.associate_wait(reply)
+            broken.undo()
+            port.associate_wait(reply, key=3)
+            reply.end()
+            assert port.get(LIMIT).key == 3
+
+    def test_nothing_keeps_it(self) -> None:
+        """A wait that is over keeps no future alive, and one that is gone takes no room."""
+        reply = Reply()
+        with pytest.raises(WaitTimeout):
+            wait_any([reply], 0)
+        gone = weakref.ref(reply)
+        del reply
+        gc.collect()
+        assert gone() is None
+
+    def test_asyncio_keeps_its_own(self) -> None:
+        """A future of asyncio's, which only its loop's thread may touch, is refused."""
+
+        async def main() -> None:
+            future = asyncio.get_running_loop().create_future()
+            with pytest.raises(InvalidArgumentType, match="cannot wait for a Future"), CompletionPort() as port:
+                port.associate_wait(future)
+            future.cancel()
+
+        asyncio.run(main())
+
+    def test_it_must_be_known_weakly(self) -> None:
+        """One that cannot be referred to weakly is refused, with an error that names its type."""
+
+        class Slotted:
+            __slots__ = ()
+            done = add_done_callback = Reply.done
+
+        with pytest.raises(InvalidArgumentType, match="cannot wait for a Slotted"):
+            wait_any([Slotted()], 0)
 
 
 class TestSlotsInWaits:
