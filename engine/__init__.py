@@ -48,10 +48,12 @@ from .pool.running import CallbackInstance, current_callback
 from .pool.timer import Timer
 from .pool.wait import Wait
 from .pool.work import Work, submit_callback
+from .rpc.address import Address
 from .rpc.call import Call
 from .rpc.client.binding import Binding, BoundOperation
 from .rpc.client.client import Client, ClientStatistics
 from .rpc.client.pipes import PipedOperation
+from .rpc.client.resolver import Discovery, Resolver
 from .rpc.context import Context
 from .rpc.contract.interface import Interface, Operation, operation
 from .rpc.contract.outputs import InOut, Out
@@ -101,19 +103,20 @@ def __getattr__(name: str) -> typing.Any:
 __version__: str = _LIBRARY.partition(" ")[2]
 
 __all__ = [
-    "MAXIMUM_WAIT_OBJECTS", "TRANSITIONS", "UNSET", "AbandonedWait", "AccessDenied", "Alerted", "ApcNotification",
-    "BadStubData", "Binding", "BoundOperation", "Call", "CallAttributes", "CallCancelled", "CallError", "CallFailed",
-    "CallFailedDne", "CallPending", "CallTimeout", "CallbackInstance", "CallbackNotification", "CallbackObject",
-    "CallbackStatistics", "CleanupGroup", "Client", "ClientStatistics", "Clock", "CompletionPacket", "CompletionPort",
-    "Context", "ContextMismatch", "Deadlock", "EngineError", "Environment", "Event", "EventKind", "Executor", "Forked",
-    "InOut", "InOutPipe", "InPipe", "Interface", "InvalidArgumentType", "InvalidAsyncHandle", "InvalidHandle",
-    "InvalidParameter", "InvalidState", "Io", "IoStatistics", "LimitExceeded", "Management", "Misuse", "Mutex",
-    "NotFound", "NotOwner", "NullContext", "On", "Operation", "OperationAborted", "Out", "OutPipe", "PacketSink",
-    "PacketTemplate", "PeerProtocolError", "Pipe", "PipeError", "PipePending", "PipedOperation", "PoolStatistics",
-    "PortSource", "PortStatistics", "Priority", "QueueFull", "RegisteredWait", "RemoteFault", "Semaphore", "Server",
-    "ServerCall", "ServerStatistics", "ServerTooBusy", "ServerUnavailable", "State", "Status", "Stream", "SystemClock",
-    "ThreadPool", "Timer", "UnknownInterface", "UnknownOperation", "Wait", "WaitPacket", "WaitResult", "WaitTimeout",
-    "Waitable", "WaitableStatistics", "WaitableTimer", "Work", "apc", "blocking", "current_call", "current_callback",
+    "MAXIMUM_WAIT_OBJECTS", "TRANSITIONS", "UNSET", "AbandonedWait", "AccessDenied", "Address", "Alerted",
+    "ApcNotification", "BadStubData", "Binding", "BoundOperation", "Call", "CallAttributes", "CallCancelled",
+    "CallError", "CallFailed", "CallFailedDne", "CallPending", "CallTimeout", "CallbackInstance",
+    "CallbackNotification", "CallbackObject", "CallbackStatistics", "CleanupGroup", "Client", "ClientStatistics",
+    "Clock", "CompletionPacket", "CompletionPort", "Context", "ContextMismatch", "Deadlock", "Discovery", "EngineError",
+    "Environment", "Event", "EventKind", "Executor", "Forked", "InOut", "InOutPipe", "InPipe", "Interface",
+    "InvalidArgumentType", "InvalidAsyncHandle", "InvalidHandle", "InvalidParameter", "InvalidState", "Io",
+    "IoStatistics", "LimitExceeded", "Management", "Misuse", "Mutex", "NotFound", "NotOwner", "NullContext", "On",
+    "Operation", "OperationAborted", "Out", "OutPipe", "PacketSink", "PacketTemplate", "PeerProtocolError", "Pipe",
+    "PipeError", "PipePending", "PipedOperation", "PoolStatistics", "PortSource", "PortStatistics", "Priority",
+    "QueueFull", "RegisteredWait", "RemoteFault", "Resolver", "Semaphore", "Server", "ServerCall", "ServerStatistics",
+    "ServerTooBusy", "ServerUnavailable", "State", "Status", "Stream", "SystemClock", "ThreadPool", "Timer",
+    "UnknownInterface", "UnknownOperation", "Wait", "WaitPacket", "WaitResult", "WaitTimeout", "Waitable",
+    "WaitableStatistics", "WaitableTimer", "Work", "apc", "blocking", "current_call", "current_callback",
     "default_pool", "manager", "operation", "queue_apc", "register_wait", "signal_and_wait", "sleep", "submit_callback",
     "wait_all", "wait_any",
 ]  # fmt: skip

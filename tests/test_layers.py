@@ -47,6 +47,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     # The ground that the rooms of calls stand on, from the lowest up, and the rooms that both sides share.
     "engine.rpc.errors": ("engine.errors", "engine.status"),
     "engine.rpc.state": ("engine.errors", "engine.rpc.errors", "transport"),
+    "engine.rpc.address": ("engine.errors", "engine.kernel.checks", "transport"),
     "engine.rpc.context": ("engine.errors", "engine.lifecycle"),
     "engine.rpc.wire_types": ("engine.errors", "engine.rpc.context", "transport"),
     "engine.rpc.notify": ("engine.errors", "engine.kernel", "engine.pool", "transport.foreign"),
@@ -98,6 +99,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engine.kernel",
         "engine.lifecycle",
         "engine.pool",
+        "engine.rpc.address",
         "engine.rpc.call",
         "engine.rpc.channel",
         "engine.rpc.contract",
