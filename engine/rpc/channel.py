@@ -54,8 +54,11 @@ class Sender(Protocol):
     # Under link.lock: what is to be done after it was released, outside all locks. A harvest adds to it.
     actions: list[Callable[[], object]]
 
-    def next_message(self) -> OutgoingMessage | None:
-        """Take the next message to send, or None. May take the owner's lock."""
+    def next_message(self, for_others: bool = False) -> OutgoingMessage | None:
+        """Take the next message to send, or None. May take the owner's lock.
+
+        `for_others`: the thread that asks sends what others may have left to it.
+        """
 
     def drop(self) -> None:
         """The link is closed: nothing leaves any more. Under link.lock."""
@@ -200,7 +203,7 @@ class Channel:
             message = self._stuck
             try:
                 if message is None:
-                    message = self._sender.next_message() if self._queue else None
+                    message = self._sender.next_message(True) if self._queue else None
                     if message is None:
                         break
                 taken = self.link.send(*message)

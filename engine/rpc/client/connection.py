@@ -108,7 +108,7 @@ class Connection:
         self.outbox: Outbox = Outbox(self.session, self.table.calls.keys(), self._refuse, self._attend, self._spinning)
         if Endpoint.parse(endpoint).local:
             self.outbox.few, self.outbox.halves = 1, 0
-        self.next_message: Callable[[], OutgoingMessage | None] = self.outbox.next_message
+        self.next_message: Callable[..., OutgoingMessage | None] = self.outbox.next_message
         self.retries: Retries = Retries(self.table, retries, retry_budget)
         # Guarded by the table's lock: whether the network is driven though no thread waits.
         self.attended: bool = False

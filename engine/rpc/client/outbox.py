@@ -132,7 +132,7 @@ class Outbox:
         self.halves: int = 1
         # All below: under link.lock. Those replies.
         self.answered: int = 0
-        # The thread that has sent the last message while some, but few calls were outstanding.
+        # The thread that has sent the last message of its own calls while some, but few were outstanding.
         self.sender: int = 0
         # `Driver.spin_until`; set once, before anything is sent.
         self.spin_until: Callable[[float], object] = bool
@@ -149,8 +149,11 @@ class Outbox:
 
     # Taking. Under link.lock.
 
-    def next_message(self) -> OutgoingMessage | None:  # noqa: C901  # a hot path
-        """Take the next message to send, or None: there is none, or it waits for the greeting."""
+    def next_message(self, for_others: bool = False) -> OutgoingMessage | None:  # noqa: C901  # a hot path
+        """Take the next message to send, or None: there is none, or it waits for the greeting.
+
+        `for_others`: the thread that harvests asks, which need not be the one that began these calls.
+        """
         queue, session = self.queue, self._session
         # A client that closes still sends what was accepted, and its goodbye.
         if not queue or not (session.is_open or session.state is _GREETED or self.closing):
@@ -203,7 +206,7 @@ class Outbox:
             self.answered = 0
             if outstanding > self.few:
                 self.batch_threshold = max(self.batch_threshold, min(outstanding >> self.halves, MOST_WAITING))
-            elif outstanding > 1:
+            elif outstanding > 1 and not for_others:
                 self.sender = get_ident()
             spinning = self._spinning
             if 0 < outstanding <= spinning.most:

@@ -99,7 +99,7 @@ class Answers:
         while self.next_message() is not None:
             pass
 
-    def next_message(self) -> OutgoingMessage | None:
+    def next_message(self, for_others: bool = False) -> OutgoingMessage | None:
         """Take the next message to send, or None."""
         counters = self.counters
         while self.outgoing:

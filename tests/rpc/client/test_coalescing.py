@@ -13,7 +13,6 @@ from engine.testing import LIMIT, wait_until_blocked
 from transport.frames import Calls, Replies, ReplyGroup
 from transport.wire.codec import encode_value
 
-from ...lasting import end_default_pool
 from ...one_by_one import calls_in
 from ..helpers import RawServer, new_endpoint
 from ..interfaces import Probe
@@ -99,8 +98,6 @@ class TestFew:
 
     def test_of_a_thread_that_never_waits(self, endpoint: str) -> None:
         """What a thread begins whose answers another one takes leaves at once, as nobody knows when it will wait."""
-        # An idle worker that leads may send in the place of the thread that begins, and would be taken for it.
-        end_default_pool()
         with RawServer(endpoint) as server, Client(endpoint) as client:
             probe = client.bind(Probe)
             calls, numbers = self.begin(server, probe)
