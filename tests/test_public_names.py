@@ -37,7 +37,7 @@ SERVER = (
     "unregister wait wait_async"
 )
 # `deliver` is for the sources of a program's own.
-PORT = "associate associate_wait close closed concurrency deliver get get_many packet post statistics"
+PORT = "associate associate_wait close closed concurrency deliver get get_async get_many packet post statistics"
 # `close`, `send` and `throw` make it steppable as a coroutine, for `asyncio.create_task`.
 CALL = (
     "cancel close complete done event initialize pipe pipes result send state status throw trailing_metadata "

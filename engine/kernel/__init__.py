@@ -11,7 +11,7 @@ event, semaphore, mutex, timer   dispatcher objects, as users make them
 exits                         threads, processes, futures and operations as dispatcher objects
 wait                          waits for several objects, `sleep`
 thread, apc                   what a thread has: its port, its slot, its APC queue
-port, port_queue, slots       the completion port: taking out, putting in, who is released next
+port, port_tasks, port_queue, slots   the completion port: taking out, by threads and by tasks; putting in; who is next
 packet, port_source           what a port queues, and what it comes from
 bridge                        a signal as a packet, a port as something to wait for
 afterwards                    what a signal handler may not do at once

@@ -22,7 +22,7 @@ from sys import modules
 from typing import Any, Final, Protocol
 
 from ..lifecycle import in_child
-from .loops import runs_loop
+from .loops import running_loop
 from .waiter import NO_RING, Waiter
 
 #: The arguments of one call without any: `extend(starmap(take, ONCE))` moves one entry in one step.
@@ -63,7 +63,7 @@ def may_help() -> bool:
     waiter = here.waiter
     if not here.helps or here.has is not None or (waiter is not None and waiter.ring is not ring):
         return False
-    return "asyncio.events" not in modules or not runs_loop()
+    return "asyncio.events" not in modules or running_loop() is None
 
 
 class HelpingWaiter(Waiter):
@@ -82,7 +82,7 @@ class HelpingWaiter(Waiter):
 
     def work(self) -> bool:
         """Run what is first in the ring; False if there is nothing, or this thread must not."""
-        if "asyncio.events" in modules and runs_loop():
+        if "asyncio.events" in modules and running_loop() is not None:
             self.ring = NO_RING
             return False
         has: list[Helped] = []

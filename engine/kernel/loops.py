@@ -55,10 +55,10 @@ def loop_to_hold() -> Any:
     return loop
 
 
-def runs_loop() -> bool:
-    """Whether an event loop runs in this thread."""
+def running_loop() -> Any:
+    """Return the event loop that runs in this thread, or None."""
     events = sys.modules.get("asyncio.events")
-    return events is not None and events._get_running_loop() is not None
+    return None if events is None else events._get_running_loop()
 
 
 class holding:

@@ -30,8 +30,9 @@ from .driver import Driver, driver
 from .helping import HelpingWaiter
 from .lock import each
 from .packet import UNSET, CompletionPacket, PacketQueue, PacketTemplate, PortStatistics
-from .port_queue import PortQueue, inherit
+from .port_queue import inherit
 from .port_source import PortSource, bind
+from .port_tasks import TaskPort
 from .thread import PortBinding, ThreadRecord, associate, local
 from .waiter import Waiter, wake
 
@@ -47,7 +48,7 @@ def _abandon(waiter: Waiter) -> None:
     waiter.result = _ABANDONED
 
 
-class CompletionPort(PortQueue, Closeable):
+class CompletionPort(TaskPort, Closeable):
     """A queue of completion packets that threads take from, newest waiting thread first.
 
     Args:
@@ -59,6 +60,8 @@ class CompletionPort(PortQueue, Closeable):
 
     The port belongs to who made it: close it, or use it as a context manager. One that is dropped open is
     reported as a `ResourceWarning`.
+
+    Tasks take packets by `await port.get_async()`, or `async for packet in port`; see there.
 
     Threads: every method may be called from any thread. In a signal handler or a finalizer only `post` is safe: the
         others raise `Deadlock` there if their thread was interrupted under a lock that they need.

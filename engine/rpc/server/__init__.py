@@ -13,7 +13,9 @@ open_call    the record of one call being served, batches of ordinary calls, the
 call         the handle of a call, which users have; notifications that its client cancelled it, or is gone
 contexts     who uses context handles, and their rundown
 pipes        the server's ends of a call's pipes
-coroutines   the event loop of `async def` routines
+coroutines   the running of `async def` routines as tasks, and what cancels them
+own_loop     their event loop, if the program gives none
+given_loop   that of the program
 complaints   what clients can make a server log, at a rate that they cannot choose
 management   what a client may ask of any server
 ending       the signals that end a service

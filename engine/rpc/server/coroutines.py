@@ -1,12 +1,16 @@
-"""The event loop in which a server runs its `async def` routines.
+"""Running `async def` routines as tasks of an event loop: the server's own (`own_loop.py`) or one of the program's.
 
-One loop on one thread, started by the first such routine. A routine that blocks it holds up the others.
+Theory of operation. A call is handed to the loop, which decodes its arguments and makes a task of its routine. The
+routine's end answers the call. An abort, the end of the client, and that of the time which it gave cancel the task,
+once; one that takes no notice goes on, and its answer goes nowhere. A plain cancel only shows in `test_cancel`.
 
-Theory of operation. Routines are foreign code, and can stop the loop, or have `SystemExit` leave it: then it goes on. A
-loop that fails before it has turned once is of no use any more: its calls end with `CallFailed`, and the next call gets
-another one. If neither loop nor thread can be had, the call is refused with `ServerTooBusy`: it has not run.
+    canceller: note it in the call, look whether the loop has it   |  one of the two sees the other: the task is
+    loop:      note that it has the call, look whether to go on    |  cancelled, or not begun
 
-    none --start--> running --stopped, SystemExit--> running     running --fails at once--> none     any --stop--> ended
+A task that was cancelled before its first step would never run its coroutine, nor close the call: so the interrupt of a
+call waits for that step, and what becomes of a task in any other way is seen to as it ends.
+
+Assumes: stores and loads of attributes are atomic and not reordered.
 """
 
 import asyncio
@@ -14,17 +18,18 @@ from collections import deque
 from collections.abc import Coroutine
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
 from inspect import CORO_CREATED, getcoroutinestate
 from typing import Any
 
 from transport.foreign import is_interrupt, text_of, type_name
 from transport.log import Log
 from transport.realtime import monotonic
-from transport.service import Service
 
-from ...errors import InvalidArgumentType, InvalidAsyncHandle
+from ...errors import CallError, InvalidArgumentType, InvalidAsyncHandle
 from ...kernel.lock import Lock
 from ...status import Status
+from ..errors import CallCancelled, CallTimeout
 from ..serving import task_call
 from .call import handle_of, log_unanswered
 from .open_call import OpenCall
@@ -33,7 +38,6 @@ from .routines import UNANSWERED
 log: Log = Log("engine.rpc")
 
 TOGETHER = 64  # Routines that are begun in one turn of the loop; arbitrary.
-ENDINGS = 3  # How often the end of the coroutines is tried, if they stop the loop. Arbitrary.
 
 
 def _close_unbegun(coroutine: Coroutine[Any, Any, Any]) -> None:
@@ -41,22 +45,40 @@ def _close_unbegun(coroutine: Coroutine[Any, Any, Any]) -> None:
         coroutine.close()
 
 
+def name_task(task: "asyncio.Task[None]", call: OpenCall) -> None:
+    """Name a task after its call, as debuggers show it; a factory's own kind of task may have no name."""
+    spec = call.entry.spec
+    with suppress(AttributeError):
+        task.set_name(f"{spec.target.interface}.{spec.name}-{call.id}")
+
+
 class CoroutineRunner:
-    """Runs coroutines that answer calls. Threads: any."""
+    """Runs coroutines that answer calls. Threads: any. Which loop they run in, its subclasses say."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = Lock()
-        self._service = Service(f"engine:{name}-loop", self._run, log.failed, more=self._wanted)
-        # Guarded by _lock; read by the loop's thread.
+        # Guarded by _lock; read by the loop's thread, and by who cancels a task.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
         # The coroutines that have not ended, with their calls: put in under _lock, taken out by single operations.
         self._open: dict[Coroutine[Any, Any, Any], OpenCall] = {}
         # The calls that are to be begun there: put in under _lock, taken out by single operations.
         self._handed: deque[OpenCall] = deque()
-        # In the loop's thread only. Keeps tasks alive: a loop refers to them weakly.
-        self._tasks: set[asyncio.Task[None]] = set()
+        # In the loop's thread only. The tasks, which a loop refers to weakly, each with what it steps; None: cancelled.
+        self._tasks: dict[OpenCall, tuple[asyncio.Task[None], Coroutine[Any, Any, None] | None]] = {}
+
+    def _loop_locked(self) -> asyncio.AbstractEventLoop:
+        """Return the loop that runs the coroutines; raises anything if that cannot be."""
+        raise NotImplementedError  # Abstract: whose loop it is.
+
+    def _context(self, call: OpenCall, own: Context) -> Context:
+        """Return the context that a routine is to run in, given what preparing its call has set in an empty one."""
+        return own
+
+    def stop(self, timeout: float) -> None:
+        """Cancel what still runs, and see it ended within `timeout` seconds."""
+        raise NotImplementedError  # Abstract: who ends the loop.
 
     def start(self, call: OpenCall, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
         """Run `coroutine` in `context`; its outcome closes `call`. Once stopped, close `call` without running it."""
@@ -69,7 +91,8 @@ class CoroutineRunner:
                 try:
                     loop = self._loop_locked()
                     self._open[coroutine] = call
-                    loop.call_soon_threadsafe(self._begin, loop, coroutine, context)
+                    call.runner = self
+                    loop.call_soon_threadsafe(self._begin, loop, coroutine, self._context(call, context))
                 except BaseException as error:  # What makes loops may be the program's own, and raise anything.
                     self._open.pop(coroutine, None)
                     loop, status, text = None, Status.SERVER_TOO_BUSY, f"no event loop can be had now: {text_of(error)}"
@@ -100,6 +123,15 @@ class CoroutineRunner:
         if interrupt is not None:
             raise interrupt
 
+    def interrupt(self, call: OpenCall, why: str) -> None:
+        """Cancel the task of a call, if it runs; `why` is what its `CancelledError` says. Any thread; never blocks."""
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # The loop is closed: its tasks have ended.
+                loop.call_soon_threadsafe(self._interrupt, call, why)
+
+    # In the loop's thread
+
     def _begin_handed(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin what was handed over, some at a time, so that what runs in the loop goes on meanwhile."""
         handed = self._handed
@@ -111,22 +143,10 @@ class CoroutineRunner:
             turns.begin_in_loop(call)
         loop.call_soon(self._begin_handed, loop)
 
-    def _loop_locked(self) -> asyncio.AbstractEventLoop:
-        """Return the loop, which runs; raises anything if that cannot be."""
-        loop = self._loop
-        if loop is None:
-            loop = asyncio.new_event_loop()
-            if not isinstance(loop, asyncio.AbstractEventLoop):
-                raise TypeError(f"asyncio.new_event_loop() gave a {type_name(loop)}")
-            self._loop = loop
-            with suppress(AttributeError):  # A loop in C has a clock of its own.
-                loop.time = monotonic  # type: ignore[method-assign]  # its own can be frozen
-        if not self._service.ensure():
-            raise RuntimeError(str(self._service))
-        return loop
-
     def _begin(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
-        call = self._open[coroutine]
+        call = self._open.get(coroutine)
+        if call is None:
+            return  # It was given up.
         if not call.begun:
             call.begun = True  # Set first, looked second; see `runner.py`.
             if call.peer.parting and call.answers.give_up(call):
@@ -139,8 +159,9 @@ class CoroutineRunner:
             task = loop.create_task(serving, context=context)
             if not asyncio.isfuture(task):
                 raise TypeError(f"the event loop's task factory gave a {type_name(task)}, and no task")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[call] = task, serving
+            task.add_done_callback(partial(self._ended, call, coroutine))
+            name_task(task, call)
         except BaseException as error:
             self._open.pop(coroutine, None)
             _close_unbegun(serving)
@@ -148,83 +169,36 @@ class CoroutineRunner:
             text = f"no task can be had for the routine: {type_name(error)}: {text_of(error)}"
             self._fail(call, Status.CALL_FAILED, text)
             raise
+        if call.aborted or call.peer.lost:  # What came before this had nothing to cancel.
+            self._interrupt(call, "its call was aborted, or its client is gone")
+        elif call.deadline is not None:
+            left = max(0.0, call.deadline - monotonic())
+            timer = loop.call_later(left, self._interrupt, call, "the time of its call is up")
+            task.add_done_callback(lambda _: timer.cancel())
 
-    def _wanted(self) -> bool:
-        with self._lock:
-            return self._loop is not None and not self._stopped
-
-    def _run(self) -> None:
-        loop = self._loop
-        if loop is None:
+    def _interrupt(self, call: OpenCall, why: str) -> None:
+        task, serving = self._tasks.get(call, (None, None))
+        options = call.options
+        if task is None or serving is None or not call.is_open() or (options is not None and options.one_way):
+            return  # It has not begun, and will see; or was cancelled, or answered; or its client waits for nothing.
+        if getcoroutinestate(serving) == CORO_CREATED:
+            task.get_loop().call_soon(self._interrupt, call, why)
             return
-        try:
-            asyncio.set_event_loop(loop)
-        except BaseException as error:  # Routines find the loop that runs without it.
-            log.error("%s: the event loop could not be set: %s", self._name, type_name(error), exc_info=error)
-        while not self._stopped:
-            turned: list[bool] = []
-            try:
-                loop.call_soon(turned.append, True)
-                loop.run_forever()
-                if not self._stopped:
-                    log.warning("%s: a routine has stopped the event loop, which goes on", self._name)
-            except BaseException as error:
-                told = "goes on" if turned else "is replaced by another one"
-                log.error("%s: %s left the event loop, which %s", self._name, type_name(error), told, exc_info=error)
-                if not turned:
-                    self._give_up(loop, Status.CALL_FAILED, "the server's event loop failed")
-                    return
-        try:
-            self._end_tasks(loop)
-        finally:
-            self._give_up(loop, Status.CALL_CANCELLED, "the server was closed")
-
-    def _end_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Cancel what still runs, and wait until it has ended. Routines may stop the loop meanwhile."""
-        for _ in range(ENDINGS):
-            try:
-                with suppress(NotImplementedError):  # Not every loop has one.
-                    loop.set_task_factory(None)  # A routine's may give no tasks.
-                # Every task has begun then: one that is cancelled before would never await its coroutine.
-                loop.run_until_complete(asyncio.sleep(0))
-                for task in self._tasks:
-                    task.cancel()
-                if self._tasks:
-                    loop.run_until_complete(asyncio.wait(self._tasks))
-                loop.run_until_complete(loop.shutdown_asyncgens())
-                return
-            except BaseException as error:
-                log.debug("%s: %s broke in on the end of its coroutines", self._name, type_name(error))
-
-    def _give_up(self, loop: asyncio.AbstractEventLoop, status: int, text: str) -> None:
-        """The loop is used no longer: close it, and the calls that it has not ended."""
-        with self._lock:
-            self._loop = None
-            left = self._open.copy()
-            self._open.clear()
-            handed = list(self._handed)
-            self._handed.clear()
-        self._tasks.clear()
-        try:
-            loop.close()
-        except BaseException as error:
-            log.debug("%s: %s broke in on the end of its event loop", self._name, type_name(error))
-        for coroutine, call in left.items():
-            _close_unbegun(coroutine)
-            self._fail(call, status, text)
-        for call in handed:
-            self._fail(call, status, text)
+        self._tasks[call] = task, None
+        task.cancel(why)
 
     async def _serve(self, call: OpenCall, coroutine: Coroutine[Any, Any, Any]) -> None:
         try:
             value = await coroutine
         except asyncio.CancelledError:
-            self._fail(call, Status.CALL_CANCELLED, "the routine was cancelled")
+            self._fail_cancelled(call)
             raise
         except BaseException as error:
             if coroutine not in self._open:
                 raise  # The loop was given up, which has ended the call.
             self._fail(call, 0, "", error)
+            if is_interrupt(error):  # In a loop of the main thread: it is for the program.
+                raise
         else:
             if not (call.entry.takes_handle or value is UNANSWERED):
                 try:
@@ -234,24 +208,37 @@ class CoroutineRunner:
         finally:
             self._open.pop(coroutine, None)
 
+    def _ended(self, call: OpenCall, coroutine: Coroutine[Any, Any, Any], task: "asyncio.Task[None]") -> None:
+        """A task is over. One that was cancelled before its first step, as its loop ended, has closed nothing."""
+        self._tasks.pop(call, None)
+        if self._open.pop(coroutine, None) is not None:
+            _close_unbegun(coroutine)
+            self._fail_cancelled(call)
+
+    def _fail_cancelled(self, call: OpenCall) -> None:
+        """Close a call whose task was cancelled, unless its routine has closed it."""
+        error: CallError = CallCancelled("the routine was cancelled")
+        if call.deadline is not None and call.deadline <= monotonic():
+            error = CallTimeout("the call's time ran out while its routine ran")
+        if call.is_open():
+            self._fail(call, 0, "", error)
+
     def _fail(self, call: OpenCall, status: int, text: str, error: BaseException | None = None) -> None:
         try:
             call.answers.answer_fault(call, status, text, error)
         except InvalidAsyncHandle as closed:
             log.error("%r: %s", call, closed)
 
-    def stop(self, timeout: float) -> None:
-        """Cancel what still runs and end the thread, within `timeout` seconds."""
+    def _give_up(self, status: int, text: str) -> None:
+        """The loop is used no longer: close the calls that it has not ended."""
         with self._lock:
-            self._stopped = True
-            loop = self._loop
-            runs = self._service.running
-        if loop is None:
-            return
-        if not runs:
-            loop.close()  # Again, if that is broken off: it does nothing then.
-            return
-        with suppress(RuntimeError):  # It was closed just now.
-            loop.call_soon_threadsafe(loop.stop)
-        if not self._service.join(timeout):
-            log.warning("%s: a coroutine did not end within %s s of its cancellation", self._name, timeout)
+            left = self._open.copy()
+            self._open.clear()
+            handed = list(self._handed)
+            self._handed.clear()
+        for coroutine, call in left.items():
+            _close_unbegun(coroutine)
+            if call.is_open():
+                self._fail(call, status, text)
+        for call in handed:
+            self._fail(call, status, text)

@@ -12,7 +12,7 @@ a quick way and a general one that have to agree: hence the length.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import chain, repeat
@@ -146,6 +146,7 @@ class Listener:
                 return
             known.lost = known.parting = True
         self.answers.actions += self._part(known, f"the client is gone: {reason}")
+        self.answers.actions += _interrupts(known.calls.copy().values(), "the client is gone")
 
     def _part(self, peer: Peer, why: str) -> list[Callable[[], object]]:
         """What is to be done after a client has gone: end pipes, notify subscribers, run contexts down."""
@@ -438,8 +439,10 @@ class Listener:
             return
         call.cancelled = True
         call.aborted |= abort
-        if abort and call.pipes is not None:
-            self.answers.actions += call.pipes.fail(CallCancelled, "the client has cancelled the call")
+        if abort:
+            if call.pipes is not None:
+                self.answers.actions += call.pipes.fail(CallCancelled, "the client has cancelled the call")
+            self.answers.actions += _interrupts((call,), "the client has cancelled the call")
         if call.extra is not None:
             self.answers.actions.append(partial(_notify, call, EventKind.CLIENT_CANCEL))
 
@@ -529,6 +532,15 @@ def _running(peer: Peer, entries: set[Entry]) -> list[OpenCall]:
         call.open(call_id) if isinstance(call, Batch) else call
         for call_id, call in list(peer.calls.items())
         if call.entry in entries
+    ]
+
+
+def _interrupts(calls: Iterable[Batch | OpenCall], why: str) -> list[Callable[[], object]]:
+    """What ends the tasks that run the routines of these calls: nobody waits for them any more."""
+    return [
+        partial(call.runner.interrupt, call, why)
+        for call in calls
+        if isinstance(call, OpenCall) and call.runner is not None
     ]
 
 

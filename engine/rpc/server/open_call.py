@@ -213,6 +213,8 @@ class OpenCall(msgspec.Struct, eq=False):
     aborted: bool = False
     # The server's ends of the call's pipes, if it has any.
     pipes: Any = None
+    # What has its routine run as a task, a `CoroutineRunner`. Set once, before the task is made.
+    runner: Any = None
     # What few calls have beside all this. Set once, by `extras`.
     extra: CallExtras | None = None
     # Leads to the handle, as long as a user has it. Set under the lock of `call.py`.

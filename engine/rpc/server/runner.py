@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from transport.foreign import text_of, type_name
+from transport.foreign import is_interrupt, text_of, type_name
 from transport.log import Log
 from transport.realtime import monotonic, perf_counter
 from transport.wire.codec import DEFERRABLE_BYTES, deferrable
@@ -98,7 +98,7 @@ class CallRunner(ClientTurns):
             self._end_turn(place, self._now - until)
 
     def begin_in_loop(self, call: OpenCall) -> None:
-        """Begin an `async def` routine. In the thread of the server's event loop."""
+        """Begin an `async def` routine. In the thread of its event loop."""
         if call.handed or not call.is_open():
             return  # It was begun before, or given up.
         call.handed = True
@@ -107,7 +107,10 @@ class CallRunner(ClientTurns):
             self._run_one(call, call.entry, None, place)
         except BaseException as error:  # No memory, for one.
             self._abandon(call, place, error)
-        place.call = place.call_id = place.handle = None
+            if is_interrupt(error):  # In a loop of the main thread: it is for the program.
+                raise
+        finally:
+            place.call = place.call_id = place.handle = None
 
     def _run_calls(self, place: ServingSlot, worker: WorkerState | None, until: float) -> None:
         """Run calls until the turn ends. Without a worker, on a thread that waits: see `helped.py`."""

@@ -13,24 +13,24 @@ import os
 import socket
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from contextvars import Context
+from contextvars import Context, copy_context
 from functools import partial
 from operator import attrgetter
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from transport import Endpoint, bind
-from transport.foreign import text_of
+from transport.foreign import a_type, text_of
 from transport.frames import LIBRARY, MAX_BODY_BYTES, MAX_MESSAGE_BYTES, PIPE_WINDOW_BYTES, Limits, Welcome
 from transport.log import Log
 from transport.realtime import monotonic
 from transport.wire.session import UNGREETED
 
-from ...errors import Deadlock, InvalidHandle, InvalidParameter, InvalidState
+from ...errors import Deadlock, InvalidArgumentType, InvalidHandle, InvalidParameter, InvalidState
 from ...kernel.afterwards import afterwards
 from ...kernel.checks import MAX_THREADS, check_callback, check_count, check_flag, check_kind, check_text, check_timeout
 from ...kernel.lock import Lock, Once, each
-from ...kernel.loops import holding, loop_to_hold
+from ...kernel.loops import holding, loop_to_hold, running_loop
 from ...lifecycle import AsyncCloseable, OpenObjects, Stage, at_exit, close_left_open
 from ...pool.pool import ThreadPool, port_of
 from ..contract.interface import Interface
@@ -49,6 +49,8 @@ from .routines import Preparer
 from .turns import Scheduler
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from .coroutines import CoroutineRunner
 
 log: Log = Log("engine.rpc")
@@ -92,6 +94,11 @@ class Server(AsyncCloseable):
             and arrays do not count, as they travel beside. Clients are told, and keep below it: a call with larger
             arguments, or a larger push into a pipe, is refused. Decoding holds the interpreter, 0.1 s at the worst for
             the 1 MiB that is the default.
+        loop: the event loop of asyncio, running now or later, in which `async def` routines run beside the program's
+            own tasks, each in a copy of this context (`contextvars`). None: the loop in which the server is entered by
+            `async with`, if it does not listen by then; else one that the server makes, with a thread of its own, for
+            the first such routine. The loop stays the program's: it is not closed, and a routine that blocks it holds
+            up the program.
         name: appears in thread names and log records.
         options: of the transport, as for `Client`; clients are told of `max_message_bytes`, and keep below it.
 
@@ -119,6 +126,7 @@ class Server(AsyncCloseable):
         authorize: Authorize | None = None,
         pipe_window: int = PIPE_WINDOW_BYTES,
         max_body_bytes: int = MAX_BODY_BYTES,
+        loop: "AbstractEventLoop | None" = None,
         name: str = "server",
         **options: Any,
     ) -> None:
@@ -132,6 +140,8 @@ class Server(AsyncCloseable):
         check_text("name", name)
         check_callback("authorize", authorize, optional=True)
         check_kind("pool", pool, ThreadPool, optional=True)
+        if loop is not None and not hasattr(loop, "call_soon_threadsafe"):  # Anybody's loop: uvloop's is of no base.
+            raise InvalidArgumentType(f"loop must be an event loop of asyncio, or None, not {a_type(loop)}")
         self._endpoints = [Endpoint.parse(endpoint) for endpoint in endpoints]
         self._options = options
         self._largest = check_options(options)
@@ -151,6 +161,8 @@ class Server(AsyncCloseable):
         self._closed_once = Once()
         # All below: guarded by admission's lock. Made for the first `async def` routine.
         self._coroutines: CoroutineRunner | None = None
+        # The program's loop for them, and the context for their tasks; None: they get a loop of their own.
+        self._loop: tuple[AbstractEventLoop, Context] | None = None if loop is None else (loop, copy_context())
         self._listeners: list[Listener] = []
         # Where they listen, or did.
         self._bound: list[str] = []
@@ -418,6 +430,12 @@ class Server(AsyncCloseable):
         self._listeners = []
         _open_servers.discard(self)
 
+    async def __aenter__(self) -> Self:
+        with self._admission.lock:
+            if self._loop is None and not self._listeners and (loop := running_loop()) is not None:
+                self._loop = loop, copy_context()
+        return self
+
     async def aclose(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
         """As `close`, in another thread: the event loop goes on. It is done also if the task is cancelled."""
         from asyncio import to_thread  # Who runs a loop has it.
@@ -453,7 +471,7 @@ class Server(AsyncCloseable):
         )  # fmt: skip
 
     def _start(self, call: OpenCall, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
-        """Run an `async def` routine in the server's event loop, in `context`; its end closes the call."""
+        """Run an `async def` routine in the event loop, in `context` or with what is in it; its end closes the call."""
         self._coroutine_runner().start(call, coroutine, context)
 
     def _hand_over(self, call: OpenCall) -> None:
@@ -462,11 +480,12 @@ class Server(AsyncCloseable):
 
     def _coroutine_runner(self) -> "CoroutineRunner":
         # Here: a program without such routines need not import asyncio (20 ms).
-        from .coroutines import CoroutineRunner
+        from .given_loop import GivenLoop
+        from .own_loop import OwnLoop
 
         with self._admission.lock:
             if self._coroutines is None:
-                self._coroutines = CoroutineRunner(self.name)
+                self._coroutines = OwnLoop(self.name) if self._loop is None else GivenLoop(self.name, *self._loop)
                 if self.closed:  # By a call that was still waiting for a worker.
                     self._coroutines.stop(0)
             return self._coroutines
