@@ -13,7 +13,7 @@
     unix        Unix sockets that servers listen on
     descriptors how many file descriptors are left
     zmq_link    over ZeroMQ: tcp, ipc, inproc
-    native_link the same over plain sockets, without ZeroMQ's library: native+tcp, native+ipc
+    native_link the same over plain sockets, without ZeroMQ's library: native+tcp, native+ipc, tls
     loopback    inside one process, without ZeroMQ
     security    CURVE keys
     overlapped  any ZeroMQ socket or file descriptor, its operations completing as packets on a port
@@ -100,7 +100,9 @@ def _open(endpoint: Endpoint, options: LinkOptions, bound: bool) -> Link:
         from transport import loopback
 
         return (loopback.LoopbackServer if bound else loopback.LoopbackClient)(endpoint, options)
-    if endpoint.scheme.startswith("native+"):
+    if options.tls is not None and endpoint.carrier == "tcp" and endpoint.scheme != "tls":
+        raise EndpointError(f"{endpoint}: tls= is for tls://, and over tcp all else would be sent in clear text")
+    if endpoint.native:
         from transport import native_link
 
         return (native_link.NativeServer if bound else native_link.NativeClient)(endpoint, options)

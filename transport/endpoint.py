@@ -7,6 +7,7 @@ ipc://path          a Unix socket; a leading `@` names one in Linux's abstract s
                     choose a path (bind only)
 native+tcp://...    the same two without ZeroMQ's library; peers that have it understand it. Names of network interfaces
 native+ipc://...    are not known there
+tls://host:port     as native+tcp://, encrypted, and with certificates that say who each side is
 inproc://name       a ZeroMQ pair of queues inside this process
 loopback://name     plain memory inside this process, without ZeroMQ: the fastest
 """
@@ -19,7 +20,7 @@ import msgspec
 from transport.errors import EndpointError
 from transport.foreign import shown, type_name
 
-SCHEMES = ("tcp", "ipc", "native+tcp", "native+ipc", "inproc", "loopback")
+SCHEMES = ("tcp", "ipc", "native+tcp", "native+ipc", "tls", "inproc", "loopback")
 _SCHEMES = ", ".join(f"{scheme}://" for scheme in SCHEMES)
 
 #: sizeof(sockaddr_un.sun_path) less its closing zero; Linux has the larger one, 107 is good there.
@@ -66,7 +67,7 @@ class Endpoint(msgspec.Struct, frozen=True):
             encoded = os.fsencode(rest)
         except UnicodeEncodeError:  # Half a character.
             raise EndpointError(f"{text!r} is not a text that can be sent") from None
-        carrier = scheme.rpartition("+")[2]
+        carrier = _carrier_of(scheme)
         if carrier == "tcp":
             return cls._parse_tcp(text, scheme, rest)
         if carrier == "ipc" and rest == "@":
@@ -98,7 +99,12 @@ class Endpoint(msgspec.Struct, frozen=True):
     @property
     def carrier(self) -> str:
         """What takes the bytes there: "tcp" or "ipc", whichever link it is; else as `scheme`."""
-        return self.scheme.rpartition("+")[2]
+        return _carrier_of(self.scheme)
+
+    @property
+    def native(self) -> bool:
+        """Whether the native link serves it."""
+        return self.scheme == "tls" or self.scheme.startswith("native+")
 
     @property
     def local(self) -> bool:
@@ -128,3 +134,7 @@ class Endpoint(msgspec.Struct, frozen=True):
             )
         if self.carrier == "ipc" and self.name == "*":
             raise EndpointError(f"{self}: a client needs the path of the server, which knows it once it listens")
+
+
+def _carrier_of(scheme: str) -> str:
+    return "tcp" if scheme == "tls" else scheme.rpartition("+")[2]

@@ -17,10 +17,11 @@ Rules of a link:
      connection is lost, and another is made; a server's receiver gets that message again, without any frames, and
      has the peer begin anew: no peer waits for the answer to what is gone.
 
-Three kinds exist: `zmq_link` (tcp, ipc, inproc), `native_link` (native+tcp, native+ipc) and `loopback`. One suite of
-tests holds all to this page.
+Three kinds exist: `zmq_link` (tcp, ipc, inproc), `native_link` (native+tcp, native+ipc, tls) and `loopback`. One suite
+of tests holds all to this page.
 """
 
+import sys
 import weakref
 from collections.abc import Callable
 from math import inf
@@ -54,15 +55,20 @@ class Receiver(Protocol):
     def on_lost(self, peer: bytes, reason: str) -> None:
         """The connection is gone, and all its messages were delivered."""
 
-    def on_connect_failed(self, reason: str) -> None:
-        """Client: an attempt to connect failed. The link goes on trying."""
+    def on_connect_failed(self, reason: str, vain: bool = False) -> None:
+        """Client: an attempt to connect failed. The link goes on trying, though it may be in `vain`: one side has
+        refused the other for what it says or shows. Server: a connection ended before its first message, for `reason`,
+        which names the peer; or none is accepted now.
+        """
 
 
 class PeerInfo(msgspec.Struct, frozen=True):
     """What the transport knows of a peer.
 
-    `address` is that of its host; on ipc "localhost:uid:gid:pid", as the kernel says. `user` is the
-    public key that it proved to own, if the server asks for that (`Curve.allowed`).
+    `address` is that of its host; on ipc "localhost:uid:gid:pid", as the kernel says. `user` is whom it proved to be,
+    or "": under CURVE its public key, if the server asks for that (`Curve.allowed`); under TLS the name in its
+    certificate, if the server's context asks for one (`native_link/tls.py` says which name); on `native+ipc://`
+    "uid:1000", as the kernel says.
     """
 
     address: str = ""
@@ -93,7 +99,10 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
             stays alive. 0: none.
         linger: seconds for which a closed link goes on sending what was handed over.
         connect_timeout: seconds for one attempt to connect.
-        curve: keys, for an encrypted and authenticated link; None: neither.
+        curve: keys, for an encrypted and authenticated link over tcp or ipc; None: neither.
+        tls: an `ssl.SSLContext`, for `tls://`: of a server with its certificate, and with `verify_mode` and the
+            authorities of its clients, if they are to prove who they are; None at a client: one that trusts the
+            authorities which the system does.
         context: the ZeroMQ context; None: one that the links of this process share.
 
     Raises: EndpointError for a number that is out of range, or an object of another type.
@@ -106,6 +115,7 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
     linger: float = 1.0
     connect_timeout: float = 5.0
     curve: Keys | None = None
+    tls: Any = None
     context: Any = None
 
     def __post_init__(self) -> None:
@@ -122,6 +132,8 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
         # A side asks for its own half of the keys only.
         if not (self.curve is None or hasattr(self.curve, "apply_to_client") or hasattr(self.curve, "apply_to_server")):
             raise EndpointError(f"curve must be a transport.Curve or None, not {type_name(self.curve)}")
+        if self.tls is not None and not _is_tls_context(self.tls):
+            raise EndpointError(f"tls must be an ssl.SSLContext or None, not {type_name(self.tls)}")
         if self.context is not None and not hasattr(self.context, "underlying"):
             raise EndpointError(f"context must be a zmq.Context or None, not {type_name(self.context)}")
 
@@ -137,6 +149,11 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
         if not 0 <= seconds <= MAX_SECONDS:
             raise EndpointError(f"{name} must be from 0 to {MAX_SECONDS} seconds, not {shown(value)}")
         msgspec.structs.force_setattr(self, name, seconds)
+
+
+def _is_tls_context(value: object) -> bool:
+    ssl = sys.modules.get("ssl")  # Who has made one has imported it, which takes its time.
+    return ssl is not None and isinstance(value, ssl.SSLContext)
 
 
 class Link(Protocol):

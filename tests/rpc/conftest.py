@@ -14,7 +14,7 @@ from .helpers import Bench, Child, Service, factory, new_endpoint
 from .interfaces import Adder
 from .service import Adding, make_server
 
-TRANSPORTS = ("tcp", "ipc", "native+tcp", "native+ipc", "inproc", "loopback")
+TRANSPORTS = ("tcp", "ipc", "native+tcp", "native+ipc", "tls", "inproc", "loopback")
 _numbers = itertools.count()
 
 

@@ -27,6 +27,8 @@ from engine.testing import LIMIT, wait_until, wait_until_blocked
 from transport.frames import Hello, Message, Welcome
 from transport.wire.codec import decode, encode
 
+from ..certificates import folder as certificates
+from ..certificates import for_client
 from .interfaces import Control, Probe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,11 +47,14 @@ _numbers = itertools.count()
 def new_endpoint(transport: str, folder: Path) -> str:
     """Return an endpoint that nobody uses."""
     number = next(_numbers)
+    if transport == "tls":
+        certificates()  # Before a process is started that shall have the same.
     return {
         "tcp": "tcp://127.0.0.1:*",
         "ipc": f"ipc://{folder}/{number}",
         "native+tcp": "native+tcp://127.0.0.1:*",
         "native+ipc": f"native+ipc://{folder}/{number}",
+        "tls": "tls://127.0.0.1:*",
         "inproc": f"inproc://rpc-{number}",
         "loopback": f"loopback://rpc-{number}",
     }[transport]
@@ -202,9 +207,9 @@ class Bench:
 
     def __init__(self, endpoint: str, **options: Any) -> None:
         self.endpoint = endpoint
-        self.client = Client(endpoint, **options)
+        self.client = Client(endpoint, **for_client(endpoint), **options)
         self.probe = self.client.bind(Probe)
-        self._aside = Client(endpoint)
+        self._aside = Client(endpoint, **for_client(endpoint))
         self.control = self._aside.bind(Control)
 
     def held(self, key: str, **options: Any) -> Call[Any]:

@@ -19,6 +19,7 @@ from engine import (
 )
 from engine.testing import LIMIT, wait_until
 
+from ..certificates import for_server
 from .helpers import status_of
 from .interfaces import Account, Control, Point, Probe
 from .serving import serve
@@ -270,7 +271,7 @@ class Adding:
 def make_server(*endpoints: str, **options: Any) -> tuple[Server, Board]:
     """Return a server of the probe and the control that does not listen yet, and where its calls are held."""
     board = Board()
-    server = Server(*endpoints, **options)
+    server = Server(*endpoints, **for_server(*endpoints), **options)
     server.register(Probe, ProbeRoutines(board))
     server.register(Control, ControlRoutines(board))
     return server, board

@@ -30,7 +30,7 @@ class Party:
     def on_lost(self, peer: bytes, reason: str) -> None:
         self.log.append(("lost", peer, reason))
 
-    def on_connect_failed(self, reason: str) -> None:
+    def on_connect_failed(self, reason: str, vain: bool = False) -> None:
         self.log.append(("refused", b"", reason))
 
     # What it was told, by kind.

@@ -23,7 +23,7 @@ class Party:
     def on_lost(self, peer: bytes, reason: str) -> None:
         self.up = False
 
-    def on_connect_failed(self, reason: str) -> None: ...
+    def on_connect_failed(self, reason: str, vain: bool = False) -> None: ...
 
 
 def main(endpoint: str, heartbeat: str, then: str) -> None:

@@ -16,6 +16,7 @@ import pytest
 import zmq
 
 from engine.testing import LIMIT
+from tests.certificates import CLIENT, for_client, for_server
 from tests.transport.helpers import Party, exchange, settle, wait_ready
 from transport import (
     EndpointError,
@@ -29,7 +30,7 @@ from transport import (
 
 _names = count()
 
-KINDS = ("tcp", "ipc", "native+tcp", "native+ipc", "inproc", "loopback")
+KINDS = ("tcp", "ipc", "native+tcp", "native+ipc", "tls", "inproc", "loopback")
 
 
 class House:
@@ -37,24 +38,26 @@ class House:
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
-        self.native = kind.startswith("native+")
+        self.native = kind == "tls" or kind.startswith("native+")
+        self.over_tcp = kind.endswith(("tcp", "tls"))
         self.folder = folder
         self.parties: list[Party] = []
 
     def endpoint(self) -> str:
         """An endpoint that nobody has bound."""
-        if self.kind.endswith("tcp"):
+        if self.over_tcp:
             return f"{self.kind}://127.0.0.1:*"
         if self.kind.endswith("ipc"):
             return f"{self.kind}://{self.folder}/{next(_names)}"
         return f"{self.kind}://test-{next(_names)}"
 
     def server(self, endpoint: str | None = None, **options: Any) -> Party:
-        return self._add(Party(bind(endpoint or self.endpoint(), **options)))
+        endpoint = endpoint or self.endpoint()
+        return self._add(Party(bind(endpoint, **for_server(endpoint), **options)))
 
     def client(self, server: Party | str, **options: Any) -> Party:
         endpoint = server if isinstance(server, str) else server.link.endpoint
-        return self._add(Party(connect(endpoint, **options)))
+        return self._add(Party(connect(endpoint, **for_client(endpoint), **options)))
 
     def _add(self, party: Party) -> Party:
         self.parties.append(party)
@@ -384,7 +387,7 @@ class TestRefusal:
         if house.kind == "inproc":
             pytest.skip("ZeroMQ waits silently for an inproc server")
         endpoint = house.endpoint()
-        if house.kind.endswith("tcp"):
+        if house.over_tcp:
             taken = house.server()
             endpoint = taken.link.endpoint
             taken.close()
@@ -405,7 +408,7 @@ class TestRefusal:
 
     def test_nobody_is_there_yet(self, house: House) -> None:
         """A client is not connected before there is a server, and sends nothing until then."""
-        if house.kind.endswith("tcp"):
+        if house.over_tcp:
             pytest.skip("without a server there is no endpoint")
         endpoint = house.endpoint()
         client = house.client(endpoint)
@@ -427,7 +430,7 @@ class TestRefusal:
         """Binding it again raises EndpointError and leaves its server alone."""
         server, client = house.pair()
         with pytest.raises(EndpointError):
-            bind(server.link.endpoint)
+            house.server(server.link.endpoint)
         assert client.send(b"", [b"still there?"])
         exchange([server, client], lambda: len(server.messages) == 2)
 
@@ -656,11 +659,11 @@ class TestUse:
         assert server.link.endpoint in repr(server.link)
 
     def test_peer_info(self, house: House) -> None:
-        """The server knows where a peer is; nobody proved who it is."""
+        """The server knows where a peer is, and who, if that was proved or the system tells."""
         server, _ = house.pair()
         info = server.info(server.messages[0][0])
-        assert info.user == ""
-        if house.kind.endswith("tcp"):
+        assert info.user == {"tls": CLIENT, "native+ipc": f"uid:{os.getuid()}"}.get(house.kind, "")
+        if house.over_tcp:
             assert info.address == "127.0.0.1"
 
 

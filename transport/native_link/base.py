@@ -1,6 +1,7 @@
 """What both sides of a native link share: the poll set, what was read and not delivered yet, and when to look again."""
 
 from collections import deque
+from collections.abc import Callable
 from itertools import repeat
 from math import inf
 from typing import Any, ClassVar, Final
@@ -34,8 +35,14 @@ class NativeLink(BaseLink):
 
     def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
         if options.curve is not None:
-            raise EndpointError(f"{endpoint}: CURVE keys are for tcp:// and ipc://: the native link has none")
+            raise EndpointError(f"{endpoint}: CURVE keys are for tcp:// and ipc://: the native link has tls:// (tls=)")
         super().__init__(str(endpoint))
+        self._make: Callable[..., Connection] = Connection
+        if endpoint.scheme == "tls":
+            # Here: `ssl` takes its time, and has to be there for this only.
+            from transport.native_link.tls import under_tls
+
+            self._make = under_tls(endpoint, options.tls, server=self._kind == b"ROUTER")
         self._target = endpoint
         self._options = options
         self.heartbeat: float = options.heartbeat
@@ -99,31 +106,31 @@ class NativeLink(BaseLink):
         """Make a connection of a socket that has been, or is being, connected; takes frames up to `limit` at first."""
         socket.setblocking(False)
         framing = Framing(self._kind, self._options.max_message_bytes, limit)
-        return Connection(socket, self._poll_set, framing, self._hello, **about)
+        return self._make(socket, self._poll_set, framing, self._hello, **about)
 
     def _take_from(self, connection: Connection) -> None:
         """Queue what a connection has for us; it is lost if that is its end, or something breaks in."""
         messages: list[list[Buffer]] = []
-        ended = ""
+        ended: Ended | None = None
         try:
             if connection.queued:
                 connection.flush()
             try:
                 connection.receive(messages)
             except Ended as error:
-                ended = str(error)
+                ended = error
             if connection.framing.open and not connection.ping_at:
                 self._opened(connection)
             self._queue.extend(zip(repeat(MESSAGE), repeat(connection), messages, strict=False))
-            if ended:
+            if ended is not None:
                 self._lose(connection, ended)
         except BaseException:
             if not connection.closed:
-                self._lose(connection, "interrupted while receiving")
+                self._lose(connection, Ended("interrupted while receiving"))
             raise
 
     def _take_last(self, connection: Connection, reason: str) -> None:
-        """Queue all that has arrived on a connection, and end it."""
+        """Queue all that has arrived on a connection, and end it for this reason."""
         before = -1
         for _ in range(_LAST_READS):
             if connection.closed or before == len(self._queue):
@@ -131,7 +138,7 @@ class NativeLink(BaseLink):
             before = len(self._queue)
             self._take_from(connection)
         if not connection.closed:
-            self._lose(connection, reason)
+            self._lose(connection, Ended(reason))
         self.arrived = bool(self._queue)
 
     # What the sides differ in.
@@ -148,7 +155,7 @@ class NativeLink(BaseLink):
         """The handshake is over."""
         raise NotImplementedError
 
-    def _lose(self, connection: Connection, reason: str) -> None:
+    def _lose(self, connection: Connection, ended: Ended) -> None:
         """Close a connection, and have that reported after all that has arrived."""
         raise NotImplementedError
 

@@ -57,6 +57,10 @@ class Ended(TransportError):
     """The connection is at its end; the text says why."""
 
 
+class Refused(Ended):
+    """What one side says or shows is not taken by the other: the same would happen again."""
+
+
 def why(error: OSError) -> str:
     """Say why a socket failed."""
     return WHY.get(error.errno or 0) or error.strerror or str(error)
@@ -74,7 +78,7 @@ class Connection:
 
     __slots__ = (
         "_out", "_poll_set", "_recv", "_send", "_socket", "closed", "deadline", "ended", "fd", "framing", "heard",
-        "info", "met", "peer", "ping_at", "queued", "unanswered",
+        "info", "met", "peer", "ping_at", "queued", "shaking", "unanswered",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +99,8 @@ class Connection:
         self.unanswered: int = 0
         #: Bytes that wait to be written.
         self.queued: int = 0
+        #: Whether who the peer is is still to be shown, by a handshake that takes a while to compute.
+        self.shaking: bool = False
         #: Why nothing can be sent any more; "" while it can. What has arrived can still be read.
         self.ended: str = ""
         #: Whether `close` was called.
@@ -131,7 +137,7 @@ class Connection:
             raise Ended(self.ended or why(error)) from None
         except FramingError as error:
             self.write([framing.answers()])
-            raise Ended(f"the connection was closed here: {error}") from None
+            raise Refused(f"the connection was closed here: {error}") from None
         self.heard = True
         if framing.owed:
             self.write([framing.answers()])

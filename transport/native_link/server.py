@@ -25,7 +25,7 @@ from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.lookup import addresses_of, is_named
 from transport.native_link.base import LOOK, LOST, MESSAGE, NativeLink
-from transport.native_link.connection import Connection, Ended, why
+from transport.native_link.connection import Connection, Ended, Refused, why
 from transport.native_link.framing import MAX_FIRST_BYTES
 from transport.realtime import monotonic
 from transport.unix import UnixListener
@@ -43,6 +43,8 @@ _ACCEPT_AGAIN: Final = 0.2
 #: Sockets read in one harvest, and messages that wait to be delivered, at most, before more are read.
 _AT_ONCE: Final = 16
 _ENOUGH: Final = 1024
+#: Of these, sockets on which a handshake is computed, which may take a millisecond.
+_SHAKING_AT_ONCE: Final = 2
 _BACKLOG: Final = 1024
 
 _CREDENTIALS: Final = struct.Struct("3i")
@@ -154,7 +156,7 @@ class NativeServer(NativeLink):
             socket.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
         connection = self._connection_of(
             socket, MAX_FIRST_BYTES, peer=next(_numbers).to_bytes(8),
-            info=PeerInfo(_address_of(socket, address)), deadline=monotonic() + GREETING_SECONDS,
+            info=_info_of(socket, address), deadline=monotonic() + GREETING_SECONDS,
         )  # fmt: skip
         self._connections[connection.fd] = connection
         self._look_at(monotonic() + self._pause)
@@ -184,9 +186,9 @@ class NativeServer(NativeLink):
     def _opened(self, connection: Connection) -> None:
         connection.ping_at = monotonic() + self.heartbeat if self.heartbeat else inf
 
-    def _lose(self, connection: Connection, reason: str) -> None:
+    def _lose(self, connection: Connection, ended: Ended) -> None:
         self._connections.pop(connection.fd, None)
-        self._queue.append((LOST, connection, reason))  # Twice, after an interrupt: it is delivered once.
+        self._queue.append((LOST, connection, ended))  # Twice, after an interrupt: it is delivered once.
         self.arrived = True
         connection.close()
 
@@ -203,23 +205,23 @@ class NativeServer(NativeLink):
         try:
             connection.attend(now, self.heartbeat)
         except Ended as error:
-            self._lose(connection, str(error))
+            self._lose(connection, error)
             return
         if not connection.met:
             if now >= connection.deadline:
-                self._lose(connection, "it did not speak in time")
+                self._lose(connection, Refused("it did not speak in time"))
         elif connection.queued <= SLOW_BYTES:
             connection.deadline = inf
         elif connection.deadline == inf:
             connection.deadline = now + GRACE
         elif now >= connection.deadline:
-            self._lose(connection, f"it left {connection.queued} bytes unread for {GRACE:g} s")
+            self._lose(connection, Ended(f"it left {connection.queued} bytes unread for {GRACE:g} s"))
 
     def disconnect(self, peer: bytes) -> None:
         """Close the connection of a peer at once. Nothing happens if there is none."""
         connection = self._peers.get(peer)
         if connection is not None and not connection.closed:
-            self._lose(connection, "disconnected")
+            self._lose(connection, Ended("disconnected"))
 
     # Messages
 
@@ -234,15 +236,20 @@ class NativeServer(NativeLink):
             raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}")
         connection.send(frames)
         if connection.queued > MAX_OUT_BYTES:
-            self._lose(connection, f"it left {connection.queued} bytes unread")
+            self._lose(connection, Ended(f"it left {connection.queued} bytes unread"))
         if connection.ended:
             raise PeerLost(f"peer {peer.hex()} on {self.endpoint} is gone: {connection.ended}")
         return True
 
     def _read(self) -> None:
+        shaking = 0
         for descriptor, _ in self._poll_set.poll(0, _AT_ONCE):
             connection = self._connections.get(descriptor)
             if connection is not None:
+                if connection.shaking:
+                    if shaking == _SHAKING_AT_ONCE:
+                        continue  # The next poll shows it again.
+                    shaking += 1
                 self._take_from(connection)
                 if len(self._queue) > _ENOUGH:
                     break
@@ -261,9 +268,11 @@ class NativeServer(NativeLink):
                 if connection.met or self._meet(connection, receiver):
                     ended = receiver.on_message(connection.peer, content)
             elif connection.met:
-                receiver.on_lost(connection.peer, content)
+                receiver.on_lost(connection.peer, str(content))
                 connection.met = False
                 self._peers.pop(connection.peer, None)
+            elif isinstance(content, Refused):
+                receiver.on_connect_failed(f"{connection.info.address}: {content}")
             queue.popleft()
 
     def _meet(self, connection: Connection, receiver: Receiver) -> bool:
@@ -305,16 +314,16 @@ class NativeServer(NativeLink):
         super()._release()
 
 
-def _address_of(socket: sockets.socket, address: Any) -> str:
-    """Where a peer is, in the form of `PeerInfo.address`."""
+def _info_of(socket: sockets.socket, address: Any) -> PeerInfo:
+    """What the system knows of a peer."""
     if socket.family != sockets.AF_UNIX:
-        return str(address[0])
+        return PeerInfo(str(address[0]))
     with suppress(AttributeError, OSError):  # Not every system says.
         pid, uid, gid = _CREDENTIALS.unpack(
             socket.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, _CREDENTIALS.size)
         )
-        return f"localhost:{uid}:{gid}:{pid}"
-    return "localhost"
+        return PeerInfo(f"localhost:{uid}:{gid}:{pid}", f"uid:{uid}")
+    return PeerInfo("localhost")
 
 
 def _why_not(error: OSError) -> str:

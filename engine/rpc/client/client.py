@@ -60,7 +60,7 @@ class Client(AsyncCloseable):
 
     Args:
         endpoint: `tcp://host:port`, `ipc://path`, `inproc://name` or `loopback://name`; `native+tcp://...` and
-            `native+ipc://...`: the first two without ZeroMQ's library, whatever the server uses.
+            `native+ipc://...`: the first two without ZeroMQ's library, whatever the server uses; `tls://host:port`.
         timeout: seconds that a call may take unless it says otherwise; None: no limit. See `BoundOperation.begin` for
             the errors that it ends with: `CallTimeout` is not the only one.
         connect_timeout: seconds that a call may wait for a connection to a server that greets before it ends with
@@ -79,7 +79,8 @@ class Client(AsyncCloseable):
         options: of the transport, see `transport.LinkOptions`: `heartbeat` (seconds between pings, 5), `linger`
             (seconds that a closed client goes on sending, 1), `max_message_bytes` (the largest message
             taken, 64 KiB or more, 256 MiB; a larger result ends its call with `BadStubData`),
-            `curve` (keys), `context` (a ZeroMQ context of your own).
+            `curve` (keys), `tls` (an `ssl.SSLContext` for `tls://`; None: one that trusts whom the system does),
+            `context` (a ZeroMQ context of your own).
 
     Connecting happens in the background; the constructor does not wait for it. Close the client, or use it as a context
     manager: it stays open, and goes on serving its calls, without a reference to it. One that is still open when the

@@ -327,10 +327,17 @@ class Connection:
         """What is left of the time of each call that has a limit."""
         return {i: left for i, call in list(self.table.calls.items()) if (left := time_left(call)) is not None}
 
-    def on_connect_failed(self, reason: str) -> None:
-        """An attempt to connect failed; the link goes on trying."""
+    def on_connect_failed(self, reason: str, vain: bool = False) -> None:
+        """An attempt to connect failed; the link goes on trying. If that is in `vain`, no call waits for it."""
         with self.table.lock:
             self.session.refusal = reason
+            if vain and not self.session.has_left:
+                self.outbox.queue.clear()
+                ended = self.awaiting.refused_locked(
+                    Status.CALL_FAILED_DNE if self.session.reached else Status.SERVER_UNAVAILABLE, reason
+                )
+                self.table.finish_locked(ended.keys(), ended.values(), self.actions)
+                self.attend_locked()
 
     def on_lost(self, peer: bytes, reason: str) -> None:
         """The connection is gone: calls that had left may have run, the others have not."""

@@ -19,9 +19,9 @@ place. How many may call is decided as calls arrive, under admission's lock. Who
 the worker that is to run the call, before its arguments are decoded: a security callback is the program's own code, and
 may take its time.
 
-How well a connection is protected has two levels here. Encrypted connections (CURVE) have privacy, and so do transports
-that do not leave the machine (ipc, inproc, loopback): only the two ends can read or change what passes. Plain tcp has
-none, from a loopback address too. The level says nothing of who the client is: that is
+How well a connection is protected has two levels here. Encrypted connections (CURVE, TLS) have privacy, and so do
+transports that do not leave the machine (ipc, inproc, loopback): only the two ends can read or change what passes.
+Plain tcp has none, from a loopback address too. The level says nothing of who the client is: that is
 `CallAttributes.client_principal`.
 
 Assumes: stores and loads of attributes are atomic and not reordered.
@@ -37,6 +37,7 @@ from operator import attrgetter
 
 import msgspec
 
+from transport import Endpoint
 from transport.log import Log
 
 from ...errors import Forked, InvalidHandle, InvalidState, Misuse
@@ -141,7 +142,7 @@ class AccessPolicy(msgspec.Struct, eq=False):
 
 def is_local(endpoint: str, address: str) -> bool:
     """Whether a client that came to `endpoint` from `address` is on this machine, as far as the transport tells."""
-    if not endpoint.startswith(("tcp:", "native+tcp:")):
+    if Endpoint.parse(endpoint).carrier != "tcp":
         return True
     return address.removeprefix("::ffff:").startswith("127.") or address == "::1"
 

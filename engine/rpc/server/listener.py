@@ -162,8 +162,9 @@ class Listener:
         acts += self._contexts.leave(peer.key, peer)
         return acts
 
-    def on_connect_failed(self, reason: str) -> None:
-        """Does not happen on a server."""
+    def on_connect_failed(self, reason: str, vain: bool = False) -> None:
+        """A stranger was turned away."""
+        self._admission.complaints.warning("%s: refused a connection from %s", self.endpoint, reason)
 
     def on_message(self, peer: bytes, frames: list[Buffer]) -> bool:
         """Take one message from a client. True: more is hardly there, so the harvest may end."""

@@ -74,7 +74,8 @@ class Server(AsyncCloseable):
 
     Args:
         endpoints: where to listen: `tcp://host:port` (port 0: the system chooses), `ipc://path`, `inproc://name`,
-            `loopback://name`; `native+tcp://...` and `native+ipc://...`: the first two without ZeroMQ's library.
+            `loopback://name`; `native+tcp://...` and `native+ipc://...`: the first two without ZeroMQ's library;
+            `tls://host:port`, with `tls`.
         workers: how many threads may run routines at once, 1 or more. A routine that calls its own server needs another
             one of them meanwhile: with `workers=1` such a call ends only by its timeout. While calls of other clients
             wait, one client has all of them but one at most; those that it had before it keeps until they return.
@@ -100,7 +101,8 @@ class Server(AsyncCloseable):
             the first such routine. The loop stays the program's: it is not closed, and a routine that blocks it holds
             up the program.
         name: appears in thread names and log records.
-        options: of the transport, as for `Client`; clients are told of `max_message_bytes`, and keep below it.
+        options: of the transport, as for `Client`; `tls` has the server's certificate. Clients are told of
+            `max_message_bytes`, and keep below it.
 
     Register interfaces before or after `listen`. Close the server, or use it as a context manager: it goes on serving
     though nobody refers to it. One that is still open when the process ends is reported as a `ResourceWarning`.
@@ -145,7 +147,7 @@ class Server(AsyncCloseable):
         self._endpoints = [Endpoint.parse(endpoint) for endpoint in endpoints]
         self._options = options
         self._largest = check_options(options)
-        self._encrypts: bool = options.get("curve") is not None
+        self._has_keys: bool = options.get("curve") is not None
         self.name = name
         self._tracebacks = tracebacks
         self._fault_details = fault_details
@@ -325,18 +327,23 @@ class Server(AsyncCloseable):
 
     def _warn_of_exposure(self) -> None:
         """Say so if strangers may read and make calls."""
-        exposed = [] if self._encrypts or self._insecure else [e for e in self._bound if Endpoint.parse(e).is_exposed()]
+        endpoints = [] if self._insecure else map(Endpoint.parse, self._bound)
+        exposed = [str(each) for each in endpoints if not self._is_private(each) and each.is_exposed()]
         if exposed:
             log.warning(
                 "%s: listens on %s without keys: whoever reaches that can read, change and make calls. "
-                "Give it keys (curve=..., for tcp://), or insecure=True if the network is trusted",
+                "Use tls://, or give it keys (curve=..., for tcp://), or insecure=True if the network is trusted",
                 self.name, ", ".join(exposed), later=True,
             )  # fmt: skip
+
+    def _is_private(self, endpoint: Endpoint) -> bool:
+        """Whether only the two ends can read and change what passes there."""
+        return endpoint.carrier != "tcp" or endpoint.scheme == "tls" or self._has_keys
 
     def _listener(self, number: int) -> Listener:
         link = bind(self._endpoints[number], **self._options)
         try:
-            level = PRIVACY if self._encrypts or Endpoint.parse(link.endpoint).carrier != "tcp" else NONE
+            level = PRIVACY if self._is_private(self._endpoints[number]) else NONE
             counters = self._admission.endpoints[number]
             answers = Answers(link.endpoint, counters, self._contexts, self._tracebacks, self._fault_details, level)
             return Listener(

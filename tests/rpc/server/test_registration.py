@@ -37,6 +37,7 @@ from engine import (
     operation,
 )
 from engine.testing import LIMIT, wait_until
+from tests.certificates import for_client, for_server
 
 from ..helpers import ROOT, Bench, Service, status_of
 from ..interfaces import Adder
@@ -518,6 +519,7 @@ class TestSecurity:
             ("native+tcp://127.0.0.1:*", 1),
             ("ipc", 6),
             ("native+ipc://*", 6),
+            ("tls://127.0.0.1:*", 6),
             ("loopback://level", 6),
             ("inproc://level", 6),
         ),  # fmt: skip
@@ -526,10 +528,11 @@ class TestSecurity:
         """The attributes tell how well the connection is protected: privacy where it stays on this machine, and not on
         plain tcp.
         """
-        server, judge = servers(endpoint if where == "ipc" else where), Judge(True)
+        where = endpoint if where == "ipc" else where
+        server, judge = servers(where, **for_server(where)), Judge(True)
         server.register("r", Routines(), security=judge)
         server.listen()
-        clients(server.endpoint).bind("r").echo()
+        clients(server.endpoint, **for_client(where)).bind("r").echo()
         assert [attributes.authentication_level for attributes in judge.asked] == [level]
 
     def test_secure_only(self, servers: Servers, clients: Clients, endpoint: str) -> None:
@@ -563,16 +566,17 @@ class TestSecurity:
     @pytest.mark.parametrize(
         "where",
         (
-            "tcp://127.0.0.1:*", "native+tcp://127.0.0.1:*", "ipc", "native+ipc://*",
+            "tcp://127.0.0.1:*", "native+tcp://127.0.0.1:*", "ipc", "native+ipc://*", "tls://127.0.0.1:*",
             "loopback://registration", "inproc://registration",
         ),
     )  # fmt: skip
     def test_local_only(self, servers: Servers, clients: Clients, endpoint: str, where: str) -> None:
         """Callers on this machine pass where only they are allowed."""
-        server = servers(endpoint if where == "ipc" else where)
+        where = endpoint if where == "ipc" else where
+        server = servers(where, **for_server(where))
         server.register("r", Routines(), local_only=True)
         server.listen()
-        assert clients(server.endpoint).bind("r").echo(1) == 1
+        assert clients(server.endpoint, **for_client(where)).bind("r").echo(1) == 1
 
     def test_max_request_bytes(self, servers: Servers, clients: Clients, endpoint: str) -> None:
         """A larger request gets 5, whether it travels in band or out of band; another interface is not concerned."""
