@@ -196,6 +196,7 @@ VALUES: dict[str, Any] = {
     "transport.LinkOptions": LinkOptions(max_queued=3),
     "transport.Curve": Curve(*Curve.new_keys(), "c" * 40, allowed=frozenset({"d" * 40})),
     "engine.WaitResult": WaitResult(3, True),
+    "engine.Address": engine.Address("tcp://127.0.0.1:5555", "near", 2.0),
     "engine.SystemClock": engine.SystemClock(),
     "engine.blocking": engine.blocking(),
 }
