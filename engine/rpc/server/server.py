@@ -49,8 +49,6 @@ from .routines import Preparer
 from .turns import Scheduler
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-
     from .coroutines import CoroutineRunner
 
 log: Log = Log("engine.rpc")
@@ -128,7 +126,7 @@ class Server(AsyncCloseable):
         authorize: Authorize | None = None,
         pipe_window: int = PIPE_WINDOW_BYTES,
         max_body_bytes: int = MAX_BODY_BYTES,
-        loop: "AbstractEventLoop | None" = None,
+        loop: Any = None,  # An `asyncio.AbstractEventLoop`: importing asyncio takes longer than importing all of this.
         name: str = "server",
         **options: Any,
     ) -> None:
@@ -164,7 +162,7 @@ class Server(AsyncCloseable):
         # All below: guarded by admission's lock. Made for the first `async def` routine.
         self._coroutines: CoroutineRunner | None = None
         # The program's loop for them, and the context for their tasks; None: they get a loop of their own.
-        self._loop: tuple[AbstractEventLoop, Context] | None = None if loop is None else (loop, copy_context())
+        self._loop: tuple[Any, Context] | None = None if loop is None else (loop, copy_context())
         self._listeners: list[Listener] = []
         # Where they listen, or did.
         self._bound: list[str] = []
