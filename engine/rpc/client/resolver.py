@@ -30,6 +30,7 @@ from transport.realtime import monotonic
 
 from ...errors import InvalidArgumentType
 from ...kernel.checks import check_callback, check_timeout
+from ...lifecycle import Uncopyable
 from ..address import Address
 
 log: Log = Log("engine.rpc")
@@ -51,7 +52,7 @@ class Resolver(Protocol):
         """
 
 
-class Discovery:
+class Discovery(Uncopyable):
     """What a resolver says its servers to, and asks whether it should go on. One for each client, which makes it.
 
     Threads: any; `wait` is for one at a time.
