@@ -78,6 +78,7 @@ from .rpc.notify import ApcNotification, CallbackNotification, EventKind, apc
 from .rpc.pipes.pipe import InOutPipe, InPipe, OutPipe, Pipe, PipePending
 from .rpc.pipes.stream import Stream
 from .rpc.server.admission import ServerStatistics
+from .rpc.server.announcing import Announcer, Presence
 from .rpc.server.call import ServerCall, current_call
 from .rpc.server.management import Management
 from .rpc.server.open_call import CallAttributes
@@ -103,7 +104,7 @@ def __getattr__(name: str) -> typing.Any:
 __version__: str = _LIBRARY.partition(" ")[2]
 
 __all__ = [
-    "MAXIMUM_WAIT_OBJECTS", "TRANSITIONS", "UNSET", "AbandonedWait", "AccessDenied", "Address", "Alerted",
+    "MAXIMUM_WAIT_OBJECTS", "TRANSITIONS", "UNSET", "AbandonedWait", "AccessDenied", "Address", "Alerted", "Announcer",
     "ApcNotification", "BadStubData", "Binding", "BoundOperation", "Call", "CallAttributes", "CallCancelled",
     "CallError", "CallFailed", "CallFailedDne", "CallPending", "CallTimeout", "CallbackInstance",
     "CallbackNotification", "CallbackObject", "CallbackStatistics", "CleanupGroup", "Client", "ClientStatistics",
@@ -112,10 +113,10 @@ __all__ = [
     "InvalidArgumentType", "InvalidAsyncHandle", "InvalidHandle", "InvalidParameter", "InvalidState", "Io",
     "IoStatistics", "LimitExceeded", "Management", "Misuse", "Mutex", "NotFound", "NotOwner", "NullContext", "On",
     "Operation", "OperationAborted", "Out", "OutPipe", "PacketSink", "PacketTemplate", "PeerProtocolError", "Pipe",
-    "PipeError", "PipePending", "PipedOperation", "PoolStatistics", "PortSource", "PortStatistics", "Priority",
-    "QueueFull", "RegisteredWait", "RemoteFault", "Resolver", "Semaphore", "Server", "ServerCall", "ServerStatistics",
-    "ServerTooBusy", "ServerUnavailable", "State", "Status", "Stream", "SystemClock", "ThreadPool", "Timer",
-    "UnknownInterface", "UnknownOperation", "Wait", "WaitPacket", "WaitResult", "WaitTimeout", "Waitable",
+    "PipeError", "PipePending", "PipedOperation", "PoolStatistics", "PortSource", "PortStatistics", "Presence",
+    "Priority", "QueueFull", "RegisteredWait", "RemoteFault", "Resolver", "Semaphore", "Server", "ServerCall",
+    "ServerStatistics", "ServerTooBusy", "ServerUnavailable", "State", "Status", "Stream", "SystemClock", "ThreadPool",
+    "Timer", "UnknownInterface", "UnknownOperation", "Wait", "WaitPacket", "WaitResult", "WaitTimeout", "Waitable",
     "WaitableStatistics", "WaitableTimer", "Work", "apc", "blocking", "current_call", "current_callback",
     "default_pool", "manager", "operation", "queue_apc", "register_wait", "signal_and_wait", "sleep", "submit_callback",
     "wait_all", "wait_any",

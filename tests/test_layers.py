@@ -118,6 +118,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engine.kernel",
         "engine.lifecycle",
         "engine.pool",
+        "engine.rpc.address",
         "engine.rpc.channel",
         "engine.rpc.context",
         "engine.rpc.contract",
@@ -218,6 +219,7 @@ PUBLIC = frozenset(
     {
         "engine",
         "engine.lifecycle",
+        "engine.resolvers",
         "engine.otel",
         "engine.prometheus",
         "engine.testing",

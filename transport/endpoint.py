@@ -111,6 +111,10 @@ class Endpoint(msgspec.Struct, frozen=True):
         """Whether both ends are in one process."""
         return self.scheme in ("inproc", "loopback")
 
+    def is_wildcard(self) -> bool:
+        """Whether it is every address of a machine, which is good to bind and says nobody where to connect to."""
+        return self.carrier == "tcp" and self.host in ("*", "0.0.0.0", "[::]")
+
     def is_exposed(self) -> bool:
         """Whether other machines may reach it: over TCP, at anything but a loopback address. May ask for a name."""
         if self.carrier != "tcp":

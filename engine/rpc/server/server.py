@@ -19,6 +19,8 @@ from operator import attrgetter
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
+
 from transport import Endpoint, bind
 from transport.foreign import a_type, text_of
 from transport.frames import LIBRARY, MAX_BODY_BYTES, MAX_MESSAGE_BYTES, PIPE_WINDOW_BYTES, Limits, Welcome
@@ -33,11 +35,13 @@ from ...kernel.lock import Lock, Once, each
 from ...kernel.loops import holding, loop_to_hold, running_loop
 from ...lifecycle import AsyncCloseable, OpenObjects, Stage, at_exit, close_left_open
 from ...pool.pool import ThreadPool, port_of
+from ..address import Address
 from ..contract.interface import Interface
 from ..limits import check_options
 from ..pipes.pipe import MAX_WINDOW
 from ..serving import begin_serving, current
 from .admission import NONE, PRIVACY, AccessPolicy, Admission, Phase, ServerStatistics, check_max_calls
+from .announcing import LEAVE, Announcement, Announcer, advertised, check_announcer
 from .answers import Answers
 from .contexts import ContextBook
 from .ending import SIGNAL_LOOK, ended_by_signals
@@ -98,6 +102,10 @@ class Server(AsyncCloseable):
             `async with`, if it does not listen by then; else one that the server makes, with a thread of its own, for
             the first such routine. The loop stays the program's: it is not closed, and a routine that blocks it holds
             up the program.
+        announce: a registry in which the server announces itself once it listens (`engine.resolvers.Etcd`, or what has
+            such a method, see `Announcer`); it leaves before it stops. None: in none.
+        advertise: where clients reach it, for the registry: an `Address`, or an endpoint, whose port may be `*` for the
+            one that is bound. None: at the first endpoint; one that is every address of the machine will not do.
         name: appears in thread names and log records.
         options: of the transport, as for `Client`; `tls` has the server's certificate. Clients are told of
             `max_message_bytes`, and keep below it.
@@ -127,6 +135,8 @@ class Server(AsyncCloseable):
         pipe_window: int = PIPE_WINDOW_BYTES,
         max_body_bytes: int = MAX_BODY_BYTES,
         loop: Any = None,  # An `asyncio.AbstractEventLoop`: importing asyncio takes longer than importing all of this.
+        announce: Announcer | None = None,
+        advertise: Address | str | None = None,
         name: str = "server",
         **options: Any,
     ) -> None:
@@ -155,6 +165,11 @@ class Server(AsyncCloseable):
         )
         self._pipe_window: int = check_count("pipe_window", pipe_window, 1, MAX_WINDOW)
         self._registry: Registry = Registry()
+        self._announcer: Announcer | None = check_announcer(announce)
+        self._advertise = advertise
+        if announce is not None and self._endpoints:
+            # Before it is bound, when the port may still be unknown: what cannot be announced is said here.
+            advertised(advertise, msgspec.structs.replace(self._endpoints[0], port=self._endpoints[0].port or 1))
         self._instance = os.urandom(16)
         # Held while the endpoints are bound, so that they are bound once. Lock order: before all others.
         self._binding = Lock()
@@ -166,6 +181,8 @@ class Server(AsyncCloseable):
         self._listeners: list[Listener] = []
         # Where they listen, or did.
         self._bound: list[str] = []
+        # While it is in the registry. Stored by who listens and who closes, read by who stops.
+        self._announcement: Announcement | None = None
         # Whether `listen` succeeded, ever; and whether a stop was asked for before that. Attributes that are only
         # stored and loaded, in this order by `listen` and in the other by `request_stop`: one of the two stops.
         self._listened = False
@@ -299,6 +316,7 @@ class Server(AsyncCloseable):
         with self._admission.starting(max_calls, len(self._endpoints)):
             self._bind()
             self._listened = True
+        self._join_registry()
         if self._stop_requested:
             self.request_stop()
         if wait:
@@ -322,6 +340,19 @@ class Server(AsyncCloseable):
                 each(Listener.close, listeners)
                 raise
             self._warn_of_exposure()
+
+    def _join_registry(self) -> None:
+        """Be announced, if there is a registry."""
+        if self._announcer is not None:
+            announcement = Announcement(self._announcer, advertised(self._advertise, Endpoint.parse(self.endpoint)))
+            self._announcement = announcement
+            announcement.begin()
+
+    def _leave_registry(self, timeout: float) -> None:
+        """Be announced no longer. Blocks: until the registry has taken note, for `timeout` seconds at most."""
+        announcement, self._announcement = self._announcement, None
+        if announcement is not None:
+            announcement.end(timeout)
 
     def _warn_of_exposure(self) -> None:
         """Say so if strangers may read and make calls."""
@@ -358,6 +389,8 @@ class Server(AsyncCloseable):
         Raises: `InvalidState` 1715 (NOT_LISTENING). Safe in a signal handler, where `request_stop` is what is meant.
         Source: "RpcMgmtStopServerListening".
         """
+        if (announcement := self._announcement) is not None:
+            announcement.leave()
         try:
             self._admission.stop()
         except Deadlock:  # In a signal handler that interrupted this thread under the lock: nothing was changed.
@@ -418,6 +451,7 @@ class Server(AsyncCloseable):
     def _close(self, timeout: float) -> None:
         """Close. Whatever was done before it was broken off is not done again."""
         deadline = monotonic() + timeout
+        self._leave_registry(min(timeout, LEAVE))
         if not self.closed:
             self._admission.close(timeout, self.name)
         each(Listener.close, self._listeners)
