@@ -28,8 +28,8 @@ from perf.subject import EchoClient, load, missing
 from perf.worker import Control
 
 # Calls of a round by how many are outstanding: enough for what a round begins and ends with not to count.
-CALLS = {1: 500, 4: 1_000, 16: 2_000, 64: 4_000, 256: 10_240}
-ROUNDS = 5
+CALLS = {1: 100, 4: 500, 16: 2_000, 64: 4_000, 256: 10_240}
+ROUNDS = {1: 25, 4: 10, 16: 5, 64: 5, 256: 5}
 SIDES = ("client", "server")
 
 # The most steps that a call of ours may take, by how many are outstanding; a figure for each of `LIMITED`. With one
@@ -43,7 +43,8 @@ def profiled(settings: dict[str, Any], control: Control) -> dict[str, float]:
     profile = Profile()
     profile.install()
     client = load(settings["subject"]).Client(settings["endpoint"])
-    figures = _measure(client, STEPS, lambda: [*profile.read(), *ask(settings["counts"])], settings["outstanding"])
+    read = lambda: [*profile.read(), *ask(settings["counts"])]  # noqa: E731
+    figures = _measure(client, STEPS, read, settings["outstanding"], min if settings["least"] else statistics.median)
     client.close()
     return figures
 
@@ -62,7 +63,11 @@ def by_kernel(settings: dict[str, Any], control: Control) -> dict[str, float]:
 
 
 def _measure(
-    client: EchoClient, kinds: Sequence[str], read: Callable[[], list[int]], outstanding: Sequence[int]
+    client: EchoClient,
+    kinds: Sequence[str],
+    read: Callable[[], list[int]],
+    outstanding: Sequence[int],
+    of_rounds: Callable[[Sequence[int]], float] = statistics.median,
 ) -> dict[str, float]:
     """Return what a call takes: `read` tells the client's figure for each of `kinds` until now, then the server's."""
     names = [f"{side}_{kind}" for side in SIDES for kind in kinds]
@@ -71,22 +76,22 @@ def _measure(
         batch = payloads(CALLS[width])
         client.stream(batch, width)  # A warm-up.
         rounds = []
-        for _ in range(ROUNDS):
+        for _ in range(ROUNDS[width]):
             before = read()
             client.stream(batch, width)
             rounds.append([now - then for now, then in zip(read(), before, strict=True)])
         for name, grown in zip(names, zip(*rounds, strict=True), strict=True):
-            figures[f"{name}_{width}"] = statistics.median(grown) / len(batch)
+            figures[f"{name}_{width}"] = of_rounds(grown) / len(batch)
     return figures
 
 
-def count_steps(lab: Lab, subject: str, outstanding: Sequence[int] = tuple(CALLS)) -> Figures:
-    """Count Python and C calls of one subject."""
+def count_steps(lab: Lab, subject: str, outstanding: Sequence[int] = tuple(CALLS), least: bool = False) -> Figures:
+    """Count Python and C calls of one subject: the median of the rounds, or the least."""
     with TemporaryDirectory(prefix="perf-") as folder:
         counts = f"{folder}/counts"
         with lab.server("perf.counting:serve", served=subject, counts=counts) as server:
             figures: Figures = lab.measure(
-                f"{__name__}:profiled", server, subject=subject, counts=counts, outstanding=outstanding
+                f"{__name__}:profiled", server, subject=subject, counts=counts, outstanding=outstanding, least=least
             )
             return figures
 

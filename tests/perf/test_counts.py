@@ -1,5 +1,7 @@
 """Steps of a call, counted: they do not grow unnoticed, whatever the machine."""
 
+from time import monotonic
+
 import pytest
 
 from perf.lab import EFFORTS, Lab
@@ -9,23 +11,22 @@ from perf.scenarios.counts import LIMITED, LIMITS, count_steps
 # With one outstanding, a side that takes less than this of its limit shows that the limit is out of date. A client that
 # sleeps until its answer comes, as on a busy machine, takes two or three Python calls less than one that stays awake.
 SAVED = {"client": 0.8, "server": 0.9}
-TRIES = 12
+PATIENCE = 60  # Seconds.
 CELLS = [(width, kind, limit) for width, limits in LIMITS.items() for kind, limit in zip(LIMITED, limits, strict=True)]
 
 
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory: pytest.TempPathFactory) -> Figures:
-    """What a call takes now, at the least of so many tries: on a busy machine fewer calls share a message, and threads
+    """What a call takes now, at the least of many rounds: on a busy machine fewer calls share a message, and threads
     that would stay awake go to sleep. Those that are within their limits are not tried again."""
     lab = Lab(EFFORTS["quick"], tmp_path_factory.mktemp("counts"))
     least: dict[str, float] = {}
     above = set(LIMITS)
-    for _ in range(TRIES):
-        for name, value in count_steps(lab, "engine", tuple(above)).items():
+    end = monotonic() + PATIENCE
+    while above and (not least or monotonic() < end):
+        for name, value in count_steps(lab, "engine", tuple(above), least=True).items():
             least[name] = min(value, least.get(name, value))
         above = {width for width, kind, limit in CELLS if least[f"{kind}_{width}"] > limit}
-        if not above:
-            break
     return least
 
 
