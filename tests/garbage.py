@@ -63,8 +63,5 @@ GARBAGE: dict[str, list[bytes]] = {
 }
 
 
-#: Those that a server drops in silence, as no calls can be lost with them: they are not ours at all, or can be read and
-#: are out of turn. It answers the others with REJECT.
-SILENT = {
-    "nothing", "noise", "text", "another magic", "a reply to a server", "a welcome to a server", "a second hello",
-}  # fmt: skip
+#: Those that a server drops in silence: they are not ours at all. It answers the others with REJECT.
+SILENT = {"nothing", "noise", "text", "another magic"}

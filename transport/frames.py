@@ -6,8 +6,8 @@ structs below are its tables in code.
 
 The structs are arrays on the wire, except the two option maps. A reader ignores elements and keys that it
 does not know, and takes the default for those that are missing at the end, so a field may be added at the end
-without a new version. `gc=False`: no value here can be part of a reference cycle, and the collector need not
-walk 100,000 outstanding calls.
+without a new version. (A tuple in their place would refuse elements more than it knows.) `gc=False`: no value here can
+be part of a reference cycle, and the collector need not walk 100,000 outstanding calls.
 """
 
 from enum import IntEnum
@@ -154,14 +154,20 @@ class Blob(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
 NO_LANE: Final = -1
 
 
+class PipeArgument(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Says that an argument is a pipe. `direction`: "i" to the server, "o" from it, "b" both."""
+
+    position: Natural
+    direction: str
+
+
 class CallOptions(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
-    """What few calls need. A map with short keys on the wire; absent means the default.
+    """What few calls need, for each call of a group. A map with short keys on the wire; absent means the default.
 
     `time_left` is in seconds, counted from the sending. `lane` names the sequence of calls that this one
     keeps its place in; None: that of the connection, `NO_LANE`: no order. `attempt` is above 0 when an
-    idempotent call is sent again. `object_id` picks a manager by object. `pipes` gives [position, direction]
-    for each argument that is a pipe: "i" to the server, "o" from it, "b" both. `blobs` describes the
-    out-of-band arguments, in the order of their frames.
+    idempotent call is sent again. `pipes` are the arguments that are pipes. `blobs` describes the out-of-band
+    arguments, in the order of their frames.
     """
 
     time_left: float | None = msgspec.field(default=None, name="t")
@@ -169,8 +175,7 @@ class CallOptions(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
     lane: int | None = msgspec.field(default=None, name="l")
     one_way: bool = msgspec.field(default=False, name="w")
     attempt: Natural = msgspec.field(default=0, name="r")
-    object_id: bytes | None = msgspec.field(default=None, name="o")
-    pipes: Annotated[list[tuple[Natural, str]], _PIPES] | None = msgspec.field(default=None, name="p")
+    pipes: Annotated[list[PipeArgument], _PIPES] | None = msgspec.field(default=None, name="p")
     blobs: Annotated[list[Blob], _RECORDS] | None = msgspec.field(default=None, name="b")
 
 
@@ -178,7 +183,7 @@ class CallGroup(msgspec.Struct, array_like=True, gc=False):
     """Calls of one operation, in the order in which they were begun.
 
     `target` is an index into the message's targets; `args` is an encoded array that holds an array of arguments for
-    each of `ids`. Only a group of one call has options.
+    each of `ids`.
     """
 
     target: int
@@ -195,15 +200,20 @@ class Calls(msgspec.Struct, array_like=True, gc=False):
 
 
 class ReplyOptions(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
-    """What few replies need. `blobs` as in `CallOptions`, at most one, with position 0."""
+    """What few replies need, for each reply of a group.
+
+    `outputs`: how many outputs the operation has: the value is an array then, the result and they. `blobs` as in
+    `CallOptions`, where a position is that in this array; without outputs there is at most one, with position 0.
+    """
 
     metadata: Metadata | None = msgspec.field(default=None, name="m")
     blobs: Annotated[list[Blob], _RECORDS] | None = msgspec.field(default=None, name="b")
+    outputs: Natural = msgspec.field(default=0, name="o")
 
 
 class ReplyGroup(msgspec.Struct, array_like=True, gc=False):
     """Outcomes of calls that ended alike: `values` holds, for each of `ids`, the result if `status` is 0, an encoded
-    `Fault` or nil otherwise. Only a group of one reply has options.
+    `Fault` or nil otherwise.
     """
 
     ids: Ids
@@ -229,10 +239,17 @@ class Fault(msgspec.Struct, array_like=True, gc=False):
     data: Any = None
 
 
-class Cancel(msgspec.Struct, array_like=True, gc=False):
-    """The client asks to end calls: [call id, abort]. With abort it waits no longer, and will drop the reply."""
+class CancelledCall(msgspec.Struct, array_like=True, gc=False):
+    """The client asks to end a call. With `abort` it waits no longer, and will drop the reply."""
 
-    calls: Annotated[list[tuple[Natural, bool]], _RECORDS]
+    id: Natural
+    abort: bool
+
+
+class Cancel(msgspec.Struct, array_like=True, gc=False):
+    """Calls that ought to end."""
+
+    calls: Annotated[list[CancelledCall], _RECORDS]
 
 
 class Bye(msgspec.Struct, array_like=True, gc=False):
@@ -248,12 +265,16 @@ class Bye(msgspec.Struct, array_like=True, gc=False):
 
 
 class PipeChunk(msgspec.Struct, array_like=True, gc=False):
-    """Elements of one pipe of one call; `elements` is an encoded array. `end`: no more will follow."""
+    """Elements of one pipe of one call. `end`: no more will follow.
+
+    `elements` is an encoded array of them, as bytes: so its length, which is what counts for the window, is known
+    without reading it. No bytes stand for no elements.
+    """
 
     id: Natural
     pipe: Natural
     end: bool
-    elements: msgspec.Raw
+    elements: memoryview
 
 
 class Chunks(msgspec.Struct, array_like=True, gc=False):
@@ -262,10 +283,18 @@ class Chunks(msgspec.Struct, array_like=True, gc=False):
     chunks: Annotated[list[PipeChunk], _RECORDS]
 
 
-class Credit(msgspec.Struct, array_like=True, gc=False):
-    """The receiver of pipes took elements: [call id, pipe index, encoded bytes that may be sent besides]."""
+class Grant(msgspec.Struct, array_like=True, gc=False):
+    """The receiver of a pipe took elements: so many bytes of them may be sent besides."""
 
-    grants: Annotated[list[tuple[Natural, Natural, Natural]], _RECORDS]
+    id: Natural
+    pipe: Natural
+    size: Natural
+
+
+class Credit(msgspec.Struct, array_like=True, gc=False):
+    """Room in pipes. Without a grant it is a probe: whoever does not know the conversation says so."""
+
+    grants: Annotated[list[Grant], _RECORDS]
 
 
 Message = Hello | Welcome | Reject | Calls | Replies | Cancel | Bye | Chunks | Credit

@@ -257,7 +257,10 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
             outcome.collected = True
             raise collected(fault_of(outcome))
         try:
-            result: R = self._spec.decode_result(outcome.value, outcome.blobs, outcome.descriptors)
+            # Without a contract, what tells that the value is the result and outputs is the reply.
+            by_name = outcome.outputs and self._spec.signature is None
+            decode = self._spec.decode_args if by_name else self._spec.decode_result
+            result: R = decode(outcome.value, outcome.blobs, outcome.descriptors)
             return result
         except BaseException as error:
             if is_interrupt(error):
@@ -520,8 +523,8 @@ def outcomes_of(group: ReplyGroup, blobs: Sequence[Buffer], calls: Mapping[int, 
             else value
             for call_id, value in zip(group.ids, group.values, strict=True)
         ]
-    descriptors = None if options is None else options.blobs
-    return [Reply(0, value, blobs, descriptors, metadata) for value in group.values]
+    descriptors, outputs = (None, 0) if options is None else (options.blobs, options.outputs)
+    return [Reply(0, value, blobs, descriptors, metadata, outputs) for value in group.values]
 
 
 def record_locked(

@@ -79,6 +79,7 @@ class Reply(msgspec.Struct, gc=False):
     blobs: Sequence[Buffer] = ()
     descriptors: Sequence[Blob] | None = None
     metadata: dict[str, str] | None = None
+    outputs: int = 0
 
 
 class FaultReply(Reply):

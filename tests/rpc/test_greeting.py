@@ -10,7 +10,7 @@ import pytest
 import engine
 from engine import Client, Server
 from engine.testing import wait_until
-from transport.frames import LIBRARY, Hello, Welcome
+from transport.frames import LIBRARY, Hello, Reject, Welcome
 
 from .helpers import RawClient, RawServer
 
@@ -47,10 +47,12 @@ class TestGreeting:
 
     @pytest.mark.parametrize("association", [b"", b"\1" * 15, b"\1" * 17])
     def test_an_association_of_another_length(self, local: Callable[..., Server], association: bytes) -> None:
-        """A greeting with an association of other than 16 bytes is garbage: it is dropped, and another may come."""
+        """A greeting with an association of other than 16 bytes is garbage: it is refused, and another may come."""
         server = local()
         with RawClient(server.endpoint, greet=False) as raw:
             raw.say(Hello(association))
+            answer = raw.hear()
+            assert isinstance(answer, Reject) and "16" in answer.reason
             raw.greet()
         assert server.statistics().garbage_received == 1
 

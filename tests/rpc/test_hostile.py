@@ -218,7 +218,7 @@ class TestToAServer:
             CallOptions(time_left=1e308),
             CallOptions(lane=-5),
             CallOptions(attempt=3),
-            CallOptions(object_id=b"x"),
+            CallOptions(blobs=[]),
             CallOptions(metadata={"": ""}),
         ]
         with RawClient(server.endpoint) as raw:

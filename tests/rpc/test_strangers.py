@@ -41,8 +41,20 @@ class TestBeforeTheGreeting:
             prefix(Kind.HELLO) + bytes(GREETING),
             encode(Hello(b"\1" * 16, metadata={"x": "x" * GREETING}))[0],
             prefix(Kind.CALLS) + b"\x91" * GREETING,
+            prefix(99),
+            prefix(Kind.HELLO) + b"\x91\xc4\x01x",
         ],
-        ids=["cut", "empty", "cancel", "another version", "a large hello", "a good large hello", "large"],
+        ids=[
+            "cut",
+            "empty",
+            "cancel",
+            "another version",
+            "large hello",
+            "good large hello",
+            "large",
+            "kind",
+            "bad hello",
+        ],
     )
     def test_is_refused_unread(self, local: Callable[..., Server], message: bytes) -> None:
         """What is ours and no greeting, or larger than one, is rejected whatever is in it, once; then he may greet."""
@@ -57,7 +69,7 @@ class TestBeforeTheGreeting:
             raw.send(calls(call(5)))
             assert [record.id for record in replies_in(raw.hear())] == [5]
 
-    @pytest.mark.parametrize("sent", [b"noise", b"noise" * GREETING, prefix(99)])
+    @pytest.mark.parametrize("sent", [b"noise", b"noise" * GREETING])
     def test_noise_is_dropped(self, local: Callable[..., Server], sent: bytes) -> None:
         """What is not ours gets no answer, however large it is."""
         server = local()

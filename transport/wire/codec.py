@@ -244,9 +244,8 @@ def encode_parts(
     call_id: int, parts: Sequence[object], options: ReplyOptions | None = None, max_bytes: int = MAX_RECORD_BYTES
 ) -> list[Buffer]:
     """As `encode_reply`, for the result and the outputs of an operation: each may be a frame of its own."""
-    rest, blobs, descriptors = split_out_of_band(parts) or (parts, [], [])
-    if descriptors:
-        options = msgspec.structs.replace(options or ReplyOptions(), blobs=descriptors)
+    rest, blobs, descriptors = split_out_of_band(parts) or (parts, [], None)
+    options = msgspec.structs.replace(options or ReplyOptions(), blobs=descriptors, outputs=len(parts) - 1)
     return _within(_lone_reply(call_id, rest, 0, options) + blobs, max_bytes)
 
 
@@ -368,12 +367,10 @@ def _check_groups(message: Calls | Replies, blobs: int, max_records: int) -> Non
                 raise RemoteProtocolError("a call's target is not among the targets of its message")
         elif len(group.values) != here:
             raise RemoteProtocolError(f"{len(group.values)} values for {here} calls")
-        if group.options is not None:
-            if here != 1:
-                raise RemoteProtocolError(f"options of a group of {here}, only one alone can have them")
-            described += len(group.options.blobs or ())
-        elif not here:
+        if not here:
             raise RemoteProtocolError("a group of none")
+        if group.options is not None:
+            described += len(group.options.blobs or ())
     if count == 1:
         if described != blobs or blobs > MAX_BLOBS:
             raise RemoteProtocolError(f"{described} values are out of band, {blobs} frames follow")

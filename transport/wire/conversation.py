@@ -1,7 +1,7 @@
 """Which message may be sent or taken when, on one connection: a table, for each side.
 
-`PROTOCOL.md` explains the states. A `Conversation` knows no socket and no role beyond its table; a session (`session`)
-is one that knows what the messages mean, too.
+`PROTOCOL.md` explains the states. After a server's BYE or REJECT a HELLO begins another conversation. A `Conversation`
+knows no socket and no role beyond its table; a session (`session`) is one that knows what the messages mean, too.
 """
 
 from enum import Enum, auto
@@ -33,7 +33,7 @@ class ConversationState(Enum):
     LEAVING = auto()
     #: The other side has said BYE, or the connection is gone.
     CLOSED = auto()
-    #: REJECT was sent: another HELLO begins another conversation.
+    #: REJECT was sent.
     REJECTED = auto()
 
 
@@ -94,7 +94,8 @@ TRANSITIONS: Final[dict[Side, dict[ConversationState, _Row]]] = {
             (_R, Kind.REJECT): _State.CLOSED,
             (_R, Kind.BYE): _State.CLOSED,
         },
-        _State.CLOSED: {},
+        # Whoever said goodbye says nothing more but what answers a HELLO.
+        _State.CLOSED: {(_S, Kind.HELLO): _State.GREETED},
         # Replies to calls of before may still come.
         _State.REJECTED: {(_S, Kind.HELLO): _State.GREETED, (_R, Kind.REPLIES): _State.REJECTED},
     },
@@ -105,7 +106,12 @@ TRANSITIONS: Final[dict[Side, dict[ConversationState, _Row]]] = {
         _State.OPEN: _serving(_State.OPEN),
         # Calls that come now are left alone, and not counted.
         _State.PARTING: _serving(_State.PARTING),
-        _State.LEAVING: {**_stay(_State.LEAVING, _R, *_FROM_CLIENT), (_R, Kind.BYE): _State.CLOSED},
+        # What comes before a HELLO was on its way.
+        _State.LEAVING: {
+            **_stay(_State.LEAVING, _R, *_FROM_CLIENT),
+            (_R, Kind.HELLO): _State.GREETED,
+            (_R, Kind.BYE): _State.CLOSED,
+        },
         _State.CLOSED: {},
         _State.REJECTED: {
             (_R, Kind.HELLO): _State.GREETED,

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from transport.errors import RemoteProtocolError, VersionMismatch
+from transport.errors import RemoteProtocolError
 from transport.foreign import text_of
 from transport.frames import (
     KIND_OF,
@@ -55,6 +55,9 @@ PROTOCOL_ERROR: Final = 1728
 _FRESH, _GREETED, _OPEN = ConversationState.FRESH, ConversationState.GREETED, ConversationState.OPEN
 _PARTING, _LEAVING, _CLOSED = ConversationState.PARTING, ConversationState.LEAVING, ConversationState.CLOSED
 _REJECTED = ConversationState.REJECTED
+
+# In these a server knows nobody: only a HELLO means anything.
+_STRANGE: Final = frozenset((_FRESH, _REJECTED, _LEAVING))
 
 
 class Received(NamedTuple):
@@ -124,10 +127,9 @@ class ClientSession(Session):
         self.calls_sent: int = 0
 
     def begin(self) -> None:
-        """Begin a conversation: a HELLO is sent, on a new connection or after a REJECT.
+        """Begin a conversation: a HELLO is sent, on a new connection, or after the server's REJECT or BYE.
 
-        Raises: LocalProtocolError in the midst of one, after one that was lost or ended by BYE until that is `settled`,
-            and after `leave`.
+        Raises: LocalProtocolError in the midst of one, and after `leave`.
         """
         self.sent(Kind.HELLO)
         self._learn(UNGREETED)
@@ -199,8 +201,7 @@ class ServerSession(Session):
         try:
             self.received(kind)
         except RemoteProtocolError as error:
-            # A stranger has to learn that it is not served, once. Of one that was greeted no call is lost with it.
-            return Received(None, self._reject(str(error)) if before is _FRESH else (), error)
+            return self._refuse(error)
         if type(message) is Hello:
             return self._greet(message)
         if before is _LEAVING or (before is _PARTING and type(message) is Calls):
@@ -214,7 +215,7 @@ class ServerSession(Session):
         Of a stranger nothing is decoded but a greeting, and that only if it is not larger than greetings are: the
         prefix and the length are enough to refuse everything else.
         """
-        if (self.state is not _FRESH and self.state is not _REJECTED) or not frames:
+        if self.state not in _STRANGE or not frames:
             return None
         prefix = bytes(frames[0][:PREFIX_BYTES])
         ours = prefix[: len(MAGIC)] == MAGIC
@@ -224,10 +225,11 @@ class ServerSession(Session):
                 raise RemoteProtocolError(f"{size} bytes before a greeting, which may have {MAX_GREETING_BYTES}")
             kind = prefix[-1] if ours and len(prefix) == PREFIX_BYTES else 0
             if kind in _NOT_GREETINGS and (prefix[len(MAGIC)] == VERSION or kind == Kind.REJECT):
-                self.received(Kind(kind))  # Raises.
+                self.received(Kind(kind))  # It was on its way to a server that has left, or this raises.
+                return Received(ended=kind == Kind.BYE)
         except RemoteProtocolError as error:
             self._at_fault = False
-            return Received(None, self._reject(text_of(error)) if ours and self.state is _FRESH else (), error)
+            return self._refuse(error) if ours else Received(error=error)
         return None
 
     def unreadable(self, error: RemoteProtocolError, frames: list[Buffer]) -> Received:
@@ -238,16 +240,12 @@ class ServerSession(Session):
         """
         lost = not frames
         at_fault, self._at_fault = self._at_fault, False
-        if self.is_open and (lost or bytes(frames[0][: len(MAGIC)]) == MAGIC):
-            return Received(None, self._reject(str(error)), error, ended=True)
-        if self.state is _FRESH and (lost or isinstance(error, VersionMismatch)):
-            return Received(None, self._reject(str(error)), error)
         if self.state is _REJECTED and lost and not at_fault:
             self.calls_taken = 0
             bye = self.leave(PROTOCOL_ERROR, str(error))
             assert bye is not None, "the table allows it"
             return Received(None, (bye,), error)
-        return Received(error=error)
+        return self._refuse(error) if lost or bytes(frames[0][: len(MAGIC)]) == MAGIC else Received(error=error)
 
     def break_off(self, status: int, reason: str) -> Received:
         """This side has lost a message: calls in it would wait for ever, so another conversation has to begin.
@@ -271,6 +269,14 @@ class ServerSession(Session):
         self.calls_taken = 0
         self._learn(hello.limits)
         return Received(hello, (answer,))
+
+    def _refuse(self, error: RemoteProtocolError) -> Received:
+        """What cannot be made use of is answered once: a stranger has to learn that it is not served, others that the
+        conversation, whose calls may have been lost with it, is over. Of what comes then, no call is lost.
+        """
+        ended = self.is_open
+        answers = self._reject(text_of(error)) if ended or self.state is _FRESH else ()
+        return Received(None, answers, error, ended)
 
     def _reject(self, reason: str, status: int = PROTOCOL_ERROR) -> tuple[Message, ...]:
         if not self.may_say(Kind.REJECT):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import repeat
 
-from transport.frames import Cancel
+from transport.frames import Cancel, CancelledCall
 from transport.realtime import monotonic
 from transport.wire.codec import encode
 
@@ -136,7 +136,7 @@ class AwaitingConnection:
             with self._table.lock:
                 left = self._end_unreached_locked(self._take_expired_locked(), actions)
                 if left and self._session.linked:
-                    self._outbox.queue.append(LoneMessage(encode(Cancel(list(zip(left, repeat(True)))))))
+                    self._outbox.queue.append(LoneMessage(encode(Cancel([*map(CancelledCall, left, repeat(True))]))))
                 self._attend_locked()
         finally:
             perform(actions)

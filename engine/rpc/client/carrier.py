@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from transport import Buffer
-from transport.frames import CallOptions, Cancel
+from transport.frames import CallOptions, Cancel, CancelledCall
 from transport.realtime import monotonic
 from transport.wire.codec import DEFERRABLE_BYTES, PendingCall, deferrable, encode
 from transport.wire.conversation import ConversationState
@@ -308,11 +308,11 @@ class Carrier:
         if self.session.linked or abort:
             self.tell_cancel(call_id, abort)
         else:  # It follows the call, which waits too.
-            self._outbox.queue.append(LoneMessage(encode(Cancel([(call_id, False)]))))
+            self._outbox.queue.append(LoneMessage(encode(Cancel([CancelledCall(call_id, False)]))))
 
     def tell_cancel(self, call_id: int, abort: bool) -> None:
         """Notify the server that a call ought to end."""
-        self.send(encode(Cancel([(call_id, abort)])))
+        self.send(encode(Cancel([CancelledCall(call_id, abort)])))
 
     # What the pipes of calls ask for
 

@@ -38,6 +38,7 @@ from transport.frames import (
     Bye,
     Chunks,
     Credit,
+    Grant,
     Hello,
     Limits,
     Message,
@@ -263,25 +264,25 @@ class Connection:
             self._welcomed(message)
         elif type(message) is Chunks:
             for chunk in message.chunks:
-                self._arrived(chunk.id, chunk)
+                self._arrived(chunk)
         elif type(message) is Credit:
-            for call_id, index, size in message.grants:
-                self._arrived(call_id, (index, size))
+            for grant in message.grants:
+                self._arrived(grant)
         elif type(message) is Reject:
             self._rejected(message, ended)
         elif type(message) is Bye:
             self._left(message)
 
-    def _arrived(self, call_id: int, item: PipeChunk | tuple[int, int]) -> None:
+    def _arrived(self, item: PipeChunk | Grant) -> None:
         """Take elements of a pipe, or credit for it. Calls that have ended have none."""
-        call = self.table.calls.get(call_id)
+        call = self.table.calls.get(item.id)
         pipes = None if call is None else pipes_of(call)
         if pipes is None:
             return
         try:
-            self.actions += pipes.arrived(item) if isinstance(item, PipeChunk) else pipes.granted(*item)
+            self.actions += pipes.arrived(item) if isinstance(item, PipeChunk) else pipes.granted(item)
         except RemoteProtocolError as error:
-            self._finish({call_id: Failure(PeerProtocolError(str(error)))})
+            self._finish({item.id: Failure(PeerProtocolError(str(error)))})
             raise
 
     def _widen(self, window: int) -> None:

@@ -40,7 +40,7 @@ import msgspec
 
 from transport import Buffer
 from transport.foreign import is_interrupt, text_of
-from transport.frames import CallOptions, Cancel, Chunks
+from transport.frames import CallOptions, Cancel, CancelledCall, Chunks
 from transport.log import Log
 from transport.realtime import monotonic
 from transport.wire.blobs import split_out_of_band
@@ -305,7 +305,7 @@ class Outbox:
                 alone.append(LoneMessage(frames))
             else:
                 self._refuse(chunk.id, self._limit.report(f"what was pushed into pipe {chunk.pipe}", size, body=size))
-                alone.append(LoneMessage(encode(Cancel([(chunk.id, True)]))))
+                alone.append(LoneMessage(encode(Cancel([CancelledCall(chunk.id, True)]))))
         self.queue.extendleft(reversed(alone))
         self.taken = ()
 

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 from transport import Buffer
 from transport.foreign import text_of, type_name
-from transport.frames import Cancel
+from transport.frames import Cancel, CancelledCall
 from transport.wire.codec import encode
 
 from ...errors import CallError, EngineError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
@@ -140,7 +140,7 @@ class ClientPipes(PipeSet):
         Takes no lock, because a finalizer calls it: the message leaves before the next wait of any thread.
         """
         if not self._spent:
-            self._carrier.send(encode(Cancel([(self.number, True)])), soon=True)
+            self._carrier.send(encode(Cancel([CancelledCall(self.number, True)])), soon=True)
 
     def ship(self, shipment: Shipment) -> None:
         self._carrier.ship(shipment)

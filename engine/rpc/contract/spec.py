@@ -16,7 +16,7 @@ import msgspec
 
 from transport import Buffer
 from transport.foreign import is_interrupt, shown, text_of
-from transport.frames import NO_LANE, Blob, Target
+from transport.frames import NO_LANE, Blob, PipeArgument, Target
 from transport.wire.blobs import ArgsDecoder, ValueDecoder
 from transport.wire.codec import encode_call
 from transport.wire.large import read_large
@@ -99,7 +99,7 @@ class OperationSpec:
         self._checks: tuple[Any, ...] = ()
         # Parameters that are pipes, and how a call says so on the wire.
         self.pipes: tuple[PipeSpec, ...] = ()
-        self.directions: list[tuple[int, str]] | None = None
+        self.directions: list[PipeArgument] | None = None
         self.duplex: bool = declared is not None and declared.duplex
         # Arguments of exactly these types need no look by `arrange`.
         self.exact: tuple[Any, ...] | None = None
@@ -152,7 +152,7 @@ class OperationSpec:
                 self.required = max(self.required, position + 1)
         self.pipes = tuple(pipes)
         if pipes:
-            self.directions = [(pipe.position, pipe.direction) for pipe in self.pipes]
+            self.directions = [PipeArgument(pipe.position, pipe.direction) for pipe in self.pipes]
             if self.idempotent:
                 raise InvalidParameter(f"{label}: an operation with pipes cannot be idempotent or one way")
             if self.nonblocking:

@@ -133,7 +133,7 @@ class PipeState:
         # What the peer may still send, and what it may send again as soon as that is worth a message.
         self.allowance: int = limit
         self.taken: int = 0
-        self.chunks: deque[msgspec.Raw] = deque()
+        self.chunks: deque[memoryview] = deque()
         # The end has arrived; it was pulled.
         self.finished: bool = False
         self.drained: bool = False

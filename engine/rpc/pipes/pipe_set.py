@@ -14,14 +14,14 @@ Source: "Asynchronous Pipe State", "Rules for Multiple Pipes".
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
 from transport import Buffer
 from transport.errors import RemoteProtocolError
 from transport.foreign import is_interrupt, shown, text_of
-from transport.frames import PIPE_WINDOW_BYTES, Credit, PipeChunk
+from transport.frames import PIPE_WINDOW_BYTES, Credit, Grant, PipeChunk
 from transport.realtime import monotonic
 from transport.wire.codec import encode
 from transport.wire.large import read_large
@@ -42,8 +42,6 @@ from .shipment import SHIPMENT_BYTES, SHIPMENT_CHUNKS, Shipment
 from .signals import Signals
 
 GATHER = 2e-3  # Seconds; the monitor's tick: a push waits no longer for others that share its message.
-
-_EMPTY: Final = b"\x90"  # An encoded array of no elements.
 
 
 class PipeSet:
@@ -242,11 +240,11 @@ class PipeSet:
             if shipment is None or len(shipment.chunks) >= SHIPMENT_CHUNKS or shipment.size >= SHIPMENT_BYTES:
                 shipment = self._gathering = Shipment(self.seal)
                 self.ship(shipment)
-            grown = shipment.add(self.number, pipe.index, end, raw, size)
             if end:
+                shipment.end(self.number, pipe.index)
                 pipe.ended = True
             else:
-                pipe.window -= grown
+                pipe.window -= shipment.add(self.number, pipe.index, raw)
             if self.send_complete:
                 if end or pipe.window > 0:
                     self.signals.add(EventKind.SEND_COMPLETE)
@@ -301,7 +299,7 @@ class PipeSet:
                             return None
                         break
                     raw = pipe.chunks.popleft()
-                pipe.items_bytes = len(memoryview(raw))
+                pipe.items_bytes = len(raw)
                 items.extend(_decode(pipe.spec, raw))
             wanted = maximum - len(elements)
             if wanted >= len(items):
@@ -334,7 +332,7 @@ class PipeSet:
                 return
             grant, pipe.taken = pipe.taken, 0
             pipe.allowance += grant
-        self.send(encode(Credit([(self.number, pipe.index, grant)])))
+        self.send(encode(Credit([Grant(self.number, pipe.index, grant)])))
 
     # Order and discipline
 
@@ -388,14 +386,14 @@ class PipeSet:
 
     def arrived(self, chunk: PipeChunk) -> list[Callable[[], object]]:
         """Take a chunk from the peer. Raises `RemoteProtocolError` if it was not the peer's turn."""
-        size = len(memoryview(chunk.elements))
+        size = len(chunk.elements)
         with self.lock:
             if chunk.pipe >= len(self.pipes) or not self.pipes[chunk.pipe].receives:
                 raise RemoteProtocolError(f"call {chunk.id} has no pipe {chunk.pipe} that its peer sends")
             pipe = self.pipes[chunk.pipe]
             if pipe.finished:
                 raise RemoteProtocolError(f"pipe {pipe.name!r} of call {chunk.id} goes on after its end")
-            if size > 1 or bytes(memoryview(chunk.elements)) != _EMPTY:
+            if size:
                 # A peer that does not know this side's window yet takes the standard one for granted.
                 if pipe.allowance <= min(0, self._limit - PIPE_WINDOW_BYTES):
                     raise RemoteProtocolError(f"pipe {pipe.name!r} of call {chunk.id} was pushed beyond its window")
@@ -409,12 +407,12 @@ class PipeSet:
                 self.signals.add(EventKind.RECEIVE_COMPLETE)
         return self._actions(waiters, pending)
 
-    def granted(self, index: int, size: int) -> list[Callable[[], object]]:
+    def granted(self, grant: Grant) -> list[Callable[[], object]]:
         """Take a credit from the peer."""
         with self.lock:
-            if index >= len(self.pipes) or not self.pipes[index].sends:
-                raise RemoteProtocolError(f"credit for pipe {index}, which is not sent to its peer")
-            return self._widen_locked(self.pipes[index], size)
+            if grant.pipe >= len(self.pipes) or not self.pipes[grant.pipe].sends:
+                raise RemoteProtocolError(f"credit for pipe {grant.pipe}, which is not sent to its peer")
+            return self._widen_locked(self.pipes[grant.pipe], grant.size)
 
     def opened(self, limit: int) -> list[Callable[[], object]]:
         """The peer said how much may be pushed to begin with."""
@@ -462,7 +460,7 @@ class PipeSet:
         return self.ends[self.find(name).name]
 
 
-def _decode(spec: PipeSpec, raw: msgspec.Raw) -> list[Any]:
+def _decode(spec: PipeSpec, raw: memoryview) -> list[Any]:
     try:
         return read_large(spec.decode, raw)
     except BaseException as error:  # Decoding runs the types' own checks, which raise what they like.

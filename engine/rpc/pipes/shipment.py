@@ -31,27 +31,36 @@ class Shipment:
         self._body = bytearray()
         self._count = 0
 
-    def add(self, call_id: int, pipe: int, end: bool, raw: msgspec.Raw, size: int) -> int:
-        """Add encoded elements of a pipe; return by how many bytes the encoded elements of the message have grown."""
+    def add(self, call_id: int, pipe: int, raw: msgspec.Raw) -> int:
+        """Add encoded elements of a pipe; return by how many bytes the elements of the message have grown."""
         last = self.chunks[-1] if self.chunks else None
-        if last is None or last.pipe != pipe or last.end or len(self._body) + size > SHIPMENT_BYTES:
+        elements = memoryview(raw)
+        if last is None or last.pipe != pipe or len(self._body) + len(elements) > SHIPMENT_BYTES:
             self._close()
-            self.chunks.append(PipeChunk(call_id, pipe, end, raw))
-            grown = size
+            self.chunks.append(PipeChunk(call_id, pipe, False, elements))
+            grown = len(elements)
         else:
-            last.end = end
             if not self._count:
                 self._count = _append(self._body, last.elements)
             before = _head_size(self._count) + len(self._body)
-            self._count += _append(self._body, raw)
+            self._count += _append(self._body, elements)
             grown = _head_size(self._count) + len(self._body) - before
         self.size += grown
         return grown
 
+    def end(self, call_id: int, pipe: int) -> None:
+        """Add that no more will follow in a pipe; it costs nothing."""
+        last = self.chunks[-1] if self.chunks else None
+        if last is None or last.pipe != pipe:
+            self._close()
+            last = PipeChunk(call_id, pipe, False, memoryview(b""))
+            self.chunks.append(last)
+        last.end = True
+
     def _close(self) -> None:
         """Give the last chunk all of its elements."""
         if self._count:
-            self.chunks[-1].elements = msgspec.Raw(_head(self._count) + self._body)
+            self.chunks[-1].elements = memoryview(_head(self._count) + self._body)
         self._body, self._count = bytearray(), 0
 
     def take(self) -> list[Buffer]:
@@ -61,9 +70,8 @@ class Shipment:
         return encode(Chunks(self.chunks))
 
 
-def _append(body: bytearray, raw: msgspec.Raw) -> int:
+def _append(body: bytearray, view: memoryview) -> int:
     """Append the elements of an encoded array, and return how many they are."""
-    view = memoryview(raw)
     kind = view[0]
     head = 1 if kind < 0xDC else 3 if kind == 0xDC else 5  # MessagePack's fixarray, array 16, array 32.
     body += view[head:]

@@ -239,11 +239,8 @@ class Answers:
             answer: list[Buffer] | EncodedReply
             options = _reply_options(call)
             if call.extra is not None and call.extra.outputs is not None:
-                parts = (value, *call.extra.outputs)
-                if alone := options is not None or split_out_of_band(parts) is not None:
-                    answer = encode_parts(call.id, parts, options)
-                else:
-                    answer = EncodedReply(call.id, 0, encode_value(parts))
+                alone = True
+                answer = encode_parts(call.id, (value, *call.extra.outputs), options)
             elif alone := options is not None or split_out_of_band((value,)) is not None:
                 answer = encode_reply(call.id, value, 0, options)
             else:

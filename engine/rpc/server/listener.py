@@ -32,6 +32,7 @@ from transport.frames import (
     CallOptions,
     Calls,
     Cancel,
+    CancelledCall,
     Chunks,
     Credit,
     Fault,
@@ -421,7 +422,9 @@ class Listener:
     def _call_with_options(
         self, peer: Peer, call_id: int, entry: Any, args: Any, options: CallOptions, blobs: list[Buffer] | None
     ) -> OpenCall:
-        deadline = None if options.time_left is None else monotonic() + options.time_left
+        left = options.time_left
+        # A time that is no number, or has no end, is none.
+        deadline = monotonic() + left if left is not None and left - left == 0 else None
         call = OpenCall(self.answers, peer, call_id, entry, args, options, blobs, deadline, begun=False)
         if options.pipes is not None and options.pipes == entry.spec.directions:
             call.pipes = ServerPipes(self.answers, call, self._pipe_window)
@@ -431,16 +434,15 @@ class Listener:
         with self._admission.lock:
             each(partial(self._cancel_locked, peer), message.calls)
 
-    def _cancel_locked(self, peer: Peer, asked: tuple[int, bool]) -> None:
-        call_id, abort = asked
-        call = peer.calls.get(call_id)
+    def _cancel_locked(self, peer: Peer, asked: CancelledCall) -> None:
+        call = peer.calls.get(asked.id)
         if isinstance(call, Batch):
-            call = call.open(call_id)
+            call = call.open(asked.id)
         if not isinstance(call, OpenCall):
             return
         call.cancelled = True
-        call.aborted |= abort
-        if abort:
+        call.aborted |= asked.abort
+        if asked.abort:
             if call.pipes is not None:
                 self.answers.actions += call.pipes.fail(CallCancelled, "the client has cancelled the call")
             self.answers.actions += _interrupts((call,), "the client has cancelled the call")

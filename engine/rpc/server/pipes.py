@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from transport import Buffer
 from transport.errors import RemoteProtocolError
-from transport.frames import Chunks, Credit
+from transport.frames import Chunks, Credit, Grant
 from transport.log import Log
 
 from ...errors import CallError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
@@ -140,12 +140,12 @@ def take(calls: Mapping[int, object], message: Chunks | Credit) -> list[Callable
     """Take elements of pipes, or credit for them. Calls that are closed have none. Under link.lock."""
     actions: list[Callable[[], object]] = []
     for item in message.chunks if isinstance(message, Chunks) else message.grants:
-        call = calls.get(item[0] if isinstance(item, tuple) else item.id)
+        call = calls.get(item.id)
         if not isinstance(call, OpenCall) or call.pipes is None:
             continue
         pipes: ServerPipes = call.pipes
         try:
-            actions += pipes.granted(*item[1:]) if isinstance(item, tuple) else pipes.arrived(item)
+            actions += pipes.granted(item) if isinstance(item, Grant) else pipes.arrived(item)
         except RemoteProtocolError as error:
             call.answers.admission.complaints.warning("%r: %s", call, error)
             actions += pipes.fail(PeerProtocolError, str(error))

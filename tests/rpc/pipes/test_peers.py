@@ -18,9 +18,11 @@ from transport.frames import (
     Calls,
     Chunks,
     Credit,
+    Grant,
     Hello,
     Limits,
     Message,
+    PipeArgument,
     PipeChunk,
     Replies,
     Target,
@@ -81,14 +83,20 @@ def raw_client(server: tuple[Server, Board]) -> Iterator[Raw]:
     raw.say(Hello(b"\1" * 16, limits=Limits(pipe_window_bytes=100)))
     assert raw.hear(Welcome).limits.pipe_window_bytes == PIPE_WINDOW_BYTES
     target = Target("test.Streams", 1, 0, "held_both")
-    raw.send(encode_calls([(1, target, ("raw", None), CallOptions(pipes=[(1, "b")]))]))
+    raw.send(encode_calls([(1, target, ("raw", None), CallOptions(pipes=[PipeArgument(1, "b")]))]))
     server[1].get("raw")
     yield raw
     raw.close()
 
 
 def chunk(elements: object, pipe: int = 0, end: bool = False, call: int = 1) -> Chunks:
-    return Chunks([PipeChunk(call, pipe, end, msgspec.Raw(msgspec.msgpack.encode(elements)))])
+    encoded = msgspec.msgpack.encode(elements) if elements else b""
+    return Chunks([PipeChunk(call, pipe, end, memoryview(encoded))])
+
+
+def elements_of(part: PipeChunk) -> list[Any]:
+    """The elements of a chunk."""
+    return list(msgspec.msgpack.decode(part.elements)) if part.elements else []
 
 
 class TestServer:
@@ -100,7 +108,7 @@ class TestServer:
             pytest.param([chunk([1], pipe=1)], id="a pipe that is not there"),
             pytest.param([chunk([], end=True), chunk([1])], id="elements after the end"),
             pytest.param([chunk([1] * PIPE_WINDOW_BYTES), chunk([1])], id="beyond the window"),
-            pytest.param([Credit([(1, 3, 100)])], id="credit for a pipe that is not there"),
+            pytest.param([Credit([Grant(1, 3, 100)])], id="credit for a pipe that is not there"),
         ],
     )
     def test_out_of_order(
@@ -123,7 +131,7 @@ class TestServer:
     def test_what_is_ignored(self, server: tuple[Server, Board], raw_client: Raw) -> None:
         """Chunks and credit for calls that have ended, or never were, are nobody's."""
         raw_client.say(chunk([1], call=77))
-        raw_client.say(Credit([(77, 0, 5)]))
+        raw_client.say(Credit([Grant(77, 0, 5)]))
         raw_client.say(chunk([1, 2]))
         call = server[1].get("raw")
         assert call.pipe("numbers").pull_wait(timeout=LIMIT) == [1, 2]
@@ -145,7 +153,7 @@ class TestServer:
         for _ in range(10):
             pipe.push([1] * 9)  # Ten bytes each.
         assert status_of(lambda: pipe.push([1])) == 997
-        raw_client.say(Credit([(1, 0, 1)]))
+        raw_client.say(Credit([Grant(1, 0, 1)]))
         pipe.push_wait([1], LIMIT)
         assert status_of(lambda: pipe.push([1])) == 997
 
@@ -155,22 +163,26 @@ class TestServer:
     ) -> None:
         """What a routine yields in a row shares a chunk: credit for each chunk keeps a long stream going."""
         target = Target("test.Streams", 1, 0, routine)
-        raw_client.send(encode_calls([(2, target, (20_000, None), CallOptions(pipes=[(1, "o")]))]))
+        raw_client.send(encode_calls([(2, target, (20_000, None), CallOptions(pipes=[PipeArgument(1, "o")]))]))
         numbers: list[int] = []
         end = False
         while not end:
             message = raw_client.hear(Chunks)
             assert len(message.chunks) == 1
             (part,) = message.chunks
-            numbers += msgspec.msgpack.decode(part.elements)
-            raw_client.say(Credit([(2, 0, len(memoryview(part.elements)))]))
+            numbers += elements_of(part)
+            raw_client.say(Credit([Grant(2, 0, len(part.elements))]))
             end = part.end
         assert numbers == list(range(20_000))
 
     def test_pipes_that_do_not_fit(self, server: tuple[Server, Board], raw_client: Raw) -> None:
         """A call that says nothing of its pipes, or something else, is refused with 1783."""
         target = Target("test.Streams", 1, 0, "held_both")
-        for number, options in ((2, None), (3, CallOptions(pipes=[(1, "i")])), (4, CallOptions(pipes=[(0, "b")]))):
+        for number, options in (
+            (2, None),
+            (3, CallOptions(pipes=[PipeArgument(1, "i")])),
+            (4, CallOptions(pipes=[PipeArgument(0, "b")])),
+        ):
             raw_client.send(encode_calls([(number, target, ("other", None), options)]))
             record = replies_in(raw_client.hear(Replies))[0]
             assert (record.id, record.status) == (number, 1783)
@@ -200,7 +212,7 @@ class TestClient:
         [
             pytest.param(chunk([1], pipe=1), id="a pipe that is not there"),
             pytest.param(Chunks([*chunk([], end=True).chunks, *chunk([1]).chunks]), id="elements after the end"),
-            pytest.param(Credit([(1, 0, 5)]), id="credit for a pipe that the server pushes"),
+            pytest.param(Credit([Grant(1, 0, 5)]), id="credit for a pipe that the server pushes"),
         ],
     )
     def test_out_of_order(self, streams: Callable[..., tuple[Raw, Any]], message: Message) -> None:
@@ -228,7 +240,9 @@ class TestClient:
         raw, binding = streams()
         call = binding.held_many.begin("k")
         message = raw.hear(Calls)
-        assert present(calls_in(message)[0].options).pipes == [(1, "i"), (2, "i"), (3, "o"), (4, "o")]
+        assert present(calls_in(message)[0].options).pipes == [
+            PipeArgument(at, direction) for at, direction in enumerate("iioo", 1)
+        ]
         assert msgspec.msgpack.decode(calls_in(message)[0].args) == ["k", None, None, None, None]
         call.cancel(abort=True)
 
@@ -275,8 +289,8 @@ class TestClient:
             message = raw.hear(Chunks)
             assert len(message.chunks) == 1
             (part,) = message.chunks
-            pulled += msgspec.msgpack.decode(part.elements)
-            raw.say(Credit([(1, 0, len(memoryview(part.elements)))]))
+            pulled += elements_of(part)
+            raw.say(Credit([Grant(1, 0, len(part.elements))]))
         pusher.join(LIMIT)
         assert pulled == pushed
         call.cancel(abort=True)

@@ -11,7 +11,7 @@ from engine import Context, EventKind, Interface, Server, ServerCall, current_ca
 from engine.rpc.server import listener
 from engine.rpc.server.runner import CallRunner
 from engine.testing import LIMIT, Gate, wait_until
-from transport.frames import Bye, CallOptions, Cancel, Reject, Replies, Target
+from transport.frames import Bye, CallOptions, Cancel, CancelledCall, Reject, Replies, Target
 from transport.wire.codec import encode_call, encode_calls
 
 from ...one_by_one import replies_in
@@ -308,7 +308,8 @@ class TestTheServerCloses:
             log.gate.wait_for_arrivals()
             note = Target("log", 0, 0, "note")
             raw.send(*map(bytes, encode_calls([(number, note, (number,), None) for number in (2, 3)])))
-            raw.say(Cancel([(3, False)]))  # It needs a handle by that, and is looked at before it is begun.
+            # It needs a handle by that, and is looked at before it is begun.
+            raw.say(Cancel([CancelledCall(3, False)]))
             raw.say(Cancel([]))  # When this is counted, the one before it was dealt with.
             wait_until(lambda: server.statistics().messages_in == 5)
             log.gate.open()
