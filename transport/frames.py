@@ -123,7 +123,7 @@ class Reject(msgspec.Struct, array_like=True, gc=False):
     Its layout is the same in every version of the protocol, present and future.
     """
 
-    versions: Annotated[list[int], msgspec.Meta(max_length=256)]
+    versions: Annotated[list[Natural], msgspec.Meta(max_length=256)]
     status: int
     reason: str = ""
 
@@ -132,8 +132,8 @@ class Target(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The operation that a call is for."""
 
     interface: Name
-    major: int
-    minor: int
+    major: Natural
+    minor: Natural
     operation: Name
 
 
