@@ -63,5 +63,6 @@ GARBAGE: dict[str, list[bytes]] = {
 }
 
 
-#: Those that a server drops in silence: they are not ours at all. It answers the others with REJECT.
-SILENT = {"nothing", "noise", "text", "another magic"}
+#: Those that a server drops in silence: they are not ours at all, or one greeting too many. It answers the others with
+#: REJECT.
+SILENT = {"nothing", "noise", "text", "another magic", "a second hello"}

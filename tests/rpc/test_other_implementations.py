@@ -162,7 +162,13 @@ class TestConversations:
             assert type(answer := raw.hear()) is Reject and answer.status == 1728
             raw.greet()
 
-    @pytest.mark.parametrize("kind", [Kind.HELLO, Kind.WELCOME, Kind.REJECT, Kind.REPLIES])
+    def test_a_hello_too_many(self, raw: RawClient) -> None:
+        """It is dropped, and the conversation goes on."""
+        raw.say(Hello(b"\1" * 16))
+        raw.send(calls(call(1)))
+        assert answers(raw, 1) == {1: (0, 1)}
+
+    @pytest.mark.parametrize("kind", [Kind.WELCOME, Kind.REJECT, Kind.REPLIES])
     def test_out_of_turn(self, raw: RawClient, kind: Kind) -> None:
         """What a client may not say now ends the conversation; another begins with HELLO."""
         body = {Kind.REPLIES: ([[[1], [5]]],), Kind.REJECT: ([1], 0)}.get(kind, (b"\1" * 16,))

@@ -201,7 +201,8 @@ class ServerSession(Session):
         try:
             self.received(kind)
         except RemoteProtocolError as error:
-            return self._refuse(error)
+            # A client may greet twice: one whose socket hides connections was refused for words of before its HELLO.
+            return Received(error=error) if type(message) is Hello else self._refuse(error)
         if type(message) is Hello:
             return self._greet(message)
         if before is _LEAVING or (before is _PARTING and type(message) is Calls):

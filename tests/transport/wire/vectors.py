@@ -243,7 +243,7 @@ def garbage_for_a_server() -> None:
         came("server", name, frames, "dropped" if name in _noise() else "rejected")
     for kind, frames in _out_of_turn().items():
         came("server", f"{kind} to a server", frames, "rejected")
-    came("server", "a second hello", raw(Kind.HELLO, IDENTITY), "rejected")
+    came("server", "a second hello", raw(Kind.HELLO, IDENTITY), "dropped")
     # Strangers.
     for name, frames in {
         "calls": calls([0, [7], [[1]]]), "a cancel": raw(Kind.CANCEL, [[7, True]]), "a probe": raw(Kind.CREDIT, []),
