@@ -87,7 +87,7 @@ class RawServer:
         self._socket.set(zmq.LINGER, 1000)
         self._socket.set(zmq.HEARTBEAT_IVL, 5000)
         self._socket.bind(endpoint)
-        self.endpoint = self._socket.get_string(zmq.LAST_ENDPOINT)
+        self.endpoint: str = self._socket.get_string(zmq.LAST_ENDPOINT)
         self._functions = functions
         self._instance = os.urandom(16)
         self._open: dict[bytes, int] = {}  # Messages with calls that were taken, by peer.

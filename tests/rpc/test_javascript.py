@@ -217,9 +217,9 @@ def test_their_server(example: Path, scheme: str) -> None:
         assert call.result(LIMIT) == "told"
         with pytest.raises(CallTimeout):
             more.wait(timeout=0.05)
-        call = more.metadata.begin(metadata={"trace": "1"})
-        call.result(LIMIT)
-        assert call.trailing_metadata == {"seen": '{"trace":"1"}'}
+        looked = more.metadata.begin(metadata={"trace": "1"})
+        looked.result(LIMIT)
+        assert looked.trailing_metadata == {"seen": '{"trace":"1"}'}
         buffer = bytearray(3)
         assert more.grab(buffer) == 3 and buffer == b"xxx"
         with pytest.raises(EngineError) as refused:
