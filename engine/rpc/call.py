@@ -120,6 +120,8 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
     _id: int = 0
     # Moves by state.TRANSITIONS only. DONE -> SPENT is written by the thread that emptied the box.
     _state: int = State.IDLE
+    # What was queued to be sent, for as long as it may have to be sent again: until the outcome is known.
+    _request: Any = None
     # Filled once a call, before the notification is raised.
     _box: list[Outcome] | None = None
     # The timer of the call's own time limit, if it has one.
@@ -174,6 +176,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         self._notify = None
         self._box = None
         self._state = State.IDLE
+        self._request = None
         self._pipes = self._awaited = self._trailing = None
 
     @property
@@ -432,15 +435,16 @@ def abandon(call: Call[Any]) -> None:
 
 
 def adopt(
-    call: Call[Any], carrier: CallCarrier, spec: Any, notify: Notification | None, call_id: int, pipes: Any = None
-) -> None:
+    call: Call[Any], carrier: CallCarrier, spec: Any, notify: Notification | None, call_id: int, request: Any,
+    pipes: Any = None,
+) -> None:  # fmt: skip
     """Have a handle carry a call: from the states that allow it, through ISSUING, to PENDING."""
     accepted = _ACCEPTED_FROM[call._state]
     if accepted is None:
         raise InvalidState(f"the handle carries a call that is {call.state.name}: complete it, or use another handle")
     call._carrier, call._spec, call._notify, call._id = carrier, spec, notify, call_id
     call._box = call._timer = call._awaited = call._trailing = None
-    call._pipes = pipes
+    call._pipes, call._request = pipes, request
     if pipes is not None:
         pipes.number = call_id
     call._state = accepted
@@ -469,6 +473,7 @@ def ask_to_end_locked(call: Call[Any]) -> None:
 def withdraw_locked(call: Call[Any]) -> None:
     """The call was not accepted after all."""
     call._state = State.SPENT
+    call._request = None
 
 
 def give_up_at_fork(call: Call[Any], outcome: Outcome) -> None:
@@ -480,6 +485,21 @@ def give_up_at_fork(call: Call[Any], outcome: Outcome) -> None:
 def number_of(call: Call[Any]) -> int:
     """Return the number under which the table of its connection has the call."""
     return call._id
+
+
+def spec_of(call: Call[Any]) -> Any:
+    """Return the operation that is called."""
+    return call._spec
+
+
+def request_of(call: Call[Any]) -> Any:
+    """Return what was queued for the call; it is kept until the outcome is known."""
+    return call._request
+
+
+def is_cancelled(call: Call[Any]) -> bool:
+    """Whether the caller has asked for an end, or the call has one."""
+    return call._state != _PENDING
 
 
 def pipes_of(call: Call[Any]) -> Any:
@@ -575,6 +595,7 @@ def record_locked(
             call._timer.cancel()
         grown += added  # Grows, or raises and does not; `append` would be a call.
         call._state = _DONE
+        call._request = None
         call._box = box
         table.finished = finished
         table.need_driver = need_driver

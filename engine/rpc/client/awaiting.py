@@ -5,7 +5,7 @@ Theory of operation. Each has `connect_timeout` seconds until the server has gre
 `CallFailed` if it has, as what accepts a connection and does not greet may be a slow server, which may have begun it.
 
 When a connection is lost, calls that had left end with `CallFailed`, at once, unless they are sent again (`retry.py`);
-the others wait for the next connection.
+the others wait for the next connection, and so do those that the server says it has not taken.
 """
 
 from collections import deque
@@ -75,28 +75,35 @@ class AwaitingConnection:
 
     # A conversation is over
 
-    def sort_out_locked(self, text: str, again: bool, read: int | None) -> dict[int, Outcome]:
+    def sort_out_locked(self, text: str, again: bool, read: int | None, greeted: bool) -> dict[int, Outcome]:
         """Have each call of a conversation that was lost wait for the next one, or be sent again; return how others
         end.
 
         Args: `text` says how it was lost. `again`: calls that had left may be sent again. `read`: how many messages
-            with calls the server says it has taken; the calls of the later ones did not run.
+            with calls the server says it has taken; the calls of the later ones did not run. `greeted`: by the server.
         """
         # What waits in the queue again has not left after all.
         left = self._outbox.left()
         unsent = self._outbox.numbers()
+        untaken: list[int] = []
         retried: list[int] = []
         ended: dict[int, Outcome] = {}
         for call_id in list(self._table.calls):
             if call_id in unsent or call_id not in left:
                 self.add_locked(call_id)
-            elif again and self._retries.try_retry_locked(call_id, text):
+            elif read is not None and left[call_id] > read:
+                if again and self._retries.did_not_run_locked(self._table, call_id, greeted):
+                    self.add_locked(call_id)
+                    untaken.append(call_id)
+                else:
+                    ended[call_id] = Failure(CallFailedDne(f"{text}, before it took this call"))
+            elif again and self._retries.try_retry_locked(self._table, call_id, text):
                 self.add_locked(call_id)
                 retried.append(call_id)
-            elif read is not None and left[call_id] > read:
-                ended[call_id] = Failure(CallFailedDne(f"{text}, before it took this call"))
             else:
                 ended[call_id] = Failure(CallFailed(text))
+        # Before those that were begun later.
+        self._outbox.queue.extendleft(map(self._retries.renew_locked, sorted(untaken, reverse=True)))
         self._attend_locked()
         for wait, group in self._retries.waits_locked(retried):
             driver().monitor.call_at(monotonic() + wait, partial(self._send_again, group))
@@ -122,9 +129,8 @@ class AwaitingConnection:
         # A call whose connection was lost while it was being begun is there already.
         queued = self._outbox.numbers()
         for call_id in call_ids:
-            pending = self._retries.renew_locked(call_id)
-            if pending is not None and call_id not in queued:
-                self._outbox.queue.append(pending)
+            if self._retries.rested_locked(self._table, call_id) and call_id not in queued:
+                self._outbox.queue.append(self._retries.renew_locked(call_id))
 
     # No server has greeted in time
 

@@ -18,7 +18,7 @@ from ...kernel.helping import HelpingWaiter
 from ...kernel.lock import Lock, each
 from ...kernel.waiter import Wakeable
 from ..call import Call, record_locked
-from ..state import Outcome
+from ..state import Failure, Outcome
 
 # What waits for a call in order to complete it: a thread, a task.
 _COLLECTORS = frozenset({HelpingWaiter, Completion})
@@ -35,7 +35,7 @@ def perform(actions: Iterable[Callable[[], object]]) -> None:
 
 
 class CallTable:
-    """The calls of one connection that have no outcome yet.
+    """The calls of one connection that have no outcome yet. Hashable by identity.
 
     The connection guards its state with the same lock, so that a call that needs both takes one lock, once. Methods
     ending in `_locked` need it held.
@@ -51,6 +51,13 @@ class CallTable:
         # Counters, for statistics: calls that have ended, and outcomes that came for those that had.
         self.finished: int = 0
         self.late: int = 0
+        # Those among them that had no answer: a lost connection, a time limit, a cancel.
+        self.failed: int = 0
+
+    @property
+    def answered(self) -> int:
+        """How many calls have ended by an answer."""
+        return self.finished - self.failed
 
     # It stands in `call.py`, as it writes the fields of calls. As an attribute it costs no call more.
     record_locked = record_locked
@@ -65,6 +72,7 @@ class CallTable:
         and the outcomes can be gone through again.
         """
         try:
+            self.failed += [*map(type, outcomes)].count(Failure)
             return self.record_locked(call_ids, outcomes, actions)
         except BaseException:
             self.record_again_locked(call_ids, outcomes, actions)

@@ -76,7 +76,7 @@ class Carrier:
         self.begin = wrap(self.begin)  # type: ignore[method-assign]  # on this instance only
         self._decorated = True
 
-    def begin(  # noqa: C901  # a hot path
+    def begin(  # a hot path
         self, spec: OperationSpec, args: tuple[Any, ...], kwargs: dict[str, Any] | None, notify: Any,
         timeout: float | None, metadata: dict[str, str] | None, handle: Call[Any] | None, pipes: Any = None,
     ) -> Call[Any]:  # fmt: skip
@@ -115,12 +115,10 @@ class Carrier:
         else:
             pending, due = encode_eagerly(session.limit, spec, call_id, args, options)
         if handle is None:
-            call: Call[Any] = Call(None, self, spec, notify, call_id, _PENDING)
+            call: Call[Any] = Call(None, self, spec, notify, call_id, _PENDING, pending)
         else:
             call = handle
-            adopt(call, self, spec, notify, call_id, pipes)
-        if spec.retried:
-            self._retries.track(call, call_id, pending)
+            adopt(call, self, spec, notify, call_id, pending, pipes)
         calls[call_id] = call
         queue.append(pending)
         needs_driver = notify is not None and notify.needs_driver
@@ -139,7 +137,7 @@ class Carrier:
         What does not change from call to call is looked up once. A call that needs more than a place in the table and
         in the queue goes the long way. The steps, and their order, are those of `begin`.
         """
-        if spec.special or spec.retried or spec.outputs or self._timeout is not None or self._decorated:
+        if spec.special or spec.outputs or self._timeout is not None or self._decorated:
             return None
         ids, most, connection, session, table = self._ids, self._max_calls, self.connection, self.session, self.table
         channel, flush, outbox, calls, lock = self.channel, self.channel.flush, self._outbox, table.calls, table.lock
@@ -166,13 +164,14 @@ class Carrier:
             if notify is not None and type(notify) is not PacketTemplate:
                 notify = snapshot(notify)
             call_id = next(ids)
+            pending = (call_id, target, args, None)
             if handle is None:
-                call: Call[Any] = Call(None, self, spec, notify, call_id, _PENDING)
+                call: Call[Any] = Call(None, self, spec, notify, call_id, _PENDING, pending)
             else:
                 call = handle_of(handle)
-                adopt(call, self, spec, notify, call_id)
+                adopt(call, self, spec, notify, call_id, pending)
             calls[call_id] = call
-            queue.append((call_id, target, args, None))
+            queue.append(pending)
             if not session.is_open:
                 self._accepted(call, call_id, spec, notify, None)
             elif notify is not None and notify.needs_driver:
@@ -300,7 +299,6 @@ class Carrier:
                     unsent = True
                 else:
                     ask_to_end_locked(call)
-                    self._retries.cancelled_locked(call_id)
         finally:
             perform(actions)
         if unsent or (abort and self._outbox.withdraw({call_id})):

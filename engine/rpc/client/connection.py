@@ -110,7 +110,8 @@ class Connection:
         if Endpoint.parse(endpoint).local:
             self.outbox.few, self.outbox.halves = 1, 0
         self.next_message: Callable[..., OutgoingMessage | None] = self.outbox.next_message
-        self.retries: Retries = Retries(self.table, retries, retry_budget)
+        self.retries: Retries = Retries(retries, retry_budget)
+        self.retries.add_table(self.table)
         # Guarded by the table's lock: whether the network is driven though no thread waits.
         self.attended: bool = False
         # What `close` has found to be done.
@@ -365,6 +366,10 @@ class Connection:
             # Nothing is sent again: it may have been what the server could not read.
             self._lose(f"the server broke off: {reason}", False)
             self.on_connected(b"")
+        elif message.status == Status.SERVER_UNAVAILABLE and VERSION in message.versions:
+            # It closes: nothing that was sent has run, and all of it waits for the next server.
+            self._lose(reason, True, 0, False)
+            self._leave_soon()
         else:
             # Our greeting was refused: nothing that was sent has run, and on this connection nothing will.
             text = f"{self.endpoint} refused to talk: {reason}"
@@ -404,10 +409,11 @@ class Connection:
 
     # What becomes of the calls of a connection that is gone
 
-    def _lose(self, reason: str, again: bool, read: int | None = None) -> None:
+    def _lose(self, reason: str, again: bool, read: int | None = None, greeted: bool = True) -> None:
         """The conversation is over; `again`: calls that had left may be sent over the next connection.
 
         `read`: how many messages with calls the server says it has taken; the calls of the later ones did not run.
+        `greeted`: the server has welcomed this side.
         """
         text = f"the connection to {self.endpoint} was lost: {reason}"
         with self.table.lock:
@@ -418,8 +424,7 @@ class Connection:
             if self.channel.take_back():
                 self.outbox.put_back()
             self.outbox.discard(self._hello)
-            self.retries.collect_locked()
-            self._settle_locked(self.awaiting.sort_out_locked(text, again, read))
+            self._settle_locked(self.awaiting.sort_out_locked(text, again, read, greeted))
 
     def _settle_locked(self, ended: dict[int, Outcome]) -> None:
         """End these calls of the conversation that is over. An interrupt before the last line has it done again."""

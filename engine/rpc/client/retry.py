@@ -1,16 +1,22 @@
-"""Calls of idempotent operations, which are sent again when their connection was lost.
+"""Calls that are sent again: those that did not run, and those of idempotent operations whose connection was lost.
 
-Theory of operation. Beginning such a call keeps its request (`track`), and then enters the call. When the connection
-goes, a tracked call that had left does not end: it waits for a while (back-off), takes its place at the end of the
-queue, and leaves with the next connection. It stays in the call table all the while, so it ends once and its caller is
-notified once, as of any other. The table wakes the entry with the outcome, and the request is forgotten.
+Theory of operation. A call keeps its request until its outcome is known. When its connection goes, or its server says
+that it did not run, it need not end: it stays in the call table, so it ends once and its caller is notified once, as of
+any other. From the first time on an entry says how often it was sent, and why. The table wakes the entry with the
+outcome, and it is forgotten.
 
-    tracked --lost--> backing off --timer--> queued --connected--> sent again --lost--> ...   any --outcome--> forgotten
+    sent --did not run--------> queued --connected--> sent again          any --outcome--> forgotten
+    sent --lost, idempotent---> backing off --timer--> queued --connected--> sent again
 
-A call is not sent again if it was cancelled, in either way; if it was sent again `limit` times before; or if the budget
-is empty. The budget is a bucket of tokens: each call that is sent again takes one, each answer to a tracked call puts
-back `REFILL`. So a server that fails as soon as it is called gets, in the long run, a tenth more calls, not several
-times as many.
+A server that closes says how many messages with calls it has taken. A call of a later one did not run, so it takes its
+place in the queue again, at once. One of an idempotent operation that may have run waits for a while (back-off) and
+takes its place at the end.
+
+A call is not sent again if it was cancelled, in either way; if it has pipes or context handles, which ended with the
+connection; or if it was sent again `limit` times before (`MOST_MOVES`, if it did not run). One that may have run is
+not, besides, if the budget is empty. The budget is a bucket of tokens: each call that is sent again takes one, each
+answer puts back `REFILL`. So a server that fails as soon as it is called gets, in the long run, a tenth more calls, not
+several times as many.
 
 All guarded by the table's lock.
 
@@ -27,12 +33,13 @@ import msgspec
 from transport.frames import CallOptions, Calls
 from transport.wire.codec import EncodedCall, PendingCall, decode, encode_calls, split_args
 
-from ..call import Call, time_left
-from ..state import Failure, Observer, Outcome
+from ..call import Call, is_cancelled, request_of, spec_of, time_left
+from ..state import Observer
 from .call_table import CallTable
 from .outbox import LoneMessage
 
 RETRIES = 3  # Arbitrary; a server that dies four times under the same call is likely to die of it.
+MOST_MOVES = 3  # Of a call that did not run; arbitrary: three servers that close one after the other are a series.
 RETRY_BUDGET = 1000  # Calls; what a client loses at once with a server that it keeps busy.
 REFILL = 0.1  # Tokens an answer; gRPC's own example.
 FIRST_WAIT = 0.05  # Seconds, as long as a link waits before it connects again. Each further wait is twice as long,
@@ -40,37 +47,37 @@ JITTER = 0.5  # and varies by this part of itself, so that clients of one server
 
 
 class RetryEntry(Observer, msgspec.Struct, eq=False):
-    """What is kept of one call that may be sent again."""
+    """What is kept of one call that is sent again."""
 
     retries: "Retries"
+    table: CallTable
     call: Call[object]
     call_id: int
-    pending: PendingCall | LoneMessage
-    outcome: Outcome | None = None
-    cancelled: bool = False
-    # How often it was sent again, or is about to be.
+    # How often it was sent again, or is about to be: though it may have run, and because it did not.
     tries: int = 0
-    # How its last connection was lost; "" before the first time.
+    moves: int = 0
+    # How the connection was lost over which it may have run; "" if it has not.
     why: str = ""
 
     def wake(self) -> None:
         """The call has its outcome. Outside all locks."""
-        with self.retries.table.lock:
+        with self.table.lock:
             self.retries.over_locked(self)
 
 
 class Retries:
-    """What a connection keeps to send again.
+    """What a client sends again, and how much of it.
 
-    Args: `limit`: how often one call is sent again, at most; 0: none is tracked. `budget`: tokens to begin with, and at
+    Args: `limit`: how often one call that may have run is sent again, at most; `budget`: tokens to begin with, and at
         most.
     """
 
-    def __init__(self, table: CallTable, limit: int, budget: int) -> None:
-        self.table: CallTable = table
+    def __init__(self, limit: int, budget: int) -> None:
         self._limit = limit
         self._budget = budget
         self._tokens = float(budget)
+        # The tables of the client, each with how many answers of it the budget has counted.
+        self._tables: dict[CallTable, int] = {}
         self._entries: dict[int, RetryEntry] = {}
         # Those that back off: they are outstanding, and neither queued nor sent.
         self.backing_off: set[int] = set()
@@ -78,51 +85,67 @@ class Retries:
         self.sent: int = 0
         self.refused: int = 0
 
-    def track(self, call: Call[object], call_id: int, pending: PendingCall | LoneMessage) -> None:
-        """Keep the request of a call that is about to be entered in the table. Takes the table's lock."""
-        if self._limit:
-            entry = RetryEntry(self, call, call_id, pending)
-            with self.table.lock:
-                self._entries[call_id] = entry
-                self.table.waiting.setdefault(call_id, []).append(entry)
+    def add_table(self, table: CallTable) -> None:
+        """Answers to the calls of this table fill the budget."""
+        self._tables[table] = table.answered
 
     def forget_locked(self, call_id: int) -> None:
         """The call was not accepted after all."""
-        if self._entries.pop(call_id, None) is not None:
-            self.table.waiting.pop(call_id, None)
-
-    def collect_locked(self) -> None:
-        """Calls that have their outcome count, though `wake` has not been called yet: they came just before a loss."""
-        for entry in list(self._entries.values()):
-            if entry.outcome is not None:
-                self.over_locked(entry)
+        entry = self._entries.pop(call_id, None)
+        if entry is not None:
+            entry.table.waiting.pop(call_id, None)
 
     def over_locked(self, entry: RetryEntry) -> None:
         """A call has its outcome."""
-        if self._entries.pop(entry.call_id, None) is None:
-            return
-        self.backing_off.discard(entry.call_id)
-        if not isinstance(entry.outcome, Failure):
-            self._tokens = min(self._budget, self._tokens + REFILL)
+        if self._entries.get(entry.call_id) is entry:
+            del self._entries[entry.call_id]
+            self.backing_off.discard(entry.call_id)
 
-    def cancelled_locked(self, call_id: int) -> None:
-        """The caller has cancelled the call, which goes on: it is not sent again."""
-        entry = self._entries.get(call_id)
-        if entry is not None:
-            entry.cancelled = True
+    def did_not_run_locked(self, table: CallTable, call_id: int, taken: bool) -> bool:
+        """A call that had left did not run: whether it is sent again. `taken`: it was sent to a server that had
+        greeted.
+        """
+        call = table.calls[call_id]
+        if not _may_leave_again(call):
+            return False
+        entry = self._entry_locked(table, call_id, call)
+        if entry.moves >= MOST_MOVES:
+            return False
+        entry.moves += taken
+        return True
 
-    def try_retry_locked(self, call_id: int, why: str) -> bool:
-        """The connection of a call that had left was lost, which is `why`: whether the call will be sent again."""
-        entry = self._entries.get(call_id)
-        if entry is None or entry.cancelled or entry.tries >= self._limit:
+    def try_retry_locked(self, table: CallTable, call_id: int, why: str) -> bool:
+        """The connection of a call that had left was lost, which is `why`: whether it backs off, to be sent again."""
+        call = table.calls[call_id]
+        if not (self._limit and spec_of(call).retried and _may_leave_again(call)):
             return False
-        if self._tokens < 1:
-            self.refused += 1
+        entry = self._entry_locked(table, call_id, call)
+        if entry.tries >= self._limit:
             return False
-        self._tokens -= 1
+        if not self._spend_locked():
+            return False
         entry.tries += 1
         entry.why = why
         self.backing_off.add(call_id)
+        return True
+
+    def _entry_locked(self, table: CallTable, call_id: int, call: Call[object]) -> RetryEntry:
+        entry = self._entries.get(call_id)
+        if entry is None:
+            entry = self._entries[call_id] = RetryEntry(self, table, call, call_id)
+            table.waiting.setdefault(call_id, []).append(entry)
+        return entry
+
+    def _spend_locked(self) -> bool:
+        """Take a token, if there is one."""
+        for table, counted in self._tables.items():
+            answered = table.answered
+            self._tokens = min(self._budget, self._tokens + REFILL * (answered - counted))
+            self._tables[table] = answered
+        if self._tokens < 1 - 1e-9:  # Tenths do not add up to one.
+            self.refused += 1
+            return False
+        self._tokens -= 1
         return True
 
     def waits_locked(self, call_ids: Iterable[int]) -> Iterator[tuple[float, list[int]]]:
@@ -134,15 +157,20 @@ class Retries:
     def _tries(self, call_id: int) -> int:
         return self._entries[call_id].tries
 
-    def renew_locked(self, call_id: int) -> PendingCall | LoneMessage | None:
-        """Return the request to queue now, for a call that has backed off; None if it does so no more."""
+    def rested_locked(self, table: CallTable, call_id: int) -> bool:
+        """A call has backed off; False if it does so no more."""
         entry = self._entries.get(call_id)
-        if entry is None or call_id not in self.backing_off or self.table.calls.get(call_id) is not entry.call:
-            return None
+        if entry is None or call_id not in self.backing_off or table.calls.get(call_id) is not entry.call:
+            return False
         self.backing_off.discard(call_id)
         self.sent += 1
+        return True
+
+    def renew_locked(self, call_id: int) -> PendingCall | LoneMessage:
+        """Return the request of a call that is sent again, to queue now."""
+        entry = self._entries[call_id]
         left = time_left(entry.call)
-        pending = entry.pending
+        pending = request_of(entry.call)
         if isinstance(pending, EncodedCall):
             return pending._replace(options=_again(pending.options, entry.tries, left))
         if not isinstance(pending, LoneMessage):
@@ -156,9 +184,15 @@ class Retries:
         return LoneMessage([*encode_calls([again]), *pending.frames[1:]], call_id)
 
     def lost_locked(self, call_id: int) -> str:
-        """How the connection was lost over which the call was sent before; "" if it was not."""
+        """How the connection was lost over which the call was sent before, and may have run; "" if it was not."""
         entry = self._entries.get(call_id)
         return "" if entry is None else entry.why
+
+
+def _may_leave_again(call: Call[object]) -> bool:
+    """Whether all that a call needs may be sent over another connection, and it ought to run still."""
+    spec = spec_of(call)
+    return not (is_cancelled(call) or spec.pipes or spec.contexts)
 
 
 def _chance() -> float:
@@ -166,6 +200,8 @@ def _chance() -> float:
     return int.from_bytes(os.urandom(4)) / (1 << 31) - 1
 
 
-def _again(options: CallOptions | None, tries: int, left: float | None) -> CallOptions:
+def _again(options: CallOptions | None, tries: int, left: float | None) -> CallOptions | None:
     """The options of a call that is sent again."""
+    if options is None and not tries and left is None:
+        return None
     return msgspec.structs.replace(options or CallOptions(), attempt=tries, time_left=left)

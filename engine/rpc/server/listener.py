@@ -73,6 +73,10 @@ def _part_from(peer: Peer) -> None:
     peer.session.part()
 
 
+def _leave_calls_of(peer: Peer) -> None:
+    peer.session.part()
+
+
 class Listener:
     """Takes what arrives at one endpoint. The server makes one for each endpoint that it listens on.
 
@@ -112,6 +116,8 @@ class Listener:
         self._entering = 0
         self._entered: Batch | OpenCall | None = None
         self._refused: int | None = None
+        # No calls are taken any more, and no greetings. Under link.lock.
+        self._drains = False
         self.endpoint: str = link.endpoint
         # Over this link a client is in the same process, and so may run calls itself.
         self._runner = HelpedRunner if self.endpoint.startswith("loopback:") else CallRunner
@@ -290,7 +296,7 @@ class Listener:
 
     def _greeting(self) -> Welcome | Reject:
         """Return the answer to a client that greets."""
-        if self.answers.closing:
+        if self.answers.closing or self._drains:
             return Reject([VERSION], Status.SERVER_UNAVAILABLE, "the server is closing")
         return self._welcome(self._link.heartbeat)
 
@@ -448,6 +454,12 @@ class Listener:
             self.answers.actions += _interrupts((call,), "the client has cancelled the call")
         if call.extra is not None:
             self.answers.actions.append(partial(_notify, call, EventKind.CLIENT_CANCEL))
+
+    def drain(self) -> None:
+        """Take no calls any more: those that arrive are left, and who greets is refused. What was taken goes on."""
+        with self._channel.link.lock:
+            self._drains = True
+            each(_leave_calls_of, list(self.peers.values()))
 
     def close(self) -> None:
         """Tell every client that this endpoint goes away, send what can be sent at once, and close.

@@ -1,8 +1,9 @@
 """The server: interfaces, endpoints, a pool of workers, and its life from listening to stopped.
 
-    IDLE --listen--> LISTENING --stop--> DRAINING --last call closed--> IDLE     any --close--> CLOSED
+    IDLE --listen--> LISTENING --stop--> DRAINING --last call closed--> IDLE     any --close, drain--> CLOSED
 
-While DRAINING, running calls go on and new ones are refused with `ServerUnavailable`; the clients stay connected.
+While DRAINING, running calls go on and new ones are refused with `ServerUnavailable`; the clients stay connected. A
+`drain` refuses none: it leaves them where they are, and tells each client, as it closes, which it has taken.
 Interfaces that listen by themselves are served in all phases but CLOSED; a stop does not wait for their calls, a close
 does.
 
@@ -433,20 +434,51 @@ class Server(AsyncCloseable):
         """Stop, wait up to `timeout` seconds (None: for ever) for running calls, tell the clients, release everything.
 
         Calls that still run then end with `CallFailed` at their clients, which may have run; those that were taken and
-        have not begun with `ServerUnavailable`, those that were not taken with `CallFailedDne`: neither did run.
+        have not begun with `ServerUnavailable`, and never run. Those that were not taken go to the next server there,
+        as with `drain`, which unlike this refuses no call while others still run.
         Closing twice does nothing. After a second signal has broken off a `listen(wait=True)` it waits for no calls.
         Raises: `Deadlock` in a routine of this server: it would wait for itself. `stop` does not wait.
         Blocks: for `timeout` seconds at the most, plus as long again for workers that do not come back. In a coroutine
         that holds up the event loop, with a warning (in asyncio's debug mode it is raised, and closing once more goes
         on): use `aclose`, or `async with`.
         """
+        self._end(timeout, self._close)
+
+    def drain(self, grace: float | None = CLOSE_TIMEOUT) -> None:
+        """Close without a failed call: leave the registry, take no more calls and refuse none, wait up to `grace`
+        seconds (None: for ever) for those that run, say goodbye, and release everything.
+
+        Calls that arrive meanwhile are left unread: the goodbye tells their clients, which send them to another server
+        (a client of several, at once), or to the next one at this endpoint, if it comes within their `connect_timeout`.
+        So none is lost, whether its operation is idempotent or not; only one with pipes or a context handle, which it
+        cannot do without, ends with `CallFailedDne`. Cancels, elements of pipes and credit of running calls still
+        count. Who connects meanwhile is refused. What still runs after `grace` seconds ends as when the server closes.
+
+        Draining a server that is closed does nothing. Raises, and blocks, as `close`; in a coroutine use `drain_async`.
+        """
+        self._end(grace, self._drain)
+
+    async def drain_async(self, grace: float | None = CLOSE_TIMEOUT) -> None:
+        """As `drain`, in another thread: the event loop goes on. It is done also if the task is cancelled."""
+        from asyncio import to_thread  # Who runs a loop has it.
+
+        await to_thread(self.drain, grace)
+
+    def _end(self, timeout: float | None, how: Callable[[float], None]) -> None:
+        """Close, within `timeout` seconds, unless it was done."""
         limit = check_timeout(timeout)
         timeout = 0.0 if self._hurried else TIMEOUT_MAX if limit is None else min(limit, TIMEOUT_MAX)
         here = current.get()
         if isinstance(here, OpenCall) and here.answers.admission is self._admission:
             raise Deadlock("a routine cannot close its own server, which would wait for the routine: call stop() in it")
         if not self._admission.forked:
-            self._closed_once.do(self._close, timeout)
+            self._closed_once.do(how, timeout)
+
+    def _drain(self, timeout: float) -> None:
+        deadline = monotonic() + timeout
+        self._leave_registry(min(timeout, LEAVE))
+        each(Listener.drain, self._listeners)
+        self._close(max(0.0, deadline - monotonic()))
 
     def _close(self, timeout: float) -> None:
         """Close. Whatever was done before it was broken off is not done again."""
