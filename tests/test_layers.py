@@ -236,7 +236,7 @@ WHITE_BOX: dict[str, str] = {
     "lifecycle/holding.py": "it holds every lock there is, and no public name lists them",
     "rpc/server/test_fairness.py": "whether a call takes a worker, and what is known of its routine, has no name",
     "rpc/server/test_parting.py": "a thread stands still between two lines of the library, which nothing public can do",
-    "rpc/server/test_drain.py": "what a server does before its end is done by registries of ours: it has no public name",
+    "rpc/server/test_drain.py": "what a server does first as it ends has no public name",
     "rpc/server/test_turns.py": "as for the test of parting",
     "rpc/server/test_tls.py": "one client calls itself by another's name, which is chosen at random",
     "rpc/client/test_arrived.py": "what arrived lies there until a thread looks: no public name can bring that about",
