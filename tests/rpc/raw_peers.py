@@ -1,4 +1,4 @@
-"""A client and a server of some eighty lines each, on plain pyzmq and MessagePack: what a reader of PROTOCOL.md writes first.
+"""A client and a server on plain pyzmq and MessagePack, some eighty lines each: what a reader of PROTOCOL.md writes.
 
 They know nothing of this project's code. The client keeps one socket, and no monitor; the server runs one call after
 the other.
