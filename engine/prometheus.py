@@ -30,8 +30,8 @@ log: Log = Log("engine.prometheus")
 
 # Fields of snapshots that may go down, or say how something is set up; all other numbers only grow.
 _GAUGES = frozenset((
-    "active", "closed", "concurrency", "depth", "idle", "maximum", "minimum", "off_slot",
-    "outstanding", "queued", "running", "signaled", "waiting", "workers",
+    "active", "clients", "closed", "concurrency", "depth", "idle", "maximum", "minimum", "off_slot",
+    "outstanding", "queued", "queued_bytes", "running", "signaled", "waiting", "workers",
 ))  # fmt: skip
 
 

@@ -52,13 +52,15 @@ class Receiver(Protocol):
     def on_connected(self, peer: bytes) -> None:
         """Client: the connection is up. Server: a new peer was heard of; its first message follows."""
 
-    def on_lost(self, peer: bytes, reason: str) -> None:
-        """The connection is gone, and all its messages were delivered."""
+    def on_lost(self, peer: bytes, reason: str, evicted: bool = False) -> None:
+        """The connection is gone, and all its messages were delivered. `evicted`: this side has ended it, as the peer
+        has left more unread than may wait for it.
+        """
 
     def on_connect_failed(self, reason: str, vain: bool = False) -> None:
         """Client: an attempt to connect failed. The link goes on trying, though it may be in `vain`: one side has
-        refused the other for what it says or shows. Server: a connection ended before its first message, for `reason`,
-        which names the peer; or none is accepted now.
+        refused the other for what it says or shows. Server: a stranger's connection was closed, for what it says or
+        shows; or, and then it was not in `vain`, none is accepted for now.
         """
 
 
@@ -93,7 +95,13 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
         max_message_bytes: the largest frame taken from a peer; the connection of one who sends a larger is closed.
         max_queued: messages that a client hands over, and that a server leaves unread for each client, before
             `send` says "not now". (On loopback: in each queue.)
-        max_connections: how many clients a server on `native+` has at once; others wait in the system's queue.
+        max_connections: how many clients a server on `native+` or `tls` has at once; others wait in the system's queue.
+        max_queued_bytes: there, how much may wait to be written to a peer before the next message; at a client `send`
+            says "not now" then, a server ends the connection. Less is left unread for 5 seconds at most, if it is more
+            than an eighth of this, and the peer takes not even 64 KiB a second.
+        max_total_bytes: there, how much may wait to be written to all clients of a server's endpoint; past that the
+            one for which most waits is disconnected.
+        greeting_timeout: there, seconds in which a client must have sent its first message, handshakes included.
         heartbeat: seconds between ZMTP pings on tcp and ipc; a peer that answers none for three times as long
             is lost. ZeroMQ's own thread sends and answers them, so a process that is busy, or holds the GIL,
             stays alive. 0: none.
@@ -111,6 +119,9 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_message_bytes: int = MAX_MESSAGE_BYTES
     max_queued: int = 1000
     max_connections: int = 10_000
+    max_queued_bytes: int = 128 * 1024 * 1024
+    max_total_bytes: int = 256 * 1024 * 1024
+    greeting_timeout: float = 10.0
     heartbeat: float = 5.0
     linger: float = 1.0
     connect_timeout: float = 5.0
@@ -120,14 +131,10 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("max_message_bytes", "max_queued", "max_connections"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise EndpointError(f"{name} must be a number, not {type_name(value)}")
-            if not 1 <= value < 1 << 31:
-                raise EndpointError(f"{name} must be from 1 to {(1 << 31) - 1}, not {value}")
-            # A plain one, as it goes to peers in the greeting: others do not travel.
-            msgspec.structs.force_setattr(self, name, int.__int__(value))
-        for name in ("heartbeat", "linger", "connect_timeout"):
+            self._check_count(name, (1 << 31) - 1)
+        for name in ("max_queued_bytes", "max_total_bytes"):
+            self._check_count(name, sys.maxsize)
+        for name in ("greeting_timeout", "heartbeat", "linger", "connect_timeout"):
             self._check_seconds(name)
         # A side asks for its own half of the keys only.
         if not (self.curve is None or hasattr(self.curve, "apply_to_client") or hasattr(self.curve, "apply_to_server")):
@@ -136,6 +143,16 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise EndpointError(f"tls must be an ssl.SSLContext or None, not {type_name(self.tls)}")
         if self.context is not None and not hasattr(self.context, "underlying"):
             raise EndpointError(f"context must be a zmq.Context or None, not {type_name(self.context)}")
+
+    def _check_count(self, name: str, most: int) -> None:
+        """Make a whole number of any type one of Python's own."""
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise EndpointError(f"{name} must be a number, not {type_name(value)}")
+        if not 1 <= value <= most:
+            raise EndpointError(f"{name} must be from 1 to {most}, not {value}")
+        # A plain one, as it may go to peers in the greeting: others do not travel.
+        msgspec.structs.force_setattr(self, name, int.__int__(value))
 
     def _check_seconds(self, name: str) -> None:
         """Make a real number of any type one of Python's own."""
@@ -161,6 +178,8 @@ class Link(Protocol):
 
     #: A plain lock, taken by the caller.
     lock: Lock
+    #: What carries the messages: "zmq", "native", "tls" or "loopback".
+    kind: str
     #: Text of the endpoint; of a bound link the real one, with the port that the system chose.
     endpoint: str
     #: Seconds between the pings that this link sends; 0: none.
@@ -174,6 +193,12 @@ class Link(Protocol):
     #: Set by the runtime: called with this link locked, when it wants to be harvested again after so many seconds,
     #: whatever its descriptors show.
     later: Callable[[float], None] | None
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait here to be written to peers; 0 where that is another's business, as over ZeroMQ. Any thread,
+        without the lock.
+        """
 
     @property
     def arrived(self) -> object:
@@ -220,6 +245,9 @@ class BaseLink(Uncopyable):
     """
 
     _instead = "open another one there"
+
+    kind: str
+    queued_bytes: int = 0
 
     def __init__(self, endpoint: str) -> None:
         self.lock: Lock = Lock()

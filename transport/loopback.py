@@ -33,6 +33,7 @@ _REFUSED: Final = 3
 class _Loopback(BaseLink):
     """What both sides share."""
 
+    kind = "loopback"
     _serves = False  # Whether this is the server's side.
 
     def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:

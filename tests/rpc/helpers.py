@@ -30,6 +30,7 @@ from transport.wire.codec import decode, encode
 
 from ..certificates import folder as certificates
 from ..certificates import for_client
+from ..tunnel import Tunnel
 from .interfaces import Control, Probe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -244,6 +245,7 @@ class RawPeer:
         self._context: zmq.Context[Any] = zmq.Context()
         self.socket = self._context.socket(kind)
         self.socket.set(zmq.LINGER, 1000)
+        self._tunnel: Tunnel | None = None
 
     def receive(self) -> list[bytes]:
         if not self.socket.poll(int(LIMIT * 1000)):
@@ -253,6 +255,8 @@ class RawPeer:
     def close(self) -> None:
         self.socket.close()
         self._context.term()
+        if self._tunnel is not None:
+            self._tunnel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -264,10 +268,13 @@ class RawPeer:
 
 
 class RawClient(RawPeer):
-    """A client of a real server that says what it likes; of one on a native link, too."""
+    """A client of a real server that says what it likes; of one on a native link, too, under TLS by a tunnel."""
 
     def __init__(self, endpoint: str, greet: bool = True) -> None:
         super().__init__(zmq.DEALER)
+        if endpoint.startswith("tls:"):
+            self._tunnel = Tunnel(int(endpoint.rpartition(":")[2]), outwards=True)
+            endpoint = f"tcp://127.0.0.1:{self._tunnel.port}"
         self.socket.connect(endpoint.removeprefix("native+"))
         if greet:
             self.greet()
@@ -288,15 +295,21 @@ class RawClient(RawPeer):
 
 
 class RawServer(RawPeer):
-    """A server for one real client that says what it likes. On `native+...` the client's link is to be a native one."""
+    """A server for one real client that says what it likes. On `native+...` the client's link is to be a native one; on
+    `tls` a tunnel is before it.
+    """
 
     def __init__(self, endpoint: str, receive_limit: int | None = None) -> None:
         super().__init__(zmq.ROUTER)
         if receive_limit is not None:
             self.socket.set(zmq.RCVHWM, receive_limit)
-        native = "native+" if endpoint.startswith("native+") else ""
-        self.socket.bind(endpoint.removeprefix(native))
+        scheme = endpoint.partition("://")[0]
+        native = "native+" if scheme.startswith("native+") else ""
+        self.socket.bind("tcp://127.0.0.1:*" if scheme == "tls" else endpoint.removeprefix(native))
         self.endpoint = native + self.socket.get_string(zmq.LAST_ENDPOINT)
+        if scheme == "tls":
+            self._tunnel = Tunnel(int(self.endpoint.rpartition(":")[2]), outwards=False)
+            self.endpoint = f"tls://127.0.0.1:{self._tunnel.port}"
         self.peer = b""
 
     def hear(self) -> Message:

@@ -96,6 +96,10 @@ class Probe(Interface, id="test.Probe", version=(1, 2)):
         """Return the bytes backwards."""
 
     @operation
+    def zeros(self, size: int) -> bytes:
+        """Return so many."""
+
+    @operation
     def viewed(self, data: memoryview) -> memoryview:
         """Return the same bytes."""
 

@@ -161,6 +161,9 @@ class ProbeRoutines:
     def reversed_bytes(self, data: bytes) -> bytes:
         return data[::-1]
 
+    def zeros(self, size: int) -> bytes:
+        return bytes(size)
+
     def viewed(self, data: memoryview) -> memoryview:
         assert type(data) is memoryview
         return data

@@ -2,29 +2,34 @@
 
 import os
 import re
+import socket
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from engine import Client, RemoteFault
-from transport.frames import Blob, CallOptions, Kind, Reject, Target
-from transport.wire.codec import decode
+from engine.testing import LIMIT, wait_until
+from transport.frames import Blob, CallOptions, Hello, Kind, Reject, Target
+from transport.native_link.framing import hello, in_frames
+from transport.wire.codec import decode, encode
 
+from ..certificates import client_context
 from ..garbage import calls, prefix
 from ..one_by_one import one_call, replies_in
-from .helpers import Bench, RawClient, Service
+from .helpers import Bench, RawClient, Service, new_endpoint
 from .interfaces import Probe
 
 Services = Callable[..., Service]
 MIB = 1024 * 1024
 
 
-@pytest.fixture(params=["tcp", "native+tcp"])
-def victim(request: pytest.FixtureRequest, service: Services) -> Service:
+@pytest.fixture(params=["tcp", "native+tcp", "tls"])
+def victim(request: pytest.FixtureRequest, service: Services, folder: Path) -> Service:
     """The server that is attacked."""
-    return service(f"{request.param}://127.0.0.1:*")
+    return service(new_endpoint(request.param, folder))
 
 
 class Usage:
@@ -76,7 +81,7 @@ class TestT4:
         for bomb in bombs(size)[:1] if size > MIB else bombs(size):
             with RawClient(victim.endpoint, greet=False) as raw:
                 raw.send(bomb)
-                if not victim.endpoint.startswith("native"):  # That link closes the connection without a word.
+                if victim.endpoint.startswith("tcp"):  # A native link closes the connection without a word.
                     assert type(raw.hear()) is Reject
                 assert other.probe.echo("served") == "served"
         seconds, memory = usage.since()
@@ -138,3 +143,89 @@ class TestT12:
         if hidden:
             (number,) = re.findall("under ([0-9a-f]{16})", str(caught.value))
             assert number in mine.log() and "the key is 1234" in mine.log()
+
+
+@pytest.fixture(params=["native+tcp", "tls"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    """The links that are for networks of strangers."""
+    return str(request.param)
+
+
+def connection(endpoint: str, says: bytes = b"") -> socket.socket:
+    """A client's connection by hand, under TLS if that is asked for, that has said this."""
+    made = socket.create_connection(("127.0.0.1", int(endpoint.rpartition(":")[2])), timeout=LIMIT)
+    if endpoint.startswith("tls:"):
+        made = client_context().wrap_socket(made, server_hostname="127.0.0.1")
+    made.sendall(says)
+    return made
+
+
+GREETING = hello(b"DEALER") + b"".join(in_frames(encode(Hello(bytes(16), pid=1, host="raw"))))
+
+
+class TestT5:
+    """Answers that nobody reads."""
+
+    def test_of_many(self, service: Services, benches: Callable[..., Bench], folder: Path, scheme: str) -> None:
+        """What waits for all together is bounded: the memory, too, and another client is served."""
+        mine = service(new_endpoint(scheme, folder), max_queued_bytes=16 * MIB, max_total_bytes=48 * MIB)
+        other = benches(mine.endpoint)
+        other.probe.echo(bytes(4 * MIB))
+        usage = Usage(mine)
+        target, size = Target("test.Probe", 1, 2, "zeros"), msgspec.Raw(msgspec.msgpack.encode([60_000]))
+        asks = [b"".join(in_frames([calls(one_call(1 + number, 0, size), targets=(target,))])) for number in range(600)]
+        with ExitStack() as stack:
+            greedy = [stack.enter_context(connection(mine.endpoint, GREETING)) for _ in range(8)]
+            for each in greedy:
+                with suppress(OSError):  # It is disconnected in the midst of it.
+                    each.sendall(b"".join(asks))
+                assert other.probe.echo("served") == "served"
+            statistics = mine.order("statistics")
+        assert statistics["clients_evicted"] >= 1 and statistics["queued_bytes"] <= 48 * MIB
+        assert usage.since()[1] < 150 * MIB
+        assert other.client.statistics().connections == 1
+
+
+class TestT7:
+    """Connections that never greet."""
+
+    @pytest.mark.parametrize("says", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40)])
+    def test_of_many(
+        self, service: Services, benches: Callable[..., Bench], folder: Path, scheme: str, says: bytes
+    ) -> None:
+        """They are closed when their time is up, handshakes included, and another client is served meanwhile."""
+        mine = service(new_endpoint(scheme, folder), greeting_timeout=1.0)
+        other = benches(mine.endpoint)
+        with ExitStack() as stack:
+            strangers = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", int(mine.endpoint.rpartition(":")[2]))))
+                for _ in range(200)
+            ]
+            for each in strangers:
+                with suppress(OSError):  # It is closed already.
+                    each.sendall(says)
+                each.settimeout(LIMIT)
+            assert other.probe.echo("served") == "served"
+            for each in strangers:
+                with suppress(ConnectionResetError):
+                    while each.recv(4096):
+                        pass
+        wait_until(lambda: mine.order("statistics")["strangers_refused"] == 200)
+        assert 1 <= mine.log().count("refused a connection from 127.0.0.1") < 50
+        assert other.client.statistics().connections == 1
+
+
+class TestHandshakes:
+    """What costs a server computing."""
+
+    def test_of_many(self, service: Services, benches: Callable[..., Bench], folder: Path) -> None:
+        """Two hundred that shake hands, and then again, keep no client from being served between them."""
+        mine = service(new_endpoint("tls", folder))
+        other = benches(mine.endpoint)
+        other.probe.nothing()
+        for _ in range(2):
+            with ExitStack() as stack:
+                for _ in range(100):
+                    stack.enter_context(connection(mine.endpoint))
+                assert other.probe.echo("served") == "served"
+        assert other.client.statistics().connections == 1

@@ -31,6 +31,7 @@ from transport.frames import (
 )
 from transport.wire.codec import encode
 
+from ..certificates import for_client
 from ..garbage import GARBAGE, GOOD, NIL, SILENT, TARGET, call, calls, prefix
 from ..one_by_one import calls_in, one_call, one_reply, replies_in
 from .helpers import PENDING, Bench, RawClient, RawServer, Service, new_endpoint, status_of
@@ -42,7 +43,7 @@ Benches = Callable[..., Bench]
 FEW = ("noise", "truncated", "a second hello", "one number twice")
 
 
-@pytest.fixture(params=["ipc", "native+ipc"])
+@pytest.fixture(params=["ipc", "native+ipc", "tls"])
 def endpoint(request: pytest.FixtureRequest, folder: Path) -> str:
     """An endpoint that nobody uses, on each link that reaches other processes."""
     return new_endpoint(request.param, folder)
@@ -52,6 +53,11 @@ def endpoint(request: pytest.FixtureRequest, folder: Path) -> str:
 def local(local: Callable[..., Server], endpoint: str) -> Callable[..., Server]:
     """A function that makes a listening server there."""
     return lambda **options: local(endpoint, **options)
+
+
+def client_of(server: RawServer) -> Client:
+    """A client of it."""
+    return Client(server.endpoint, connect_timeout=LIMIT, **for_client(server.endpoint))
 
 
 def send_garbage(raw: RawClient, name: str) -> None:
@@ -66,7 +72,7 @@ def send_garbage(raw: RawClient, name: str) -> None:
 class TestToAServer:
     """What a server does with them."""
 
-    @pytest.mark.parametrize("transport", ["tcp", "ipc", "native+tcp", "native+ipc"])
+    @pytest.mark.parametrize("transport", ["tcp", "ipc", "native+tcp", "native+ipc", "tls"])
     def test_everything_at_once(self, transport: str, services: Callable[..., str], benches: Benches) -> None:
         """After each sort of garbage the same peer is served, and so are others."""
         other = benches(services(transport))
@@ -239,10 +245,12 @@ class TestToAServer:
             assert [record.id for record in replies_in(raw.hear())] == [2]
         assert server.statistics().calls_in == 1
 
-    @pytest.mark.parametrize("transport", ["tcp", "native+tcp"])
-    def test_a_message_above_the_limit(self, transport: str, service: Callable[..., Service], benches: Benches) -> None:
+    @pytest.mark.parametrize("transport", ["tcp", "native+tcp", "tls"])
+    def test_a_message_above_the_limit(
+        self, transport: str, service: Callable[..., Service], benches: Benches, folder: Path
+    ) -> None:
         """One who sends more than the server takes loses the connection; others stay."""
-        mine = service(f"{transport}://127.0.0.1:*", max_message_bytes=100_000)
+        mine = service(new_endpoint(transport, folder), max_message_bytes=100_000)
         other = benches(mine.endpoint)
         other.probe.nothing()
         with RawClient(mine.endpoint) as raw:
@@ -250,7 +258,7 @@ class TestToAServer:
             assert other.probe.echo("served") == "served"
         assert other.client.statistics().connections == 1
 
-    @pytest.mark.parametrize("transport", ["tcp", "native+tcp"])
+    @pytest.mark.parametrize("transport", ["tcp", "native+tcp", "tls"])
     def test_something_that_is_no_zeromq(self, transport: str, services: Callable[..., str], benches: Benches) -> None:
         """A connection that does not speak ZMTP is closed, and nobody else notices."""
         endpoint = services(transport)
@@ -292,7 +300,7 @@ class TestToAClient:
     @pytest.fixture
     def pair(self, endpoint: str) -> Any:
         """A raw server, a client that it has greeted, and a call that it was sent."""
-        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=LIMIT) as client:
+        with RawServer(endpoint) as raw, client_of(raw) as client:
             call = client.bind(Probe).echo.begin("x")
             raw.greet()
             message = raw.hear()
@@ -372,7 +380,7 @@ class TestToAClient:
 
     def test_answers_before_the_greeting(self, endpoint: str) -> None:
         """A server that answers before it has greeted is not believed."""
-        with RawServer(endpoint) as raw, Client(endpoint) as client:
+        with RawServer(endpoint) as raw, client_of(raw) as client:
             call = client.bind(Probe).echo.begin("x")
             raw.hear()
             raw.say(Replies([one_reply(1, 0, NIL)]))
@@ -411,7 +419,7 @@ class TestToAClient:
     @pytest.fixture
     def fuzzed_client(self, endpoint: str) -> Any:
         """A raw server and a client that it has greeted."""
-        with RawServer(endpoint) as raw, Client(endpoint) as client:
+        with RawServer(endpoint) as raw, client_of(raw) as client:
             client.bind(Probe).note.begin("connect")
             raw.greet()
             assert type(raw.hear()) is Calls

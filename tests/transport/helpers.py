@@ -15,6 +15,7 @@ class Party:
     def __init__(self, link: Link) -> None:
         self.link = link
         self.log: list[tuple[str, bytes, object]] = []
+        self.evictions: list[bytes] = []
         self.woken = threading.Event()
         link.wake = self.woken.set
 
@@ -27,8 +28,10 @@ class Party:
     def on_connected(self, peer: bytes) -> None:
         self.log.append(("connected", peer, None))
 
-    def on_lost(self, peer: bytes, reason: str) -> None:
+    def on_lost(self, peer: bytes, reason: str, evicted: bool = False) -> None:
         self.log.append(("lost", peer, reason))
+        if evicted:
+            self.evictions.append(peer)
 
     def on_connect_failed(self, reason: str, vain: bool = False) -> None:
         self.log.append(("refused", b"", reason))
@@ -53,6 +56,11 @@ class Party:
     @property
     def losses(self) -> list[bytes]:
         return [peer for peer, _ in self.of("lost")]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why peers were lost."""
+        return [str(reason) for _, reason in self.of("lost")]
 
     @property
     def refusals(self) -> list[str]:

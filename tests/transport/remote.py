@@ -20,7 +20,7 @@ class Party:
     def on_connected(self, peer: bytes) -> None:
         self.up = True
 
-    def on_lost(self, peer: bytes, reason: str) -> None:
+    def on_lost(self, peer: bytes, reason: str, evicted: bool = False) -> None:
         self.up = False
 
     def on_connect_failed(self, reason: str, vain: bool = False) -> None: ...

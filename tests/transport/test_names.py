@@ -1,8 +1,9 @@
 """Hosts by name: every address that a name has is bound, and tried."""
 
+import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -157,3 +158,49 @@ def test_binding_what_is_not_here(book: Book, scheme: str) -> None:
     for book["away.test"] in (["192.0.2.99"], []):
         with pytest.raises(EndpointError, match="cannot bind"):
             bind(f"{scheme}://away.test:*")
+
+
+class TestRace:
+    """Addresses of a name that a native client tries beside each other."""
+
+    @pytest.fixture
+    def silent(self) -> Iterator[socket.socket]:
+        """Somebody who listens on 127.0.0.2, and says nothing."""
+        with socket.create_server(("127.0.0.2", 0)) as made:
+            made.settimeout(LIMIT)
+            yield made
+
+    def test_one_that_is_silent(self, book: Book, parties: Keep, silent: socket.socket) -> None:
+        """It keeps the next from being tried for a moment only, whatever `connect_timeout` allows, and is left then."""
+        port = silent.getsockname()[1]
+        server = parties(bind(f"native+tcp://127.0.0.1:{port}"))
+        book["two.test"] = ["127.0.0.2", "127.0.0.1"]
+        client = parties(connect(f"native+tcp://two.test:{port}", connect_timeout=2000))
+        exchange([server, client], lambda: client.ups)
+        assert client.refusals == []
+        with silent.accept()[0] as left:
+            left.settimeout(LIMIT)
+            while left.recv(1000):
+                pass
+        assert client.send(b"", [b"hello"])
+        exchange([server, client], lambda: server.messages)
+
+    def test_all_that_are_silent(self, book: Book, parties: Keep, silent: socket.socket) -> None:
+        """The time is for all together; the refusal tells of each, and the client goes on."""
+        port = silent.getsockname()[1]
+        with socket.create_server(("127.0.0.3", port)):
+            book["two.test"] = ["127.0.0.2", "127.0.0.3"]
+            client = parties(connect(f"native+tcp://two.test:{port}", connect_timeout=0.3))
+            exchange([client], lambda: client.refusals)
+        for host in book["two.test"]:
+            assert f"native+tcp://{host}:{port}: its host does not answer" in client.refusals[0]
+        server = parties(bind(f"native+tcp://127.0.0.3:{port}"))
+        exchange([server, client], lambda: client.ups)
+
+    def test_families_take_turns(self, book: Book, parties: Keep) -> None:
+        """One family that leads nowhere does not come first as a whole."""
+        book["many.test"] = ["127.0.0.2", "127.0.0.3", "::1", "127.0.0.4"]
+        client = parties(connect("native+tcp://many.test:1"))
+        exchange([client], lambda: client.refusals)
+        tried = re.findall(r"native\+tcp://([^ ]+):1: ", client.refusals[0].partition("://many.test:1: ")[2])
+        assert tried == ["127.0.0.2", "[::1]", "127.0.0.3", "127.0.0.4"]

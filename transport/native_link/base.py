@@ -10,7 +10,7 @@ from transport.endpoint import Endpoint
 from transport.errors import EndpointError
 from transport.frames import Buffer
 from transport.link import BaseLink, LinkOptions, Receiver
-from transport.native_link.connection import Connection, Ended
+from transport.native_link.connection import Backlog, Connection, Ended
 from transport.native_link.framing import Framing, hello
 from transport.native_link.poll_set import PollSet
 from transport.realtime import monotonic
@@ -38,7 +38,9 @@ class NativeLink(BaseLink):
             raise EndpointError(f"{endpoint}: CURVE keys are for tcp:// and ipc://: the native link has tls:// (tls=)")
         super().__init__(str(endpoint))
         self._make: Callable[..., Connection] = Connection
+        self.kind = "native"
         if endpoint.scheme == "tls":
+            self.kind = "tls"
             # Here: `ssl` takes its time, and has to be there for this only.
             from transport.native_link.tls import under_tls
 
@@ -47,6 +49,7 @@ class NativeLink(BaseLink):
         self._options = options
         self.heartbeat: float = options.heartbeat
         self._hello = hello(self._kind)
+        self._backlog = Backlog()
         # What was read, or has happened, and is to be delivered, in order: (what, connection, content).
         self._queue: deque[Entry] = deque()
         # The entry that is being delivered, or was delivered last.
@@ -64,6 +67,11 @@ class NativeLink(BaseLink):
     def descriptors(self) -> list[int]:
         """One, which stands for all sockets."""
         return [self._poll_set.fileno()]
+
+    @property
+    def queued_bytes(self) -> int:  # type: ignore[override]  # links without a queue have a number
+        """See `Link.queued_bytes`."""
+        return self._backlog.bytes
 
     def ready(self) -> bool:
         """Whether something is to be read, written, delivered, or looked after."""
@@ -106,7 +114,7 @@ class NativeLink(BaseLink):
         """Make a connection of a socket that has been, or is being, connected; takes frames up to `limit` at first."""
         socket.setblocking(False)
         framing = Framing(self._kind, self._options.max_message_bytes, limit)
-        return self._make(socket, self._poll_set, framing, self._hello, **about)
+        return self._make(socket, self._poll_set, self._backlog, framing, self._hello, **about)
 
     def _take_from(self, connection: Connection) -> None:
         """Queue what a connection has for us; it is lost if that is its end, or something breaks in."""

@@ -41,8 +41,6 @@ RECONNECT_MAX: Final = 1.0
 STAGGER: Final = 0.25
 #: Seconds after READY until the first look at what came.
 FIRST_LOOK: Final = 0.1
-#: Bytes that may wait to be written before `send` says "not now". Arbitrary: some large messages.
-MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 
 
 class NativeClient(NativeLink):
@@ -225,7 +223,7 @@ class NativeClient(NativeLink):
         connection = self._connection
         return (
             self._up and connection is not None and not connection.ended
-            and connection.waiting < self._options.max_queued and connection.queued < MAX_QUEUED_BYTES
+            and connection.waiting < self._options.max_queued and connection.queued < self._options.max_queued_bytes
         )  # fmt: skip
 
     def send(self, peer: bytes, frames: list[Buffer]) -> bool:

@@ -31,6 +31,8 @@ JOINED_BYTES: Final = 16 * 1024
 UNIX_BUFFER_BYTES: Final = 512 * 1024
 #: From this size on a frame that waits to be written is not copied: it must not change meanwhile.
 NO_COPY_BYTES: Final = 512 * 1024
+#: Up to so many bytes that wait to be written, PINGs are answered.
+ANSWERS_BYTES: Final = 64 * 1024
 #: How often in a row one large frame is read on: others wait meanwhile.
 _READS: Final = 16
 #: Buffers handed to the system in one call; any system takes that many.
@@ -61,6 +63,19 @@ class Refused(Ended):
     """What one side says or shows is not taken by the other: the same would happen again."""
 
 
+class Overrun(Ended):
+    """This side ends it: the peer has left too much unread."""
+
+
+class Backlog:
+    """What waits to be written on all connections of a link."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
 def why(error: OSError) -> str:
     """Say why a socket failed."""
     return WHY.get(error.errno or 0) or error.strerror or str(error)
@@ -72,17 +87,18 @@ class Connection:
     Args:
         socket: of the connection's own; closed by `close`.
         poll_set: it is in there until then.
+        backlog: what waits on this connection is part of it.
         hello: what it begins with.
         peer: the name of the peer at the link's receiver.
     """
 
     __slots__ = (
-        "_out", "_poll_set", "_recv", "_send", "_socket", "closed", "deadline", "ended", "fd", "framing", "heard",
-        "info", "met", "peer", "ping_at", "queued", "shaking", "unanswered",
+        "_backlog", "_out", "_poll_set", "_recv", "_send", "_socket", "closed", "deadline", "ended", "fd", "framing",
+        "heard", "info", "met", "peer", "ping_at", "queued", "shaking", "unanswered", "written",
     )  # fmt: skip
 
     def __init__(
-        self, socket: sockets.socket, poll_set: PollSet, framing: Framing, hello: bytes,
+        self, socket: sockets.socket, poll_set: PollSet, backlog: Backlog, framing: Framing, hello: bytes,
         *, peer: bytes = b"", info: PeerInfo | None = None, deadline: float = 0.0,
     ) -> None:  # fmt: skip
         self.framing = framing
@@ -97,14 +113,16 @@ class Connection:
         self.heard: bool = False
         self.ping_at: float = 0.0
         self.unanswered: int = 0
-        #: Bytes that wait to be written.
+        #: Bytes that wait to be written; and how many that had waited were, since this was last set to 0.
         self.queued: int = 0
+        self.written: int = 0
         #: Whether who the peer is is still to be shown, by a handshake that takes a while to compute.
         self.shaking: bool = False
         #: Why nothing can be sent any more; "" while it can. What has arrived can still be read.
         self.ended: str = ""
         #: Whether `close` was called.
         self.closed: bool = False
+        self._backlog = backlog
         self._socket = socket
         self._recv = socket.recv
         self._send = socket.send
@@ -140,7 +158,13 @@ class Connection:
             raise Refused(f"the connection was closed here: {error}") from None
         self.heard = True
         if framing.owed:
-            self.write([framing.answers()])
+            self._answer()
+
+    def _answer(self) -> None:
+        """Answer PINGs, unless so much waits that it shows as well that this side is alive."""
+        answers = self.framing.answers()
+        if self.queued < ANSWERS_BYTES:
+            self.write([answers])
 
     def _fill(self, messages: list[list[Buffer]]) -> None:
         """Read the rest of a large frame into its place, as far as it is there."""
@@ -199,6 +223,7 @@ class Connection:
     def _keep(self, pieces: list[Buffer], sent: int) -> None:
         """So many bytes of these have left: the rest waits."""
         idle = not self._out
+        before = self.queued
         for piece in pieces:
             size = len(piece)
             if sent >= size:
@@ -208,6 +233,7 @@ class Connection:
             sent = 0
             self._out.append(rest if size >= NO_COPY_BYTES else bytes(rest))
             self.queued += len(rest)
+        self._backlog.bytes += self.queued - before
         if idle and self._out:
             self._poll_set.change(self.fd, writes=True)
 
@@ -229,6 +255,8 @@ class Connection:
             pieces = [out[index] for index in range(min(len(out), _GATHERED))]
             sent = self._socket.sendmsg(pieces, (), _FLAGS)
             self.queued -= sent
+            self._backlog.bytes -= sent
+            self.written += sent
             for piece in pieces:
                 if sent < len(piece):
                     out[0] = memoryview(piece)[sent:]
@@ -241,10 +269,15 @@ class Connection:
         """Nothing can be sent any more. What has arrived is read first, up to the end."""
         self.ended = self.ended or reason
         self._out.clear()
-        self.queued = 0
+        self._forget()
         self._poll_set.change(self.fd, writes=False)
         with suppress(OSError):  # It is, or never was connected.
             self._socket.shutdown(sockets.SHUT_WR)
+
+    def _forget(self) -> None:
+        """Nothing waits here any more."""
+        self._backlog.bytes -= self.queued
+        self.queued = 0
 
     def attend(self, now: float, heartbeat: float) -> None:
         """Send a PING, if one is due. Raises: Ended, if too many were not answered."""
@@ -265,6 +298,7 @@ class Connection:
         if linger and self._out:
             self.flush()
         self.closed = True
+        self._forget()
         self._poll_set.remove(self.fd)
         if linger and self._out:
             lingering.linger(self._socket, self._out, linger)

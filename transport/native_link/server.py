@@ -4,10 +4,11 @@ Theory of operation. Listeners and connections are in one poll set. A harvest as
 those once, so that none waits for the others of a client that sends without end. Every few seconds all connections are
 looked at: who has not spoken in time, who answers no PING, who does not read.
 
-Guarantees: what a peer can make this side keep is bounded: `framing.py` has the bounds of what is read; of what is to
-be written to it, `MAX_OUT_BYTES`, and `SLOW_BYTES` for longer than `GRACE`. Past a bound its connection is closed at
-once, and no other peer's. There are never more than `MAX_CONNECTIONS`, nor fewer descriptors left than
-`descriptors.to_keep`: who comes then waits in the system's queue. Routing ids are given out here, whatever peers ask.
+Guarantees: what a peer can make this side keep is bounded: `framing.py` has the bounds of what is read; `LinkOptions`
+those of what is to be written to it, and to all. Past its own bound its connection is closed, and no other's; past that
+of all, the connection of the peer for which most waits. There are never more than `max_connections`, nor fewer
+descriptors left than `descriptors.to_keep`: who comes then waits in the system's queue. Routing ids are given out here,
+whatever peers ask.
 """
 
 import errno
@@ -16,28 +17,25 @@ import socket as sockets
 import struct
 from contextlib import suppress
 from math import inf
+from operator import attrgetter
 from typing import Any, Final
 
-from transport.descriptors import left, to_keep
+from transport.descriptors import left, limit, to_keep
 from transport.endpoint import Endpoint
 from transport.errors import EndpointError, PeerLost
 from transport.frames import Buffer
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.lookup import addresses_of, is_named
-from transport.native_link.base import LOOK, LOST, MESSAGE, NativeLink
-from transport.native_link.connection import Connection, Ended, Refused, why
+from transport.native_link.base import LOOK, LOST, MESSAGE, REFUSED, NativeLink
+from transport.native_link.connection import Connection, Ended, Overrun, Refused, why
 from transport.native_link.framing import MAX_FIRST_BYTES
 from transport.realtime import monotonic
 from transport.unix import UnixListener
 
-#: Arbitrary: more than one process serves well.
-MAX_CONNECTIONS: Final = 10_000
-#: Seconds in which a client must have sent its first message.
-GREETING_SECONDS: Final = 10.0
-#: Seconds for which more than SLOW_BYTES may wait for one client; past MAX_OUT_BYTES it is disconnected at once.
+#: Seconds for which one part in so many of `max_queued_bytes` may wait for a client that takes no more bytes a second.
 GRACE: Final = 5.0
-SLOW_BYTES: Final = 16 * 1024 * 1024
-MAX_OUT_BYTES: Final = 128 * 1024 * 1024
+SLOW_PART: Final = 8
+SLOW_RATE: Final = 64 * 1024
 #: Seconds before connections are accepted again, when there were too many.
 _ACCEPT_AGAIN: Final = 0.2
 #: Sockets read in one harvest, and messages that wait to be delivered, at most, before more are read.
@@ -66,6 +64,7 @@ class NativeServer(NativeLink):
         # Exactly the peers of which the receiver got `on_connected` and not yet `on_lost`.
         self._peers: dict[bytes, Connection] = {}
         self._unix: UnixListener | None = None
+        self._slow = options.max_queued_bytes // SLOW_PART
         # When to accept again; inf: connections are accepted.
         self._accept_at = inf
         self._kept = to_keep()
@@ -136,13 +135,13 @@ class NativeServer(NativeLink):
     def _accept(self, listener: sockets.socket) -> None:
         """Take one connection that waits there."""
         if len(self._connections) >= self._options.max_connections:
-            self._accept_later()
+            self._accept_later(f"{len(self._connections)} connections are open, max_connections allows no more")
             return
         try:
             socket, address = listener.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                self._accept_later()
+                self._accept_later(why(error))
             return  # Otherwise it is gone again.
         try:
             self._admit(socket, address)
@@ -156,20 +155,22 @@ class NativeServer(NativeLink):
             socket.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
         connection = self._connection_of(
             socket, MAX_FIRST_BYTES, peer=next(_numbers).to_bytes(8),
-            info=_info_of(socket, address), deadline=monotonic() + GREETING_SECONDS,
+            info=_info_of(socket, address), deadline=monotonic() + self._options.greeting_timeout,
         )  # fmt: skip
         self._connections[connection.fd] = connection
         self._look_at(monotonic() + self._pause)
-        if connection.fd >= self._kept and left() < self._kept:
-            self._accept_later()
+        if connection.fd >= self._kept and (remaining := left()) < self._kept:
+            self._accept_later(f"only {remaining} of {limit()} file descriptors are left (RLIMIT_NOFILE, `ulimit -n`)")
 
     @property
     def _pause(self) -> float:
         """Seconds between two looks at all connections."""
-        return min(self.heartbeat or LOOK, LOOK)
+        return min(self.heartbeat or LOOK, LOOK, self._options.greeting_timeout)
 
-    def _accept_later(self) -> None:
+    def _accept_later(self, reason: str) -> None:
         """There is no room for another connection: who comes waits in the system's queue."""
+        self._queue.append((REFUSED, None, f"{reason}: new connections wait"))
+        self.arrived = True
         if self._accept_at == inf:
             for descriptor in self._listeners:
                 self._poll_set.remove(descriptor)
@@ -210,12 +211,15 @@ class NativeServer(NativeLink):
         if not connection.met:
             if now >= connection.deadline:
                 self._lose(connection, Refused("it did not speak in time"))
-        elif connection.queued <= SLOW_BYTES:
+        elif connection.queued <= self._slow:
             connection.deadline = inf
-        elif connection.deadline == inf:
+        elif connection.deadline == inf or (now >= connection.deadline and connection.written >= GRACE * SLOW_RATE):
             connection.deadline = now + GRACE
+            connection.written = 0
         elif now >= connection.deadline:
-            self._lose(connection, Ended(f"it left {connection.queued} bytes unread for {GRACE:g} s"))
+            self._lose(connection, Overrun(
+                f"it left {connection.queued} bytes unread, and took {connection.written} in {GRACE:g} s"
+            ))  # fmt: skip
 
     def disconnect(self, peer: bytes) -> None:
         """Close the connection of a peer at once. Nothing happens if there is none."""
@@ -234,12 +238,26 @@ class NativeServer(NativeLink):
         connection = self._peers.get(peer)
         if connection is None or connection.ended:
             raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}")
-        connection.send(frames)
-        if connection.queued > MAX_OUT_BYTES:
-            self._lose(connection, Ended(f"it left {connection.queued} bytes unread"))
+        if connection.queued > self._options.max_queued_bytes:
+            most = self._options.max_queued_bytes
+            self._lose(connection, Overrun(f"it left {connection.queued} bytes unread, max_queued_bytes allows {most}"))
+        else:
+            connection.send(frames)
+            if self._backlog.bytes > self._options.max_total_bytes:
+                self._relieve()
         if connection.ended:
             raise PeerLost(f"peer {peer.hex()} on {self.endpoint} is gone: {connection.ended}")
         return True
+
+    def _relieve(self) -> None:
+        """More waits for all peers than may: disconnect those for which most does."""
+        most = self._options.max_total_bytes
+        while self._backlog.bytes > most:
+            greatest = max(self._connections.values(), key=attrgetter("queued"))
+            self._lose(greatest, Overrun(
+                f"it left {greatest.queued} bytes unread, most of the {self._backlog.bytes} that wait for all clients; "
+                f"max_total_bytes allows {most}"
+            ))  # fmt: skip
 
     def _read(self) -> None:
         shaking = 0
@@ -263,16 +281,17 @@ class NativeServer(NativeLink):
             if not queue or ended:
                 break
             what, connection, content = self._delivering = queue[0]
-            assert connection is not None, "every entry of a server's has one"
-            if what == MESSAGE:
+            if connection is None:
+                receiver.on_connect_failed(content)
+            elif what == MESSAGE:
                 if connection.met or self._meet(connection, receiver):
                     ended = receiver.on_message(connection.peer, content)
             elif connection.met:
-                receiver.on_lost(connection.peer, str(content))
+                receiver.on_lost(connection.peer, str(content), isinstance(content, Overrun))
                 connection.met = False
                 self._peers.pop(connection.peer, None)
             elif isinstance(content, Refused):
-                receiver.on_connect_failed(f"{connection.info.address}: {content}")
+                receiver.on_connect_failed(f"{connection.info.address}: {content}", True)
             queue.popleft()
 
     def _meet(self, connection: Connection, receiver: Receiver) -> bool:

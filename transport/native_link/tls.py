@@ -23,7 +23,7 @@ from transport.endpoint import Endpoint
 from transport.errors import EndpointError
 from transport.frames import Buffer
 from transport.link import PeerInfo
-from transport.native_link.connection import READ_BYTES, Connection, Ended, Refused, why
+from transport.native_link.connection import READ_BYTES, Backlog, Connection, Ended, Refused, why
 from transport.native_link.framing import Framing, FramingError, in_frames
 from transport.native_link.poll_set import PollSet
 
@@ -105,7 +105,7 @@ class TlsConnection(Connection):
     __slots__ = ("_early", "_incoming", "_outgoing", "_tls")
 
     def __init__(
-        self, socket: sockets.socket, poll_set: PollSet, framing: Framing, hello: bytes,
+        self, socket: sockets.socket, poll_set: PollSet, backlog: Backlog, framing: Framing, hello: bytes,
         *, wrap: Wrap, peer: bytes = b"", info: PeerInfo | None = None, deadline: float = 0.0,
     ) -> None:  # fmt: skip
         self._incoming = ssl.MemoryBIO()
@@ -113,7 +113,7 @@ class TlsConnection(Connection):
         self._tls = wrap(self._incoming, self._outgoing)
         # What is to be sent at the end of the handshake.
         self._early: list[Buffer] = [hello]
-        super().__init__(socket, poll_set, framing, b"", peer=peer, info=info, deadline=deadline)
+        super().__init__(socket, poll_set, backlog, framing, b"", peer=peer, info=info, deadline=deadline)
         self.shaking = True
         self._shake()  # A client speaks first.
 
@@ -143,7 +143,7 @@ class TlsConnection(Connection):
             raise Refused(f"the connection was closed here: {error}") from None
         self.heard = True
         if framing.owed:
-            self.write([framing.answers()])
+            self._answer()
 
     def _shake(self) -> None:
         """Go on with the handshake, as far as what has arrived allows."""

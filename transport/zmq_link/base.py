@@ -69,6 +69,7 @@ def gone(error: zmq.ZMQError) -> LinkClosed:
 class ZmqLink(BaseLink):
     """What both sides share."""
 
+    kind = "zmq"
     _kind: int
     _events: int
     _verb: str

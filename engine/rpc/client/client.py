@@ -36,8 +36,10 @@ MAX_CALLS = 1 << 20  # Outstanding calls of one client; arbitrary, about 1 GB.
 
 
 class ClientStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a client's counters; all but `outstanding` only grow.
+    """A snapshot of a client's counters; all but `outstanding` and `queued_bytes` only grow.
 
+    `link`: what carries its messages: "zmq", "native", "tls" or "loopback". `queued_bytes` wait to be written to the
+    server (over ZeroMQ that is not known).
     `retries`: how often calls of idempotent operations were queued again; `retries_refused`: how often the budget
     forbade it.
     """
@@ -53,6 +55,8 @@ class ClientStatistics(msgspec.Struct, frozen=True):
     connections: int
     retries: int
     retries_refused: int
+    link: str
+    queued_bytes: int
 
 
 class Client(AsyncCloseable):
@@ -195,12 +199,14 @@ class Client(AsyncCloseable):
                 connections=connection.session.conversation,
                 retries=connection.retries.sent,
                 retries_refused=connection.retries.refused,
+                link=connection.channel.link.kind,
+                queued_bytes=connection.channel.link.queued_bytes,
             )
 
     def __repr__(self) -> str:
         connection = self._connection
         state, outstanding = connection.session.name, len(connection.table.calls)
-        return f"<Client {self.endpoint} {state} outstanding={outstanding}>"
+        return f"<Client {self.endpoint} {state} link={connection.channel.link.kind} outstanding={outstanding}>"
 
 
 def decorate(client: Client, wrap: Callable[[Connection, Begin], Begin]) -> None:

@@ -341,7 +341,7 @@ class Connection:
                 self.table.finish_locked(ended.keys(), ended.values(), self.actions)
                 self.attend_locked()
 
-    def on_lost(self, peer: bytes, reason: str) -> None:
+    def on_lost(self, peer: bytes, reason: str, evicted: bool = False) -> None:
         """The connection is gone: calls that had left may have run, the others have not."""
         self._lose(reason, True)
 

@@ -37,7 +37,7 @@ from operator import attrgetter
 
 import msgspec
 
-from transport import Endpoint
+from transport import Endpoint, Link
 from transport.log import Log
 
 from ...errors import Forked, InvalidHandle, InvalidState, Misuse
@@ -178,13 +178,17 @@ class EndpointCounters(msgspec.Struct, eq=False):
     # Calls that were closed without an answer that leaves with others. Under admission's lock; taken off `open` now
     # and then, under both.
     apart: int = 0
-    # The clients that are connected: the peers of who listens there.
+    # The clients that are connected: the peers of who listens there; and what carries their messages.
     clients: Sized = ()
+    link: Link | None = None
     calls_in: int = 0
     messages_in: int = 0
     messages_out: int = 0
     garbage: int = 0
     failures: int = 0
+    # Connections of strangers that were closed, and clients that were disconnected for what they left unread.
+    strangers: int = 0
+    evicted: int = 0
 
     def count_off(self, answers: int) -> None:
         """These answers leave, or have no receiver any more: their calls are over."""
@@ -200,11 +204,17 @@ class EndpointCounters(msgspec.Struct, eq=False):
 
 
 class ServerStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a server. `active` counts calls that arrived and are not closed; the counters only grow.
+    """A snapshot of a server. `active` counts calls that arrived and are not closed; but for it, `clients` and
+    `queued_bytes` the counters only grow.
 
     The four that Windows has are `calls_in`, `calls_out` (calls that routines have begun), `messages_in` and
     `messages_out` (its packets). `failures` counts messages that this side could not deal with: there was no
     memory for one, for example.
+
+    `link` says what carries the messages of each endpoint ("zmq", "native", "tls", "loopback"), once the server
+    listens; `clients` have a connection, and `queued_bytes` wait to be written to them (over ZeroMQ that is not known).
+    `strangers_refused`: connections that were closed for what came, or did not come in time; `clients_evicted`: those
+    of clients that left more unread than the options allow. Neither is known over ZeroMQ.
     """
 
     phase: str
@@ -217,6 +227,11 @@ class ServerStatistics(msgspec.Struct, frozen=True):
     refused: int
     garbage_received: int
     failures: int
+    link: str
+    clients: int
+    queued_bytes: int
+    strangers_refused: int
+    clients_evicted: int
 
 
 class Admission:
@@ -459,7 +474,16 @@ class Admission:
                 refused=self.refused,
                 garbage_received=self._sum("garbage"),
                 failures=self._sum("failures"),
+                link=self.links(),
+                clients=self._clients(),
+                queued_bytes=sum(at.link.queued_bytes for at in self.endpoints if at.link is not None),
+                strangers_refused=self._sum("strangers"),
+                clients_evicted=self._sum("evicted"),
             )
+
+    def links(self) -> str:
+        """What carries the messages of each endpoint; "" if the server never listened."""
+        return ", ".join(at.link.kind for at in self.endpoints if at.link is not None)
 
     def _sum(self, counter: str) -> int:
         return sum(map(attrgetter(counter), self.endpoints))

@@ -108,6 +108,7 @@ class Listener:
         self._max_body_bytes = max_body_bytes
         self.peers: dict[bytes, Peer] = {}
         self._counters.clients = self.peers
+        self._counters.link = link
         # Those that are gone while calls of theirs still run. Under link.lock.
         self._departed: weakref.WeakSet[Peer] = weakref.WeakSet()
         # All three under link.lock, of the message that is being taken: how many of its calls count as active and are
@@ -145,13 +146,18 @@ class Listener:
         loose = LooseRunner(self._scheduler, account, self.answers)
         self.peers[peer] = Peer(peer, turns, loose, session, info.address, info.user, local, parting)
 
-    def on_lost(self, peer: bytes, reason: str) -> None:
+    def on_lost(self, peer: bytes, reason: str, evicted: bool = False) -> None:
         """A client is gone. Its running calls go on; their answers will go nowhere."""
         with self._admission.lock:
             known = self.peers.pop(peer, None)
             if known is None:
                 return
             known.lost = known.parting = True
+        if evicted:
+            self._counters.evicted += 1
+            self._admission.complaints.warning(
+                "%s: disconnected the client at %s: %s", self.endpoint, known.address or peer.hex(), reason
+            )
         self.answers.actions += self._part(known, f"the client is gone: {reason}")
         self.answers.actions += _interrupts(known.calls.copy().values(), "the client is gone")
 
@@ -170,8 +176,12 @@ class Listener:
         return acts
 
     def on_connect_failed(self, reason: str, vain: bool = False) -> None:
-        """A stranger was turned away."""
-        self._admission.complaints.warning("%s: refused a connection from %s", self.endpoint, reason)
+        """A stranger was turned away; or has to wait."""
+        if vain:
+            self._counters.strangers += 1
+            self._admission.complaints.warning("%s: refused a connection from %s", self.endpoint, reason)
+        else:
+            self._admission.complaints.warning("%s: accepts no connection: %s", self.endpoint, reason)
 
     def on_message(self, peer: bytes, frames: list[Buffer]) -> bool:
         """Take one message from a client. True: more is hardly there, so the harvest may end."""

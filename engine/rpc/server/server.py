@@ -563,7 +563,8 @@ class Server(AsyncCloseable):
 
     def __repr__(self) -> str:
         phase, active = self._admission.phase.value, self._admission.active
-        return f"<Server {self.name} {', '.join(self.endpoints)} {phase} active={active}>"
+        link = self._admission.links()
+        return f"<Server {self.name} {', '.join(self.endpoints)} {phase}{link and f' link={link}'} active={active}>"
 
     def _dropped_open(self) -> str:
         # One that listens is not dropped: its endpoints refer to it.

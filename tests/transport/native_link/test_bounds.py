@@ -1,9 +1,11 @@
 """What a peer can do to a native server: it is bounded, its connection is closed, and no other one notices."""
 
 import os
+import re
 import socket
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +84,7 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server looks often, and is not patient."""
-    monkeypatch.setattr(bounds, "GREETING_SECONDS", 0.05)
+    """A server looks often, and is not patient with who reads slowly."""
     monkeypatch.setattr(bounds, "GRACE", 0.05)
     monkeypatch.setattr(bounds, "LOOK", 0.05)
 
@@ -130,11 +131,10 @@ def test_too_much(house: House, name: str) -> None:
     house.still_serves()
 
 
-@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("says", [b"", hello(b"DEALER")[:20], hello(b"DEALER"), hello(b"DEALER") + b"\1\1x"])
 def test_who_does_not_speak(house: House, says: bytes) -> None:
     """Who has sent no whole message in time is disconnected, whatever of the greeting it has sent."""
-    server = house.open(heartbeat=0)
+    server = house.open(heartbeat=0, greeting_timeout=0.05)
     stranger = house.stranger(says)
     exchange([server], lambda: house.ended(stranger))
     assert server.refusals == [f"{server_side_of(stranger)}: it did not speak in time"] and not server.ups
@@ -146,17 +146,32 @@ def test_connections_are_counted(house: House) -> None:
     one, _ = house.client(), house.client()
     third = Party(connect(server.link.endpoint))
     house.parties.append(third)
-    settle(house.parties, 0.3)
+    exchange(house.parties, lambda: server.refusals)
+    assert server.refusals[0] == "2 connections are open, max_connections allows no more: new connections wait"
     assert not third.ups
     house.parties.remove(one)
     one.close()
     exchange(house.parties, lambda: third.ups)
 
 
-def test_who_does_not_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for it is bounded: past that it is lost, and `send` says so. Nobody else waits for it."""
-    monkeypatch.setattr(bounds, "MAX_OUT_BYTES", 1 << 20)
+def test_few_descriptors(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes then waits; whoever operates the server is told why."""
+    monkeypatch.setattr(bounds, "to_keep", lambda: 5)
+    monkeypatch.setattr(bounds, "left", lambda: 4)
     server = house.open()
+    house.client()
+    exchange(house.parties, lambda: server.refusals)
+    assert re.match(r"only 4 of \d+ file descriptors are left .*: new connections wait$", server.refusals[0])
+    waiting = Party(connect(server.link.endpoint))
+    house.parties.append(waiting)
+    settle(house.parties, 0.1)
+    monkeypatch.setattr(bounds, "left", lambda: 100)
+    exchange(house.parties, lambda: waiting.ups)
+
+
+def test_who_does_not_read(house: House) -> None:
+    """What waits for it is bounded: past that it is lost, and `send` says so. Nobody else waits for it."""
+    server = house.open(max_queued_bytes=1 << 20)
     house.stranger(hello(b"DEALER") + b"".join(bytes(piece) for piece in in_frames([b"hello"])))
     exchange([server], lambda: server.messages)
     peer = server.messages[0][0]
@@ -164,25 +179,103 @@ def test_who_does_not_read(house: House, monkeypatch: pytest.MonkeyPatch) -> Non
         for _ in range(1000):
             assert server.send(peer, [os.urandom(1 << 16)])
     exchange([server], lambda: server.losses)
+    assert re.match(r"it left \d+ bytes unread, max_queued_bytes allows 1048576$", str(server.of("lost")[0][1]))
+    assert server.evictions == server.losses and server.link.queued_bytes == 0
+    house.still_serves()
+
+
+def test_one_message_may_be_larger(house: House) -> None:
+    """The bound is about what waits already: a message that is larger than it reaches who reads it."""
+    server = house.open(max_queued_bytes=1000, max_total_bytes=20 << 20)
+    client = house.client()
+    assert client.send(b"", [b"hello"])
+    exchange(house.parties, lambda: server.messages)
+    assert server.send(server.ups[0], [bytes(10 << 20)])
+    assert server.link.queued_bytes > 1000
+    exchange(house.parties, lambda: client.messages)
+    assert server.link.queued_bytes == 0
+
+
+def test_many_who_do_not_read(house: House) -> None:
+    """What waits for all together is bounded: past that it is who has most that is lost, and the others are served."""
+    server = house.open(max_queued_bytes=1 << 30, max_total_bytes=128 << 20)
+    client = house.client()
+    for number in range(5):
+        house.stranger(hello(b"DEALER") + head(1) + b"%d" % number)
+    exchange(house.parties, lambda: len(server.messages) == 5)
+    greedy = server.messages[0][0]
+    # The system takes some megabytes of each.
+    assert server.send(greedy, [bytes(100 << 20)])
+    for peer in [peer for peer in server.ups if peer != greedy][:3]:
+        assert server.send(peer, [bytes(40 << 20)])
+        assert server.link.queued_bytes <= 128 << 20
+    exchange(house.parties, lambda: server.losses)
+    assert server.evictions == [greedy]
+    assert re.search(r"most of the \d+ that wait for all .* max_total_bytes allows 134217728", server.reasons[0])
+    assert client.send(b"", [b"hello"])
+    exchange(house.parties, lambda: len(server.messages) == 6)
+
+
+def test_who_asks_and_does_not_hear(house: House) -> None:
+    """Answers to its PINGs do not heap up."""
+    server = house.open()
+    stranger = house.stranger(hello(b"DEALER") + b"\0\5hello")
+    pings, sent = command(b"PING", bytes(18)) * 3000, 0
+
+    def flood() -> bool:
+        nonlocal sent
+        with suppress(BlockingIOError):
+            sent += stranger.send(pings[sent % 25 :])
+        return sent > 4 << 20
+
+    exchange([server], flood)
+    assert server.link.queued_bytes < 200_000 and server.losses == []
     house.still_serves()
 
 
 @pytest.mark.usefixtures("soon")
-def test_who_reads_slowly(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who leaves much unread for long is disconnected, though nothing more is sent to it."""
-    monkeypatch.setattr(bounds, "SLOW_BYTES", 1 << 16)
-    server = house.open(heartbeat=0)
+def test_who_reads_slowly(house: House) -> None:
+    """Who leaves much unread, and takes next to nothing of it, is disconnected, though nothing more is sent to it."""
+    server = house.open(heartbeat=0, max_queued_bytes=1 << 20)
     house.stranger(hello(b"DEALER") + b"\0\5hello")
     exchange([server], lambda: server.messages)
     assert server.send(server.messages[0][0], [bytes(40 << 20)])
     exchange([server], lambda: server.losses)
-    assert "unread" in str(server.of("lost")[0][1])
+    assert re.match(r"it left \d+ bytes unread, and took 0 in 0.05 s", server.reasons[0])
+    assert server.evictions == server.losses
 
 
-def test_what_nobody_read_is_given_back(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("soon")
+def test_who_takes_its_time(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who goes on reading keeps its connection, however long it takes for all of it."""
+    monkeypatch.setattr(bounds, "SLOW_RATE", 1)
+    server = house.open(heartbeat=0, max_queued_bytes=1 << 20)
+    stranger = house.stranger(hello(b"DEALER") + b"\0\5hello")
+    exchange([server], lambda: server.messages)
+    assert server.send(server.messages[0][0], [bytes(40 << 20)])
+    got, looked, rest = 0, 0, server.link.queued_bytes
+
+    def slowly() -> bool:
+        nonlocal got, looked, rest
+        # As much as shows at the server, once in each of its looks.
+        while server.link.queued_bytes == rest and rest:
+            try:
+                got += len(stranger.recv(1 << 16))
+            except BlockingIOError:
+                break
+            server.harvest()
+        rest = server.link.queued_bytes
+        settle([server], 0.06)
+        looked += 1
+        return looked == 5
+
+    exchange([server], slowly)
+    assert server.losses == [] and rest > 1 << 20
+
+
+def test_what_nobody_read_is_given_back(house: House) -> None:
     """The memory of what waited for a peer that was disconnected is free at once."""
-    monkeypatch.setattr(bounds, "MAX_OUT_BYTES", 20 << 20)
-    server = house.open()
+    server = house.open(max_queued_bytes=20 << 20)
     house.stranger(hello(b"DEALER") + b"\0\5hello")
     exchange([server], lambda: server.messages)
     tracemalloc.start()

@@ -13,7 +13,6 @@ from engine.testing import LIMIT
 from tests.certificates import CLIENT, client_context, server_context
 from tests.transport.helpers import Party, exchange
 from transport import EndpointError, bind, connect
-from transport.native_link import server as bounds
 from transport.native_link.framing import hello
 from transport.native_link.tls import name_in
 
@@ -271,11 +270,9 @@ class TestStrangers:
     @pytest.mark.parametrize(
         "says", [b"", b"\x16\x03\x01\x02\x00\x01", bytes(40), b"GET / HTTP/1.0\r\n\r\n", hello(b"DEALER")]
     )
-    def test_who_does_not_shake_hands(self, house: House, monkeypatch: pytest.MonkeyPatch, says: bytes) -> None:
+    def test_who_does_not_shake_hands(self, house: House, says: bytes) -> None:
         """Half a handshake, or what is none, ends within the greeting time, and is told of."""
-        monkeypatch.setattr(bounds, "GREETING_SECONDS", 0.05)
-        monkeypatch.setattr(bounds, "LOOK", 0.05)
-        server = house.open(server_context(), heartbeat=0)
+        server = house.open(server_context(), heartbeat=0, greeting_timeout=0.5)
         stranger = house.stranger(says)
 
         def ended() -> bool:
@@ -288,7 +285,6 @@ class TestStrangers:
 
         exchange([server], ended)
         assert len(server.refusals) == 1 and not server.ups
-        monkeypatch.undo()
         house.still_serves()
 
     def test_many_half_handshakes(self, house: House) -> None:
