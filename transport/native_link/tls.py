@@ -9,7 +9,7 @@ else of `connection.py` holds for them. What has arrived is decrypted as it is r
 Guarantees: as in `connection.py`. What a peer makes this side keep before the end of the handshake is what OpenSSL
 takes of one, 100 kB of certificates at most. Renegotiation ends the connection; keys may be updated.
 
-Assumes: the context is not changed while links use it.
+Assumes: a context that links use may be changed, as OpenSSL allows: what it is given is for connections to come.
 """
 
 import socket as sockets
