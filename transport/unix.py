@@ -51,6 +51,7 @@ class UnixListener:
             name = os.path.join(self._folder, "socket")
         #: What the socket is called: the endpoint's name, or the path that was chosen.
         self.name = name
+        self._scheme = endpoint.scheme
         self.abstract: bool = name.startswith("@")
         # The working directory may change before the path is removed.
         self._path = os.path.abspath(name)
@@ -80,11 +81,11 @@ class UnixListener:
             else:
                 self._take_path()
         except EndpointError as error:
-            raise type(error)(f"cannot bind ipc://{self.name}: {error}") from None
+            raise type(error)(f"cannot bind {self._scheme}://{self.name}: {error}") from None
         except (OSError, ValueError) as error:
             taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
             kind = Taken if taken else EndpointError
-            raise kind(f"cannot bind ipc://{self.name}: {_why(self._path, error)}") from error
+            raise kind(f"cannot bind {self._scheme}://{self.name}: {_why(self._path, error)}") from error
 
     def _take_path(self) -> None:
         with _alone_in(os.path.dirname(self._path)):

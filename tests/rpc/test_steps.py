@@ -17,6 +17,7 @@ from engine.testing import LIMIT, Gate, wait_until
 from transport.frames import Bye, Reject, Target
 from transport.wire.codec import encode_calls
 
+from ..certificates import for_client, for_server
 from .helpers import (
     Bench,
     Elsewhere,
@@ -247,7 +248,7 @@ class TestBeginning:
             assert bench.probe.echo(number) == number
 
     @pytest.mark.parametrize("name, options", [("echo", {}), ("echo", {"timeout": LIMIT}), ("nobody", {})])
-    @pytest.mark.parametrize("transport", ["ipc", "native+ipc", "inproc", "loopback"])
+    @pytest.mark.parametrize("transport", ["ipc", "native+ipc", "tls", "inproc", "loopback"])
     def test_ctrl_c_as_a_server_takes_calls(
         self, transport: str, folder: Any, name: str, options: dict[str, Any]
     ) -> None:
@@ -279,13 +280,16 @@ class TestBeginning:
         def where(code: CodeType) -> bool:
             return harvest(code) or deliver(code) or read(code) or any(taken(code) for taken in taking)
 
-        with Server(new_endpoint(transport, folder), workers=1) as server, Client(server.endpoint) as other:
+        place = new_endpoint(transport, folder)
+        with Server(place, workers=1, **for_server(place)) as server, ExitStack() as clients:
             server.register("echo", Routines())
             server.listen()
+            how = for_client(place)
+            other = clients.enter_context(Client(server.endpoint, **how))
             other.bind("echo").echo(0)
             number = missed = 0
             while missed < 10:  # Another thread may have taken them.
-                with Client(server.endpoint) as client:
+                with Client(server.endpoint, **how) as client:
                     echo = client.bind("echo").echo
                     assert echo(number) == number
                     gates.append(Gate())
@@ -343,7 +347,7 @@ class TestBeginning:
             bench.control.complete(f"{key}-{number}", "answered")
         assert all(call.wait(LIMIT) for call in held)
 
-    @pytest.mark.parametrize("transport", ["ipc", "native+ipc", "inproc", "loopback"])
+    @pytest.mark.parametrize("transport", ["ipc", "native+ipc", "tls", "inproc", "loopback"])
     @pytest.mark.parametrize("value", [["x" * 20_000], bytes(1 << 17)], ids=["one frame", "two frames"])
     def test_ctrl_c_as_a_call_is_sent(self, transport: str, value: Any, folder: Any) -> None:
         """An interrupt at any step of sending leaves no call waiting: that call, and those beside it, end or run."""
@@ -355,17 +359,22 @@ class TestBeginning:
             def echo(self, value: Any) -> Any:
                 return value
 
-        sending = ("send", "_send_frames", "_send_each", "_end_message", "_offer", "write", "_keep")
+        sending = (
+            "send", "_send_frames", "_send_each", "_end_message", "_offer", "write", "_keep",
+            "_encrypted", "_in_records",
+        )  # fmt: skip
 
         def where(code: CodeType) -> bool:
             return code.co_name in sending and code_in("transport")(code)
 
-        with Server(new_endpoint(transport, folder), workers=1) as server:
+        place = new_endpoint(transport, folder)
+        with Server(place, workers=1, **for_server(place)) as server:
             server.register("echo", Routines())
             server.listen()
+            how = for_client(place)
             number = missed = 0
             while missed < 10:  # Another thread may have sent it.
-                with Client(server.endpoint, connect_timeout=LIMIT) as client:
+                with Client(server.endpoint, connect_timeout=LIMIT, **how) as client:
                     echo = client.bind("echo").echo
                     echo(None)
                     calls: list[Call[Any]] = []

@@ -23,6 +23,17 @@ from transport import PeerLost, bind
 FEW = 24
 
 
+class Server(Party):
+    """A party that says so in the log, once, if its link has connections wait. (Over ZeroMQ the link does itself.)"""
+
+    warned = False
+
+    def on_connect_failed(self, reason: str, vain: bool = False) -> None:
+        if not vain and not self.warned:
+            self.warned = True
+            logging.getLogger("transport").warning(reason)
+
+
 def main() -> None:
     warned = threading.Event()
 
@@ -34,7 +45,7 @@ def main() -> None:
     logging.getLogger("transport").addHandler(Handler())
     open_now = len(os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + FEW, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    server = Party(bind(sys.argv[1]))
+    server = Server(bind(sys.argv[1]))
     print(server.link.endpoint, flush=True)
     asked = False
     answered = 0

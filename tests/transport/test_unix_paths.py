@@ -5,6 +5,7 @@ import fcntl
 import gc
 import itertools
 import os
+import re
 import resource
 import select
 import socket
@@ -36,6 +37,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(params=["ipc", "native+ipc"])
+def ipc(request: pytest.FixtureRequest) -> str:
+    """Each link that has Unix sockets."""
+    return str(request.param)
+
+
 @pytest.fixture
 def served() -> Iterator[Callable[[str], Party]]:
     """A function that binds an endpoint, until the end of the test."""
@@ -50,23 +57,25 @@ def served() -> Iterator[Callable[[str], Party]]:
         party.close()
 
 
-def test_ctrl_c_at_any_line_of_binding(tmp_path: Path) -> None:
+def test_ctrl_c_at_any_line_of_binding(ipc: str, tmp_path: Path) -> None:
     """An interrupt at any line of binding leaves neither a descriptor nor the endpoint taken, and harms no other."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
+    step, at = ("_bind_ipc", "zmq_link") if ipc == "ipc" else ("_bind", "native_link")
+    binding = code_named(step, f"transport/{at}/server.py")
     abstract = [f"@{tmp_path.name}-{os.getpid()}"] if sys.platform == "linux" else []
     for name in (f"{tmp_path}/socket", *abstract):
         for number in itertools.count():
-            with at_line(number, code_named("_bind_ipc", "transport/zmq_link/server.py"), interrupt) as reached:
+            with at_line(number, binding, interrupt) as reached:
                 try:
-                    bind(f"ipc://{name}").close()
+                    bind(f"{ipc}://{name}").close()
                     break
                 except KeyboardInterrupt:
                     pass
             with open(os.devnull, "rb") as other:  # Has the number of a descriptor that was closed too early.
-                server = Party(bind(f"ipc://{name}"))
+                server = Party(bind(f"{ipc}://{name}"))
                 try:
                     assert answers(server), f"after an interrupt at line {number}"
                     assert other.read() == b""
@@ -106,51 +115,51 @@ class TestWhatIsThere:
         ],
         ids=["file", "folder", "pipe", "dangling link", "link"],
     )
-    def test_what_is_no_socket(self, folder: Path, what: str, make: Callable[[Path], object]) -> None:
+    def test_what_is_no_socket(self, ipc: str, folder: Path, what: str, make: Callable[[Path], object]) -> None:
         """It stays as it is, and the error says what it is."""
         path = folder / "here"
         make(path)
         before = os.lstat(path)
         with pytest.raises(EndpointError, match=f"{path}.*{what} is there"):
-            bind(f"ipc://{path}")
+            bind(f"{ipc}://{path}")
         after = os.lstat(path)
         assert (after.st_ino, after.st_mode, after.st_size) == (before.st_ino, before.st_mode, before.st_size)
 
-    def test_a_server_that_answers(self, folder: Path, served: Callable[[str], Party]) -> None:
+    def test_a_server_that_answers(self, ipc: str, folder: Path, served: Callable[[str], Party]) -> None:
         """It keeps its endpoint, also by way of a link, and the error says that it listens there."""
-        server = served(f"ipc://{folder}/here")
+        server = served(f"{ipc}://{folder}/here")
         with pytest.raises(EndpointError, match="a server listens there"):
-            bind(f"ipc://{folder}/here")
+            bind(f"{ipc}://{folder}/here")
         (folder / "link").symlink_to("here")
         with pytest.raises(EndpointError, match="a symbolic link is there"):
-            bind(f"ipc://{folder}/link")
+            bind(f"{ipc}://{folder}/link")
         assert answers(server)
 
-    def test_a_server_too_busy_to_answer(self, folder: Path) -> None:
+    def test_a_server_too_busy_to_answer(self, ipc: str, folder: Path) -> None:
         """A queue that is full of connections is a sign of life, too."""
         with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as first:
             busy.bind("here")
             busy.listen(0)
             first.connect("here")
             with pytest.raises(EndpointError, match="a server listens there"):
-                bind("ipc://here")
+                bind(f"{ipc}://here")
             assert stat.S_ISSOCK(os.lstat("here").st_mode)
 
-    def test_a_socket_of_another_kind(self, folder: Path) -> None:
+    def test_a_socket_of_another_kind(self, ipc: str, folder: Path) -> None:
         """A datagram socket, of a logger for one, stays."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
             other.bind("here")
             with pytest.raises(EndpointError, match="socket of another kind"):
-                bind("ipc://here")
+                bind(f"{ipc}://here")
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
                 sender.connect("here")
 
-    def test_left_behind(self, folder: Path, served: Callable[[str], Party]) -> None:
+    def test_left_behind(self, ipc: str, folder: Path, served: Callable[[str], Party]) -> None:
         """A socket that nobody answers on any more is taken over."""
         left_behind("here")
-        assert answers(served("ipc://here"))
+        assert answers(served(f"{ipc}://here"))
 
-    def test_the_race_for_what_was_left_behind(self, folder: Path) -> None:
+    def test_the_race_for_what_was_left_behind(self, ipc: str, folder: Path) -> None:
         """Of servers that find the same dead socket at once one gets it, and keeps it."""
         for _ in range(20):
             left_behind("here")
@@ -160,7 +169,7 @@ class TestWhatIsThere:
             def compete(start: threading.Barrier = start, got: list[Party] = got) -> None:
                 start.wait(LIMIT)
                 try:
-                    got.append(Party(bind("ipc://here")))
+                    got.append(Party(bind(f"{ipc}://here")))
                 except EndpointError:
                     pass
 
@@ -175,7 +184,7 @@ class TestWhatIsThere:
                 for party in got:
                     party.close()
 
-    def test_the_folder_is_anothers(self, folder: Path, served: Callable[[str], Party]) -> None:
+    def test_the_folder_is_anothers(self, ipc: str, folder: Path, served: Callable[[str], Party]) -> None:
         """While another server takes a path in the folder, this one takes none: not even a dead socket is looked at."""
         left_behind("here")
         before = os.lstat("here").st_ino
@@ -183,18 +192,18 @@ class TestWhatIsThere:
         try:
             fcntl.flock(holder, fcntl.LOCK_EX)
             with pytest.raises(EndpointError, match="folder is locked by another process"):
-                bind("ipc://here")
+                bind(f"{ipc}://here")
             assert os.lstat("here").st_ino == before
         finally:
             os.close(holder)
-        assert answers(served("ipc://here"))
+        assert answers(served(f"{ipc}://here"))
 
     @pytest.mark.parametrize(
         ("function", "said"),
         [("os.unlink", "another user's is there, on which nobody answers"), ("socket.socket.connect", "may not ask")],
     )
     def test_what_is_another_users(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch, function: str, said: str
+        self, ipc: str, folder: Path, monkeypatch: pytest.MonkeyPatch, function: str, said: str
     ) -> None:
         """A socket of another user's, which this one may neither remove nor ask, stays, and the error says so."""
         left_behind("here")
@@ -205,76 +214,76 @@ class TestWhatIsThere:
 
         with monkeypatch.context() as patch:
             patch.setattr(function, refuse, raising=False)
-            with pytest.raises(EndpointError, match=f"cannot bind ipc://here: .*{said}"):
-                bind("ipc://here")
+            with pytest.raises(EndpointError, match=f"cannot bind {re.escape(ipc)}://here: .*{said}"):
+                bind(f"{ipc}://here")
         assert os.lstat("here").st_ino == before
 
-    def test_no_folder(self, folder: Path) -> None:
+    def test_no_folder(self, ipc: str, folder: Path) -> None:
         """A path in a folder that is not there, or is none, says so."""
         (folder / "file").write_bytes(b"")
         for path in ("missing/here", "file/here"):
             with pytest.raises(EndpointError, match=f"{path.partition('/')[0]}.*(does not exist|is no folder)"):
-                bind(f"ipc://{path}")
+                bind(f"{ipc}://{path}")
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="everything is permitted")
-    def test_no_permission(self, folder: Path) -> None:
+    def test_no_permission(self, ipc: str, folder: Path) -> None:
         """A folder that one may not write to says so."""
         folder.chmod(0o500)
         try:
             with pytest.raises(EndpointError, match="may not"):
-                bind("ipc://here")
+                bind(f"{ipc}://here")
         finally:
             folder.chmod(0o700)
 
-    def test_a_path_that_is_too_long(self, folder: Path, served: Callable[[str], Party]) -> None:
+    def test_a_path_that_is_too_long(self, ipc: str, folder: Path, served: Callable[[str], Party]) -> None:
         """107 bytes are the most, counted as they go to the system."""
         for name in ("x" * 108, "\u00e9" * 54, "@" + "x" * 107):
             with pytest.raises(EndpointError, match="107 bytes"):
-                bind(f"ipc://{name}")
-        assert answers(served("ipc://" + "x" * 107))
+                bind(f"{ipc}://{name}")
+        assert answers(served(f"{ipc}://" + "x" * 107))
 
 
 class TestNames:
     """Paths, and what is none."""
 
-    def test_it_goes_with_the_server(self, folder: Path, served: Callable[[str], Party]) -> None:
+    def test_it_goes_with_the_server(self, ipc: str, folder: Path, served: Callable[[str], Party]) -> None:
         """A relative path is that of the working directory at the time; the socket is removed as the server closes."""
-        server = served("ipc://here")
-        assert server.link.endpoint == "ipc://here" and (folder / "here").exists()
+        server = served(f"{ipc}://here")
+        assert server.link.endpoint == f"{ipc}://here" and (folder / "here").exists()
         (folder / "elsewhere").mkdir()
         os.chdir(folder / "elsewhere")
         server.close()
         assert list(folder.iterdir()) == [folder / "elsewhere"]
 
-    def test_not_what_is_another_servers_by_now(self, folder: Path, served: Callable[[str], Party]) -> None:
+    def test_not_what_is_another_servers_by_now(self, ipc: str, folder: Path, served: Callable[[str], Party]) -> None:
         """Who closes removes its own socket only."""
-        first = served("ipc://here")
+        first = served(f"{ipc}://here")
         (folder / "here").unlink()
-        second = served("ipc://here")
+        second = served(f"{ipc}://here")
         first.close()
         assert answers(second)
 
-    def test_any_path(self, folder: Path, served: Callable[[str], Party]) -> None:
+    def test_any_path(self, ipc: str, folder: Path, served: Callable[[str], Party]) -> None:
         """`*` is a path that the system chooses; the endpoint tells it, and nothing is left of it afterwards."""
-        server = served("ipc://*")
-        path = Path(server.link.endpoint.removeprefix("ipc://"))
+        server = served(f"{ipc}://*")
+        path = Path(server.link.endpoint.removeprefix(f"{ipc}://"))
         assert path.is_absolute() and stat.S_ISSOCK(path.lstat().st_mode)
         assert answers(server)
         server.close()
         assert not path.parent.exists() and not list(folder.iterdir())
         with pytest.raises(EndpointError, match="once it listens"):
-            connect("ipc://*")
+            connect(f"{ipc}://*")
 
-    def test_bytes_that_are_no_text(self, folder: Path, served: Callable[[str], Party]) -> None:
+    def test_bytes_that_are_no_text(self, ipc: str, folder: Path, served: Callable[[str], Party]) -> None:
         """A path may have any bytes, as the system has it."""
         name = os.fsdecode(b"not-\xff-utf8")
-        assert answers(served(f"ipc://{name}"))
+        assert answers(served(f"{ipc}://{name}"))
         assert name in os.listdir(folder)
 
     @pytest.mark.skipif(sys.platform != "linux", reason="Linux has an abstract space")
-    def test_abstract(self, folder: Path, served: Callable[[str], Party]) -> None:
+    def test_abstract(self, ipc: str, folder: Path, served: Callable[[str], Party]) -> None:
         """`@` begins an abstract name, which is no file; it is taken while its server lives, and free afterwards."""
-        endpoint = f"ipc://@callport-test-{os.getpid()}"
+        endpoint = f"{ipc}://@callport-test-{os.getpid()}"
         server = served(endpoint)
         assert server.link.endpoint == endpoint and not list(folder.iterdir())
         assert answers(server)
@@ -283,7 +292,7 @@ class TestNames:
         server.close()
         assert answers(served(endpoint))
         with pytest.raises(EndpointError, match="a name behind the @"):
-            bind("ipc://@")
+            bind(f"{ipc}://@")
 
 
 class Short:
@@ -333,7 +342,13 @@ def short(folder: Path) -> Iterator[Callable[[str], Short]]:
         each.end()
 
 
-EVERYWHERE = pytest.mark.parametrize("where", ["ipc://here", "ipc://@callport-few-{pid}", "tcp://127.0.0.1:*"])
+EVERYWHERE = pytest.mark.parametrize(
+    "where",
+    [
+        "ipc://here", "ipc://@callport-few-{pid}", "tcp://127.0.0.1:*",
+        "native+ipc://here", "native+ipc://@callport-few-{pid}", "native+tcp://127.0.0.1:*",
+    ],
+)  # fmt: skip
 COUNTED = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors cannot be counted")
 
 
@@ -493,7 +508,7 @@ def echoed(client: Party) -> bool:
 def open_connection(endpoint: str) -> socket.socket:
     """Connect, and say nothing. It may find nobody, or wait for ever: never mind."""
     name = endpoint.partition("://")[2]
-    if endpoint.startswith("tcp"):
+    if endpoint.startswith(("tcp", "native+tcp")):
         host, _, port = name.rpartition(":")
         bare = socket.socket()
         address: str | tuple[str, int] = (host, int(port))

@@ -84,7 +84,7 @@ class NativeServer(NativeLink):
         if target.carrier == "ipc":
             if not hasattr(sockets, "AF_UNIX"):
                 raise EndpointError(f"cannot bind {target}: this system has no Unix sockets")
-            self._unix = UnixListener(Endpoint("ipc", target.name))
+            self._unix = UnixListener(target)
             self._listen(sockets.socket(fileno=self._unix.detach()))
             self.endpoint: str = str(Endpoint(target.scheme, self._unix.name))
             return
