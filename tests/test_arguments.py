@@ -58,6 +58,10 @@ class Odd:
 NO_NUMBERS: list[Any] = [True, False, "1", b"1", 1j, [], {}, Odd(), int, math.nan, -1, -0.5]
 ENDPOINT = "loopback://test-arguments"
 
+# Options of the transport. (A client has a `connect_timeout` of its own.)
+COUNTS = ("max_message_bytes", "max_queued", "max_connections", "max_queued_bytes", "max_total_bytes")
+FRACTIONS = ("greeting_timeout", "heartbeat", "linger", "connect_timeout")
+
 # Where a numeric option stands: what makes an object with it, its name, whether None is good, whether it has fractions.
 NUMBERS: list[tuple[Callable[..., Any], str, bool, bool]] = [
     (lambda **o: CompletionPort(**o), "concurrency", False, False),
@@ -84,20 +88,11 @@ NUMBERS: list[tuple[Callable[..., Any], str, bool, bool]] = [
     (lambda **o: Server(ENDPOINT, **o), "pipe_window", False, False),
     (lambda **o: Server(ENDPOINT, **o), "max_body_bytes", False, False),
 ] + [
-    (make, name, False, name in ("heartbeat", "linger", "connect_timeout"))
+    (make, name, False, name in FRACTIONS)
     for make, names in (
-        (
-            lambda **o: Client(ENDPOINT, **o),
-            ("max_message_bytes", "max_queued", "max_connections", "heartbeat", "linger"),
-        ),
-        (
-            lambda **o: Server(ENDPOINT, **o),
-            ("max_message_bytes", "max_queued", "max_connections", "heartbeat", "linger", "connect_timeout"),
-        ),
-        (
-            lambda **o: LinkOptions(**o),
-            ("max_message_bytes", "max_queued", "max_connections", "heartbeat", "linger", "connect_timeout"),
-        ),
+        (lambda **o: Client(ENDPOINT, **o), (*COUNTS, *FRACTIONS[:-1])),
+        (lambda **o: Server(ENDPOINT, **o), (*COUNTS, *FRACTIONS)),
+        (lambda **o: LinkOptions(**o), (*COUNTS, *FRACTIONS)),
     )
     for name in names
 ]

@@ -476,7 +476,7 @@ class Admission:
                 failures=self._sum("failures"),
                 link=self.links(),
                 clients=self._clients(),
-                queued_bytes=sum(at.link.queued_bytes for at in self.endpoints if at.link is not None),
+                queued_bytes=self._queued_bytes(),
                 strangers_refused=self._sum("strangers"),
                 clients_evicted=self._sum("evicted"),
             )
@@ -484,6 +484,9 @@ class Admission:
     def links(self) -> str:
         """What carries the messages of each endpoint; "" if the server never listened."""
         return ", ".join(at.link.kind for at in self.endpoints if at.link is not None)
+
+    def _queued_bytes(self) -> int:
+        return sum(at.link.queued_bytes for at in self.endpoints if at.link is not None)
 
     def _sum(self, counter: str) -> int:
         return sum(map(attrgetter(counter), self.endpoints))
