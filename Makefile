@@ -1,4 +1,5 @@
-# make venv | test | test-all | coverage | lint | perf | perf-full | perf-peers | stress | order | model | ci-long | clean
+# make venv | test | test-all | coverage | lint | perf | perf-full | perf-peers | stress | order | model | javascript |
+# ci-long | clean
 # Every target does its own set-up, and redoes it only when pyproject.toml has changed.
 # Settings: PYTHON=python3.12, VENV=.venv, PYTEST_ARGS="-x -k port", PERF_ARGS="--json out.json", ROUNDS=10,
 # COUNT=1000, RUNS=0
@@ -17,7 +18,7 @@ READY := $(VENV)/.ready
 READY_PEERS := $(VENV)/.ready-peers
 VERSIONS := 3.11 3.12 3.13 3.14 3.15
 
-.PHONY: venv test test-all coverage lint perf perf-full perf-peers stress order model ci-long clean
+.PHONY: venv test test-all coverage lint perf perf-full perf-peers stress order model javascript ci-long clean
 .DEFAULT_GOAL := test
 
 venv: $(READY)
@@ -94,10 +95,16 @@ order: $(READY)
 model: $(READY)
 	$(PY) -m pytest -q -s -m model --timeout 0 -o faulthandler_timeout=0 --model-runs $(RUNS) $(PYTEST_ARGS)
 
+# The packages of examples/javascript, which its tests find there. Needs Node.js 20 or later.
+javascript:
+	mkdir -p .javascript
+	cp examples/javascript/package.json .javascript
+	npm install --prefix .javascript --no-package-lock --no-audit --no-fund --silent
+
 # What takes too long for each change: every supported Python that is installed, coverage, the tests under stress, and
 # more orders of the scheduler's steps.
 ci-long: test-all coverage stress model
 
 clean:
-	rm -rf .venv .venv-3.* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf .venv .venv-3.* .javascript build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find engine transport perf tests examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

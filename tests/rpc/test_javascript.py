@@ -1,6 +1,6 @@
 """The client and the server in `examples/javascript`, which were written from PROTOCOL.md: against each other and ours.
 
-Where Node.js or their packages are missing, this is skipped. `npm install` in that folder installs the packages;
+Where Node.js or their packages are missing, this is skipped. `make javascript` installs the packages;
 CALLPORT_NODE_MODULES may name a `node_modules` folder elsewhere that has them.
 """
 
@@ -86,7 +86,8 @@ class MoreRoutines:
 
 def packages() -> Path | None:
     """The folder that has the packages, if there is one."""
-    for folder in (os.environ.get("CALLPORT_NODE_MODULES", ""), EXAMPLE / "node_modules"):
+    given = os.environ.get("CALLPORT_NODE_MODULES", "")
+    for folder in (given, ROOT / ".javascript" / "node_modules", EXAMPLE / "node_modules"):
         if folder and all((Path(folder) / package).is_dir() for package in PACKAGES):
             return Path(folder)
     return None
@@ -102,7 +103,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"Node.js is {version.strip()}, the example needs 20")
     found = packages()
     if found is None:
-        pytest.skip(f"{' or '.join(PACKAGES)} is not installed: npm install in {EXAMPLE.relative_to(ROOT)}")
+        pytest.skip(f"{' or '.join(PACKAGES)} is not installed: make javascript")
     folder = tmp_path_factory.mktemp("javascript")
     for file in (*EXAMPLE.glob("*.js"), EXAMPLE / "package.json"):
         shutil.copy(file, folder)
