@@ -30,8 +30,8 @@ log: Log = Log("engine.prometheus")
 
 # Fields of snapshots that may go down, or say how something is set up; all other numbers only grow.
 _GAUGES = frozenset((
-    "active", "clients", "closed", "concurrency", "depth", "idle", "maximum", "minimum", "off_slot",
-    "outstanding", "queued", "queued_bytes", "running", "signaled", "waiting", "workers",
+    "active", "clients", "closed", "concurrency", "crash_looping", "depth", "idle", "maximum", "minimum", "off_slot",
+    "outstanding", "processes", "queued", "queued_bytes", "running", "serving", "signaled", "waiting", "workers",
 ))  # fmt: skip
 
 

@@ -163,7 +163,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "transport.descriptors": ("transport.lifecycle", "transport.lock", "transport.log", "transport.service"),
     "transport.unix": ("transport.descriptors", "transport.endpoint", "transport.errors"),
     "transport.lookup": ("transport.endpoint", "transport.errors", "transport.log", "transport.service"),
+    "transport.inherited": ("transport.endpoint", "transport.errors", "transport.lookup"),
     "transport.zmq_link": (
+        "transport.inherited",
         "transport.descriptors",
         "transport.lock",
         "transport.lifecycle",
@@ -179,6 +181,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "zmq",
     ),
     "transport.native_link": (
+        "transport.inherited",
         "transport.descriptors",
         "transport.link",
         "transport.lifecycle",
@@ -219,6 +222,7 @@ PUBLIC = frozenset(
     {
         "engine",
         "engine.lifecycle",
+        "engine.processes",
         "engine.resolvers",
         "engine.otel",
         "engine.prometheus",

@@ -10,6 +10,7 @@
     wire        sans-IO: values <-> lists of frames, out-of-band values, which message is allowed when
     link        what a link is: whole messages in, whole messages out
     lookup      hosts that are named, looked up on a thread of their own
+    inherited   sockets that listen already, which other processes handed over
     unix        Unix sockets that servers listen on
     descriptors how many file descriptors are left
     zmq_link    over ZeroMQ: tcp, ipc, inproc

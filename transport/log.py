@@ -51,6 +51,9 @@ class Log:
     def debug(self, message: str, *args: object, later: bool = False) -> None:
         _tell(self._logger, logging.DEBUG, message, args, None, later)
 
+    def info(self, message: str, *args: object) -> None:
+        _tell(self._logger, logging.INFO, message, args, None, False)
+
     def warning(self, message: str, *args: object, later: bool = False) -> None:
         _tell(self._logger, logging.WARNING, message, args, None, later)
 

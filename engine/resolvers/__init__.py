@@ -1,6 +1,7 @@
 """Where a client's servers are found: a resolver for each registry that there is anyway.
 
     dns     names that have addresses, or SRV records: Kubernetes' headless services, Consul, Route 53
+    seed    a fleet's own members, as `engine.processes` has them tell of each other: `members` is what they serve
     etcd    etcd, where servers announce themselves
 
     client = Client(Dns("words.prod.svc.cluster.local", 5555))
@@ -12,5 +13,7 @@ see `engine.Announcer`.
 
 from .dns import Dns
 from .etcd import Etcd
+from .members import Members, MembersRoutines
+from .seed import Seed
 
-__all__ = ["Dns", "Etcd"]
+__all__ = ["Dns", "Etcd", "Members", "MembersRoutines", "Seed"]

@@ -24,6 +24,7 @@ from transport.descriptors import left, limit, to_keep
 from transport.endpoint import Endpoint
 from transport.errors import EndpointError, PeerLost
 from transport.frames import Buffer
+from transport.inherited import descriptor_of
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.lookup import addresses_of, is_named
 from transport.native_link.base import LOOK, LOST, MESSAGE, REFUSED, NativeLink
@@ -87,6 +88,11 @@ class NativeServer(NativeLink):
             self._unix = UnixListener(target)
             self._listen(sockets.socket(fileno=self._unix.detach()))
             self.endpoint: str = str(Endpoint(target.scheme, self._unix.name))
+            return
+        descriptor = descriptor_of(target)
+        if descriptor >= 0:
+            self._listen(sockets.socket(fileno=descriptor))
+            self.endpoint = str(target)
             return
         addresses = addresses_of(target) if is_named(target) else [target]
         missing: OSError | None = None

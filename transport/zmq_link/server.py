@@ -16,6 +16,7 @@ from transport.descriptors import Reserve
 from transport.endpoint import Endpoint
 from transport.errors import EndpointError, PeerLost
 from transport.frames import Buffer
+from transport.inherited import descriptor_of
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.lookup import addresses_of, is_named
 from transport.realtime import monotonic
@@ -136,7 +137,12 @@ class ZmqServer(ZmqLink):
         return True
 
     def _bind_tcp(self, socket: "zmq.Socket[bytes]") -> None:
-        """Bind every address that the host's name has here, on one port."""
+        """Bind every address that the host's name has here, on one port; or accept where this process was told to."""
+        descriptor = descriptor_of(self._target)
+        if descriptor >= 0:
+            socket.set(zmq.USE_FD, descriptor)  # From here on ZeroMQ's to close.
+            self._bind_at(socket)
+            return
         addresses = [self._target]
         if is_named(self._target):
             try:

@@ -1,0 +1,78 @@
+"""The members of a fleet, as each of them tells: one list, which those that ask are told of when it changes.
+
+Theory of operation. A server of a fleet serves `Members` beside its own interfaces. A client says which list it has,
+and is answered when the server has another one; after a while in any case, so that neither side waits for one that is
+gone.
+"""
+
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from zlib import crc32
+
+import msgspec
+
+from ..errors import EngineError
+from ..rpc.address import Address
+from ..rpc.contract.interface import Interface, operation
+from ..rpc.server.call import ServerCall
+from ..rpc.server.registry import manager
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """Who the members are. `version` is another number for another list, and the same one at each member."""
+
+    version: int = 0
+    addresses: list[Address] = []
+
+
+class Members(Interface, id="callport.Members", version=(1, 0)):
+    """What each member of a fleet serves beside its own interfaces."""
+
+    @operation(idempotent=True)
+    def after(self, version: int) -> Listing:
+        """Return the list once it is not that of this version: at once, or later; after a while whichever it is."""
+        raise NotImplementedError
+
+
+class MembersRoutines:
+    """Serves `Members` for one server. Threads: any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # All guarded by it. Those who wait are as many as calls are open: `max_calls` of the server bounds them.
+        self._listing = Listing()
+        self._waiting: list[ServerCall] = []
+        self._closing = False
+
+    @manager
+    def after(self, call: ServerCall, version: int) -> None:
+        with self._lock:
+            listing = self._listing
+            if not self._closing and version == listing.version:
+                self._waiting.append(call)
+                return
+        _answer([call], listing)
+
+    def update(self, addresses: Iterable[Address]) -> None:
+        """These are the members from now on."""
+        known = sorted(addresses, key=lambda address: address.endpoint)
+        listing = Listing(crc32(msgspec.json.encode(known)), known)
+        with self._lock:
+            self._listing = listing
+            waiting, self._waiting = self._waiting, []
+        _answer(waiting, listing)
+
+    def answer_all(self, closing: bool = False) -> None:
+        """Let nobody wait any longer; and, if the server is `closing`, nobody who comes yet."""
+        with self._lock:
+            self._closing = self._closing or closing
+            listing = self._listing
+            waiting, self._waiting = self._waiting, []
+        _answer(waiting, listing)
+
+
+def _answer(calls: list[ServerCall], listing: Listing) -> None:
+    for call in calls:
+        with suppress(EngineError):  # Its client has given up.
+            call.complete(listing)

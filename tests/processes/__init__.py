@@ -1,0 +1,1 @@
+"""Tests of a service in several processes, with real ones."""

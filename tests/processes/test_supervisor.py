@@ -1,0 +1,205 @@
+"""Processes that serve side by side: they begin, die, are replaced, and end."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from engine import Client, InvalidArgumentType, InvalidParameter, InvalidState
+from engine.processes import Supervisor
+from engine.resolvers import Seed
+from engine.testing import LIMIT, wait_until
+from transport import EndpointError
+
+from ..resolvers.daemons import free_port
+from ..resolvers.following import Following, following
+from .service import ORDERS, make_server, no_server
+
+
+@contextmanager
+def running(
+    make: Callable[..., object] = make_server, endpoint: str = "tcp://127.0.0.1:*", **options: object
+) -> Iterator[Supervisor]:
+    """A supervisor that runs in a thread."""
+    supervisor = Supervisor(make, endpoint, **options)  # type: ignore[arg-type]
+    thread = threading.Thread(target=supervisor.run)
+    thread.start()
+    try:
+        yield supervisor
+    finally:
+        supervisor.request_stop()
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+        assert supervisor.statistics().serving == 0
+
+
+def all_serve(supervisor: Supervisor) -> None:
+    """Wait until each place has its process."""
+    wait_until(lambda: supervisor.statistics().serving == supervisor.statistics().processes)
+
+
+def pid_at(endpoint: str) -> int:
+    """Who answers there."""
+    with Client(endpoint, connect_timeout=LIMIT) as client:
+        pid: int = client.bind("numbers").pid()
+        return pid
+
+
+def two(found: Following) -> dict[str, int]:
+    """Wait for two members; return their processes by their endpoints."""
+    wait_until(lambda: len(found.now()) == 2 or found.raised)
+    assert found.raised is None
+    return {endpoint: pid_at(endpoint) for endpoint in found.now()}
+
+
+def wait_for_two_others(found: Following, before: dict[str, int]) -> None:
+    """Wait until there are two members again, and none of those."""
+    wait_until(lambda: len(found.now()) == 2 and not found.now() & before.keys())
+
+
+@pytest.fixture
+def orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What processes read as they start."""
+    path = tmp_path / "orders"
+    path.touch()
+    monkeypatch.setenv(ORDERS, str(path))
+    return path
+
+
+class TestLife:
+    """From the first process to the last."""
+
+    def test_one_dies(self, caplog: pytest.LogCaptureFixture) -> None:
+        """All serve, each in a process of its own, and tell of each other; one that is killed is followed by another,
+        while the others serve on; what all have counted is summed, the dead one's part included.
+        """
+        with running(processes=2) as supervisor, following(Seed(supervisor.endpoint, connect_timeout=LIMIT)) as found:
+            before = two(found)
+            assert len(set(before.values())) == 2 and os.getpid() not in before.values()
+            assert pid_at(supervisor.endpoint) in before.values()
+            wait_until(lambda: supervisor.statistics().calls_in >= 5)  # Three for numbers, two for members.
+            (gone, victim), (stays, other) = before.items()
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda: len(found.now()) == 2 and gone not in found.now())
+            assert stays in found.now() and pid_at(stays) == other
+            assert supervisor.statistics().restarts == 1 and supervisor.statistics().calls_in >= 5
+        assert f"process {victim} was killed by signal 9: another one is started" in caplog.text
+
+    def test_a_roll(self) -> None:
+        """Each process is replaced by a new one, which serves before the old one leaves."""
+        with running(processes=2) as supervisor, following(Seed(supervisor.endpoint, connect_timeout=LIMIT)) as found:
+            before = two(found)
+            known = len(found.lists)
+            supervisor.roll()
+            wait_for_two_others(found, before)
+            assert all(len(each) >= 2 for each in found.lists[known:])
+            assert supervisor.statistics().restarts == 0
+
+    def test_a_roll_to_what_does_not_come_up(self, orders: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """A roll whose first new process ends before it serves is given up: the old processes stay."""
+        with running(processes=2) as supervisor:
+            all_serve(supervisor)
+            orders.write_text("fail")
+            supervisor.roll()
+            wait_until(lambda: "the others are not replaced" in caplog.text)
+            assert "ended with status 3" in caplog.text
+            assert supervisor.statistics().serving == 2 and supervisor.statistics().restarts == 0
+
+    def test_a_crash_loop(
+        self, orders: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A process that fails again and again is told of once, and started again all the same: until it serves."""
+        monkeypatch.setattr("engine.processes.supervisor.LOOP", 1)
+        monkeypatch.setattr("engine.processes.supervisor.HEALTHY", LIMIT)
+        orders.write_text("fail")
+        with running(processes=1) as supervisor:
+            wait_until(lambda: supervisor.statistics().restarts > 1)
+            assert supervisor.statistics().crash_looping == 1
+            told = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+            assert len(told) == 1 and "is in a crash loop" in told[0].getMessage()
+            orders.write_text("")
+            all_serve(supervisor)
+
+    def test_one_that_hangs(self, orders: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """A process that does not come to serve in time is killed, and another one is started."""
+        orders.write_text("hang")
+        with running(processes=1, start=0.5) as supervisor:
+            wait_until(lambda: supervisor.statistics().restarts)
+        assert "starting for too long: it is killed" in caplog.text
+
+    def test_over_the_native_link(self) -> None:
+        """The native link's processes share an endpoint likewise, which is refused to another supervisor."""
+        with running(endpoint="native+tcp://127.0.0.1:*", processes=1) as supervisor:
+            assert pid_at(supervisor.endpoint)
+            with pytest.raises(EndpointError, match="cannot listen"):
+                Supervisor(make_server, supervisor.endpoint)
+
+
+class TestProgram:
+    """`serve`, in the main thread of a program, and its signals."""
+
+    @contextmanager
+    def program(self, endpoint: str) -> Iterator[subprocess.Popen[bytes]]:
+        with subprocess.Popen([sys.executable, "-m", "tests.processes.service", endpoint]) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def test_its_signals(self) -> None:
+        """SIGHUP replaces the processes, SIGTERM ends all."""
+        endpoint = f"tcp://127.0.0.1:{free_port()}"
+        with self.program(endpoint) as program, following(Seed(endpoint, connect_timeout=LIMIT)) as found:
+            before = two(found)
+            program.send_signal(signal.SIGHUP)
+            wait_for_two_others(found, before)
+            program.send_signal(signal.SIGTERM)
+            assert program.wait(LIMIT) == 0
+
+    def test_its_death(self) -> None:
+        """Processes whose supervisor was killed go on serving, at the shared endpoint, too; SIGTERM ends each."""
+        endpoint = f"tcp://127.0.0.1:{free_port()}"
+        with self.program(endpoint) as program, following(Seed(endpoint, connect_timeout=LIMIT)) as found:
+            one, other = two(found).values()
+            program.kill()
+            program.wait(LIMIT)
+            assert pid_at(endpoint) in (one, other)
+            os.kill(one, signal.SIGTERM)
+            wait_until(lambda: not Path(f"/proc/{one}").exists() or "Z" in Path(f"/proc/{one}/stat").read_text())
+            assert pid_at(endpoint) == other
+            os.kill(other, signal.SIGTERM)
+
+
+class TestArguments:
+    """What cannot be is refused."""
+
+    def test_no_function_of_a_module(self) -> None:
+        """Processes import the function: one that has no name in a module is refused."""
+        with pytest.raises(InvalidArgumentType, match="top level of a module"):
+            Supervisor(lambda *endpoints: make_server(*endpoints), "tcp://127.0.0.1:*")
+
+    @pytest.mark.parametrize("endpoint", ["ipc:///tmp/several", "loopback://several"])
+    def test_no_endpoint_to_share(self, endpoint: str) -> None:
+        """Only what is reached over TCP is shared."""
+        with pytest.raises(EndpointError, match="over TCP"):
+            Supervisor(make_server, endpoint)
+
+    def test_numbers(self) -> None:
+        """There is one process at least."""
+        with pytest.raises(InvalidParameter):
+            Supervisor(make_server, "tcp://127.0.0.1:*", processes=0)
+
+    def test_what_is_no_server(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A function that returns no server fails in each process; a supervisor runs once."""
+        with running(no_server, processes=1) as supervisor:
+            wait_until(lambda: supervisor.statistics().restarts)
+            with pytest.raises(InvalidState):
+                supervisor.run()
+        assert "ended with status 1" in caplog.text
