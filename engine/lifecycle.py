@@ -12,6 +12,7 @@ Guarantees: a hook that raises keeps no other one from running.
 Assumes: each hook of an exit keeps a limit of its own.
 """
 
+import sys
 import threading
 import warnings
 import weakref
@@ -25,7 +26,7 @@ from transport.log import Log
 
 __all__ = [
     "AsyncCloseable", "Closeable", "OpenObjects", "Stage", "Uncopyable", "at_exit", "close_left_open", "fork_safe",
-    "in_child", "locks", "snapshot",
+    "in_child", "in_thread", "locks", "snapshot",
 ]  # fmt: skip
 
 log: Log = Log("engine")
@@ -80,6 +81,20 @@ def close_left_open(objects: OpenObjects[T], close: Callable[[T], object]) -> No
             close(left)
 
 
+async def in_thread(function: Callable[..., object], *args: object) -> None:
+    """Call a function in another thread: the event loop, asyncio's or trio's, goes on. It is done also if the task is
+    cancelled.
+    """
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(function, *args)
+        return
+    from asyncio import to_thread  # Who runs a loop has it.
+
+    await to_thread(function, *args)
+
+
 class AsyncCloseable(Closeable):
     """A base of what is closed by leaving an `async with`, too."""
 
@@ -87,9 +102,7 @@ class AsyncCloseable(Closeable):
 
     async def aclose(self) -> None:
         """As `close`, in another thread: the event loop goes on. It is done also if the task is cancelled."""
-        from asyncio import to_thread  # Who runs a loop has it.
-
-        await to_thread(self.close)
+        await in_thread(self.close)
 
     async def __aenter__(self) -> Self:
         return self

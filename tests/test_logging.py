@@ -34,7 +34,8 @@ def modules() -> list[str]:
 def loggers() -> list[str]:
     """The names of all loggers that the modules of the library have."""
     for name in modules():
-        if name not in ("engine.otel", "engine.prometheus"):  # They need what may not be there.
+        # They need what may not be there.
+        if name not in ("engine.kernel.trio_loop", "engine.otel", "engine.prometheus"):
             importlib.import_module(name)
     known = [*logging.Logger.manager.loggerDict, "concurrent.futures"]
     return sorted({name for name in known if name.partition(".")[0] in ("engine", "transport", "concurrent")})

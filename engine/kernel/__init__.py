@@ -3,7 +3,7 @@
 driver, leadership, sources   the one poll set of a process: who leads it, what is in it
 monitor, poll, waiter         timers and ticks; poll sets of the platforms; one blocked wait of one thread
 helping                       what a thread that waits runs meanwhile in the place of a worker
-aio, loops                    event loops: how they harvest, and what must not block them
+aio, trio_loop, loops         event loops, asyncio's and trio's: how they harvest, and what must not block them
 dispatcher                    how waits are decided, once, under one lock
 waitable                      the base of what threads, callbacks and tasks wait on
 registered_wait               waits at whose end a function is called

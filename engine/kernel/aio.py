@@ -1,4 +1,5 @@
-"""The bridge to asyncio: a task awaits what any thread completes, and the loop drives the sockets meanwhile.
+"""The bridge to event loops, asyncio's and trio's: a task awaits what any thread completes, and the loop drives the
+sockets meanwhile.
 
 Theory of operation. While a loop awaits something of the engine it watches the driver's descriptor, as it
 watches its own sockets, and harvests on its own thread what arrives: a reply that a task awaits needs no
@@ -16,7 +17,8 @@ import threading
 import weakref
 from _thread import get_ident
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from sys import modules
 from typing import TYPE_CHECKING, Any
 
 from .driver import Driver, driver
@@ -163,6 +165,9 @@ class _Latest(threading.local):
 
 _latest = _Latest()
 
+# Tasks of `start_task`: an event loop refers to its tasks weakly. Single atomic operations only.
+_tasks: set[Any] = set()
+
 # Guarded by being used for a loop by that loop's thread only.
 _bridges: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopBridge]" = weakref.WeakKeyDictionary()
 
@@ -173,6 +178,31 @@ def _running_loop() -> "asyncio.AbstractEventLoop":
     from asyncio import get_running_loop as _running_loop
 
     return _running_loop()
+
+
+def _other_loop(error: RuntimeError) -> "asyncio.AbstractEventLoop":
+    """Return the loop that runs on this thread though it is none of asyncio's; raise `error` if there is none."""
+    if "trio" not in modules:
+        raise error
+    from .trio_loop import running_trio
+
+    return running_trio()  # type: ignore[return-value]  # it has what is used of one
+
+
+def start_task(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Have the running event loop run `function()` as a task. Raises: `RuntimeError` if none runs."""
+    try:
+        loop = _running_loop()
+    except RuntimeError as error:
+        if "trio" not in modules:
+            raise error
+        from trio.lowlevel import spawn_system_task
+
+        spawn_system_task(function)
+        return
+    task = loop.create_task(function())
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
 
 
 def _bridge_of(loop: "asyncio.AbstractEventLoop") -> LoopBridge:
@@ -202,7 +232,10 @@ class Completion:
     __slots__ = ("bridge", "future")
 
     def __init__(self) -> None:
-        loop = _running_loop()
+        try:
+            loop = _running_loop()
+        except RuntimeError as error:
+            loop = _other_loop(error)
         found = _latest.bridge
         self.bridge: LoopBridge = found if found is not None and found.of() is loop else _bridge_of(loop)
         self.future: asyncio.Future[None] = loop.create_future()

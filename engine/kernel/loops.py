@@ -13,8 +13,9 @@ Assumes: every event loop, uvloop's too, says by `asyncio._set_running_loop` tha
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 REMEDY = (
     "await instead (`await binding.operation.begin(...)`, `await call`, `await event`, `async for`, `async with`, "
@@ -22,6 +23,13 @@ REMEDY = (
     "or have another thread wait: `await asyncio.to_thread(...)`"
 )
 OURS = frozenset({"engine", "transport"})
+
+
+class EventLoop(Protocol):
+    """An event loop of asyncio, or one that stands for it: so far as the library asks who gives it one."""
+
+    def call_soon_threadsafe(self, callback: Callable[..., Any], /, *args: Any) -> object: ...
+    def is_running(self) -> bool: ...
 
 
 def warn_of_holding(loop: Any) -> None:
@@ -50,9 +58,19 @@ def loop_to_hold() -> Any:
     """Return the event loop that runs in this thread, and that a wait would have to warn of; None: there is none."""
     # No event loop runs where asyncio was not imported.
     events = sys.modules.get("asyncio.events")
-    if events is None or (loop := events._get_running_loop()) is None or _local.warned:
+    if (events is None or (loop := events._get_running_loop()) is None) and (loop := _trio_run()) is None:
         return None
-    return loop
+    return None if _local.warned else loop
+
+
+def _trio_run() -> Any:
+    """Return the run of trio that this thread is in, or None."""
+    trio = sys.modules.get("trio.lowlevel")
+    if trio is None or not trio.in_trio_run():
+        return None
+    from .trio_loop import running_trio  # Takes as long to import as the whole engine; who runs trio has it.
+
+    return running_trio()
 
 
 def running_loop() -> Any:

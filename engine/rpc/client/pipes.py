@@ -30,6 +30,7 @@ from transport.frames import Cancel, CancelledCall
 from transport.wire.codec import encode
 
 from ...errors import CallError, EngineError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
+from ...kernel.aio import start_task
 from ...kernel.checks import check_flag
 from ...kernel.loops import holding, loop_to_hold
 from ...kernel.notification import Notification
@@ -51,9 +52,6 @@ from .carrier import Carrier
 
 # What is pushed into which pipe.
 Feeds = list[tuple[PipeState, Any]]
-
-# Feeding tasks: an event loop refers to its tasks weakly. Guarded by the atomicity of adding and discarding.
-_tasks: set[Any] = set()
 
 
 class ClientPipes(PipeSet):
@@ -353,8 +351,6 @@ def _feed_aside(call: Call[Any], feeds: Feeds) -> None:
             raise
         return
 
-    import asyncio  # Takes longer to import than the whole engine; a program with asynchronous iterables has it.
-
     async def run_in_task() -> None:
         try:
             await _feed_in_task(feeds)
@@ -364,10 +360,7 @@ def _feed_aside(call: Call[Any], feeds: Feeds) -> None:
                 raise
 
     try:
-        loop = asyncio.get_running_loop()
+        start_task(run_in_task)
     except RuntimeError:
         abandon(call)
         raise InvalidArgumentType("an asynchronous iterable needs a running event loop to be iterated in") from None
-    task = loop.create_task(run_in_task())
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)

@@ -11,11 +11,12 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
+from typing import cast
 
 from transport.log import Log
 
 from ...kernel.event import Event
-from ...kernel.loops import running_loop
+from ...kernel.loops import EventLoop, running_loop
 from ...status import Status
 from .coroutines import CoroutineRunner
 from .open_call import OpenCall
@@ -29,9 +30,9 @@ class GivenLoop(CoroutineRunner):
     Args: `loop` runs in whichever thread the program runs it, now or later.
     """
 
-    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, context: Context) -> None:
+    def __init__(self, name: str, loop: EventLoop, context: Context) -> None:
         super().__init__(name)
-        self._loop = loop
+        self._loop = cast(asyncio.AbstractEventLoop, loop)
         self._base = context
 
     def _loop_locked(self) -> asyncio.AbstractEventLoop:

@@ -33,8 +33,8 @@ from ...errors import Deadlock, InvalidArgumentType, InvalidHandle, InvalidParam
 from ...kernel.afterwards import afterwards
 from ...kernel.checks import MAX_THREADS, check_callback, check_count, check_flag, check_kind, check_text, check_timeout
 from ...kernel.lock import Lock, Once, each
-from ...kernel.loops import holding, loop_to_hold, running_loop
-from ...lifecycle import AsyncCloseable, OpenObjects, Stage, at_exit, close_left_open
+from ...kernel.loops import EventLoop, holding, loop_to_hold, running_loop
+from ...lifecycle import AsyncCloseable, OpenObjects, Stage, at_exit, close_left_open, in_thread
 from ...pool.pool import ThreadPool, port_of
 from ..address import Address
 from ..contract.interface import Interface
@@ -135,7 +135,7 @@ class Server(AsyncCloseable):
         authorize: Authorize | None = None,
         pipe_window: int = PIPE_WINDOW_BYTES,
         max_body_bytes: int = MAX_BODY_BYTES,
-        loop: Any = None,  # An `asyncio.AbstractEventLoop`: importing asyncio takes longer than importing all of this.
+        loop: EventLoop | None = None,
         announce: Announcer | None = None,
         advertise: Address | str | None = None,
         name: str = "server",
@@ -178,7 +178,7 @@ class Server(AsyncCloseable):
         # All below: guarded by admission's lock. Made for the first `async def` routine.
         self._coroutines: CoroutineRunner | None = None
         # The program's loop for them, and the context for their tasks; None: they get a loop of their own.
-        self._loop: tuple[Any, Context] | None = None if loop is None else (loop, copy_context())
+        self._loop: tuple[EventLoop, Context] | None = None if loop is None else (loop, copy_context())
         self._listeners: list[Listener] = []
         # Where they listen, or did.
         self._bound: list[str] = []
@@ -509,9 +509,7 @@ class Server(AsyncCloseable):
 
     async def aclose(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
         """As `close`, in another thread: the event loop goes on. It is done also if the task is cancelled."""
-        from asyncio import to_thread  # Who runs a loop has it.
-
-        await to_thread(self.close, timeout)
+        await in_thread(self.close, timeout)
 
     @property
     def endpoint(self) -> str:
