@@ -136,10 +136,13 @@ class CallError(EngineError):
 
     `collected` is True for one that `complete` raised. A routine that raises one of its own making ends its call with
     that status; one that lets a collected error pass ends it as with any other exception, by a `RemoteFault`.
+
+    `may_have_run` is False if the routine was not entered, for sure: whatever the operation does, trying again is safe.
     """
 
     status: int = Status.CALL_FAILED
     collected = False
+    may_have_run: bool = True
 
 
 _KINDS: dict[int, type[EngineError]] = {

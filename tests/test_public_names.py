@@ -40,7 +40,7 @@ SERVER = (
 PORT = "associate associate_wait close closed concurrency deliver get get_async get_many packet post statistics"
 # `close`, `send` and `throw` make it steppable as a coroutine, for `asyncio.create_task`.
 CALL = (
-    "cancel close complete done event initialize pipe pipes result send state status throw trailing_metadata "
+    "cancel close complete done event exception initialize pipe pipes result send state status throw trailing_metadata "
     "user_data wait"
 )
 # `bind_port`, `bind_services`, `outstanding` and `bind_wait` are what a port, a pool and a wait call.

@@ -58,9 +58,10 @@ class Log:
         _tell(self._logger, logging.WARNING, message, args, None, later)
 
     def error(
-        self, message: str, *args: object, exc_info: BaseException | None = None, later: bool = False
+        self, message: str, *args: object, exc_info: BaseException | None = None, later: bool = False,
+        extra: dict[str, object] | None = None,
     ) -> None:  # fmt: skip
-        _tell(self._logger, logging.ERROR, message, args, exc_info, later)
+        _tell(self._logger, logging.ERROR, message, args, exc_info, later, extra)
 
     def critical(self, message: str, *args: object, exc_info: BaseException | None = None) -> None:
         _tell(self._logger, logging.CRITICAL, message, args, exc_info, False)
@@ -75,15 +76,16 @@ class Log:
 
 
 def _tell(
-    logger: logging.Logger, level: int, message: str, args: tuple[object, ...], error: BaseException | None, later: bool
-) -> None:
+    logger: logging.Logger, level: int, message: str, args: tuple[object, ...], error: BaseException | None,
+    later: bool, extra: dict[str, object] | None = None,
+) -> None:  # fmt: skip
     try:
         if not logger.isEnabledFor(level):
             return
         file, line, function, _ = logger.findCaller(stacklevel=3)
         shown = None if error is None else loggable(error)
         trace = None if shown is None else (type(shown), shown, shown.__traceback__)
-        record = logger.makeRecord(logger.name, level, file, line, message, args, trace, function)
+        record = logger.makeRecord(logger.name, level, file, line, message, args, trace, function, extra)
         me = get_ident()
         if later or any(ask(me) for ask in asked):
             _emitter.put(logger, record)

@@ -20,6 +20,7 @@ Source: "RPC_ASYNC_STATE", "Asynchronous Call State", "RpcAsyncCompleteCall", "R
 
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from functools import partial
+from time import localtime, strftime, time
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -43,7 +44,7 @@ from ..status import Status
 from .errors import BadStubData
 from .notify import EventKind
 from .pipes.pipe import Pipe, Progress
-from .state import NEXT, Failure, FaultReply, Observer, On, Outcome, Reply, State, collected, fault_of, status_of
+from .state import NEXT, FaultReply, Observer, On, Outcome, Reply, State, outcome_error, status_of
 
 R = TypeVar("R")
 
@@ -67,7 +68,7 @@ class Awaited(msgspec.Struct):
     # The outcome, once a task has awaited it.
     collected: bool = False
     result: Any = None
-    error: CallError | None = None
+    error: Exception | None = None
 
 
 class Recorder(Protocol):
@@ -104,8 +105,8 @@ else:
 class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
     """One outstanding call: its status, its outcome, the way to cancel it. `begin` returns one.
 
-    `user_data` is the caller's own and never looked at. A handle may carry one call after another: give it to `begin`
-    as `handle=`, after `initialize()` or as it is once its call is over.
+    `user_data` is the caller's own and never looked at: `begin(..., user_data=)` sets it. A handle may carry one call
+    after another: give it to `begin` as `handle=`, after `initialize()` or as it is once its call is over.
 
     Threads: every method may be called from any thread. Not for signal handlers.
     """
@@ -132,6 +133,8 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
     _awaited: Awaited | None = None
     # What came with the answer that was collected. Written by the thread that emptied the box.
     _trailing: dict[str, str] | None = None
+    # Wall-clock time at which the first wait began whose time ran out. A hint for people.
+    _waited_since: float | None = None
 
     @property
     def state(self) -> State:
@@ -177,7 +180,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         self._box = None
         self._state = State.IDLE
         self._request = None
-        self._pipes = self._awaited = self._trailing = None
+        self._pipes = self._awaited = self._trailing = self._waited_since = None
 
     @property
     def pipes(self) -> dict[str, Pipe[Any]]:
@@ -232,7 +235,8 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         Raises: `CallPending` (997) while the outcome is unknown: nothing is consumed, the handle stays good, the
             notification still comes. `InvalidAsyncHandle` (1914) if the handle carries no call, or its outcome was
             collected already. `PipeError` 1917 before all pipes are at their end, which ends the call. Otherwise the
-            outcome itself: a `CallError` with its status.
+            outcome itself: a `CallError` with its status, or what the operation declares to raise
+            (`@operation(raises=)`).
         Source: "RpcAsyncCompleteCall".
         """
         if self._pipes is not None:
@@ -252,13 +256,12 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
                 if is_interrupt(error):
                     raise
                 raise self._undecodable(error) from error
-        if type(outcome) is Failure:
-            raise collected(outcome.error)
+        if isinstance(outcome, Reply):
+            self._trailing = outcome.metadata
+        failure = outcome_error(outcome, self._spec.raises)
+        if failure is not None:
+            raise failure
         assert isinstance(outcome, Reply)
-        self._trailing = outcome.metadata
-        if type(outcome) is FaultReply:
-            outcome.collected = True
-            raise collected(fault_of(outcome))
         try:
             # Without a contract, what tells that the value is the result and outputs is the reply.
             by_name = outcome.outputs and self._spec.signature is None
@@ -323,8 +326,35 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         Raises: `CallPending`, a `TimeoutError`, if `timeout` (seconds, None for ever) ran out first: the call goes on.
         """
         if self._box is None and not self.wait(timeout) and self._box is None:
-            raise self._pending(f"was pending for the {timeout} s of this wait: wait on, or cancel it")
+            raise self._pending_since(timeout)
         return self.complete()
+
+    def exception(self, timeout: float | None = None) -> Exception | None:
+        """Wait, and return the error that `complete` would raise, or None after success; nothing is collected.
+
+        (A result that is not what its annotation says shows only as it is collected.) A call that was awaited has its
+        error still.
+        Raises: as `result`: `CallPending`, a `TimeoutError`, if `timeout` (seconds, None for ever) ran out first;
+            `InvalidAsyncHandle` (1914) if the handle carries no call, or `complete` has collected its outcome.
+        """
+        awaited = self._awaited
+        if awaited is not None and awaited.collected:
+            return awaited.error
+        if self._box is None and not self.wait(timeout) and self._box is None:
+            raise self._pending_since(timeout)
+        outcome = outcome_of(self)
+        if outcome is None:
+            raise self._no_call()
+        return outcome_error(outcome, self._spec.raises)
+
+    def _pending_since(self, timeout: float | None) -> CallPending:
+        """The error of a wait whose time is up. Since when is known from the first wait: `begin` looks at no clock."""
+        now = time()
+        if self._waited_since is None:
+            self._waited_since = now - (timeout or 0.0)
+        since = strftime("%H:%M:%S", localtime(self._waited_since))
+        waited = now - self._waited_since
+        return self._pending(f"is pending, and was waited for since {since}, for {waited:.3g} s: wait on, or cancel it")
 
     def cancel(self, abort: bool = False) -> None:
         """Ask for the call to be ended. Returns at once; the notification still comes, and the call is still completed.
@@ -371,7 +401,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         if not awaited.collected:
             try:
                 awaited.result = self.complete()
-            except CallError as error:
+            except (CallError, *self._spec.raises) as error:
                 awaited.error = error
             awaited.collected = True
         if awaited.error is None:
@@ -423,6 +453,15 @@ def handle_of(handle: object) -> Call[Any]:
     return handle
 
 
+def carrying(handle: Call[Any] | None, user_data: Any) -> Call[Any] | None:
+    """Return a handle that has `user_data`, if there is any: before its call is begun, which may be over at once."""
+    if user_data is None:
+        return handle
+    call: Call[Any] = Call() if handle is None else handle_of(handle)
+    call.user_data = user_data
+    return call
+
+
 def abandon(call: Call[Any]) -> None:
     """End a call that no thread is going to collect."""
     try:
@@ -443,7 +482,7 @@ def adopt(
     if accepted is None:
         raise InvalidState(f"the handle carries a call that is {call.state.name}: complete it, or use another handle")
     call._carrier, call._spec, call._notify, call._id = carrier, spec, notify, call_id
-    call._box = call._timer = call._awaited = call._trailing = None
+    call._box = call._timer = call._awaited = call._trailing = call._waited_since = None
     call._pipes, call._request = pipes, request
     if pipes is not None:
         pipes.number = call_id

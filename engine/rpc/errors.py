@@ -1,10 +1,11 @@
 """Outcomes of remote calls that are not success: the branches of `CallError`.
 
     CallError
-    |-- ServerUnavailable        1722  no server was reached: the call did not run
-    |-- CallFailed               1726  the connection broke: the call may have run
-    |-- CallFailedDne            1727  the connection broke: the call did not run
-    |-- ServerTooBusy            1723  refused for a limit: the call did not run
+    |-- Unavailable                    there is no server that serves the call now: an HTTP 503
+    |   |-- ServerUnavailable    1722  no server was reached: the call did not run
+    |   |-- CallFailed           1726  the connection broke: the call may have run
+    |   |-- CallFailedDne        1727  the connection broke: the call did not run
+    |   `-- ServerTooBusy        1723  refused for a limit: the call did not run
     |-- CallCancelled            1818  cancelled, by either side
     |   `-- CallTimeout          1818  also a TimeoutError: the call's own time ran out
     |-- AccessDenied             5     refused by the server's security
@@ -26,30 +27,40 @@ from ..errors import CallError
 from ..status import Status
 
 
-class ServerUnavailable(CallError):
-    """The server could not be reached; the call did not run. Trying again is safe."""
+class Unavailable(CallError):
+    """There is no server that serves the call now, and perhaps there is one later: none was reached, the connection was
+    lost, or it has too much to do. `except Unavailable` is what an HTTP 503 is made of; `may_have_run` tells whether
+    trying again is safe.
+    """
+
+
+class ServerUnavailable(Unavailable):
+    """The server could not be reached, or takes no calls; the call did not run. Trying again is safe."""
 
     status: int = Status.SERVER_UNAVAILABLE
+    may_have_run = False
 
 
-class CallFailed(CallError):
+class CallFailed(Unavailable):
     """The connection was lost after the call had been sent; it may have run. Try again only what is idempotent."""
 
     status: int = Status.CALL_FAILED
 
 
-class CallFailedDne(CallError):
+class CallFailedDne(Unavailable):
     """The connection was lost before the call was sent, or before a server that closed had taken it; it did not run.
     Trying again is safe.
     """
 
     status: int = Status.CALL_FAILED_DNE
+    may_have_run = False
 
 
-class ServerTooBusy(CallError):
+class ServerTooBusy(Unavailable):
     """The server refused the call for a limit of its own; it did not run. Try again after a while."""
 
     status: int = Status.SERVER_TOO_BUSY
+    may_have_run = False
 
 
 class CallCancelled(CallError):
@@ -67,30 +78,35 @@ class AccessDenied(CallError):
     """The server's security refused the call; it did not run."""
 
     status: int = Status.ACCESS_DENIED
+    may_have_run = False
 
 
 class ContextMismatch(CallError):
     """A context handle was closed, or is not this client's, or not this server's; the routine was not entered."""
 
     status: int = Status.RPC_X_SS_CONTEXT_MISMATCH
+    may_have_run = False
 
 
 class NullContext(CallError):
     """None was given where a context handle is needed; the routine was not entered."""
 
     status: int = Status.IN_NULL_CONTEXT
+    may_have_run = False
 
 
 class UnknownInterface(CallError):
     """The server has no interface of that name in that version."""
 
     status: int = Status.UNKNOWN_IF
+    may_have_run = False
 
 
 class UnknownOperation(CallError):
     """The interface has no operation of that name."""
 
     status: int = Status.PROCNUM_OUT_OF_RANGE
+    may_have_run = False
 
 
 class BadStubData(CallError):

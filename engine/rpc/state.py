@@ -20,11 +20,12 @@ from enum import IntEnum
 import msgspec
 
 from transport import Buffer
+from transport.foreign import text_of
 from transport.frames import Blob, Fault
 from transport.log import Log
 
 from ..errors import CallError
-from .errors import CallCancelled, error_for
+from .errors import CallCancelled, RemoteFault, error_for
 
 log: Log = Log("engine.rpc")
 
@@ -137,6 +138,36 @@ def collected(error: CallError) -> CallError:
     return error
 
 
+def outcome_error(outcome: Outcome, declared: Sequence[type[Exception]]) -> Exception | None:
+    """Return the error that an outcome is, of a class that the operation has declared if it came as one; None for a
+    result. Its caller has it now.
+    """
+    if type(outcome) is Failure:
+        return collected(outcome.error)
+    if type(outcome) is not FaultReply:
+        return None
+    outcome.collected = True
+    error = collected(fault_of(outcome))
+    if isinstance(error, RemoteFault):
+        for kind in declared:
+            if kind.__name__ == error.type_name:
+                return _as_declared(kind, error)
+    return error
+
+
+def _as_declared(kind: type[Exception], fault: RemoteFault) -> Exception:
+    """Return the exception that has ended a routine, made anew; the fault itself if that cannot be."""
+    try:
+        found = kind(*fault.data if isinstance(fault.data, list) else (fault.text,))
+        if type(found) is not kind:
+            return fault
+        found.__cause__ = fault
+    except Exception as error:  # It takes other arguments than it shows in `args`.
+        fault.add_note(f"{kind.__name__} is declared, and cannot be made of {fault.data!r}: {text_of(error)}")
+        return fault
+    return found
+
+
 def fault_of(reply: Reply) -> CallError:
     """Return the error that a reply with a status other than 0 stands for."""
     try:
@@ -145,4 +176,7 @@ def fault_of(reply: Reply) -> CallError:
         fault = None  # The status is what counts; the rest is for people.
     if fault is None:
         return error_for(reply.status, "")
-    return error_for(reply.status, fault.text, fault.type, fault.traceback, fault.data)
+    error = error_for(reply.status, fault.text, fault.type, fault.traceback, fault.data)
+    if fault.traceback:
+        error.add_note(f"At the server:\n{fault.traceback}")
+    return error

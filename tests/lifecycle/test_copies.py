@@ -303,8 +303,6 @@ NEITHER = {
     "engine.Interface": "contracts are classes; what a client binds is a Binding",
     "engine.Operation": "belongs to a contract",
     "engine.Clock": "a protocol",
-    "engine.Discovery": "has a lock, which refuses a copy by itself",
-    "engine.Resolver": "a protocol",
     "engine.PacketSink": "a protocol",
     "engine.Announcer": "a protocol",
     "engine.Resolver": "a protocol",

@@ -18,7 +18,7 @@ from transport.frames import Target
 from ...errors import InvalidParameter
 from ...kernel.loops import holding, loop_to_hold
 from ...lifecycle import Uncopyable
-from ..call import Call, abandon
+from ..call import Call, abandon, carrying
 from ..contract.interface import Interface, Operation, check_name, hidden_methods_of, specs_of
 from ..contract.spec import OperationSpec
 from .buffers import filling, with_outputs
@@ -62,6 +62,7 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         metadata: dict[str, str] | None = None,
         handle: Call[Any] | None = None,
         into: Any = None,
+        user_data: Any = None,
         **kwargs: Any,
     ) -> Call[Any]:
         """Begin the call and return its handle at once.
@@ -79,6 +80,7 @@ class BoundOperation(Operation[..., Any], Uncopyable):
                 bytes or an array; or, for a tuple as result, a tuple of such buffers, with None for what is no buffer.
                 `complete` then returns the filled part of each as a view. A result that does not fit is `BadStubData`
                 with status 122, and changes nothing.
+            user_data: anything of the caller's, for `Call.user_data`: it is there before anybody is notified.
         Raises: `InvalidArgumentType` naming the parameter, or if the arguments are larger than the server takes (before
             a connection that is not known, and the call ends with `BadStubData`); `InvalidHandle` if the client is
             closed; `QueueFull` if too many calls are outstanding; `InvalidState` if `handle` carries a call. A call
@@ -87,7 +89,7 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         Source: "Making the Asynchronous Call".
         """
         spec = self.spec if into is None else filling(self.spec, into)
-        return self._begin(spec, args, kwargs, notify, timeout, metadata, handle)
+        return self._begin(spec, args, kwargs, notify, timeout, metadata, carrying(handle, user_data))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the server and return the result; takes the arguments of `begin` but for `notify` and `handle`.

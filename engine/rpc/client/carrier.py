@@ -26,7 +26,7 @@ from ...kernel.driver import driver
 from ...kernel.notification import Notification
 from ...kernel.packet import PacketTemplate
 from .. import serving
-from ..call import Call, adopt, ask_to_end_locked, handle_of, limit, pipes_of, withdraw_locked
+from ..call import Call, adopt, ask_to_end_locked, carrying, handle_of, limit, pipes_of, withdraw_locked
 from ..channel import Channel
 from ..contract.spec import OperationSpec
 from ..errors import CallCancelled, CallFailed, CallTimeout
@@ -199,11 +199,12 @@ class Carrier:
 
     def _begin_unusual(
         self, spec: OperationSpec, args: tuple[Any, ...], notify: Any, handle: Call[Any] | None,
-        timeout: float | None = None, metadata: dict[str, str] | None = None, into: Any = None, **kwargs: Any,
+        timeout: float | None = None, metadata: dict[str, str] | None = None, into: Any = None, user_data: Any = None,
+        **kwargs: Any,
     ) -> Call[Any]:  # fmt: skip
         """What `BoundOperation.begin` does."""
         chosen = spec if into is None else filling(spec, into)
-        return self.begin(chosen, args, kwargs, notify, timeout, metadata, handle)
+        return self.begin(chosen, args, kwargs, notify, timeout, metadata, carrying(handle, user_data))
 
     def _accepted(
         self, call: Call[Any], call_id: int, spec: OperationSpec, notify: Notification | None, timeout: float | None

@@ -36,7 +36,7 @@ from ...kernel.loops import holding, loop_to_hold
 from ...kernel.notification import Notification
 from ...kernel.thread import blocking
 from ...pool.pool import default_pool
-from ..call import Call, abandon, handle_of, pipes_of, progress_of, throw_away
+from ..call import Call, abandon, carrying, handle_of, pipes_of, progress_of, throw_away
 from ..contract.spec import OperationSpec
 from ..errors import BadStubData, CallCancelled
 from ..notify import EventKind, snapshot
@@ -176,6 +176,7 @@ class PipedOperation(BoundOperation):
         handle: Call[Any] | None = None,
         send_complete: bool = False,
         into: Any = None,
+        user_data: Any = None,
         **kwargs: Any,
     ) -> Call[Any]:
         """Begin the call and return its handle at once; the pipes are on it: `call.pipe(name)`.
@@ -185,6 +186,7 @@ class PipedOperation(BoundOperation):
                 one would be taken. RECEIVE_COMPLETE follows each pull that said "pending" in any case.
         Source: "RPC_ASYNC_STATE" (RPC_C_NOTIFY_ON_SEND_COMPLETE).
         """
+        handle = carrying(handle, user_data)
         call, feeds = self._issue(args, kwargs, notify, timeout, metadata, handle, send_complete, into)
         _feed_aside(call, feeds)
         return call

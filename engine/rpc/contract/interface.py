@@ -9,7 +9,7 @@ Source: "The IDL and ACF Files" (what an interface is); "Declaring Asynchronous 
 import inspect
 import typing
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial, update_wrapper, wraps
 from types import FunctionType, MemberDescriptorType
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar, overload
@@ -19,6 +19,7 @@ from transport.frames import MAX_NAME, Target
 
 from ...errors import InvalidArgumentType, InvalidParameter
 from ...kernel.checks import check_flag
+from ...kernel.loops import OURS
 from ..call import Call
 from ..pipes.stream import Stream
 from .annotations import variables_of
@@ -44,6 +45,19 @@ def check_name(parameter: str, name: object) -> str:
     return plain
 
 
+def check_raises(kinds: Iterable[type[Exception]]) -> tuple[type[Exception], ...]:
+    """Return the exception classes that an operation declares, those that derive from others first."""
+    found = tuple(kinds) if isinstance(kinds, Iterable) else (kinds,)
+    for kind in found:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)) or kind.__module__.partition(".")[0] in OURS:
+            raise InvalidArgumentType(
+                f"raises must be exception classes of Python's or of your own, not {shown(kind, 100)}"
+            )
+    if len({kind.__name__ for kind in found}) < len(found):
+        raise InvalidParameter(f"raises has two classes of one name: {shown(found, 200)}")
+    return tuple(sorted(found, key=lambda kind: -len(kind.__mro__)))
+
+
 class Operation(Generic[P, R]):
     """An operation of an interface. Called, it is the blocking call; `begin` is its asynchronous twin.
 
@@ -64,6 +78,7 @@ class Operation(Generic[P, R]):
         duplex: bool = False,
         shared_context: bool = False,
         nonblocking: bool = False,
+        raises: Iterable[type[Exception]] = (),
     ) -> None:
         if not isinstance(function, FunctionType):
             raise InvalidArgumentType(
@@ -78,6 +93,7 @@ class Operation(Generic[P, R]):
         self.duplex: bool = check_flag("duplex", duplex)
         self.shared_context: bool = check_flag("shared_context", shared_context)
         self.nonblocking: bool = check_flag("nonblocking", nonblocking)
+        self.raises: tuple[type[Exception], ...] = check_raises(raises)
         # `unittest.mock` asks this for the arguments of what is no function; a call itself asks the class.
         self.__dict__["__call__"] = _described(function, self.name)
 
@@ -111,26 +127,31 @@ class Operation(Generic[P, R]):
     @overload
     def begin(
         self, *args: Any, notify: Any, timeout: float | None = None, metadata: Metadata = None, into: Any = None,
-        handle: Handle = None, send_complete: bool = False, **kwargs: Any,
+        handle: Handle = None, send_complete: bool = False, user_data: Any = None, **kwargs: Any,
     ) -> Call[R]: ...  # fmt: skip
     @overload
     def begin(
         self, *args: Any, timeout: float | None, metadata: Metadata = None, into: Any = None,
-        handle: Handle = None, send_complete: bool = False, **kwargs: Any,
+        handle: Handle = None, send_complete: bool = False, user_data: Any = None, **kwargs: Any,
     ) -> Call[R]: ...  # fmt: skip
     @overload
     def begin(
         self, *args: Any, metadata: Metadata, into: Any = None, handle: Handle = None, send_complete: bool = False,
+        user_data: Any = None, **kwargs: Any,
+    ) -> Call[R]: ...  # fmt: skip
+    @overload
+    def begin(
+        self, *args: Any, into: Any, handle: Handle = None, send_complete: bool = False, user_data: Any = None,
         **kwargs: Any,
     ) -> Call[R]: ...  # fmt: skip
     @overload
     def begin(
-        self, *args: Any, into: Any, handle: Handle = None, send_complete: bool = False, **kwargs: Any
+        self, *args: Any, handle: Handle, send_complete: bool = False, user_data: Any = None, **kwargs: Any
     ) -> Call[R]: ...
     @overload
-    def begin(self, *args: Any, handle: Handle, send_complete: bool = False, **kwargs: Any) -> Call[R]: ...
+    def begin(self, *args: Any, send_complete: bool, user_data: Any = None, **kwargs: Any) -> Call[R]: ...
     @overload
-    def begin(self, *args: Any, send_complete: bool, **kwargs: Any) -> Call[R]: ...
+    def begin(self, *args: Any, user_data: Any, **kwargs: Any) -> Call[R]: ...
     def begin(self, *args: Any, **kwargs: Any) -> Call[R]:
         """Begin the call and return its handle at once. See `BoundOperation.begin` for the arguments."""
         raise InvalidParameter(f"{self.name} belongs to an interface: begin it on a binding, `client.bind(...)`")
@@ -172,6 +193,7 @@ def operation(
     duplex: bool = False,
     shared_context: bool = False,
     nonblocking: bool = False,
+    raises: Iterable[type[Exception]] = (),
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Operation[P, R]]: ...
 def operation(function: Any = None, /, **options: Any) -> Any:
     """Declare a method of an `Interface` as an operation; needed only for its options, and for type checkers.
@@ -191,6 +213,12 @@ def operation(function: Any = None, /, **options: Any) -> Any:
             later calls of its client. Operations with pipes or context handles refuse it. Calls that need more than
             their routine are run by workers all the same: those of `async def` and manager routines, with output
             buffers, under a security callback, of bindings without order, and whatever is traced.
+        raises: exception classes that are part of the contract, no two of one name. What the routine raises of one of
+            them, or of a class derived from it, is raised at the client as that class, made of the same `args` (plain
+            values), with the `RemoteFault` as its `__cause__`. It is an answer, and no failure of the server: it is not
+            logged, and `Server(fault_details=False)` does not hide it. A client that cannot make it of what has come
+            gets the `RemoteFault`, as clients do that do not know the contract. The library's own errors need not be
+            declared.
     """
     if function is None:
         return lambda function: Operation(function, **options)

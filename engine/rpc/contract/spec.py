@@ -30,7 +30,7 @@ from .annotations import hints_of, unmarked
 from .outputs import OutputSpec, outputs_of
 
 # What `begin` takes besides the arguments.
-_TAKEN = frozenset(("notify", "timeout", "metadata", "handle", "into"))
+_TAKEN = frozenset(("notify", "timeout", "metadata", "handle", "into", "user_data"))
 _MISSING = inspect.Parameter.empty
 
 
@@ -45,6 +45,7 @@ class Declaration(Protocol):
     duplex: bool
     shared_context: bool
     nonblocking: bool
+    raises: tuple[type[Exception], ...]
 
 
 class PlainArgs:
@@ -71,7 +72,7 @@ class OperationSpec:
     __slots__ = (
         "_checks", "contexts", "decode_args", "decode_outputs", "decode_plain", "decode_result", "directions", "duplex",
         "exact", "idempotent", "lane", "name", "nonblocking", "one_way", "only", "outputs", "parameters", "pipes",
-        "required", "retried", "shared_context", "signature", "special", "target",
+        "raises", "required", "retried", "shared_context", "signature", "special", "target",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +89,8 @@ class OperationSpec:
         self.shared_context: bool = declared is not None and declared.shared_context
         # Whether a thread that waits may run its routine, over loopback.
         self.nonblocking: bool = declared is not None and declared.nonblocking
+        # Exceptions that are part of the contract, those that derive from others first.
+        self.raises: tuple[type[Exception], ...] = () if declared is None else declared.raises
         # Positions of the parameters that are context handles, and whether each must be given.
         self.contexts: tuple[tuple[int, bool], ...] = ()
         # Parameters that are output buffers.

@@ -51,6 +51,8 @@ from .contexts import ContextBook
 from .open_call import CloseReason, OpenCall, Peer
 
 log: Log = Log("engine.rpc")
+# What routines raise. A logger of its own: its level and its filters decide what of it is kept.
+faults: Log = Log("engine.rpc.faults")
 
 _ONCE: tuple[tuple[()], ...] = ((),)  # The arguments of one call without any.
 AROUND_BYTES = 1024  # More than what is around a lone answer in its message.
@@ -252,7 +254,7 @@ class Answers:
             text = f"the result of {call.entry.spec.name} cannot be sent: {text_of(error)}"
             fault = Fault(type_name(error), text)
             if not self._details and type(error) is not PayloadTooLarge:
-                fault = self._hidden(call, error)
+                fault = Fault("", self._report(call, error))
             self.fault(peer, call.id, Status.BAD_STUB_DATA, fault)
             if is_interrupt(error):
                 raise
@@ -269,9 +271,11 @@ class Answers:
         if error is None:
             fault = Fault("", text)
         else:
-            status, fault = describe(error, self._tracebacks)
-            if not self._details and not _is_for_clients(error):
-                fault = self._hidden(call, error)
+            raises = call.entry.spec.raises
+            status, fault = describe(error, self._tracebacks, raises)
+            if not is_for_clients(error, raises):
+                text = self._report(call, error)
+                fault = fault if self._details else Fault("", text)
         if peer.calls.pop(call.id, None) is not call:
             raise _closed_before(call)
         if call.extra is not None:
@@ -282,13 +286,18 @@ class Answers:
         else:
             self.fault(peer, call.id, status, fault, _reply_options(call))
 
-    def _hidden(self, call: OpenCall, error: BaseException) -> Fault:
-        """Return what a client is told instead of what an exception says, which goes to the log."""
-        number = urandom(8).hex()
-        where = call.peer.address or call.peer.id.hex()
-        text = "%s: fault %s: a call of %s by %s failed"
-        log.error(text, self._endpoint, number, call.entry.spec.name, where, exc_info=error)
-        return Fault("", f"the server failed at the call; its log says why, under {number}")
+    def _report(self, call: OpenCall, error: BaseException) -> str:
+        """Log what a routine has raised, and not for its client; return what that may be told instead."""
+        number, peer, spec = urandom(8).hex(), call.peer, call.entry.spec
+        operation = f"{spec.target.interface}.{spec.name}"
+        process = f"process {peer.process} on {peer.host}" if peer.process else ""
+        caller = " ".join(filter(None, (peer.user, process, peer.address))) or peer.id.hex()
+        faults.error(
+            "%s: %s raised %s in call %d of %s (fault %s)",
+            self._endpoint, operation, type_name(error), call.id, caller, number,
+            exc_info=error, extra={"operation": operation, "call_id": call.id, "caller": caller, "fault": number},
+        )  # fmt: skip
+        return f"the server failed at the call; its log says why, under {number}"
 
     def fault(self, peer: Peer, call_id: int, status: int, fault: Fault, options: ReplyOptions | None = None) -> None:
         """Queue a failure as the answer to a call that is in no table, or not any more."""
@@ -413,19 +422,28 @@ def fit_replies(peer: Peer, taken: list[PendingReply], limit: SizeLimit) -> list
     return encode_replies(taken)
 
 
-def _is_for_clients(error: BaseException) -> bool:
-    """Whether a routine has raised an exception to end its call with it."""
+def is_for_clients(error: BaseException, declared: tuple[type[Exception], ...]) -> bool:
+    """Whether a routine has raised an exception to end its call with it: a status, or what its operation declares."""
     try:
+        if issubclass(type(error), declared):
+            return True
         return issubclass(type(error), CallError) and not error.collected  # type: ignore[attr-defined]  # a CallError
     except BaseException:  # A class of the program's, whose attributes raise.
         return False
 
 
-def describe(error: BaseException, tracebacks: bool) -> tuple[int, Fault]:
-    """Return the status and the fault that stand for an exception raised by a routine. Never raises."""
+def describe(error: BaseException, tracebacks: bool, declared: tuple[type[Exception], ...] = ()) -> tuple[int, Fault]:
+    """Return the status and the fault that stand for an exception raised by a routine. Never raises.
+
+    One that its operation has `declared` is described as that class, with its `args` for its client to make it of.
+    """
     trace = traceback_of(error, MOST) if tracebacks else None
     try:
-        return _described(error, trace)
+        status, fault = _described(error, trace)
+        for kind in declared:
+            if issubclass(type(error), kind):
+                return status, Fault(kind.__name__, fault.text, trace, _plain(error.args))
+        return status, fault
     except BaseException:  # A class of the program's, whose attributes raise.
         return Status.REMOTE_FAULT, Fault(type_name(error), text_of(error, MOST), trace)
 
@@ -446,6 +464,17 @@ def _described(error: BaseException, trace: str | None) -> tuple[int, Fault]:
         return Status.REMOTE_FAULT, Fault(type_name(error), text_of(error, MOST), trace)
     text = text_of(error.args[0], MOST) if error.args else ""
     return _failure(error.status), Fault(type_name(error), text, trace)
+
+
+def _plain(args: tuple[Any, ...]) -> list[Any] | None:
+    """Return the arguments of an exception as they travel, None if they do not."""
+    try:
+        encode_value(args)
+        return list(args)
+    except BaseException as error:  # Encoding runs the values' own code, which raises what it likes.
+        if is_interrupt(error):
+            raise
+        return None
 
 
 def _short(text: str) -> str:
