@@ -1,12 +1,17 @@
 """PROTOCOL.md against the code: its hex dumps, its numbers, its limits."""
 
+import datetime
+import decimal
 import re
+import uuid
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import transport
 from transport.frames import MAX_MESSAGE_BYTES, MAX_RECORDS, PIPE_WINDOW_BYTES, CallOptions, Fault, Hello, Kind, Target
+from transport.wire.blobs import ValueDecoder
 from transport.wire.codec import EncodedReply, encode, encode_call, encode_calls, encode_replies, encode_value
 from transport.wire.conversation import TRANSITIONS, ConversationState, Direction, Side
 
@@ -47,6 +52,41 @@ def test_dumps(name: str) -> None:
     """Each dump is what the code sends."""
     (frame,) = DUMPS[name]()
     assert bytes(frame) == dump(name)
+
+
+#: What the table of values says, by an example for each of its rows that have one.
+TEXTS: list[tuple[object, str]] = [
+    (datetime.datetime(2024, 1, 2, 3, 4, 5), "2024-01-02T03:04:05"),
+    (datetime.date(2024, 1, 2), "2024-01-02"),
+    (datetime.time(3, 4), "03:04:00"),
+    (datetime.timedelta(days=1, seconds=2.5), "P1DT2.5S"),
+    (decimal.Decimal("1.50"), "1.50"),
+    (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), TEXTS)
+def test_values_as_text(value: object, text: str) -> None:
+    """These travel as the text that the page shows, which is read as what it was."""
+    raw = encode_value(value)
+    assert msgspec.msgpack.decode(raw) == text and f"`{text}`" in PAGE
+    assert ValueDecoder[object](type(value))(raw) == value
+
+
+def test_other_values() -> None:
+    """A time with a zone is the extension -1, a set and a tuple are arrays, a structure is a map by names."""
+
+    class Point(msgspec.Struct, tag=True):
+        x: int
+
+    for value, plain in (((1, 2), [1, 2]), ({1}, [1]), (Point(5), {"type": "Point", "x": 5}), ({1: "a"}, {1: "a"})):
+        assert msgspec.msgpack.decode(encode_value(value)) == plain
+    zoned = encode_value(datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC))
+    assert bytes(memoryview(zoned))[:2] == b"\xd6\xff"
+    for wrong, kind in ((1.0, int), ({"1": "a"}, dict[int, str]), (b"x", str), ("x", bytes), (1, bool)):
+        with pytest.raises(msgspec.ValidationError):
+            ValueDecoder[object](kind)(encode_value(wrong))
+    assert ValueDecoder[object](float)(encode_value(1)) == 1.0
 
 
 def test_size_of_a_call() -> None:
