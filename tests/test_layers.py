@@ -221,6 +221,7 @@ OUTSIDE = frozenset({"engine.win32", "perf", "examples", "tests"})
 PUBLIC = frozenset(
     {
         "engine",
+        "engine.dask",
         "engine.lifecycle",
         "engine.processes",
         "engine.resolvers",
