@@ -40,7 +40,6 @@ from transport.realtime import monotonic
 from ..errors import InvalidArgumentType, InvalidState
 from ..kernel.checks import check_callback, check_count, check_duration
 from ..kernel.lock import each
-from ..rpc.server.admission import ServerStatistics
 from .inside import Fleet, MakeServer
 from .process import ServingProcess, Stage
 
@@ -75,9 +74,16 @@ class SupervisorStatistics(msgspec.Struct, frozen=True):
     refused: int
     garbage_received: int
     failures: int
+    strangers_refused: int
+    clients_evicted: int
+    clients: int
+    queued_bytes: int
 
 
-_COUNTERS = tuple(name for name in ServerStatistics.__struct_fields__ if name not in ("phase", "active"))
+_OWN = ("processes", "serving", "restarts", "crash_looping")
+# What is summed over the servers that there are; and what over those that there were, too, for it only grows.
+_GAUGES = ("active", "clients", "queued_bytes")
+_COUNTERS = tuple(name for name in SupervisorStatistics.__struct_fields__ if name not in _OWN + _GAUGES)
 
 
 class _Place:
@@ -182,13 +188,14 @@ class Supervisor:
         """Return a snapshot. Never blocks; any thread."""
         serving = [one for place in self._places for one in place.processes() if one.stage is not Stage.ENDED]
         known = [one.statistics for one in serving if one.statistics is not None]
-        sums = {name: self._past[name] + sum(getattr(one, name) for one in known) for name in _COUNTERS}
+        sums = {name: sum(getattr(one, name) for one in known) for name in _COUNTERS + _GAUGES}
+        for name in _COUNTERS:
+            sums[name] += self._past[name]
         return SupervisorStatistics(
             processes=len(self._places),
             serving=sum(one.stage is Stage.SERVING for one in serving),
             restarts=self._restarts,
             crash_looping=sum(place.loops() for place in self._places),
-            active=sum(one.active for one in known),
             **sums,
         )
 
