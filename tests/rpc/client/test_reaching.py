@@ -22,7 +22,7 @@ from engine import (
 )
 from engine.testing import LIMIT, wait_until
 from transport import bind
-from transport.frames import Bye, Calls, Cancel, Hello, Reject, Replies, Welcome
+from transport.frames import Bye, Calls, Cancel, CancelledCall, Hello, Reject, Replies, Welcome
 from transport.wire.codec import encode
 
 from ...one_by_one import calls_in, one_reply
@@ -68,7 +68,7 @@ class TestNeverGreeted:
             assert status_of(lambda: call.result(LIMIT)) == 1726
             probe.echo.begin("behind that").wait(0)
             message = raw.hear()
-            assert type(message) is Cancel and message.calls == [(call._id, True)]
+            assert type(message) is Cancel and message.calls == [CancelledCall(call._id, True)]
 
     def test_what_waited_for_the_greeting_never_leaves(self, endpoint: str) -> None:
         """A call too large to leave before the greeting ends with 1722, and so do those behind it: none was sent, and
