@@ -27,12 +27,12 @@ from typing import Any
 from opentelemetry import context, propagate
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvider, get_tracer, set_span_in_context
 
-from transport import Endpoint
+from transport import Endpoint, EndpointError
 from transport.foreign import is_interrupt, loggable, type_name
 from transport.log import Log
 
 from .errors import EngineError, InvalidArgumentType
-from .rpc.call import Call, number_of, outcome_of
+from .rpc.call import Call, carrier_of, number_of, outcome_of
 from .rpc.client.carrier import Begin
 from .rpc.client.client import Client, decorate
 from .rpc.client.connection import Connection
@@ -53,7 +53,7 @@ def instrument(target: Client | Server, tracer_provider: TracerProvider | None =
     Args: `tracer_provider` makes the spans; None: the process's own.
     The name of a span is `interface/operation`. Its attributes: `rpc.system`, `rpc.service`, `rpc.method`,
     `rpc.callport.status_code` (the Windows number, 0 for success), `error.type` (the status's name) if it failed, and
-    at a client `server.address` and, for tcp, `server.port`.
+    at a client `server.address` and, for tcp, `server.port`: of several servers, of the one that the call was at last.
     Bindings that were made before keep calling without spans. Instrumenting a second time does nothing.
     Raises: `InvalidArgumentType` for anything else than a client or a server. Threads: any. Blocks: never.
     """
@@ -68,6 +68,18 @@ def instrument(target: Client | Server, tracer_provider: TracerProvider | None =
 
 def _attributes(spec: OperationSpec) -> dict[str, str]:
     return {"rpc.system": SYSTEM, "rpc.service": spec.target.interface, "rpc.method": spec.target.operation}
+
+
+def _server_of(endpoint: str) -> dict[str, str | int]:
+    """Return the attributes that name a server; none if it is not known yet which of several it will be."""
+    try:
+        parsed = Endpoint.parse(endpoint)
+    except EndpointError:
+        return {}
+    server: dict[str, str | int] = {"server.address": parsed.host or parsed.name}
+    if parsed.carrier == "tcp":
+        server["server.port"] = parsed.port
+    return server
 
 
 def _end(span: Span, status: int | None) -> None:
@@ -109,10 +121,8 @@ class _TracedBegin:
     def __init__(self, connection: Connection, begin: Begin, tracer: Tracer) -> None:
         self._begin = begin
         self._table = connection.table
-        endpoint = Endpoint.parse(connection.endpoint)
-        self._server: dict[str, str | int] = {"server.address": endpoint.host or endpoint.name}
-        if endpoint.carrier == "tcp":
-            self._server["server.port"] = endpoint.port
+        self._server = _server_of(connection.endpoint)
+        self._endpoint = connection.endpoint
         self._tracer = tracer
 
     def __call__(
@@ -131,7 +141,7 @@ class _TracedBegin:
             _record(span, error)
             _end(span, error.status if issubclass(type(error), EngineError) else None)  # type: ignore[attr-defined]  # it is one then
             raise
-        observer = _SpanObserver(span)
+        observer = _SpanObserver(span, call, self._endpoint)
         if not self._table.await_outcome(number_of(call), call, observer):
             # It ended before it could be observed; a thread that was notified may have collected the outcome, too.
             observer.outcome = outcome_of(call)
@@ -140,13 +150,21 @@ class _TracedBegin:
 
 
 class _SpanObserver(Observer):
-    """Ends a client's span."""
+    """Ends a client's span. Args: the `endpoint` at which the call was begun: it may have moved to another server."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, call: Call[Any], endpoint: str) -> None:
         self._span = span
+        self._call = call
+        self._number = number_of(call)
+        self._endpoint = endpoint
 
     def wake(self) -> None:
         """The call has its outcome."""
+        carrier = carrier_of(self._call)
+        if carrier is not None and number_of(self._call) == self._number:  # Else the handle carries another call.
+            endpoint = carrier.connection.endpoint
+            if endpoint != self._endpoint:
+                self._span.set_attributes(_server_of(endpoint))
         _end(self._span, None if self.outcome is None else status_of(self.outcome))
 
 

@@ -10,6 +10,7 @@ each object.
 
 A number of a snapshot becomes the metric `callport_<kind>_<field>`, with the object's name as the label `name`: a
 counter if it only grows, else a gauge. A text, such as a server's phase, becomes a gauge of 1 with the text as a label.
+Those of each server of a client are `callport_member_<field>`, with its endpoint as the label `endpoint`, too.
 
 Source: Prometheus, "Writing exporters", "Metric and label naming".
 """
@@ -30,8 +31,9 @@ log: Log = Log("engine.prometheus")
 
 # Fields of snapshots that may go down, or say how something is set up; all other numbers only grow.
 _GAUGES = frozenset((
-    "active", "clients", "closed", "concurrency", "crash_looping", "depth", "idle", "maximum", "minimum", "off_slot",
-    "outstanding", "processes", "queued", "queued_bytes", "running", "serving", "signaled", "waiting", "workers",
+    "active", "clients", "closed", "concurrency", "crash_looping", "depth", "idle", "latency", "maximum", "minimum",
+    "off_slot", "outstanding", "processes", "queued", "queued_bytes", "running", "serving", "signaled", "waiting",
+    "weight", "workers",
 ))  # fmt: skip
 
 
@@ -87,7 +89,7 @@ class Collector(Registered):
         metrics: dict[str, Any] = {}
         for name, thing in list(self._objects.items()):
             try:
-                snapshot = thing.statistics()
+                snapshots = [thing.statistics(), *getattr(thing, "members", ())]
             except BaseException as error:
                 if is_interrupt(error):
                     raise
@@ -97,20 +99,29 @@ class Collector(Registered):
             finally:
                 if name in self._failures:
                     failures.add_metric((name,), self._failures[name])
-            kind = type_name(snapshot).removesuffix("Statistics").lower()
-            for field in snapshot.__struct_fields__:
-                value = getattr(snapshot, field)
-                if field == "name":  # A pool's own; the collector's is what tells objects apart.
-                    continue
-                metric = f"callport_{kind}_{field}"
-                text = f"`{field}` of {type_name(snapshot)}"
-                if isinstance(value, str):
-                    family = metrics.setdefault(metric, GaugeMetricFamily(metric, text, labels=("name", field)))
-                    family.add_metric((name, value), 1)
-                else:
-                    family_of = GaugeMetricFamily if field in _GAUGES else CounterMetricFamily
-                    family = metrics.setdefault(metric, family_of(metric, text, labels=("name",)))
-                    family.add_metric((name,), value)
+            for snapshot in snapshots:
+                _add(metrics, name, snapshot)
         if failures.samples:
             yield failures
         yield from metrics.values()
+
+
+def _add(metrics: dict[str, Any], name: str, snapshot: msgspec.Struct) -> None:
+    """Add the numbers and texts of a snapshot of the object of that name."""
+    kind = type_name(snapshot).removesuffix("Statistics").lower()
+    labels, values = ("name",), (name,)
+    if kind == "member":
+        labels, values = ("name", "endpoint"), (name, snapshot.endpoint)  # type: ignore[attr-defined,assignment]  # it has one
+    for field in snapshot.__struct_fields__:
+        value = getattr(snapshot, field)
+        if field in labels:  # A pool's own name, too; the collector's is what tells objects apart.
+            continue
+        metric = f"callport_{kind}_{field}"
+        text = f"`{field}` of {type_name(snapshot)}"
+        if isinstance(value, str):
+            family = metrics.setdefault(metric, GaugeMetricFamily(metric, text, labels=(*labels, field)))
+            family.add_metric((*values, value), 1)
+        else:
+            family_of = GaugeMetricFamily if field in _GAUGES else CounterMetricFamily
+            family = metrics.setdefault(metric, family_of(metric, text, labels=labels))
+            family.add_metric(values, value)

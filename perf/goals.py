@@ -152,6 +152,13 @@ GOALS = (
     _fair("shares beside four held calls, %", "uneven_percent", "engine-held", 10),
     _fair("a lone call beside them, ms", "occasional_p99_ms", "engine-held", 30),
     Goal("load", "5 x too much: % of capacity in time", "overload", "goodput_percent", "engine", None, ">=", 90),
+    Goal("fleet", "one call, 4 servers, median", "fleet", "p50_us", "engine-4", "engine", "<=", 1.1),
+    Goal("fleet", "256 for each of 4 servers", "fleet", "calls_per_s_each", "engine-4", "engine", ">=", 0.8),
+    Goal("fleet", "256 to 4 servers", "fleet", "calls_per_s_256", "engine-4", "engine", ">=", 0.6),
+    Goal("fleet", "a slow one of three", "uneven", "calls_per_s_slow", "engine", "round-robin", ">=", 5.0),
+    Goal("fleet", "a failing one of three, %", "uneven", "failed_percent", "engine", None, "<=", 5),
+    Goal("drain", "calls lost, 3 servers", "drain", "lost", "engine", None, "<=", 0, every=True),
+    Goal("drain", "calls lost, one server", "drain", "lost", "engine-one", None, "<=", 0, every=True),
     *(
         Goal("steps", f"{kind.replace('_', ' ')}, {width} outstanding", "counts", f"{kind}_{width}", "engine", None,
              "<=", limit)

@@ -24,6 +24,7 @@ ORDER = (
     "engine.win32.handles:_lock",  # Held while the object of a name is made.
     "engine.win32.waits:_RegisteredWait.__init__",
     "engine.rpc.server.server:Server.__init__",  # Held while endpoints are bound, which harvests.
+    "engine.rpc.client.fleet:Fleet.__init__",  # Held while members are connected to.
     "engine.rpc.pipes.pipe:PipeState.__init__",  # Held by the thread that pulls, which may wait meanwhile.
     "engine.rpc.server.call:_subscriptions_making",
     "transport.link:BaseLink.__init__",  # Held during a harvest, and so before all that a message may concern.

@@ -15,6 +15,7 @@ from engine import TRANSITIONS, On, State
 from engine.kernel import leadership
 from engine.lifecycle import Stage
 from engine.pool import running
+from engine.rpc.client import member
 from engine.rpc.server import turns
 
 from .lock_order import ORDER
@@ -160,6 +161,14 @@ def test_the_states_of_a_call() -> None:
     """The page has the table of a call's states."""
     assert table("state") == [
         [state.name, *(getattr(TRANSITIONS[state].get(event), "name", "") for event in On)] for state in State
+    ]
+
+
+def test_the_members() -> None:
+    """The table of how a server among several moves is that of the code."""
+    assert table("member") == [
+        [state.name, *(getattr(member.TRANSITIONS[state].get(what), "name", "") for what in member.Happening)]
+        for state in member.MemberState
     ]
 
 

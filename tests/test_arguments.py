@@ -238,8 +238,9 @@ class TestServers:
                 ):  # fmt: skip
                     with pytest.raises(InvalidArgumentType, match=option):
                         action(**{option: wrong})
-                with pytest.raises(InvalidArgumentType, match="causal"):
-                    client.bind(Nothing, causal=wrong)
+                if wrong is not None:  # That is the default, which is not the same for every client.
+                    with pytest.raises(InvalidArgumentType, match="causal"):
+                        client.bind(Nothing, causal=wrong)
 
     def test_unregistering_what_is_none(self) -> None:
         """So is an interface that is none."""

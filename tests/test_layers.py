@@ -102,6 +102,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engine.rpc.address",
         "engine.rpc.call",
         "engine.rpc.channel",
+        "engine.rpc.context",
         "engine.rpc.contract",
         "engine.rpc.errors",
         "engine.rpc.limits",

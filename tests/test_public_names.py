@@ -31,7 +31,7 @@ from engine import (
 )
 from engine.testing import LIMIT
 
-CLIENT = "aclose bind close closed endpoint statistics"
+CLIENT = "aclose bind close closed endpoint members session statistics"
 SERVER = (
     "aclose close closed drain drain_async endpoint endpoints listen listening name pool register request_stop "
     "statistics stop unregister wait wait_async"

@@ -18,6 +18,7 @@ notification can complete.
 Source: "RPC_ASYNC_STATE", "Asynchronous Call State", "RpcAsyncCompleteCall", "RpcAsyncGetCallStatus".
 """
 
+import weakref
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from time import localtime, strftime, time
@@ -35,6 +36,7 @@ from ..kernel.aio import Completion
 from ..kernel.checks import check_flag, check_timeout
 from ..kernel.driver import driver
 from ..kernel.helping import HelpingWaiter
+from ..kernel.lock import Lock
 from ..kernel.monitor import TimerHandle
 from ..kernel.notification import Notification
 from ..kernel.thread import park
@@ -74,6 +76,7 @@ class Awaited(msgspec.Struct):
 class Recorder(Protocol):
     """The table of the calls of a connection, as its calls see it: a `CallTable`. Guarded by its lock."""
 
+    lock: Lock
     calls: dict[int, "Call[Any]"]
     waiting: dict[int, list[Wakeable]]
     need_driver: int
@@ -524,6 +527,44 @@ def give_up_at_fork(call: Call[Any], outcome: Outcome) -> None:
 def number_of(call: Call[Any]) -> int:
     """Return the number under which the table of its connection has the call."""
     return call._id
+
+
+def carrier_of(call: Call[Any]) -> Any:
+    """Return what carries the call, or did."""
+    return call._carrier
+
+
+def carried_by(call: Call[Any]) -> Callable[[], Any]:
+    """Return a function that tells what carries the call, as long as it is the one that its handle has now.
+
+    It keeps no handle: the timer of a call may outlive the call.
+    """
+    handle, call_id = weakref.ref(call), call._id
+
+    def carrier() -> Any:
+        call = handle()
+        return call._carrier if call is not None and call._id == call_id else None
+
+    return carrier
+
+
+def is_elsewhere_locked(table: Recorder, call_id: int, call: Call[Any]) -> bool:
+    """Whether the call of that number is outstanding in another table of the same client."""
+    carrier = call._carrier
+    if carrier is None:
+        return False
+    other = carrier.table
+    return other.lock is table.lock and other is not table and other.calls.get(call_id) is call
+
+
+def move_locked(call: Call[Any], source: Recorder, target: Recorder, carrier: CallCarrier, spec: Any) -> None:
+    """Have another connection of the client carry an outstanding call, whatever waits for it, under the same number."""
+    target.calls[call._id] = call
+    call._carrier, call._spec = carrier, spec
+    source.calls.pop(call._id, None)
+    if call._notify is not None and call._notify.needs_driver:
+        source.need_driver -= 1
+        target.need_driver += 1
 
 
 def spec_of(call: Call[Any]) -> Any:

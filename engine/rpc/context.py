@@ -69,6 +69,21 @@ class Context(Uncopyable, msgspec.Struct, Generic[S], array_like=True, dict=True
         return f"<Context {self.token.hex()[:8]}>"
 
 
+def set_home(context: Context[Any], home: object) -> None:
+    """Note in a client's handle what carries the calls of its server."""
+    context.__dict__["home"] = home
+
+
+def home_of(context: Context[Any]) -> Any:
+    """Return what carries the calls of the handle's server; None if that was not noted."""
+    return context.__dict__.get("home")
+
+
+def mentions_context(annotation: Any) -> bool:
+    """Whether a value of this annotation may have a context handle in it."""
+    return context_kind(annotation) is not None or any(map(mentions_context, get_args(annotation)))
+
+
 def context_kind(annotation: Any) -> bool | None:
     """Return True for the annotation of a context handle, False for one that may be None, None for any other."""
     if annotation is Context or get_origin(annotation) is Context:

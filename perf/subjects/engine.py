@@ -57,11 +57,11 @@ class Client:
 
     contract: type[Interface] = Echo
 
-    def __init__(self, endpoint: str, shared: EngineClient | None = None) -> None:
+    def __init__(self, endpoint: str, shared: EngineClient | None = None, causal: bool | None = None) -> None:
         self._client = shared or EngineClient(endpoint)
         self._owner = shared is None
         self._port = CompletionPort()
-        self._echo: Any = self._client.bind(self.contract).echo  # type: ignore[attr-defined]
+        self._echo: Any = self._client.bind(self.contract, causal=causal).echo  # type: ignore[attr-defined]
 
     def one_by_one(self, payloads: Sequence[bytes]) -> list[int]:
         """Begin, take the packet, complete, compare."""

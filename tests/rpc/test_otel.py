@@ -244,6 +244,28 @@ class TestFailures:
             assert not span["ok"]
 
 
+def test_several_servers(endpoint: str) -> None:
+    """The span of a call to one of several servers names the one that it was at last, also of one that had to wait."""
+    recorder = Recorder()
+    with Client([endpoint, "ipc:///nowhere/at/all"], connect_timeout=LIMIT) as client:
+        instrument(client, recorder.provider)
+        call = client.bind("echo", causal=False).nothing.begin()
+        with Server(endpoint) as server:
+            server.register("echo", Nothing())
+            server.listen()
+            assert call.result(LIMIT) is None
+            assert client.bind("echo", causal=False).nothing() is None
+        names = [span["attributes"]["server.address"] for span in recorder.spans("echo/nothing")]
+        assert names == [endpoint.removeprefix("ipc://")] * 2
+
+
+class Nothing:
+    """What is served there."""
+
+    def nothing(self) -> None:
+        """Answer."""
+
+
 class TestOnTheWire:
     """W3C Trace Context, in the call's metadata."""
 

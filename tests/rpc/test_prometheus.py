@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from engine import CompletionPort, InvalidArgumentType, InvalidParameter, Server, ThreadPool
+from engine import CompletionPort, InvalidArgumentType, InvalidParameter, MemberStatistics, Server, ThreadPool
 from engine.prometheus import Collector
 from engine.testing import LIMIT, wait_until
 
@@ -59,10 +59,14 @@ class TestCollector:
                 for field in snapshot.__struct_fields__:
                     if field != "name":
                         assert kinds.pop(f"callport_{type(thing.statistics()).__name__[:-10].lower()}_{field}"), name
+            for field in MemberStatistics.__struct_fields__:
+                if field != "endpoint":
+                    kinds.pop(f"callport_member_{field}")
             assert kinds == {}
             gauges = {metric.name.removeprefix("callport_") for metric in registry.collect() if metric.type == "gauge"}
             assert gauges == {
-                "client_connection", "client_outstanding", "server_phase", "server_active", "port_concurrency",
+                "client_connection", "client_outstanding", "member_zone", "member_weight", "member_state",
+                "member_outstanding", "member_latency", "server_phase", "server_active", "port_concurrency",
                 "port_depth", "port_active", "port_waiting", "port_closed", "pool_minimum", "pool_maximum",
                 "pool_closed", "pool_concurrency", "pool_workers", "pool_idle", "pool_running", "pool_off_slot",
                 "pool_queued",

@@ -23,6 +23,7 @@ from ..channel import Channel
 from ..errors import CallFailed, CallFailedDne, error_for
 from ..state import Failure, Outcome
 from .call_table import CallTable, perform
+from .elsewhere import Actions, Elsewhere
 from .outbox import LoneMessage, Outbox
 from .retry import Retries
 from .session import EndpointSession
@@ -47,6 +48,8 @@ class AwaitingConnection:
         self._outbox = outbox
         self._retries = retries
         self._timeout = timeout
+        # The other servers of the client, if it has several; set once.
+        self.elsewhere: Elsewhere | None = None
         # (when, call number), in order.
         self._calls: deque[tuple[float, int]] = deque()
         # The timer of the first.
@@ -75,7 +78,9 @@ class AwaitingConnection:
 
     # A conversation is over
 
-    def sort_out_locked(self, text: str, again: bool, read: int | None, greeted: bool) -> dict[int, Outcome]:
+    def sort_out_locked(
+        self, text: str, again: bool, read: int | None, greeted: bool, actions: Actions
+    ) -> dict[int, Outcome]:
         """Have each call of a conversation that was lost wait for the next one, or be sent again; return how others
         end.
 
@@ -87,14 +92,23 @@ class AwaitingConnection:
         unsent = self._outbox.numbers()
         untaken: list[int] = []
         retried: list[int] = []
+        moving: list[int] = []
         ended: dict[int, Outcome] = {}
-        for call_id in list(self._table.calls):
+        for call_id, call in list(self._table.calls.items()):
+            moves = self.elsewhere is not None and self.elsewhere.may_move(call)
             if call_id in unsent or call_id not in left:
-                self.add_locked(call_id)
+                # One that is in no queue is just being begun, by a thread that will find that there is no connection.
+                if moves and call_id in unsent:
+                    moving.append(call_id)
+                else:
+                    self.add_locked(call_id)
             elif read is not None and left[call_id] > read:
                 if again and self._retries.did_not_run_locked(self._table, call_id, greeted):
-                    self.add_locked(call_id)
-                    untaken.append(call_id)
+                    if moves:
+                        moving.append(call_id)
+                    else:
+                        self.add_locked(call_id)
+                        untaken.append(call_id)
                 else:
                     ended[call_id] = Failure(CallFailedDne(f"{text}, before it took this call"))
             elif again and self._retries.try_retry_locked(self._table, call_id, text):
@@ -103,10 +117,14 @@ class AwaitingConnection:
             else:
                 ended[call_id] = Failure(CallFailed(text))
         # Before those that were begun later.
-        self._outbox.queue.extendleft(map(self._retries.renew_locked, sorted(untaken, reverse=True)))
+        for call_id in sorted(untaken, reverse=True):
+            self._outbox.queue.appendleft(self._retries.renew_locked(call_id, self._table.calls[call_id]))
+        if self.elsewhere is not None and moving:
+            self._outbox.withdraw(set(moving))
+            self.elsewhere.move_locked(moving, actions)
         self._attend_locked()
         for wait, group in self._retries.waits_locked(retried):
-            driver().monitor.call_at(monotonic() + wait, partial(self._send_again, group))
+            driver().monitor.call_at(monotonic() + wait, partial(self.send_again, group))
         return ended
 
     def refused_locked(self, status: int, text: str) -> dict[int, Outcome]:
@@ -117,20 +135,25 @@ class AwaitingConnection:
             for lost in (self._retries.lost_locked(call_id),)
         }
 
-    def _send_again(self, call_ids: list[int]) -> None:
+    def send_again(self, call_ids: list[int]) -> None:
         """These calls have backed off."""
+        actions: Actions = [self._channel.flush]
         with self._table.lock:
             if self._session.has_left:
                 return
-            self._queue_again_locked(call_ids)
-        self._channel.flush()
+            self._queue_again_locked(call_ids, actions)
+        perform(actions)
 
-    def _queue_again_locked(self, call_ids: list[int]) -> None:
+    def _queue_again_locked(self, call_ids: list[int], actions: Actions) -> None:
         # A call whose connection was lost while it was being begun is there already.
         queued = self._outbox.numbers()
         for call_id in call_ids:
             if self._retries.rested_locked(self._table, call_id) and call_id not in queued:
-                self._outbox.queue.append(self._retries.renew_locked(call_id))
+                call = self._table.calls[call_id]
+                if self.elsewhere is not None and self.elsewhere.may_move(call):
+                    self.elsewhere.move_locked([call_id], actions)
+                else:
+                    self._outbox.queue.append(self._retries.renew_locked(call_id, call))
 
     # No server has greeted in time
 

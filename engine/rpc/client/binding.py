@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable
 from functools import update_wrapper
 from sys import modules
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from transport.frames import Target
 
@@ -22,9 +22,29 @@ from ..call import Call, abandon, carrying
 from ..contract.interface import Interface, Operation, check_name, hidden_methods_of, specs_of
 from ..contract.spec import OperationSpec
 from .buffers import filling, with_outputs
-from .carrier import Carrier
+from .carrier import Begin, Carrier
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
+
+
+class Starter(Protocol):
+    """What begins the calls of a binding: a `Carrier`, or, for a client of several servers, a `Balancer`."""
+
+    @property
+    def begin(self) -> Begin:
+        """Begins any call."""
+
+    def decorate(self, wrap: Callable[[Begin], Begin]) -> None:
+        """Have calls of bindings that are made from now on begun by `wrap(begin)`, and none by a way past it."""
+
+    def shortcut(self, spec: OperationSpec) -> Begin | None:
+        """Return what begins the usual calls of an operation; None: none is usual."""
+
+    def prepared(self, spec: OperationSpec) -> OperationSpec:
+        """Return how calls of `spec` are written and read."""
+
+    def place(self) -> Carrier:
+        """Return the carrier of a call that stays with one server."""
 
 
 class BoundOperation(Operation[..., Any], Uncopyable):
@@ -34,7 +54,8 @@ class BoundOperation(Operation[..., Any], Uncopyable):
 
     _instead = "bind anew, by a client of that place"
 
-    def __init__(self, carrier: Carrier, spec: OperationSpec, described: Any) -> None:
+    def __init__(self, carrier: Starter, spec: OperationSpec, described: Any) -> None:
+        spec = carrier.prepared(spec)
         self._begin = with_outputs(carrier.begin) if spec.outputs else carrier.begin
         self.spec = spec
         self.name: str = spec.name
@@ -126,7 +147,7 @@ class Binding(Uncopyable):
 
     _instead = "bind anew, by a client of that place"
 
-    def __init__(self, carrier: Carrier, interface: str, causal: bool) -> None:
+    def __init__(self, carrier: Starter, interface: str, causal: bool) -> None:
         self._interface = check_name("interface", interface)
         self._carrier = carrier
         self._causal = causal
@@ -144,7 +165,7 @@ class Binding(Uncopyable):
 
 
 def bind_typed(
-    carrier: Carrier, interface: type[I], kind: Callable[[OperationSpec], type[BoundOperation]], causal: bool
+    carrier: Starter, interface: type[I], kind: Callable[[OperationSpec], type[BoundOperation]], causal: bool
 ) -> I:
     """Return an instance of `interface` whose operations, of the kinds that `kind` says, call the server."""
     specs = specs_of(interface)

@@ -17,7 +17,7 @@ from ...kernel.aio import Completion
 from ...kernel.helping import HelpingWaiter
 from ...kernel.lock import Lock, each
 from ...kernel.waiter import Wakeable
-from ..call import Call, record_locked
+from ..call import Call, is_elsewhere_locked, record_locked
 from ..state import Failure, Outcome
 
 # What waits for a call in order to complete it: a thread, a task.
@@ -39,13 +39,20 @@ class CallTable:
 
     The connection guards its state with the same lock, so that a call that needs both takes one lock, once. Methods
     ending in `_locked` need it held.
+
+    Args: `beside`: a table of the same client. They share their lock, their numbers and what waits for calls, so that a
+        call moves from one to the other in one step.
     """
 
-    def __init__(self) -> None:
-        self.lock: Lock = Lock()
+    def __init__(self, beside: "CallTable | None" = None) -> None:
+        self.lock: Lock
+        if beside is None:
+            self.lock = Lock()
+        else:
+            self.lock = beside.lock
         # All guarded by `lock`. The calls that have no outcome, and what waits for them, by their numbers.
         self.calls: dict[int, Call[object]] = {}
-        self.waiting: dict[int, list[Wakeable]] = {}
+        self.waiting: dict[int, list[Wakeable]] = {} if beside is None else beside.waiting
         # How many calls need the network to be driven though no thread waits: see `Notification.needs_driver`.
         self.need_driver: int = 0
         # Counters, for statistics: calls that have ended, and outcomes that came for those that had.
@@ -98,7 +105,7 @@ class CallTable:
     def await_outcome(self, call_id: int, call: Call[object], waiter: Wakeable) -> bool:
         """Have `waiter` woken when the call ends; False if it has ended already."""
         with self.lock:
-            if self.calls.get(call_id) is not call:
+            if self.calls.get(call_id) is not call and not is_elsewhere_locked(self, call_id, call):
                 return False
             self.waiting.setdefault(call_id, []).append(waiter)
             return True
@@ -116,4 +123,5 @@ class CallTable:
         """Whether a thread or a task waits for the call, in order to complete it."""
         with self.lock:
             waiters = self.waiting.get(call_id, ())
-            return self.calls.get(call_id) is call and not _COLLECTORS.isdisjoint(map(type, waiters))
+            here = self.calls.get(call_id) is call or is_elsewhere_locked(self, call_id, call)
+            return here and not _COLLECTORS.isdisjoint(map(type, waiters))

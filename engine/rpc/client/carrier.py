@@ -6,8 +6,7 @@ that was accepted knows its carrier: through it a thread or task waits for the o
 call takes it out of the connection's table; then the server is notified.
 """
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -26,7 +25,19 @@ from ...kernel.driver import driver
 from ...kernel.notification import Notification
 from ...kernel.packet import PacketTemplate
 from .. import serving
-from ..call import Call, adopt, ask_to_end_locked, carrying, handle_of, limit, pipes_of, withdraw_locked
+from ..call import (
+    Call,
+    adopt,
+    ask_to_end_locked,
+    carried_by,
+    carrier_of,
+    carrying,
+    handle_of,
+    is_elsewhere_locked,
+    limit,
+    pipes_of,
+    withdraw_locked,
+)
 from ..channel import Channel
 from ..contract.spec import OperationSpec
 from ..errors import CallCancelled, CallFailed, CallTimeout
@@ -37,6 +48,7 @@ from ..wire_types import check_metadata
 from .buffers import filling
 from .call_table import CallTable, perform
 from .connection import Connection
+from .homes import homed
 from .outbox import LoneMessage, encode_eagerly
 from .session import EndpointSession
 
@@ -51,22 +63,28 @@ _NIL = msgspec.Raw(b"\xc0")
 class Carrier:
     """Begins and carries the calls of one client, on one connection.
 
-    Args: `timeout` of calls that have none of their own, in seconds, and `max_calls`: see `Client`.
+    Args:
+        timeout: of calls that have none of their own, in seconds, and `max_calls`: see `Client`.
+        ids: the numbers of calls, which are unique among the connections of a client.
+        pinned: its calls never go to another server.
     """
 
-    def __init__(self, connection: Connection, timeout: float | None, max_calls: int) -> None:
+    def __init__(
+        self, connection: Connection, timeout: float | None, max_calls: int, ids: Iterator[int], pinned: bool = False
+    ) -> None:
+        self.pinned: bool = pinned
         self.connection: Connection = connection
         # Its parts, at hand.
         self.table: CallTable = connection.table
         self.session: EndpointSession = connection.session
-        self._outbox = connection.outbox
+        self._outbox = self.outbox = connection.outbox
         self._retries = connection.retries
         self._awaiting = connection.awaiting
         self.channel: Channel = connection.channel
         self.silence: Callable[[], str] = connection.silence
         self._timeout = timeout
         self._max_calls = max_calls
-        self._ids = itertools.count(1)
+        self._ids = ids
         self._decorated = False
 
     # Beginning
@@ -129,6 +147,25 @@ class Carrier:
         elif not self.channel.deferred:
             self.channel.defer()
         return call
+
+    def place(self) -> "Carrier":
+        """Return the carrier of calls that stay with one server: see `Balancer`."""
+        return self
+
+    def prepared(self, spec: OperationSpec) -> OperationSpec:
+        """Return how calls of `spec` are written and read here."""
+        return spec if self.connection.elsewhere is None else homed(spec, self)
+
+    def begin_usual(self, spec: OperationSpec) -> Callable[..., Call[Any]]:
+        """Return what does for calls of one operation what `BoundOperation.begin` does, in the shortest way."""
+        shortcut = self.shortcut(spec)
+        if shortcut is not None:
+            return shortcut
+
+        def begin_any(*args: Any, notify: Any = None, handle: Call[Any] | None = None, **more: Any) -> Call[Any]:
+            return self._begin_unusual(spec, args, notify, handle, **more)
+
+        return begin_any
 
     def shortcut(self, spec: OperationSpec) -> Callable[..., Call[Any]] | None:
         """Return what does for the usual call what `BoundOperation.begin` does for any, in two thirds of the time; None
@@ -213,7 +250,8 @@ class Carrier:
 
         Raises: `InvalidHandle` if the client was closed meanwhile and did not take the call.
         """
-        table = self.table
+        table, elsewhere = self.table, self.connection.elsewhere
+        actions: list[Callable[[], object]] = []
         with table.lock:
             if self.session.state is _LEAVING:
                 # If `close` did not end it, it was never accepted.
@@ -225,16 +263,23 @@ class Carrier:
             if notify is not None and notify.needs_driver:
                 table.need_driver += 1
             if not self.session.is_open:
-                self._awaiting.add_locked(call_id)
+                if elsewhere is not None and elsewhere.may_move(call) and self._outbox.withdraw({call_id}):
+                    elsewhere.move_locked((call_id,), actions)
+                else:
+                    self._awaiting.add_locked(call_id)
             self.connection.attend_locked()
+        perform(actions)
         if spec.one_way:
-            table.finish(call_id, _NIL)
+            carrier_of(call).table.finish(call_id, _NIL)
         elif timeout is not None:
-            expire = partial(self._expire, call_id, spec, timeout)
+            expire = partial(self._expire, call_id, spec, timeout, carried_by(call))
             limit(call, driver().monitor.call_at(monotonic() + timeout, expire))
 
-    def _expire(self, call_id: int, spec: OperationSpec, timeout: float) -> None:
+    def _expire(self, call_id: int, spec: OperationSpec, timeout: float, where: Callable[[], "Carrier | None"]) -> None:
         """The time limit of a call is over."""
+        carrier = where()
+        if carrier is not None and carrier is not self:  # It has moved.
+            return carrier._expire(call_id, spec, timeout, where)
         driver().harvest(self.channel)  # An answer that has arrived counts.
         table, session = self.table, self.session
         if call_id not in table.calls:
@@ -291,6 +336,8 @@ class Carrier:
         try:
             with table.lock:
                 if table.calls.get(call_id) is not call:
+                    if is_elsewhere_locked(table, call_id, call):
+                        actions.append(partial(carrier_of(call).cancel, call_id, call, abort))
                     return
                 if abort:
                     table.finish_locked((call_id,), (Failure(CallCancelled("cancelled by its caller")),), actions)

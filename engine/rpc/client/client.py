@@ -1,32 +1,43 @@
-"""The client: what users call, in front of the connection to a server.
+"""The client: what users call, in front of the connection to a server, or to several.
 
 Theory of operation. A client has a connection (`connection.py`), and a carrier, which begins the calls of its bindings
-on that (`carrier.py`). Any number of threads and event loops share them.
+on that (`carrier.py`). Any number of threads and event loops share them. One of several servers has a connection and a
+carrier for each (`fleet.py`), and a balancer in the place of the carrier (`balance.py`), which begins each call on one
+of them; nothing of that is imported or asked for a client of one.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 
-from transport import Endpoint
+from transport import Curve, Endpoint
 from transport.foreign import shown
 from transport.frames import PIPE_WINDOW_BYTES
 
-from ...errors import InvalidArgumentType
-from ...kernel.checks import check_count, check_flag, check_timeout
+from ...errors import InvalidArgumentType, InvalidHandle, InvalidParameter
+from ...kernel.checks import check_count, check_flag, check_text, check_timeout
 from ...kernel.driver import driver
 from ...kernel.lock import Once
 from ...lifecycle import AsyncCloseable, OpenObjects, Stage, at_exit, close_left_open
+from ..address import Address
 from ..contract.interface import Interface
 from ..limits import check_options
 from ..pipes.pipe import MAX_WINDOW
 from ..wire_types import check_metadata
-from .binding import Binding, bind_typed
+from .binding import Binding, Starter, bind_typed
 from .carrier import Begin, Carrier
 from .connection import Connection
 from .pipes import operation_kind
-from .retry import RETRIES, RETRY_BUDGET
+from .resolver import Resolver, addresses_of, check_resolver
+from .retry import RETRIES, RETRY_BUDGET, Retries
+
+if TYPE_CHECKING:
+    from .fleet import Fleet
+    from .member import MemberStatistics
+    from .pinned_session import PinnedSession
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
@@ -41,7 +52,8 @@ class ClientStatistics(msgspec.Struct, frozen=True):
     `link`: what carries its messages: "zmq", "native", "tls" or "loopback". `queued_bytes` wait to be written to the
     server (over ZeroMQ that is not known).
     `retries`: how often calls of idempotent operations were queued again; `retries_refused`: how often the budget
-    forbade it.
+    forbade it; `moves`: how often calls went from one server of several to another. Of several servers the numbers are
+    those of all connections together, `link` has each kind once, and `connection` is "connected" if one of them is; each is in `Client.members`.
     """
 
     connection: str
@@ -57,26 +69,30 @@ class ClientStatistics(msgspec.Struct, frozen=True):
     retries_refused: int
     link: str
     queued_bytes: int
+    moves: int = 0
 
 
 class Client(AsyncCloseable):
-    """A client of one server.
+    """A client of one server, or of several that serve the same.
 
     Args:
         endpoint: `tcp://host:port`, `ipc://path`, `inproc://name` or `loopback://name`; `native+tcp://...` and
             `native+ipc://...`: the first two without ZeroMQ's library, whatever the server uses; `tls://host:port`.
+            For several servers a list of endpoints or of `Address`, or a resolver, which finds them and follows what
+            changes: an object with a method `run(discovery)`, see `Resolver`.
+        zone: where the client is: of several servers, those of that zone are used as long as one of them is ready.
         timeout: seconds that a call may take unless it says otherwise; None: no limit. See `BoundOperation.begin` for
             the errors that it ends with: `CallTimeout` is not the only one.
         connect_timeout: seconds that a call may wait for a connection to a server that greets before it ends with
             `ServerUnavailable`, or with `CallFailed` if it was sent to one that has not greeted yet; None: for ever.
             Each call waits for itself, even if one before it has waited in vain.
             Once the server has greeted, a call may take its time; after a lost connection the limit counts again.
-        max_calls: outstanding calls allowed; beginning one more raises `QueueFull`.
+        max_calls: outstanding calls allowed, of several servers at each; beginning one more raises `QueueFull`.
         retries: how often a call of an idempotent operation may be sent again, each time that its connection is lost
             before the answer has come; it waits for the next connection as a new call would. 0: never. Other calls are
             never sent twice, nor is one that was cancelled.
-        retry_budget: so many calls may be sent again, and one more for every ten answers to calls of such operations.
-            The next one ends with `CallFailed`, as without retries.
+        retry_budget: so many calls may be sent again, though they may have run, or to another server because one has
+            refused them; and one more for every ten answers. The next one ends as without retries.
         metadata: texts sent with each connection, for the server's routines to read; 48 KiB at most.
         pipe_window: bytes of encoded elements that the server may push into each pipe ahead of what is pulled, 1 or
             more.
@@ -85,6 +101,13 @@ class Client(AsyncCloseable):
             taken, 64 KiB or more, 256 MiB; a larger result ends its call with `BadStubData`),
             `curve` (keys), `tls` (an `ssl.SSLContext` for `tls://`; None: one that trusts whom the system does),
             `context` (a ZeroMQ context of your own).
+
+    Of several servers, a call goes to the less loaded of two taken at random, many in one message, and one that is
+    alone to the server that had the last. One that did not run, because its server was lost, closes or has refused it,
+    goes to another, up to three times; so does one that may have run, if its operation is idempotent. Its handle, its
+    notification and what is left of its time stay the same. There is no order among calls to several servers, so `bind`
+    wants `causal=False`; what needs one server has a `session`. Calls with a context handle go to the server of the
+    handle, calls with pipes stay where they began, and neither moves.
 
     Connecting happens in the background; the constructor does not wait for it. Close the client, or use it as a context
     manager: it stays open, and goes on serving its calls, without a reference to it. One that is still open when the
@@ -99,8 +122,9 @@ class Client(AsyncCloseable):
 
     def __init__(
         self,
-        endpoint: str | Endpoint,
+        endpoint: str | Endpoint | Iterable[str | Address] | Resolver,
         *,
+        zone: str = "",
         timeout: float | None = None,
         connect_timeout: float | None = CONNECT_TIMEOUT,
         max_calls: int = MAX_CALLS,
@@ -112,47 +136,105 @@ class Client(AsyncCloseable):
     ) -> None:
         timeout = check_timeout(timeout)
         check_count("max_calls", max_calls, least=1)
+        check_text("zone", zone)
         self._closed_once = Once()
-        self._connection = Connection(
-            endpoint,
-            options,
-            connect_timeout=check_timeout(connect_timeout, "connect_timeout"),
-            pipe_window=check_count("pipe_window", pipe_window, 1, MAX_WINDOW),
-            metadata={} if metadata is None else check_metadata(metadata, METADATA_BYTES),
-            largest=check_options(options),
-            retry_budget=check_count("retry_budget", retry_budget, most=1 << 53),  # A float has it exactly.
-            retries=check_count("retries", retries),
+        largest = check_options(options)
+        again = Retries(
+            check_count("retries", retries),
+            check_count("retry_budget", retry_budget, most=1 << 53),  # A float has it exactly.
         )
-        self._connection.client = self
-        self._carrier = Carrier(self._connection, timeout, max_calls)
+        settings: dict[str, Any] = {
+            "connect_timeout": check_timeout(connect_timeout, "connect_timeout"),
+            "pipe_window": check_count("pipe_window", pipe_window, 1, MAX_WINDOW),
+            "metadata": {} if metadata is None else check_metadata(metadata, METADATA_BYTES),
+        }
+        addresses, resolver = _servers_of(endpoint)
+        own_keys = options.get("curve")
+
+        def connect(kind: type[Connection], where: str | Endpoint, keys: Curve | None, **more: Any) -> Connection:
+            with_keys = options if keys is None else {**options, "curve": keys}
+            made = kind(where, with_keys, largest, again, **settings, **more)
+            made.client = self  # It stays open without a reference from the program.
+            return made
+
+        # A client of several servers has these two; the connection is the one in which calls wait for a server.
+        self._fleet: Fleet | None = None
+        self._carrier: Starter
+        if resolver is None and len(addresses) == 1:
+            (only,) = addresses
+            if isinstance(only, Address):
+                self._connection = connect(Connection, only.endpoint, only.keys_of(own_keys))
+            else:
+                self._connection = connect(Connection, only, own_keys)
+            self._carrier = Carrier(self._connection, timeout, max_calls, count(1))
+            self._connection.open()
+        else:
+            from .fleet import Fleet as Several  # A client of one server does without it.
+
+            several = [address for address in addresses if isinstance(address, Address)]
+            listed = ", ".join(address.endpoint for address in several)
+            name = f"any of {listed}" if listed else shown(resolver, 200)
+            self._fleet = Several(name, several, resolver, connect, again, own_keys, zone, timeout, max_calls)
+            self._connection, self._carrier = self._fleet.lobby, self._fleet.balancer
         _open_clients.add(self)
 
     @property
     def endpoint(self) -> str:
-        """The endpoint of the server."""
+        """The endpoint of the server; of several, those that the client was made with, or its resolver's `repr`."""
         return self._connection.endpoint
 
+    @property
+    def members(self) -> "list[MemberStatistics]":
+        """The servers of the client, as they are now: their states, calls, latency and faults. Blocks: never.
+
+        Of a client of one server one, which is "ready" or "connecting".
+        """
+        driver().look_around()
+        if self._fleet is None:
+            return [_only_member(self._connection)]
+        return self._fleet.members()
+
+    def session(self) -> "PinnedSession":
+        """Return a session: bindings of it call one server, which is chosen now, in the order in which calls are begun.
+
+        Of a client of one server, that one. Raises: `ServerUnavailable` if no server is known yet; `InvalidHandle` if
+        the client is closed. Blocks: never.
+        """
+        from .pinned_session import PinnedSession
+
+        if self.closed:
+            raise InvalidHandle("the client is closed")
+        if self._fleet is None:
+            return PinnedSession(self.endpoint, partial(_bind, self._carrier), bool)
+        member, carrier = self._fleet.pin()
+        return PinnedSession(member.address.endpoint, partial(_bind, carrier), partial(self._fleet.unpin, member))
+
     @overload
-    def bind(self, interface: type[I], *, causal: bool = True) -> I: ...
+    def bind(self, interface: type[I], *, causal: bool | None = None) -> I: ...
     @overload
-    def bind(self, interface: str, *, causal: bool = True) -> Binding: ...
-    def bind(self, interface: type[I] | str, *, causal: bool = True) -> Any:
+    def bind(self, interface: str, *, causal: bool | None = None) -> Binding: ...
+    def bind(self, interface: type[I] | str, *, causal: bool | None = None) -> Any:
         """Return a binding: an object with the interface's operations, each callable and with a `begin`.
 
         Args:
             interface: an `Interface` class, or the name of one to call without a contract, with plain values.
             causal: the server enters routines in the order in which the calls of this client are begun, but for those
                 that have to wait for a context handle. False: calls of this binding have no place in that order, and
-                wait for none of the others.
+                wait for none of the others. None: True for a client of one server; of several there is no such order,
+                and False has to be said.
         Nothing is sent: whether the server knows the interface shows in the first call. Bindings need no closing.
-        Raises: `InvalidParameter` if an operation of the interface has a type that cannot be sent, naming both.
+        Raises: `InvalidParameter` if an operation of the interface has a type that cannot be sent, naming both; and
+            unless `causal=False` of a client of several servers.
         """
-        check_flag("causal", causal)
-        if isinstance(interface, str):
-            return Binding(self._carrier, interface, causal)
-        if isinstance(interface, type) and issubclass(interface, Interface):
-            return bind_typed(self._carrier, interface, operation_kind, causal)
-        raise InvalidArgumentType(f"interface must be an Interface class or a name, not {shown(interface)}")
+        if causal is not None:
+            check_flag("causal", causal)
+        if self._fleet is None:
+            return _bind(self._carrier, interface, causal is not False)
+        if causal is not False:
+            raise InvalidParameter(
+                "calls to several servers have no order: bind with causal=False, or, for one, in a client.session()"
+            )
+        return _bind(self._carrier, interface, True)  # What goes to one server may keep its order: that costs nothing.
 
     def close(self) -> None:
         """Close the client: calls without an answer end with `CallCancelled`, and what was sent leaves within `linger`
@@ -168,6 +250,10 @@ class Client(AsyncCloseable):
 
     def _close(self, notify: bool) -> None:
         """Close; `notify` the threads that wait for calls, too."""
+        if self._fleet is not None:
+            self._fleet.close(notify)
+            _open_clients.discard(self)
+            return
         self._connection.close(notify)
         _open_clients.discard(self)
         self._connection.channel.close()
@@ -184,6 +270,8 @@ class Client(AsyncCloseable):
         message ahead of the others, or behind.
         """
         driver().look_around()
+        if self._fleet is not None:
+            return self._fleet_statistics(self._fleet)
         connection = self._connection
         table = connection.table
         with table.lock:
@@ -203,7 +291,30 @@ class Client(AsyncCloseable):
                 queued_bytes=connection.channel.link.queued_bytes,
             )
 
+    def _fleet_statistics(self, fleet: "Fleet") -> ClientStatistics:
+        with fleet.lock:
+            totals = fleet.totals_locked()
+            return ClientStatistics(
+                connection="closed" if self.closed else "connected" if fleet.balancer.usable else "connecting",
+                outstanding=totals.outstanding,
+                calls_begun=totals.finished + totals.outstanding,
+                calls_finished=totals.finished,
+                replies_late=totals.late,
+                messages_sent=totals.sent,
+                messages_received=totals.received,
+                garbage_received=totals.garbage,
+                connections=totals.connections,
+                retries=fleet.retries.sent,
+                retries_refused=fleet.retries.refused,
+                link=", ".join(sorted(totals.links)),
+                queued_bytes=totals.queued_bytes,
+                moves=fleet.retries.moved,
+            )
+
     def __repr__(self) -> str:
+        if self._fleet is not None:
+            statistics = self._fleet_statistics(self._fleet)
+            return f"<Client {self.endpoint} {statistics.connection} outstanding={statistics.outstanding}>"
         connection = self._connection
         state, outstanding = connection.session.name, len(connection.table.calls)
         return f"<Client {self.endpoint} {state} link={connection.channel.link.kind} outstanding={outstanding}>"
@@ -211,10 +322,49 @@ class Client(AsyncCloseable):
 
 def decorate(client: Client, wrap: Callable[[Connection, Begin], Begin]) -> None:
     """Have calls of bindings that are made from now on begun by `wrap(connection, begin)` only."""
-    client._carrier.decorate(lambda begin: wrap(client._connection, begin))
+    if client._fleet is not None:
+        client._fleet.decorate(wrap)
+    else:
+        client._carrier.decorate(lambda begin: wrap(client._connection, begin))
+
+
+def _servers_of(
+    given: str | Endpoint | Iterable[str | Address] | Resolver,
+) -> tuple[Sequence[str | Endpoint | Address], Resolver | None]:
+    """Return the servers that a client is given, or what finds them."""
+    if isinstance(given, (str, Endpoint)):
+        return [given], None
+    if isinstance(given, Iterable):
+        addresses = addresses_of(given)
+        if not addresses:
+            raise InvalidParameter("endpoint is an empty list: a client needs one server at least, or a resolver")
+        return addresses, None
+    return [], check_resolver(given)
+
+
+def _only_member(connection: Connection) -> "MemberStatistics":
+    from .member import MemberState, MemberStatistics
+
+    session, table = connection.session, connection.table
+    return MemberStatistics(
+        endpoint=connection.endpoint, zone="", weight=1.0, outstanding=len(table.calls),
+        state=(MemberState.READY if session.is_open else MemberState.CONNECTING).value,
+        latency=connection.spinning.took, faults=0, calls_finished=table.finished, connections=session.conversation,
+    )  # fmt: skip
+
+
+def _bind(carrier: Starter, interface: Any, causal: bool) -> Any:
+    check_flag("causal", causal)
+    if isinstance(interface, str):
+        return Binding(carrier, interface, causal)
+    if isinstance(interface, type) and issubclass(interface, Interface):
+        return bind_typed(carrier, interface, operation_kind, causal)
+    raise InvalidArgumentType(f"interface must be an Interface class or a name, not {shown(interface)}")
 
 
 def _disable(client: Client) -> None:
+    if client._fleet is not None:
+        client._fleet.disable()
     client._connection.disable()
 
 

@@ -62,6 +62,7 @@ from ..pipes.pipe import UNBOUNDED
 from ..state import Failure, Outcome
 from .awaiting import AwaitingConnection
 from .call_table import CallTable, perform
+from .elsewhere import Elsewhere
 from .outbox import MOST_WAITING, LoneMessage, Outbox
 from .retry import Retries
 from .session import EndpointSession
@@ -89,29 +90,34 @@ class Connection:
         endpoint: str | Endpoint,
         options: dict[str, Any],
         largest: int,
+        retries: Retries,
         *,
         connect_timeout: float | None,
-        retries: int,
-        retry_budget: int,
         metadata: dict[str, str],
         pipe_window: int,
+        beside: "Connection | None" = None,
+        name: str = "",
     ) -> None:
-        self.endpoint: str = str(endpoint)
+        self.endpoint: str = name or str(endpoint)
         self.metadata: dict[str, str] = metadata
         # What this side lets the server push into each pipe.
         self.pipe_window: int = pipe_window
         self._largest = largest
         self._association = os.urandom(16)
         self.session: EndpointSession = EndpointSession(self.endpoint)
-        self.table: CallTable = CallTable()
+        self.table: CallTable = CallTable(None if beside is None else beside.table)
+        # The other servers of the client, if it has several; set once, before anything arrives.
+        self.elsewhere: Elsewhere | None = None
+        self.opened: bool = False
         # Whether a thread that has sent stays awake for the answer. Under link.lock.
-        self._spinning = Spinning(0 if Endpoint.parse(endpoint).local else SPIN_CALLS)
-        self.outbox: Outbox = Outbox(self.session, self.table.calls.keys(), self._refuse, self._attend, self._spinning)
+        self.spinning: Spinning = Spinning(0 if Endpoint.parse(endpoint).local else SPIN_CALLS)
+        self.outbox: Outbox = Outbox(self.session, self.table.calls.keys(), self._refuse, self._attend, self.spinning)
         if Endpoint.parse(endpoint).local:
             self.outbox.few, self.outbox.halves = 1, 0
         self.next_message: Callable[..., OutgoingMessage | None] = self.outbox.next_message
-        self.retries: Retries = Retries(retries, retry_budget)
-        self.retries.add_table(self.table)
+        self.retries: Retries = retries
+        with self.table.lock:
+            retries.add_table(self.table)
         # Guarded by the table's lock: whether the network is driven though no thread waits.
         self.attended: bool = False
         # What `close` has found to be done.
@@ -135,6 +141,11 @@ class Connection:
             self.channel, self.attend_locked, self.session, self.table, self.outbox, self.retries, connect_timeout
         )
         self.outbox.spin_until = driver().spin_until
+
+    def open(self, elsewhere: Elsewhere | None = None) -> None:
+        """Begin to connect, for a client that has no other server, or some."""
+        self.opened = True
+        self.elsewhere = self.awaiting.elsewhere = elsewhere
         self.channel.open()
 
     # The channel's side: sending. Under link.lock. `next_message` is the outbox's.
@@ -179,9 +190,10 @@ class Connection:
     def on_message(self, peer: bytes, frames: list[Buffer]) -> bool:
         """Take one message from the server. True: no more is expected now, so the harvest may end."""
         self.messages_received += 1
-        table, outbox, spinning = self.table, self.outbox, self._spinning
+        table, outbox, spinning = self.table, self.outbox, self.spinning
         if spinning.sent_at:
-            spinning.swift = monotonic() - spinning.sent_at < SPIN_TIME
+            spinning.took = took = monotonic() - spinning.sent_at
+            spinning.swift = took < SPIN_TIME
             spinning.sent_at = 0.0
         outstanding = len(table.calls) + outbox.answered
         if outstanding > outbox.few or (
@@ -244,9 +256,14 @@ class Connection:
         table = self.table
         with table.lock:
             outcomes: Sequence[Outcome] = group.values
+            call_ids: Sequence[int] = group.ids
             if group.status or group.options is not None:
                 outcomes = outcomes_of(group, blobs, table.calls)
-            self.outbox.answered += table.finish_locked(group.ids, outcomes, self.actions)
+                if group.status and self.elsewhere is not None:
+                    moved = self.elsewhere.answered_locked(group.status, call_ids, self.actions)
+                    kept = [(i, outcome) for i, outcome in zip(call_ids, outcomes, strict=True) if i not in moved]
+                    call_ids, outcomes = [i for i, _ in kept], [outcome for _, outcome in kept]
+            self.outbox.answered += table.finish_locked(call_ids, outcomes, self.actions)
             if self.attended:
                 self.attend_locked()
 
@@ -340,6 +357,8 @@ class Connection:
                 )
                 self.table.finish_locked(ended.keys(), ended.values(), self.actions)
                 self.attend_locked()
+        if self.elsewhere is not None:
+            self.elsewhere.unreachable(reason)
 
     def on_lost(self, peer: bytes, reason: str, evicted: bool = False) -> None:
         """The connection is gone: calls that had left may have run, the others have not."""
@@ -353,6 +372,8 @@ class Connection:
         with self.table.lock:
             self.session.reached = True
             self.awaiting.clear_locked()
+            if self.elsewhere is not None:
+                self.elsewhere.greeted_locked(self.actions)
             self.attend_locked()
         if self.outbox.queue:
             self.actions.append(self.channel.flush)  # What is too large to leave before the greeting, for one.
@@ -366,10 +387,13 @@ class Connection:
             # Nothing is sent again: it may have been what the server could not read.
             self._lose(f"the server broke off: {reason}", False)
             self.on_connected(b"")
-        elif message.status == Status.SERVER_UNAVAILABLE and VERSION in message.versions:
-            # It closes: nothing that was sent has run, and all of it waits for the next server.
-            self._lose(reason, True, 0, False)
-            self._leave_soon()
+        elif self.elsewhere is not None or (
+            message.status == Status.SERVER_UNAVAILABLE and VERSION in message.versions
+        ):
+            # It closes: nothing that was sent has run, and all of it waits for the next server, or goes to another.
+            self._lose(f"{self.endpoint} refused to talk: {reason}", True, 0, False)
+            if VERSION in message.versions:
+                self._leave_soon()
         else:
             # Our greeting was refused: nothing that was sent has run, and on this connection nothing will.
             text = f"{self.endpoint} refused to talk: {reason}"
@@ -424,7 +448,9 @@ class Connection:
             if self.channel.take_back():
                 self.outbox.put_back()
             self.outbox.discard(self._hello)
-            self._settle_locked(self.awaiting.sort_out_locked(text, again, read, greeted))
+            if self.elsewhere is not None:
+                self.elsewhere.lost_locked(read is not None, self.actions)
+            self._settle_locked(self.awaiting.sort_out_locked(text, again, read, greeted, self.actions))
 
     def _settle_locked(self, ended: dict[int, Outcome]) -> None:
         """End these calls of the conversation that is over. An interrupt before the last line has it done again."""

@@ -46,7 +46,7 @@ from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
 from ..pipes.stream import Stream
 from ..state import Failure
-from .binding import BoundOperation
+from .binding import BoundOperation, Starter
 from .buffers import filling
 from .carrier import Carrier
 
@@ -66,7 +66,7 @@ class ClientPipes(PipeSet):
         # The number of the call is set as the handle takes it.
         super().__init__(spec.pipes, True, spec.duplex, window, limit, signals, send_complete, 0, carrier.channel)
         self.call = call
-        self._carrier = carrier
+        self._carrier = self.carrier = carrier
         # The notification does not change: `wake` takes from the count what `begun` has added.
         self._needs_driver = notify is not None and notify.needs_driver
         # Set once, by the push or pull that failed.
@@ -158,9 +158,9 @@ class PipedOperation(BoundOperation):
     also be given by the parameter's name.
     """
 
-    def __init__(self, carrier: Carrier, spec: OperationSpec, doc: str | None) -> None:
+    def __init__(self, carrier: Starter, spec: OperationSpec, doc: str | None) -> None:
         super().__init__(carrier, spec, doc)
-        self._carrier = carrier
+        self._starter = carrier
         assert spec.signature is not None
         self._pushed = [pipe for pipe in spec.pipes if pipe.inbound]
         names = {pipe.name for pipe in spec.pipes}
@@ -246,7 +246,7 @@ class PipedOperation(BoundOperation):
             notify = snapshot(notify)
         call: Call[Any] = Call() if handle is None else handle_of(handle)
         values, given = self._arrange(args, kwargs)
-        pipes = ClientPipes(self._carrier, call, self.spec, notify, send_complete)
+        pipes = ClientPipes(self._starter.place(), call, self.spec, notify, send_complete)
         feeds: Feeds = []
         for name, items in given.items():
             pipe = pipes.find(name)

@@ -81,13 +81,19 @@ class Retries:
         self._entries: dict[int, RetryEntry] = {}
         # Those that back off: they are outstanding, and neither queued nor sent.
         self.backing_off: set[int] = set()
-        # Counters, for statistics.
+        # Counters, for statistics. Those that went to another server; by who moves them.
+        self.moved: int = 0
         self.sent: int = 0
         self.refused: int = 0
 
     def add_table(self, table: CallTable) -> None:
         """Answers to the calls of this table fill the budget."""
         self._tables[table] = table.answered
+
+    def remove_table(self, table: CallTable) -> None:
+        """A connection of the client is closed. Under the table's lock, as `add_table`."""
+        self._refill_locked()
+        del self._tables[table]
 
     def forget_locked(self, call_id: int) -> None:
         """The call was not accepted after all."""
@@ -129,6 +135,23 @@ class Retries:
         self.backing_off.add(call_id)
         return True
 
+    def refused_locked(self, table: CallTable, call_id: int) -> float | None:
+        """A server has refused a call, which did not run: return after how many seconds it may go to another one.
+
+        None: it may not.
+        """
+        call = table.calls[call_id]
+        if not _may_leave_again(call):
+            return None
+        entry = self._entry_locked(table, call_id, call)
+        if entry.moves >= MOST_MOVES or not self._spend_locked():
+            return None
+        entry.moves += 1
+        if entry.moves == 1:
+            return 0.0
+        self.backing_off.add(call_id)
+        return _wait(entry.moves - 1)
+
     def _entry_locked(self, table: CallTable, call_id: int, call: Call[object]) -> RetryEntry:
         entry = self._entries.get(call_id)
         if entry is None:
@@ -138,21 +161,24 @@ class Retries:
 
     def _spend_locked(self) -> bool:
         """Take a token, if there is one."""
-        for table, counted in self._tables.items():
-            answered = table.answered
-            self._tokens = min(self._budget, self._tokens + REFILL * (answered - counted))
-            self._tables[table] = answered
+        self._refill_locked()
         if self._tokens < 1 - 1e-9:  # Tenths do not add up to one.
             self.refused += 1
             return False
         self._tokens -= 1
         return True
 
+    def _refill_locked(self) -> None:
+        for table, counted in self._tables.items():
+            answered = table.answered
+            self._tokens = min(self._budget, self._tokens + REFILL * (answered - counted))
+            self._tables[table] = answered
+
     def waits_locked(self, call_ids: Iterable[int]) -> Iterator[tuple[float, list[int]]]:
         """Say how long calls that were just taken back off, in seconds, each group of them."""
         by_tries = sorted(call_ids, key=self._tries)
         for tries, group in groupby(by_tries, self._tries):
-            yield FIRST_WAIT * 2 ** (tries - 1) * (1 + JITTER * _chance()), list(group)
+            yield _wait(tries), list(group)
 
     def _tries(self, call_id: int) -> int:
         return self._entries[call_id].tries
@@ -163,23 +189,26 @@ class Retries:
         if entry is None or call_id not in self.backing_off or table.calls.get(call_id) is not entry.call:
             return False
         self.backing_off.discard(call_id)
-        self.sent += 1
+        self.sent += 1 if entry.why else 0
         return True
 
-    def renew_locked(self, call_id: int) -> PendingCall | LoneMessage:
-        """Return the request of a call that is sent again, to queue now."""
-        entry = self._entries[call_id]
-        left = time_left(entry.call)
-        pending = request_of(entry.call)
+    def renew_locked(self, call_id: int, call: Call[object]) -> PendingCall | LoneMessage:
+        """Return the request of a call that is sent again, or by another connection, to queue now."""
+        entry = self._entries.get(call_id)
+        tries = 0 if entry is None else entry.tries
+        left = time_left(call)
+        pending = request_of(call)
         if isinstance(pending, EncodedCall):
-            return pending._replace(options=_again(pending.options, entry.tries, left))
+            return pending._replace(options=_again(pending.options, tries, left))
         if not isinstance(pending, LoneMessage):
             _, target, args, options = pending
-            return call_id, target, args, _again(options, entry.tries, left)
+            return call_id, target, args, _again(options, tries, left)
         message = decode(pending.frames)
         assert isinstance(message, Calls)
         group = message.groups[0]
-        options = _again(group.options, entry.tries, left)
+        options = _again(group.options, tries, left)
+        if options is None:
+            return pending
         again = EncodedCall(call_id, message.targets[group.target], split_args(group)[0], options)
         return LoneMessage([*encode_calls([again]), *pending.frames[1:]], call_id)
 
@@ -193,6 +222,11 @@ def _may_leave_again(call: Call[object]) -> bool:
     """Whether all that a call needs may be sent over another connection, and it ought to run still."""
     spec = spec_of(call)
     return not (is_cancelled(call) or spec.pipes or spec.contexts)
+
+
+def _wait(times: int) -> float:
+    """Return how long a call backs off before it is sent again for so many times, in seconds."""
+    return float(FIRST_WAIT * 2 ** (times - 1) * (1 + JITTER * _chance()))
 
 
 def _chance() -> float:

@@ -40,7 +40,7 @@ class Spinning:
     Args: `most` outstanding calls for which a thread stays awake; 0: for none.
     """
 
-    __slots__ = ("_idle", "_since", "due", "most", "scarce", "sent_at", "swift")
+    __slots__ = ("_idle", "_since", "due", "most", "scarce", "sent_at", "swift", "took")
 
     def __init__(self, most: int) -> None:
         self.most: int = most
@@ -48,6 +48,8 @@ class Spinning:
         # last answer that came so came within the moment.
         self.sent_at: float = 0.0
         self.swift: bool = True
+        # How long that one took, in seconds; 0 once that was looked at, which any thread may do.
+        self.took: float = 0.0
         # Others need the processors.
         self.scarce: bool = False
         # When it is time to `look` again; and since when the processors were idle for how long.

@@ -22,7 +22,7 @@ from transport.wire.codec import encode_call
 from transport.wire.large import read_large
 
 from ...errors import InvalidArgumentType, InvalidParameter
-from ..context import Context, context_kind
+from ..context import Context, context_kind, mentions_context
 from ..errors import NullContext
 from ..pipes.pipe import DIRECTIONS, PipeSpec
 from ..wire_types import check_type, mismatch
@@ -70,9 +70,9 @@ class OperationSpec:
     """
 
     __slots__ = (
-        "_checks", "contexts", "decode_args", "decode_outputs", "decode_plain", "decode_result", "directions", "duplex",
-        "exact", "idempotent", "lane", "name", "nonblocking", "one_way", "only", "outputs", "parameters", "pipes",
-        "raises", "required", "retried", "shared_context", "signature", "special", "target",
+        "_checks", "brings_contexts", "contexts", "decode_args", "decode_outputs", "decode_plain", "decode_result",
+        "directions", "duplex", "exact", "idempotent", "lane", "name", "nonblocking", "one_way", "only", "outputs",
+        "parameters", "pipes", "raises", "required", "retried", "shared_context", "signature", "special", "target",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +111,8 @@ class OperationSpec:
         result: Any = Any
         if declared is not None:
             result = self._describe(declared.function, variables or {})
+        # Whether the result may have a context handle in it.
+        self.brings_contexts: bool = mentions_context(result)
         # Whether each call says something of itself that most do not.
         self.special: bool = self.one_way or bool(self.pipes)
         self.decode_result: ValueDecoder[Any] = ValueDecoder(result)
