@@ -53,7 +53,8 @@ class ClientStatistics(msgspec.Struct, frozen=True):
     server (over ZeroMQ that is not known).
     `retries`: how often calls of idempotent operations were queued again; `retries_refused`: how often the budget
     forbade it; `moves`: how often calls went from one server of several to another. Of several servers the numbers are
-    those of all connections together, `link` has each kind once, and `connection` is "connected" if one of them is; each is in `Client.members`.
+    those of all connections together, `link` has each kind once, and `connection` is "connected" if one of them is; for
+    each by itself see `Client.members`.
     """
 
     connection: str
