@@ -30,14 +30,14 @@ from ..wire_types import check_metadata
 from .binding import Binding, Starter, bind_typed
 from .carrier import Begin, Carrier
 from .connection import Connection
+from .member import MemberState, MemberStatistics
+from .pinned_session import PinnedSession
 from .pipes import operation_kind
 from .resolver import Resolver, addresses_of, check_resolver
 from .retry import RETRIES, RETRY_BUDGET, Retries
 
 if TYPE_CHECKING:
     from .fleet import Fleet
-    from .member import MemberStatistics
-    from .pinned_session import PinnedSession
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
@@ -185,7 +185,7 @@ class Client(AsyncCloseable):
         return self._connection.endpoint
 
     @property
-    def members(self) -> "list[MemberStatistics]":
+    def members(self) -> list[MemberStatistics]:
         """The servers of the client, as they are now: their states, calls, latency and faults. Blocks: never.
 
         Of a client of one server one, which is "ready" or "connecting".
@@ -195,14 +195,12 @@ class Client(AsyncCloseable):
             return [_only_member(self._connection)]
         return self._fleet.members()
 
-    def session(self) -> "PinnedSession":
+    def session(self) -> PinnedSession:
         """Return a session: bindings of it call one server, which is chosen now, in the order in which calls are begun.
 
         Of a client of one server, that one. Raises: `ServerUnavailable` if no server is known yet; `InvalidHandle` if
         the client is closed. Blocks: never.
         """
-        from .pinned_session import PinnedSession
-
         if self.closed:
             raise InvalidHandle("the client is closed")
         if self._fleet is None:
@@ -343,9 +341,7 @@ def _servers_of(
     return [], check_resolver(given)
 
 
-def _only_member(connection: Connection) -> "MemberStatistics":
-    from .member import MemberState, MemberStatistics
-
+def _only_member(connection: Connection) -> MemberStatistics:
     session, table = connection.session, connection.table
     return MemberStatistics(
         endpoint=connection.endpoint, zone="", weight=1.0, outstanding=len(table.calls),
