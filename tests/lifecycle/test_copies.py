@@ -164,7 +164,7 @@ def identities() -> Iterator[dict[str, Any]]:
             wait_packet=WaitPacket(), registered_wait=register_wait(event, lambda status: None), pool=pool,
             work=enter(Work(int, environment=environment)), timer=enter(Timer(int, environment=environment)),
             wait=enter(Wait(int, environment=environment)), group=CleanupGroup(), executor=executor,
-            discovery=Discovery(print), presence=Presence(engine.Address("tcp://127.0.0.1:1")),
+            discovery=Discovery(print), session=client.session(), presence=Presence(engine.Address("tcp://127.0.0.1:1")),
             future=executor.submit(int), callback=callbacks[0], server=server,
             client=client, binding=client.bind("by name"), typed=binding,
             operation=binding.open, piped_operation=binding.pull, stream=binding.push.stream(), call=piped,
