@@ -361,7 +361,7 @@ class TestBeginning:
 
         sending = (
             "send", "_send_frames", "_send_each", "_end_message", "_offer", "write", "_keep",
-            "_encrypted", "_in_records",
+            "_encrypted", "_in_records", "_send_encrypted",
         )  # fmt: skip
 
         def where(code: CodeType) -> bool:

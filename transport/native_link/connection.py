@@ -13,6 +13,7 @@ Assumes: its link's lock is held.
 import errno
 import socket as sockets
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -125,7 +126,7 @@ class Connection:
         self._backlog = backlog
         self._socket = socket
         self._recv = socket.recv
-        self._send = socket.send
+        self._send: Callable[[bytes, int], int] = socket.send
         self._poll_set = poll_set
         self._out: deque[Buffer] = deque()
         if socket.family == getattr(sockets, "AF_UNIX", None):  # Those of TCP grow by themselves.

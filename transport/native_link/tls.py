@@ -15,6 +15,7 @@ Assumes: a context that links use may be changed, as OpenSSL allows: what it is 
 import socket as sockets
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from typing import Any, Final, TypeAlias
@@ -24,7 +25,7 @@ from transport.errors import EndpointError
 from transport.frames import Buffer
 from transport.link import PeerInfo
 from transport.native_link.connection import READ_BYTES, Backlog, Connection, Ended, Refused, why
-from transport.native_link.framing import Framing, FramingError, in_frames
+from transport.native_link.framing import Framing, FramingError
 from transport.native_link.poll_set import PollSet
 
 #: Makes the state of one connection, of what it reads and of what it writes.
@@ -115,6 +116,7 @@ class TlsConnection(Connection):
         self._early: list[Buffer] = [hello]
         super().__init__(socket, poll_set, backlog, framing, b"", peer=peer, info=info, deadline=deadline)
         self.shaking = True
+        self._send = self._send_encrypted
         self._shake()  # A client speaks first.
 
     # Reading
@@ -184,9 +186,18 @@ class TlsConnection(Connection):
 
     # Writing
 
-    def send(self, frames: list[Buffer]) -> None:
-        """As `Connection.send`."""
-        self.write(in_frames(frames))
+    def _send_encrypted(self, data: bytes, flags: int) -> int:
+        """As the socket's `send`, for a short message; what the system does not take now waits."""
+        encrypt = self._tls.write
+        count = encrypt(data)
+        if count < len(data):  # A record holds no more.
+            encrypt(data[count:])
+        encrypted, sent = self._outgoing.read(), 0
+        with suppress(BlockingIOError):
+            sent = self._socket.send(encrypted, flags)
+        if sent < len(encrypted):
+            self._keep([encrypted], sent)
+        return len(data)
 
     def write(self, pieces: list[Buffer]) -> None:
         """As `Connection.write`."""

@@ -8,9 +8,11 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from engine.testing import LIMIT
-from tests.certificates import CLIENT, client_context, server_context
+from tests.certificates import CLIENT, client_context, folder, server_context
 from tests.transport.helpers import Party, exchange
 from transport import EndpointError, bind, connect
 from transport.native_link.framing import hello
@@ -223,6 +225,19 @@ class TestWhoIsNot:
         house.open(server_context())
         assert "certificate is refused" in self.refused(house, house.client(None))
 
+    def test_a_certificate_that_is_renewed(self, house: House) -> None:
+        """What the context of a server is given while it listens is shown to those who come then; others stay."""
+        context = server_context()
+        house.open(context)
+        before = house.client(client_context())
+        exchange(house.parties, lambda: before.ups)
+        context.load_cert_chain(folder() / "stranger.pem")
+        after, trusting = house.client(client_context()), house.client(client_context(trusted="other"))
+        assert "its certificate is refused" in self.refused(house, after)
+        exchange(house.parties, lambda: trusting.ups)
+        assert before.send(b"", [b"hello"]) and before.losses == []
+        exchange(house.parties, lambda: house.server.messages)
+
     def test_a_client_that_is_refused_tries_again(self, house: House) -> None:
         """The server may be replaced meanwhile."""
         house.open(server_context(own="stranger"))
@@ -320,6 +335,61 @@ class TestStrangers:
             foreign.tls.write(bytes((byte,)))
         foreign.move()
         exchange([server], lambda: server.messages)
+
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        changes=st.lists(
+            st.tuples(
+                st.sampled_from(("none", "flip", "cut", "more", "twice")), st.integers(0, 5000), st.binary(max_size=50)
+            ),
+            min_size=1, max_size=5,
+        )
+    )  # fmt: skip
+    def test_anything(self, house: House, changes: list[tuple[str, int, bytes]]) -> None:
+        """Whatever becomes of a client's bytes on their way, at any step, the server lives and serves the next one."""
+        if not house.parties:
+            house.open(server_context())
+        server = house.server
+        foreign = Foreign(house, client_context())
+        for step, (change, where, more) in enumerate(changes):
+            with suppress(ssl.SSLError):
+                if step < 3:
+                    foreign.tls.do_handshake()
+                else:
+                    foreign.tls.write(hello(b"DEALER") + b"\0\5hello")
+            piece = bytearray(foreign.outgoing.read())
+            where %= max(1, len(piece))
+            if piece and change == "flip":
+                piece[where] ^= 1 << where % 8
+            elif change == "cut":
+                del piece[where:]
+            elif change == "more":
+                piece += more
+            elif change == "twice":
+                piece += bytes(piece)
+            with suppress(OSError):
+                foreign.socket.sendall(piece)
+            while server.harvest():
+                pass
+            with suppress(OSError):
+                foreign.incoming.write(foreign.socket.recv(1 << 16))
+        foreign.socket.close()
+        house.still_serves()
+
+    def test_a_short_message_that_has_to_wait(self, house: House) -> None:
+        """What the system does not take at once leaves later, whole and in order, one record after the other."""
+        server = house.open(server_context())
+        client = house.client(client_context())
+        exchange(house.parties, lambda: client.ups)
+        assert client.send(b"", [b"hello"])
+        exchange(house.parties, lambda: server.messages)
+        sent = [os.urandom(16 * 1024 - size) for size in range(1000)]
+        for frame in sent:
+            assert server.send(server.ups[0], [frame])
+        assert server.link.queued_bytes > 1 << 20
+        exchange(house.parties, lambda: len(client.messages) == len(sent))
+        assert [frames for _, frames in client.messages] == [[frame] for frame in sent]
+        assert server.link.queued_bytes == 0
 
     def test_what_is_forged(self, house: House) -> None:
         """A record that was changed on the way ends the connection; what came before it was delivered."""
