@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.testing import LIMIT, wait_until
-from tests.transport.helpers import Party, exchange
+from tests.transport.helpers import Party, exchange, settle
 from transport import EndpointError, bind, connect
 
 Book = dict[str, list[str]]
@@ -196,6 +196,21 @@ class TestRace:
             assert f"native+tcp://{host}:{port}: its host does not answer" in client.refusals[0]
         server = parties(bind(f"native+tcp://127.0.0.3:{port}"))
         exchange([server, client], lambda: client.ups)
+
+    def test_two_that_answer_at_once(self, book: Book, parties: Keep) -> None:
+        """One of them gets the client, which is told of one connection; the other hears of nobody."""
+        first = parties(bind("native+tcp://127.0.0.2:*"))
+        port = first.link.endpoint.rpartition(":")[2]
+        second = parties(bind(f"native+tcp://127.0.0.1:{port}"))
+        book["two.test"] = ["127.0.0.2", "127.0.0.1"]
+        client = parties(connect(f"native+tcp://two.test:{port}", connect_timeout=2000))
+        exchange([client], second.ready)  # Neither has answered by now.
+        settle([first, second])
+        exchange([client], lambda: client.ups)
+        assert client.send(b"", [b"hello"])
+        exchange([first, second, client], lambda: first.messages or second.messages)
+        settle([first, second, client])
+        assert len(first.log + second.log) == 2 and [what for what, _, _ in client.log] == ["connected"]
 
     def test_families_take_turns(self, book: Book, parties: Keep) -> None:
         """One family that leads nowhere does not come first as a whole."""
