@@ -126,7 +126,7 @@ class NativeLink(BaseLink):
             try:
                 connection.receive(messages)
             except Ended as error:
-                ended = error
+                ended = type(error)(str(error))  # Its traceback would keep this connection from being freed.
             if connection.framing.open and not connection.ping_at:
                 self._opened(connection)
             self._queue.extend(zip(repeat(MESSAGE), repeat(connection), messages, strict=False))

@@ -15,7 +15,7 @@ import socket as sockets
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import ClassVar, Final
 
 from transport.errors import TransportError
 from transport.frames import Buffer
@@ -93,6 +93,9 @@ class Connection:
         peer: the name of the peer at the link's receiver.
     """
 
+    #: Whether a handshake comes before the greeting.
+    handshakes: ClassVar[bool] = False
+
     __slots__ = (
         "_backlog", "_out", "_poll_set", "_recv", "_send", "_socket", "closed", "deadline", "ended", "fd", "framing",
         "heard", "info", "met", "peer", "ping_at", "queued", "shaking", "unanswered", "written",
@@ -118,7 +121,7 @@ class Connection:
         self.queued: int = 0
         self.written: int = 0
         #: Whether who the peer is is still to be shown, by a handshake that takes a while to compute.
-        self.shaking: bool = False
+        self.shaking: bool = self.handshakes
         #: Why nothing can be sent any more; "" while it can. What has arrived can still be read.
         self.ended: str = ""
         #: Whether `close` was called.

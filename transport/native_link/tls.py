@@ -103,6 +103,8 @@ class TlsConnection(Connection):
     Args: wrap: makes the state of its TLS.
     """
 
+    handshakes = True
+
     __slots__ = ("_early", "_incoming", "_outgoing", "_tls")
 
     def __init__(
@@ -113,9 +115,8 @@ class TlsConnection(Connection):
         self._outgoing = ssl.MemoryBIO()
         self._tls = wrap(self._incoming, self._outgoing)
         # What is to be sent at the end of the handshake.
-        self._early: list[Buffer] = [hello]
-        super().__init__(socket, poll_set, backlog, framing, b"", peer=peer, info=info, deadline=deadline)
-        self.shaking = True
+        self._early: list[Buffer] = []
+        super().__init__(socket, poll_set, backlog, framing, hello, peer=peer, info=info, deadline=deadline)
         self._send = self._send_encrypted
         self._shake()  # A client speaks first.
 
@@ -135,6 +136,8 @@ class TlsConnection(Connection):
                 self._decrypt(messages)
         except BlockingIOError:
             return
+        except ssl.SSLZeroReturnError:
+            raise Ended(self.ended or "the connection was closed") from None
         except ssl.SSLError as error:
             self._transmit()  # The peer hears why.
             raise Refused(refusal_of(error)) from None
@@ -242,6 +245,7 @@ class TlsConnection(Connection):
                 pass
             self._transmit()
         super().close(linger)
+        self._send = self._socket.send  # A method of its own would keep it from being freed at once.
 
 
 def _in_records(pieces: list[Buffer]) -> list[Buffer]:

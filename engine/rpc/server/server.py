@@ -108,8 +108,10 @@ class Server(AsyncCloseable):
         advertise: where clients reach it, for the registry: an `Address`, or an endpoint, whose port may be `*` for the
             one that is bound. None: at the first endpoint; one that is every address of the machine will not do.
         name: appears in thread names and log records.
-        options: of the transport, as for `Client`; `tls` has the server's certificate. Clients are told of
-            `max_message_bytes`, and keep below it.
+        options: of the transport, as for `Client`; `tls` has the server's certificate, and `max_connections`,
+            `max_queued_bytes`, `max_total_bytes` and `greeting_timeout` bound what those may do who come over
+            `native+...` and `tls://`, see `transport.LinkOptions`. Clients are told of `max_message_bytes`, and keep
+            below it.
 
     Register interfaces before or after `listen`. Close the server, or use it as a context manager: it goes on serving
     though nobody refers to it. One that is still open when the process ends is reported as a `ResourceWarning`.

@@ -1,5 +1,6 @@
 """The native link under TLS: who is let in, under which name, what is said to who is not, and what strangers can do."""
 
+import gc
 import os
 import socket
 import ssl
@@ -436,6 +437,25 @@ class TestStrangers:
         else:
             foreign.socket.close()
         exchange([server], lambda: server.losses)
+
+    def test_leaves_nothing_behind(self, house: House) -> None:
+        """The memory of a connection is free as soon as it is closed, without Python's cyclic collector."""
+        server = house.open(server_context())
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                foreign = Foreign(house, client_context())
+                foreign.do(foreign.tls.do_handshake)
+                foreign.tls.write(hello(b"DEALER") + b"\0\5hello")
+                foreign.move()
+                exchange([server], lambda: len(server.messages) == len(server.losses) + 1)
+                foreign.socket.close()
+                exchange([server], lambda: len(server.losses) == len(server.messages))
+            kept = [each for each in gc.get_objects() if type(each).__name__ == "TlsConnection"]
+            assert len(kept) <= 1  # That of the last event, which may be kept until the next.
+        finally:
+            gc.enable()
 
     def test_a_server_ends_it_in_good_order(self, house: House) -> None:
         """Its peer can tell the end from one that somebody else made."""
