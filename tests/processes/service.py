@@ -11,6 +11,8 @@ from pathlib import Path
 from engine import Server
 from engine.processes import serve
 
+from ..resolvers.contract import Adder
+
 ORDERS = "SERVICE_ORDERS"
 
 
@@ -34,6 +36,7 @@ def make_server(*endpoints: str) -> Server:
         threading.Event().wait()
     server = Server(*endpoints, workers=2)
     server.register("numbers", Numbers())
+    server.register(Adder, Numbers())
     return server
 
 

@@ -11,8 +11,12 @@ import distributed
 from engine import Client, CompletionPort, Server
 from engine.dask import Dask, Serve
 from engine.testing import LIMIT, wait_until
+from examples.cluster import run
 
+from .adding import Numbers
+from .contract import Adder
 from .following import following
+from .load import load
 
 
 class Words:
@@ -26,6 +30,7 @@ def make_server(endpoint: str) -> Server:
     """What each worker calls."""
     server = Server(endpoint)
     server.register("words", Words())
+    server.register(Adder, Numbers())
     return server
 
 
@@ -36,8 +41,9 @@ def pid_at(endpoint: str) -> int:
 
 
 def check(cluster: "distributed.LocalCluster", dask: "distributed.Client") -> None:
-    dask.register_plugin(Serve(make_server))
-    with following(Dask(dask, interval=0.2)) as found:
+    print(run(dask))
+    dask.register_plugin(Serve(make_server, "tests"))
+    with following(Dask(dask, "tests", interval=0.2)) as found:
         wait_until(lambda: len(found.now()) == 2)
         print("a server in each worker")
 
@@ -60,10 +66,12 @@ def check(cluster: "distributed.LocalCluster", dask: "distributed.Client") -> No
         assert pid_at((found.now() - {other}).pop()) != victim
         print("another one for one that was killed")
 
-        cluster.scale(1)
-        wait_until(lambda: len(found.now()) == 1)
-        assert pid_at(found.now().pop())
-        print("one left")
+        with load(Dask(dask, "tests", interval=0.2)) as (calls, client):
+            wait_until(lambda: sum(member.calls_finished > 0 for member in client.members) == 2)
+            cluster.scale(1)
+            wait_until(lambda: len(found.now()) == 1)
+            calls.go_on()
+        print("one left, and no call failed")
     assert found.raised is None
 
 

@@ -19,6 +19,7 @@ once.
 """
 
 import os
+import random
 import threading
 from collections.abc import Callable, Iterable
 from math import inf
@@ -149,7 +150,7 @@ def follow(resolver: Resolver, discovery: Discovery) -> None:
             log.error("%s: looking for servers failed, it is tried again", shown(resolver), exc_info=error)
         if monotonic() - began > LONGEST_PAUSE:
             pause = FIRST_PAUSE
-        if discovery.wait(pause):
+        if discovery.wait(pause * (0.5 + random.random())):  # Each client by itself, though all began together.
             discovery.wait(FIRST_PAUSE)  # A loss is no reason to do it at once.
         pause = min(2 * pause, LONGEST_PAUSE)
 
