@@ -1,5 +1,5 @@
 # make venv | test | test-all | coverage | lint | perf | perf-full | perf-peers | stress | order | model | javascript |
-# ci-long | clean
+# ci-long | docs | docs-serve | clean
 # Every target does its own set-up, and redoes it only when pyproject.toml has changed.
 # Settings: PYTHON=python3.12, VENV=.venv, PYTEST_ARGS="-x -k port", PERF_ARGS="--json out.json", ROUNDS=10,
 # COUNT=1000, RUNS=0
@@ -16,9 +16,10 @@ PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 READY_PEERS := $(VENV)/.ready-peers
+READY_DOCS := $(VENV)/.ready-docs
 VERSIONS := 3.11 3.12 3.13 3.14 3.15
 
-.PHONY: venv test test-all coverage lint perf perf-full perf-peers stress order model javascript ci-long clean
+.PHONY: venv test test-all coverage lint perf perf-full perf-peers stress order model javascript ci-long docs docs-serve clean
 .DEFAULT_GOAL := test
 
 venv: $(READY)
@@ -33,6 +34,10 @@ $(READY): pyproject.toml
 
 $(READY_PEERS): $(READY)
 	$(PIP_INSTALL) --editable '.[perf-peers]'
+	@touch $@
+
+$(READY_DOCS): $(READY)
+	$(PIP_INSTALL) --editable '.[docs]'
 	@touch $@
 
 test: $(READY)
@@ -105,6 +110,13 @@ javascript:
 # more orders of the scheduler's steps.
 ci-long: test-all coverage stress model
 
+# The site, into site/; what is wrong with a page or a link fails it.
+docs: $(READY_DOCS)
+	$(VENV)/bin/zensical build --clean --strict
+
+docs-serve: $(READY_DOCS)
+	$(VENV)/bin/zensical serve
+
 clean:
-	rm -rf .venv .venv-3.* .javascript build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf .venv .venv-3.* .javascript build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find engine transport perf tests examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,49 @@
+"""The pages of the site: their examples run, their links lead somewhere, and each page is in the navigation."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.testing import LIMIT
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+# Pages whose code is not one program, and runs elsewhere: each with where.
+ELSEWHERE: dict[str, str] = {}
+
+
+def text_of(page: str) -> str:
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(text_of(page)) and page not in ELSEWHERE])
+def test_code(page: str, tmp_path: Path) -> None:
+    """The code of a page is one program, which runs from its first block to its last without a warning."""
+    program = tmp_path / "program.py"
+    program.write_text("\n".join(BLOCK.findall(text_of(page))), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(program)],
+        capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, timeout=LIMIT,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links(page: str) -> None:
+    """A link within the site leads to a file."""
+    for target in LINK.findall(re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)):
+        path = target.partition("#")[0]
+        if path and "://" not in path:
+            assert ((DOCS / page).parent / path).exists(), f"{page} points to {target}"
+
+
+def test_each_page_is_in_the_navigation() -> None:
+    """A reader finds every page, and none is named that is not there."""
+    named = re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert sorted(named) == PAGES
