@@ -206,6 +206,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "perf": ("zmq",),
     "examples": ("zmq",),
     # Peers written by hand speak the protocol; what it is made of is nobody else's public name.
+    # The command line is a user of the library.
+    "engine.cli": ("engine", "transport"),
     "tests": (
         "perf",
         "examples",
@@ -218,10 +220,11 @@ ARROWS: dict[str, tuple[str, ...]] = {
 }
 
 # Users of the library, who see these modules and in them no name that begins with an underscore.
-OUTSIDE = frozenset({"engine.win32", "perf", "examples", "tests"})
+OUTSIDE = frozenset({"engine.cli", "engine.win32", "perf", "examples", "tests"})
 PUBLIC = frozenset(
     {
         "engine",
+        "engine.cli",
         "engine.dask",
         "engine.lifecycle",
         "engine.processes",

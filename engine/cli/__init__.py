@@ -1,0 +1,26 @@
+"""The command line: serve an object, call an operation, look at a server, make keys, measure.
+
+main      what `callport` and `python -m engine` run
+app       the commands, and what they take
+targets   what `module:object` names
+ending    the signals that end a service
+output    what is printed, for people or as JSON, and how a command ends
+top       a server's figures, live
+bench     how fast an operation is
+keys      files of CURVE keys
+
+Needs `callport[cli]`: typer parses, rich prints.
+"""
+
+import sys
+
+
+def main() -> None:
+    """Run a command of `sys.argv`; ends the process with its exit code."""
+    try:
+        from .app import app
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich", "click"):
+            raise
+        sys.exit(f"the command line needs {error.name}: pip install 'callport[cli]'")
+    app(prog_name="callport")

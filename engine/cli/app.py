@@ -1,0 +1,131 @@
+"""The commands of the command line, and what they take."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from engine import Client, __version__
+
+from . import bench as benching
+from . import keys as key_files
+from . import top as live
+from .ending import first_signal
+from .output import ExitCode, console, errors, print_json, print_value
+from .targets import argument_of, operation_of, server_of
+
+app = typer.Typer(
+    help="Serve objects, and call and watch servers. Exit codes: 0 well, 1 a call failed, 2 wrong usage, 3 no server.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+keys_app = typer.Typer(help="Make files of CURVE keys.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+
+GRACE = 0.2  # Seconds in which clients hear of the end, and begin no call more.
+
+Endpoint = Annotated[str, typer.Argument(help="Of the server, as tcp://host:port.", metavar="ENDPOINT")]
+Operation = Annotated[str, typer.Argument(help="INTERFACE.OPERATION.", metavar="OPERATION")]
+Arguments = Annotated[list[str] | None, typer.Argument(help="JSON values; what is none is a text.", metavar="ARGS")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one value a line.")]
+Timeout = Annotated[float, typer.Option(help="Seconds that a call may take, and connecting, too.", min=0.001)]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"callport {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """What stands before a command."""
+
+
+@app.command()
+def serve(
+    target: Annotated[str, typer.Argument(help="MODULE:OBJECT: a Server, what makes one, a class, or an object.")],
+    bind: Annotated[str, typer.Option(help="Where a class or an object is served.")] = "tcp://127.0.0.1:5555",
+    name: Annotated[str, typer.Option(help="Under which name; otherwise that of its class.")] = "",
+    workers: Annotated[int, typer.Option(help="Threads that run its routines.", min=1)] = 4,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C: running calls are answered; a second signal ends it at once."""
+    with errors(), first_signal() as wait, server_of(target, bind, name, workers) as server:
+        server.listen()
+        for endpoint in server.endpoints:
+            console.print(f"listening at {endpoint}", markup=False, soft_wrap=True)
+        wait()
+        server.drain(GRACE)
+
+
+@app.command()
+def call(
+    endpoint: Endpoint, operation: Operation, args: Arguments = None, timeout: Timeout = 10.0, as_json: AsJson = False
+) -> None:
+    """Call an operation, without its contract, and print what it returns."""
+    interface, name = operation_of(operation)
+    with errors(), Client(endpoint, connect_timeout=timeout) as client:
+        value: Any = getattr(client.bind(interface), name)(*map(argument_of, args or ()), timeout=timeout)
+        print_value(value, as_json)
+
+
+@app.command()
+def health(endpoint: Endpoint, timeout: Timeout = 5.0, as_json: AsJson = False) -> None:
+    """Ask whether a server takes calls: 0 if it does, 1 if it does not, 3 if none is reached."""
+    with errors(), Client(endpoint, connect_timeout=timeout) as client:
+        listening = client.bind("callport.Management").listening(timeout=timeout)
+        print_value({"listening": listening} if as_json else "listening" if listening else "not listening", as_json)
+    if not listening:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+@app.command()
+def top(
+    endpoint: Endpoint,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.05)] = 1.0,
+    count: Annotated[int, typer.Option(help="How many looks; 0: until Ctrl-C.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Watch a server's figures."""
+    with errors(), Client(endpoint, connect_timeout=5.0) as client:
+        try:
+            live.show(client, endpoint, interval, count, as_json)
+        except KeyboardInterrupt:
+            raise typer.Exit from None
+
+
+@app.command()
+def bench(
+    endpoint: Endpoint,
+    operation: Operation,
+    args: Arguments = None,
+    calls: Annotated[int, typer.Option(help="How many.", min=1)] = 10_000,
+    outstanding: Annotated[int, typer.Option(help="How many at once, at most.", min=1)] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """Measure an operation: calls a second, and how long they take."""
+    interface, name = operation_of(operation)
+    with errors(), Client(endpoint, connect_timeout=5.0) as client:
+        getattr(client.bind(interface), name)(*map(argument_of, args or ()), timeout=10.0)  # What fails always says so.
+        found = benching.measure(client, interface, name, [*map(argument_of, args or ())], calls, outstanding)
+    if as_json:
+        print_json(found)
+        return
+    table = Table(show_header=False)
+    table.add_row("calls a second", f"{found.calls_per_s:,.0f}")
+    table.add_row("half of them within", f"{found.p50_ms:.3f} ms")
+    table.add_row("99 of 100 within", f"{found.p99_ms:.3f} ms")
+    table.add_row("the slowest", f"{found.slowest_ms:.3f} ms")
+    table.add_row("faults", f"{found.faults:,} of {found.calls:,}")
+    console.print(f"{operation}, {outstanding} outstanding", markup=False, soft_wrap=True)
+    console.print(table)
+
+
+@keys_app.command()
+def make(name: Annotated[Path, typer.Argument(help="NAME.key and NAME.pub are made.")]) -> None:
+    """Make a pair of CURVE keys. The file of the secret one is for its owner only (mode 0600)."""
+    secret, public = key_files.make(name)
+    console.print(f"{secret} (keep it) and {public}", markup=False, soft_wrap=True)

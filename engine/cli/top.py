@@ -1,0 +1,64 @@
+"""A server's figures, live: what comes and goes a second, what is open, what went wrong."""
+
+from collections.abc import Iterator
+from time import monotonic, sleep
+from typing import Any
+
+import msgspec
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from engine import Client
+
+from .output import console, print_json
+
+RATES = {
+    "calls in": "calls_in",
+    "calls out": "calls_out",
+    "messages in": "messages_in",
+    "messages out": "messages_out",
+    "faults": "faults",
+    "refused": "refused",
+    "garbage": "garbage_received",
+}
+
+
+def samples(client: Client, interval: float, count: int) -> Iterator[dict[str, Any]]:
+    """Yield the statistics now, each with what was added a second since the one before; `count` of 0: for ever."""
+    ask = client.bind("callport.Management").statistics
+    before, then = ask(timeout=10), monotonic()
+    number = 0
+    while True:
+        number += 1
+        sleep(interval if number > 1 or count != 1 else 0)
+        found, now = ask(timeout=10), monotonic()
+        past = max(now - then, 1e-9)
+        rates = {f"{name}_per_s": round((found[name] - before[name]) / past, 1) for name in RATES.values()}
+        yield found | rates
+        before, then = found, now
+        if number == count:
+            return
+
+
+def table(sample: dict[str, Any], endpoint: str) -> Group:
+    """Draw one sample."""
+    drawn = Table()
+    drawn.add_column("")
+    drawn.add_column("a second", justify="right")
+    drawn.add_column("in all", justify="right")
+    for label, name in RATES.items():
+        drawn.add_row(label, f"{sample[f'{name}_per_s']:,.1f}", f"{sample[name]:,}")
+    return Group(Text(f"{endpoint}: {sample['phase']}, {sample['active']} calls open"), drawn)
+
+
+def show(client: Client, endpoint: str, interval: float, count: int, as_json: bool) -> None:
+    """Print samples as they come."""
+    if as_json:
+        for sample in samples(client, interval, count):
+            print_json(msgspec.to_builtins(sample))
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        for sample in samples(client, interval, count):
+            live.update(table(sample, endpoint), refresh=True)

@@ -1,0 +1,185 @@
+"""The command line, as one types it: each command in a process of its own, against a service of another process."""
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.testing import LIMIT
+from transport import Curve
+
+pytest.importorskip("typer", reason="the command line needs typer: callport[cli]")
+COMMAND = [sys.executable, "-W", "error", "-m", "engine"]
+ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "80", "TERM": "dumb"}
+
+
+def callport(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, env=ENVIRONMENT, timeout=LIMIT)
+
+
+def serve(target: str, *options: str) -> "tuple[subprocess.Popen[str], str]":
+    """Serve; return the process, and where it listens."""
+    service = subprocess.Popen(
+        [*COMMAND, "serve", target, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=ENVIRONMENT,
+    )  # fmt: skip
+    assert service.stdout is not None
+    line = service.stdout.readline()
+    found = re.fullmatch(r"listening at (\S+)\n", line)
+    assert found, line or (service.stderr and service.stderr.read())
+    return service, found[1]
+
+
+def end(service: "subprocess.Popen[str]") -> tuple[int, str]:
+    """End a service as a service manager does; return its code, and what it complained of."""
+    service.send_signal(signal.SIGTERM)
+    _, errors = service.communicate(timeout=LIMIT)
+    return service.returncode, errors
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """Where `Words` is served."""
+    service, where = serve("tests.cli.served:Words", "--bind", "tcp://127.0.0.1:*")
+    yield where
+    assert end(service) == (0, "")
+
+
+class TestServe:
+    """`callport serve`."""
+
+    @pytest.mark.parametrize(
+        ("target", "operation"),
+        [("Words", "Words.text"), ("instance", "Words.text"), ("make", "made.text")],
+    )
+    def test_what_it_takes(self, target: str, operation: str) -> None:
+        """A class, an object and a function that makes a server are served until SIGTERM, which ends it well."""
+        service, where = serve(f"tests.cli.served:{target}", "--bind", "tcp://127.0.0.1:*")
+        done = callport("call", where, operation)
+        assert (done.returncode, done.stdout) == (0, "plain\n")
+        assert end(service) == (0, "")
+
+    def test_ctrl_c(self) -> None:
+        """Ctrl-C ends it as well as SIGTERM does."""
+        service, _ = serve("tests.cli.served:Words", "--bind", "tcp://127.0.0.1:*", "--name", "other")
+        service.send_signal(signal.SIGINT)
+        assert service.communicate(timeout=LIMIT)[1] == ""
+        assert service.returncode == 0
+
+    @pytest.mark.parametrize(
+        ("target", "text"),
+        [
+            ("served", "write MODULE:OBJECT"),
+            ("tests.cli.nowhere:Words", "no module 'tests.cli.nowhere'"),
+            ("tests.cli.served:Wrods", "'Wrods' is not in 'tests.cli.served'"),
+            ("tests.cli.served:number", "serve"),
+        ],
+    )
+    def test_what_it_refuses(self, target: str, text: str) -> None:
+        """What cannot be served is named, in one line, and the code is that of wrong usage."""
+        done = callport("serve", target)
+        assert done.returncode == 2
+        assert text in done.stderr and "Traceback" not in done.stderr
+
+    def test_an_endpoint_that_is_taken(self, endpoint: str) -> None:
+        """Where another one listens it says so."""
+        done = callport("serve", "tests.cli.served:Words", "--bind", endpoint)
+        assert done.returncode == 2 and "in use" in done.stderr
+
+
+class TestCall:
+    """`callport call`."""
+
+    def test_arguments(self, endpoint: str) -> None:
+        """Arguments are JSON, or texts as they stand; results are JSON, and texts plain unless JSON is asked for."""
+        assert callport("call", endpoint, "Words.synonyms", "quick").stdout == '["fast","swift"]\n'
+        assert callport("call", endpoint, "Words.length", "[1, 2, 3]").stdout == "3\n"
+        assert callport("call", endpoint, "Words.text").stdout == "plain\n"
+        assert callport("call", endpoint, "Words.text", "--json").stdout == '"plain"\n'
+
+    def test_a_fault(self, endpoint: str) -> None:
+        """What the routine raised is said in a line, and the code is 1."""
+        done = callport("call", endpoint, "Words.missing")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "LookupError: no such word" in done.stderr and "Traceback" not in done.stderr
+
+    def test_no_server(self) -> None:
+        """Where nobody listens the code is 3."""
+        done = callport("call", "ipc:///nowhere/at/all", "Words.text", "--timeout", "0.1")
+        assert done.returncode == 3 and "no connection" in done.stderr
+
+    @pytest.mark.parametrize("operation", ["synonyms", ".synonyms", "Words."])
+    def test_a_wrong_name(self, endpoint: str, operation: str) -> None:
+        """An operation is INTERFACE.OPERATION."""
+        done = callport("call", endpoint, operation)
+        assert done.returncode == 2 and "INTERFACE.OPERATION" in done.stderr
+
+    def test_a_wrong_endpoint(self) -> None:
+        """What is no endpoint is wrong usage."""
+        done = callport("call", "127.0.0.1:5555", "Words.text")
+        assert done.returncode == 2 and "127.0.0.1:5555" in done.stderr
+
+
+class TestLooking:
+    """`callport health`, `top` and `bench`."""
+
+    def test_health(self, endpoint: str) -> None:
+        """A server that takes calls is well; one that is not there is not reached."""
+        done = callport("health", endpoint)
+        assert (done.returncode, done.stdout) == (0, "listening\n")
+        assert json.loads(callport("health", endpoint, "--json").stdout) == {"listening": True}
+        assert callport("health", "ipc:///nowhere/at/all", "--timeout", "0.1").returncode == 3
+
+    def test_top(self, endpoint: str) -> None:
+        """Figures are a table of at most 80 columns, or JSON, a line for each look."""
+        table = callport("top", endpoint, "--count", "1", "--interval", "0.05").stdout
+        assert "calls in" in table and max(map(len, table.splitlines())) <= 80
+        lines = callport("top", endpoint, "--count", "2", "--interval", "0.05", "--json").stdout.splitlines()
+        first, second = map(json.loads, lines)
+        assert first["phase"] == "listening" and second["calls_in"] > first["calls_in"]
+
+    def test_bench(self, endpoint: str) -> None:
+        """As many calls as were asked for are made, and faults are counted."""
+        done = callport("bench", endpoint, "Words.text", "--calls", "100", "--outstanding", "7", "--json")
+        found = json.loads(done.stdout)
+        assert (found["calls"], found["faults"]) == (100, 0)
+        assert 0 < found["p50_ms"] <= found["p99_ms"] <= found["slowest_ms"]
+        assert callport("bench", endpoint, "Words.missing").returncode == 1
+
+
+class TestKeys:
+    """`callport keys`."""
+
+    def test_make(self, tmp_path: Path) -> None:
+        """The two files are a pair of keys; only the owner may read the secret one, and none is overwritten."""
+        name = str(tmp_path / "mine")
+        assert callport("keys", "make", name).returncode == 0
+        secret, public = tmp_path / "mine.key", tmp_path / "mine.pub"
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+        Curve(public.read_text().strip(), secret.read_text().strip())  # Raises for what is no key.
+        before = secret.read_text()
+        done = callport("keys", "make", name)
+        assert done.returncode == 2 and "there already" in done.stderr
+        assert secret.read_text() == before
+
+
+def test_without_what_it_needs(tmp_path: Path) -> None:
+    """Without its libraries it says what to install."""
+    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(name='typer')")
+    done = subprocess.run(
+        COMMAND, capture_output=True, text=True, env={**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}"}, timeout=LIMIT
+    )
+    assert done.returncode == 1 and "pip install 'callport[cli]'" in done.stderr
+
+
+def test_version() -> None:
+    """It says its version."""
+    assert re.fullmatch(r"callport \d+\.\d+\.\d+\n", callport("--version").stdout)
