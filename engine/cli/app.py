@@ -1,5 +1,6 @@
 """The commands of the command line, and what they take."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,13 +8,14 @@ import typer
 from rich.table import Table
 
 from engine import Client, __version__
+from engine.processes import Supervisor
 
 from . import bench as benching
 from . import keys as key_files
 from . import top as live
 from .ending import first_signal
 from .output import ExitCode, console, errors, print_json, print_value
-from .targets import argument_of, operation_of, server_of
+from .targets import argument_of, load, operation_of, server_of
 
 app = typer.Typer(
     help="Serve objects, and call and watch servers. Exit codes: 0 well, 1 a call failed, 2 wrong usage, 3 no server.",
@@ -50,10 +52,18 @@ def serve(
     target: Annotated[str, typer.Argument(help="MODULE:OBJECT: a Server, what makes one, a class, or an object.")],
     bind: Annotated[str, typer.Option(help="Where a class or an object is served.")] = "tcp://127.0.0.1:5555",
     name: Annotated[str, typer.Option(help="Under which name; otherwise that of its class.")] = "",
-    workers: Annotated[int, typer.Option(help="Threads that run its routines.", min=1)] = 4,
+    workers: Annotated[int, typer.Option(help="Threads that run its routines, in each process.", min=1)] = 4,
+    processes: Annotated[int, typer.Option(help="How many serve; SIGHUP replaces them one by one.", min=1)] = 1,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C: running calls are answered; a second signal ends it at once."""
-    with errors(), first_signal() as wait, server_of(target, bind, name, workers) as server:
+    if processes > 1:
+        with errors():
+            load(target)  # What is wrong is said here, and once.
+            service = Supervisor(partial(server_of, target, name, workers), bind, processes=processes)
+            console.print(f"listening at {service.endpoint}", markup=False, soft_wrap=True)
+            service.run()
+        return
+    with errors(), first_signal() as wait, server_of(target, name, workers, bind) as server:
         server.listen()
         for endpoint in server.endpoints:
             console.print(f"listening at {endpoint}", markup=False, soft_wrap=True)

@@ -32,23 +32,29 @@ def load(target: str) -> Any:
     return found
 
 
-def server_of(target: str, endpoint: str, name: str, workers: int) -> Server:
-    """Return a server of what `target` names: a `Server`, a function that returns one, a class, or an object."""
+def server_of(target: str, name: str, workers: int, *endpoints: str) -> Server:
+    """Return a server of what `target` names: a `Server`, a function that returns one, a class, or an object.
+
+    Called in each process, where a service has several: then `target` takes the `endpoints`, or is served at them.
+    """
     found = load(target)
-    if isinstance(found, Server):
+    several = len(endpoints) > 1
+    if isinstance(found, Server) and not several:
         return found
+    if isinstance(found, Server):
+        raise fail(f"{target!r} is one server: several processes need a function that makes one", ExitCode.USAGE)
     if isinstance(found, type):
         served = found()
         name = name or found.__name__
     elif callable(found):
-        served = found()
+        served = found(*endpoints) if several else found()
         if isinstance(served, Server):
             return served
         raise fail(f"{target!r} returned {served!r}, not a Server", ExitCode.USAGE)
     else:
         served = found
         name = name or type(found).__name__
-    server = Server(endpoint, workers=workers)
+    server = Server(*endpoints, workers=workers)
     server.register(name, served)
     return server
 

@@ -74,6 +74,12 @@ class TestServe:
         assert service.communicate(timeout=LIMIT)[1] == ""
         assert service.returncode == 0
 
+    def test_several_processes(self) -> None:
+        """With `--processes` as many serve behind one endpoint, and all end with it."""
+        service, where = serve("tests.cli.served:Words", "--bind", "tcp://127.0.0.1:*", "--processes", "2")
+        assert callport("call", where, "Words.text", "--timeout", str(LIMIT)).stdout == "plain\n"
+        assert end(service) == (0, "")
+
     @pytest.mark.parametrize(
         ("target", "text"),
         [
