@@ -14,8 +14,10 @@ DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-# Pages whose code is not one program, and runs elsewhere: each with where.
-ELSEWHERE: dict[str, str] = {}
+# Pages whose code needs keys, registries or several machines: each with the test that it has of its own.
+ELSEWHERE = {"security.md": "test_security_page.py"} | {
+    page: "test_scaling_pages.py" for page in PAGES if page.startswith("scaling/")
+}
 
 
 def text_of(page: str) -> str:
@@ -32,6 +34,11 @@ def test_code(page: str, tmp_path: Path) -> None:
         capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, timeout=LIMIT,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_code_that_runs_elsewhere() -> None:
+    """What other tests try of the pages is there."""
+    assert all((ROOT / "tests" / test).exists() for test in ELSEWHERE.values())
 
 
 @pytest.mark.parametrize("page", PAGES)
