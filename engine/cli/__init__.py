@@ -14,6 +14,8 @@ Needs `callport[cli]`: typer parses, rich prints.
 
 import sys
 
+__all__ = ["main"]
+
 
 def main() -> None:
     """Run a command of `sys.argv`; ends the process with its exit code."""
