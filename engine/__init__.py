@@ -85,7 +85,7 @@ from .rpc.server.announcing import Announcer, Presence
 from .rpc.server.call import ServerCall, current_call
 from .rpc.server.management import Management
 from .rpc.server.open_call import CallAttributes
-from .rpc.server.registry import manager
+from .rpc.server.registry import implements, manager
 from .rpc.server.server import Server
 from .rpc.state import TRANSITIONS, On, State
 from .status import Status
@@ -107,20 +107,21 @@ def __getattr__(name: str) -> typing.Any:
 __version__: str = _LIBRARY.partition(" ")[2]
 
 __all__ = [
-    "MAXIMUM_WAIT_OBJECTS", "TRANSITIONS", "UNSET", "AbandonedWait", "AccessDenied", "Address", "Alerted", "Announcer",
-    "ApcNotification", "BadStubData", "Binding", "BoundOperation", "Call", "CallAttributes", "CallCancelled",
-    "CallError", "CallFailed", "CallFailedDne", "CallPending", "CallTimeout", "CallbackInstance",
+    "MAXIMUM_WAIT_OBJECTS", "TRANSITIONS", "UNSET", "AbandonedWait", "AccessDenied", "Address", "Alerted",
+    "Announcer", "ApcNotification", "BadStubData", "Binding", "BoundOperation", "Call", "CallAttributes",
+    "CallCancelled", "CallError", "CallFailed", "CallFailedDne", "CallPending", "CallTimeout", "CallbackInstance",
     "CallbackNotification", "CallbackObject", "CallbackStatistics", "CleanupGroup", "Client", "ClientStatistics",
-    "Clock", "CompletionPacket", "CompletionPort", "Context", "ContextMismatch", "Deadlock", "Discovery", "EngineError",
-    "Environment", "Event", "EventKind", "Executor", "Forked", "InOut", "InOutPipe", "InPipe", "Interface",
-    "InvalidArgumentType", "InvalidAsyncHandle", "InvalidHandle", "InvalidParameter", "InvalidState", "Io",
-    "IoStatistics", "LimitExceeded", "Management", "MemberStatistics", "Misuse", "Mutex", "NotFound", "NotOwner",
-    "NullContext", "On", "Operation", "OperationAborted", "Out", "OutPipe", "PacketSink", "PacketTemplate",
-    "PeerProtocolError", "PinnedSession", "Pipe", "PipeError", "PipePending", "PipedOperation", "PoolStatistics",
-    "PortSource", "PortStatistics", "Presence", "Priority", "QueueFull", "RegisteredWait", "RemoteFault", "Resolver",
-    "Semaphore", "Server", "ServerCall", "ServerStatistics", "ServerTooBusy", "ServerUnavailable", "State", "Status",
-    "Stream", "SystemClock", "ThreadPool", "Timer", "Unavailable", "UnknownInterface", "UnknownOperation", "Wait",
-    "WaitPacket", "WaitResult", "WaitTimeout", "Waitable", "WaitableStatistics", "WaitableTimer", "Work", "apc",
-    "blocking", "current_call", "current_callback", "default_pool", "manager", "operation", "queue_apc",
-    "register_wait", "signal_and_wait", "sleep", "submit_callback", "wait_all", "wait_any",
+    "Clock", "CompletionPacket", "CompletionPort", "Context", "ContextMismatch", "Deadlock", "Discovery",
+    "EngineError", "Environment", "Event", "EventKind", "Executor", "Forked", "InOut", "InOutPipe", "InPipe",
+    "Interface", "InvalidArgumentType", "InvalidAsyncHandle", "InvalidHandle", "InvalidParameter", "InvalidState",
+    "Io", "IoStatistics", "LimitExceeded", "Management", "MemberStatistics", "Misuse", "Mutex", "NotFound",
+    "NotOwner", "NullContext", "On", "Operation", "OperationAborted", "Out", "OutPipe", "PacketSink",
+    "PacketTemplate", "PeerProtocolError", "PinnedSession", "Pipe", "PipeError", "PipePending", "PipedOperation",
+    "PoolStatistics", "PortSource", "PortStatistics", "Presence", "Priority", "QueueFull", "RegisteredWait",
+    "RemoteFault", "Resolver", "Semaphore", "Server", "ServerCall", "ServerStatistics", "ServerTooBusy",
+    "ServerUnavailable", "State", "Status", "Stream", "SystemClock", "ThreadPool", "Timer", "Unavailable",
+    "UnknownInterface", "UnknownOperation", "Wait", "WaitPacket", "WaitResult", "WaitTimeout", "Waitable",
+    "WaitableStatistics", "WaitableTimer", "Work", "apc", "blocking", "current_call", "current_callback",
+    "default_pool", "implements", "manager", "operation", "queue_apc", "register_wait", "signal_and_wait", "sleep",
+    "submit_callback", "wait_all", "wait_any",
 ]  # fmt: skip

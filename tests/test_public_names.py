@@ -51,7 +51,7 @@ SOURCE = (
 OPERATION = "bind_wait cancel completed_synchronously done overlapped result source status transferred"
 # What users of links, endpoints, keys and overlapped sources call; messages and their encoding are not among it.
 TRANSPORT = """
-    bind connect Link LinkOptions Receiver PeerInfo Keys Buffer Endpoint Curve
+    bind connect Link LinkOptions TransportOptions Receiver PeerInfo Keys Buffer Endpoint Curve
     TransportError EndpointError LinkClosed LinkForked PayloadTooLarge PeerLost
     OverlappedError InvalidOperation OperationFailed OperationNotFound OperationPending SourceClosed SourceForked
     TooManyOperations

@@ -1,5 +1,7 @@
 """What the README shows runs, and prints what it says."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -73,3 +75,40 @@ def test_every_way_to_notify() -> None:
         first = [re.split(r"  +|\|", row.strip("| "))[0] for row in rows]
         assert len(first) == len(words) + 1
         assert all(any(word in cell for cell in first) for word in (nothing, *words.values()))
+
+
+COMPLETE = ("class Words:", "with Client(", "OverlappedDescriptor(echo.stdout)", "CleanupGroup()")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the complete examples, each a module."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "contract.py").write_text(block("class Thesaurus(Interface"), encoding="utf-8")
+    for number, word in enumerate(COMPLETE):
+        (folder / f"example{number}.py").write_text(block(word), encoding="utf-8")
+    config = {"typeCheckingMode": "strict", "extraPaths": [str(ROOT)]}
+    (folder / "pyrightconfig.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+class TestTypes:
+    """The complete examples are clean for strict type checkers."""
+
+    def test_mypy(self, folder: Path) -> None:
+        """mypy --strict finds nothing."""
+        done = subprocess.run(
+            [sys.executable, "-m", "mypy", "--config-file=", "--strict", "--follow-imports=silent",
+             *map(str, sorted(folder.glob("*.py")))],
+            cwd=folder, capture_output=True, text=True, timeout=LIMIT, env={**os.environ, "MYPYPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def test_pyright(self, folder: Path) -> None:
+        """Nor does pyright, in its strict mode."""
+        pytest.importorskip("pyright", reason="pyright is not installed")
+        done = subprocess.run(
+            [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, str(folder)],
+            cwd=folder, capture_output=True, text=True, timeout=LIMIT,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -46,7 +46,7 @@ from transport.errors import (
     TransportError,
 )
 from transport.frames import Buffer
-from transport.link import Keys, Link, LinkOptions, PeerInfo, Receiver
+from transport.link import Keys, Link, LinkOptions, PeerInfo, Receiver, TransportOptions
 from transport.security import Curve
 
 if typing.TYPE_CHECKING:
@@ -66,11 +66,11 @@ if typing.TYPE_CHECKING:
 
 __all__ = [
     "SKIP_PORT_ON_SUCCESS", "SKIP_SET_EVENT_ON_HANDLE", "Buffer", "Curve", "Endpoint", "EndpointError",
-    "InvalidOperation", "Keys", "Link", "LinkClosed", "LinkForked", "LinkOptions", "OverlappedOperation",
-    "OperationFailed", "OperationNotFound", "OperationPending", "OverlappedDescriptor", "OverlappedError",
+    "InvalidOperation", "Keys", "Link", "LinkClosed", "LinkForked", "LinkOptions", "OperationFailed",
+    "OperationNotFound", "OperationPending", "OverlappedDescriptor", "OverlappedError", "OverlappedOperation",
     "OverlappedSocket", "OverlappedSource", "PayloadTooLarge", "PeerInfo", "PeerLost", "ReadOperation",
     "ReceiveOperation", "Receiver", "SendOperation", "SourceClosed", "SourceForked", "SourceStatistics",
-    "TooManyOperations", "TransportError", "WriteOperation", "bind", "connect",
+    "TooManyOperations", "TransportError", "TransportOptions", "WriteOperation", "bind", "connect",
 ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from math import inf
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol, TypedDict
 
 import msgspec
 
@@ -88,6 +88,19 @@ class Keys(Protocol):
 
 
 # A struct rather than a dataclass: making one of those takes a millisecond at every import.
+class TransportOptions(TypedDict, total=False):
+    """The options of the transport that clients and servers take; `LinkOptions` says what each is."""
+
+    max_message_bytes: int
+    max_queued: int
+    max_connections: int
+    heartbeat: float
+    linger: float
+    curve: Keys | None
+    tls: Any  # An `ssl.SSLContext`: importing ssl takes long.
+    context: Any  # A `zmq.Context`, likewise.
+
+
 class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of a link. Each kind of link takes from them what concerns it.
 

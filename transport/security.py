@@ -7,7 +7,7 @@ authenticator (ZAP) is asked: it is one thread for each context, while servers a
 
 import itertools
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ class Curve(msgspec.Struct, frozen=True):
     public_key: str
     secret_key: str
     server_key: str | None = None
-    allowed: frozenset[str] | None = None
+    allowed: Set[str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("public_key", "secret_key", "server_key"):
@@ -111,7 +111,7 @@ class Curve(msgspec.Struct, frozen=True):
         # none answers, every client is let in.
         socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
         if self.allowed is not None:
-            socket.set(zmq.ZAP_DOMAIN, _allow(socket, self.allowed).encode())
+            socket.set(zmq.ZAP_DOMAIN, _allow(socket, frozenset(self.allowed)).encode())
 
     def _apply(self, socket: "zmq.Socket[Any]") -> None:
         import zmq

@@ -13,9 +13,9 @@ messages, and what is behind them, wait for the greeting.
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from transport import Buffer, LinkOptions
+from transport import Buffer, LinkOptions, TransportOptions
 from transport.frames import MAX_MESSAGE_BYTES
 from transport.log import Log
 from transport.wire.session import UNGREETED
@@ -33,7 +33,7 @@ T = TypeVar("T")
 _SHIPMENT_REST = 2 * SHIPMENT_BYTES
 
 
-def check_options(options: dict[str, Any]) -> int:
+def check_options(options: TransportOptions) -> int:
     """Check the options of the transport, and return how large a message this side takes, by its `max_message_bytes`.
 
     A link bounds frames, and the protocol's reader has a bound of its own: the smaller one rules.

@@ -308,6 +308,7 @@ NEITHER = {
     "engine.Resolver": "a protocol",
     "engine.PortSource": "a protocol",
     "transport.Keys": "a protocol",
+    "transport.TransportOptions": "for type checkers",
     "transport.Link": "a protocol",
     "transport.Receiver": "a protocol",
     "engine.InPipe": "an annotation",

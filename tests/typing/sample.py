@@ -17,6 +17,7 @@ from engine import (
     OutPipe,
     Pipe,
     ServerCall,
+    implements,
     manager,
     operation,
 )
@@ -56,6 +57,39 @@ class Words(Interface, id="example.Words"):
 
     @operation
     def told_nothing(self) -> list[str]: ...  # error: empty-body
+
+
+class Checked:
+    """Implements some of it, held to it by type checkers."""
+
+    @implements(Words.synonyms)
+    def synonyms(self, word: str, limit: int = 10) -> list[str]:
+        return [word] * limit
+
+    @implements(Words.anything)
+    @manager
+    def anything(self, call: ServerCall, value: object) -> None:
+        call.complete(str(value))
+
+    @implements(Words.grab)
+    async def grab(self, frame: bytearray, tail: memoryview) -> int:
+        return len(frame)
+
+
+class Wrong:
+    """Implements it otherwise."""
+
+    @implements(Words.synonyms)  # error: arg-type
+    def synonyms(self, word: int, limit: int = 10) -> list[str]:
+        return []
+
+    @implements(Words.synonyms)  # error: arg-type
+    def missing(self, word: str) -> list[str]:
+        return [word]
+
+    @implements(Words.synonyms)  # error: arg-type
+    async def late(self, word: str, limit: int = 10) -> str:
+        return word
 
 
 class Routines:
@@ -117,6 +151,8 @@ def begun_calls(words: Words, port: CompletionPort) -> None:
     assert_type(words.synonyms.begin("quick", notify=port.packet(key=7)).complete(), list[str])
     assert_type(words.synonyms.begin("quick", notify=told, timeout=1).result(2.0), list[str])
     assert_type(words.synonyms.begin("quick", handle=None), Call[list[str]])
+    assert_type(words.synonyms.begin("quick", user_data=object()), Call[list[str]])
+    assert_type(words.synonyms.begin("quick").exception(), Exception | None)
     words.synonyms.begin(5)  # error: call-overload
     words.synonyms.begin("quick", timeout="soon")  # error: call-overload
     wrong: int = words.synonyms.begin("quick", notify=port).complete()  # error: assignment

@@ -1,9 +1,12 @@
 """Contracts are typed: what a strict type checker finds in a sample, and what it does not."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from engine.testing import LIMIT
 
@@ -29,4 +32,17 @@ def test_a_strict_type_checker() -> None:
         for number, line in enumerate(lines, 1)
         if (match := re.search(r"# error: ([\w-]+)$", line)) is not None
     }
+    assert found == wanted, done.stdout
+
+
+def test_pyright() -> None:
+    """pyright finds them on the same lines; it lets methods without a body pass."""
+    pytest.importorskip("pyright", reason="pyright is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", str(SAMPLE)],
+        cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False,
+    )  # fmt: skip
+    found = {each["range"]["start"]["line"] + 1 for each in json.loads(done.stdout)["generalDiagnostics"]}
+    lines = SAMPLE.read_text(encoding="utf-8").splitlines()
+    wanted = {number for number, line in enumerate(lines, 1) if re.search(r"# error: (?!empty-body)[\w-]+$", line)}
     assert found == wanted, done.stdout

@@ -9,11 +9,11 @@ of them; nothing of that is imported or asked for a client of one.
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import msgspec
 
-from transport import Curve, Endpoint
+from transport import Curve, Endpoint, TransportOptions
 from transport.foreign import shown
 from transport.frames import PIPE_WINDOW_BYTES
 
@@ -133,7 +133,7 @@ class Client(AsyncCloseable):
         retry_budget: int = RETRY_BUDGET,
         metadata: dict[str, str] | None = None,
         pipe_window: int = PIPE_WINDOW_BYTES,
-        **options: Any,
+        **options: Unpack[TransportOptions],
     ) -> None:
         timeout = check_timeout(timeout)
         check_count("max_calls", max_calls, least=1)

@@ -22,11 +22,10 @@ import socket
 from _thread import get_ident
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import msgspec
 
-from transport import Buffer, Endpoint, connect
+from transport import Buffer, Endpoint, TransportOptions, connect
 from transport.errors import RemoteProtocolError
 from transport.foreign import shown, text_of
 from transport.frames import (
@@ -88,7 +87,7 @@ class Connection:
     def __init__(
         self,
         endpoint: str | Endpoint,
-        options: dict[str, Any],
+        options: TransportOptions,
         largest: int,
         retries: Retries,
         *,

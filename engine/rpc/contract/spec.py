@@ -70,7 +70,8 @@ class OperationSpec:
     """
 
     __slots__ = (
-        "_checks", "brings_contexts", "contexts", "decode_args", "decode_outputs", "decode_plain", "decode_result",
+        "_checks", "annotated", "brings_contexts", "contexts", "decode_args", "decode_outputs", "decode_plain",
+        "decode_result",
         "directions", "duplex", "exact", "idempotent", "lane", "name", "nonblocking", "one_way", "only", "outputs",
         "parameters", "pipes", "raises", "required", "retried", "shared_context", "signature", "special", "target",
     )  # fmt: skip
@@ -98,6 +99,8 @@ class OperationSpec:
         # None: without a contract, any number of plain values.
         self.signature: inspect.Signature | None = None
         self.parameters: tuple[str, ...] = ()
+        # The types of the parameters, and at the end of the result, as the contract says them.
+        self.annotated: tuple[Any, ...] = ()
         self.required: int = 0
         self._checks: tuple[Any, ...] = ()
         # Parameters that are pipes, and how a call says so on the wire.
@@ -133,6 +136,7 @@ class OperationSpec:
         self.parameters = tuple(parameter.name for parameter in named)
         self.required = sum(parameter.default is _MISSING for parameter in named)
         checks = [unmarked(hints.get(name, Any)) for name in self.parameters]
+        self.annotated = (*checks, unmarked(hints.get("return", Any)))
         self._find_pipes(label, checks)
         self._find_contexts(label, checks)
         self._find_outputs(label, checks, hints)

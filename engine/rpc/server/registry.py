@@ -7,10 +7,11 @@ Source: "Registering Interfaces", "RpcServerRegisterIf2", "RpcServerUnregisterIf
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
-from functools import partialmethod, singledispatchmethod
+import typing
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from functools import partial, partialmethod, singledispatchmethod
 from types import BuiltinFunctionType, FunctionType, MemberDescriptorType
-from typing import Any, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
@@ -21,12 +22,19 @@ from ...errors import InvalidArgumentType, InvalidParameter, Misuse
 from ...kernel.checks import check_callable
 from ...kernel.lock import Lock
 from ...status import Status
+from ..contract.compatible import contradicts
 from ..contract.interface import Interface, Operation, specs_of
 from ..contract.spec import OperationSpec
+from ..wire_types import spell
 from .admission import AccessPolicy, Refusal
+from .call import ServerCall
+from .open_call import OpenCall
 from .routines import Entry, Preparer, preparers_of
 
 F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
 
 REMEMBERED_TARGETS = 4096  # Bound on what clients can make a server remember; arbitrary.
 
@@ -47,6 +55,41 @@ def manager(function: F) -> F:
     check_callable("function", function)
     function.__engine_manager__ = True  # type: ignore[attr-defined]  # a mark on the caller's own function
     return function
+
+
+class Implements(Generic[P, R]):
+    """What `implements` returns: takes the routine, and gives it back."""
+
+    @overload
+    def __call__(
+        self, routine: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
+    ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, routine: Callable[Concatenate[S, P], R], /) -> Callable[Concatenate[S, P], R]: ...
+    @overload
+    def __call__(
+        self, routine: Callable[Concatenate[S, ServerCall, P], None], /
+    ) -> Callable[Concatenate[S, ServerCall, P], None]: ...
+    def __call__(self, routine: Any, /) -> Any:
+        check_callable("routine", routine)
+        return routine
+
+
+def implements(operation: Operation[P, R], /) -> Implements[P, R]:
+    """Have type checkers compare a routine with its operation: the parameters, their names, and the result.
+
+        class Words:
+            @implements(Thesaurus.synonyms)
+            def synonyms(self, word: str) -> list[str]:
+                return [word]
+
+    The routine itself is returned, an ordinary one, an `async def`, or one that `manager` marks. At run time nothing is
+    looked at: `Server.register` compares annotations, those of pipes too, and sees that no routine is missing.
+    Raises: `InvalidArgumentType` for what is no operation of an interface class.
+    """
+    if not isinstance(operation, Operation):
+        raise InvalidArgumentType(f"implements takes an operation of an interface class, not {shown(operation, 100)}")
+    return Implements()
 
 
 class Served(msgspec.Struct, frozen=True, eq=False):
@@ -207,8 +250,8 @@ def _entries(interface: type[Interface], implementation: Any) -> dict[str, Entry
                 f"{type_name(implementation)} has no routine {attribute!r}, which {interface.__name__} asks for"
             )
         entry = Entry(spec, function)
-        _check_fits(entry, attribute)
-        entry.prepare(*preparers_of(spec))
+        more = _check_fits(entry, attribute)
+        entry.prepare(*preparers_of(spec), *more)
         entries[spec.name] = entry
     return entries
 
@@ -252,10 +295,15 @@ def _routine(implementation: Any, attribute: str) -> Any:
     return getattr(implementation, attribute, None)
 
 
+def _generates(entry: Entry) -> bool:
+    """Whether the routine has a `yield`."""
+    flags = 0 if entry.code is None else entry.code.co_flags
+    return flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR) != 0
+
+
 def _check_runs(entry: Entry, attribute: str) -> None:
     """Raise if calling the routine would run nothing of it."""
-    generates = entry.code is not None and entry.code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)
-    if generates and (entry.takes_handle or not entry.spec.pipes):
+    if _generates(entry) and (entry.takes_handle or not entry.spec.pipes):
         how = "Answer by the call's handle" if entry.takes_handle else "Return the result, as a list"
         raise InvalidParameter(
             f"routine {attribute} has a `yield`: calling it would run nothing of it. {how}; to stream, declare a pipe "
@@ -263,21 +311,74 @@ def _check_runs(entry: Entry, attribute: str) -> None:
         )
 
 
-def _check_fits(entry: Entry, attribute: str) -> None:
+def _check_fits(entry: Entry, attribute: str) -> Sequence[Preparer]:
+    """Raise if the routine cannot be called as its operation is; return what its arguments need beside the usual."""
     _check_runs(entry, attribute)
     try:
         signature = inspect.signature(entry.function)
     except (TypeError, ValueError):
-        return  # Something built in, which does not say what it takes.
-    count = len(entry.spec.parameters) + entry.takes_handle
+        return ()  # Something built in, which does not say what it takes.
+    spec = entry.spec
+    count = len(spec.parameters) + entry.takes_handle
+    annotated = spec.annotated
     try:
         signature.bind(*range(count))
     except TypeError as error:
+        outputs = [pipe for pipe in spec.pipes if pipe.outbound]
+        if _generates(entry) and len(outputs) == 1 and not outputs[0].inbound and _takes(signature, count - 1):
+            # What a generator yields is pushed into its pipe for it.
+            at = outputs[0].position
+            _check_annotations(entry, attribute, (*annotated[:at], *annotated[at + 1 :]))
+            return (partial(_leave_out, at),)
         handle = "the call's handle and " if entry.takes_handle else ""
         raise InvalidParameter(
-            f"routine {attribute}{text_of(signature)} cannot take {handle}({', '.join(entry.spec.parameters)}): "
+            f"routine {attribute}{text_of(signature)} cannot take {handle}({', '.join(spec.parameters)}): "
             f"{text_of(error)}"
         ) from None
+    _check_annotations(entry, attribute, annotated)
+    return ()
+
+
+def _takes(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def _leave_out(at: int, call: OpenCall, args: list[Any]) -> bool:
+    del args[at]
+    return True
+
+
+def _check_annotations(entry: Entry, attribute: str, annotated: Sequence[Any]) -> None:
+    """Raise if the routine is annotated with what cannot be, given what the contract says of its parameters and of the
+    result.
+    """
+    function: Any = entry.function
+    try:
+        hints = typing.get_type_hints(getattr(function, "__func__", function))
+        names = list(inspect.signature(function).parameters)[entry.takes_handle :]
+    except Exception:  # They name what is not there at run time, for one.
+        return
+    *parameters, result = annotated
+    for name, said in zip(names, parameters, strict=False):
+        if contradicts(said, taken := hints.get(name, Any)):
+            raise InvalidParameter(
+                f"routine {attribute}: parameter {name!r} is annotated {spell(taken)}; the contract says {spell(said)}"
+            )
+    returned = hints.get("return", Any)
+    if entry.takes_handle or _generates(entry):
+        return
+    if typing.get_origin(returned) in (Awaitable, Coroutine):
+        returned = typing.get_args(returned)[-1]
+    elif entry.spec.pipes and not entry.coroutine and typing.get_origin(returned) is not None:
+        return  # It hands on what generates, perhaps.
+    if contradicts(returned, result):
+        raise InvalidParameter(
+            f"routine {attribute} is annotated to return {spell(returned)}, and the contract says {spell(result)}"
+        )
 
 
 def _entries_by_name(name: str, implementation: Any) -> dict[str, Entry]:

@@ -18,11 +18,11 @@ from contextvars import Context, copy_context
 from functools import partial
 from operator import attrgetter
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import msgspec
 
-from transport import Endpoint, bind
+from transport import Endpoint, TransportOptions, bind
 from transport.foreign import a_type, text_of
 from transport.frames import LIBRARY, MAX_BODY_BYTES, MAX_MESSAGE_BYTES, PIPE_WINDOW_BYTES, Limits, Welcome
 from transport.log import Log
@@ -141,7 +141,7 @@ class Server(AsyncCloseable):
         announce: Announcer | None = None,
         advertise: Address | str | None = None,
         name: str = "server",
-        **options: Any,
+        **options: Unpack[TransportOptions],
     ) -> None:
         check_count("workers", workers, 1, MAX_THREADS)
         check_max_calls(max_calls)
@@ -229,7 +229,8 @@ class Server(AsyncCloseable):
                 kind: it shows in `test_cancel`, `disconnected` and `time_left` of the call's handle (`current_call()`).
                 Each call runs in an empty context (`contextvars`) of its own. A routine sends a status by raising a
                 `CallError` that has one, or by `current_call().abort(status, text)`. Keyword-only parameters are
-                refused: operations are called by position.
+                refused: operations are called by position. Annotations that contradict the contract's are refused, too;
+                type checkers see more by `implements`. A generator that serves an `OutPipe` need not take it.
             max_calls: with `auto_listen`, calls of this interface that may be open at once, the next one is refused
                 with `ServerTooBusy`; None: any number. Otherwise the server's own limit rules, and this one is ignored.
             max_request_bytes: a call with larger arguments, encoded, ends with `AccessDenied`.

@@ -140,10 +140,10 @@ class TestListening:
                 seen.append(server.listening)
 
         free, taken = new_endpoint("ipc", folder), new_endpoint("ipc", folder)
-        with Server(taken, curve=Keys()) as server:
+        with Server(taken, curve=Keys()) as server:  # type: ignore[arg-type]  # half is enough
             server.listen()
             assert server.listening
-            with Server(free, taken, curve=Keys()) as server:
+            with Server(free, taken, curve=Keys()) as server:  # type: ignore[arg-type]  # half is enough
                 with pytest.raises(EndpointError):
                     server.listen()
                 assert not server.listening
