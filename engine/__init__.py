@@ -2,6 +2,14 @@
 
 import typing
 
+import transport as _transport
+
+if not hasattr(_transport, "LinkOptions"):  # Somebody's own, which is found first.
+    raise ImportError(
+        f"the module 'transport' that is found is not this library's, but {getattr(_transport, '__file__', None)}: "
+        "rename it, or put it behind this library on sys.path"
+    )
+
 from transport.frames import LIBRARY as _LIBRARY
 
 from .errors import (

@@ -3,8 +3,12 @@
 import functools
 import logging
 import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,13 +22,14 @@ from engine import (
     InvalidArgumentType,
     InvalidParameter,
     Server,
+    Unavailable,
     current_call,
     operation,
     signal_and_wait,
     wait_any,
 )
 from engine.testing import LIMIT, wait_until
-from transport import OperationFailed, OverlappedDescriptor, PayloadTooLarge
+from transport import Curve, OperationFailed, OverlappedDescriptor, PayloadTooLarge
 from transport.wire.codec import encode_value
 
 
@@ -144,3 +149,42 @@ class TestTransport:
         """The error names the option that does not help, and what does."""
         with pytest.raises(PayloadTooLarge, match="whatever max_message_bytes is: split"):
             encode_value(b"12345", 4)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("another server's", r"server_key="),
+        ("not allowed", r"does not allow this client's key"),
+        ("none", r"only one side has keys"),
+    ],
+)
+def test_wrong_keys(keys: str, said: str) -> None:
+    """A client that cannot connect for its keys is told which of them it is, and where it is said."""
+    own, mine, other = Curve.new_keys(), Curve.new_keys(), Curve.new_keys()
+    curves = {
+        "another server's": Curve(*mine, server_key=other[0]),
+        "not allowed": Curve(*other, server_key=own[0]),
+        "none": None,
+    }
+    with Server("tcp://127.0.0.1:0", curve=Curve(*own, allowed={mine[0]})) as server:
+        server.listen()
+        for limit in (1.0, 5.0, 25.0):
+            with Client(server.endpoint, curve=curves[keys], connect_timeout=limit) as client:
+                with pytest.raises(Unavailable) as raised:
+                    client.bind("anything").call()
+            if re.search(said, str(raised.value)):
+                return
+    raise AssertionError(str(raised.value))
+
+
+def test_another_transport(tmp_path: Path) -> None:
+    """A module of the program's that hides one of the library's is named, with what to do."""
+    (tmp_path / "transport.py").write_text("", encoding="utf-8")
+    root = Path(__file__).resolve().parent.parent
+    path = os.pathsep.join((str(tmp_path), str(root)))
+    done = subprocess.run(
+        [sys.executable, "-c", "import engine"], capture_output=True, text=True, timeout=LIMIT, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert f"is not this library's, but {tmp_path / 'transport.py'}: rename it" in done.stderr

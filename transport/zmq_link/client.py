@@ -31,9 +31,11 @@ _UP: Final = int(zmq.Event.HANDSHAKE_SUCCEEDED)
 _DISCONNECTED: Final = int(zmq.Event.DISCONNECTED)
 _FAILURES: Final[dict[int, str]] = {
     int(zmq.Event.HANDSHAKE_FAILED_NO_DETAIL): "the peer broke off, or is not a ZeroMQ server",
-    int(zmq.Event.HANDSHAKE_FAILED_PROTOCOL): "the peer does not speak ZMTP, or not the same security",
-    int(zmq.Event.HANDSHAKE_FAILED_AUTH): "not authorised",
+    int(zmq.Event.HANDSHAKE_FAILED_PROTOCOL): "the peer does not speak ZMTP, or only one side has keys (`curve=`)",
+    int(zmq.Event.HANDSHAKE_FAILED_AUTH): "the server does not allow this client's key: see its `Curve(allowed=)`",
 }
+# A server that cannot read what a client has encrypted for another one says nothing, and breaks off.
+_WRONG_KEY: Final = "the server broke off: its public key is another than this client's `Curve(server_key=)`, mostly"
 _CLIENT_EVENTS: Final = _UP | _DISCONNECTED | _CLOSED | _RETRIED | sum(_FAILURES)
 
 
@@ -270,7 +272,9 @@ class ZmqClient(ZmqLink):
                     self._attempt_failed(receiver, why)
                 self._first_attempt = self._reached = False
             else:
-                self._failure = f"the handshake failed: {_FAILURES[event]}"
+                broke_off = event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+                why = _WRONG_KEY if broke_off and self._options.curve is not None else _FAILURES[event]
+                self._failure = f"the handshake failed: {why}"
 
     def _attempt_failed(self, receiver: Receiver, why: str) -> None:
         """An attempt to connect has failed. ZeroMQ goes on."""
