@@ -96,6 +96,7 @@ from .rpc.server.open_call import CallAttributes
 from .rpc.server.registry import implements, manager
 from .rpc.server.server import Server
 from .rpc.state import TRANSITIONS, On, State
+from .rpc.wire_types import register_type
 from .status import Status
 
 if typing.TYPE_CHECKING:
@@ -130,6 +131,6 @@ __all__ = [
     "ServerUnavailable", "State", "Status", "Stream", "SystemClock", "ThreadPool", "Timer", "Unavailable",
     "UnknownInterface", "UnknownOperation", "Wait", "WaitPacket", "WaitResult", "WaitTimeout", "Waitable",
     "WaitableStatistics", "WaitableTimer", "Work", "apc", "blocking", "current_call", "current_callback",
-    "default_pool", "implements", "manager", "operation", "queue_apc", "register_wait", "signal_and_wait", "sleep",
-    "submit_callback", "wait_all", "wait_any",
+    "default_pool", "implements", "manager", "operation", "queue_apc", "register_type", "register_wait",
+    "signal_and_wait", "sleep", "submit_callback", "wait_all", "wait_any",
 ]  # fmt: skip

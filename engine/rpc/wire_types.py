@@ -16,17 +16,22 @@ plain values; `msgspec.Raw` and `Ext`.
 import collections.abc
 import enum
 import typing
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from transport.foreign import is_interrupt, name_of, shown, text_of, type_name
 from transport.frames import MAX_METADATA
 from transport.wire.blobs import array_mismatch, array_type, array_unfit, bare_type, is_array_type, plain_scalar
+from transport.wire.own_types import learn, ways_of
 
 from ..errors import InvalidArgumentType, InvalidParameter
+from ..kernel.checks import check_callable
 from .context import Context
+
+T = TypeVar("T")
 
 # What most contracts have: no need to look inside.
 _PLAIN = frozenset((bool, bytes, float, int, object, str, type(None)))
@@ -37,6 +42,28 @@ class Direction(enum.Enum):
 
     OUT = "out"
     IN_OUT = "in, out"
+
+
+def register_type(kind: type[T], encode: Callable[[T], Any], decode: Callable[[type[T], Any], T]) -> None:
+    """Have values of a class travel that msgspec does not know, and of those that derive from it.
+
+        register_type(Fraction, encode=str, decode=lambda kind, text: kind(text))
+
+    Args:
+        encode: `encode(value)` returns what is sent: anything that travels.
+        decode: `decode(kind, sent)` makes the value again: `kind` is the class that the annotation names. A `TypeError`
+            or `ValueError` says that what was sent is none: the call ends with `BadStubData`.
+    Both sides do so, before the contracts that use the class are bound or registered: best in the module of the
+    contract. They then stand anywhere in arguments, results and elements of pipes, but for keys of a dict. Without a
+    contract such values can be sent, and arrive as what `encode` has made of them.
+    For the whole process. Registering again replaces. Threads: any. Blocks: never.
+    Raises: `InvalidArgumentType` for what is no class, or no function.
+    """
+    if not isinstance(kind, type):
+        raise InvalidArgumentType(f"kind must be a class, not {shown(kind, 100)}")
+    check_callable("encode", encode)
+    check_callable("decode", decode)
+    learn(kind, encode, decode)
 
 
 def check_type(what: str, kind: Any, alone: bool = True, handles: bool = True) -> None:
@@ -97,6 +124,8 @@ def _unfit(part: Any, handles: bool) -> str | None:
     if isinstance(part, inspect.CustomType):
         kind = bare_type(part.cls)
         if kind is object:
+            return None
+        if ways_of(kind) is not None:
             return None
         if is_array_type(kind):
             return f"arrays inside another value, where they cannot travel ({spell(kind)})"
@@ -173,7 +202,7 @@ def _instead(kind: Any) -> str:
         return "use dict"
     if kind is collections.deque or (kind.__module__ == "collections.abc" and hasattr(kind, "__iter__")):
         return "use list"
-    return "use a dataclass, a TypedDict or a msgspec.Struct, or convert it to text or numbers"
+    return "use a dataclass, a TypedDict or a msgspec.Struct, convert it to text or numbers, or `register_type` it"
 
 
 def enums_of(kind: Any) -> frozenset[type[enum.Enum]]:

@@ -23,6 +23,7 @@ import msgspec
 from transport.foreign import name_of
 from transport.frames import MAX_DIMENSIONS, MAX_DTYPE, Blob, Buffer
 from transport.wire.large import read_large
+from transport.wire.own_types import decoder
 
 T = TypeVar("T")
 
@@ -157,7 +158,7 @@ class ValueDecoder(Generic[T]):
     def __init__(self, annotation: Any = Any) -> None:
         self.annotation = annotation
         #: Decodes a result that is not out of band: the same as a call, with one step less.
-        self.plain: Callable[[Buffer | msgspec.Raw], T] = msgspec.msgpack.Decoder(annotation).decode
+        self.plain: Callable[[Buffer | msgspec.Raw], T] = decoder(annotation)
 
     def __call__(
         self, raw: Buffer | msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None
@@ -182,15 +183,15 @@ class ArgsDecoder:
         self.annotations: tuple[Any, ...] = tuple(annotations)
         self.required: int = len(self.annotations) if required is None else required
         #: Decodes all of them if none is out of band: the same as a call, with one step less.
-        self.plain: Callable[[Buffer | msgspec.Raw], tuple[Any, ...]] = msgspec.msgpack.Decoder(
+        self.plain: Callable[[Buffer | msgspec.Raw], tuple[Any, ...]] = decoder(
             tuple[self.annotations]  # type: ignore[name-defined]  # made at run time
-        ).decode
+        )
         #: Decodes the arguments of several calls that all have all of them, in band.
-        self.many: Callable[[Buffer | msgspec.Raw], list[tuple[Any, ...]]] = msgspec.msgpack.Decoder(
+        self.many: Callable[[Buffer | msgspec.Raw], list[tuple[Any, ...]]] = decoder(
             list[tuple[self.annotations]]  # type: ignore[name-defined]  # made at run time
-        ).decode
+        )
         # By (number of arguments, positions out of band): what is left to decode. Unguarded, as `_suspects`.
-        self._others: dict[tuple[int, tuple[int, ...]], msgspec.msgpack.Decoder[Any]] = {}
+        self._others: dict[tuple[int, tuple[int, ...]], Callable[..., Any]] = {}
 
     def __call__(
         self, raw: Buffer | msgspec.Raw, blobs: Sequence[Buffer] = (), descriptors: Sequence[Blob] | None = None
@@ -207,7 +208,7 @@ class ArgsDecoder:
                 count = array_length(raw)
                 if not self.required <= count < len(self.annotations):
                     raise
-            return read_large(self._other(count, ()).decode, raw)
+            return read_large(self._other(count, ()), raw)
         count = array_length(raw)
         if not self.required <= count <= len(self.annotations):
             raise msgspec.ValidationError(f"Expected `array` of length {len(self.annotations)}, got {count}")
@@ -216,21 +217,21 @@ class ArgsDecoder:
             raise msgspec.ValidationError(f"{len(positions)} out-of-band arguments but {len(blobs)} frames")
         if len(set(positions)) != len(positions) or not all(0 <= position < count for position in positions):
             raise msgspec.ValidationError(f"out-of-band positions {positions} do not fit {count} arguments")
-        args = list(read_large(self._other(count, positions).decode, raw))
+        args = list(read_large(self._other(count, positions), raw))
         for descriptor, blob in zip(descriptors, blobs, strict=True):
             position = descriptor.position
             args[position] = _restore(descriptor, blob, self.annotations[position], f"`$[{position}]`")
         return args
 
-    def _other(self, count: int, positions: tuple[int, ...]) -> msgspec.msgpack.Decoder[Any]:
-        decoder = self._others.get((count, positions))
-        if decoder is None:
+    def _other(self, count: int, positions: tuple[int, ...]) -> Callable[..., Any]:
+        decode = self._others.get((count, positions))
+        if decode is None:
             kinds = tuple(None if at in positions else kind for at, kind in enumerate(self.annotations[:count]))
-            decoder = msgspec.msgpack.Decoder(tuple[kinds])  # type: ignore[valid-type]  # made at run time
+            decode = decoder(tuple[kinds])  # type: ignore[valid-type]  # made at run time
             if len(self._others) >= 64:  # positions come from the peer: a bound, not a policy
                 self._others.clear()
-            self._others[count, positions] = decoder
-        return decoder
+            self._others[count, positions] = decode
+        return decode
 
 
 def array_length(raw: Buffer | msgspec.Raw) -> int:

@@ -34,6 +34,7 @@ from transport.frames import (
 )
 from transport.wire.blobs import array_length, is_array_type, plain_scalar, split_out_of_band
 from transport.wire.large import LARGE_BYTES, read_large
+from transport.wire.own_types import ways_of
 
 #: The largest call or reply that is encoded: with what is around it, it stays under what a message may have.
 MAX_RECORD_BYTES: Final = MAX_MESSAGE_BYTES - 1024 * 1024
@@ -45,6 +46,8 @@ def _plain(value: object) -> object:
     if plain is not value:
         return plain
     kind = type(value)
+    if (ways := ways_of(kind)) is not None:
+        return ways[0](value)
     if is_array_type(kind):
         raise TypeError("an array inside another value cannot travel: only an argument or a result may be one")
     raise TypeError(f"Encoding objects of type {kind.__qualname__} is unsupported")

@@ -33,6 +33,7 @@ import msgspec
 from transport import Buffer
 from transport.foreign import is_interrupt, text_of, type_name
 from transport.wire.codec import encode_value
+from transport.wire.own_types import decoder
 
 from ...errors import CallPending, InvalidArgumentType
 from ...kernel.checks import NoNumber, check_count
@@ -86,7 +87,7 @@ class PipeSpec:
         self.element: Any = element
         self.inbound: bool = direction in "ib"
         self.outbound: bool = direction in "ob"
-        self.decode: Callable[[Buffer | msgspec.Raw], list[Any]] = msgspec.msgpack.Decoder(list[element]).decode
+        self.decode: Callable[[Buffer | msgspec.Raw], list[Any]] = decoder(list[element])
 
 
 class Owner(Protocol):
