@@ -67,6 +67,7 @@ from .rpc.client.resolver import Discovery, Resolver
 from .rpc.context import Context
 from .rpc.contract.interface import Interface, Operation, operation
 from .rpc.contract.outputs import InOut, Out
+from .rpc.contract.own_types import register_type
 from .rpc.errors import (
     AccessDenied,
     BadStubData,
@@ -96,7 +97,6 @@ from .rpc.server.open_call import CallAttributes
 from .rpc.server.registry import implements, manager
 from .rpc.server.server import Server
 from .rpc.state import TRANSITIONS, On, State
-from .rpc.wire_types import register_type
 from .status import Status
 
 if typing.TYPE_CHECKING:

@@ -16,22 +16,18 @@ plain values; `msgspec.Raw` and `Ext`.
 import collections.abc
 import enum
 import typing
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from transport.foreign import is_interrupt, name_of, shown, text_of, type_name
 from transport.frames import MAX_METADATA
 from transport.wire.blobs import array_mismatch, array_type, array_unfit, bare_type, is_array_type, plain_scalar
-from transport.wire.own_types import learn, ways_of
+from transport.wire.own_types import ways_of
 
 from ..errors import InvalidArgumentType, InvalidParameter
-from ..kernel.checks import check_callable
 from .context import Context
-
-T = TypeVar("T")
 
 # What most contracts have: no need to look inside.
 _PLAIN = frozenset((bool, bytes, float, int, object, str, type(None)))
@@ -42,28 +38,6 @@ class Direction(enum.Enum):
 
     OUT = "out"
     IN_OUT = "in, out"
-
-
-def register_type(kind: type[T], encode: Callable[[T], Any], decode: Callable[[type[T], Any], T]) -> None:
-    """Have values of a class travel that msgspec does not know, and of those that derive from it.
-
-        register_type(Fraction, encode=str, decode=lambda kind, text: kind(text))
-
-    Args:
-        encode: `encode(value)` returns what is sent: anything that travels.
-        decode: `decode(kind, sent)` makes the value again: `kind` is the class that the annotation names. A `TypeError`
-            or `ValueError` says that what was sent is none: the call ends with `BadStubData`.
-    Both sides do so, before the contracts that use the class are bound or registered: best in the module of the
-    contract. They then stand anywhere in arguments, results and elements of pipes, but for keys of a dict. Without a
-    contract such values can be sent, and arrive as what `encode` has made of them.
-    For the whole process. Registering again replaces. Threads: any. Blocks: never.
-    Raises: `InvalidArgumentType` for what is no class, or no function.
-    """
-    if not isinstance(kind, type):
-        raise InvalidArgumentType(f"kind must be a class, not {shown(kind, 100)}")
-    check_callable("encode", encode)
-    check_callable("decode", decode)
-    learn(kind, encode, decode)
 
 
 def check_type(what: str, kind: Any, alone: bool = True, handles: bool = True) -> None:

@@ -150,7 +150,7 @@ class Client(AsyncCloseable):
             "metadata": {} if metadata is None else check_metadata(metadata, METADATA_BYTES),
         }
         addresses, resolver = _servers_of(endpoint)
-        own_keys = options.get("curve")
+        own_keys: Any = options.get("curve")  # A `Curve`, where a server has a key of its own.
 
         def connect(kind: type[Connection], where: str | Endpoint, keys: Curve | None, **more: Any) -> Connection:
             with_keys = options if keys is None else {**options, "curve": keys}
