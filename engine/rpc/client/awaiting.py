@@ -96,8 +96,8 @@ class AwaitingConnection:
         ended: dict[int, Outcome] = {}
         for call_id, call in list(self._table.calls.items()):
             moves = self.elsewhere is not None and self.elsewhere.may_move(call)
-            if call_id in unsent or call_id not in left:
-                # One that is in no queue is just being begun, by a thread that will find that there is no connection.
+            if call_id in unsent or call_id not in left or call_id in self._retries.backing_off:
+                # One that is in no queue backs off, or is just being begun, by a thread that will find no connection.
                 if moves and call_id in unsent:
                     moving.append(call_id)
                 else:

@@ -40,7 +40,7 @@ from ..call import (
 )
 from ..channel import Channel
 from ..contract.spec import OperationSpec
-from ..errors import CallCancelled, CallFailed, CallTimeout
+from ..errors import CallCancelled, CallFailed, CallFailedDne, CallTimeout
 from ..notify import snapshot
 from ..pipes.shipment import Shipment
 from ..state import Failure, State
@@ -341,8 +341,11 @@ class Carrier:
                     return
                 if abort:
                     table.finish_locked((call_id,), (Failure(CallCancelled("cancelled by its caller")),), actions)
-                elif (lost := self._retries.lost_locked(call_id)) and self._awaiting.withdraw_locked(call_id):
-                    error = CallFailed(f"{lost}; it was not sent again, for it was cancelled")
+                elif (
+                    (lost := self._retries.lost_locked(call_id)) or call_id in self._retries.backing_off
+                ) and self._awaiting.withdraw_locked(call_id):
+                    why = "it was not sent again, for it was cancelled"
+                    error = CallFailed(f"{lost}; {why}") if lost else CallFailedDne(f"a server has refused it; {why}")
                     table.finish_locked((call_id,), (Failure(error),), actions)
                     unsent = True
                 else:

@@ -370,6 +370,7 @@ class Connection:
         """The server has greeted."""
         with self.table.lock:
             self.session.reached = True
+            self.session.wary = False
             self.awaiting.clear_locked()
             if self.elsewhere is not None:
                 self.elsewhere.greeted_locked(self.actions)
@@ -443,6 +444,7 @@ class Connection:
             if not self.session.lost():
                 return
             self.session.refusal = reason
+            self.session.wary = self.session.wary or read is not None
             self._widen(PIPE_WINDOW_BYTES)  # Until the next server says so itself.
             if self.channel.take_back():
                 self.outbox.put_back()

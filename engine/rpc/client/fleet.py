@@ -31,8 +31,10 @@ import msgspec
 
 from transport import Curve, EndpointError
 from transport.foreign import text_of
+from transport.frames import Cancel, CancelledCall
 from transport.log import Log
 from transport.realtime import monotonic
+from transport.wire.codec import encode
 
 from ...errors import EngineError
 from ...kernel.driver import driver
@@ -41,7 +43,7 @@ from ...kernel.monitor import TimerHandle
 from ...pool.pool import default_pool
 from ...status import Status
 from ..address import Address
-from ..call import Call, carrier_of, move_locked, spec_of
+from ..call import Call, carrier_of, is_cancelled, move_locked, spec_of
 from .balance import Balancer
 from .call_table import perform
 from .carrier import Begin, Carrier
@@ -49,6 +51,7 @@ from .connection import Connection
 from .elsewhere import Actions
 from .homes import homed, original_of
 from .member import PENALTY, Happening, Member, MemberStatistics
+from .outbox import LoneMessage
 from .resolver import Discovery, Resolver, follow
 from .retry import Retries
 
@@ -101,6 +104,8 @@ class _Others:
                 move_locked(call, own.table, target.table, carrier, homed(original_of(spec_of(call)), carrier))
                 retries.moved += own is not balancer.lobby
             carrier.outbox.queue.append(retries.renew_locked(call_id, call))
+            if is_cancelled(call):  # While it waited: that follows it.
+                carrier.outbox.queue.append(LoneMessage(encode(Cancel([CancelledCall(call_id, False)]))))
             if not target.session.is_open:
                 carrier.connection.awaiting.add_locked(call_id)
             touched[target] = None
@@ -332,6 +337,7 @@ class Fleet:
             movable = {call_id for call_id, call in list(lobby.table.calls.items()) if others.may_move(call)}
             # One that is just being begun is in no queue yet: the thread that begins it will find that it can move.
             others.move_locked(sorted(lobby.outbox.withdraw(movable)), actions)
+            lobby.outbox.withdraw({0})  # What was to follow them.
 
     def unreachable(self, member: Member, reason: str) -> None:
         """A member cannot be connected to: calls that wait in vain say so."""

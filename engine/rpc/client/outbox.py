@@ -156,7 +156,7 @@ class Outbox:
         """
         queue, session = self.queue, self._session
         # A client that closes still sends what was accepted, and its goodbye.
-        if not queue or not (session.is_open or session.state is _GREETED or self.closing):
+        if not queue or not (session.is_open or self._may_leave_early()):
             return None
         try:
             # The way of nearly every message.
@@ -221,6 +221,17 @@ class Outbox:
             if not isinstance(error, Exception):  # An interrupt.
                 self.undo()
             raise
+
+    def _may_leave_early(self) -> bool:
+        """Whether what is first in the queue may leave before the server has greeted."""
+        if self.closing or self._session.state is not _GREETED:
+            return self.closing
+        # Behind a server that closes, no call is sent to what may be the same one, which would never say of it that it
+        # did not run.
+        try:
+            return not self._session.wary or not number_of(self.queue[0])
+        except IndexError:
+            return False  # It was withdrawn just now.
 
     def _take(self) -> list[Buffer]:
         """Take the frames of the next message, whatever it is; none if there is none, or it waits for the greeting."""

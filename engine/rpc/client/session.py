@@ -6,8 +6,8 @@
                                                       GREETED, OPEN --REJECT--> REJECTED --settled--> FRESH
                                                       any --leave--> LEAVING
 
-Guarded by the table's lock: `state`, `reached`, `refusal` (writes; reads of one are atomic). Under link.lock: the
-others.
+Guarded by the table's lock: `state`, `reached`, `wary`, `refusal` (writes; reads of one are atomic). Under link.lock:
+the others.
 """
 
 from transport.frames import PIPE_WINDOW_BYTES, Limits
@@ -24,7 +24,7 @@ _GREETED, _LEAVING = ConversationState.GREETED, ConversationState.LEAVING
 class EndpointSession(ClientSession):
     """The session with the server at one endpoint, over one connection after another."""
 
-    __slots__ = ("endpoint", "limit", "pipe_window", "reached", "refusal")
+    __slots__ = ("endpoint", "limit", "pipe_window", "reached", "refusal", "wary")
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint: str = endpoint
@@ -34,6 +34,8 @@ class EndpointSession(ClientSession):
         self.pipe_window: int = PIPE_WINDOW_BYTES
         # A server has greeted, or spoken at all.
         self.reached: bool = False
+        # The last server has said goodbye, and none has greeted since.
+        self.wary: bool = False
         # Why the last connection, or attempt to make one, has failed; "" if there is a connection.
         self.refusal: str = ""
         super().__init__()

@@ -586,6 +586,35 @@ class TestMoves:
             assert {status_of(partial(call.result, LIMIT)) for call in calls} == {1818}
             assert client.statistics().outstanding == 0
 
+    def test_cancelled_while_it_waits(self, servers: Servers) -> None:
+        """A cancel of a call that waits for a server follows it there."""
+        (endpoint,) = servers.start("a")
+        finder = Finder()
+        with Client(finder, connect_timeout=LIMIT) as client:
+            call = client.bind(Words, causal=False).hold.begin()
+            call.cancel()
+            finder.say(endpoint)
+            wait_until(
+                lambda: servers.servers["a"].statistics().messages_in >= 3
+            )  # The greeting, the call, the cancel.
+            servers.routines["a"].gate.open()
+            assert status_of(partial(call.result, LIMIT)) in (0, 1818)
+
+    def test_lost_while_it_backs_off(self, servers: Servers) -> None:
+        """A call that was refused twice, and waits a while to be sent again, is not lost with the second server."""
+        with Client(servers.start("a", "b"), connect_timeout=LIMIT) as client:
+            words = client.bind(Words, causal=False)
+            words.who()
+            ready(client, 2)
+            for routines in servers.routines.values():
+                routines.raises = ServerTooBusy("later")
+            calls = [words.busy.begin() for _ in range(20)]
+            wait_until(lambda: client.statistics().moves >= 20)
+            for routines in servers.routines.values():
+                routines.raises = None
+            servers.servers["b"].close(0)
+            assert {status_of(partial(call.result, LIMIT)) for call in calls} <= {0, 1723}
+
 
 class TestStaying:
     """What needs one server stays with it."""
