@@ -92,8 +92,10 @@ from .rpc.pipes.stream import Stream
 from .rpc.server.admission import ServerStatistics
 from .rpc.server.announcing import Announcer, Presence
 from .rpc.server.call import ServerCall, current_call
+from .rpc.server.health import Health, HealthReport
 from .rpc.server.management import Management
 from .rpc.server.open_call import CallAttributes
+from .rpc.server.peers import ServerPeer
 from .rpc.server.registry import implements, manager
 from .rpc.server.server import Server
 from .rpc.state import TRANSITIONS, On, State
@@ -121,13 +123,15 @@ __all__ = [
     "CallCancelled", "CallError", "CallFailed", "CallFailedDne", "CallPending", "CallTimeout", "CallbackInstance",
     "CallbackNotification", "CallbackObject", "CallbackStatistics", "CleanupGroup", "Client", "ClientStatistics",
     "Clock", "CompletionPacket", "CompletionPort", "Context", "ContextMismatch", "Deadlock", "Discovery",
-    "EngineError", "Environment", "Event", "EventKind", "Executor", "Forked", "InOut", "InOutPipe", "InPipe",
+    "EngineError", "Environment", "Event", "EventKind", "Executor", "Forked", "Health",
+    "HealthReport", "InOut", "InOutPipe", "InPipe",
     "Interface", "InvalidArgumentType", "InvalidAsyncHandle", "InvalidHandle", "InvalidParameter", "InvalidState",
     "Io", "IoStatistics", "LimitExceeded", "Management", "MemberStatistics", "Misuse", "Mutex", "NotFound",
     "NotOwner", "NullContext", "On", "Operation", "OperationAborted", "Out", "OutPipe", "PacketSink",
     "PacketTemplate", "PeerProtocolError", "PinnedSession", "Pipe", "PipeError", "PipePending", "PipedOperation",
     "PoolStatistics", "PortSource", "PortStatistics", "Presence", "Priority", "QueueFull", "RegisteredWait",
-    "RemoteFault", "Resolver", "Semaphore", "Server", "ServerCall", "ServerStatistics", "ServerTooBusy",
+    "RemoteFault", "Resolver", "Semaphore", "Server", "ServerCall", "ServerPeer",
+    "ServerStatistics", "ServerTooBusy",
     "ServerUnavailable", "State", "Status", "Stream", "SystemClock", "ThreadPool", "Timer", "Unavailable",
     "UnknownInterface", "UnknownOperation", "Wait", "WaitPacket", "WaitResult", "WaitTimeout", "Waitable",
     "WaitableStatistics", "WaitableTimer", "Work", "apc", "blocking", "current_call", "current_callback",

@@ -32,7 +32,8 @@ log: Log = Log("engine.prometheus")
 # Fields of snapshots that may go down, or say how something is set up; all other numbers only grow.
 _GAUGES = frozenset((
     "active", "clients", "closed", "concurrency", "crash_looping", "depth", "idle", "latency", "maximum", "minimum",
-    "off_slot", "outstanding", "processes", "queued", "queued_bytes", "running", "serving", "signaled", "waiting",
+    "off_slot", "outstanding", "processes", "queued", "queued_bytes", "running", "serving", "signaled",
+    "stuck", "waiting",
     "weight", "workers",
 ))  # fmt: skip
 

@@ -62,7 +62,8 @@ ORDER = (
     "engine.kernel.lock:Once.__init__",
     "transport.loopback:_registry_lock",
     "transport.zmq_link.base:_lock",
-    "transport.security:_lock",
+    "transport.zmq_link.door:_lock",
+    "transport.security:AllowedFile.__init__",
     "transport.service:Service.__init__",
 )
 

@@ -99,6 +99,9 @@ class TimedCall(OpenCall, eq=False, kw_only=True):
     body: Callable[[], object]
 
 
+UNWATCHED: Any = SimpleNamespace(note=lambda place: None)
+
+
 class Client(CallRunner):
     """The calls of one client: the real ones, but for the routine and what tells of failures."""
 
@@ -111,7 +114,7 @@ class Client(CallRunner):
         channel = SimpleNamespace(flush=lambda: None)
         account = Account()
         account.held = called(f"{name}.held", Set())
-        scheduler = Scheduler(world.port, world.refuse, partial(world.hand_over, self))
+        scheduler = Scheduler(world.port, world.refuse, partial(world.hand_over, self), UNWATCHED)
         super().__init__(scheduler, account, SimpleNamespace(channel=channel))  # type: ignore[arg-type]
         called(name, self)
         self.calls = called(f"{name}.calls", Deque())

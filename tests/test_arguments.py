@@ -60,7 +60,7 @@ ENDPOINT = "loopback://test-arguments"
 
 # Options of the transport. (A client has a `connect_timeout` of its own.)
 COUNTS = ("max_message_bytes", "max_queued", "max_connections", "max_queued_bytes", "max_total_bytes")
-FRACTIONS = ("greeting_timeout", "heartbeat", "linger", "connect_timeout")
+FRACTIONS = ("connection_rate", "greeting_timeout", "heartbeat", "linger", "connect_timeout")
 
 # Where a numeric option stands: what makes an object with it, its name, whether None is good, whether it has fractions.
 NUMBERS: list[tuple[Callable[..., Any], str, bool, bool]] = [
@@ -87,6 +87,11 @@ NUMBERS: list[tuple[Callable[..., Any], str, bool, bool]] = [
     (lambda **o: Server(ENDPOINT, **o), "max_calls", False, False),
     (lambda **o: Server(ENDPOINT, **o), "pipe_window", False, False),
     (lambda **o: Server(ENDPOINT, **o), "max_body_bytes", False, False),
+    (lambda **o: Server(ENDPOINT, **o), "max_unread_bytes", False, False),
+    (lambda **o: Server(ENDPOINT, **o), "max_client_calls", False, False),
+    (lambda **o: Server(ENDPOINT, **o), "max_client_bytes", False, False),
+    (lambda **o: Server(ENDPOINT, **o), "max_waiting_bytes", False, False),
+    (lambda **o: Server(ENDPOINT, **o), "stuck_after", False, True),
 ] + [
     (make, name, False, name in FRACTIONS)
     for make, names in (

@@ -37,6 +37,8 @@ from transport.lock import Lock
 
 #: Longest heartbeat and the like, in seconds: three times as many milliseconds still fit ZeroMQ's option.
 MAX_SECONDS: Final = 2000
+#: Most connections a second that a server may be told to let in: more than any takes.
+MAX_RATE: Final = 1e6
 
 
 class Receiver(Protocol):
@@ -86,6 +88,11 @@ class Keys(Protocol):
     def apply_to_server(self, socket: Any) -> None:
         """Set the keys on a socket that is to bind."""
 
+    def asks(self) -> Callable[[str], str | None] | None:
+        """Return a function that says who the client is that has proved to own a key, None if it is not let in; or
+        None: keys are not asked for.
+        """
+
 
 # A struct rather than a dataclass: making one of those takes a millisecond at every import.
 class TransportOptions(TypedDict, total=False):
@@ -106,15 +113,18 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         max_message_bytes: the largest frame taken from a peer; the connection of one who sends a larger is closed.
-        max_queued: messages that a client hands over, and that a server leaves unread for each client, before
-            `send` says "not now". (On loopback: in each queue.)
-        max_connections: how many clients a server on `native+` or `tls` has at once; others wait in the system's queue.
-        max_queued_bytes: there, how much may wait to be written to a peer before the next message; at a client `send`
-            says "not now" then, a server ends the connection. Less is left unread for 5 seconds at most, if it is more
-            than an eighth of this, and the peer takes not even 64 KiB a second.
-        max_total_bytes: there, how much may wait to be written to all clients of a server's endpoint; past that the
-            one for which most waits is disconnected.
-        greeting_timeout: there, seconds in which a client must have sent its first message, handshakes included.
+        max_queued: messages that a client hands over before `send` says "not now". (Within one process: in each queue.)
+        max_connections: how many clients a server has at once. On `native+` and `tls` others wait in the system's
+            queue; on tcp and ipc they are disconnected, and come again.
+        connection_rate: how many connections a second a server on tcp and ipc lets in, on average; those of 10 s at
+            once. Others wait. It is not kept in a context that was given, unless `curve` has a list of allowed keys.
+        max_queued_bytes: how much may wait to be written to a peer before the next message; at a client on `native+` or
+            `tls` `send` says "not now" then, a server there ends the connection. Less is left unread for 5 seconds at
+            most, if it is more than an eighth of this, and the peer takes not even 64 KiB a second. A server on tcp and
+            ipc hands over no more than that eighth, for 5 seconds at most.
+        max_total_bytes: on `native+` and `tls`, how much may wait to be written to all clients of a server's endpoint;
+            past that the one for which most waits is disconnected.
+        greeting_timeout: seconds in which a client must have sent its first message, handshakes included.
         heartbeat: seconds between ZMTP pings on tcp and ipc; a peer that answers none for three times as long
             is lost. ZeroMQ's own thread sends and answers them, so a process that is busy, or holds the GIL,
             stays alive. 0: none.
@@ -135,6 +145,7 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_queued_bytes: int = 128 * 1024 * 1024
     max_total_bytes: int = 256 * 1024 * 1024
     greeting_timeout: float = 10.0
+    connection_rate: float = 200.0
     heartbeat: float = 5.0
     linger: float = 1.0
     connect_timeout: float = 5.0
@@ -148,7 +159,8 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("max_queued_bytes", "max_total_bytes"):
             self._check_count(name, sys.maxsize)
         for name in ("greeting_timeout", "heartbeat", "linger", "connect_timeout"):
-            self._check_seconds(name)
+            self._check_number(name, f"from 0 to {MAX_SECONDS} seconds", 0, MAX_SECONDS)
+        self._check_number("connection_rate", f"from 0.001 to {MAX_RATE:g} a second", 0.001, MAX_RATE)
         # A side asks for its own half of the keys only.
         if not (self.curve is None or hasattr(self.curve, "apply_to_client") or hasattr(self.curve, "apply_to_server")):
             raise EndpointError(f"curve must be a transport.Curve or None, not {type_name(self.curve)}")
@@ -167,18 +179,18 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
         # A plain one, as it may go to peers in the greeting: others do not travel.
         msgspec.structs.force_setattr(self, name, int.__int__(value))
 
-    def _check_seconds(self, name: str) -> None:
+    def _check_number(self, name: str, which: str, least: float, most: float) -> None:
         """Make a real number of any type one of Python's own."""
         value = getattr(self, name)
         try:
-            seconds = number_of(value)
+            number = number_of(value)
         except OverflowError:
-            seconds = inf
-        if seconds is None:
+            number = inf
+        if number is None:
             raise EndpointError(f"{name} must be a number, not {type_name(value)}")
-        if not 0 <= seconds <= MAX_SECONDS:
-            raise EndpointError(f"{name} must be from 0 to {MAX_SECONDS} seconds, not {shown(value)}")
-        msgspec.structs.force_setattr(self, name, seconds)
+        if not least <= number <= most:
+            raise EndpointError(f"{name} must be {which}, not {shown(value)}")
+        msgspec.structs.force_setattr(self, name, number)
 
 
 def _is_tls_context(value: object) -> bool:
@@ -224,7 +236,8 @@ class Link(Protocol):
         """Hand over one message.
 
         Returns: True: handed over. False: not now (not connected, or the queue is full), and nothing was
-            sent: keep it and try again after a harvest, when `writable()`.
+            sent: keep it and try again after a harvest, when `writable()`. At a server that is so for this peer only,
+            and there may be nothing that tells when it is over: try again now and then.
         Raises: PeerLost (server): there is no such peer. LinkClosed, LinkForked.
         """
 
@@ -242,6 +255,12 @@ class Link(Protocol):
 
         With `lock` held, outside a harvest; there is something to harvest then. Nothing happens if there is no
         connection. On inproc a server is not told of it.
+        """
+
+    def disconnect(self, peer: bytes, reason: str) -> None:
+        """End the connection of a peer (server). Its `on_lost` follows. Nothing happens if there is none.
+
+        On inproc its client is not told of it.
         """
 
     def peer_info(self, peer: bytes) -> PeerInfo:
@@ -281,12 +300,15 @@ class BaseLink(Uncopyable):
         def raise_it(*args: object, **options: object) -> NoReturn:
             raise error()
 
-        for name in ("send", "ready", "harvest", "leave", "writable", "descriptors", "peer_info"):
+        for name in ("send", "ready", "harvest", "leave", "writable", "descriptors", "disconnect", "peer_info"):
             setattr(self, name, raise_it)
         self.close = lambda: None  # type: ignore[method-assign]  # as above, on the instance
 
     def leave(self) -> None:
         """Nothing: a server ends no connection of its own accord."""
+
+    def disconnect(self, peer: bytes, reason: str) -> None:
+        """Nothing: a client has no peers but its server."""
 
     def peer_info(self, peer: bytes) -> PeerInfo:
         """Nothing: a client knows its server by the endpoint."""

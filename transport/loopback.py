@@ -255,16 +255,22 @@ class LoopbackServer(_Loopback):
         assert isinstance(sender, LoopbackClient)
         self._cut_off(sender, peer)
 
-    def _cut_off(self, client: LoopbackClient, peer: bytes) -> None:
-        """End a connection because of a frame that was too large, and make another."""
+    def _cut_off(self, client: LoopbackClient, peer: bytes, reason: str = "a message was too large") -> None:
+        """End a connection, and make another."""
         with _registry_lock:
             if self._clients.pop(peer, None) is not client:
                 return
             client._cut = True
             self._cut_peers[peer] = client
-            self._put(_LOST, peer, "a message was too large")
-            client._put(_LOST, b"", "a message was too large")
+            self._put(_LOST, peer, reason)
+            client._put(_LOST, b"", reason)
             self._attach(client)
+
+    def disconnect(self, peer: bytes, reason: str) -> None:
+        """End the connection of a peer, whose client comes again as another; see `Link.disconnect`."""
+        client = self._clients.get(peer)
+        if client is not None:
+            self._cut_off(client, peer, reason)
 
     def _heard(self, peer: bytes) -> bool:
         """A peer's first message came: whether it is taken. What its client said over an earlier connection is past."""

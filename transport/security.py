@@ -1,26 +1,22 @@
 """CURVE keys: an encrypted link on which the server, and on demand each client, proves who it is.
 
 Keys are Z85 text, 40 characters, as `Curve.new_keys()` makes them. A client needs the server's public key and
-a pair of its own. Without `allowed` a server takes every client that knows its public key. With it, ZeroMQ's
-authenticator (ZAP) is asked: it is one thread for each context, while servers are bound that have such a list.
+a pair of its own. Without `allowed` a server takes every client that knows its public key. With it, each client is
+looked up as it connects (`zmq_link/door.py`), so what is allowed may change while the server runs.
 """
 
-import itertools
-import weakref
-from collections.abc import Iterable, Set
-from contextlib import suppress
+import os
+from collections.abc import Callable, Iterable, Set
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from transport.errors import EndpointError
 from transport.foreign import type_name
-from transport.lifecycle import in_child
 from transport.lock import Lock
 
 if TYPE_CHECKING:
     import zmq
-    from zmq.auth.thread import ThreadAuthenticator
 
 _Z85 = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#")
 
@@ -50,16 +46,20 @@ class Curve(msgspec.Struct, frozen=True):
     Args:
         public_key, secret_key: this side's pair.
         server_key: a client's: the public key of the server it means to talk to.
-        allowed: a server's: public keys of the clients it takes; None: all that know the server's key. The
-            key that a client has proved to own is its `PeerInfo.user`; without `allowed` no proof is asked for, and it
-            is "". Not enforced on `loopback://` and `inproc://`, which have no keys: all are let in there.
+        allowed: a server's: public keys of the clients it takes; None: all that know the server's key. It may change
+            while the server runs if it is a path, of a file with a key at the beginning of each line (comments begin
+            with "# "), which is read again once it has changed; or a function, `allowed(key)`, which is called for each
+            client that connects, one after the other, by a thread that lets nobody in meanwhile: only True admits. Who
+            is connected stays so: see `Server.disconnect`. The key that a client has proved to own is its
+            `PeerInfo.user`; without `allowed` no proof is asked for, and it is "". Not enforced on `loopback://` and
+            `inproc://`, which have no keys: all are let in there.
     Raises: `EndpointError` for what is no key, or for a pair that is none.
     """
 
     public_key: str
     secret_key: str
     server_key: str | None = None
-    allowed: Set[str] | None = None
+    allowed: "Set[str] | os.PathLike[str] | Callable[[str], object] | None" = None
 
     def __post_init__(self) -> None:
         for name in ("public_key", "secret_key", "server_key"):
@@ -69,11 +69,14 @@ class Curve(msgspec.Struct, frozen=True):
             if value is not None:
                 _check_key(name, value)
         _check_pair(self.public_key, self.secret_key)
-        keys = self.allowed
-        if keys is None:
+        keys: Any = self.allowed
+        if isinstance(keys, os.PathLike):
+            msgspec.structs.force_setattr(self, "allowed", AllowedFile(keys))
+            return
+        if keys is None or (callable(keys) and not isinstance(keys, Iterable)):
             return
         if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
-            raise EndpointError(f"allowed must be a set of keys or None, not {type_name(keys)}")
+            raise EndpointError(f"allowed must be a set of keys, a path, a function or None, not {type_name(keys)}")
         keys = frozenset(keys)
         if not all(isinstance(key, str) for key in keys):
             raise EndpointError("allowed must be a set of keys, which are texts")
@@ -102,16 +105,22 @@ class Curve(msgspec.Struct, frozen=True):
         self._apply(socket)
 
     def apply_to_server(self, socket: Any) -> None:
-        """Set the keys on a socket that is to bind, and start the authenticator if it is needed."""
+        """Set the keys on a socket that is to bind."""
         import zmq
 
         self._apply(socket)
         socket.set(zmq.CURVE_SERVER, 1)
-        # Otherwise the authenticator of another server of the context is asked about this one's clients too; and if
-        # none answers, every client is let in.
-        socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        if self.allowed is not None:
-            socket.set(zmq.ZAP_DOMAIN, _allow(socket, frozenset(self.allowed)).encode())
+
+    def asks(self) -> Callable[[str], str | None] | None:
+        """Return a function that says who the client is that has proved to own a key, None if it is not let in; or
+        None: keys are not asked for.
+        """
+        return None if self.allowed is None else self._known
+
+    def _known(self, key: str) -> str | None:
+        allowed = self.allowed
+        admitted = key in allowed if isinstance(allowed, Set) else allowed is not None and allowed(key) is True  # type: ignore[operator]  # a path was replaced
+        return key if admitted else None
 
     def _apply(self, socket: "zmq.Socket[Any]") -> None:
         import zmq
@@ -123,78 +132,36 @@ class Curve(msgspec.Struct, frozen=True):
             raise EndpointError("a CURVE key is 40 characters of Z85 text, see Curve.new_keys()") from error
 
 
-class _Allowed:
-    """What the authenticator asks, for one server."""
+class AllowedFile:
+    """The keys in a file, read again whenever it has changed. Threads: any."""
 
-    def __init__(self, keys: frozenset[str]) -> None:
-        self._keys = keys
+    def __init__(self, path: "os.PathLike[str]") -> None:
+        self._path = os.path.abspath(path)  # The working directory may change.
+        self._lock = Lock()
+        # As of which version of the file, and its keys. Guarded by _lock.
+        self._version: tuple[int, ...] = ()
+        self._keys: frozenset[str] = frozenset()
+        self(" ")  # A file that cannot be read is told of now.
 
-    def callback(self, domain: str, key: bytes) -> bool:
-        """Whether the client with this public key may connect."""
-        return key.decode() in self._keys
+    def __call__(self, key: str) -> bool:
+        """Whether this key is in the file. Raises: EndpointError if it cannot be read."""
+        with self._lock:
+            try:
+                found = os.stat(self._path)
+                version = found.st_mtime_ns, found.st_size, found.st_ino
+                if version != self._version:
+                    self._keys = self._read()
+                    self._version = version
+            except (OSError, ValueError) as error:
+                raise EndpointError(f"the file of allowed keys {self._path} cannot be read: {error}") from error
+            return key in self._keys
 
+    def _read(self) -> frozenset[str]:
+        with open(self._path, encoding="ascii") as lines:
+            keys = frozenset(line.split()[0] for line in lines if line.strip() and not line.startswith("# "))
+        for key in keys:
+            _check_key("a key of allowed", key)
+        return keys
 
-def _started(context: "zmq.Context[Any]") -> "ThreadAuthenticator":
-    """What answers ZeroMQ's question who may connect, for all servers of one context that have a list."""
-    import zmq
-    from zmq.auth.thread import ThreadAuthenticator
-
-    answering = ThreadAuthenticator(context)
-    try:
-        answering.start()
-    except zmq.ZMQError as error:
-        answering.stop()
-        raise EndpointError("the context has another ZAP handler, so `allowed` cannot be asked about") from error
-    return answering
-
-
-def _stop(answering: "ThreadAuthenticator") -> None:
-    """End the thread, so that the context can be terminated."""
-    import zmq
-
-    with suppress(zmq.ZMQError):  # The context was.
-        answering.stop()
-
-
-# libzmq knows one ZAP handler for each context. Each server has a domain of its own in it; those without a list have
-# none, and are not asked about.
-_lock = Lock()
-# Guarded by _lock. By the address of the context, for which there may be many objects.
-_authenticators: "dict[int, ThreadAuthenticator]" = {}
-# The context and the domain of each server's socket.
-_domains: "weakref.WeakKeyDictionary[zmq.Socket[Any], tuple[int, str]]" = weakref.WeakKeyDictionary()
-_numbers = itertools.count(1)
-
-
-def _allow(socket: "zmq.Socket[Any]", keys: frozenset[str]) -> str:
-    """Have the context's authenticator take these clients. Returns the domain to set on the socket."""
-    domain = f"callport-{next(_numbers)}"
-    with _lock:
-        address = socket.context.underlying
-        authenticator = _authenticators.get(address)
-        if authenticator is None:
-            authenticator = _authenticators[address] = _started(socket.context)
-        authenticator.configure_curve_callback(domain, _Allowed(keys))
-        _domains[socket] = address, domain
-    return domain
-
-
-def release(socket: "zmq.Socket[Any]") -> None:
-    """A server's socket is about to be closed: the authenticator ends unless another server with a list needs it."""
-    with _lock:
-        address, domain = _domains.get(socket, (0, ""))
-        authenticator = _authenticators.get(address)
-        if authenticator is not None:
-            authenticator.credentials_providers.pop(domain, None)
-            if not authenticator.credentials_providers:
-                _stop(authenticator)
-                del _authenticators[address]
-        _domains.pop(socket, None)
-
-
-def _disown() -> None:
-    _authenticators.clear()
-    _domains.clear()
-
-
-in_child(_disown)
+    def __repr__(self) -> str:
+        return f"AllowedFile({self._path!r})"

@@ -63,6 +63,11 @@ class Sender(Protocol):
     def drop(self) -> None:
         """The link is closed: nothing leaves any more. Under link.lock."""
 
+    def keep(self, message: OutgoingMessage) -> bool:
+        """The link does not take a message now: whether the sender keeps it, because others go elsewhere, and offers it
+        again by and by. Otherwise the channel keeps it, and what is behind it waits. Under link.lock.
+        """
+
     def unsendable(self, error: Exception, made: bool) -> None:
         """The message taken last cannot be sent, or, if it was not `made`, `next_message` has failed at it. It is
         dropped; but it may have left if the error is an `InterruptedError`. Under link.lock.
@@ -157,7 +162,7 @@ class Channel:
                             # it. (Sending may consume the edge of an arrival, which no poll will show then.)
                             self.deferred = False
                             unschedule(self, None)
-                            left = link.send(*message)
+                            left = link.send(*message) or self._sender.keep(message)
                             if left:
                                 arrived = bool(link.arrived)
                             else:
@@ -206,7 +211,7 @@ class Channel:
                     message = self._sender.next_message(True) if self._queue else None
                     if message is None:
                         break
-                taken = self.link.send(*message)
+                taken = self.link.send(*message) or self._sender.keep(message)
             except BaseException as error:
                 taken = self._drop_locked(message, error)
             self._stuck = None if taken else message

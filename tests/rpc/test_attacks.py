@@ -6,19 +6,21 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from engine import Client, RemoteFault
+from engine import Client, CompletionPort, RemoteFault
 from engine.testing import LIMIT, wait_until
-from transport.frames import Blob, CallOptions, Hello, Kind, Reject, Target
-from transport.native_link.framing import hello, in_frames
+from transport.frames import Blob, CallGroup, CallOptions, Hello, Kind, Reject, Target
+from transport.native_link.framing import hello, in_frames, ping
 from transport.wire.codec import decode, encode
 
 from ..certificates import client_context
 from ..garbage import calls, prefix
 from ..one_by_one import one_call, replies_in
+from ..zmtp import Zmtp
 from .helpers import Bench, RawClient, Service, new_endpoint, status_of
 from .interfaces import Probe
 
@@ -67,6 +69,102 @@ def bombs(size: int) -> list[bytes]:
     ]
 
 
+LINKS = ("tcp", "ipc", "native+tcp", "native+ipc")
+
+
+@pytest.fixture(params=LINKS)
+def busy(request: pytest.FixtureRequest, service: Services, folder: Path) -> Service:
+    """A server with routines that are slow, stick, or answer at length."""
+    return service(new_endpoint(request.param, folder), module="tests.rpc.victim", max_calls=MAX_CALLS)
+
+
+MAX_CALLS = 1000
+
+
+def victim_of(client: Client) -> Any:
+    """Its routines."""
+    return client.bind("victim")
+
+
+class TestT1:
+    """Peers that give themselves the numbers that libzmq gives out."""
+
+    def test_the_next_number(self, busy: Service) -> None:
+        """The numbers that every process began with, and those after it, are nobody's: the server goes on."""
+        with ExitStack() as made:
+            for later in range(5, 10):
+                made.enter_context(Zmtp(busy.endpoint, b"\0" + (FIRST + later).to_bytes(4)).ready())
+            for _ in range(20):
+                made.enter_context(Zmtp(busy.endpoint).greet())
+            with Client(busy.endpoint) as client:
+                assert victim_of(client).echo("served") == "served"
+
+
+# What C's `rand` returns first, unless it is seeded.
+FIRST = 0x6B8B4567
+
+
+class TestT2:
+    """Peers that die while Python is stuck."""
+
+    def test_a_ping_is_unread(self, busy: Service) -> None:
+        """Their messages, above a thousand, and the PING behind them are read afterwards, and all goes on. The others
+        keep their connections.
+        """
+        with Zmtp(busy.endpoint) as dying, Client(busy.endpoint, timeout=LIMIT) as client:
+            dying.greet()
+            victim = victim_of(client)
+            victim.echo(1)
+            stuck = victim.stick.begin(1.0)
+            wait_until(lambda: "stuck" in busy.log())
+            # All in one piece that libzmq reads at once: the mark was at 1000 messages.
+            dying.socket.sendall(b"\0\5hello" * 1050 + ping(15) * 20)
+            dying.reset()
+            stuck.result(LIMIT)
+            assert victim.echo("served") == "served"
+            assert client.statistics().connections == 1
+
+
+class TestT3:
+    """Clients that keep all workers busy."""
+
+    def test_an_occasional_client(self, service: Services, folder: Path) -> None:
+        """Four clients keep 50 calls of 2 ms open each, for which there are four workers: each of them gets on, and a
+        fifth client's calls are answered before the others have had a few turns each.
+        """
+        mine = service(module="tests.rpc.victim", workers=4)
+        with ExitStack() as made:
+            clients = [made.enter_context(Client(mine.endpoint, timeout=LIMIT)) for _ in range(4)]
+            port = made.enter_context(CompletionPort())
+            done = [0] * len(clients)
+
+            def begin(which: int) -> None:
+                victim_of(clients[which]).slow.begin(0.002, notify=port.packet(key=which))
+
+            for which in range(len(clients)):
+                for _ in range(50):
+                    begin(which)
+
+            def go_on() -> None:
+                packet = port.get(LIMIT)
+                packet.overlapped.complete()
+                done[packet.key] += 1
+                begin(packet.key)
+
+            occasional = made.enter_context(Client(mine.endpoint, timeout=LIMIT))
+            waited = []
+            for _ in range(10):
+                call, before = victim_of(occasional).echo.begin(1), sum(done)
+                while not call.done():
+                    go_on()
+                waited.append(sum(done) - before)
+            while sum(done) < 400:
+                go_on()
+            # Behind all that the others had open it would be 200 each time. Counted in calls, not in time.
+            assert sorted(waited)[len(waited) // 2] < 100, waited
+            assert min(done) > sum(done) / len(done) / 2, done
+
+
 class TestT4:
     """Messages that take long to decode."""
 
@@ -102,6 +200,79 @@ class TestT4:
         seconds, memory = usage.since()
         assert seconds < 3.0 and memory < 200 * MIB
         assert other.client.statistics().connections == 1
+
+
+class TestWhoDoesNotRead:
+    """Peers that have this side keep what they do not take."""
+
+    def test_answers_that_nobody_reads(self, busy: Service) -> None:
+        """A client that asks for a gigabyte and reads nothing is disconnected, named in the log, and has cost a part of
+        that. Others are served meanwhile.
+        """
+        with Client(busy.endpoint, timeout=LIMIT) as client, Zmtp(busy.endpoint, small=True) as greedy:
+            victim = victim_of(client)
+            victim.echo(1)
+            usage = Usage(busy)
+            greedy.greet()
+            args = msgspec.Raw(msgspec.msgpack.encode([[1 << 20]]))
+            with suppress(ConnectionError):  # It is disconnected by then.
+                for number in range(1000):
+                    greedy.say(calls(CallGroup(0, [number], args), targets=(MUCH,)))
+                    if number % 100 == 0:
+                        assert victim.echo(number) == number
+            wait_until(lambda: busy.order("statistics")["clients_evicted"])
+            assert victim.echo("served") == "served"
+            _, memory = usage.since()
+            assert memory < 300 * MIB
+            assert "unread" in busy.log()
+
+    def test_one_way_calls(self, busy: Service) -> None:
+        """They count: no more are kept than `max_calls`, however many a client sends."""
+        options = CallOptions(one_way=True)
+        args = msgspec.msgpack.encode([[0.5]])
+        with Client(busy.endpoint, timeout=LIMIT) as client, Zmtp(busy.endpoint) as greedy:
+            victim = victim_of(client)
+            victim.echo(1)
+            greedy.greet()
+            for first in range(0, 10_000, 100):
+                groups = [CallGroup(0, [first + n], msgspec.Raw(args), options) for n in range(100)]
+                greedy.say(calls(*groups, targets=(SLOW,)))
+            wait_until(lambda: busy.order("statistics")["refused"] > 9000 - MAX_CALLS)
+            assert busy.order("statistics")["active"] <= MAX_CALLS
+            assert victim.echo("served") == "served"
+
+
+MUCH, SLOW = Target("victim", 0, 0, "much"), Target("victim", 0, 0, "slow")
+
+
+class TestT6:
+    """One client that begins more calls than the server may have open."""
+
+    def test_another_one_is_served(self, busy: Service) -> None:
+        """Its calls are refused above the limit less a part, and that is for the others."""
+        with Client(busy.endpoint, timeout=LIMIT) as greedy, Client(busy.endpoint, timeout=LIMIT) as modest:
+            victim_of(modest).echo(1)
+            calls = [victim_of(greedy).slow.begin(0.3) for _ in range(3 * MAX_CALLS)]
+            wait_until(lambda: busy.order("statistics")["refused"])
+            for number in range(20):
+                assert victim_of(modest).echo(number) == number
+            assert sum(call.done() for call in calls) > MAX_CALLS
+            for call in calls:
+                call.cancel(abort=True)
+
+
+class TestWhoDoesNotGreet:
+    """Connections that never greet."""
+
+    def test_they_end(self, busy: Service) -> None:
+        """They are closed, 10 s after they came, whether they said that they were ready or nothing at all."""
+        with ExitStack() as made:
+            silent = [made.enter_context(Zmtp(busy.endpoint).ready()) for _ in range(10)]
+            with Client(busy.endpoint) as client:
+                assert victim_of(client).echo("served") == "served"
+                assert all(each.ended() for each in silent)
+                assert victim_of(client).echo("still") == "still"
+            assert busy.order("statistics")["strangers_refused"] == 10
 
 
 class TestT8:

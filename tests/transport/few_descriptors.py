@@ -20,7 +20,7 @@ from contextlib import suppress
 from tests.transport.helpers import Party
 from transport import PeerLost, bind
 
-FEW = 24
+FEW = 30
 
 
 class Server(Party):

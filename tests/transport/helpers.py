@@ -1,12 +1,15 @@
 """Links driven by hand: poll descriptors, harvest, note what the receiver was told."""
 
 import select
+import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 
 from engine.testing import LIMIT
 from transport import Buffer, Link, PeerInfo
+from transport.native_link.framing import hello
 
 
 class Party:
@@ -91,6 +94,35 @@ class Party:
     def close(self) -> None:
         with self.link.lock:
             self.link.close()
+
+
+@contextmanager
+def deaf_server(endpoint: str) -> Iterator[tuple[str, Callable[[], object]]]:
+    """A server of ZMTP that welcomes who connects, and reads nothing more until it is told to hear.
+
+    Yields where it listens, on tcp or ipc, and what tells it.
+    """
+    scheme, _, where = endpoint.partition("://")
+    with socket.socket(socket.AF_UNIX if scheme == "ipc" else socket.AF_INET) as listener, ExitStack() as made:
+        listener.bind(where if scheme == "ipc" else ("127.0.0.1", 0))
+        listener.listen()
+        hears = threading.Event()
+
+        def serve() -> None:
+            with suppress(OSError):  # The client is gone.
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(hello(b"ROUTER"))
+                    hears.wait(LIMIT)
+                    while connection.recv(1 << 20):
+                        pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        made.callback(thread.join, LIMIT)
+        made.callback(listener.shutdown, socket.SHUT_RDWR)
+        made.callback(hears.set)
+        yield endpoint if scheme == "ipc" else f"tcp://127.0.0.1:{listener.getsockname()[1]}", hears.set
 
 
 def exchange(parties: Sequence[Party], until: Callable[[], object]) -> None:

@@ -17,7 +17,7 @@ import zmq
 
 from engine.testing import LIMIT
 from tests.certificates import CLIENT, for_client, for_server
-from tests.transport.helpers import Party, exchange, settle, wait_ready
+from tests.transport.helpers import Party, deaf_server, exchange, settle, wait_ready
 from transport import (
     EndpointError,
     Link,
@@ -29,6 +29,9 @@ from transport import (
 )
 
 _names = count()
+
+# Where a server that does not harvest reads no more, after a while.
+READS_NO_MORE = ("native+tcp", "native+ipc", "tls", "inproc", "loopback")
 
 KINDS = ("tcp", "ipc", "native+tcp", "native+ipc", "tls", "inproc", "loopback")
 
@@ -498,6 +501,7 @@ def feed(link: Any, messages: list[tuple[bytes, int]]) -> None:
 
 
 class TestBounds:
+    @pytest.mark.parametrize("house", READS_NO_MORE, indirect=True)
     def test_a_full_queue_says_not_now(self, house: House) -> None:
         """`send` returns False instead of queueing without end, and what was taken arrives."""
         server, client = house.pair(max_queued=10)
@@ -552,6 +556,7 @@ class TestBounds:
         server, descriptor = house.server(), 1 << 20
         peers = {name: b"\0" + ((former + later) % (1 << 32)).to_bytes(4) for later, name in enumerate("AB")}
         accepted, gone = int(zmq.Event.ACCEPTED), int(zmq.Event.DISCONNECTED)
+        cast(Any, server.link)._first = former - 1
         cast(Any, server.link)._monitored.extend([(accepted, descriptor), (gone, descriptor), (accepted, descriptor)])
         feed(server.link, [(peers[name], descriptor) for name in order])
         while server.harvest():
@@ -576,6 +581,19 @@ class TestBounds:
             exchange([server], lambda: len(server.losses) == turn)  # noqa: B023  # called in this turn
         assert server.messages == [(b"named", [b"1"]), (b"named", [b"2"])]
 
+    @pytest.mark.parametrize("house", ["tcp", "ipc"], indirect=True)
+    def test_a_server_that_does_not_read(self, house: House) -> None:
+        """`send` returns False there too; it is not so with one that only does not harvest, for ZeroMQ reads always."""
+        with deaf_server(house.endpoint()) as (endpoint, hear):
+            client = house.client(endpoint, max_queued=10)
+            exchange([client], lambda: client.ups)
+            while client.send(b"", [bytes(100_000)]) or client.writable():
+                pass
+            hear()
+            exchange([client], client.writable)
+            assert client.send(b"", [b"last"])
+
+    @pytest.mark.parametrize("house", READS_NO_MORE, indirect=True)
     def test_room_is_told_of(self, house: House) -> None:
         """A client that was told "not now" sees a descriptor, or is woken, when there is room again."""
         server, client = house.pair(max_queued=10)

@@ -227,11 +227,12 @@ class NativeServer(NativeLink):
                 f"it left {connection.queued} bytes unread, and took {connection.written} in {GRACE:g} s"
             ))  # fmt: skip
 
-    def disconnect(self, peer: bytes) -> None:
+    def disconnect(self, peer: bytes, reason: str) -> None:
         """Close the connection of a peer at once. Nothing happens if there is none."""
         connection = self._peers.get(peer)
         if connection is not None and not connection.closed:
-            self._lose(connection, Ended("disconnected"))
+            self._lose(connection, Ended(reason))
+            self._look_at(0.0)
 
     # Messages
 

@@ -51,8 +51,7 @@ def _as_it_came(frame: Buffer) -> Any:
         source: Any = frame.obj
         if type(source) is zmq.Frame and len(source) == frame.nbytes:
             return source
-    if not garbage.gc.is_alive():
-        name_collector()
+    ensure_collector()
     return frame
 
 
@@ -259,8 +258,9 @@ class ZmqLink(BaseLink):
         self._messages_since_loss = 0
         while self._losing:
             peer, reason = self._losing.popitem()
+            evicted = self._is_evicted(peer)
             self._forget(peer)
-            receiver.on_lost(peer, reason)
+            receiver.on_lost(peer, reason, evicted)
 
     def _leave_early(self, receiver: Receiver, count: int) -> bool:
         """There may be more, but this harvest ends; a loss is waiting to be reported."""
@@ -282,6 +282,10 @@ class ZmqLink(BaseLink):
                     return True
                 self._report_losses(receiver)
         return bool(self._monitored)
+
+    def _is_evicted(self, peer: bytes) -> bool:
+        """Whether this side has ended the connection of a peer that is lost."""
+        return False
 
     def _forget(self, peer: bytes) -> None:
         raise NotImplementedError
@@ -335,12 +339,14 @@ def _open_many(room: ExitStack) -> None:
         room.enter_context(open(os.devnull, "rb", buffering=0))
 
 
-def name_collector() -> None:
-    """Start pyzmq's thread that frees what was sent without a copy, and name it.
+def ensure_collector() -> None:
+    """Start pyzmq's thread that frees what was sent without a copy, and name it; nothing if it runs.
 
     pyzmq would start it by itself.
     """
     collector = garbage.gc
+    if collector.is_alive():
+        return
     collector.refs.pop(collector.store(None), None)
     if collector.thread is not None:
         collector.thread.name = "transport:sent-buffers"

@@ -1,17 +1,28 @@
-"""The server's side."""
+"""The server's side.
+
+Theory of operation, besides that of the package. ZeroMQ reads of each peer whatever comes: a bound for what waits to be
+read (RCVHWM) would have it abort the process if a peer dies past it. So this side reads always, and who is above it
+counts. For the same reason no peer is refused what it sends; it is disconnected (`accepted.py`): of too many
+connections the last, who has not spoken in time, who leaves much unread for long, and who gives itself a number as only
+ZeroMQ gives them out (`door.py` says what that is about).
+
+Guarantees: what waits to be sent to a peer is bounded by an eighth of `max_queued_bytes` and a message; for longer than
+`GRACE` it is not that much.
+"""
 
 import errno
+import itertools
 import os
 import socket as sockets
 import time
 from collections import deque
 from collections.abc import Iterable
+from math import inf
 from typing import Any, Final
 
 import zmq
 from zmq.backend import zmq_poll
 
-from transport import security
 from transport.descriptors import Reserve
 from transport.endpoint import Endpoint
 from transport.errors import EndpointError, PeerLost
@@ -21,7 +32,17 @@ from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.lookup import addresses_of, is_named
 from transport.realtime import monotonic
 from transport.unix import Taken, UnixListener
-from transport.zmq_link.base import MORE, NO_COPY_RECEIVE_BYTES, NO_COPY_SEND_BYTES, NOBLOCK, ZmqLink, gone, is_gone
+from transport.zmq_link.accepted import MARK_BYTES, MESSAGE_BYTES, Accepted, Peer
+from transport.zmq_link.base import (
+    MORE,
+    NO_COPY_RECEIVE_BYTES,
+    NO_COPY_SEND_BYTES,
+    NOBLOCK,
+    ZmqLink,
+    gone,
+    is_gone,
+)
+from transport.zmq_link.door import Door, open_door, random_numbers, shut_door
 
 #: Seconds for which an endpoint that is taken is tried again: ZeroMQ gives that of a closed server free in the
 #: background, mostly within a few milliseconds.
@@ -29,9 +50,20 @@ FREE_WITHIN: Final = 0.25
 #: How many lost peers are remembered; arbitrary: the late messages of one come within a moment.
 GONE_KEPT: Final = 256
 
+#: One part in so many of `max_queued_bytes` may not be known to have left for a peer before it is given no more; and
+#: seconds for which that may be so.
+SLOW_PART: Final = 8
+GRACE: Final = 5.0
+#: Seconds between two looks at who has not spoken.
+_LOOK: Final = 1.0
+#: So many connections may be heard before the monitor has told of them.
+_SLACK: Final = 1024
+
 _ACCEPTED: Final = int(zmq.Event.ACCEPTED)
 _DISCONNECTED: Final = int(zmq.Event.DISCONNECTED)
 _SERVER_EVENTS: Final = _ACCEPTED | _DISCONNECTED
+
+_names: Final = itertools.count()
 
 
 class ZmqServer(ZmqLink):
@@ -43,9 +75,17 @@ class ZmqServer(ZmqLink):
 
     def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
         # Guarded by lock. Routing id -> what is known of the peers that had `on_connected` and no `on_lost` yet.
-        self._peers: dict[bytes, PeerInfo] = {}
-        # Guarded by lock. Descriptors of connections that the monitor has reported, with the peer once it has spoken.
-        self._accepted: dict[int, bytes | None] = {}
+        self._peers: dict[bytes, Peer] = {}
+        # Guarded by lock. By descriptor: connections that the monitor has reported. How many it has reported, ever.
+        self._accepted: dict[int, Accepted] = {}
+        self._accepts = 0
+        # Guarded by lock. Those of them that have not spoken, by descriptor, the oldest first.
+        self._silent: dict[int, Accepted] = {}
+        # Guarded by lock. When to look at them; inf: there are none.
+        self._due = inf
+        # The number that ZeroMQ gave out first.
+        self._first: int | None = None
+        self._door: Door | None = None
         # Guarded by lock. Peers whose connections ended lately: ZeroMQ reports that before it hands over what it read
         # in the same step, and that is dropped once the loss was reported.
         self._gone: deque[bytes] = deque(maxlen=GONE_KEPT)
@@ -55,14 +95,30 @@ class ZmqServer(ZmqLink):
         super().__init__(endpoint, options)
         self._reserve = Reserve(self.endpoint, self.lock, self._shut, self._reopen, watch=self._unix is not None)
 
+    def _open(self) -> None:
+        random_numbers()
+        super()._open()
+
     def _attach(self, socket: "zmq.Socket[bytes]") -> None:
-        # Replies have no bound here: there are no more than calls that were taken, which the runtime counts.
+        # What waits to be sent is counted here, in bytes; for RCVHWM see the theory above.
         socket.set(zmq.SNDHWM, 0)
-        socket.set(zmq.RCVHWM, self._options.max_queued)
+        # Over inproc there is no engine that could abort.
+        socket.set(zmq.RCVHWM, self._options.max_queued if self._target.local else 0)
         socket.set(zmq.ROUTER_MANDATORY, 1)
         socket.set(zmq.BACKLOG, 1024)
-        if self._options.curve is not None:
-            self._options.curve.apply_to_server(socket)
+        socket.set(zmq.HANDSHAKE_IVL, max(1, int(self._options.greeting_timeout * 1000)))
+        curve = self._options.curve
+        if curve is not None:
+            curve.apply_to_server(socket)
+        if not self._target.local:
+            self._first = _first_number(socket)
+            known = None if curve is None else curve.asks()
+            if known is not None or self._options.context is None:
+                self._door = Door(self._options.connection_rate, known)
+                open_door(socket, self._door)
+            elif curve is not None:
+                # Otherwise a handler of the context is asked about this one's clients too.
+                socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
         self._bind(socket)
 
     def _release(self) -> None:
@@ -70,7 +126,9 @@ class ZmqServer(ZmqLink):
         self._reserve.close()
 
     def _close_sockets(self, linger: int | None = None) -> None:
-        security.release(self._socket)
+        if self._door is not None:
+            shut_door(self._socket, self._door)
+            self._door = None
         if self._unix is not None:
             self._unix.remove()
         super()._close_sockets(linger)
@@ -174,12 +232,27 @@ class ZmqServer(ZmqLink):
         """The socket's descriptor and the monitor's."""
         return self._inner_descriptors()
 
+    def ready(self) -> bool:
+        """Whether a message waits, or it is time to look at who has not spoken."""
+        self._unsure = False
+        try:
+            return bool(zmq_poll(self._input, 0)) or (self._due < inf and self._due <= monotonic())
+        except zmq.ZMQError as error:
+            raise gone(error) from error
+
     def send(self, peer: bytes, frames: list[Buffer]) -> bool:
         """Hand over one message; see `Link.send`."""
-        if peer not in self._peers:
-            raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}")
         try:
-            if len(frames) == 1 and len(frames[0]) < NO_COPY_SEND_BYTES:
+            known = self._peers[peer]
+        except KeyError:
+            raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}") from None
+        try:
+            if known.handed > MARK_BYTES:
+                if not self._may_have(known):
+                    return False
+                frames = [known.marked(frames[0]), *frames[1:]]
+            if len(frames) == 1 and (size := len(frames[0])) < NO_COPY_SEND_BYTES:
+                known.handed += size + MESSAGE_BYTES
                 begun = False
                 try:
                     self._send(peer, MORE)
@@ -189,6 +262,7 @@ class ZmqServer(ZmqLink):
                     self._end_message(begun, error)
                     raise
             else:
+                known.handed += sum(map(len, frames)) + MESSAGE_BYTES
                 self._send_frames([peer, *frames])
             # `ready` in line: one call less for each message.
             self._unsure = False
@@ -201,8 +275,47 @@ class ZmqServer(ZmqLink):
             raise PeerLost(f"peer {peer.hex()} on {self.endpoint} is gone: {error}") from error
         return True
 
+    def _may_have(self, peer: Peer) -> bool:
+        """Whether a peer that much was handed over for is given more now. One that left it unread too long is lost."""
+        peer.settle()
+        accepted = peer.accepted
+        if accepted is None or peer.handed <= self._options.max_queued_bytes // SLOW_PART:
+            peer.full_since = 0.0
+            return True
+        now = monotonic()
+        peer.full_since = peer.full_since or now
+        if now - peer.full_since > GRACE:
+            accepted.evicted = True
+            accepted.end(f"it left {peer.handed} bytes unread for {GRACE:g} s")
+        return False
+
+    @staticmethod
+    def _refuse_stranger(accepted: Accepted, why: str, receiver: Receiver) -> None:
+        """End the connection of one who was not heard yet."""
+        if not accepted.why:
+            accepted.end(why)
+            receiver.on_connect_failed(f"{accepted.where}: {why}", True)
+
+    def _is_evicted(self, peer: bytes) -> bool:
+        known = self._peers.get(peer)
+        return known is not None and known.accepted is not None and known.accepted.evicted
+
+    def disconnect(self, peer: bytes, reason: str) -> None:
+        """End the connection of a peer; see `Link.disconnect`."""
+        known = self._peers.get(peer)
+        if known is None:
+            return
+        if known.accepted is not None:
+            known.accepted.end(reason)
+        else:
+            self._losing[peer] = reason
+            if self.later is not None:
+                self.later(0.0)
+
     def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
         """Deliver what has arrived; see `Link.harvest`."""
+        if self._due < inf and self._due <= monotonic():
+            self._look_at_silent(receiver)
         recv = self._recv
         peers = self._peers
         count = 0
@@ -242,7 +355,8 @@ class ZmqServer(ZmqLink):
         """
         if not peer and rest is not None:
             try:
-                peer = self._accepted.get(rest.get(zmq.SRCFD)) or b""
+                found = self._accepted.get(rest.get(zmq.SRCFD))
+                peer = (found and found.peer) or b""
             except zmq.ZMQError:  # On inproc.
                 return list(self._peers)
         return [peer] if peer in self._peers else []
@@ -260,21 +374,26 @@ class ZmqServer(ZmqLink):
         self._look(receiver)
         if peer in self._gone:
             return False
+        accepted = None
         if self._monitor is not None:
             try:
-                descriptor = frame.get(zmq.SRCFD)
+                accepted = self._accepted.get(frame.get(zmq.SRCFD))
             except zmq.ZMQError:
                 return False
-            owner = self._accepted.get(descriptor)
-            if descriptor not in self._accepted or (owner is not None and _later(owner, peer)):
+            if accepted is not None and self._is_made_up(peer):
+                self._refuse_stranger(accepted, "it gave itself a number as ZeroMQ gives them", receiver)
+                return False
+            if accepted is None or (accepted.peer is not None and _later(accepted.peer, peer)):
+                accepted = None
                 self._end(peer)  # Accepted and gone again before it was heard.
             else:
-                if owner is not None:
-                    self._end(owner)
-                self._accepted[descriptor] = peer
+                if accepted.peer is not None:
+                    self._end(accepted.peer)
+                accepted.peer = peer
+                self._silent.pop(accepted.descriptor, None)
         info = PeerInfo(_text(frame, "Peer-Address"), _text(frame, "User-Id"))
         try:
-            self._peers[peer] = info
+            self._peers[peer] = Peer(info, accepted)
             receiver.on_connected(peer)
         except BaseException:
             self._forget(peer)  # Its next message is the first that counts.
@@ -287,25 +406,61 @@ class ZmqServer(ZmqLink):
             event, descriptor = self._monitored[0]
             before = self._accepted.pop(descriptor, None)
             if before is not None:
-                self._end(before)
+                self._silent.pop(descriptor, None)
+                if before.peer is not None:
+                    self._end(before.peer, before.why)
             if event == _ACCEPTED:
-                self._accepted[descriptor] = None
-                self._reserve.accepted(descriptor)
+                self._accept(descriptor, receiver)
             self._monitored.popleft()
+
+    def _accept(self, descriptor: int, receiver: Receiver) -> None:
+        """A connection has come."""
+        self._accepts += 1
+        accepted = self._accepted[descriptor] = self._silent[descriptor] = Accepted(descriptor, monotonic())
+        if len(self._accepted) > self._options.max_connections:
+            self._refuse_stranger(accepted, "there are too many connections", receiver)
+        if self._due == inf:
+            self._look_in(_LOOK)
+        self._reserve.accepted(descriptor)
+
+    def _look_in(self, seconds: float) -> None:
+        self._due = monotonic() + seconds
+        if self.later is not None:
+            self.later(seconds)
+
+    def _look_at_silent(self, receiver: Receiver) -> None:
+        """End those that have not spoken in time. (What they have said by now was read, unless this side is behind.)"""
+        self._due = inf
+        self._look(receiver)
+        if self._silent and not zmq_poll(self._input, 0):
+            late = monotonic() - self._options.greeting_timeout
+            for accepted in self._silent.values():
+                if accepted.since > late:
+                    break
+                self._refuse_stranger(accepted, "it did not speak in time", receiver)
+        if self._silent:
+            self._look_in(_LOOK)
+
+    def _is_made_up(self, peer: bytes) -> bool:
+        """Whether a peer has given itself a number that ZeroMQ has not given out."""
+        number = _number(peer)
+        if number is None or self._first is None:
+            return False
+        return not 0 < (number - self._first) % (1 << 32) <= self._accepts + _SLACK
 
     def _forget(self, peer: bytes) -> None:
         self._peers.pop(peer, None)
 
-    def _end(self, peer: bytes) -> None:
+    def _end(self, peer: bytes, why: str = "") -> None:
         """Its connection is gone: `on_lost` follows when its messages are read, and none that comes later counts."""
-        self._losing[peer] = "the connection was closed"
+        self._losing[peer] = why or "the connection was closed"
         if _number(peer) is not None:  # One that chose its routing id may come again under it.
             self._gone.append(peer)
 
     def peer_info(self, peer: bytes) -> PeerInfo:
         """What is known of a peer. Raises PeerLost if it is not known (any more)."""
         try:
-            return self._peers[peer]
+            return self._peers[peer].info
         except KeyError:
             raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}") from None
 
@@ -337,6 +492,21 @@ def _last_endpoint(socket: "zmq.Socket[bytes]") -> str:
 def _port_of(bound: list[str]) -> int:
     """The port that the system chose; 0 before."""
     return Endpoint.parse(bound[0]).port if bound else 0
+
+
+def _first_number(socket: "zmq.Socket[bytes]") -> int | None:
+    """The number that ZeroMQ gives to the first peer of a socket: one of this process's own, over inproc."""
+    name = f"inproc://callport-first-{os.getpid()}-{next(_names)}"
+    socket.bind(name)
+    try:
+        with socket.context.socket(zmq.DEALER) as first:
+            first.set(zmq.LINGER, 0)
+            first.connect(name)
+            first.send(b"", NOBLOCK)
+            peer, _ = socket.recv_multipart(NOBLOCK)
+    finally:
+        socket.unbind(name)
+    return _number(peer)
 
 
 def _number(peer: bytes) -> int | None:

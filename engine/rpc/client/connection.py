@@ -152,6 +152,10 @@ class Connection:
     def drop(self) -> None:
         """Nothing: whoever closes the link ends the calls that wait here."""
 
+    def keep(self, message: OutgoingMessage) -> bool:
+        """No: all goes to one server."""
+        return False
+
     def unsendable(self, error: Exception, made: bool) -> None:
         """A message cannot be sent, or not be made: its calls end; if it may have left, the connection does."""
         if isinstance(error, InterruptedError):

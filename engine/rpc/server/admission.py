@@ -33,12 +33,15 @@ Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtInqStats", "Int
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager, suppress
 from enum import Enum
+from math import inf
 from operator import attrgetter
+from typing import Protocol
 
 import msgspec
 
 from transport import Endpoint, Link
 from transport.log import Log
+from transport.realtime import monotonic
 
 from ...errors import Forked, InvalidHandle, InvalidState, Misuse
 from ...kernel.checks import check_callback, check_count, check_flag
@@ -48,6 +51,7 @@ from ...status import Status
 from ..serving import current
 from .complaints import Complaints
 from .open_call import CallAttributes, CloseReason, OpenCall
+from .watch import Watch
 
 log: Log = Log("engine.rpc")
 
@@ -87,6 +91,8 @@ class AccessPolicy(msgspec.Struct, eq=False):
     secure_only: bool = False
     local_only: bool = False
     no_cache: bool = False
+    # By the name of an operation: who may call that.
+    operations: dict[str, Callable[[CallAttributes], object]] = {}
     # Calls that arrived and are not closed, of an interface that listens by itself. Under admission's lock.
     active: int = 0
 
@@ -96,6 +102,8 @@ class AccessPolicy(msgspec.Struct, eq=False):
         if self.max_request_bytes is not None:
             check_count("max_request_bytes", self.max_request_bytes)
         check_callback("security", self.security, optional=True)
+        for operation, function in self.operations.items():
+            check_callback(f"operations[{operation!r}]", function)
         for flag in ("auto_listen", "secure_only", "local_only", "no_cache"):
             check_flag(flag, getattr(self, flag))
 
@@ -104,7 +112,7 @@ class AccessPolicy(msgspec.Struct, eq=False):
         """Whether there is any condition."""
         return (
             self.auto_listen or self.secure_only or self.local_only
-            or self.max_request_bytes is not None or self.security is not None
+            or self.max_request_bytes is not None or self.security is not None or bool(self.operations)
         )  # fmt: skip
 
     def examine(self, call: OpenCall) -> str | None:
@@ -118,14 +126,17 @@ class AccessPolicy(msgspec.Struct, eq=False):
             size = len(memoryview(call.args)) + sum(map(len, call.blobs or ()))
             if size > self.max_request_bytes:
                 return f"a request of {size} bytes; max_request_bytes of {self.name!r} is {self.max_request_bytes}"
-        if self.security is not None and not self._admits(call, self.security):
+        if self.security is not None and not self._admits(call, self.security, self):
             return f"the security callback of interface {self.name!r} refused"
+        operation = call.entry.spec.name
+        if operation in self.operations and not self._admits(call, self.operations[operation], (self, operation)):
+            return f"the security callback of operation {operation!r} of interface {self.name!r} refused"
         return None
 
-    def _admits(self, call: OpenCall, security: Callable[[CallAttributes], object]) -> bool:
-        # By policy; belongs to the connection, and goes with it. Two workers may both ask: their answers count alike.
+    def _admits(self, call: OpenCall, security: Callable[[CallAttributes], object], key: object) -> bool:
+        # By `key`; belongs to the connection, and goes with it. Two workers may both ask: their answers count alike.
         verdicts = call.peer.verdicts
-        known = None if self.no_cache else verdicts.get(self)
+        known = None if self.no_cache else verdicts.get(key)
         if known is not None:
             return known
         current.slot.call = call  # The thread that runs the next call stores that one.
@@ -136,7 +147,7 @@ class AccessPolicy(msgspec.Struct, eq=False):
             call.answers.admission.complaints.error(text, self.name, exc_info=error)
             return False
         if not self.no_cache:
-            verdicts[self] = verdict
+            verdicts[key] = verdict
         return verdict
 
 
@@ -165,6 +176,12 @@ class _Stopped(Event):
         return ""
 
 
+class Arrived(Protocol):
+    """Who counts the bytes that come: a `Backlog`."""
+
+    arrived: int
+
+
 class EndpointCounters(msgspec.Struct, eq=False):
     """What one endpoint of a server counts. Under its link.lock, but for what is closed `apart`.
 
@@ -189,6 +206,13 @@ class EndpointCounters(msgspec.Struct, eq=False):
     # Connections of strangers that were closed, and clients that were disconnected for what they left unread.
     strangers: int = 0
     evicted: int = 0
+    # Bytes that came in messages, by whoever counts them.
+    backlog: "Arrived | None" = None
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes that came in messages."""
+        return 0 if self.backlog is None else self.backlog.arrived
 
     def count_off(self, answers: int) -> None:
         """These answers leave, or have no receiver any more: their calls are over."""
@@ -204,8 +228,8 @@ class EndpointCounters(msgspec.Struct, eq=False):
 
 
 class ServerStatistics(msgspec.Struct, frozen=True):
-    """A snapshot of a server. `active` counts calls that arrived and are not closed; but for it, `clients` and
-    `queued_bytes` the counters only grow.
+    """A snapshot of a server. `active` counts calls that arrived and are not closed; but for it, `clients`,
+    `queued_bytes` and `stuck` the counters only grow.
 
     The four that Windows has are `calls_in`, `calls_out` (calls that routines have begun), `messages_in` and
     `messages_out` (its packets). `failures` counts messages that this side could not deal with: there was no
@@ -214,7 +238,9 @@ class ServerStatistics(msgspec.Struct, frozen=True):
     `link` says what carries the messages of each endpoint ("zmq", "native", "tls", "loopback"), once the server
     listens; `clients` have a connection, and `queued_bytes` wait to be written to them (over ZeroMQ that is not known).
     `strangers_refused`: connections that were closed for what came, or did not come in time; `clients_evicted`: those
-    of clients that left more unread than the options allow. Neither is known over ZeroMQ.
+    of clients that left more unread than the options allow. `bytes_in` came in messages. `stuck` is how many routines
+    do not return (`Server(stuck_after=)`), and `late` how often the interpreter was not to be had for a second, as far
+    as that was noticed.
     """
 
     phase: str
@@ -232,6 +258,9 @@ class ServerStatistics(msgspec.Struct, frozen=True):
     queued_bytes: int
     strangers_refused: int
     clients_evicted: int
+    bytes_in: int = 0
+    stuck: int = 0
+    late: int = 0
 
 
 class Admission:
@@ -240,8 +269,11 @@ class Admission:
     Args: `max_calls` may be open at once; the server has so many `endpoints`.
     """
 
-    def __init__(self, max_calls: int, endpoints: int) -> None:
+    def __init__(self, max_calls: int, endpoints: int, max_client_calls: int, watch: Watch) -> None:
         check_max_calls(max_calls)
+        self._max_client_calls = max_client_calls
+        # Who looks after routines that do not return.
+        self.watch: Watch = watch
         # What clients make this server log.
         self.complaints: Complaints = Complaints()
         # Guards all below.
@@ -256,6 +288,8 @@ class Admission:
         self.calls_out: int = 0
         self.faults: int = 0
         self.refused: int = 0
+        # When calls were refused last because there was no room; monotonic.
+        self.refused_at: float = -inf
         # Calls among those open that no stop waits for, less such as were closed and wait to be sent.
         self.auto_active: int = 0
         # Set by `close`: nothing is taken any more, and all calls are waited for.
@@ -278,7 +312,8 @@ class Admission:
         self.phase = phase
         # Endpoints that take calls at the same time have to ask each other.
         alone = phase is Phase.LISTENING and len(self.endpoints) == 1
-        self.plenty = self.max_calls - self.max_calls // KEPT if alone else 0
+        plenty = min(self.max_calls - self.max_calls // KEPT, self._max_client_calls)
+        self.plenty = plenty if alone else 0
 
     def inherit(self) -> None:
         """In a forked child: all of this is the parent's."""
@@ -389,15 +424,24 @@ class Admission:
             at.apart = 0
             if self.phase is not Phase.LISTENING:
                 return 0, Refusal(Status.SERVER_UNAVAILABLE, "the server is not listening")
-            most = self.max_calls
-            room = most - (self.active - count) + self.auto_active
-            kept = most // KEPT
-            if room - kept >= count:
-                return count, None
-            share = -(-most // max(1, self._clients()))
-            # From what all may have, and then from what is kept.
-            common = max(0, room - kept)
-            taken = common + max(0, min(room - common, share - own - common))
+            if own + count > self._max_client_calls:
+                text = f"{own} calls of this client are open, max_client_calls={self._max_client_calls} allows no more"
+                busy = Refusal(Status.SERVER_TOO_BUSY, text)
+                most_of_one = max(0, self._max_client_calls - own)
+                return min(most_of_one, self._room_locked(at, count, own)[0]), busy
+            return self._room_locked(at, count, own)
+
+    def _room_locked(self, at: EndpointCounters, count: int, own: int) -> tuple[int, Refusal | None]:
+        """As `examine`, as far as all clients' calls go."""
+        most = self.max_calls
+        room = most - (self.active - count) + self.auto_active
+        kept = most // KEPT
+        if room - kept >= count:
+            return count, None
+        share = -(-most // max(1, self.clients()))
+        # From what all may have, and then from what is kept.
+        common = max(0, room - kept)
+        taken = common + max(0, min(room - common, share - own - common))
         if taken >= count:
             return count, None
         if taken < room:
@@ -409,7 +453,8 @@ class Admission:
             text = f"{most} calls are open, max_calls allows no more at once"
         return taken, Refusal(Status.SERVER_TOO_BUSY, text)
 
-    def _clients(self) -> int:
+    def clients(self) -> int:
+        """How many clients are connected. Any thread."""
         return sum(len(at.clients) for at in self.endpoints)
 
     def end_stop(self) -> None:
@@ -445,6 +490,7 @@ class Admission:
         """So many calls were refused because there was no room for them."""
         with self.lock:
             self.refused += count
+            self.refused_at = monotonic()
 
     def called_out(self) -> None:
         """A routine has begun a call of its own."""
@@ -475,10 +521,13 @@ class Admission:
                 garbage_received=self._sum("garbage"),
                 failures=self._sum("failures"),
                 link=self.links(),
-                clients=self._clients(),
+                clients=self.clients(),
                 queued_bytes=self._queued_bytes(),
                 strangers_refused=self._sum("strangers"),
                 clients_evicted=self._sum("evicted"),
+                bytes_in=self._sum("bytes_in"),
+                stuck=self.watch.stuck,
+                late=self.watch.late,
             )
 
     def links(self) -> str:

@@ -7,6 +7,10 @@ together, half wait for the next message.
 
     routine -> conclude -> peer's queue -> channel.flush -> next_message -> link.send
 
+A message that the link does not take is kept for its client, and offered again every `OFFER_AGAIN` seconds. What waits
+behind it is counted then: past `max_unread_bytes` the client is disconnected. So one that does not read costs others
+nothing, and this side no more than that.
+
 Assumes: `deque.append` and `popleft`, and removal of one key of a `dict`, are atomic and are not reordered. A thread
 that appends an answer does so before it looks at `Peer.queued`; the sender clears that before it empties the queue: one
 of the two sees the other, so no answer is left behind.
@@ -25,6 +29,7 @@ from transport import Buffer, PayloadTooLarge
 from transport.foreign import is_interrupt, text_of, traceback_of, type_name
 from transport.frames import Fault, ReplyOptions
 from transport.log import Log
+from transport.realtime import monotonic
 from transport.wire.blobs import split_out_of_band
 from transport.wire.codec import (
     DEFERRABLE_BYTES,
@@ -41,6 +46,7 @@ from transport.wire.codec import (
 from transport.wire.session import Received
 
 from ...errors import CallError, EngineError, Forked, InvalidArgumentType, InvalidAsyncHandle
+from ...kernel.driver import driver
 from ...status import Status
 from ..channel import Channel, OutgoingMessage, take_together
 from ..errors import RemoteFault
@@ -57,6 +63,7 @@ faults: Log = Log("engine.rpc.faults")
 _ONCE: tuple[tuple[()], ...] = ((),)  # The arguments of one call without any.
 AROUND_BYTES = 1024  # More than what is around a lone answer in its message.
 MOST = 64 * 1024  # Characters of a text, and of a traceback, that are sent; arbitrary.
+OFFER_AGAIN = 0.02  # Seconds; arbitrary: a slow reader makes room for some megabytes.
 SHORT = 1000  # Characters that are left of a text that cannot be sent as it is; arbitrary.
 
 
@@ -65,7 +72,8 @@ class Answers:
 
     Args: `contexts` has the context handles of the server; `tracebacks`: send those of routines that raised;
         `details`: send what exceptions say that were not raised for the client;
-        `authentication_level`: how well the connections to the endpoint are protected.
+        `authentication_level`: how well the connections to the endpoint are protected; `max_unread_bytes`: how much may
+        wait for one client.
     Threads: any, except where it says so.
     """
 
@@ -74,7 +82,7 @@ class Answers:
 
     def __init__(
         self, endpoint: str, counters: EndpointCounters, contexts: ContextBook, tracebacks: bool, details: bool,
-        authentication_level: int,
+        authentication_level: int, max_unread_bytes: int,
     ) -> None:  # fmt: skip
         self.counters: EndpointCounters = counters
         self.admission: Admission = counters.admission
@@ -88,6 +96,9 @@ class Answers:
         self.outgoing: deque[Peer] = deque()
         # Under link.lock: what is to be done after it was released.
         self.actions: list[Callable[[], object]] = []
+        # Peers for whom a message is kept. Appended under link.lock, taken by the monitor.
+        self._keeping: deque[Peer] = deque()
+        self._max_unread_bytes = max_unread_bytes
         # The endpoint goes away. Set once, under link.lock; read anywhere.
         self.closing: bool = False
         # Whom the message taken last is for, and the answers in it. Under link.lock.
@@ -110,12 +121,10 @@ class Answers:
             peer.queued = False
             self.outgoing.popleft()
             answers = peer.answers
-            if peer.lost:
-                gone = 0
-                while answers:  # One by one: other threads may append meanwhile.
-                    gone += isinstance(answers.popleft(), tuple)
-                self.counters.count_off(gone)
-                continue
+            if peer.lost or peer.kept is not None:
+                if (frames := self._take_kept(peer)) is None:
+                    continue
+                return peer.id, frames
             if not answers:
                 continue
             taken: list[Any] = []
@@ -132,8 +141,9 @@ class Answers:
                         frames = encode_replies(taken)
                     except Exception:
                         frames = encode_answers(taken)
-                    if len(frames[0]) > peer.session.message_limit:
+                    if (size := len(frames[0])) > peer.session.message_limit:
                         frames = fit_replies(peer, taken, self.size_limit)
+                    peer.bytes_out += size
                     over = len(taken)
                     counters.open -= over
                     self._taken = ()
@@ -142,6 +152,7 @@ class Answers:
                 else:
                     self._taken = ()
                     frames = first.take() if type(first) is Shipment else first
+                    peer.bytes_out += size_of(frames)
                 counters.messages_out += 1
             except BaseException as error:
                 if not isinstance(error, Exception):  # They leave the next time.
@@ -154,6 +165,51 @@ class Answers:
                 self.outgoing.append(peer)
             return peer.id, frames
         return None
+
+    def _take_kept(self, peer: Peer) -> list[Buffer] | None:
+        """Take the message that is kept for a client, if it is time to offer it; one that is lost gets none."""
+        frames, answers = peer.kept, peer.answers
+        if peer.lost:
+            peer.kept = None
+            gone = 0
+            while answers:  # One by one: other threads may append meanwhile.
+                gone += isinstance(answers.popleft(), tuple)
+            self.counters.count_off(gone)
+            return None
+        if not peer.again:
+            return None
+        peer.kept = None
+        if answers:
+            self.enqueue(peer)
+        return frames
+
+    def keep(self, message: OutgoingMessage) -> bool:
+        """The link does not take a message now: it is for its client alone."""
+        peer = self._recipient
+        assert peer is not None, "it is that of the message taken last"
+        peer.kept, peer.again = message[1], False
+        if not self._keeping:
+            driver().monitor.call_at(monotonic() + OFFER_AGAIN, self._offer_again)
+        self._keeping.append(peer)
+        waiting = unread_bytes(peer)
+        if waiting > self._max_unread_bytes:
+            self._evict(peer, f"it left {waiting} bytes unread, max_unread_bytes allows {self._max_unread_bytes}")
+        return True
+
+    def _evict(self, peer: Peer, reason: str) -> None:
+        """End the connection of a client that does not read."""
+        self.counters.evicted += 1
+        where = peer.address or peer.id.hex()
+        self.admission.complaints.warning("%s: disconnected the client at %s: %s", self._endpoint, where, reason)
+        self.channel.link.disconnect(peer.id, reason)
+
+    def _offer_again(self) -> None:
+        """The monitor's: what was kept may leave now."""
+        for _ in range(len(self._keeping)):
+            peer = self._keeping.popleft()
+            peer.again = True
+            self.enqueue(peer)
+        self.channel.flush()
 
     def unsendable(self, error: Exception, made: bool) -> None:
         """A message cannot be sent, or not be made: what its calls came to is lost, and its client is notified."""
@@ -379,6 +435,19 @@ class Answers:
 def _answers(call_id: int, answer: object) -> bool:
     """Whether this is the answer to the call of that number."""
     return isinstance(answer, tuple) and answer[0] == call_id
+
+
+def unread_bytes(peer: Peer) -> int:
+    """How many bytes wait to be sent to a client, but for those of short answers."""
+    return sum(map(_bytes_of, peer.answers.copy())) + (0 if peer.kept is None else size_of(peer.kept))
+
+
+def _bytes_of(answer: object) -> int:
+    if isinstance(answer, Shipment):
+        return answer.size
+    if isinstance(answer, list):
+        return size_of(answer)
+    return len(memoryview(answer.value)) if isinstance(answer, EncodedReply) else 0
 
 
 def _reply_options(call: OpenCall) -> ReplyOptions | None:

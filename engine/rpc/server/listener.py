@@ -50,12 +50,15 @@ from ...kernel.lock import each
 from ...status import Status
 from ..channel import Channel
 from ..errors import CallCancelled, CallFailed
+from ..limits import size_of
 from ..notify import EventKind
 from . import pipes as pipe_server
 from .admission import Refusal, is_local
 from .answers import Answers
+from .backlog import Backlog
 from .helped import HelpedRunner
 from .open_call import Batch, CloseReason, OpenCall, Peer
+from .peers import ServerPeer, shown_peer
 from .pipes import ServerPipes
 from .registry import Registry
 from .routines import Entry
@@ -82,7 +85,8 @@ class Listener:
 
     Args: `answers` closes the calls that arrive here; `scheduler` has them run; `welcome(heartbeat)` is what is said to
         a client that greets, over a link with such a heartbeat; `pipe_window`: bytes that a client may push ahead;
-        `max_body_bytes`: the largest frame that is decoded.
+        `max_body_bytes`: the largest frame that is decoded; `most_waiting`: bytes of calls that may wait for one
+        client, and for all.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class Listener:
         welcome: Callable[[float], Welcome],
         pipe_window: int,
         max_body_bytes: int,
+        most_waiting: tuple[int, int],
     ) -> None:
         self._link = link
         # What closes the calls that arrive here, and what decides how many are taken.
@@ -109,6 +114,7 @@ class Listener:
         self.peers: dict[bytes, Peer] = {}
         self._counters.clients = self.peers
         self._counters.link = link
+        self._backlog = self._counters.backlog = Backlog(self.peers, *most_waiting, self._admission.clients)
         # Those that are gone while calls of theirs still run. Under link.lock.
         self._departed: weakref.WeakSet[Peer] = weakref.WeakSet()
         # All three under link.lock, of the message that is being taken: how many of its calls count as active and are
@@ -130,6 +136,23 @@ class Listener:
             self._channel.close()
             raise
 
+    @property
+    def alive(self) -> bool:
+        """Whether the endpoint works still."""
+        return not self._channel.closed
+
+    def shown_peers(self) -> list[ServerPeer]:
+        """Return what is shown of the clients. Any thread."""
+        return [shown_peer(self.endpoint, peer) for peer in list(self.peers.values())]
+
+    def disconnect(self, peer: bytes, reason: str) -> bool:
+        """End the connection of a client; False if it is not connected any more. Any thread."""
+        with self._channel.link.lock:
+            found = peer in self.peers and not self._channel.closed
+            if found:
+                self._link.disconnect(peer, reason)
+        return found
+
     def silence(self) -> str:
         """Nothing: a server does not expect to hear of anybody."""
         return ""
@@ -144,7 +167,10 @@ class Listener:
         account = Account()
         turns = self._runner(self._scheduler, account, self.answers)
         loose = LooseRunner(self._scheduler, account, self.answers)
-        self.peers[peer] = Peer(peer, turns, loose, session, info.address, info.user, local, parting)
+        self.peers[peer] = Peer(
+            peer, turns, loose, session, info.address, info.user, local, parting,
+            since=monotonic(), look_at=self._backlog.first_look,
+        )  # fmt: skip
 
     def on_lost(self, peer: bytes, reason: str, evicted: bool = False) -> None:
         """A client is gone. Its running calls go on; their answers will go nowhere."""
@@ -211,15 +237,20 @@ class Listener:
             table, ids = known.calls, group.ids
             count = len(ids)
             entry = self._registry.found.get(target)
+            backlog = self._backlog
             if (
                 type(entry) is not Entry
                 or not entry.plain
                 or group.options is not None
                 or group.target
                 or not table.keys().isdisjoint(ids)
+                or known.bytes_in + size > known.look_at
+                or backlog.arrived + size > backlog.look_at
                 or (count != 1 and (len(set(ids)) != count or not 0 < count <= MAX_RECORDS))
             ):
                 return self._receive(known, frames)
+            known.bytes_in += size
+            backlog.arrived += size
             session.calls_taken += 1
             counters = self._counters
             counters.calls_in += count
@@ -229,7 +260,7 @@ class Listener:
                 room, full = self._admission.examine(counters, count, len(table))
                 if full is not None:
                     self._take_groups(known, message, None, count, room, full)
-                    return False
+                    return True
             self._entered = batch = Batch(self.answers, known, entry, group)
             if count == 1:
                 table[ids[0]] = batch
@@ -248,6 +279,9 @@ class Listener:
 
     def _receive(self, peer: Peer, frames: list[Buffer]) -> bool:
         """Take one message, whatever it is; as `on_message`."""
+        size = size_of(frames)
+        peer.bytes_in += size
+        self._backlog.arrived += size
         session = peer.session
         refused = None if session.is_open else session.screen(frames)
         if refused is not None:
@@ -266,8 +300,8 @@ class Listener:
             if type(message) is Calls and session.is_open:
                 session.calls_taken += 1
                 large = len(frames) > 1 or len(frames[0]) > LARGE_BYTES
-                self._take_calls(peer, message, frames[1:] if large else None)
-                return len(peer.calls) == 1 and len(self.peers) == 1
+                refuses = self._take_calls(peer, message, frames[1:] if large else None)
+                return refuses or (len(peer.calls) == 1 and len(self.peers) == 1)
             if session.is_open and (type(message) is Chunks or type(message) is Credit):
                 self.answers.actions += pipe_server.take(peer.calls, message)
             else:
@@ -334,8 +368,12 @@ class Listener:
         where = peer.address or peer.id.hex()
         self._admission.complaints.warning("%s: dropped a message from %s: %s", self.endpoint, where, error)
 
-    def _take_calls(self, peer: Peer, message: Calls, blobs: list[Buffer] | None) -> None:
-        """Take calls; `blobs`, which may be none, if decoding their arguments takes long, else None."""
+    def _take_calls(self, peer: Peer, message: Calls, blobs: list[Buffer] | None) -> bool:
+        """Take calls; `blobs`, which may be none, if decoding their arguments takes long, else None.
+
+        Returns: whether some are refused for want of room: then the harvest ends, for they count as open until that was
+            sent.
+        """
         groups = message.groups
         count = len(groups[0].ids) if len(groups) == 1 else sum(len(group.ids) for group in groups)
         counters = self._counters
@@ -345,7 +383,10 @@ class Listener:
         room, full = count, None
         if counters.open > self._admission.plenty:  # Counted first, looked second.
             room, full = self._admission.examine(counters, count, len(peer.calls))
+        if full is None and (full := self._backlog.look(peer)) is not None:
+            room = 0
         self._take_groups(peer, message, blobs, count, room, full)
+        return full is not None
 
     def _take_groups(
         self, peer: Peer, message: Calls, blobs: list[Buffer] | None, most: int, room: int, full: Refusal | None
@@ -374,6 +415,8 @@ class Listener:
             self._counters.count_off(self._entering)
             self._entering = 0
         self.answers.actions.append(peer.turns.post)
+        if full is not None:
+            self.answers.actions.append(self._channel.flush)
 
     def _take_one_by_one(
         self,

@@ -1,7 +1,7 @@
 """Management from afar: what a client may ask of any server, and what it may not unless it is allowed to.
 
-Every server that listens serves `Management`. Every client may look, none may stop the server, unless the server
-has an `authorize` function, which then decides on all of it.
+Every server that listens serves `Management`. Clients on the same machine may look, none may stop the server, unless
+the server has an `authorize` function, which then decides on all of it.
 
 Source: "RpcMgmtInqStats", "RpcMgmtIsServerListening", "RpcMgmtStopServerListening", "RpcMgmtSetAuthorizationFn".
 """
@@ -39,12 +39,16 @@ class Management(Interface, id="callport.Management", version=(1, 0)):
         raise NotImplementedError
 
 
+def _may_look(attributes: CallAttributes) -> bool:
+    return attributes.client_is_local and attributes.operation != "stop"
+
+
 class ManagementRoutines:
     """Serves `Management` for one server."""
 
     def __init__(self, admission: Admission, authorize: Authorize | None) -> None:
         self._admission = admission
-        self._authorize = authorize or (lambda attributes: attributes.operation != "stop")
+        self._authorize = authorize or _may_look
 
     def _check(self) -> None:
         attributes = current_call().attributes()

@@ -142,12 +142,20 @@ class Peer(msgspec.Struct, eq=False, weakref=True):
     parting: bool
     # Set once, under the server's lock; read anywhere.
     lost: bool = False
+    # When it was heard first; monotonic.
+    since: float = 0.0
+    # Bytes of messages that came, and that were handed over; and with how many `Backlog` is to look. Under link.lock.
+    bytes_in: int = 0
+    bytes_out: int = 0
+    look_at: int = 0
+    # When it may be counted again what waits. Under link.lock.
+    count_again: float = 0.0
     # What the greeting said.
     association: bytes = b""
     process: int = 0
     host: str = ""
     metadata: dict[str, str] = {}
-    # What security callbacks said of it, by `AccessPolicy`. Single atomic operations only.
+    # What security callbacks said of it, by `AccessPolicy`, or that and the operation. Single atomic operations only.
     verdicts: dict[object, bool] = {}
     # Calls that arrived and are not closed. Taking a call out is closing it: one atomic operation, anywhere.
     calls: "dict[int, OpenCall | Batch]" = {}
@@ -156,6 +164,10 @@ class Peer(msgspec.Struct, eq=False, weakref=True):
     answers: deque[PendingReply | list[Buffer] | Shipment] = msgspec.field(default_factory=deque)
     # Whether the peer waits in `Answers.outgoing`.
     queued: bool = False
+    # A message that the link did not take; what is behind it waits, until it is offered again. Under link.lock.
+    kept: list[Buffer] | None = None
+    # Whether it is time to do so. Set anywhere, cleared under link.lock.
+    again: bool = False
 
     @property
     def key(self) -> tuple[bytes, str]:
@@ -174,6 +186,7 @@ class CallAttributes(msgspec.Struct, frozen=True):
         authentication_level: how well the connection is protected, in Windows' numbers: 6 (privacy) with CURVE and TLS,
             and on ipc, inproc and loopback, which do not leave the machine; 1 (none) on plain tcp.
         metadata: the connection's texts, overlaid with the call's own.
+        client_is_local: whether the connection comes from this machine, as far as the transport tells.
         status: 1 in progress, 2 cancelled, 3 disconnected. Compare for equality: it is no bit field.
     """
 
@@ -187,6 +200,7 @@ class CallAttributes(msgspec.Struct, frozen=True):
     authentication_level: int
     metadata: dict[str, str]
     status: int
+    client_is_local: bool = False
 
 
 class OpenCall(msgspec.Struct, eq=False):
@@ -272,6 +286,7 @@ class OpenCall(msgspec.Struct, eq=False):
             authentication_level=self.answers.authentication_level,
             metadata=self.metadata(),
             status=3 if peer.lost else 2 if self.cancelled else 1,
+            client_is_local=peer.local,
         )
 
     def __repr__(self) -> str:

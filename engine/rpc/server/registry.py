@@ -143,6 +143,8 @@ class Registry:
             entries, minor = _entries_by_name(interface, implementation), 0
         else:
             entries, minor = _entries(interface, implementation), interface.interface_version[1]
+        if unknown := policy.operations.keys() - entries.keys():
+            raise InvalidParameter(f"interface {name!r} has no operations {', '.join(sorted(map(shown, unknown)))}")
         for entry in entries.values():
             if policy.needed:
                 entry.restrict(policy)

@@ -12,7 +12,7 @@ Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtWaitServerListe
 
 import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
@@ -31,7 +31,16 @@ from transport.wire.session import UNGREETED
 
 from ...errors import Deadlock, InvalidArgumentType, InvalidHandle, InvalidParameter, InvalidState
 from ...kernel.afterwards import afterwards
-from ...kernel.checks import MAX_THREADS, check_callback, check_count, check_flag, check_kind, check_text, check_timeout
+from ...kernel.checks import (
+    MAX_THREADS,
+    check_callback,
+    check_count,
+    check_duration,
+    check_flag,
+    check_kind,
+    check_text,
+    check_timeout,
+)
 from ...kernel.lock import Lock, Once, each
 from ...kernel.loops import EventLoop, holding, loop_to_hold, running_loop
 from ...lifecycle import AsyncCloseable, OpenObjects, Stage, at_exit, close_left_open, in_thread
@@ -46,12 +55,15 @@ from .announcing import LEAVE, Announcement, Announcer, advertised, check_announ
 from .answers import Answers
 from .contexts import ContextBook
 from .ending import SIGNAL_LOOK, ended_by_signals
+from .health import Health, HealthReport, HealthRoutines
 from .listener import Listener
 from .management import Authorize, Management, ManagementRoutines
 from .open_call import CallAttributes, OpenCall, await_closed
+from .peers import ServerPeer
 from .registry import Registry
 from .routines import Preparer
 from .turns import Scheduler
+from .watch import Watch
 
 if TYPE_CHECKING:
     from .coroutines import CoroutineRunner
@@ -60,6 +72,12 @@ log: Log = Log("engine.rpc")
 
 WORKERS = 4  # Threads for routines; enough to hide short waits, few enough not to fight over the interpreter.
 MAX_CALLS = 1 << 20  # Calls that may be open at once; arbitrary, about 1 GB.
+MAX_CLIENT_CALLS = 1 << 18  # Of those, one client's; arbitrary.
+MAX_CLIENT_BYTES = 256 * 1024 * 1024  # Of calls that wait, one client's; arbitrary.
+MAX_WAITING_BYTES = 1024 * 1024 * 1024  # And of all clients at one endpoint; arbitrary.
+STUCK_AFTER = 30.0  # Seconds; arbitrary: few routines mean to take so long.
+MAX_UNREAD_BYTES = 64 * 1024 * 1024  # Arbitrary: more than a client that reads ever leaves.
+REFUSING = 5.0  # Seconds for which a server that has refused calls for want of room says that it is not ready.
 CLOSE_TIMEOUT = 5.0  # Seconds that leaving a `with` block waits for running calls.
 
 
@@ -87,7 +105,7 @@ class Server(AsyncCloseable):
             clients that have fewer open than their even share (`max_calls` by the number of connected clients), so that
             one that asks for too much does not keep the others out; a client that is alone may have all.
         authorize: `authorize(attributes)` decides who may use `Management`: True allows `attributes.operation` to that
-            client. None: everybody may look, nobody may stop the server.
+            client. None: clients on this machine may look, nobody may stop the server.
         tracebacks: send the traceback of a routine that raised to the client.
         fault_details: False hides from clients what an exception says that a routine did not raise for them: all but
             `CallError` and its subclasses. The log gets the exception with a number, and the client that number.
@@ -107,6 +125,15 @@ class Server(AsyncCloseable):
             such a method, see `Announcer`); it leaves before it stops. None: in none.
         advertise: where clients reach it, for the registry: an `Address`, or an endpoint, whose port may be `*` for the
             one that is bound. None: at the first endpoint; one that is every address of the machine will not do.
+        max_client_calls: calls that one client may have open; the next one is refused with `ServerTooBusy`. It is told.
+        max_client_bytes, max_waiting_bytes: bytes of calls that may wait for a worker, of one client and of all at one
+            endpoint; past that calls are refused likewise, in the second case those of clients that have more than an
+            even share waiting.
+        max_unread_bytes: bytes of answers, and of elements of pipes, that may wait for one client because it does not
+            read; past that it is disconnected. So is one that leaves what was handed to the transport unread for 5 s
+            (16 MiB; see docs/security.md).
+        stuck_after: seconds after which a routine that has not returned is named in the log, once, with its stack; it
+            counts in `statistics().stuck`, and for `Health`.
         name: appears in thread names and log records.
         options: of the transport, as for `Client`; `tls` has the server's certificate, and `max_connections`,
             `max_queued_bytes`, `max_total_bytes` and `greeting_timeout` bound what those may do who come over
@@ -140,6 +167,11 @@ class Server(AsyncCloseable):
         loop: EventLoop | None = None,
         announce: Announcer | None = None,
         advertise: Address | str | None = None,
+        max_client_calls: int = MAX_CLIENT_CALLS,
+        max_client_bytes: int = MAX_CLIENT_BYTES,
+        max_waiting_bytes: int = MAX_WAITING_BYTES,
+        max_unread_bytes: int = MAX_UNREAD_BYTES,
+        stuck_after: float = STUCK_AFTER,
         name: str = "server",
         **options: Unpack[TransportOptions],
     ) -> None:
@@ -166,6 +198,13 @@ class Server(AsyncCloseable):
         self._max_body_bytes: int = check_count(
             "max_body_bytes", max_body_bytes, UNGREETED.message_bytes, MAX_MESSAGE_BYTES
         )
+        self._max_client_calls: int = check_count("max_client_calls", max_client_calls, 1)
+        self._most_waiting: tuple[int, int] = (
+            check_count("max_client_bytes", max_client_bytes, 1),
+            check_count("max_waiting_bytes", max_waiting_bytes, 1),
+        )
+        stuck_after = check_duration("stuck_after", stuck_after)
+        self._max_unread_bytes: int = check_count("max_unread_bytes", max_unread_bytes, 1)
         self._pipe_window: int = check_count("pipe_window", pipe_window, 1, MAX_WINDOW)
         self._registry: Registry = Registry()
         self._announcer: Announcer | None = check_announcer(announce)
@@ -194,11 +233,13 @@ class Server(AsyncCloseable):
         self._hurried = False
         self._owns_pool = pool is None
         self.pool: ThreadPool = _Workers(workers, workers, name=name) if pool is None else pool
-        self._scheduler: Scheduler = Scheduler(port_of(self.pool), self._start, self._hand_over)
+        watch = Watch(stuck_after, name)
+        self._scheduler: Scheduler = Scheduler(port_of(self.pool), self._start, self._hand_over, watch)
         self._contexts: ContextBook = ContextBook(self.pool, self._scheduler.resume)
-        self._admission: Admission = Admission(max_calls, len(self._endpoints))
+        self._admission: Admission = Admission(max_calls, len(self._endpoints), self._max_client_calls, watch)
         management = ManagementRoutines(self._admission, authorize)
         self._registry.register(Management, management, AccessPolicy(), lasting=True)
+        self._registry.register(Health, HealthRoutines(self.health), AccessPolicy(), lasting=True)
         begin_serving()
         _open_servers.add(self)
 
@@ -211,6 +252,7 @@ class Server(AsyncCloseable):
         max_request_bytes: int | None = None,
         auto_listen: bool = False,
         security: Callable[[CallAttributes], object] | None = None,
+        operations: Mapping[str, Callable[[CallAttributes], object]] | None = None,
         secure_only: bool = False,
         local_only: bool = False,
         no_cache: bool = False,
@@ -241,6 +283,8 @@ class Server(AsyncCloseable):
                 the pool, and `current_call()` in it is the call it is asked about; the client's later calls wait for
                 it. Different from Windows: anonymous clients are asked about too, unless `secure_only`; and 0, which
                 admits there, does not.
+            operations: for some operations, by name, another such function, which is asked besides `security`, once for
+                each connection and operation.
             secure_only: clients that have not proved who they are get `AccessDenied`.
             local_only: so do clients on other machines: those that come over tcp from anything but a loopback address.
             no_cache: ask `security` for each call.
@@ -252,8 +296,9 @@ class Server(AsyncCloseable):
         """
         name = interface if isinstance(interface, str) else getattr(interface, "__name__", "")
         policy = AccessPolicy(
-            name, max_calls, max_request_bytes, auto_listen, security, secure_only, local_only, no_cache
-        )
+            name, max_calls, max_request_bytes, auto_listen, security, secure_only, local_only, no_cache,
+            dict(operations or {}),
+        )  # fmt: skip
         with self._admission.lock:
             self._admission.check_open()
         if auto_listen:
@@ -378,10 +423,14 @@ class Server(AsyncCloseable):
         try:
             level = PRIVACY if self._is_private(self._endpoints[number]) else NONE
             counters = self._admission.endpoints[number]
-            answers = Answers(link.endpoint, counters, self._contexts, self._tracebacks, self._fault_details, level)
+            answers = Answers(
+                link.endpoint, counters, self._contexts, self._tracebacks, self._fault_details, level,
+                self._max_unread_bytes,
+            )  # fmt: skip
             return Listener(
-                link, answers, self._registry, self._scheduler, self._welcome, self._pipe_window, self._max_body_bytes
-            )
+                link, answers, self._registry, self._scheduler, self._welcome, self._pipe_window, self._max_body_bytes,
+                self._most_waiting,
+            )  # fmt: skip
         except BaseException:
             with link.lock:
                 link.close()
@@ -530,13 +579,53 @@ class Server(AsyncCloseable):
         # The phase comes before the endpoints are bound, so that no call is refused that comes in between.
         return self._admission.phase is Phase.LISTENING and bool(self._listeners)
 
+    @property
+    def peers(self) -> list[ServerPeer]:
+        """The clients that are connected now: a snapshot. Any thread; never blocks."""
+        return [peer for listener in list(self._listeners) for peer in listener.shown_peers()]
+
+    def disconnect(self, peer: ServerPeer, reason: str = "the server has disconnected it") -> bool:
+        """End the connection of a client, which may come again; False if it is gone already.
+
+        Its running calls go on, and their answers go nowhere; its client loses them with `CallFailed`. To keep it out,
+        take its key from those that are allowed first (`transport.Curve`). `reason` is for the log of this side.
+        Any thread. Blocks: for as long as another thread uses the endpoint. Over inproc its client is not told.
+        Raises: `InvalidArgumentType` if `peer` is none of `peers`.
+        """
+        check_kind("peer", peer, ServerPeer)
+        check_text("reason", reason)
+        self._admission.check_process()
+        return any(
+            listener.disconnect(peer.id, reason)
+            for listener in list(self._listeners)
+            if listener.endpoint == peer.endpoint
+        )
+
+    def health(self) -> HealthReport:
+        """Return how the server is, as `Health` tells everybody who asks. Any thread; never blocks."""
+        dead = [listener.endpoint for listener in list(self._listeners) if not listener.alive]
+        wrong = [f"{endpoint} is dead" for endpoint in dead]
+        stuck = self._admission.watch.stuck
+        if stuck >= self.pool.statistics().maximum:
+            wrong.append(f"all workers are stuck: {stuck} routines do not return")
+        live = not wrong and not self.closed
+        if not self.listening:
+            wrong.append(f"the server is {self._admission.phase.value}")
+        if monotonic() - self._admission.refused_at < REFUSING:
+            wrong.append("calls are refused: a limit is reached")
+        return HealthReport(live, not wrong, wrong)
+
     def statistics(self) -> ServerStatistics:
         """Return a snapshot of the server's counters. Never blocks. Source: "RpcMgmtInqStats"."""
         return self._admission.snapshot()
 
     def _welcome(self, heartbeat: float) -> Welcome:
         """What is said to a client that greets, over a link with such a heartbeat."""
-        limits = Limits(message_bytes=self._largest, pipe_window_bytes=self._pipe_window)
+        limits = Limits(
+            message_bytes=self._largest,
+            outstanding_calls=self._max_client_calls,
+            pipe_window_bytes=self._pipe_window,
+        )
         return Welcome(
             self._instance, os.getpid(), text_of(socket.gethostname()), LIBRARY, heartbeat, limits,
             body_bytes=self._max_body_bytes,

@@ -53,6 +53,7 @@ from ...pool.running import WorkerState, current
 from ..serving import ServingSlot
 from .open_call import Batch, OpenCall
 from .routines import inside
+from .watch import Watch
 
 TURN: Final = 1e-3  # Seconds.
 MOST_DEBT: Final = 10 * TURN  # What a client may owe at most: it waits for so many turns of each other one.
@@ -93,6 +94,8 @@ class Scheduler(msgspec.Struct, eq=False):
     start: Callable[[OpenCall, Coroutine[Any, Any, Any], Context], object]
     # Has the event loop begin a call of an `async def` routine, after those that it was handed before.
     hand_over: Callable[[OpenCall], object]
+    # Told of each thread that is, or will be, inside a routine for long.
+    watch: Watch
 
     def resume(self, call: OpenCall) -> None:
         """Run a call again that had to wait for a context handle."""
@@ -232,6 +235,7 @@ class ClientTurns:
         lock.acquire()
         try:
             self.account.held.add(place)
+            self._scheduler.watch.note(place)
             self.account.charge(cost)
             if self.owner is not place:
                 return  # It was taken away just now.
@@ -312,6 +316,7 @@ class ClientTurns:
                 self.owner = owner
                 return False
             self.account.held.add(owner)
+            self._scheduler.watch.note(owner)
             if overran and owner.call_id is not None and (work := owner.call or owner.batch) is not None:
                 work.entry.run_time.overran()
             listed = self._let_go_locked()

@@ -299,9 +299,9 @@ def test_a_peer_is_disconnected(house: House) -> None:
     (peer,) = server.ups
     link: Any = server.link
     with link.lock:
-        link.disconnect(peer)
-        link.disconnect(peer)
-        link.disconnect(b"nobody")
+        link.disconnect(peer, "disconnected")
+        link.disconnect(peer, "disconnected")
+        link.disconnect(b"nobody", "disconnected")
     with pytest.raises(PeerLost):
         server.send(peer, [b"too late"])
     exchange(house.parties, lambda: len(client.ups) == 2 and server.losses == [peer])

@@ -1,0 +1,123 @@
+"""A connection that a ROUTER has accepted: who speaks on it, how it is ended, and what its peer has not read yet.
+
+Theory of operation. ZeroMQ's monitor names a connection by its descriptor. That is ZeroMQ's, which may close it at any
+time, and the system gives its number to the next one who asks. So what is to be ended is looked at first, through a
+duplicate: the connection has a number that no other has. Then both its directions are shut: ZeroMQ reads its end, as of
+any peer that goes.
+
+ZeroMQ does not say what it still has for a peer. So what was handed over is counted, and once in `MARK_BYTES` a message
+is a *mark*: ZeroMQ tells when its memory is free again, and then all that was handed over before has left.
+
+    handed over:  | left | .......... mark ........ |        the mark is free: what counts is what came after it
+"""
+
+import os
+import socket as sockets
+from contextlib import suppress
+from typing import Any, Final
+
+import zmq
+
+from transport.frames import Buffer
+from transport.link import PeerInfo
+from transport.zmq_link.base import ensure_collector
+
+#: So many bytes for a peer are not known to have left before one message is a mark.
+MARK_BYTES: Final = 1024 * 1024
+#: What a message takes besides its bytes, about.
+MESSAGE_BYTES: Final = 128
+
+
+class Accepted:
+    """See the theory above. Guarded by the link's lock."""
+
+    __slots__ = ("_number", "descriptor", "evicted", "peer", "since", "why")
+
+    def __init__(self, descriptor: int, since: float) -> None:
+        self.descriptor = descriptor
+        #: When it was accepted; monotonic.
+        self.since = since
+        #: Who speaks on it, once somebody has.
+        self.peer: bytes | None = None
+        #: Whether it was ended because its peer does not read.
+        self.evicted: bool = False
+        #: Why it was ended here; "" if it was not.
+        self.why: str = ""
+        self._number = _number_of(descriptor)
+
+    @property
+    def where(self) -> str:
+        """The address that it comes from."""
+        at = self._number[2] if self._number else ""
+        return str(at[0] if isinstance(at, tuple) else at or "localhost")
+
+    def end(self, why: str) -> None:
+        """End the connection, if it is there still. The monitor tells of it."""
+        if self.why:
+            return
+        self.why = why
+        with suppress(OSError):  # It is gone.
+            found = _duplicate(self.descriptor)
+            try:
+                if _number_of(found.fileno()) == self._number:
+                    found.shutdown(sockets.SHUT_RDWR)
+            finally:
+                found.close()
+
+
+def _duplicate(descriptor: int) -> sockets.socket:
+    if os.name != "nt":
+        return sockets.socket(fileno=os.dup(descriptor))
+    original = sockets.socket(fileno=descriptor)
+    try:
+        return original.dup()
+    finally:
+        original.detach()
+
+
+def _number_of(descriptor: int) -> tuple[Any, ...]:
+    """What no other connection of this process has: the number of its socket, where the system gives one, and whence it
+    comes. Empty if it is gone.
+    """
+    with suppress(OSError):
+        number = os.fstat(descriptor).st_ino if os.name != "nt" else 0
+        found = _duplicate(descriptor)
+        try:
+            return number, found.getsockname(), found.getpeername()
+        finally:
+            found.close()
+    return ()
+
+
+class Peer:
+    """A peer that was heard. Guarded by the link's lock."""
+
+    __slots__ = ("_before", "_mark", "accepted", "full_since", "handed", "info")
+
+    def __init__(self, info: PeerInfo, accepted: Accepted | None) -> None:
+        self.info = info
+        #: None over inproc, and if it is gone already.
+        self.accepted = accepted
+        #: Bytes that were handed over and are not known to have left.
+        self.handed: int = 0
+        #: Since when it has so many that it is given no more; 0: it has not.
+        self.full_since: float = 0.0
+        self._mark: Any = None
+        # What of `handed` came before the mark.
+        self._before = 0
+
+    def settle(self) -> None:
+        """Look what has left."""
+        if self._mark is not None and self._mark.done:
+            self.handed -= self._before
+            self._mark = None
+
+    def marked(self, frame: Buffer) -> Any:
+        """Return what to send of the first frame of a message: it is the mark, unless there is one on its way."""
+        if self._mark is not None or self.accepted is None:
+            return frame
+        ensure_collector()
+        made = zmq.Frame(frame, track=True, copy=False, copy_threshold=0)
+        self._mark = made.tracker
+        self._before = self.handed
+        return made
