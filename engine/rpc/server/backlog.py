@@ -9,7 +9,7 @@ counted again every `PAUSE` seconds in which some come; in between, what has com
 
 Guarantees: no more than a limit and a message waits. A client for which nothing waits may always send one message.
 
-Assumes: the link's lock is held. Queues are copied in one step.
+Assumes: the link's lock is held.
 """
 
 from collections.abc import Callable, Mapping
