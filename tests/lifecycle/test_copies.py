@@ -301,6 +301,7 @@ def test_errors(name: str, way: str) -> None:
 # Public classes without instances to copy, each with the reason.
 NEITHER = {
     "engine.Interface": "contracts are classes; what a client binds is a Binding",
+    "engine.Health": "as the one before",
     "engine.Operation": "belongs to a contract",
     "engine.Clock": "a protocol",
     "engine.PacketSink": "a protocol",
