@@ -112,3 +112,17 @@ class TestTypes:
             cwd=folder, capture_output=True, text=True, timeout=LIMIT,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_promise_has_a_test() -> None:
+    """Each row of the table of guarantees names tests, classes of tests or files of tests, and these exist."""
+    table = README.partition("## What is guaranteed")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (?!promise|---)(.*) \|(.*)\| (.*) \|$", table, re.MULTILINE)
+    names = set()
+    for path in ROOT.glob("tests/**/test_*.py"):
+        names.add(path.name)
+        names |= set(re.findall(r"^class (Test\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    assert len(rows) > 10
+    for promise, _, tests in rows:
+        cited = set(re.findall(r"`([\w.]+)`", tests))
+        assert cited and cited <= names, promise

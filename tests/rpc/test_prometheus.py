@@ -67,7 +67,8 @@ class TestCollector:
             assert gauges == {
                 "client_connection", "client_link", "client_outstanding", "client_queued_bytes", "member_zone",
                 "member_weight", "member_state", "member_outstanding", "member_latency", "server_phase",
-                "server_active", "server_clients", "server_link", "server_queued_bytes", "server_stuck", "port_concurrency",
+                "server_active", "server_clients", "server_link", "server_queued_bytes", "server_stuck",
+                "port_concurrency",
                 "port_depth", "port_active", "port_waiting", "port_closed", "pool_minimum", "pool_maximum",
                 "pool_closed", "pool_concurrency", "pool_workers", "pool_idle", "pool_running", "pool_off_slot",
                 "pool_queued",
