@@ -22,7 +22,8 @@ from ..rpc.client.client import Client
 from ..rpc.client.resolver import Discovery
 from .members import Listing, Members
 
-HEARTBEAT = 1.0  # Seconds: a member that is frozen tells of nobody, so another one is asked soon.
+# Of the connection to a member: one that is gone or frozen tells of nobody, so another one is asked soon.
+OPTIONS: dict[str, Any] = {"heartbeat": 1.0, "connect_timeout": 2.0, "retries": 0}
 PATIENCE = 30.0  # Seconds for an answer: members answer within 10, whatever has changed.
 
 
@@ -31,7 +32,7 @@ class Seed:
 
     Args:
         endpoints: of one member, or of some: whichever answers will do.
-        options: of the connection to it, as for `Client`: `curve`, `tls`, `heartbeat`, `connect_timeout`.
+        options: of the connection to it, as for `Client`: `curve`, `tls`; `heartbeat` is 1 s, `connect_timeout` 2 s.
     Raises: `EndpointError` for what is no endpoint to connect to; `InvalidParameter` if there is none.
 
     One object may serve several clients.
@@ -41,7 +42,7 @@ class Seed:
         if not endpoints:
             raise InvalidParameter("a Seed needs the endpoint of one member at least")
         self._seeds = [Address(endpoint).endpoint for endpoint in endpoints]
-        self._options: dict[str, Any] = {"heartbeat": HEARTBEAT} | options
+        self._options: dict[str, Any] = OPTIONS | options
 
     def run(self, discovery: Discovery) -> None:
         """Follow the members; see `engine.Resolver`."""

@@ -24,9 +24,10 @@ def known(client: Client) -> set[str]:
     return {member.endpoint for member in client.members}
 
 
-def test_dns(tmp_path: Path) -> None:
+def test_dns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record is added, a server drains, another is killed, the DNS server dies."""
     pytest.importorskip("dns", reason="dnspython is not installed")
+    monkeypatch.setattr("engine.resolvers.dns.PATIENCE", 1.0)  # The test waits for the look that is under way.
     with Dnsmasq(tmp_path) as dns:
         port = free_port()
         names = [f"127.0.0.{number} numbers.test" for number in (2, 3, 4)]
