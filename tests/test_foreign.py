@@ -40,6 +40,7 @@ OWN_VALUES = frozenset({
 
 
 SYSTEMS = (
+    "engine/cli/",  # A program of its own, which an error may end.
     "transport/zmq_link/",
     "transport/native_link/",
     "transport/lookup.py",

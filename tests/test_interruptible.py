@@ -27,7 +27,7 @@ ALLOWED = {
     "engine/pool/dispatch.py:_idle": "runs on workers, where no signal handler does",
     "engine/pool/running.py:work": "runs on workers, where no signal handler does",
     "engine/pool/running.py:_returned": "runs on workers, where no signal handler does",
-    "engine/rpc/server/coroutines.py:_end_tasks": "runs on the loop's own thread, where no signal handler does",
+    "engine/rpc/server/own_loop.py:_end_tasks": "runs on the loop's own thread, where no signal handler does",
     "engine/rpc/server/pipes.py:_serve": "runs on workers, where no signal handler does",
 }
 

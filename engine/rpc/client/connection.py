@@ -20,7 +20,7 @@ behind.
 import os
 import socket
 from _thread import get_ident
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -264,8 +264,7 @@ class Connection:
                 outcomes = outcomes_of(group, blobs, table.calls)
                 if group.status and self.elsewhere is not None:
                     moved = self.elsewhere.answered_locked(group.status, call_ids, self.actions)
-                    kept = [(i, outcome) for i, outcome in zip(call_ids, outcomes, strict=True) if i not in moved]
-                    call_ids, outcomes = [i for i, _ in kept], [outcome for _, outcome in kept]
+                    call_ids, outcomes = _without(moved, call_ids, outcomes)
             self.outbox.answered += table.finish_locked(call_ids, outcomes, self.actions)
             if self.attended:
                 self.attend_locked()
@@ -508,3 +507,11 @@ class Connection:
             _, call = self.table.calls.popitem()
             text = "the call was begun before fork(): its reply goes to the parent"
             give_up_at_fork(call, Failure(CallFailed(text)))
+
+
+def _without(
+    moved: Container[int], call_ids: Sequence[int], outcomes: Sequence[Outcome]
+) -> tuple[list[int], list[Outcome]]:
+    """Return the numbers and the outcomes of those calls that have not moved elsewhere."""
+    kept = [(call_id, outcome) for call_id, outcome in zip(call_ids, outcomes, strict=True) if call_id not in moved]
+    return [call_id for call_id, _ in kept], [outcome for _, outcome in kept]

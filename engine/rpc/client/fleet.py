@@ -283,11 +283,7 @@ class Fleet:
     def _returning(self, address: Address) -> Member | None:
         """Return the member that has left, and is there again before it was closed."""
         with self.lock:
-            for member in self._left:
-                if (member.address.endpoint, member.address.server_key) == (address.endpoint, address.server_key):
-                    self._left.remove(member)
-                    return member
-        return None
+            return _take_out(self._left, address)
 
     def _joined(self, address: Address, later: bool) -> Member | None:
         try:
@@ -359,15 +355,19 @@ class Fleet:
         """Close those that have left and have nothing to do; on the monitor."""
         with self.lock:
             self._sweeping = None
-            over = [member for member in self._left if not member.table.calls and not member.sessions]
-            for member in over:
-                self._left.remove(member)
-                self.retries.remove_table(member.table)
-                self.balancer.forget(member)
+            over = self._forget_idle_locked()
             if self._left:
                 self._sweep_later_locked()
         for member in over:
             default_pool().post(partial(self._let_go, member))
+
+    def _forget_idle_locked(self) -> list[Member]:
+        over = [member for member in self._left if not member.table.calls and not member.sessions]
+        for member in over:
+            self._left.remove(member)
+            self.retries.remove_table(member.table)
+            self.balancer.forget(member)
+        return over
 
     def _let_go(self, member: Member) -> None:
         connection = member.carrier.connection
@@ -388,7 +388,7 @@ class Fleet:
         """Return how each member is, those included that have left and have calls still."""
         with self.lock:
             self.balancer.look_locked()
-            return [member.statistics_locked() for member in [*self.balancer.members.values(), *self._left]]
+            return [*map(Member.statistics_locked, [*self.balancer.members.values(), *self._left])]
 
     def totals_locked(self) -> Totals:
         """Return the counters of all connections together."""
@@ -433,3 +433,12 @@ class Fleet:
 def _close(connection: Connection, notify: bool) -> None:
     connection.close(notify)
     connection.channel.close()
+
+
+def _take_out(left: list[Member], address: Address) -> Member | None:
+    """Take the member that is at this address out of those that have left."""
+    for member in left:
+        if (member.address.endpoint, member.address.server_key) == (address.endpoint, address.server_key):
+            left.remove(member)
+            return member
+    return None

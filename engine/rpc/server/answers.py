@@ -501,6 +501,10 @@ def is_for_clients(error: BaseException, declared: tuple[type[Exception], ...]) 
         return False
 
 
+def _declared_kind(error: BaseException, declared: tuple[type[Exception], ...]) -> type[Exception] | None:
+    return next((kind for kind in declared if issubclass(type(error), kind)), None)
+
+
 def describe(error: BaseException, tracebacks: bool, declared: tuple[type[Exception], ...] = ()) -> tuple[int, Fault]:
     """Return the status and the fault that stand for an exception raised by a routine. Never raises.
 
@@ -509,10 +513,8 @@ def describe(error: BaseException, tracebacks: bool, declared: tuple[type[Except
     trace = traceback_of(error, MOST) if tracebacks else None
     try:
         status, fault = _described(error, trace)
-        for kind in declared:
-            if issubclass(type(error), kind):
-                return status, Fault(kind.__name__, fault.text, trace, _plain(error.args))
-        return status, fault
+        kind = _declared_kind(error, declared) if declared else None
+        return status, fault if kind is None else Fault(kind.__name__, fault.text, trace, _plain(error.args))
     except BaseException:  # A class of the program's, whose attributes raise.
         return Status.REMOTE_FAULT, Fault(type_name(error), text_of(error, MOST), trace)
 
