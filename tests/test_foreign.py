@@ -26,7 +26,6 @@ OWN_ERRORS = {
     "transport/wire/blobs.py:_restore_array": "NumPy, of what a peer asks for",
     "transport/wire/blobs.py:empty_array": "likewise",
     "transport/wire/codec.py:decode": "msgspec, decoding the frames of a message",
-    "transport/wire/session.py:receive": "a message that is out of turn",
 }
 
 # What is shown by its own `repr`: the library's objects, and texts that were looked at before.

@@ -20,7 +20,7 @@ from enum import IntEnum
 import msgspec
 
 from transport import Buffer
-from transport.foreign import text_of
+from transport.foreign import shown, text_of
 from transport.frames import Blob, Fault
 from transport.log import Log
 
@@ -163,7 +163,7 @@ def _as_declared(kind: type[Exception], fault: RemoteFault) -> Exception:
             return fault
         found.__cause__ = fault
     except Exception as error:  # It takes other arguments than it shows in `args`.
-        fault.add_note(f"{kind.__name__} is declared, and cannot be made of {fault.data!r}: {text_of(error)}")
+        fault.add_note(f"{kind.__name__} is declared, and cannot be made of {shown(fault.data)}: {text_of(error)}")
         return fault
     return found
 

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from transport.foreign import type_name
+
 T = TypeVar("T")
 
 Encode = Callable[[Any], Any]
@@ -46,4 +48,4 @@ def _read(kind: Any, value: Any) -> Any:
         return ways[1](kind, value)
     if isinstance(value, known):
         return value
-    raise TypeError(f"Expected `{known.__name__}`, got `{type(value).__name__}`")
+    raise TypeError(f"Expected `{known.__name__}`, got `{type_name(value)}`")
