@@ -52,6 +52,15 @@ def pid_at(endpoint: str) -> int:
         return pid
 
 
+@contextmanager
+def members_of(endpoint: str) -> Iterator[Following]:
+    """Follow the members of the service there, once one of them serves."""
+    pid_at(endpoint)
+    # Shorter than for others: this is how long one that has died is tried, if it is asked first.
+    with following(Seed(endpoint, connect_timeout=5.0)) as found:
+        yield found
+
+
 def two(found: Following) -> dict[str, int]:
     """Wait for two members; return their processes by their endpoints."""
     wait_until(lambda: len(found.now()) == 2 or found.raised)
@@ -80,21 +89,21 @@ class TestLife:
         """All serve, each in a process of its own, and tell of each other; one that is killed is followed by another,
         while the others serve on; what all have counted is summed, the dead one's part included.
         """
-        with running(processes=2) as supervisor, following(Seed(supervisor.endpoint, connect_timeout=LIMIT)) as found:
+        with running(processes=2) as supervisor, members_of(supervisor.endpoint) as found:
             before = two(found)
             assert len(set(before.values())) == 2 and os.getpid() not in before.values()
             assert pid_at(supervisor.endpoint) in before.values()
-            wait_until(lambda: supervisor.statistics().calls_in >= 5)  # Three for numbers, two for members.
+            wait_until(lambda: supervisor.statistics().calls_in >= 6)  # Four for numbers, two for members.
             (gone, victim), (stays, other) = before.items()
             os.kill(victim, signal.SIGKILL)
             wait_until(lambda: len(found.now()) == 2 and gone not in found.now())
             assert stays in found.now() and pid_at(stays) == other
-            assert supervisor.statistics().restarts == 1 and supervisor.statistics().calls_in >= 5
+            assert supervisor.statistics().restarts == 1 and supervisor.statistics().calls_in >= 6
         assert f"process {victim} was killed by signal 9: another one is started" in caplog.text
 
     def test_a_roll(self) -> None:
         """Each process is replaced by a new one, which serves before the old one leaves."""
-        with running(processes=2) as supervisor, following(Seed(supervisor.endpoint, connect_timeout=LIMIT)) as found:
+        with running(processes=2) as supervisor, members_of(supervisor.endpoint) as found:
             before = two(found)
             known = len(found.lists)
             supervisor.roll()
@@ -156,7 +165,7 @@ class TestProgram:
     def test_its_signals(self) -> None:
         """SIGHUP replaces the processes, SIGTERM ends all."""
         endpoint = f"tcp://127.0.0.1:{free_port()}"
-        with self.program(endpoint) as program, following(Seed(endpoint, connect_timeout=LIMIT)) as found:
+        with self.program(endpoint) as program, members_of(endpoint) as found:
             before = two(found)
             program.send_signal(signal.SIGHUP)
             wait_for_two_others(found, before)
@@ -166,7 +175,7 @@ class TestProgram:
     def test_its_death(self) -> None:
         """Processes whose supervisor was killed go on serving, at the shared endpoint, too; SIGTERM ends each."""
         endpoint = f"tcp://127.0.0.1:{free_port()}"
-        with self.program(endpoint) as program, following(Seed(endpoint, connect_timeout=LIMIT)) as found:
+        with self.program(endpoint) as program, members_of(endpoint) as found:
             one, other = two(found).values()
             program.kill()
             program.wait(LIMIT)
