@@ -104,6 +104,14 @@ def traceback_of(error: BaseException, most: int) -> str:
         return _plain(f"(told in parts, the last raised first, because it cannot be formatted)\n{told}", most)
 
 
+def stack_of(frame: FrameType, most: int) -> str:
+    """Return the stack that ends in a frame, as Python prints it: the innermost `most` frames. Another thread's, too."""
+    try:
+        return "".join(traceback.format_stack(frame, most))
+    except BaseException as error:  # Loaders, which are asked for the lines, are the program's.
+        return f"(it cannot be formatted: {type_name(error)})"
+
+
 def loggable(error: BaseException) -> BaseException:
     """Return what a log is to be given as `exc_info`: formatting it runs the exception's own code."""
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from transport.errors import EndpointError
-from transport.foreign import type_name
+from transport.foreign import text_of, type_name
 from transport.lock import Lock
 
 if TYPE_CHECKING:
@@ -153,7 +153,9 @@ class AllowedFile:
                     self._keys = self._read()
                     self._version = version
             except (OSError, ValueError) as error:
-                raise EndpointError(f"the file of allowed keys {self._path} cannot be read: {error}") from error
+                raise EndpointError(
+                    f"the file of allowed keys {self._path} cannot be read: {text_of(error)}"
+                ) from error
             return key in self._keys
 
     def _read(self) -> frozenset[str]:

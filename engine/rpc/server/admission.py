@@ -40,6 +40,7 @@ from typing import Protocol
 import msgspec
 
 from transport import Endpoint, Link
+from transport.foreign import shown
 from transport.log import Log
 from transport.realtime import monotonic
 
@@ -103,7 +104,7 @@ class AccessPolicy(msgspec.Struct, eq=False):
             check_count("max_request_bytes", self.max_request_bytes)
         check_callback("security", self.security, optional=True)
         for operation, function in self.operations.items():
-            check_callback(f"operations[{operation!r}]", function)
+            check_callback(f"operations[{shown(operation)}]", function)
         for flag in ("auto_listen", "secure_only", "local_only", "no_cache"):
             check_flag(flag, getattr(self, flag))
 

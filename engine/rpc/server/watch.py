@@ -12,9 +12,9 @@ Assumes: stores and loads of attributes, and single operations of dictionaries, 
 """
 
 import sys
-import traceback
 from typing import Any
 
+from transport.foreign import stack_of
 from transport.log import Log
 from transport.realtime import monotonic
 
@@ -119,4 +119,4 @@ def _name_of(work: Any) -> str:
 
 def _stack_of(slot: ServingSlot) -> str:
     frame = sys._current_frames().get(slot.ident)
-    return "".join(traceback.format_stack(frame, FRAMES)) if frame is not None else "(its thread has ended)"
+    return stack_of(frame, FRAMES) if frame is not None else "(its thread has ended)"
