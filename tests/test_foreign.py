@@ -31,7 +31,8 @@ OWN_ERRORS = {
 # What is shown by its own `repr`: the library's objects, and texts that were looked at before.
 OWN_VALUES = frozenset({
     "__name__", "attribute", "call", "client", "described.name", "descriptor.dtype", "descriptor.kind", "dtype",
-    "expect(hThread, Thread)", "first.name", "found", "policy.name", "host", "left", "name", "operation", "other", "other.name",
+    "expect(hThread, Thread)", "first.name", "found", "policy.name", "host", "left", "name", "operation",
+    "other", "other.name",
     "output.name", "parameter.name", "pipe", "pipe.name",
     "port", "port.name", "scheme", "self", "server", "spec.name", "target.interface", "target.operation", "text",
     "thread.name",

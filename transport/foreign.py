@@ -105,7 +105,7 @@ def traceback_of(error: BaseException, most: int) -> str:
 
 
 def stack_of(frame: FrameType, most: int) -> str:
-    """Return the stack that ends in a frame, as Python prints it: the innermost `most` frames. Another thread's, too."""
+    """Return the stack that ends in a frame, of any thread, as Python prints it: the innermost `most` frames."""
     try:
         return "".join(traceback.format_stack(frame, most))
     except BaseException as error:  # Loaders, which are asked for the lines, are the program's.
