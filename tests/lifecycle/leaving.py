@@ -6,6 +6,7 @@ WAY is one of `WAYS`. Each prints "leaving" last, and ends at once, with code 0 
 """
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import signal
@@ -203,6 +204,7 @@ def routines_that_wait() -> None:
 
 def routine_that_leaves() -> None:
     """`sys.exit` in a routine fails its call and nothing else."""
+    logging.getLogger("engine.rpc.faults").setLevel(logging.CRITICAL)  # It tells what routines raise.
     server, _ = serve()
     with Client(server.endpoint) as client:
         kept = client.bind(Kept)
