@@ -26,6 +26,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from math import ceil
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import zmq
 from zmq.utils import z85
@@ -82,7 +83,8 @@ class _Keeper:
     """Answers for all doors of one context."""
 
     def __init__(self, context: "zmq.Context[Any]") -> None:
-        self.doors: dict[str, Door] = {}
+        # Weak: that of a server which was dropped open keeps no thread.
+        self.doors: WeakValueDictionary[str, Door] = WeakValueDictionary()
         # Whether it was told to stop.
         self.stopped: bool = False
         self._socket = context.socket(zmq.ROUTER)

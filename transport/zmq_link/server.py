@@ -112,7 +112,7 @@ class ZmqServer(ZmqLink):
             curve.apply_to_server(socket)
         if not self._target.local:
             self._first = _first_number(socket)
-            known = None if curve is None else curve.asks()
+            known = None if curve is None or not hasattr(curve, "asks") else curve.asks()
             if known is not None or self._options.context is None:
                 self._door = Door(self._options.connection_rate, known)
                 open_door(socket, self._door)

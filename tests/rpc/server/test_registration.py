@@ -181,7 +181,11 @@ class TestRegistering:
             def add(self, left: str, right: str) -> str:
                 """Return the texts joined."""
 
-        server.register(Third, Adding())
+        class Joining:
+            def add(self, left: str, right: str) -> str:
+                return left + right
+
+        server.register(Third, Joining())
         server.listen()
         with Client(endpoint) as client:
             assert (client.bind(Adder).add(1, 2), client.bind(Third).add("1", "2")) == (3, "12")
