@@ -66,7 +66,7 @@ def break_off() -> None:
 
 def threads() -> set[threading.Thread]:
     """Return the threads that belong to what is closed here."""
-    shared = ("engine:monitor", "engine:default", "transport:log")
+    shared = ("engine:monitor", "engine:default", "transport:log", "transport:sent-buffers")
     return {thread for thread in threading.enumerate() if not thread.name.startswith(shared)}
 
 
@@ -82,7 +82,7 @@ def nothing_left() -> Iterator[None]:
     before, opened = threads(), descriptors()
     yield
     wait_until(lambda: threads() <= before)
-    wait_until(lambda: descriptors() <= opened + 4)  # What the process opens once, for the first of each kind.
+    wait_until(lambda: descriptors() <= opened + 12)  # What the process opens once, for the first of each kind.
 
 
 def kernel(code: CodeType) -> bool:
