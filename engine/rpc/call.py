@@ -21,7 +21,7 @@ Source: "RPC_ASYNC_STATE", "Asynchronous Call State", "RpcAsyncCompleteCall", "R
 import weakref
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from functools import partial
-from time import localtime, strftime, time
+from time import localtime, strftime
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -29,7 +29,7 @@ import msgspec
 from transport import Buffer
 from transport.foreign import is_interrupt, shown, text_of, type_name
 from transport.frames import ReplyGroup
-from transport.realtime import monotonic
+from transport.realtime import monotonic, time
 
 from ..errors import CallError, CallPending, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter, InvalidState
 from ..kernel.aio import Completion

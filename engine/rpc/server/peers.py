@@ -1,10 +1,8 @@
 """Who is connected to a server: what it shows of its clients."""
 
-import time
-
 import msgspec
 
-from transport.realtime import monotonic
+from transport.realtime import monotonic, time
 
 from .answers import unread_bytes
 from .backlog import waiting_bytes
@@ -44,6 +42,6 @@ class ServerPeer(msgspec.Struct, frozen=True):
 def shown_peer(endpoint: str, peer: Peer) -> ServerPeer:
     """Return what is shown of a client. Any thread."""
     return ServerPeer(
-        endpoint, peer.address, peer.user, peer.process, peer.host, time.time() - (monotonic() - peer.since),
+        endpoint, peer.address, peer.user, peer.process, peer.host, time() - (monotonic() - peer.since),
         len(peer.calls), peer.bytes_in, peer.bytes_out, waiting_bytes(peer), unread_bytes(peer), peer.id,
     )  # fmt: skip
