@@ -112,6 +112,11 @@ class Peer:
             self.handed -= self._before
             self._mark = None
 
+    @property
+    def has_mark(self) -> bool:
+        """Whether a mark is on its way, so that it will be known what has left."""
+        return self._mark is not None
+
     def marked(self, frame: Buffer) -> Any:
         """Return what to send of the first frame of a message: it is the mark, unless there is one on its way."""
         if self._mark is not None or self.accepted is None:

@@ -279,7 +279,8 @@ class ZmqServer(ZmqLink):
         """Whether a peer that much was handed over for is given more now. One that left it unread too long is lost."""
         peer.settle()
         accepted = peer.accepted
-        if accepted is None or peer.handed <= self._options.max_queued_bytes // SLOW_PART:
+        # Without a mark on its way nothing would ever be known to have left: the next message is one.
+        if accepted is None or peer.handed <= self._options.max_queued_bytes // SLOW_PART or not peer.has_mark:
             peer.full_since = 0.0
             return True
         now = monotonic()
