@@ -63,9 +63,5 @@ def test_there_is_one_way_to_start_a_thread() -> None:
     }
     # Signal handlers may start a thread of their own, which takes no lock that Python code can hold; and as the process
     # ends, what a refused thread was to wait for is waited for without one.
-    # A client's resolver and what a process of a service reads have threads of their own, which must start.
-    left = {
-        "engine/kernel/afterwards.py", "transport/zmq_link/base.py", "engine/processes/inside.py",
-        "engine/rpc/client/fleet.py",
-    }  # fmt: skip
+    left = {"engine/kernel/afterwards.py", "transport/zmq_link/base.py"}
     assert found == {"engine/pool/workers.py", "transport/service.py"} | left

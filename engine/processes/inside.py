@@ -10,7 +10,6 @@ Ctrl-C in a terminal reaches all processes at once: it is for the supervisor, wh
 
 import signal
 import socket
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -19,6 +18,8 @@ import msgspec
 
 from transport import Endpoint, inherited
 from transport.foreign import type_name
+from transport.log import Log
+from transport.service import Service
 
 from ..errors import InvalidArgumentType
 from ..kernel.event import Event
@@ -26,6 +27,8 @@ from ..resolvers.members import Members, MembersRoutines
 from ..rpc.address import Address
 from ..rpc.server.admission import ServerStatistics
 from ..rpc.server.server import Server
+
+log: Log = Log("engine.processes")
 
 TELL = 1.0  # Seconds between two reports of what the server has counted.
 HOLD = 10  # Reports after which a client that asks who the members are is answered, though they are the same.
@@ -78,9 +81,12 @@ def run(
         server.register(Members, members)
         server.listen()
         talk.say(Ready(server.endpoint))
-        threading.Thread(target=talk.listen, name="engine:supervised", daemon=True).start()
+        listening_to = Service("engine:supervised", talk.listen, log.failed)
+        listening_to.ensure()
         reports = 0
         while not leave.wait(TELL):
+            if not talk.over:
+                listening_to.ensure()  # Does nothing but where the system has refused a thread.
             reports += 1
             talk.say(Counted(server.statistics()))
             if reports % HOLD == 0:
@@ -99,6 +105,8 @@ class _Talk:
         self._leave = leave
         # Stored by the thread that listens, before it sets the event.
         self.grace = grace
+        # Whether the supervisor is gone. Stored by that thread.
+        self.over = False
 
     def say(self, message: Ready | Counted) -> None:
         """Tell the supervisor, if it is there."""
@@ -115,3 +123,4 @@ class _Talk:
                 elif isinstance(message, Leave):
                     self.grace = message.grace
                     self._leave.set()
+        self.over = True

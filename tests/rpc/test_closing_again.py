@@ -82,7 +82,7 @@ def nothing_left() -> Iterator[None]:
     before, opened = threads(), descriptors()
     yield
     wait_until(lambda: threads() <= before)
-    wait_until(lambda: descriptors() <= opened + 24)  # What the process opens once, for the first of each kind.
+    wait_until(lambda: descriptors() <= opened + 4)  # What the process opens once, for the first of each kind.
 
 
 def kernel(code: CodeType) -> bool:

@@ -20,7 +20,6 @@ operation is idempotent.
 Lock order: the lock of updates, link.lock of one connection, the table's lock. Nobody takes two link.locks.
 """
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
@@ -34,6 +33,7 @@ from transport.foreign import text_of
 from transport.frames import Cancel, CancelledCall
 from transport.log import Log
 from transport.realtime import monotonic
+from transport.service import FIRST, Service
 from transport.wire.codec import encode
 
 from ...errors import EngineError
@@ -239,8 +239,14 @@ class Fleet:
             raise
         if resolver is not None:
             self._discovery = discovery = Discovery(self._take)
-            thread = threading.Thread(target=follow, args=(resolver, discovery), name="engine:resolver", daemon=True)
-            thread.start()
+            following = partial(follow, resolver, discovery)
+            self._follow(discovery, Service("engine:resolver", following, log.failed, depended_on=False))
+
+    def _follow(self, discovery: Discovery, service: Service) -> None:
+        """Have a thread run the resolver; if the system refuses one, ask again later."""
+        if not discovery.closed and not service.ensure():
+            again = monotonic() + max(service.pause_left(), FIRST)
+            driver().monitor.call_at(again, partial(self._follow, discovery, service))
 
     def _carrier(self, connection: Connection) -> Carrier:
         return Carrier(connection, self._timeout, self._max_calls, self._ids)
