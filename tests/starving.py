@@ -13,7 +13,18 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from engine import CallError, CallTimeout, Client, Event, Interface, Server, ThreadPool, WaitableTimer, operation
+from engine import (
+    CallError,
+    CallTimeout,
+    Client,
+    Discovery,
+    Event,
+    Interface,
+    Server,
+    ThreadPool,
+    WaitableTimer,
+    operation,
+)
 from engine import register_wait as register
 from engine.testing import wait_until
 
@@ -177,6 +188,27 @@ def handler() -> str:
         return "satisfied" if event.wait(LONG) else "lost"
 
 
+class Finding:
+    """A resolver that finds one server."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+
+    def run(self, discovery: Discovery) -> None:
+        """Find it."""
+        discovery.update([self.endpoint])
+
+
+def resolver() -> str:
+    """A client of a resolver, whose thread is refused thrice."""
+    refusals = Refusals(3, "resolver")
+    with Server("loopback://found") as server, Event() as over:
+        server.register(Probe, Routines(over))
+        server.listen()
+        with Client(Finding("loopback://found")) as client:
+            return f"{client.bind(Probe, causal=False).echo(1, timeout=LONG)},{refusals.refused}"
+
+
 FOREVER = float("inf")
 PROGRAMS: dict[str, Callable[[], str]] = {
     "timer": lambda: timer(3),
@@ -188,6 +220,7 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "loop": lambda: loop(FOREVER),
     "pool": pool,
     "handler": handler,
+    "resolver": resolver,
     "awaited": lambda: awaited(3),
     "awaited_for_good": lambda: awaited(FOREVER),
 }

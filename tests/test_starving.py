@@ -52,6 +52,11 @@ def test_a_loop_is_started_again() -> None:
     assert outcome("loop_once") == "1,2"
 
 
+def test_a_resolver_is_run_later() -> None:
+    """A client whose resolver got no thread finds its servers when one can be had."""
+    assert outcome("resolver") == "1,3"
+
+
 def test_there_is_one_way_to_start_a_thread() -> None:
     """Threads are started by the library's services and by pools only, which know what a refusal means."""
     found = {
