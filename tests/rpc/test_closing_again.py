@@ -75,8 +75,28 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 
+@pytest.fixture(scope="module")
+def opened_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the process opens once, for the first of each kind, is open."""
+    for transport in TRANSPORTS:
+        with Server(new_endpoint(transport, tmp_path_factory.mktemp("once"))) as server:
+            server.register("echo", Echo())
+            server.listen()
+            with Client(server.endpoint) as client:
+                echo = client.bind("echo").echo
+                assert [len(echo(bytes(2 << 20))) for _ in range(3)] == [2 << 20] * 3
+
+
+class Echo:
+    """A service of large values."""
+
+    def echo(self, value: bytes) -> bytes:
+        """Return the value."""
+        return value
+
+
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
+def nothing_left(opened_once: None) -> Iterator[None]:
     """Nothing is open afterwards that was not before."""
     default_pool().submit(int)
     before, opened = threads(), descriptors()
