@@ -67,7 +67,12 @@ class Accepted:
 
 def _duplicate(descriptor: int) -> sockets.socket:
     if os.name != "nt":
-        return sockets.socket(fileno=os.dup(descriptor))
+        copy = os.dup(descriptor)
+        try:
+            return sockets.socket(fileno=copy)
+        except BaseException:  # Its number is another file's by now.
+            os.close(copy)
+            raise
     original = sockets.socket(fileno=descriptor)
     try:
         return original.dup()
