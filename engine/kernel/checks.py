@@ -115,7 +115,7 @@ def check_callback(name: str, value: object, *, optional: bool = False) -> None:
     elif not callable(value):
         check_callable(name, value, optional=optional)
     elif kind is MethodType or kind is partial:
-        check_callback(name, value.__func__ if kind is MethodType else value.func)  # type: ignore[attr-defined]  # likewise
+        check_callback(name, value.__func__ if kind is MethodType else value.func)  # type: ignore[attr-defined]  # each has its own
     else:
         call = getattr(kind, "__call__")  # noqa: B004, B009  # its class's method is wanted, not whether it has one
         if type(call) is FunctionType and call.__code__.co_flags & ASYNC:

@@ -5,7 +5,6 @@ and is answered when the server has another one; after a while in any case, so t
 gone.
 """
 
-import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from zlib import crc32
@@ -13,6 +12,7 @@ from zlib import crc32
 import msgspec
 
 from ..errors import EngineError
+from ..kernel.lock import Lock
 from ..rpc.address import Address
 from ..rpc.contract.interface import Interface, operation
 from ..rpc.server.call import ServerCall
@@ -39,7 +39,7 @@ class MembersRoutines:
     """Serves `Members` for one server. Threads: any."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         # All guarded by it. Those who wait are as many as calls are open: `max_calls` of the server bounds them.
         self._listing = Listing()
         self._waiting: list[ServerCall] = []

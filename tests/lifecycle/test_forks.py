@@ -22,7 +22,6 @@ UNREGISTERED = {
     "engine/kernel/monitor.py": "the bell of a thread that is not in the child, whose driver makes a new monitor",
     "transport/overlapped/operation.py": "is only ever tried",
     "engine/rpc/client/resolver.py": "a resolver's thread is not in the child, where its client refuses to be used",
-    "engine/resolvers/members.py": "of a server, which is closed in a child",
     "engine/processes/supervisor.py": "is only ever tried",
     "engine/pool/future.py": "a future's own condition, which is dropped in a child",
     "engine/kernel/lock.py": "is registered as it is made",
