@@ -171,8 +171,9 @@ class Child:
 
     def log(self) -> str:
         """What the process has logged so far."""
-        self._errors.seek(0)
-        return self._errors.read().decode()
+        # The process writes where its descriptor stands, which is this one's too: that must not move.
+        file = self._errors.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode()
 
 
 class Service(Child):

@@ -20,12 +20,12 @@ class Victim:
         return value
 
     def slow(self, seconds: float) -> None:
-        time.sleep(seconds)
+        time.sleep(seconds)  # What the routine does: clients keep it busy by this.
 
     def stick(self, seconds: float) -> None:
         """Hold the interpreter, as C code does that does not let go of it."""
         print("stuck", file=sys.stderr, flush=True)
-        ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+        ctypes.PyDLL(None).usleep(int(seconds * 1e6))  # Nothing waits for it to have passed.
 
     def much(self, size: int) -> bytes:
         return bytes(size)
