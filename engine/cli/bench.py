@@ -3,12 +3,13 @@
 For a first idea: `perf` is the harness that measures pairs, and checks every answer.
 """
 
-from time import perf_counter
 from typing import Any
 
 import msgspec
 
-from engine import CallError, Client, CompletionPort
+from engine import CallError, Client, CompletionPort, SystemClock
+
+now = SystemClock().monotonic
 
 
 class Measured(msgspec.Struct):
@@ -29,19 +30,19 @@ def measure(client: Client, interface: str, name: str, args: list[Any], calls: i
     faults = begun = 0
     with CompletionPort() as port:
         told = port.packet()
-        start = perf_counter()
+        start = now()
         while len(took) < calls:
             while begun < calls and begun - len(took) < outstanding:
-                begin(*args, notify=told).user_data = perf_counter()
+                begin(*args, notify=told).user_data = now()
                 begun += 1
             for packet in port.get_many(outstanding):
                 call = packet.overlapped
-                took.append(perf_counter() - call.user_data)
+                took.append(now() - call.user_data)
                 try:
                     call.complete()
                 except CallError:
                     faults += 1
-        seconds = perf_counter() - start
+        seconds = now() - start
     took.sort()
     p50, p99 = (took[int((len(took) - 1) * part)] * 1000 for part in (0.5, 0.99))
     return Measured(calls, faults, calls / seconds, p50, p99, took[-1] * 1000)

@@ -1,7 +1,7 @@
 """A server's figures, live: what comes and goes a second, what is open, what went wrong."""
 
 from collections.abc import Iterator
-from time import monotonic, sleep
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -10,9 +10,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from engine import Client
+from engine import Client, SystemClock, sleep
 
 from .output import console, print_json
+
+clock = SystemClock()
 
 RATES = {
     "calls in": "calls_in",
@@ -26,20 +28,16 @@ RATES = {
 
 
 def samples(client: Client, interval: float, count: int) -> Iterator[dict[str, Any]]:
-    """Yield the statistics now, each with what was added a second since the one before; `count` of 0: for ever."""
+    """Yield the statistics, every `interval` seconds, each with what was added a second; `count` of 0: for ever."""
     ask = client.bind("callport.Management").statistics
-    before, then = ask(timeout=10), monotonic()
-    number = 0
-    while True:
-        number += 1
-        sleep(interval if number > 1 or count != 1 else 0)
-        found, now = ask(timeout=10), monotonic()
+    before, then = ask(timeout=10), clock.monotonic()
+    for _ in range(count) if count else repeat(None):
+        sleep(interval)
+        found, now = ask(timeout=10), clock.monotonic()
         past = max(now - then, 1e-9)
         rates = {f"{name}_per_s": round((found[name] - before[name]) / past, 1) for name in RATES.values()}
         yield found | rates
         before, then = found, now
-        if number == count:
-            return
 
 
 def table(sample: dict[str, Any], endpoint: str) -> Group:

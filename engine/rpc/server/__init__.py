@@ -1,7 +1,9 @@
 """Who answers.
 
 server       the life: listen, stop, wait, close; register
-admission    how many calls are open, and whether more are taken; who may call an interface; statistics
+policy       the conditions of an interface: who may call it
+faults       what a routine has raised, as its client is told of it
+admission    how many calls are open, and whether more are taken; statistics
 listener     one endpoint: what arrives
 answers      one endpoint: a call is closed, its answer encoded, queued and sent; what of an exception is sent
 registry     which routine serves which operation

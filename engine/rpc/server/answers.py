@@ -15,7 +15,7 @@ Assumes: `deque.append` and `popleft`, and removal of one key of a `dict`, are a
 that appends an answer does so before it looks at `Peer.queued`; the sender clears that before it empties the queue: one
 of the two sees the other, so no answer is left behind.
 
-Source: "Generating Error Information", "Exception Handling".
+Source: "Generating Error Information".
 """
 
 from collections import deque
@@ -26,7 +26,7 @@ from os import urandom
 from typing import Any, NoReturn
 
 from transport import Buffer, PayloadTooLarge
-from transport.foreign import is_interrupt, text_of, traceback_of, type_name
+from transport.foreign import is_interrupt, text_of, type_name
 from transport.frames import Fault, ReplyOptions
 from transport.log import Log
 from transport.realtime import monotonic
@@ -45,15 +45,15 @@ from transport.wire.codec import (
 )
 from transport.wire.session import Received
 
-from ...errors import CallError, EngineError, Forked, InvalidArgumentType, InvalidAsyncHandle
+from ...errors import Forked, InvalidArgumentType, InvalidAsyncHandle
 from ...kernel.driver import driver
 from ...status import Status
 from ..channel import Channel, OutgoingMessage, take_together
-from ..errors import RemoteFault
 from ..limits import SizeLimit, size_of, split_to_fit
 from ..pipes.shipment import Shipment
 from .admission import Admission, EndpointCounters
 from .contexts import ContextBook
+from .faults import describe, is_for_clients, short_of
 from .open_call import CloseReason, OpenCall, Peer
 
 log: Log = Log("engine.rpc")
@@ -62,9 +62,7 @@ faults: Log = Log("engine.rpc.faults")
 
 _ONCE: tuple[tuple[()], ...] = ((),)  # The arguments of one call without any.
 AROUND_BYTES = 1024  # More than what is around a lone answer in its message.
-MOST = 64 * 1024  # Characters of a text, and of a traceback, that are sent; arbitrary.
 OFFER_AGAIN = 0.02  # Seconds; arbitrary: a slow reader makes room for some megabytes.
-SHORT = 1000  # Characters that are left of a text that cannot be sent as it is; arbitrary.
 
 
 class Answers:
@@ -363,7 +361,7 @@ class Answers:
             value = encode_value(fault, min(MAX_RECORD_BYTES, peer.session.message_limit - AROUND_BYTES))
         except BaseException:  # What it carries is of the program's own making, too.
             # It cannot be sent, or not to this client: the status is what counts, and the text for people is cut.
-            value = encode_value(Fault(_short(fault.type), _short(fault.text)))
+            value = encode_value(Fault(short_of(fault.type), short_of(fault.text)))
         alone = None if options is None else encode_reply(call_id, value, status, options)
         if alone is not None and size_of(alone) <= peer.session.message_limit:
             peer.answers.append(alone)
@@ -489,71 +487,3 @@ def fit_replies(peer: Peer, taken: list[PendingReply], limit: SizeLimit) -> list
     text = limit.report("the answer", len(memoryview(encode_value(taken[0]))), peer.session.message_limit)
     taken[0] = EncodedReply(call_id, int(Status.BAD_STUB_DATA), encode_value(Fault("PayloadTooLarge", text)))
     return encode_replies(taken)
-
-
-def is_for_clients(error: BaseException, declared: tuple[type[Exception], ...]) -> bool:
-    """Whether a routine has raised an exception to end its call with it: a status, or what its operation declares."""
-    try:
-        if issubclass(type(error), declared):
-            return True
-        return issubclass(type(error), CallError) and not error.collected  # type: ignore[attr-defined]  # a CallError
-    except BaseException:  # A class of the program's, whose attributes raise.
-        return False
-
-
-def _declared_kind(error: BaseException, declared: tuple[type[Exception], ...]) -> type[Exception] | None:
-    return next((kind for kind in declared if issubclass(type(error), kind)), None)
-
-
-def describe(error: BaseException, tracebacks: bool, declared: tuple[type[Exception], ...] = ()) -> tuple[int, Fault]:
-    """Return the status and the fault that stand for an exception raised by a routine. Never raises.
-
-    One that its operation has `declared` is described as that class, with its `args` for its client to make it of.
-    """
-    trace = traceback_of(error, MOST) if tracebacks else None
-    try:
-        status, fault = _described(error, trace)
-        kind = _declared_kind(error, declared) if declared else None
-        return status, fault if kind is None else Fault(kind.__name__, fault.text, trace, _plain(error.args))
-    except BaseException:  # A class of the program's, whose attributes raise.
-        return Status.REMOTE_FAULT, Fault(type_name(error), text_of(error, MOST), trace)
-
-
-def _described(error: BaseException, trace: str | None) -> tuple[int, Fault]:
-    kind = type(error)
-    if not issubclass(kind, EngineError):
-        return Status.REMOTE_FAULT, Fault(type_name(error), text_of(error, MOST), trace)
-    assert isinstance(error, EngineError)  # For type checkers: it is.
-    if issubclass(kind, RemoteFault):
-        assert isinstance(error, RemoteFault)
-        # A fault of a call that this routine made travels on as it came.
-        trace = trace if trace or error.traceback is None else text_of(error.traceback, MOST)
-        fault = Fault(text_of(error.type_name), text_of(error.text, MOST), trace, error.data)
-        return _failure(error.status), fault
-    if issubclass(kind, CallError) and error.collected:  # type: ignore[attr-defined]  # as the line says
-        # The outcome of a call that this routine made. Its status says what became of that call, not of this one.
-        return Status.REMOTE_FAULT, Fault(type_name(error), text_of(error, MOST), trace)
-    text = text_of(error.args[0], MOST) if error.args else ""
-    return _failure(error.status), Fault(type_name(error), text, trace)
-
-
-def _plain(args: tuple[Any, ...]) -> list[Any] | None:
-    """Return the arguments of an exception as they travel, None if they do not."""
-    try:
-        encode_value(args)
-        return list(args)
-    except BaseException as error:  # Encoding runs the values' own code, which raises what it likes.
-        if is_interrupt(error):
-            raise
-        return None
-
-
-def _short(text: str) -> str:
-    """Return so much of a text as can be sent to any client."""
-    return text[:SHORT].encode("utf-8", "replace").decode() + ("..." if len(text) > SHORT else "")
-
-
-def _failure(status: int) -> int:
-    """Return `status` if a failure can have it: 0 would say that there was none, 997 that the call has not ended."""
-    fits = isinstance(status, int) and 0 < status < 1 << 32 and status != Status.PENDING
-    return int(status) if fits else Status.REMOTE_FAULT

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from transport.realtime import monotonic
 
 from ...status import Status
-from .admission import Refusal
 from .open_call import Batch, OpenCall, Peer
+from .policy import Refusal
 
 PAUSE = 0.01  # Seconds between two countings while too much waits; arbitrary: counting takes some milliseconds at most.
 

@@ -53,13 +53,13 @@ from ..errors import CallCancelled, CallFailed
 from ..limits import size_of
 from ..notify import EventKind
 from . import pipes as pipe_server
-from .admission import Refusal, is_local
 from .answers import Answers
 from .backlog import Backlog
 from .helped import HelpedRunner
 from .open_call import Batch, CloseReason, OpenCall, Peer
 from .peers import ServerPeer, shown_peer
 from .pipes import ServerPipes
+from .policy import Refusal, is_local
 from .registry import Registry
 from .routines import Entry
 from .runner import CallRunner, LooseRunner

@@ -26,9 +26,9 @@ from ..contract.compatible import contradicts
 from ..contract.interface import Interface, Operation, specs_of
 from ..contract.spec import OperationSpec
 from ..wire_types import spell
-from .admission import AccessPolicy, Refusal
 from .call import ServerCall
 from .open_call import OpenCall
+from .policy import AccessPolicy, Refusal
 from .routines import Entry, Preparer, preparers_of
 
 F = TypeVar("F", bound=Callable[..., Any])

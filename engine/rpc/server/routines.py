@@ -45,11 +45,11 @@ from ..context import Context
 from ..contract.spec import OperationSpec, PlainArgs
 from ..errors import BadStubData, NullContext
 from ..serving import ServingSlot
-from .admission import AccessPolicy
 from .call import handle_of
 from .contexts import ContextBook
 from .open_call import OpenCall
 from .pipes import ServerPipes, ended_by, generated, put_pipes
+from .policy import AccessPolicy
 
 log: Log = Log("engine.rpc")
 

@@ -50,7 +50,7 @@ from ..contract.interface import Interface
 from ..limits import check_options
 from ..pipes.pipe import MAX_WINDOW
 from ..serving import begin_serving, current
-from .admission import NONE, PRIVACY, AccessPolicy, Admission, Phase, ServerStatistics, check_max_calls
+from .admission import Admission, Phase, ServerStatistics
 from .announcing import LEAVE, Announcement, Announcer, advertised, check_announcer
 from .answers import Answers
 from .contexts import ContextBook
@@ -60,6 +60,7 @@ from .listener import Listener
 from .management import Authorize, Management, ManagementRoutines
 from .open_call import CallAttributes, OpenCall, await_closed
 from .peers import ServerPeer
+from .policy import NONE, PRIVACY, AccessPolicy, check_max_calls
 from .registry import Registry
 from .routines import Preparer
 from .turns import Scheduler
