@@ -1,5 +1,5 @@
 # make venv | test | test-all | coverage | lint | perf | perf-full | perf-peers | stress | order | model | javascript |
-# ci-long | docs | docs-serve | clean
+# wheels | ci-long | docs | docs-serve | clean
 # Every target does its own set-up, and redoes it only when pyproject.toml has changed.
 # Settings: PYTHON=python3.12, VENV=.venv, PYTEST_ARGS="-x -k port", PERF_ARGS="--json out.json", ROUNDS=10,
 # COUNT=1000, RUNS=0
@@ -17,9 +17,13 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 READY_PEERS := $(VENV)/.ready-peers
 READY_DOCS := $(VENV)/.ready-docs
+READY_PACKAGE := $(VENV)/.ready-package
 VERSIONS := 3.11 3.12 3.13 3.14 3.15
+# All that are installed; asked for only where it is used.
+PYTHONS = $(foreach version,$(VERSIONS),$(shell .ci/find-python $(version)))
 
-.PHONY: venv test test-all coverage lint perf perf-full perf-peers stress order model javascript ci-long docs docs-serve clean
+.PHONY: venv test test-all coverage lint perf perf-full perf-peers stress order model javascript wheels ci-long docs \
+    docs-serve clean
 .DEFAULT_GOAL := test
 
 venv: $(READY)
@@ -40,22 +44,20 @@ $(READY_DOCS): $(READY)
 	$(PIP_INSTALL) --editable '.[docs]'
 	@touch $@
 
+$(READY_PACKAGE): $(READY)
+	$(PIP_INSTALL) --editable '.[package]'
+	@touch $@
+
 test: $(READY)
 	$(PY) -m pytest $(PYTEST_ARGS)
 
-# The venv's own Python, then each other supported one that is installed: on PATH, by pyenv, or by `.ci/pythons`. A pyenv
-# shim may be on PATH and yet refuse to run, so a candidate counts only if it starts.
+# The venv's own Python, then each other supported one that is installed.
 test-all: $(READY)
 	@own=$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); failed=; \
 	$(MAKE) --no-print-directory test || failed=" $$own"; \
 	for version in $(VERSIONS); do \
 	    test $$version = $$own && continue; \
-	    found=; \
-	    for candidate in python$$version "$$HOME"/.pyenv/versions/$$version.*/bin/python$$version \
-	            "$(CURDIR)"/.pythons/usr/bin/python$$version; do \
-	        "$$candidate" -c '' 2>/dev/null && { found=$$candidate; break; }; \
-	    done; \
-	    test -n "$$found" || { echo "Python $$version: not installed, skipped"; continue; }; \
+	    found=$$(.ci/find-python $$version) || { echo "Python $$version: not installed, skipped"; continue; }; \
 	    echo "Python $$version: $$found"; \
 	    $(MAKE) --no-print-directory test PYTHON="$$found" VENV=.venv-$$version || failed="$$failed $$version"; \
 	done; \
@@ -106,9 +108,14 @@ javascript:
 	cp examples/javascript/package.json .javascript
 	npm install --prefix .javascript --no-package-lock --no-audit --no-fund --silent
 
+# Wheel and sdist, into dist/: what is in them, what an index would refuse, and whether the wheel works in an environment
+# that has nothing else, of each of PYTHONS.
+wheels: $(READY_PACKAGE)
+	$(PY) -m tests.packaging.wheels $(PYTHONS)
+
 # What takes too long for each change: every supported Python that is installed, coverage, the tests under stress, and
 # more orders of the scheduler's steps.
-ci-long: test-all coverage stress model
+ci-long: test-all wheels coverage stress model
 
 # The site, into site/; what is wrong with a page or a link fails it.
 docs: $(READY_DOCS)

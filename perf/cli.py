@@ -98,13 +98,19 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     chosen = [_scenario(name) for name in options.names or scenario.names()]
     if not options.names:
         chosen = [found for found in chosen if effort.pick(*found.default)]
+    saved = options.out / RECORD
+    paths = [saved] if options.json is None else [saved, options.json]
+    for path in paths:  # Now, rather than after minutes of measuring.
+        try:
+            records.check_writable(path)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be written ({error.strerror}): say where by --out or --json") from None
     with Bars(console) as bars:
         record = runner.run(chosen, effort, bars, options.transport, options.rounds)
     console.print(goal_table(goals.verdicts(record)))
     if best := best_peers(record):
         console.print(best_table(best))
-    saved = options.out / RECORD
-    for path in {saved, options.json} - {None}:
+    for path in paths:
         records.save(record, path)
     console.print(f"saved {saved}; as a page: python -m perf report {saved}")
     return 0

@@ -48,7 +48,7 @@ def _py_spy() -> str:
     beside = Path(sysconfig.get_path("scripts")) / "py-spy"
     found = str(beside) if beside.exists() else shutil.which("py-spy")
     if found is None:
-        raise ValueError("py-spy is not installed: pip install py-spy")
+        raise ValueError("py-spy is not installed: pip install 'callport[perf]'")
     return found
 
 

@@ -5,6 +5,7 @@ samples of two subjects are a pair. A ratio is formed pair by pair, so that what
 out.
 """
 
+import errno
 import importlib.metadata
 import os
 import platform
@@ -152,6 +153,13 @@ def versions(others: Iterable[str] = ()) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a record. Raises: `OSError` if the record could not be written there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def save(record: Record, path: Path) -> None:

@@ -178,13 +178,25 @@ def test_wrong_keys(keys: str, said: str) -> None:
     raise AssertionError(str(raised.value))
 
 
-def test_another_transport(tmp_path: Path) -> None:
-    """A module of the program's that hides one of the library's is named, with what to do."""
-    (tmp_path / "transport.py").write_text("", encoding="utf-8")
+@pytest.mark.parametrize(
+    ("hidden", "program", "said"),
+    [
+        ("transport", "import engine", "is not this library's, but {file}: rename it"),
+        ("engine", "from engine import Server", "cannot import name 'Server' from 'engine' ({file})"),
+        ("engine", "import engine.testing", "No module named 'engine.testing'; 'engine' is not a package"),
+    ],
+)
+def test_a_module_of_the_same_name(tmp_path: Path, hidden: str, program: str, said: str) -> None:
+    """A module of the program's that hides one of the library's is named; where Python says it, docs/install.md has its
+    words.
+    """
+    file = tmp_path / f"{hidden}.py"
+    file.write_text("", encoding="utf-8")
     root = Path(__file__).resolve().parent.parent
     path = os.pathsep.join((str(tmp_path), str(root)))
     done = subprocess.run(
-        [sys.executable, "-c", "import engine"], capture_output=True, text=True, timeout=LIMIT, cwd=tmp_path,
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
-    assert f"is not this library's, but {tmp_path / 'transport.py'}: rename it" in done.stderr
+    assert said.format(file=file) in done.stderr
+    assert said.format(file=f"/home/me/{hidden}.py").removesuffix(" it") in (root / "docs" / "install.md").read_text()

@@ -18,7 +18,7 @@ import msgspec
 Buffer = bytes | bytearray | memoryview
 
 #: Name and version of this implementation.
-LIBRARY: Final = "callport 0.1.0"
+LIBRARY: Final = "callport 0.2.0"
 
 MAGIC: Final = b"CP"
 VERSION: Final = 1

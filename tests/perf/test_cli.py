@@ -44,6 +44,15 @@ def test_it_writes_below_the_current_folder(tmp_path: Path) -> None:
     assert options(["report"]).record == Path("perf-report/latest.json")
 
 
+def test_where_it_may_not_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run whose record could not be kept ends before anything is measured, and says what to do."""
+    (tmp_path / "file").touch()
+    taken = str(tmp_path / "file")
+    for arguments in (["--out", taken], ["--out", str(tmp_path), "--json", f"{taken}/x"]):
+        assert cli.main(["run", "--quick", *arguments]) == 2
+        assert re.search(r"file\S* cannot be written \(.+\): say where by --out or --json", capsys.readouterr().err)
+
+
 def test_a_page_is_written_beside_its_record(tmp_path: Path) -> None:
     """`report` writes the page beside the record, unless it is told where."""
     pytest.importorskip("matplotlib")
