@@ -284,8 +284,8 @@ class Carrier:
         table, session = self.table, self.session
         if call_id not in table.calls:
             return
-        silence = self.silence()
-        error: CallError = CallTimeout(f"no reply within {timeout} s{silence and f': {silence}'}")
+        why = self.silence() or "it is connected: the routine takes longer, or waits for a free worker there"
+        error: CallError = CallTimeout(f"no reply from {self.connection.endpoint} within {timeout:.4g} s: {why}")
         # Only if an attempt to connect has failed: otherwise the time was just too short.
         with table.lock:
             if not session.linked and session.refusal and self._awaiting.withdraw_locked(call_id):

@@ -12,7 +12,7 @@ Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtWaitServerListe
 
 import os
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
@@ -58,7 +58,7 @@ from .ending import SIGNAL_LOOK, ended_by_signals
 from .health import Health, HealthReport, HealthRoutines
 from .listener import Listener
 from .management import Authorize, Management, ManagementRoutines
-from .open_call import CallAttributes, OpenCall, await_closed
+from .open_call import CallAttributes, OpenCall, Peer, await_closed
 from .peers import ServerPeer
 from .policy import NONE, PRIVACY, AccessPolicy, check_max_calls
 from .registry import Registry
@@ -234,7 +234,7 @@ class Server(AsyncCloseable):
         self._hurried = False
         self._owns_pool = pool is None
         self.pool: ThreadPool = _Workers(workers, workers, name=name) if pool is None else pool
-        watch = Watch(stuck_after, name)
+        watch = Watch(stuck_after, name, self._jam)
         self._scheduler: Scheduler = Scheduler(port_of(self.pool), self._start, self._hand_over, watch)
         self._contexts: ContextBook = ContextBook(self.pool, self._scheduler.resume)
         self._admission: Admission = Admission(max_calls, len(self._endpoints), self._max_client_calls, watch)
@@ -615,6 +615,25 @@ class Server(AsyncCloseable):
         if monotonic() - self._admission.refused_at < REFUSING:
             wrong.append("calls are refused: a limit is reached")
         return HealthReport(live, not wrong, wrong)
+
+    def _jam(self, stuck: Sequence[Peer]) -> str:
+        """What to say of routines that do not return, of calls of these clients, if no worker is left; else ""."""
+        workers = self.pool.statistics().maximum
+        if len(stuck) < workers:
+            return ""
+        here = (os.getpid(), text_of(socket.gethostname()))
+        peers = self.peers
+        waiting = max(sum(peer.calls for peer in peers) - len(stuck), 0)
+        own = sum(peer.calls for peer in peers if (peer.process, peer.host) == here)
+        own -= sum((peer.process, peer.host) == here for peer in stuck)
+        text = (
+            f"all workers ({workers}) are in routines that do not return, "
+            f"{waiting} {'call waits' if waiting == 1 else 'calls wait'} for one: "
+            "raise workers=, write what only waits as `async def`, or bound its waits by a timeout"
+        )
+        if own > 0:
+            text += f". From this very process: {own}. A routine that calls its own server takes a second worker"
+        return text
 
     def statistics(self) -> ServerStatistics:
         """Return a snapshot of the server's counters. Never blocks. Source: "RpcMgmtInqStats"."""

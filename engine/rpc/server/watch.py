@@ -3,7 +3,8 @@
 Theory of operation. A thread that is about to enter a slow routine, or that the monitor finds inside one, is noted.
 While any are, the monitor looks at them every `LOOK` seconds. A thread that is still inside the same call as at the
 look before has been so for that long; past `limit` seconds it is *stuck*, logged with its stack, and counted until it
-returns. An `async def` routine is not noted: it has no thread.
+returns. An `async def` routine is not noted: it has no thread. When all workers are stuck, so that no other call is
+run, that is logged with what to do about it, once until one returns.
 
 If the monitor itself comes late for its look, either the machine is overloaded or the interpreter was not to be had: a
 routine in C code that does not let go of it, or many threads that compute. Then the routines that run are named, too.
@@ -12,6 +13,9 @@ Assumes: stores and loads of attributes, and single operations of dictionaries, 
 """
 
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from transport.foreign import stack_of
@@ -26,6 +30,7 @@ log: Log = Log("engine.rpc")
 LOOK = 1.0  # Seconds.
 LATE = 1.0  # Seconds that a look may come too late; arbitrary: a busy machine's are some hundredths.
 FRAMES = 20  # Of a stack that is logged.
+RUNNER = str(Path(__file__).with_name("runner.py"))  # Enters routines: above it a stack has only the library's frames.
 
 
 class _Inside:
@@ -46,12 +51,16 @@ class _Inside:
 class Watch:
     """Watches the threads of one server.
 
-    Args: a routine that takes more than `limit` seconds is stuck; `name` is the server's.
+    Args: a routine that takes more than `limit` seconds is stuck; `name` is the server's; `jam` is given the clients of
+        the calls whose routines are stuck, and returns what to say if these are all workers, else "".
     """
 
-    def __init__(self, limit: float, name: str) -> None:
+    def __init__(self, limit: float, name: str, jam: Callable[[Sequence[Any]], str]) -> None:
         self._limit = limit
         self._name = name
+        self._jam = jam
+        # Whether it was told that all workers are stuck. Of the monitor alone.
+        self._jam_told = False
         # Added to by any thread, taken out by the monitor.
         self._slots: dict[ServingSlot, _Inside | None] = {}
         # Whether a look is due. Set by any thread; a lost update is a look more.
@@ -78,7 +87,12 @@ class Watch:
         if now - self._due > LATE:
             self.late += 1
             self._tell_of_delay(now - self._due)
-        self.stuck = sum([self._look_at(slot, now) for slot in list(self._slots)])
+        stuck = [seen for slot in list(self._slots) if (seen := self._look_at(slot, now)) is not None]
+        self.stuck = len(stuck)
+        if what := self._jam([seen.work.peer for seen in stuck]) if stuck else "":
+            if not self._jam_told:
+                log.warning("%s: %s", self._name, what, later=True)
+        self._jam_told = bool(what)
         if self._slots:
             self._call_again()
         else:
@@ -87,22 +101,22 @@ class Watch:
                 self.armed = True
                 self._call_again()
 
-    def _look_at(self, slot: ServingSlot, now: float) -> bool:
-        """Whether this thread is stuck."""
+    def _look_at(self, slot: ServingSlot, now: float) -> _Inside | None:
+        """Return what this thread is inside, if it is stuck there."""
         seen = self._slots.get(slot)
         if slot.call_id is None:
             self._slots.pop(slot, None)
-            return False
+            return None
         if seen is None or not seen.is_still(slot):
             self._slots[slot] = _Inside(slot, now)
-            return False
+            return None
         if now - seen.since < self._limit:
-            return False
+            return None
         if not seen.told:
             seen.told = True
             text = "%s: a routine, %s, has not returned for %.0f s:\n%s"
             log.warning(text, self._name, _name_of(seen.work), now - seen.since, _stack_of(slot), later=True)
-        return True
+        return seen
 
     def _tell_of_delay(self, seconds: float) -> None:
         names = sorted({_name_of(work) for slot in list(self._slots) if (work := slot.running) is not None})
@@ -119,4 +133,13 @@ def _name_of(work: Any) -> str:
 
 def _stack_of(slot: ServingSlot) -> str:
     frame = sys._current_frames().get(slot.ident)
-    return stack_of(frame, FRAMES) if frame is not None else "(its thread has ended)"
+    return stack_of(frame, min(FRAMES, _depth(frame))) if frame is not None else "(its thread has ended)"
+
+
+def _depth(frame: FrameType | None) -> int:
+    """How many frames a routine has by now, and what it has called."""
+    depth = 0
+    while frame is not None and frame.f_code.co_filename != RUNNER:
+        depth += 1
+        frame = frame.f_back
+    return max(depth, 1)

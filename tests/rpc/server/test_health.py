@@ -1,12 +1,13 @@
 """Whether a server says how it is, and names routines that do not return."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from engine import Client, Health, HealthReport, Server
+from engine import Call, CallTimeout, Client, EngineError, Health, HealthReport, Server
 from engine.testing import LIMIT, wait_until
 from tests.rpc.helpers import Service, status_of
 
@@ -71,6 +72,66 @@ def test_workers_that_are_stuck(
     wait_until(lambda: not server.statistics().stuck)
     assert client.bind(Health).check().live
     assert caplog.text.count("has not returned") == 2
+
+
+def test_what_the_log_shows_of_a_stuck_routine(
+    serve: Callable[..., Server], routines: Routines, clients: Callable[..., Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The stack begins with the routine: how the library came to call it is left out."""
+    server = serve(workers=1, stuck_after=0.2)
+    call = clients(server.endpoint).bind("r").stay.begin()
+    wait_until(lambda: "has not returned" in caplog.text)
+    (text,) = [each.getMessage() for each in caplog.records if "has not returned" in each.getMessage()]
+    first = re.findall(r'^  File ".*", line \d+, in (\w+)$', text, re.MULTILINE)[0]
+    assert first == "stay", text
+    routines.go.set()
+    call.result(LIMIT)
+
+
+def test_no_worker_is_left(
+    serve: Callable[..., Server], routines: Routines, clients: Callable[..., Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    """When routines that wait have all workers, the log says so once, with how many calls wait and what to do, and the
+    error of a call whose time is up says what it may have waited for.
+    """
+    server = serve(workers=2, stuck_after=0.2)
+    routine = clients(server.endpoint).bind("r")
+    calls = [routine.stay.begin() for _ in range(2)]
+    with pytest.raises(CallTimeout, match=rf"no reply from {server.endpoint} within 0.1 s: .*waits for a free worker"):
+        routine.stay(timeout=0.1)
+    calls += [routine.stay.begin() for _ in range(3)]
+    wait_until(lambda: "all workers (2)" in caplog.text)
+    assert re.search(r"in routines that do not return, \d calls? waits? for one: raise workers=", caplog.text)
+    routines.go.set()
+    for call in calls:
+        call.result(LIMIT)
+    assert caplog.text.count("all workers (2)") == 1
+
+
+def test_a_routine_that_calls_its_own_server(
+    serve: Callable[..., Server], clients: Callable[..., Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where such a call has no worker to run it, the log says that it comes from the server's own process."""
+    server = serve(workers=1, stuck_after=0.2)
+    inner = clients(server.endpoint).bind("own").inner
+
+    class Own:
+        def inner(self) -> int:
+            return 1
+
+        def outer(self) -> int:
+            begun.append(inner.begin())
+            return int(begun[0].result())
+
+    begun: list[Call[int]] = []
+    server.register("own", Own())
+    call = clients(server.endpoint).bind("own").outer.begin()
+    wait_until(lambda: "all workers (1)" in caplog.text)
+    assert "1 call waits" in caplog.text
+    assert "From this very process: 1. A routine that calls its own server takes a second worker" in caplog.text
+    begun[0].cancel(abort=True)
+    with pytest.raises(EngineError):
+        call.result(LIMIT)
 
 
 def test_a_limit_that_is_reached(serve: Callable[..., Server], clients: Callable[..., Client]) -> None:
