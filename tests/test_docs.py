@@ -1,5 +1,7 @@
 """The pages of the site: their examples run, their links lead somewhere, and each page is in the navigation."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -24,7 +26,10 @@ def text_of(page: str) -> str:
     return (DOCS / page).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(text_of(page)) and page not in ELSEWHERE])
+PROGRAMS = [page for page in PAGES if BLOCK.search(text_of(page)) and page not in ELSEWHERE]
+
+
+@pytest.mark.parametrize("page", PROGRAMS)
 def test_code(page: str, tmp_path: Path) -> None:
     """The code of a page is one program, which runs from its first block to its last without a warning."""
     program = tmp_path / "program.py"
@@ -34,6 +39,40 @@ def test_code(page: str, tmp_path: Path) -> None:
         capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, timeout=LIMIT,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the programs of the pages, each a module."""
+    folder = tmp_path_factory.mktemp("pages")
+    for page in PROGRAMS:
+        name = f"page_{page.removesuffix('.md').replace('/', '_').replace('-', '_')}.py"
+        (folder / name).write_text("\n".join(BLOCK.findall(text_of(page))), encoding="utf-8")
+    config = {"typeCheckingMode": "strict", "extraPaths": [str(ROOT)]}
+    (folder / "pyrightconfig.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+class TestTypes:
+    """The programs of the pages are clean for strict type checkers."""
+
+    def test_mypy(self, programs: Path) -> None:
+        """mypy --strict finds nothing but that contracts have no bodies."""
+        done = subprocess.run(
+            [sys.executable, "-m", "mypy", "--config-file=", "--strict", "--disable-error-code=empty-body",
+             "--follow-imports=silent", *map(str, sorted(programs.glob("*.py")))],
+            cwd=programs, capture_output=True, text=True, timeout=LIMIT, env={**os.environ, "MYPYPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def test_pyright(self, programs: Path) -> None:
+        """pyright, in its strict mode, finds nothing."""
+        pytest.importorskip("pyright", reason="pyright is not installed")
+        done = subprocess.run(
+            [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, str(programs)],
+            cwd=programs, capture_output=True, text=True, timeout=LIMIT,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_code_that_runs_elsewhere() -> None:

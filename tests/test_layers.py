@@ -77,6 +77,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engine.rpc.call",
         "engine.rpc.context",
         "engine.rpc.errors",
+        "engine.rpc.notify",
         "engine.rpc.pipes",
         "engine.rpc.wire_types",
         "transport",

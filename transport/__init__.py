@@ -74,19 +74,21 @@ __all__ = [
 ]  # fmt: skip
 
 
-def connect(endpoint: str | Endpoint, **options: typing.Any) -> Link:
+def connect(
+    endpoint: str | Endpoint, *, connect_timeout: float = 5.0, **options: typing.Unpack[TransportOptions]
+) -> Link:
     """Open the client's side.
 
-    Args: endpoint: where the server is. options: the fields of `LinkOptions`.
+    Args: endpoint: where the server is. connect_timeout, options: the fields of `LinkOptions`.
     Returns: at once; the receiver is notified when the connection is up, and of every attempt that failed.
     Raises: EndpointError.
     """
     endpoint = Endpoint.parse(endpoint)
     endpoint.require_connectable()
-    return _open(endpoint, LinkOptions(**options), bound=False)
+    return _open(endpoint, LinkOptions(connect_timeout=connect_timeout, **options), bound=False)
 
 
-def bind(endpoint: str | Endpoint, **options: typing.Any) -> Link:
+def bind(endpoint: str | Endpoint, **options: typing.Unpack[TransportOptions]) -> Link:
     """Open the server's side.
 
     Args: as `connect`.

@@ -96,11 +96,18 @@ class Keys(Protocol):
 
 # A struct rather than a dataclass: making one of those takes a millisecond at every import.
 class TransportOptions(TypedDict, total=False):
-    """The options of the transport that clients and servers take; `LinkOptions` says what each is."""
+    """The options of the transport that clients and servers take; `LinkOptions` says what each is.
+
+    All but `connect_timeout`, which for a client is something else.
+    """
 
     max_message_bytes: int
     max_queued: int
     max_connections: int
+    max_queued_bytes: int
+    max_total_bytes: int
+    greeting_timeout: float
+    connection_rate: float
     heartbeat: float
     linger: float
     curve: Keys | None

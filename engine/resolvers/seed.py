@@ -7,13 +7,14 @@ them was.
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Unpack
 
 import msgspec
 
-from transport import Endpoint
+from transport import Endpoint, TransportOptions
 
 from ..errors import EngineError, InvalidAsyncHandle, InvalidParameter
 from ..rpc.address import Address
@@ -22,8 +23,8 @@ from ..rpc.client.client import Client
 from ..rpc.client.resolver import Discovery
 from .members import Listing, Members
 
-# Of the connection to a member: one that is gone or frozen tells of nobody, so another one is asked soon.
-OPTIONS: dict[str, Any] = {"heartbeat": 1.0, "connect_timeout": 2.0, "retries": 0}
+# Of the connection to a member, in seconds: one that is gone or frozen tells of nobody, so another one is asked soon.
+HEARTBEAT, CONNECT_TIMEOUT = 1.0, 2.0
 PATIENCE = 30.0  # Seconds for an answer: members answer within 10, whatever has changed.
 
 
@@ -32,17 +33,25 @@ class Seed:
 
     Args:
         endpoints: of one member, or of some: whichever answers will do.
-        options: of the connection to it, as for `Client`: `curve`, `tls`; `heartbeat` is 1 s, `connect_timeout` 2 s.
+        connect_timeout, metadata, options: of the connection to it, as for `Client`, `curve` and `tls` among them;
+            `heartbeat` is 1 s unless it is given.
     Raises: `EndpointError` for what is no endpoint to connect to; `InvalidParameter` if there is none.
 
     One object may serve several clients.
     """
 
-    def __init__(self, *endpoints: str, **options: Any) -> None:
+    def __init__(
+        self,
+        *endpoints: str,
+        connect_timeout: float | None = CONNECT_TIMEOUT,
+        metadata: dict[str, str] | None = None,
+        **options: Unpack[TransportOptions],
+    ) -> None:
         if not endpoints:
             raise InvalidParameter("a Seed needs the endpoint of one member at least")
         self._seeds = [Address(endpoint).endpoint for endpoint in endpoints]
-        self._options: dict[str, Any] = OPTIONS | options
+        options.setdefault("heartbeat", HEARTBEAT)
+        self._connect = partial(Client, connect_timeout=connect_timeout, retries=0, metadata=metadata, **options)
 
     def run(self, discovery: Discovery) -> None:
         """Follow the members; see `engine.Resolver`."""
@@ -51,7 +60,7 @@ class Seed:
             told = False
             for endpoint in [*_shuffled(asking.known), *_shuffled(self._seeds)]:
                 try:
-                    told = asking.ask(endpoint, self._options) or told
+                    told = asking.ask(endpoint, self._connect) or told
                 except EngineError as error:
                     asking.failure = error
                 if told or discovery.closed:
@@ -80,10 +89,10 @@ class _Asking:
             with suppress(InvalidAsyncHandle):  # It was answered meanwhile.
                 call.cancel(abort=True)
 
-    def ask(self, endpoint: str, options: dict[str, Any]) -> bool:
+    def ask(self, endpoint: str, connect: Callable[[str], Client]) -> bool:
         """Ask this member for as long as it answers; return whether it ever did."""
         told = False
-        with Client(endpoint, **options) as client:
+        with connect(endpoint) as client:
             members = client.bind(Members)
             while not self._discovery.closed:
                 self._call = members.after.begin(self._listing.version, timeout=PATIENCE)

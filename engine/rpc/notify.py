@@ -26,7 +26,7 @@ from functools import partial
 from itertools import repeat
 from operator import attrgetter
 from types import FunctionType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from msgspec.structs import replace
 
@@ -50,6 +50,12 @@ class EventKind(IntEnum):
     RECEIVE_COMPLETE = 2
     CLIENT_DISCONNECT = 3
     CLIENT_CANCEL = 4
+
+
+H = TypeVar("H")
+
+# What `notify=` takes, for a handle of the type `H`.
+Notify = Event | CompletionPort | Notification | Callable[[H, EventKind], object] | None
 
 
 def _shown(calls: Sequence[Any]) -> str:
@@ -153,7 +159,7 @@ def apc(function: Callable[[Any, EventKind], object], thread: threading.Thread |
     return ApcNotification(function, threading.current_thread() if thread is None else thread)
 
 
-def snapshot(notify: Any) -> Notification | None:
+def snapshot(notify: Notify[Any]) -> Notification | None:
     """Turn the caller's `notify=` into a notification; raises `InvalidArgumentType` for anything else."""
     if type(notify) is FunctionType and not notify.__code__.co_flags & ASYNC:  # The usual ones need no more.
         return CallbackNotification(notify, copy_context())

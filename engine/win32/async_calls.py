@@ -78,12 +78,19 @@ def RpcAsyncRegisterHandle(pAsync: RPC_ASYNC_STATE) -> int:
     return RPC_S_OK
 
 
-def RpcAsyncCall(pAsync: RPC_ASYNC_STATE, operation: Operation[..., Any], *args: Any, **kwargs: Any) -> None:
+def RpcAsyncCall(
+    pAsync: RPC_ASYNC_STATE,
+    operation: Operation[..., Any],
+    *args: Any,
+    timeout: float | None = None,
+    metadata: dict[str, str] | None = None,
+    **kwargs: Any,
+) -> None:
     """Issue a call on a handle: what the stub of an `[async]` operation does.
 
         RpcAsyncCall(state, client.bind(Thesaurus).synonyms, "quick")
 
-    Args: `operation` is one of a binding's; `args` and `kwargs` are its arguments, and `timeout=` and `metadata=`.
+    Args: `operation` is one of a binding's; `args` and `kwargs` are its arguments, the others as for `begin`.
     Raises: an `EngineError` if the call cannot be issued; nothing will be notified, nothing may be completed. 1914: the
         handle is not initialised; 1915: it carries a call, which is left alone; 87: the notification fields are wrong;
         1764: window messages.
@@ -98,7 +105,7 @@ def RpcAsyncCall(pAsync: RPC_ASYNC_STATE, operation: Operation[..., Any], *args:
         call = pAsync.RuntimeInfo = Call()
     if isinstance(operation, PipedOperation) and sends_are_told(pAsync):
         kwargs.setdefault("send_complete", True)
-    operation.begin(*args, notify=notify, handle=call, **kwargs)
+    operation.begin(*args, notify=notify, handle=call, timeout=timeout, metadata=metadata, **kwargs)
 
 
 @returns_status

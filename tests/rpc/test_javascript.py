@@ -39,7 +39,7 @@ class More(Interface, id="example.More"):
     """What the example's server, and ours for its client, have besides `vectors.Echo`."""
 
     @operation
-    def up_to(self, count: int, numbers: OutPipe[int]) -> int:
+    def up_to(self, count: int, numbers: OutPipe[int] = ...) -> int:
         """Push the numbers below `count`."""
 
     @operation

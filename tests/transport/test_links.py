@@ -458,7 +458,7 @@ class TestRefusal:
         ],
         ids=str,
     )
-    def test_settings_out_of_range(self, option: dict[str, float]) -> None:
+    def test_settings_out_of_range(self, option: dict[str, Any]) -> None:
         """They are refused by name: 0 and -1 mean something else to ZeroMQ."""
         with pytest.raises(EndpointError, match=next(iter(option))):
             bind("tcp://127.0.0.1:*", **option)

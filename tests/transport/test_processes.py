@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
@@ -44,7 +45,7 @@ def children() -> Iterator[Children]:
 def server_at(tmp_path: Path) -> Iterator[Callable[..., Party]]:
     parties: list[Party] = []
 
-    def make(scheme: str, **options: object) -> Party:
+    def make(scheme: str, **options: Any) -> Party:
         endpoint = "tcp://127.0.0.1:*" if scheme == "tcp" else f"ipc://{tmp_path}/socket"
         parties.append(Party(bind(endpoint, **options)))
         return parties[-1]

@@ -1,9 +1,11 @@
 """A service and its callers, as a user writes them. Each line is right, unless its comment names the error."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, assert_type
 
+import transport
 from engine import (
     Call,
     Client,
@@ -17,10 +19,12 @@ from engine import (
     OutPipe,
     Pipe,
     ServerCall,
+    Stream,
     implements,
     manager,
     operation,
 )
+from engine.resolvers import Seed
 
 
 class Words(Interface, id="example.Words"):
@@ -54,6 +58,11 @@ class Words(Interface, id="example.Words"):
     @operation(duplex=True)
     def doubled(self, numbers: InOutPipe[int] = ...) -> None:
         """Push the double of each."""
+
+    @operation
+    def pick(self, names: InPipe[str], fields: object, at: float, rows: OutPipe[bytes] = ..., unit: str = "") -> int:
+        """Push what was picked."""
+        raise NotImplementedError
 
     @operation
     def told_nothing(self) -> list[str]: ...  # error: empty-body
@@ -112,6 +121,9 @@ class Routines:
     def count(self, limit: int, numbers: Pipe[int]) -> Iterator[int]:
         yield from range(limit)
 
+    def pick(self, names: Pipe[str], fields: object, at: float, rows: Pipe[bytes], unit: str) -> Iterator[bytes]:
+        yield from (name.encode() for name in names)
+
     async def doubled(self, numbers: Pipe[int]) -> None:
         async for number in numbers:
             await numbers.push_async([2 * number])
@@ -153,7 +165,10 @@ def begun_calls(words: Words, port: CompletionPort) -> None:
     assert_type(words.synonyms.begin("quick", handle=None), Call[list[str]])
     assert_type(words.synonyms.begin("quick", user_data=object()), Call[list[str]])
     assert_type(words.synonyms.begin("quick").exception(), Exception | None)
+    words.synonyms.begin("quick", notify=lambda call, kind: print(call.complete()[0].upper(), kind.name))
     words.synonyms.begin(5)  # error: call-overload
+    words.synonyms.begin("quick", notify=threading.Event())  # error: call-overload
+    words.synonyms.begin("quick", notify=generated)  # error: arg-type
     words.synonyms.begin("quick", timeout="soon")  # error: call-overload
     wrong: int = words.synonyms.begin("quick", notify=port).complete()  # error: assignment
     del wrong
@@ -187,23 +202,37 @@ def pipes(words: Words) -> None:
     assert_type(words.total.begin(5), Call[int])
     assert_type(words.count.begin(5, notify=told, send_complete=True), Call[str])
     for number in words.count.stream(5):
-        print(number)
+        assert_type(number, int)
     for number in words.doubled.stream(generated()):
-        print(number)
-    stream = words.count.stream(5)
+        assert_type(number, int)
+    stream = words.count.stream(limit=5)
+    assert_type(stream, Stream[int, str])
     assert_type(stream.result, str | None)
+    assert_type(words.count.stream(5, timeout=1.5), Stream[int, str])
+    assert_type(words.count.stream(5, metadata={"who": "me"}), Stream[int, str])
+    assert_type(words.pick.stream(["a"], {}, 0.5), Stream[bytes, int])
+    words.count.stream("five")  # error: call-overload
+    words.count.stream()  # error: call-overload
+    words.count.stream(5, timout=1.5)  # error: call-overload
+    wrong: Stream[str, str] = words.count.stream(5)  # error: assignment
+    del wrong
 
 
 async def asynchronous_pipes(words: Words) -> None:
     """The same in a task."""
     async for number in words.count.stream(5):
-        print(number)
+        assert_type(number, int)
     async for number in words.doubled.stream(generated_later()):
-        print(number)
+        assert_type(number, int)
 
 
 def bindings(client: Client) -> None:
     """A binding is an instance of its interface; one by name takes anything."""
     assert_type(client.bind(Words), Words)
+    Client("tcp://127.0.0.1:1", connection_rate=5.0, greeting_timeout=1.0, curve=None)
+    Client("tcp://127.0.0.1:1", max_queued_bytes="many")  # error: arg-type
+    Client("tcp://127.0.0.1:1", heartbeet=5.0)  # error: call-arg
+    Seed("tcp://127.0.0.1:1", heartbeet=5.0)  # error: call-arg
+    transport.connect("tcp://127.0.0.1:1", heartbeet=5.0)  # error: call-arg
     print(client.bind("example.Words").synonyms("quick"))
     assert_type(Words.synonyms.name, str)

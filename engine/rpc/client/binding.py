@@ -21,6 +21,7 @@ from ...lifecycle import Uncopyable
 from ..call import Call, abandon, carrying
 from ..contract.interface import Interface, Operation, check_name, hidden_methods_of, specs_of
 from ..contract.spec import OperationSpec
+from ..notify import Notify
 from .buffers import filling, with_outputs
 from .carrier import Begin, Carrier
 
@@ -78,7 +79,7 @@ class BoundOperation(Operation[..., Any], Uncopyable):
     def begin(
         self,
         *args: Any,
-        notify: Any = None,
+        notify: Notify[Call[Any]] = None,
         timeout: float | None = None,
         metadata: dict[str, str] | None = None,
         handle: Call[Any] | None = None,
@@ -112,8 +113,15 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         spec = self.spec if into is None else filling(self.spec, into)
         return self._begin(spec, args, kwargs, notify, timeout, metadata, carrying(handle, user_data))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the server and return the result; takes the arguments of `begin` but for `notify` and `handle`.
+    def __call__(
+        self,
+        *args: Any,
+        timeout: float | None = None,
+        metadata: dict[str, str] | None = None,
+        into: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call the server and return the result; takes the arguments of `begin` but for those about the handle.
 
         In a thread that runs an event loop it warns before anything is sent; in asyncio's debug mode nothing is.
         """
@@ -121,15 +129,8 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         if (events := modules.get("asyncio.events")) is not None and events._get_running_loop() is not None:
             if not self.one_way and (loop := loop_to_hold()) is not None:
                 with holding(loop):
-                    return self(*args, **kwargs)
-        timeout = metadata = None
-        spec = self.spec
-        if kwargs:
-            timeout = kwargs.pop("timeout", None)
-            metadata = kwargs.pop("metadata", None)
-            into = kwargs.pop("into", None)
-            if into is not None:
-                spec = filling(spec, into)
+                    return self(*args, timeout=timeout, metadata=metadata, into=into, **kwargs)
+        spec = self.spec if into is None else filling(self.spec, into)
         call = self._begin(spec, args, kwargs, None, timeout, metadata, None)
         try:
             call.wait()

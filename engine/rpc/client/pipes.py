@@ -39,7 +39,7 @@ from ...pool.pool import default_pool
 from ..call import Call, abandon, carrying, handle_of, pipes_of, progress_of, throw_away
 from ..contract.spec import OperationSpec
 from ..errors import BadStubData, CallCancelled
-from ..notify import EventKind, snapshot
+from ..notify import EventKind, Notify, snapshot
 from ..pipes.pipe import CallOver, PipeState, Progress
 from ..pipes.pipe_set import PipeSet
 from ..pipes.shipment import Shipment
@@ -170,7 +170,7 @@ class PipedOperation(BoundOperation):
     def begin(
         self,
         *args: Any,
-        notify: Any = None,
+        notify: Notify[Call[Any]] = None,
         timeout: float | None = None,
         metadata: dict[str, str] | None = None,
         handle: Call[Any] | None = None,
@@ -192,7 +192,12 @@ class PipedOperation(BoundOperation):
         return call
 
     def __call__(
-        self, *args: Any, timeout: float | None = None, metadata: Any = None, into: Any = None, **kwargs: Any
+        self,
+        *args: Any,
+        timeout: float | None = None,
+        metadata: dict[str, str] | None = None,
+        into: Any = None,
+        **kwargs: Any,
     ) -> Any:
         """Call the server, push what the iterables yield, wait, and return the result."""
         if any(pipe.outbound for pipe in self.spec.pipes):

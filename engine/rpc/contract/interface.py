@@ -21,9 +21,13 @@ from ...errors import InvalidArgumentType, InvalidParameter
 from ...kernel.checks import check_flag
 from ...kernel.loops import OURS
 from ..call import Call
+from ..notify import Notify
 from ..pipes.stream import Stream
 from .annotations import variables_of
 from .spec import OperationSpec
+
+if typing.TYPE_CHECKING:
+    from ..pipes.stream import Streams
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -126,8 +130,8 @@ class Operation(Generic[P, R]):
     def begin(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]: ...
     @overload
     def begin(
-        self, *args: Any, notify: Any, timeout: float | None = None, metadata: Metadata = None, into: Any = None,
-        handle: Handle = None, send_complete: bool = False, user_data: Any = None, **kwargs: Any,
+        self, *args: Any, notify: Notify[Call[R]], timeout: float | None = None, metadata: Metadata = None,
+        into: Any = None, handle: Handle = None, send_complete: bool = False, user_data: Any = None, **kwargs: Any,
     ) -> Call[R]: ...  # fmt: skip
     @overload
     def begin(
@@ -156,12 +160,16 @@ class Operation(Generic[P, R]):
         """Begin the call and return its handle at once. See `BoundOperation.begin` for the arguments."""
         raise InvalidParameter(f"{self.name} belongs to an interface: begin it on a binding, `client.bind(...)`")
 
-    def stream(self, *args: Any, **kwargs: Any) -> Stream[Any, R]:
-        """Begin a call with one out pipe, to be iterated over. See `PipedOperation` for the arguments."""
-        raise InvalidParameter(
-            f"{self.name} has no pipe to stream from. Pipes are declared by an Interface: a binding by name has none, "
-            "and an operation of the class itself is none of a binding"
-        )
+    if typing.TYPE_CHECKING:
+        stream: Streams[P, R]
+    else:
+
+        def stream(self, *args: Any, **kwargs: Any) -> Stream[Any, R]:
+            """Begin a call with one out pipe, to be iterated over. See `PipedOperation` for the arguments."""
+            raise InvalidParameter(
+                f"{self.name} has no pipe to stream from. Pipes are declared by an Interface: a binding by name has "
+                "none, and an operation of the class itself is none of a binding"
+            )
 
 
 def _described(function: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -195,7 +203,18 @@ def operation(
     nonblocking: bool = False,
     raises: Iterable[type[Exception]] = (),
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Operation[P, R]]: ...
-def operation(function: Any = None, /, **options: Any) -> Any:
+def operation(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    one_way: bool = False,
+    idempotent: bool = False,
+    duplex: bool = False,
+    shared_context: bool = False,
+    nonblocking: bool = False,
+    raises: Iterable[type[Exception]] = (),
+) -> Any:
     """Declare a method of an `Interface` as an operation; needed only for its options, and for type checkers.
 
     Args:
@@ -220,9 +239,14 @@ def operation(function: Any = None, /, **options: Any) -> Any:
             gets the `RemoteFault`, as clients do that do not know the contract. The library's own errors need not be
             declared.
     """
-    if function is None:
-        return lambda function: Operation(function, **options)
-    return Operation(function)
+
+    def declare(method: Any) -> Operation[..., Any]:
+        return Operation(
+            method, name=name, one_way=one_way, idempotent=idempotent, duplex=duplex, shared_context=shared_context,
+            nonblocking=nonblocking, raises=raises,
+        )  # fmt: skip
+
+    return declare if function is None else declare(function)
 
 
 class Interface:

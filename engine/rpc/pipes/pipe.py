@@ -258,9 +258,15 @@ class Pipe(Uncopyable, Generic[T]):
 if TYPE_CHECKING:
     # In a contract they say what a caller passes, and a caller passes what is to be pushed; a routine gets a `Pipe`.
     # `...` stands for a pipe that is left out.
-    InPipe = Pipe[T] | Iterable[T] | AsyncIterable[T] | EllipsisType
-    OutPipe = Pipe[T] | EllipsisType
-    InOutPipe = Pipe[T] | Iterable[T] | AsyncIterable[T] | EllipsisType
+
+    class Outbound(Generic[T]):
+        """Marks a pipe that callers pull, so that `stream` knows the type of its elements; there is no such object."""
+
+        element: T
+
+    InPipe = Iterable[T] | AsyncIterable[T] | EllipsisType
+    OutPipe = Outbound[T] | EllipsisType
+    InOutPipe = Outbound[T] | Iterable[T] | AsyncIterable[T] | EllipsisType
 else:
 
     class InPipe(Pipe[T]):

@@ -4,15 +4,16 @@ Source: "Asynchronous Pipes". Iterating is an addition.
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from sys import is_finalizing
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from ...kernel.loops import holding, loop_to_hold
 from ...lifecycle import AsyncCloseable
 from ..call import Call, abandon, pipes_of
 from .pipe import BATCH, Pipe
 
+P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -95,3 +96,59 @@ class Stream(AsyncCloseable, Generic[T, R]):
 
     def __repr__(self) -> str:
         return f"<Stream of {self.pipe!r}>"
+
+
+if TYPE_CHECKING:
+    # What type checkers see of `Operation.stream`. No type variable stands for "whichever parameter is a pipe", so for
+    # each of the first eight places that it may have there is an overload, the last place first: what takes any object
+    # would take a pipe, too, and mostly stands before it. At other places elements are `Any`.
+    from .pipe import Outbound
+
+    Metadata = dict[str, str] | None
+    At0 = Callable[Concatenate[Outbound[T], ...], Any]
+    At1 = Callable[Concatenate[Any, Outbound[T], ...], Any]
+    At2 = Callable[Concatenate[Any, Any, Outbound[T], ...], Any]
+    At3 = Callable[Concatenate[Any, Any, Any, Outbound[T], ...], Any]
+    At4 = Callable[Concatenate[Any, Any, Any, Any, Outbound[T], ...], Any]
+    At5 = Callable[Concatenate[Any, Any, Any, Any, Any, Outbound[T], ...], Any]
+    At6 = Callable[Concatenate[Any, Any, Any, Any, Any, Any, Outbound[T], ...], Any]
+    At7 = Callable[Concatenate[Any, Any, Any, Any, Any, Any, Any, Outbound[T], ...], Any]
+
+    class Streaming(Protocol[P, T, R]):
+        """`stream` of an operation: as in a blocking call, arguments are checked where no option stands beside them."""
+
+        @overload
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Stream[T, R]: ...
+        @overload
+        def __call__(
+            self, *args: Any, timeout: float | None, metadata: Metadata = None, into: Any = None, **kwargs: Any
+        ) -> Stream[T, R]: ...
+        @overload
+        def __call__(self, *args: Any, metadata: Metadata, into: Any = None, **kwargs: Any) -> Stream[T, R]: ...
+        @overload
+        def __call__(self, *args: Any, into: Any, **kwargs: Any) -> Stream[T, R]: ...
+
+    class Streams(Generic[P, R]):
+        """Gives an operation its `stream`. Its own type, called as the operation is, tells where the pipe stands."""
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+        @overload
+        def __get__(self: At7[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]
+        @overload
+        def __get__(self: At6[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]
+        @overload
+        def __get__(self: At5[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]
+        @overload
+        def __get__(self: At4[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]
+        @overload
+        def __get__(self: At3[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]
+        @overload
+        def __get__(self: At2[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]
+        @overload
+        def __get__(self: At1[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]
+        @overload
+        def __get__(self: At0[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]
+        @overload
+        def __get__(self, of: Any, kind: Any) -> Streaming[P, Any, R]: ...
+        def __get__(self, of: Any, kind: Any) -> Any: ...

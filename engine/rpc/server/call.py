@@ -33,7 +33,7 @@ from ...kernel.notification import Notification
 from ...lifecycle import Uncopyable
 from ...status import Status
 from ..context import Context
-from ..notify import EventKind, snapshot
+from ..notify import EventKind, Notify, snapshot
 from ..pipes.pipe import Pipe
 from ..serving import current
 from ..wire_types import check_metadata
@@ -186,7 +186,7 @@ class ServerCall(Uncopyable):
             raise InvalidParameter(f"{self!r} has no pipe {shown(name)}, and no other")
         return self._call.pipes.end_of(name)  # type: ignore[no-any-return]  # Any: few calls have some
 
-    def notify_pipes(self, notify: Any, send_complete: bool = False) -> None:
+    def notify_pipes(self, notify: "Notify[ServerCall]", send_complete: bool = False) -> None:
         """Choose what is notified of sends and receives of the call's pipes, before the first push or pull.
 
         Args:
@@ -231,7 +231,7 @@ class ServerCall(Uncopyable):
         """Seconds until the client stops waiting, 0 or more; None if it set no limit."""
         return self._call.time_left()
 
-    def subscribe(self, kind: EventKind | Iterable[EventKind], notify: Any) -> None:
+    def subscribe(self, kind: EventKind | Iterable[EventKind], notify: "Notify[ServerCall]") -> None:
         """Be notified when the client cancels the call (`EventKind.CLIENT_CANCEL`), or is gone (`CLIENT_DISCONNECT`).
 
         Args:

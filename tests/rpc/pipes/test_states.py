@@ -160,7 +160,7 @@ class TestModel:
         assert call.wait(LIMIT)
         with pytest.raises(BadStubData, match="pipe 'numbers' must be int, not str"):
             call.complete()
-        stream = piped.streams.mirror.stream(points=[Point(1), (1, 2)])
+        stream = untyped(piped.streams.mirror).stream(points=[Point(1), (1, 2)])
         with pytest.raises(BadStubData, match="pipe 'points' must be Point, not tuple"):
             list(stream)
 

@@ -105,19 +105,19 @@ class Places(Interface, id="tests.Places"):
         """Return how many were pushed."""
 
     @operation
-    def generator(self, items: OutPipe[int]) -> None:
+    def generator(self, items: OutPipe[int] = ...) -> None:
         """Push, and fail."""
 
     @operation
-    def unwilling(self, items: OutPipe[int]) -> None:
+    def unwilling(self, items: OutPipe[int] = ...) -> None:
         """Push, fail, and fail again when it is closed."""
 
     @operation
-    def source(self, items: OutPipe[int]) -> None:
+    def source(self, items: OutPipe[int] = ...) -> None:
         """Push from a task, and fail."""
 
     @operation
-    def elements(self, items: OutPipe[Any]) -> None:
+    def elements(self, items: OutPipe[Any] = ...) -> None:
         """Push what cannot be encoded."""
 
 
@@ -384,7 +384,12 @@ class TestAClient:
         """A callback that fails changes nothing for its call, nor for the next one."""
         for _ in range(4):
             told = threading.Event()
-            call = places.bind(Places).nothing.begin(notify=lambda call, kind, told=told: (told.set(), fail()))
+
+            def tell(call: object, kind: object, told: threading.Event = told) -> None:
+                told.set()
+                fail()
+
+            call = places.bind(Places).nothing.begin(notify=tell)
             assert told.wait(LIMIT)
             assert call.complete() == 7
 
