@@ -1,5 +1,6 @@
 """What the README shows runs, and prints what it says."""
 
+import importlib
 import json
 import os
 import re
@@ -9,17 +10,25 @@ from pathlib import Path
 
 import pytest
 
+from engine import Call, CallbackInstance, Client, CompletionPort, Pipe, Server, ServerCall, Stream, ThreadPool
 from engine.testing import LIMIT
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+BLOCKS = BLOCK.findall(README)
 IMPORT = "from contract import Thesaurus\n"
 
 
 def block(word: str) -> str:
     """The example that has `word` in it."""
     (found,) = [text for text in BLOCKS if word in text]
+    return str(found)
+
+
+def example_of(page: str) -> str:
+    """The one example of a how-to page."""
+    (found,) = BLOCK.findall((ROOT / "docs" / "how-to" / f"{page}.md").read_text(encoding="utf-8"))
     return str(found)
 
 
@@ -44,20 +53,20 @@ class TestExamples:
         assert run(contract, service + inside) == ["7 ['fast', 'swift']", "['fast', 'swift']"]
 
     def test_ports(self) -> None:
-        """A posted packet, one of a read and one of a process arrive on one port; the process is the second object."""
-        *packets, last = run(block("OverlappedDescriptor(echo.stdout)"))
+        """On the page of ports: a posted packet, one of a read and one of a process arrive on one port."""
+        *packets, last = run(example_of("ports"))
         assert [line[:3] for line in sorted(packets)] == ["1 0", "2 5", "3 0"]
         assert last == "1"
 
     def test_pool(self) -> None:
-        """Each callback runs, and the executor computes."""
-        assert sorted(run(block("CleanupGroup()"))) == ["1024", "handled work", "once", "signaled 0"]
+        """On the page of the pool: each callback runs, and the executor computes."""
+        assert sorted(run(example_of("pool"))) == ["1024", "handled work", "once", "signaled 0"]
 
 
 @pytest.mark.parametrize("text", BLOCKS)
 def test_is_python(text: str) -> None:
     """Each block that is called Python is Python."""
-    compile(text if not text.startswith("    @") else "class Routines:\n" + text, "README.md", "exec")
+    compile(text, "README.md", "exec")
 
 
 def test_every_way_to_notify() -> None:
@@ -77,23 +86,20 @@ def test_every_way_to_notify() -> None:
         assert all(any(word in cell for cell in first) for word in (nothing, *words.values()))
 
 
-COMPLETE = ("class Words:", "with Client(", "OverlappedDescriptor(echo.stdout)", "CleanupGroup()")
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the complete examples, each a module."""
+    """A folder with the examples, each a module."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "contract.py").write_text(block("class Thesaurus(Interface"), encoding="utf-8")
-    for number, word in enumerate(COMPLETE):
-        (folder / f"example{number}.py").write_text(block(word), encoding="utf-8")
+    for name, word in (("service", "class Words:"), ("client", "with Client(")):
+        (folder / f"{name}.py").write_text(block(word), encoding="utf-8")
     config = {"typeCheckingMode": "strict", "extraPaths": [str(ROOT)]}
     (folder / "pyrightconfig.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
 
 
 class TestTypes:
-    """The complete examples are clean for strict type checkers."""
+    """The examples are clean for strict type checkers."""
 
     def test_mypy(self, folder: Path) -> None:
         """mypy --strict finds nothing."""
@@ -112,6 +118,32 @@ class TestTypes:
             cwd=folder, capture_output=True, text=True, timeout=LIMIT,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+MODULES = ("engine", "engine.testing", "engine.resolvers", "engine.processes", "transport")
+METHODS = (Client, Server, CompletionPort, Call, Pipe, ServerCall, Stream, ThreadPool, CallbackInstance)
+
+
+def test_each_public_name_is_listed() -> None:
+    """The list of the public API has each public name, and each method of the objects that are used most."""
+    api = README.partition("[start:api]")[2].partition("[end:api]")[0]
+    listed = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", api))))
+    for module in MODULES:
+        loaded = importlib.import_module(module)
+        wanted = getattr(loaded, "__all__", None) or [
+            name for name, value in vars(loaded).items() if getattr(value, "__module__", "") == module
+        ]
+        missing = {name for name in wanted if not name.startswith("_")} - listed
+        assert not missing, f"{module}: {sorted(missing)}"
+    for kind in METHODS:
+        missing = {name for name in vars(kind) if not name.startswith("_")} - listed - {"send", "throw"}
+        assert not missing, f"{kind.__name__}: {sorted(missing)}"
+
+
+def test_each_link_leads_somewhere() -> None:
+    """The pages that it points to are there."""
+    for target in re.findall(r"\]\(([^)#\s]+)", README):
+        assert (ROOT / target).exists(), target
 
 
 def test_each_promise_has_a_test() -> None:
