@@ -86,6 +86,7 @@ from .rpc.errors import (
     UnknownInterface,
     UnknownOperation,
 )
+from .rpc.interceptors import Interceptor, OutgoingCall
 from .rpc.notify import ApcNotification, CallbackNotification, EventKind, apc
 from .rpc.pipes.pipe import InOutPipe, InPipe, OutPipe, Pipe, PipePending
 from .rpc.pipes.stream import Stream
@@ -93,9 +94,11 @@ from .rpc.server.admission import ServerStatistics
 from .rpc.server.announcing import Announcer, Presence
 from .rpc.server.call import ServerCall, current_call
 from .rpc.server.health import Health, HealthReport
+from .rpc.server.intercepting import IncomingCall
 from .rpc.server.management import Management
 from .rpc.server.open_call import CallAttributes
 from .rpc.server.peers import ServerPeer
+from .rpc.server.reflection import InterfaceDescription, OperationDescription, ParameterDescription, Reflection
 from .rpc.server.registry import implements, manager
 from .rpc.server.server import Server
 from .rpc.state import TRANSITIONS, On, State
@@ -123,18 +126,18 @@ __all__ = [
     "CallCancelled", "CallError", "CallFailed", "CallFailedDne", "CallPending", "CallTimeout", "CallbackInstance",
     "CallbackNotification", "CallbackObject", "CallbackStatistics", "CleanupGroup", "Client", "ClientStatistics",
     "Clock", "CompletionPacket", "CompletionPort", "Context", "ContextMismatch", "Deadlock", "Discovery",
-    "EngineError", "Environment", "Event", "EventKind", "Executor", "Forked", "Health",
-    "HealthReport", "InOut", "InOutPipe", "InPipe",
-    "Interface", "InvalidArgumentType", "InvalidAsyncHandle", "InvalidHandle", "InvalidParameter", "InvalidState",
-    "Io", "IoStatistics", "LimitExceeded", "Management", "MemberStatistics", "Misuse", "Mutex", "NotFound",
-    "NotOwner", "NullContext", "On", "Operation", "OperationAborted", "Out", "OutPipe", "PacketSink",
-    "PacketTemplate", "PeerProtocolError", "PinnedSession", "Pipe", "PipeError", "PipePending", "PipedOperation",
-    "PoolStatistics", "PortSource", "PortStatistics", "Presence", "Priority", "QueueFull", "RegisteredWait",
-    "RemoteFault", "Resolver", "Semaphore", "Server", "ServerCall", "ServerPeer",
-    "ServerStatistics", "ServerTooBusy",
-    "ServerUnavailable", "State", "Status", "Stream", "SystemClock", "ThreadPool", "Timer", "Unavailable",
-    "UnknownInterface", "UnknownOperation", "Wait", "WaitPacket", "WaitResult", "WaitTimeout", "Waitable",
-    "WaitableStatistics", "WaitableTimer", "Work", "apc", "blocking", "current_call", "current_callback",
-    "default_pool", "implements", "manager", "operation", "queue_apc", "register_type", "register_wait",
-    "signal_and_wait", "sleep", "submit_callback", "wait_all", "wait_any",
+    "EngineError", "Environment", "Event", "EventKind", "Executor", "Forked", "Health", "HealthReport", "InOut",
+    "InOutPipe", "InPipe", "IncomingCall", "Interceptor", "Interface", "InterfaceDescription",
+    "InvalidArgumentType", "InvalidAsyncHandle", "InvalidHandle", "InvalidParameter", "InvalidState", "Io",
+    "IoStatistics", "LimitExceeded", "Management", "MemberStatistics", "Misuse", "Mutex", "NotFound", "NotOwner",
+    "NullContext", "On", "Operation", "OperationAborted", "OperationDescription", "Out", "OutPipe", "OutgoingCall",
+    "PacketSink", "PacketTemplate", "ParameterDescription", "PeerProtocolError", "PinnedSession", "Pipe",
+    "PipeError", "PipePending", "PipedOperation", "PoolStatistics", "PortSource", "PortStatistics", "Presence",
+    "Priority", "QueueFull", "Reflection", "RegisteredWait", "RemoteFault", "Resolver", "Semaphore", "Server",
+    "ServerCall", "ServerPeer", "ServerStatistics", "ServerTooBusy", "ServerUnavailable", "State", "Status",
+    "Stream", "SystemClock", "ThreadPool", "Timer", "Unavailable", "UnknownInterface", "UnknownOperation", "Wait",
+    "WaitPacket", "WaitResult", "WaitTimeout", "Waitable", "WaitableStatistics", "WaitableTimer", "Work", "apc",
+    "blocking", "current_call", "current_callback", "default_pool", "implements", "manager", "operation",
+    "queue_apc", "register_type", "register_wait", "signal_and_wait", "sleep", "submit_callback", "wait_all",
+    "wait_any",
 ]  # fmt: skip

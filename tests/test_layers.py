@@ -71,6 +71,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "transport",
     ),
     "engine.rpc.serving": (),
+    "engine.rpc.interceptors": ("engine.errors", "engine.kernel.checks", "transport.foreign"),
     "engine.rpc.contract": (
         "engine.errors",
         "engine.kernel",
@@ -106,6 +107,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engine.rpc.context",
         "engine.rpc.contract",
         "engine.rpc.errors",
+        "engine.rpc.interceptors",
         "engine.rpc.limits",
         "engine.rpc.notify",
         "engine.rpc.pipes",
@@ -125,6 +127,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "engine.rpc.context",
         "engine.rpc.contract",
         "engine.rpc.errors",
+        "engine.rpc.interceptors",
         "engine.rpc.limits",
         "engine.rpc.notify",
         "engine.rpc.pipes",

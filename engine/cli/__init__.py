@@ -4,6 +4,7 @@ main      what `callport` and `python -m engine` run
 app       the commands, and what they take
 targets   what `module:object` names
 ending    the signals that end a service
+described what a server says that it serves, as text, and as contracts to call it by
 output    what is printed, for people or as JSON, and how a command ends
 top       a server's figures, live
 bench     how fast an operation is

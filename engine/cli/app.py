@@ -11,10 +11,11 @@ from engine import Client, __version__
 from engine.processes import Supervisor
 
 from . import bench as benching
+from . import described
 from . import keys as key_files
 from . import top as live
 from .ending import first_signal
-from .output import ExitCode, console, errors, print_json, print_value
+from .output import ExitCode, console, errors, lines, print_json, print_value
 from .targets import argument_of, load, operation_of, server_of
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.add_typer(keys_app, name="keys")
 GRACE = 0.2  # Seconds in which clients hear of the end, and begin no call more.
 
 Endpoint = Annotated[str, typer.Argument(help="Of the server, as tcp://host:port.", metavar="ENDPOINT")]
+Named = Annotated[str, typer.Argument(help="An interface, or INTERFACE.OPERATION; all if left out.", metavar="NAME")]
 Operation = Annotated[str, typer.Argument(help="INTERFACE.OPERATION.", metavar="OPERATION")]
 Arguments = Annotated[list[str] | None, typer.Argument(help="JSON values; what is none is a text.", metavar="ARGS")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one value a line.")]
@@ -73,13 +75,41 @@ def serve(
 
 @app.command()
 def call(
-    endpoint: Endpoint, operation: Operation, args: Arguments = None, timeout: Timeout = 10.0, as_json: AsJson = False
-) -> None:
-    """Call an operation, without its contract, and print what it returns."""
+    endpoint: Endpoint, operation: Operation = "", args: Arguments = None, timeout: Timeout = 10.0,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Call an operation, without its contract, and print what it returns; without one, what there is to call.
+
+    What it streams is printed as it comes, one element a line; what is to be streamed to it are the lines of the
+    standard input, each JSON, or a text.
+    """
+    if not operation:
+        inspect(endpoint, timeout=timeout, as_json=as_json)
+        return
     interface, name = operation_of(operation)
     with errors(), Client(endpoint, connect_timeout=timeout) as client:
-        value: Any = getattr(client.bind(interface), name)(*map(argument_of, args or ()), timeout=timeout)
-        print_value(value, as_json)
+        values = [argument_of(each) for each in args or ()]
+        found = described.piped(client, interface, name, timeout)
+        if found is None:
+            value: Any = getattr(client.bind(interface), name)(*values, timeout=timeout)
+            print_value(value, as_json)
+            return
+        try:
+            described.stream(client, found, values, map(argument_of, lines()), as_json)
+        except KeyboardInterrupt:
+            raise typer.Exit from None
+
+
+@app.command()
+def inspect(endpoint: Endpoint, name: Named = "", timeout: Timeout = 10.0, as_json: AsJson = False) -> None:
+    """Show what a server serves: interfaces, their operations, types and texts."""
+    with errors(), Client(endpoint, connect_timeout=timeout) as client:
+        found = described.interfaces(client, name, timeout)
+    if as_json:
+        print_json(found)
+    else:
+        for text in described.texts(found):
+            console.print(text, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -43,6 +43,12 @@ def print_value(value: Any, as_json: bool) -> None:
         print_json(value)
 
 
+def lines() -> Iterator[str]:
+    """Yield the lines of the standard input, without their ends."""
+    for line in sys.stdin:
+        yield line.rstrip("\n")
+
+
 def fail(text: str, code: ExitCode) -> typer.Exit:
     """Say what is wrong; what is returned is to be raised."""
     complaints.print(f"callport: {text}", markup=False, soft_wrap=True)

@@ -46,7 +46,7 @@ from ..status import Status
 from .errors import BadStubData
 from .notify import EventKind
 from .pipes.pipe import Pipe, Progress
-from .state import NEXT, FaultReply, Observer, On, Outcome, Reply, State, outcome_error, status_of
+from .state import NEXT, FaultReply, Observer, On, Outcome, Reply, Settled, State, outcome_error, status_of
 
 R = TypeVar("R")
 
@@ -98,6 +98,17 @@ class CallCarrier(Protocol):
     def silence(self) -> str: ...
 
 
+class Resumed(Protocol):
+    """The interceptors around a call, as its table sees them."""
+
+    @property
+    def home(self) -> "CallCarrier":
+        """Has the call from when it is answered until they are done."""
+
+    def resume(self, call_id: int, spec: Any, outcome: Outcome, carrier: "CallCarrier | None") -> None:
+        """The call has ended so at `carrier`. Outside all locks."""
+
+
 if TYPE_CHECKING:
     # asyncio knows a coroutine by its methods, type checkers by its base.
     Steps = Coroutine[Any, Any, R]
@@ -138,6 +149,8 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
     _trailing: dict[str, str] | None = None
     # Wall-clock time at which the first wait began whose time ran out. A hint for people.
     _waited_since: float | None = None
+    # The interceptors around the call, until they are resumed: see `client/interception.py`.
+    _around: "Resumed | None" = None
 
     @property
     def state(self) -> State:
@@ -258,23 +271,14 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
             except BaseException as error:
                 if is_interrupt(error):
                     raise
-                raise self._undecodable(error) from error
+                raise _undecodable(self._spec, error) from error
         if isinstance(outcome, Reply):
             self._trailing = outcome.metadata
         failure = outcome_error(outcome, self._spec.raises)
         if failure is not None:
             raise failure
         assert isinstance(outcome, Reply)
-        try:
-            # Without a contract, what tells that the value is the result and outputs is the reply.
-            by_name = outcome.outputs and self._spec.signature is None
-            decode = self._spec.decode_args if by_name else self._spec.decode_result
-            result: R = decode(outcome.value, outcome.blobs, outcome.descriptors)
-            return result
-        except BaseException as error:
-            if is_interrupt(error):
-                raise
-            raise self._undecodable(error) from error
+        return _decoded(self._spec, outcome)  # type: ignore[no-any-return]  # it gives an R
 
     def _look(self) -> "list[Outcome]":
         """Look for the outcome where it was not yet; raise if it is not known."""
@@ -291,12 +295,6 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         silence = "" if self._carrier is None else self._carrier.silence()
         text = f"call {self._id}, {self._spec.target.interface}.{self._spec.name}, {how}"
         return CallPending(f"{text} ({silence})" if silence else text)
-
-    def _undecodable(self, error: BaseException) -> CallError:
-        """Decoding runs into whatever was sent, and runs the types' own checks, which may say what is wrong."""
-        if issubclass(type(error), CallError):
-            return error  # type: ignore[return-value]  # it is one
-        return BadStubData(f"the result of {self._spec.name} is not what its annotation says: {text_of(error)}")
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the outcome is known; return False if `timeout` (seconds, None for ever) ran out first.
@@ -449,6 +447,31 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         return InvalidAsyncHandle(f"the handle {how}")
 
 
+def _decoded(spec: Any, outcome: Reply) -> Any:
+    """Return the result of an operation that has come as more than a value in band."""
+    if type(outcome) is Settled:
+        return outcome.result
+    try:
+        # Without a contract, what tells that the value is the result and outputs is the reply.
+        decode = spec.decode_args if outcome.outputs and spec.signature is None else spec.decode_result
+        return decode(outcome.value, outcome.blobs, outcome.descriptors)
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
+        raise _undecodable(spec, error) from error
+
+
+def _undecodable(spec: Any, error: BaseException) -> CallError:
+    """Decoding runs into whatever was sent, and runs the types' own checks, which may say what is wrong."""
+    if issubclass(type(error), CallError):
+        return error  # type: ignore[return-value]  # it is one
+    return BadStubData(f"the result of {spec.name} is not what its annotation says: {text_of(error)}")
+
+
+def _in_use(call: Call[Any]) -> InvalidState:
+    return InvalidState(f"the handle carries a call that is {call.state.name}: complete it, or use another handle")
+
+
 def handle_of(handle: object) -> Call[Any]:
     """Return `handle` if it is one; raise `InvalidArgumentType` if not."""
     if not isinstance(handle, Call):
@@ -483,13 +506,34 @@ def adopt(
     """Have a handle carry a call: from the states that allow it, through ISSUING, to PENDING."""
     accepted = _ACCEPTED_FROM[call._state]
     if accepted is None:
-        raise InvalidState(f"the handle carries a call that is {call.state.name}: complete it, or use another handle")
+        raise _in_use(call)
     call._carrier, call._spec, call._notify, call._id = carrier, spec, notify, call_id
     call._box = call._timer = call._awaited = call._trailing = call._waited_since = None
     call._pipes, call._request = pipes, request
     if pipes is not None:
         pipes.number = call_id
     call._state = accepted
+
+
+def surround(call: Call[Any], around: Resumed) -> None:
+    """Have these interceptors resumed with the outcome of the call that is begun next with this handle."""
+    if _ACCEPTED_FROM[call._state] is None:
+        raise _in_use(call)
+    call._around = around
+
+
+def uncover(call: Call[Any], around: Resumed) -> None:
+    """The call was not begun after all."""
+    if call._around is around:
+        call._around = None
+
+
+def read(spec: Any, outcome: Outcome) -> Any:
+    """Return the result that an outcome of an operation is, or raise the error, as completing the call would."""
+    failure = outcome_error(outcome, spec.raises)
+    if failure is not None:
+        raise failure
+    return _decoded(spec, outcome if isinstance(outcome, Reply) else Reply(0, outcome))  # type: ignore[arg-type]  # a Raw
 
 
 def limit(call: Call[Any], timer: TimerHandle) -> None:
@@ -649,6 +693,22 @@ def record_locked(
         call_id, notify = call._id, call._notify
         box = [outcome]
         finished, need_driver = table.finished + 1, table.need_driver
+        around = call._around
+        if around is not None:
+            # Its interceptors come first: it leaves for their table, where it has no outcome yet.
+            home, driven = around.home, notify is not None and notify.needs_driver
+            first = (partial(around.resume, call_id, call._spec, outcome, call._carrier),)
+            if call._timer is not None:
+                call._timer.cancel()
+            home.table.calls[call_id] = call
+            home.table.need_driver += driven
+            actions += first
+            call._around = None
+            call._carrier = home
+            table.finished = finished
+            table.need_driver = need_driver - driven
+            del calls[call_id]
+            continue
         waiters = waiting.get(call_id) if waiting else None
         if waiters is not None:  # Its notification is delivered by itself, so that one list grows.
             common = deliver_row = None

@@ -118,6 +118,14 @@ def status_of(outcome: Outcome) -> int:
     return 0 if type(outcome) is _RESULT else outcome.status  # type: ignore[union-attr]  # `type() is` narrows nothing
 
 
+class Settled(Reply, kw_only=True):
+    """What the interceptors of a call have left of its outcome."""
+
+    result: object = None
+    # What the call ends with instead.
+    error: BaseException | None = None
+
+
 class Observer:
     """Something that waits for a call to see how it ended, not to complete it: a thread may have done so by then."""
 
@@ -144,6 +152,9 @@ def outcome_error(outcome: Outcome, declared: Sequence[type[Exception]]) -> Exce
     """
     if type(outcome) is Failure:
         return collected(outcome.error)
+    if type(outcome) is Settled:
+        error = outcome.error
+        return collected(error) if isinstance(error, CallError) else error  # type: ignore[return-value]  # mostly one
     if type(outcome) is not FaultReply:
         return None
     outcome.collected = True

@@ -61,7 +61,8 @@ class BindingHandle(Client):
         super().__init__(endpoint)
         self.causal = True
         self.call_timeout: float | None = None
-        self._carrier.decorate(self._with_options)
+        carrier: Any = self._carrier  # That of one server.
+        carrier.decorate(self._with_options)
 
     def _with_options(self, begin: Callable[..., Call[Any]]) -> Callable[..., Call[Any]]:
         """Return what begins calls with the options of that moment."""

@@ -20,9 +20,11 @@ COMMAND = [sys.executable, "-W", "error", "-m", "engine"]
 ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "80", "TERM": "dumb"}
 
 
-def callport(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, env=ENVIRONMENT, timeout=LIMIT)
+def callport(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; `given` is its standard input."""
+    return subprocess.run(
+        [*COMMAND, *words], input=given, capture_output=True, text=True, env=ENVIRONMENT, timeout=LIMIT
+    )
 
 
 def serve(target: str, *options: str) -> "tuple[subprocess.Popen[str], str]":
@@ -51,6 +53,14 @@ def endpoint() -> Iterator[str]:
     service, where = serve("tests.cli.served:Words", "--bind", "tcp://127.0.0.1:*")
     yield where
     assert end(service)[0] == 0  # It has told what routines raised.
+
+
+@pytest.fixture(scope="module")
+def streams() -> Iterator[str]:
+    """Where `Streams` is served."""
+    service, where = serve("tests.cli.served:streaming")
+    yield where
+    assert end(service) == (0, "")
 
 
 class TestServe:
@@ -132,6 +142,70 @@ class TestCall:
         """What is no endpoint is wrong usage."""
         done = callport("call", "127.0.0.1:5555", "Words.text")
         assert done.returncode == 2 and "127.0.0.1:5555" in done.stderr
+
+
+class TestStreams:
+    """`callport call`, of operations with pipes."""
+
+    def test_what_comes(self, streams: str) -> None:
+        """Elements are printed one a line, and then the result, if it is not None."""
+        done = callport("call", streams, "cli.Streams.upto", "3")
+        assert (done.returncode, done.stdout) == (0, "0\n1\n2\ndone\n")
+        assert callport("call", streams, "cli.Streams.upto", "1", "--json").stdout == '0\n"done"\n'
+
+    def test_what_goes(self, streams: str) -> None:
+        """The lines of the standard input are pushed."""
+        assert callport("call", streams, "cli.Streams.total", "100", given="1\n2\n").stdout == "103\n"
+        assert callport("call", streams, "cli.Streams.double", given="1\n2\n").stdout == "2\n4\n"
+
+    def test_what_does_not_fit(self, streams: str) -> None:
+        """What the server says of it is said in a line."""
+        done = callport("call", streams, "cli.Streams.upto", "many")
+        assert done.returncode == 1 and "Traceback" not in done.stderr and "int" in done.stderr
+
+
+class TestInspect:
+    """`callport inspect`, and `call` without an operation."""
+
+    def test_texts(self, endpoint: str, streams: str) -> None:
+        """Each interface has its version and text, each operation its signature and text."""
+        shown = callport("inspect", streams).stdout
+        assert shown == callport("call", streams).stdout
+        lines = shown.splitlines()
+        assert lines[:7] == [
+            "cli.Streams 2.1: What streams, either way.",
+            "  upto(most: int, numbers: out pipe of int) -> str",
+            "      Push numbers, and return a text.",
+            "  total(start: int, numbers: in pipe of int) -> int",
+            "      Return the sum.",
+            "  double(numbers: in pipe of int, doubles: out pipe of int) -> None",
+            "      (raises LookupError)",
+        ]
+        assert lines[7].startswith("callport.Health 1.0: ")
+        assert "  synonyms(word: str) -> list[str]" in callport("inspect", endpoint, "Words").stdout.splitlines()
+
+    def test_one(self, streams: str) -> None:
+        """An interface, or an operation, is shown alone; what is not there is named."""
+        assert len(callport("inspect", streams, "cli.Streams").stdout.splitlines()) == 7
+        lines = callport("inspect", streams, "cli.Streams.total").stdout.splitlines()
+        assert [line.split("(")[0] for line in lines] == [
+            "cli.Streams 2.1: What streams, either way.", "  total", "      Return the sum.",
+        ]  # fmt: skip
+        done = callport("inspect", streams, "cli.Nothing")
+        assert done.returncode == 1 and "'cli.Nothing'" in done.stderr
+
+    def test_json(self, streams: str) -> None:
+        """With `--json` it is one value."""
+        (found,) = json.loads(callport("inspect", streams, "cli.Streams", "--json").stdout)
+        assert found["version"] == [2, 1] and found["operations"][0]["parameters"][1]["kind"] == "out pipe"
+
+    def test_switched_off(self) -> None:
+        """A server that tells nothing is called all the same; `inspect` says why it shows nothing."""
+        service, where = serve("tests.cli.served:silent")
+        assert callport("call", where, "made.text").stdout == "plain\n"
+        done = callport("inspect", where)
+        assert done.returncode == 1 and "reflection" in done.stderr
+        assert end(service) == (0, "")
 
 
 class TestLooking:

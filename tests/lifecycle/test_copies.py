@@ -302,6 +302,7 @@ def test_errors(name: str, way: str) -> None:
 NEITHER = {
     "engine.Interface": "contracts are classes; what a client binds is a Binding",
     "engine.Health": "as the one before",
+    "engine.Reflection": "likewise",
     "engine.Operation": "belongs to a contract",
     "engine.Clock": "a protocol",
     "engine.PacketSink": "a protocol",

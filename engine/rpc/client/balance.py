@@ -35,7 +35,7 @@ from ..call import Call
 from ..context import Context, home_of
 from ..contract.spec import OperationSpec
 from ..errors import ContextMismatch, ServerUnavailable
-from .carrier import Begin, Carrier
+from .carrier import Carrier
 from .homes import homed
 from .member import Happening, Member, MemberState
 
@@ -62,7 +62,6 @@ class Balancer:
         # Where the last call went. A hint.
         self._chosen = lobby
         self.closed: bool = False
-        self._decorated = False
         # What begins the calls of an operation at a member, by both: made when it is first needed.
         self._begins: dict[tuple[OperationSpec, Member], Callable[..., Call[Any]]] = {}
 
@@ -142,11 +141,6 @@ class Balancer:
 
     # What bindings ask for: see `Carrier`
 
-    def decorate(self, wrap: Callable[[Begin], Begin]) -> None:
-        """Have calls of bindings that are made from now on begun by `wrap(begin)`, and none by a way past it."""
-        self.begin = wrap(self.begin)  # type: ignore[method-assign]  # on this instance only
-        self._decorated = True
-
     def begin(
         self, spec: OperationSpec, args: tuple[Any, ...], kwargs: dict[str, Any] | None, notify: Any,
         timeout: float | None, metadata: dict[str, str] | None, handle: Call[Any] | None, pipes: Any = None,
@@ -174,7 +168,7 @@ class Balancer:
 
     def shortcut(self, spec: OperationSpec) -> Callable[..., Call[Any]] | None:
         """Return what does for the usual call what `BoundOperation.begin` does for any; None: there is none."""
-        if spec.contexts or spec.signature is None or self._decorated or self.lobby.carrier.shortcut(spec) is None:
+        if spec.contexts or spec.signature is None or self.lobby.carrier.shortcut(spec) is None:
             return None
         begins = self._begins
 

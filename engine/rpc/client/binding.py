@@ -24,6 +24,7 @@ from ..contract.spec import OperationSpec
 from ..notify import Notify
 from .buffers import filling, with_outputs
 from .carrier import Begin, Carrier
+from .interception import Interception
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
@@ -34,9 +35,6 @@ class Starter(Protocol):
     @property
     def begin(self) -> Begin:
         """Begins any call."""
-
-    def decorate(self, wrap: Callable[[Begin], Begin]) -> None:
-        """Have calls of bindings that are made from now on begun by `wrap(begin)`, and none by a way past it."""
 
     def shortcut(self, spec: OperationSpec) -> Begin | None:
         """Return what begins the usual calls of an operation; None: none is usual."""
@@ -55,9 +53,10 @@ class BoundOperation(Operation[..., Any], Uncopyable):
 
     _instead = "bind anew, by a client of that place"
 
-    def __init__(self, carrier: Starter, spec: OperationSpec, described: Any) -> None:
-        spec = carrier.prepared(spec)
-        self._begin = with_outputs(carrier.begin) if spec.outputs else carrier.begin
+    def __init__(self, starter: Starter, interception: Interception, spec: OperationSpec, described: Any) -> None:
+        self._starter = starter
+        self._interception = interception
+        spec = starter.prepared(spec)
         self.spec = spec
         self.name: str = spec.name
         self.one_way: bool = spec.one_way
@@ -69,7 +68,18 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         self.__doc__ = None if described is None else described.__doc__
         if spec.signature is not None:
             self.__signature__: inspect.Signature = spec.signature
-        shortcut = carrier.shortcut(spec)
+        interception.follow(self._equip)
+
+    def _equip(self) -> None:
+        """Begin calls in the shortest way, or through the client's interceptors if it has some."""
+        starter, spec = self._starter, self.spec
+        begin = with_outputs(starter.begin) if spec.outputs else starter.begin
+        if self._interception.interceptors:
+            self._begin = self._interception.around(begin)
+            self.__dict__.pop("begin", None)
+            return
+        self._begin = begin
+        shortcut = starter.shortcut(spec)
         if shortcut is not None:
             self.begin = update_wrapper(shortcut, BoundOperation.begin)  # type: ignore[method-assign]  # on the instance: that is what it is for
 
@@ -148,16 +158,18 @@ class Binding(Uncopyable):
 
     _instead = "bind anew, by a client of that place"
 
-    def __init__(self, carrier: Starter, interface: str, causal: bool) -> None:
+    def __init__(self, starter: Starter, interception: Interception, interface: str, causal: bool) -> None:
         self._interface = check_name("interface", interface)
-        self._carrier = carrier
+        self._starter = starter
+        self._interception = interception
         self._causal = causal
 
     def __getattr__(self, name: str) -> BoundOperation:
         if name.startswith("_"):
             raise AttributeError(name)
         spec = OperationSpec(Target(self._interface, 0, 0, check_name("the operation", name)))
-        bound = BoundOperation(self._carrier, spec if self._causal else spec.without_order(), None)
+        spec = spec if self._causal else spec.without_order()
+        bound = BoundOperation(self._starter, self._interception, spec, None)
         self.__dict__[name] = bound
         return bound
 
@@ -166,8 +178,9 @@ class Binding(Uncopyable):
 
 
 def bind_typed(
-    carrier: Starter, interface: type[I], kind: Callable[[OperationSpec], type[BoundOperation]], causal: bool
-) -> I:
+    starter: Starter, interception: Interception, interface: type[I],
+    kind: Callable[[OperationSpec], type[BoundOperation]], causal: bool,
+) -> I:  # fmt: skip
     """Return an instance of `interface` whose operations, of the kinds that `kind` says, call the server."""
     specs = specs_of(interface)
     binding = _blank(interface)
@@ -175,7 +188,7 @@ def bind_typed(
         setattr(binding, name, _refusal(interface, name))
     for name, spec in specs.items():
         kept = spec if causal else spec.without_order()
-        setattr(binding, name, kind(spec)(carrier, kept, getattr(interface, name)))
+        setattr(binding, name, kind(spec)(starter, interception, kept, getattr(interface, name)))
     return binding
 
 

@@ -6,7 +6,7 @@ carrier for each (`fleet.py`), and a balancer in the place of the carrier (`bala
 of them; nothing of that is imported or asked for a client of one.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
@@ -24,12 +24,14 @@ from ...kernel.lock import Once
 from ...lifecycle import AsyncCloseable, OpenObjects, Stage, at_exit, close_left_open
 from ..address import Address
 from ..contract.interface import Interface
+from ..interceptors import Interceptor, check_interceptors
 from ..limits import check_options
 from ..pipes.pipe import MAX_WINDOW
 from ..wire_types import check_metadata
 from .binding import Binding, Starter, bind_typed
-from .carrier import Begin, Carrier
+from .carrier import Carrier
 from .connection import Connection
+from .interception import Interception
 from .member import MemberState, MemberStatistics
 from .pinned_session import PinnedSession
 from .pipes import operation_kind
@@ -97,6 +99,9 @@ class Client(AsyncCloseable):
         metadata: texts sent with each connection, for the server's routines to read; 48 KiB at most.
         pipe_window: bytes of encoded elements that the server may push into each pipe ahead of what is pulled, 1 or
             more.
+        interceptors: generator functions that are run around each call, the first one outermost: see
+            `engine.rpc.interceptors`. What is before the `yield` runs in the thread that begins the call, what is after
+            it on the default pool, before anybody is notified of the outcome.
         options: of the transport, see `transport.LinkOptions`: `heartbeat` (seconds between pings, 5), `linger`
             (seconds that a closed client goes on sending, 1), `max_message_bytes` (the largest message
             taken, 64 KiB or more, 256 MiB; a larger result ends its call with `BadStubData`),
@@ -133,9 +138,11 @@ class Client(AsyncCloseable):
         retry_budget: int = RETRY_BUDGET,
         metadata: dict[str, str] | None = None,
         pipe_window: int = PIPE_WINDOW_BYTES,
+        interceptors: Iterable[Interceptor] = (),
         **options: Unpack[TransportOptions],
     ) -> None:
         timeout = check_timeout(timeout)
+        around = check_interceptors(interceptors)
         check_count("max_calls", max_calls, least=1)
         check_text("zone", zone)
         self._closed_once = Once()
@@ -177,7 +184,17 @@ class Client(AsyncCloseable):
             name = f"any of {listed}" if listed else shown(resolver, 200)
             self._fleet = Several(name, several, resolver, connect, again, own_keys, zone, timeout, max_calls)
             self._connection, self._carrier = self._fleet.lobby, self._fleet.balancer
+        self._interception = Interception(around, self._connection.table, self._connection.endpoint)
         _open_clients.add(self)
+
+    def add_interceptor(self, interceptor: Interceptor) -> None:
+        """Have `interceptor` run around each call that is begun from now on, and around the other interceptors.
+
+        Calls of bindings that were made before are among them. What was read of a binding's operation before, as
+        `begin = binding.operation.begin`, goes on without.
+        Raises: `InvalidArgumentType` if it cannot be called. Threads: any. Blocks: never.
+        """
+        self._interception.add(interceptor)
 
     @property
     def endpoint(self) -> str:
@@ -204,9 +221,10 @@ class Client(AsyncCloseable):
         if self.closed:
             raise InvalidHandle("the client is closed")
         if self._fleet is None:
-            return PinnedSession(self.endpoint, partial(_bind, self._carrier), bool)
+            return PinnedSession(self.endpoint, partial(_bind, self._carrier, self._interception), bool)
         member, carrier = self._fleet.pin()
-        return PinnedSession(member.address.endpoint, partial(_bind, carrier), partial(self._fleet.unpin, member))
+        bind = partial(_bind, carrier, self._interception)
+        return PinnedSession(member.address.endpoint, bind, partial(self._fleet.unpin, member))
 
     @overload
     def bind(self, interface: type[I], *, causal: bool | None = None) -> I: ...
@@ -228,12 +246,13 @@ class Client(AsyncCloseable):
         if causal is not None:
             check_flag("causal", causal)
         if self._fleet is None:
-            return _bind(self._carrier, interface, causal is not False)
+            return _bind(self._carrier, self._interception, interface, causal is not False)
         if causal is not False:
             raise InvalidParameter(
                 "calls to several servers have no order: bind with causal=False, or, for one, in a client.session()"
             )
-        return _bind(self._carrier, interface, True)  # What goes to one server may keep its order: that costs nothing.
+        # What goes to one server may keep its order: that costs nothing.
+        return _bind(self._carrier, self._interception, interface, True)
 
     def close(self) -> None:
         """Close the client: calls without an answer end with `CallCancelled`, and what was sent leaves within `linger`
@@ -319,14 +338,6 @@ class Client(AsyncCloseable):
         return f"<Client {self.endpoint} {state} link={connection.channel.link.kind} outstanding={outstanding}>"
 
 
-def decorate(client: Client, wrap: Callable[[Connection, Begin], Begin]) -> None:
-    """Have calls of bindings that are made from now on begun by `wrap(connection, begin)` only."""
-    if client._fleet is not None:
-        client._fleet.decorate(wrap)
-    else:
-        client._carrier.decorate(lambda begin: wrap(client._connection, begin))
-
-
 def _servers_of(
     given: str | Endpoint | Iterable[str | Address] | Resolver,
 ) -> tuple[Sequence[str | Endpoint | Address], Resolver | None]:
@@ -350,12 +361,12 @@ def _only_member(connection: Connection) -> MemberStatistics:
     )  # fmt: skip
 
 
-def _bind(carrier: Starter, interface: Any, causal: bool) -> Any:
+def _bind(starter: Starter, interception: Interception, interface: Any, causal: bool) -> Any:
     check_flag("causal", causal)
     if isinstance(interface, str):
-        return Binding(carrier, interface, causal)
+        return Binding(starter, interception, interface, causal)
     if isinstance(interface, type) and issubclass(interface, Interface):
-        return bind_typed(carrier, interface, operation_kind, causal)
+        return bind_typed(starter, interception, interface, operation_kind, causal)
     raise InvalidArgumentType(f"interface must be an Interface class or a name, not {shown(interface)}")
 
 
@@ -363,6 +374,7 @@ def _disable(client: Client) -> None:
     if client._fleet is not None:
         client._fleet.disable()
     client._connection.disable()
+    client._interception.disable()
 
 
 def _close_all() -> None:

@@ -46,7 +46,7 @@ from ..address import Address
 from ..call import Call, carrier_of, is_cancelled, move_locked, spec_of
 from .balance import Balancer
 from .call_table import perform
-from .carrier import Begin, Carrier
+from .carrier import Carrier
 from .connection import Connection
 from .elsewhere import Actions
 from .homes import homed, original_of
@@ -75,7 +75,6 @@ NOT_RUN: Final = frozenset({Status.SERVER_UNAVAILABLE, Status.SERVER_TOO_BUSY, S
 SWEEP: Final = 0.5  # Seconds between two looks at members that have left, whose calls go on.
 
 Connecting = Callable[..., Connection]
-Wrapping = Callable[[Connection, Begin], Begin]
 
 
 class _Others:
@@ -216,8 +215,6 @@ class Fleet:
         self._ids = count(1)
         # Held while a list of members is taken.
         self._updating = Lock()
-        # Under it: how calls are begun at members that come later.
-        self._wrappings: list[Wrapping] = []
         nowhere = f"loopback://callport-lobby-{urandom(8).hex()}"
         # Where calls wait for a member.
         self.lobby: Connection = connect(_Lobby, nowhere, None, name=name)
@@ -299,10 +296,7 @@ class Fleet:
                 raise
             log.error("%s cannot be connected to, and is left out: %s", address.endpoint, text_of(error))
             return None
-        carrier = self._carrier(connection)
-        for wrap in self._wrappings:
-            carrier.decorate(partial(wrap, connection))
-        return Member(address, carrier)
+        return Member(address, self._carrier(connection))
 
     def _change_locked(self, wanted: dict[str, Address], fresh: list[Member]) -> None:
         members = dict(self.balancer.members)
@@ -382,13 +376,6 @@ class Fleet:
             self._gone.add(connection)
 
     # For the client
-
-    def decorate(self, wrap: Wrapping) -> None:
-        """Have calls of bindings that are made from now on begun by `wrap(connection, begin)` only."""
-        with self._updating:
-            self._wrappings.append(wrap)
-            for carrier in [self.balancer.lobby.carrier, *(m.carrier for m in self.balancer.members.values())]:
-                carrier.decorate(partial(wrap, carrier.connection))
 
     def members(self) -> list[MemberStatistics]:
         """Return how each member is, those included that have left and have calls still."""

@@ -49,6 +49,7 @@ from ..state import Failure
 from .binding import BoundOperation, Starter
 from .buffers import filling
 from .carrier import Carrier
+from .interception import Interception
 
 # What is pushed into which pipe.
 Feeds = list[tuple[PipeState, Any]]
@@ -158,9 +159,8 @@ class PipedOperation(BoundOperation):
     also be given by the parameter's name.
     """
 
-    def __init__(self, carrier: Starter, spec: OperationSpec, doc: str | None) -> None:
-        super().__init__(carrier, spec, doc)
-        self._starter = carrier
+    def __init__(self, starter: Starter, interception: Interception, spec: OperationSpec, described: Any) -> None:
+        super().__init__(starter, interception, spec, described)
         assert spec.signature is not None
         self._pushed = [pipe for pipe in spec.pipes if pipe.inbound]
         names = {pipe.name for pipe in spec.pipes}

@@ -49,6 +49,7 @@ from ...errors import Forked, InvalidArgumentType, InvalidAsyncHandle
 from ...kernel.driver import driver
 from ...status import Status
 from ..channel import Channel, OutgoingMessage, take_together
+from ..errors import error_for
 from ..limits import SizeLimit, size_of, split_to_fit
 from ..pipes.shipment import Shipment
 from .admission import Admission, EndpointCounters
@@ -244,6 +245,13 @@ class Answers:
 
     def reply(self, call: OpenCall, value: object) -> None:
         """Close `call` with a result, which leaves with the next flush."""
+        if call.extra is not None and (around := call.extra.around) is not None:
+            around.call.result = value
+            error = around.end(None)
+            if error is not None:
+                self._close_failed(call, 0, error, "")
+                return
+            value = around.call.result
         if call.peer.calls.pop(call.id, None) is not call:
             raise _closed_before(call)
         self.conclude(call, value)
@@ -280,8 +288,7 @@ class Answers:
         ended = partial(extras.run_callbacks, CloseReason.ANSWERED)
         try:
             self._reply_now(call, peer, value, ended)
-        except BaseException as error:
-            extras.error = error.__cause__ or error
+        except BaseException:
             extras.run_callbacks(CloseReason.UNSENT)
             raise
         finally:
@@ -321,6 +328,19 @@ class Answers:
 
     def reply_fault(self, call: OpenCall, status: int, error: BaseException | None, text: str = "") -> None:
         """Close `call` with a failure, which leaves with the next flush; an `error` brings its own status."""
+        if call.extra is not None and (around := call.extra.around) is not None:
+            failed = error_for(status, text) if error is None else error
+            ended = around.end(failed)
+            if ended is None:
+                try:
+                    self.reply(call, around.call.result)
+                except InvalidArgumentType as unsendable:
+                    log.error("%r: %s", call, unsendable)
+                return
+            error = error if ended is failed else ended
+        self._close_failed(call, status, error, text)
+
+    def _close_failed(self, call: OpenCall, status: int, error: BaseException | None, text: str) -> None:
         peer = call.peer
         if error is None:
             fault = Fault("", text)
@@ -333,7 +353,6 @@ class Answers:
         if peer.calls.pop(call.id, None) is not call:
             raise _closed_before(call)
         if call.extra is not None:
-            call.extra.status, call.extra.error = status, error
             call.extra.run_callbacks(CloseReason.FAILED)
         if peer.lost or (call.options is not None and call.options.one_way):
             self.counters.count_off_apart()

@@ -31,6 +31,7 @@ from ...kernel.driver import driver
 from ...kernel.lock import Lock
 from ...kernel.notification import Notification
 from ...lifecycle import Uncopyable
+from ...pool.pool import default_pool
 from ...status import Status
 from ..context import Context
 from ..notify import EventKind, Notify, snapshot
@@ -357,7 +358,14 @@ def _closed(call: OpenCall) -> InvalidAsyncHandle:
 
 
 def _end_dropped(call: OpenCall) -> None:
-    """Close `call`: the last reference to its handle is gone, so that no user can. On the monitor's thread."""
+    """The last reference to the handle of `call` is gone, so that no user can close it. On the monitor's thread."""
+    if call.extra is None or call.extra.around is None:
+        _close_dropped(call)
+    else:  # Its interceptors are not for the monitor to run.
+        default_pool().post(partial(_close_dropped, call))
+
+
+def _close_dropped(call: OpenCall) -> None:
     text = "its manager routine dropped the handle without an answer"
     try:
         call.answers.answer_fault(call, Status.CALL_FAILED, text)

@@ -45,6 +45,7 @@ from transport.wire.session import ServerSession
 from ...kernel.event import Event
 from ...kernel.lock import Lock
 from ..channel import Channel
+from ..interceptors import Around
 from ..pipes.shipment import Shipment
 
 log: Log = Log("engine.rpc")
@@ -74,12 +75,8 @@ class CallExtras(msgspec.Struct, eq=False):
     outputs: list[Any] | None = None
     # Texts that the answer is to carry. Set as a whole, before it is made.
     metadata: dict[str, str] | None = None
-    # What telemetry keeps of the call. Set once, before the routine runs.
-    span: Any = None
-    # What the call failed with, before the callbacks run.
-    status: int = 0
-    # What its routine raised, or why its result cannot be sent, before the callbacks run.
-    error: BaseException | None = None
+    # The interceptors around the routine. Set once, before it runs.
+    around: Around | None = None
     # Quick functions that take no link's lock, run once each. Single atomic operations only.
     callbacks: deque[DoneCallback] = msgspec.field(default_factory=deque)
 
@@ -89,7 +86,6 @@ class CallExtras(msgspec.Struct, eq=False):
             try:
                 act = self.callbacks.popleft()
             except IndexError:  # All have run.
-                self.error = None  # Its traceback refers to the call.
                 return
             try:
                 act(how)

@@ -25,10 +25,13 @@ from ...status import Status
 from ..contract.compatible import contradicts
 from ..contract.interface import Interface, Operation, specs_of
 from ..contract.spec import OperationSpec
+from ..interceptors import Interceptor
 from ..wire_types import spell
 from .call import ServerCall
+from .intercepting import intercept
 from .open_call import OpenCall
 from .policy import AccessPolicy, Refusal
+from .reflection import InterfaceDescription, describe
 from .routines import Entry, Preparer, preparers_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -99,6 +102,9 @@ class Served(msgspec.Struct, frozen=True, eq=False):
     entries: dict[str, Entry]
     auto_listen: bool
     lasting: bool
+    # What it says of itself, for people; and whether that is a contract's, or an object's that is served by name.
+    text: str
+    contract: bool
 
 
 Interfaces = dict[str, dict[int, Served]]  # By name and major version.
@@ -115,19 +121,28 @@ class Registry:
         self._lock = Lock()
         self._interfaces: Interfaces = {}
         self.found: dict[Target, Entry | Refusal] = {}
-        # Comes before the preparers of each entry, if set: for telemetry.
-        self._preparer: Preparer | None = None
+        # Those of each entry but the lasting ones', the outermost first. Replaced as a whole.
+        self._interceptors: tuple[Interceptor, ...] = ()
 
-    def prepare(self, preparer: Preparer) -> None:
-        """Have `preparer` come first at each entry, those that are served already included. A second one is ignored."""
+    def intercept(self, *interceptors: Interceptor) -> None:
+        """Have these run around each routine, also of what is served already, and around the interceptors there are."""
         with self._lock:
-            if self._preparer is not None:
-                return
-            self._preparer = preparer
-            interfaces = self._interfaces
-        for _, served in _all(interfaces):
-            for entry in served.entries.values():
-                entry.prepare(preparer)
+            first = not self._interceptors
+            self._interceptors = (*interceptors, *self._interceptors)
+            entries = self._intercepted_locked() if first and interceptors else []
+        self._surround(entries)
+
+    def _surround(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            entry.prepare(self._intercept)
+
+    def _intercepted_locked(self) -> list[Entry]:
+        return [
+            entry for _, served in _all(self._interfaces) if not served.lasting for entry in served.entries.values()
+        ]
+
+    def _intercept(self, call: OpenCall, args: list[Any]) -> bool:
+        return intercept(call, args, self._interceptors)
 
     def register(
         self, interface: type[Interface] | str, implementation: Any, policy: AccessPolicy, lasting: bool
@@ -141,24 +156,38 @@ class Registry:
             if not interface:
                 raise InvalidParameter("interface must be a name that is not empty")
             entries, minor = _entries_by_name(interface, implementation), 0
+            said = implementation if isinstance(implementation, type) else type(implementation)
         else:
             entries, minor = _entries(interface, implementation), interface.interface_version[1]
+            said = interface
+        text = inspect.cleandoc(said.__doc__) if isinstance(said.__doc__, str) else ""
         if unknown := policy.operations.keys() - entries.keys():
             raise InvalidParameter(f"interface {name!r} has no operations {', '.join(sorted(map(shown, unknown)))}")
         for entry in entries.values():
             if policy.needed:
                 entry.restrict(policy)
-            if self._preparer is not None:
-                entry.prepare(self._preparer)
         with self._lock:
+            if self._interceptors and not lasting:
+                self._surround(entries.values())
             if major in self._interfaces.get(name, {}):
                 raise Misuse(
                     f"interface {name!r} version {major} is registered already: unregister it first",
                     status=Status.ALREADY_REGISTERED,
                 )
-            versions = {**self._interfaces.get(name, {}), major: Served(minor, entries, policy.auto_listen, lasting)}
+            served = Served(minor, entries, policy.auto_listen, lasting, text, not isinstance(interface, str))
+            versions = {**self._interfaces.get(name, {}), major: served}
             self._interfaces = {**self._interfaces, name: versions}
             self.found = {}
+
+    def described(self) -> list[InterfaceDescription]:
+        """Return what is served, in the order of names, the library's own last."""
+        return [
+            InterfaceDescription(
+                name, (major, served.minor), [describe(e.spec, e.function, e.text) for e in served.entries.values()],
+                served.text, served.contract,
+            )
+            for (name, major), served in sorted(_all(self._interfaces), key=lambda each: (each[1].lasting, each[0]))
+        ]  # fmt: skip
 
     def served(self, interface: type[Interface] | str | None) -> list[tuple[tuple[str, int], "Served"]]:
         """Return what `unregister` would remove, with its key; raise as it would."""
@@ -252,6 +281,7 @@ def _entries(interface: type[Interface], implementation: Any) -> dict[str, Entry
                 f"{type_name(implementation)} has no routine {attribute!r}, which {interface.__name__} asks for"
             )
         entry = Entry(spec, function)
+        entry.text = getattr(interface, attribute).__doc__
         more = _check_fits(entry, attribute)
         entry.prepare(*preparers_of(spec), *more)
         entries[spec.name] = entry

@@ -93,6 +93,8 @@ class Entry:
         self.code: CodeType | None = code_of(function)
         # Decides whether the thread that calls it lets others go on before. Nothing is known of the first run.
         self.run_time = RunTime(slow=True)
+        # What the contract says of it, for people.
+        self.text: str | None = None
         # What prepares its arguments, in this order. Replaced as a whole.
         self.preparers: tuple[Preparer, ...] = ()
         # Its calls need no record of their own: they are run as the rows of a batch.
@@ -101,8 +103,8 @@ class Entry:
         self.helpable: bool = self.plain and spec.nonblocking
 
     def prepare(self, *preparers: Preparer) -> None:
-        """Have these prepare the arguments, before those that do so already."""
-        self.preparers = (*preparers, *self.preparers)
+        """Have these prepare the arguments, after those that do so already."""
+        self.preparers = (*self.preparers, *preparers)
         self.plain = self.plain and not self.preparers
         self.helpable = self.helpable and self.plain
 

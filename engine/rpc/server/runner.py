@@ -105,6 +105,8 @@ class CallRunner(ClientTurns):
         place = current.slot
         try:
             self._run_one(call, call.entry, None, place)
+            if not call.is_open():  # It was refused, or failed, and made no task, which would send its answer.
+                self._answers.channel.flush()
         except BaseException as error:  # No memory, for one.
             self._abandon(call, place, error)
             if is_interrupt(error):  # In a loop of the main thread: it is for the program.

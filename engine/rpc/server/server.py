@@ -12,7 +12,7 @@ Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtWaitServerListe
 
 import os
 import socket
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
@@ -47,6 +47,7 @@ from ...lifecycle import AsyncCloseable, OpenObjects, Stage, at_exit, close_left
 from ...pool.pool import ThreadPool, port_of
 from ..address import Address
 from ..contract.interface import Interface
+from ..interceptors import Interceptor, check_interceptor, check_interceptors
 from ..limits import check_options
 from ..pipes.pipe import MAX_WINDOW
 from ..serving import begin_serving, current
@@ -61,8 +62,8 @@ from .management import Authorize, Management, ManagementRoutines
 from .open_call import CallAttributes, OpenCall, Peer, await_closed
 from .peers import ServerPeer
 from .policy import NONE, PRIVACY, AccessPolicy, check_max_calls
+from .reflection import Reflection, ReflectionRoutines
 from .registry import Registry
-from .routines import Preparer
 from .turns import Scheduler
 from .watch import Watch
 
@@ -135,6 +136,10 @@ class Server(AsyncCloseable):
             (16 MiB; see docs/security.md).
         stuck_after: seconds after which a routine that has not returned is named in the log, once, with its stack; it
             counts in `statistics().stuck`, and for `Health`.
+        interceptors: generator functions that are run around each routine that is registered, the first one outermost,
+            where the routine runs: see `engine.rpc.interceptors`. `Health`, `Management` and `Reflection` go without.
+        reflection: serve `Reflection`, which tells everybody who can connect what is served: the names, types and
+            docstrings of all interfaces, whatever `register` says about who may call them.
         name: appears in thread names and log records.
         options: of the transport, as for `Client`; `tls` has the server's certificate, and `max_connections`,
             `max_queued_bytes`, `max_total_bytes` and `greeting_timeout` bound what those may do who come over
@@ -173,6 +178,8 @@ class Server(AsyncCloseable):
         max_waiting_bytes: int = MAX_WAITING_BYTES,
         max_unread_bytes: int = MAX_UNREAD_BYTES,
         stuck_after: float = STUCK_AFTER,
+        interceptors: Iterable[Interceptor] = (),
+        reflection: bool = True,
         name: str = "server",
         **options: Unpack[TransportOptions],
     ) -> None:
@@ -181,6 +188,7 @@ class Server(AsyncCloseable):
         check_flag("tracebacks", tracebacks)
         check_flag("fault_details", fault_details)
         check_flag("insecure", insecure)
+        check_flag("reflection", reflection)
         if tracebacks and not fault_details:
             raise InvalidParameter("tracebacks=True sends what fault_details=False hides: choose one of the two")
         check_text("name", name)
@@ -208,6 +216,7 @@ class Server(AsyncCloseable):
         self._max_unread_bytes: int = check_count("max_unread_bytes", max_unread_bytes, 1)
         self._pipe_window: int = check_count("pipe_window", pipe_window, 1, MAX_WINDOW)
         self._registry: Registry = Registry()
+        self._registry.intercept(*check_interceptors(interceptors))
         self._announcer: Announcer | None = check_announcer(announce)
         self._advertise = advertise
         if announce is not None and self._endpoints:
@@ -241,8 +250,19 @@ class Server(AsyncCloseable):
         management = ManagementRoutines(self._admission, authorize)
         self._registry.register(Management, management, AccessPolicy(), lasting=True)
         self._registry.register(Health, HealthRoutines(self.health), AccessPolicy(), lasting=True)
+        if reflection:
+            routines = ReflectionRoutines(self._registry.described)
+            self._registry.register(Reflection, routines, AccessPolicy(), lasting=True)
         begin_serving()
         _open_servers.add(self)
+
+    def add_interceptor(self, interceptor: Interceptor) -> None:
+        """Have `interceptor` run around each routine that is entered from now on, and around the other interceptors.
+
+        What is registered already is among it. Raises: `InvalidArgumentType` if it cannot be called. Threads: any.
+        Blocks: never.
+        """
+        self._registry.intercept(check_interceptor(interceptor))
 
     def register(
         self,
@@ -679,11 +699,6 @@ class Server(AsyncCloseable):
     def _dropped_open(self) -> str:
         # One that listens is not dropped: its endpoints refer to it.
         return "" if not hasattr(self, "_admission") or self.closed else repr(self)
-
-
-def prepare_calls(server: Server, preparer: Preparer) -> None:
-    """Have `preparer` come before all others at each call of `server`; once, for telemetry."""
-    server._registry.prepare(preparer)
 
 
 def _inherited(server: Server) -> None:

@@ -1,0 +1,159 @@
+"""Interceptors: what a program has run around each call, at a client or at a server.
+
+Theory of operation. An interceptor is a generator function that takes the call. What is before its `yield` runs before
+the call, and what is after it once the call has come to an end: one object, with the same rules for blocking and for
+asynchronous calls, for pipes and for one-way calls.
+
+    def timed(call):
+        began = monotonic()
+        try:
+            yield  # the call proceeds, to the next interceptor, and at last to the server, or to the routine
+        finally:
+            print(call.operation, monotonic() - began)
+
+A failure is raised at the `yield`: who catches it has the call succeed, with `call.result`; who raises another one has
+it end with that. The result is in `call.result`, and may be replaced. Who returns before the `yield` answers the call
+with `call.result`: it does not proceed. A second `yield` is an error, as nothing proceeds twice.
+
+    interceptors=[a, b]     a begins, b begins, the call, b ends, a ends
+
+Guarantees: those that have begun are resumed once, the innermost first, in the context (`contextvars`) in which they
+began. They are resumed before anybody is notified of the outcome.
+
+Assumes: `list.pop` is atomic: of two threads that end a call one resumes them.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, Protocol
+
+import msgspec
+
+from transport.foreign import a_type, is_interrupt, shown
+
+from ..errors import InvalidArgumentType, InvalidState
+from ..kernel.checks import check_callback
+
+
+class Intercepted(Protocol):
+    """What interceptors of both sides find on a call."""
+
+    interface: str
+    operation: str
+    version: tuple[int, int]
+    args: list[Any]
+    metadata: dict[str, str]
+    one_way: bool
+    result: Any
+
+
+class OutgoingCall(msgspec.Struct, eq=False):
+    """A call as an interceptor of a client finds it.
+
+    Fields:
+        interface, operation, version: what is called.
+        args: the arguments, in their places, with defaults; None for pipes. May be changed before the `yield`.
+        metadata: texts for the routine. As `args`.
+        timeout: seconds that the call may take; None: the client's default. As `args`.
+        one_way: whether nothing comes back.
+        endpoint: of the server; of several, after the `yield`, of the one that the call was at last.
+        result: after the `yield`, what the call returns. May be changed.
+    """
+
+    interface: str
+    operation: str
+    version: tuple[int, int]
+    args: list[Any]
+    metadata: dict[str, str]
+    timeout: float | None
+    one_way: bool
+    endpoint: str
+    result: Any = None
+
+
+# What `interceptors=` takes, and what each makes for a call.
+Interceptor = Callable[[Any], Iterator[None]]
+Running = Generator[None, None, None]
+
+
+def check_interceptor(interceptor: Interceptor) -> Interceptor:
+    """Return an interceptor; raise `InvalidArgumentType` if it cannot be called, or is an `async def`."""
+    check_callback("interceptor", interceptor)
+    return interceptor
+
+
+def check_interceptors(interceptors: Iterable[Interceptor]) -> tuple[Interceptor, ...]:
+    """Return interceptors as a tuple; raise `InvalidArgumentType` if one cannot be called."""
+    if not isinstance(interceptors, Iterable):
+        raise InvalidArgumentType(f"interceptors must be a list of generator functions, not {shown(interceptors)}")
+    return tuple(map(check_interceptor, interceptors))
+
+
+class Around:
+    """The interceptors around one call."""
+
+    __slots__ = ("_begun", "call")
+
+    def __init__(self, call: Intercepted) -> None:
+        self.call: Intercepted = call
+        # Those that have begun, the outermost first, in a box of one: who takes them out resumes them.
+        self._begun: list[list[Running]] = []
+
+    def begin(self, interceptors: Iterable[Interceptor]) -> bool:
+        """Begin each; False: one of them has answered the call, with `call.result`, and the next ones do not begin.
+
+        Raises what they raise. Either way `end` resumes those that have begun.
+        """
+        begun: list[Running] = []
+        try:
+            return _all_proceed(self.call, interceptors, begun)
+        finally:
+            self._begun.append(begun)
+
+    def end(self, error: BaseException | None) -> BaseException | None:
+        """Resume those that have begun, once: the call has failed with `error`, or None and `call.result` is there.
+
+        Returns: what it fails with now; None: it has `call.result`. Raises: nothing but an interrupt of this thread.
+        """
+        try:
+            begun = self._begun.pop()
+        except IndexError:
+            return error
+        while begun:
+            if error is not None:
+                self.call.result = None
+            error = _resumed(begun.pop(), error)
+        return error
+
+
+def _all_proceed(call: Intercepted, interceptors: Iterable[Interceptor], begun: list[Running]) -> bool:
+    for interceptor in interceptors:
+        running: Any = interceptor(call)
+        if not isinstance(running, Generator):
+            raise InvalidArgumentType(
+                f"an interceptor is a generator function, with one `yield`, and {shown(interceptor)} has returned "
+                f"{a_type(running)}"
+            )
+        try:
+            next(running)
+        except StopIteration:
+            return False
+        begun.append(running)
+    return True
+
+
+def _resumed(running: Running, error: BaseException | None) -> BaseException | None:
+    try:
+        if error is None:
+            next(running)
+        else:
+            running.throw(error)
+    except StopIteration:
+        return None
+    except BaseException as raised:
+        return raised
+    try:
+        running.close()
+    except BaseException as raised:
+        if is_interrupt(raised):
+            raise
+    return InvalidState(f"{shown(running)} has a second `yield`: an interceptor lets its call proceed once")
