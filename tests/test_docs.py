@@ -28,17 +28,22 @@ def text_of(page: str) -> str:
 
 PROGRAMS = [page for page in PAGES if BLOCK.search(text_of(page)) and page not in ELSEWHERE]
 
+# The page whose code is tests.
+TESTS = "how-to/testing.md"
+PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:callport", "-p", "engine.testing.plugin")
+
 
 @pytest.mark.parametrize("page", PROGRAMS)
 def test_code(page: str, tmp_path: Path) -> None:
-    """The code of a page is one program, which runs from its first block to its last without a warning."""
+    """The code of a page is one program, which runs from its first block to its last without a warning; or tests."""
     program = tmp_path / "program.py"
     program.write_text("\n".join(BLOCK.findall(text_of(page))), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(program)],
+        [sys.executable, "-W", "error", *(PYTEST if page == TESTS else ()), str(program)],
         capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, timeout=LIMIT,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert page != TESTS or re.search(r"^\d+ passed in", done.stdout, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")

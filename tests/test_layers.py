@@ -237,6 +237,7 @@ PUBLIC = frozenset(
         "engine.otel",
         "engine.prometheus",
         "engine.testing",
+        "engine.testing.plugin",
         "engine.win32",
         "transport",
     }

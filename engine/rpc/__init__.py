@@ -12,6 +12,7 @@ And the ground they stand on:
 errors       outcomes that are not success
 state        the states of a call as a table, and how it ended
 call         the client's handle of one call
+interceptors what a program has run around each call
 notify       every way to be notified, and its delivery
 context      state that a server keeps for a client
 serving      what calls made inside a routine take over

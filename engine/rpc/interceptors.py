@@ -112,7 +112,8 @@ class Around:
     def end(self, error: BaseException | None) -> BaseException | None:
         """Resume those that have begun, once: the call has failed with `error`, or None and `call.result` is there.
 
-        Returns: what it fails with now; None: it has `call.result`. Raises: nothing but an interrupt of this thread.
+        Returns: what it fails with now; None: it has `call.result`. What a signal handler has raised is returned, too:
+        once the call has ended with it, it is for this thread. Raises: nothing.
         """
         try:
             begun = self._begun.pop()
@@ -155,5 +156,5 @@ def _resumed(running: Running, error: BaseException | None) -> BaseException | N
         running.close()
     except BaseException as raised:
         if is_interrupt(raised):
-            raise
+            return raised
     return InvalidState(f"{shown(running)} has a second `yield`: an interceptor lets its call proceed once")

@@ -15,6 +15,7 @@ from engine import (
     BadStubData,
     Call,
     CallCancelled,
+    CallFailed,
     CallTimeout,
     Client,
     CompletionPort,
@@ -689,6 +690,30 @@ class TestAtAServer:
         assert getattr(pair.things(), name)(1) == 77
         assert pair.routines.entered == 0
         assert log.lines == [f"outer begins {name}", "outer ends 77"]
+
+    @pytest.mark.parametrize("name", ["double", "double_async", "double_later"])
+    def test_one_that_keeps_the_call(self, pair: Pair, name: str) -> None:
+        """It is answered later by the handle, and those around it see that; dropping the handle ends the call."""
+        log = Log()
+        kept: list[ServerCall] = []
+
+        def keep(call: IncomingCall) -> Iterator[None]:
+            kept.append(call.keep())
+            return
+            yield
+
+        for each in (log.named("inner"), keep, log.named("outer")):
+            pair.server.add_interceptor(each)
+        begin = getattr(pair.things(), name).begin
+        call = begin(1)
+        wait_until(lambda: kept)
+        kept.pop().complete(5)
+        assert call.result(LIMIT) == 5
+        assert log.lines == [f"outer begins {name}", "outer ends 5"]
+        call = begin(1)
+        wait_until(lambda: kept)
+        kept.clear()
+        assert isinstance(call.exception(LIMIT), CallFailed)
 
     @pytest.mark.parametrize("name", ["double", "double_async", "double_later"])
     def test_one_that_proceeds_twice(self, pair: Pair, name: str) -> None:

@@ -11,5 +11,6 @@ spinning     whether who has sent a call stays awake until the answer comes
 outbox       what is to be sent, and which calls have left in which message
 retry        calls of idempotent operations, which are sent again
 buffers      answers that fill the caller's buffers
+interception interceptors, and the calls that wait until they are done
 pipes        operations with pipes, and the client's ends of those of one call
 """

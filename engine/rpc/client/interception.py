@@ -23,6 +23,8 @@ from weakref import WeakMethod
 
 import msgspec
 
+from transport.foreign import is_interrupt
+
 from ...errors import EngineError, InvalidState
 from ...kernel.aio import Completion
 from ...kernel.notification import Notification
@@ -74,8 +76,9 @@ class Interception:
 
     def add(self, interceptor: Interceptor) -> None:
         """Have `interceptor` run around those that there are."""
+        check_interceptor(interceptor)
         with self.table.lock:
-            self.interceptors = (check_interceptor(interceptor), *self.interceptors)
+            self.interceptors = (interceptor, *self.interceptors)
         for follower in self._followers.copy():
             equip = follower()
             if equip is not None:
@@ -200,21 +203,16 @@ class CallAround(Around):
         if isinstance(carrier, Carrier):
             self.call.endpoint = carrier.connection.endpoint
         failed: BaseException | None = None
-        error: BaseException | None = None
         try:
             self.call.result = read(spec, outcome)
         except BaseException as raised:
             failed = raised
-        try:
-            error = self.end(failed)
-        except BaseException as interrupt:  # A signal handler's: the call ends with it, and so does this thread's work.
-            error = interrupt
-            raise
-        finally:
-            unchanged = error is not None and error is failed
-            status = status_of(outcome) if unchanged else _status_of(error)
-            trailing = outcome.metadata if isinstance(outcome, Reply) else None
-            self.home.table.finish(call_id, _settled(status, trailing, self.call.result, error))
+        error = self.end(failed)
+        status = status_of(outcome) if error is not None and error is failed else _status_of(error)
+        trailing = outcome.metadata if isinstance(outcome, Reply) else None
+        self.home.table.finish(call_id, _settled(status, trailing, self.call.result, error))
+        if error is not None and is_interrupt(error):
+            raise error
 
 
 def _status_of(error: BaseException | None) -> int:

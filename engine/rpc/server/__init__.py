@@ -8,6 +8,7 @@ listener     one endpoint: what arrives
 answers      one endpoint: a call is closed, its answer encoded, queued and sent; what of an exception is sent
 registry     which routine serves which operation
 routines     `Entry`: one of these, how its arguments are prepared, and whether a thread is inside
+intercepting interceptors around routines
 turns        whose turn it is: the clients with calls, and the threads that have them
 runner       the running of a client's calls by who has it
 helped       the running of nonblocking ones by threads of their own process that wait
@@ -20,5 +21,6 @@ own_loop     their event loop, if the program gives none
 given_loop   that of the program
 complaints   what clients can make a server log, at a rate that they cannot choose
 management   what a client may ask of any server
+reflection   what a server tells of what it serves
 ending       the signals that end a service
 """

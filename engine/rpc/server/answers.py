@@ -250,6 +250,8 @@ class Answers:
             error = around.end(None)
             if error is not None:
                 self._close_failed(call, 0, error, "")
+                if is_interrupt(error):
+                    raise error
                 return
             value = around.call.result
         if call.peer.calls.pop(call.id, None) is not call:

@@ -40,6 +40,15 @@ class IncomingCall(msgspec.Struct, eq=False):
     one_way: bool
     _call: Any
     result: Any = None
+    _kept: bool = False  # Whether it is answered later.
+
+    def keep(self) -> ServerCall:
+        """Take the call over, and return its handle, by which it is answered later, from any thread.
+
+        The interceptor returns then, without a `yield`. If the handle is dropped, the call ends with `CallFailed`.
+        """
+        self._kept = self._call.given = True
+        return self.handle
 
     @property
     def handle(self) -> ServerCall:
@@ -58,6 +67,8 @@ def intercept(call: OpenCall, args: list[Any], interceptors: Iterable[Intercepto
     if around.begin(interceptors):
         args[:] = seen.args
         return True
+    if seen._kept:
+        return False
     if call.pipes is not None:
         raise InvalidState(f"{spec.name} has pipes: an interceptor can let it proceed or raise, and not answer it")
     call.answers.answer(call, seen.result)

@@ -1,10 +1,4 @@
-"""Tools to test timing and threading code without sleeping: a clock moved by hand, a sequencer, gates.
-
-    ManualClock          time stands still until `advance`; give it as `clock=` to timers and pools
-    Sequencer            steps of several threads, run in the order of their numbers
-    Gate                 a place where threads stop until it is opened, and where a test sees them arrive
-    wait_until_blocked   returns once so many threads sleep in waits on a port or object, or a given one does
-    wait_until           returns once a condition holds
+"""Timing without sleeping: a clock moved by hand, a sequencer, gates, and waits for what comes true.
 
 Sequencer and gates are deliberately not waits of the engine: a thread that stops in one keeps its slot on its
 completion port and does not drive sockets, as one that computes. Everything that waits here does so for `LIMIT` seconds
@@ -24,13 +18,11 @@ from typing import Any
 from transport.foreign import shown
 from transport.realtime import monotonic
 
-from .errors import InvalidParameter, WaitTimeout
-from .kernel.checks import check_duration
-from .kernel.clock import Cancellable
-from .kernel.thread import records
-from .lifecycle import fork_safe
-
-__all__ = ["LIMIT", "Gate", "ManualClock", "Sequencer", "wait_until", "wait_until_blocked"]
+from ..errors import InvalidParameter, WaitTimeout
+from ..kernel.checks import check_duration
+from ..kernel.clock import Cancellable
+from ..kernel.thread import records
+from ..lifecycle import fork_safe
 
 LIMIT = 120.0  # Seconds: what only a hang reaches, however busy the machine is.
 
