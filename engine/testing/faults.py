@@ -86,11 +86,7 @@ class Faults:
 
     def _next(self, operation: str) -> Fault | None:
         with self._lock:
-            found = next((each for each in self._orders if each[0] in ("", operation)), None)
-            if found is None:
-                return None
-            self._orders.remove(found)
-            return found[1]
+            return _take(self._orders, operation)
 
     def _drop(self, call: IncomingCall) -> bool:
         self._dropped.append(call.keep())
@@ -100,6 +96,14 @@ class Faults:
         for peer in self._server.peers:
             self._server.disconnect(peer, "a test has lost it")
         return False
+
+
+def _take(orders: list[tuple[str, Fault]], operation: str) -> Fault | None:
+    for at, (wanted, fault) in enumerate(orders):
+        if wanted in ("", operation):
+            del orders[at]
+            return fault
+    return None
 
 
 def _too_busy() -> CallError:
