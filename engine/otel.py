@@ -15,9 +15,9 @@ as its parent.
 Guarantees: a span of a call ends once, when the call has its outcome (client) or is closed (server), with its status.
 It is current while the routine runs, so spans made there are its children, and so are calls that the routine makes.
 
-Spans end on the thread that closes a call at a server, and on the default pool at a client: give the provider a
-processor that does not wait, such as `BatchSpanProcessor`. Calls that are refused before their routine is entered have
-no span at the server, nor have those of the library's own interfaces, as `Health`.
+Spans end where a client's blocking call was made, else on the default pool, and at a server on the thread that closes
+the call: give the provider a processor that does not wait, such as `BatchSpanProcessor`. Calls that are refused before
+their routine is entered have no span at the server, nor have those of the library's own interfaces, as `Health`.
 
 Source: OpenTelemetry, "Semantic conventions for RPC spans"; W3C, "Trace Context".
 """

@@ -138,8 +138,9 @@ class TestFaults:
             with pytest.raises(CallTimeout):
                 pair.binding.synonyms("quick", timeout=0.01)
             call = pair.binding.count.begin()
-            wait_until(lambda: not pair.faults.pending)
+            wait_until(lambda: pair.faults.dropped == 2)
             pair.faults.clear()
+            assert pair.faults.dropped == 0
             assert isinstance(call.exception(LIMIT), CallFailed)
 
     def test_late(self) -> None:

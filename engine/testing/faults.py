@@ -74,6 +74,11 @@ class Faults:
         with self._lock:
             return len(self._orders)
 
+    @property
+    def dropped(self) -> int:
+        """How many calls are dropped and not cleared. Those whose clients have given them up are among them."""
+        return len(self._dropped)
+
     def _order(self, times: int, operation: str, fault: Fault) -> None:
         check_count("times", times, 1)
         with self._lock:

@@ -74,6 +74,7 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         """Begin calls in the shortest way, or through the client's interceptors if it has some."""
         starter, spec = self._starter, self.spec
         begin = with_outputs(starter.begin) if spec.outputs else starter.begin
+        self._straight = begin
         if self._interception.interceptors:
             self._begin = self._interception.around(begin)
             self.__dict__.pop("begin", None)
@@ -141,6 +142,8 @@ class BoundOperation(Operation[..., Any], Uncopyable):
                 with holding(loop):
                     return self(*args, timeout=timeout, metadata=metadata, into=into, **kwargs)
         spec = self.spec if into is None else filling(self.spec, into)
+        if self._interception.interceptors:
+            return self._interception.call(self._straight, spec, args, kwargs, timeout, metadata)
         call = self._begin(spec, args, kwargs, None, timeout, metadata, None)
         try:
             call.wait()

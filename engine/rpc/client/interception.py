@@ -4,7 +4,7 @@ Theory of operation. Bindings of a client that has interceptors begin calls by `
 what comes before the call, in a copy of the caller's context. Then the call is as any other, until its outcome is
 there: it leaves the table of its connection for that of the interception, where it stays outstanding, and a thread of
 the default pool runs what comes after the call. What is left of the outcome is then the outcome: who waits is woken,
-and who is to be notified is.
+and who is to be notified is. A blocking call is spared that: its thread runs what comes after it.
 
     a connection's table --its outcome--> the interception's table --resumed, on the pool--> its outcome
 
@@ -33,7 +33,9 @@ from ...status import Status
 from ..call import (
     Call,
     CallCarrier,
+    abandon,
     adopt,
+    carrier_of,
     give_up_at_fork,
     handle_of,
     pipes_of,
@@ -92,24 +94,10 @@ class Interception:
         self, begin: Begin, spec: OperationSpec, args: tuple[Any, ...], kwargs: dict[str, Any] | None, notify: Any,
         timeout: float | None, metadata: dict[str, str] | None, handle: Call[Any] | None, pipes: Any = None,
     ) -> Call[Any]:  # fmt: skip
-        target = spec.target
-        call = OutgoingCall(
-            target.interface, target.operation, (target.major, target.minor), list(args), {}, timeout, spec.one_way,
-            self.endpoint,
-        )  # fmt: skip
         handle = Call() if handle is None else handle_of(handle)
-        around = CallAround(self, call)
+        around, call, wrong = self._open(spec, args, kwargs, timeout, metadata)
         try:
-            wrong: EngineError | None = None
-            try:
-                call.args = list(spec.arrange(args, kwargs or {}))
-                call.metadata = {} if metadata is None else check_metadata(metadata)
-            except EngineError as misuse:  # They may see it: it is what the call ends with.
-                wrong = misuse
-            proceeds = around.begin(self.interceptors)
-            if wrong is not None:
-                raise wrong
-            if proceeds:
+            if around.proceeds(self.interceptors, wrong):
                 surround(handle, around)
                 more = () if pipes is None else (pipes,)
                 return begin(spec, tuple(call.args), None, notify, call.timeout, call.metadata or None, handle, *more)
@@ -122,6 +110,51 @@ class Interception:
         if error is not None:
             raise error
         return self._answered(handle, spec, notify, pipes, call.result)
+
+    def call(
+        self, begin: Begin, spec: OperationSpec, args: tuple[Any, ...], kwargs: dict[str, Any] | None,
+        timeout: float | None, metadata: dict[str, str] | None,
+    ) -> Any:  # fmt: skip
+        """Make a blocking call through the interceptors, all of it in this thread; return the result, or raise."""
+        around, call, wrong = self._open(spec, args, kwargs, timeout, metadata)
+        error: BaseException | None = None
+        try:
+            if around.proceeds(self.interceptors, wrong):
+                handle = begin(spec, tuple(call.args), None, None, call.timeout, call.metadata or None, None)
+                try:
+                    handle.wait()
+                except BaseException:
+                    abandon(handle)
+                    raise
+                call.endpoint = carrier_of(handle).connection.endpoint
+                call.result = handle.complete()
+        except BaseException as raised:
+            error = around.end(raised)
+            if error is raised:
+                raise
+        else:
+            error = around.end(None)
+        if error is not None:
+            raise error
+        return call.result
+
+    def _open(
+        self, spec: OperationSpec, args: tuple[Any, ...], kwargs: dict[str, Any] | None, timeout: float | None,
+        metadata: dict[str, str] | None,
+    ) -> "tuple[CallAround, OutgoingCall, EngineError | None]":  # fmt: skip
+        """Return what runs around a call that is to be begun, the call as that finds it, and what is wrong with it."""
+        target = spec.target
+        version = (target.major, target.minor)
+        call = OutgoingCall(
+            target.interface, target.operation, version, list(args), {}, timeout, spec.one_way, self.endpoint
+        )
+        wrong: EngineError | None = None
+        try:
+            call.args = list(spec.arrange(args, kwargs or {}))
+            call.metadata = {} if metadata is None else check_metadata(metadata)
+        except EngineError as misuse:  # They may see it: it is what the call ends with.
+            wrong = misuse
+        return CallAround(self, call), call, wrong
 
     def _answered(self, handle: Call[Any], spec: OperationSpec, notify: Any, pipes: Any, result: Any) -> Call[Any]:
         """Return a call that no server was asked for: an interceptor has answered it."""
@@ -184,6 +217,13 @@ class CallAround(Around):
 
     def begin(self, interceptors: Iterable[Interceptor]) -> bool:
         return self._context.run(super().begin, interceptors)
+
+    def proceeds(self, interceptors: Iterable[Interceptor], wrong: EngineError | None) -> bool:
+        """Begin them; whether the call is to be begun now. Raises what they raise, or what is `wrong` with the call."""
+        proceeds = self.begin(interceptors)
+        if wrong is not None:
+            raise wrong
+        return proceeds
 
     def end(self, error: BaseException | None) -> BaseException | None:
         return self._context.run(super().end, error)
