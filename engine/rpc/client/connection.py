@@ -7,7 +7,8 @@ While there is no connection, calls wait in the outbox; once there is one they f
 of calls that wait too long, and of those that had left when the connection is lost, is in `awaiting.py`. A server that
 says goodbye may keep its socket, so the client closes the connection and begins on a new one.
 
-Replies are harvested by whichever thread waits.
+Replies are harvested by whichever thread waits. What arrives, what leaves and what a loss means are the steps of one
+state, and each is short: hence the length.
 
 Lock order: link.lock, then the table's lock.
 

@@ -7,6 +7,8 @@ While DRAINING, running calls go on and new ones are refused with `ServerUnavail
 Interfaces that listen by themselves are served in all phases but CLOSED; a stop does not wait for their calls, a close
 does.
 
+Half of this file says what its public methods take, raise and wait for: hence the length.
+
 Source: "RpcServerListen", "RpcMgmtStopServerListening", "RpcMgmtWaitServerListen", "RpcMgmtInqStats".
 """
 
