@@ -2,13 +2,14 @@
 # wheels | ci-long | docs | docs-serve | clean
 # Every target does its own set-up, and redoes it only when pyproject.toml has changed.
 # Settings: PYTHON=python3.12, VENV=.venv, PYTEST_ARGS="-x -k port", PERF_ARGS="--json out.json", ROUNDS=10,
-# COUNT=1000, RUNS=0
+# COUNT=1000, RUNS=0, WORKERS=0 (processes that the tests are shared out to; most wait for most of their time)
 
 PYTHON ?= python3
 VENV ?= .venv
 ROUNDS ?= 5
 COUNT ?= 10000
 RUNS ?= 30000
+WORKERS ?= 3
 PYTEST_ARGS ?=
 PERF_ARGS ?=
 
@@ -49,7 +50,7 @@ $(READY_PACKAGE): $(READY)
 	@touch $@
 
 test: $(READY)
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # The venv's own Python, then each other supported one that is installed.
 test-all: $(READY)

@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import hypothesis
 import pytest
@@ -48,6 +48,24 @@ def pytest_configure(config: pytest.Config) -> None:
     interval = config.getoption("--switch-interval")
     if interval is not None:
         sys.setswitchinterval(interval)
+
+
+@pytest.hookimpl
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool:
+    """Run a test inside of a generator, which has an exception state of its own.
+
+    A trace function that raises while an exception is handled has CPython forget to leave that state. In the main
+    thread's own the exception would stay to the end, with all that its frames refer to, and be the context of each
+    later one.
+    """
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+
+    def running() -> Generator[None]:
+        pyfuncitem.obj(**arguments)
+        yield
+
+    next(running())
+    return True
 
 
 def _running_besides(known: set[threading.Thread]) -> list[threading.Thread]:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -318,7 +319,7 @@ class TestFlags:
                     with pytest.raises(InvalidArgumentType, match="cancel_pending must be"):
                         wait(0, cancel_pending=wrong)
 
-    @pytest.mark.parametrize("endpoint", [ENDPOINT, f"ipc://@callport-arguments-{id(Odd)}"])
+    @pytest.mark.parametrize("endpoint", [ENDPOINT, f"ipc://@callport-arguments-{os.getpid()}"], ids=["inproc", "ipc"])
     def test_of_a_call(self, endpoint: str) -> None:
         """A call that is cancelled by halves goes on, and the others of its connection too."""
         with Server(endpoint) as server:

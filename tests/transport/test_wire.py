@@ -256,7 +256,7 @@ class TestSettled:
             -(1 << 63) - 1, "é", "\ud800", "x" * (DEFERRABLE_BYTES + 1), b"x" * (DEFERRABLE_BYTES + 1),
             datetime(2024, 1, 1), Kind.BYE,
         ],
-        ids=lambda value: repr(value)[:20],
+        ids=lambda value: repr(value)[:12],
     )  # fmt: skip
     def test_are_not(self, value: object) -> None:
         """What can change, what cannot be encoded, what is long; one of them is enough."""

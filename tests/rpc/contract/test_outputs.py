@@ -361,7 +361,7 @@ class TestRefused:
         "bad",
         [b"readonly", memoryview(b"readonly"), "text", 5, None, [1], memoryview(bytearray(9))[::2],
          numpy.zeros(4)[::2]],
-        ids=str,
+        ids=["bytes", "readonly", "text", "5", "None", "list", "strided", "strided array"],
     )  # fmt: skip
     def test_what_cannot_be_filled(self, one: Fixture, bad: Any) -> None:
         """A read-only buffer, one with gaps, or none at all."""
