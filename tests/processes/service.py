@@ -4,6 +4,7 @@ What a file named by `SERVICE_ORDERS` says is done by each process as it starts:
 """
 
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -46,4 +47,5 @@ def no_server(*endpoints: str) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Who runs the tests may ignore it (`nohup`), which is inherited.
     serve(make_server, sys.argv[1], processes=2)
