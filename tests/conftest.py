@@ -5,6 +5,7 @@ import threading
 import time
 import traceback
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -48,6 +49,18 @@ def pytest_configure(config: pytest.Config) -> None:
     interval = config.getoption("--switch-interval")
     if interval is not None:
         sys.setswitchinterval(interval)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share out files, but for those of the Windows names: what they serve with is the process's, so one has all."""
+    from xdist.scheduler import LoadFileScheduling  # Only if the tests are shared out.
+
+    class Files(LoadFileScheduling):  # type: ignore[misc]  # it has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/win32" if nodeid.startswith("tests/win32/") else nodeid.partition("::")[0]
+
+    return Files(config, log)
 
 
 @pytest.hookimpl

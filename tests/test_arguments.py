@@ -319,7 +319,9 @@ class TestFlags:
                     with pytest.raises(InvalidArgumentType, match="cancel_pending must be"):
                         wait(0, cancel_pending=wrong)
 
-    @pytest.mark.parametrize("endpoint", [ENDPOINT, f"ipc://@callport-arguments-{os.getpid()}"], ids=["loopback", "ipc"])
+    @pytest.mark.parametrize(
+        "endpoint", [ENDPOINT, f"ipc://@callport-arguments-{os.getpid()}"], ids=["loopback", "ipc"]
+    )
     def test_of_a_call(self, endpoint: str) -> None:
         """A call that is cancelled by halves goes on, and the others of its connection too."""
         with Server(endpoint) as server:

@@ -98,7 +98,7 @@ class TestToAServer:
             assert type(reply) is Replies and [record.id for record in replies_in(reply)] == [77]
             assert server.statistics().garbage_received == 1
             assert server.statistics().calls_in == 1
-        wait_until(lambda: "dropped a message" in caplog.text)  # Logged by a thread of its own.
+        wait_until(lambda: "dropped a message" in caplog.text)
         assert not [record for record in caplog.records if record.levelno > logging.WARNING]
 
     def test_calls_lost_in_garbage_do_not_hang(self, local: Callable[..., Server]) -> None:
@@ -135,7 +135,7 @@ class TestToAServer:
             left_out = [re.match("; ([0-9]+) more like it", line) for line in lines()]
             return len(left_out) + sum(int(match[1]) for match in left_out if match)
 
-        wait_until(lambda: told() == 500)  # Logged by a thread of its own.
+        wait_until(lambda: told() == 500)
         assert len(lines()) <= 2 + (time.monotonic() - begun) / 3
         assert "Traceback" not in mine.log()
 
@@ -317,7 +317,7 @@ class TestToAClient:
         raw.say(Replies([one_reply(number, 0, msgspec.Raw(msgspec.msgpack.encode("answer")))]))
         assert call.result(LIMIT) == "answer"
         assert client.statistics().garbage_received == 1
-        wait_until(lambda: caplog.text.count("dropped a message") == 1)  # Logged by a thread of its own.
+        wait_until(lambda: caplog.text.count(f"{raw.endpoint}: dropped a message") == 1)
 
     def test_logged_once(self, pair: tuple[RawServer, Client, Any, int], caplog: pytest.LogCaptureFixture) -> None:
         """Garbage of one server is logged once; further pieces are only counted."""
@@ -327,7 +327,7 @@ class TestToAClient:
         raw.say(Replies([one_reply(number, 0, NIL)]))
         assert call.result(LIMIT) is None
         assert client.statistics().garbage_received == 20
-        wait_until(lambda: caplog.text.count("dropped a message") == 1)  # Logged by a thread of its own.
+        wait_until(lambda: caplog.text.count(f"{raw.endpoint}: dropped a message") == 1)
 
     def test_answers_to_nobody(self, pair: tuple[RawServer, Client, Any, int]) -> None:
         """An answer to a call that does not exist is counted as late."""

@@ -161,8 +161,9 @@ class TestOneEndpoint:
         routines.gate.wait_for_arrivals()
         thread = draining(server)
         held.cancel()
-        words.echo.begin(1).cancel(abort=True)  # What is behind the cancel shows that it was sent.
+        behind = words.echo.begin(1)  # What is behind the cancel shows that it was taken.
         wait_until(lambda: server.statistics().messages_in >= 4)
+        behind.cancel(abort=True)
         routines.gate.open()
         assert held.result(LIMIT) == "cancelled"
         thread.join(LIMIT)
