@@ -4,8 +4,9 @@ Theory of operation, besides that of the package. ZeroMQ reads of each peer what
 read (RCVHWM) would have it abort the process if a peer dies past it. So this side reads always, and who is above it
 counts. For the same reason no peer is refused what it sends; it is disconnected (`accepted.py`): of too many
 connections the last, who has not spoken in time, who leaves much unread for long, and who gives itself a number as only
-ZeroMQ gives them out (`door.py` says what that is about). All of it looks at one table of connections, under one lock: hence the
-length.
+ZeroMQ gives them out (`door.py` says what that is about).
+
+All of it looks at one table of connections, under one lock: hence the length.
 
 Guarantees: what waits to be sent to a peer is bounded by an eighth of `max_queued_bytes` and a message; for longer than
 `GRACE` it is not that much.
