@@ -75,6 +75,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "engine.rpc.contract": (
         "engine.errors",
         "engine.kernel",
+        "engine.rpc.address",
         "engine.rpc.call",
         "engine.rpc.context",
         "engine.rpc.errors",

@@ -33,8 +33,8 @@ from engine.testing import LIMIT
 
 CLIENT = "aclose add_interceptor bind close closed endpoint members session statistics"
 SERVER = (
-    "aclose add_interceptor close closed disconnect drain drain_async endpoint endpoints health listen listening name "
-    "peers pool register request_stop statistics stop unregister wait wait_async"
+    "aclose add_interceptor close closed disconnect drain drain_async endpoint endpoints health listen listening "
+    "members name peers pool register request_stop statistics stop unregister wait wait_async"
 )
 # `deliver` is for the sources of a program's own.
 PORT = "associate associate_wait close closed concurrency deliver get get_async get_many packet post statistics"

@@ -34,10 +34,12 @@ MAX_RECORDS: Final = 65536
 MAX_BLOBS: Final = 256
 #: Largest HELLO: all that is read of a peer that has not greeted.
 MAX_GREETING_BYTES: Final = 64 * 1024
-#: Most characters of the name of an interface or an operation.
+#: Most characters of the name of an interface or an operation, and of an endpoint.
 MAX_NAME: Final = 1024
 #: Most texts in the metadata of a connection, a call or a reply.
 MAX_METADATA: Final = 1024
+#: Most servers that a WELCOME names.
+MAX_MEMBERS: Final = 1024
 #: Most dimensions of an array, and most pipes of a call. NumPy allows 64.
 MAX_DIMENSIONS: Final = 64
 MAX_PIPES: Final = 256
@@ -54,8 +56,11 @@ Natural = Annotated[int, msgspec.Meta(ge=0)]
 _RECORDS: Final = msgspec.Meta(max_length=MAX_RECORDS)
 _PIPES: Final = msgspec.Meta(max_length=MAX_PIPES)
 
-#: The name of an interface or an operation.
+#: The name of an interface or an operation, or an endpoint.
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
+
+#: The endpoints of servers.
+Endpoints = Annotated[list[Name], msgspec.Meta(max_length=MAX_MEMBERS)]
 
 #: Texts for the other side's program.
 Metadata = Annotated[dict[str, str], msgspec.Meta(max_length=MAX_METADATA)]
@@ -104,7 +109,8 @@ class Hello(msgspec.Struct, array_like=True, gc=False):
 
 class Welcome(msgspec.Struct, array_like=True, gc=False):
     """The server's answer to a HELLO. `instance` is another one whenever the server is another process; `body_bytes` is
-    the most that it takes of frame 0, 0 standing for no limit but that of the whole message.
+    the most that it takes of frame 0, 0 standing for no limit but that of the whole message. `members` are the
+    endpoints of servers that serve the same, which the client may as well call; it is left out where there are none.
     """
 
     instance: Identity
@@ -115,6 +121,7 @@ class Welcome(msgspec.Struct, array_like=True, gc=False):
     limits: Limits = Limits()
     metadata: Metadata = {}
     body_bytes: Natural = 0
+    members: Endpoints = []
 
 
 class Reject(msgspec.Struct, array_like=True, gc=False):

@@ -76,9 +76,11 @@ def run(
     if not isinstance(server, Server):
         raise InvalidArgumentType(f"the function that makes the server returned no Server, but {type_name(server)}")
     members = MembersRoutines()
-    talk = _Talk(said, members, leave, grace)
+    talk = _Talk(said, server, members, leave, grace)
     with server:
         server.register(Members, members)
+        # Before it knows the others: who greets until then asks there for them.
+        server.members = [_connectable(shared)]
         server.listen()
         talk.say(Ready(server.endpoint))
         listening_to = Service("engine:supervised", talk.listen, log.failed)
@@ -99,8 +101,9 @@ def run(
 class _Talk:
     """The process's end of what it and the supervisor say."""
 
-    def __init__(self, said: Connection, members: MembersRoutines, leave: Event, grace: float) -> None:
+    def __init__(self, said: Connection, server: Server, members: MembersRoutines, leave: Event, grace: float) -> None:
         self._said = said
+        self._server = server
         self._members = members
         self._leave = leave
         # Stored by the thread that listens, before it sets the event.
@@ -119,8 +122,14 @@ class _Talk:
             while True:
                 message = self._said.recv()
                 if isinstance(message, Fleet):
+                    self._server.members = message.endpoints
                     self._members.update(map(Address, message.endpoints))
                 elif isinstance(message, Leave):
                     self.grace = message.grace
                     self._leave.set()
         self.over = True
+
+
+def _connectable(shared: Endpoint) -> str:
+    """Return the endpoint that is good to connect to for who knows where the machine is."""
+    return str(msgspec.structs.replace(shared, host="0.0.0.0") if shared.host == "*" else shared)

@@ -14,25 +14,11 @@ import msgspec
 from ..errors import EngineError
 from ..kernel.lock import Lock
 from ..rpc.address import Address
-from ..rpc.contract.interface import Interface, operation
+from ..rpc.contract.members import Listing, Members
 from ..rpc.server.call import ServerCall
 from ..rpc.server.registry import manager
 
-
-class Listing(msgspec.Struct, frozen=True):
-    """Who the members are. `version` is another number for another list, and the same one at each member."""
-
-    version: int = 0
-    addresses: list[Address] = []
-
-
-class Members(Interface, id="callport.Members", version=(1, 0)):
-    """What each member of a fleet serves beside its own interfaces."""
-
-    @operation(idempotent=True)
-    def after(self, version: int) -> Listing:
-        """Return the list once it is not that of this version: at once, or later; after a while whichever it is."""
-        raise NotImplementedError
+__all__ = ["Listing", "Members", "MembersRoutines"]
 
 
 class MembersRoutines:

@@ -1,13 +1,14 @@
 """Where one of several servers is, and what its clients ought to know of it beforehand."""
 
+from collections.abc import Iterable
 from math import isfinite
 
 import msgspec
 
 from transport import Curve, Endpoint, EndpointError
-from transport.foreign import number_of, shown
+from transport.foreign import number_of, shown, type_name
 
-from ..errors import InvalidParameter
+from ..errors import InvalidArgumentType, InvalidParameter
 from ..kernel.checks import NoNumber, check_text
 
 MAX_WEIGHT = 1e6  # Of a server, against the default of 1; arbitrary.
@@ -50,3 +51,27 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
         if own is None or self.server_key is None:
             return own
         return msgspec.structs.replace(own, server_key=self.server_key)
+
+    def seen_from(self, asked: Endpoint) -> "Address":
+        """Return it as whoever has reached a server of the same machine at `asked` reaches it: every address of a
+        machine is none to connect to.
+        """
+        endpoint = Endpoint.parse(self.endpoint)
+        if not endpoint.is_wildcard():
+            return self
+        return msgspec.structs.replace(self, endpoint=str(msgspec.structs.replace(endpoint, host=asked.host)))
+
+
+def addresses_of(addresses: Iterable[Address | str]) -> list[Address]:
+    """Return addresses for endpoints and addresses; of one that stands twice the last counts."""
+    if isinstance(addresses, (str, bytes)) or not isinstance(addresses, Iterable):
+        raise InvalidArgumentType(f"addresses must be a list of them, not {type_name(addresses)}")
+    return list({address.endpoint: address for address in map(_address_of, addresses)}.values())
+
+
+def _address_of(address: Address | str) -> Address:
+    if isinstance(address, Address):
+        return address
+    if isinstance(address, str):
+        return Address(address)
+    raise InvalidArgumentType(f"an address is an Address or the text of an endpoint, not {type_name(address)}")

@@ -9,12 +9,24 @@ import sys
 import threading
 from pathlib import Path
 
-from engine import Server
+from engine import Interface, Server, operation
 from engine.processes import serve
 
 from ..resolvers.contract import Adder
 
 ORDERS = "SERVICE_ORDERS"
+
+
+class Work(Interface, id="tests.Work", version=(1, 0)):
+    """What is served, as a contract."""
+
+    @operation(idempotent=True)
+    def pid(self) -> int:
+        """Return the process that answers."""
+
+    @operation(idempotent=True)
+    def add(self, one: int, other: int) -> int:
+        """Return the sum."""
 
 
 class Numbers:
@@ -38,6 +50,7 @@ def make_server(*endpoints: str) -> Server:
     server = Server(*endpoints, workers=2)
     server.register("numbers", Numbers())
     server.register(Adder, Numbers())
+    server.register(Work, Numbers())
     return server
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,8 @@ from transport import EndpointError
 
 from ..resolvers.daemons import free_port
 from ..resolvers.following import Following, following
-from .service import ORDERS, make_server, no_server
+from ..rpc.helpers import status_of
+from .service import ORDERS, Work, make_server, no_server
 
 
 @contextmanager
@@ -184,6 +185,84 @@ class TestProgram:
             wait_until(lambda: not Path(f"/proc/{one}").exists() or "Z" in Path(f"/proc/{one}/stat").read_text())
             assert pid_at(endpoint) == other
             os.kill(other, signal.SIGTERM)
+
+
+def spread(work: Work, *wanted: int, others: int = 0) -> set[int]:
+    """Wait until calls of this binding are answered by all these processes, and by so many others; return those."""
+    found: set[int] = set()
+
+    def all_found() -> bool:
+        found.update(call.result(LIMIT) for call in [work.pid.begin() for _ in range(16)])
+        return found >= set(wanted) and len(found - set(wanted)) >= others
+
+    wait_until(all_found, what=f"{wanted} and {others} others answer")
+    return found - set(wanted)
+
+
+class TestAPlainClient:
+    """A client that was given the shared endpoint, and knows nothing of processes."""
+
+    def test_while_processes_come_and_go(self) -> None:
+        """Its calls without an order go to all processes, those that are started later as well; those with an order
+        stay with one until that ends, and then with another one. All that did not run, or is idempotent, is answered.
+        """
+        with running(processes=2) as supervisor:
+            all_serve(supervisor)
+            with Client(supervisor.endpoint, connect_timeout=LIMIT, heartbeat=0.3) as client:
+                free, ordered = client.bind(Work, causal=False), client.bind(Work)
+                first, second = spread(free, others=2)
+                (own,) = {ordered.pid() for _ in range(20)}
+                other = second if own == first else first
+                os.kill(other, signal.SIGKILL)
+                (third,) = spread(free, own, others=1) - {other}
+                assert {ordered.pid() for _ in range(20)} == {own}
+                os.kill(own, signal.SIGTERM)
+                (fourth,) = spread(free, third, others=1) - {own}
+                wait_until(lambda: ordered.pid() != own)
+                (now,) = {ordered.pid() for _ in range(20)}
+                assert now in (third, fourth)
+
+    def test_in_a_roll(self) -> None:
+        """No call fails while all processes are replaced, and the new ones are used."""
+        with running(processes=2) as supervisor:
+            all_serve(supervisor)
+            with Client(supervisor.endpoint, connect_timeout=LIMIT, heartbeat=0.3) as client:
+                free = client.bind(Work, causal=False)
+                before = spread(free, others=2)
+                supervisor.roll()
+                found: set[int] = set()
+
+                def replaced() -> bool:
+                    found.update(call.result(LIMIT) for call in [free.pid.begin() for _ in range(16)])
+                    return len(found - before) == 2
+
+                wait_until(replaced)
+                assert client.statistics().outstanding == 0
+
+    def test_without_a_supervisor(self) -> None:
+        """Whose supervisor was killed goes on; it leads to all processes also who comes then."""
+        endpoint = f"tcp://127.0.0.1:{free_port()}"
+        with TestProgram().program(endpoint) as program, members_of(endpoint) as found:
+            pids = set(two(found).values())
+            try:
+                with Client(endpoint, connect_timeout=LIMIT, heartbeat=0.3) as client:
+                    free, ordered = client.bind(Work, causal=False), client.bind(Work)
+                    spread(free, *pids)
+                    program.kill()
+                    program.wait(LIMIT)
+                    spread(free, *pids)
+                    with Client(endpoint, connect_timeout=LIMIT, heartbeat=0.3) as late:
+                        spread(late.bind(Work, causal=False), *pids)
+                    own = ordered.pid()
+                    os.kill(own, signal.SIGKILL)
+                    (other,) = pids - {own}
+                    assert {free.add.begin(1, number).result(LIMIT) for number in range(50)} == {*range(1, 51)}
+                    wait_until(lambda: status_of(ordered.pid) == 0)
+                    assert ordered.pid() == other
+            finally:
+                for pid in pids:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGTERM)
 
 
 class TestArguments:

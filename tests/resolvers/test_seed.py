@@ -77,7 +77,7 @@ class TestSeed:
 
     def test_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The end of the client ends the call that waits for news, however long that would wait."""
-        monkeypatch.setattr("engine.resolvers.seed.PATIENCE", 10 * LIMIT)
+        monkeypatch.setattr("engine.rpc.client.asking.PATIENCE", 10 * LIMIT)
         with member(ONE) as (server, _):
             with following(Seed(server.endpoint)) as found:
                 wait_until(lambda: found.lists and server.statistics().active == 1)

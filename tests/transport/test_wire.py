@@ -469,6 +469,7 @@ class TestRoundTrips:
 CONTROL: list[Message] = [
     Hello(bytes(16), 7, "host", "callport 1", 5.0, Limits(1, 2, 3, 4), {"a": "b"}),
     Welcome(bytes(range(16)), 8, "host", "callport 1", 0.0, Limits(), {}),
+    Welcome(bytes(range(16)), members=["tcp://10.0.0.1:5555", "tcp://10.0.0.2:5555"]),
     Reject([1, 2], 1722, "not now"),
     Cancel([CancelledCall(1, True), CancelledCall(2, False)]),
     Bye(0, "done"),

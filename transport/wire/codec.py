@@ -31,6 +31,7 @@ from transport.frames import (
     Replies,
     ReplyOptions,
     Target,
+    Welcome,
 )
 from transport.wire.blobs import array_length, is_array_type, plain_scalar, split_out_of_band
 from transport.wire.large import LARGE_BYTES, read_large
@@ -277,7 +278,10 @@ def _within(frames: list[Buffer], max_bytes: int) -> list[Buffer]:
 
 def encode(message: Message) -> list[Buffer]:
     """The frames of any message whose blobs, if it has any, are not part of it."""
-    return [MAGIC + bytes((VERSION, KIND_OF[type(message)])) + _encode(message)]
+    body: Any = message
+    if type(message) is Welcome and not message.members:
+        body = msgspec.structs.astuple(message)[:-1]  # As those read it best who know nothing of members.
+    return [MAGIC + bytes((VERSION, KIND_OF[type(message)])) + _encode(body)]
 
 
 # Prefix -> kind, and what reads the body. A REJECT is the one message that every version can read: it says

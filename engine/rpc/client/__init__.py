@@ -13,4 +13,16 @@ retry        calls of idempotent operations, which are sent again
 buffers      answers that fill the caller's buffers
 interception interceptors, and the calls that wait until they are done
 pipes        operations with pipes, and the client's ends of those of one call
+
+Several servers; a client of one imports none of these but the two at the end:
+
+fleet          the servers of one client, and what becomes of calls that one of them does not run
+member         one of them: how it is
+balance        which of them a call goes to
+elsewhere      what a connection asks of the others
+homes          which of them a context handle is of
+following      those that the greeting of a client's only server names
+asking         members that tell who the others are
+resolver       what says who they are
+pinned_session calls that stay with one
 """

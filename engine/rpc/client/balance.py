@@ -45,11 +45,13 @@ WORSE: Final = 2.0  # So many times what another server can be hoped to take is 
 class Balancer:
     """Begins the calls of a client of several servers, each on one of them.
 
-    Args: `lobby` has the calls for which no server is ready; `zone`: the client's own; `lock`: that of all tables.
+    Args: `lobby` has the calls for which no server is ready; `zone`: the client's own; `lock`: that of all tables;
+        `first`: of a connection of the client's that is no member's.
     """
 
-    def __init__(self, lobby: Member, zone: str, lock: Lock) -> None:
+    def __init__(self, lobby: Member, zone: str, lock: Lock, first: Carrier | None) -> None:
         self.lobby: Member = lobby
+        self.first: Carrier | None = first
         self._zone = zone
         self._lock = lock
         self._random = Random().random
@@ -148,7 +150,7 @@ class Balancer:
         """Accept a call, or raise; see `Carrier.begin`."""
         if pipes is not None:
             return pipes.carrier.begin(spec, args, kwargs, notify, timeout, metadata, handle, pipes)  # type: ignore[no-any-return]  # a carrier's
-        home = _home_among(args, kwargs) if spec.contexts or spec.signature is None else None
+        home = _home_among(args, kwargs, self.first) if spec.contexts or spec.signature is None else None
         if home is not None and home.table.lock is self._lock:
             try:
                 return home.begin(homed(spec, home), args, kwargs, notify, timeout, metadata, handle)
@@ -197,6 +199,9 @@ class Balancer:
         for key in [key for key in list(self._begins) if key[1] is member]:
             self._begins.pop(key, None)
 
+    def bound(self, operation: object) -> None:
+        """Nothing: an operation of a binding stays with the balancer."""
+
     def prepared(self, spec: OperationSpec) -> OperationSpec:
         """Return the spec itself: each member has one of its own."""
         return spec
@@ -224,9 +229,10 @@ def _aside_until(member: Member) -> float:
     return member.aside_until
 
 
-def _home_among(args: Iterable[Any], kwargs: dict[str, Any] | None) -> Carrier | None:
-    """Return the carrier of the server that the context handles among the arguments are of."""
-    for value in (*args, *(kwargs or {}).values()):
-        if isinstance(value, Context) and isinstance(home := home_of(value), Carrier):
-            return home
-    return None
+def _home_among(args: Iterable[Any], kwargs: dict[str, Any] | None, first: Carrier | None) -> Carrier | None:
+    """Return the carrier of the server that the context handles among the arguments are of: `first`, where none is
+    noted in them.
+    """
+    handles = [value for value in (*args, *(kwargs or {}).values()) if isinstance(value, Context)]
+    homes = [home for handle in handles if isinstance(home := home_of(handle), Carrier)]
+    return homes[0] if homes else first if handles else None

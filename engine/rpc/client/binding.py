@@ -45,6 +45,9 @@ class Starter(Protocol):
     def place(self) -> Carrier:
         """Return the carrier of a call that stays with one server."""
 
+    def bound(self, operation: "BoundOperation") -> None:
+        """An operation of a binding was made, whose calls this begins."""
+
 
 class BoundOperation(Operation[..., Any], Uncopyable):
     """An operation of one binding: call it and wait for the result, or `begin` the call and collect the result
@@ -69,6 +72,12 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         if spec.signature is not None:
             self.__signature__: inspect.Signature = spec.signature
         interception.follow(self._equip)
+        starter.bound(self)
+
+    def turn(self, starter: Starter, spec: OperationSpec) -> None:
+        """Have `starter` begin the calls from now on, as `spec` says."""
+        self._starter, self.spec = starter, spec
+        self._equip()
 
     def _equip(self) -> None:
         """Begin calls in the shortest way, or through the client's interceptors if it has some."""
@@ -83,6 +92,8 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         shortcut = starter.shortcut(spec)
         if shortcut is not None:
             self.begin = update_wrapper(shortcut, BoundOperation.begin)  # type: ignore[method-assign]  # on the instance: that is what it is for
+        else:
+            self.__dict__.pop("begin", None)
 
     def __repr__(self) -> str:
         return f"<operation {self.spec.target.interface}.{self.name}>"

@@ -152,6 +152,9 @@ class Carrier:
         """Return the carrier of calls that stay with one server: see `Balancer`."""
         return self
 
+    def bound(self, operation: object) -> None:
+        """Nothing: an operation of a binding stays with its carrier."""
+
     def prepared(self, spec: OperationSpec) -> OperationSpec:
         """Return how calls of `spec` are written and read here."""
         return spec if self.connection.elsewhere is None else homed(spec, self)

@@ -22,7 +22,7 @@ from ...kernel.checks import check_count, check_flag, check_text, check_timeout
 from ...kernel.driver import driver
 from ...kernel.lock import Once
 from ...lifecycle import AsyncCloseable, OpenObjects, Stage, at_exit, close_left_open
-from ..address import Address
+from ..address import Address, addresses_of
 from ..contract.interface import Interface
 from ..interceptors import Interceptor, check_interceptors
 from ..limits import check_options
@@ -35,11 +35,12 @@ from .interception import Interception
 from .member import MemberState, MemberStatistics
 from .pinned_session import PinnedSession
 from .pipes import operation_kind
-from .resolver import Resolver, addresses_of, check_resolver
+from .resolver import Resolver, check_resolver
 from .retry import RETRIES, RETRY_BUDGET, Retries
 
 if TYPE_CHECKING:
     from .fleet import Fleet
+    from .following import Following, MakeFleet
 
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface
 
@@ -165,24 +166,32 @@ class Client(AsyncCloseable):
             made.client = self  # It stays open without a reference from the program.
             return made
 
-        # A client of several servers has these two; the connection is the one in which calls wait for a server.
+        ids = count(1)
+
+        def several(
+            name: str, members: Sequence[Address], resolver: Resolver | None, keys: Curve | None, **more: Any
+        ) -> "Fleet":
+            from .fleet import Fleet as Several  # A client of one server does without it.
+
+            return Several(name, members, resolver, connect, again, keys, zone, timeout, max_calls, ids, **more)
+
+        # A client of several servers has a fleet, and then the connection is the one in which calls wait for a server;
+        # one of one server gets the other, for calls without an order, when a binding has such.
         self._fleet: Fleet | None = None
+        self._following: Following | None = None
         self._carrier: Starter
         if resolver is None and len(addresses) == 1:
             (only,) = addresses
-            if isinstance(only, Address):
-                self._connection = connect(Connection, only.endpoint, only.keys_of(own_keys))
-            else:
-                self._connection = connect(Connection, only, own_keys)
-            self._carrier = Carrier(self._connection, timeout, max_calls, count(1))
+            where, keys = (only.endpoint, only.keys_of(own_keys)) if isinstance(only, Address) else (only, own_keys)
+            self._connection = connect(Connection, where, keys)
+            self._carrier = carrier = Carrier(self._connection, timeout, max_calls, ids)
+            self._follow = partial(_follow, carrier, partial(several, keys=keys), metadata, {**options, "curve": keys})
             self._connection.open()
         else:
-            from .fleet import Fleet as Several  # A client of one server does without it.
-
-            several = [address for address in addresses if isinstance(address, Address)]
-            listed = ", ".join(address.endpoint for address in several)
+            given = [address for address in addresses if isinstance(address, Address)]
+            listed = ", ".join(address.endpoint for address in given)
             name = f"any of {listed}" if listed else shown(resolver, 200)
-            self._fleet = Several(name, several, resolver, connect, again, own_keys, zone, timeout, max_calls)
+            self._fleet = several(name, given, resolver, own_keys)
             self._connection, self._carrier = self._fleet.lobby, self._fleet.balancer
         self._interception = Interception(around, self._connection.table, self._connection.endpoint)
         _open_clients.add(self)
@@ -205,12 +214,19 @@ class Client(AsyncCloseable):
     def members(self) -> list[MemberStatistics]:
         """The servers of the client, as they are now: their states, calls, latency and faults. Blocks: never.
 
-        Of a client of one server one, which is "ready" or "connecting".
+        Of a client of one server one, which is "ready" or "connecting"; and the members that this has named, if calls
+        are spread over them: see `bind`.
         """
         driver().look_around()
-        if self._fleet is None:
-            return [_only_member(self._connection)]
-        return self._fleet.members()
+        if self._fleet is not None:
+            return self._fleet.members()
+        others = [] if (fleet := self._spread_over) is None else fleet.members()
+        return [_only_member(self._connection), *others]
+
+    @property
+    def _spread_over(self) -> "Fleet | None":
+        """The members that the only server has named."""
+        return None if self._following is None else self._following.fleet
 
     def session(self) -> PinnedSession:
         """Return a session: bindings of it call one server, which is chosen now, in the order in which calls are begun.
@@ -237,8 +253,10 @@ class Client(AsyncCloseable):
             interface: an `Interface` class, or the name of one to call without a contract, with plain values.
             causal: the server enters routines in the order in which the calls of this client are begun, but for those
                 that have to wait for a context handle. False: calls of this binding have no place in that order, and
-                wait for none of the others. None: True for a client of one server; of several there is no such order,
-                and False has to be said.
+                wait for none of the others; if the server names others that serve the same (`Server.members`, as
+                `engine.processes.serve` has them do), they are spread over all of them, but for operations with pipes
+                or context handles. None: True for a client of one server; of several there is no such order, and False
+                has to be said.
         Nothing is sent: whether the server knows the interface shows in the first call. Bindings need no closing.
         Raises: `InvalidParameter` if an operation of the interface has a type that cannot be sent, naming both; and
             unless `causal=False` of a client of several servers.
@@ -246,13 +264,24 @@ class Client(AsyncCloseable):
         if causal is not None:
             check_flag("causal", causal)
         if self._fleet is None:
-            return _bind(self._carrier, self._interception, interface, causal is not False)
+            starter = self._carrier if causal is not False else self._unordered()
+            return _bind(starter, self._interception, interface, causal is not False)
         if causal is not False:
             raise InvalidParameter(
                 "calls to several servers have no order: bind with causal=False, or, for one, in a client.session()"
             )
         # What goes to one server may keep its order: that costs nothing.
         return _bind(self._carrier, self._interception, interface, True)
+
+    def _unordered(self) -> Starter:
+        """Return what begins calls that have no order, of a client of one server."""
+        following = self._following
+        if following is None:
+            made = self._follow()  # Outside the lock, as it imports.
+            with self._connection.table.lock:
+                self._following = following = self._following or made
+            following.begin_to_follow()
+        return following
 
     def close(self) -> None:
         """Close the client: calls without an answer end with `CallCancelled`, and what was sent leaves within `linger`
@@ -272,6 +301,8 @@ class Client(AsyncCloseable):
             self._fleet.close(notify)
             _open_clients.discard(self)
             return
+        if self._following is not None:
+            self._following.close(notify)
         self._connection.close(notify)
         _open_clients.discard(self)
         self._connection.channel.close()
@@ -288,8 +319,8 @@ class Client(AsyncCloseable):
         message ahead of the others, or behind.
         """
         driver().look_around()
-        if self._fleet is not None:
-            return self._fleet_statistics(self._fleet)
+        if (fleet := self._fleet or self._spread_over) is not None:
+            return self._fleet_statistics(fleet)
         connection = self._connection
         table = connection.table
         with table.lock:
@@ -312,8 +343,11 @@ class Client(AsyncCloseable):
     def _fleet_statistics(self, fleet: "Fleet") -> ClientStatistics:
         with fleet.lock:
             totals = fleet.totals_locked()
+            if self._connection is not fleet.lobby:
+                totals.add(self._connection)
+            ready = self._connection.session.is_open or bool(fleet.balancer.usable)
             return ClientStatistics(
-                connection="closed" if self.closed else "connected" if fleet.balancer.usable else "connecting",
+                connection="closed" if self.closed else "connected" if ready else "connecting",
                 outstanding=totals.outstanding,
                 calls_begun=totals.finished + totals.outstanding,
                 calls_finished=totals.finished,
@@ -336,6 +370,17 @@ class Client(AsyncCloseable):
         connection = self._connection
         state, outstanding = connection.session.name, len(connection.table.calls)
         return f"<Client {self.endpoint} {state} link={connection.channel.link.kind} outstanding={outstanding}>"
+
+
+def _follow(
+    carrier: Carrier, make: "MakeFleet", metadata: dict[str, str] | None, options: TransportOptions
+) -> "Following":
+    from .asking import CONNECT_TIMEOUT as PATIENCE  # Most clients do without these.
+    from .asking import HEARTBEAT
+    from .following import Following as Kind
+
+    options.setdefault("heartbeat", HEARTBEAT)
+    return Kind(carrier, make, partial(Client, connect_timeout=PATIENCE, retries=0, metadata=metadata, **options))
 
 
 def _servers_of(
@@ -373,6 +418,8 @@ def _bind(starter: Starter, interception: Interception, interface: Any, causal: 
 def _disable(client: Client) -> None:
     if client._fleet is not None:
         client._fleet.disable()
+    if client._following is not None:
+        client._following.disable()
     client._connection.disable()
     client._interception.disable()
 

@@ -109,6 +109,10 @@ class Connection:
         # The other servers of the client, if it has several; set once, before anything arrives.
         self.elsewhere: Elsewhere | None = None
         self.opened: bool = False
+        # The servers that the last greeting has named; and who is to be told of that, outside all locks. Stored in that
+        # order here, in the other by who wants to be told: one of the two sees the other.
+        self.members: list[str] = []
+        self.follow: Callable[[], object] | None = None
         # Whether a thread that has sent stays awake for the answer. Under link.lock.
         self.spinning: Spinning = Spinning(0 if Endpoint.parse(endpoint).local else SPIN_CALLS)
         self.outbox: Outbox = Outbox(self.session, self.table.calls.keys(), self._refuse, self._attend, self.spinning)
@@ -382,6 +386,10 @@ class Connection:
         if self.outbox.queue:
             self.actions.append(self.channel.flush)  # What is too large to leave before the greeting, for one.
         self._widen(message.limits.pipe_window_bytes or UNBOUNDED)
+        if message.members:
+            self.members = message.members
+            if self.follow is not None:
+                self.actions.append(self.follow)
 
     def _rejected(self, message: Reject, open: bool) -> None:
         """The server will not talk, or has lost the thread of the conversation, which was `open`."""

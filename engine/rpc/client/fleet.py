@@ -20,9 +20,8 @@ operation is idempotent.
 Lock order: the lock of updates, link.lock of one connection, the table's lock. Nobody takes two link.locks.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import count
 from os import urandom
 from typing import Any, Final
 
@@ -200,11 +199,15 @@ class Fleet:
         connect: `connect(kind, endpoint, keys, ...)` makes a connection, which is not open yet.
         curve: the client's keys.
         zone, timeout, max_calls: see `Client`.
+        ids: the numbers of calls, which are unique among the connections of the client.
+        first: of a connection that the client has beside the fleet; who cannot be connected to is left out then.
+        when_ready: called outside all locks, again and again, when a member is.
     """
 
     def __init__(
         self, name: str, addresses: Sequence[Address], resolver: Resolver | None, connect: Connecting, retries: Retries,
-        curve: Curve | None, zone: str, timeout: float | None, max_calls: int,
+        curve: Curve | None, zone: str, timeout: float | None, max_calls: int, ids: Iterator[int],
+        first: Carrier | None = None, when_ready: Callable[[], object] | None = None,
     ) -> None:  # fmt: skip
         self.name = name
         self.retries: Retries = retries
@@ -212,15 +215,18 @@ class Fleet:
         self._curve = curve
         self._timeout = timeout
         self._max_calls = max_calls
-        self._ids = count(1)
+        self._ids = ids
+        self._when_ready = when_ready
         # Held while a list of members is taken.
         self._updating = Lock()
         nowhere = f"loopback://callport-lobby-{urandom(8).hex()}"
         # Where calls wait for a member.
-        self.lobby: Connection = connect(_Lobby, nowhere, None, name=name)
+        self.lobby: Connection = connect(
+            _Lobby, nowhere, None, name=name, beside=None if first is None else first.connection
+        )
         member = Member(Address(nowhere), self._carrier(self.lobby))
         self.lock: Lock = self.lobby.table.lock
-        self.balancer: Balancer = Balancer(member, zone, self.lock)
+        self.balancer: Balancer = Balancer(member, zone, self.lock, first)
         # Under the lock: members that have left, whose calls go on; what those had counted that are closed; the timer
         # that looks at them.
         self._left: list[Member] = []
@@ -230,7 +236,7 @@ class Fleet:
         self.lobby.open(self._lobby_others)
         self._discovery: Discovery | None = None
         try:
-            self._update(addresses, False)
+            self._update(addresses, first is not None)
         except BaseException:
             self.close(True)
             raise
@@ -334,6 +340,8 @@ class Fleet:
             # One that is just being begun is in no queue yet: the thread that begins it will find that it can move.
             others.move_locked(sorted(lobby.outbox.withdraw(movable)), actions)
             lobby.outbox.withdraw({0})  # What was to follow them.
+            if self._when_ready is not None:
+                actions.append(self._when_ready)
 
     def unreachable(self, member: Member, reason: str) -> None:
         """A member cannot be connected to: calls that wait in vain say so."""

@@ -32,7 +32,7 @@ from transport.realtime import monotonic
 from ...errors import InvalidArgumentType
 from ...kernel.checks import check_callback, check_timeout
 from ...lifecycle import Uncopyable
-from ..address import Address
+from ..address import Address, addresses_of
 
 log: Log = Log("engine.rpc")
 
@@ -163,21 +163,6 @@ def check_resolver(resolver: Resolver) -> Resolver:
             f"not {type_name(resolver)}"
         )
     return resolver
-
-
-def addresses_of(addresses: Iterable[Address | str]) -> list[Address]:
-    """Return addresses for endpoints and addresses; of one that stands twice the last counts."""
-    if isinstance(addresses, (str, bytes)) or not isinstance(addresses, Iterable):
-        raise InvalidArgumentType(f"addresses must be a list of them, not {type_name(addresses)}")
-    return list({address.endpoint: address for address in map(_address_of, addresses)}.values())
-
-
-def _address_of(address: Address | str) -> Address:
-    if isinstance(address, Address):
-        return address
-    if isinstance(address, str):
-        return Address(address)
-    raise InvalidArgumentType(f"an address is an Address or the text of an endpoint, not {type_name(address)}")
 
 
 def _call(function: Callable[[], object]) -> None:

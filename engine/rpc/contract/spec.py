@@ -222,6 +222,13 @@ class OperationSpec:
         other.special = True
         return other
 
+    def with_order(self) -> "OperationSpec":
+        """Return a copy for calls that have their place in the order of their connection."""
+        other = copy(self)
+        other.lane = None
+        other.special = self.one_way or bool(self.pipes)
+        return other
+
     def _wire_types(self) -> tuple[Any, ...]:
         """What the server decodes arguments to: a missing context handle has a status of its own, and of an output
         only the size may be sent.

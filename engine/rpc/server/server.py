@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
+from itertools import accumulate
 from operator import attrgetter
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -26,7 +27,15 @@ import msgspec
 
 from transport import Endpoint, TransportOptions, bind
 from transport.foreign import a_type, text_of
-from transport.frames import LIBRARY, MAX_BODY_BYTES, MAX_MESSAGE_BYTES, PIPE_WINDOW_BYTES, Limits, Welcome
+from transport.frames import (
+    LIBRARY,
+    MAX_BODY_BYTES,
+    MAX_MEMBERS,
+    MAX_MESSAGE_BYTES,
+    PIPE_WINDOW_BYTES,
+    Limits,
+    Welcome,
+)
 from transport.log import Log
 from transport.realtime import monotonic
 from transport.wire.session import UNGREETED
@@ -47,7 +56,7 @@ from ...kernel.lock import Lock, Once, each
 from ...kernel.loops import EventLoop, holding, loop_to_hold, running_loop
 from ...lifecycle import AsyncCloseable, OpenObjects, Stage, at_exit, close_left_open, in_thread
 from ...pool.pool import ThreadPool, port_of
-from ..address import Address
+from ..address import Address, addresses_of
 from ..contract.interface import Interface
 from ..interceptors import Interceptor, check_interceptor, check_interceptors
 from ..limits import check_options
@@ -76,6 +85,7 @@ log: Log = Log("engine.rpc")
 
 WORKERS = 4  # Threads for routines; enough to hide short waits, few enough not to fight over the interpreter.
 MAX_CALLS = 1 << 20  # Calls that may be open at once; arbitrary, about 1 GB.
+MEMBERS_BYTES = 32 * 1024  # Of endpoints in a greeting, for which every client takes 64 KiB.
 MAX_CLIENT_CALLS = 1 << 18  # Of those, one client's; arbitrary.
 MAX_CLIENT_BYTES = 256 * 1024 * 1024  # Of calls that wait, one client's; arbitrary.
 MAX_WAITING_BYTES = 1024 * 1024 * 1024  # And of all clients at one endpoint; arbitrary.
@@ -235,6 +245,8 @@ class Server(AsyncCloseable):
         self._listeners: list[Listener] = []
         # Where they listen, or did.
         self._bound: list[str] = []
+        # The endpoints of its fellows, for greetings. Replaced as a whole.
+        self._members: list[str] = []
         # While it is in the registry. Stored by who listens and who closes, read by who stops.
         self._announcement: Announcement | None = None
         # Whether `listen` succeeded, ever; and whether a stop was asked for before that. Attributes that are only
@@ -597,6 +609,23 @@ class Server(AsyncCloseable):
         return list(self._bound) or [str(endpoint) for endpoint in self._endpoints]
 
     @property
+    def members(self) -> list[str]:
+        """The endpoints of the servers that serve the same, this one among them, as its greetings name them; or none.
+
+        A client that is given this endpoint alone uses the others, too, for calls that have no order, and asks this
+        server's `engine.resolvers.Members` for changes, if that is registered. `engine.processes.serve` sets it.
+        Assigning takes endpoints or addresses, and counts for who connects from then on; of a list of more
+        than 32 KiB, or 1024, the first. Raises: `transport.EndpointError` for what is no endpoint to connect to.
+        """
+        return list(self._members)
+
+    @members.setter
+    def members(self, addresses: Iterable[Address | str]) -> None:
+        members = [address.endpoint for address in addresses_of(addresses)][:MAX_MEMBERS]
+        sizes = accumulate(len(os.fsencode(member)) for member in members)
+        self._members = members[: sum(size <= MEMBERS_BYTES for size in sizes)]
+
+    @property
     def listening(self) -> bool:
         """Whether new calls are taken, on all endpoints. Source: "RpcMgmtIsServerListening"."""
         # The phase comes before the endpoints are bound, so that no call is refused that comes in between.
@@ -670,7 +699,7 @@ class Server(AsyncCloseable):
         )
         return Welcome(
             self._instance, os.getpid(), text_of(socket.gethostname()), LIBRARY, heartbeat, limits,
-            body_bytes=self._max_body_bytes,
+            body_bytes=self._max_body_bytes, members=self._members,
         )  # fmt: skip
 
     def _start(self, call: OpenCall, coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
