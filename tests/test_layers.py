@@ -145,6 +145,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "transport.lifecycle": ("transport.foreign",),
     "transport.lock": ("transport.errors", "transport.lifecycle"),
     "transport.realtime": (),
+    "transport.chance": (),
     "transport.service": ("transport.lock", "transport.realtime"),
     "transport.log": ("transport.foreign", "transport.service", "transport.lifecycle"),
     "transport.endpoint": ("transport.errors", "transport.foreign"),
@@ -171,6 +172,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "transport.lookup": ("transport.endpoint", "transport.errors", "transport.log", "transport.service"),
     "transport.inherited": ("transport.endpoint", "transport.errors", "transport.lookup"),
     "transport.zmq_link": (
+        "transport.chance",
         "transport.inherited",
         "transport.descriptors",
         "transport.lock",
@@ -188,6 +190,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "zmq",
     ),
     "transport.native_link": (
+        "transport.chance",
         "transport.inherited",
         "transport.descriptors",
         "transport.link",

@@ -4,6 +4,7 @@
     log         how the library logs, the engine too: by handlers that can do no harm
     service     threads that are started when they are needed, and again
     realtime    clocks that no test freezes
+    chance      numbers for pauses that are spread out
     foreign     how messages name objects that are not ours, here and in the engine
     endpoint    endpoint text <-> value
     frames      message values, one struct for each kind

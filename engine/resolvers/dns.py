@@ -8,13 +8,13 @@ system has.
 Guarantees: a name that has no record for now, or a DNS server that gives no answer, changes nothing.
 """
 
-import random
 import socket
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 from transport import Endpoint
+from transport.chance import chance
 
 from ..errors import InvalidParameter
 from ..kernel.checks import check_count, check_duration, check_text
@@ -83,7 +83,7 @@ class Dns:
         while not discovery.closed:
             found, lasts = look()
             discovery.update(found)
-            discovery.wait(lasts + JITTER * random.random())
+            discovery.wait(lasts + JITTER * chance())
 
     def _addresses(self, hosts: list[str], port: int, weight: float = 1.0) -> list[Address]:
         """The address of a server on each of these hosts."""

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from transport.chance import chance
 from transport.foreign import shown
 from transport.log import Log
 
@@ -38,6 +39,7 @@ log: Log = Log("engine.resolvers")
 TTL = 10  # Seconds for which a server that has died is still announced, at most.
 PATIENCE = 5.0  # Seconds for an answer of etcd's.
 IDLE = 20.0  # Seconds without a word after which a watch is opened again; so much it varies, for each to do so alone.
+PAUSE = 1.0  # Seconds at most, whichever, before a watch that has ended is opened again.
 
 
 class Etcd:
@@ -97,6 +99,7 @@ class Etcd:
             while not discovery.closed:
                 for addresses in watch.follow():
                     discovery.update(addresses)
+                discovery.wait(PAUSE * chance())  # A cluster that restarts ends all streams at once.
 
     def announce(self, presence: Presence) -> None:
         """Announce a server for as long as it is there; see `engine.Announcer`."""
@@ -161,7 +164,7 @@ class _Watch:
             self._client.get_url("/watch"),
             json={"create_request": {"key": _base64(prefix), "range_end": _base64(after)}},
             stream=True,
-            timeout=(PATIENCE, IDLE * (1 + random.random())),
+            timeout=(PATIENCE, IDLE * (1 + chance())),
         )
         with answer:
             answer.raise_for_status()

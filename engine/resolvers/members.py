@@ -22,7 +22,10 @@ __all__ = ["Listing", "Members", "MembersRoutines"]
 
 
 class MembersRoutines:
-    """Serves `Members` for one server. Threads: any."""
+    """Serves `Members` for one server. Threads: any.
+
+    Who drains or closes that server says so first, by `answer_all(closing=True)`: it would wait for those that ask.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()

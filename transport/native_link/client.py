@@ -18,13 +18,13 @@ Source: RFC 8305, "Happy Eyeballs Version 2", 4 and 5.
 
 import errno
 import os
-import random
 import socket as sockets
 from contextlib import suppress
 from itertools import chain, zip_longest
 from math import inf
 from typing import Any, Final
 
+from transport.chance import about
 from transport.endpoint import MAX_IPC_PATH, Endpoint
 from transport.errors import EndpointError
 from transport.frames import Buffer
@@ -37,6 +37,8 @@ from transport.realtime import monotonic
 #: Seconds between two attempts to connect; doubles up to the maximum.
 RECONNECT: Final = 0.05
 RECONNECT_MAX: Final = 1.0
+#: The part of such a pause that it may be longer or shorter by chance.
+JITTER: Final = 0.25
 #: Seconds after which another address is tried beside one that has not answered; RFC 8305 recommends so many.
 STAGGER: Final = 0.25
 #: Seconds after READY until the first look at what came.
@@ -134,7 +136,7 @@ class NativeClient(NativeLink):
             self.arrived = True
             self._failed.clear()
             self._vain = False
-        self._again_at = monotonic() + self._pause * random.uniform(0.75, 1.25)  # chance will do
+        self._again_at = monotonic() + about(self._pause, JITTER)
         self._look_at(self._again_at)
         self._pause = min(2 * self._pause, RECONNECT_MAX)
 

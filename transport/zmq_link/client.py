@@ -11,6 +11,7 @@ from typing import Final
 import zmq
 from zmq.backend import zmq_poll
 
+from transport.chance import about
 from transport.endpoint import MAX_IPC_PATH, Endpoint
 from transport.errors import EndpointError, LinkClosed
 from transport.frames import Buffer
@@ -20,9 +21,12 @@ from transport.service import Pause
 from transport.zmq_link.base import NO_COPY_RECEIVE_BYTES, NO_COPY_SEND_BYTES, NOBLOCK, ZmqLink, gone, is_gone
 
 #: Milliseconds before ZeroMQ tries to connect again; doubles up to the maximum.
-RECONNECT_MS: Final = 50
+RECONNECT_MS: Final = 60
 RECONNECT_MAX_MS: Final = 1000
-# A look at the monitor serves for this many seconds. Less than RECONNECT_MS: see Guarantees.
+#: Each connection has times of its own, more or less by this part: what ZeroMQ adds by chance, one RECONNECT_MS at the
+#: most, would have all clients of a server that was away for long come within that when it is back.
+JITTER: Final = 0.25
+# A look at the monitor serves for this many seconds. Less than RECONNECT_MS ever is: see Guarantees.
 LOOK_SERVES: Final = 0.040
 
 _CLOSED: Final = int(zmq.Event.CLOSED)
@@ -116,8 +120,8 @@ class ZmqClient(ZmqLink):
         # calls, and those the runtime counts.
         socket.set(zmq.SNDHWM, self._options.max_queued)
         socket.set(zmq.RCVHWM, 0)
-        socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
-        socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+        socket.set(zmq.RECONNECT_IVL, round(about(RECONNECT_MS, JITTER)))
+        socket.set(zmq.RECONNECT_IVL_MAX, round(about(RECONNECT_MAX_MS, JITTER)))
         socket.set(zmq.CONNECT_TIMEOUT, int(self._options.connect_timeout * 1000))
         if self._options.curve is not None:
             self._options.curve.apply_to_client(socket)

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Protocol, TypeVar
 
 from transport import Endpoint
+from transport.chance import chance
 
 from ...errors import EngineError, InvalidAsyncHandle
 from ..call import Call
@@ -24,8 +25,8 @@ B = TypeVar("B", bound=Members)
 # Of the connection to a member, in seconds: one that is gone or frozen tells of nobody, so another one is asked soon.
 HEARTBEAT, CONNECT_TIMEOUT = 1.0, 2.0
 PATIENCE = 30.0  # Seconds for an answer: members answer within 10, whatever has changed.
-# Seconds at most, whichever, before a member is asked anew that had nothing new, or another one because one is gone: all
-# clients of that one look for another.
+# Seconds at most, whichever, before a member is asked anew that had nothing new, or another one because one is gone:
+# all clients of that one look for another.
 PAUSE = 0.5
 
 
@@ -75,7 +76,7 @@ class Asking:
                     break
             if not told:
                 return
-            self._discovery.wait(PAUSE * random.random())
+            self._discovery.wait(PAUSE * chance())
 
     def _ask(self, endpoint: str) -> bool:
         """Ask this member for as long as it answers; return whether it ever did."""
@@ -94,7 +95,7 @@ class Asking:
                     return True
                 told = True
                 if listing.version == self._listing.version:
-                    self._discovery.wait(PAUSE * random.random())
+                    self._discovery.wait(PAUSE * chance())
                 else:
                     self._listing = listing
                     asked = Endpoint.parse(endpoint)

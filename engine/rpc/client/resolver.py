@@ -18,13 +18,12 @@ at most once in `LOOK_AGAIN` seconds, and after a jitter, so that the clients of
 once.
 """
 
-import os
-import random
 import threading
 from collections.abc import Callable, Iterable
 from math import inf
 from typing import Protocol
 
+from transport.chance import about, chance
 from transport.foreign import is_interrupt, shown, type_name
 from transport.log import Log
 from transport.realtime import monotonic
@@ -123,7 +122,7 @@ class Discovery(Uncopyable):
     def look(self) -> None:
         """A server was lost: the resolver ought to look again, soon."""
         with self._changed:
-            soon = monotonic() + LOOK_JITTER * int.from_bytes(os.urandom(2)) / 65536
+            soon = monotonic() + LOOK_JITTER * chance()
             self._due = min(self._due, max(soon, self._looked + LOOK_AGAIN))
             self._changed.notify_all()
 
@@ -150,7 +149,7 @@ def follow(resolver: Resolver, discovery: Discovery) -> None:
             log.error("%s: looking for servers failed, it is tried again", shown(resolver), exc_info=error)
         if monotonic() - began > LONGEST_PAUSE:
             pause = FIRST_PAUSE
-        if discovery.wait(pause * (0.5 + random.random())):  # Each client by itself, though all began together.
+        if discovery.wait(about(pause, 0.5)):  # Each client by itself, though all began together.
             discovery.wait(FIRST_PAUSE)  # A loss is no reason to do it at once.
         pause = min(2 * pause, LONGEST_PAUSE)
 

@@ -24,12 +24,12 @@ Source: "idempotent attribute"; different from Windows, which ignores it on conn
 "Retry Throttling".
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 import msgspec
 
+from transport.chance import about
 from transport.frames import CallOptions, Calls
 from transport.wire.codec import EncodedCall, PendingCall, decode, encode_calls, split_args
 
@@ -42,7 +42,7 @@ RETRIES = 3  # Arbitrary; a server that dies four times under the same call is l
 MOST_MOVES = 3  # Of a call that did not run; arbitrary: three servers that close one after the other are a series.
 RETRY_BUDGET = 1000  # Calls; what a client loses at once with a server that it keeps busy.
 REFILL = 0.1  # Tokens an answer; gRPC's own example.
-FIRST_WAIT = 0.05  # Seconds, as long as a link waits before it connects again. Each further wait is twice as long,
+FIRST_WAIT = 0.05  # Seconds, about as long as a link waits before it connects anew. Each further one is twice as long,
 JITTER = 0.5  # and varies by this part of itself, so that clients of one server do not come back at once.
 
 
@@ -226,12 +226,7 @@ def _may_leave_again(call: Call[object]) -> bool:
 
 def _wait(times: int) -> float:
     """Return how long a call backs off before it is sent again for so many times, in seconds."""
-    return float(FIRST_WAIT * 2 ** (times - 1) * (1 + JITTER * _chance()))
-
-
-def _chance() -> float:
-    """A number from -1 to 1, whichever. (The module `random` would cost every import of the library 3 ms.)"""
-    return int.from_bytes(os.urandom(4)) / (1 << 31) - 1
+    return about(FIRST_WAIT * 2.0 ** (times - 1), JITTER)
 
 
 def _again(options: CallOptions | None, tries: int, left: float | None) -> CallOptions | None:

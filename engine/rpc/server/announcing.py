@@ -14,11 +14,11 @@ What that raises is logged, and it is called again after a pause: a registry tha
 which is announced again when it is back. Leaving waits for the announcer to have withdrawn the address, within a limit.
 """
 
-import random
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from transport import Endpoint
+from transport.chance import about
 from transport.foreign import shown, type_name
 from transport.log import Log
 from transport.realtime import monotonic
@@ -116,7 +116,7 @@ class Announcement:
                           self._presence.address.endpoint, exc_info=error)  # fmt: skip
             if monotonic() - began > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
-            self._presence.wait(pause * (0.5 + random.random()))
+            self._presence.wait(about(pause, 0.5))
             pause = min(2 * pause, LONGEST_PAUSE)
 
 

@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,11 @@ class Fleet:
         for tells in self.tells.values():
             tells.update(map(Address, members))
 
+    def drain(self, name: str) -> None:
+        """Have one leave in good order: those that ask it for changes wait no longer, too."""
+        self.tells[name].answer_all(closing=True)
+        self.servers[name].drain(LIMIT)
+
     def close(self) -> None:
         """End all."""
         self._made.close()
@@ -215,7 +221,7 @@ class TestSpread:
             spread(free, "a", "b")
             calls = [free.hold.begin(number) for number in range(40)]
             wait_until(lambda: fleet.routines["b"].entered)
-            draining = threading.Thread(target=fleet.servers["b"].drain, args=(LIMIT,))
+            draining = threading.Thread(target=fleet.drain, args=("b",))
             draining.start()
             for routines in fleet.routines.values():
                 routines.gate.open()
@@ -312,7 +318,7 @@ class TestEnd:
             free.who()
         client.close()
         for server in fleet.servers.values():
-            wait_until(lambda server=server: server.statistics().clients == 0)
+            wait_until(partial(_has_no_client, server))
         assert client.statistics().connection == "closed" and client.statistics().outstanding == 0
 
     def test_calls_at_members(self, fleet: Fleet) -> None:
@@ -323,3 +329,7 @@ class TestEnd:
             spread(free, "a", "b")
             calls: list[Any] = [free.hold.begin(number) for number in range(10)]
         assert all(call.done() for call in calls)
+
+
+def _has_no_client(server: Server) -> bool:
+    return server.statistics().clients == 0
