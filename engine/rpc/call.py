@@ -19,6 +19,7 @@ Source: "RPC_ASYNC_STATE", "Asynchronous Call State", "RpcAsyncCompleteCall", "R
 """
 
 import weakref
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from time import localtime, strftime
@@ -601,14 +602,23 @@ def is_elsewhere_locked(table: Recorder, call_id: int, call: Call[Any]) -> bool:
     return other.lock is table.lock and other is not table and other.calls.get(call_id) is call
 
 
-def move_locked(call: Call[Any], source: Recorder, target: Recorder, carrier: CallCarrier, spec: Any) -> None:
-    """Have another connection of the client carry an outstanding call, whatever waits for it, under the same number."""
-    target.calls[call._id] = call
-    call._carrier, call._spec = carrier, spec
-    source.calls.pop(call._id, None)
-    if call._notify is not None and call._notify.needs_driver:
-        source.need_driver -= 1
-        target.need_driver += 1
+def move_locked(
+    call: Call[Any], source: Recorder, target: Recorder, carrier: CallCarrier, spec: Any,
+    queue: deque[Any], messages: tuple[Any, ...],
+) -> None:  # fmt: skip
+    """Have another connection of the client carry an outstanding call, whatever waits for it, under the same number.
+
+    Its `messages` go to the end of that one's queue. No interrupt halves it: there is no call of anything in it, and no
+    jump back. `target` may be `source`.
+    """
+    queue += messages
+    number, needs = call._id, call._notify is not None and call._notify.needs_driver
+    if target is not source:
+        target.calls[number] = call
+        call._carrier, call._spec = carrier, spec
+        del source.calls[number]
+        source.need_driver -= needs
+        target.need_driver += needs
 
 
 def spec_of(call: Call[Any]) -> Any:

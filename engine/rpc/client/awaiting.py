@@ -54,6 +54,8 @@ class AwaitingConnection:
         self._calls: deque[tuple[float, int]] = deque()
         # The timer of the first.
         self._timer: TimerHandle | None = None
+        # An interrupt has broken off the sorting of what a conversation has left.
+        self._unsorted = False
 
     def add_locked(self, call_id: int) -> None:
         """A call waits from now on."""
@@ -88,6 +90,7 @@ class AwaitingConnection:
             with calls the server says it has taken; the calls of the later ones did not run. `greeted`: by the server.
         """
         # What waits in the queue again has not left after all.
+        again_from_the_start, self._unsorted = self._unsorted, True
         left = self._outbox.left()
         unsent = self._outbox.numbers()
         untaken: list[int] = []
@@ -102,6 +105,8 @@ class AwaitingConnection:
                     moving.append(call_id)
                 else:
                     self.add_locked(call_id)
+                    if again_from_the_start and call_id in self._retries.backing_off:
+                        retried.append(call_id)  # It may have no timer yet; with two, the second does nothing.
             elif read is not None and left[call_id] > read:
                 if again and self._retries.did_not_run_locked(self._table, call_id, greeted):
                     if moves:
@@ -120,11 +125,11 @@ class AwaitingConnection:
         for call_id in sorted(untaken, reverse=True):
             self._outbox.queue.appendleft(self._retries.renew_locked(call_id, self._table.calls[call_id]))
         if self.elsewhere is not None and moving:
-            self._outbox.withdraw(set(moving))
             self.elsewhere.move_locked(moving, actions)
         self._attend_locked()
         for wait, group in self._retries.waits_locked(retried):
             driver().monitor.call_at(monotonic() + wait, partial(self.send_again, group))
+        self._unsorted = False
         return ended
 
     def refused_locked(self, status: int, text: str) -> dict[int, Outcome]:

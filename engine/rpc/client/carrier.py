@@ -48,6 +48,7 @@ from ..wire_types import check_metadata
 from .buffers import filling
 from .call_table import CallTable, perform
 from .connection import Connection
+from .elsewhere import Elsewhere
 from .homes import homed
 from .outbox import LoneMessage, encode_eagerly
 from .session import EndpointSession
@@ -266,9 +267,9 @@ class Carrier:
             if notify is not None and notify.needs_driver:
                 table.need_driver += 1
             if not self.session.is_open:
-                if elsewhere is not None and elsewhere.may_move(call) and self._outbox.withdraw({call_id}):
-                    elsewhere.move_locked((call_id,), actions)
-                else:
+                if elsewhere is None or not elsewhere.may_move(call):
+                    self._awaiting.add_locked(call_id)
+                elif not self._leave_locked(call_id, elsewhere, actions):
                     self._awaiting.add_locked(call_id)
             self.connection.attend_locked()
         perform(actions)
@@ -277,6 +278,18 @@ class Carrier:
         elif timeout is not None:
             expire = partial(self._expire, call_id, spec, timeout, carried_by(call))
             limit(call, driver().monitor.call_at(monotonic() + timeout, expire))
+
+    def _leave_locked(self, call_id: int, elsewhere: Elsewhere, actions: list[Callable[[], object]]) -> bool:
+        """Have a call that waits leave by another connection; False: it leaves by this one, just now."""
+        try:
+            if not self._outbox.withdraw({call_id}):
+                return False
+            elsewhere.move_locked((call_id,), actions)
+            return True
+        except BaseException:  # An interrupt: it may be in no queue, and would never end.
+            if call_id in self.table.calls and call_id not in self._outbox.numbers():
+                elsewhere.move_locked((call_id,), actions)
+            raise
 
     def _expire(self, call_id: int, spec: OperationSpec, timeout: float, where: Callable[[], "Carrier | None"]) -> None:
         """The time limit of a call is over."""

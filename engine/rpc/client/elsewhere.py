@@ -18,7 +18,10 @@ class Elsewhere(Protocol):
         """Whether a call that has not run may go to another server."""
 
     def move_locked(self, call_ids: Iterable[int], actions: Actions) -> None:
-        """Have calls of this connection, which are in its table and in no queue, sent by another."""
+        """Have calls of this connection, which are in its table, and in its queue or in none, sent by another.
+
+        An interrupt does not keep them from that.
+        """
 
     def answered_locked(self, status: int, call_ids: Iterable[int], actions: Actions) -> set[int]:
         """The server has answered calls with a failure; return those that go to another one instead."""

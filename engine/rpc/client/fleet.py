@@ -88,29 +88,43 @@ class _Others:
         return not (self._fleet.balancer.closed or carrier_of(call).pinned or spec.pipes or spec.contexts)
 
     def move_locked(self, call_ids: Iterable[int], actions: Actions) -> None:
-        balancer, own, retries = self._fleet.balancer, self._own, self._fleet.retries
+        wanted = set(call_ids)
         touched: dict[Member, None] = {}
-        for call_id in call_ids:
+        try:
+            self._move_all_locked(wanted, touched, actions)
+        except BaseException:  # An interrupt: what it has kept from moving would be in no queue, and never leave.
+            self._move_all_locked(wanted, touched, actions)
+            raise
+
+    def _move_all_locked(self, wanted: set[int], touched: dict[Member, None], actions: Actions) -> None:
+        """Move those that have not; `touched` takes where to. It can be gone through again."""
+        own = self._own
+        own.carrier.outbox.withdraw(wanted)
+        for call_id in sorted(wanted):
             call = own.table.calls.get(call_id)
-            if call is None:
-                continue
-            target = balancer.other_than_locked(own)
-            if target is None:
-                target = own if own in balancer.usable else balancer.lobby
-            carrier = target.carrier
-            if target is not own:
-                move_locked(call, own.table, target.table, carrier, homed(original_of(spec_of(call)), carrier))
-                retries.moved += own is not balancer.lobby
-            carrier.outbox.queue.append(retries.renew_locked(call_id, call))
-            if is_cancelled(call):  # While it waited: that follows it.
-                carrier.outbox.queue.append(LoneMessage(encode(Cancel([CancelledCall(call_id, False)]))))
-            if not target.session.is_open:
-                carrier.connection.awaiting.add_locked(call_id)
-            touched[target] = None
+            if call is not None:
+                self._move_one_locked(call_id, call, touched)
         for target in touched:
             target.carrier.connection.attend_locked()
             actions.append(target.carrier.channel.flush)
         own.carrier.connection.attend_locked()
+
+    def _move_one_locked(self, call_id: int, call: Call[Any], touched: dict[Member, None]) -> None:
+        balancer, own, retries = self._fleet.balancer, self._own, self._fleet.retries
+        target = balancer.other_than_locked(own)
+        if target is None:
+            target = own if own in balancer.usable else balancer.lobby
+        carrier = target.carrier
+        messages: tuple[Any, ...] = (retries.renew_locked(call_id, call),)
+        if is_cancelled(call):  # While it waited: that follows it.
+            messages = (*messages, LoneMessage(encode(Cancel([CancelledCall(call_id, False)]))))
+        # First what may be broken off: a call that is awaited where it is not yet harms nobody.
+        touched[target] = None
+        if not target.session.is_open:
+            carrier.connection.awaiting.add_locked(call_id)
+        spec = homed(original_of(spec_of(call)), carrier)
+        retries.moved += target is not own and own is not balancer.lobby
+        move_locked(call, own.table, target.table, carrier, spec, carrier.outbox.queue, messages)
 
     def answered_locked(self, status: int, call_ids: Iterable[int], actions: Actions) -> set[int]:
         own, fleet = self._own, self._fleet
@@ -135,6 +149,8 @@ class _Others:
             if wait:
                 again = partial(own.carrier.connection.awaiting.send_again, [call_id])
                 driver().monitor.call_at(monotonic() + wait, again)
+                # Afterwards: what backs off has a timer, wherever an interrupt comes.
+                fleet.retries.backing_off.add(call_id)
             else:
                 at_once.append(call_id)
         if at_once:
@@ -338,7 +354,7 @@ class Fleet:
             lobby.session.refusal = ""
             movable = {call_id for call_id, call in list(lobby.table.calls.items()) if others.may_move(call)}
             # One that is just being begun is in no queue yet: the thread that begins it will find that it can move.
-            others.move_locked(sorted(lobby.outbox.withdraw(movable)), actions)
+            others.move_locked(lobby.outbox.numbers() & movable, actions)
             lobby.outbox.withdraw({0})  # What was to follow them.
             if self._when_ready is not None:
                 actions.append(self._when_ready)

@@ -138,7 +138,7 @@ class Retries:
     def refused_locked(self, table: CallTable, call_id: int) -> float | None:
         """A server has refused a call, which did not run: return after how many seconds it may go to another one.
 
-        None: it may not.
+        None: it may not. If it has to wait, the caller notes that it is `backing_off`.
         """
         call = table.calls[call_id]
         if not _may_leave_again(call):
@@ -147,10 +147,7 @@ class Retries:
         if entry.moves >= MOST_MOVES or not self._spend_locked():
             return None
         entry.moves += 1
-        if entry.moves == 1:
-            return 0.0
-        self.backing_off.add(call_id)
-        return _wait(entry.moves - 1)
+        return 0.0 if entry.moves == 1 else _wait(entry.moves - 1)
 
     def _entry_locked(self, table: CallTable, call_id: int, call: Call[object]) -> RetryEntry:
         entry = self._entries.get(call_id)

@@ -89,6 +89,7 @@ class Routines:
         self.name = name
         self.gate = Gate()
         self.raises: Exception | None = None
+        self.dropped: Callable[[str], object] = str
         self.ran: Counter[int] = Counter()
 
     def who(self) -> str:
@@ -121,7 +122,7 @@ class Routines:
 
     def open(self) -> Context[str]:
         """Open one."""
-        return current_call().open_context(self.name)
+        return current_call().open_context(self.name, self.dropped)
 
     def several(self) -> list[Context[str]]:
         """Open two."""
@@ -663,6 +664,25 @@ class TestStaying:
                 assert client.bind(Words, causal=False).who() == "b"
                 assert words.who() == "a" and state_of(client, first) == "left"
             wait_until(lambda: state_of(client, first) == "")
+
+    def test_sessions_of_one_server(self, servers: Servers) -> None:
+        """Sessions with the same server share the client's connection to it, and its context handles: those outlive the
+        session that they came from, and go with the connection.
+        """
+        dropped: list[str] = []
+        servers.start("a")
+        servers.routines["a"].dropped = dropped.append
+        with Client(servers.endpoints["a"]) as client:
+            with client.session() as one, client.session() as two:
+                handle = one.bind(Words).open()
+                assert two.bind(Words).use(handle) == "a a"
+            with client.session() as three:
+                assert three.bind(Words).use(handle) == "a a"
+            assert dropped == []
+            with Client(servers.endpoints["a"]) as other, other.session() as foreign:
+                with pytest.raises(ContextMismatch):
+                    foreign.bind(Words).use(handle)
+        wait_until(lambda: dropped == ["a"])
 
     def test_of_a_client_of_one(self, servers: Servers) -> None:
         """A client of one server has sessions, too."""
