@@ -49,8 +49,11 @@ class Curve(msgspec.Struct, frozen=True):
         allowed: a server's: public keys of the clients it takes; None: all that know the server's key. It may change
             while the server runs if it is a path, of a file with a key at the beginning of each line (comments begin
             with "# "), which is read again once it has changed; or a function, `allowed(key)`, which is called for each
-            client that connects, one after the other, by a thread that lets nobody in meanwhile: only True admits. Who
-            is connected stays so: see `Server.disconnect`. The key that a client has proved to own is its
+            client that connects, one after the other, on a thread of this list's own: only True admits. While it blocks
+            the next clients of this server wait, for its `greeting_timeout` at most, and nobody else. Who is
+            not allowed comes again by itself, about once a second, if it is one of this library's; if the function
+            raises so does every client, after the `greeting_timeout`. Who is connected stays so: see
+            `Server.disconnect`. The key that a client has proved to own is its
             `PeerInfo.user`; without `allowed` no proof is asked for, and it is "". Not enforced on `loopback://` and
             `inproc://`, which have no keys: all are let in there.
     Raises: `EndpointError` for what is no key, or for a pair that is none.

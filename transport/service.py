@@ -84,6 +84,8 @@ class Service:
         # All below: guarded by _lock; read anywhere. Whether a thread runs the function, or is being started to.
         self.running: bool = False
         self.thread: threading.Thread | None = None
+        # The one that was started last, which may not have begun. Written by who started it.
+        self._latest: threading.Thread | None = None
         # Why there is no thread although one was needed; None: there is, or none was.
         self.refusal: BaseException | None = None
         self._pause = Pause()
@@ -117,6 +119,7 @@ class Service:
                     return True
                 self.running = True
             thread.start()
+            self._latest = thread
         except BaseException as error:
             with self._lock:
                 # Interrupted, it may have started all the same: then it says so itself.
@@ -171,8 +174,9 @@ class Service:
         return f"the thread {self.name} cannot be started now ({self.refusal})" if self.refusal else self.name
 
     def join(self, timeout: float | None) -> bool:
-        """Wait until no thread runs the function; False if `timeout` ran out first."""
-        thread = self.thread
-        if thread is not None:
-            thread.join(timeout if timeout is None else min(timeout, threading.TIMEOUT_MAX))
-        return self.thread is None or self.thread is not thread
+        """Wait until the thread has ended that runs the function, or is about to; False if `timeout` ran out first."""
+        thread = self.thread or self._latest
+        if thread is None:
+            return True
+        thread.join(timeout if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+        return not thread.is_alive()

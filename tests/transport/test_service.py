@@ -59,3 +59,19 @@ class TestEnsure:
         service = Service("refused", lambda: ran.append(1), fail)
         assert service.ensure()
         assert ran == [1]
+
+
+class TestJoin:
+    """Who waits for the end of a service calls `join`."""
+
+    def test_a_thread_that_has_not_begun(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that was started, and was not seen to run yet, is waited for."""
+        gate, ran = Gate(), []
+        begin = Service._begin
+        monkeypatch.setattr(Service, "_begin", lambda self: gate.pass_through() or begin(self))
+        service = Service("late", lambda: ran.append(1), fail)
+        assert service.join(0)
+        assert service.ensure()
+        assert not service.join(0.01)
+        gate.open()
+        assert service.join(LIMIT) and ran == [1]

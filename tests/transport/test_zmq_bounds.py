@@ -11,6 +11,7 @@ from tests.transport.helpers import Party, exchange, settle
 from tests.zmtp import Zmtp
 from transport import Buffer, bind, connect
 from transport.zmq_link import server as bounds
+from transport.zmq_link.door import Pace
 
 
 class House:
@@ -95,6 +96,14 @@ def test_they_come_at_a_pace(house: House) -> None:
         late.ready()
     late.socket.settimeout(60)
     late.ready()
+
+
+def test_who_would_wait_too_long() -> None:
+    """It takes nobody's place, so a flood keeps nobody out for longer than it lasts; the others wait in turn."""
+    pace = Pace(rate=0.5, patience=4.0)
+    assert [pace.wait(1000.0) for _ in range(5)] == [0.0] * 5
+    assert [pace.wait(1000.0) for _ in range(30)] == [2.0, 4.0] + [None] * 28
+    assert pace.wait(1004.0) == 2.0
 
 
 def test_a_number_that_a_peer_gives_itself(house: House) -> None:

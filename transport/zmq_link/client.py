@@ -40,6 +40,7 @@ _FAILURES: Final[dict[int, str]] = {
 }
 # A server that cannot read what a client has encrypted for another one says nothing, and breaks off.
 _WRONG_KEY: Final = "the server broke off: its public key is another than this client's `Curve(server_key=)`, mostly"
+_FINAL: Final = frozenset({int(zmq.Event.HANDSHAKE_FAILED_PROTOCOL), int(zmq.Event.HANDSHAKE_FAILED_AUTH)})
 _CLIENT_EVENTS: Final = _UP | _DISCONNECTED | _CLOSED | _RETRIED | sum(_FAILURES)
 
 
@@ -99,7 +100,7 @@ class ZmqClient(ZmqLink):
             self._poll = PollSet(self._descriptors_changed)
         except OSError as error:
             raise EndpointError(f"cannot connect to {endpoint}: {error}") from error
-        # When to try again to have a socket, and why there is none, until that was reported.
+        # When to try again with another socket, and why there is none, until that was reported.
         self._pause = Pause()
         self._lack = ""
         try:
@@ -116,6 +117,9 @@ class ZmqClient(ZmqLink):
         # What is known of the attempt under way: how the handshake failed, and whether there was a host to reach.
         self._failure = ""
         self._reached = False
+        # ZeroMQ tries no more, as it was told what it takes for an answer that no other attempt would change. But the
+        # server's list of keys may, and so may the server.
+        self._gave_up = False
         # Calls wait here, once the server has this many unread. Replies have no bound: there are no more than
         # calls, and those the runtime counts.
         socket.set(zmq.SNDHWM, self._options.max_queued)
@@ -140,13 +144,19 @@ class ZmqClient(ZmqLink):
         try:
             self._open()
         except EndpointError as error:
-            self._go_without(error)
+            self._go_without(str(error))
 
-    def _go_without(self, error: EndpointError) -> None:
+    def _try_later(self) -> None:
+        """Have another socket try, after a pause."""
+        self._poll.replace(())
+        self._close_sockets(linger=0)
+        self._go_without("")
+
+    def _go_without(self, lack: str) -> None:
         """There is no socket: nothing is sent and nothing arrives, until a harvest has one again."""
         self._up = False
         self._monitored = deque()
-        self._lack = str(error)
+        self._lack = lack
         # On the instance, so that it costs nothing while there is one.
         self.ready = lambda: True  # type: ignore[method-assign]  # as said
         self.harvest = self._harvest_nothing  # type: ignore[method-assign]  # likewise
@@ -165,10 +175,9 @@ class ZmqClient(ZmqLink):
             try:
                 self._open()
             except EndpointError as error:
-                self._go_without(error)
+                self._go_without(str(error))
                 receiver.on_connect_failed(str(error))
             else:
-                self._pause.granted()
                 del self.ready, self.harvest
                 return self.ready()
         return False
@@ -261,6 +270,7 @@ class ZmqClient(ZmqLink):
             if event == _UP:
                 self._up = True
                 self._failure = ""
+                self._pause.granted()
                 receiver.on_connected(b"")
             elif event == _DISCONNECTED:
                 self._first_attempt = True
@@ -276,13 +286,16 @@ class ZmqClient(ZmqLink):
                     self._attempt_failed(receiver, why)
                 self._first_attempt = self._reached = False
             else:
+                self._gave_up = event in _FINAL
                 broke_off = event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
                 why = _WRONG_KEY if broke_off and self._options.curve is not None else _FAILURES[event]
                 self._failure = f"the handshake failed: {why}"
 
     def _attempt_failed(self, receiver: Receiver, why: str) -> None:
-        """An attempt to connect has failed. ZeroMQ goes on."""
+        """An attempt to connect has failed. ZeroMQ goes on, unless it has given up."""
         receiver.on_connect_failed(f"cannot connect to {self.endpoint}: {why}")
+        if self._gave_up:
+            self._try_later()
 
     def _forget(self, peer: bytes) -> None:
         # At once, and not when ZeroMQ has made the next connection: after a message that was too large it never does.

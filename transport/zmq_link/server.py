@@ -116,7 +116,7 @@ class ZmqServer(ZmqLink):
             self._first = _first_number(socket)
             known = None if curve is None or not hasattr(curve, "asks") else curve.asks()
             if known is not None or self._options.context is None:
-                self._door = Door(self._options.connection_rate, known)
+                self._door = Door(self._options.connection_rate, known, self._options.greeting_timeout)
                 open_door(socket, self._door)
             elif curve is not None:
                 # Otherwise a handler of the context is asked about this one's clients too.
