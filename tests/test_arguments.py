@@ -60,7 +60,8 @@ NO_NUMBERS: list[Any] = [True, False, "1", b"1", 1j, [], {}, Odd(), int, math.na
 ENDPOINT = "loopback://test-arguments"
 
 # Options of the transport. (A client has a `connect_timeout` of its own.)
-COUNTS = ("max_message_bytes", "max_queued", "max_connections", "max_queued_bytes", "max_total_bytes")
+OFF = "max_address_connections"  # By None.
+COUNTS = ("max_message_bytes", "max_queued", "max_connections", "max_queued_bytes", "max_total_bytes", OFF)
 FRACTIONS = ("connection_rate", "greeting_timeout", "heartbeat", "linger", "connect_timeout")
 
 # Where a numeric option stands: what makes an object with it, its name, whether None is good, whether it has fractions.
@@ -94,7 +95,7 @@ NUMBERS: list[tuple[Callable[..., Any], str, bool, bool]] = [
     (lambda **o: Server(ENDPOINT, **o), "max_waiting_bytes", False, False),
     (lambda **o: Server(ENDPOINT, **o), "stuck_after", False, True),
 ] + [
-    (make, name, False, name in FRACTIONS)
+    (make, name, name == OFF, name in FRACTIONS)
     for make, names in (
         (lambda **o: Client(ENDPOINT, **o), (*COUNTS, *FRACTIONS[:-1])),
         (lambda **o: Server(ENDPOINT, **o), (*COUNTS, *FRACTIONS)),

@@ -167,12 +167,14 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "transport.errors",
         "transport.frames",
     ),
+    "transport.addresses": (),
     "transport.descriptors": ("transport.lifecycle", "transport.lock", "transport.log", "transport.service"),
     "transport.unix": ("transport.descriptors", "transport.endpoint", "transport.errors"),
     "transport.lookup": ("transport.endpoint", "transport.errors", "transport.log", "transport.service"),
     "transport.inherited": ("transport.endpoint", "transport.errors", "transport.lookup"),
     "transport.zmq_link": (
         "transport.chance",
+        "transport.addresses",
         "transport.inherited",
         "transport.descriptors",
         "transport.lock",
@@ -191,6 +193,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "transport.native_link": (
         "transport.chance",
+        "transport.addresses",
         "transport.inherited",
         "transport.descriptors",
         "transport.link",

@@ -14,16 +14,18 @@ from transport.wire.codec import encode
 class Zmtp:
     """A connection to a server; use it as a context manager.
 
-    Args: `name`: the routing id that it gives itself.
+    Args: `name`: the routing id that it gives itself; `host`: the address of this machine that it comes from.
     """
 
-    def __init__(self, endpoint: str, name: bytes = b"", *, small: bool = False) -> None:
+    def __init__(self, endpoint: str, name: bytes = b"", *, small: bool = False, host: str = "") -> None:
         where = endpoint.partition("://")[2]
         tcp = endpoint.partition("://")[0].endswith("tcp")
         self.socket = socket.socket(socket.AF_INET if tcp else socket.AF_UNIX)
         self.socket.settimeout(LIMIT)
         if small:  # It lets little wait to be read.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        if host:
+            self.socket.bind((host, 0))
         host, _, port = where.rpartition(":")
         self.socket.connect((host, int(port)) if tcp else where)
         described = b"\x0bSocket-Type\0\0\0\6DEALER\x08Identity" + len(name).to_bytes(4) + name

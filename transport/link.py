@@ -104,6 +104,7 @@ class TransportOptions(TypedDict, total=False):
     max_message_bytes: int
     max_queued: int
     max_connections: int
+    max_address_connections: int | None
     max_queued_bytes: int
     max_total_bytes: int
     greeting_timeout: float
@@ -123,14 +124,18 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
         max_queued: messages that a client hands over before `send` says "not now". (Within one process: in each queue.)
         max_connections: how many clients a server has at once. On `native+` and `tls` others wait in the system's
             queue; on tcp and ipc they are disconnected, and come again.
+        max_address_connections: how many of them may come from one address over TCP (of IPv6: from one network of 64
+            bits); the next one is disconnected. None: no bound of its own, as many may share an address behind a router
+            or a proxy.
         connection_rate: how many connections a second a server on tcp and ipc lets in, on average; those of 10 s at
             once. Others wait. It is not kept in a context that was given, unless `curve` has a list of allowed keys.
         max_queued_bytes: how much may wait to be written to a peer before the next message; at a client on `native+` or
             `tls` `send` says "not now" then, a server there ends the connection. Less is left unread for 5 seconds at
             most, if it is more than an eighth of this, and the peer takes not even 64 KiB a second. A server on tcp and
             ipc hands over no more than that eighth, for 5 seconds at most.
-        max_total_bytes: on `native+` and `tls`, how much may wait to be written to all clients of a server's endpoint;
-            past that the one for which most waits is disconnected.
+        max_total_bytes: how much may wait to be written to all clients of a server's endpoint; past that the one for
+            which most waits is disconnected. On tcp and ipc that is what was handed to ZeroMQ and is not known to have
+            left, an eighth more at most.
         greeting_timeout: seconds in which a client must have sent its first message, handshakes included.
         heartbeat: seconds between ZMTP pings on tcp and ipc; a peer that answers none for three times as long
             is lost. ZeroMQ's own thread sends and answers them, so a process that is busy, or holds the GIL,
@@ -149,6 +154,7 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_message_bytes: int = MAX_MESSAGE_BYTES
     max_queued: int = 1000
     max_connections: int = 10_000
+    max_address_connections: int | None = None
     max_queued_bytes: int = 128 * 1024 * 1024
     max_total_bytes: int = 256 * 1024 * 1024
     greeting_timeout: float = 10.0
@@ -163,6 +169,8 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in ("max_message_bytes", "max_queued", "max_connections"):
             self._check_count(name, (1 << 31) - 1)
+        if self.max_address_connections is not None:
+            self._check_count("max_address_connections", (1 << 31) - 1)
         for name in ("max_queued_bytes", "max_total_bytes"):
             self._check_count(name, sys.maxsize)
         for name in ("greeting_timeout", "heartbeat", "linger", "connect_timeout"):

@@ -19,6 +19,7 @@ class Party:
         self.link = link
         self.log: list[tuple[str, bytes, object]] = []
         self.evictions: list[bytes] = []
+        self.vain: list[bool] = []
         self.woken = threading.Event()
         link.wake = self.woken.set
 
@@ -38,6 +39,7 @@ class Party:
 
     def on_connect_failed(self, reason: str, vain: bool = False) -> None:
         self.log.append(("refused", b"", reason))
+        self.vain.append(vain)
 
     # What it was told, by kind.
 

@@ -1,7 +1,9 @@
 """What a peer can do to a server over libzmq: it is bounded, its connection is ended, and no other one notices."""
 
 import itertools
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from tests.transport.helpers import Party, exchange, settle
 from tests.zmtp import Zmtp
-from transport import Buffer, bind, connect
+from transport import Buffer, PeerLost, bind, connect
 from transport.zmq_link import server as bounds
 from transport.zmq_link.door import Pace
 
@@ -85,6 +87,29 @@ def test_connections_are_counted(house: House) -> None:
     assert server.losses == []
 
 
+def test_connections_of_an_address() -> None:
+    """The one above `max_address_connections` of its address is disconnected; from other addresses one may come."""
+    server = Party(bind("tcp://127.0.0.1:*", max_address_connections=2))
+    endpoint = server.link.endpoint
+    try:
+        with Zmtp(endpoint) as first, Zmtp(endpoint) as second:
+            for each in (first, second):
+                each.ready().say(b"hello")
+            exchange([server], lambda: len(server.messages) == 2)
+            with Zmtp(endpoint) as third, Zmtp(endpoint, host="127.0.0.2") as other:
+                other.ready().say(b"hello")
+                exchange([server], lambda: server.refusals and len(server.messages) == 3)
+                assert third.ended() and server.losses == []
+                why = "127.0.0.1: 2 connections from its address are open, max_address_connections allows no more"
+                assert server.refusals == [why]
+        exchange([server], lambda: len(server.losses) == 3)
+        with Zmtp(endpoint) as again:
+            again.ready().say(b"hello")
+            exchange([server], lambda: len(server.messages) == 4)
+    finally:
+        server.close()
+
+
 def test_they_come_at_a_pace(house: House) -> None:
     """Those of ten seconds are let in at once; the next one waits, but comes."""
     house.open(connection_rate=0.5)
@@ -154,6 +179,32 @@ def test_who_does_not_read(house: House, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(bounds, "GRACE", 0.0)
     exchange([server], lambda: server.losses or (has_no_room() and server.losses))
     assert server.losses == [peer] and "unread" in str(server.of("lost")[0][1])
+
+
+def test_many_who_do_not_read(house: House) -> None:
+    """Past the bound for all together those for which most waits are lost, as evicted; who reads is served on."""
+    server = house.open(max_queued_bytes=1 << 30, max_total_bytes=64 << 20)
+    reader = Party(connect(server.link.endpoint))
+    house.parties.append(reader)
+    exchange(house.parties, lambda: reader.ups)
+    assert reader.send(b"", [b"hello"])
+    exchange([server], lambda: server.messages)
+    (mine,) = server.ups
+    for _ in range(8):
+        house.stranger().ready().say(b"hello")
+    exchange([server], lambda: len(server.ups) == 9)
+    others = [peer for peer in server.ups if peer != mine]
+    sent = 0
+    while not server.reasons:
+        for peer in (*others, others[0]):  # Twice as much for one.
+            with suppress(PeerLost):
+                sent += server.send(peer, [bytes(1 << 18)])
+        exchange(house.parties, lambda: server.send(mine, [b"more"]))
+        assert sent < 500
+    assert 60 << 20 < sent << 18 < 80 << 20
+    assert server.evictions[0] == others[0] and mine not in server.losses
+    assert re.search(r"most of the \d+ that wait for all .* max_total_bytes allows 67108864", server.reasons[0])
+    house.still_serves()
 
 
 @pytest.mark.parametrize("size", [1000, 1 << 16, 1 << 20])

@@ -20,6 +20,7 @@ from math import inf
 from operator import attrgetter
 from typing import Any, Final
 
+from transport.addresses import Addresses
 from transport.descriptors import left, limit, to_keep
 from transport.endpoint import Endpoint
 from transport.errors import EndpointError, PeerLost
@@ -62,6 +63,7 @@ class NativeServer(NativeLink):
         # By descriptor: what is listened on, and the connections that are not lost.
         self._listeners: dict[int, sockets.socket] = {}
         self._connections: dict[int, Connection] = {}
+        self._addresses = Addresses(options.max_address_connections)
         # Exactly the peers of which the receiver got `on_connected` and not yet `on_lost`.
         self._peers: dict[bytes, Connection] = {}
         self._unix: UnixListener | None = None
@@ -149,11 +151,19 @@ class NativeServer(NativeLink):
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 self._accept_later(why(error))
             return  # Otherwise it is gone again.
+        host = "" if socket.family == getattr(sockets, "AF_UNIX", None) else str(address[0])
+        refusal = self._addresses.enter(host)
         try:
+            if refusal:
+                raise Refused(f"{host}: {refusal}")
             self._admit(socket, address)
         except BaseException as error:
+            if socket.fileno() not in self._connections:
+                self._addresses.leave(host)
             socket.close()
-            if not isinstance(error, OSError):
+            if isinstance(error, Refused):
+                self._queue.append((REFUSED, None, Refused(str(error))))  # Without its traceback.
+            elif not isinstance(error, OSError):
                 raise
 
     def _admit(self, socket: sockets.socket, address: Any) -> None:
@@ -194,7 +204,8 @@ class NativeServer(NativeLink):
         connection.ping_at = monotonic() + self.heartbeat if self.heartbeat else inf
 
     def _lose(self, connection: Connection, ended: Ended) -> None:
-        self._connections.pop(connection.fd, None)
+        if self._connections.pop(connection.fd, None) is not None:
+            self._addresses.leave(connection.info.address)
         self._queue.append((LOST, connection, ended))  # Twice, after an interrupt: it is delivered once.
         self.arrived = True
         connection.close()
@@ -289,7 +300,7 @@ class NativeServer(NativeLink):
                 break
             what, connection, content = self._delivering = queue[0]
             if connection is None:
-                receiver.on_connect_failed(content)
+                receiver.on_connect_failed(str(content), isinstance(content, Refused))
             elif what == MESSAGE:
                 if connection.met or self._meet(connection, receiver):
                     ended = receiver.on_message(connection.peer, content)

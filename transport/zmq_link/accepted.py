@@ -46,10 +46,15 @@ class Accepted:
         self._number = _number_of(descriptor)
 
     @property
+    def host(self) -> str:
+        """The host that it comes from, over TCP; else ""."""
+        at = self._number[2] if self._number else ""
+        return str(at[0]) if isinstance(at, tuple) else ""
+
+    @property
     def where(self) -> str:
         """The address that it comes from."""
-        at = self._number[2] if self._number else ""
-        return str(at[0] if isinstance(at, tuple) else at or "localhost")
+        return self.host or str((self._number[2] if self._number else "") or "localhost")
 
     def end(self, why: str) -> None:
         """End the connection, if it is there still. The monitor tells of it."""

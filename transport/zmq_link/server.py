@@ -6,10 +6,15 @@ counts. For the same reason no peer is refused what it sends; it is disconnected
 connections the last, who has not spoken in time, who leaves much unread for long, and who gives itself a number as only
 ZeroMQ gives them out (`door.py` says what that is about).
 
+What was handed to ZeroMQ and is not known to have left is counted, for each peer and in all (`accepted.py`). It is the
+more, the rarer messages are marks; so with many peers there are more of them, and no more than one part in `UNKNOWN` of
+`max_total_bytes` is due to that.
+
 All of it looks at one table of connections, under one lock: hence the length.
 
 Guarantees: what waits to be sent to a peer is bounded by an eighth of `max_queued_bytes` and a message; for longer than
-`GRACE` it is not that much.
+`GRACE` it is not that much. What waits for all is bounded by `max_total_bytes` and one part in `UNKNOWN` of it: past it
+the one for which most waits is disconnected.
 """
 
 import errno
@@ -20,11 +25,13 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from math import inf
+from operator import attrgetter
 from typing import Any, Final
 
 import zmq
 from zmq.backend import zmq_poll
 
+from transport.addresses import Addresses
 from transport.descriptors import Reserve
 from transport.endpoint import Endpoint
 from transport.errors import EndpointError, PeerLost
@@ -56,6 +63,8 @@ GONE_KEPT: Final = 256
 #: seconds for which that may be so.
 SLOW_PART: Final = 8
 GRACE: Final = 5.0
+#: Of `max_total_bytes`, one part in so many may have left without that being known, or be handed over between two counts.
+UNKNOWN: Final = 8
 #: Seconds between two looks at who has not spoken.
 _LOOK: Final = 1.0
 #: So many connections may be heard before the monitor has told of them.
@@ -78,9 +87,15 @@ class ZmqServer(ZmqLink):
     def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
         # Guarded by lock. Routing id -> what is known of the peers that had `on_connected` and no `on_lost` yet.
         self._peers: dict[bytes, Peer] = {}
+        # Guarded by lock. Bytes that were handed over for all of them, ever; above how many of these to count how many of
+        # them wait; and above how many that wait for a peer its messages are marks.
+        self._handed = 0
+        self._count_at: float = inf if endpoint.local else options.max_total_bytes
+        self._mark_bytes = MARK_BYTES
         # Guarded by lock. By descriptor: connections that the monitor has reported. How many it has reported, ever.
         self._accepted: dict[int, Accepted] = {}
         self._accepts = 0
+        self._addresses = Addresses(options.max_address_connections)
         # Guarded by lock. Those of them that have not spoken, by descriptor, the oldest first.
         self._silent: dict[int, Accepted] = {}
         # Guarded by lock. When to look at them; inf: there are none.
@@ -249,12 +264,14 @@ class ZmqServer(ZmqLink):
         except KeyError:
             raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}") from None
         try:
-            if known.handed > MARK_BYTES:
+            if known.handed > self._mark_bytes:
                 if not self._may_have(known):
                     return False
                 frames = [known.marked(frames[0]), *frames[1:]]
             if len(frames) == 1 and (size := len(frames[0])) < NO_COPY_SEND_BYTES:
-                known.handed += size + MESSAGE_BYTES
+                size += MESSAGE_BYTES
+                known.handed += size
+                self._handed += size
                 begun = False
                 try:
                     self._send(peer, MORE)
@@ -264,8 +281,12 @@ class ZmqServer(ZmqLink):
                     self._end_message(begun, error)
                     raise
             else:
-                known.handed += sum(map(len, frames)) + MESSAGE_BYTES
+                size = sum(map(len, frames)) + MESSAGE_BYTES
+                known.handed += size
+                self._handed += size
                 self._send_frames([peer, *frames])
+            if self._handed > self._count_at:
+                self._relieve()
             # `ready` in line: one call less for each message.
             self._unsure = False
             self.arrived = bool(zmq_poll(self._input, 0))
@@ -288,9 +309,38 @@ class ZmqServer(ZmqLink):
         now = monotonic()
         peer.full_since = peer.full_since or now
         if now - peer.full_since > GRACE:
-            accepted.evicted = True
-            accepted.end(f"it left {peer.handed} bytes unread for {GRACE:g} s")
+            self._evict(peer, f"it left {peer.handed} bytes unread for {GRACE:g} s")
         return False
+
+    def _relieve(self) -> None:
+        """Count what waits for all peers; if that is more than may, disconnect those for which most does."""
+        most = self._options.max_total_bytes
+        left = [peer for peer in self._peers.values() if peer.accepted is not None and not peer.accepted.why]
+        for peer in left:
+            peer.settle()
+        left.sort(key=attrgetter("handed"))
+        waiting = sum(peer.handed for peer in left)
+        while waiting > most:
+            peer = left.pop()
+            self._evict(peer, (
+                f"it left {peer.handed} bytes unread, most of the {waiting} that wait for all clients; "
+                f"max_total_bytes allows {most}"
+            ))  # fmt: skip
+            waiting -= peer.handed
+        self._count_at = self._handed + max(most - waiting, most // UNKNOWN)
+        self._look_for_marks()
+
+    def _look_for_marks(self) -> None:
+        most = self._options.max_total_bytes // UNKNOWN // max(1, len(self._peers))
+        self._mark_bytes = min(MARK_BYTES, most)
+
+    @staticmethod
+    def _evict(peer: Peer, why: str) -> None:
+        """End the connection of a peer that does not read."""
+        accepted = peer.accepted
+        assert accepted is not None, "what has left is known"
+        accepted.evicted = True
+        accepted.end(why)
 
     @staticmethod
     def _refuse_stranger(accepted: Accepted, why: str, receiver: Receiver) -> None:
@@ -397,6 +447,7 @@ class ZmqServer(ZmqLink):
         info = PeerInfo(_text(frame, "Peer-Address"), _text(frame, "User-Id"))
         try:
             self._peers[peer] = Peer(info, accepted)
+            self._look_for_marks()
             receiver.on_connected(peer)
         except BaseException:
             self._forget(peer)  # Its next message is the first that counts.
@@ -409,6 +460,7 @@ class ZmqServer(ZmqLink):
             event, descriptor = self._monitored[0]
             before = self._accepted.pop(descriptor, None)
             if before is not None:
+                self._addresses.leave(before.host)
                 self._silent.pop(descriptor, None)
                 if before.peer is not None:
                     self._end(before.peer, before.why)
@@ -420,8 +472,11 @@ class ZmqServer(ZmqLink):
         """A connection has come."""
         self._accepts += 1
         accepted = self._accepted[descriptor] = self._silent[descriptor] = Accepted(descriptor, monotonic())
+        refusal = self._addresses.enter(accepted.host)
         if len(self._accepted) > self._options.max_connections:
-            self._refuse_stranger(accepted, "there are too many connections", receiver)
+            refusal = "there are too many connections"
+        if refusal:
+            self._refuse_stranger(accepted, refusal, receiver)
         if self._due == inf:
             self._look_in(_LOOK)
         self._reserve.accepted(descriptor)

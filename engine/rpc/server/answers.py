@@ -8,8 +8,8 @@ together, half wait for the next message.
     routine -> conclude -> peer's queue -> channel.flush -> next_message -> link.send
 
 A message that the link does not take is kept for its client, and offered again every `OFFER_AGAIN` seconds. What waits
-behind it is counted then: past `max_unread_bytes` the client is disconnected. So one that does not read costs others
-nothing, and this side no more than that.
+behind it is counted then: past `max_unread_bytes` the client is disconnected, and past `max_total_bytes` of all such
+clients the one for which most waits. So one that does not read costs others nothing, and this side no more than that.
 
 Assumes: `deque.append` and `popleft`, and removal of one key of a `dict`, are atomic and are not reordered. A thread
 that appends an answer does so before it looks at `Peer.queued`; the sender clears that before it empties the queue: one
@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Sized
 from functools import partial
 from itertools import starmap
+from operator import attrgetter
 from os import urandom
 from typing import Any, NoReturn
 
@@ -71,8 +72,8 @@ class Answers:
 
     Args: `contexts` has the context handles of the server; `tracebacks`: send those of routines that raised;
         `details`: send what exceptions say that were not raised for the client;
-        `authentication_level`: how well the connections to the endpoint are protected; `max_unread_bytes`: how much may
-        wait for one client.
+        `authentication_level`: how well the connections to the endpoint are protected; `max_unread_bytes` and
+        `max_total_bytes`: how much may wait for one client, and for all, that the link does not take.
     Threads: any, except where it says so.
     """
 
@@ -81,7 +82,7 @@ class Answers:
 
     def __init__(
         self, endpoint: str, counters: EndpointCounters, contexts: ContextBook, tracebacks: bool, details: bool,
-        authentication_level: int, max_unread_bytes: int,
+        authentication_level: int, max_unread_bytes: int, max_total_bytes: int,
     ) -> None:  # fmt: skip
         self.counters: EndpointCounters = counters
         self.admission: Admission = counters.admission
@@ -98,6 +99,9 @@ class Answers:
         # Peers for whom a message is kept. Appended under link.lock, taken by the monitor.
         self._keeping: deque[Peer] = deque()
         self._max_unread_bytes = max_unread_bytes
+        self._max_total_bytes = max_total_bytes
+        # Bytes that wait for all of them, as they were counted last. Under link.lock.
+        self._unread = 0
         # The endpoint goes away. Set once, under link.lock; read anywhere.
         self.closing: bool = False
         # Whom the message taken last is for, and the answers in it. Under link.lock.
@@ -170,6 +174,7 @@ class Answers:
         frames, answers = peer.kept, peer.answers
         if peer.lost:
             peer.kept = None
+            self._note_unread(peer, 0)
             gone = 0
             while answers:  # One by one: other threads may append meanwhile.
                 gone += isinstance(answers.popleft(), tuple)
@@ -178,6 +183,7 @@ class Answers:
         if not peer.again:
             return None
         peer.kept = None
+        self._note_unread(peer, 0)
         if answers:
             self.enqueue(peer)
         return frames
@@ -191,12 +197,24 @@ class Answers:
             driver().monitor.call_at(monotonic() + OFFER_AGAIN, self._offer_again)
         self._keeping.append(peer)
         waiting = unread_bytes(peer)
+        self._note_unread(peer, waiting)
         if waiting > self._max_unread_bytes:
             self._evict(peer, f"it left {waiting} bytes unread, max_unread_bytes allows {self._max_unread_bytes}")
+        elif self._unread > self._max_total_bytes:
+            most = max((peer, *self._keeping.copy()), key=attrgetter("unread"))
+            self._evict(most, (
+                f"it left {most.unread} bytes unread, most of the {self._unread} that wait for all clients; "
+                f"max_total_bytes allows {self._max_total_bytes}"
+            ))  # fmt: skip
         return True
+
+    def _note_unread(self, peer: Peer, waiting: int) -> None:
+        self._unread += waiting - peer.unread
+        peer.unread = waiting
 
     def _evict(self, peer: Peer, reason: str) -> None:
         """End the connection of a client that does not read."""
+        self._note_unread(peer, 0)
         self.counters.evicted += 1
         where = peer.address or peer.id.hex()
         self.admission.complaints.warning("%s: disconnected the client at %s: %s", self._endpoint, where, reason)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import msgspec
 
-from transport import Endpoint, TransportOptions, bind
+from transport import Endpoint, LinkOptions, TransportOptions, bind
 from transport.foreign import a_type, text_of
 from transport.frames import (
     LIBRARY,
@@ -145,7 +145,8 @@ class Server(AsyncCloseable):
             even share waiting.
         max_unread_bytes: bytes of answers, and of elements of pipes, that may wait for one client because it does not
             read; past that it is disconnected. So is one that leaves what was handed to the transport unread for 5 s
-            (16 MiB; see docs/security.md).
+            (16 MiB; see docs/security.md). If more than `max_total_bytes` wait for all such clients of an endpoint, the
+            one for which most waits is.
         stuck_after: seconds after which a routine that has not returned is named in the log, once, with its stack; it
             counts in `statistics().stuck`, and for `Health`.
         interceptors: generator functions that are run around each routine that is registered, the first one outermost,
@@ -154,8 +155,8 @@ class Server(AsyncCloseable):
             docstrings of all interfaces, whatever `register` says about who may call them.
         name: appears in thread names and log records.
         options: of the transport, as for `Client`; `tls` has the server's certificate, and `max_connections`,
-            `max_queued_bytes`, `max_total_bytes` and `greeting_timeout` bound what those may do who come over
-            `native+...` and `tls://`, see `transport.LinkOptions`. Clients are told of `max_message_bytes`, and keep
+            `max_address_connections`, `max_queued_bytes`, `max_total_bytes` and `greeting_timeout` bound what those may
+            do who come from elsewhere, see `transport.LinkOptions`. Clients are told of `max_message_bytes`, and keep
             below it.
 
     Register interfaces before or after `listen`. Close the server, or use it as a context manager: it goes on serving
@@ -460,7 +461,7 @@ class Server(AsyncCloseable):
             counters = self._admission.endpoints[number]
             answers = Answers(
                 link.endpoint, counters, self._contexts, self._tracebacks, self._fault_details, level,
-                self._max_unread_bytes,
+                self._max_unread_bytes, LinkOptions(**self._options).max_total_bytes,
             )  # fmt: skip
             return Listener(
                 link, answers, self._registry, self._scheduler, self._welcome, self._pipe_window, self._max_body_bytes,

@@ -51,6 +51,13 @@ class House:
         assert made.send(says) == len(says)
         return made
 
+    def stranger_from(self, address: str, says: bytes) -> None:
+        """Likewise, from another address of this machine."""
+        host, _, port = self.server.link.endpoint.partition("://")[2].rpartition(":")
+        made = socket.create_connection((host, int(port)), source_address=(address, 0))
+        self.strangers.append(made)
+        made.sendall(says)
+
     def ended(self, stranger: socket.socket) -> bool:
         """Whether the server has closed its connection."""
         try:
@@ -152,6 +159,33 @@ def test_connections_are_counted(house: House) -> None:
     house.parties.remove(one)
     one.close()
     exchange(house.parties, lambda: third.ups)
+
+
+def test_connections_of_an_address() -> None:
+    """The one above `max_address_connections` of its address is closed at once, and told of; others are not affected,
+    and once one has gone another may come.
+    """
+    house = House("native+tcp://127.0.0.1:*")
+    server = house.open(max_address_connections=2)
+    try:
+        says = hello(b"DEALER") + b"".join(bytes(piece) for piece in in_frames([b"hello"]))
+        here = [house.stranger(says) for _ in range(2)]
+        exchange([server], lambda: len(server.messages) == 2)
+        third = house.stranger()
+        exchange([server], lambda: server.refusals)
+        assert house.ended(third) and server.vain == [True]
+        why = "127.0.0.1: 2 connections from its address are open, max_address_connections allows no more"
+        assert server.refusals == [why]
+        house.stranger_from("127.0.0.2", says)
+        exchange([server], lambda: len(server.messages) == 3)
+        here[0].close()
+        exchange([server], lambda: len(server.losses) == 1)
+        house.still_serves()
+    finally:
+        for stranger in house.strangers:
+            stranger.close()
+        for party in house.parties:
+            party.close()
 
 
 def test_few_descriptors(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
