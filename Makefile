@@ -1,8 +1,9 @@
-# make venv | test | test-all | coverage | lint | perf | perf-full | perf-peers | stress | order | model | javascript |
-# wheels | ci-long | docs | docs-serve | clean
+# make venv | test | test-all | coverage | lint | perf | perf-full | perf-peers | stress | order | model | chaos | fuzz |
+# leaks | javascript | wheels | ci-long | docs | docs-serve | clean
 # Every target does its own set-up, and redoes it only when pyproject.toml has changed.
 # Settings: PYTHON=python3.12, VENV=.venv, PYTEST_ARGS="-x -k port", PERF_ARGS="--json out.json", ROUNDS=10,
-# COUNT=1000, RUNS=0, WORKERS=0 (processes that the tests are shared out to; most wait for most of their time)
+# COUNT=1000, RUNS=0, SECONDS=600, SEED=1, LINKS="tcp tls", WORKERS=0 (processes that the tests are shared out to; most
+# wait for most of their time)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,6 +11,9 @@ ROUNDS ?= 5
 COUNT ?= 10000
 RUNS ?= 30000
 WORKERS ?= 3
+SECONDS ?= 60
+SEED ?=
+LINKS ?= tcp native+tcp
 PYTEST_ARGS ?=
 PERF_ARGS ?=
 
@@ -23,8 +27,8 @@ VERSIONS := 3.11 3.12 3.13 3.14 3.15
 # All that are installed; asked for only where it is used.
 PYTHONS = $(foreach version,$(VERSIONS),$(shell .ci/find-python $(version)))
 
-.PHONY: venv test test-all coverage lint perf perf-full perf-peers stress order model javascript wheels ci-long docs \
-    docs-serve clean
+.PHONY: venv test test-all coverage lint perf perf-full perf-peers stress order model chaos fuzz leaks javascript wheels \
+    ci-long docs docs-serve clean
 .DEFAULT_GOAL := test
 
 venv: $(READY)
@@ -103,6 +107,13 @@ order: $(READY)
 model: $(READY)
 	$(PY) -m pytest -q -s -m model --timeout 0 -o faulthandler_timeout=0 --model-runs $(RUNS) $(PYTEST_ARGS)
 
+# Clients and servers under random faults, random messages at either side, and everything again and again: for so many
+# SECONDS over each of the LINKS. The SEED of a run that has failed repeats its plan. `make test` has a few seconds of each.
+chaos fuzz leaks: $(READY)
+	@for link in $(LINKS); do \
+	    $(PY) -m tests.long.$@ $(SECONDS) --link $$link $(if $(SEED),--seed $(SEED)) || exit 1; \
+	done
+
 # The packages of examples/javascript, which its tests find there. Needs Node.js 20 or later.
 javascript:
 	mkdir -p .javascript
@@ -114,9 +125,9 @@ javascript:
 wheels: $(READY_PACKAGE)
 	$(PY) -m tests.packaging.wheels $(PYTHONS)
 
-# What takes too long for each change: every supported Python that is installed, coverage, the tests under stress, and
-# more orders of the scheduler's steps.
-ci-long: test-all wheels coverage stress model
+# What takes too long for each change: every supported Python that is installed, coverage, the tests under stress, more
+# orders of the scheduler's steps, and a minute over each link of the programs that run long.
+ci-long: test-all wheels coverage stress model chaos fuzz leaks
 
 # The site, into site/; what is wrong with a page or a link fails it.
 docs: $(READY_DOCS)

@@ -304,7 +304,7 @@ class Driver(Leadership):
         caller then takes its waiter back, as after a timeout. So it does in the thread of a running event loop if
         what is raised there is the warning.
         """
-        if timeout != 0 and "asyncio.events" in modules and (loop := loop_to_hold()) is not None:
+        if timeout != 0 and "asyncio.runners" in modules and (loop := loop_to_hold()) is not None:
             if self.sources:
                 self.catch_up(lambda: waiter.signalled)  # What has arrived is not waited for.
             if not waiter.signalled:

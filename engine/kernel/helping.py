@@ -63,7 +63,7 @@ def may_help() -> bool:
     waiter = here.waiter
     if not here.helps or here.has is not None or (waiter is not None and waiter.ring is not ring):
         return False
-    return "asyncio.events" not in modules or running_loop() is None
+    return "asyncio.runners" not in modules or running_loop() is None
 
 
 class HelpingWaiter(Waiter):
@@ -82,7 +82,7 @@ class HelpingWaiter(Waiter):
 
     def work(self) -> bool:
         """Run what is first in the ring; False if there is nothing, or this thread must not."""
-        if "asyncio.events" in modules and running_loop() is not None:
+        if "asyncio.runners" in modules and running_loop() is not None:
             self.ring = NO_RING
             return False
         has: list[Helped] = []

@@ -7,6 +7,9 @@ not made, and the warning is raised.
 A function that does something which cannot be taken back, and then waits for what becomes of it, warns of that before
 it does anything, whether it would have to sleep or not: `with holding(loop):`. The wait itself is silent then.
 
+No event loop runs where asyncio was not imported. Another thread may be importing it just now: once it has come to
+`asyncio.runners`, all of `asyncio.events` is there.
+
 Assumes: every event loop, uvloop's too, says by `asyncio._set_running_loop` that it runs.
 """
 
@@ -56,9 +59,8 @@ _local = _Warned()
 
 def loop_to_hold() -> Any:
     """Return the event loop that runs in this thread, and that a wait would have to warn of; None: there is none."""
-    # No event loop runs where asyncio was not imported.
-    events = sys.modules.get("asyncio.events")
-    if (events is None or (loop := events._get_running_loop()) is None) and (loop := _trio_run()) is None:
+    loop = running_loop()
+    if loop is None and (loop := _trio_run()) is None:
         return None
     return None if _local.warned else loop
 
@@ -66,7 +68,8 @@ def loop_to_hold() -> Any:
 def _trio_run() -> Any:
     """Return the run of trio that this thread is in, or None."""
     trio = sys.modules.get("trio.lowlevel")
-    if trio is None or not trio.in_trio_run():
+    in_run = getattr(trio, "in_trio_run", None)  # It may just be being imported, too.
+    if in_run is None or not in_run():
         return None
     from .trio_loop import running_trio  # Takes as long to import as the whole engine; who runs trio has it.
 
@@ -75,8 +78,7 @@ def _trio_run() -> Any:
 
 def running_loop() -> Any:
     """Return the event loop that runs in this thread, or None."""
-    events = sys.modules.get("asyncio.events")
-    return None if events is None else events._get_running_loop()
+    return sys.modules["asyncio.events"]._get_running_loop() if "asyncio.runners" in sys.modules else None
 
 
 class holding:

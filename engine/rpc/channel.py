@@ -42,6 +42,8 @@ log: Log = Log("engine.rpc")
 COALESCE_RECORDS = 128  # Most of them in one message: a message costs ~100 us of both sides' time, a call ~5.
 COALESCE_BYTES = 64 * 1024  # A message of this size leaves: its first record has waited long enough for the others.
 
+TRIES = 8  # How often a thread waits for others that use the link before it leaves its messages to them.
+
 _PLAIN = {tuple}
 _ONCE: tuple[tuple[()], ...] = ((),)  # The arguments of one call without any.
 
@@ -186,6 +188,19 @@ class Channel:
             self._driver.mark_ready(self)
         elif sent and not self._fds:
             self._driver.run_scheduled()  # The other end of an in-memory link is due now.
+
+    def flush_now(self) -> None:
+        """As `flush`, but wait for a thread that uses the link just now, which may not come to send for a while.
+
+        So who makes much does not make more before it has left. Blocks: for as long as others use the link.
+        """
+        self.flush()
+        for _ in range(TRIES):
+            if not self._queue or self._lock.owned() or self._owners.owned():
+                return
+            with self._lock:
+                pass
+            self.flush()
 
     def defer(self) -> None:
         """What is waiting may be sent a little later: before the next wait, or at the next tick."""

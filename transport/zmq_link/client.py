@@ -40,7 +40,6 @@ _FAILURES: Final[dict[int, str]] = {
 }
 # A server that cannot read what a client has encrypted for another one says nothing, and breaks off.
 _WRONG_KEY: Final = "the server broke off: its public key is another than this client's `Curve(server_key=)`, mostly"
-_FINAL: Final = frozenset({int(zmq.Event.HANDSHAKE_FAILED_PROTOCOL), int(zmq.Event.HANDSHAKE_FAILED_AUTH)})
 _CLIENT_EVENTS: Final = _UP | _DISCONNECTED | _CLOSED | _RETRIED | sum(_FAILURES)
 
 
@@ -117,9 +116,9 @@ class ZmqClient(ZmqLink):
         # What is known of the attempt under way: how the handshake failed, and whether there was a host to reach.
         self._failure = ""
         self._reached = False
-        # ZeroMQ tries no more, as it was told what it takes for an answer that no other attempt would change. But the
-        # server's list of keys may, and so may the server.
-        self._gave_up = False
+        # Whether ZeroMQ tries again after this attempt. It does not after what it takes for an answer that no other
+        # attempt would change: but the server's list of keys may, and so may the server.
+        self._goes_on = False
         # Calls wait here, once the server has this many unread. Replies have no bound: there are no more than
         # calls, and those the runtime counts.
         socket.set(zmq.SNDHWM, self._options.max_queued)
@@ -277,24 +276,24 @@ class ZmqClient(ZmqLink):
                 if self._up:
                     self._losing[b""] = "the connection was closed"
                 else:
-                    self._attempt_failed(receiver, self._failure or "the peer closed it at once")
+                    goes_on, self._goes_on = self._goes_on, False
+                    self._attempt_failed(receiver, self._failure or "the peer closed it at once", goes_on)
             elif event == _CLOSED:
                 self._reached = True
             elif event == _RETRIED:
                 if not self._first_attempt:
                     why = why_refused(self._at) if self._reached else "its host cannot be found or reached"
-                    self._attempt_failed(receiver, why)
+                    self._attempt_failed(receiver, why, True)
                 self._first_attempt = self._reached = False
             else:
-                self._gave_up = event in _FINAL
-                broke_off = event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+                self._goes_on = broke_off = event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
                 why = _WRONG_KEY if broke_off and self._options.curve is not None else _FAILURES[event]
                 self._failure = f"the handshake failed: {why}"
 
-    def _attempt_failed(self, receiver: Receiver, why: str) -> None:
-        """An attempt to connect has failed. ZeroMQ goes on, unless it has given up."""
+    def _attempt_failed(self, receiver: Receiver, why: str, goes_on: bool) -> None:
+        """An attempt to connect has failed. ZeroMQ goes on, or has given up."""
         receiver.on_connect_failed(f"cannot connect to {self.endpoint}: {why}")
-        if self._gave_up:
+        if not goes_on:
             self._try_later()
 
     def _forget(self, peer: bytes) -> None:

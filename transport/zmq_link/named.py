@@ -92,7 +92,7 @@ class NamedClient(ZmqClient):
             self._left.clear()
             self._failed.clear()
 
-    def _attempt_failed(self, receiver: Receiver, why: str) -> None:
+    def _attempt_failed(self, receiver: Receiver, why: str, goes_on: bool) -> None:
         """This address has failed: go on with the next one, or report all of them and look the name up again."""
         self._failed.append(f"{self._at}: {why}" if self._found_count > 1 else why)
         if not self._left:

@@ -63,7 +63,7 @@ GONE_KEPT: Final = 256
 #: seconds for which that may be so.
 SLOW_PART: Final = 8
 GRACE: Final = 5.0
-#: Of `max_total_bytes`, one part in so many may have left without that being known, or be handed over between two counts.
+#: Of `max_total_bytes`, one part in so many may have left without that being known, or be handed over before a count.
 UNKNOWN: Final = 8
 #: Seconds between two looks at who has not spoken.
 _LOOK: Final = 1.0
@@ -87,8 +87,8 @@ class ZmqServer(ZmqLink):
     def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
         # Guarded by lock. Routing id -> what is known of the peers that had `on_connected` and no `on_lost` yet.
         self._peers: dict[bytes, Peer] = {}
-        # Guarded by lock. Bytes that were handed over for all of them, ever; above how many of these to count how many of
-        # them wait; and above how many that wait for a peer its messages are marks.
+        # Guarded by lock. Bytes that were handed over for all of them, ever; above how many of these to count how many
+        # wait; and above how many that wait for a peer its messages are marks.
         self._handed = 0
         self._count_at: float = inf if endpoint.local else options.max_total_bytes
         self._mark_bytes = MARK_BYTES
@@ -302,6 +302,8 @@ class ZmqServer(ZmqLink):
         """Whether a peer that much was handed over for is given more now. One that left it unread too long is lost."""
         peer.settle()
         accepted = peer.accepted
+        if accepted is not None and accepted.why:
+            raise PeerLost(f"{accepted.where} was disconnected from {self.endpoint}: {accepted.why}")
         # Without a mark on its way nothing would ever be known to have left: the next message is one.
         if accepted is None or peer.handed <= self._options.max_queued_bytes // SLOW_PART or not peer.has_mark:
             peer.full_since = 0.0

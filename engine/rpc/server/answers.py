@@ -44,6 +44,7 @@ from transport.wire.codec import (
     encode_reply,
     encode_value,
 )
+from transport.wire.large import LARGE_BYTES
 from transport.wire.session import Received
 
 from ...errors import Forked, InvalidArgumentType, InvalidAsyncHandle
@@ -213,8 +214,13 @@ class Answers:
         peer.unread = waiting
 
     def _evict(self, peer: Peer, reason: str) -> None:
-        """End the connection of a client that does not read."""
+        """End the connection of a client that does not read. Nothing is kept for it, and nothing of it begun, from now
+        on, whatever it has sent that is to be read before its end is.
+        """
+        with self.admission.lock:
+            peer.lost = peer.parting = True
         self._note_unread(peer, 0)
+        self.enqueue(peer)
         self.counters.evicted += 1
         where = peer.address or peer.id.hex()
         self.admission.complaints.warning("%s: disconnected the client at %s: %s", self._endpoint, where, reason)
@@ -345,6 +351,9 @@ class Answers:
         peer.answers.append(answer)
         if alone:
             self.counters.count_off_apart()
+        if size > LARGE_BYTES:  # It shares no message: nothing is gained if it waits, but memory is taken.
+            self.enqueue(peer)
+            self.channel.flush_now()
 
     def reply_fault(self, call: OpenCall, status: int, error: BaseException | None, text: str = "") -> None:
         """Close `call` with a failure, which leaves with the next flush; an `error` brings its own status."""
