@@ -1,4 +1,4 @@
-"""The programs that run long, for a few seconds each: `make chaos`, `make fuzz` and `make leaks` run them for longer."""
+"""The programs that run long, for some seconds each: `make chaos`, `make fuzz` and `make leaks` run them for longer."""
 
 import os
 import subprocess

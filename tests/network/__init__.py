@@ -1,0 +1,1 @@
+"""Networks that fail: between namespaces that the tests make."""
