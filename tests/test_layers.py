@@ -267,6 +267,7 @@ WHITE_BOX: dict[str, str] = {
     "transport/test_foreign.py": "how a foreign object is told of shows elsewhere in the midst of other texts",
     "transport/test_service.py": "how often a service's function runs shows elsewhere in a thread that never ends",
     "transport/test_descriptors.py": "when a thread looks, and what is free again by then, no public name decides",
+    "transport/test_addresses.py": "as the next: it would take a network of IPv6",
     "transport/test_zmq_bounds.py": "as the next",
     "transport/native_link/test_bounds.py": "its bounds take many seconds or megabytes to reach, and are no options",
     "transport/native_link/test_tls.py": "as above",

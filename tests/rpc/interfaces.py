@@ -100,6 +100,10 @@ class Probe(Interface, id="test.Probe", version=(1, 2)):
         """Return so many."""
 
     @operation
+    def filled(self, size: int) -> bytes:
+        """Return so many, which are no zeros."""
+
+    @operation
     def viewed(self, data: memoryview) -> memoryview:
         """Return the same bytes."""
 

@@ -164,6 +164,9 @@ class ProbeRoutines:
     def zeros(self, size: int) -> bytes:
         return bytes(size)
 
+    def filled(self, size: int) -> bytes:
+        return b"x" * size  # Memory of zeros alone is none until it is read.
+
     def viewed(self, data: memoryview) -> memoryview:
         assert type(data) is memoryview
         return data

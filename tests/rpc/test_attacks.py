@@ -361,6 +361,48 @@ class TestT5:
         assert other.client.statistics().connections == 1
 
 
+class TestAnswersOverZeroMQ:
+    """Answers that nobody reads, where the transport has only so much of each client."""
+
+    BOUNDS = {"max_calls": 500, "max_queued_bytes": 16 * MIB, "max_total_bytes": 48 * MIB}
+
+    def ask(self, stack: ExitStack, mine: Service, size: int) -> None:
+        """Have 16 clients ask for 600 results of that size, and read none."""
+        target, args = Target("test.Probe", 1, 2, "filled"), msgspec.Raw(msgspec.msgpack.encode([size]))
+        asks = b"".join(
+            b"".join(map(bytes, in_frames([calls(one_call(1 + number, 0, args), targets=(target,))])))
+            for number in range(600)
+        )
+        for greedy in [stack.enter_context(Zmtp(mine.endpoint)).greet() for _ in range(16)]:
+            with suppress(OSError):  # It is disconnected in the midst of it.
+                greedy.socket.sendall(asks)
+
+    def test_take_no_room(self, service: Services, benches: Callable[..., Bench]) -> None:
+        """Calls whose answers wait for who does not read are not among the `max_calls` that others are refused for."""
+        mine = service("tcp://127.0.0.1:*", **self.BOUNDS)
+        other = benches(mine.endpoint)
+        other.probe.nothing()
+        with ExitStack() as stack:
+            self.ask(stack, mine, 60_000)
+            wait_until(lambda: mine.order("statistics")["active"] > 1000)
+            assert status_of(lambda: other.probe.echo("served")) == 0
+        assert other.client.statistics().connections == 1
+
+    def test_take_little_memory(self, service: Services, benches: Callable[..., Bench]) -> None:
+        """Large results leave one by one, and none is made for who was disconnected."""
+        mine = service("tcp://127.0.0.1:*", **self.BOUNDS)
+        other = benches(mine.endpoint)
+        other.probe.echo(bytes(4 * MIB))
+        usage = Usage(mine)
+        with ExitStack() as stack:
+            self.ask(stack, mine, MIB)
+            wait_until(lambda: mine.order("statistics")["clients_evicted"] == 16)
+            assert status_of(lambda: other.probe.echo("served")) == 0
+        assert usage.since()[1] < 400 * MIB
+        assert mine.order("statistics")["clients_evicted"] == 16
+        assert other.client.statistics().connections == 1
+
+
 class TestT7:
     """Connections that never greet."""
 

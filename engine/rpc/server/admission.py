@@ -83,6 +83,8 @@ class EndpointCounters(msgspec.Struct, eq=False):
     # Calls that were closed without an answer that leaves with others. Under admission's lock; taken off `open` now
     # and then, under both.
     apart: int = 0
+    # Of those that are open, calls that have ended, with answers that wait for clients which do not read.
+    unread: int = 0
     # The clients that are connected: the peers of who listens there; and what carries their messages.
     clients: Sized = ()
     link: Link | None = None
@@ -322,7 +324,8 @@ class Admission:
     def _room_locked(self, at: EndpointCounters, count: int, own: int) -> tuple[int, Refusal | None]:
         """As `examine`, as far as all clients' calls go."""
         most = self.max_calls
-        room = most - (self.active - count) + self.auto_active
+        # Who does not read is bounded by bytes: its answers take no room from others.
+        room = most - (self.active - count) + self.auto_active + sum(each.unread for each in self.endpoints)
         kept = most // KEPT
         if room - kept >= count:
             return count, None

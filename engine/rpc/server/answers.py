@@ -65,6 +65,7 @@ faults: Log = Log("engine.rpc.faults")
 
 _ONCE: tuple[tuple[()], ...] = ((),)  # The arguments of one call without any.
 AROUND_BYTES = 1024  # More than what is around a lone answer in its message.
+SHORT_BYTES = 100  # What is said of an answer that was not encoded yet, and of what is around each.
 OFFER_AGAIN = 0.02  # Seconds; arbitrary: a slow reader makes room for some megabytes.
 
 
@@ -102,7 +103,7 @@ class Answers:
         self._max_unread_bytes = max_unread_bytes
         self._max_total_bytes = max_total_bytes
         # Bytes that wait for all of them, as they were counted last. Under link.lock.
-        self._unread = 0
+        self._unread_bytes = 0
         # The endpoint goes away. Set once, under link.lock; read anywhere.
         self.closing: bool = False
         # Whom the message taken last is for, and the answers in it. Under link.lock.
@@ -175,7 +176,7 @@ class Answers:
         frames, answers = peer.kept, peer.answers
         if peer.lost:
             peer.kept = None
-            self._note_unread(peer, 0)
+            self._note_unread(peer, 0, 0)
             gone = 0
             while answers:  # One by one: other threads may append meanwhile.
                 gone += isinstance(answers.popleft(), tuple)
@@ -184,7 +185,7 @@ class Answers:
         if not peer.again:
             return None
         peer.kept = None
-        self._note_unread(peer, 0)
+        self._note_unread(peer, 0, 0)
         if answers:
             self.enqueue(peer)
         return frames
@@ -198,20 +199,22 @@ class Answers:
             driver().monitor.call_at(monotonic() + OFFER_AGAIN, self._offer_again)
         self._keeping.append(peer)
         waiting = unread_bytes(peer)
-        self._note_unread(peer, waiting)
+        self._note_unread(peer, waiting, sum(map(_ends_a_call, peer.answers.copy())))
         if waiting > self._max_unread_bytes:
             self._evict(peer, f"it left {waiting} bytes unread, max_unread_bytes allows {self._max_unread_bytes}")
-        elif self._unread > self._max_total_bytes:
-            most = max((peer, *self._keeping.copy()), key=attrgetter("unread"))
+        elif self._unread_bytes > self._max_total_bytes:
+            most = max((peer, *self._keeping.copy()), key=attrgetter("unread_bytes"))
             self._evict(most, (
-                f"it left {most.unread} bytes unread, most of the {self._unread} that wait for all clients; "
-                f"max_total_bytes allows {self._max_total_bytes}"
+                f"it left {most.unread_bytes} bytes unread, most of the {self._unread_bytes} that wait for all, "
+                f"and max_total_bytes allows {self._max_total_bytes}"
             ))  # fmt: skip
         return True
 
-    def _note_unread(self, peer: Peer, waiting: int) -> None:
-        self._unread += waiting - peer.unread
-        peer.unread = waiting
+    def _note_unread(self, peer: Peer, size: int, answers: int) -> None:
+        """So much waits for a client because it does not read. Its calls are open still, but take nobody's room."""
+        self._unread_bytes += size - peer.unread_bytes
+        self.counters.unread += answers - peer.unread_answers
+        peer.unread_bytes, peer.unread_answers = size, answers
 
     def _evict(self, peer: Peer, reason: str) -> None:
         """End the connection of a client that does not read. Nothing is kept for it, and nothing of it begun, from now
@@ -219,7 +222,7 @@ class Answers:
         """
         with self.admission.lock:
             peer.lost = peer.parting = True
-        self._note_unread(peer, 0)
+        self._note_unread(peer, 0, 0)
         self.enqueue(peer)
         self.counters.evicted += 1
         where = peer.address or peer.id.hex()
@@ -484,7 +487,7 @@ def _answers(call_id: int, answer: object) -> bool:
 
 
 def unread_bytes(peer: Peer) -> int:
-    """How many bytes wait to be sent to a client, but for those of short answers."""
+    """How many bytes wait to be sent to a client, about."""
     return sum(map(_bytes_of, peer.answers.copy())) + (0 if peer.kept is None else size_of(peer.kept))
 
 
@@ -493,7 +496,12 @@ def _bytes_of(answer: object) -> int:
         return answer.size
     if isinstance(answer, list):
         return size_of(answer)
-    return len(memoryview(answer.value)) if isinstance(answer, EncodedReply) else 0
+    return SHORT_BYTES + (len(memoryview(answer.value)) if isinstance(answer, EncodedReply) else 0)
+
+
+def _ends_a_call(answer: object) -> bool:
+    """Whether it is an answer whose call is open until it leaves."""
+    return isinstance(answer, tuple)
 
 
 def _reply_options(call: OpenCall) -> ReplyOptions | None:

@@ -164,8 +164,9 @@ class Peer(msgspec.Struct, eq=False, weakref=True):
     kept: list[Buffer] | None = None
     # Whether it is time to do so. Set anywhere, cleared under link.lock.
     again: bool = False
-    # How many bytes wait because of it, as they were counted last. Under link.lock.
-    unread: int = 0
+    # How much waits because of it, as it was counted last. Under link.lock.
+    unread_bytes: int = 0
+    unread_answers: int = 0
 
     @property
     def key(self) -> tuple[bytes, str]:

@@ -21,7 +21,7 @@ class ServerPeer(msgspec.Struct, frozen=True):
         calls: of it that are open.
         bytes_in, bytes_out: of messages that came from it, and that were handed over to the transport for it.
         waiting_bytes: of its calls that wait for a worker.
-        unread_bytes: of answers, but for short ones, that wait because it does not read.
+        unread_bytes: of answers that wait because it does not read, about.
         id: names the connection at its endpoint.
     """
 
