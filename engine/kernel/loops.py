@@ -78,7 +78,10 @@ def _trio_run() -> Any:
 
 def running_loop() -> Any:
     """Return the event loop that runs in this thread, or None."""
-    return sys.modules["asyncio.events"]._get_running_loop() if "asyncio.runners" in sys.modules else None
+    if "asyncio.runners" not in sys.modules:
+        return None
+    events = sys.modules["asyncio.events"]
+    return events._get_running_loop()
 
 
 class holding:

@@ -148,7 +148,8 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         In a thread that runs an event loop it warns before anything is sent; in asyncio's debug mode nothing is.
         """
         # In line, as this runs for every blocking call: a thread that runs an event loop has imported asyncio.
-        if "asyncio.runners" in modules and modules["asyncio.events"]._get_running_loop() is not None:
+        events = modules["asyncio.events"] if "asyncio.runners" in modules else None
+        if events is not None and events._get_running_loop() is not None:
             if not self.one_way and (loop := loop_to_hold()) is not None:
                 with holding(loop):
                     return self(*args, timeout=timeout, metadata=metadata, into=into, **kwargs)
