@@ -109,10 +109,18 @@ model: $(READY)
 
 # Clients and servers under random faults, random messages at either side, and everything again and again: for so many
 # SECONDS over each of the LINKS. The SEED of a run that has failed repeats its plan. `make test` has a few seconds of each.
-chaos fuzz leaks: $(READY)
-	@for link in $(LINKS); do \
-	    $(PY) -m tests.long.$@ $(SECONDS) --link $$link $(if $(SEED),--seed $(SEED)) || exit 1; \
-	done
+LONG = for link in $(LINKS); do \
+    $(PY) -m tests.long.$@ $(SECONDS) --link $$link $(if $(SEED),--seed $(SEED)) || exit 1; \
+done
+
+chaos: $(READY)
+	@$(LONG)
+
+fuzz: $(READY)
+	@$(LONG)
+
+leaks: $(READY)
+	@$(LONG)
 
 # The packages of examples/javascript, which its tests find there. Needs Node.js 20 or later.
 javascript:
