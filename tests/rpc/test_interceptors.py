@@ -29,6 +29,7 @@ from engine import (
     InvalidState,
     OutgoingCall,
     OutPipe,
+    QueueFull,
     RemoteFault,
     Server,
     ServerCall,
@@ -374,6 +375,11 @@ class TestAtAClient:
         assert things.double(1) == 2
         assert log.lines == ["b begins double", "a begins double", "a ends 2", "b ends 2"]
         log.lines.clear()
+        assert things.double.begin(2).result(LIMIT) == 4 and other.double.begin(3).result(LIMIT) == 6
+        assert log.lines == [
+            "b begins double", "a begins double", "a ends 4", "b ends 4", "b begins double", "b ends 6",
+        ]  # fmt: skip
+        log.lines.clear()
         assert other.double(1) == 2 and by_name.double(1, 3) == 3
         assert log.lines == ["b begins double", "b ends 2", *(
             "b begins double", "a begins double", "a ends 3", "b ends 3",
@@ -478,6 +484,22 @@ class TestAtAClient:
         gate.open()
         assert ended.wait(LIMIT)
         ended.close()
+
+    def test_many_that_wait(self, pair: Pair) -> None:
+        """Calls that are answered and wait for their interceptors are bounded, as those that wait for an answer."""
+        gate = Gate()
+
+        def slow(call: OutgoingCall) -> Iterator[None]:
+            yield
+            gate.pass_through()
+
+        double = pair.client(slow, max_calls=1).bind(Things).double
+        call = double.begin(1, notify=lambda call, kind: None)
+        gate.wait_for_arrivals()
+        with pytest.raises(QueueFull, match="wait for their interceptors"):
+            double.begin(2)
+        gate.open()
+        assert call.result(LIMIT) == 2 and double.begin(2).result(LIMIT) == 4
 
     def test_a_handle_used_again(self, pair: Pair) -> None:
         """Each call of a handle has interceptors of its own; a handle in use is refused, and goes on."""
@@ -608,7 +630,7 @@ class TestAtAServer:
         log = Log()
 
         def change(call: IncomingCall) -> Iterator[None]:
-            call.args[0] += 1
+            call.args = [call.args[0] + 1, *call.args[1:]]
             yield
             call.result += 100
 

@@ -193,7 +193,7 @@ class Client(AsyncCloseable):
             name = f"any of {listed}" if listed else shown(resolver, 200)
             self._fleet = several(name, given, resolver, own_keys)
             self._connection, self._carrier = self._fleet.lobby, self._fleet.balancer
-        self._interception = Interception(around, self._connection.table, self._connection.endpoint)
+        self._interception = Interception(around, self._connection.table, self._connection.endpoint, max_calls)
         _open_clients.add(self)
 
     def add_interceptor(self, interceptor: Interceptor) -> None:

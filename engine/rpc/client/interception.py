@@ -25,7 +25,7 @@ import msgspec
 
 from transport.foreign import is_interrupt
 
-from ...errors import EngineError, InvalidState
+from ...errors import EngineError, InvalidState, QueueFull
 from ...kernel.aio import Completion
 from ...kernel.notification import Notification
 from ...pool.pool import default_pool
@@ -58,10 +58,11 @@ _NOTHING = msgspec.Raw(b"\xc0")
 class Interception:
     """The interceptors of one client, and the calls that are answered and wait for them.
 
-    Args: `beside`: a table of the client; `endpoint`: where it calls.
+    Args: `beside`: a table of the client; `endpoint`: where it calls; `max_calls`: how many may wait.
     """
 
-    def __init__(self, interceptors: tuple[Interceptor, ...], beside: CallTable, endpoint: str) -> None:
+    def __init__(self, interceptors: tuple[Interceptor, ...], beside: CallTable, endpoint: str, max_calls: int) -> None:
+        self._max_calls = max_calls
         # The outermost first. Replaced as a whole.
         self.interceptors: tuple[Interceptor, ...] = interceptors
         self.endpoint: str = endpoint
@@ -94,6 +95,10 @@ class Interception:
         self, begin: Begin, spec: OperationSpec, args: tuple[Any, ...], kwargs: dict[str, Any] | None, notify: Any,
         timeout: float | None, metadata: dict[str, str] | None, handle: Call[Any] | None, pipes: Any = None,
     ) -> Call[Any]:  # fmt: skip
+        if len(self.table.calls) >= self._max_calls:
+            raise QueueFull(
+                f"{len(self.table.calls)} calls are answered and wait for their interceptors, max_calls allows no more"
+            )
         handle = Call() if handle is None else handle_of(handle)
         around, call, wrong = self._open(spec, args, kwargs, timeout, metadata)
         try:
