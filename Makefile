@@ -16,6 +16,7 @@ SEED ?=
 LINKS ?= tcp native+tcp
 PYTEST_ARGS ?=
 PERF_ARGS ?=
+WHEELS_ARGS ?=
 
 PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
@@ -131,7 +132,7 @@ javascript:
 # Wheel and sdist, into dist/: what is in them, what an index would refuse, and whether the wheel works in an environment
 # that has nothing else, of each of PYTHONS.
 wheels: $(READY_PACKAGE)
-	$(PY) -m tests.packaging.wheels $(PYTHONS)
+	$(PY) -m tests.packaging.wheels $(WHEELS_ARGS) $(PYTHONS)
 
 # What takes too long for each change: every supported Python that is installed, coverage, the tests under stress, more
 # orders of the scheduler's steps, and a minute over each link of the programs that run long.

@@ -1,14 +1,15 @@
-"""Builds the wheel and the sdist into dist/ and tries them: `python -m tests.packaging.wheels PYTHON...`.
+"""Builds the wheel and the sdist into dist/ and tries them: `python -m tests.packaging.wheels [--quick] PYTHON...`.
 
     build      both, the wheel from the sdist
     contents   the wheel has what version control has of the packages, and nothing else; the sdist has what a clone has
     twine      what an index would refuse: the metadata, and the README as its page
     smoke      `smoke.py` in a new environment of each PYTHON: the wheel alone, then with its extra `cli`; of the first
-               one with `perf`, too, which is large
+               one with `perf`, too, which is large, and so left out by `--quick`
 
 Needs `callport[package]`, and a clone. Ends with 1 after the first thing that is wrong.
 """
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def smoke(python: str, wheel: Path, extras: Sequence[str]) -> None:
             print(" ", run(inside, "-I", SMOKE, where=empty).strip(), flush=True)
 
 
-def main(pythons: Sequence[str]) -> None:
+def main(pythons: Sequence[str], quick: bool) -> None:
     """Build, compare, try."""
     began = time.monotonic()
     shutil.rmtree(DIST, ignore_errors=True)
@@ -82,9 +83,13 @@ def main(pythons: Sequence[str]) -> None:
     run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist)
     print(f"{wheel.name} and {sdist.name}: {time.monotonic() - began:.0f} s")
     for number, python in enumerate(pythons):
-        smoke(python, wheel, ("cli",) if number else ("cli", "perf"))
+        smoke(python, wheel, ("cli",) if number or quick else ("cli", "perf"))
     print(f"{len(pythons)} environments tried, {time.monotonic() - began:.0f} s in all")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or [sys.executable])
+    parser = argparse.ArgumentParser(description="Build the wheel and the sdist, and try them.")
+    parser.add_argument("--quick", action="store_true", help="leave the large extra out")
+    parser.add_argument("pythons", nargs="*", metavar="PYTHON", default=[sys.executable])
+    options = parser.parse_args()
+    main(options.pythons, options.quick)
