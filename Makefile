@@ -2,8 +2,8 @@
 # leaks | javascript | wheels | ci-long | docs | docs-serve | clean
 # Every target does its own set-up, and redoes it only when pyproject.toml has changed.
 # Settings: PYTHON=python3.12, VENV=.venv, PYTEST_ARGS="-x -k port", PERF_ARGS="--json out.json", ROUNDS=10,
-# COUNT=1000, RUNS=0, WHEELS_ARGS=--quick, SECONDS=600, SEED=1, LINKS="tcp tls", WORKERS=0 (processes that the tests are shared out to; most
-# wait for most of their time)
+# COUNT=1000, RUNS=0, WHEELS_ARGS=--quick, SECONDS=600, SEED=1, LINKS="tcp tls", WORKERS=0 (processes that the tests
+# are shared out to; most wait for most of their time)
 
 PYTHON ?= python3
 VENV ?= .venv
