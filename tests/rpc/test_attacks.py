@@ -361,10 +361,17 @@ class TestT5:
         assert other.client.statistics().connections == 1
 
 
+def wait_for(mine: Service, condition: Callable[[Any], Any]) -> Any:
+    """Wait until the server's statistics are such; return them."""
+    found: list[Any] = []
+    wait_until(lambda: found.append(mine.order("statistics")) or condition(found[-1]))
+    return found[-1]
+
+
 class TestAnswersOverZeroMQ:
     """Answers that nobody reads, where the transport has only so much of each client."""
 
-    BOUNDS = {"max_calls": 500, "max_queued_bytes": 16 * MIB, "max_total_bytes": 48 * MIB}
+    BOUNDS = {"max_calls": 500, "max_queued_bytes": 16 * MIB}
 
     def ask(self, stack: ExitStack, mine: Service, size: int) -> None:
         """Have 16 clients ask for 600 results of that size, and read none."""
@@ -384,13 +391,15 @@ class TestAnswersOverZeroMQ:
         other.probe.nothing()
         with ExitStack() as stack:
             self.ask(stack, mine, 60_000)
-            wait_until(lambda: mine.order("statistics")["active"] > 1000)
-            assert status_of(lambda: other.probe.echo("served")) == 0
+            # On a machine that is slow they may be disconnected before so many are open.
+            gone = wait_for(mine, lambda found: found["active"] > 1000 or found["clients_evicted"])["clients_evicted"]
+            wait_until(lambda: status_of(lambda: other.probe.echo("served")) == 0)
+            assert gone or not mine.order("statistics")["clients_evicted"], "it was served because they were gone"
         assert other.client.statistics().connections == 1
 
     def test_take_little_memory(self, service: Services, benches: Callable[..., Bench]) -> None:
         """Large results leave one by one, and none is made for who was disconnected."""
-        mine = service("tcp://127.0.0.1:*", **self.BOUNDS)
+        mine = service("tcp://127.0.0.1:*", max_total_bytes=48 * MIB, **self.BOUNDS)
         other = benches(mine.endpoint)
         other.probe.echo(bytes(4 * MIB))
         usage = Usage(mine)

@@ -178,8 +178,8 @@ class Listener:
             known = self.peers.pop(peer, None)
             if known is None:
                 return
-            known.lost = known.parting = True
-        if evicted:
+            noted, known.lost, known.parting = known.lost, True, True
+        if evicted and not noted:  # Otherwise this side has told of it, as it ended the connection.
             self._counters.evicted += 1
             self._admission.complaints.warning(
                 "%s: disconnected the client at %s: %s", self.endpoint, known.address or peer.hex(), reason
