@@ -1,14 +1,16 @@
 """Servers by the records of a name, from a real DNS server; and by the system's resolver."""
 
 import socket
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from engine import Address, InvalidArgumentType, InvalidParameter
+from engine import Address, Discovery, InvalidArgumentType, InvalidParameter
 from engine.resolvers import Dns
-from engine.testing import wait_until
+from engine.testing import LIMIT, wait_until
 from transport import EndpointError
 
 from .daemons import Dnsmasq
@@ -36,6 +38,29 @@ class TestAddresses:
             found.wait_for("tcp://127.0.0.2:5555", "tcp://127.0.0.3:5555", "tcp://127.0.0.4:5555")
             server.tell("127.0.0.4 words.test")
             found.wait_for("tcp://127.0.0.4:5555")
+
+    def test_a_new_record_is_used_at_the_next_look(self, server: Dnsmasq) -> None:
+        """The look that follows its TTL finds a new record: at most one query that was under way comes before."""
+        server.tell("127.0.0.2 words.test")
+        asked: dict[int, int] = {}
+
+        def accept(addresses: list[Address]) -> None:
+            asked.setdefault(len(addresses), server.said("query[A] words.test"))
+
+        discovery = Discovery(accept)
+        thread = threading.Thread(target=Dns("words.test", 5555, nameserver=server.endpoint).run, args=(discovery,))
+        thread.start()
+        try:
+            for number in range(1, 4):
+                wait_until(partial(asked.__contains__, number))
+                before = server.said("query[A] words.test")
+                server.tell(*(f"127.0.0.{each} words.test" for each in range(2, number + 3)))
+                wait_until(partial(asked.__contains__, number + 1))
+                assert asked[number + 1] - before <= 2
+        finally:
+            discovery.close()
+            thread.join(LIMIT)
+        assert not thread.is_alive()
 
     def test_no_record_any_more(self, server: Dnsmasq) -> None:
         """A name without records takes no server away, and is asked for again until it has some."""
