@@ -138,6 +138,10 @@ class Balancer:
         weights = [member.weight for member in usable]
         self._weights = None if len(set(weights)) <= 1 else list(accumulate(weights))
         self.usable = usable
+        # Of one server no more than half of the calls wait for company, so that it has something to do meanwhile. Of
+        # several all may: the others have, and each message costs as much as a dozen calls.
+        for member in usable:
+            member.carrier.outbox.halves = int(len(usable) == 1 and not member.carrier.connection.local)
         changes = [member.next_change() for member in there] + [member.aside_until for member in aside]
         self._look_at = min(changes, default=inf)
 

@@ -114,9 +114,10 @@ class Connection:
         self.members: list[str] = []
         self.follow: Callable[[], object] | None = None
         # Whether a thread that has sent stays awake for the answer. Under link.lock.
-        self.spinning: Spinning = Spinning(0 if Endpoint.parse(endpoint).local else SPIN_CALLS)
+        self.local: bool = Endpoint.parse(endpoint).local
+        self.spinning: Spinning = Spinning(0 if self.local else SPIN_CALLS)
         self.outbox: Outbox = Outbox(self.session, self.table.calls.keys(), self._refuse, self._attend, self.spinning)
-        if Endpoint.parse(endpoint).local:
+        if self.local:
             self.outbox.few, self.outbox.halves = 1, 0
         self.next_message: Callable[..., OutgoingMessage | None] = self.outbox.next_message
         self.retries: Retries = retries

@@ -127,7 +127,7 @@ class Outbox:
         # How many calls may wait to be batched. Written under link.lock, read as a hint. Derived from the calls in
         # flight plus the replies received since the last send, because callers usually begin one call per reply.
         self.batch_threshold: int = 0
-        # How many outstanding calls are few; and whether no more than half of them wait, as 0 or 1. Set once.
+        # How many outstanding calls are few, which is set once; and whether no more than half of them wait, as 0 or 1.
         self.few: int = FEW_CALLS
         self.halves: int = 1
         # All below: under link.lock. Those replies.
