@@ -361,7 +361,8 @@ class TestDrains:
             for number, call in enumerate(calls):
                 status = status_of(call.complete)
                 if number % 4 < 2:
-                    assert status in (0, 1818) and ran[number] <= 1
+                    # One that its server has not taken is sent nowhere else, and says that it did not run.
+                    assert status in (0, 1727, 1818) and ran[number] <= (status != 1727)
                 else:
                     assert status == 0 and ran[number] == 1
             assert client.statistics().outstanding == 0
