@@ -221,6 +221,8 @@ class Balancer:
             known = [each for each in list(self.members.values()) if each.state is not MemberState.LEFT]
             if not known:
                 raise ServerUnavailable("no server is known yet: what stays with one cannot begin before")
+            # Rather one that has not been there yet than one that has just gone.
+            known = [each for each in known if each.state is MemberState.CONNECTING] or known
             member = known[int(self._random() * len(known))]
         return member
 
