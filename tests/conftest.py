@@ -18,8 +18,8 @@ from . import lock_order
 lock_order.install()  # Before other conftests make what has locks.
 
 # The engine's monitor thread belongs to the process: whoever needs it first starts it, and it stays. So do the
-# endpoints of the Windows names, and each of them on ipc has a thread that looks at the descriptors.
-PROCESS_WIDE = frozenset({"engine:monitor", "transport:descriptors", "transport:sent-buffers"})
+# endpoints of the Windows names: threads look at the descriptors for them, and answer who may connect.
+PROCESS_WIDE = frozenset({"engine:monitor", "transport:descriptors", "transport:doors", "transport:sent-buffers"})
 
 # How fast the machine is says nothing about what an example shows.
 hypothesis.settings.register_profile(

@@ -60,6 +60,7 @@ ORDER = (
     "engine.kernel.monitor:Monitor.__init__",
     # Nothing is taken inside these.
     "engine.kernel.lock:Once.__init__",
+    "engine.testing.faults:Faults.__init__",
     "engine.resolvers.members:MembersRoutines.__init__",
     "transport.loopback:_registry_lock",
     "transport.zmq_link.base:_lock",

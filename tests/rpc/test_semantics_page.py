@@ -6,7 +6,7 @@ import re
 from .helpers import ROOT
 
 PAGE = ROOT / "docs" / "semantics" / "async-rpc.md"
-FOLDERS = ("rpc", "lifecycle", "pool", "transport")
+FOLDERS = ("rpc", "lifecycle", "pool", "processes", "transport")
 
 
 def test_every_test_named_on_the_page_exists() -> None:

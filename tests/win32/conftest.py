@@ -38,9 +38,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="package", autouse=True)
 def threads_of_the_process() -> Iterator[None]:
-    """Threads that outlast a test start before the tests count threads, and end with the last of them."""
+    """Threads that outlast a test start before the tests count threads, and end with the last of them.
+
+    So does what the process serves, which no public name closes: its endpoints stay open otherwise.
+    """
     with lasting_threads():
         yield
+        sys.modules["engine.win32.process"].process.at_exit()
 
 
 @pytest.fixture(autouse=True)

@@ -194,7 +194,7 @@ def steps() -> Iterator[tuple[int, list[bool]]]:
     Another thread may have done what this one was to be interrupted in, so some are missed and tried again.
     """
     number = missed = 0
-    while missed < 10:
+    while missed < (10 if number > 10 else 200):
         met: list[bool] = []
         yield number, met
         number, missed = (number + 1, 0) if met[0] else (number, missed + 1)
