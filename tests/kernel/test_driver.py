@@ -849,7 +849,8 @@ def no_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitor._service, "ensure", lambda: False)
     monkeypatch.setattr(monitor._service, "running", False)
     monkeypatch.setattr(monitor, "_ring", lambda: None)
-    monkeypatch.setattr(monitor, "late", False)
+    for name in ("late", "armed"):  # Nor is it what it is now afterwards.
+        monkeypatch.setattr(monitor, name, False)
 
 
 def test_a_timer_for_a_thread_that_sleeps_without_a_monitor(event: Event, actor: Make, no_monitor: None) -> None:
