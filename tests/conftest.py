@@ -88,7 +88,10 @@ def _running_besides(known: set[threading.Thread]) -> list[threading.Thread]:
     return [
         thread
         for thread in threading.enumerate()
-        if thread not in known and thread.name not in PROCESS_WIDE and thread.ident in running
+        if thread not in known
+        and thread.name not in PROCESS_WIDE
+        and not thread.name.startswith("Trio thread")  # Trio keeps an idle one for ten seconds.
+        and thread.ident in running
     ]
 
 
