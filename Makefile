@@ -55,7 +55,7 @@ $(READY_PACKAGE): $(READY)
 	@touch $@
 
 test: $(READY)
-	$(PY) -m pytest --numprocesses $(WORKERS) $(PYTEST_ARGS)
+	$(PY) -m pytest --numprocesses $(WORKERS) --no-loadscope-reorder $(PYTEST_ARGS)
 
 # The venv's own Python, then each other supported one that is installed.
 test-all: $(READY)

@@ -53,14 +53,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Share out files, but for those of the Windows names: what they serve with is the process's, so one has all."""
+    """Share out files, but for two folders that one process has each.
+
+    What the Windows names serve with is the process's. And the kernel's tests look at the process's own driver and
+    monitor, who are to have nothing else to do: they are the first.
+    """
     from xdist.scheduler import LoadFileScheduling  # Only if the tests are shared out.
 
     class Files(LoadFileScheduling):  # type: ignore[misc]  # it has no types
         def _split_scope(self, nodeid: str) -> str:
-            return "tests/win32" if nodeid.startswith("tests/win32/") else nodeid.partition("::")[0]
+            whole = [folder for folder in ("tests/kernel/", "tests/win32/") if nodeid.startswith(folder)]
+            return whole[0] if whole else nodeid.partition("::")[0]
 
     return Files(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The kernel's are the first; see above."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/kernel/"))
 
 
 @pytest.hookimpl
