@@ -115,11 +115,11 @@ class Client(CallRunner):
         account = Account()
         account.held = called(f"{name}.held", Set())
         scheduler = Scheduler(world.port, world.refuse, partial(world.hand_over, self), UNWATCHED)
-        super().__init__(scheduler, account, SimpleNamespace(channel=channel))  # type: ignore[arg-type]
+        super().__init__(scheduler, account, SimpleNamespace(channel=channel))  # type: ignore[arg-type]  # the explorer puts its own in its place
         called(name, self)
         self.calls = called(f"{name}.calls", Deque())
         self._idle = called(f"{name}.idle", List([None]))
-        self._lock = called(f"{name}.lock", Lock())  # type: ignore[assignment]
+        self._lock = called(f"{name}.lock", Lock())  # type: ignore[assignment]  # the explorer puts its own in its place
         self.name = name
         self.world = world
 
@@ -138,7 +138,7 @@ class Client(CallRunner):
         """A call arrives, and is in the queue; its routine does `body`."""
         run_time = RunTime(slow=seconds > SLOW, fixed=True, mean=seconds)
         entry = SimpleNamespace(needs_no_worker=seconds == IN_LOOP, run_time=run_time)
-        call: Any = TimedCall(None, None, 0, entry, None, seconds=seconds, body=body)  # type: ignore[arg-type]
+        call: Any = TimedCall(None, None, 0, entry, None, seconds=seconds, body=body)  # type: ignore[arg-type]  # the explorer puts its own in its place
         self.calls.append(call)
         call.id = self.world.arrived[self.name]  # Still in the step in which it was appended.
         self.world.arrived[self.name] += 1
@@ -367,7 +367,7 @@ class Port(WorkPort):
         self.awake = called("awake", Dict())
         self.inbox = called("inbox", Deque())
         self._waiters = called("seats", List())
-        self._lock = called("port.lock", Lock())  # type: ignore[assignment]
+        self._lock = called("port.lock", Lock())  # type: ignore[assignment]  # the explorer puts its own in its place
         called("queue", self._queue)
         self._workers = self._starting = workers
         self.idle_limit = 1.0
@@ -389,7 +389,7 @@ class Port(WorkPort):
 
     def check(self) -> None:
         """What holds whenever no thread has the lock."""
-        if self._lock.locked():  # type: ignore[attr-defined]
+        if self._lock.locked():  # type: ignore[attr-defined]  # the explorer puts its own in its place
             return
         counted = sum(worker.record.slot is True for worker in self._running_workers.values())
         assert self._active == counted, f"{self._active} slots are taken, and {counted} workers have one"
@@ -445,7 +445,7 @@ class PoolWorld(World):
             finally:
                 running.current.runner = None
 
-        run.prologue = True  # type: ignore[attr-defined]
+        run.prologue = True  # type: ignore[attr-defined]  # the explorer puts its own in its place
         return run
 
     def pusher(self, *names: str) -> Callable[[], None]:
@@ -463,7 +463,7 @@ class PoolWorld(World):
 
     def prepare(self) -> None:
         for seat in self.seats:
-            seat.gate.expires = self.impatient  # type: ignore[attr-defined]
+            seat.gate.expires = self.impatient  # type: ignore[attr-defined]  # the explorer puts its own in its place
 
     def monitor(self, ticks: int) -> Callable[[], None]:
         """Who ticks so often."""
@@ -502,7 +502,7 @@ def substituted(seat: type[Seat] = Seat) -> Iterator[None]:
     def look(seconds: float) -> None:
         run = explorer.running
         assert run is not None
-        looked_at = run.scenario.looked_at  # type: ignore[attr-defined]
+        looked_at = run.scenario.looked_at  # type: ignore[attr-defined]  # the explorer puts its own in its place
         explorer.step(looked_at[0], False, lambda: is_inside(*looked_at))
 
     with (

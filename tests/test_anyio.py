@@ -245,8 +245,8 @@ def test_closing_in_a_cancelled_scope(run: Callable[[Test], None]) -> None:
     async def test(probe: Probe, routines: Routines) -> None:
         with anyio.move_on_after(0.001):
             async with Client("tcp://127.0.0.1:1") as client:
-                await anyio.sleep(LIMIT)
+                await anyio.sleep(LIMIT)  # Until it is cancelled.
         while not client.closed:
-            await anyio.sleep(0.001)
+            await anyio.sleep(0.001)  # Between two looks.
 
     run(test)

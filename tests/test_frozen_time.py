@@ -52,7 +52,7 @@ class Routines:
         self.over.wait(SOON * 3)
 
     async def rest(self) -> None:
-        await asyncio.sleep(SOON)
+        await asyncio.sleep(SOON)  # What the routine does; that it comes to an end is what is tested.
 
 
 @pytest.fixture

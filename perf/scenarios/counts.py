@@ -43,7 +43,7 @@ def profiled(settings: dict[str, Any], control: Control) -> dict[str, float]:
     profile = Profile()
     profile.install()
     client = load(settings["subject"]).Client(settings["endpoint"])
-    read = lambda: [*profile.read(), *ask(settings["counts"])]  # noqa: E731
+    read = lambda: [*profile.read(), *ask(settings["counts"])]  # noqa: E731  # a line of its own
     figures = _measure(client, STEPS, read, settings["outstanding"], min if settings["least"] else statistics.median)
     client.close()
     return figures
@@ -56,7 +56,7 @@ def by_kernel(settings: dict[str, Any], control: Control) -> dict[str, float]:
     figures = _measure(client, ["switches"], lambda: [switches(pid) for pid in pids], settings["outstanding"])
     if settings["system_calls"]:
         counters = [SystemCalls(pid) for pid in pids]
-        read = lambda: [counter.read() for counter in counters]  # noqa: E731
+        read = lambda: [counter.read() for counter in counters]  # noqa: E731  # a line of its own
         figures |= _measure(client, ["system_calls"], read, settings["outstanding"])
     client.close()
     return figures

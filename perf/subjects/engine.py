@@ -61,7 +61,7 @@ class Client:
         self._client = shared or EngineClient(endpoint)
         self._owner = shared is None
         self._port = CompletionPort()
-        self._echo: Any = self._client.bind(self.contract, causal=causal).echo  # type: ignore[attr-defined]
+        self._echo: Any = self._client.bind(self.contract, causal=causal).echo  # type: ignore[attr-defined]  # each contract has it
 
     def one_by_one(self, payloads: Sequence[bytes]) -> list[int]:
         """Begin, take the packet, complete, compare."""

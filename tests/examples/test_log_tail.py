@@ -75,7 +75,7 @@ def test_a_browser(path: Path, server: Server) -> None:
             gone.set()
             await request
             while server.statistics().active:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # Between two looks, while the loop goes on; no promise is timed by it.
         return "".join(events)
 
     assert asyncio.run(asyncio.wait_for(visit(), LIMIT)) == "data: one\n\ndata: two\n\ndata: three\n\n"

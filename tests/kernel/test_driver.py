@@ -741,7 +741,7 @@ class TestLostWakeups:
 
             def take() -> None:
                 while True:
-                    port.get()  # noqa: B023
+                    port.get()  # noqa: B023  # called in this turn
 
             taking = [actor().start(take) for _ in range(2)]
             for number in range(5):

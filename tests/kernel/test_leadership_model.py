@@ -151,10 +151,10 @@ class WatchedDriver(Driver):
         called("driver", self)
         with mock.patch("engine.kernel.driver.Monitor", lambda driver: WatchedMonitor()):
             super().__init__()
-        self.monitor.driver = self  # type: ignore[attr-defined]
-        self._mutex = called("mutex", Lock())  # type: ignore[assignment]
+        self.monitor.driver = self  # type: ignore[attr-defined]  # the explorer puts its own in its place
+        self._mutex = called("mutex", Lock())  # type: ignore[assignment]  # the explorer puts its own in its place
         self._poll: Any = called("poll", PollSet(wire))
-        self._bell = self._poll  # type: ignore[assignment]
+        self._bell = self._poll  # type: ignore[assignment]  # the explorer puts its own in its place
         self.sources = called("sources", Dict())
         self._parked = called("parked", Dict())
         self._scheduled = called("scheduled", Dict())
@@ -181,7 +181,7 @@ class DriverWorld(Scenario):
         self.waits: dict[str, bool] = {}
         self.sleepers: dict[str, Any] = {}
         self.sent: set[str] = set()
-        self.actors = {"monitor": self.driver.monitor.run}  # type: ignore[attr-defined]
+        self.actors = {"monitor": self.driver.monitor.run}  # type: ignore[attr-defined]  # the explorer puts its own in its place
         if registered:
             self.driver.register(self.wire)
             self.driver._drive_scheduled()
@@ -199,7 +199,7 @@ class DriverWorld(Scenario):
             self.moves.see(made, ThreadState.RUNNING)
 
         if asleep:
-            wait.prologue = True  # type: ignore[attr-defined]
+            wait.prologue = True  # type: ignore[attr-defined]  # the explorer puts its own in its place
         self.actors[name] = wait
         return made
 
@@ -277,7 +277,7 @@ def misplaced(moves: Moves | None = None) -> DriverWorld:
             world.driver._misses = LEADER_MISSES
         return led
 
-    world.driver._take_lead = leave_it  # type: ignore[method-assign]
+    world.driver._take_lead = leave_it  # type: ignore[method-assign]  # the explorer puts its own in its place
     world.actors["sender"] = world.sender("other")
     return world
 
@@ -323,7 +323,7 @@ def leader_away(moves: Moves | None = None, kind: type[WatchedDriver] = WatchedD
     world = DriverWorld(moves or new_moves(), kind)
     worker = world.sleeper("worker", asleep=True)
     world.sleeper("other", asleep=True)
-    world.prepare = lambda: world.wire.arrived.append(lambda: worker.calls.append(int))  # type: ignore[method-assign]
+    world.prepare = lambda: world.wire.arrived.append(lambda: worker.calls.append(int))  # type: ignore[method-assign]  # the explorer puts its own in its place
     return with_deposer(world, worker, 1)
 
 

@@ -938,7 +938,7 @@ class Reply:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Reply) and self.key == other.key
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # so are classes that cannot be hashed made
 
 
 class TestFuturesOfOthers:

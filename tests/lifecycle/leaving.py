@@ -102,7 +102,7 @@ class Keeping:
     async def sleep_async(self) -> int:
         """Wait."""
         self.entered.release()
-        await asyncio.sleep(1000)
+        await asyncio.sleep(1000)  # The process is to leave meanwhile.
         return 0
 
 

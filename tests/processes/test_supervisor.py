@@ -29,7 +29,7 @@ def running(
     make: Callable[..., object] = make_server, endpoint: str = "tcp://127.0.0.1:*", **options: object
 ) -> Iterator[Supervisor]:
     """A supervisor that runs in a thread."""
-    supervisor = Supervisor(make, endpoint, **options)  # type: ignore[arg-type]
+    supervisor = Supervisor(make, endpoint, **options)  # type: ignore[arg-type]  # checked at run time
     thread = threading.Thread(target=supervisor.run)
     thread.start()
     try:

@@ -16,7 +16,7 @@ class Numbers:
     """What is served: both add, and take a moment for it."""
 
     def add(self, one: int, other: int) -> int:
-        time.sleep(0.001)
+        time.sleep(0.001)  # What the routine does; nothing waits for it to have passed.
         return one + other
 
 

@@ -116,7 +116,7 @@ def test_binding_a_name(book: Book, parties: Keep, scheme: str) -> None:
     port = server.link.endpoint.rpartition(":")[2]
     for host in ("127.0.0.1", "127.0.0.2", "two.test"):
         client = parties(connect(f"{scheme}://{host}:{port}"))
-        exchange([server, client], lambda: client.ups)  # noqa: B023
+        exchange([server, client], lambda: client.ups)  # noqa: B023  # called in this turn
 
 
 def test_binding_what_is_no_name(book: Book, parties: Keep, scheme: str) -> None:

@@ -366,10 +366,10 @@ class TestMisuse:
         for handle in (file, event, NULL):
             use: Any
             for use in (
-                lambda: ReadFile(handle, bytearray(4), 4, NULL, OVERLAPPED()),  # noqa: B023
-                lambda: WriteFile(handle, b"x", 1, NULL, OVERLAPPED()),  # noqa: B023
-                lambda: CancelIo(handle),  # noqa: B023
-                lambda: CancelIoEx(handle, NULL),  # noqa: B023
+                lambda: ReadFile(handle, bytearray(4), 4, NULL, OVERLAPPED()),  # noqa: B023  # called in this turn
+                lambda: WriteFile(handle, b"x", 1, NULL, OVERLAPPED()),  # noqa: B023  # called in this turn
+                lambda: CancelIo(handle),  # noqa: B023  # called in this turn
+                lambda: CancelIoEx(handle, NULL),  # noqa: B023  # called in this turn
             ):
                 SetLastError(0)
                 assert not use()

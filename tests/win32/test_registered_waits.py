@@ -228,12 +228,12 @@ class TestUnregistering:
             box = Box()
 
             def unregister(context: Any, timed_out: bool) -> None:
-                seen.append((UnregisterWaitEx(box.value, form), GetLastError()))  # noqa: B023
+                seen.append((UnregisterWaitEx(box.value, form), GetLastError()))  # noqa: B023  # called in this turn
                 SetEvent(done)
 
             assert RegisterWaitForSingleObject(box, event, unregister, NULL, INFINITE, WT_EXECUTEDEFAULT)
             SetEvent(event)
-            wait_until(lambda: len(seen) > (form is not NULL))  # noqa: B023
+            wait_until(lambda: len(seen) > (form is not NULL))  # noqa: B023  # called in this turn
         assert seen == [(False, ERROR_IO_PENDING), (False, ERROR_POSSIBLE_DEADLOCK)]
 
     @pytest.mark.parametrize("form", [NULL, INVALID_HANDLE_VALUE])

@@ -119,7 +119,7 @@ class TestListening:
         for _ in range(2):
             returned: list[int] = []
             thread = threading.Thread(
-                target=lambda: returned.append(RpcServerListen(1, RPC_C_LISTEN_MAX_CALLS_DEFAULT, False))  # noqa: B023
+                target=lambda: returned.append(RpcServerListen(1, RPC_C_LISTEN_MAX_CALLS_DEFAULT, False))  # noqa: B023  # called in this turn
             )
             thread.start()
             wait_until(lambda: RpcMgmtIsServerListening(None) == RPC_S_OK)

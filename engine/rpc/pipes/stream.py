@@ -134,21 +134,21 @@ if TYPE_CHECKING:
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
         @overload
-        def __get__(self: At7[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]
+        def __get__(self: At7[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]  # self is not a base: its type selects
         @overload
-        def __get__(self: At6[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]
+        def __get__(self: At6[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]  # self is not a base: its type selects
         @overload
-        def __get__(self: At5[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]
+        def __get__(self: At5[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]  # self is not a base: its type selects
         @overload
-        def __get__(self: At4[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]
+        def __get__(self: At4[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]  # self is not a base: its type selects
         @overload
-        def __get__(self: At3[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]
+        def __get__(self: At3[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]  # self is not a base: its type selects
         @overload
-        def __get__(self: At2[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]
+        def __get__(self: At2[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]  # self is not a base: its type selects
         @overload
-        def __get__(self: At1[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]
+        def __get__(self: At1[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]  # self is not a base: its type selects
         @overload
-        def __get__(self: At0[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]
+        def __get__(self: At0[T], of: Any, kind: Any) -> Streaming[P, T, R]: ...  # type: ignore[misc]  # self is not a base: its type selects
         @overload
         def __get__(self, of: Any, kind: Any) -> Streaming[P, Any, R]: ...
         def __get__(self, of: Any, kind: Any) -> Any: ...

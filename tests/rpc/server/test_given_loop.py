@@ -111,7 +111,7 @@ async def until(condition: Callable[[], object]) -> None:
     """Return once the condition holds, and let the loop go on meanwhile."""
     async with asyncio.timeout(LIMIT):
         while not condition():
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # Between two looks.
 
 
 @pytest.fixture(params=["the program's", "its own"])

@@ -77,7 +77,7 @@ class Routines:
             raise OSError("destroyed")
 
         asyncio.get_running_loop()._selector.select = fail  # type: ignore[attr-defined]  # there for the test only
-        await asyncio.sleep(LIMIT)
+        await asyncio.sleep(LIMIT)  # The loop is to have ended by then.
         return 3
 
 

@@ -41,7 +41,7 @@ class Told(Interface, id="test.Told", version=(3, 1)):
         """
 
     @operation(one_way=True)
-    def note(self, text) -> None: ...  # type: ignore[no-untyped-def]
+    def note(self, text) -> None: ...  # type: ignore[no-untyped-def]  # what is told of hints that are not there
 
     @operation
     def fill(self, frame: Out[bytearray], data: InOut[bytearray]) -> None: ...
@@ -71,7 +71,7 @@ class Plain:
         """Return the sum."""
         return left + right
 
-    def anything(self, *values):  # type: ignore[no-untyped-def]
+    def anything(self, *values):  # type: ignore[no-untyped-def]  # what is told of hints that are not there
         return values
 
     @manager

@@ -239,7 +239,7 @@ class TestRegistering:
             assert greeter.greet("you") == "hello you"
             assert greeter.greet.begin("you", "and you").result(LIMIT) == "hello you and you"
             with pytest.raises(AttributeError):
-                greeter._hidden  # noqa: B018
+                greeter._hidden  # noqa: B018  # looking is what raises
             with pytest.raises(RemoteFault, match="TypeError"):
                 greeter.greet()
             with pytest.raises(UnknownOperation):

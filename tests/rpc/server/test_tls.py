@@ -108,7 +108,7 @@ class TestRefusal:
         house.register(Till, Tills())
         house.listen()
         visitor = clients(house.endpoint, tls=client_context(own=client), connect_timeout=None)
-        calls = [visitor.bind(Till).owner.begin() for _ in range(3)]  # type: ignore[attr-defined]
+        calls = [visitor.bind(Till).owner.begin() for _ in range(3)]  # type: ignore[attr-defined]  # bound by a variable
         for call in calls:
             with pytest.raises(ServerUnavailable, match=cause):
                 call.result()
