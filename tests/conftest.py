@@ -18,8 +18,10 @@ from . import lock_order
 lock_order.install()  # Before other conftests make what has locks.
 
 # The engine's monitor thread belongs to the process: whoever needs it first starts it, and it stays. So do the
-# endpoints of the Windows names: threads look at the descriptors for them, and answer who may connect.
-PROCESS_WIDE = frozenset({"engine:monitor", "transport:descriptors", "transport:doors", "transport:sent-buffers"})
+# endpoints of the Windows names: while their tests run, threads look at the descriptors for them, and answer who may
+# connect.
+PROCESS_WIDE = frozenset({"engine:monitor", "transport:sent-buffers"})
+OF_ENDPOINTS = frozenset({"transport:descriptors", "transport:doors"})
 
 # How fast the machine is says nothing about what an example shows.
 hypothesis.settings.register_profile(
@@ -91,7 +93,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool:
     return True
 
 
-def _running_besides(known: set[threading.Thread]) -> list[threading.Thread]:
+def _running_besides(known: set[threading.Thread], lasting: frozenset[str]) -> list[threading.Thread]:
     # A thread that `threading` did not start stays listed after its end if it was ever looked at (a dummy
     # thread), so ask the interpreter which threads really run.
     running = set(sys._current_frames())  # Its values refer to this very frame, and keep what the others refer to.
@@ -99,7 +101,7 @@ def _running_besides(known: set[threading.Thread]) -> list[threading.Thread]:
         thread
         for thread in threading.enumerate()
         if thread not in known
-        and thread.name not in PROCESS_WIDE
+        and thread.name not in lasting
         and not thread.name.startswith("Trio thread")  # Trio keeps an idle one for ten seconds.
         and thread.ident in running
     ]
@@ -112,17 +114,18 @@ def model_runs(request: pytest.FixtureRequest) -> int | None:
 
 
 @pytest.fixture(autouse=True)
-def threads_end_with_the_test() -> Iterator[None]:
+def threads_end_with_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
     """Each test ends with the threads it began with."""
+    lasting = PROCESS_WIDE | OF_ENDPOINTS if request.node.nodeid.startswith("tests/win32/") else PROCESS_WIDE
     before = set(threading.enumerate())
     yield
     if not any(thread.name.startswith("engine:default") for thread in before):
         end_default_pool()  # The test was the first to use it.
     deadline = time.monotonic() + LIMIT / 2  # Before the test's own time is over, so that it is said which they are.
-    for thread in _running_besides(before):
+    for thread in _running_besides(before, lasting):
         if not isinstance(thread, threading._DummyThread):
             thread.join(max(0.0, deadline - time.monotonic()))
-    left = _running_besides(before)
+    left = _running_besides(before, lasting)
     if left:
         frames = sys._current_frames()
         stacks = [

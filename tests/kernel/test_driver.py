@@ -25,7 +25,7 @@ from engine.kernel.driver import PROCESSORS, Driver, driver
 from engine.kernel.leadership import LEADER_MISSES
 from engine.kernel.monitor import TICK
 from engine.kernel.waiter import Waiter
-from engine.testing import LIMIT, wait_until, wait_until_blocked
+from engine.testing import LIMIT, Gate, wait_until, wait_until_blocked
 
 from .helpers import Actor, asleep, error, getter, result
 
@@ -214,19 +214,20 @@ class TestWhoHarvests:
             watched.on = False
 
     def test_a_loop_harvests_on_its_own_thread(self, wires: Callable[..., Wire], event: Event, actor: Make) -> None:
-        """What a task awaits is harvested by its event loop; only if that is late does another thread stand in."""
-        worker, wire = actor(), wires(event.set)
+        """What a task awaits is harvested by its event loop. The monitor, which stands in for a late one, is busy."""
+        worker, wire, busy = actor(), wires(event.set), Gate()
 
         async def main() -> bool:
             asyncio.get_running_loop().call_later(0.001, wire.send)
             return await event
 
-        def harvested_by_the_loop() -> bool:
-            wire.threads.clear()
+        driver().monitor.call_at(time.monotonic(), busy.pass_through)
+        busy.wait_for_arrivals()
+        try:
             assert worker.do(lambda: asyncio.run(main()))
-            return wire.threads == [worker.thread]
-
-        wait_until(harvested_by_the_loop)
+        finally:
+            busy.open()
+        assert wire.threads == [worker.thread]
 
     def test_a_loop_goes_on_with_what_is_left(self, wires: Callable[..., Wire], actor: Make) -> None:
         """A source with much to harvest is harvested to the end, and other callbacks run in between."""

@@ -32,9 +32,6 @@ from engine.testing import LIMIT, wait_until, wait_until_blocked
 
 from .helpers import at_line, at_step, code_in, new_endpoint
 
-# A duplicate of a descriptor that an interrupt keeps from being closed at once is closed as it is forgotten.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
 # What a pool does outside of its lock.
 POOL = ("close", "stop", "wait_ended", "shutdown", "settle_queued", "_settle")
 POOL_TOO = (*POOL, "end", "armed", "disarm", "_drain_locked", "_retire_locked", "_joiners_locked", "_settle_locked")

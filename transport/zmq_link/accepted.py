@@ -13,7 +13,8 @@ is a *mark*: ZeroMQ tells when its memory is free again, and then all that was h
 
 import os
 import socket as sockets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import zmq
@@ -61,28 +62,31 @@ class Accepted:
         if self.why:
             return
         self.why = why
-        with suppress(OSError):  # It is gone.
-            found = _duplicate(self.descriptor)
-            try:
-                if _number_of(found.fileno()) == self._number:
-                    found.shutdown(sockets.SHUT_RDWR)
-            finally:
-                found.close()
+        with suppress(OSError), _duplicate(self.descriptor) as found:  # An error: it is gone.
+            if _number_of(found.fileno()) == self._number:
+                found.shutdown(sockets.SHUT_RDWR)
 
 
-def _duplicate(descriptor: int) -> sockets.socket:
-    if os.name != "nt":
-        copy = os.dup(descriptor)
-        try:
-            return sockets.socket(fileno=copy)
-        except BaseException:  # Its number is another file's by now.
-            os.close(copy)
-            raise
-    original = sockets.socket(fileno=descriptor)
+@contextmanager
+def _duplicate(descriptor: int) -> Iterator[sockets.socket]:
+    """A socket of its own for a descriptor's file. An interrupt before the `with` has it has it forgotten, and closed."""
+    copy, made = -1, None
     try:
-        return original.dup()
+        if os.name == "nt":
+            original = sockets.socket(fileno=descriptor)
+            try:
+                made = original.dup()
+            finally:
+                original.detach()
+        else:
+            copy = os.dup(descriptor)
+            made = sockets.socket(fileno=copy)
+        yield made
     finally:
-        original.detach()
+        if made is not None:
+            made.close()
+        elif copy >= 0:  # Its number is another file's by now.
+            os.close(copy)
 
 
 def _number_of(descriptor: int) -> tuple[Any, ...]:
@@ -91,11 +95,8 @@ def _number_of(descriptor: int) -> tuple[Any, ...]:
     """
     with suppress(OSError):
         number = os.fstat(descriptor).st_ino if os.name != "nt" else 0
-        found = _duplicate(descriptor)
-        try:
+        with _duplicate(descriptor) as found:
             return number, found.getsockname(), found.getpeername()
-        finally:
-            found.close()
     return ()
 
 
