@@ -21,6 +21,7 @@ lock_order.install()  # Before other conftests make what has locks.
 # endpoints of the Windows names: while their tests run, threads look at the descriptors for them, and answer who may
 # connect.
 PROCESS_WIDE = frozenset({"engine:monitor", "transport:sent-buffers"})
+FIRST = ("tests/kernel/", "tests/transport/test_links.py")
 OF_ENDPOINTS = frozenset({"transport:descriptors", "transport:doors"})
 
 # How fast the machine is says nothing about what an example shows.
@@ -71,8 +72,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The kernel's are the first; see above."""
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/kernel/"))
+    """The kernel's are the first, see above; then a file that takes longer than any, so that no process has it alone at
+    the end.
+    """
+    items.sort(key=lambda item: [not item.nodeid.startswith(each) for each in FIRST])
 
 
 @pytest.hookimpl

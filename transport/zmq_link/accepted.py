@@ -69,7 +69,7 @@ class Accepted:
 
 @contextmanager
 def _duplicate(descriptor: int) -> Iterator[sockets.socket]:
-    """A socket of its own for a descriptor's file. An interrupt before the `with` has it has it forgotten, and closed."""
+    """A socket of its own for a descriptor's file. Forgotten, as by an interrupt, it is closed."""
     copy, made = -1, None
     try:
         if os.name == "nt":
