@@ -24,7 +24,7 @@ Assumes: `list.pop` is atomic: of two threads that end a call one resumes them.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -34,8 +34,8 @@ from ..errors import InvalidArgumentType, InvalidState
 from ..kernel.checks import check_callback
 
 
-class Intercepted(Protocol):
-    """What interceptors of both sides find on a call."""
+class Intercepted(msgspec.Struct, eq=False):
+    """What interceptors of both sides find on a call; see `OutgoingCall` and `IncomingCall`."""
 
     interface: str
     operation: str
@@ -43,10 +43,10 @@ class Intercepted(Protocol):
     args: list[Any]
     metadata: dict[str, str]
     one_way: bool
-    result: Any
+    result: Any = None
 
 
-class OutgoingCall(msgspec.Struct, eq=False):
+class OutgoingCall(Intercepted, eq=False, kw_only=True):
     """A call as an interceptor of a client finds it.
 
     Fields:
@@ -59,15 +59,8 @@ class OutgoingCall(msgspec.Struct, eq=False):
         result: after the `yield`, what the call returns. May be changed.
     """
 
-    interface: str
-    operation: str
-    version: tuple[int, int]
-    args: list[Any]
-    metadata: dict[str, str]
     timeout: float | None
-    one_way: bool
     endpoint: str
-    result: Any = None
 
 
 # What `interceptors=` takes, and what each makes for a call.

@@ -12,12 +12,13 @@ most: the packets, the events or the callbacks of a row of calls; their outcomes
 
 from collections.abc import Callable, Iterable
 from operator import call as call_it
+from typing import Any
 
 from ...kernel.aio import Completion
 from ...kernel.helping import HelpingWaiter
 from ...kernel.lock import Lock, each
 from ...kernel.waiter import Wakeable
-from ..call import Call, is_elsewhere_locked, record_locked
+from ..call import Call, is_elsewhere_locked, pipes_of, record_locked
 from ..state import Failure, Outcome
 
 # What waits for a call in order to complete it: a thread, a task.
@@ -119,7 +120,14 @@ class CallTable:
                 if not waiters:
                     del self.waiting[call_id]
 
-    def awaited(self, call_id: int, call: Call[object]) -> bool:
+    def is_given_up(self, call_id: int, call: Call[Any], completion: Completion | None) -> bool:
+        """A task waits no longer, by `completion` if it did: whether nobody waits for the call or a pipe of it now."""
+        if completion is not None:
+            self.forget_waiter(call_id, completion)
+        pipes = pipes_of(call)
+        return not self._awaited(call_id, call) and not (pipes is not None and pipes.waited_for())
+
+    def _awaited(self, call_id: int, call: Call[object]) -> bool:
         """Whether a thread or a task waits for the call, in order to complete it."""
         with self.lock:
             waiters = self.waiting.get(call_id, ())

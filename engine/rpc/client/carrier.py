@@ -35,7 +35,6 @@ from ..call import (
     handle_of,
     is_elsewhere_locked,
     limit,
-    pipes_of,
     withdraw_locked,
 )
 from ..channel import Channel
@@ -337,10 +336,7 @@ class Carrier:
 
         A task that awaited it or a pipe of it, or was going to, was cancelled; `completion` is what it awaited.
         """
-        if completion is not None:
-            self.table.forget_waiter(call_id, completion)
-        pipes = pipes_of(call)
-        if not self.table.awaited(call_id, call) and not (pipes is not None and pipes.waited_for()):
+        if self.table.is_given_up(call_id, call, completion):
             self.cancel(call_id, call, abort=True)
 
     def cancel(self, call_id: int, call: Call[Any], abort: bool) -> None:

@@ -38,7 +38,6 @@ from ..call import (
     carrier_of,
     give_up_at_fork,
     handle_of,
-    pipes_of,
     read,
     surround,
     uncover,
@@ -151,8 +150,9 @@ class Interception:
         target = spec.target
         version = (target.major, target.minor)
         call = OutgoingCall(
-            target.interface, target.operation, version, list(args), {}, timeout, spec.one_way, self.endpoint
-        )
+            target.interface, target.operation, version, list(args), {}, spec.one_way,
+            timeout=timeout, endpoint=self.endpoint,
+        )  # fmt: skip
         wrong: EngineError | None = None
         try:
             call.args = list(spec.arrange(args, kwargs or {}))
@@ -189,10 +189,7 @@ class Interception:
 
     def give_up_waiting(self, call_id: int, call: Call[Any], completion: Completion | None) -> None:
         """Cancel `call`, if no thread or task waits for it any more."""
-        if completion is not None:
-            self.table.forget_waiter(call_id, completion)
-        pipes = pipes_of(call)
-        if not self.table.awaited(call_id, call) and not (pipes is not None and pipes.waited_for()):
+        if self.table.is_given_up(call_id, call, completion):
             self.cancel(call_id, call, abort=True)
 
     def cancel(self, call_id: int, call: Call[Any], abort: bool) -> None:

@@ -13,15 +13,13 @@ Guarantees: they are resumed once, before the answer is made.
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
 from ...errors import InvalidState
-from ..interceptors import Around, Interceptor
+from ..interceptors import Around, Intercepted, Interceptor
 from .call import ServerCall, handle_of
 from .open_call import OpenCall
 
 
-class IncomingCall(msgspec.Struct, eq=False):
+class IncomingCall(Intercepted, eq=False, kw_only=True):
     """A call as an interceptor of a server finds it.
 
     Fields:
@@ -32,14 +30,7 @@ class IncomingCall(msgspec.Struct, eq=False):
         result: after the `yield`, what the routine has returned. May be changed.
     """
 
-    interface: str
-    operation: str
-    version: tuple[int, int]
-    args: list[Any]
-    metadata: dict[str, str]
-    one_way: bool
     _call: Any
-    result: Any = None
     _kept: bool = False  # Whether it is answered later.
 
     def keep(self) -> ServerCall:
@@ -61,8 +52,9 @@ def intercept(call: OpenCall, args: list[Any], interceptors: Iterable[Intercepto
     spec = call.entry.spec
     target = spec.target
     seen = IncomingCall(
-        target.interface, target.operation, (target.major, target.minor), args, call.metadata(), spec.one_way, call
-    )
+        target.interface, target.operation, (target.major, target.minor), args, call.metadata(), spec.one_way,
+        _call=call,
+    )  # fmt: skip
     around = call.extras().around = Around(seen)
     if around.begin(interceptors):
         args[:] = seen.args
