@@ -1,7 +1,5 @@
 """The pages of the site: their examples run, their links lead somewhere, and each page is in the navigation."""
 
-import json
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.testing import LIMIT
+
+from .strict import check_by_mypy, check_by_pyright
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -53,8 +53,6 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for page in PROGRAMS:
         name = f"page_{page.removesuffix('.md').replace('/', '_').replace('-', '_')}.py"
         (folder / name).write_text("\n".join(BLOCK.findall(text_of(page))), encoding="utf-8")
-    config = {"typeCheckingMode": "strict", "extraPaths": [str(ROOT)]}
-    (folder / "pyrightconfig.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
 
 
@@ -63,21 +61,11 @@ class TestTypes:
 
     def test_mypy(self, programs: Path) -> None:
         """mypy --strict finds nothing but that contracts have no bodies."""
-        done = subprocess.run(
-            [sys.executable, "-m", "mypy", "--config-file=", "--strict", "--disable-error-code=empty-body",
-             "--follow-imports=silent", *map(str, sorted(programs.glob("*.py")))],
-            cwd=programs, capture_output=True, text=True, timeout=LIMIT, env={**os.environ, "MYPYPATH": str(ROOT)},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        check_by_mypy(programs, "--disable-error-code=empty-body")
 
     def test_pyright(self, programs: Path) -> None:
         """pyright, in its strict mode, finds nothing."""
-        pytest.importorskip("pyright", reason="pyright is not installed")
-        done = subprocess.run(
-            [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, str(programs)],
-            cwd=programs, capture_output=True, text=True, timeout=LIMIT,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        check_by_pyright(programs)
 
 
 def test_code_that_runs_elsewhere() -> None:

@@ -1,8 +1,6 @@
 """What the README shows runs, and prints what it says."""
 
 import importlib
-import json
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +10,8 @@ import pytest
 
 from engine import Call, CallbackInstance, Client, CompletionPort, Pipe, Server, ServerCall, Stream, ThreadPool
 from engine.testing import LIMIT
+
+from .strict import check_by_mypy, check_by_pyright
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -93,8 +93,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "contract.py").write_text(block("class Thesaurus(Interface"), encoding="utf-8")
     for name, word in (("service", "class Words:"), ("client", "with Client(")):
         (folder / f"{name}.py").write_text(block(word), encoding="utf-8")
-    config = {"typeCheckingMode": "strict", "extraPaths": [str(ROOT)]}
-    (folder / "pyrightconfig.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
 
 
@@ -103,21 +101,11 @@ class TestTypes:
 
     def test_mypy(self, folder: Path) -> None:
         """mypy --strict finds nothing."""
-        done = subprocess.run(
-            [sys.executable, "-m", "mypy", "--config-file=", "--strict", "--follow-imports=silent",
-             *map(str, sorted(folder.glob("*.py")))],
-            cwd=folder, capture_output=True, text=True, timeout=LIMIT, env={**os.environ, "MYPYPATH": str(ROOT)},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        check_by_mypy(folder)
 
     def test_pyright(self, folder: Path) -> None:
         """Nor does pyright, in its strict mode."""
-        pytest.importorskip("pyright", reason="pyright is not installed")
-        done = subprocess.run(
-            [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, str(folder)],
-            cwd=folder, capture_output=True, text=True, timeout=LIMIT,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        check_by_pyright(folder)
 
 
 MODULES = ("engine", "engine.testing", "engine.resolvers", "engine.processes", "transport")
