@@ -295,12 +295,16 @@ class TestNames:
             bind(f"{ipc}://@")
 
 
+#: No name is used twice: who was a client of a former server would come to the next one.
+_names = (f"{os.getpid()}-{number}" for number in itertools.count())
+
+
 class Short:
     """A server that echoes, in a process that may open few more descriptors than it has."""
 
     def __init__(self, endpoint: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.transport.few_descriptors", endpoint.format(pid=os.getpid())],
+            [sys.executable, "-m", "tests.transport.few_descriptors", endpoint.format(name=next(_names))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
@@ -309,13 +313,16 @@ class Short:
     def _read(self) -> str:
         assert self.process.stdout is not None
         assert select.select([self.process.stdout], [], [], LIMIT)[0], "it says nothing"
-        return self.process.stdout.readline().strip()
+        line = self.process.stdout.readline().strip()
+        assert line, f"it ended: {self.end()}"
+        return line
 
     def do(self, word: str) -> None:
         """Have it do something, see its module, and wait until that is done."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{word}\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # It ended, and says below with what.
+            self.process.stdin.write(f"{word}\n")
+            self.process.stdin.flush()
         assert self._read() == word
 
     def end(self) -> tuple[int, str]:
@@ -345,8 +352,8 @@ def short(folder: Path) -> Iterator[Callable[[str], Short]]:
 EVERYWHERE = pytest.mark.parametrize(
     "where",
     [
-        "ipc://here", "ipc://@callport-few-{pid}", "tcp://127.0.0.1:*",
-        "native+ipc://here", "native+ipc://@callport-few-{pid}", "native+tcp://127.0.0.1:*",
+        "ipc://here", "ipc://@callport-few-{name}", "tcp://127.0.0.1:*",
+        "native+ipc://here", "native+ipc://@callport-few-{name}", "native+tcp://127.0.0.1:*",
     ],
 )  # fmt: skip
 COUNTED = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors cannot be counted")
