@@ -4,13 +4,14 @@ main      what `callport` and `python -m engine` run
 app       the commands, and what they take
 targets   what `module:object` names
 ending    the signals that end a service
+reloading serving anew whenever a file changes
 described what a server says that it serves, as text, and as contracts to call it by
 output    what is printed, for people or as JSON, and how a command ends
 top       a server's figures, live
 bench     how fast an operation is
 keys      files of CURVE keys
 
-Needs `callport[cli]`: typer parses, rich prints.
+Needs `callport[cli]`: typer parses, rich prints; `serve --reload` needs `callport[reload]`, watchfiles.
 """
 
 import sys
@@ -22,8 +23,10 @@ def main() -> None:
     """Run a command of `sys.argv`; ends the process with its exit code."""
     try:
         from .app import app
+
+        app(prog_name="callport")
     except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich", "click"):
+        extra = {"typer": "cli", "rich": "cli", "click": "cli", "watchfiles": "reload"}.get(error.name or "")
+        if extra is None:
             raise
-        sys.exit(f"the command line needs {error.name}: pip install 'callport[cli]'")
-    app(prog_name="callport")
+        sys.exit(f"this needs {error.name}: pip install 'callport[{extra}]'")

@@ -11,7 +11,7 @@ from engine import Client, __version__
 from engine.processes import Supervisor
 
 from . import bench as benching
-from . import described
+from . import described, reloading
 from . import keys as key_files
 from . import top as live
 from .ending import first_signal
@@ -56,8 +56,13 @@ def serve(
     name: Annotated[str, typer.Option(help="Under which name; otherwise that of its class.")] = "",
     workers: Annotated[int, typer.Option(help="Threads that run its routines, in each process.", min=1)] = 4,
     processes: Annotated[int, typer.Option(help="How many serve; SIGHUP replaces them one by one.", min=1)] = 1,
+    reload: Annotated[bool, typer.Option("--reload", help="Begin anew when a Python file here has changed.")] = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C: running calls are answered; a second signal ends it at once."""
+    if reload:
+        wanted = ["serve", target, "--bind", bind, "--name", name]
+        reloading.run([*wanted, "--workers", str(workers), "--processes", str(processes)], Path.cwd())
+        return
     if processes > 1:
         with errors():
             load(target)  # What is wrong is said here, and once.

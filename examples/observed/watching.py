@@ -14,12 +14,12 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from engine import Client, Server
 from engine.otel import instrument
-from engine.prometheus import Collector, Observable
+from engine.prometheus import CallMetrics, Collector, Observable
 
 
 @contextmanager
 def watched(target: Client | Server, port: int, **objects: Observable) -> Iterator[None]:
-    """Show the statistics of these objects at `port` (0: a free one), and open spans for the calls of `target`.
+    """Show the calls of `target`, and the statistics of these objects, at `port` (0: a free one), and open spans.
 
     Before anything is bound or served. Prints where the metrics are.
     """
@@ -31,6 +31,7 @@ def watched(target: Client | Server, port: int, **objects: Observable) -> Iterat
     instrument(target, provider)
     registry = CollectorRegistry()
     registry.register(Collector(**objects))
+    target.add_interceptor(CallMetrics(registry))
     http, thread = start_http_server(port, registry=registry)
     print(f"metrics at http://127.0.0.1:{http.server_port}/metrics", flush=True)
     try:

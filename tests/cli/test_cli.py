@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.testing import LIMIT
+from engine.testing import LIMIT, wait_until
 from transport import Curve
 
 pytest.importorskip("typer", reason="the command line needs typer: callport[cli]")
 COMMAND = [sys.executable, "-W", "error", "-m", "engine"]
+ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "80", "TERM": "dumb"}
 
 
@@ -76,6 +77,38 @@ class TestServe:
         done = callport("call", where, operation)
         assert (done.returncode, done.stdout) == (0, "plain\n")
         assert end(service) == (0, "")
+
+    def test_reload(self, tmp_path: Path) -> None:
+        """With `--reload` what changed is served within moments, also after a change that could not be imported."""
+        pytest.importorskip("watchfiles", reason="--reload needs watchfiles: callport[reload]")
+        module = tmp_path / "reloaded.py"
+        module.write_text("class Words:\n    def text(self) -> str:\n        return 'first'\n", encoding="utf-8")
+        endpoint = f"ipc://{tmp_path}/words"
+        with subprocess.Popen(
+            [*COMMAND, "serve", "reloaded:Words", "--bind", endpoint, "--reload"], cwd=tmp_path, text=True,
+            env={**ENVIRONMENT, "PYTHONPATH": f"{ROOT}"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) as service:  # fmt: skip
+            try:
+                for text in ("first", "second"):
+                    wait_until(lambda: callport("call", endpoint, "Words.text").stdout == f"{text}\n")  # noqa: B023  # called in this turn
+                    module.write_text("not Python", encoding="utf-8")
+                    wait_until(lambda: callport("health", endpoint, "--timeout", "0.2").returncode == 3)
+                    changed = "class Words:\n    def text(self) -> str:\n        return 'second'\n"
+                    module.write_text(changed, encoding="utf-8")
+                service.send_signal(signal.SIGTERM)
+                service.communicate(timeout=LIMIT)
+            finally:
+                service.kill()
+        assert service.returncode == 0
+
+    def test_reload_without_what_it_needs(self) -> None:
+        """Without watchfiles it says what to install."""
+        done = subprocess.run(
+            [sys.executable, "-c", "import sys; sys.modules['watchfiles'] = None; import engine.cli; engine.cli.main()",
+             "serve", "tests.cli.served:Words", "--reload"],
+            capture_output=True, text=True, env=ENVIRONMENT, timeout=LIMIT,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (1, "this needs watchfiles: pip install 'callport[reload]'\n")
 
     def test_ctrl_c(self) -> None:
         """Ctrl-C ends it as well as SIGTERM does."""

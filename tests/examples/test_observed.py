@@ -1,7 +1,9 @@
 """examples/observed: what `docker compose` would run, without containers."""
 
+import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -47,18 +49,30 @@ def scraped(where: str) -> dict[str, float]:
 
 
 def test_a_service_and_its_caller(service: tuple[str, str]) -> None:
-    """Calls are counted on both sides, and every name that an alert asks for is among the metrics."""
+    """Calls are counted where they arrive, and what fails is told."""
     metrics, endpoint = service
-    caller = program("caller", endpoint, "0", "20")
-    assert caller.stdout is not None
-    theirs = scraped(caller.stdout.readline().split()[-1])
-    output, complaints = caller.communicate(timeout=LIMIT)
-    assert (caller.returncode, complaints, output) == (0, "", "4 faults\n")
+    output, complaints = program("caller", endpoint, "0", "20").communicate(timeout=LIMIT)
+    assert (complaints, output.splitlines()[1:]) == ("", ["4 faults"])
     wait_until(lambda: scraped(metrics)["callport_server_calls_in_total"] == 20)
     ours = scraped(metrics)
     assert ours["callport_server_calls_out_total"] == 0 and "callport_pool_workers" in ours
-    asked = set(re.findall(r"callport_\w+", (FOLDER / "alerts.yml").read_text(encoding="utf-8")))
-    assert len(asked) > 5 and asked <= ours.keys() | theirs.keys()
+
+
+def test_what_is_asked_for(service: tuple[str, str]) -> None:
+    """Every metric that an alert or the dashboard asks for is there while the programs run."""
+    metrics, endpoint = service
+    caller = program("caller", endpoint, "0")
+    assert caller.stdout is not None
+    try:
+        where = caller.stdout.readline().split()[-1]
+        wait_until(lambda: "callport_client_call_duration_seconds_bucket" in scraped(where))
+        there = scraped(metrics).keys() | scraped(where).keys()
+    finally:
+        caller.send_signal(signal.SIGINT)
+        caller.communicate(timeout=LIMIT)
+    for name in ("alerts.yml", "grafana/callport.json"):
+        asked = set(re.findall(r"callport_\w+[a-z]", (FOLDER / name).read_text(encoding="utf-8")))
+        assert len(asked) > 5 and asked <= there, name
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +98,19 @@ def test_the_files(files: dict[str, Any]) -> None:
     assert scraping["static_configs"][0]["targets"] == [f"{name}:{port}" for name, port in ports.items()]
     assert all((FOLDER / name).exists() for name in files["prometheus.yml"]["rule_files"])
     assert len({rule["alert"] for group in files["alerts.yml"]["groups"] for rule in group["rules"]}) == 6
+
+
+def test_the_dashboard() -> None:
+    """Grafana's file: each panel asks for something, has a place of its own, and asks of the source that was chosen."""
+    board = json.loads((FOLDER / "grafana" / "callport.json").read_text(encoding="utf-8"))
+    variables = {variable["name"] for variable in board["templating"]["list"]}
+    places, numbers = set(), set()
+    for panel in board["panels"]:
+        numbers.add(panel["id"])
+        places.add((panel["gridPos"]["x"], panel["gridPos"]["y"]))
+        assert panel["title"] and panel["datasource"]["uid"] == "${source}"
+        for target in panel["targets"]:
+            used = set(re.findall(r"\$(\w+)", target["expr"])) - {"__rate_interval"}
+            assert used and used <= variables, target["expr"]
+            assert target["legendFormat"] and target["expr"].count("(") == target["expr"].count(")")
+    assert len(places) == len(numbers) == len(board["panels"]) >= 8

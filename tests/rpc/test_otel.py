@@ -5,10 +5,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.metrics import Meter, NoOpMeterProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from engine import (
     CallCancelled,
@@ -19,6 +22,7 @@ from engine import (
     InvalidArgumentType,
     RemoteFault,
     Server,
+    Status,
 )
 from engine.otel import instrument
 from engine.testing import LIMIT, Gate, wait_until
@@ -135,8 +139,7 @@ class TestSpans:
         span = bench.span("test.Traced/where")
         port = int(bench.client.endpoint.rpartition(":")[2])
         common = {
-            "rpc.system": "callport", "rpc.service": "test.Traced", "rpc.method": "where",
-            "rpc.callport.status_code": 0,
+            "rpc.system.name": "callport", "rpc.method": "test.Traced/where", "rpc.response.status_code": "OK",
         }  # fmt: skip
         assert span["attributes"] == common | {"server.address": "127.0.0.1", "server.port": port}
         assert span["ok"] and span["parent"] is None
@@ -149,7 +152,7 @@ class TestSpans:
                 call = bench.binding.where.begin(notify=port)
             assert port.get(LIMIT).overlapped is call
         span = bench.span("test.Traced/where")
-        assert span["parent"] == mine[1] and span["attributes"]["rpc.callport.status_code"] == 0
+        assert span["parent"] == mine[1] and span["attributes"]["rpc.response.status_code"] == "OK"
         assert call.complete()[0] == mine[0]
 
     def test_many_at_once(self, bench: Bench) -> None:
@@ -207,7 +210,7 @@ class TestFailures:
         assert not client["ok"] and not server["ok"]
         assert server["events"] == ["LookupError"]
         for span in (client, server):
-            assert span["attributes"]["rpc.callport.status_code"] == int(RemoteFault.status)
+            assert span["attributes"]["rpc.response.status_code"] == "REMOTE_FAULT"
             assert span["attributes"]["error.type"] == "REMOTE_FAULT"
 
     def test_an_abort(self, bench: Bench) -> None:
@@ -217,7 +220,7 @@ class TestFailures:
             with pytest.raises(RemoteFault):
                 bench.binding.abort(4711)
         for span in (bench.span("test.Traced/abort"), bench.server_span(mine[0], "test.Traced/abort")):
-            assert span["attributes"]["rpc.callport.status_code"] == 4711 and not span["ok"]
+            assert span["attributes"]["rpc.response.status_code"] == "4711" and not span["ok"]
             assert span["attributes"]["error.type"] == "4711"
 
     def test_a_call_that_is_refused(self, bench: Bench) -> None:
@@ -225,7 +228,7 @@ class TestFailures:
         with pytest.raises(InvalidArgumentType):
             untyped(bench.binding.abort)("text")
         span = bench.span("test.Traced/abort")
-        assert not span["ok"] and span["attributes"]["rpc.callport.status_code"] == InvalidArgumentType.status
+        assert not span["ok"] and span["attributes"]["error.type"] == Status.name_of(InvalidArgumentType.status)
 
     def test_nobody_there(self, endpoint: str) -> None:
         """A call that is cancelled, or runs out of time, says so."""
@@ -242,6 +245,69 @@ class TestFailures:
                 client.bind(Traced).fail(timeout=0.01)
             (span,) = recorder.spans("test.Traced/fail")
             assert not span["ok"]
+
+
+class TestDurations:
+    """The histograms of how long calls took."""
+
+    def test_at_both_ends(self) -> None:
+        """Each call is recorded once at its client and once at its server, with the attributes of its span."""
+        reader = InMemoryMetricReader()
+        meters, recorder = MeterProvider([reader]), Recorder()
+        with Server("loopback://measured") as server:
+            server.register("echo", Nothing())
+            server.listen()
+            with Client(server.endpoint) as client:
+                for target in (server, client):
+                    instrument(target, recorder.provider, meters)
+                echo = client.bind("echo")
+                for _ in range(3):
+                    echo.nothing()
+                with pytest.raises(RemoteFault):
+                    echo.fail()
+                wait_until(lambda: sum(recorded(reader).values()) == 8)
+        names = {name for name, *_ in recorded(reader)}
+        assert names == {"rpc.client.call.duration", "rpc.server.call.duration"}
+        for name in names:
+            assert recorded(reader)[name, "echo/nothing", "OK"] == 3
+            assert recorded(reader)[name, "echo/fail", "REMOTE_FAULT"] == 1
+
+    def test_an_instrument_that_raises(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The call has its outcome and its span all the same, and the log says why it was not recorded."""
+        recorder = Recorder()
+        with Server("loopback://unmeasured") as server:
+            server.register("echo", Nothing())
+            server.listen()
+            with Client(server.endpoint) as client:
+                instrument(client, recorder.provider, Failing())
+                assert client.bind("echo").nothing() is None
+        assert len(recorder.spans("echo/nothing")) == 1
+        assert "the span of a call could not be ended" in caplog.text
+
+
+class Failing(NoOpMeterProvider):
+    """What it makes cannot record."""
+
+    def get_meter(self, *arguments: Any, **options: Any) -> Meter:
+        meter: Any = super().get_meter(*arguments, **options)
+        histogram = meter.create_histogram("failing")
+        histogram.record = lambda *_, **__: 1 / 0
+        meter.create_histogram = lambda *_, **__: histogram
+        return cast(Meter, meter)
+
+
+def recorded(reader: InMemoryMetricReader) -> dict[tuple[str, str, str], int]:
+    """How often each instrument was told of each method and status."""
+    found: dict[tuple[str, str, str], int] = {}
+    data = reader.get_metrics_data()
+    for metric in [] if data is None else data.resource_metrics[0].scope_metrics[0].metrics:
+        assert metric.unit == "s"
+        for point in metric.data.data_points:
+            attributes: Any = point.attributes
+            found[metric.name, attributes["rpc.method"], attributes["rpc.response.status_code"]] = cast(
+                Any, point
+            ).count
+    return found
 
 
 def test_several_servers(endpoint: str) -> None:
@@ -264,6 +330,10 @@ class Nothing:
 
     def nothing(self) -> None:
         """Answer."""
+
+    def fail(self) -> None:
+        """Raise."""
+        raise LookupError("no")
 
 
 class TestOnTheWire:

@@ -1,4 +1,4 @@
-"""Statistics as metrics of Prometheus."""
+"""Calls and statistics as metrics of Prometheus."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,9 +7,19 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from engine import CompletionPort, InvalidArgumentType, InvalidParameter, MemberStatistics, Server, ThreadPool
-from engine.prometheus import Collector
-from engine.testing import LIMIT, wait_until
+from engine import (
+    CallCancelled,
+    Client,
+    CompletionPort,
+    InvalidArgumentType,
+    InvalidParameter,
+    MemberStatistics,
+    RemoteFault,
+    Server,
+    ThreadPool,
+)
+from engine.prometheus import CallMetrics, Collector
+from engine.testing import LIMIT, Gate, wait_until
 
 from .helpers import Bench
 
@@ -63,6 +73,8 @@ class TestCollector:
                 if field != "endpoint":
                     kinds.pop(f"callport_member_{field}")
             assert kinds == {}
+            for metric in registry.collect():
+                assert not metric.documentation.startswith("`"), f"{metric.name}: no text says what it means"
             gauges = {metric.name.removeprefix("callport_") for metric in registry.collect() if metric.type == "gauge"}
             assert gauges == {
                 "client_connection", "client_link", "client_outstanding", "client_queued_bytes", "member_zone",
@@ -130,3 +142,112 @@ class TestCollector:
             counted = registry.get_sample_value("callport_collector_failures_total", {"name": "broken"})
             assert counted is not None and counted >= 1
             assert "the statistics of broken cannot be taken" in caplog.text
+
+
+class Words:
+    """What is served."""
+
+    def __init__(self) -> None:
+        self.gate = Gate()
+
+    def spell(self, word: str) -> str:
+        """Answer."""
+        return " ".join(word)
+
+    def fail(self) -> None:
+        """Raise."""
+        raise LookupError("no")
+
+    async def fail_later(self) -> None:
+        """Raise, in a loop."""
+        raise LookupError("no")
+
+    def stay(self) -> None:
+        """Answer once the gate is open."""
+        self.gate.pass_through()
+
+
+class TestCallMetrics:
+    """Each call, by its operation."""
+
+    @pytest.fixture
+    def registry(self) -> CollectorRegistry:
+        """Where the metrics are."""
+        return CollectorRegistry()
+
+    @pytest.fixture
+    def words(self, registry: CollectorRegistry) -> Iterator[tuple[Words, Any]]:
+        """What is served, measured, and a measured client's binding to it."""
+        calls, served = CallMetrics(registry), Words()
+        with Server("loopback://measured-words", interceptors=[calls]) as server:
+            server.register("words", served)
+            server.listen()
+            with Client(server.endpoint, interceptors=[calls]) as client:
+                yield served, client.bind("words")
+
+    def test_rates_faults_and_durations(self, registry: CollectorRegistry, words: tuple[Words, Any]) -> None:
+        """A call is one observation at either end, under the status that it ended with."""
+        _, binding = words
+        for _ in range(3):
+            binding.spell("word")
+        for failing in (binding.fail, binding.fail_later):
+            with pytest.raises(RemoteFault):
+                failing()
+        for side in ("client", "server"):
+            metric = f"callport_{side}_call_duration_seconds"
+
+            def value(suffix: str, operation: str, status: str, metric: str = metric) -> float | None:
+                labels = {"interface": "words", "operation": operation, "status": status}
+                return registry.get_sample_value(f"{metric}_{suffix}", labels)
+
+            wait_until(lambda: value("count", "fail_later", "REMOTE_FAULT") == 1)  # called in this turn
+            assert value("count", "fail", "REMOTE_FAULT") == 1 and value("count", "fail", "OK") is None
+            wait_until(lambda: value("count", "spell", "OK") == 3)  # as above
+            assert (value("sum", "spell", "OK") or 0) > 0
+
+    def test_what_is_in_flight(self, registry: CollectorRegistry, words: tuple[Words, Any]) -> None:
+        """A call counts at either end until it has its outcome, one that is given up, too."""
+        served, binding = words
+        labels = {"interface": "words", "operation": "stay"}
+
+        def value(side: str) -> float | None:
+            return registry.get_sample_value(f"callport_{side}_calls_in_flight", labels)
+
+        stays = [binding.stay.begin() for _ in range(2)]
+        wait_until(lambda: value("server") == 2)
+        assert value("client") == 2
+        stays[0].cancel(abort=True)
+        with pytest.raises(CallCancelled):
+            stays[0].complete()
+        wait_until(lambda: value("client") == 1)
+        assert value("server") == 2
+        served.gate.open()
+        assert stays[1].result(LIMIT) is None
+        wait_until(lambda: value("client") == value("server") == 0)
+        cancelled = {**labels, "status": "CALL_CANCELLED"}
+        assert registry.get_sample_value("callport_client_call_duration_seconds_count", cancelled) == 1
+
+    def test_once_in_a_registry(self, registry: CollectorRegistry) -> None:
+        """Metrics of the same names cannot be twice in a registry, which says so."""
+        CallMetrics(registry)
+        with pytest.raises(ValueError, match="callport_client_call_duration_seconds"):
+            CallMetrics(registry)
+
+    def test_a_running_service(self, registry: CollectorRegistry) -> None:
+        """Added later, it measures what begins from then on; `buckets` are the upper bounds of its histograms."""
+        calls = CallMetrics(registry, buckets=(0.5, 1.0))
+        with Server("loopback://later") as server:
+            server.register("words", Words())
+            server.listen()
+            with Client(server.endpoint) as client:
+                binding = client.bind("words")
+                binding.spell("before")
+                client.add_interceptor(calls)
+                binding.spell("after")
+        bounds = {
+            sample.labels["le"]: sample.value
+            for metric in registry.collect()
+            for sample in metric.samples
+            if sample.name == "callport_client_call_duration_seconds_bucket"
+        }
+        assert bounds.keys() == {"0.5", "1.0", "+Inf"} and bounds["+Inf"] == 1

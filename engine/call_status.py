@@ -1,0 +1,21 @@
+"""How a call ended, in one word, for those who watch calls: `engine.otel` and `engine.prometheus`."""
+
+from .errors import EngineError
+from .rpc.errors import RemoteFault
+from .status import Status
+
+
+def status_name(error: BaseException | None, at_client: bool) -> str | None:
+    """Return the name of the status with which a call ended, as an interceptor saw it: "OK" if nothing was raised.
+
+    None: nobody will collect the call, as the process ends. At a client that is its outcome; at a server, what the
+    routine answers: an outcome that it collected of a call of its own, and let pass, is a fault of this one.
+    """
+    if error is None:
+        return "OK"
+    if isinstance(error, GeneratorExit):
+        return None
+    own = isinstance(error, EngineError) and (at_client or not getattr(error, "collected", False))
+    status = int(error.status if own else RemoteFault.status)  # type: ignore[attr-defined]  # it has one then
+    name = Status.name_of(status)
+    return str(status) if name == "STATUS" else name
