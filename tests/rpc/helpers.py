@@ -123,7 +123,7 @@ class Child:
     def __init__(self, module: str, *arguments: str) -> None:
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-X", "faulthandler", "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -155,14 +155,18 @@ class Child:
         self._process.wait(LIMIT)
 
     def close(self) -> None:
-        """Have the process end, and see it gone."""
+        """Have the process end, and see it gone; one that stands still says where."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.close()
         except BrokenPipeError:
             pass
         try:
-            self._process.wait(LIMIT)
+            self._process.wait(LIMIT / 2)  # Before the test's own time is over.
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)  # Has faulthandler write the stacks of all threads.
+            self._process.wait(LIMIT / 4)
+            raise AssertionError(f"the process does not end; it logged:\n{self.log()}") from None
         finally:
             self._process.kill()
             self._process.wait(LIMIT)
