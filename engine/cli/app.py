@@ -23,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-keys_app = typer.Typer(help="Make files of CURVE keys.", no_args_is_help=True)
+keys_app = typer.Typer(help="Make files of CURVE keys, show them, and say whom a server lets in.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 
 GRACE = 0.2  # Seconds in which clients hear of the end, and begin no call more.
@@ -174,3 +174,20 @@ def make(name: Annotated[Path, typer.Argument(help="NAME.key and NAME.pub are ma
     """Make a pair of CURVE keys. The file of the secret one is for its owner only (mode 0600)."""
     secret, public = key_files.make(name)
     console.print(f"{secret} (keep it) and {public}", markup=False, soft_wrap=True)
+
+
+@keys_app.command()
+def show(name: Annotated[Path, typer.Argument(help="Of the pair, as it was made.")]) -> None:
+    """Print the public key of a pair: what others may know, as `server_key=` and in lists of allowed keys."""
+    console.print(key_files.show(name), markup=False, highlight=False, soft_wrap=True)
+
+
+@keys_app.command()
+def allow(
+    file: Annotated[Path, typer.Argument(help="The keys that a server lets in: `Curve(allowed=Path(FILE))`.")],
+    key: Annotated[str, typer.Argument(help="A public key, or its .pub file.")],
+    name: Annotated[str, typer.Option(help="Whose it is, for who reads the file.")] = "",
+) -> None:
+    """Let the owner of a key in. Servers that run look into the file by themselves."""
+    added = key_files.allow(file, key, name)
+    console.print(f"{file}: {'added' if added else 'it is there already'}", markup=False, soft_wrap=True)

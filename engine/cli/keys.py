@@ -1,11 +1,17 @@
-"""Files of CURVE keys: `NAME.key` holds the secret, for its owner's eyes, `NAME.pub` what others may know."""
+"""Files of CURVE keys: `NAME.key` holds the secret, for its owner's eyes, `NAME.pub` what others may know; and files of
+the keys that a server lets in (`transport.Curve.allowed`).
+"""
 
 import os
 from pathlib import Path
 
-from transport import Curve
+import zmq
+
+from transport import Curve, EndpointError
 
 from .output import ExitCode, fail
+
+KEY_LENGTH = 40  # Characters of Z85.
 
 
 def make(name: Path) -> tuple[Path, Path]:
@@ -22,3 +28,45 @@ def make(name: Path) -> tuple[Path, Path]:
         with open(descriptor, "w", encoding="ascii") as file:
             file.write(f"{text}\n")
     return files
+
+
+def show(name: Path) -> str:
+    """Return the public key of a pair, worked out from its secret if that is there; `name` is that of the pair."""
+    secret, public = Path(f"{name}.key"), Path(f"{name}.pub")
+    path = secret if secret.exists() else public
+    key = _read(path)
+    if path is public:
+        return key
+    try:
+        return zmq.curve_public(key.encode()).decode()
+    except (ValueError, zmq.ZMQError):
+        raise fail(f"{path} holds no secret key", ExitCode.USAGE) from None
+
+
+def allow(file: Path, key: str, name: str) -> bool:
+    """Add a public key, or that of a `.pub` file, to the keys that a server lets in; False if it was among them.
+
+    Servers that have the file as `allowed` let it in from their next look on. The file is made if there is none.
+    """
+    if len(key) != KEY_LENGTH:
+        key = _read(Path(key))
+    try:
+        found = file.read_text(encoding="ascii") if file.exists() else ""
+        if any(line.split()[:1] == [key] for line in found.splitlines()):
+            return False
+        with open(file, "a", encoding="ascii") as lines:
+            lines.write(("" if found.endswith("\n") or not found else "\n") + f"{key} {name}".rstrip() + "\n")
+        Curve(*Curve.new_keys(), allowed=file)  # It is read as a server would.
+    except (OSError, ValueError, EndpointError) as error:
+        raise fail(f"{file}: {error}", ExitCode.USAGE) from None
+    return True
+
+
+def _read(path: Path) -> str:
+    try:
+        key = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise fail(f"{path} cannot be read: {error}", ExitCode.USAGE) from None
+    if len(key) != KEY_LENGTH:
+        raise fail(f"{path} holds no key: one is {KEY_LENGTH} characters", ExitCode.USAGE)
+    return key

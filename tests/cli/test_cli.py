@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from engine import Client, Server
 from engine.testing import LIMIT, wait_until
 from transport import Curve
+
+from .served import Words
 
 pytest.importorskip("typer", reason="the command line needs typer: callport[cli]")
 COMMAND = [sys.executable, "-W", "error", "-m", "engine"]
@@ -282,6 +285,46 @@ class TestKeys:
         done = callport("keys", "make", name)
         assert done.returncode == 2 and "there already" in done.stderr
         assert secret.read_text() == before
+
+    def test_show(self, tmp_path: Path) -> None:
+        """The public key of a pair is shown, of the secret one's file or of its own; what is none is named."""
+        name = str(tmp_path / "mine")
+        callport("keys", "make", name)
+        public = (tmp_path / "mine.pub").read_text()
+        assert callport("keys", "show", name).stdout == public
+        (tmp_path / "mine.key").unlink()
+        assert callport("keys", "show", name).stdout == public
+        (tmp_path / "mine.pub").write_text("short\n")
+        done = callport("keys", "show", name)
+        assert done.returncode == 2 and "mine.pub holds no key" in done.stderr
+        done = callport("keys", "show", str(tmp_path / "other"))
+        assert done.returncode == 2 and "other.pub cannot be read" in done.stderr
+
+    def test_allow(self, tmp_path: Path) -> None:
+        """A server that runs lets in whom the file has been given meanwhile, once however often that is said."""
+        ours, theirs = str(tmp_path / "ours"), str(tmp_path / "theirs")
+        for name in (ours, theirs):
+            callport("keys", "make", name)
+        keys = {
+            name: ((tmp_path / f"{name}.pub").read_text().strip(), (tmp_path / f"{name}.key").read_text().strip())
+            for name in (ours, theirs)
+        }
+        allowed = tmp_path / "allowed"
+        assert callport("keys", "allow", str(allowed), Curve.new_keys()[0]).returncode == 0
+        with Server("tcp://127.0.0.1:*", curve=Curve(*keys[ours], allowed=allowed)) as server:
+            server.register("echo", Words())
+            server.listen()
+            curve = Curve(*keys[theirs], server_key=keys[ours][0])
+            with Client(server.endpoint, curve=curve, connect_timeout=LIMIT) as client:
+                waiting = client.bind("echo").text.begin()
+                done = callport("keys", "allow", str(allowed), f"{theirs}.pub", "--name", "theirs")
+                assert (done.returncode, done.stdout) == (0, f"{allowed}: added\n")
+                assert waiting.result(LIMIT) == "plain"
+        done = callport("keys", "allow", str(allowed), keys[theirs][0])
+        assert (done.returncode, done.stdout) == (0, f"{allowed}: it is there already\n")
+        assert len(allowed.read_text().splitlines()) == 2
+        done = callport("keys", "allow", str(allowed), "nonsense")
+        assert done.returncode == 2 and "nonsense cannot be read" in done.stderr
 
 
 def test_without_what_it_needs(tmp_path: Path) -> None:
