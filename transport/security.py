@@ -30,14 +30,17 @@ def _check_key(name: str, key: str) -> None:
 
 def _check_pair(public: str, secret: str) -> None:
     """Raise unless the keys belong together; libzmq says nothing of it, and no connection comes about."""
+    if _public_of(secret) != public:
+        raise EndpointError("public_key and secret_key are not of one pair: give what Curve.new_keys() returned")
+
+
+def _public_of(secret: str) -> str:
     import zmq
 
     try:
-        belongs = zmq.curve_public(secret.encode()).decode()
+        return str(zmq.curve_public(secret.encode()).decode())
     except (zmq.ZMQError, ValueError) as error:
         raise EndpointError("secret_key is no CURVE key, see Curve.new_keys()") from error
-    if belongs != public:
-        raise EndpointError("public_key and secret_key are not of one pair: give what Curve.new_keys() returned")
 
 
 class Curve(msgspec.Struct, frozen=True):
@@ -97,6 +100,12 @@ class Curve(msgspec.Struct, frozen=True):
 
         public, secret = zmq.curve_keypair()
         return public.decode(), secret.decode()
+
+    @staticmethod
+    def public_key_of(secret_key: str) -> str:
+        """The public key of a pair, of its secret one. Raises: `EndpointError` for what is none. Blocks: never."""
+        _check_key("secret_key", secret_key)
+        return _public_of(secret_key)
 
     def apply_to_client(self, socket: Any) -> None:
         """Set the keys on a socket that is to connect."""

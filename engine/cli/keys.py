@@ -5,8 +5,6 @@ the keys that a server lets in (`transport.Curve.allowed`).
 import os
 from pathlib import Path
 
-import zmq
-
 from transport import Curve, EndpointError
 
 from .output import ExitCode, fail
@@ -38,8 +36,8 @@ def show(name: Path) -> str:
     if path is public:
         return key
     try:
-        return zmq.curve_public(key.encode()).decode()
-    except (ValueError, zmq.ZMQError):
+        return Curve.public_key_of(key)
+    except EndpointError:
         raise fail(f"{path} holds no secret key", ExitCode.USAGE) from None
 
 

@@ -197,6 +197,15 @@ class TestCurve:
         with pytest.raises(EndpointError, match="server_key"):
             connect("tcp://127.0.0.1:5555", curve=Curve(*keys["friend"]))
 
+    def test_a_pair_belongs_together(self, keys: dict[str, tuple[str, str]]) -> None:
+        """The public key is known of the secret one; two that are no pair, and what is no secret, are refused."""
+        (public, secret), (other, _) = keys["friend"], keys["stranger"]
+        assert Curve.public_key_of(secret) == public
+        with pytest.raises(EndpointError, match="not of one pair"):
+            Curve(other, secret)
+        with pytest.raises(EndpointError, match="40 characters"):
+            Curve.public_key_of(secret[1:])
+
     def test_the_secret_is_not_shown(self, keys: dict[str, tuple[str, str]]) -> None:
         """Not in a log by accident."""
         public, secret = keys["friend"]
