@@ -51,8 +51,16 @@ def options(
 
 @app.command()
 def serve(
-    target: Annotated[str, typer.Argument(help="MODULE:OBJECT: a Server, what makes one, a class, or an object.")],
-    bind: Annotated[str, typer.Option(help="Where a class or an object is served.")] = "tcp://127.0.0.1:5555",
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="MODULE:OBJECT: a Server, a function that makes one, a class, or an object.",
+            metavar="TARGET",
+        ),
+    ],
+    bind: Annotated[
+        str, typer.Option(help="Where a class or an object is served, or what make_server(*endpoints) makes.")
+    ] = "tcp://127.0.0.1:5555",
     name: Annotated[str, typer.Option(help="Under which name; otherwise that of its class.")] = "",
     workers: Annotated[int, typer.Option(help="Threads that run its routines, in each process.", min=1)] = 4,
     processes: Annotated[int, typer.Option(help="How many serve; SIGHUP replaces them one by one.", min=1)] = 1,

@@ -13,7 +13,15 @@ import msgspec
 import typer
 from rich.console import Console
 
-from engine import CallError, CallTimeout, EngineError, ServerUnavailable
+from engine import (
+    BadStubData,
+    CallError,
+    CallTimeout,
+    EngineError,
+    ServerUnavailable,
+    UnknownInterface,
+    UnknownOperation,
+)
 
 #: Colour only on a terminal, and not where `NO_COLOR` is set: rich sees to both.
 console = Console(highlight=False)
@@ -64,6 +72,9 @@ def errors() -> Iterator[None]:
         raise fail(str(error), ExitCode.UNREACHED) from None
     except CallTimeout as error:
         raise fail(str(error), ExitCode.FAILED) from None
+    except (UnknownInterface, UnknownOperation, BadStubData) as error:
+        text = f"{type(error).__name__}: {error}; `callport inspect ENDPOINT` shows operations and what they take"
+        raise fail(text, ExitCode.FAILED) from None
     except CallError as error:
         raise fail(f"{type(error).__name__}: {error}", ExitCode.FAILED) from None
     except EngineError as error:

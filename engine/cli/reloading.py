@@ -1,7 +1,9 @@
 """Serving anew whenever a Python file changes, for who writes the service."""
 
+import logging
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 # Seconds in which running calls may be answered before the next one is started.
@@ -16,7 +18,9 @@ def run(arguments: list[str], folder: Path) -> None:
     """
     import watchfiles
 
-    watchfiles.run_process(
-        folder, target=shlex.join([sys.executable, "-m", "engine", *arguments]), target_type="command",
-        watch_filter=watchfiles.PythonFilter(), sigint_timeout=GRACE,
-    )  # fmt: skip
+    logging.getLogger("watchfiles").setLevel(logging.ERROR)  # It warns of each process that ended, and of SIGTERM.
+    with suppress(KeyboardInterrupt):  # It raises it for either signal that comes while a process is replaced.
+        watchfiles.run_process(
+            folder, target=shlex.join([sys.executable, "-m", "engine", *arguments]), target_type="command",
+            watch_filter=watchfiles.PythonFilter(), sigint_timeout=GRACE,
+        )  # fmt: skip

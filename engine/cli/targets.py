@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from inspect import Parameter, signature
 from typing import Any
 
 import msgspec
@@ -35,7 +36,8 @@ def load(target: str) -> Any:
 def server_of(target: str, name: str, workers: int, *endpoints: str) -> Server:
     """Return a server of what `target` names: a `Server`, a function that returns one, a class, or an object.
 
-    Called in each process, where a service has several: then `target` takes the `endpoints`, or is served at them.
+    A class or an object is served at the `endpoints`. A function gets them if it takes any number (`*endpoints`), and
+    always in each process, where a service has several; otherwise it has its own.
     """
     found = load(target)
     several = len(endpoints) > 1
@@ -47,7 +49,7 @@ def server_of(target: str, name: str, workers: int, *endpoints: str) -> Server:
         served = found()
         name = name or found.__name__
     elif callable(found):
-        served = found(*endpoints) if several else found()
+        served = found(*endpoints) if several or _takes_any(found) else found()
         if isinstance(served, Server):
             return served
         raise fail(f"{target!r} returned {served!r}, not a Server", ExitCode.USAGE)
@@ -57,6 +59,10 @@ def server_of(target: str, name: str, workers: int, *endpoints: str) -> Server:
     server = Server(*endpoints, workers=workers)
     server.register(name, served)
     return server
+
+
+def _takes_any(function: Any) -> bool:
+    return any(each.kind is Parameter.VAR_POSITIONAL for each in signature(function).parameters.values())
 
 
 def operation_of(text: str) -> tuple[str, str]:

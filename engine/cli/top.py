@@ -57,6 +57,10 @@ def show(client: Client, endpoint: str, interval: float, count: int, as_json: bo
         for sample in samples(client, interval, count):
             print_json(msgspec.to_builtins(sample))
         return
+    if not console.is_terminal:
+        for sample in samples(client, interval, count):
+            console.print(table(sample, endpoint))
+        return
     with Live(console=console, auto_refresh=False) as live:
         for sample in samples(client, interval, count):
             live.update(table(sample, endpoint), refresh=True)

@@ -64,6 +64,12 @@ def silent() -> Server:
     return server
 
 
+def spread(*endpoints: str) -> Server:
+    server = Server(*endpoints)
+    server.register("made", Words())
+    return server
+
+
 def make() -> Server:
     server = Server("tcp://127.0.0.1:*")
     server.register("made", Words())

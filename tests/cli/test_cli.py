@@ -72,10 +72,13 @@ class TestServe:
 
     @pytest.mark.parametrize(
         ("target", "operation"),
-        [("Words", "Words.text"), ("instance", "Words.text"), ("make", "made.text")],
+        [("Words", "Words.text"), ("instance", "Words.text"), ("make", "made.text"), ("spread", "made.text")],
     )
     def test_what_it_takes(self, target: str, operation: str) -> None:
-        """A class, an object and a function that makes a server are served until SIGTERM, which ends it well."""
+        """A class, an object and a function that makes a server are served until SIGTERM, which ends it well.
+
+        A function of `*endpoints` gets that of `--bind`.
+        """
         service, where = serve(f"tests.cli.served:{target}", "--bind", "tcp://127.0.0.1:*")
         done = callport("call", where, operation)
         assert (done.returncode, done.stdout) == (0, "plain\n")
@@ -99,10 +102,11 @@ class TestServe:
                     changed = "class Words:\n    def text(self) -> str:\n        return 'second'\n"
                     module.write_text(changed, encoding="utf-8")
                 service.send_signal(signal.SIGTERM)
-                service.communicate(timeout=LIMIT)
+                complaints = service.communicate(timeout=LIMIT)[1]
             finally:
                 service.kill()
         assert service.returncode == 0
+        assert "KeyboardInterrupt" not in complaints and "already dead" not in complaints
 
     def test_reload_without_what_it_needs(self) -> None:
         """Without watchfiles it says what to install."""
@@ -174,6 +178,12 @@ class TestCall:
         done = callport("call", endpoint, operation)
         assert done.returncode == 2 and "INTERFACE.OPERATION" in done.stderr
 
+    @pytest.mark.parametrize("operation", ["Wrods.text", "Words.txet"])
+    def test_what_is_not_served(self, endpoint: str, operation: str) -> None:
+        """A name that the server does not have is said, and how to see those that it has."""
+        done = callport("call", endpoint, operation)
+        assert done.returncode == 1 and "callport inspect" in done.stderr
+
     def test_a_wrong_endpoint(self) -> None:
         """What is no endpoint is wrong usage."""
         done = callport("call", "127.0.0.1:5555", "Words.text")
@@ -198,6 +208,7 @@ class TestStreams:
         """What the server says of it is said in a line."""
         done = callport("call", streams, "cli.Streams.upto", "many")
         assert done.returncode == 1 and "Traceback" not in done.stderr and "int" in done.stderr
+        assert "callport inspect" in done.stderr
 
 
 class TestInspect:
@@ -258,6 +269,9 @@ class TestLooking:
         """Figures are a table of at most 80 columns, or JSON, a line for each look."""
         table = callport("top", endpoint, "--count", "1", "--interval", "0.05").stdout
         assert "calls in" in table and max(map(len, table.splitlines())) <= 80
+        assert table.endswith("\n")
+        looks = callport("top", endpoint, "--count", "2", "--interval", "0.05").stdout
+        assert looks.count("calls in") == 2  # Of what is not a terminal each look is a table of its own.
         lines = callport("top", endpoint, "--count", "2", "--interval", "0.05", "--json").stdout.splitlines()
         first, second = map(json.loads, lines)
         assert first["phase"] == "listening" and second["calls_in"] > first["calls_in"]
