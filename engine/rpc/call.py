@@ -183,6 +183,10 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         name = "" if self._spec is None else f" {self._spec.target.interface}.{self._spec.name}"
         return f"<Call {self._id}{name} {State(self._state).name}>"
 
+    @property
+    def __name__(self) -> str:  # asyncio shows it, where it names a task that awaits the call.
+        return "Call" if self._spec is None else f"{self._spec.target.interface}.{self._spec.name}"
+
     def initialize(self) -> None:
         """Make the handle ready for another call. `user_data` is kept.
 

@@ -293,6 +293,17 @@ class TestAsyncio:
 
         assert asyncio.run(main()) == ["of a task"] * 3
 
+    def test_name(self, bench: Bench) -> None:
+        """A task that is made of a call is shown with the operation's name."""
+
+        async def main() -> str:
+            task = asyncio.create_task(bench.probe.echo.begin("named"))
+            shown = repr(task)
+            await task
+            return shown
+
+        assert ".echo()" in asyncio.run(main())
+
     def test_run(self, bench: Bench) -> None:
         """`asyncio.run` runs a call that was begun outside."""
         assert asyncio.run(bench.probe.echo.begin("run")) == "run"
