@@ -1,6 +1,5 @@
 """Serving anew whenever a Python file changes, for who writes the service."""
 
-import logging
 import shlex
 import sys
 from contextlib import suppress
@@ -18,7 +17,6 @@ def run(arguments: list[str], folder: Path) -> None:
     """
     import watchfiles
 
-    logging.getLogger("watchfiles").setLevel(logging.ERROR)  # It warns of each process that ended, and of SIGTERM.
     with suppress(KeyboardInterrupt):  # It raises it for either signal that comes while a process is replaced.
         watchfiles.run_process(
             folder, target=shlex.join([sys.executable, "-m", "engine", *arguments]), target_type="command",

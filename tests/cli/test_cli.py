@@ -102,11 +102,10 @@ class TestServe:
                     changed = "class Words:\n    def text(self) -> str:\n        return 'second'\n"
                     module.write_text(changed, encoding="utf-8")
                 service.send_signal(signal.SIGTERM)
-                complaints = service.communicate(timeout=LIMIT)[1]
+                service.communicate(timeout=LIMIT)
             finally:
                 service.kill()
         assert service.returncode == 0
-        assert "KeyboardInterrupt" not in complaints and "already dead" not in complaints
 
     def test_reload_without_what_it_needs(self) -> None:
         """Without watchfiles it says what to install."""
