@@ -167,8 +167,8 @@ def as_waitable(thing: object) -> Waitable:
         found = adapt(thing)
         if found is not None:
             return found
-    hint = ": use its own wait(), or an engine.Event that it sets" if callable(getattr(thing, "wait", None)) else ""
-    raise InvalidArgumentType(f"cannot wait for {kind_of(thing)} together with others{hint}")
+    hint = "use its own wait(), or an engine.Event" if callable(getattr(thing, "wait", None)) else "it is no Waitable"
+    raise InvalidArgumentType(f"cannot wait for {kind_of(thing)} here: {hint}")
 
 
 def kind_of(thing: object) -> str:

@@ -39,7 +39,7 @@ from .. import (
 )
 from .constants import ERROR_NOT_SUPPORTED, ERROR_TOO_MANY_THREADS
 from .errors import SetLastError, fails_with
-from .values import due_time, routine, word
+from .values import due_time, named, routine, word
 
 __all__ = [
     "CallbackMayRunLong", "CancelThreadpoolIo", "CloseThreadpool", "CloseThreadpoolCleanupGroup",
@@ -155,8 +155,11 @@ def QueryThreadpoolStackInformation(ptpp: ThreadPool, ptpsi: object) -> bool:
 # Simple callbacks
 
 
-def _run_simple(pfns: Callable[[CallbackInstance, Any], object], pv: Any) -> None:
-    pfns(current_callback(), pv)
+def _simple(function: Callable[..., object]) -> Callable[..., None]:
+    def callback(pv: Any) -> None:
+        function(current_callback(), pv)
+
+    return named(callback, function)
 
 
 @fails_with(False)
@@ -164,16 +167,19 @@ def TrySubmitThreadpoolCallback(
     pfns: Callable[[CallbackInstance, Any], object], pv: Any, pcbe: Environment | None
 ) -> bool:
     """Queue `pfns(instance, pv)` once. Returns: True; or False with the last error 87, 6 or 1816 (queue full)."""
-    submit_callback(_run_simple, routine("pfns", pfns), pv, environment=pcbe, context=pv)
+    submit_callback(_simple(routine("pfns", pfns)), pv, environment=pcbe, context=pv)
     return True
 
 
 # Work
 
 
-def _run_with_object(function: Callable[[CallbackInstance, Any, Any], object], pv: Any) -> None:
-    instance = current_callback()
-    function(instance, pv, instance.source)
+def _with_object(function: Callable[..., object]) -> Callable[..., None]:
+    def callback(pv: Any) -> None:
+        instance = current_callback()
+        function(instance, pv, instance.source)
+
+    return named(callback, function)
 
 
 @fails_with(None)
@@ -184,7 +190,7 @@ def CreateThreadpoolWork(
 
     Returns: it; or None with the last error 87 or 6.
     """
-    return Work(_run_with_object, routine("pfnwk", pfnwk), pv, environment=pcbe, context=pv)
+    return Work(_with_object(routine("pfnwk", pfnwk)), pv, environment=pcbe, context=pv)
 
 
 def SubmitThreadpoolWork(pwk: Work) -> None:
@@ -280,7 +286,7 @@ def CreateThreadpoolTimer(
     pfnti: Callable[[CallbackInstance, Any, Timer], object], pv: Any, pcbe: Environment | None
 ) -> Timer | None:
     """Make a timer: each expiry calls `pfnti(instance, pv, timer)`. Returns: it; or None, last error 87 or 6."""
-    return Timer(_run_with_object, routine("pfnti", pfnti), pv, environment=pcbe, context=pv)
+    return Timer(_with_object(routine("pfnti", pfnti)), pv, environment=pcbe, context=pv)
 
 
 def SetThreadpoolTimer(pti: Timer, pftDueTime: int | None, msPeriod: int, msWindowLength: int) -> None:
@@ -317,9 +323,12 @@ def CloseThreadpoolTimer(pti: Timer) -> None:
 # Waits
 
 
-def _run_wait(pfnwa: Callable[[CallbackInstance, Any, Wait, int], object], pv: Any, status: Status) -> None:
-    instance = current_callback()
-    pfnwa(instance, pv, instance.source, status)
+def _with_result(function: Callable[..., object]) -> Callable[..., None]:
+    def callback(pv: Any, status: Status) -> None:
+        instance = current_callback()
+        function(instance, pv, instance.source, status)
+
+    return named(callback, function)
 
 
 @fails_with(None)
@@ -330,7 +339,7 @@ def CreateThreadpoolWait(
 
     The result is 735 if what was waited for was closed. Returns: it; or None with the last error 87 or 6.
     """
-    return Wait(_run_wait, routine("pfnwa", pfnwa), pv, environment=pcbe, context=pv)
+    return Wait(_with_result(routine("pfnwa", pfnwa)), pv, environment=pcbe, context=pv)
 
 
 def SetThreadpoolWait(pwa: Wait, h: Any, pftTimeout: int | None) -> None:
@@ -362,11 +371,12 @@ def CloseThreadpoolWait(pwa: Wait) -> None:
 # I/O
 
 
-def _run_io(
-    pfnio: Callable[[CallbackInstance, Any, Any, int, Any, Io], object], pv: Any, packet: CompletionPacket
-) -> None:
-    instance = current_callback()
-    pfnio(instance, pv, packet.overlapped, packet.status, packet.transferred, instance.source)
+def _with_packet(function: Callable[..., object]) -> Callable[..., None]:
+    def callback(pv: Any, packet: CompletionPacket) -> None:
+        instance = current_callback()
+        function(instance, pv, packet.overlapped, packet.status, packet.transferred, instance.source)
+
+    return named(callback, function)
 
 
 @fails_with(None)
@@ -383,7 +393,7 @@ def CreateThreadpoolIo(
     Returns: it; or None with the last error 87 for a source that is bound already or cannot be, 6 for one that is
         closed.
     """
-    return Io(fl, _run_io, routine("pfnio", pfnio), pv, environment=pcbe, context=pv)
+    return Io(fl, _with_packet(routine("pfnio", pfnio)), pv, environment=pcbe, context=pv)
 
 
 def StartThreadpoolIo(pio: Io) -> None:

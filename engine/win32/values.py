@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from transport.foreign import shown, text_of, type_name
+from transport.foreign import name_of, shown, text_of, type_name
 
 from .. import InvalidArgumentType
 from ..kernel.checks import check_callback
@@ -62,6 +62,12 @@ def routine(name: str, function: Any) -> Callable[..., object]:
     except InvalidArgumentType as error:
         raise TypeError(text_of(error.args[0])) from None
     return function  # type: ignore[no-any-return]  # it was looked at
+
+
+def named(callback: Callable[..., None], function: Callable[..., object]) -> Callable[..., None]:
+    """Give a callback the name of the program's function that it calls: logs and `repr` tell it by that."""
+    callback.__qualname__ = name_of(function)
+    return callback
 
 
 def seconds(milliseconds: int) -> float | None:

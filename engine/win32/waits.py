@@ -60,7 +60,7 @@ from .constants import (
     WT_EXECUTEONLYONCE,
 )
 from .errors import SetLastError, contained, expect, fails_with
-from .values import Box, routine, seconds, word
+from .values import Box, named, routine, seconds, word
 
 __all__ = [
     "QueueUserAPC", "RegisterWaitForSingleObject", "SignalObjectAndWait", "Sleep", "SleepEx", "UnregisterWait",
@@ -183,7 +183,7 @@ class _RegisteredWait:
         environment = Environment(
             runs_long=bool(flags & WT_EXECUTELONGFUNCTION), persistent=bool(flags & WT_EXECUTEINPERSISTENTTHREAD)
         )
-        self._wait = Wait(self._run, environment=environment)
+        self._wait = Wait(named(lambda status: self._run(status), callback), environment=environment)
         try:
             self._wait.set(waitable, timeout)
         except BaseException:

@@ -1027,6 +1027,11 @@ class TestFuturesOfOthers:
         with pytest.raises(InvalidArgumentType, match="cannot wait for a Slotted"):
             wait_any([Slotted()], 0)
 
+    def test_one_thing_alone(self) -> None:
+        """What waits for a single thing says of a wrong one what it is, and nothing of others."""
+        with CompletionPort() as port, pytest.raises(InvalidArgumentType, match="an int here: it is no Waitable"):
+            port.associate_wait(5)
+
 
 class TestSlotsInWaits:
     """Section 4: waits and the port's slots."""

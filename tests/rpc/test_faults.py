@@ -20,6 +20,7 @@ from engine import (
     Server,
     ServerUnavailable,
     Unavailable,
+    current_call,
     operation,
 )
 from engine.testing import LIMIT, wait_until
@@ -58,6 +59,9 @@ class Shelf(Interface, id="test.Faults"):
     @operation
     def told(self) -> None: ...
 
+    @operation
+    def fail_late(self) -> None: ...
+
 
 class Routines:
     """The routines of `Shelf`."""
@@ -81,6 +85,10 @@ class Routines:
 
     def told(self) -> None:
         raise RemoteFault("as agreed", status=9000)
+
+    def fail_late(self) -> None:
+        current_call().abort(9001, "as agreed")
+        raise ZeroDivisionError("after the end")
 
 
 @pytest.fixture
@@ -142,6 +150,17 @@ class TestLog:
         with pytest.raises(LookupError):
             bound.get("nowhere")
         assert [record for record in caplog.records if record.name == "engine.rpc.faults"] == []
+
+    def test_after_the_call_was_closed(self, shelf: Callable[..., Shelf], caplog: pytest.LogCaptureFixture) -> None:
+        """What a routine raises after it has closed its call is logged once, as what no client was told."""
+        bound = shelf()
+        with pytest.raises(RemoteFault, match="as agreed"):
+            bound.fail_late()
+        found: list[logging.LogRecord] = []
+        wait_until(lambda: found.extend(each for each in caplog.records if each.exc_info) or found)
+        (record,) = found
+        assert "raised after it was closed" in record.getMessage()
+        assert record.exc_info is not None and record.exc_info[0] is ZeroDivisionError
 
     def test_level_and_redaction(self, shelf: Callable[..., Shelf], caplog: pytest.LogCaptureFixture) -> None:
         """Both are the logger's own business: `engine.rpc.faults` has its level and its filters."""

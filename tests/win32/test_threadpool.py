@@ -289,6 +289,20 @@ class TestEnvironment:
             CreateThreadpoolWork("no function", None, environment)  # type: ignore[arg-type]  # wrong on purpose
 
 
+class TestNames:
+    """An object is known, in the log too, by the program's function."""
+
+    def test_shown(self, environment: Any) -> None:
+        """Each kind of object shows the function that it was made with."""
+
+        def told(*args: Any) -> None: ...
+
+        for make in CreateThreadpoolWork, CreateThreadpoolTimer, CreateThreadpoolWait:
+            each = made(make(told, None, environment))
+            assert "test_shown.<locals>.told" in repr(each)
+            each.close()
+
+
 class TestInstance:
     """Section 8."""
 

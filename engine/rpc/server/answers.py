@@ -374,6 +374,8 @@ class Answers:
 
     def _close_failed(self, call: OpenCall, status: int, error: BaseException | None, text: str) -> None:
         peer = call.peer
+        if peer.calls.get(call.id) is not call:  # Looked at first: the log must not say that a client was told this.
+            raise _closed_before(call)
         if error is None:
             fault = Fault("", text)
         else:
