@@ -125,10 +125,13 @@ def threads_end_with_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
     if not any(thread.name.startswith("engine:default") for thread in before):
         end_default_pool()  # The test was the first to use it.
     deadline = time.monotonic() + LIMIT / 2  # Before the test's own time is over, so that it is said which they are.
-    for thread in _running_besides(before, lasting):
-        if not isinstance(thread, threading._DummyThread):
-            thread.join(max(0.0, deadline - time.monotonic()))
     left = _running_besides(before, lasting)
+    # Again, as one may have begun meanwhile, for a record that was logged late, say.
+    while (others := [one for one in left if not isinstance(one, threading._DummyThread)]) and (
+        (seconds := deadline - time.monotonic()) > 0
+    ):
+        others[0].join(seconds)
+        left = _running_besides(before, lasting)
     if left:
         frames = sys._current_frames()
         stacks = [
