@@ -74,4 +74,5 @@ class Pair(AsyncCloseable, Generic[B]):
         self.server.close(0.0)
 
     def __repr__(self) -> str:
-        return f"<Pair {self.server!r} {self.client!r}>"
+        what = f"{self.server!r} {self.client!r}" if hasattr(self, "client") else "that could not be made"
+        return f"<{type(self).__name__} {what}>"
