@@ -1,5 +1,6 @@
 """What holds for every test: it ends with the threads it began with."""
 
+import signal
 import sys
 import threading
 import time
@@ -16,6 +17,10 @@ from tests.lasting import end_default_pool
 from . import lock_order
 
 lock_order.install()  # Before other conftests make what has locks.
+
+# Who has the tests run in the background may have Ctrl-C ignored, which the programs that they start would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The engine's monitor thread belongs to the process: whoever needs it first starts it, and it stays. So do the
 # endpoints of the Windows names: while their tests run, threads look at the descriptors for them, and answer who may
