@@ -258,11 +258,9 @@ class Client(AsyncCloseable):
                 or context handles. None: True for a client of one server; of several there is no such order, and False
                 has to be said.
         Nothing is sent: whether the server knows the interface shows in the first call. Bindings need no closing.
-        Raises: `InvalidHandle` if the client is closed; `InvalidParameter` if an operation of the interface has a type
-            that cannot be sent, naming both; and unless `causal=False` of a client of several servers.
+        Raises: `InvalidParameter` if an operation of the interface has a type that cannot be sent, naming both; and
+            unless `causal=False` of a client of several servers.
         """
-        if self.closed:
-            raise InvalidHandle("the client is closed")
         if causal is not None:
             check_flag("causal", causal)
         if self._fleet is None:
