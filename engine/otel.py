@@ -25,7 +25,6 @@ Source: OpenTelemetry, "Semantic conventions for RPC spans", "... for RPC metric
 """
 
 from collections.abc import Iterator
-from time import perf_counter
 from weakref import WeakSet
 
 from opentelemetry import context, propagate
@@ -35,6 +34,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, TracerProvider, get_
 from transport import Endpoint, EndpointError
 from transport.foreign import is_interrupt, loggable, type_name
 from transport.log import Log
+from transport.realtime import perf_counter
 
 from . import Client, IncomingCall, OutgoingCall, Server
 from .call_status import status_name

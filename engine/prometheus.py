@@ -19,7 +19,6 @@ Source: Prometheus, "Writing exporters", "Metric and label naming".
 """
 
 from collections.abc import Iterator, Sequence
-from time import perf_counter
 from typing import Any, Protocol
 
 import msgspec
@@ -29,6 +28,7 @@ from prometheus_client.registry import Collector as Registered
 
 from transport.foreign import a_type, is_interrupt, shown, type_name
 from transport.log import Log
+from transport.realtime import perf_counter
 
 from . import IncomingCall, OutgoingCall
 from .call_status import status_name

@@ -234,7 +234,8 @@ def test_a_blocking_call(run: Callable[[Test], None]) -> None:
 
     async def test(probe: Probe, routines: Routines) -> None:
         with pytest.warns(RuntimeWarning, match="blocks the event loop"):
-            assert probe.echo(5) == 5
+            for _ in range(100):  # One whose answer is there by the time it would wait has not blocked.
+                assert probe.echo(5) == 5
 
     run(test)
 

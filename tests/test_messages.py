@@ -80,7 +80,7 @@ class TestKinds:
         event: Any = threading.Event()
         with pytest.raises(InvalidArgumentType, match=r"an engine\.Event.*not a threading\.Event"):
             pair.bind("routines").echo.begin(1, notify=event)
-        with pytest.raises(InvalidArgumentType, match=r"a threading\.Event together.*an engine\.Event"):
+        with pytest.raises(InvalidArgumentType, match=r"a threading\.Event here.*an engine\.Event"):
             wait_any([event])
 
     @pytest.mark.parametrize(

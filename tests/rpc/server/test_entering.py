@@ -289,7 +289,8 @@ def test_the_first_call(
     finally:
         late.staying.open()
     calls[0].result(LIMIT)
-    assert not run_time_of(server, "nothing").slow, "its first run was quick"
+    # It is learned after the answer has left; and a slow machine may be away in the midst of a run.
+    wait_until(lambda: mine.nothing() or not run_time_of(server, "nothing").slow, what="that its runs are quick")
 
 
 def test_of_another_client(late: Late, servers: Callable[..., Server], clients: Callable[..., Any]) -> None:
