@@ -45,16 +45,17 @@ def allow(file: Path, key: str, name: str) -> bool:
     """Add a public key, or that of a `.pub` file, to the keys that a server lets in; False if it was among them.
 
     Servers that have the file as `allowed` let it in from their next look on. The file is made if there is none.
+    What is no key is not written: those servers would refuse the whole file, and let nobody in.
     """
     if len(key) != KEY_LENGTH:
         key = _read(Path(key))
     try:
+        Curve(*Curve.new_keys(), allowed={key})  # Raises for what is no key.
         found = file.read_text(encoding="ascii") if file.exists() else ""
         if any(line.split()[:1] == [key] for line in found.splitlines()):
             return False
         with open(file, "a", encoding="ascii") as lines:
-            lines.write(("" if found.endswith("\n") or not found else "\n") + f"{key} {name}".rstrip() + "\n")
-        Curve(*Curve.new_keys(), allowed=file)  # It is read as a server would.
+            lines.write(("" if found.endswith("\n") or not found else "\n") + " ".join([key, *name.split()]) + "\n")
     except (OSError, ValueError, EndpointError) as error:
         raise fail(f"{file}: {error}", ExitCode.USAGE) from None
     return True

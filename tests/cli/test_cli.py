@@ -338,6 +338,12 @@ class TestKeys:
         assert len(allowed.read_text().splitlines()) == 2
         done = callport("keys", "allow", str(allowed), "nonsense")
         assert done.returncode == 2 and "nonsense cannot be read" in done.stderr
+        before = allowed.read_text()
+        done = callport("keys", "allow", str(allowed), "'" * 40)
+        assert done.returncode == 2 and "must be 40 characters of Z85" in done.stderr
+        assert allowed.read_text() == before, "a running server would refuse the whole file"
+        done = callport("keys", "allow", str(allowed), Curve.new_keys()[0], "--name", "two\nlines")
+        assert done.returncode == 0 and allowed.read_text().endswith(" two lines\n")
 
 
 def test_without_what_it_needs(tmp_path: Path) -> None:

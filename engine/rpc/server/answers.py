@@ -15,6 +15,9 @@ Assumes: `deque.append` and `popleft`, and removal of one key of a `dict`, are a
 that appends an answer does so before it looks at `Peer.queued`; the sender clears that before it empties the queue: one
 of the two sees the other, so no answer is left behind.
 
+One class: what is queued, what is kept for who does not read, and what is counted of both change together, in the steps
+of one send: hence the length.
+
 Source: "Generating Error Information".
 """
 
