@@ -14,6 +14,7 @@ thread, apc                   what a thread has: its port, its slot, its APC que
 port, port_tasks, port_queue, slots   the completion port: taking out, by threads and by tasks; putting in; who is next
 packet, port_source           what a port queues, and what it comes from
 bridge                        a signal as a packet, a port as something to wait for
+signal_handlers               handlers of signals that are in place for a while
 afterwards                    what a signal handler may not do at once
 checks, clock, lock   small tools
 """

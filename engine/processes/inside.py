@@ -30,7 +30,7 @@ from ..rpc.server.server import Server
 
 log: Log = Log("engine.processes")
 
-TELL = 1.0  # Seconds between two reports of what the server has counted.
+REPORT_EVERY = 1.0  # Seconds between two reports of what the server has counted.
 HOLD = 10  # Reports after which a client that asks who the members are is answered, though they are the same.
 
 MakeServer = Callable[..., Server]
@@ -48,7 +48,7 @@ class Counted(msgspec.Struct, frozen=True):
     statistics: ServerStatistics
 
 
-class Fleet(msgspec.Struct, frozen=True):
+class MembersAre(msgspec.Struct, frozen=True):
     """Who the members are."""
 
     endpoints: list[str]
@@ -86,7 +86,7 @@ def run(
         listening_to = Service("engine:supervised", talk.listen, log.failed)
         listening_to.ensure()
         reports = 0
-        while not leave.wait(TELL):
+        while not leave.wait(REPORT_EVERY):
             if not talk.over:
                 listening_to.ensure()  # Does nothing but where the system has refused a thread.
             reports += 1
@@ -121,7 +121,7 @@ class _Talk:
         with suppress(OSError, EOFError):
             while True:
                 message = self._said.recv()
-                if isinstance(message, Fleet):
+                if isinstance(message, MembersAre):
                     self._server.members = message.endpoints
                     self._members.update(map(Address, message.endpoints))
                 elif isinstance(message, Leave):

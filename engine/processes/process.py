@@ -13,10 +13,10 @@ from transport.realtime import monotonic
 
 from ..rpc.server.admission import ServerStatistics
 from . import inside
-from .inside import Counted, Fleet, Leave, MakeServer, Ready
+from .inside import Counted, Leave, MakeServer, MembersAre, Ready
 
 
-class Stage(Enum):
+class ProcessState(Enum):
     """Where a process is in its life."""
 
     STARTING = "starting"
@@ -26,7 +26,7 @@ class Stage(Enum):
 
 
 class ServingProcess:
-    """A process that serves. For the thread that supervises; others look at `stage` and `statistics`."""
+    """A process that serves. For the thread that supervises; others look at `state` and `statistics`."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class ServingProcess:
     ) -> None:
         #: Which of the processes it is, from 0.
         self.number: int = number
-        self.stage: Stage = Stage.STARTING
+        self.state: ProcessState = ProcessState.STARTING
         #: Where it serves, it alone; "" before it does.
         self.endpoint: str = ""
         #: What its server had counted when it last said so.
@@ -82,8 +82,8 @@ class ServingProcess:
         try:
             while self.said.poll():
                 message = self.said.recv()
-                if isinstance(message, Ready) and self.stage is Stage.STARTING:
-                    self.stage, self.endpoint, self.deadline = Stage.SERVING, message.endpoint, None
+                if isinstance(message, Ready) and self.state is ProcessState.STARTING:
+                    self.state, self.endpoint, self.deadline = ProcessState.SERVING, message.endpoint, None
                     began = True
                 elif isinstance(message, Counted):
                     self.statistics = message.statistics
@@ -91,7 +91,7 @@ class ServingProcess:
             pass
         return began
 
-    def tell(self, message: Fleet | Leave) -> None:
+    def send(self, message: MembersAre | Leave) -> None:
         """Say something to it; nothing if it is gone."""
         try:
             self.said.send(message)
@@ -100,10 +100,10 @@ class ServingProcess:
 
     def leave(self, grace: float, patience: float) -> None:
         """Have it end: `grace` seconds are for its calls, after `patience` more it is killed."""
-        if self.stage in (Stage.STARTING, Stage.SERVING):
-            self.stage = Stage.LEAVING
+        if self.state in (ProcessState.STARTING, ProcessState.SERVING):
+            self.state = ProcessState.LEAVING
             self.deadline = monotonic() + grace + patience
-            self.tell(Leave(grace))
+            self.send(Leave(grace))
 
     def kill(self) -> None:
         """End it at once."""
@@ -112,12 +112,12 @@ class ServingProcess:
 
     def ended(self) -> bool:
         """Whether it has ended; then it is released."""
-        if self.stage is not Stage.ENDED and self._process.exitcode is not None:
+        if self.state is not ProcessState.ENDED and self._process.exitcode is not None:
             self.hear()
-            self.stage = Stage.ENDED
+            self.state = ProcessState.ENDED
             self.said.close()
             self._process.join()
-        return self.stage is Stage.ENDED
+        return self.state is ProcessState.ENDED
 
     @property
     def how(self) -> str:

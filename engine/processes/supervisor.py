@@ -39,9 +39,9 @@ from transport.realtime import monotonic
 
 from ..errors import InvalidArgumentType, InvalidState
 from ..kernel.checks import check_callback, check_count, check_duration
-from ..kernel.lock import each
-from .inside import Fleet, MakeServer
-from .process import ServingProcess, Stage
+from ..kernel.signal_handlers import SignalHandlers
+from .inside import MakeServer, MembersAre
+from .process import ProcessState, ServingProcess
 
 log: Log = Log("engine.processes")
 
@@ -186,14 +186,14 @@ class Supervisor:
 
     def statistics(self) -> SupervisorStatistics:
         """Return a snapshot. Never blocks; any thread."""
-        serving = [one for place in self._places for one in place.processes() if one.stage is not Stage.ENDED]
+        serving = [one for place in self._places for one in place.processes() if one.state is not ProcessState.ENDED]
         known = [one.statistics for one in serving if one.statistics is not None]
         sums = {name: sum(getattr(one, name) for one in known) for name in _COUNTERS + _GAUGES}
         for name in _COUNTERS:
             sums[name] += self._past[name]
         return SupervisorStatistics(
             processes=len(self._places),
-            serving=sum(one.stage is Stage.SERVING for one in serving),
+            serving=sum(one.state is ProcessState.SERVING for one in serving),
             restarts=self._restarts,
             crash_looping=sum(place.loops() for place in self._places),
             **sums,
@@ -245,13 +245,13 @@ class Supervisor:
                 place.process = self._spawn(place)
             for process in place.processes():
                 if process.deadline is not None and process.deadline <= now:
-                    log.error("process %s %s for too long: it is killed", process.pid, process.stage.value)
+                    log.error("process %s %s for too long: it is killed", process.pid, process.state.value)
                     process.kill()
         self._replace_next()
         self._sleep()
         changed = [self._look_at(place) for place in self._places]
         if any(changed):
-            self._tell_members()
+            self._send_members()
         return True
 
     def _stop(self) -> None:
@@ -277,7 +277,7 @@ class Supervisor:
         """Begin to replace the next place's process, if no place is just being replaced."""
         if self._to_replace and not any(place.successor or place.leaving for place in self._places):
             place = self._to_replace[0]
-            if place.process is not None and place.process.stage is Stage.SERVING:
+            if place.process is not None and place.process.state is ProcessState.SERVING:
                 place.successor = self._spawn(place)
                 if place.successor is None:
                     self._to_replace.clear()
@@ -302,7 +302,7 @@ class Supervisor:
         """Take what a place's processes have said, and note their ends; return whether the members are others now."""
         changed = False
         for process in place.processes():
-            served = process.stage is Stage.SERVING
+            served = process.state is ProcessState.SERVING
             if process.hear():
                 changed = True
                 log.info("process %s serves at %s", process.pid, process.endpoint)
@@ -348,11 +348,11 @@ class Supervisor:
             text = "process number %d is in a crash loop: it has failed %d times in a row within %s s of its start"
             log.critical(text, place.number, LOOP, HEALTHY)
 
-    def _tell_members(self) -> None:
-        serving = [one for place in self._places for one in place.processes() if one.stage is Stage.SERVING]
-        fleet = Fleet([process.endpoint for process in serving])
+    def _send_members(self) -> None:
+        serving = [one for place in self._places for one in place.processes() if one.state is ProcessState.SERVING]
+        message = MembersAre([process.endpoint for process in serving])
         for process in serving:
-            process.tell(fleet)
+            process.send(message)
 
     # Signals
 
@@ -364,10 +364,7 @@ class Supervisor:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Within this context signals request what they stand for, in the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+        """Within this context signals request what they stand for, where `SignalHandlers` sets handlers."""
         received: list[int] = []
 
         def end(number: int, frame: FrameType | None) -> None:
@@ -376,18 +373,8 @@ class Supervisor:
                 raise KeyboardInterrupt  # All processes are killed on the way out.
             self.request_stop()
 
-        wanted: dict[int, tuple[Any, Callable[..., object]]] = {
-            signal.SIGTERM: (signal.SIG_DFL, end),
-            signal.SIGINT: (signal.default_int_handler, end),
-        }
-        if hasattr(signal, "SIGHUP"):
-            wanted[signal.SIGHUP] = (signal.SIG_DFL, lambda *_: self.roll())
-        set_by_us = [number for number, (default, _) in wanted.items() if signal.getsignal(number) == default]
-        try:
-            each(lambda number: signal.signal(number, wanted[number][1]), set_by_us)
+        with SignalHandlers({"SIGTERM": end, "SIGINT": end, "SIGHUP": lambda *_: self.roll()}):
             yield
-        finally:
-            each(lambda number: signal.signal(number, wanted[number][0]), set_by_us)
         if signal.SIGINT in received:
             raise KeyboardInterrupt
 

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from engine import Call, CallFailed, Client, Server, ServerUnavailable
-from engine.testing import LIMIT
+from engine.testing import LIMIT, wait_until
 
 from ..helpers import ROOT
 
@@ -44,6 +45,15 @@ def held(process: "subprocess.Popen[str]", binding: Any, seconds: float) -> Call
     call: Call[Any] = binding.hold.begin(seconds)
     assert process.stdout is not None and process.stdout.readline() == "running\n"
     return call
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Puts back the handlers of the signals that the test changes."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class TestListen:
@@ -105,6 +115,28 @@ class TestListen:
             process.send_signal(signal.SIGTERM)
             out, complaints = process.communicate(timeout=LIMIT)
             assert (out, complaints, process.returncode) == ("own handler\nreturned\nrestored True\n", "", 0)
+
+    def test_a_handler_set_meanwhile_stays(self, endpoint: str, handlers: None) -> None:
+        """A handler that the application sets while the service waits is not replaced when it ends."""
+
+        def own(*_: object) -> None: ...
+
+        def set_it_and_stop(*_: object) -> None:
+            signal.signal(signal.SIGTERM, own)
+            server.request_stop()
+
+        def interrupt() -> None:
+            wait_until(lambda: signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+        signal.signal(signal.SIGUSR1, set_it_and_stop)
+        interrupting = threading.Thread(target=interrupt)
+        with Server(endpoint) as server:
+            interrupting.start()
+            server.listen(wait=True)
+        interrupting.join()
+        assert signal.getsignal(signal.SIGTERM) is own
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
     def test_other_threads_set_no_handlers(self, endpoint: str) -> None:
         """In another thread it sets no handlers, and waits as `wait` does."""
