@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # First those that are taken first; a thread may skip rows.
 ORDER = (
-    "engine.win32.process:Process.__init__",
+    "engine.win32.this_process:Process.__init__",
     "engine.win32.handles:_lock",  # Held while the object of a name is made.
     "engine.win32.waits:_RegisteredWait.__init__",
     "engine.rpc.server.server:Server.__init__",  # Held while endpoints are bound, which harvests.
@@ -60,7 +60,7 @@ ORDER = (
     "engine.kernel.monitor:Monitor.__init__",
     # Nothing is taken inside these.
     "engine.kernel.lock:Once.__init__",
-    "engine.testing.faults:Faults.__init__",
+    "engine.testing.fault_injection:Faults.__init__",
     "engine.resolvers.members:MembersRoutines.__init__",
     "transport.loopback:_registry_lock",
     "transport.zmq_link.base:_lock",

@@ -183,9 +183,6 @@ class StubPort:
         self.ring: Any = called("ring", Deque())
         self.awake: dict[object, None] = {}
 
-    def enlist(self, turns: Turns) -> None:
-        self.ring.append(turns)
-
     def need(self) -> None:
         pass
 

@@ -18,7 +18,7 @@ OWN_ERRORS = {
     "engine/rpc/server/pipes.py:take": "likewise",
     "engine/win32/bindings.py:RpcBindingFromStringBinding": "an endpoint's text",
     "engine/win32/bindings.py:endpoint_of": "likewise",
-    "engine/win32/process.py:_bind_locked": "an endpoint that is taken",
+    "engine/win32/this_process.py:_bind_locked": "an endpoint that is taken",
     "transport/overlapped/descriptor.py:__init__": "the system, which has no descriptor left",
     "transport/__init__.py:_open": "the system, or the interpreter's imports",
     "transport/overlapped/pending.py:be_polled": "the system, which has no descriptor left",

@@ -17,7 +17,7 @@ from types import TracebackType
 from ..errors import Deadlock, Forked, InvalidHandle, InvalidState, WaitTimeout
 from ..kernel.checks import Deadline, check_flag, check_timeout
 from ..lifecycle import Closeable
-from .core import CallbackCore, Members
+from .core import CallbackCore, GroupMembers
 from .running import runs_here
 
 
@@ -32,7 +32,7 @@ class CleanupGroup(Closeable):
     __slots__ = ("__weakref__", "_members")
 
     def __init__(self) -> None:
-        self._members = Members()
+        self._members = GroupMembers()
 
     def __len__(self) -> int:
         """The number of members."""
@@ -115,6 +115,6 @@ def _inherited(members: Iterable[tuple[CallbackCore, object]]) -> bool:
     return any(core.port.forked for core, _ in members)
 
 
-def members_of(group: CleanupGroup) -> Members:
+def members_of(group: CleanupGroup) -> GroupMembers:
     """Return what belongs to `group`: for the objects that join it."""
     return group._members

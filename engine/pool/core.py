@@ -54,7 +54,7 @@ class CallbackCore(CallbackCounts):
         # What lives as long as the object: its pool, and what its environment says.
         self.keep_alive: object = None
         self.cancel_callback: Callable[[Any, Any], object] | None = None
-        self.group: Members | None = None
+        self.group: GroupMembers | None = None
         # Written under the port's lock. Whether it was closed, by its user or by its group.
         self.closed = False
 
@@ -135,7 +135,7 @@ class OnceCore(CallbackCore):
             self.group.leave(self)
 
 
-class Members:
+class GroupMembers:
     """What belongs to one cleanup group."""
 
     __slots__ = ("closed", "leaving", "present")

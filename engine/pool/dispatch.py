@@ -595,11 +595,6 @@ class WorkPort(WorkerThreads):
 
     # Turns
 
-    def enlist(self, turns: Turns) -> None:
-        """Have `turns` be given a turn; for who has seen that they have anything to run, and are not in the ring."""
-        self.ring.append(turns)
-        self.need()
-
     def need(self) -> None:
         """Something is in the ring: see to it that a worker is awake. Takes no lock if one is, or the caller is one."""
         awake = len(self.awake)

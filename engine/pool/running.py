@@ -309,11 +309,11 @@ class IdleWaiter(Waiter):
         return True
 
 
-class _Current(threading.local):
+class _CurrentRunner(threading.local):
     runner: Runner | None = None  # The innermost callback that the thread is running, or the worker it is.
 
 
-current: _Current = _Current()
+current: _CurrentRunner = _CurrentRunner()
 
 
 def running_on(port: RunnerPort) -> bool:

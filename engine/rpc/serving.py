@@ -94,7 +94,7 @@ class ServingSlot:
         return taken
 
 
-class _Current(threading.local):
+class _CurrentCall(threading.local):
     """The call being served here. Workers store it in their slot; a context variable would cost five times that."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class _Current(threading.local):
         return None if served is None else served[0]
 
 
-current: _Current = _Current()
+current: _CurrentCall = _CurrentCall()
 
 
 def inherit(

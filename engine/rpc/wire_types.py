@@ -33,7 +33,7 @@ from .context import Context
 _PLAIN = frozenset((bool, bytes, float, int, object, str, type(None)))
 
 
-class Direction(enum.Enum):
+class ParameterDirection(enum.Enum):
     """Which way the contents of a buffer go: the mark of a parameter that is an output, which is no part of a type."""
 
     OUT = "out"
@@ -136,7 +136,7 @@ def _fields_of(kind: Any) -> dict[str, Any]:
 
 def is_marked(annotation: Any) -> bool:
     """Whether there is a mark of an output anywhere in an annotation."""
-    return any(isinstance(mark, Direction) for mark in getattr(annotation, "__metadata__", ())) or any(
+    return any(isinstance(mark, ParameterDirection) for mark in getattr(annotation, "__metadata__", ())) or any(
         is_marked(part) for part in typing.get_args(annotation)
     )
 

@@ -22,7 +22,7 @@ leaks       what is left open
 plugin      fixtures
 """
 
-from .faults import Faults
+from .fault_injection import Faults
 from .leaks import no_leaks
 from .pair import Pair
 from .stub import Stub

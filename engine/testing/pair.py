@@ -10,7 +10,7 @@ from ..rpc.client.binding import Binding
 from ..rpc.client.client import Client
 from ..rpc.contract.interface import Interface
 from ..rpc.server.server import Server
-from .faults import Faults
+from .fault_injection import Faults
 
 B = TypeVar("B")
 I = TypeVar("I", bound=Interface)  # noqa: E741  # the interface

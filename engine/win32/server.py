@@ -39,7 +39,7 @@ from .constants import (
     RPC_S_OK,
 )
 from .errors import returns_status
-from .process import Registered, only_looking, process
+from .this_process import Registered, only_looking, process
 from .values import Box, word
 
 __all__ = [

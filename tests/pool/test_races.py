@@ -23,7 +23,7 @@ from engine import (
 )
 from engine.kernel.thread import park
 from engine.pool import intake
-from engine.pool.core import CallbackCore, Members
+from engine.pool.core import CallbackCore, GroupMembers
 from engine.testing import LIMIT, ManualClock, wait_until, wait_until_blocked
 
 from .helpers import Blocker, Recorder, in_thread, joined, occupy, settle
@@ -227,7 +227,7 @@ def test_a_simple_callback_is_released_or_runs(pool: ThreadPool) -> None:
     """A group that is released while a simple callback is being submitted cancels it or waits for it, never neither."""
     recorder, cancelled = Recorder(), Recorder()
 
-    class Releasing(Members):
+    class Releasing(GroupMembers):
         """What is released as soon as something has joined."""
 
         def join(self, core: CallbackCore, owner: object) -> None:

@@ -44,7 +44,7 @@ def threads_of_the_process() -> Iterator[None]:
     """
     with lasting_threads():
         yield
-        sys.modules["engine.win32.process"].process.at_exit()
+        sys.modules["engine.win32.this_process"].process.at_exit()
 
 
 @pytest.fixture(autouse=True)

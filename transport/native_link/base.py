@@ -10,9 +10,9 @@ from transport.endpoint import Endpoint
 from transport.errors import EndpointError
 from transport.frames import Buffer
 from transport.link import BaseLink, LinkOptions, Receiver
-from transport.native_link.connection import Backlog, Connection, Ended
 from transport.native_link.framing import Framing, hello
 from transport.native_link.poll_set import PollSet
+from transport.native_link.stream_connection import Ended, StreamConnection, Unwritten
 from transport.realtime import monotonic
 
 MESSAGE: Final = 0
@@ -25,7 +25,7 @@ LOOK: Final = 5.0
 #: How often in a row a connection that is to be closed is read.
 _LAST_READS: Final = 64
 
-Entry = tuple[int, Connection | None, Any]
+Entry = tuple[int, StreamConnection | None, Any]
 
 
 class NativeLink(BaseLink):
@@ -37,7 +37,7 @@ class NativeLink(BaseLink):
         if options.curve is not None:
             raise EndpointError(f"{endpoint}: CURVE keys are for tcp:// and ipc://: the native link has tls:// (tls=)")
         super().__init__(str(endpoint))
-        self._make: Callable[..., Connection] = Connection
+        self._make: Callable[..., StreamConnection] = StreamConnection
         self.kind = "native"
         if endpoint.scheme == "tls":
             self.kind = "tls"
@@ -49,7 +49,7 @@ class NativeLink(BaseLink):
         self._options = options
         self.heartbeat: float = options.heartbeat
         self._hello = hello(self._kind)
-        self._backlog = Backlog()
+        self._backlog = Unwritten()
         # What was read, or has happened, and is to be delivered, in order: (what, connection, content).
         self._queue: deque[Entry] = deque()
         # The entry that is being delivered, or was delivered last.
@@ -110,13 +110,13 @@ class NativeLink(BaseLink):
         self.arrived = more = bool(queue)
         return more
 
-    def _connection_of(self, socket: Any, limit: int, **about: Any) -> Connection:
+    def _connection_of(self, socket: Any, limit: int, **about: Any) -> StreamConnection:
         """Make a connection of a socket that has been, or is being, connected; takes frames up to `limit` at first."""
         socket.setblocking(False)
         framing = Framing(self._kind, self._options.max_message_bytes, limit)
         return self._make(socket, self._poll_set, self._backlog, framing, self._hello, **about)
 
-    def _take_from(self, connection: Connection) -> None:
+    def _take_from(self, connection: StreamConnection) -> None:
         """Queue what a connection has for us; it is lost if that is its end, or something breaks in."""
         messages: list[list[Buffer]] = []
         ended: Ended | None = None
@@ -137,7 +137,7 @@ class NativeLink(BaseLink):
                 self._lose(connection, Ended("interrupted while receiving"))
             raise
 
-    def _take_last(self, connection: Connection, reason: str) -> None:
+    def _take_last(self, connection: StreamConnection, reason: str) -> None:
         """Queue all that has arrived on a connection, and end it for this reason."""
         before = -1
         for _ in range(_LAST_READS):
@@ -159,11 +159,11 @@ class NativeLink(BaseLink):
         """A time has come at which something may be due."""
         raise NotImplementedError
 
-    def _opened(self, connection: Connection) -> None:
+    def _opened(self, connection: StreamConnection) -> None:
         """The handshake is over."""
         raise NotImplementedError
 
-    def _lose(self, connection: Connection, ended: Ended) -> None:
+    def _lose(self, connection: StreamConnection, ended: Ended) -> None:
         """Close a connection, and have that reported after all that has arrived."""
         raise NotImplementedError
 
@@ -171,7 +171,7 @@ class NativeLink(BaseLink):
         """Deliver what is queued. Each entry leaves the queue afterwards: an interrupt finds it there."""
         raise NotImplementedError
 
-    def _give_up(self, receiver: Receiver, connection: Connection | None) -> bool:
+    def _give_up(self, receiver: Receiver, connection: StreamConnection | None) -> bool:
         """Something broke in on a message, which may be half delivered; false: deliver it again."""
         raise NotImplementedError
 

@@ -31,7 +31,7 @@ from transport.frames import Buffer
 from transport.link import LinkOptions, Receiver
 from transport.lookup import Lookup, is_named
 from transport.native_link.base import CONNECTED, LOOK, LOST, MESSAGE, REFUSED, NativeLink
-from transport.native_link.connection import Connection, Ended, Refused, why
+from transport.native_link.stream_connection import Ended, Refused, StreamConnection, why
 from transport.realtime import monotonic
 
 #: Seconds between two attempts to connect; doubles up to the maximum.
@@ -58,7 +58,7 @@ class NativeClient(NativeLink):
                 endpoint = Endpoint(endpoint.scheme, path)
         super().__init__(endpoint, options)
         # The connection that is open.
-        self._connection: Connection | None = None
+        self._connection: StreamConnection | None = None
         # Whether the receiver was told that it is there, and nothing else is known of it since.
         self._up = False
         self._lookup: Lookup | None = None
@@ -67,7 +67,7 @@ class NativeClient(NativeLink):
         self._count = 0
         self._left: list[Endpoint] = []
         self._next_at = inf
-        self._racing: dict[Connection, Endpoint] = {}
+        self._racing: dict[StreamConnection, Endpoint] = {}
         self._round_ends = inf
         # What became of the others, and whether to try again is in vain, as far as one of them says.
         self._failed: list[str] = []
@@ -165,7 +165,7 @@ class NativeClient(NativeLink):
         """This address has failed."""
         self._failed.append(f"{endpoint}: {reason}" if self._count > 1 else reason)
 
-    def _opened(self, connection: Connection) -> None:
+    def _opened(self, connection: StreamConnection) -> None:
         self._racing.pop(connection, None)
         self._connection = connection
         self._pause = RECONNECT
@@ -184,7 +184,7 @@ class NativeClient(NativeLink):
             next(reversed(self._racing)).close()
             self._racing.popitem()
 
-    def _lose(self, connection: Connection, ended: Ended) -> None:
+    def _lose(self, connection: StreamConnection, ended: Ended) -> None:
         if connection is self._connection:  # Not, if an interrupt kept us from the rest.
             self._connection, self._up = None, False
             self._queue.append((LOST, connection, str(ended)))
@@ -275,7 +275,7 @@ class NativeClient(NativeLink):
                 receiver.on_connect_failed(*content)
             queue.popleft()
 
-    def _give_up(self, receiver: Receiver, connection: Connection | None) -> bool:
+    def _give_up(self, receiver: Receiver, connection: StreamConnection | None) -> bool:
         """The answer to a call may be gone: have this connection count as lost."""
         if connection is not None and not connection.closed:
             self._take_last(connection, "interrupted while receiving")

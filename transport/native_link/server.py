@@ -29,8 +29,8 @@ from transport.inherited import descriptor_of
 from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.lookup import addresses_of, is_named
 from transport.native_link.base import LOOK, LOST, MESSAGE, REFUSED, NativeLink
-from transport.native_link.connection import Connection, Ended, Overrun, Refused, why
 from transport.native_link.framing import MAX_FIRST_BYTES
+from transport.native_link.stream_connection import Ended, Overrun, Refused, StreamConnection, why
 from transport.realtime import monotonic
 from transport.unix import UnixListener
 
@@ -62,10 +62,10 @@ class NativeServer(NativeLink):
         super().__init__(endpoint, options)
         # By descriptor: what is listened on, and the connections that are not lost.
         self._listeners: dict[int, sockets.socket] = {}
-        self._connections: dict[int, Connection] = {}
+        self._connections: dict[int, StreamConnection] = {}
         self._addresses = Addresses(options.max_address_connections)
         # Exactly the peers of which the receiver got `on_connected` and not yet `on_lost`.
-        self._peers: dict[bytes, Connection] = {}
+        self._peers: dict[bytes, StreamConnection] = {}
         self._unix: UnixListener | None = None
         self._slow = options.max_queued_bytes // SLOW_PART
         # When to accept again; inf: connections are accepted.
@@ -200,10 +200,10 @@ class NativeServer(NativeLink):
 
     # Connections
 
-    def _opened(self, connection: Connection) -> None:
+    def _opened(self, connection: StreamConnection) -> None:
         connection.ping_at = monotonic() + self.heartbeat if self.heartbeat else inf
 
-    def _lose(self, connection: Connection, ended: Ended) -> None:
+    def _lose(self, connection: StreamConnection, ended: Ended) -> None:
         if self._connections.pop(connection.fd, None) is not None:
             self._addresses.leave(connection.info.address)
         self._queue.append((LOST, connection, ended))  # Twice, after an interrupt: it is delivered once.
@@ -219,7 +219,7 @@ class NativeServer(NativeLink):
             for connection in list(self._connections.values()):
                 self._look_at_one(connection, now)
 
-    def _look_at_one(self, connection: Connection, now: float) -> None:
+    def _look_at_one(self, connection: StreamConnection, now: float) -> None:
         try:
             connection.attend(now, self.heartbeat)
         except Ended as error:
@@ -312,7 +312,7 @@ class NativeServer(NativeLink):
                 receiver.on_connect_failed(f"{connection.info.address}: {content}", True)
             queue.popleft()
 
-    def _meet(self, connection: Connection, receiver: Receiver) -> bool:
+    def _meet(self, connection: StreamConnection, receiver: Receiver) -> bool:
         """The first message of a peer: it is known from now on."""
         try:
             self._peers[connection.peer] = connection
@@ -325,7 +325,7 @@ class NativeServer(NativeLink):
             raise
         return True
 
-    def _give_up(self, receiver: Receiver, connection: Connection | None) -> bool:
+    def _give_up(self, receiver: Receiver, connection: StreamConnection | None) -> bool:
         if connection is None or not connection.met:
             return False  # Nothing was done with it yet.
         receiver.on_message(connection.peer, [])

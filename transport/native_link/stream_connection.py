@@ -68,7 +68,7 @@ class Overrun(Ended):
     """This side ends it: the peer has left too much unread."""
 
 
-class Backlog:
+class Unwritten:
     """What waits to be written on all connections of a link."""
 
     __slots__ = ("bytes",)
@@ -82,7 +82,7 @@ def why(error: OSError) -> str:
     return WHY.get(error.errno or 0) or error.strerror or str(error)
 
 
-class Connection:
+class StreamConnection:
     """See the theory above.
 
     Args:
@@ -102,7 +102,7 @@ class Connection:
     )  # fmt: skip
 
     def __init__(
-        self, socket: sockets.socket, poll_set: PollSet, backlog: Backlog, framing: Framing, hello: bytes,
+        self, socket: sockets.socket, poll_set: PollSet, backlog: Unwritten, framing: Framing, hello: bytes,
         *, peer: bytes = b"", info: PeerInfo | None = None, deadline: float = 0.0,
     ) -> None:  # fmt: skip
         self.framing = framing

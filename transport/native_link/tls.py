@@ -24,9 +24,9 @@ from transport.endpoint import Endpoint
 from transport.errors import EndpointError
 from transport.frames import Buffer
 from transport.link import PeerInfo
-from transport.native_link.connection import READ_BYTES, Backlog, Connection, Ended, Refused, why
 from transport.native_link.framing import Framing, FramingError
 from transport.native_link.poll_set import PollSet
+from transport.native_link.stream_connection import READ_BYTES, Ended, Refused, StreamConnection, Unwritten, why
 
 #: Makes the state of one connection, of what it reads and of what it writes.
 Wrap: TypeAlias = Callable[[ssl.MemoryBIO, ssl.MemoryBIO], ssl.SSLObject]
@@ -97,8 +97,8 @@ def refusal_of(error: ssl.SSLError) -> str:
     return f"it refuses this side: {text}" if alert else f"TLS failed: {text}"
 
 
-class TlsConnection(Connection):
-    """A connection under TLS; see `Connection` for the other arguments.
+class TlsConnection(StreamConnection):
+    """A connection under TLS; see `StreamConnection` for the other arguments.
 
     Args: wrap: makes the state of its TLS.
     """
@@ -108,7 +108,7 @@ class TlsConnection(Connection):
     __slots__ = ("_early", "_incoming", "_outgoing", "_tls")
 
     def __init__(
-        self, socket: sockets.socket, poll_set: PollSet, backlog: Backlog, framing: Framing, hello: bytes,
+        self, socket: sockets.socket, poll_set: PollSet, backlog: Unwritten, framing: Framing, hello: bytes,
         *, wrap: Wrap, peer: bytes = b"", info: PeerInfo | None = None, deadline: float = 0.0,
     ) -> None:  # fmt: skip
         self._incoming = ssl.MemoryBIO()
@@ -123,7 +123,7 @@ class TlsConnection(Connection):
     # Reading
 
     def receive(self, messages: list[list[Buffer]]) -> None:
-        """As `Connection.receive`."""
+        """As `StreamConnection.receive`."""
         framing = self.framing
         try:
             data = self._recv(READ_BYTES if framing.filling is None else _LARGE_READ_BYTES)
@@ -203,7 +203,7 @@ class TlsConnection(Connection):
         return len(data)
 
     def write(self, pieces: list[Buffer]) -> None:
-        """As `Connection.write`."""
+        """As `StreamConnection.write`."""
         if self.ended:
             return
         if self.shaking:
@@ -237,7 +237,7 @@ class TlsConnection(Connection):
             super().write([self._outgoing.read()])
 
     def close(self, linger: float = 0.0) -> None:
-        """As `Connection.close`; the peer is told."""
+        """As `StreamConnection.close`; the peer is told."""
         if not self.shaking and not self.closed and not self.ended:
             try:
                 self._tls.unwrap()

@@ -131,7 +131,7 @@ class Device(Protocol):
         """Let go of the object, which is polled no more; close it too if asked to."""
 
 
-class Source(Protocol):
+class OperationSource(Protocol):
     """What every overlapped source has, seen from one of its operations."""
 
     @property
@@ -212,7 +212,7 @@ class OverlappedOperation(Uncopyable, Generic[T_co]):
     )  # fmt: skip
 
     def __init__(
-        self, source: Source, completions: "Completions", overlapped: Any, event: Settable | None, packet: bool
+        self, source: OperationSource, completions: "Completions", overlapped: Any, event: Settable | None, packet: bool
     ) -> None:
         if event is not None and not callable(getattr(event, "set", None)):
             raise InvalidOperation(f"event must have a method `set`, which {a_type(event)} has not")
@@ -230,7 +230,7 @@ class OverlappedOperation(Uncopyable, Generic[T_co]):
         self._status = PENDING
 
     @property
-    def source(self) -> Source:
+    def source(self) -> OperationSource:
         """The source it was begun on."""
         return self._source
 

@@ -39,8 +39,8 @@ from transport.overlapped.operation import (
     Completions,
     Device,
     Hook,
+    OperationSource,
     OverlappedOperation,
-    Source,
     SourceServices,
 )
 
@@ -57,7 +57,7 @@ class PendingOperations:
     Args: `limit` is how many may be pending.
     """
 
-    def __init__(self, source: Source, device: Device, limit: int) -> None:
+    def __init__(self, source: OperationSource, device: Device, limit: int) -> None:
         self._source = weakref.ref(source)
         self._name = type_name(source)
         self._device = device

@@ -90,16 +90,9 @@ class Session(Conversation):
     def _learn(self, limits: Limits) -> None:
         #: What the other side takes. Its `pipe_window_bytes` is what each of its pipes takes unasked.
         self.limits: Limits = limits
-        #: The most bytes of a message that may leave now.
+        #: The most bytes of a message that may leave now. A client whose session `is_open` not yet keeps what is larger,
+        #: and what is behind it, until the WELCOME has come; in an open session it may never leave.
         self.message_limit: int = limits.message_bytes or sys.maxsize
-
-    def may_send(self, size: int, records: int = 1) -> bool:
-        """Whether a message of `size` bytes with so many calls, replies or chunks may leave now.
-
-        A client whose session `is_open` not yet keeps one that may not, and what is behind it, until the WELCOME has
-        come; in an open session it may never leave.
-        """
-        return size <= self.message_limit and records <= (self.limits.records or sys.maxsize)
 
     def leave(self, status: int = 0, reason: str = "") -> Bye | None:
         """End the conversation: return what to say, or None if there is none to end."""

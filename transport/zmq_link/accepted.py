@@ -100,7 +100,7 @@ def _number_of(descriptor: int) -> tuple[Any, ...]:
     return ()
 
 
-class Peer:
+class HeardPeer:
     """A peer that was heard. Guarded by the link's lock."""
 
     __slots__ = ("_before", "_mark", "accepted", "full_since", "handed", "info")

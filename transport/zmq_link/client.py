@@ -43,7 +43,7 @@ _WRONG_KEY: Final = "the server broke off: its public key is another than this c
 _CLIENT_EVENTS: Final = _UP | _DISCONNECTED | _CLOSED | _RETRIED | sum(_FAILURES)
 
 
-class PollSet:
+class NestedPollSet:
     """Descriptors that change, polled through one that does not, while a link replaces its sockets.
 
     Poll sets nest: an epoll or kqueue object has a descriptor of its own, which is readable while one in it is. Where
@@ -96,7 +96,7 @@ class ZmqClient(ZmqLink):
                 endpoint = Endpoint("ipc", path)
         # What is polled stays the same when the socket is replaced, if possible.
         try:
-            self._poll = PollSet(self._descriptors_changed)
+            self._poll = NestedPollSet(self._descriptors_changed)
         except OSError as error:
             raise EndpointError(f"cannot connect to {endpoint}: {error}") from error
         # When to try again with another socket, and why there is none, until that was reported.

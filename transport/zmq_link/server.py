@@ -41,7 +41,7 @@ from transport.link import LinkOptions, PeerInfo, Receiver
 from transport.lookup import addresses_of, is_named
 from transport.realtime import monotonic
 from transport.unix import Taken, UnixListener
-from transport.zmq_link.accepted import MARK_BYTES, MESSAGE_BYTES, Accepted, Peer
+from transport.zmq_link.accepted import MARK_BYTES, MESSAGE_BYTES, Accepted, HeardPeer
 from transport.zmq_link.base import (
     MORE,
     NO_COPY_RECEIVE_BYTES,
@@ -86,7 +86,7 @@ class ZmqServer(ZmqLink):
 
     def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
         # Guarded by lock. Routing id -> what is known of the peers that had `on_connected` and no `on_lost` yet.
-        self._peers: dict[bytes, Peer] = {}
+        self._peers: dict[bytes, HeardPeer] = {}
         # Guarded by lock. Bytes that were handed over for all of them, ever; above how many of these to count how many
         # wait; and above how many that wait for a peer its messages are marks.
         self._handed = 0
@@ -298,7 +298,7 @@ class ZmqServer(ZmqLink):
             raise PeerLost(f"peer {peer.hex()} on {self.endpoint} is gone: {error}") from error
         return True
 
-    def _may_have(self, peer: Peer) -> bool:
+    def _may_have(self, peer: HeardPeer) -> bool:
         """Whether a peer that much was handed over for is given more now. One that left it unread too long is lost."""
         peer.settle()
         accepted = peer.accepted
@@ -337,7 +337,7 @@ class ZmqServer(ZmqLink):
         self._mark_bytes = min(MARK_BYTES, most)
 
     @staticmethod
-    def _evict(peer: Peer, why: str) -> None:
+    def _evict(peer: HeardPeer, why: str) -> None:
         """End the connection of a peer that does not read."""
         accepted = peer.accepted
         assert accepted is not None, "what has left is known"
@@ -448,7 +448,7 @@ class ZmqServer(ZmqLink):
                 self._silent.pop(accepted.descriptor, None)
         info = PeerInfo(_text(frame, "Peer-Address"), _text(frame, "User-Id"))
         try:
-            self._peers[peer] = Peer(info, accepted)
+            self._peers[peer] = HeardPeer(info, accepted)
             self._look_for_marks()
             receiver.on_connected(peer)
         except BaseException:

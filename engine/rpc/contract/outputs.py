@@ -26,14 +26,14 @@ from transport.frames import MAX_MESSAGE_BYTES
 from transport.wire.blobs import array_mismatch, bare_type, empty_array, is_array_type
 
 from ...errors import InvalidArgumentType, InvalidParameter
-from ..wire_types import Direction, is_marked
+from ..wire_types import ParameterDirection, is_marked
 
 T = TypeVar("T")
 
 
 # For type checkers these are the types themselves: a caller passes a `bytearray` for an `Out[bytearray]`.
-Out = Annotated[T, Direction.OUT]
-InOut = Annotated[T, Direction.IN_OUT]
+Out = Annotated[T, ParameterDirection.OUT]
+InOut = Annotated[T, ParameterDirection.IN_OUT]
 
 # The size of a buffer on the wire: in bytes, or for an array the type of its items and its shape.
 BufferSize = int | tuple[str, tuple[int, ...]]
@@ -44,11 +44,11 @@ class OutputSpec:
 
     __slots__ = ("annotation", "direction", "is_array", "kind", "name", "position")
 
-    def __init__(self, operation: str, name: str, position: int, kind: Any, direction: Direction) -> None:
+    def __init__(self, operation: str, name: str, position: int, kind: Any, direction: ParameterDirection) -> None:
         origin = bare_type(kind)
         self.name: str = name
         self.position: int = position
-        self.direction: Direction = direction
+        self.direction: ParameterDirection = direction
         self.annotation: Any = kind
         self.kind: Any = origin
         self.is_array: bool = is_array_type(origin)
@@ -61,7 +61,7 @@ class OutputSpec:
     @property
     def sent(self) -> Any:
         """What stands in its place in a request."""
-        if self.direction is Direction.OUT:
+        if self.direction is ParameterDirection.OUT:
             return BufferSize
         return self.annotation if self.is_array else bytearray
 
@@ -106,21 +106,21 @@ class OutputSpec:
 
     def to_send(self, target: Any) -> Any:
         """What is sent of the checked buffer."""
-        if self.direction is Direction.IN_OUT:
+        if self.direction is ParameterDirection.IN_OUT:
             return target
         return (target.dtype.str, target.shape) if self.is_array else target.nbytes
 
     def to_work_on(self, received: Any) -> Any:
         """Make the routine's buffer out of what was received. Raises `ValueError` for a size that cannot be."""
         if self.is_array:
-            if self.direction is Direction.IN_OUT:
+            if self.direction is ParameterDirection.IN_OUT:
                 return received.copy()  # An array that arrived looks at the message, and is read-only.
             dtype, shape = received
             array = empty_array(dtype, shape, MAX_MESSAGE_BYTES)
             if (why := array_mismatch(self.annotation, array)) is not None:
                 raise ValueError(f"it {why}")
             return array
-        if self.direction is Direction.OUT:
+        if self.direction is ParameterDirection.OUT:
             if not 0 <= received <= MAX_MESSAGE_BYTES:
                 raise ValueError(f"{received} bytes, a message has {MAX_MESSAGE_BYTES} at the most")
             received = bytearray(received)
@@ -132,11 +132,11 @@ def outputs_of(operation: str, hints: Mapping[str, Any], parameters: Sequence[st
     found = []
     for position, name in enumerate(parameters):
         for mark in getattr(hints.get(name), "__metadata__", ()):
-            if isinstance(mark, Direction):
+            if isinstance(mark, ParameterDirection):
                 found.append(OutputSpec(operation, name, position, hints[name].__origin__, mark))
     for name, annotation in hints.items():
         own = getattr(annotation, "__metadata__", ()) if name in parameters else ()
-        inside = annotation.__origin__ if any(isinstance(mark, Direction) for mark in own) else annotation
+        inside = annotation.__origin__ if any(isinstance(mark, ParameterDirection) for mark in own) else annotation
         if is_marked(inside):
             raise InvalidParameter(
                 f"{operation}: {name!r} has an output inside another type: only a whole parameter is one"

@@ -15,10 +15,10 @@ from transport.foreign import name_of, shown
 
 from ..contract.interface import Interface, operation
 from ..contract.spec import OperationSpec
-from ..wire_types import Direction, spell
+from ..wire_types import ParameterDirection, spell
 
 KINDS = {"i": "in pipe", "o": "out pipe", "b": "in out pipe"}  # Of pipes, by their directions.
-OUTPUTS = {Direction.OUT: "out", Direction.IN_OUT: "in out"}
+OUTPUTS = {ParameterDirection.OUT: "out", ParameterDirection.IN_OUT: "in out"}
 
 
 class ParameterDescription(msgspec.Struct, frozen=True):

@@ -95,7 +95,7 @@ def implements(operation: Operation[P, R], /) -> Implements[P, R]:
     return Implements()
 
 
-class Served(msgspec.Struct, frozen=True, eq=False):
+class RegisteredInterface(msgspec.Struct, frozen=True, eq=False):
     """One registered interface."""
 
     minor: int
@@ -107,7 +107,7 @@ class Served(msgspec.Struct, frozen=True, eq=False):
     contract: bool
 
 
-Interfaces = dict[str, dict[int, Served]]  # By name and major version.
+Interfaces = dict[str, dict[int, RegisteredInterface]]  # By name and major version.
 
 
 class Registry:
@@ -174,7 +174,9 @@ class Registry:
                     f"interface {name!r} version {major} is registered already: unregister it first",
                     status=Status.ALREADY_REGISTERED,
                 )
-            served = Served(minor, entries, policy.auto_listen, lasting, text, not isinstance(interface, str))
+            served = RegisteredInterface(
+                minor, entries, policy.auto_listen, lasting, text, not isinstance(interface, str)
+            )
             versions = {**self._interfaces.get(name, {}), major: served}
             self._interfaces = {**self._interfaces, name: versions}
             self.found = {}
@@ -189,7 +191,7 @@ class Registry:
             for (name, major), served in sorted(_all(self._interfaces), key=lambda each: (each[1].lasting, each[0]))
         ]  # fmt: skip
 
-    def served(self, interface: type[Interface] | str | None) -> list[tuple[tuple[str, int], "Served"]]:
+    def served(self, interface: type[Interface] | str | None) -> list[tuple[tuple[str, int], "RegisteredInterface"]]:
         """Return what `unregister` would remove, with its key; raise as it would."""
         if interface is None:
             return [
@@ -238,7 +240,7 @@ class Registry:
         return entry
 
 
-def _all(interfaces: Interfaces) -> list[tuple[tuple[str, int], Served]]:
+def _all(interfaces: Interfaces) -> list[tuple[tuple[str, int], RegisteredInterface]]:
     return [((name, major), served) for name, versions in interfaces.items() for major, served in versions.items()]
 
 

@@ -174,7 +174,7 @@ class ListedTwice(Client):
     def arrived(self) -> None:
         if self._idle:
             self._idle.clear()
-            self._scheduler.port.enlist(self)
+            self._scheduler.port.ring.append(self)
 
 
 class PassedOnFirst(Client):
