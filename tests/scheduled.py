@@ -20,7 +20,7 @@ from engine.pool import dispatch, running
 from engine.pool.dispatch import WorkPort
 from engine.pool.fair_queue import FairQueue
 from engine.pool.run_time import SLOW, RunTime
-from engine.pool.running import IdleWaiter, Runner, SeatState, Turns, WorkerState
+from engine.pool.running import IdleWaiter, Runner, SeatState, WorkerState
 from engine.pool.worker import loop
 from engine.pool.workers import WorkerThreads
 from engine.rpc import serving

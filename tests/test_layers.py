@@ -261,9 +261,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
 }
 
 # Users of the library, who see these modules and in them no name that begins with an underscore.
-OUTSIDE = frozenset(
-    {"engine.cli", "engine.otel", "engine.prometheus", "engine.win32", "perf", "examples", "tests"}
-)
+OUTSIDE = frozenset({"engine.cli", "engine.otel", "engine.prometheus", "engine.win32", "perf", "examples", "tests"})
 PUBLIC = frozenset(
     {
         "engine",

@@ -56,7 +56,7 @@ from ..kernel.waiter import Waiter, wake
 from ..lifecycle import OpenObjects
 from .fair_queue import NO_LIMIT, CallbackCounts, Item, ObjectCallback, PlainCallback, run_time_of
 from .run_time import RunTime
-from .running import IdleWaiter, Runner, Turns, WorkerState, come_back, current
+from .running import IdleWaiter, Runner, WorkerState, come_back, current
 from .workers import Todo, WorkerThreads, acquire_late
 
 log: Log = Log("engine.pool")

@@ -22,7 +22,7 @@ in time, or does not leave, is killed.
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import inf
 from multiprocessing import connection, get_context

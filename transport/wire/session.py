@@ -90,8 +90,8 @@ class Session(Conversation):
     def _learn(self, limits: Limits) -> None:
         #: What the other side takes. Its `pipe_window_bytes` is what each of its pipes takes unasked.
         self.limits: Limits = limits
-        #: The most bytes of a message that may leave now. A client whose session `is_open` not yet keeps what is larger,
-        #: and what is behind it, until the WELCOME has come; in an open session it may never leave.
+        #: The most bytes of a message that may leave now. A client keeps what is larger, and what is behind it, until
+        #: the WELCOME has come; in an open session it may never leave.
         self.message_limit: int = limits.message_bytes or sys.maxsize
 
     def leave(self, status: int = 0, reason: str = "") -> Bye | None:
