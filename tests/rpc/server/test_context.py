@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,8 +24,10 @@ from engine import (
     operation,
 )
 from engine.testing import LIMIT, wait_until, wait_until_blocked
+from transport.frames import Bye, Replies, Target
+from transport.wire.codec import encode, encode_calls
 
-from ..helpers import untyped
+from ..helpers import RawClient, new_endpoint, untyped
 from .conftest import SERVICE, Watched
 
 
@@ -329,6 +332,20 @@ class TestRundown:
         assert any_watched.keeper.rundowns(key) == 0
         any_watched.keeper.release(key)
         assert any_watched.keeper.wait_rundown(key) == 1
+
+    @pytest.mark.parametrize("last", [encode(Bye())[0], b"CP\1\xff"], ids=["goodbye", "garbage"])
+    def test_conversation_ended(self, servers: Callable[..., Server], folder: Path, last: bytes) -> None:
+        """Handles are run down with the conversation that they belong to, though the connection is still there."""
+        naming = Naming()
+        server = servers(new_endpoint("ipc", folder))
+        server.register(Names, naming)
+        server.listen()
+        target = Target(Names.interface_id, *Names.interface_version, "open")
+        with RawClient(server.endpoint) as client:
+            client.send(*encode_calls([(1, target, ("name",), None)]))
+            assert type(client.hear()) is Replies and not naming.gone
+            client.send(last)
+            wait_until(lambda: naming.gone == ["name"])
 
     def test_server_closes(self, endpoint: str) -> None:
         """A server that closes runs down what its clients have open, those whose calls still run included."""
