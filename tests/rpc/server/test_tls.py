@@ -12,6 +12,8 @@ from engine import CallAttributes, Client, Context, ContextMismatch, Interface, 
 from engine.testing import wait_until
 from tests.certificates import CLIENT, client_context, server_context
 
+from ..helpers import reach
+
 Servers = Callable[..., Server]
 Clients = Callable[..., Client]
 
@@ -116,3 +118,17 @@ class TestRefusal:
             visitor.bind(Till).owner()
         with caplog.at_level(logging.WARNING):
             wait_until(lambda: f"{house.endpoint}: refused a connection from 127.0.0.1: " in caplog.text)
+
+    def test_leaves_none_behind(self, servers: Servers, clients: Clients) -> None:
+        """Calls that have ended so are not sent to the server that is there later, with another certificate."""
+        stranger = servers("tls://127.0.0.1:*", tls=server_context(own="stranger"))
+        stranger.listen()
+        visitor = clients(stranger.endpoint, tls=client_context(), connect_timeout=None)
+        for _ in range(3):
+            with pytest.raises(ServerUnavailable):
+                visitor.bind(Till).owner()
+        stranger.close()
+        server = served(servers, stranger.endpoint)
+        reach(visitor)
+        assert visitor.bind(Till).owner() == CLIENT
+        assert server.statistics().calls_in == 1
