@@ -26,7 +26,7 @@ from engine import (
     operation,
 )
 from engine import register_wait as register
-from engine.testing import wait_until
+from engine.testing import wait_until, wait_until_blocked
 
 LONG = 100.0  # Seconds that only a hang lasts.
 START = "_start_joinable_thread" if hasattr(threading, "_start_joinable_thread") else "_start_new_thread"
@@ -116,6 +116,31 @@ def timer_without_wait() -> str:
     with Event() as never:
         register(never, lambda status: told.set(), 0.02)
         return "fired" if told.wait(LONG) else "hung"
+
+
+def timer_while_another_waits() -> str:
+    """A callback at the end of a time limit, while another thread waits in the library already; refused for good."""
+    Refusals(FOREVER, "monitor")
+    told = threading.Event()
+    with Event() as over, Event() as never:
+        waiting = threading.Thread(target=over.wait)
+        waiting.start()
+        wait_until_blocked(waiting)
+        register(never, lambda status: told.set(), 0.02)
+        fired = told.wait(LONG)
+        over.set()
+        waiting.join()
+    return "fired" if fired else "hung"
+
+
+def overrun() -> str:
+    """A callback that waits for what another does, which is queued behind it; refused for good."""
+    Refusals(FOREVER, "monitor")
+    done = threading.Event()
+    with ThreadPool(maximum=2) as pool, Event() as seen:
+        pool.submit(lambda: seen.set() if done.wait(LONG) else None)  # The pool does not see that it waits.
+        pool.submit(done.set)
+        return "ran" if seen.wait(LONG) else "held up"
 
 
 def limit(often: float) -> str:
@@ -214,6 +239,8 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "timer": lambda: timer(3),
     "timer_for_good": lambda: timer(FOREVER),
     "timer_without_wait": timer_without_wait,
+    "timer_while_another_waits": timer_while_another_waits,
+    "overrun": overrun,
     "limit": lambda: limit(3),
     "limit_for_good": lambda: limit(FOREVER),
     "loop_once": lambda: loop(1),

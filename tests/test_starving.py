@@ -20,7 +20,7 @@ def outcome(name: str) -> str:
     return found.stdout.strip()
 
 
-@pytest.mark.parametrize("name", ["timer", "timer_for_good", "timer_without_wait"])
+@pytest.mark.parametrize("name", ["timer", "timer_for_good", "timer_without_wait", "timer_while_another_waits"])
 def test_timers_fire(name: str) -> None:
     """A timer fires though the monitor could be started on a later attempt only; or never, if a thread waits for it."""
     assert outcome(name) == "fired"
@@ -30,6 +30,11 @@ def test_timers_fire(name: str) -> None:
 def test_time_limits_end(name: str) -> None:
     """A call's time runs out, and a task's wait ends at its limit, though there is no monitor."""
     assert outcome(name) == "timeout"
+
+
+def test_a_callback_that_overruns() -> None:
+    """What is queued behind a callback that is away is let past it though there is no monitor, if a thread waits."""
+    assert outcome("overrun") == "ran"
 
 
 def test_a_signal_handler_loses_nothing() -> None:

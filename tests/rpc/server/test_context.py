@@ -333,7 +333,7 @@ class TestRundown:
         any_watched.keeper.release(key)
         assert any_watched.keeper.wait_rundown(key) == 1
 
-    @pytest.mark.parametrize("last", [encode(Bye())[0], b"CP\1\xff"], ids=["goodbye", "garbage"])
+    @pytest.mark.parametrize("last", [bytes(encode(Bye())[0]), b"CP\1\xff"], ids=["goodbye", "garbage"])
     def test_conversation_ended(self, servers: Callable[..., Server], folder: Path, last: bytes) -> None:
         """Handles are run down with the conversation that they belong to, though the connection is still there."""
         naming = Naming()
@@ -342,7 +342,7 @@ class TestRundown:
         server.listen()
         target = Target(Names.interface_id, *Names.interface_version, "open")
         with RawClient(server.endpoint) as client:
-            client.send(*encode_calls([(1, target, ("name",), None)]))
+            client.send(bytes(encode_calls([(1, target, ("name",), None)])[0]))
             assert type(client.hear()) is Replies and not naming.gone
             client.send(last)
             wait_until(lambda: naming.gone == ["name"])
