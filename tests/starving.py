@@ -187,6 +187,14 @@ def pool() -> str:
         return f"{few},{done.wait(LONG)}"
 
 
+def minimum() -> str:
+    """A pool that keeps two workers, and has nothing to run; thrice none could be started."""
+    Refusals(3, "worker")
+    with ThreadPool(minimum=2) as pool:
+        wait_until(lambda: pool.statistics().workers == 2)
+        return "two"
+
+
 def awaited(often: float) -> str:
     """A task that awaits something for a limited time."""
     Refusals(often, "monitor")
@@ -246,6 +254,7 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "loop_once": lambda: loop(1),
     "loop": lambda: loop(FOREVER),
     "pool": pool,
+    "minimum": minimum,
     "handler": handler,
     "resolver": resolver,
     "awaited": lambda: awaited(3),

@@ -47,6 +47,11 @@ def test_a_pool_hires_again_with_a_pause() -> None:
     assert outcome("pool") == "True,True"
 
 
+def test_a_pool_gets_its_minimum() -> None:
+    """A pool that was refused the workers that it keeps has them later, though nothing is queued."""
+    assert outcome("minimum") == "two"
+
+
 def test_a_loop_that_cannot_be_started_refuses_its_calls() -> None:
     """Without a thread for the event loop a call ends with 1723: it did not run. The next one gets its thread."""
     assert outcome("loop") == "1723,2"
