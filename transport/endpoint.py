@@ -112,7 +112,7 @@ class Endpoint(msgspec.Struct, frozen=True):
         return self.scheme in ("inproc", "loopback")
 
     def is_wildcard(self) -> bool:
-        """Whether it is every address of a machine, which is good to bind and says nobody where to connect to."""
+        """Whether it is every address of a machine, which is good to bind to and says not where to connect to."""
         return self.carrier == "tcp" and self.host in ("*", "0.0.0.0", "[::]")
 
     def is_exposed(self) -> bool:

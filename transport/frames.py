@@ -299,7 +299,7 @@ class Grant(msgspec.Struct, array_like=True, gc=False):
 
 
 class Credit(msgspec.Struct, array_like=True, gc=False):
-    """Room in pipes. Without a grant it is a probe: whoever does not know the conversation says so."""
+    """Room in pipes. Without a grant it is a probe: a receiver that does not know the conversation says so."""
 
     grants: Annotated[list[Grant], _RECORDS]
 

@@ -8,7 +8,7 @@ Rules of a link:
   1. `send`, `harvest`, `ready`, `writable`, `leave`, `close` are called with `lock` held. None of them blocks.
   2. A descriptor may show an *edge*: a `send` or `harvest` by any thread may consume it. So look at `arrived` after a
      `send`, if another thread polls, and call `ready()` before blocking in a poll, unless a `send` that was taken, or a
-     `harvest` that returned False, has just asked. (If it shows a level, these need not tell of what it shows.)
+     `harvest` that returned False, has just asked. (If it shows a level, these need not report what it shows.)
   3. `harvest` calls the receiver, under the lock: it must be quick, and must not call the link.
   4. For each peer the receiver gets one `on_connected`, then `on_message` for each message, then one `on_lost`. On the
      client the same goes for the connection, and may begin again. Between `on_lost` and `on_connected` nothing can be
@@ -37,7 +37,7 @@ from transport.lock import Lock
 
 #: Longest heartbeat and the like, in seconds: three times as many milliseconds still fit ZeroMQ's option.
 MAX_SECONDS: Final = 2000
-#: Most connections a second that a server may be told to let in: more than any takes.
+#: Most connections a second that a server's options may allow: more than any takes.
 MAX_RATE: Final = 1e6
 
 

@@ -153,7 +153,7 @@ class AllowedFile:
         # As of which version of the file, and its keys. Guarded by _lock.
         self._version: tuple[int, ...] = ()
         self._keys: frozenset[str] = frozenset()
-        self(" ")  # A file that cannot be read is told of now.
+        self(" ")  # A file that cannot be read raises now.
 
     def __call__(self, key: str) -> bool:
         """Whether this key is in the file. Raises: EndpointError if it cannot be read."""

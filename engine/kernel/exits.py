@@ -196,7 +196,7 @@ class DescriptorExit(ExitWaitable):
 
 
 class Future(Protocol):
-    """What is told of as a future: `concurrent.futures` has one, as have Dask, gRPC and others."""
+    """What counts as a future: `concurrent.futures` has one, as have Dask, gRPC and others."""
 
     def done(self) -> bool: ...
     def add_done_callback(self, fn: Callable[[Any], object], /) -> object: ...

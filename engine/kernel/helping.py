@@ -8,7 +8,7 @@ next, in another; so an interrupt at any point finds it in one of them.
 
 Only waits that a program makes for a call, a port or an object help (`HelpingWaiter`), and of those none inside another
 wait (in a signal handler), inside what a thread runs as help, on a worker, or in the thread of an event loop (`helps`).
-What nobody has taken for a tick of the monitor is declined: it goes to the workers.
+What no thread has taken for a tick of the monitor is declined: it goes to the workers.
 
 Assumes: single operations of a deque and of a list are atomic, `extend` from an iterator of C code included; a lost
 update of `taken` or `watched` costs a tick.
@@ -104,7 +104,7 @@ class HelpingWaiter(Waiter):
 
 
 class _Relief:
-    """Sees to it that what nobody helps with is run by workers. The monitor asks it on each tick."""
+    """Has workers run what no waiting thread takes. The monitor asks it on each tick."""
 
     def __init__(self) -> None:
         # How often something was taken out; that, and what was first in the ring, at the last tick.

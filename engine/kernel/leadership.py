@@ -130,7 +130,8 @@ class Leadership(PolledSources):
             self._parked[waiter] = None
             if not self.sources:
                 return False
-            self._parked.pop(waiter, None)  # It goes on, and may lead: nobody shall offer it the leadership meanwhile.
+            # It goes on, and may lead: no thread shall offer it the leadership meanwhile.
+            self._parked.pop(waiter, None)
         mutex = self._mutex
         if mutex.owned():
             mutex.refuse()

@@ -68,5 +68,5 @@ class Notification(msgspec.Struct, frozen=True):
 def refused(what: str, kind: Any, error: BaseException) -> None:
     """Log why a target has not taken what it was to be notified of."""
     # Later, as the caller may hold the lock of a call's subscriptions.
-    text = "%s of %s could not be told: %s; it can still be completed"
+    text = "the notification %s of %s could not be delivered: %s; it can still be completed"
     log.warning(text, kind.name, what, text_of(error), later=True)

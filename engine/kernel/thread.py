@@ -193,7 +193,7 @@ class blocking:
     by several threads at once, and again inside itself.
 
     Threads: what an entry gives back is the slot of the thread that enters. Blocks: never.
-    Source: "I/O Completion Ports". Windows sees every blocking call; a library is told of them here, and
+    Source: "I/O Completion Ports". Windows sees every blocking call; a library learns of them here, and
     counts its own waits by itself. A thread that blocks in any other way keeps its slot.
     """
 

@@ -39,7 +39,7 @@ class Intake:
         self._policy = policy
         # Where the pool's objects take time from unless they name a clock.
         self.clock = clock
-        # Makes room by dropping what need not run, and says whether there was any: none, unless told.
+        # Makes room by dropping what need not run, and says whether there was any: none, unless one is set.
         self.reclaim: Callable[[], bool] = bool
         # Run times of simple callbacks by what identifies their function. Single-key operations only.
         self._run_times: dict[object, RunTime] = {}

@@ -45,7 +45,7 @@ ROUND = 1e-3  # Seconds that a worker runs turns before it looks what has arrive
 class SeatState(Enum):
     """Where the token of a seat is, and so who decides what its worker does next."""
 
-    FREE = "free"  # In `IdleWaiter.token`: whoever takes it out.
+    FREE = "free"  # In `IdleWaiter.token`: the thread that takes it out.
     RUNNING = "running"  # In `IdleWaiter.running`: its worker, which runs turns.
     GIVEN = "given"  # Gone, by another thread: it has something to run, or is to leave.
     LEFT = "left"  # Gone, while its worker ran turns: the wait ends when that is back.
@@ -182,7 +182,7 @@ class WorkerState(Runner):
         self.idled: bool = False
         # Exempt from the idle exit, and from leaving for a lowered maximum before others: it ran a persistent callback.
         self.persistent: bool = False
-        # Whose turn it runs, if anybody's; written by the own thread. What has something to send after it.
+        # Whose turn it runs, if any client's; written by the own thread. What has something to send after it.
         self.turns: Turns | None = None
         self.unsent: list[Sends] = []
         # The `turn` whose rest others have: the worker blocks, or was found away. Written by who has parted them.

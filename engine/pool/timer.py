@@ -165,7 +165,7 @@ class Timer(ClockedObject):
             call.cancel()
 
     def _expire(self, setting: Setting, beat: int) -> None:
-        """Queue the callback of `setting`, and those of timers that were waiting for company."""
+        """Queue the callback of `setting`, and those of timers that were waiting to fire together with it."""
         core = self._core
         now, wall = core.clock.monotonic(), core.clock.time()
         due: list[tuple[Timer, Setting, int]] = [(self, setting, beat)]

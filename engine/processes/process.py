@@ -1,6 +1,6 @@
 """One process of a service, as the supervisor sees it.
 
-STARTING --says that it serves--> SERVING --told to leave--> LEAVING --ends--> ENDED      any --ends--> ENDED
+STARTING --says that it serves--> SERVING --is to leave--> LEAVING --ends--> ENDED      any --ends--> ENDED
 """
 
 from enum import Enum

@@ -1,4 +1,4 @@
-"""Starts the processes of a service, starts those again that end, and replaces them one by one when it is told to.
+"""Starts the processes of a service, starts those again that end, and replaces them one by one on demand.
 
 Theory of operation. One thread runs `run`: it sleeps until a process says something or ends, until the time has come to
 start or to kill one, or until another thread, or a signal, wants something. Each place has a process, and while it is

@@ -1,7 +1,7 @@
 """Where a client's servers are found: a resolver for each registry that there is anyway.
 
     dns     names that have addresses, or SRV records: Kubernetes' headless services, Consul, Route 53
-    seed    a fleet's own members, as `engine.processes` has them tell of each other: `members` is what they serve
+    seed    a fleet's own members, which know of each other by `engine.processes`: `members` is what they serve
     etcd    etcd, where servers announce themselves
 
     client = Client(Dns("words.prod.svc.cluster.local", 5555))

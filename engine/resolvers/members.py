@@ -1,4 +1,4 @@
-"""The members of a fleet, as each of them tells: one list, which those that ask are told of when it changes.
+"""The members of a fleet, as each of them reports them: one list, which waiting clients get when it changes.
 
 Theory of operation. A server of a fleet serves `Members` beside its own interfaces. A client says which list it has,
 and is answered when the server has another one; after a while in any case, so that neither side waits for one that is
@@ -53,7 +53,7 @@ class MembersRoutines:
         _answer(waiting, listing)
 
     def answer_all(self, closing: bool = False) -> None:
-        """Let nobody wait any longer; and, if the server is `closing`, nobody who comes yet."""
+        """Answer all that wait; and, if the server is `closing`, those that come later at once."""
         with self._lock:
             self._closing = self._closing or closing
             listing = self._listing

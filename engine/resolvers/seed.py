@@ -1,4 +1,4 @@
-"""Servers that the members of a fleet tell of: whoever knows one of them finds all (`engine/rpc/client/asking.py`)."""
+"""Servers that the members of a fleet report: who knows one of them finds all (`engine/rpc/client/asking.py`)."""
 
 from functools import partial
 from typing import Unpack
@@ -13,7 +13,7 @@ from ..rpc.client.resolver import Discovery
 
 
 class Seed:
-    """A resolver: finds a client's servers by asking one of them, as `engine.processes.serve` has them tell.
+    """A resolver: finds a client's servers by asking one of them; those of `engine.processes.serve` know the others.
 
     Args:
         endpoints: of one member, or of some: whichever answers will do.

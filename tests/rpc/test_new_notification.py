@@ -140,4 +140,4 @@ def test_a_way_that_fails(numbers: Numbers, caplog: pytest.LogCaptureFixture) ->
         assert free.wait(LIMIT)
         assert free.wait(LIMIT)
         assert [call.result(LIMIT) for call in calls] == [0, 2, 4, 6]
-        wait_until(lambda: caplog.text.count("could not be told") == 2)
+        wait_until(lambda: caplog.text.count("could not be delivered") == 2)

@@ -8,9 +8,9 @@
     client      one connection, made again whenever it breaks: a DEALER to its server
     server      all clients of an endpoint: a ROUTER to them
 
-Theory of operation. There is no thread, but for what a closed link has left: whoever waits in the program reads and
-writes the sockets itself. Descriptors
-show a *level*: what a harvest leaves in a socket they show again. So what was read is all that has to be remembered.
+Theory of operation. There is no thread, but for what a closed link has left: a thread that waits in the program reads
+and writes the sockets itself. Descriptors show a *level*: what a harvest leaves in a socket they show again. So what
+was read is all that has to be remembered.
 
     poll -> harvest: read -> queue -> deliver          send -> socket, or what waits for it to be writable
 

@@ -86,7 +86,7 @@ class NativeLink(BaseLink):
             self._tell()
 
     def _tell(self) -> None:
-        """Ask to be harvested when it is due. (As the link is opened nobody is there yet to be asked.)"""
+        """Ask to be harvested when it is due. (As the link is opened there is no driver yet to be asked.)"""
         if self.later is not None:
             self._told = self._due
             self.later(max(0.0, self._due - monotonic()))

@@ -59,7 +59,7 @@ class NativeClient(NativeLink):
         super().__init__(endpoint, options)
         # The connection that is open.
         self._connection: StreamConnection | None = None
-        # Whether the receiver was told that it is there, and nothing else is known of it since.
+        # Whether the receiver was called with it, and nothing else is known of it since.
         self._up = False
         self._lookup: Lookup | None = None
         # Of a round: how many addresses there are, those that were not tried yet, and when the next one is, whatever

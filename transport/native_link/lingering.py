@@ -34,7 +34,7 @@ class Farewell:
         return self._socket.fileno()
 
     def write(self) -> bool:
-        """Send what the socket takes; return whether it was closed, as all has left, or nobody is there."""
+        """Send what the socket takes; return whether it was closed, as all has left, or the peer is gone."""
         try:
             while self._pieces:
                 sent = self._socket.send(self._pieces[0])

@@ -5,7 +5,7 @@ waits here, and the poll set is asked for writability until it is gone. (A socke
 and is not writable: its greeting waits in the same way, and its failure shows as the end of the connection.)
 
 Guarantees: bytes leave in the order in which they were given. What breaks in between two steps ends the connection, as
-nobody knows how much of a frame has left or come.
+it is not known how much of a frame has left or come.
 
 Assumes: its link's lock is held.
 """
@@ -111,7 +111,7 @@ class StreamConnection:
         self.fd = socket.fileno()
         #: When it must have come further than it has: be open, have spoken, or be read.
         self.deadline: float = deadline
-        #: Whether the receiver was told of it.
+        #: Whether the receiver was called with it.
         self.met: bool = False
         #: Whether anything came since the last PING, when the next one is due, and how many were not answered.
         self.heard: bool = False

@@ -86,7 +86,7 @@ def name_in(certificate: Any) -> str:
 
 
 def refusal_of(error: ssl.SSLError) -> str:
-    """Say why the two sides do not come together, as far as OpenSSL tells."""
+    """Say why the two sides do not come together, as far as OpenSSL says."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is refused: {error.verify_message}"
     reason = error.reason or "TLS failed"
@@ -237,7 +237,7 @@ class TlsConnection(StreamConnection):
             super().write([self._outgoing.read()])
 
     def close(self, linger: float = 0.0) -> None:
-        """As `StreamConnection.close`; the peer is told."""
+        """As `StreamConnection.close`; the peer gets a notice of it."""
         if not self.shaking and not self.closed and not self.ended:
             try:
                 self._tls.unwrap()

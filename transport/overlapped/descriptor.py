@@ -1,7 +1,7 @@
 """Overlapped file descriptors: pipes, stream sockets, terminals, the ends of a child process.
 
 Theory of operation. A descriptor shows levels: it is readable as long as there is something to read, whether
-anybody wants it or not. So each source has a poll set of its own, in which the descriptor is for the
+a thread wants it or not. So each source has a poll set of its own, in which the descriptor is for the
 directions that have operations pending; that set's own descriptor is what the port polls. (Poll sets nest:
 one is readable while it has something to report.) An interest that is no longer needed is dropped only when it
 makes itself felt, so that one read after another costs one system call each.

@@ -30,7 +30,7 @@ def learn(kind: type, encode: Encode, decode: Decode) -> None:
 
 
 def ways_of(kind: object) -> tuple[Encode, Decode] | None:
-    """Return how values of a class are written and read; None if nobody has said it."""
+    """Return how values of a class are written and read; None if that was not registered."""
     if not _known or not isinstance(kind, type):
         return None
     return next((found for base in kind.__mro__ if (found := _known.get(base)) is not None), None)

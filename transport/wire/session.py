@@ -56,7 +56,7 @@ _FRESH, _GREETED, _OPEN = ConversationState.FRESH, ConversationState.GREETED, Co
 _PARTING, _LEAVING, _CLOSED = ConversationState.PARTING, ConversationState.LEAVING, ConversationState.CLOSED
 _REJECTED = ConversationState.REJECTED
 
-# In these a server knows nobody: only a HELLO means anything.
+# In these a server knows no client: only a HELLO means anything.
 _STRANGE: Final = frozenset((_FRESH, _REJECTED, _LEAVING))
 
 

@@ -38,7 +38,7 @@ class Accepted:
         self.descriptor = descriptor
         #: When it was accepted; monotonic.
         self.since = since
-        #: Who speaks on it, once somebody has.
+        #: The peer that speaks on it, once one has.
         self.peer: bytes | None = None
         #: Whether it was ended because its peer does not read.
         self.evicted: bool = False
@@ -58,7 +58,7 @@ class Accepted:
         return self.host or str((self._number[2] if self._number else "") or "localhost")
 
     def end(self, why: str) -> None:
-        """End the connection, if it is there still. The monitor tells of it."""
+        """End the connection, if it is there still. The monitor reports that."""
         if self.why:
             return
         self.why = why

@@ -2,8 +2,8 @@
 
 Theory of operation. ZeroMQ asks one handler for each context (ZAP), in the midst of a connection's handshake. It is a
 thread here, the keeper's, so that no handshake depends on who harvests. Each server has a `Door` under a domain of its
-own, which says who the peer is, and how long it has to wait. Whoever has to wait is answered later. Who is allowed may
-be asked of the program's own code, which may take long: another thread asks, one for each door, while there are
+own, which says who the peer is, and how long it has to wait. A peer that has to wait is answered later. Who is allowed
+may be asked of the program's own code, which may take long: another thread asks, one for each door, while there are
 questions.
 
     handshake -> the keeper's socket -> door of the domain ------------------------> answer, now or at its time
@@ -15,11 +15,11 @@ list, in one step: until then a new door is one more of the same keeper, however
 
 The pace is what makes a known assertion of libzmq hard to reach: a ROUTER numbers its peers one after the other, from
 where C's `rand` has it begin, and aborts the process if a peer has given itself the number that is next. So the numbers
-begin where nobody can know (`random_numbers`), and only so many can be tried in a second.
+begin where no peer can know (`random_numbers`), and only so many can be tried in a second.
 
 Guarantees: a door that is shut, as the process is stuck, lets nobody in. A peer that is refused for its key hears so;
 who is refused for another reason may come again (ZAP's 300: after any other answer ZeroMQ's clients never do), once
-ZeroMQ has given its handshake up. The program's own code holds up nobody but the clients of its own server. What waits
+ZeroMQ has given its handshake up. The program's own code holds up only the clients of its own server. What waits
 is bounded: the questions of a door in number, and both they and who has to wait by the time after which ZeroMQ gives a
 handshake up.
 
@@ -79,7 +79,7 @@ _numbers = itertools.count(1)
 class Pace:
     """How many may come in: `rate` in a second on average, `BURST_SECONDS` of them at once. Of one thread.
 
-    Args: `patience`: nobody waits for longer than so many seconds.
+    Args: `patience`: no peer waits for longer than so many seconds.
     """
 
     def __init__(self, rate: float, patience: float) -> None:

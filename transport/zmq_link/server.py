@@ -67,7 +67,7 @@ GRACE: Final = 5.0
 UNKNOWN: Final = 8
 #: Seconds between two looks at who has not spoken.
 _LOOK: Final = 1.0
-#: So many connections may be heard before the monitor has told of them.
+#: So many connections may be heard before the monitor has reported them.
 _SLACK: Final = 1024
 
 _ACCEPTED: Final = int(zmq.Event.ACCEPTED)

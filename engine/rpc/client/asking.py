@@ -1,4 +1,4 @@
-"""Asking the members of a fleet who the others are: how whoever knows one of them finds all.
+"""Asking the members of a fleet who the others are: a client that knows one of them finds all.
 
 Theory of operation. One member after another is asked, in random order, the one that answers again and again: it
 answers when its list has changed. When it is gone the next one is asked, of those that were last heard of, then of the
@@ -22,7 +22,7 @@ from .resolver import Discovery
 
 B = TypeVar("B", bound=Members)
 
-# Of the connection to a member, in seconds: one that is gone or frozen tells of nobody, so another one is asked soon.
+# Of the connection to a member, in seconds: one that is gone or frozen never answers, so another one is asked soon.
 HEARTBEAT, CONNECT_TIMEOUT = 1.0, 2.0
 PATIENCE = 30.0  # Seconds for an answer: members answer within 10, whatever has changed.
 # Seconds at most, whichever, before a member is asked anew that had nothing new, or another one because one is gone:

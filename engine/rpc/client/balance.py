@@ -1,6 +1,6 @@
 """Which server a call goes to, of those that a client has.
 
-Theory of operation. A call goes where the last one went as long as that waits for company: one choice for each message,
+Theory of operation. A call goes where the last one went while that waits to be batched: one choice for each message,
 so that many calls share few. Else two servers are taken at random, and the call goes to the one with the smaller load
 (`member.py`), in proportion to their weights. So one that is slow has as many calls waiting as the others, and gets few
 new ones.
@@ -13,7 +13,7 @@ was, so that each server is tried now and then.
 Servers of the client's own zone come before others, as long as one of them is ready. Those that have refused a call are
 put aside, at most half of those that are ready. If none is ready, calls wait in the lobby.
 
-    begin -> choose -> the member's carrier          nobody is ready -> the lobby --one is--> its carrier
+    begin -> choose -> the member's carrier          none is ready -> the lobby --one is--> its carrier
 
 Assumes: stores and loads of attributes are atomic. `usable` and what follows from it is written under the lock that all
 tables of the client share, and read without; who reads it too early finds a server that does not take the call, which
@@ -138,7 +138,7 @@ class Balancer:
         weights = [member.weight for member in usable]
         self._weights = None if len(set(weights)) <= 1 else list(accumulate(weights))
         self.usable = usable
-        # Of one server no more than half of the calls wait for company, so that it has something to do meanwhile. Of
+        # Of one server no more than half of the calls wait to be batched, so that it has something to do meanwhile. Of
         # several all may: the others have, and each message costs as much as a dozen calls.
         for member in usable:
             member.carrier.outbox.halves = int(len(usable) == 1 and not member.carrier.connection.local)

@@ -121,7 +121,7 @@ class CallTable:
                     del self.waiting[call_id]
 
     def is_given_up(self, call_id: int, call: Call[Any], completion: Completion | None) -> bool:
-        """A task waits no longer, by `completion` if it did: whether nobody waits for the call or a pipe of it now."""
+        """A task waits no longer, by `completion` if it did: whether no task waits for the call or a pipe of it now."""
         if completion is not None:
             self.forget_waiter(call_id, completion)
         pipes = pipes_of(call)

@@ -109,8 +109,8 @@ class Connection:
         # The other servers of the client, if it has several; set once, before anything arrives.
         self.elsewhere: Elsewhere | None = None
         self.opened: bool = False
-        # The servers that the last greeting has named; and who is to be told of that, outside all locks. Stored in that
-        # order here, in the other by who wants to be told: one of the two sees the other.
+        # The servers that the last greeting has named; and what to call about that, outside all locks. Stored in that
+        # order here, in the other by the one that is to be called: one of the two sees the other.
         self.members: list[str] = []
         self.follow: Callable[[], object] | None = None
         # Whether a thread that has sent stays awake for the answer. Under link.lock.
@@ -156,7 +156,7 @@ class Connection:
     # The channel's side: sending. Under link.lock. `next_message` is the outbox's.
 
     def drop(self) -> None:
-        """Nothing: whoever closes the link ends the calls that wait here."""
+        """Nothing: the one that closes the link ends the calls that wait here."""
 
     def keep(self, message: OutgoingMessage) -> bool:
         """No: all goes to one server."""

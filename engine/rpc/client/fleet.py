@@ -8,8 +8,8 @@ what is left of its time stay what they were. Where a call is, and when it moves
     balancer.begin -> a member's carrier ... lost, refused, left -> `_Others.move_locked` -> another member's queue
                    -> the lobby, if no member is ready, until one is
 
-The lobby is a connection to nobody: its calls wait, each within `connect_timeout`, as those of a client of one server
-do. Calls that are pinned, by a session, by pipes or by context handles, stay where they are.
+The lobby is a connection to no server: its calls wait, each within `connect_timeout`, as those of a client of one
+server do. Calls that are pinned, by a session, by pipes or by context handles, stay where they are.
 
 The list of members is pushed, by the program as the client is made or by a resolver (`resolver.py`). Who is in it no
 more gets no more calls; its connection is closed when its calls are over and no session is pinned to it.
@@ -118,7 +118,7 @@ class _Others:
         messages: tuple[Any, ...] = (retries.renew_locked(call_id, call),)
         if is_cancelled(call):  # While it waited: that follows it.
             messages = (*messages, LoneMessage(encode(Cancel([CancelledCall(call_id, False)]))))
-        # First what may be broken off: a call that is awaited where it is not yet harms nobody.
+        # First what may be broken off: awaiting a call where it is not yet does no harm.
         touched[target] = None
         if not target.session.is_open:
             carrier.connection.awaiting.add_locked(call_id)
@@ -171,10 +171,10 @@ class _Others:
 
 
 class _Lobby(Connection):
-    """A connection to nobody, whose calls wait until there is somebody."""
+    """A connection to no server, whose calls wait until a member is ready."""
 
     def on_connect_failed(self, reason: str, vain: bool = False) -> None:
-        """Nothing: nobody ever listens there."""
+        """Nothing: there is never a server there."""
 
 
 class Totals(msgspec.Struct):
@@ -343,7 +343,7 @@ class Fleet:
         if self._left:
             self._sweep_later_locked()
 
-    # What members tell
+    # What members report
 
     def ready_locked(self, actions: Actions) -> None:
         """Members may be ready that were not: calls that wait for one go there."""

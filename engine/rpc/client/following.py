@@ -9,7 +9,7 @@ balancer. A client whose server names none has, and imports, nothing of that; no
     a binding without order, a greeting that names --> fleet, made by the pool --one is ready--> operations are turned
 
 The list of the greeting is the first one; from then on the members are asked (`asking.py`), in the thread that a fleet
-has for its resolver. A server that names members and does not tell of changes is taken at its word.
+has for its resolver. If the server names members and does not report changes, the list stays as it is.
 
 Calls that were begun before stay where they are. Who is just beginning one meanwhile begins it at either.
 
@@ -71,7 +71,7 @@ class Following:
         self._closed = False
 
     def begin_to_follow(self) -> None:
-        """Have the greetings of the server tell, past and future ones."""
+        """Be called for the greetings of the server, past and future ones."""
         connection = self._carrier.connection
         connection.follow = self._greeted
         if connection.members:
@@ -163,7 +163,7 @@ class Following:
 
 
 class _Told:
-    """A resolver: what the members tell of each other. Args: `seeds` are some of them."""
+    """A resolver: asks the members about each other. Args: `seeds` are some of them."""
 
     def __init__(self, connect: Connect, seeds: Sequence[str]) -> None:
         self._connect = connect

@@ -1,6 +1,6 @@
 """Whether what a routine is annotated with can be right, given what its contract says.
 
-Theory of operation. Annotations say more than can be decided here: generics, protocols, aliases, names that nobody can
+Theory of operation. Annotations say more than can be decided here: generics, protocols, aliases, names that cannot be
 read; and on the wire a tuple will do for a list, and a dict for a dataclass. So only what is wrong for sure is found: a
 text where a number is said, a list where it is a text, two classes of records that have nothing to do with each other,
 also inside of containers and unions. Type checkers find more: see `implements`.

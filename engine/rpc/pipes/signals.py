@@ -70,7 +70,7 @@ class Signals:
         except EngineError as error:  # The pool that was to run the callbacks is closed.
             with self._lock:
                 self._delivering = False
-            log.warning("%r could not be told of: %s", self.subject, text_of(error))
+            log.warning("the notification of %r could not be delivered: %s", self.subject, text_of(error))
 
     def _drain(self, deliver: Callable[[Sequence[object], EventKind], object] | None) -> None:
         while True:

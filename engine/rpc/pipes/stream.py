@@ -54,7 +54,7 @@ class Stream(AsyncCloseable, Generic[T, R]):
                     self.call.wait()
                     self._over = True
                     self.result = self.call.complete()
-            except BaseException:  # The call failed, or the wait was interrupted: nobody will go on with it.
+            except BaseException:  # The call failed, or the wait was interrupted: no caller will go on with it.
                 self.close()
                 raise
         if self._over:
@@ -86,7 +86,7 @@ class Stream(AsyncCloseable, Generic[T, R]):
             abandon(self.call)
 
     async def aclose(self) -> None:
-        """As `close`, for `contextlib.aclosing` and whoever closes an asynchronous generator."""
+        """As `close`, for `contextlib.aclosing` and other code that closes asynchronous generators."""
         self.close()
 
     def __del__(self) -> None:

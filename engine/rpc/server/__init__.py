@@ -2,7 +2,7 @@
 
 server       the life: listen, stop, wait, close; register
 policy       the conditions of an interface: who may call it
-faults       what a routine has raised, as its client is told of it
+faults       what a routine has raised, as its client gets it
 admission    how many calls are open, and whether more are taken; statistics
 listener     one endpoint: what arrives
 answers      one endpoint: a call is closed, its answer encoded, queued and sent; what of an exception is sent
@@ -21,6 +21,6 @@ own_loop     their event loop, if the program gives none
 given_loop   that of the program
 complaints   what clients can make a server log, at a rate that they cannot choose
 management   what a client may ask of any server
-reflection   what a server tells of what it serves
+reflection   descriptions of what a server serves, for clients
 ending       the signals that end a service
 """

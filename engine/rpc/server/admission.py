@@ -96,7 +96,7 @@ class EndpointCounters(msgspec.Struct, eq=False):
     # Connections of strangers that were closed, and clients that were disconnected for what they left unread.
     strangers: int = 0
     evicted: int = 0
-    # Bytes that came in messages, by whoever counts them.
+    # What counts the bytes that come in messages.
     backlog: "Arrived | None" = None
 
     @property
@@ -173,7 +173,7 @@ class Admission:
         self.max_calls: int = max_calls
         # So many calls may be open without a closer look. Written under the lock, read under link.lock.
         self.plenty: int = 0
-        # One for each endpoint, whoever listens there.
+        # One for each endpoint, kept while listeners come and go.
         self.endpoints: list[EndpointCounters] = [EndpointCounters(self) for _ in range(endpoints)]
         self.calls_out: int = 0
         self.faults: int = 0

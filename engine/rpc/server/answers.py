@@ -377,7 +377,7 @@ class Answers:
 
     def _close_failed(self, call: OpenCall, status: int, error: BaseException | None, text: str) -> None:
         peer = call.peer
-        if peer.calls.get(call.id) is not call:  # Looked at first: the log must not say that a client was told this.
+        if peer.calls.get(call.id) is not call:  # Looked at first: the log must not say that this was sent to a client.
             raise _closed_before(call)
         if error is None:
             fault = Fault("", text)
@@ -397,7 +397,7 @@ class Answers:
             self.fault(peer, call.id, status, fault, _reply_options(call))
 
     def _report(self, call: OpenCall, error: BaseException) -> str:
-        """Log what a routine has raised, and not for its client; return what that may be told instead."""
+        """Log what a routine has raised, and not for its client; return what is sent to that instead."""
         number, peer, spec = urandom(8).hex(), call.peer, call.entry.spec
         operation = f"{spec.target.interface}.{spec.name}"
         process = f"process {peer.process} on {peer.host}" if peer.process else ""

@@ -2,7 +2,7 @@
 
 Theory of operation. The first line of a kind is logged at once. For `QUIET` seconds after it those of its kind are only
 counted; then the last of them is logged, with how many were left out, and so on. So a stranger who sends garbage a
-million times costs a line in some seconds, and whoever reads the log learns of the first one and of the latest.
+million times costs a line in some seconds, and the log shows the first one and the latest.
 
     first ---> line      second, third, ... ---> counted      after QUIET ---> line: the last of them, and how many
 
@@ -54,7 +54,7 @@ class Complaints:
         driver().monitor.call_at(monotonic() + QUIET, partial(self._sum_up, kind))
 
     def _sum_up(self, kind: str) -> None:
-        """The time is up: tell of those that were left out, if there were any."""
+        """The time is up: log how many were left out, if any were."""
         with self._lock:
             line, count = self._left_out.pop(kind)
             if line is not None:

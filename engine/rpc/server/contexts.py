@@ -310,7 +310,7 @@ class ContextBook:
             self._resume(waiter)
 
     def _run_down(self, opened: Opened) -> None:
-        """Have the rundown routine of a handle run; it is not reached by anybody else any more."""
+        """Have the rundown routine of a handle run; no other thread reaches the handle any more."""
         try:
             self._pool.post(partial(_call_rundown, opened))
         except InvalidHandle:

@@ -154,7 +154,7 @@ class Listener:
         return found
 
     def silence(self) -> str:
-        """Nothing: a server does not expect to hear of anybody."""
+        """Nothing: a server waits for no particular client."""
         return ""
 
     # The channel's side: receiving. Under link.lock, one at a time.
@@ -179,7 +179,7 @@ class Listener:
             if known is None:
                 return
             noted, known.lost, known.parting = known.lost, True, True
-        if evicted and not noted:  # Otherwise this side has told of it, as it ended the connection.
+        if evicted and not noted:  # Otherwise it was logged as this side ended the connection.
             self._counters.evicted += 1
             self._admission.complaints.warning(
                 "%s: disconnected the client at %s: %s", self.endpoint, known.address or peer.hex(), reason

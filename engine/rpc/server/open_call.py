@@ -180,12 +180,12 @@ class CallAttributes(msgspec.Struct, frozen=True):
     Fields:
         interface, version, operation: what is called.
         client_process, client_host: what the client says of itself; not verified.
-        client_address: where the connection comes from, as far as the transport tells; "" if it does not.
+        client_address: where the connection comes from, as far as the transport knows; "" if it does not.
         client_principal: who the client proved to be; "" for an anonymous one.
         authentication_level: how well the connection is protected, in Windows' numbers: 6 (privacy) with CURVE and TLS,
             and on ipc, inproc and loopback, which do not leave the machine; 1 (none) on plain tcp.
         metadata: the connection's texts, overlaid with the call's own.
-        client_is_local: whether the connection comes from this machine, as far as the transport tells.
+        client_is_local: whether the connection comes from this machine, as far as the transport knows.
         status: 1 in progress, 2 cancelled, 3 disconnected. Compare for equality: it is no bit field.
     """
 

@@ -14,7 +14,7 @@ class ServerPeer(msgspec.Struct, frozen=True):
 
     Fields:
         endpoint: of the server, which the client is connected to.
-        address: where it comes from, as far as the transport tells; "" if it does not.
+        address: where it comes from, as far as the transport knows; "" if it does not.
         principal: who it proved to be; "" for an anonymous one.
         process, host: what it says of itself; not verified.
         since: when it was first heard, in seconds since the epoch.

@@ -45,7 +45,7 @@ class ServerPipes(PipeSet):
         super().__init__(spec.pipes, False, spec.duplex, window, limit, signals, False, call.id, channel)
         self.call = call
         self._answers = answers
-        # Guarded by lock. Why nothing moves any more; each failure is told by an error of its own.
+        # Guarded by lock. Why nothing moves any more; each failure is raised as an error of its own.
         self._failure: Callable[[], CallError] | None = None
         self._closed = False
         # Set once: the error that closed the call, and that the routine got.

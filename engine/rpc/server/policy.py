@@ -121,7 +121,7 @@ class AccessPolicy(msgspec.Struct, eq=False):
 
 
 def is_local(endpoint: str, address: str) -> bool:
-    """Whether a client that came to `endpoint` from `address` is on this machine, as far as the transport tells."""
+    """Whether a client that came to `endpoint` from `address` is on this machine, as far as the transport knows."""
     if Endpoint.parse(endpoint).carrier != "tcp":
         return True
     return address.removeprefix("::ffff:").startswith("127.") or address == "::1"

@@ -1,4 +1,4 @@
-"""Reflection: what a server serves, for whoever asks: interfaces, their operations, types and texts.
+"""Reflection: what a server serves, for any client that asks: interfaces, their operations, types and texts.
 
 Every server that listens serves `Reflection`, unless it is made with `reflection=False`. It tells what the contract
 says, or, of an object that is served by name, what its methods say. Who may call an operation is another matter: what

@@ -46,7 +46,7 @@ def manager(function: F) -> F:
     """Mark a routine as an asynchronous manager routine: it takes the call's handle before the operation's arguments.
 
     Its return does not answer the call; `complete` or `abort` on the handle does, from any thread, at any time. An
-    exception that leaves it aborts the call, unless that was closed before, and whoever closes it afterwards gets 1914:
+    exception that leaves it aborts the call, unless that was closed before, and closing it afterwards raises 1914:
     do not raise once the call is handed on.
 
         @manager
@@ -431,7 +431,7 @@ def _entries_by_name(name: str, implementation: Any) -> dict[str, Entry]:
         for attribute, function in _public_methods(implementation)
     }
     for attribute, entry in entries.items():
-        if entry.takes_handle:  # What another one yields cannot be sent, which is told to its caller.
+        if entry.takes_handle:  # What another one yields cannot be sent, and its caller gets that as an error.
             _check_runs(entry, attribute)
     if not entries:
         raise InvalidParameter(f"{type_name(implementation)} has no public methods to serve as {name!r}")

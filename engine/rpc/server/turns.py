@@ -14,8 +14,8 @@ passed on asks whether that one is inside by now (`routines.py`), and takes no c
     TRANSITIONS, below, says how a client moves between its states.
 
 A routine that is an `async def` counts as entered when its call was handed to the server's event loop, which decodes
-its arguments and begins it in order. If nobody has the client that is done at once, by the thread that found the call,
-so that it needs no worker.
+its arguments and begins it in order. If no thread has the client that is done at once, by the thread that found the
+call, so that it needs no worker.
 
 Calls without a place in the order, and those that begin again after waiting for a context handle, wait apart, in
 `LooseTurns` of their client. They may be entered side by side, so others go on with them wherever the thread is that
@@ -290,7 +290,7 @@ class ClientTurns:
             self._list([None])
 
     def _has(self, place: ServingSlot) -> bool:
-        """Whether this thread has the client: the monitor may be just looking, and then it has nobody."""
+        """Whether this thread has the client: it has not while the monitor is taking a look."""
         with self._lock:
             return self.owner is place
 

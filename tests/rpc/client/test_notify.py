@@ -332,7 +332,7 @@ class TestApc:
         thread.join(LIMIT)
         call = bench.probe.echo.begin("still", notify=apc(lambda call, kind: None, thread))
         assert call.result(LIMIT) == "still"
-        wait_until(lambda: "could not be told" in caplog.text)
+        wait_until(lambda: "could not be delivered" in caplog.text)
 
     def test_a_raising_routine(self, bench: Bench) -> None:
         """What the routine raises leaves the alertable wait; later notifications still come."""

@@ -291,7 +291,7 @@ class TestClosing:
         binding.ping()
         call.cancel()
         assert binding.queued() == 0
-        wait_until(lambda: "could not be told" in caplog.text)
+        wait_until(lambda: "could not be delivered" in caplog.text)
 
     def test_misuse_is_one_error(
         self, servers: Callable[..., Server], clients: Callable[..., Any], endpoint: str
