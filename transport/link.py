@@ -135,7 +135,7 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
             ipc hands over no more than that eighth, for 5 seconds at most.
         max_total_bytes: how much may wait to be written to all clients of a server's endpoint; past that the one for
             which most waits is disconnected. On tcp and ipc that is what was handed to ZeroMQ and is not known to have
-            left, an eighth more at most.
+            left, an eighth more at most, and what waits behind that.
         greeting_timeout: seconds in which a client must have sent its first message, handshakes included.
         heartbeat: seconds between ZMTP pings on tcp and ipc; a peer that answers none for three times as long
             is lost. ZeroMQ's own thread sends and answers them, so a process that is busy, or holds the GIL,
@@ -240,6 +240,11 @@ class Link(Protocol):
         without the lock.
         """
 
+    def unread_bytes(self) -> int:
+        """Bytes that were handed over for all peers that are not to be disconnected, and are not known to have left, at
+        another's too (server). With `lock` held; it may look at each peer.
+        """
+
     @property
     def arrived(self) -> object:
         """True if a harvest would find something, as a `send` that has just handed a message over has seen."""
@@ -318,6 +323,10 @@ class BaseLink(Uncopyable):
         for name in ("send", "ready", "harvest", "leave", "writable", "descriptors", "disconnect", "peer_info"):
             setattr(self, name, raise_it)
         self.close = lambda: None  # type: ignore[method-assign]  # as above, on the instance
+
+    def unread_bytes(self) -> int:
+        """What waits here."""
+        return self.queued_bytes
 
     def leave(self) -> None:
         """Nothing: a server ends no connection of its own accord."""

@@ -373,14 +373,14 @@ class TestAnswersOverZeroMQ:
 
     BOUNDS = {"max_calls": 500, "max_queued_bytes": 16 * MIB}
 
-    def ask(self, stack: ExitStack, mine: Service, size: int) -> None:
-        """Have 16 clients ask for 600 results of that size, and read none."""
+    def ask(self, stack: ExitStack, mine: Service, size: int, clients: int = 16, count: int = 600) -> None:
+        """Have so many clients ask for so many results of that size, each, and read none."""
         target, args = Target("test.Probe", 1, 2, "filled"), msgspec.Raw(msgspec.msgpack.encode([size]))
         asks = b"".join(
             b"".join(map(bytes, in_frames([calls(one_call(1 + number, 0, args), targets=(target,))])))
-            for number in range(600)
+            for number in range(count)
         )
-        for greedy in [stack.enter_context(Zmtp(mine.endpoint)).greet() for _ in range(16)]:
+        for greedy in [stack.enter_context(Zmtp(mine.endpoint)).greet() for _ in range(clients)]:
             with suppress(OSError):  # It is disconnected in the midst of it.
                 greedy.socket.sendall(asks)
 
@@ -410,6 +410,32 @@ class TestAnswersOverZeroMQ:
         assert usage.since()[1] < 400 * MIB
         assert mine.order("statistics")["clients_evicted"] == 16
         assert other.client.statistics().connections == 1
+
+    def test_of_many_take_little_memory(self, service: Services, benches: Callable[..., Bench]) -> None:
+        """What was handed to ZeroMQ and what waits behind it have one bound, and those who are disconnected are soon
+        forgotten, however much they have asked for.
+        """
+        mine = service("tcp://127.0.0.1:*", max_total_bytes=48 * MIB, **self.BOUNDS)
+        other = benches(mine.endpoint)
+        other.probe.echo(bytes(4 * MIB))
+        usage = Usage(mine)
+        with ExitStack() as stack:
+            self.ask(stack, mine, 30_000, clients=100, count=300)
+            wait_until(lambda: mine.order("statistics")["clients_evicted"] > 60)
+            assert status_of(lambda: other.probe.echo("served")) == 0
+        assert usage.since()[1] < 200 * MIB
+        assert other.client.statistics().connections == 1
+
+    def test_one_bound(self, service: Services) -> None:
+        """Who is handed no more is disconnected before as much waits behind that as may wait for all."""
+        mine = service("tcp://127.0.0.1:*", max_calls=5000, max_queued_bytes=64 * MIB, max_total_bytes=16 * MIB)
+        with ExitStack() as stack:
+            self.ask(stack, mine, 60_000, clients=1)
+            said = re.compile(r"it left (\d+) bytes unread, more than any other; (\d+) wait for all")
+            wait_until(lambda: said.search(mine.log()))
+            found = said.search(mine.log())
+        assert found is not None
+        assert int(found[1]) < 16 * MIB < int(found[2])
 
 
 class TestT7:

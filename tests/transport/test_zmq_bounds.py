@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from engine.testing import wait_until
 from tests.transport.helpers import Party, exchange, settle
 from tests.zmtp import Zmtp
 from transport import Buffer, PeerLost, bind, connect
@@ -205,6 +206,41 @@ def test_many_who_do_not_read(house: House) -> None:
     assert server.evictions[0] == others[0] and mine not in server.losses
     assert re.search(r"most of the \d+ that wait for all .* max_total_bytes allows 67108864", server.reasons[0])
     house.still_serves()
+
+
+def test_what_the_disconnected_have_sent(house: House) -> None:
+    """It is passed over, and their loss is told when it was read; others are heard."""
+    server = house.open()
+    stranger = house.stranger().ready()
+    stranger.say(b"hello")
+    exchange([server], lambda: server.messages)
+    (peer,) = server.ups
+    for number in range(100):
+        stranger.say(b"more", b"%d" % number)
+    wait_until(server.link.ready)
+    server.link.disconnect(peer, "it talks too much")
+    exchange([server], lambda: server.losses)
+    assert [message[0] for message in server.messages] == [peer]
+    house.still_serves()
+
+
+def test_what_the_disconnected_have_not_read(house: House) -> None:
+    """While ZeroMQ has much of it, who has not read what it was handed is handed no more; then it is."""
+    server = house.open(max_queued_bytes=1 << 30, max_total_bytes=48 << 20)
+    for _ in range(2):
+        house.stranger().ready().say(b"hello")
+    exchange([server], lambda: len(server.ups) == 2)
+    gone, other = server.ups
+    for _ in range(40):
+        assert server.send(gone, [bytes(1 << 20)])
+    server.link.disconnect(gone, "it does not read")
+    sent = 0
+    while server.send(other, [bytes(1 << 18)]):
+        sent += 1
+        assert sent < 60, "15 MiB are more than the system takes, and a mark"
+    exchange([server], lambda: server.losses)
+    assert server.losses == [gone]
+    assert server.send(other, [bytes(1 << 18)])
 
 
 @pytest.mark.parametrize("size", [1000, 1 << 16, 1 << 20])

@@ -6,7 +6,7 @@ duplicate: the connection has a number that no other has. Then both its directio
 any peer that goes.
 
 ZeroMQ does not say what it still has for a peer. So what was handed over is counted, and once in `MARK_BYTES` a message
-is a *mark*: ZeroMQ tells when its memory is free again, and then all that was handed over before has left.
+is a *mark*: ZeroMQ tells when its memory is free again, and then all that was handed over before has left, and itself.
 
     handed over:  | left | .......... mark ........ |        the mark is free: what counts is what came after it
 """
@@ -21,7 +21,7 @@ import zmq
 
 from transport.frames import Buffer
 from transport.link import PeerInfo
-from transport.zmq_link.base import ensure_collector
+from transport.zmq_link.base import ensure_collector, source_of
 
 #: So many bytes for a peer are not known to have left before one message is a mark.
 MARK_BYTES: Final = 1024 * 1024
@@ -103,9 +103,11 @@ def _number_of(descriptor: int) -> tuple[Any, ...]:
 class HeardPeer:
     """A peer that was heard. Guarded by the link's lock."""
 
-    __slots__ = ("_before", "_mark", "accepted", "full_since", "handed", "info")
+    __slots__ = ("_before", "_mark", "accepted", "full_since", "handed", "info", "number")
 
-    def __init__(self, info: PeerInfo, accepted: Accepted | None) -> None:
+    def __init__(self, number: bytes, info: PeerInfo, accepted: Accepted | None) -> None:
+        #: Its routing id.
+        self.number = number
         self.info = info
         #: None over inproc, and if it is gone already.
         self.accepted = accepted
@@ -114,7 +116,7 @@ class HeardPeer:
         #: Since when it has so many that it is given no more; 0: it has not.
         self.full_since: float = 0.0
         self._mark: Any = None
-        # What of `handed` came before the mark.
+        # What of `handed` has left when the mark has.
         self._before = 0
 
     def settle(self) -> None:
@@ -128,12 +130,19 @@ class HeardPeer:
         """Whether a mark is on its way, so that it will be known what has left."""
         return self._mark is not None
 
-    def marked(self, frame: Buffer) -> Any:
-        """Return what to send of the first frame of a message: it is the mark, unless there is one on its way."""
+    def marked(self, frames: list[Buffer], size: int) -> list[Any]:
+        """Return what to send of a message that is about to be handed over, of so many bytes: its last frame is the
+        mark, unless there is one on its way, so that it is known when the message has left, too.
+
+        One that goes back as it came cannot be a mark: then the first is.
+        """
         if self._mark is not None or self.accepted is None:
-            return frame
+            return frames
+        if len(frames) > 1 and source_of(frames[-1]) is not None:
+            at, self._before = 0, self.handed
+        else:
+            at, self._before = len(frames) - 1, self.handed + size
         ensure_collector()
-        made = zmq.Frame(frame, track=True, copy=False, copy_threshold=0)
+        made = zmq.Frame(frames[at], track=True, copy=False, copy_threshold=0)
         self._mark = made.tracker
-        self._before = self.handed
-        return made
+        return [*frames[:at], made, *frames[at + 1 :]]

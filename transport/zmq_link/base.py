@@ -47,12 +47,20 @@ def _as_it_came(frame: Buffer) -> Any:
     Then ZeroMQ counts one more reference. Otherwise it calls back when the memory is free, by a thread of pyzmq's that
     needs the interpreter for it. (Two threads that count at once are kept apart by the global lock only.)
     """
+    source = source_of(frame)
+    if source is not None:
+        return source
+    ensure_collector()
+    return frame
+
+
+def source_of(frame: Buffer) -> Any:
+    """Return the frame that was received of which this is the whole; None if there is none."""
     if type(frame) is memoryview:
         source: Any = frame.obj
         if type(source) is zmq.Frame and len(source) == frame.nbytes:
             return source
-    ensure_collector()
-    return frame
+    return None
 
 
 def is_gone(error: zmq.ZMQError) -> bool:

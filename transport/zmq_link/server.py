@@ -10,11 +10,14 @@ What was handed to ZeroMQ and is not known to have left is counted, for each pee
 more, the rarer messages are marks; so with many peers there are more of them, and no more than one part in `UNKNOWN` of
 `max_total_bytes` is due to that.
 
+ZeroMQ has memory for what a disconnected peer has not read until this side has read all that the peer has sent. So that
+is passed over; and while there is much of it, who has not read what it was handed is handed no more.
+
 All of it looks at one table of connections, under one lock: hence the length.
 
 Guarantees: what waits to be sent to a peer is bounded by an eighth of `max_queued_bytes` and a message; for longer than
 `GRACE` it is not that much. What waits for all is bounded by `max_total_bytes` and one part in `UNKNOWN` of it: past it
-the one for which most waits is disconnected.
+the one for which most waits is disconnected. What is left of those that were disconnected is not more than that again.
 """
 
 import errno
@@ -87,6 +90,8 @@ class ZmqServer(ZmqLink):
     def __init__(self, endpoint: Endpoint, options: LinkOptions) -> None:
         # Guarded by lock. Routing id -> what is known of the peers that had `on_connected` and no `on_lost` yet.
         self._peers: dict[bytes, HeardPeer] = {}
+        # Guarded by lock. Those of them whose connections this side has ended, and the bytes that each has not read.
+        self._ended: dict[bytes, int] = {}
         # Guarded by lock. Bytes that were handed over for all of them, ever; above how many of these to count how many
         # wait; and above how many that wait for a peer its messages are marks.
         self._handed = 0
@@ -264,14 +269,15 @@ class ZmqServer(ZmqLink):
         except KeyError:
             raise PeerLost(f"there is no peer {peer.hex()} on {self.endpoint}") from None
         try:
-            if known.handed > self._mark_bytes:
+            alone = len(frames) == 1
+            size = MESSAGE_BYTES + (len(frames[0]) if alone else sum(map(len, frames)))
+            if known.handed + size > self._mark_bytes:
                 if not self._may_have(known):
                     return False
-                frames = [known.marked(frames[0]), *frames[1:]]
-            if len(frames) == 1 and (size := len(frames[0])) < NO_COPY_SEND_BYTES:
-                size += MESSAGE_BYTES
-                known.handed += size
-                self._handed += size
+                frames = known.marked(frames, size)
+            known.handed += size
+            self._handed += size
+            if alone and size < NO_COPY_SEND_BYTES:
                 begun = False
                 try:
                     self._send(peer, MORE)
@@ -281,9 +287,6 @@ class ZmqServer(ZmqLink):
                     self._end_message(begun, error)
                     raise
             else:
-                size = sum(map(len, frames)) + MESSAGE_BYTES
-                known.handed += size
-                self._handed += size
                 self._send_frames([peer, *frames])
             if self._handed > self._count_at:
                 self._relieve()
@@ -307,20 +310,32 @@ class ZmqServer(ZmqLink):
         # Without a mark on its way nothing would ever be known to have left: the next message is one.
         if accepted is None or peer.handed <= self._options.max_queued_bytes // SLOW_PART or not peer.has_mark:
             peer.full_since = 0.0
-            return True
+            return accepted is None or not (self._ended and peer.has_mark and self._is_crowded())
         now = monotonic()
         peer.full_since = peer.full_since or now
         if now - peer.full_since > GRACE:
             self._evict(peer, f"it left {peer.handed} bytes unread for {GRACE:g} s")
         return False
 
+    def _is_crowded(self) -> bool:
+        """Whether ZeroMQ still has much of what the disconnected have not read."""
+        return sum(self._ended.values()) > self._options.max_total_bytes // UNKNOWN
+
+    def _counted(self) -> list[HeardPeer]:
+        """Return the peers whose connections go on, with what is not known to have left of what they were handed."""
+        counted = [peer for peer in self._peers.values() if peer.accepted is not None and not peer.accepted.why]
+        for peer in counted:
+            peer.settle()
+        return counted
+
+    def unread_bytes(self) -> int:
+        """What was handed over, and ZeroMQ is not known to be rid of; see `Link.unread_bytes`."""
+        return sum(peer.handed for peer in self._counted())
+
     def _relieve(self) -> None:
         """Count what waits for all peers; if that is more than may, disconnect those for which most does."""
         most = self._options.max_total_bytes
-        left = [peer for peer in self._peers.values() if peer.accepted is not None and not peer.accepted.why]
-        for peer in left:
-            peer.settle()
-        left.sort(key=attrgetter("handed"))
+        left = sorted(self._counted(), key=attrgetter("handed"))
         waiting = sum(peer.handed for peer in left)
         while waiting > most:
             peer = left.pop()
@@ -336,12 +351,15 @@ class ZmqServer(ZmqLink):
         most = self._options.max_total_bytes // UNKNOWN // max(1, len(self._peers))
         self._mark_bytes = min(MARK_BYTES, most)
 
-    @staticmethod
-    def _evict(peer: HeardPeer, why: str) -> None:
+    def _evict(self, peer: HeardPeer, why: str) -> None:
         """End the connection of a peer that does not read."""
-        accepted = peer.accepted
-        assert accepted is not None, "what has left is known"
-        accepted.evicted = True
+        assert peer.accepted is not None, "what has left is known"
+        peer.accepted.evicted = True
+        self._hang_up(peer, peer.accepted, why)
+
+    def _hang_up(self, peer: HeardPeer, accepted: Accepted, why: str) -> None:
+        """End the connection of a peer that was heard."""
+        self._ended[peer.number] = peer.handed
         accepted.end(why)
 
     @staticmethod
@@ -361,7 +379,7 @@ class ZmqServer(ZmqLink):
         if known is None:
             return
         if known.accepted is not None:
-            known.accepted.end(reason)
+            self._hang_up(known, known.accepted, reason)
         else:
             self._losing[peer] = reason
             if self.later is not None:
@@ -386,8 +404,8 @@ class ZmqServer(ZmqLink):
                 if frame.more:
                     self._read_rest(frames)
                 count += 1
-                met = peer in peers or self._meet(peer, frame, receiver)
-                ended = met and receiver.on_message(peer, frames)
+                heard = (peer in peers or self._meet(peer, frame, receiver)) and peer not in self._ended
+                ended = heard and receiver.on_message(peer, frames)
                 peer = b""
                 if ended or count >= limit:
                     self._unsure = True
@@ -448,7 +466,7 @@ class ZmqServer(ZmqLink):
                 self._silent.pop(accepted.descriptor, None)
         info = PeerInfo(_text(frame, "Peer-Address"), _text(frame, "User-Id"))
         try:
-            self._peers[peer] = HeardPeer(info, accepted)
+            self._peers[peer] = HeardPeer(peer, info, accepted)
             self._look_for_marks()
             receiver.on_connected(peer)
         except BaseException:
@@ -510,6 +528,7 @@ class ZmqServer(ZmqLink):
 
     def _forget(self, peer: bytes) -> None:
         self._peers.pop(peer, None)
+        self._ended.pop(peer, None)
 
     def _end(self, peer: bytes, why: str = "") -> None:
         """Its connection is gone: `on_lost` follows when its messages are read, and none that comes later counts."""

@@ -9,7 +9,8 @@ together, half wait for the next message.
 
 A message that the link does not take is kept for its client, and offered again every `OFFER_AGAIN` seconds. What waits
 behind it is counted then: past `max_unread_bytes` the client is disconnected, and past `max_total_bytes` of all such
-clients the one for which most waits. So one that does not read costs others nothing, and this side no more than that.
+clients, with what the link has for its peers, the one for which most waits. So one that does not read costs others
+nothing, and this side no more than that.
 
 Assumes: `deque.append` and `popleft`, and removal of one key of a `dict`, are atomic and are not reordered. A thread
 that appends an answer does so before it looks at `Peer.queued`; the sender clears that before it empties the queue: one
@@ -78,7 +79,7 @@ class Answers:
     Args: `contexts` has the context handles of the server; `tracebacks`: send those of routines that raised;
         `details`: send what exceptions say that were not raised for the client;
         `authentication_level`: how well the connections to the endpoint are protected; `max_unread_bytes` and
-        `max_total_bytes`: how much may wait for one client, and for all, that the link does not take.
+        `max_total_bytes`: how much may wait for one client that the link does not take, and for all, in the link too.
     Threads: any, except where it says so.
     """
 
@@ -105,8 +106,10 @@ class Answers:
         self._keeping: deque[Peer] = deque()
         self._max_unread_bytes = max_unread_bytes
         self._max_total_bytes = max_total_bytes
-        # Bytes that wait for all of them, as they were counted last. Under link.lock.
+        # Bytes that wait for all of them, as they were counted last; and that wait in the link for all peers, as of the
+        # first message that it did not take since the others were offered again. Under link.lock.
         self._unread_bytes = 0
+        self._handed_bytes = 0
         # The endpoint goes away. Set once, under link.lock; read anywhere.
         self.closing: bool = False
         # Whom the message taken last is for, and the answers in it. Under link.lock.
@@ -199,17 +202,18 @@ class Answers:
         assert peer is not None, "it is that of the message taken last"
         peer.kept, peer.again = message[1], False
         if not self._keeping:
+            self._handed_bytes = self.channel.link.unread_bytes()
             driver().monitor.call_at(monotonic() + OFFER_AGAIN, self._offer_again)
         self._keeping.append(peer)
         waiting = unread_bytes(peer)
         self._note_unread(peer, waiting, sum(map(_ends_a_call, peer.answers.copy())))
         if waiting > self._max_unread_bytes:
             self._evict(peer, f"it left {waiting} bytes unread, max_unread_bytes allows {self._max_unread_bytes}")
-        elif self._unread_bytes > self._max_total_bytes:
+        elif (total := self._unread_bytes + self._handed_bytes) > self._max_total_bytes:
             most = max((peer, *self._keeping.copy()), key=attrgetter("unread_bytes"))
             self._evict(most, (
-                f"it left {most.unread_bytes} bytes unread, most of the {self._unread_bytes} that wait for all, "
-                f"and max_total_bytes allows {self._max_total_bytes}"
+                f"it left {most.unread_bytes} bytes unread, more than any other; {total} wait for all, with those that "
+                f"were handed over, and max_total_bytes allows {self._max_total_bytes}"
             ))  # fmt: skip
         return True
 
@@ -231,6 +235,7 @@ class Answers:
         where = peer.address or peer.id.hex()
         self.admission.complaints.warning("%s: disconnected the client at %s: %s", self._endpoint, where, reason)
         self.channel.link.disconnect(peer.id, reason)
+        self._handed_bytes = self.channel.link.unread_bytes()
 
     def _offer_again(self) -> None:
         """The monitor's: what was kept may leave now."""

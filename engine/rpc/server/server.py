@@ -145,8 +145,8 @@ class Server(AsyncCloseable):
             even share waiting.
         max_unread_bytes: bytes of answers, and of elements of pipes, that may wait for one client because it does not
             read; past that it is disconnected. So is one that leaves what was handed to the transport unread for 5 s
-            (16 MiB; see docs/security.md). If more than `max_total_bytes` wait for all such clients of an endpoint, the
-            one for which most waits is.
+            (16 MiB; see docs/security.md). If more than `max_total_bytes` wait for all clients of an endpoint, what was
+            handed to the transport included, the one for which most waits is.
         stuck_after: seconds after which a routine that has not returned is named in the log, once, with its stack; it
             counts in `statistics().stuck`, and for `Health`.
         interceptors: generator functions that are run around each routine that is registered, the first one outermost,
