@@ -6,5 +6,5 @@ __all__ = ["ORDER"]
 ORDER = (
     "latency", "throughput", "counts", "stdlib", "blocking", "idle", "notify", "threads", "payload", "open_loop",
     "gil_hog", "busy", "fairness", "overload", "clients", "growth", "port", "pool", "memory", "import_time", "peers",
-    "unix_peers", "tls", "fleet", "uneven", "drain", "soak",
+    "unix_peers", "tls", "fleet", "uneven", "drain", "processes", "soak",
 )  # fmt: skip
