@@ -451,6 +451,18 @@ def test_a_circle_is_found(tmp_path: Path) -> None:
     assert in_circles(tmp_path) == {"engine.one", "engine.two", "engine.three"}
 
 
+def test_long_files_say_why() -> None:
+    """A file of the library with more than 500 lines says at its top why it is one file."""
+    silent = [
+        path.relative_to(ROOT).as_posix()
+        for package in ("engine", "transport")
+        for path in (ROOT / package).rglob("*.py")
+        if (text := path.read_text(encoding="utf-8")).count("\n") > 500
+        and "hence the length" not in (ast.get_docstring(ast.parse(text)) or "")
+    ]
+    assert silent == []
+
+
 def test_the_table_names_what_exists() -> None:
     """No row of the table, public module or white-box test is a name that nothing bears any more."""
     modules = Tree(ROOT).modules
