@@ -6,6 +6,7 @@ Source: "The IDL and ACF Files" (what an interface is).
 """
 
 import inspect
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -25,13 +26,15 @@ from ...errors import InvalidArgumentType, InvalidParameter
 from ..context import Context, context_kind, mentions_context
 from ..errors import NullContext
 from ..pipes.pipe import DIRECTIONS, PipeSpec
-from ..wire_types import check_type, mismatch
+from ..wire_types import check_type, mismatch, spell
 from .annotations import hints_of, unmarked
 from .outputs import OutputSpec, outputs_of
 
 # What `begin` takes besides the arguments.
 _TAKEN = frozenset(("notify", "timeout", "metadata", "handle", "into", "user_data"))
 _MISSING = inspect.Parameter.empty
+# How msgspec says in which of the arguments something is wrong, and where within it.
+_WHERE = re.compile(r" - at `\$\[(\d+)\](.*)`$")
 
 
 class Declaration(Protocol):
@@ -272,6 +275,20 @@ class OperationSpec:
             if (why := mismatch(value, wanted)) is not None:
                 raise InvalidArgumentType(f"{self.name}: parameter {name!r} {why}")
         return args
+
+    def misfit(self, error: BaseException) -> str:
+        """Say of arguments that were sent why they cannot be decoded, naming the parameter: their caller may have no
+        contract.
+        """
+        text = text_of(error)
+        found = _WHERE.search(text)
+        at = -1 if found is None else int(found[1])
+        if found is None or at >= len(self.parameters) or at in {pipe.position for pipe in self.pipes}:
+            takes = "" if self.signature is None or self.pipes else text_of(self.signature)
+            return f"the arguments of {self.name}{takes} cannot be read: {text}"
+        within = f" - at `${found[2]}`" if found[2] else ""
+        wanted = spell(self.annotated[at])
+        return f"{self.name}: parameter {self.parameters[at]!r} must be {wanted}: {text[: found.start()]}{within}"
 
 
 def _parameters_of(label: str, function: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from transport.foreign import is_interrupt, text_of, type_name
+from transport.foreign import is_interrupt, type_name
 from transport.log import Log
 from transport.realtime import monotonic, perf_counter
 from transport.wire.codec import DEFERRABLE_BYTES, deferrable
@@ -362,8 +362,7 @@ class CallRunner(ClientTurns):
             try:
                 args = place.run(_decode_large, call, entry)
             except BaseException as error:
-                text = f"the arguments of {entry.spec.name} cannot be read: {text_of(error)}{advice(call)}"
-                _refuse(answers, call, BadStubData(text))
+                _refuse(answers, call, BadStubData(f"{entry.spec.misfit(error)}{advice(call)}"))
                 return
         if place.context:
             place.take_context()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine import (
+    BadStubData,
     CallTimeout,
     Client,
     Event,
@@ -195,6 +196,22 @@ class TestArguments:
         server.listen()
         client = benches(server.endpoint).client
         assert client.bind(Adder).add(1, 2) == client.bind("static").add(1, 2) == 3
+
+    @pytest.mark.parametrize(
+        ("args", "text"),
+        [
+            ((1, "two"), "add: parameter 'right' must be int: Expected `int`, got `str`"),
+            (("one", 2), "add: parameter 'left' must be int: Expected `int`, got `str`"),
+            ((1,), "the arguments of add(left: int, right: int) -> int cannot be read: "),
+        ],
+    )
+    def test_a_caller_without_a_contract(
+        self, server: Server, benches: Benches, args: tuple[Any, ...], text: str
+    ) -> None:
+        """Who sends what does not fit is told the parameter and its type by the server, or what the operation takes."""
+        server.listen()
+        with pytest.raises(BadStubData, match=re.escape(text)):
+            benches(server.endpoint).client.bind("test.Adder").add(*args)
 
     def test_one_object_for_a_list(self, bench: Bench) -> None:
         """Waiting for one object says to pass a list; for one that cannot be in it, what to do instead."""
