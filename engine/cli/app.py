@@ -1,5 +1,6 @@
 """The commands of the command line, and what they take."""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +15,10 @@ from . import bench as benching
 from . import described, reloading
 from . import keys as key_files
 from . import top as live
+from .connecting import connecting
 from .ending import first_signal
 from .output import ExitCode, console, errors, lines, print_json, print_value
+from .security import Security
 from .targets import argument_of, load, operation_of, server_of
 
 app = typer.Typer(
@@ -28,7 +31,6 @@ app.add_typer(keys_app, name="keys")
 
 GRACE = 0.2  # Seconds in which clients hear of the end, and begin no call more.
 
-Endpoint = Annotated[str, typer.Argument(help="Of the server, as tcp://host:port.", metavar="ENDPOINT")]
 Named = Annotated[str, typer.Argument(help="An interface, or INTERFACE.OPERATION; all if left out.", metavar="NAME")]
 Operation = Annotated[str, typer.Argument(help="INTERFACE.OPERATION.", metavar="OPERATION")]
 Arguments = Annotated[list[str] | None, typer.Argument(help="JSON values; what is none is a text.", metavar="ARGS")]
@@ -65,20 +67,33 @@ def serve(
     workers: Annotated[int, typer.Option(help="Threads that run its routines, in each process.", min=1)] = 4,
     processes: Annotated[int, typer.Option(help="How many serve; SIGHUP replaces them one by one.", min=1)] = 1,
     reload: Annotated[bool, typer.Option("--reload", help="Begin anew when a Python file here has changed.")] = False,
+    cert: Annotated[Path | None, typer.Option(metavar="FILE", help="TLS: the server's certificate (PEM).")] = None,
+    cacert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TLS: clients must have a certificate of these authorities.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The secret key: of --cert, or a NAME.key of CURVE.")
+    ] = None,
+    allowed: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CURVE: let in whom `keys allow FILE` has added.")
+    ] = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C: running calls are answered; a second signal ends it at once."""
     if reload:
-        wanted = ["serve", target, "--bind", bind, "--name", name]
-        reloading.run([*wanted, "--workers", str(workers), "--processes", str(processes)], Path.cwd())
+        reloading.run([word for word in sys.argv[1:] if word != "--reload"], Path.cwd())
         return
+    security = Security(cacert=cacert, cert=cert, key=key, allowed=allowed)
+    make_server = partial(server_of, target, name, workers, security)
     if processes > 1:
         with errors():
             load(target)  # What is wrong is said here, and once.
-            service = Supervisor(partial(server_of, target, name, workers), bind, processes=processes)
+            if security:
+                security.of_server(bind)
+            service = Supervisor(make_server, bind, processes=processes)
             console.print(f"listening at {service.endpoint}", markup=False, soft_wrap=True)
             service.run()
         return
-    with errors(), first_signal() as wait, server_of(target, name, workers, bind) as server:
+    with errors(), first_signal() as wait, make_server(bind) as server:
         server.listen()
         for endpoint in server.endpoints:
             console.print(f"listening at {endpoint}", markup=False, soft_wrap=True)
@@ -87,8 +102,9 @@ def serve(
 
 
 @app.command()
+@connecting
 def call(
-    endpoint: Endpoint, operation: Operation = "", args: Arguments = None, timeout: Timeout = 10.0,
+    client: Client, operation: Operation = "", args: Arguments = None, timeout: Timeout = 10.0,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Call an operation, without its contract, and print what it returns; without one, what there is to call.
@@ -97,27 +113,30 @@ def call(
     standard input, each JSON, or a text.
     """
     if not operation:
-        inspect(endpoint, timeout=timeout, as_json=as_json)
+        _inspect(client, "", timeout, as_json)
         return
     interface, name = operation_of(operation)
-    with errors(), Client(endpoint, connect_timeout=timeout) as client:
-        values = [argument_of(each) for each in args or ()]
-        found = described.piped(client, interface, name, timeout)
-        if found is None:
-            value: Any = getattr(client.bind(interface), name)(*values, timeout=timeout)
-            print_value(value, as_json)
-            return
-        try:
-            described.stream(client, found, values, map(argument_of, lines()), as_json)
-        except KeyboardInterrupt:
-            raise typer.Exit from None
+    values = [argument_of(each) for each in args or ()]
+    found = described.piped(client, interface, name, timeout)
+    if found is None:
+        value: Any = getattr(client.bind(interface), name)(*values, timeout=timeout)
+        print_value(value, as_json)
+        return
+    try:
+        described.stream(client, found, values, map(argument_of, lines()), as_json)
+    except KeyboardInterrupt:
+        raise typer.Exit from None
 
 
 @app.command()
-def inspect(endpoint: Endpoint, name: Named = "", timeout: Timeout = 10.0, as_json: AsJson = False) -> None:
+@connecting
+def inspect(client: Client, name: Named = "", timeout: Timeout = 10.0, as_json: AsJson = False) -> None:
     """Show what a server serves: interfaces, their operations, types and texts."""
-    with errors(), Client(endpoint, connect_timeout=timeout) as client:
-        found = described.interfaces(client, name, timeout)
+    _inspect(client, name, timeout, as_json)
+
+
+def _inspect(client: Client, name: str, timeout: float, as_json: bool) -> None:
+    found = described.interfaces(client, name, timeout)
     if as_json:
         print_json(found)
     else:
@@ -126,33 +145,34 @@ def inspect(endpoint: Endpoint, name: Named = "", timeout: Timeout = 10.0, as_js
 
 
 @app.command()
-def health(endpoint: Endpoint, timeout: Timeout = 5.0, as_json: AsJson = False) -> None:
+@connecting
+def health(client: Client, timeout: Timeout = 5.0, as_json: AsJson = False) -> None:
     """Ask whether a server takes calls: 0 if it does, 1 if it does not, 3 if none is reached."""
-    with errors(), Client(endpoint, connect_timeout=timeout) as client:
-        listening = client.bind("callport.Management").listening(timeout=timeout)
-        print_value({"listening": listening} if as_json else "listening" if listening else "not listening", as_json)
+    listening = client.bind("callport.Management").listening(timeout=timeout)
+    print_value({"listening": listening} if as_json else "listening" if listening else "not listening", as_json)
     if not listening:
         raise typer.Exit(ExitCode.FAILED)
 
 
 @app.command()
+@connecting
 def top(
-    endpoint: Endpoint,
+    client: Client,
     interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.05)] = 1.0,
     count: Annotated[int, typer.Option(help="How many looks; 0: until Ctrl-C.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Watch a server's figures."""
-    with errors(), Client(endpoint, connect_timeout=5.0) as client:
-        try:
-            live.show(client, endpoint, interval, count, as_json)
-        except KeyboardInterrupt:
-            raise typer.Exit from None
+    try:
+        live.show(client, interval, count, as_json)
+    except KeyboardInterrupt:
+        raise typer.Exit from None
 
 
 @app.command()
+@connecting
 def bench(
-    endpoint: Endpoint,
+    client: Client,
     operation: Operation,
     args: Arguments = None,
     calls: Annotated[int, typer.Option(help="How many.", min=1)] = 10_000,
@@ -161,9 +181,9 @@ def bench(
 ) -> None:
     """Measure an operation: calls a second, and how long they take."""
     interface, name = operation_of(operation)
-    with errors(), Client(endpoint, connect_timeout=5.0) as client:
-        getattr(client.bind(interface), name)(*map(argument_of, args or ()), timeout=10.0)  # What fails always says so.
-        found = benching.measure(client, interface, name, [*map(argument_of, args or ())], calls, outstanding)
+    values = [*map(argument_of, args or ())]
+    getattr(client.bind(interface), name)(*values, timeout=10.0)  # What fails always says so.
+    found = benching.measure(client, interface, name, values, calls, outstanding)
     if as_json:
         print_json(found)
         return

@@ -32,13 +32,21 @@ def show(name: Path) -> str:
     """Return the public key of a pair, worked out from its secret if that is there; `name` is that of the pair."""
     secret, public = Path(f"{name}.key"), Path(f"{name}.pub")
     path = secret if secret.exists() else public
-    key = _read(path)
-    if path is public:
-        return key
+    return _read(path) if path is public else pair(path)[0]
+
+
+def pair(secret: Path) -> tuple[str, str]:
+    """Return the public key and the secret one of a pair, of the file of the secret one."""
+    key = _read(secret)
     try:
-        return Curve.public_key_of(key)
+        return Curve.public_key_of(key), key
     except EndpointError:
-        raise fail(f"{path} holds no secret key", ExitCode.USAGE) from None
+        raise fail(f"{secret} holds no secret key", ExitCode.USAGE) from None
+
+
+def public_key(key: str) -> str:
+    """Return a public key, given as it is or as its `.pub` file."""
+    return key if len(key) == KEY_LENGTH else _read(Path(key))
 
 
 def allow(file: Path, key: str, name: str) -> bool:
@@ -47,8 +55,7 @@ def allow(file: Path, key: str, name: str) -> bool:
     Servers that have the file as `allowed` let it in from their next look on. The file is made if there is none.
     What is no key is not written: those servers would refuse the whole file, and let nobody in.
     """
-    if len(key) != KEY_LENGTH:
-        key = _read(Path(key))
+    key = public_key(key)
     try:
         Curve(*Curve.new_keys(), allowed={key})  # Raises for what is no key.
         found = file.read_text(encoding="ascii") if file.exists() else ""

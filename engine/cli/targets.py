@@ -2,14 +2,18 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 from inspect import Parameter, signature
+from traceback import format_exception
 from typing import Any
 
 import msgspec
+import typer
 
-from engine import Server
+from engine import EngineError, Server
 
 from .output import ExitCode, fail
+from .security import Security
 
 
 def load(target: str) -> Any:
@@ -23,8 +27,10 @@ def load(target: str) -> Any:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # The module is there, and imports what is not.
+            raise _failed(target, error) from None  # The module is there, and imports what is not.
         raise fail(f"{target!r}: there is no module {error.name!r} here or on the path", ExitCode.USAGE) from None
+    except Exception as error:
+        raise _failed(target, error) from None
     for name in path.split("."):
         try:
             found = getattr(found, name)
@@ -33,36 +39,61 @@ def load(target: str) -> Any:
     return found
 
 
-def server_of(target: str, name: str, workers: int, *endpoints: str) -> Server:
+def server_of(target: str, name: str, workers: int, security: Security, *endpoints: str) -> Server:
     """Return a server of what `target` names: a `Server`, a function that returns one, a class, or an object.
 
     A class or an object is served at the `endpoints`. A function gets them if it takes any number (`*endpoints`), and
-    always in each process, where a service has several; otherwise it has its own.
+    always in each process, where a service has several; otherwise it has its own. What secures them is for `**options`
+    of such a function.
     """
     found = load(target)
-    several = len(endpoints) > 1
-    if isinstance(found, Server) and not several:
-        return found
     if isinstance(found, Server):
-        raise fail(f"{target!r} is one server: several processes need a function that makes one", ExitCode.USAGE)
-    if isinstance(found, type):
-        served = found()
-        name = name or found.__name__
-    elif callable(found):
-        served = found(*endpoints) if several or _takes_any(found) else found()
-        if isinstance(served, Server):
-            return served
-        raise fail(f"{target!r} returned {served!r}, not a Server", ExitCode.USAGE)
-    else:
-        served = found
-        name = name or type(found).__name__
-    server = Server(*endpoints, workers=workers)
-    server.register(name, served)
+        if len(endpoints) > 1:
+            raise fail(f"{target!r} is one server: several processes need a function that makes one", ExitCode.USAGE)
+        if security:
+            raise _no_keys_for(target)
+        return found
+    if callable(found) and not isinstance(found, type):
+        return _server_from(target, found, security, endpoints)
+    served = _run(target, found) if isinstance(found, type) else found
+    server = Server(*endpoints, workers=workers, **security.of_server(endpoints[0]))
+    server.register(name or type(served).__name__, served)
     return server
 
 
-def _takes_any(function: Any) -> bool:
-    return any(each.kind is Parameter.VAR_POSITIONAL for each in signature(function).parameters.values())
+def _server_from(target: str, function: Callable[..., Any], security: Security, endpoints: tuple[str, ...]) -> Server:
+    kinds = {each.kind for each in signature(function).parameters.values()}
+    takes_any = Parameter.VAR_POSITIONAL in kinds
+    if security and not (takes_any and Parameter.VAR_KEYWORD in kinds):
+        raise _no_keys_for(target)
+    options = security.of_server(endpoints[0]) if security else {}
+    served = _run(target, function, *(endpoints if takes_any or len(endpoints) > 1 else ()), **options)
+    if not isinstance(served, Server):
+        raise fail(f"{target!r} returned {served!r}, not a Server", ExitCode.USAGE)
+    return served
+
+
+def _no_keys_for(target: str) -> typer.Exit:
+    text = f"{target!r} takes no keys: serve a function of (*endpoints, **options), which gives both to its Server"
+    return fail(text, ExitCode.USAGE)
+
+
+def _run(target: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    try:
+        return function(*args, **options)
+    except EngineError:
+        raise  # It says by itself what is wrong, in a line.
+    except Exception as error:
+        raise _failed(target, error) from None
+
+
+def _failed(target: str, error: Exception) -> typer.Exit:
+    """Say what the program has raised, and where: without the steps that led into it."""
+    at = error.__traceback__
+    while at is not None and at.tb_frame.f_globals.get("__name__", "").partition(".")[0] in ("importlib", "engine"):
+        at = at.tb_next
+    text = "".join(format_exception(error.with_traceback(at))).rstrip()
+    return fail(f"{target!r} cannot be served:\n{text}", ExitCode.FAILED)
 
 
 def operation_of(text: str) -> tuple[str, str]:

@@ -51,7 +51,7 @@ def table(sample: dict[str, Any], endpoint: str) -> Group:
     return Group(Text(f"{endpoint}: {sample['phase']}, {sample['active']} calls open"), drawn)
 
 
-def show(client: Client, endpoint: str, interval: float, count: int, as_json: bool) -> None:
+def show(client: Client, interval: float, count: int, as_json: bool) -> None:
     """Print samples as they come."""
     if as_json:
         for sample in samples(client, interval, count):
@@ -59,8 +59,8 @@ def show(client: Client, endpoint: str, interval: float, count: int, as_json: bo
         return
     if not console.is_terminal:
         for sample in samples(client, interval, count):
-            console.print(table(sample, endpoint))
+            console.print(table(sample, client.endpoint))
         return
     with Live(console=console, auto_refresh=False) as live:
         for sample in samples(client, interval, count):
-            live.update(table(sample, endpoint), refresh=True)
+            live.update(table(sample, client.endpoint), refresh=True)

@@ -70,6 +70,12 @@ def spread(*endpoints: str) -> Server:
     return server
 
 
+def secured(*endpoints: str, **options: Any) -> Server:
+    server = Server(*endpoints, **options)
+    server.register("made", Words())
+    return server
+
+
 def make() -> Server:
     server = Server("tcp://127.0.0.1:*")
     server.register("made", Words())

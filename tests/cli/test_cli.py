@@ -3,39 +3,47 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from engine import Client, Server
+from engine.cli import main
 from engine.testing import LIMIT, wait_until
 from transport import Curve
 
+from .. import certificates
 from .served import Words
 
 pytest.importorskip("typer", reason="the command line needs typer: callport[cli]")
 COMMAND = [sys.executable, "-W", "error", "-m", "engine"]
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "80", "TERM": "dumb"}
+ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "80", "TERM": "dumb", "PYTHONPATH": f"{ROOT}"}
+PAGE = (ROOT / "docs" / "how-to" / "command-line.md").read_text(encoding="utf-8")
+
+# What `refused` is.
+Refused = Callable[..., str]
 
 
-def callport(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; `given` is its standard input."""
+def callport(*words: str, given: str = "", folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; `given` is its standard input, `folder` where it runs."""
     return subprocess.run(
-        [*COMMAND, *words], input=given, capture_output=True, text=True, env=ENVIRONMENT, timeout=LIMIT
+        [*COMMAND, *words], input=given, capture_output=True, text=True, env=ENVIRONMENT, timeout=LIMIT, cwd=folder
     )
 
 
-def serve(target: str, *options: str) -> "tuple[subprocess.Popen[str], str]":
+def serve(target: str, *options: str, folder: Path = ROOT) -> "tuple[subprocess.Popen[str], str]":
     """Serve; return the process, and where it listens."""
     service = subprocess.Popen(
         [*COMMAND, "serve", target, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT, cwd=folder,
     )  # fmt: skip
     assert service.stdout is not None
     line = service.stdout.readline()
@@ -67,6 +75,61 @@ def streams() -> Iterator[str]:
     assert end(service) == (0, "")
 
 
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the CURVE keys of a server, of a client that it lets in, and of one that it does not."""
+    folder = tmp_path_factory.mktemp("curve")
+    for name in ("server", "client", "stranger"):
+        callport("keys", "make", f"{folder / name}")
+    callport("keys", "allow", f"{folder / 'allowed'}", f"{folder / 'client.pub'}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_curve(keys: Path) -> Iterator[str]:
+    """Where a server lets in the client alone."""
+    service, where = serve(
+        "tests.cli.served:Words", "--bind", "tcp://127.0.0.1:*", "--key", f"{keys / 'server.key'}",
+        "--allowed", f"{keys / 'allowed'}",
+    )  # fmt: skip
+    yield where
+    assert end(service)[0] == 0  # It has told whom it refused.
+
+
+@pytest.fixture(scope="module")
+def of_tls() -> Iterator[str]:
+    """Where a server wants a certificate."""
+    folder = certificates.folder()
+    service, where = serve(
+        "tests.cli.served:Words", "--bind", "tls://127.0.0.1:*", "--cert", f"{folder / 'server.pem'}",
+        "--cacert", f"{folder / 'authority.pem'}",
+    )  # fmt: skip
+    yield where
+    assert end(service)[0] == 0
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Run a command that is to end with a code in this process, and in a folder; return what it complains of."""
+
+    def run(words: list[str], folder: Path, code: int = 2) -> str:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        monkeypatch.setattr(sys, "argv", ["callport", *words])
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        complaint = capsys.readouterr().err
+        assert ended.value.code == code, complaint
+        return complaint
+
+    return run
+
+
 class TestServe:
     """`callport serve`."""
 
@@ -92,20 +155,38 @@ class TestServe:
         endpoint = f"ipc://{tmp_path}/words"
         with subprocess.Popen(
             [*COMMAND, "serve", "reloaded:Words", "--bind", endpoint, "--reload"], cwd=tmp_path, text=True,
-            env={**ENVIRONMENT, "PYTHONPATH": f"{ROOT}"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         ) as service:  # fmt: skip
             try:
                 for text in ("first", "second"):
                     wait_until(lambda: callport("call", endpoint, "Words.text").stdout == f"{text}\n")  # noqa: B023  # called in this turn
-                    module.write_text("not Python", encoding="utf-8")
+                    module.write_text("not Python!", encoding="utf-8")
                     wait_until(lambda: callport("health", endpoint, "--timeout", "0.2").returncode == 3)
                     changed = "class Words:\n    def text(self) -> str:\n        return 'second'\n"
                     module.write_text(changed, encoding="utf-8")
                 service.send_signal(signal.SIGTERM)
-                service.communicate(timeout=LIMIT)
+                complaints = service.communicate(timeout=LIMIT)[1]
             finally:
                 service.kill()
         assert service.returncode == 0
+        assert 'reloaded.py", line 1' in complaints and "SyntaxError" in complaints and "Traceback" not in complaints
+
+    @pytest.mark.parametrize(
+        ("code", "lines"),
+        [
+            ("class Words:\n    def", ['  File "{file}", line 2', "SyntaxError: invalid syntax"]),
+            ("import nowhere", ['  File "{file}", line 1, in <module>', "No module named 'nowhere'"]),
+            ("class Words:\n    def __init__(self):\n        1 / 0", ['  File "{file}", line 3, in __init__']),
+            ("def Words():\n    raise OSError('no disk')", ['  File "{file}", line 2, in Words', "OSError: no disk"]),
+        ],
+    )  # fmt: skip
+    def test_a_program_that_fails(self, tmp_path: Path, refused: Refused, code: str, lines: list[str]) -> None:
+        """What the program raises is shown with its own lines, and none of those that led to it; the code is 1."""
+        module = tmp_path / f"failing_{tmp_path.name}.py"
+        module.write_text(code, encoding="utf-8")
+        shown = refused(["serve", f"{module.stem}:Words"], tmp_path, 1)
+        assert all(line.format(file=module) in shown for line in lines), shown
+        assert shown.count("  File ") == 1
 
     def test_reload_without_what_it_needs(self) -> None:
         """Without watchfiles it says what to install."""
@@ -204,9 +285,10 @@ class TestStreams:
         assert callport("call", streams, "cli.Streams.double", given="1\n2\n").stdout == "2\n4\n"
 
     def test_what_does_not_fit(self, streams: str) -> None:
-        """What the server says of it is said in a line."""
+        """What the server says of it is said in a line, with the parameter and its type."""
         done = callport("call", streams, "cli.Streams.upto", "many")
-        assert done.returncode == 1 and "Traceback" not in done.stderr and "int" in done.stderr
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert "upto: parameter 'most' must be int: Expected `int`, got `str`" in done.stderr
         assert "callport inspect" in done.stderr
 
 
@@ -284,6 +366,122 @@ class TestLooking:
         assert callport("bench", endpoint, "Words.missing").returncode == 1
 
 
+class TestCurve:
+    """Commands with CURVE keys, as `callport keys` makes them."""
+
+    @pytest.mark.parametrize(
+        ("command", "words"),
+        [
+            ("call", ["Words.text"]),
+            ("inspect", []),
+            ("health", []),
+            ("top", ["--count", "1", "--interval", "0.05"]),
+            ("bench", ["Words.text", "--calls", "10"]),
+        ],
+    )
+    def test_who_is_let_in(self, keys: Path, of_curve: str, command: str, words: list[str]) -> None:
+        """Each command that connects reaches the server with the keys of who is allowed."""
+        given = ["--key", f"{keys / 'client.key'}", "--server-key", f"{keys / 'server.pub'}"]
+        done = callport(command, of_curve, *words, *given)
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        assert done.stdout
+
+    @pytest.mark.parametrize(
+        ("key", "server_key", "text"),
+        [
+            ("stranger.key", "server.pub", "does not allow this client's key"),
+            ("client.key", "stranger.pub", "its public key is another"),
+            ("", "", "only one side has keys"),
+        ],
+    )
+    def test_who_is_not(self, keys: Path, of_curve: str, key: str, server_key: str, text: str) -> None:
+        """Wrong keys are said to be wrong, and the code is that of a server that is not reached."""
+        given = ["--key", f"{keys / key}", "--server-key", f"{keys / server_key}"] if key else []
+        for seconds in ("1", "5", "60"):  # A refusal is waited for in vain, and has to have come by then.
+            done = callport("health", of_curve, *given, "--timeout", seconds)
+            assert done.returncode == 3 and "Traceback" not in done.stderr
+            if text in done.stderr:
+                return
+        pytest.fail(done.stderr)
+
+    def test_without_a_list(self, keys: Path) -> None:
+        """Where all are let in that know the server's key, that is all to give, as a text too; so it is with processes.
+
+        A function of `**options` gets the keys.
+        """
+        service, where = serve(
+            "tests.cli.served:secured", "--bind", "tcp://127.0.0.1:*", "--processes", "2",
+            "--key", f"{keys / 'server.key'}",
+        )  # fmt: skip
+        public = (keys / "server.pub").read_text().strip()
+        done = callport("call", where, "made.text", "--timeout", str(LIMIT), f"--server-key={public}")
+        assert (done.returncode, done.stdout) == (0, "plain\n"), done.stderr
+        assert callport("health", where, "--timeout", "1").returncode == 3
+        assert end(service)[0] == 0
+
+    @pytest.mark.parametrize(
+        ("words", "text"),
+        [
+            (["health", "tcp://127.0.0.1:1", "--key", "client.key"], "--key needs --server-key"),
+            (["health", "tcp://127.0.0.1:1", "--cacert", "x.pem"], "--cacert is for tls:// endpoints only"),
+            (["health", "tcp://127.0.0.1:1", "--server-key", "missing.pub"], "missing.pub cannot be read"),
+            (["health", "tcp://127.0.0.1:1", "--server-key", "'" * 40], "server_key must be 40 characters of Z85"),
+            (["health", "tls://127.0.0.1:1", "--server-key", "server.pub"], "--server-key is for CURVE keys"),
+            (["health", "native+tcp://127.0.0.1:1", "--server-key", "server.pub"], "CURVE keys are for tcp://"),
+            (["serve", "tests.cli.served:Words", "--allowed", "allowed"], "--allowed needs --key"),
+            (["serve", "tests.cli.served:Words", "--key", "server.key", "--allowed", "none"], "none cannot be read"),
+            (["serve", "tests.cli.served:Words", "--key", "."], ". cannot be read"),
+            (["serve", "tests.cli.served:spread", "--key", "server.key"], "takes no keys"),
+            (["serve", "tests.cli.alone:server", "--key", "server.key"], "takes no keys"),
+        ],
+    )
+    def test_what_does_not_fit(self, keys: Path, refused: Refused, words: list[str], text: str) -> None:
+        """Keys that are none, or would not be used, are wrong usage: nothing is sent without them."""
+        assert text in refused(words, keys)
+
+
+class TestTls:
+    """Commands with certificates."""
+
+    def test_who_is_let_in(self, of_tls: str) -> None:
+        """A client that trusts the server, and shows a certificate, is served; the key may have a file of its own."""
+        folder = certificates.folder()
+        words = ("call", of_tls, "Words.text", "--cacert", f"{folder / 'authority.pem'}")
+        assert callport(*words, "--cert", f"{folder / 'client.pem'}").stdout == "plain\n"
+        both = ("--cert", f"{folder / 'client.pem'}", "--key", f"{folder / 'client.pem'}")
+        assert callport(*words, *both).stdout == "plain\n"
+
+    @pytest.mark.parametrize(
+        ("cacert", "cert", "text"),
+        [
+            ("other.pem", "client.pem", "its certificate is refused"),
+            ("authority.pem", "stranger.pem", "it refuses this side"),
+            ("", "", "its certificate is refused"),
+        ],
+    )
+    def test_who_is_not(self, of_tls: str, cacert: str, cert: str, text: str) -> None:
+        """Who is refused, by either side, hears why."""
+        folder = certificates.folder()
+        options = ["--cacert", f"{folder / cacert}", "--cert", f"{folder / cert}"] if cert else []
+        done = callport("health", of_tls, *options)
+        assert done.returncode == 3 and text in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+    @pytest.mark.parametrize(
+        ("words", "text"),
+        [
+            (["health", "tls://127.0.0.1:1", "--cacert", "missing.pem"], "missing.pem: No such file"),
+            (["health", "tls://127.0.0.1:1", "--cert", "authority.pem"], "authority.pem: "),
+            (["health", "tls://127.0.0.1:1", "--key", "client.pem"], "--key needs --cert"),
+            (["health", "tls://127.0.0.1:1", "--cert", "client.pem", "--key", "server.pem"], "and server.pem: "),
+            (["serve", "tests.cli.served:Words", "--bind", "tls://127.0.0.1:*"], "needs --cert"),
+            (["serve", "tests.cli.served:Words", "--cert", "server.pem"], "--cert is for tls:// endpoints only"),
+        ],
+    )
+    def test_what_does_not_fit(self, refused: Refused, words: list[str], text: str) -> None:
+        """Files that cannot be used are named, and so are options that would not be."""
+        assert text in refused(words, certificates.folder())
+
+
 class TestKeys:
     """`callport keys`."""
 
@@ -344,6 +542,34 @@ class TestKeys:
         assert allowed.read_text() == before, "a running server would refuse the whole file"
         done = callport("keys", "allow", str(allowed), Curve.new_keys()[0], "--name", "two\nlines")
         assert done.returncode == 0 and allowed.read_text().endswith(" two lines\n")
+
+
+class TestThePage:
+    """The commands on the page of the command line."""
+
+    @pytest.mark.parametrize("about", ["--server-key", "tls://"])
+    def test_keys(self, tmp_path: Path, about: str) -> None:
+        """Those about keys, and about certificates, do what they say, one after the other."""
+        (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+        (tmp_path / "service.py").write_text(program, encoding="utf-8")
+        for name, ours in (("words", "server"), ("billing", "client"), ("authority", "authority")):
+            for ending in ("pem", "key"):
+                shutil.copy(certificates.folder() / f"{ours}.pem", tmp_path / f"{name}.{ending}")
+        (block,) = [block for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) if about in block]
+        called = 0
+        for line in block.splitlines():
+            _, command, *words = shlex.split(line, comments=True)
+            if command == "serve":
+                scheme = "tls" if "tls" in line else "tcp"
+                service, where = serve(*words, "--bind", f"{scheme}://127.0.0.1:*", folder=tmp_path)
+            elif command == "call":
+                done = callport(command, where, *words[1:], folder=tmp_path)
+                assert (done.returncode, done.stdout) == (0, '["fast","swift"]\n'), done.stderr
+                called += 1
+            else:
+                assert callport(command, *words, folder=tmp_path).returncode == 0
+        assert called == 1
+        assert end(service) == (0, "")
 
 
 def test_without_what_it_needs(tmp_path: Path) -> None:
