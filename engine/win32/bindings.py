@@ -147,12 +147,13 @@ def RpcBindingSetOption(hBinding: Client, option: int, optionValue: int) -> int:
     """Set an option of a binding handle, for all calls that are begun from now on.
 
     Args:
-        option, optionValue:
-            `RPC_C_OPT_BINDING_NONCAUSAL`: True: calls have no place in the order of this client's calls.
-            `RPC_C_OPT_CALL_TIMEOUT`: milliseconds until a call ends with 1818; 0 or INFINITE: no limit. Different from
-                Windows: counted from the beginning of the call, and it holds for asynchronous calls too.
-            `RPC_C_OPT_UNIQUE_BINDING`: nothing to choose: each binding handle has a connection of its own.
-            `RPC_C_OPT_DONT_LINGER`: True only: no connection outlives its binding handle.
+        option: `RPC_C_OPT_BINDING_NONCAUSAL`, `RPC_C_OPT_CALL_TIMEOUT`, `RPC_C_OPT_UNIQUE_BINDING` or
+            `RPC_C_OPT_DONT_LINGER`.
+        optionValue: of the first, True: calls have no place in the order of this client's calls. Of the second,
+            milliseconds until a call ends with 1818; 0 or INFINITE: no limit. Different from Windows: counted from the
+            beginning of the call, and it holds for asynchronous calls too. Of the third, nothing to choose: each
+            binding handle has a connection of its own. Of the last, True only: no connection outlives its binding
+            handle.
     Returns: 0; 1764 for another option, and for lingering; 1701 for a `Client` that was not made by
         `RpcBindingFromStringBinding`, which has the same as `bind(causal=)` and `timeout=`, and for DONT_LINGER before
         the first call; 1702 for what is no open binding handle.

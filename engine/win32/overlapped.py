@@ -100,8 +100,9 @@ def ReadFile(
 ) -> bool:
     """Begin to read into the buffer: what there is or comes, of a ZeroMQ socket the first frame of one message.
 
-    Args: `lpBuffer` is a writable buffer, a `bytearray` for one, which belongs to the operation until it completes; its
-        first `nNumberOfBytesToRead` bytes are used. (The other frames of a message are in `lpOverlapped.operation`.)
+    Args:
+        lpBuffer: a writable buffer, a `bytearray` for one, which belongs to the operation until it completes; its first
+            `nNumberOfBytesToRead` bytes are used. (The other frames of a message are in `lpOverlapped.operation`.)
     Returns: True: it is complete, and the box has the byte count; or False with the last error 997: it is pending, 6,
         87 (also for no OVERLAPPED, and no bytes to read), 1816 (too many operations are pending), or the system's
         reason. In the last cases nothing was begun, and no packet comes.

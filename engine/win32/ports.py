@@ -177,8 +177,12 @@ def NtAssociateWaitCompletionPacket(
 ) -> int:
     """Have one packet queued to the port when the target becomes signaled, which consumes the signal.
 
-    Args: the packet's key, overlapped, status (0, or an error number) and byte count; `AlreadySignaled` gets whether
-        the target was signaled already.
+    Args:
+        KeyContext: the packet's key.
+        ApcContext: its overlapped.
+        IoStatus: its status: 0, or an error number.
+        IoStatusInformation: its byte count.
+        AlreadySignaled: gets whether the target was signaled already.
     Returns: STATUS_SUCCESS; STATUS_INVALID_PARAMETER if the packet is in use, or the target is a mutex;
         STATUS_INVALID_HANDLE for what is closed or of another kind.
     """

@@ -56,8 +56,9 @@ MOST_CALLS = 1 << 20  # The engine's own bound: what "no limit" means. About 1 G
 def RpcServerUseProtseqEp(Protseq: str, MaxCalls: int, Endpoint: str, SecurityDescriptor: None) -> int:
     """Serve on an endpoint, from the next `RpcServerListen` on, or the next interface that listens by itself.
 
-    Args: `Endpoint`: a port, for every address of this machine, or `host:port`, for tcp; else a path or a name.
-        `MaxCalls` is a hint of old, and not looked at.
+    Args:
+        MaxCalls: a hint of old, and not looked at.
+        Endpoint: a port, for every address of this machine, or `host:port`, for tcp; else a path or a name.
     Returns: 0; 1703 for an unknown protocol sequence; 1706 for a wrong endpoint; 1740 for one that is used already;
         1764 for a security descriptor.
     """
@@ -71,8 +72,10 @@ def RpcServerUseProtseqEp(Protseq: str, MaxCalls: int, Endpoint: str, SecurityDe
 def RpcServerListen(MinimumCallThreads: int, MaxCalls: int, DontWait: bool) -> int:
     """Take calls; return at once if told not to wait, else after the stop and the last running call.
 
-    Args: `MinimumCallThreads` is a hint, and the pool decides. `MaxCalls` may be open at once, the next one is refused
-        with 1723; `RPC_C_LISTEN_MAX_CALLS_DEFAULT`: no limit of yours.
+    Args:
+        MinimumCallThreads: a hint, and the pool decides.
+        MaxCalls: how many may be open at once, the next one is refused with 1723; `RPC_C_LISTEN_MAX_CALLS_DEFAULT`: no
+            limit of yours.
     Returns: 0; 1713 if the process listens already; 1714 without an endpoint; 1742 for fewer calls than threads, or
         none; 1720 if an endpoint is taken.
     """
@@ -307,9 +310,10 @@ def RpcMgmtStatsVectorFree(StatsVector: Box) -> int:
 def RpcMgmtSetAuthorizationFn(AuthorizationFn: AuthorizationFn | None) -> int:
     """Decide what clients may ask of this process; from now on, and None for the default: they may look, not stop.
 
-    Args: `function(binding, operation, status)`: `binding` is that of the call, `operation` one of `RPC_C_MGMT_...`,
-        `status` a box with 0. True allows; anything else, and an exception, is 5 for the client. Different from
-        Windows: what it puts into the box is not looked at.
+    Args:
+        AuthorizationFn: `function(binding, operation, status)`: `binding` is that of the call, `operation` one of
+            `RPC_C_MGMT_...`, `status` a box with 0. True allows; anything else, and an exception, is 5 for the client.
+            Different from Windows: what it puts into the box is not looked at.
     Returns: 0; 87 for what cannot be called, and for an `async def`.
     """
     if AuthorizationFn is None:

@@ -214,9 +214,9 @@ def RpcServerSubscribeForNotification(
     Args:
         Binding: of the call; None for the call that the calling thread serves.
         Notification: `RpcNotificationClientDisconnect`, `RpcNotificationCallCancel`, or both by `|`.
-        NotificationType, NotificationInfo: how to tell, as in an `RPC_ASYNC_STATE`; looked at now only. A routine gets
-            the handle of an asynchronous call, the binding handle of another; None; and `RpcClientDisconnect` or
-            `RpcClientCancel`.
+        NotificationType: how to tell, as in an `RPC_ASYNC_STATE`.
+        NotificationInfo: whom, likewise; looked at now only. A routine gets the handle of an asynchronous call, the
+            binding handle of another; None; and `RpcClientDisconnect` or `RpcClientCancel`.
     Closing the call ends its subscriptions.
     Returns: 0; 1764 for another notification, or window messages; 87 without a type, for both by an event, and for a
         target that is none; 1915 for a second time; 1914 if the call was closed; 1725 and 1702 as

@@ -297,8 +297,9 @@ def SetThreadpoolTimer(pti: Timer, pftDueTime: int | None, msPeriod: int, msWind
 def SetThreadpoolTimerEx(pti: Timer, pftDueTime: int | None, msPeriod: int, msWindowLength: int) -> bool:
     """Set a timer, or disarm it with None.
 
-    Args: `msPeriod` milliseconds between later expiries, 0 for one only; `msWindowLength` milliseconds by which one
-        may be late, so that it can be grouped with others.
+    Args:
+        msPeriod: milliseconds between later expiries, 0 for one only.
+        msWindowLength: milliseconds by which one may be late, so that it can be grouped with others.
     Returns: True if an expiry was withdrawn; False: a callback may be queued or running.
     """
     due = None if pftDueTime is None else due_time(pftDueTime)

@@ -269,8 +269,9 @@ def UnregisterWait(WaitHandle: Any) -> bool:
 def UnregisterWaitEx(WaitHandle: Any, CompletionEvent: Event | int | None) -> bool:
     """End a registered wait. A callback that is queued does not run any more; one that runs is not interrupted.
 
-    Args: `CompletionEvent`: None: do not wait; INVALID_HANDLE_VALUE: wait for a callback that runs; an event: do not
-        wait, it is set when no callback runs (any more).
+    Args:
+        CompletionEvent: None: do not wait; INVALID_HANDLE_VALUE: wait for a callback that runs; an event: do not wait,
+            it is set when no callback runs (any more).
     Returns: True; or False with the last error 997: a callback runs still, which is no failure; 6; 1131 where waiting
         would never end, in the callback itself.
     """
