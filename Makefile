@@ -81,6 +81,10 @@ lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check --quiet .
 	$(PY) -m mypy
+	for package in engine transport; do \
+	    PATH="$(abspath $(VENV))/bin:$$PATH" PYTHONPATH="$(CURDIR)" \
+	        $(PY) -m pyright --ignoreexternal --verifytypes $$package || exit 1; \
+	done
 
 perf: $(READY)
 	$(PY) -m perf run --quick $(PERF_ARGS)

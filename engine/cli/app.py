@@ -21,12 +21,14 @@ from .output import ExitCode, console, errors, lines, print_json, print_value
 from .security import Security
 from .targets import argument_of, load, operation_of, server_of
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="Serve objects, and call and watch servers. Exit codes: 0 well, 1 a call failed, 2 wrong usage, 3 no server.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-keys_app = typer.Typer(help="Make files of CURVE keys, show them, and say whom a server lets in.", no_args_is_help=True)
+keys_app: typer.Typer = typer.Typer(
+    help="Make files of CURVE keys, show them, and say whom a server lets in.", no_args_is_help=True
+)
 app.add_typer(keys_app, name="keys")
 
 GRACE = 0.2  # Seconds in which clients hear of the end, and begin no call more.

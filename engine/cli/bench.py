@@ -3,13 +3,14 @@
 For a first idea: `perf` is the harness that measures pairs, and checks every answer.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from engine import CallError, Client, CompletionPort, SystemClock
 
-now = SystemClock().monotonic
+now: Callable[[], float] = SystemClock().monotonic
 
 
 class Measured(msgspec.Struct):

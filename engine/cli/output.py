@@ -24,8 +24,8 @@ from engine import (
 )
 
 #: Colour only on a terminal, and not where `NO_COLOR` is set: rich sees to both.
-console = Console(highlight=False)
-complaints = Console(stderr=True, highlight=False)
+console: Console = Console(highlight=False)
+complaints: Console = Console(stderr=True, highlight=False)
 
 
 class ExitCode(IntEnum):

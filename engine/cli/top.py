@@ -14,7 +14,7 @@ from engine import Client, SystemClock, sleep
 
 from .output import console, print_json
 
-clock = SystemClock()
+clock: SystemClock = SystemClock()
 
 RATES = {
     "calls in": "calls_in",

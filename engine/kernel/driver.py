@@ -75,6 +75,9 @@ ROUNDS = 64  # Harvests in a row of one thread that looks what has arrived; arbi
 class Driver(Leadership):
     """The poll set that all waits of a process share. Use `engine.kernel.driver.driver()` to reach it."""
 
+    term: int
+    leader_ident: int
+
     def __init__(self) -> None:
         super().__init__(Monitor(self))
         # Until when which thread is to stay awake when it leads; None: it may sleep. A hint, written by that thread.

@@ -6,6 +6,7 @@ Source: "Event Objects", "CreateEvent", "SetEvent", "ResetEvent"; section 11 of
 
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from ..errors import Deadlock, EngineError, InvalidHandle
 from .afterwards import afterwards
@@ -91,7 +92,11 @@ class Event(Flag):
             self._require_open()
             self._signaled = False
 
-    is_set = Flag.is_signaled
+    if TYPE_CHECKING:
+
+        def is_set(self) -> bool: ...
+    else:
+        is_set = Flag.is_signaled
 
     def _signal_locked(self, record: ThreadRecord, satisfied: list[WaitBlock]) -> None:
         self._signaled = True

@@ -21,7 +21,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from transport.realtime import monotonic
 
@@ -246,7 +246,11 @@ class OperationEnd(ExitWaitable):
         operation = self._operation()
         return operation is None or operation.done
 
-    set = ExitWaitable.notify
+    if TYPE_CHECKING:
+
+        def set(self) -> None: ...
+    else:
+        set = ExitWaitable.notify
 
 
 def _any_asynchronous(blocks: Iterable[WaitBlock]) -> bool:

@@ -15,8 +15,9 @@ update of `taken` or `watched` costs a tick.
 """
 
 import threading
-from _thread import allocate_lock
+from _thread import LockType, allocate_lock
 from collections import deque
+from collections.abc import Callable, Collection
 from itertools import starmap
 from sys import modules
 from typing import Any, Final, Protocol
@@ -73,17 +74,17 @@ class HelpingWaiter(Waiter):
 
     def __init__(self) -> None:
         # As `Waiter.__init__`, which would cost another call for each wait.
-        self.gate = allocate_lock()
+        self.gate: LockType = allocate_lock()
         self.gate.acquire()
         self.signalled = False
-        self.result = None
-        self.interrupt = None
+        self.result: object = None
+        self.interrupt: Callable[[], None] | None = None
         self.ring = ring if here.helps and here.waiter is None else NO_RING
 
     def work(self) -> bool:
         """Run what is first in the ring; False if there is nothing, or this thread must not."""
         if "asyncio.runners" in modules and running_loop() is not None:
-            self.ring = NO_RING
+            self.ring: Collection[Any] = NO_RING
             return False
         has: list[Helped] = []
         try:

@@ -270,9 +270,9 @@ class PortQueue(SlotQueue):
 
 
 # The same for other files of the kernel: a port shows its users what they call, and nothing else.
-watch = PortQueue._watch
-find = PortQueue._find
-get_signal = PortQueue._get_signal
-is_signaled = PortQueue._is_signaled
-is_full = PortQueue._is_full
-inherit = PortQueue._inherit
+watch: Callable[..., None] = PortQueue._watch
+find: Callable[[PortQueue, CompletionPacket, bool], bool] = PortQueue._find
+get_signal: Callable[[PortQueue, Callable[[PortQueue], W]], W] = PortQueue._get_signal
+is_signaled: Callable[[PortQueue], bool] = PortQueue._is_signaled
+is_full: Callable[[PortQueue], bool] = PortQueue._is_full
+inherit: Callable[[PortQueue], None] = PortQueue._inherit

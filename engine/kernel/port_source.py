@@ -4,7 +4,7 @@ Source: "CreateIoCompletionPort"; section 2 of `docs/semantics/completion-port.m
 """
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import starmap
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from .driver import driver
 from .lock import Lock
 from .packet import CompletionPacket, PacketSink
 from .port_queue import PortQueue, is_full
+from .sources import Source
 
 
 class PortSource(Protocol):
@@ -75,8 +76,10 @@ class Services:
     def __init__(self) -> None:
         # As `Driver` says: a source is polled, no longer, looked at before the next poll, or needs progress.
         found = driver()
-        self.register, self.unregister = found.register, found.unregister
-        self.schedule, self.needs_progress = found.schedule, found.needs_progress
+        self.register: Callable[[Source], None] = found.register
+        self.unregister: Callable[[Source], None] = found.unregister
+        self.schedule: Callable[[Source], object] = found.schedule
+        self.needs_progress: Callable[[Source, bool], None] = found.needs_progress
 
     def deliver(self, outcomes: Iterable[tuple[Any, Any, Any, int]]) -> bool:
         """Queue one packet for each (key, transferred, overlapped, status); False if there is no open port."""

@@ -9,6 +9,7 @@ neither is nor stays associated with a port. A task that is cancelled meanwhile 
 Source: "GetQueuedCompletionStatus". Awaiting is an addition.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Self
 
@@ -32,9 +33,9 @@ class TaskWaiter(Waiter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.completion = Completion()
+        self.completion: Completion = Completion()
         # Called with each wake-up of a thread that polls; this one wakes the task.
-        self.interrupt = self.completion.wake
+        self.interrupt: Callable[[], None] | None = self.completion.wake
 
 
 class TaskPort(PortQueue):

@@ -7,7 +7,7 @@ Source: "Wait Functions", "Synchronization Objects"; `docs/semantics/completion-
 
 from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -139,7 +139,11 @@ class Acquirable(Waitable):
 
     __slots__ = ()
 
-    acquire = Waitable.wait
+    if TYPE_CHECKING:
+
+        def acquire(self, timeout: float | None = None, *, alertable: bool = False) -> bool: ...
+    else:
+        acquire = Waitable.wait
 
     def release(self) -> object:
         """Give back what one wait took."""

@@ -20,9 +20,11 @@ from typing import Any
 
 from ..errors import InvalidHandle
 from ..kernel.checks import Deadline
+from ..kernel.clock import Clock
 from ..kernel.thread import park
 from ..kernel.waiter import Waiter
 from ..lifecycle import snapshot
+from .dispatch import WorkPort
 from .fair_queue import CallbackCounts, Priority
 from .intake import Intake
 from .run_time import RunTime
@@ -44,19 +46,19 @@ class CallbackCore(CallbackCounts):
     ) -> None:
         super().__init__(priority, run_time, function, args)
         # What errors call the object.
-        self.title = title
-        self.intake = intake
-        self.port = intake.port
+        self.title: str = title
+        self.intake: Intake = intake
+        self.port: WorkPort = intake.port
         # Below: fixed before the first callback. Where time comes from.
-        self.clock = intake.clock
+        self.clock: Clock = intake.clock
         # Whether callbacks inherit context variables.
-        self.inherit = True
+        self.inherit: bool = True
         # What lives as long as the object: its pool, and what its environment says.
         self.keep_alive: object = None
         self.cancel_callback: Callable[[Any, Any], object] | None = None
         self.group: GroupMembers | None = None
         # Written under the port's lock. Whether it was closed, by its user or by its group.
-        self.closed = False
+        self.closed: bool = False
 
     def capture(self) -> Context:
         """Return the context variables for a callback that is submitted or armed now."""
@@ -120,7 +122,7 @@ class CallbackCore(CallbackCounts):
                     self._unlist_locked(entry)
 
     def _unlist_locked(self, entry: tuple[Waiter, bool]) -> None:
-        self.waiters = tuple(other for other in self.waiters if other is not entry)
+        self.waiters: tuple[tuple[Waiter, bool], ...] = tuple(other for other in self.waiters if other is not entry)
 
 
 class OnceCore(CallbackCore):
@@ -141,7 +143,7 @@ class GroupMembers:
     __slots__ = ("closed", "leaving", "present")
 
     def __init__(self) -> None:
-        self.closed = False
+        self.closed: bool = False
         # In order of creation, with the object of each. Single-key operations and copying only, which are atomic.
         self.present: dict[CallbackCore, object] = {}
         # Those that were closed individually: as long as they live, which what they have queued or running sees to.

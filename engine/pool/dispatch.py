@@ -90,14 +90,14 @@ class WorkPort(WorkerThreads):
         self.inbox: deque[Item] = deque()
         # Written under _lock, read by the thread that pushes. Invariant: saturated only while all slots are taken, the
         # monitor watches, no thread is wanted and the pool is not stopped.
-        self.saturated = False
+        self.saturated: bool = False
         # All below: guarded by _lock.
         # False only if no worker has prefetched callbacks.
         self.has_prefetched: bool = False
         # Of the workers that are off slot, those that compute.
         self._computing = 0
         # Whether the monitor ticks for this pool, and what the clocks said when it last did.
-        self.watched = False
+        self.watched: bool = False
         self._looked = 0.0
         self._cpu = 0.0
         # Whether idle workers may sleep where the driver does not know of them.
@@ -565,7 +565,7 @@ class WorkPort(WorkerThreads):
     def note_cancelled(self) -> None:
         """Something that is queued need not run any more: a thread that waits for room may `purge`."""
         with self._lock:
-            self.has_cancelled = True
+            self.has_cancelled: bool = True
             woken = self._admit_locked(1)
         for waiter in woken:
             waiter.wake()

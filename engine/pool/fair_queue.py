@@ -44,27 +44,27 @@ class CallbackCounts:
         self, priority: Priority, run_time: RunTime, function: Callable[..., object], args: tuple[Any, ...]
     ) -> None:
         # Down to `once`: fixed before the first callback.
-        self.priority = priority
-        self.run_time = run_time
+        self.priority: Priority = priority
+        self.run_time: RunTime = run_time
         # Each callback is `function(*args, *more)`.
-        self.function = function
-        self.args = args
+        self.function: Callable[..., object] = function
+        self.args: tuple[Any, ...] = args
         # The object's context, and the function called with the instance and it after each callback.
         self.context: object = None
         self.finalization: Callable[[Any, Any], object] | None = None
         # Whether a thread that runs its callbacks must never exit.
-        self.persistent = False
+        self.persistent: bool = False
         # Whether one of the last two is given.
-        self.special = False
+        self.special: bool = False
         # Whether its first callback is its last one.
-        self.once = False
+        self.once: bool = False
         self.queued: deque[ObjectCallback] = deque()
         # Invariant: started + discarded + len(queued) = the callbacks ever queued.
-        self.started = 0
-        self.discarded = 0
-        self.running = 0
+        self.started: int = 0
+        self.discarded: int = 0
+        self.running: int = 0
         # Of the running ones, those that disassociated.
-        self.disassociated = 0
+        self.disassociated: int = 0
         # Threads in wait(); True marks those that wait for disassociated callbacks, too.
         self.waiters: tuple[tuple[Waiter, bool], ...] = ()
 

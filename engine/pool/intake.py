@@ -33,12 +33,12 @@ class Intake:
     __slots__ = ("_policy", "_run_times", "clock", "limit", "port", "reclaim")
 
     def __init__(self, port: WorkPort, limit: int, policy: Policy, clock: Clock) -> None:
-        self.port = port
+        self.port: WorkPort = port
         # Callbacks that may be queued.
-        self.limit = limit
+        self.limit: int = limit
         self._policy = policy
         # Where the pool's objects take time from unless they name a clock.
-        self.clock = clock
+        self.clock: Clock = clock
         # Makes room by dropping what need not run, and says whether there was any: none, unless one is set.
         self.reclaim: Callable[[], bool] = bool
         # Run times of simple callbacks by what identifies their function. Single-key operations only.

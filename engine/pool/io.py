@@ -79,18 +79,18 @@ class IoCore(CallbackCore):
         super().__init__(*args)
         # All guarded by the port's lock. Invariant: started_io = announced + completed + cancelled +
         # forgotten.
-        self.started_io = 0
-        self.announced = 0
-        self.completed = 0
-        self.cancelled = 0
-        self.forgotten = 0
+        self.started_io: int = 0
+        self.announced: int = 0
+        self.completed: int = 0
+        self.cancelled: int = 0
+        self.forgotten: int = 0
         # Of the forgotten ones, those that were begun, by what their packets will carry; and how many others there are:
         # they were not begun, or the source does not say.
         self.owed: list[Any] = []
-        self.swallow = 0
+        self.swallow: int = 0
         # Packets that were not announced; and all that have come.
-        self.dropped = 0
-        self.arrivals = 0
+        self.dropped: int = 0
+        self.arrivals: int = 0
         # None if the source does not say what was begun.
         self.source: weakref.ref[Any] | None = None
 

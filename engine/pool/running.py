@@ -299,7 +299,7 @@ class IdleWaiter(Waiter):
                 token = running.pop()
             except IndexError:  # Left.
                 self.result = come_back
-                self.signalled = True
+                self.signalled: bool = True
             else:
                 record.slot = False
                 port.awake.pop(self, None)

@@ -34,15 +34,15 @@ class Setting:
 
     def __init__(self, due: float, absolute: bool, period: float, window: float, context: Context) -> None:
         # When it expires next: a monotonic time; by the wall clock if `absolute`, as only the first expiry can be.
-        self.due = due
-        self.absolute = absolute
-        self.period = period
-        self.window = window
-        self.context = context
+        self.due: float = due
+        self.absolute: bool = absolute
+        self.period: float = period
+        self.window: float = window
+        self.context: Context = context
         # Whether it will expire (again).
-        self.armed = True
+        self.armed: bool = True
         # How often it has expired, and the call that will make it expire next.
-        self.beat = 0
+        self.beat: int = 0
         self.call: Cancellable | None = None
 
 
@@ -52,9 +52,9 @@ class Expiry:
     __slots__ = ("beat", "setting", "timer")
 
     def __init__(self, timer: "Timer", setting: Setting, beat: int) -> None:
-        self.timer = timer
-        self.setting = setting
-        self.beat = beat
+        self.timer: Timer = timer
+        self.setting: Setting = setting
+        self.beat: int = beat
 
     def __call__(self) -> None:
         self.timer._expire(self.setting, self.beat)

@@ -37,8 +37,8 @@ class Registration:
     block: CallbackBlock
 
     def __init__(self, owner: "Wait", context: Context) -> None:
-        self.owner = owner
-        self.context = context
+        self.owner: Wait = owner
+        self.context: Context = context
         # An absolute time limit, which the kernel's waits do not have.
         self.limit: Cancellable | None = None
 

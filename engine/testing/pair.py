@@ -53,12 +53,12 @@ class Pair(AsyncCloseable, Generic[B]):
         self, interface: Any, implementation: object, *, server: Mapping[str, Any] = {}, client: Mapping[str, Any] = {}
     ) -> None:
         with ExitStack() as undo:
-            self.server = Server(f"loopback://callport-pair-{next(_numbers)}", **{"workers": WORKERS, **server})
+            self.server: Server = Server(f"loopback://callport-pair-{next(_numbers)}", **{"workers": WORKERS, **server})
             undo.callback(self.server.close, 0.0)
-            self.faults = Faults(self.server)
+            self.faults: Faults = Faults(self.server)
             self.server.register(interface, implementation)
             self.server.listen()
-            self.client = Client(self.server.endpoint, **client)
+            self.client: Client = Client(self.server.endpoint, **client)
             undo.callback(self.client.close)
             self.binding: B = self.client.bind(interface)
             undo.pop_all()

@@ -38,7 +38,7 @@ class NativeLink(BaseLink):
             raise EndpointError(f"{endpoint}: CURVE keys are for tcp:// and ipc://: the native link has tls:// (tls=)")
         super().__init__(str(endpoint))
         self._make: Callable[..., StreamConnection] = StreamConnection
-        self.kind = "native"
+        self.kind: str = "native"
         if endpoint.scheme == "tls":
             self.kind = "tls"
             # Here: `ssl` takes its time, and has to be there for this only.

@@ -207,7 +207,7 @@ class NativeServer(NativeLink):
         if self._connections.pop(connection.fd, None) is not None:
             self._addresses.leave(connection.info.address)
         self._queue.append((LOST, connection, ended))  # Twice, after an interrupt: it is delivered once.
-        self.arrived = True
+        self.arrived: bool = True
         connection.close()
 
     def _look_after(self, now: float) -> None:

@@ -74,7 +74,7 @@ class Unwritten:
     __slots__ = ("bytes",)
 
     def __init__(self) -> None:
-        self.bytes = 0
+        self.bytes: int = 0
 
 
 def why(error: OSError) -> str:
@@ -105,10 +105,10 @@ class StreamConnection:
         self, socket: sockets.socket, poll_set: PollSet, backlog: Unwritten, framing: Framing, hello: bytes,
         *, peer: bytes = b"", info: PeerInfo | None = None, deadline: float = 0.0,
     ) -> None:  # fmt: skip
-        self.framing = framing
-        self.peer = peer
-        self.info = info or PeerInfo()
-        self.fd = socket.fileno()
+        self.framing: Framing = framing
+        self.peer: bytes = peer
+        self.info: PeerInfo = info or PeerInfo()
+        self.fd: int = socket.fileno()
         #: When it must have come further than it has: be open, have spoken, or be read.
         self.deadline: float = deadline
         #: Whether the receiver was called with it.

@@ -158,7 +158,7 @@ class TlsConnection(StreamConnection):
             self._transmit()
             return
         self.shaking = False
-        self.info = PeerInfo(self.info.address, name_in(self._tls.getpeercert()))
+        self.info: PeerInfo = PeerInfo(self.info.address, name_in(self._tls.getpeercert()))
         early, self._early = self._early, []
         self.write(early)
 

@@ -314,7 +314,7 @@ class Completions:
         self.pending = pending
         self._lock = lock
         self.modes = 0
-        self.succeeded = 0
+        self.succeeded: int = 0
         # What the engine gives, and what the association brings.
         self.services: SourceServices | None = None
         self.key: Any = None

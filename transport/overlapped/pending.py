@@ -62,13 +62,13 @@ class PendingOperations:
         self._name = type_name(source)
         self._device = device
         self._limit = limit
-        self.lock = Lock()
-        self.completions = Completions(self, self.lock)
+        self.lock: Lock = Lock()
+        self.completions: Completions = Completions(self, self.lock)
         # All below: guarded by lock, unless said otherwise. Accepted operations that are not complete.
         self.input: deque[OverlappedOperation[Any]] = deque()
         self.output: deque[OverlappedOperation[Any]] = deque()
-        self.accepted = 0
-        self.closed = False
+        self.accepted: int = 0
+        self.closed: bool = False
         self._forked = False
         self._released = False
         # While the object is lent: read by the thread that drives, without the lock.

@@ -139,14 +139,14 @@ class Conversation:
     __slots__ = ("_receiving", "_sending", "side", "state")
 
     def __init__(self, side: Side) -> None:
-        self.side = side
+        self.side: Side = side
         self._enter(ConversationState.FRESH)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.side.name.lower()} {self.state.name.lower()}>"
 
     def _enter(self, state: ConversationState) -> None:
-        self.state = state
+        self.state: ConversationState = state
         self._sending, self._receiving = _LAYOUT[self.side, state]
 
     def sent(self, kind: Kind) -> None:

@@ -35,9 +35,9 @@ class Accepted:
     __slots__ = ("_number", "descriptor", "evicted", "peer", "since", "why")
 
     def __init__(self, descriptor: int, since: float) -> None:
-        self.descriptor = descriptor
+        self.descriptor: int = descriptor
         #: When it was accepted; monotonic.
-        self.since = since
+        self.since: float = since
         #: The peer that speaks on it, once one has.
         self.peer: bytes | None = None
         #: Whether it was ended because its peer does not read.
@@ -107,10 +107,10 @@ class HeardPeer:
 
     def __init__(self, number: bytes, info: PeerInfo, accepted: Accepted | None) -> None:
         #: Its routing id.
-        self.number = number
-        self.info = info
+        self.number: bytes = number
+        self.info: PeerInfo = info
         #: None over inproc, and if it is gone already.
-        self.accepted = accepted
+        self.accepted: Accepted | None = accepted
         #: Bytes that were handed over and are not known to have left.
         self.handed: int = 0
         #: Since when it has so many that it is given no more; 0: it has not.

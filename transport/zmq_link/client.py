@@ -216,7 +216,7 @@ class ZmqClient(ZmqLink):
                 self._send_frames(frames)
             # `ready` in line: one call less for each message.
             self._unsure = False
-            self.arrived = bool(self._monitored or self._losing) or bool(zmq_poll(self._input, 0))
+            self.arrived: bool = bool(self._monitored or self._losing) or bool(zmq_poll(self._input, 0))
         except zmq.Again:
             return False
         except zmq.ZMQError as error:

@@ -150,8 +150,8 @@ class Door:
 
     def __init__(self, rate: float, known: Known | None, patience: float) -> None:
         self.domain: str = f"callport-{next(_numbers)}"
-        self.asker = None if known is None else _Asker(known, patience)
-        self.pace = Pace(rate, patience)
+        self.asker: _Asker | None = None if known is None else _Asker(known, patience)
+        self.pace: Pace = Pace(rate, patience)
 
 
 class _Keeper:

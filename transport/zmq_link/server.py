@@ -292,7 +292,7 @@ class ZmqServer(ZmqLink):
                 self._relieve()
             # `ready` in line: one call less for each message.
             self._unsure = False
-            self.arrived = bool(zmq_poll(self._input, 0))
+            self.arrived: bool = bool(zmq_poll(self._input, 0))
         except zmq.Again:
             return False
         except zmq.ZMQError as error:

@@ -60,7 +60,7 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         self._starter = starter
         self._interception = interception
         spec = starter.prepared(spec)
-        self.spec = spec
+        self.spec: OperationSpec = spec
         self.name: str = spec.name
         self.one_way: bool = spec.one_way
         self.idempotent: bool = spec.idempotent

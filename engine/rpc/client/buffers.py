@@ -133,8 +133,8 @@ class Filling(ValueDecoder[Any]):
     def __init__(
         self, spec: OperationSpec, slots: Sequence[_Bytes | None], several: bool, outputs: Sequence[_Bytes | _Array]
     ) -> None:
-        self.annotation = spec.decode_result.annotation
-        self.plain = spec.decode_result.plain
+        self.annotation: Any = spec.decode_result.annotation
+        self.plain: Callable[[Buffer | msgspec.Raw], Any] = spec.decode_result.plain
         self._name = spec.name
         self._decode: Callable[..., Any] = spec.decode_outputs if outputs else spec.decode_result
         self.slots = slots

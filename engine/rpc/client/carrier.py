@@ -49,7 +49,7 @@ from .call_table import CallTable, perform
 from .connection import Connection
 from .elsewhere import Elsewhere
 from .homes import homed
-from .outbox import LoneMessage, encode_eagerly
+from .outbox import LoneMessage, Outbox, encode_eagerly
 from .session import EndpointSession
 
 # What begins calls, as `Carrier.begin` does.
@@ -77,7 +77,8 @@ class Carrier:
         # Its parts, at hand.
         self.table: CallTable = connection.table
         self.session: EndpointSession = connection.session
-        self._outbox = self.outbox = connection.outbox
+        self.outbox: Outbox = connection.outbox
+        self._outbox = self.outbox
         self._retries = connection.retries
         self._awaiting = connection.awaiting
         self.channel: Channel = connection.channel

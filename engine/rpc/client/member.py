@@ -25,7 +25,9 @@ import msgspec
 from transport.realtime import monotonic
 
 from ..address import Address
+from .call_table import CallTable
 from .carrier import Carrier
+from .session import EndpointSession
 
 FAULT_TIME: Final = 1.0  # Seconds that a fault weighs; measured: of three servers one that fails gets 2 % of the calls.
 FAULT_STEP: Final = 0.125  # Seconds within which faults are counted together, so that few numbers are kept.
@@ -95,8 +97,8 @@ class Member:
         self.address: Address = address
         self.weight: float = address.weight
         self.carrier: Carrier = carrier
-        self.table = carrier.table
-        self.session = carrier.session
+        self.table: CallTable = carrier.table
+        self.session: EndpointSession = carrier.session
         self._spinning = carrier.connection.spinning
         self.state: MemberState = MemberState.CONNECTING
         # Until when it is put aside, and how many sessions are pinned to it.

@@ -67,7 +67,8 @@ class ClientPipes(PipeSet):
         # The number of the call is set as the handle takes it.
         super().__init__(spec.pipes, True, spec.duplex, window, limit, signals, send_complete, 0, carrier.channel)
         self.call = call
-        self._carrier = self.carrier = carrier
+        self.carrier: Carrier = carrier
+        self._carrier = carrier
         # The notification does not change: `wake` takes from the count what `begun` has added.
         self._needs_driver = notify is not None and notify.needs_driver
         # Set once, by the push or pull that failed.

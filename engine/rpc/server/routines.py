@@ -92,7 +92,7 @@ class Entry:
         # What shows on a thread's stack that it is inside.
         self.code: CodeType | None = code_of(function)
         # Decides whether the thread that calls it lets others go on before. Nothing is known of the first run.
-        self.run_time = RunTime(slow=True)
+        self.run_time: RunTime = RunTime(slow=True)
         # What the contract says of it, for people.
         self.text: str | None = None
         # What prepares its arguments, in this order. Replaced as a whole.

@@ -61,6 +61,8 @@ class CallRunner(ClientTurns):
 
     __slots__ = ("_answers", "_careful", "_now", "_until")
 
+    owner: ServingSlot | None
+
     def __init__(self, scheduler: Scheduler, account: Account, answers: Answers) -> None:
         super().__init__(scheduler, account)
         self._answers = answers
