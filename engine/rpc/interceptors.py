@@ -70,7 +70,15 @@ Running = Generator[None, None, None]
 
 def check_interceptor(interceptor: Interceptor) -> Interceptor:
     """Return an interceptor; raise `InvalidArgumentType` if it cannot be called, or is an `async def`."""
-    check_callback("interceptor", interceptor)
+    try:
+        check_callback("interceptor", interceptor)
+    except InvalidArgumentType:
+        if not callable(interceptor):
+            raise
+        raise InvalidArgumentType(
+            f"an interceptor is an ordinary generator function, and {shown(interceptor)} is an `async def`: calls "
+            "begin without waiting. Await before the call, or around an `async def` routine by a decorator of it"
+        ) from None
     return interceptor
 
 

@@ -3,9 +3,10 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import ExitStack
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,11 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+async def awaits(call: Any, limit: int = 0) -> AsyncIterator[None]:
+    """An interceptor as there is none."""
+    yield
+
+
 class TestAtAClient:
     """`Client(interceptors=)`."""
 
@@ -353,11 +359,14 @@ class TestAtAClient:
         assert log.lines == ["a begins double", "a ends InvalidArgumentType"]
 
     def test_what_is_none(self, pair: Pair) -> None:
-        """What cannot be called is refused at once, and what is no generator when it is called."""
+        """What cannot be called, or would be awaited, is refused at once; what is no generator, when called."""
         with pytest.raises(InvalidArgumentType, match="interceptors must be a list"):
             Client(pair.server.endpoint, interceptors=untyped(twice))
         with pytest.raises(InvalidArgumentType, match="interceptor"):
             pair.client().add_interceptor(untyped(7))
+        for asynchronous in (awaits, partial(awaits, limit=1)):
+            with pytest.raises(InvalidArgumentType, match="ordinary generator function.*awaits.*Await before the call"):
+                pair.client().add_interceptor(untyped(asynchronous))
         with pytest.raises(InvalidArgumentType, match="generator function.*returned a list"):
             pair.things(untyped(lambda call: [])).double(1)
 
