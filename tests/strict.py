@@ -29,7 +29,7 @@ def check_by_pyright(folder: Path) -> None:
 
 def _check(checker: str, *arguments: str, folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", checker, *arguments], cwd=folder, capture_output=True, text=True, timeout=LIMIT,
+        [sys.executable, "-m", checker, *arguments], cwd=folder, capture_output=True, text=True, timeout=5 * LIMIT,
         env={**os.environ, "MYPYPATH": str(ROOT)}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -40,6 +40,7 @@ TESTS = "how-to/testing.md"
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:callport", "-p", "engine.testing.plugin")
 
 
+@pytest.mark.timeout(10 * LIMIT)
 @pytest.mark.parametrize("page", PROGRAMS)
 def test_code(page: str, tmp_path: Path) -> None:
     """The code of a page is one program, which runs from its first block to its last without a warning; or tests."""
@@ -47,9 +48,9 @@ def test_code(page: str, tmp_path: Path) -> None:
     program.write_text("\n".join(BLOCK.findall(text_of(page))), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", *(PYTEST if page == TESTS else ()), str(program)],
-        capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, timeout=LIMIT,
+        capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, timeout=5 * LIMIT,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert page != TESTS or re.search(r"^\d+ passed in", done.stdout, re.MULTILINE)
 
 
@@ -63,6 +64,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.timeout(10 * LIMIT)
 class TestTypes:
     """The programs of the pages are clean for strict type checkers."""
 

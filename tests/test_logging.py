@@ -188,7 +188,7 @@ def test_a_slow_handler_delays_no_timer(slow: Holds) -> None:
 
 
 def test_what_nobody_had_time_for_is_counted(slow: Holds) -> None:
-    """Records that found too many before them are dropped, and it is told how many."""
+    """Records that found too many before them are dropped, and it is told how many. (Others' records may be, too.)"""
     number = 1100
     called: list[Status] = []
 
@@ -204,7 +204,7 @@ def test_what_nobody_had_time_for_is_counted(slow: Holds) -> None:
             register_wait(never, fail, 0.001)
         wait_until(lambda: len(called) == number)
         slow.released.set()
-        wait_until(lambda: dropped() + sum("failed" in text for text in list(slow.messages)) == number)
+        wait_until(lambda: dropped() + sum("failed" in text for text in list(slow.messages)) >= number)
     assert dropped()
 
 

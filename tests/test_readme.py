@@ -96,6 +96,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.timeout(10 * LIMIT)
 class TestTypes:
     """The examples are clean for strict type checkers."""
 

@@ -46,7 +46,8 @@ from .fuzz import connected
 from .options import Given, endpoint, for_client, for_server, parse
 
 MODULE = "tests.long.leaks"
-WARM_UP = 0.35  # The part of the time after which it is looked first.
+WARM_UP = 0.35  # The part of the time after which it is looked first,
+TURNS = 3  # and how often everything was done by then.
 GROWTH = 12  # MiB of memory that may have come since: allocators do not give all back.
 OBJECTS = 200  # So may objects of the library: some that wait to be collected by others' threads.
 
@@ -107,6 +108,7 @@ class Rounds:
         self._folder = folder
         self._choose = random.Random(given.seed)
         self.done: Counter[str] = Counter()
+        self.warm = False
 
     def server(self, **options: Any) -> Server:
         where = endpoint(self._link, self._folder, "s")
@@ -116,12 +118,14 @@ class Rounds:
         return server
 
     def run(self, server: Server) -> None:
-        """One of them."""
+        """One of them: each in turn at first, so that what is opened once is open; then by chance."""
         kinds: tuple[Callable[[Server], None], ...] = (
             self.calls, self.calls, self.cancels, self.time_outs, self.drops, self.pipes, self.contexts, self.awaits,
             self.strangers, self.restart, self.pools, self.waits, self.several, self.keys,
         )  # fmt: skip
-        kind = self._choose.choice(kinds)
+        number = self.done.total()
+        self.warm = number >= TURNS * len(kinds)
+        kind = self._choose.choice(kinds) if self.warm else kinds[number % len(kinds)]
         kind(server)
         self.done[kind.__name__] += 1
 
@@ -301,7 +305,7 @@ def main() -> int:
         rounds = Rounds(given, folder)
         with rounds.server() as server:
             while (passed := time.monotonic() - began) < given.seconds or first is None:
-                if first is None and passed > given.seconds * WARM_UP and rounds.done.total() > 50:
+                if first is None and passed > given.seconds * WARM_UP and rounds.warm:
                     wait_until(lambda: not server.peers)
                     first = settled(None)
                 rounds.run(server)

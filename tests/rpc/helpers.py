@@ -430,6 +430,12 @@ def _stepping(trace: Callable[[FrameType, str, object], Any]) -> Iterator[None]:
             gc.enable()
 
 
+# For each test that uses `at_step`.
+uses_steps = pytest.mark.skipif(
+    sys.version_info[:2] == (3, 12),
+    reason="CPython 3.12.1 calls a null pointer where a thread that is not traced runs code traced by opcodes",
+)
+
 # Where the interpreter runs signal handlers: as a function begins, after it has called something, and on jumping back.
 HANDLED_AFTER = ("RESUME", "CALL", "JUMP_BACKWARD")
 
@@ -469,8 +475,6 @@ def at_step(number: int, where: Callable[[CodeType], bool], action: Callable[[],
             former.pop(frame, None)
         return trace
 
-    if sys.version_info[:2] == (3, 12):
-        pytest.skip("CPython 3.12.1 calls a null pointer where a thread that is not traced runs code traced by opcodes")
     with _stepping(trace):
         yield reached
     former.clear()

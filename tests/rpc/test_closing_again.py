@@ -30,12 +30,13 @@ from engine import (
 )
 from engine.testing import LIMIT, wait_until, wait_until_blocked
 
-from .helpers import at_line, at_step, code_in, new_endpoint
+from .helpers import at_line, at_step, code_in, new_endpoint, uses_steps
 
 # What a pool does outside of its lock.
 POOL = ("close", "stop", "wait_ended", "shutdown", "settle_queued", "_settle")
 POOL_TOO = (*POOL, "end", "armed", "disarm", "_drain_locked", "_retire_locked", "_joiners_locked", "_settle_locked")
 LINES = 2000  # More than any of these has.
+pytestmark = pytest.mark.timeout(10 * LIMIT)  # Each closes some hundred times.
 TRANSPORTS = ("loopback", "inproc", "ipc", "tcp")
 
 
@@ -241,6 +242,7 @@ def test_pool(close: Callable[[ThreadPool], object], busy: bool) -> None:
     at_each_line(make, close, check)
 
 
+@uses_steps
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize("close", [lambda pool: pool.stop(LIMIT), lambda pool: (pool.close(), pool.stop(LIMIT))])
 def test_pool_at_each_step(close: Callable[[ThreadPool], object], busy: bool) -> None:
@@ -264,6 +266,7 @@ def test_pool_at_each_step(close: Callable[[ThreadPool], object], busy: bool) ->
     at_each_line(make, close, check, at_step, pool_too)
 
 
+@uses_steps
 @pytest.mark.parametrize("make_it", [Event, partial(Event, True), partial(Semaphore, 0, 1), WaitableTimer])
 def test_waitable(make_it: Callable[[], Any]) -> None:
     """An event, a semaphore or a timer ends every wait for it: of a thread, of a port, and a registered one."""

@@ -30,6 +30,7 @@ from .helpers import (
     new_endpoint,
     reach,
     status_of,
+    uses_steps,
 )
 from .interfaces import Probe
 from .service import make_server
@@ -247,6 +248,7 @@ class TestBeginning:
             assert status_of(call.complete) in (0, 1726)
             assert bench.probe.echo(number) == number
 
+    @uses_steps
     @pytest.mark.parametrize("name, options", [("echo", {}), ("echo", {"timeout": LIMIT}), ("nobody", {})])
     @pytest.mark.parametrize("transport", ["ipc", "native+ipc", "tls", "inproc", "loopback"])
     def test_ctrl_c_as_a_server_takes_calls(
@@ -306,7 +308,8 @@ class TestBeginning:
                     for call in [*calls, held]:
                         assert call.wait(LIMIT), f"after an interrupt at step {number} {call} does not end"
                         assert status_of(call.complete) in (0, 1717, 1726)
-                    assert status_of(partial(echo, number)) in (0, 1726)
+                    # Its connection may be lost by then, or be lost with it.
+                    assert status_of(partial(echo, number)) in (0, 1726, 1727)
                     assert echo(number) == number
                     wait_until(lambda: server.statistics().active == 0)
                 met = number < reached[0]
@@ -347,6 +350,7 @@ class TestBeginning:
             bench.control.complete(f"{key}-{number}", "answered")
         assert all(call.wait(LIMIT) for call in held)
 
+    @uses_steps
     @pytest.mark.parametrize("transport", ["ipc", "native+ipc", "tls", "inproc", "loopback"])
     @pytest.mark.parametrize("value", [["x" * 20_000], bytes(1 << 17)], ids=["one frame", "two frames"])
     def test_ctrl_c_as_a_call_is_sent(self, transport: str, value: Any, folder: Any) -> None:

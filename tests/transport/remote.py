@@ -6,6 +6,7 @@ python -m tests.transport.remote ENDPOINT HEARTBEAT forever|large|busy
 import os
 import select
 import sys
+from time import monotonic
 
 from transport import Buffer, connect
 
@@ -46,7 +47,9 @@ def main(endpoint: str, heartbeat: str, then: str) -> None:
         assert link.send(b"", [b"large", bytes(range(256)) * 65536])
         return
     if then == "busy":
-        sum(range(30_000_000))  # Holds the GIL for many heartbeats.
+        until = monotonic() + 10 * float(heartbeat)
+        while monotonic() < until:
+            sum(range(3_000_000))  # Holds the GIL.
         assert link.send(b"", [b"done"])
     while True:
         drive()

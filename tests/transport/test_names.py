@@ -1,5 +1,6 @@
 """Hosts by name: every address that a name has is bound, and tried."""
 
+import errno
 import re
 import socket
 import threading
@@ -117,6 +118,33 @@ def test_binding_a_name(book: Book, parties: Keep, scheme: str) -> None:
     for host in ("127.0.0.1", "127.0.0.2", "two.test"):
         client = parties(connect(f"{scheme}://{host}:{port}"))
         exchange([server, client], lambda: client.ups)  # noqa: B023  # called in this turn
+
+
+def test_a_port_that_is_taken_at_one_address(
+    book: Book, parties: Keep, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the port that the system chose at the first address is taken at the second, another one is chosen."""
+    if not scheme.startswith("native"):
+        pytest.skip("ZeroMQ binds: what it does cannot be stopped in between")
+    book["two.test"] = ["127.0.0.2", "127.0.0.1"]
+    taken: list[int] = []
+    plain = socket.socket.bind
+
+    def bind_it(self: socket.socket, address: tuple[str, int]) -> None:
+        if address[0] == "127.0.0.1" and not taken:
+            taken.append(address[1])
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+        plain(self, address)
+
+    monkeypatch.setattr(socket.socket, "bind", bind_it)
+    server = parties(bind(f"{scheme}://two.test:*"))
+    monkeypatch.undo()
+    port = server.link.endpoint.rpartition(":")[2]
+    assert taken
+    for host in ("127.0.0.1", "127.0.0.2"):
+        client = parties(connect(f"{scheme}://{host}:{port}"))
+        exchange([server, client], lambda: client.ups)  # noqa: B023  # called in this turn
+    parties(bind(f"{scheme}://127.0.0.2:{taken[0]}"))  # It was given back.
 
 
 def test_binding_what_is_no_name(book: Book, parties: Keep, scheme: str) -> None:

@@ -46,6 +46,8 @@ _ENOUGH: Final = 1024
 #: Of these, sockets on which a handshake is computed, which may take a millisecond.
 _SHAKING_AT_ONCE: Final = 2
 _BACKLOG: Final = 1024
+#: Ports that the system may choose for a name of several addresses, until one is free at all of them.
+_TRIES: Final = 10
 
 _CREDENTIALS: Final = struct.Struct("3i")
 # Of all servers of the process: who comes again is another peer.
@@ -97,8 +99,24 @@ class NativeServer(NativeLink):
             self.endpoint = str(target)
             return
         addresses = addresses_of(target) if is_named(target) else [target]
+        tries = 1 if target.port else _TRIES
+        while True:
+            try:
+                port = self._bind_each(addresses)
+                break
+            except OSError as error:  # The port that the system chose at one address may be taken at another.
+                tries -= 1
+                if error.errno != errno.EADDRINUSE or not tries:
+                    raise
+                for descriptor in self._listeners:
+                    self._poll_set.remove(descriptor)
+                self._stop_listening()
+        self.endpoint = str(Endpoint(target.scheme, host=self._name_of(addresses), port=port))
+
+    def _bind_each(self, addresses: list[Endpoint]) -> int:
+        """Listen, on one port, at each of them that this machine has, and return the port."""
         missing: OSError | None = None
-        port = target.port
+        port = self._target.port
         for address in addresses:
             try:
                 port = self._bind_tcp(address.host, port)
@@ -108,7 +126,7 @@ class NativeServer(NativeLink):
                 missing = error
         if not self._listeners:
             raise missing or OSError(errno.EADDRNOTAVAIL, "its host has no address")
-        self.endpoint = str(Endpoint(target.scheme, host=self._name_of(addresses), port=port))
+        return port
 
     def _name_of(self, addresses: list[Endpoint]) -> str:
         """The host as others may write it."""
@@ -139,6 +157,11 @@ class NativeServer(NativeLink):
         socket.setblocking(False)
         self._poll_set.add(socket.fileno())
         self._listeners[socket.fileno()] = socket
+
+    def _stop_listening(self) -> None:
+        for socket in self._listeners.values():
+            socket.close()
+        self._listeners.clear()
 
     def _accept(self, listener: sockets.socket) -> None:
         """Take one connection that waits there."""
@@ -340,9 +363,7 @@ class NativeServer(NativeLink):
 
     def _release(self) -> None:
         """Close all connections, and listen no more."""
-        for socket in self._listeners.values():
-            socket.close()
-        self._listeners.clear()
+        self._stop_listening()
         if self._unix is not None:
             self._unix.remove()
         for connection in self._connections.values():

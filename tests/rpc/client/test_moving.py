@@ -31,7 +31,18 @@ from engine.testing import LIMIT, Gate, wait_until, wait_until_blocked
 from transport.frames import Bye, Hello, Reject, Replies, ReplyGroup
 
 from ...one_by_one import calls_in
-from ..helpers import RawClient, RawServer, Service, at_step, code_in, code_named, new_endpoint, status_of, untyped
+from ..helpers import (
+    RawClient,
+    RawServer,
+    Service,
+    at_step,
+    code_in,
+    code_named,
+    new_endpoint,
+    status_of,
+    untyped,
+    uses_steps,
+)
 from ..interfaces import Probe
 
 # Where a move is decided and done, but for the harvest that brings it about.
@@ -234,6 +245,8 @@ def refusal(raw: RawServer, numbers: list[int]) -> None:
     raw.say(Replies([ReplyGroup(numbers, [msgspec.Raw(b"\xc0")] * len(numbers), 1723)]))
 
 
+@uses_steps
+@pytest.mark.timeout(10 * LIMIT)  # Each moves calls some hundred times.
 class TestInterrupts:
     """Ctrl-C at any step of a move: each call has one outcome, is told of once, and the client goes on."""
 

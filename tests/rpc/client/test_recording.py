@@ -11,7 +11,7 @@ import pytest
 from engine import Call, CallCancelled, Client, CompletionPort, Event, apc, sleep
 from engine.testing import LIMIT, wait_until
 
-from ..helpers import at_step, code_named, status_of
+from ..helpers import at_step, code_named, status_of, uses_steps
 from ..interfaces import Probe
 
 
@@ -68,6 +68,7 @@ def break_off() -> None:
     raise Broken
 
 
+@uses_steps
 @pytest.mark.untraced
 def test_an_interrupt_at_any_step() -> None:
     """A signal handler that raises while outcomes are recorded costs none, and no telling, and repeats none."""
