@@ -4,6 +4,7 @@ Imports count wherever they stand, inside functions and under `TYPE_CHECKING` to
 """
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -461,6 +462,22 @@ def test_long_files_say_why() -> None:
         and "hence the length" not in (ast.get_docstring(ast.parse(text)) or "")
     ]
     assert silent == []
+
+
+# Classes that share a name, because one is what another file sees of the other, or the other for a package's errors.
+ONE_THING = frozenset({"Batch", "Lock", "Settable"})
+
+
+def test_a_class_name_means_one_thing() -> None:
+    """No two classes of the library have one name and two meanings."""
+    bearers = Counter(
+        node.name
+        for package in ("engine", "transport")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert {name for name, number in bearers.items() if number > 1} == ONE_THING
 
 
 def test_the_table_names_what_exists() -> None:

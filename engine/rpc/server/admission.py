@@ -318,10 +318,10 @@ class Admission:
                 text = f"{own} calls of this client are open, max_client_calls={self._max_client_calls} allows no more"
                 busy = Refusal(Status.SERVER_TOO_BUSY, text)
                 most_of_one = max(0, self._max_client_calls - own)
-                return min(most_of_one, self._room_locked(at, count, own)[0]), busy
-            return self._room_locked(at, count, own)
+                return min(most_of_one, self._room_locked(count, own)[0]), busy
+            return self._room_locked(count, own)
 
-    def _room_locked(self, at: EndpointCounters, count: int, own: int) -> tuple[int, Refusal | None]:
+    def _room_locked(self, count: int, own: int) -> tuple[int, Refusal | None]:
         """As `examine`, as far as all clients' calls go."""
         most = self.max_calls
         # Who does not read is bounded by bytes: its answers take no room from others.
