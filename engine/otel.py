@@ -143,8 +143,8 @@ def _record(span: Span, error: BaseException, status: str) -> None:
     span.set_status(StatusCode.ERROR, status)
     try:
         if span.is_recording():
-            told = loggable(error)
-            span.record_exception(told, None if told is error else {"exception.type": type_name(error)})
+            recorded = loggable(error)
+            span.record_exception(recorded, None if recorded is error else {"exception.type": type_name(error)})
     except BaseException as failure:  # As in `around`; the span ends all the same.
         if is_interrupt(failure):
             raise

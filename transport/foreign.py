@@ -50,7 +50,7 @@ def text_of(said: object, most: int = LONGEST) -> str:
     try:
         return _plain(str(said), most)
     except BaseException as unspeakable:
-        return f"(its text cannot be told: {type_name(unspeakable)})"
+        return f"(its text cannot be shown: {type_name(unspeakable)})"
 
 
 def shown(thing: object, most: int = LONGEST) -> str:
@@ -100,8 +100,8 @@ def traceback_of(error: BaseException, most: int) -> str:
     try:
         return _plain("".join(traceback.format_exception(error)), most)
     except BaseException:
-        told = "\n".join(map(_alone, _chain(error)))
-        return _plain(f"(told in parts, the last raised first, because it cannot be formatted)\n{told}", most)
+        parts = "\n".join(map(_alone, _chain(error)))
+        return _plain(f"(shown in parts, the last raised first, because it cannot be formatted)\n{parts}", most)
 
 
 def stack_of(frame: FrameType, most: int) -> str:

@@ -49,33 +49,33 @@ class Log:
         self._logger = logging.getLogger(name)
 
     def debug(self, message: str, *args: object, later: bool = False) -> None:
-        _tell(self._logger, logging.DEBUG, message, args, None, later)
+        _record(self._logger, logging.DEBUG, message, args, None, later)
 
     def info(self, message: str, *args: object) -> None:
-        _tell(self._logger, logging.INFO, message, args, None, False)
+        _record(self._logger, logging.INFO, message, args, None, False)
 
     def warning(self, message: str, *args: object, later: bool = False) -> None:
-        _tell(self._logger, logging.WARNING, message, args, None, later)
+        _record(self._logger, logging.WARNING, message, args, None, later)
 
     def error(
         self, message: str, *args: object, exc_info: BaseException | None = None, later: bool = False,
         extra: dict[str, object] | None = None,
     ) -> None:  # fmt: skip
-        _tell(self._logger, logging.ERROR, message, args, exc_info, later, extra)
+        _record(self._logger, logging.ERROR, message, args, exc_info, later, extra)
 
     def critical(self, message: str, *args: object, exc_info: BaseException | None = None) -> None:
-        _tell(self._logger, logging.CRITICAL, message, args, exc_info, False)
+        _record(self._logger, logging.CRITICAL, message, args, exc_info, False)
 
     def failed(self, text: str, error: BaseException) -> None:
         """Log what left a service of the library; for `Service`."""
-        _tell(self._logger, logging.ERROR, "%s", (text,), error, True)
+        _record(self._logger, logging.ERROR, "%s", (text,), error, True)
 
     def exception(self, message: str, *args: object, later: bool = False) -> None:
         """`error`, with the exception that is being handled."""
-        _tell(self._logger, logging.ERROR, message, args, sys.exception(), later)
+        _record(self._logger, logging.ERROR, message, args, sys.exception(), later)
 
 
-def _tell(
+def _record(
     logger: logging.Logger, level: int, message: str, args: tuple[object, ...], error: BaseException | None,
     later: bool, extra: dict[str, object] | None = None,
 ) -> None:  # fmt: skip
@@ -148,9 +148,9 @@ class _Emitter:
         except BaseException as failure:
             _failed(failure)
         if self._queue.empty():
-            self._tell_dropped(logger)
+            self._report_dropped(logger)
 
-    def _tell_dropped(self, logger: logging.Logger) -> None:
+    def _report_dropped(self, logger: logging.Logger) -> None:
         dropped = next(self._dropped) - self._read
         self._read += 1
         new, self._reported = dropped - self._reported, dropped

@@ -30,11 +30,11 @@ def measure(client: Client, interface: str, name: str, args: list[Any], calls: i
     took: list[float] = []
     faults = begun = 0
     with CompletionPort() as port:
-        told = port.packet()
+        template = port.packet()
         start = now()
         while len(took) < calls:
             while begun < calls and begun - len(took) < outstanding:
-                begin(*args, notify=told).user_data = now()
+                begin(*args, notify=template).user_data = now()
                 begun += 1
             for packet in port.get_many(outstanding):
                 call = packet.overlapped

@@ -221,10 +221,10 @@ class FutureEnd(ExitWaitable):
         if future is None or future.done():
             self._done = True
         elif not self._subscribed:
-            future.add_done_callback(self._tell)
+            future.add_done_callback(self._note_end)
             self._subscribed = True
 
-    def _tell(self, future: object) -> None:
+    def _note_end(self, future: object) -> None:
         self._done = True
         self.notify()
 

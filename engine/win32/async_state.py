@@ -209,7 +209,7 @@ def target(kind: int, u: RPC_ASYNC_NOTIFICATION_INFO, subject: "RPC_ASYNC_STATE 
             thread = u.APC.hThread or None
             if thread is not None and not isinstance(thread, (threading.Thread, int)):
                 raise InvalidParameter(f"u.APC.hThread must be a thread, or 0, not {shown(thread)}")
-            return apc(contained(_tell(subject, u.APC.NotificationRoutine)), thread)
+            return apc(contained(_calling(subject, u.APC.NotificationRoutine)), thread)
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeIoc:
             if not isinstance(u.IOC.hIOPort, CompletionPort):
                 raise InvalidParameter(f"u.IOC.hIOPort must be a completion port, not {shown(u.IOC.hIOPort)}")
@@ -217,23 +217,23 @@ def target(kind: int, u: RPC_ASYNC_NOTIFICATION_INFO, subject: "RPC_ASYNC_STATE 
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeHwnd:
             raise EngineError("there are no window messages here", status=RPC_S_CANNOT_SUPPORT)
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeCallback:
-            return _tell(subject, u.NotificationRoutine)
+            return _calling(subject, u.NotificationRoutine)
         case other:
             raise InvalidParameter(f"NotificationType must be one of RPC_NOTIFICATION_TYPES, not {shown(other)}")
 
 
-def _tell(
+def _calling(
     subject: "RPC_ASYNC_STATE | ServerCall", routine: NotificationRoutine | None
 ) -> Callable[[Any, EventKind], object]:
     check_callback("NotificationRoutine", routine)
     assert routine is not None
 
-    def tell(call: object, event: EventKind) -> None:
+    def notify(call: object, event: EventKind) -> None:
         if isinstance(subject, RPC_ASYNC_STATE):
             subject.Event = event
         routine(subject, None, event)
 
-    return tell
+    return notify
 
 
 # The handles of calls that asynchronous manager routines serve, by the identity of the call, which they keep alive.

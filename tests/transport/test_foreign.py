@@ -77,7 +77,7 @@ class TestOthers:
         """A value that cannot be shown is told by its type, and by what it raised."""
         assert foreign.shown(Value(kind)) == f"<Value, whose repr raises {kind.__name__}>"
         assert foreign.name_of(Value(kind)) == foreign.shown(Value(kind))
-        assert foreign.text_of(Value(kind)) == f"(its text cannot be told: {kind.__name__})"
+        assert foreign.text_of(Value(kind)) == f"(its text cannot be shown: {kind.__name__})"
         assert foreign.type_name(Text("x")) == "Text" and foreign.text_of(Text("x")).startswith("(its text cannot be")
 
     def test_a_chain_is_told_in_parts(self) -> None:

@@ -56,9 +56,9 @@ class NativeLink(BaseLink):
         self._delivering: Entry | None = None
         #: Whether something was read and not delivered; what was not read the descriptor goes on to show.
         self.arrived: bool = False
-        # When to look after the connections whatever the sockets show, and the earliest time that `later` was told.
+        # When to look after the connections whatever the sockets show, and the earliest time that `later` is to call at.
         self._due = inf
-        self._told = inf
+        self._asked_for = inf
         try:
             self._poll_set = PollSet()
         except OSError as error:
@@ -75,20 +75,20 @@ class NativeLink(BaseLink):
 
     def ready(self) -> bool:
         """Whether something is to be read, written, delivered, or looked after."""
-        if self._told > self._due:
-            self._tell()
+        if self._asked_for > self._due:
+            self._ask_later()
         return bool(self._queue or self._poll_set.poll(0, 1)) or self._due <= monotonic()
 
     def _look_at(self, when: float) -> None:
         """Look after the connections at this time, at the latest."""
         self._due = min(self._due, when)
-        if self._told > self._due:
-            self._tell()
+        if self._asked_for > self._due:
+            self._ask_later()
 
-    def _tell(self) -> None:
+    def _ask_later(self) -> None:
         """Ask to be harvested when it is due. (As the link is opened there is no driver yet to be asked.)"""
         if self.later is not None:
-            self._told = self._due
+            self._asked_for = self._due
             self.later(max(0.0, self._due - monotonic()))
 
     def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
@@ -97,7 +97,7 @@ class NativeLink(BaseLink):
         if not queue:
             self._read()
             if self._due <= monotonic():
-                self._due = self._told = inf
+                self._due = self._asked_for = inf
                 self._look_after(monotonic())
         try:
             self._deliver(receiver, limit)

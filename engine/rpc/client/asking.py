@@ -66,21 +66,21 @@ class Asking:
     def follow(self) -> None:
         """Tell the discovery of the members, until it is closed, or none of them answers."""
         while not self._discovery.closed:
-            told = False
+            answered = False
             for endpoint in [*_shuffled(self._known), *_shuffled(self._seeds)]:
                 try:
-                    told = self._ask(endpoint) or told
+                    answered = self._ask(endpoint) or answered
                 except EngineError as error:
                     self.failure = error
-                if told or self._discovery.closed:
+                if answered or self._discovery.closed:
                     break
-            if not told:
+            if not answered:
                 return
             self._discovery.wait(PAUSE * chance())
 
     def _ask(self, endpoint: str) -> bool:
         """Ask this member for as long as it answers; return whether it ever did."""
-        told = False
+        answered = False
         with self._connect(endpoint) as client:
             members = client.bind(Members)
             while not self._discovery.closed:
@@ -90,10 +90,10 @@ class Asking:
                 try:
                     listing = self._call.result()
                 except EngineError:
-                    if not told:
+                    if not answered:
                         raise
                     return True
-                told = True
+                answered = True
                 if listing.version == self._listing.version:
                     self._discovery.wait(PAUSE * chance())
                 else:
@@ -102,7 +102,7 @@ class Asking:
                     addresses = [address.seen_from(asked) for address in listing.addresses]
                     self._known = [address.endpoint for address in addresses]
                     self._discovery.update(addresses)
-        return told
+        return answered
 
 
 def _shuffled(endpoints: Sequence[str]) -> list[str]:

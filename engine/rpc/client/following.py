@@ -92,7 +92,7 @@ class Following:
         if not members or self._closed:
             return
         name = f"any member of {connection.endpoint}"
-        resolver = _Told(self._connect, [connection.endpoint, *(member.endpoint for member in members)])
+        resolver = _AskingResolver(self._connect, [connection.endpoint, *(member.endpoint for member in members)])
         fleet = self._make(name, members, resolver, first=self._carrier, when_ready=self._turn)
         self.fleet = fleet
         if self._closed:
@@ -162,7 +162,7 @@ class Following:
             self.fleet.disable()
 
 
-class _Told:
+class _AskingResolver:
     """A resolver: asks the members about each other. Args: `seeds` are some of them."""
 
     def __init__(self, connect: Connect, seeds: Sequence[str]) -> None:
@@ -174,7 +174,7 @@ class _Told:
         asking = Asking(self._connect, self._seeds, discovery)
         asking.follow()
         if not discovery.closed and not isinstance(asking.failure, (UnknownInterface, UnknownOperation)):
-            raise EngineError(f"no member of {self!r} tells of the others") from asking.failure
+            raise EngineError(f"no member of {self!r} knows the others") from asking.failure
 
     def __repr__(self) -> str:
         return f"the fleet at {self._seeds[0]}"

@@ -36,13 +36,13 @@ class Complaints:
 
     def warning(self, message: str, *args: object) -> None:
         """Log a line that a client has caused."""
-        self._tell(message, lambda more: log.warning(message + more, *args))
+        self._log(message, lambda more: log.warning(message + more, *args))
 
     def error(self, message: str, *args: object, exc_info: BaseException, later: bool = False) -> None:
         """As `warning`, with an exception; of those that are left out only the last is kept. `later` as in `Log`."""
-        self._tell(message, lambda more: log.error(message + more, *args, exc_info=exc_info, later=later))
+        self._log(message, lambda more: log.error(message + more, *args, exc_info=exc_info, later=later))
 
-    def _tell(self, kind: str, line: _Line) -> None:
+    def _log(self, kind: str, line: _Line) -> None:
         with self._lock:
             known = self._left_out.get(kind)
             self._left_out[kind] = (None, 0) if known is None else (line, known[1] + 1)

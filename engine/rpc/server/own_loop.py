@@ -66,8 +66,8 @@ class OwnLoop(CoroutineRunner):
                 if not self._stopped:
                     log.warning("%s: a routine has stopped the event loop, which goes on", self._name)
             except BaseException as error:
-                told = "goes on" if turned else "is replaced by another one"
-                log.error("%s: %s left the event loop, which %s", self._name, type_name(error), told, exc_info=error)
+                then = "goes on" if turned else "is replaced by another one"
+                log.error("%s: %s left the event loop, which %s", self._name, type_name(error), then, exc_info=error)
                 if not turned:
                     self._end(loop, Status.CALL_FAILED, "the server's event loop failed")
                     return

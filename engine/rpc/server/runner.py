@@ -8,7 +8,7 @@ A call whose client is gone is closed when its turn comes, and not run, unless i
 done as it was begun. Once the endpoint closes, no call is begun.
 
     runner: note the call, look at `parting`   |  one of the two sees the other: what was noted too late to be seen is
-    closer: set `parting`, look what is noted  |  not begun by the runner, and what was begun is not told to have waited
+    closer: set `parting`, look what is noted  |  not begun by the runner, and what was begun is not closed as unbegun
 
 Assumes: stores and loads of attributes are atomic and not reordered.
 

@@ -36,13 +36,13 @@ RUNNER = str(Path(__file__).with_name("runner.py"))  # Enters routines: above it
 class _Inside:
     """A thread inside a routine, as it was first seen."""
 
-    __slots__ = ("call_id", "since", "told", "work")
+    __slots__ = ("call_id", "logged", "since", "work")
 
     def __init__(self, slot: ServingSlot, since: float) -> None:
         self.call_id = slot.call_id
         self.work: Any = slot.running
         self.since = since
-        self.told = False
+        self.logged = False
 
     def is_still(self, slot: ServingSlot) -> bool:
         return slot.call_id == self.call_id and slot.running is self.work
@@ -59,7 +59,7 @@ class Watch:
         self._limit = limit
         self._name = name
         self._jam = jam
-        # Whether it was told that all workers are stuck. Of the monitor alone.
+        # Whether it was logged that all workers are stuck. Of the monitor alone.
         self._jam_told = False
         # Added to by any thread, taken out by the monitor.
         self._slots: dict[ServingSlot, _Inside | None] = {}
@@ -86,7 +86,7 @@ class Watch:
         now = monotonic()
         if now - self._due > LATE:
             self.late += 1
-            self._tell_of_delay(now - self._due)
+            self._log_delay(now - self._due)
         stuck = [seen for slot in list(self._slots) if (seen := self._look_at(slot, now)) is not None]
         self.stuck = len(stuck)
         if what := self._jam([seen.work.peer for seen in stuck]) if stuck else "":
@@ -112,13 +112,13 @@ class Watch:
             return None
         if now - seen.since < self._limit:
             return None
-        if not seen.told:
-            seen.told = True
+        if not seen.logged:
+            seen.logged = True
             text = "%s: a routine, %s, has not returned for %.0f s:\n%s"
             log.warning(text, self._name, _name_of(seen.work), now - seen.since, _stack_of(slot), later=True)
         return seen
 
-    def _tell_of_delay(self, seconds: float) -> None:
+    def _log_delay(self, seconds: float) -> None:
         names = sorted({_name_of(work) for slot in list(self._slots) if (work := slot.running) is not None})
         log.warning(
             "%s: the interpreter was not to be had for %.1f s, or the machine is overloaded; running: %s",
