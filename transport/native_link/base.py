@@ -56,7 +56,7 @@ class NativeLink(BaseLink):
         self._delivering: Entry | None = None
         #: Whether something was read and not delivered; what was not read the descriptor goes on to show.
         self.arrived: bool = False
-        # When to look after the connections whatever the sockets show, and the earliest time that `later` is to call at.
+        # When to look after the connections whatever the sockets show, and the earliest that `later` is to call at.
         self._due = inf
         self._asked_for = inf
         try:
