@@ -251,3 +251,21 @@ def test_closing_in_a_cancelled_scope(run: Callable[[Test], None]) -> None:
             await anyio.sleep(0.001)  # Between two looks.
 
     run(test)
+
+
+def test_draining(run: Callable[[Test], None]) -> None:
+    """A server is drained by a task, and the loop goes on with others, which end its last call."""
+
+    async def test(probe: Probe, routines: Routines) -> None:
+        server = Server("tcp://127.0.0.1:0")
+        server.register(Probe, routines)
+        server.listen()
+        async with Client(server.endpoint) as client, anyio.create_task_group() as group:
+            call = client.bind(Probe).hold.begin()
+            assert await routines.holding.wait_async(LIMIT)
+            group.start_soon(server.drain_async, LIMIT)
+            call.cancel(abort=False)
+            assert await call is True
+        assert server.closed
+
+    run(test)

@@ -548,9 +548,7 @@ class Server(AsyncCloseable):
 
     async def drain_async(self, grace: float | None = CLOSE_TIMEOUT) -> None:
         """As `drain`, in another thread: the event loop goes on. It is done also if the task is cancelled."""
-        from asyncio import to_thread  # Who runs a loop has it.
-
-        await to_thread(self.drain, grace)
+        await in_thread(self.drain, grace)
 
     def _end(self, timeout: float | None, how: Callable[[float], None]) -> None:
         """Close, within `timeout` seconds, unless it was done."""
