@@ -14,20 +14,8 @@ from examples.ledger import Books, Ledger, NotEnough
 
 ROOT = Path(__file__).resolve().parents[2]
 
+
 # A client that has begun a transaction, moved money, and waits to be killed.
-VICTIM = """
-import sys
-from engine import Client
-from examples.ledger import Ledger
-
-books = Client(sys.argv[1]).bind(Ledger)
-transaction = books.begin()
-books.move(transaction, 1, 2, 100)
-print("moved", flush=True)
-sys.stdin.read()
-"""
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     with Server("tcp://127.0.0.1:*") as server:
@@ -99,7 +87,7 @@ def test_a_client_that_closes(books: Ledger, server: Server) -> None:
 def test_a_client_that_is_killed(books: Ledger, server: Server) -> None:
     """Nobody has to do anything for that."""
     victim = subprocess.Popen(
-        [sys.executable, "-c", VICTIM, server.endpoint],
+        [sys.executable, "-m", "tests.examples.victim", server.endpoint],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert victim.stdout is not None
