@@ -8,7 +8,7 @@ from .status import Status
 def status_name(error: BaseException | None, at_client: bool) -> str | None:
     """Return the name of the status with which a call ended, as an interceptor saw it: "OK" if nothing was raised.
 
-    None: nobody will collect the call, as the process ends. At a client that is its outcome; at a server, what the
+    None: no caller will collect the call, as the process ends. At a client that is its outcome; at a server, what the
     routine answers: an outcome that it collected of a call of its own, and let pass, is a fault of this one.
     """
     if error is None:

@@ -65,7 +65,7 @@ class Serve(WorkerPlugin):
         self._server: Server | None = None
 
     async def setup(self, worker: Any) -> None:
-        """Serve, and tell the scheduler. Dask calls it in each worker, and reports what it raises."""
+        """Serve, and let the scheduler know. Dask calls it in each worker, and reports what it raises."""
         host = get_address_host(worker.address)
         endpoint = f"{self._scheme}://{f'[{host}]' if ':' in host else host}:*"
         server = self._server = await asyncio.to_thread(self._begin, endpoint)

@@ -180,7 +180,7 @@ def _alone(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(type(error), error, _frames_of(error), chain=False))
     except BaseException:
-        pass  # It is told in parts, below.
+        pass  # It is shown in parts, below.
     try:
         frames = "Traceback (most recent call last):\n" + "".join(traceback.format_tb(_frames_of(error)))
     except BaseException:

@@ -26,7 +26,7 @@ PREFIX_BYTES: Final = 4
 
 #: Largest message taken from a peer, all frames together, in bytes. Arbitrary: room for a large array, and a bound.
 MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
-#: Largest frame 0 that a server decodes, in bytes, unless it is told otherwise: about 0.1 s of decoding at the worst.
+#: Largest frame 0 that a server decodes, in bytes, unless options say otherwise: 0.1 s of decoding at the worst.
 MAX_BODY_BYTES: Final = 1024 * 1024
 #: Most calls, replies or chunks in one message taken from a peer. Far above what a sender coalesces (about a hundred).
 MAX_RECORDS: Final = 65536

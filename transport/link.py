@@ -257,7 +257,7 @@ class Link(Protocol):
 
         Returns: True: handed over. False: not now (not connected, or the queue is full), and nothing was
             sent: keep it and try again after a harvest, when `writable()`. At a server that is so for this peer only,
-            and there may be nothing that tells when it is over: try again now and then.
+            and there may be nothing that shows when it is over: try again now and then.
         Raises: PeerLost (server): there is no such peer. LinkClosed, LinkForked.
         """
 
@@ -274,13 +274,13 @@ class Link(Protocol):
         """Close the connection, and go on with a new one (client). What has arrived is delivered before `on_lost`.
 
         With `lock` held, outside a harvest; there is something to harvest then. Nothing happens if there is no
-        connection. On inproc a server is not told of it.
+        connection. On inproc a server does not notice it.
         """
 
     def disconnect(self, peer: bytes, reason: str) -> None:
         """End the connection of a peer (server). Its `on_lost` follows. Nothing happens if there is none.
 
-        On inproc its client is not told of it.
+        On inproc its client does not notice it.
         """
 
     def peer_info(self, peer: bytes) -> PeerInfo:

@@ -148,7 +148,7 @@ class LoopbackClient(_Loopback):
             server = _servers.get(self._name)
             if server is None:
                 _waiting.setdefault(self._name, weakref.WeakSet()).add(self)
-                self._put(_REFUSED, b"", f"cannot connect to {endpoint}: no server listens there yet")
+                self._put(_REFUSED, b"", f"cannot connect to {endpoint}: nobody listens there yet")
             else:
                 server._attach(self)
 

@@ -1,8 +1,8 @@
-"""What runs in a process of a service: its server, until it is told to leave.
+"""What runs in a process of a service: its server, until it is to leave.
 
 Theory of operation. The server listens at an endpoint of its own and at the one that all processes share. A thread
-reads what the supervisor says: who the members are, which the server tells to clients, and when to leave. The main
-thread waits for that, or for SIGTERM, and tells the supervisor once a second what the server has counted. If the
+reads what the supervisor says: who the members are, which the server sends to clients, and when to leave. The main
+thread waits for that, or for SIGTERM, and reports to the supervisor once a second what the server has counted. If the
 supervisor is gone, the server goes on as it is, and ends by SIGTERM.
 
 Ctrl-C in a terminal reaches all processes at once: it is for the supervisor, which has the others leave.
@@ -63,7 +63,7 @@ class Leave(msgspec.Struct, frozen=True):
 def run(
     make_server: MakeServer, own: Endpoint, shared: Endpoint, listening: socket.socket, grace: float, said: Connection
 ) -> None:
-    """Serve until told to leave. The main function of a process.
+    """Serve until it is to leave. The main function of a process.
 
     Args: `own` and `shared` are the endpoints that the server is to have; `listening` belongs to the second; `grace` in
         seconds is for calls that run when SIGTERM comes; `said` is how supervisor and process talk.

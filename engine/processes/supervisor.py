@@ -117,7 +117,7 @@ class Supervisor:
             server is to listen: first the process's own, then the one that all share. It returns a `Server` that does
             not listen yet.
         endpoint: where clients find the service first: `tcp://host:port`, `native+tcp://...` or `tls://...`. Each
-            process also has an endpoint of its own there, with a port that the system chooses, and tells clients those
+            process also has an endpoint of its own there, with a port that the system chooses, and sends clients those
             of all (`engine.resolvers.Seed`).
         processes: how many, 1 or more. None: one for each processor.
         grace: seconds that calls may go on when a process leaves.

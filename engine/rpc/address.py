@@ -53,7 +53,7 @@ class Address(msgspec.Struct, frozen=True, omit_defaults=True):
         return msgspec.structs.replace(own, server_key=self.server_key)
 
     def seen_from(self, asked: Endpoint) -> "Address":
-        """Return it as whoever has reached a server of the same machine at `asked` reaches it: every address of a
+        """Return it as a client reaches it that has reached a server of the same machine at `asked`: every address of a
         machine is none to connect to.
         """
         endpoint = Endpoint.parse(self.endpoint)

@@ -227,7 +227,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         Source: "RpcAsyncGetCallStatus".
         """
         self._look_around()
-        # The box tells: the state may move on between two looks at it.
+        # By the box: the state may move on between two looks at it.
         box = self._box
         if box is None:
             if _PENDING <= self._state <= _DONE:
@@ -366,7 +366,7 @@ class Call(Uncopyable, msgspec.Struct, Steps[R], eq=False, weakref=True):
         """Ask for the call to be ended. Returns at once; the notification still comes, and the call is still completed.
 
         Args: `abort` False asks the server, and the outcome is whatever it then does; True ends the call here and now
-            with `CallCancelled` (1818), tells the server, and discards a later reply.
+            with `CallCancelled` (1818), notifies the server, and discards a later reply.
         Cancelling again, or when the answer has arrived, does nothing.
         Raises: `InvalidAsyncHandle` (1914) if the handle carries no call.
         Source: "RpcAsyncCancelCall".
@@ -457,7 +457,7 @@ def _decoded(spec: Any, outcome: Reply) -> Any:
     if type(outcome) is Settled:
         return outcome.result
     try:
-        # Without a contract, what tells that the value is the result and outputs is the reply.
+        # Without a contract, the reply says whether the value is a result with outputs.
         decode = spec.decode_args if outcome.outputs and spec.signature is None else spec.decode_result
         return decode(outcome.value, outcome.blobs, outcome.descriptors)
     except BaseException as error:
@@ -584,7 +584,7 @@ def carrier_of(call: Call[Any]) -> Any:
 
 
 def carried_by(call: Call[Any]) -> Callable[[], Any]:
-    """Return a function that tells what carries the call, as long as it is the one that its handle has now.
+    """Return a function that returns what carries the call, as long as it is the one that its handle has now.
 
     It keeps no handle: the timer of a call may outlive the call.
     """

@@ -18,7 +18,7 @@ with `call.result`: it does not proceed. A second `yield` is an error, as nothin
     interceptors=[a, b]     a begins, b begins, the call, b ends, a ends
 
 Guarantees: those that have begun are resumed once, the innermost first, in the context (`contextvars`) in which they
-began. They are resumed before anybody is notified of the outcome.
+began. They are resumed before the program is notified of the outcome.
 
 Assumes: `list.pop` is atomic: of two threads that end a call one resumes them.
 """

@@ -25,7 +25,7 @@ def no_leaks() -> Iterator[None]:
     """Within this context, what is opened is closed: clients, servers, ports, pools, events and other objects that are
     waited on, overlapped sources; and calls have ended.
 
-    What is left open by then and still referred to is named by an `AssertionError`. What nobody refers to any more has
+    What is left open by then and still referred to is named by an `AssertionError`. What nothing refers to any more has
     warned of itself (`ResourceWarning`). It looks at all objects of the process, so not many times a second.
     """
     default_pool()  # Else it might be made within.

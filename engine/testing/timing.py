@@ -162,7 +162,7 @@ class Gate:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let nobody pass any more."""
+        """Let no thread pass any more."""
         with self._changed:
             self._open = False
 

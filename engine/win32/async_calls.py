@@ -101,7 +101,7 @@ def RpcAsyncCall(
         raise InvalidState("the handle is a server's: calls are issued on one of the client's own")
     notify = notification(pAsync)
     if call is None:
-        # In place before the call leaves: its end may be told to another thread before `begin` returns.
+        # In place before the call leaves: another thread may be notified of its end before `begin` returns.
         call = pAsync.RuntimeInfo = Call()
     if isinstance(operation, PipedOperation) and sends_are_told(pAsync):
         kwargs.setdefault("send_complete", True)
@@ -123,9 +123,9 @@ def RpcAsyncCompleteCall(pAsync: RPC_ASYNC_STATE, Reply: Box | None) -> int:
 
     Client: Returns 997 while the call is pending: nothing has changed. Otherwise the call is over: 0, with the result
         in the box, if there is one; or the failure's number, the box left alone. 1914 if there is no call, or another
-        thread was first. A failure that a server chose to number 997 is told as 1726.
+        thread was first. A failure that a server chose to number 997 is reported as 1726.
     Server: sends the value in the box; None for a routine without a result. Returns 0; 1914 if the call was closed
-        before; 87 for a value that cannot be sent, of which the client is told.
+        before; 87 for a value that cannot be sent, which the client gets as the outcome.
     """
     call = usable(pAsync).RuntimeInfo
     if isinstance(call, ServerCall):
@@ -207,5 +207,5 @@ def RpcMgmtSetCancelTimeout(Timeout: int) -> int:
 
 
 def RpcTestCancel() -> int:
-    """Ask whether this thread was told to end its blocking calls, which nobody can. Returns: 1764; 0 would mean yes."""
+    """Ask whether this thread is to end its blocking calls, which cannot be asked. Returns: 1764; 0 would mean yes."""
     return RPC_S_CANNOT_SUPPORT

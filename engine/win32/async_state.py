@@ -91,13 +91,13 @@ class RPC_ASYNC_NOTIFICATION_INFO:
 
 
 class RPC_ASYNC_STATE:
-    """One outstanding call. Initialise it by `RpcAsyncInitializeHandle`, then choose how its end is told.
+    """One outstanding call. Initialise it by `RpcAsyncInitializeHandle`, then choose how to be notified of its end.
 
     Fields:
         UserInfo: the caller's own, never looked at.
         Event: the last event that was signaled for a call on this handle.
-        NotificationType, u: how to tell; there is no default, and initialising leaves them alone.
-        Flags: `RPC_C_NOTIFY_ON_SEND_COMPLETE`: sends of a call with pipes are told too; cleared by initialising.
+        NotificationType, u: how to notify; there is no default, and initialising leaves them alone.
+        Flags: `RPC_C_NOTIFY_ON_SEND_COMPLETE`: sends of a call with pipes are notified of too; cleared by initialising.
         These three count as they are when a call is issued; in a routine, at its first push or pull.
         RuntimeInfo: the engine's object for the call. The rest is not for editing.
     """
@@ -180,7 +180,7 @@ def notification(state: RPC_ASYNC_STATE) -> Any:
 
 
 def sends_are_told(state: RPC_ASYNC_STATE) -> bool:
-    """Whether the handle's flags ask for the end of sends to be told."""
+    """Whether the handle's flags ask for a notification at the end of sends."""
     return bool(state.Flags & RPC_C_NOTIFY_ON_SEND_COMPLETE)
 
 
@@ -192,7 +192,7 @@ def _pipe_notification(state: RPC_ASYNC_STATE) -> Any:
 
 
 def target(kind: int, u: RPC_ASYNC_NOTIFICATION_INFO, subject: "RPC_ASYNC_STATE | ServerCall") -> Any:
-    """Return what the fields say, as the engine's `notify=`; a routine is told of `subject`.
+    """Return what the fields say, as the engine's `notify=`; a routine gets `subject`.
 
     Raises: 87 for a target that does not fit, 1764 for window messages.
     """
@@ -252,8 +252,8 @@ def async_manager(function: Callable[..., object]) -> Callable[..., object]:
         def synonyms(self, pAsync, word):
             SubmitThreadpoolWork(...)          # later, on any thread: RpcAsyncCompleteCall(pAsync, Box([...]))
 
-    If the call has pipes, the routine may fill in how their sends and receives are told, before it uses one of them; an
-    APC needs the thread named.
+    If the call has pipes, the routine may fill in how it is notified of their sends and receives, before it
+    uses one of them; an APC needs the thread named.
 
     Raises: `InvalidParameter` for a generator function, of which nothing would run.
     Source: "Handling Asynchronous Calls", "Server-side Asynchronous Pipe Handling".

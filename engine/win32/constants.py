@@ -78,7 +78,7 @@ RPC_C_NOTIFY_ON_SEND_COMPLETE = 1
 
 
 class RPC_NOTIFICATION_TYPES(_IntEnum):
-    """How the completion of a call is told."""
+    """How the completion of a call is notified."""
 
     RpcNotificationTypeNone = 0
     RpcNotificationTypeEvent = 1
@@ -140,7 +140,7 @@ RPC_IF_ALLOW_CALLBACKS_WITH_NO_AUTH = 0x10
 RPC_IF_ALLOW_LOCAL_ONLY = 0x20
 RPC_IF_SEC_NO_CACHE = 0x40
 
-# What a client may ask of a server's management; the first two nobody can ask here.
+# What a client may ask of a server's management; the first two cannot be asked here.
 RPC_C_MGMT_INQ_IF_IDS = 0
 RPC_C_MGMT_INQ_PRINC_NAME = 1
 RPC_C_MGMT_INQ_STATS = 2

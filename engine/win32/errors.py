@@ -1,4 +1,4 @@
-"""How failures are told here: a return value, and a number that each thread keeps.
+"""How failures are reported here: a return value, and a number that each thread keeps.
 
 Theory of operation. The engine raises; these functions return. `fails_with` stands between: an `EngineError` becomes
 the function's documented failure value, its status the thread's last error. What the C compiler would have refused (an

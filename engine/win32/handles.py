@@ -121,7 +121,7 @@ def open_named(name: str, kind: type[Kind]) -> Kind:
 def is_last_handle(handle: Waitable) -> bool:
     """Give one handle of the object up; return whether it was the last.
 
-    With the last one the name goes, in the same step: nobody is given an object that the caller is going to close.
+    With the last one the name goes, in the same step: no thread is given an object that the caller is going to close.
     """
     with _lock:
         left = _handles.get(handle, 1) - 1

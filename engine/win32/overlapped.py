@@ -4,8 +4,8 @@ Theory of operation. A source stands for a file handle that was opened with FILE
 what became of the operation that was begun with it last; it is what a packet carries. A source need not have a port:
 what is pending goes on whenever a thread waits, and by the monitor's thread when none does.
 
-An operation that succeeded at once is told by True *and* by a packet, unless the source's mode skips that. One that
-ended at once in another way (at the end of a stream, by a broken connection) is told as one that is pending.
+An operation that succeeded at once is reported by True *and* by a packet, unless the source's mode skips that. One that
+ended at once in another way (at the end of a stream, by a broken connection) is reported as one that is pending.
 
 Source: "ReadFile", "WriteFile", "OVERLAPPED", "HasOverlappedIoCompleted", "GetOverlappedResult(Ex)", "CancelIo(Ex)",
 "CancelSynchronousIo", "SetFileCompletionNotificationModes", "BindIoCompletionCallback".
@@ -172,7 +172,7 @@ def HasOverlappedIoCompleted(lpOverlapped: OVERLAPPED) -> bool:
 def GetOverlappedResult(
     hFile: OverlappedSource, lpOverlapped: OVERLAPPED, lpNumberOfBytesTransferred: Box, bWait: bool
 ) -> bool:
-    """Tell what became of an operation, waiting for its end if so told. Returns: as `GetOverlappedResultEx`."""
+    """Return what became of an operation, waiting for its end if asked to. Returns: as `GetOverlappedResultEx`."""
     return GetOverlappedResultEx(hFile, lpOverlapped, lpNumberOfBytesTransferred, INFINITE if bWait else 0, False)
 
 

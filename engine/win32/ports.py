@@ -195,7 +195,7 @@ def NtAssociateWaitCompletionPacket(
 
 @_returns_ntstatus
 def NtCancelWaitCompletionPacket(WaitCompletionPacketHandle: WaitPacket, RemoveSignaledPacket: bool) -> int:
-    """Withdraw the wait; if so told, take a packet that is queued already back.
+    """Withdraw the wait; if asked to, take a packet that is queued already back.
 
     Returns: STATUS_SUCCESS: no packet comes; STATUS_PENDING: it is queued, or about to be; STATUS_CANCELLED: it was
         dequeued, or there was no wait; STATUS_INVALID_HANDLE.

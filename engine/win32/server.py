@@ -1,9 +1,10 @@
 """Servers: endpoints, interfaces and on which conditions, listening; and managing this process's or another one.
 
 Theory of operation. The flags of an interface become the conditions of `Server.register`. Two things differ there and
-are as on Windows here. A security callback admits by returning 0. Who "has authenticated" is told by the authentication
-level of the connection, so that callers on ipc count as such, as they do on Windows' local transport; the engine's own
-`secure_only` asks for a caller who has proved who he is, which this process's server cannot check: it has no keys.
+are as on Windows here. A security callback admits by returning 0. Who "has authenticated" is decided by the
+authentication level of the connection, so that callers on ipc count as such, as they do on Windows' local transport;
+the engine's own `secure_only` asks for a caller who has proved who he is, which this process's server cannot check: it
+has no keys.
 
 Without a binding the management functions look at this process. With one they call `Management` there, which every
 listening server serves, and block until it answers. A server that does not listen cannot be told from one that cannot
@@ -70,7 +71,7 @@ def RpcServerUseProtseqEp(Protseq: str, MaxCalls: int, Endpoint: str, SecurityDe
 
 @returns_status
 def RpcServerListen(MinimumCallThreads: int, MaxCalls: int, DontWait: bool) -> int:
-    """Take calls; return at once if told not to wait, else after the stop and the last running call.
+    """Take calls; return at once if asked not to wait, else after the stop and the last running call.
 
     Args:
         MinimumCallThreads: a hint, and the pool decides.

@@ -164,7 +164,7 @@ def _place(address: str) -> tuple[int, int]:
 
 
 def RpcSsDestroyClientContext(ContextHandle: Box) -> None:
-    """Forget a context handle on the client, and set the box to None. The server is not told.
+    """Forget a context handle on the client, and set the box to None. The server does not get to know.
 
     Its state is run down when the client's connection ends, as all that the client has left open.
     Raises: `ContextMismatch` (6) if there is no context handle in the box.
@@ -209,13 +209,13 @@ _KINDS = {
 def RpcServerSubscribeForNotification(
     Binding: ServerCall | None, Notification: int, NotificationType: int, NotificationInfo: RPC_ASYNC_NOTIFICATION_INFO
 ) -> int:
-    """Be told when the client cancels the call, or is gone; at once if it happened before.
+    """Be notified when the client cancels the call, or is gone; at once if it happened before.
 
     Args:
         Binding: of the call; None for the call that the calling thread serves.
         Notification: `RpcNotificationClientDisconnect`, `RpcNotificationCallCancel`, or both by `|`.
-        NotificationType: how to tell, as in an `RPC_ASYNC_STATE`.
-        NotificationInfo: whom, likewise; looked at now only. A routine gets the handle of an asynchronous call, the
+        NotificationType: how to notify, as in an `RPC_ASYNC_STATE`.
+        NotificationInfo: the target, likewise; read now only. A routine gets the handle of an asynchronous call, the
             binding handle of another; None; and `RpcClientDisconnect` or `RpcClientCancel`.
     Closing the call ends its subscriptions.
     Returns: 0; 1764 for another notification, or window messages; 87 without a type, for both by an event, and for a

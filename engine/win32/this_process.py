@@ -34,7 +34,7 @@ from .constants import (
     RPC_S_UNKNOWN_IF,
 )
 
-# Seconds in which an endpoint that was closed just now becomes free: ZeroMQ's thread does it, and tells nobody.
+# Seconds in which an endpoint that was closed just now becomes free: ZeroMQ's thread does it, and reports it to none.
 # Arbitrary; it takes milliseconds.
 REBIND = 2.0
 
@@ -87,11 +87,11 @@ class Process:
         self.server: Server | None = None
         # The endpoints that `server` was made of.
         self.made_of: list[Endpoint] = []
-        # Listening has begun, every endpoint open, and nobody has waited for its end yet.
+        # Listening has begun, every endpoint open, and no thread has waited for its end yet.
         self.begun: bool = False
         # Until then an endpoint that is taken may just be becoming free.
         self.patient_until: float = 0.0
-        # Set by anybody, read for each question.
+        # Set by any thread, read for each question.
         self.authorize: Authorize = only_looking
 
     def add(self, endpoint: Endpoint) -> None:
@@ -112,7 +112,7 @@ class Process:
         with self.lock:
             if key in self.interfaces:
                 raise taken
-        # Whether the routines fit the interface is to be told now, though the server may be made later.
+        # Whether the routines fit the interface is to be checked now, though the server may be made later.
         with Server(pool=default_pool()) as rehearsal:
             added.register(rehearsal)
         with self.lock:
@@ -128,7 +128,7 @@ class Process:
     def unregister(self, interface: type[Interface] | str | None, wait: bool, run_down: bool) -> None:
         """Serve an interface no longer, or none that does not listen by itself; raises 1717, and 1131, as the engine.
 
-        Blocks: if told to `wait` or `run_down`, and for interfaces that listen by themselves.
+        Blocks: if asked to `wait` or `run_down`, and for interfaces that listen by themselves.
         """
         with self.lock:
             if interface is None:

@@ -147,7 +147,7 @@ def SetThreadpoolStackInformation(ptpp: ThreadPool, ptpsi: object) -> bool:
 
 
 def QueryThreadpoolStackInformation(ptpp: ThreadPool, ptpsi: object) -> bool:
-    """Refuse to tell the size of the threads' stacks, as it cannot be set. Returns: False, with the last error 50."""
+    """Refuse to say the size of the threads' stacks, as it cannot be set. Returns: False, with the last error 50."""
     SetLastError(ERROR_NOT_SUPPORTED)
     return False
 
@@ -199,7 +199,7 @@ def SubmitThreadpoolWork(pwk: Work) -> None:
 
 
 def WaitForThreadpoolWorkCallbacks(pwk: Work, fCancelPendingCallbacks: bool) -> None:
-    """Wait until no callback of the object is queued or running, first discarding what is queued if so told."""
+    """Wait until no callback of the object is queued or running, first discarding what is queued if asked to."""
     pwk.wait(cancel_pending=bool(fCancelPendingCallbacks))
 
 

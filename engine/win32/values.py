@@ -65,7 +65,7 @@ def routine(name: str, function: Any) -> Callable[..., object]:
 
 
 def named(callback: Callable[..., None], function: Callable[..., object]) -> Callable[..., None]:
-    """Give a callback the name of the program's function that it calls: logs and `repr` tell it by that."""
+    """Give a callback the name of the program's function that it calls: logs and `repr` show it by that."""
     callback.__qualname__ = name_of(function)
     return callback
 

@@ -88,7 +88,7 @@ def WaitForSingleObject(hHandle: Any, dwMilliseconds: int) -> int:
 
 
 def WaitForSingleObjectEx(hHandle: Any, dwMilliseconds: int, bAlertable: bool) -> int:
-    """Wait for one object, alertably if so told. Returns: 0, 128, 192, 258 or WAIT_FAILED."""
+    """Wait for one object, alertably if asked to. Returns: 0, 128, 192, 258 or WAIT_FAILED."""
     return WaitForMultipleObjectsEx(1, (hHandle,), False, dwMilliseconds, bAlertable)
 
 
@@ -221,7 +221,7 @@ class _RegisteredWait:
         return running
 
     def close(self, join: bool) -> None:
-        """Be done, first waiting for a callback that runs if so told."""
+        """Be done, first waiting for a callback that runs if asked to."""
         try:
             if join:
                 self._wait.wait(cancel_pending=True)

@@ -4,8 +4,8 @@ Theory of operation. A decoder makes nothing that can be garbage before it retur
 for Python's cyclic collector, which walks all of them again and again meanwhile: of a frame of nested lists that takes
 three times as long as the decoding, with the interpreter lock held. So the collector waits.
 
-Assumes: nobody switches the collector off for good while a thread decodes what is large; that thread would switch it on
-again.
+Assumes: no code switches the collector off for good while a thread decodes what is large; that thread would switch it
+on again.
 """
 
 import gc

@@ -6,7 +6,7 @@ duplicate: the connection has a number that no other has. Then both its directio
 any peer that goes.
 
 ZeroMQ does not say what it still has for a peer. So what was handed over is counted, and once in `MARK_BYTES` a message
-is a *mark*: ZeroMQ tells when its memory is free again, and then all that was handed over before has left, and itself.
+is a *mark*: ZeroMQ says when its memory is free again, and then all that was handed over before has left, and itself.
 
     handed over:  | left | .......... mark ........ |        the mark is free: what counts is what came after it
 """

@@ -17,7 +17,7 @@ The pace is what makes a known assertion of libzmq hard to reach: a ROUTER numbe
 where C's `rand` has it begin, and aborts the process if a peer has given itself the number that is next. So the numbers
 begin where no peer can know (`random_numbers`), and only so many can be tried in a second.
 
-Guarantees: a door that is shut, as the process is stuck, lets nobody in. A peer that is refused for its key hears so;
+Guarantees: a door that is shut, as the process is stuck, lets no peer in. A peer that is refused for its key hears so;
 who is refused for another reason may come again (ZAP's 300: after any other answer ZeroMQ's clients never do), once
 ZeroMQ has given its handshake up. The program's own code holds up only the clients of its own server. What waits
 is bounded: the questions of a door in number, and both they and who has to wait by the time after which ZeroMQ gives a
@@ -67,7 +67,7 @@ _TAKEN_AT_ONCE: Final = 100
 _WELCOME: Final = b"200", b"OK"
 _CLOSED: Final = b"300", b"the server is closed"
 _BUSY: Final = b"300", b"too many clients connect at once"
-_UNKNOWN: Final = b"300", b"it cannot be told whether this client is allowed"
+_UNKNOWN: Final = b"300", b"it cannot be found out whether this client is allowed"
 _REFUSED: Final = b"400", b"not authorised"
 
 # Who owns a key: the name of the client, or None if it is not let in. Asked for each connection.
@@ -136,7 +136,7 @@ class _Asker:
         try:
             user = self._known(key)
         except BaseException as error:  # The program's own code.
-            log.error("who is allowed cannot be told, and a client is refused: %s", text_of(error), exc_info=error)
+            log.error("who is allowed cannot be found out, and a client is refused: %s", text_of(error), exc_info=error)
             return _UNKNOWN, ""
         return (_REFUSED, "") if user is None else (_WELCOME, user)
 
@@ -205,7 +205,7 @@ class _Keeper:
     def _wake_locked(self) -> None:
         if not self._woken and not self._closed:
             self._woken = True
-            with suppress(zmq.ZMQError):  # The context was terminated: the thread is told of that.
+            with suppress(zmq.ZMQError):  # The context was terminated: the thread gets an error for that.
                 self._control.send(b"", zmq.NOBLOCK)
 
     def _close_locked(self) -> None:

@@ -217,7 +217,7 @@ class ZmqServer(ZmqLink):
         return True
 
     def _bind_tcp(self, socket: "zmq.Socket[bytes]") -> None:
-        """Bind every address that the host's name has here, on one port; or accept where this process was told to."""
+        """Bind every address that the host's name has here, on one port; or accept where this process is to."""
         descriptor = descriptor_of(self._target)
         if descriptor >= 0:
             socket.set(zmq.USE_FD, descriptor)  # From here on ZeroMQ's to close.

@@ -22,7 +22,7 @@ balance        which of them a call goes to
 elsewhere      what a connection asks of the others
 homes          which of them a context handle is of
 following      those that the greeting of a client's only server names
-asking         members that tell who the others are
+asking         asks members who the others are
 resolver       what says who they are
 pinned_session calls that stay with one
 """

@@ -2,7 +2,7 @@
 
 Theory of operation. One member after another is asked, in random order, the one that answers again and again: it
 answers when its list has changed. When it is gone the next one is asked, of those that were last heard of, then of the
-seeds. Members that listen on every address of their machine are reached where the one that tells of them was.
+seeds. Members that listen on every address of their machine are reached where the one that listed them was.
 
 The connections are clients, of the caller's making: this file is below them.
 """

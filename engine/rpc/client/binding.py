@@ -65,7 +65,7 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         self.one_way: bool = spec.one_way
         self.idempotent: bool = spec.idempotent
         self.shared_context: bool = spec.shared_context
-        # As a bound method tells them. `described` is the contract's own, None if there is no contract.
+        # As a bound method has them. `described` is the contract's own, None if there is no contract.
         self.__name__: str = getattr(described, "__name__", spec.name)
         self.__qualname__: str = getattr(described, "__qualname__", spec.name)
         self.__doc__ = None if described is None else described.__doc__
@@ -124,7 +124,7 @@ class BoundOperation(Operation[..., Any], Uncopyable):
                 bytes or an array; or, for a tuple as result, a tuple of such buffers, with None for what is no buffer.
                 `complete` then returns the filled part of each as a view. A result that does not fit is `BadStubData`
                 with status 122, and changes nothing.
-            user_data: anything of the caller's, for `Call.user_data`: it is there before anybody is notified.
+            user_data: anything of the caller's, for `Call.user_data`: it is there before any notification.
         Raises: `InvalidArgumentType` naming the parameter, or if the arguments are larger than the server takes (before
             a connection that is not known, and the call ends with `BadStubData`); `InvalidHandle` if the client is
             closed; `QueueFull` if too many calls are outstanding; `InvalidState` if `handle` carries a call. A call

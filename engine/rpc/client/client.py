@@ -102,7 +102,7 @@ class Client(AsyncCloseable):
             more.
         interceptors: generator functions that are run around each call, the first one outermost: see
             `engine.rpc.interceptors`. What is before the `yield` runs in the thread that begins the call, what is after
-            it on the default pool, before anybody is notified of the outcome; of a blocking call in its own thread.
+            it on the default pool, before the program is notified of the outcome; of a blocking call in its own thread.
         options: of the transport, see `transport.LinkOptions`: `heartbeat` (seconds between pings, 5), `linger`
             (seconds that a closed client goes on sending, 1), `max_message_bytes` (the largest message
             taken, 64 KiB or more, 256 MiB; a larger result ends its call with `BadStubData`),

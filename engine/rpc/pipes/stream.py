@@ -24,7 +24,7 @@ class Stream(AsyncCloseable, Generic[T, R]):
     At the end the call is completed: its error is raised, or its result is in `result`. Left before the end, the call
     is cancelled: at once if a task is cancelled, or a thread interrupted, in the midst of taking the next element, and
     by `close`, `aclose` and the end of a `with` or `async with` block; a stream that is just dropped, after a `break`
-    for one, tells the server with the next wait of the library. It ends then: there are no further elements.
+    for one, notifies the server with the next wait of the library. It ends then: there are no further elements.
 
     Fields:
         call: the call's handle. pipe: the pipe being pulled. result: what the call returned, None before the end.

@@ -218,7 +218,7 @@ class Answers:
         return True
 
     def _note_unread(self, peer: Peer, size: int, answers: int) -> None:
-        """So much waits for a client because it does not read. Its calls are open still, but take nobody's room."""
+        """So much waits for a client because it does not read. Its calls are open, but take no room from others."""
         self._unread_bytes += size - peer.unread_bytes
         self.counters.unread += answers - peer.unread_answers
         peer.unread_bytes, peer.unread_answers = size, answers

@@ -100,7 +100,7 @@ class Subscriptions:
                 self._let_go_locked()
 
     def _let_go_locked(self) -> None:
-        """Keep the handle no longer if it is to be handed over to nobody: then it ends as soon as its users drop it."""
+        """Keep the handle no longer if no subscription hands it over: then it ends as soon as its users drop it."""
         if not any(notify.hands_over() for kind, notify in self._live.items() if kind not in self._queued):
             self._handle = None
 

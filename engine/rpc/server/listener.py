@@ -604,7 +604,7 @@ def _running(peer: Peer, entries: set[Entry]) -> list[OpenCall]:
 
 
 def _interrupts(calls: Iterable[Batch | OpenCall], why: str) -> list[Callable[[], object]]:
-    """What ends the tasks that run the routines of these calls: nobody waits for them any more."""
+    """What ends the tasks that run the routines of these calls: no client waits for them any more."""
     return [
         partial(call.runner.interrupt, call, why)
         for call in calls

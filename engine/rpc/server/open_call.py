@@ -232,7 +232,7 @@ class OpenCall(msgspec.Struct, eq=False):
     extra: CallExtras | None = None
     # Leads to the handle, as long as a user has it. Set under the lock of `call.py`.
     handle: "weakref.ref[Any] | None" = None
-    # Whether a manager routine has been given the handle: from then on the call ends when nobody has it any more.
+    # Whether a manager routine has been given the handle: from then on the call ends when nothing refers to it.
     given: bool = False
 
     def is_open(self) -> bool:

@@ -1,8 +1,8 @@
 """Reflection: what a server serves, for any client that asks: interfaces, their operations, types and texts.
 
-Every server that listens serves `Reflection`, unless it is made with `reflection=False`. It tells what the contract
+Every server that listens serves `Reflection`, unless it is made with `reflection=False`. It shows what the contract
 says, or, of an object that is served by name, what its methods say. Who may call an operation is another matter: what
-is told here of an interface is told to everybody who can connect.
+is shown here of an interface is shown to every client that can connect.
 """
 
 import inspect

@@ -351,7 +351,7 @@ class CallRunner(ClientTurns):
                 and (left := call.deadline - monotonic()) <= LAST_SECONDS
                 and _comes_too_late(call, left)
             ):
-                # Told as what it is: its client may hear of it before its own clock tells it.
+                # Answered with what it is: its client may get that before its own clock shows it.
                 _refuse(answers, call, CallTimeout("the call's time ran out before it was started"))
                 return
             if entry.policy is not None and (refusal := place.run(entry.policy.examine, call)) is not None:

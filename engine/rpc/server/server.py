@@ -3,7 +3,7 @@
     IDLE --listen--> LISTENING --stop--> DRAINING --last call closed--> IDLE     any --close, drain--> CLOSED
 
 While DRAINING, running calls go on and new ones are refused with `ServerUnavailable`; the clients stay connected. A
-`drain` refuses none: it leaves them where they are, and tells each client, as it closes, which it has taken.
+`drain` refuses none: it leaves them where they are, and sends each client, as it closes, which it has taken.
 Interfaces that listen by themselves are served in all phases but CLOSED; a stop does not wait for their calls, a close
 does.
 
@@ -127,7 +127,7 @@ class Server(AsyncCloseable):
             but a loopback address, without keys (`curve`), is warned of in the log.
         pipe_window: bytes of encoded elements that a client may push into each pipe ahead of what is pulled, 1 or more.
         max_body_bytes: the most bytes of a message that are decoded, 64 KiB or more; byte strings of 64 KiB and more
-            and arrays do not count, as they travel beside. Clients are told, and keep below it: a call with larger
+            and arrays do not count, as they travel beside. Clients know it, and keep below it: a call with larger
             arguments, or a larger push into a pipe, is refused. Decoding holds the interpreter, 0.1 s at the worst for
             the 1 MiB that is the default.
         loop: the event loop of asyncio, running now or later, in which `async def` routines run beside the program's
@@ -139,7 +139,7 @@ class Server(AsyncCloseable):
             such a method, see `Announcer`); it leaves before it stops. None: in none.
         advertise: where clients reach it, for the registry: an `Address`, or an endpoint, whose port may be `*` for the
             one that is bound. None: at the first endpoint; one that is every address of the machine will not do.
-        max_client_calls: calls that one client may have open; the next one is refused with `ServerTooBusy`. It is told.
+        max_client_calls: calls that one client may have open; the next one is refused with `ServerTooBusy`.
         max_client_bytes, max_waiting_bytes: bytes of calls that may wait for a worker, of one client and of all at one
             endpoint; past that calls are refused likewise, in the second case those of clients that have more than an
             even share waiting.
@@ -151,16 +151,16 @@ class Server(AsyncCloseable):
             counts in `statistics().stuck`, and for `Health`.
         interceptors: generator functions that are run around each routine that is registered, the first one outermost,
             where the routine runs: see `engine.rpc.interceptors`. `Health`, `Management` and `Reflection` go without.
-        reflection: serve `Reflection`, which tells everybody who can connect what is served: the names, types and
+        reflection: serve `Reflection`, which shows every client that can connect what is served: the names, types and
             docstrings of all interfaces, whatever `register` says about who may call them.
         name: appears in thread names and log records.
         options: of the transport, as for `Client`; `tls` has the server's certificate, and `max_connections`,
             `max_address_connections`, `max_queued_bytes`, `max_total_bytes` and `greeting_timeout` bound what those may
-            do who come from elsewhere, see `transport.LinkOptions`. Clients are told of `max_message_bytes`, and keep
+            do who come from elsewhere, see `transport.LinkOptions`. Clients get to know `max_message_bytes`, and keep
             below it.
 
     Register interfaces before or after `listen`. Close the server, or use it as a context manager: it goes on serving
-    though nobody refers to it. One that is still open when the process ends is reported as a `ResourceWarning`.
+    though nothing refers to it. One that is still open when the process ends is reported as a `ResourceWarning`.
 
     Threads: every method may be called from any thread, `stop` from a routine too. In a signal handler only
     `request_stop` and `stop` are safe: the others raise `Deadlock` there if their thread was interrupted under a lock
@@ -519,7 +519,7 @@ class Server(AsyncCloseable):
         return self._admission.phase is Phase.CLOSED
 
     def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
-        """Stop, wait up to `timeout` seconds (None: for ever) for running calls, tell the clients, release everything.
+        """Stop, wait up to `timeout` seconds (None: for ever) for running calls, notify clients, release everything.
 
         Calls that still run then end with `CallFailed` at their clients, which may have run; those that were taken and
         have not begun with `ServerUnavailable`, and never run. Those that were not taken go to the next server there,
@@ -640,7 +640,7 @@ class Server(AsyncCloseable):
 
         Its running calls go on, and their answers go nowhere; its client loses them with `CallFailed`. To keep it out,
         take its key from those that are allowed first (`transport.Curve`). `reason` is for the log of this side.
-        Any thread. Blocks: for as long as another thread uses the endpoint. Over inproc its client is not told.
+        Any thread. Blocks: for as long as another thread uses the endpoint. Over inproc its client does not notice.
         Raises: `InvalidArgumentType` if `peer` is none of `peers`.
         """
         check_kind("peer", peer, ServerPeer)
@@ -653,7 +653,7 @@ class Server(AsyncCloseable):
         )
 
     def health(self) -> HealthReport:
-        """Return how the server is, as `Health` tells everybody who asks. Any thread; never blocks."""
+        """Return how the server is, as `Health` answers every client that asks. Any thread; never blocks."""
         dead = [listener.endpoint for listener in list(self._listeners) if not listener.alive]
         wrong = [f"{endpoint} is dead" for endpoint in dead]
         stuck = self._admission.watch.stuck
