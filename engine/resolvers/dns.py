@@ -15,6 +15,7 @@ from typing import Any
 
 from transport import Endpoint
 from transport.chance import chance
+from transport.realtime import monotonic
 
 from ..errors import InvalidParameter
 from ..kernel.checks import check_count, check_duration, check_text
@@ -82,8 +83,9 @@ class Dns:
         look = partial(self._look_by_ttl, self._library()) if self._by_ttl else self._look
         while not discovery.closed:
             found, lasts = look()
+            due = monotonic() + lasts  # From the answer on, however long the client takes to make its connections.
             discovery.update(found)
-            discovery.wait(lasts + JITTER * chance())
+            discovery.wait(max(0.0, due - monotonic()) + JITTER * chance())
 
     def _addresses(self, hosts: list[str], port: int, weight: float = 1.0) -> list[Address]:
         """The address of a server on each of these hosts."""

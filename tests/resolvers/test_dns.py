@@ -62,6 +62,32 @@ class TestAddresses:
             thread.join(LIMIT)
         assert not thread.is_alive()
 
+    @pytest.mark.parametrize(("ttl", "taken", "least"), [(1, 0.0, 1.0), (3, 2.0, 1.0), (1, 5.0, 0.0)])
+    def test_the_next_look_is_due(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ttl: int, taken: float, least: float
+    ) -> None:
+        """It is within a quarter of a second of the end of the TTL, which runs on while the client takes the list."""
+        now = 0.0
+        waits: list[float] = []
+
+        class Once:
+            closed = False
+
+            def update(self, addresses: list[Address]) -> None:
+                nonlocal now
+                assert addresses == [Address("tcp://127.0.0.2:5555")]
+                now += taken
+
+            def wait(self, seconds: float) -> None:
+                waits.append(seconds)
+                self.closed = True
+
+        monkeypatch.setattr("engine.resolvers.dns.monotonic", lambda: now)
+        with Dnsmasq(tmp_path, ttl=ttl) as server:
+            server.tell("127.0.0.2 words.test")
+            Dns("words.test", 5555, nameserver=server.endpoint).run(Once())  # type: ignore[arg-type]  # as much as it uses
+        assert least <= waits[0] <= least + 0.25
+
     def test_no_record_any_more(self, server: Dnsmasq) -> None:
         """A name without records takes no server away, and is asked for again until it has some."""
         server.tell("127.0.0.2 words.test")

@@ -213,6 +213,24 @@ class TestSpread:
             assert {free.who.begin().result(LIMIT) for _ in range(50)} <= {"b", "c"}
             assert client.bind(Words).who() == "a"  # What is in order stays.
 
+    def test_an_order_waits_for_its_server(self, fleet: Fleet) -> None:
+        """Calls in an order go to no other server though others are known, but to the next one at the endpoint."""
+        fleet.start("a", "b")
+        endpoint = fleet.servers["a"].endpoint
+        with Client(endpoint, connect_timeout=LIMIT) as client:
+            ordered, words = client.bind(Words), client.bind(Words, causal=False)
+            spread(words, "a", "b")
+            fleet.servers["a"].close(0)
+            wait_until(lambda: states(client)[0] == "connecting")
+            calls = [ordered.who.begin() for _ in range(8)]
+            for number in range(16):
+                assert words.again(number) == number
+            assert not any(call.done() for call in calls)
+            with Server(endpoint) as following:
+                following.register(Words, Routines("the next"))
+                following.listen()
+                assert [call.result(LIMIT) for call in calls] == ["the next"] * 8
+
     def test_a_member_leaves_in_good_order(self, fleet: Fleet) -> None:
         """Calls that a member does not take any more move: none fails, and each runs once."""
         fleet.start("a", "b")
