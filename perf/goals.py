@@ -159,6 +159,7 @@ GOALS = (
     Goal("fleet", "a failing one of three, %", "uneven", "failed_percent", "engine", None, "<=", 5),
     Goal("drain", "calls lost, 3 servers", "drain", "lost", "engine", None, "<=", 0, every=True),
     Goal("drain", "calls lost, one server", "drain", "lost", "engine-one", None, "<=", 0, every=True),
+    Goal("drain", "calls lost, native link", "drain", "lost", "engine-native", None, "<=", 0, every=True),
     Goal("processes", "2 that compute", "processes", "calls_per_s", "computing-2", "computing-1", ">=", 1.7),
     Goal("processes", "2 that sleep", "processes", "calls_per_s", "sleeping-2", "sleeping-1", ">=", 1.8, 2.0),
     Goal("processes", "4 that sleep", "processes", "calls_per_s", "sleeping-4", "sleeping-1", ">=", 3.6, 4.0),

@@ -46,8 +46,8 @@ class ServerProcess(NamedTuple):
 class Lab:
     """Starts processes for one run of a scenario.
 
-    `transport` is "ipc" or "tcp". `scratch` is a folder that all runs of the scenario share; it goes when
-    they are over. `prefix` gives the command to run a target under, a profiler's say.
+    `transport` is "ipc" or "tcp", or one of these with "native+" before it. `scratch` is a folder that all runs of the
+    scenario share; it goes when they are over. `prefix` gives the command to run a target under, a profiler's say.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Lab:
         target = subject if ":" in subject else f"{subject_module(subject)}:serve"
         with tempfile.TemporaryDirectory(prefix="perf-") as folder:
             # Short: the path of a Unix socket has room for some hundred characters.
-            endpoint = f"ipc://{folder}/s" if self.transport == "ipc" else "tcp://127.0.0.1:0"
+            endpoint = f"{self.transport}://{f'{folder}/s' if self.transport.endswith('ipc') else '127.0.0.1:0'}"
             with Child(target, {"endpoint": endpoint} | settings, self._prefix(target)) as child:
                 ready = child.receive("ready", START_TIMEOUT)
                 yield ServerProcess(ready["endpoint"], ready["pid"])

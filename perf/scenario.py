@@ -4,6 +4,7 @@ A scenario is a module of `perf.scenarios` with a `SCENARIO`. Its docstring open
 and what would make the number wrong.
 """
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -15,6 +16,9 @@ from perf.lab import Lab
 
 Figures = Mapping[str, float]
 
+# Beside "engine": the same over the native link. Where subjects are modules one is called so; else `over_native` has it.
+NATIVE = "engine-native"
+
 
 class Against(NamedTuple):
     """A ratio to form, run by run: `subject`'s metric by `against`'s. `metric` None: each that both have."""
@@ -22,6 +26,19 @@ class Against(NamedTuple):
     subject: str
     against: str
     metric: str | None = None
+
+
+def over_native(run: Callable[[Lab, str], Figures]) -> Callable[[Lab, str], Figures]:
+    """Return a `run` that knows `NATIVE` too: "engine", over the native link, between the processes that it starts."""
+
+    @functools.wraps(run)
+    def over_either(lab: Lab, subject: str) -> Figures:
+        if subject != NATIVE:
+            return run(lab, subject)
+        lab.transport = f"native+{lab.transport}"
+        return run(lab, "engine")
+
+    return over_either
 
 
 def _never_missing(subject: str) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from perf.lab import Lab
 from perf.measure import CpuMeter, calibrated, payloads
-from perf.scenario import Against, Figures, Scenario
+from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
 from perf.subjects.engine import Client, Echo, serve_until_end
 from perf.worker import Control
 
@@ -88,8 +88,8 @@ def run(lab: Lab, subject: str) -> Figures:
 
 SCENARIO = Scenario(
     name="blocking",
-    run=run,
-    subjects=("engine", "plain-threads"),
-    ratios=(Against("engine", "plain-threads"),),
+    run=over_native(run),
+    subjects=("engine", NATIVE, "plain-threads"),
+    ratios=(Against("engine", "plain-threads"), Against(NATIVE, "engine")),
     default=(True, True, True),
 )

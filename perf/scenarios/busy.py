@@ -52,8 +52,8 @@ def run(lab: Lab, subject: str) -> Figures:
 SCENARIO = Scenario(
     name="busy",
     run=run,
-    subjects=("engine", "raw-zmq"),
-    ratios=(Against("engine", "raw-zmq"),),
+    subjects=("engine", "engine-native", "raw-zmq"),
+    ratios=(Against("engine", "raw-zmq"), Against("engine-native", "engine")),
     rounds=(1, 5, 5),
     headline=("p50_us", "p99_us", "calls_per_s_1", "calls_per_s_16", "cpu_us_per_call_1", "cpu_us_per_call_16"),
 )

@@ -16,7 +16,7 @@ from typing import Any
 from engine import CallError, Client, CompletionPort, Server, WaitTimeout
 from perf.lab import Lab
 from perf.measure import ANSWER_TIMEOUT
-from perf.scenario import Figures, Scenario
+from perf.scenario import NATIVE, Figures, Scenario, over_native
 from perf.scenarios.fleet import connected
 from perf.subjects.engine import Echo, EchoService
 from perf.worker import Control
@@ -89,4 +89,4 @@ def run(lab: Lab, subject: str) -> Figures:
         return figures
 
 
-SCENARIO = Scenario(name="drain", run=run, subjects=tuple(SERVERS))
+SCENARIO = Scenario(name="drain", run=over_native(run), subjects=(*SERVERS, NATIVE))

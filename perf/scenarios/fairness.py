@@ -21,7 +21,7 @@ from typing import Any
 from engine import CallPending, Client, CompletionPort, Interface, Server, WaitTimeout, operation
 from perf.lab import Lab
 from perf.measure import WrongAnswer, payloads, percentile
-from perf.scenario import Figures, Scenario
+from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
 from perf.worker import Control
 
 WORKERS = 4
@@ -185,4 +185,10 @@ def run(lab: Lab, subject: str) -> Figures:
     }
 
 
-SCENARIO = Scenario(name="fairness", run=run, subjects=tuple(CLIENTS), rounds=(1, 3, 5))
+SCENARIO = Scenario(
+    name="fairness",
+    run=over_native(run),
+    subjects=(*CLIENTS, NATIVE),
+    ratios=(Against(NATIVE, "engine"),),
+    rounds=(1, 3, 5),
+)

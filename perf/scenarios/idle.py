@@ -15,7 +15,7 @@ from engine import Client, CompletionPort, WaitTimeout
 from perf.counting import switches
 from perf.lab import Lab
 from perf.measure import CpuMeter, WrongAnswer
-from perf.scenario import Figures, Scenario
+from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
 from perf.subjects.engine import Echo
 from perf.worker import Control
 
@@ -56,4 +56,11 @@ def run(lab: Lab, subject: str) -> Figures:
         return measured
 
 
-SCENARIO = Scenario(name="idle", run=run, subjects=("engine",), rounds=(1, 3, 3), default=(True, True, True))
+SCENARIO = Scenario(
+    name="idle",
+    run=over_native(run),
+    subjects=("engine", NATIVE),
+    ratios=(Against(NATIVE, "engine"),),
+    rounds=(1, 3, 3),
+    default=(True, True, True),
+)

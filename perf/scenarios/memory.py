@@ -17,7 +17,7 @@ from typing import Any
 from engine import Client, CompletionPort, Interface, Server, ServerCall, manager, operation
 from perf.lab import Lab
 from perf.measure import ANSWER_TIMEOUT, WrongAnswer, payloads, rss_bytes
-from perf.scenario import Figures, Scenario
+from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
 from perf.subjects.engine import serve_until_end
 from perf.worker import Control
 
@@ -126,10 +126,16 @@ def run(lab: Lab, subject: str) -> Figures:
     with lab.server(f"{__name__}:serve") as server:
         figures: dict[str, float] = lab.measure(f"{__name__}:call", server, calls=CALLS)
     bare, engine = (
-        lab.measure(f"{__name__}:{name}", endpoint=f"ipc://{lab.scratch}/{name}")
-        for name in ("idle_bare", "idle_engine")
+        lab.measure(f"{__name__}:{name}", endpoint=f"{scheme}://{lab.scratch}/{name}")
+        for name, scheme in (("idle_bare", "ipc"), ("idle_engine", lab.transport.replace("tcp", "ipc")))
     )
     return figures | {"idle_over_bare_kib": (engine - bare) / 1024}
 
 
-SCENARIO = Scenario(name="memory", run=run, subjects=("engine",), rounds=(1, 3, 3))
+SCENARIO = Scenario(
+    name="memory",
+    run=over_native(run),
+    subjects=("engine", NATIVE),
+    ratios=(Against(NATIVE, "engine"),),
+    rounds=(1, 3, 3),
+)

@@ -21,7 +21,7 @@ from typing import Any
 from engine import Call, Client, Event, apc, sleep
 from perf.lab import Lab
 from perf.measure import ANSWER_TIMEOUT, CpuMeter, WrongAnswer, calibrated, payloads
-from perf.scenario import Against, Figures, Scenario
+from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
 from perf.streams import needs
 from perf.subjects.engine import Client as PortClient
 from perf.subjects.engine import Echo
@@ -208,10 +208,10 @@ def run(lab: Lab, subject: str) -> Figures:
 
 SCENARIO = Scenario(
     name="notify",
-    run=run,
-    subjects=("engine", *WAYS, "raw-zmq"),
+    run=over_native(run),
+    subjects=("engine", *WAYS, NATIVE, "raw-zmq"),
     ratios=(
-        *(Against(way, "engine") for way in WAYS),
+        *(Against(way, "engine") for way in (*WAYS, NATIVE)),
         Against("engine-await", "raw-zmq"),
         Against("engine-await-uvloop", "raw-zmq"),
     ),

@@ -103,7 +103,7 @@ def raw(endpoint: str) -> tuple[Callable[[int, int, Finish], None], Callable[[],
     return stream, lambda: context.destroy(linger=0)
 
 
-SUBJECTS = {"engine": engine, "raw-zmq": raw}
+SUBJECTS = {"engine": engine, "engine-native": engine, "raw-zmq": raw}
 
 
 def call(settings: dict[str, Any], control: Control) -> dict[str, float]:
@@ -136,7 +136,7 @@ def run(lab: Lab, subject: str) -> Figures:
 SCENARIO = Scenario(
     name="open_loop",
     run=run,
-    subjects=("engine", "raw-zmq"),
-    ratios=(Against("engine", "raw-zmq"),),
+    subjects=("engine", "engine-native", "raw-zmq"),
+    ratios=(Against("engine", "raw-zmq"), Against("engine-native", "engine")),
     rounds=(1, 3, 5),
 )

@@ -16,7 +16,7 @@ from typing import Any
 from engine import CallTimeout, Client, CompletionPort, Interface, Server, ServerTooBusy, WaitTimeout, operation
 from perf.lab import Lab
 from perf.measure import ANSWER_TIMEOUT, WrongAnswer, payloads, percentile
-from perf.scenario import Figures, Scenario
+from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
 from perf.worker import Control
 
 WORKERS = 4
@@ -135,4 +135,10 @@ def run(lab: Lab, subject: str) -> Figures:
     return figures | ({"refused_p99_ms": percentile(refused, 99) * 1000} if refused else {})
 
 
-SCENARIO = Scenario(name="overload", run=run, subjects=("engine",), rounds=(1, 3, 5))
+SCENARIO = Scenario(
+    name="overload",
+    run=over_native(run),
+    subjects=("engine", NATIVE),
+    ratios=(Against(NATIVE, "engine"),),
+    rounds=(1, 3, 5),
+)

@@ -35,8 +35,11 @@ def run(lab: Lab, subject: str) -> Figures:
 SCENARIO = Scenario(
     name="peers",
     run=run,
-    subjects=("engine", "raw-zmq", *PEERS),
-    ratios=tuple(Against("engine", peer) for peer in ("raw-zmq", *PEERS)),
+    subjects=("engine", "engine-native", "engine-tls", "raw-zmq", *PEERS),
+    ratios=(
+        *(Against("engine", peer) for peer in ("raw-zmq", *PEERS)),
+        *(Against(link, "engine") for link in ("engine-native", "engine-tls")),
+    ),
     rounds=(1, 3, 5),
     default=(False, False, True),
     missing=missing,

@@ -19,7 +19,7 @@ from typing import Any
 from engine import Client as EngineClient
 from perf.lab import Lab
 from perf.measure import CpuMeter, calibrated, payloads
-from perf.scenario import Against, Figures, Scenario
+from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
 from perf.subjects.engine import Client
 from perf.worker import Control
 
@@ -102,10 +102,11 @@ def run(lab: Lab, subject: str) -> Figures:
 
 SCENARIO = Scenario(
     name="threads",
-    run=run,
-    subjects=(*SHAPES, "raw-zmq"),
+    run=over_native(run),
+    subjects=(*SHAPES, NATIVE, "raw-zmq"),
     ratios=(
         *(Against(subject, "engine") for subject in SHAPES if subject != "engine"),
         Against("engine-8x256", "raw-zmq"),
+        Against(NATIVE, "engine"),
     ),
 )

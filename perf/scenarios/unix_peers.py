@@ -25,8 +25,8 @@ def run(lab: Lab, subject: str) -> Figures:
 SCENARIO = Scenario(
     name="unix_peers",
     run=run,
-    subjects=("engine", "raw-zmq", *PEERS),
-    ratios=tuple(Against("engine", peer) for peer in ("raw-zmq", *PEERS)),
+    subjects=("engine", "engine-native", "raw-zmq", *PEERS),
+    ratios=(*(Against("engine", peer) for peer in ("raw-zmq", *PEERS)), Against("engine-native", "engine")),
     rounds=(1, 3, 5),
     default=(False, False, True),
     missing=missing,
