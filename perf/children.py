@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -32,10 +32,16 @@ class ChildFailed(Exception):
 class Child:
     """One process that runs `target` ("module:function") with `settings`. Use as a context manager.
 
-    `prefix` is a command to run it under, a profiler's say.
+    `prefix` is a command to run it under, a profiler's say; `environment` is added to this process's.
     """
 
-    def __init__(self, target: str, settings: dict[str, Any], prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        target: str,
+        settings: dict[str, Any],
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._name = f"{target} {json.dumps(settings)}"
         self._stderr = tempfile.TemporaryFile()
         self._out, pipe = os.pipe()
@@ -44,7 +50,7 @@ class Child:
                 [*prefix, sys.executable, "-m", "perf", "worker", target, json.dumps(settings), str(pipe)],
                 stdin=subprocess.PIPE, stdout=self._stderr, stderr=self._stderr, pass_fds=(pipe,), bufsize=0,
                 start_new_session=True,  # Ctrl-C is the parent's; and what it starts ends with it.
-                env=os.environ | {"PYTHONFAULTHANDLER": "1"},
+                env=os.environ | {"PYTHONFAULTHANDLER": "1"} | dict(environment or {}),
             )  # fmt: skip
         finally:
             os.close(pipe)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from perf import certificates
 from perf.children import START_TIMEOUT, Child, Progress
 from perf.subject import subject_module
 
@@ -46,8 +47,9 @@ class ServerProcess(NamedTuple):
 class Lab:
     """Starts processes for one run of a scenario.
 
-    `transport` is "ipc" or "tcp", or one of these with "native+" before it. `scratch` is a folder that all runs of the
-    scenario share; it goes when they are over. `prefix` gives the command to run a target under, a profiler's say.
+    `transport` is "ipc" or "tcp", or one of these with "native+" before it, or "tls". `scratch` is a folder that all
+    runs of the scenario share; it goes when they are over. `prefix` gives the command to run a target under, a
+    profiler's say.
     """
 
     def __init__(
@@ -64,10 +66,21 @@ class Lab:
         self.progress = progress
         self.lacking: dict[str, str] = {}
         self._prefix = prefix
+        # What the processes have in theirs besides: the certificates, once there are some.
+        self._environment: dict[str, str] = {}
 
     def lacks(self, what: str, reason: str) -> None:
         """Have the record say that `what` could not be measured, and why."""
         self.lacking[what] = reason
+
+    def endpoint(self, folder: str) -> str:
+        """Return where a server is to be, over this transport; a socket with a name is in `folder`."""
+        return f"{self.transport}://{f'{folder}/s' if self.transport.endswith('ipc') else '127.0.0.1:0'}"
+
+    def _child(self, target: str, settings: dict[str, Any]) -> Child:
+        if self.transport == "tls" and not self._environment:
+            self._environment = certificates.issue(self.scratch)
+        return Child(target, settings, self._prefix(target), self._environment)
 
     @contextmanager
     def server(self, subject: str, **settings: Any) -> Iterator[ServerProcess]:
@@ -75,8 +88,7 @@ class Lab:
         target = subject if ":" in subject else f"{subject_module(subject)}:serve"
         with tempfile.TemporaryDirectory(prefix="perf-") as folder:
             # Short: the path of a Unix socket has room for some hundred characters.
-            endpoint = f"{self.transport}://{f'{folder}/s' if self.transport.endswith('ipc') else '127.0.0.1:0'}"
-            with Child(target, {"endpoint": endpoint} | settings, self._prefix(target)) as child:
+            with self._child(target, {"endpoint": self.endpoint(folder)} | settings) as child:
                 ready = child.receive("ready", START_TIMEOUT)
                 yield ServerProcess(ready["endpoint"], ready["pid"])
 
@@ -93,7 +105,7 @@ class Lab:
             settings |= {"endpoint": server.endpoint, "server_pid": server.pid}
         settings.setdefault("seconds", self.effort.seconds)
         settings.setdefault("effort", self.effort.name)
-        with Child(target, settings, self._prefix(target)) as child:
+        with self._child(target, settings) as child:
             return child.receive("result", limit, self.progress)
 
     def together(self, target: str, server: ServerProcess, each: Sequence[dict[str, Any]]) -> list[Any]:
@@ -104,7 +116,7 @@ class Lab:
         with tempfile.TemporaryDirectory(prefix="perf-") as folder, ExitStack() as running:
             start = Path(folder) / "start"
             common = {"endpoint": server.endpoint, "server_pid": server.pid, "start": str(start)}
-            children = [running.enter_context(Child(target, own | common, self._prefix(target))) for own in each]
+            children = [running.enter_context(self._child(target, own | common)) for own in each]
             for child in children:
                 child.receive("ready", START_TIMEOUT)
             start.touch()

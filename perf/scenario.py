@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from perf.lab import Lab
+from perf.subject import missing
 
 Figures = Mapping[str, float]
 
-# Beside "engine": the same over the native link. Where subjects are modules one is called so; else `over_native` has it.
-NATIVE = "engine-native"
+# Beside "engine": the same over the native link, and under TLS. Where subjects are modules two are called so; else
+# `over_links` has them.
+NATIVE, TLS = "engine-native", "engine-tls"
 
 
 class Against(NamedTuple):
@@ -28,21 +30,21 @@ class Against(NamedTuple):
     metric: str | None = None
 
 
-def over_native(run: Callable[[Lab, str], Figures]) -> Callable[[Lab, str], Figures]:
-    """Return a `run` that knows `NATIVE` too: "engine", over the native link, between the processes that it starts."""
+def over_links(run: Callable[[Lab, str], Figures]) -> Callable[[Lab, str], Figures]:
+    """Return a `run` that knows `NATIVE` and `TLS` too: "engine", over another link between the processes."""
 
     @functools.wraps(run)
-    def over_either(lab: Lab, subject: str) -> Figures:
-        if subject != NATIVE:
+    def over_any(lab: Lab, subject: str) -> Figures:
+        if subject not in (NATIVE, TLS):
             return run(lab, subject)
-        lab.transport = f"native+{lab.transport}"
+        lab.transport = "tls" if subject == TLS else f"native+{lab.transport}"
         return run(lab, "engine")
 
-    return over_either
+    return over_any
 
 
-def _never_missing(subject: str) -> str | None:
-    return None
+def _missing_link(subject: str) -> str | None:
+    return missing(TLS) if subject == TLS else None
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Scenario:
     ratios: Sequence[Against] = ()
     rounds: tuple[int, int, int] | None = None
     default: tuple[bool, bool, bool] = (False, True, True)
-    missing: Callable[[str], str | None] = _never_missing
+    missing: Callable[[str], str | None] = _missing_link
     headline: Sequence[str] = ()
     by_outstanding: bool = False
 

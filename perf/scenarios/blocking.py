@@ -15,7 +15,7 @@ from typing import Any
 
 from perf.lab import Lab
 from perf.measure import CpuMeter, calibrated, payloads
-from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
+from perf.scenario import NATIVE, TLS, Against, Figures, Scenario, over_links
 from perf.subjects.engine import Client, Echo, serve_until_end
 from perf.worker import Control
 
@@ -88,8 +88,8 @@ def run(lab: Lab, subject: str) -> Figures:
 
 SCENARIO = Scenario(
     name="blocking",
-    run=over_native(run),
-    subjects=("engine", NATIVE, "plain-threads"),
-    ratios=(Against("engine", "plain-threads"), Against(NATIVE, "engine")),
+    run=over_links(run),
+    subjects=("engine", NATIVE, TLS, "plain-threads"),
+    ratios=(Against("engine", "plain-threads"), Against(NATIVE, "engine"), Against(TLS, "engine")),
     default=(True, True, True),
 )

@@ -15,7 +15,7 @@ from typing import Any
 
 from perf.lab import Lab
 from perf.measure import cpu_seconds
-from perf.scenario import Against, Figures, Scenario
+from perf.scenario import NATIVE, TLS, Against, Figures, Scenario, over_links
 from perf.worker import Control
 
 LEAST_SHARE = 0.1  # Of a processor, that each process beside us must have had.
@@ -51,9 +51,9 @@ def run(lab: Lab, subject: str) -> Figures:
 
 SCENARIO = Scenario(
     name="busy",
-    run=run,
-    subjects=("engine", "engine-native", "raw-zmq"),
-    ratios=(Against("engine", "raw-zmq"), Against("engine-native", "engine")),
+    run=over_links(run),
+    subjects=("engine", NATIVE, TLS, "raw-zmq"),
+    ratios=(Against("engine", "raw-zmq"), Against(NATIVE, "engine"), Against(TLS, "engine")),
     rounds=(1, 5, 5),
     headline=("p50_us", "p99_us", "calls_per_s_1", "calls_per_s_16", "cpu_us_per_call_1", "cpu_us_per_call_16"),
 )

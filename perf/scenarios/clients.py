@@ -18,7 +18,7 @@ import zmq
 from engine import Client, CompletionPort
 from perf.lab import Lab
 from perf.measure import ANSWER_TIMEOUT, CpuMeter, WrongAnswer, calibrated, payloads
-from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
+from perf.scenario import NATIVE, TLS, Against, Figures, Scenario, over_links
 from perf.subjects.engine import Echo
 from perf.worker import Control
 
@@ -95,7 +95,7 @@ def run(lab: Lab, subject: str) -> Figures:
 
 SCENARIO = Scenario(
     name="clients",
-    run=over_native(run),
-    subjects=(*IDLE, NATIVE),
-    ratios=(Against("engine-1000", "engine"), Against(NATIVE, "engine")),
+    run=over_links(run),
+    subjects=(*IDLE, NATIVE, TLS),
+    ratios=(Against("engine-1000", "engine"), Against(NATIVE, "engine"), Against(TLS, "engine")),
 )

@@ -14,9 +14,10 @@ from time import perf_counter, sleep
 from typing import Any
 
 from engine import CallError, Client, CompletionPort, Server, WaitTimeout
+from perf.certificates import server_options
 from perf.lab import Lab
 from perf.measure import ANSWER_TIMEOUT
-from perf.scenario import NATIVE, Figures, Scenario, over_native
+from perf.scenario import NATIVE, TLS, Figures, Scenario, over_links
 from perf.scenarios.fleet import connected
 from perf.subjects.engine import Echo, EchoService
 from perf.worker import Control
@@ -35,7 +36,7 @@ def serve(settings: dict[str, Any], control: Control) -> None:
     endpoint = settings["endpoint"]
     first = True
     while True:
-        server = Server(endpoint)
+        server = Server(endpoint, **server_options(endpoint))
         server.register(Echo, EchoService())
         server.listen()
         endpoint = server.endpoint
@@ -89,4 +90,4 @@ def run(lab: Lab, subject: str) -> Figures:
         return figures
 
 
-SCENARIO = Scenario(name="drain", run=over_native(run), subjects=(*SERVERS, NATIVE))
+SCENARIO = Scenario(name="drain", run=over_links(run), subjects=(*SERVERS, NATIVE, TLS))

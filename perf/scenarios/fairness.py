@@ -19,9 +19,10 @@ from time import perf_counter, sleep
 from typing import Any
 
 from engine import CallPending, Client, CompletionPort, Interface, Server, WaitTimeout, operation
+from perf.certificates import server_options
 from perf.lab import Lab
 from perf.measure import WrongAnswer, payloads, percentile
-from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
+from perf.scenario import NATIVE, TLS, Against, Figures, Scenario, over_links
 from perf.worker import Control
 
 WORKERS = 4
@@ -77,7 +78,7 @@ class Served:
 def serve(settings: dict[str, Any], control: Control) -> None:
     """Worker function: the server."""
     served = Served()
-    with Server(settings["endpoint"], workers=WORKERS) as server:
+    with Server(settings["endpoint"], workers=WORKERS, **server_options(settings["endpoint"])) as server:
         server.register(Service, served)
         server.listen()
         control.ready(server.endpoint)
@@ -187,8 +188,11 @@ def run(lab: Lab, subject: str) -> Figures:
 
 SCENARIO = Scenario(
     name="fairness",
-    run=over_native(run),
-    subjects=(*CLIENTS, NATIVE),
-    ratios=(Against(NATIVE, "engine"),),
+    run=over_links(run),
+    subjects=(*CLIENTS, NATIVE, TLS),
+    ratios=(
+        Against(NATIVE, "engine"),
+        Against(TLS, "engine"),
+    ),
     rounds=(1, 3, 5),
 )

@@ -16,7 +16,7 @@ from typing import Any
 
 from engine import Client, Interface, operation
 from perf.lab import Lab
-from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
+from perf.scenario import NATIVE, TLS, Against, Figures, Scenario, over_links
 from perf.subjects.engine import Echo, EchoService, serve_until_end
 from perf.worker import Control
 
@@ -79,9 +79,9 @@ def run(lab: Lab, subject: str) -> Figures:
 
 SCENARIO = Scenario(
     name="gil_hog",
-    run=over_native(run),
-    subjects=("engine", NATIVE, "engine-quiet"),
-    ratios=(Against("engine", "engine-quiet"), Against(NATIVE, "engine")),
+    run=over_links(run),
+    subjects=("engine", NATIVE, TLS, "engine-quiet"),
+    ratios=(Against("engine", "engine-quiet"), Against(NATIVE, "engine"), Against(TLS, "engine")),
     rounds=(1, 3, 3),
     headline=("p50_us", "p90_us", "p99_us"),
 )

@@ -15,7 +15,7 @@ from engine import Client, CompletionPort, WaitTimeout
 from perf.counting import switches
 from perf.lab import Lab
 from perf.measure import CpuMeter, WrongAnswer
-from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
+from perf.scenario import NATIVE, TLS, Against, Figures, Scenario, over_links
 from perf.subjects.engine import Echo
 from perf.worker import Control
 
@@ -58,9 +58,12 @@ def run(lab: Lab, subject: str) -> Figures:
 
 SCENARIO = Scenario(
     name="idle",
-    run=over_native(run),
-    subjects=("engine", NATIVE),
-    ratios=(Against(NATIVE, "engine"),),
+    run=over_links(run),
+    subjects=("engine", NATIVE, TLS),
+    ratios=(
+        Against(NATIVE, "engine"),
+        Against(TLS, "engine"),
+    ),
     rounds=(1, 3, 3),
     default=(True, True, True),
 )

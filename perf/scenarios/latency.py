@@ -13,7 +13,7 @@ from perf.lab import Lab
 from perf.scenario import Against, Figures, Scenario
 from perf.subject import missing
 
-OURS = ("engine", "engine-native", "engine-loopback", "engine-loopback-nonblocking")
+OURS = ("engine", "engine-native", "engine-tls", "engine-loopback", "engine-loopback-nonblocking")
 
 
 def run(lab: Lab, subject: str) -> Figures:

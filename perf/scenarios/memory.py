@@ -15,9 +15,10 @@ from time import monotonic
 from typing import Any
 
 from engine import Client, CompletionPort, Interface, Server, ServerCall, manager, operation
+from perf.certificates import server_options
 from perf.lab import Lab
 from perf.measure import ANSWER_TIMEOUT, WrongAnswer, payloads, rss_bytes
-from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
+from perf.scenario import NATIVE, TLS, Against, Figures, Scenario, over_links
 from perf.subjects.engine import serve_until_end
 from perf.worker import Control
 
@@ -94,12 +95,14 @@ def call(settings: dict[str, Any], control: Control) -> dict[str, float]:
 
 def idle_engine(settings: dict[str, Any], control: Control) -> int:
     """Worker function: the memory of a process with an idle client, server and pool."""
-    with Server(settings["endpoint"]) as server, Client(settings["endpoint"]) as client:
+    endpoint = settings["endpoint"]
+    with Server(endpoint, **server_options(endpoint)) as server:
         server.register(Cloakroom, CloakroomService())
         server.listen()
-        if client.bind(Cloakroom).held() != 0:
-            raise WrongAnswer("a call is held that nobody made")
-        return rss_bytes(os.getpid())
+        with Client(server.endpoint) as client:
+            if client.bind(Cloakroom).held() != 0:
+                raise WrongAnswer("a call is held that nobody made")
+            return rss_bytes(os.getpid())
 
 
 def idle_bare(settings: dict[str, Any], control: Control) -> int:
@@ -125,17 +128,18 @@ def run(lab: Lab, subject: str) -> Figures:
     """Measure once."""
     with lab.server(f"{__name__}:serve") as server:
         figures: dict[str, float] = lab.measure(f"{__name__}:call", server, calls=CALLS)
-    bare, engine = (
-        lab.measure(f"{__name__}:{name}", endpoint=f"{scheme}://{lab.scratch}/{name}")
-        for name, scheme in (("idle_bare", "ipc"), ("idle_engine", lab.transport.replace("tcp", "ipc")))
-    )
+    bare = lab.measure(f"{__name__}:idle_bare", endpoint=f"ipc://{lab.scratch}/bare")
+    engine = lab.measure(f"{__name__}:idle_engine", endpoint=lab.endpoint(str(lab.scratch)))
     return figures | {"idle_over_bare_kib": (engine - bare) / 1024}
 
 
 SCENARIO = Scenario(
     name="memory",
-    run=over_native(run),
-    subjects=("engine", NATIVE),
-    ratios=(Against(NATIVE, "engine"),),
+    run=over_links(run),
+    subjects=("engine", NATIVE, TLS),
+    ratios=(
+        Against(NATIVE, "engine"),
+        Against(TLS, "engine"),
+    ),
     rounds=(1, 3, 3),
 )

@@ -21,7 +21,7 @@ from typing import Any
 from engine import Call, Client, Event, apc, sleep
 from perf.lab import Lab
 from perf.measure import ANSWER_TIMEOUT, CpuMeter, WrongAnswer, calibrated, payloads
-from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
+from perf.scenario import NATIVE, TLS, Against, Figures, Scenario, over_links
 from perf.streams import needs
 from perf.subjects.engine import Client as PortClient
 from perf.subjects.engine import Echo
@@ -191,8 +191,8 @@ def call(settings: dict[str, Any], control: Control) -> dict[str, float]:
 
 
 def missing(subject: str) -> str | None:
-    """One way needs uvloop."""
-    return needs("uvloop", "uvloop") if subject == "engine-await-uvloop" else None
+    """One way needs uvloop, and TLS a certificate."""
+    return {"engine-await-uvloop": needs("uvloop", "uvloop"), TLS: needs("trustme", "trustme")}.get(subject)
 
 
 def run(lab: Lab, subject: str) -> Figures:
@@ -208,10 +208,10 @@ def run(lab: Lab, subject: str) -> Figures:
 
 SCENARIO = Scenario(
     name="notify",
-    run=over_native(run),
-    subjects=("engine", *WAYS, NATIVE, "raw-zmq"),
+    run=over_links(run),
+    subjects=("engine", *WAYS, NATIVE, TLS, "raw-zmq"),
     ratios=(
-        *(Against(way, "engine") for way in (*WAYS, NATIVE)),
+        *(Against(way, "engine") for way in (*WAYS, NATIVE, TLS)),
         Against("engine-await", "raw-zmq"),
         Against("engine-await-uvloop", "raw-zmq"),
     ),

@@ -17,7 +17,7 @@ from typing import Any
 
 from perf.lab import Lab
 from perf.measure import ANSWER_TIMEOUT, WrongAnswer, payloads, spread_us
-from perf.scenario import Against, Figures, Scenario
+from perf.scenario import NATIVE, TLS, Against, Figures, Scenario, over_links
 from perf.worker import Control
 
 RATES = ((2_000, 20_000), (2_000, 10_000, 40_000), (1_000, 3_000, 10_000, 30_000, 60_000, 100_000))
@@ -103,7 +103,7 @@ def raw(endpoint: str) -> tuple[Callable[[int, int, Finish], None], Callable[[],
     return stream, lambda: context.destroy(linger=0)
 
 
-SUBJECTS = {"engine": engine, "engine-native": engine, "raw-zmq": raw}
+SUBJECTS = {"engine": engine, "raw-zmq": raw}
 
 
 def call(settings: dict[str, Any], control: Control) -> dict[str, float]:
@@ -135,8 +135,8 @@ def run(lab: Lab, subject: str) -> Figures:
 
 SCENARIO = Scenario(
     name="open_loop",
-    run=run,
-    subjects=("engine", "engine-native", "raw-zmq"),
-    ratios=(Against("engine", "raw-zmq"), Against("engine-native", "engine")),
+    run=over_links(run),
+    subjects=("engine", NATIVE, TLS, "raw-zmq"),
+    ratios=(Against("engine", "raw-zmq"), Against(NATIVE, "engine"), Against(TLS, "engine")),
     rounds=(1, 3, 5),
 )

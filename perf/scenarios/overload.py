@@ -14,9 +14,10 @@ from time import perf_counter, sleep
 from typing import Any
 
 from engine import CallTimeout, Client, CompletionPort, Interface, Server, ServerTooBusy, WaitTimeout, operation
+from perf.certificates import server_options
 from perf.lab import Lab
 from perf.measure import ANSWER_TIMEOUT, WrongAnswer, payloads, percentile
-from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
+from perf.scenario import NATIVE, TLS, Against, Figures, Scenario, over_links
 from perf.worker import Control
 
 WORKERS = 4
@@ -47,7 +48,7 @@ class NapService:
 
 def serve(settings: dict[str, Any], control: Control) -> None:
     """Worker function: the server."""
-    with Server(settings["endpoint"], workers=WORKERS) as server:
+    with Server(settings["endpoint"], workers=WORKERS, **server_options(settings["endpoint"])) as server:
         server.register(Nap, NapService())
         server.listen()
         control.ready(server.endpoint)
@@ -137,8 +138,11 @@ def run(lab: Lab, subject: str) -> Figures:
 
 SCENARIO = Scenario(
     name="overload",
-    run=over_native(run),
-    subjects=("engine", NATIVE),
-    ratios=(Against(NATIVE, "engine"),),
+    run=over_links(run),
+    subjects=("engine", NATIVE, TLS),
+    ratios=(
+        Against(NATIVE, "engine"),
+        Against(TLS, "engine"),
+    ),
     rounds=(1, 3, 5),
 )

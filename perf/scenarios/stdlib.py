@@ -27,7 +27,7 @@ import msgspec
 from engine import Client, CompletionPort, Interface, operation
 from perf.lab import Lab
 from perf.measure import ANSWER_TIMEOUT, CpuMeter, WrongAnswer
-from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
+from perf.scenario import NATIVE, TLS, Against, Figures, Scenario, over_links
 from perf.subjects.engine import serve_until_end
 from perf.worker import Control
 
@@ -153,9 +153,9 @@ def run(lab: Lab, subject: str) -> Figures:
 
 SCENARIO = Scenario(
     name="stdlib",
-    run=over_native(run),
-    subjects=("plain-loop", "engine", NATIVE),
-    ratios=(Against("engine", "plain-loop"), Against(NATIVE, "engine")),
+    run=over_links(run),
+    subjects=("plain-loop", "engine", NATIVE, TLS),
+    ratios=(Against("engine", "plain-loop"), Against(NATIVE, "engine"), Against(TLS, "engine")),
     rounds=(1, 3, 3),
     default=(True, True, True),
 )

@@ -19,7 +19,7 @@ from typing import Any
 from engine import Client as EngineClient
 from perf.lab import Lab
 from perf.measure import CpuMeter, calibrated, payloads
-from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
+from perf.scenario import NATIVE, TLS, Against, Figures, Scenario, over_links
 from perf.subjects.engine import Client
 from perf.worker import Control
 
@@ -102,11 +102,12 @@ def run(lab: Lab, subject: str) -> Figures:
 
 SCENARIO = Scenario(
     name="threads",
-    run=over_native(run),
-    subjects=(*SHAPES, NATIVE, "raw-zmq"),
+    run=over_links(run),
+    subjects=(*SHAPES, NATIVE, TLS, "raw-zmq"),
     ratios=(
         *(Against(subject, "engine") for subject in SHAPES if subject != "engine"),
         Against("engine-8x256", "raw-zmq"),
         Against(NATIVE, "engine"),
+        Against(TLS, "engine"),
     ),
 )

@@ -14,7 +14,7 @@ from perf.subject import missing
 
 SOME = (4, 16, 64, 256)
 SWEEP = (1, 4, 16, 64, 256, 1024, 4096)
-OURS = ("engine", "engine-native", "engine-loopback", "engine-loopback-nonblocking")
+OURS = ("engine", "engine-native", "engine-tls", "engine-loopback", "engine-loopback-nonblocking")
 
 
 def run(lab: Lab, subject: str) -> Figures:

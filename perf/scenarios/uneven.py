@@ -17,7 +17,7 @@ from typing import Any
 from engine import Client, CompletionPort, Interface, RemoteFault, operation
 from perf.lab import Lab
 from perf.measure import ANSWER_TIMEOUT
-from perf.scenario import NATIVE, Against, Figures, Scenario, over_native
+from perf.scenario import NATIVE, TLS, Against, Figures, Scenario, over_links
 from perf.scenarios.fleet import connected
 from perf.subjects.engine import serve_until_end
 from perf.worker import Control
@@ -112,7 +112,7 @@ def run(lab: Lab, subject: str) -> Figures:
 
 SCENARIO = Scenario(
     name="uneven",
-    run=over_native(run),
-    subjects=("engine", NATIVE, "round-robin"),
-    ratios=(Against("engine", "round-robin"), Against(NATIVE, "engine")),
+    run=over_links(run),
+    subjects=("engine", NATIVE, TLS, "round-robin"),
+    ratios=(Against("engine", "round-robin"), Against(NATIVE, "engine"), Against(TLS, "engine")),
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from engine import Client as EngineClient
 from engine import CompletionPort, Interface, Server, operation
+from perf.certificates import server_options
 from perf.measure import ANSWER_TIMEOUT, WrongAnswer
 from perf.worker import Control
 
@@ -39,7 +40,7 @@ def serve_until_end(
     settings: dict[str, Any], control: Control, services: Mapping[type[Interface], object], **options: Any
 ) -> None:
     """What a worker function does that serves: these services, by their contracts."""
-    with Server(settings["endpoint"], **options) as server:
+    with Server(settings["endpoint"], **{**server_options(settings["endpoint"]), **options}) as server:
         for contract, service in services.items():
             server.register(contract, service)
         server.listen()

@@ -1,13 +1,16 @@
 """Scenarios and goals fit together, and each scenario says what it is about."""
 
+from pathlib import Path
+
 import pytest
 
 from perf import goals, scenario
 from perf import record as records
 from perf.best import best_peers
 from perf.goals import Verdict
+from perf.lab import Effort, Lab
 from perf.record import Missing, Record
-from perf.scenario import Against
+from perf.scenario import NATIVE, TLS, Against, Figures, over_links
 
 
 @pytest.mark.parametrize("name", scenario.names())
@@ -45,6 +48,23 @@ def test_goals_ask_for_what_is_measured() -> None:
                 (ratio.subject, ratio.against) == (goal.subject, goal.against) and ratio.metric in (None, goal.metric)
                 for ratio in found.ratios
             )
+
+
+@pytest.mark.parametrize(("subject", "scheme"), [("engine", "ipc"), (NATIVE, "native+ipc"), (TLS, "tls")])
+def test_our_links(tmp_path: Path, subject: str, scheme: str) -> None:
+    """What a scenario measures of `engine` it measures over the native link and under TLS, too."""
+    pytest.importorskip("trustme", reason="trustme is not installed, which makes the certificate")
+    endpoints: list[str] = []
+
+    def measure(lab: Lab, name: str) -> Figures:
+        with lab.server(name) as server:
+            endpoints.append(server.endpoint)
+            figures: Figures = lab.measure("perf.echo:latency", server, subject=name)
+            return figures
+
+    figures = over_links(measure)(Lab(Effort("quick", 0.01, 1), tmp_path), subject)
+    assert figures["p50_us"] > 0
+    assert endpoints[0].startswith(f"{scheme}://")
 
 
 def made(ours: float, missing: tuple[Missing, ...] = ()) -> dict[tuple[str, str], Verdict]:
