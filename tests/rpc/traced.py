@@ -5,31 +5,38 @@ import threading
 from _thread import get_ident
 from collections import defaultdict
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from engine import Server
 
 ROOT = Path(__file__).resolve().parents[2]
+ROOTS = tuple(str(ROOT / each) for each in ("engine", "transport", "tests"))
 
 
 class Recorder:
-    """A profile function: notes each function of the library, and of the tests, that is called, by threads."""
+    """A profile function: notes each function of the library, and of the tests, that is called, by threads.
+
+    It does little: a routine that takes long for being recorded would be passed on to another worker.
+    """
 
     def __init__(self) -> None:
-        self._called: dict[int, list[str]] = defaultdict(list)
+        self._called: dict[int, list[CodeType]] = defaultdict(list)
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call":
-            code = frame.f_code
-            if code.co_filename.startswith(str(ROOT)):
-                path = Path(code.co_filename).relative_to(ROOT).as_posix()
-                # What is made inside a function counts as that.
-                self._called[get_ident()].append(f"{path} {code.co_qualname.partition('.<locals>')[0]}")
+            self._called[get_ident()].append(frame.f_code)
 
     def take(self) -> list[str]:
-        """Return what this thread has called since it called this last."""
-        return self._called.pop(get_ident(), [])
+        """Return what this thread has called since it called this last, as "path name"."""
+        codes = self._called.pop(get_ident(), [])
+        return [name_of(code) for code in codes if code.co_filename.startswith(ROOTS)]
+
+
+def name_of(code: CodeType) -> str:
+    """Return "path name" of a function; what is made inside one counts as that."""
+    path = Path(code.co_filename).relative_to(ROOT).as_posix()
+    return f"{path} {code.co_qualname.partition('.<locals>')[0]}"
 
 
 class Routines:
