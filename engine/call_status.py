@@ -1,6 +1,6 @@
 """How a call ended, in one word, for those who watch calls: `engine.otel` and `engine.prometheus`."""
 
-from .errors import EngineError
+from .errors import is_collected, status_in
 from .rpc.errors import RemoteFault
 from .status import Status
 
@@ -13,9 +13,10 @@ def status_name(error: BaseException | None, at_client: bool) -> str | None:
     """
     if error is None:
         return "OK"
-    if isinstance(error, GeneratorExit):
+    if issubclass(type(error), GeneratorExit):
         return None
-    own = isinstance(error, EngineError) and (at_client or not getattr(error, "collected", False))
-    status = int(error.status if own else RemoteFault.status)  # type: ignore[attr-defined]  # it has one then
+    status = int(RemoteFault.status)
+    if at_client or not is_collected(error):
+        status = status_in(error, status)
     name = Status.name_of(status)
     return str(status) if name == "STATUS" else name

@@ -145,6 +145,32 @@ class CallError(EngineError):
     may_have_run: bool = True
 
 
+def is_collected(error: BaseException) -> bool:
+    """Whether an exception is the outcome of a call, and somebody has collected it: see `CallError`. Never raises."""
+    try:
+        return bool(getattr(error, "collected", False))
+    except BaseException as failure:  # It is of a class of the program's, whose attributes raise what they like.
+        if is_interrupt(failure):
+            raise
+        return False
+
+
+def status_in(error: BaseException, otherwise: int) -> int:
+    """Return the status that an exception of the engine's carries; `otherwise` for any other, and for a number that no
+    failure can have: 0 would say that there was none, 997 that the call has not ended. Never raises.
+    """
+    if not issubclass(type(error), EngineError):
+        return otherwise
+    try:
+        status = getattr(error, "status", None)
+        fits = isinstance(status, int) and 0 < status < 1 << 32 and status != Status.PENDING
+        return int(status) if fits else otherwise  # type: ignore[arg-type]  # it is a number then
+    except BaseException as failure:  # It is of a class of the program's, whose attributes raise what they like.
+        if is_interrupt(failure):
+            raise
+        return otherwise
+
+
 _KINDS: dict[int, type[EngineError]] = {
     int(kind.status): kind for kind in (InvalidHandle, InvalidParameter, NotFound, OperationAborted, QueueFull)
 }

@@ -154,7 +154,7 @@ def outcome_error(outcome: Outcome, declared: Sequence[type[Exception]]) -> Exce
         return collected(outcome.error)
     if type(outcome) is Settled:
         error = outcome.error
-        return collected(error) if isinstance(error, CallError) else error  # type: ignore[return-value]  # mostly one
+        return collected(error) if issubclass(type(error), CallError) else error  # type: ignore[arg-type, return-value]  # mostly one
     if type(outcome) is not FaultReply:
         return None
     outcome.collected = True

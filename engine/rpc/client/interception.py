@@ -25,7 +25,7 @@ import msgspec
 
 from transport.foreign import is_interrupt
 
-from ...errors import EngineError, InvalidState, QueueFull
+from ...errors import EngineError, InvalidState, QueueFull, status_in
 from ...kernel.aio import Completion
 from ...kernel.notification import Notification
 from ...pool.pool import default_pool
@@ -250,17 +250,14 @@ class CallAround(Around):
         except BaseException as raised:
             failed = raised
         error = self.end(failed)
-        status = status_of(outcome) if error is not None and error is failed else _status_of(error)
+        if error is None:
+            status = 0
+        else:
+            status = status_of(outcome) if error is failed else status_in(error, Status.CALL_FAILED)
         trailing = outcome.metadata if isinstance(outcome, Reply) else None
         self.home.table.finish(call_id, _settled(status, trailing, self.call.result, error))
         if error is not None and is_interrupt(error):
             raise error
-
-
-def _status_of(error: BaseException | None) -> int:
-    if error is None:
-        return 0
-    return error.status if isinstance(error, EngineError) else Status.CALL_FAILED
 
 
 def _settled(

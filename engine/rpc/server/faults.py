@@ -11,7 +11,7 @@ from transport.foreign import is_interrupt, text_of, traceback_of, type_name
 from transport.frames import Fault
 from transport.wire.codec import encode_value
 
-from ...errors import CallError, EngineError
+from ...errors import CallError, EngineError, status_in
 from ...status import Status
 from ..errors import RemoteFault
 
@@ -57,12 +57,12 @@ def _described(error: BaseException, trace: str | None) -> tuple[int, Fault]:
         # A fault of a call that this routine made travels on as it came.
         trace = trace if trace or error.traceback is None else text_of(error.traceback, MOST)
         fault = Fault(text_of(error.type_name), text_of(error.text, MOST), trace, error.data)
-        return _failure(error.status), fault
+        return status_in(error, Status.REMOTE_FAULT), fault
     if issubclass(kind, CallError) and error.collected:  # type: ignore[attr-defined]  # as the line says
         # The outcome of a call that this routine made. Its status says what became of that call, not of this one.
         return Status.REMOTE_FAULT, Fault(type_name(error), text_of(error, MOST), trace)
     text = text_of(error.args[0], MOST) if error.args else ""
-    return _failure(error.status), Fault(type_name(error), text, trace)
+    return status_in(error, Status.REMOTE_FAULT), Fault(type_name(error), text, trace)
 
 
 def _plain(args: tuple[Any, ...]) -> list[Any] | None:
@@ -79,9 +79,3 @@ def _plain(args: tuple[Any, ...]) -> list[Any] | None:
 def short_of(text: str) -> str:
     """Return so much of a text as can be sent to any client."""
     return text[:SHORT].encode("utf-8", "replace").decode() + ("..." if len(text) > SHORT else "")
-
-
-def _failure(status: int) -> int:
-    """Return `status` if a failure can have it: 0 would say that there was none, 997 that the call has not ended."""
-    fits = isinstance(status, int) and 0 < status < 1 << 32 and status != Status.PENDING
-    return int(status) if fits else Status.REMOTE_FAULT
