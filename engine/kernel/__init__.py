@@ -2,6 +2,7 @@
 
 driver, leadership, sources   the one poll set of a process: who leads it, what is in it
 monitor, poll, waiter         timers and ticks; poll sets of the platforms; one blocked wait of one thread
+starting                      services that nobody asks for again, started once there is a thread to be had
 helping                       what a thread that waits runs meanwhile in the place of a worker
 aio, trio_loop, loops         event loops, asyncio's and trio's: how they harvest, and what must not block them
 dispatcher                    how waits are decided, once, under one lock

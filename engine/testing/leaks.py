@@ -47,5 +47,8 @@ def _open_things() -> list[Any]:
 def _is_open(thing: Any) -> bool:
     if isinstance(thing, Call):
         return State.PENDING <= thing.state <= State.CANCELLING
-    closed: bool | None = getattr(thing, "closed", None)
-    return not (thing.statistics().closed if closed is None else closed)
+    try:
+        closed: bool | None = getattr(thing, "closed", None)
+        return not (thing.statistics().closed if closed is None else closed)
+    except AttributeError:  # It could not be made.
+        return False

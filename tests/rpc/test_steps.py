@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from engine import Call, Client, CompletionPort, Event, InvalidAsyncHandle, InvalidHandle, Server, State
-from engine.testing import LIMIT, Gate, wait_until
+from engine.testing import LIMIT, Gate, no_leaks, wait_until
 from transport.frames import Bye, Reject, Target
 from transport.wire.codec import encode_calls
 
@@ -225,6 +225,23 @@ class TestBeginning:
                 assert call.result(LIMIT) == "interrupted"
                 break
         assert number > 10 and number >= lines[0]
+
+    @pytest.mark.parametrize("servers", ["loopback://nobody", ["loopback://nobody", "loopback://nor-here"]])
+    def test_ctrl_c_as_a_client_is_made(self, servers: Any) -> None:
+        """An interrupt at any step of making a client leaves none that is open."""
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        with no_leaks():
+            for number in itertools.count(0, 3):
+                with at_step(number, code_in("engine/rpc/"), interrupt) as steps:
+                    with suppress(KeyboardInterrupt):
+                        client = Client(servers)
+                if number >= steps[0]:
+                    break
+            client.close()
+        assert number > 10
 
     def test_ctrl_c_at_any_line_of_a_wait(self, bench: Bench, key: str) -> None:
         """An interrupt at any line of a wait leaves the call pending, and it can be waited for again.

@@ -158,6 +158,7 @@ class Client(AsyncCloseable):
             "metadata": {} if metadata is None else check_metadata(metadata, METADATA_BYTES),
         }
         addresses, resolver = _servers_of(endpoint)
+        given = [address for address in addresses if isinstance(address, Address)]
         own_keys: Any = options.get("curve")  # A `Curve`, where a server has a key of its own.
 
         def connect(kind: type[Connection], where: str | Endpoint, keys: Curve | None, **more: Any) -> Connection:
@@ -168,12 +169,10 @@ class Client(AsyncCloseable):
 
         ids = count(1)
 
-        def several(
-            name: str, members: Sequence[Address], resolver: Resolver | None, keys: Curve | None, **more: Any
-        ) -> "Fleet":
+        def several(name: str, keys: Curve | None, **more: Any) -> "Fleet":
             from .fleet import Fleet as Several  # A client of one server does without it.
 
-            return Several(name, members, resolver, connect, again, keys, zone, timeout, max_calls, ids, **more)
+            return Several(name, connect, again, keys, zone, timeout, max_calls, ids, **more)
 
         # A client of several servers has a fleet, and then the connection is the one in which calls wait for a server;
         # one of one server gets the other, for calls without an order, when a binding has such.
@@ -186,15 +185,21 @@ class Client(AsyncCloseable):
             self._connection = connect(Connection, where, keys)
             self._carrier = carrier = Carrier(self._connection, timeout, max_calls, ids)
             self._follow = partial(_follow, carrier, partial(several, keys=keys), metadata, {**options, "curve": keys})
-            self._connection.open()
         else:
-            given = [address for address in addresses if isinstance(address, Address)]
             listed = ", ".join(address.endpoint for address in given)
             name = f"any of {listed}" if listed else shown(resolver, 200)
-            self._fleet = several(name, given, resolver, own_keys)
+            self._fleet = several(name, own_keys)
             self._connection, self._carrier = self._fleet.lobby, self._fleet.balancer
         self._interception = Interception(around, self._connection.table, self._connection.endpoint, max_calls)
-        _open_clients.add(self)
+        try:
+            if self._fleet is None:
+                self._connection.open()
+            else:
+                self._fleet.open(given, resolver)
+            _open_clients.add(self)
+        except BaseException:  # What is open lasts, and nobody would have it to close.
+            self._close(False)
+            raise
 
     def add_interceptor(self, interceptor: Interceptor) -> None:
         """Have `interceptor` run around each call that is begun from now on, and around the other interceptors.

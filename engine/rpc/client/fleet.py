@@ -32,13 +32,14 @@ from transport.foreign import text_of
 from transport.frames import Cancel, CancelledCall
 from transport.log import Log
 from transport.realtime import monotonic
-from transport.service import FIRST, Service
+from transport.service import Service
 from transport.wire.codec import encode
 
 from ...errors import EngineError
 from ...kernel.driver import driver
 from ...kernel.lock import Lock, each
 from ...kernel.monitor import TimerHandle
+from ...kernel.starting import start
 from ...pool.pool import default_pool
 from ...status import Status
 from ..address import Address
@@ -211,7 +212,6 @@ class Fleet:
 
     Args:
         name: what errors call the servers while none is known.
-        addresses: the first members; or a `resolver`, that says who they are.
         connect: `connect(kind, endpoint, keys, ...)` makes a connection, which is not open yet.
         curve: the client's keys.
         zone, timeout, max_calls: see `Client`.
@@ -221,9 +221,9 @@ class Fleet:
     """
 
     def __init__(
-        self, name: str, addresses: Sequence[Address], resolver: Resolver | None, connect: Connecting, retries: Retries,
-        curve: Curve | None, zone: str, timeout: float | None, max_calls: int, ids: Iterator[int],
-        first: Carrier | None = None, when_ready: Callable[[], object] | None = None,
+        self, name: str, connect: Connecting, retries: Retries, curve: Curve | None, zone: str, timeout: float | None,
+        max_calls: int, ids: Iterator[int], first: Carrier | None = None,
+        when_ready: Callable[[], object] | None = None,
     ) -> None:  # fmt: skip
         self.name = name
         self.retries: Retries = retries
@@ -249,23 +249,19 @@ class Fleet:
         self._gone = Totals()
         self._sweeping: TimerHandle | None = None
         self._lobby_others = _Others(self, member)
-        self.lobby.open(self._lobby_others)
         self._discovery: Discovery | None = None
-        try:
-            self._update(addresses, first is not None)
-        except BaseException:
-            self.close(True)
-            raise
+        self._beside = first is not None
+
+    def open(self, addresses: Sequence[Address], resolver: Resolver | None) -> None:
+        """Begin, with the first members; or with a resolver, that says who they are. `close` is owed, whatever becomes
+        of this.
+        """
+        self.lobby.open(self._lobby_others)
+        self._update(addresses, self._beside)
         if resolver is not None:
             self._discovery = discovery = Discovery(self._take)
-            following = partial(follow, resolver, discovery)
-            self._follow(discovery, Service("engine:resolver", following, log.failed, depended_on=False))
-
-    def _follow(self, discovery: Discovery, service: Service) -> None:
-        """Have a thread run the resolver; if the system refuses one, ask again later."""
-        if not discovery.closed and not service.ensure():
-            again = monotonic() + max(service.pause_left(), FIRST)
-            driver().monitor.call_at(again, partial(self._follow, discovery, service))
+            service = Service("engine:resolver", partial(follow, resolver, discovery), log.failed, depended_on=False)
+            start(service, lambda: not discovery.closed)
 
     def _carrier(self, connection: Connection) -> Carrier:
         return Carrier(connection, self._timeout, self._max_calls, self._ids)
@@ -284,26 +280,50 @@ class Fleet:
     def _update(self, addresses: Sequence[Address], later: bool) -> None:
         """Take a whole list of members; `later`: who cannot be connected to is left out, with a line in the log."""
         with self._updating:
-            members = self.balancer.members
-            wanted = {address.endpoint: address for address in addresses}
             fresh: list[Member] = []
-            for address in addresses:
-                known = members.get(address.endpoint)
-                if known is None or known.address.server_key != address.server_key:
-                    member = self._returning(address) or self._joined(address, later)
-                    if member is not None:
-                        fresh.append(member)
-            with self.lock:
-                if self.balancer.closed:
-                    gone = fresh
-                else:
-                    gone = []
-                    self._change_locked(wanted, fresh)
-            for member in gone:
-                _close(member.carrier.connection, True)
-            for member in fresh:
-                if member not in gone and not member.carrier.connection.opened:
-                    member.carrier.connection.open(_Others(self, member))
+            try:
+                self._take_in(addresses, later, fresh)
+            except BaseException:  # No memory, for one.
+                with self.lock:
+                    self._leave_out_locked(fresh)
+                raise
+
+    def _take_in(self, addresses: Sequence[Address], later: bool, fresh: list[Member]) -> None:
+        """As `_update`; `fresh` takes the members that were none before, as they are made."""
+        members = self.balancer.members
+        wanted = {address.endpoint: address for address in addresses}
+        for address in addresses:
+            known = members.get(address.endpoint)
+            if known is None or known.address.server_key != address.server_key:
+                member = self._returning(address) or self._joined(address, later)
+                if member is not None:
+                    fresh.append(member)
+        with self.lock:
+            if self.balancer.closed:
+                gone = fresh
+            else:
+                gone = []
+                self._change_locked(wanted, fresh)
+        for member in gone:
+            _close(member.carrier.connection, True)
+        for member in fresh:
+            if member not in gone and not member.carrier.connection.opened:
+                member.carrier.connection.open(_Others(self, member))
+
+    def _leave_out_locked(self, fresh: list[Member]) -> None:
+        """A list was not taken: those of it that were none before leave, and are closed once they have no calls."""
+        members = dict(self.balancer.members)
+        for member in fresh:
+            if members.get(member.address.endpoint) is member:
+                if member.carrier.connection.opened:
+                    continue  # It is complete.
+                del members[member.address.endpoint]
+            member.advance_locked(Happening.REMOVED)
+            self._left.append(member)
+        self.balancer.members = members
+        self.balancer.look_locked()
+        if self._left:
+            self._sweep_later_locked()
 
     def _returning(self, address: Address) -> Member | None:
         """Return the member that has left, and is there again before it was closed."""
@@ -316,7 +336,8 @@ class Fleet:
         except (EndpointError, EngineError) as error:
             if not later:
                 raise
-            log.error("%s cannot be connected to, and is left out: %s", address.endpoint, text_of(error))
+            text = "%s cannot be connected to, and is left out: %s"
+            log.error(text, address.endpoint, text_of(error), later=True)  # The list is being taken.
             return None
         return Member(address, self._carrier(connection))
 

@@ -33,7 +33,7 @@ from ..errors import UnknownInterface, UnknownOperation
 from .asking import Asking, Connect
 from .binding import BoundOperation
 from .carrier import Begin, Carrier
-from .resolver import Discovery, Resolver
+from .resolver import Discovery
 
 if TYPE_CHECKING:
     from .fleet import Fleet
@@ -44,11 +44,8 @@ log: Log = Log("engine.rpc")
 class MakeFleet(Protocol):
     """Makes a fleet beside the client's connection."""
 
-    def __call__(
-        self, name: str, members: Sequence[Address], resolver: Resolver, *, first: Carrier,
-        when_ready: Callable[[], object],
-    ) -> "Fleet":  # fmt: skip
-        """Make one of these members, which the resolver follows."""
+    def __call__(self, name: str, *, first: Carrier, when_ready: Callable[[], object]) -> "Fleet":
+        """Make one, which is not open yet."""
 
 
 class Following:
@@ -87,13 +84,25 @@ class Following:
 
     def _spread(self) -> None:
         """Make the fleet; in a thread of the pool."""
+        try:
+            self._make_one()
+        except BaseException:  # No memory, for one: the next greeting has it tried again.
+            self._unmade.append(True)
+            raise
+
+    def _make_one(self) -> None:
         connection = self._carrier.connection
         members = _usable(connection.members, connection.endpoint)
         if not members or self._closed:
             return
         name = f"any member of {connection.endpoint}"
         resolver = _AskingResolver(self._connect, [connection.endpoint, *(member.endpoint for member in members)])
-        fleet = self._make(name, members, resolver, first=self._carrier, when_ready=self._turn)
+        fleet = self._make(name, first=self._carrier, when_ready=self._turn)
+        try:
+            fleet.open(members, resolver)
+        except BaseException:
+            fleet.close(True)
+            raise
         self.fleet = fleet
         if self._closed:
             fleet.close(True)

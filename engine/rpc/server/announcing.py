@@ -26,6 +26,7 @@ from transport.service import Service
 
 from ...errors import InvalidArgumentType, InvalidParameter
 from ...kernel.checks import check_timeout
+from ...kernel.starting import start
 from ...lifecycle import Uncopyable
 from ..address import Address
 
@@ -86,8 +87,9 @@ class Announcement:
 
     def begin(self) -> None:
         """Have the server announced from now on."""
-        if not self._service.ensure():
-            log.error("%s is not announced: there is no thread to be had", self._presence.address.endpoint)
+        start(self._service, lambda: not self._presence.wait(0))
+        if self._service.refusal is not None:
+            log.error("%s is not announced yet: %s; it is tried again", self._presence.address.endpoint, self._service)
 
     def leave(self) -> None:
         """Have it withdrawn, soon. Blocks: never; safe in a signal handler."""

@@ -253,6 +253,35 @@ class TestFinding:
             finder.say(first, second)
             wait_until(lambda: state_of(client, first) == "ready")
 
+    def test_a_list_that_cannot_be_taken(self, servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A list for which there is no memory changes nothing for calls: a server that had left, and is in it, ends its
+        calls as ever, and is there again by the next list.
+        """
+        first, second, third = servers.start("a", "b", "c")
+        finder = Finder(first, second)
+        with Client(finder, connect_timeout=LIMIT) as client:
+            words = client.bind(Words, causal=False)
+            words.who()
+            ready(client, 2)
+            calls = [words.hold.begin() for _ in range(8)]
+            finder.say(first)
+            assert state_of(client, second) == "left" and outstanding(client, second)
+
+            def refuse(*args: Any, **options: Any) -> None:
+                raise MemoryError("none left")
+
+            with monkeypatch.context() as patched:
+                patched.setattr("engine.rpc.client.connection.Connection.__init__", refuse)
+                with pytest.raises(MemoryError):
+                    finder.say(second, third)
+            assert outstanding(client, first) + outstanding(client, second) == 8
+            finder.say(first, second, third)
+            ready(client, 3)
+            late = [words.hold.begin() for _ in range(2)]
+            servers.routines["a"].gate.open()
+            wait_until(lambda: not outstanding(client, first))
+        assert {status_of(partial(call.result, LIMIT)) for call in [*calls, *late]} == {0, 1818}
+
     def test_that_raises(self, servers: Servers) -> None:
         """A resolver that raises is run again, and changes nothing meanwhile."""
         endpoints = servers.start("a", "b")

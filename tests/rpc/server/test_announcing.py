@@ -1,5 +1,6 @@
 """A server and the registry that announces it, whichever that is."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -86,6 +87,24 @@ class TestAnnouncing:
             wait_until(lambda: board.addresses)
             assert server.listening
         assert board.addresses == []
+
+    def test_no_thread_for_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While the system refuses the thread that it takes, the server serves; it is announced when there is one."""
+        refused: list[str] = []
+        start = threading.Thread.start
+
+        def refuse(thread: threading.Thread) -> None:
+            if thread.name == "engine:announcing" and len(refused) < 4:
+                refused.append(thread.name)
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        board = Board()
+        with serving(board) as server:
+            assert refused and server.listening
+            wait_until(lambda: board.addresses)
+        assert len(refused) == 4 and board.addresses == []
 
     def test_a_registry_that_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """One that does not come to an end holds up `close` for a limit."""
