@@ -57,6 +57,8 @@ class Lookup:
         self._found = found
         self._pause = pause
         self._closed = threading.Event()
+        # Whether the thread has the socket that it writes to.
+        self._started = False
         # Why the last time was in vain; "" once that was reported. Stored before the descriptor becomes readable.
         self.failure: str = ""
         self._reader, self._writer = sockets.socketpair()
@@ -64,11 +66,11 @@ class Lookup:
         self._writer.setblocking(False)
 
     def start(self) -> None:
-        """Begin. Raises EndpointError if there is no thread to be had."""
+        """Begin. Raises EndpointError if there is no thread to be had; `close` is owed all the same."""
         looking = Service("transport:lookup", self._run, log.failed, depended_on=False)
+        self._started = True  # First: it may be over at once.
         if not looking.ensure():
-            self.close()
-            self._writer.close()
+            self._started = False
             raise EndpointError(f"cannot look up {self._endpoint}: {looking}")
 
     def fileno(self) -> int:
@@ -86,6 +88,8 @@ class Lookup:
         """Look no longer. Blocks: never; a look-up that is under way ends by itself."""
         self._closed.set()
         self._reader.close()
+        if not self._started:
+            self._writer.close()
 
     def _run(self) -> None:
         pause = self._pause

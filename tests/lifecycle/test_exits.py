@@ -4,7 +4,11 @@ import sys
 
 import pytest
 
+from engine import Server
+from engine.testing import LIMIT, wait_until
+
 from .leaving import WAYS
+from .lingering import COUNT, Heap
 from .programs import run
 
 # What the process is to end with, where it is not 0.
@@ -33,3 +37,23 @@ def test_ends_though_sockets_cannot_be_closed() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "dropping"
     assert "ResourceWarning" in done.stderr, "otherwise this tests nothing"
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "native+tcp"])
+def test_what_was_sent_leaves(scheme: str) -> None:
+    """What a process has sent leaves within its linger time, though it ends and no thread can be started any more."""
+    sizes: list[int] = []
+
+    class Heaping:
+        def put(self, data: bytes) -> None:
+            sizes.append(len(data))
+
+        def count(self) -> int:
+            return len(sizes)
+
+    with Server(f"{scheme}://127.0.0.1:*") as server:
+        server.register(Heap, Heaping())
+        server.listen()
+        done = run("lingering", server.endpoint, options=("-W", "ignore::ResourceWarning"))
+        assert done.returncode == 0, done.stderr
+        wait_until(lambda: len(sizes) == COUNT, limit=LIMIT)

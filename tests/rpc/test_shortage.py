@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -196,6 +197,31 @@ class TestDescriptors:
 
 class TestMemory:
     """There is no memory for a message."""
+
+    @pytest.mark.parametrize("often", [1, 5])
+    def test_for_connecting_again(self, serve: Serve, monkeypatch: pytest.MonkeyPatch, often: int) -> None:
+        """A native client that has no memory for a new connection is connected again later."""
+        server = serve("native+tcp://127.0.0.1:0")
+        endpoint = server.endpoint
+        with Client(endpoint, connect_timeout=0.2) as client:
+            reach(client)
+            probe = client.bind(Probe)
+            assert probe.echo(1) == 1
+            left = [MemoryError("none left")] * often
+            real = socket.socket
+
+            def refuse(*args: Any, **options: Any) -> Any:
+                if left:
+                    raise left.pop()
+                return real(*args, **options)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(socket, "socket", refuse)
+                server.close(0.0)
+                wait_until(lambda: client.members and not left)
+            serve(endpoint)
+            wait_until(lambda: client.members[0].state == "ready")
+            assert probe.echo(2) == 2
 
     @pytest.mark.parametrize("name", ["read_calls", "decode"])
     def test_for_reading_one(self, serve: Serve, monkeypatch: pytest.MonkeyPatch, name: str) -> None:

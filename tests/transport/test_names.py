@@ -90,6 +90,30 @@ def test_a_name_that_is_not_known_yet(book: Book, parties: Keep, scheme: str) ->
     exchange([server, client], lambda: client.ups)
 
 
+def test_no_descriptor_for_looking_up(book: Book, parties: Keep, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that cannot look its server up again, as no descriptor is left, tries that until there is one."""
+    book["again.test"] = ["127.0.0.1"]
+    server = parties(bind(f"{scheme}://127.0.0.1:*"))
+    endpoint = server.link.endpoint
+    client = parties(connect(endpoint.replace("127.0.0.1", "again.test")))
+    exchange([server, client], lambda: client.ups)
+    refused: list[int] = []
+    real = socket.socketpair
+
+    def refuse(*args: Any, **options: Any) -> Any:
+        if len(refused) < 3:
+            refused.append(1)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(*args, **options)
+
+    monkeypatch.setattr(socket, "socketpair", refuse)
+    server.close()
+    exchange([client], lambda: len(client.refusals) >= 3)
+    again = parties(bind(endpoint))
+    exchange([again, client], lambda: len(client.ups) == 2)
+    assert len(refused) == 3
+
+
 def test_a_resolver_that_hangs(monkeypatch: pytest.MonkeyPatch, parties: Keep, scheme: str) -> None:
     """Neither connecting, nor harvesting, nor closing waits for it."""
     asked, go_on = threading.Event(), threading.Event()

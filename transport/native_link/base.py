@@ -94,15 +94,16 @@ class NativeLink(BaseLink):
     def harvest(self, receiver: Receiver, limit: int = 64) -> bool:
         """Deliver what has arrived; see `Link.harvest`."""
         queue = self._queue
-        if not queue:
-            self._read()
-            if self._due <= monotonic():
-                self._due = self._asked_for = inf
-                self._look_after(monotonic())
         try:
+            if not queue:
+                self._read()
+                if self._due <= monotonic():
+                    self._due = self._asked_for = inf
+                    self._look_after(monotonic())
             self._deliver(receiver, limit)
         except BaseException:
-            # What is no message is delivered again.
+            # No memory, for one. Whatever was due is so still. What is no message is delivered again.
+            self._look_at(monotonic())
             if queue and queue[0] is self._delivering and queue[0][0] == MESSAGE:
                 if self._give_up(receiver, queue[0][1]):
                     queue.popleft()

@@ -89,16 +89,13 @@ class NativeClient(NativeLink):
         """Begin a round: find the addresses, and try them."""
         self._again_at = inf
         if is_named(self._target):
-            lookup = self._lookup = Lookup(self._target, self._found, 0.0)
-            descriptor = lookup.fileno()
-            self._poll_set.add(descriptor)
             try:
+                self._lookup = lookup = Lookup(self._target, self._found, 0.0)
+                self._poll_set.add(lookup.fileno())
                 lookup.start()  # Last: it may be over at once.
-            except EndpointError as error:
-                self._lookup = None
-                with suppress(OSError, KeyError):  # It is closed by now.
-                    self._poll_set.remove(descriptor)
-                self._failed.append(str(error))
+            except (EndpointError, OSError) as error:
+                self._end_lookup()
+                self._failed.append(str(error) if isinstance(error, EndpointError) else why(error))
                 self._go_on()
         else:
             self._race([self._target])
@@ -108,11 +105,16 @@ class NativeClient(NativeLink):
         with self.lock:
             if self._lookup is lookup:
                 self._end_lookup()
-                self._race(addresses)
+                try:
+                    self._race(addresses)
+                except BaseException:  # No memory, for one: the next harvest goes on.
+                    self._look_at(monotonic())
+                    raise
 
     def _end_lookup(self) -> None:
         if self._lookup is not None:
-            self._poll_set.remove(self._lookup.fileno())
+            with suppress(OSError, KeyError):  # It was not put in.
+                self._poll_set.remove(self._lookup.fileno())
             self._lookup.close()
             self._lookup = None
 

@@ -2,7 +2,7 @@
 
 Theory of operation. A link that is closed must not block, and has no thread. Mostly nothing is left then. What is left
 goes to a thread of this file's, with the sockets: it writes as they take it, and closes each when it is done, or when
-its time is up. The end of the process waits for it.
+its time is up. The end of the process waits for it, and does the same where there is no thread to be had any more.
 
 Assumes: single operations of a deque are atomic; what is appended before `ensure` the thread finds (`Service`).
 """
@@ -16,7 +16,7 @@ from transport.frames import Buffer
 from transport.lifecycle import Layer, at_exit, in_child
 from transport.log import Log
 from transport.realtime import monotonic
-from transport.service import Service
+from transport.service import Service, is_ending
 
 log: Log = Log("transport")
 
@@ -68,7 +68,7 @@ def linger(socket: sockets.socket, pieces: deque[Buffer], seconds: float) -> Non
     farewell = Farewell(socket, pieces, monotonic() + seconds)
     _until = max(_until, farewell.until)
     _new.append(farewell)
-    if not _service.ensure():  # No thread is to be had.
+    if not _service.ensure() and not is_ending(_service.refusal):  # No thread is to be had.
         with suppress(ValueError):
             _new.remove(farewell)
             farewell.close()
@@ -99,7 +99,9 @@ def _write_some(selector: selectors.BaseSelector) -> None:
 
 
 def _finish() -> None:
-    """The process ends: wait until all has left, or its time is up."""
+    """The process ends: wait until all has left, or its time is up. Threads may be had no longer."""
+    if _new and not _service.running:
+        _write_all()
     _service.join(max(0.0, _until - monotonic()) + 0.1)
 
 

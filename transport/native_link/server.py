@@ -217,9 +217,10 @@ class NativeServer(NativeLink):
             self._look_at(self._accept_at)
 
     def _accept_again(self) -> None:
-        self._accept_at = inf
         for descriptor in self._listeners:
-            self._poll_set.add(descriptor)
+            with suppress(FileExistsError):  # What broke in the last time has left it there.
+                self._poll_set.add(descriptor)
+        self._accept_at = inf
 
     # Connections
 
