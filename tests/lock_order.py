@@ -4,10 +4,12 @@ Theory of operation. `ORDER` has one row for each lock that the library makes, b
 function or the name in it. `install` has each lock note where it was made, and look, when it is taken and would have to
 be waited for, at those that its thread has. A lock taken against the order might wait for ever for a thread that
 takes the two in the order: if no test hung, that was luck, so the test fails. Locks of one row are taken one after the
-other only, never inside one another. What runs without tests has plain locks.
+other only, never inside one another. Nor does a thread that has a lock hand a record to the handlers of a log, which
+are foreign code (`Log` has `later=True`). What runs without tests has plain locks.
 """
 
 import ast
+import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -82,7 +84,7 @@ class _Held(threading.local):
 
 
 _held = _Held()
-_init, _acquire = Lock.__init__, Lock.acquire
+_init, _acquire, _handle = Lock.__init__, Lock.acquire, logging.Logger.handle
 
 
 def name_of(lock: Lock) -> str:
@@ -139,9 +141,18 @@ def _check(self: Lock, blocking: bool = True, timeout: float = -1) -> bool:
     return taken
 
 
+def _hear(self: logging.Logger, record: logging.LogRecord) -> None:
+    ours = self.name.partition(".")[0] in ("engine", "transport")
+    for lock in _held.locks:
+        if ours and lock.owned() and not _broke_in():
+            found.append(f"{record.pathname}:{record.lineno} logs while the thread has {name_of(lock)}")
+    _handle(self, record)
+
+
 def install() -> None:
     """Check the locks of this process from here on."""
     Lock.__init__, Lock.acquire = _note, _check  # type: ignore[method-assign, assignment]  # for tests only
+    logging.Logger.handle = _hear  # type: ignore[method-assign]  # likewise
 
 
 def makers() -> Iterator[str]:

@@ -5,6 +5,7 @@ import threading
 from engine.kernel.dispatcher import dispatcher_lock
 from engine.testing import LIMIT, Gate
 from transport.lock import Lock
+from transport.log import Log
 
 from . import lock_order
 
@@ -52,3 +53,13 @@ def test_the_locks_of_other_threads_are_theirs() -> None:
         assert not lock_order.found
     go_on.open()
     thread.join(LIMIT)
+
+
+def test_a_handler_of_a_log_under_a_lock_is_found() -> None:
+    """A record that reaches handlers while its thread has a lock fails the test; `later` has it wait."""
+    log = Log("transport.tests")
+    with dispatcher_lock:
+        log.warning("handed over at once")
+        assert lock_order.found.pop().endswith("logs while the thread has engine.kernel.dispatcher:dispatcher_lock")
+        log.warning("handed to a thread", later=True)
+    assert not lock_order.found

@@ -35,8 +35,8 @@ class Complaints:
         self._left_out: dict[str, tuple[_Line | None, int]] = {}
 
     def warning(self, message: str, *args: object) -> None:
-        """Log a line that a client has caused."""
-        self._log(message, lambda more: log.warning(message + more, *args))
+        """Log a line that a client has caused. Locks may be held: it is handed over in any case."""
+        self._log(message, lambda more: log.warning(message + more, *args, later=True))
 
     def error(self, message: str, *args: object, exc_info: BaseException, later: bool = False) -> None:
         """As `warning`, with an exception; of those that are left out only the last is kept. `later` as in `Log`."""
