@@ -16,7 +16,8 @@ Assumes: attribute stores and loads are not reordered across a lock operation.
 
 import threading
 from _thread import get_ident
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from time import sleep
 
 from transport.lock import Lock
@@ -26,6 +27,17 @@ FIRST, LONGEST = 0.001, 1.0  # Seconds between attempts: the least that is worth
 
 # The identifiers of the threads that run services which others depend on. Single-element operations only.
 vital: set[int] = set()
+
+
+@contextmanager
+def depended_on() -> Iterator[None]:
+    """Within this context nothing of a user's holds the calling thread up, as others depend on it (see `log.py`)."""
+    me = get_ident()
+    try:
+        vital.add(me)
+        yield
+    finally:
+        vital.discard(me)
 
 
 def is_ending(refusal: BaseException | None) -> bool:
@@ -134,13 +146,10 @@ class Service:
 
     def _main(self) -> None:
         while self._begin():
-            me = get_ident()
             try:
-                if self._depended_on:
-                    vital.add(me)
-                self._run()
+                with depended_on() if self._depended_on else nullcontext():
+                    self._run()
             finally:
-                vital.discard(me)
                 with self._lock:
                     self.running = False
                     self.thread = None

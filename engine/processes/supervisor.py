@@ -16,7 +16,7 @@ The shared endpoint is listened on by the supervisor's socket, which it hands to
 itself. So it outlives each process, and with the processes the supervisor: they go on serving if that dies.
 
 Guarantees: what `make_server` does, or a process dies of, does not end the supervisor; a process that does not come up
-in time, or does not leave, is killed.
+in time, or does not leave, is killed. A handler of a log that takes its time delays none of that.
 """
 
 import os
@@ -36,6 +36,7 @@ from transport import Endpoint, inherited
 from transport.foreign import name_of, text_of
 from transport.log import Log
 from transport.realtime import monotonic
+from transport.service import depended_on
 
 from ..errors import InvalidArgumentType, InvalidState
 from ..kernel.checks import check_callback, check_count, check_duration
@@ -208,7 +209,7 @@ class Supervisor:
         """
         if not self._running.acquire(blocking=False):
             raise InvalidState("the supervisor runs already, or did: make another one")
-        with self._signals():
+        with self._signals(), depended_on():
             try:
                 log.info("serving at %s in %d processes", self.endpoint, len(self._places))
                 self._supervise()
@@ -266,7 +267,7 @@ class Supervisor:
             process = ServingProcess(
                 self._context, place.number, self._make_server, self._own, self._shared, self._listening, self._grace
             )
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             log.error("no process can be started now, it is tried again", exc_info=error)
             self._fail(place)
             return None

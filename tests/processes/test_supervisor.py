@@ -15,7 +15,7 @@ import pytest
 from engine import Client, InvalidArgumentType, InvalidParameter, InvalidState
 from engine.processes import Supervisor
 from engine.resolvers import Seed
-from engine.testing import LIMIT, wait_until
+from engine.testing import LIMIT, Gate, wait_until
 from transport import EndpointError
 
 from ..resolvers.daemons import free_port
@@ -101,6 +101,26 @@ class TestLife:
             assert stays in found.now() and pid_at(stays) == other
             assert supervisor.statistics().restarts == 1 and supervisor.statistics().calls_in >= 6
         assert f"process {victim} was killed by signal 9: another one is started" in caplog.text
+
+    def test_one_dies_while_a_log_holds(self) -> None:
+        """A handler of a log that does not return keeps no process from being started again, and none from ending."""
+        gate = Gate()
+
+        class Holding(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                gate.pass_through()
+
+        handler = Holding()
+        logging.getLogger("engine.processes").addHandler(handler)
+        try:
+            with running(processes=1) as supervisor:
+                all_serve(supervisor)
+                os.kill(pid_at(supervisor.endpoint), signal.SIGKILL)
+                wait_until(lambda: supervisor.statistics().restarts == 1)
+                all_serve(supervisor)
+        finally:
+            gate.open()
+            logging.getLogger("engine.processes").removeHandler(handler)
 
     def test_a_roll(self) -> None:
         """Each process is replaced by a new one, which serves before the old one leaves."""
