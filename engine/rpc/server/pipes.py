@@ -13,8 +13,9 @@ Source: "Server-side Asynchronous Pipe Handling", "Asynchronous Pipe State".
 
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import suppress
+from inspect import GEN_CREATED, getgeneratorstate
 from operator import attrgetter
-from types import AsyncGeneratorType, GeneratorType
+from types import AsyncGeneratorType, FrameType, GeneratorType
 from typing import Any, NoReturn
 
 from transport import Buffer
@@ -208,6 +209,15 @@ def _serve(pipes: ServerPipes, generator: Generator[Any, Any, Any]) -> Any:
     if not output.ended:
         pipe.push(())
     return result
+
+
+def pushes(frame: FrameType | None, call_id: int) -> bool:
+    """Whether a thread with this stack pushes what the routine of the call generates: it has begun, though it is not on
+    the stack.
+    """
+    while frame is not None and (frame.f_code is not _serve.__code__ or frame.f_locals["pipes"].call.id != call_id):
+        frame = frame.f_back
+    return frame is not None and getgeneratorstate(frame.f_locals["generator"]) != GEN_CREATED
 
 
 async def _serve_async(pipes: ServerPipes, generator: AsyncGenerator[Any, Any]) -> None:

@@ -48,7 +48,7 @@ from ..serving import ServingSlot
 from .call import handle_of
 from .contexts import ContextBook
 from .open_call import OpenCall
-from .pipes import ServerPipes, ended_by, generated, put_pipes
+from .pipes import ServerPipes, ended_by, generated, pushes, put_pipes
 from .policy import AccessPolicy
 
 log: Log = Log("engine.rpc")
@@ -237,6 +237,8 @@ def inside(place: ServingSlot, call_id: int, noted: object = None) -> bool:
     if entry.coroutine:
         return False
     frame = sys._current_frames().get(place.ident)
+    if pushes(frame, call_id):
+        return True
     if entry.code is None:
         return _calls_what_is_not_python(frame)
     while frame is not None and frame.f_code is not entry.code:

@@ -193,6 +193,15 @@ class TestUnaryStream:
         with pytest.raises(BadStubData, match="pipe 'numbers'"):
             list(getattr(piped.streams, name).stream(timeout=LIMIT))
 
+    @pytest.mark.parametrize("name", ["count", "count_async"])
+    def test_calls_in_the_loop(self, piped: Piped, name: str) -> None:
+        """While a generator waits until it may push, later calls of its client are entered: its reader may make some."""
+        for _ in range(2):  # The second time its server knows that it takes long.
+            with getattr(piped.streams, name).stream(1 << 20) as stream:
+                for number in range(80):
+                    assert next(stream) == number
+                    assert piped.streams.total(number, [1], timeout=LIMIT) == number + 1
+
     def test_iterating_over_a_pipe_of_a_call(self, piped: Piped) -> None:
         """A pipe iterates too; the call is completed by hand."""
         call = piped.streams.count.begin(100)
