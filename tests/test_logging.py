@@ -170,8 +170,8 @@ class Holds(logging.Handler):
 
 @pytest.fixture
 def slow() -> Iterator[Holds]:
-    """A slow handler of the kernel's logger."""
-    logger, handler = logging.getLogger("engine.kernel"), Holds()
+    """A slow handler of all loggers of the package: others than the kernel report that the machine is overloaded."""
+    logger, handler = logging.getLogger("engine"), Holds()
     logger.addHandler(handler)
     yield handler
     handler.released.set()

@@ -195,7 +195,7 @@ class TestUnaryStream:
 
     @pytest.mark.parametrize("name", ["count", "count_async"])
     def test_calls_in_the_loop(self, piped: Piped, name: str) -> None:
-        """While a generator waits until it may push, later calls of its client are entered: its reader may make some."""
+        """While a generator waits until it may push, later calls of its client are entered: readers make some."""
         for _ in range(2):  # The second time its server knows that it takes long.
             with getattr(piped.streams, name).stream(1 << 20) as stream:
                 for number in range(80):
