@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Generator, Iterator
 from typing import Any
+from zlib import crc32
 
 import hypothesis
 import pytest
@@ -51,6 +52,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NUMBER",
         help="how many orders of steps of each scenario an explorer tries at most; 0: all",
     )
+    parser.addoption(
+        "--sets",
+        type=int,
+        default=None,
+        metavar="NUMBER",
+        help="how many of a test's sets of parameters it is run with at most; which, differs from test to test",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -76,11 +84,28 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Files(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The kernel's are the first, see above; then a file that takes longer than any, so that no process has it alone at
     the end.
     """
+    most = config.getoption("--sets")
+    if most is not None:
+        items[:] = [item for alike in by_test(items).values() for item in some(alike, most)]
     items.sort(key=lambda item: [not item.nodeid.startswith(each) for each in FIRST])
+
+
+def by_test(items: list[pytest.Item]) -> dict[str, list[pytest.Item]]:
+    """The runs of each test, one for each of its sets of parameters."""
+    found: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        found.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    return found
+
+
+def some(alike: list[pytest.Item], most: int) -> list[pytest.Item]:
+    """So many of a test's runs, from another one on for each test: so that each link, say, is run by some tests."""
+    first = crc32(alike[0].nodeid.encode()) % len(alike)
+    return (alike[first:] + alike[:first])[:most]
 
 
 @pytest.hookimpl
