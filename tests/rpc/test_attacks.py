@@ -427,15 +427,22 @@ class TestAnswersOverZeroMQ:
         assert other.client.statistics().connections == 1
 
     def test_one_bound(self, service: Services) -> None:
-        """Who is handed no more is disconnected before as much waits behind that as may wait for all."""
-        mine = service("tcp://127.0.0.1:*", max_calls=5000, max_queued_bytes=64 * MIB, max_total_bytes=16 * MIB)
-        with ExitStack() as stack:
-            self.ask(stack, mine, 60_000, clients=1)
-            said = re.compile(r"it left (\d+) bytes unread, more than any other; (\d+) wait for all")
-            wait_until(lambda: said.search(mine.log()))
-            found = said.search(mine.log())
-        assert found is not None
-        assert int(found[1]) < 16 * MIB < int(found[2])
+        """Who is handed no more is disconnected before as much waits behind that as may wait for all.
+
+        Unless that much was answered at once, as may be on a slow machine.
+        """
+        said = re.compile(r"it left (\d+) bytes unread, more than any other; (\d+) wait for all")
+        for _ in range(20):
+            mine = service("tcp://127.0.0.1:*", max_calls=5000, max_queued_bytes=64 * MIB, max_total_bytes=16 * MIB)
+            with ExitStack() as stack:
+                self.ask(stack, mine, 60_000, clients=1)
+                wait_until(lambda mine=mine: said.search(mine.log()))  # type: ignore[misc]  # in this turn
+            behind, in_all = map(int, said.findall(mine.log())[0])
+            assert in_all > 16 * MIB
+            if behind < 16 * MIB:
+                break
+        else:
+            pytest.fail("it was never disconnected for both parts together")
 
 
 class TestT7:

@@ -124,7 +124,8 @@ class ServerCall(Uncopyable):
 
     Close it exactly once, with `complete` or `abort`, from any thread, before or after the routine returned; calls may
     be closed in any order. If a manager routine's handle is dropped, so that it cannot be closed any more, the call
-    ends with `CallFailed`. One that is kept and never closed keeps the client waiting until its own time limit.
+    ends with `CallFailed`. One that is kept and never closed keeps the client waiting until its own time limit; a
+    subscription that will hand it over, to a port or a function, keeps it.
 
     Threads: every method may be called from any thread.
     """
