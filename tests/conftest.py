@@ -126,6 +126,23 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool:
     return True
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Report a failure without the values at hand if one of them ends programs that ask what it is (tests/hostile.py):
+    it would end this one, and all further tests.
+    """
+    try:
+        return (yield)
+    except (SystemExit, KeyboardInterrupt):
+        item.config.option.tbstyle, style = "native", item.config.option.tbstyle
+        try:
+            return pytest.TestReport.from_item_and_call(item, call)
+        finally:
+            item.config.option.tbstyle = style
+
+
 def _running_besides(known: set[threading.Thread], lasting: frozenset[str]) -> list[threading.Thread]:
     # A thread that `threading` did not start stays listed after its end if it was ever looked at (a dummy
     # thread), so ask the interpreter which threads really run.

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 
@@ -844,13 +845,16 @@ def test_what_a_signal_handler_left_to_be_done_fails(event: Event, caplog: pytes
 
 
 def wait_for_idleness() -> None:
-    """Wait until the monitor has nothing to do, not even for what other tests have dropped open."""
+    """Wait until the monitor has nothing to do, not even for what other tests have dropped open.
 
-    def is_idle() -> bool:
+    Collecting keeps the monitor from running, so there is ever more time between.
+    """
+    for limit in (0.1, 1.0, 10.0, LIMIT):
         gc.collect()
-        return not driver().monitor.armed
-
-    wait_until(is_idle)
+        with suppress(WaitTimeout):
+            wait_until(lambda: not driver().monitor.armed, limit)
+            return
+    pytest.fail("the monitor goes on ticking")
 
 
 @pytest.fixture

@@ -440,18 +440,26 @@ uses_steps = pytest.mark.skipif(
 HANDLED_AFTER = ("RESUME", "CALL", "JUMP_BACKWARD")
 
 
+def _steps_of(code: CodeType) -> dict[int, tuple[str, int | None]]:
+    entries = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]  # the published types lack it
+    guards = {offset: guard.target for guard in entries for offset in range(guard.start, guard.end)}
+    return {each.offset: (each.opname, guards.get(each.offset)) for each in dis.get_instructions(code)}
+
+
 @contextmanager
 def at_step(number: int, where: Callable[[CodeType], bool], action: Callable[[], None]) -> Iterator[list[int]]:
     """Run `action` in the calling thread where a signal handler may run, at the step `number` of the code that `where`
     picks.
 
-    Unlike `at_line` it comes between the steps of a line too, and not between lines where no handler can run. Yields a
-    list that holds, afterwards, how many such steps were reached.
+    Unlike `at_line` it comes between the steps of a line too, and not between lines where no handler can run: what a
+    handler raises belongs to the call that is over, so a step that another `with` or `try` guards than that call is
+    left out. Yields a list that holds, afterwards, how many such steps were reached.
     """
     reached = [0]
     busy = False
-    names: dict[CodeType, dict[int, str]] = {}
-    former: dict[FrameType, str] = {}
+    # Of each step, by its offset: its name, and where what is raised in it is dealt with.
+    steps: dict[CodeType, dict[int, tuple[str, int | None]]] = {}
+    former: dict[FrameType, tuple[str, int | None]] = {}
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal busy
@@ -460,9 +468,11 @@ def at_step(number: int, where: Callable[[CodeType], bool], action: Callable[[],
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
-            if code not in names:
-                names[code] = {each.offset: each.opname for each in dis.get_instructions(code)}
-            if former.get(frame, "").startswith(HANDLED_AFTER):
+            if code not in steps:
+                steps[code] = _steps_of(code)
+            step = steps[code][frame.f_lasti]
+            name, guard = former.get(frame, ("", None))
+            if name.startswith(HANDLED_AFTER) and guard == step[1]:
                 reached[0] += 1
                 if reached[0] == number + 1:
                     busy = True
@@ -470,7 +480,7 @@ def at_step(number: int, where: Callable[[CodeType], bool], action: Callable[[],
                         action()
                     finally:
                         busy = False
-            former[frame] = names[code][frame.f_lasti]
+            former[frame] = step
         elif event == "return":
             former.pop(frame, None)
         return trace

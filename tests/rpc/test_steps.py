@@ -226,6 +226,7 @@ class TestBeginning:
                 break
         assert number > 10 and number >= lines[0]
 
+    @uses_steps
     @pytest.mark.parametrize("servers", ["loopback://nobody", ["loopback://nobody", "loopback://nor-here"]])
     def test_ctrl_c_as_a_client_is_made(self, servers: Any) -> None:
         """An interrupt at any step of making a client leaves none that is open."""
