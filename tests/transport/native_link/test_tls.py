@@ -17,7 +17,7 @@ from tests.certificates import CLIENT, client_context, folder, server_context
 from tests.transport.helpers import Party, exchange
 from transport import Curve, EndpointError, bind, connect
 from transport.native_link.framing import hello
-from transport.native_link.tls import name_in
+from transport.native_link.tls import TlsConnection, name_in
 
 
 class House:
@@ -440,7 +440,7 @@ class TestStrangers:
         server = house.open(server_context())
 
         def connections() -> int:
-            return sum(type(each).__name__ == "TlsConnection" for each in gc.get_objects())
+            return sum(type(each) is TlsConnection for each in gc.get_objects())
 
         gc.collect()
         before = connections()
