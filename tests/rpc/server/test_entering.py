@@ -4,6 +4,7 @@ import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import count
 from types import FrameType
 from typing import Any
 
@@ -206,7 +207,9 @@ def test_a_routine_that_stays(
     computes: bool,
 ) -> None:  # fmt: skip
     """A routine in which the monitor has found a thread is slow from then on, unless it may have computed."""
-    monkeypatch.setattr("engine.pool.dispatch.process_time", lambda: monotonic() if computes else 0.0)
+    used = count(0, 1000 if computes else 0)  # Seconds of processor time, more at each look than there were between.
+    monkeypatch.setattr("engine.pool.dispatch.process_time", lambda: next(used))
+    monkeypatch.setattr("engine.pool.run_time.SLOW", float("inf"))  # However long the machine has quick ones take.
     late = Late()
     server = servers(endpoint, workers=2)
     server.register(Lines, late)
