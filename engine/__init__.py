@@ -86,7 +86,7 @@ from .rpc.errors import (
     UnknownInterface,
     UnknownOperation,
 )
-from .rpc.interceptors import Interceptor, OutgoingCall
+from .rpc.interceptors import AsyncInterceptor, Interceptor, OutgoingCall
 from .rpc.notify import ApcNotification, CallbackNotification, EventKind, apc
 from .rpc.pipes.pipe import InOutPipe, InPipe, OutPipe, Pipe, PipePending
 from .rpc.pipes.stream import Stream
@@ -122,12 +122,12 @@ __version__: str = _LIBRARY.partition(" ")[2]
 
 __all__ = [
     "MAXIMUM_WAIT_OBJECTS", "TRANSITIONS", "UNSET", "AbandonedWait", "AccessDenied", "Address", "Alerted",
-    "Announcer", "ApcNotification", "BadStubData", "Binding", "BoundOperation", "Call", "CallAttributes",
-    "CallCancelled", "CallError", "CallFailed", "CallFailedDne", "CallPending", "CallTimeout", "CallbackInstance",
-    "CallbackNotification", "CallbackObject", "CallbackStatistics", "CleanupGroup", "Client", "ClientStatistics",
-    "Clock", "CompletionPacket", "CompletionPort", "Context", "ContextMismatch", "Deadlock", "Discovery",
-    "EngineError", "Environment", "Event", "EventKind", "Executor", "Forked", "Health", "HealthReport", "InOut",
-    "InOutPipe", "InPipe", "IncomingCall", "Interceptor", "Interface", "InterfaceDescription",
+    "Announcer", "ApcNotification", "AsyncInterceptor", "BadStubData", "Binding", "BoundOperation", "Call",
+    "CallAttributes", "CallCancelled", "CallError", "CallFailed", "CallFailedDne", "CallPending", "CallTimeout",
+    "CallbackInstance", "CallbackNotification", "CallbackObject", "CallbackStatistics", "CleanupGroup", "Client",
+    "ClientStatistics", "Clock", "CompletionPacket", "CompletionPort", "Context", "ContextMismatch", "Deadlock",
+    "Discovery", "EngineError", "Environment", "Event", "EventKind", "Executor", "Forked", "Health", "HealthReport",
+    "InOut", "InOutPipe", "InPipe", "IncomingCall", "Interceptor", "Interface", "InterfaceDescription",
     "InvalidArgumentType", "InvalidAsyncHandle", "InvalidHandle", "InvalidParameter", "InvalidState", "Io",
     "IoStatistics", "LimitExceeded", "Management", "MemberStatistics", "Misuse", "Mutex", "NotFound", "NotOwner",
     "NullContext", "On", "Operation", "OperationAborted", "OperationDescription", "Out", "OutPipe", "OutgoingCall",

@@ -17,13 +17,17 @@ with `call.result`: it does not proceed. A second `yield` is an error, as nothin
 
     interceptors=[a, b]     a begins, b begins, the call, b ends, a ends
 
+Around an `async def` routine of a server one may be an async generator function, by the same rules: see
+`server/intercepting.py`. A client's may not, as calls begin without waiting.
+
 Guarantees: those that have begun are resumed once, the innermost first, in the context (`contextvars`) in which they
 began. They are resumed before the program is notified of the outcome.
 
 Assumes: `list.pop` is atomic: of two threads that end a call one resumes them.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from inspect import isasyncgenfunction
 from typing import Any
 
 import msgspec
@@ -31,7 +35,7 @@ import msgspec
 from transport.foreign import a_type, is_interrupt, shown
 
 from ..errors import InvalidArgumentType, InvalidState
-from ..kernel.checks import check_callback
+from ..kernel.checks import check_callable, check_callback
 
 
 class Intercepted(msgspec.Struct, eq=False):
@@ -63,8 +67,9 @@ class OutgoingCall(Intercepted, eq=False, kw_only=True):
     endpoint: str
 
 
-# What `interceptors=` takes, and what each makes for a call.
+# What `interceptors=` takes, and what each makes for a call. A server's may await.
 Interceptor = Callable[[Any], Iterator[None]]
+AsyncInterceptor = Callable[[Any], AsyncIterator[None]]
 Running = Generator[None, None, None]
 
 
@@ -76,17 +81,48 @@ def check_interceptor(interceptor: Interceptor) -> Interceptor:
         if not callable(interceptor):
             raise
         raise InvalidArgumentType(
-            f"an interceptor is an ordinary generator function, and {shown(interceptor)} is an `async def`: calls "
-            "begin without waiting. Await before the call, or around an `async def` routine by a decorator of it"
+            f"an interceptor of a client is an ordinary generator function, and {shown(interceptor)} is an `async "
+            "def`: calls begin without waiting. Await before the call"
         ) from None
     return interceptor
 
 
 def check_interceptors(interceptors: Iterable[Interceptor]) -> tuple[Interceptor, ...]:
     """Return interceptors as a tuple; raise `InvalidArgumentType` if one cannot be called."""
+    return tuple(map(check_interceptor, _listed(interceptors)))
+
+
+def check_either(interceptor: Interceptor | AsyncInterceptor) -> Interceptor | AsyncInterceptor:
+    """As `check_interceptor`, for a server's, which may also be an async generator function."""
+    if awaits(interceptor):
+        return interceptor
+    try:
+        check_callback("interceptor", interceptor)
+    except InvalidArgumentType:
+        check_callable("interceptor", interceptor)
+        raise InvalidArgumentType(
+            f"an interceptor that awaits is an async generator function, with one `yield`, and {shown(interceptor)} "
+            "has none"
+        ) from None
+    return interceptor
+
+
+def check_each(
+    interceptors: Iterable[Interceptor | AsyncInterceptor],
+) -> tuple[Interceptor | AsyncInterceptor, ...]:
+    """As `check_interceptors`, for a server's."""
+    return tuple(map(check_either, _listed(interceptors)))
+
+
+def awaits(interceptor: object) -> bool:
+    """Whether an interceptor is an async generator function, or an object whose `__call__` is one."""
+    return isasyncgenfunction(interceptor) or isasyncgenfunction(getattr(type(interceptor), "__call__", None))  # noqa: B004
+
+
+def _listed(interceptors: Any) -> Iterable[Any]:
     if not isinstance(interceptors, Iterable):
         raise InvalidArgumentType(f"interceptors must be a list of generator functions, not {shown(interceptors)}")
-    return tuple(map(check_interceptor, interceptors))
+    return interceptors
 
 
 class Around:

@@ -7,16 +7,25 @@ resumed as the call is closed (`answers.py`): by what the routine returns or rai
 
     preparers -> begin -> routine -> closed -> resumed -> the answer
 
+Those that await stand in the place of an `async def` routine, in its task: inside of all others, and over when the
+routine is. They are what is run of the routine's entry from then on; an ordinary routine cannot have them.
+
 Guarantees: they are resumed once, before the answer is made.
 """
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from functools import wraps
 from typing import Any
 
-from ...errors import InvalidState
-from ..interceptors import Around, Intercepted, Interceptor
+from transport.foreign import a_type, is_interrupt, shown
+
+from ...errors import InvalidArgumentType, InvalidState
+from ..interceptors import Around, AsyncInterceptor, Intercepted, Interceptor
+from ..serving import task_call
 from .call import ServerCall, handle_of
 from .open_call import OpenCall
+from .pipes import generated
+from .routines import UNANSWERED, Entry
 
 
 class IncomingCall(Intercepted, eq=False, kw_only=True):
@@ -49,19 +58,123 @@ class IncomingCall(Intercepted, eq=False, kw_only=True):
 
 def intercept(call: OpenCall, args: list[Any], interceptors: Iterable[Interceptor]) -> bool:
     """Begin the interceptors of a call whose routine is about to be entered; False: one of them has answered it."""
-    spec = call.entry.spec
-    target = spec.target
-    seen = IncomingCall(
-        target.interface, target.operation, (target.major, target.minor), args, call.metadata(), spec.one_way,
-        _call=call,
-    )  # fmt: skip
+    seen = _seen(call, args)
     around = call.extras().around = Around(seen)
     if around.begin(interceptors):
         args[:] = seen.args
         return True
-    if seen._kept:
-        return False
-    if call.pipes is not None:
-        raise InvalidState(f"{spec.name} has pipes: an interceptor can let it proceed or raise, and not answer it")
-    call.answers.answer(call, seen.result)
+    if not seen._kept:
+        _may_answer(call)
+        call.answers.answer(call, seen.result)
     return False
+
+
+def first_unfit(entries: Iterable[Entry]) -> Entry | None:
+    """Return the first entry whose routine runs in no task, so that nothing can be awaited around it."""
+    return next((each for each in entries if not each.in_task), None)
+
+
+def cannot_await(interceptor: AsyncInterceptor, entry: Entry) -> InvalidArgumentType:
+    """What is wrong with an interceptor that awaits, and such an entry."""
+    return InvalidArgumentType(
+        f"{shown(interceptor)} awaits, and so cannot run around '{entry.spec.name}', an ordinary routine: make that an "
+        "`async def`, or the interceptor an ordinary generator function"
+    )
+
+
+def await_around(entry: Entry, interceptors: Callable[[], Iterable[AsyncInterceptor]]) -> None:
+    """Have what `interceptors` returns at each call run around the routine of an entry, in its task."""
+    routine = entry.function
+
+    @wraps(routine)
+    async def surrounded(*args: Any) -> Any:
+        served: Any = task_call.get()
+        call: OpenCall = served[0]
+        first, given = (args[:1], args[1:]) if entry.takes_handle else ((), args)
+        seen = _seen(call, list(given))
+
+        async def enter() -> Any:
+            value = routine(*first, *seen.args)
+            return await (value if call.pipes is None else generated(call.pipes, value))
+
+        if await _surround(seen, interceptors(), enter):
+            return seen.result
+        if not seen._kept:
+            call.answers.answer(call, seen.result)
+        return UNANSWERED
+
+    entry.function = surrounded
+
+
+async def _surround(seen: IncomingCall, interceptors: Iterable[AsyncInterceptor], enter: Callable[[], Any]) -> bool:
+    """Await interceptors, and within them what `enter` returns; False: one of them has answered the call, with
+    `seen.result`. Raises: what it fails with.
+    """
+    begun: list[AsyncGenerator[None, None]] = []
+    error: BaseException | None = None
+    proceeds = False
+    try:
+        proceeds = await _all_proceed(seen, interceptors, begun)
+        if proceeds:
+            seen.result = await enter()
+        elif not seen._kept:
+            _may_answer(seen._call)
+    except GeneratorExit:
+        raise  # Nothing can be awaited any more: the loop has ended.
+    except BaseException as raised:
+        error = raised
+    while begun:
+        if error is not None:
+            seen.result = None
+        error = await _resumed(begun.pop(), error)
+    if error is not None:
+        raise error
+    return proceeds
+
+
+async def _all_proceed(
+    seen: IncomingCall, interceptors: Iterable[AsyncInterceptor], begun: list[AsyncGenerator[None, None]]
+) -> bool:
+    for interceptor in interceptors:
+        running: Any = interceptor(seen)
+        if not isinstance(running, AsyncGenerator):
+            raise InvalidArgumentType(
+                f"an interceptor that awaits is an async generator function, and {shown(interceptor)} has returned "
+                f"{a_type(running)}"
+            )
+        try:
+            await anext(running)
+        except StopAsyncIteration:
+            return False
+        begun.append(running)
+    return True
+
+
+async def _resumed(running: AsyncGenerator[None, None], error: BaseException | None) -> BaseException | None:
+    try:
+        await (anext(running) if error is None else running.athrow(error))
+    except StopAsyncIteration:
+        return None
+    except BaseException as raised:
+        return raised
+    try:
+        await running.aclose()
+    except BaseException as raised:
+        if is_interrupt(raised):
+            return raised
+    return InvalidState(f"{shown(running)} has a second `yield`: an interceptor lets its call proceed once")
+
+
+def _seen(call: OpenCall, args: list[Any]) -> IncomingCall:
+    spec = call.entry.spec
+    target = spec.target
+    return IncomingCall(
+        target.interface, target.operation, (target.major, target.minor), args, call.metadata(), spec.one_way,
+        _call=call,
+    )  # fmt: skip
+
+
+def _may_answer(call: OpenCall) -> None:
+    if call.pipes is not None:
+        name = call.entry.spec.name
+        raise InvalidState(f"{name} has pipes: an interceptor can let it proceed or raise, and not answer it")

@@ -25,10 +25,10 @@ from ...status import Status
 from ..contract.compatible import contradicts
 from ..contract.interface import Interface, Operation, specs_of
 from ..contract.spec import OperationSpec
-from ..interceptors import Interceptor
+from ..interceptors import AsyncInterceptor, Interceptor, awaits
 from ..wire_types import spell
 from .call import ServerCall
-from .intercepting import intercept
+from .intercepting import await_around, cannot_await, first_unfit, intercept
 from .open_call import OpenCall
 from .policy import AccessPolicy, Refusal
 from .reflection import InterfaceDescription, describe
@@ -123,18 +123,32 @@ class Registry:
         self.found: dict[Target, Entry | Refusal] = {}
         # Those of each entry but the lasting ones', the outermost first. Replaced as a whole.
         self._interceptors: tuple[Interceptor, ...] = ()
+        self._awaited: tuple[AsyncInterceptor, ...] = ()
 
-    def intercept(self, *interceptors: Interceptor) -> None:
-        """Have these run around each routine, also of what is served already, and around the interceptors there are."""
+    def intercept(self, *interceptors: Any) -> None:
+        """Have these run around each routine, also of what is served already, and around the interceptors there are.
+
+        Raises: `InvalidArgumentType` for one that awaits if there is an ordinary routine; then none is added.
+        """
+        awaited = tuple(each for each in interceptors if awaits(each))
+        others = tuple(each for each in interceptors if not awaits(each))
         with self._lock:
-            first = not self._interceptors
-            self._interceptors = (*interceptors, *self._interceptors)
-            entries = self._intercepted_locked() if first and interceptors else []
-        self._surround(entries)
+            entries = self._intercepted_locked()
+            unfit = first_unfit(entries) if awaited else None
+            if unfit is None:
+                begins, awaits_first = others and not self._interceptors, awaited and not self._awaited
+                self._interceptors = (*others, *self._interceptors)
+                self._awaited = (*awaited, *self._awaited)
+                self._surround_locked(entries, bool(begins), bool(awaits_first))
+        if unfit is not None:
+            raise cannot_await(awaited[0], unfit)
 
-    def _surround(self, entries: Iterable[Entry]) -> None:
+    def _surround_locked(self, entries: Iterable[Entry], begins: bool, awaits: bool) -> None:
         for entry in entries:
-            entry.prepare(self._intercept)
+            if begins:
+                entry.prepare(self._intercept)
+            if awaits:
+                await_around(entry, lambda: self._awaited)
 
     def _intercepted_locked(self) -> list[Entry]:
         return [
@@ -167,19 +181,24 @@ class Registry:
             if policy.needed:
                 entry.restrict(policy)
         with self._lock:
-            if self._interceptors and not lasting:
-                self._surround(entries.values())
+            awaited = () if lasting else self._awaited
+            unfit = first_unfit(entries.values()) if awaited else None
             if major in self._interfaces.get(name, {}):
                 raise Misuse(
                     f"interface {name!r} version {major} is registered already: unregister it first",
                     status=Status.ALREADY_REGISTERED,
                 )
-            served = RegisteredInterface(
-                minor, entries, policy.auto_listen, lasting, text, not isinstance(interface, str)
-            )
-            versions = {**self._interfaces.get(name, {}), major: served}
-            self._interfaces = {**self._interfaces, name: versions}
-            self.found = {}
+            if unfit is None:
+                if not lasting:
+                    self._surround_locked(entries.values(), bool(self._interceptors), bool(awaited))
+                served = RegisteredInterface(
+                    minor, entries, policy.auto_listen, lasting, text, not isinstance(interface, str)
+                )
+                versions = {**self._interfaces.get(name, {}), major: served}
+                self._interfaces = {**self._interfaces, name: versions}
+                self.found = {}
+        if unfit is not None:
+            raise cannot_await(awaited[0], unfit)
 
     def described(self) -> list[InterfaceDescription]:
         """Return what is served, in the order of names, the library's own last."""

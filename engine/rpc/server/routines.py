@@ -87,6 +87,8 @@ class Entry:
         self.warned: bool = False
         # An `async def`: calling it only makes what the event loop begins.
         self.coroutine: bool = inspect.iscoroutinefunction(function)
+        # It runs in a task: an `async def`, also one that generates elements.
+        self.in_task: bool = self.coroutine or inspect.isasyncgenfunction(function)
         # Entering the routine is quick for sure: it only begins in the event loop, and no policy is asked first.
         self.needs_no_worker: bool = self.coroutine
         # What shows on a thread's stack that it is inside.
@@ -156,7 +158,7 @@ def run_prepared(call: OpenCall, entry: Entry, preparers: Sequence[Preparer], gi
 async def _finish_later(call: OpenCall, pipes: ServerPipes, coroutine: Coroutine[Any, Any, Any], answers: bool) -> Any:
     try:
         value = await coroutine
-        if answers:
+        if answers and value is not UNANSWERED:
             pipes.before_complete()
         return value
     except BaseException as error:

@@ -58,7 +58,7 @@ from ...lifecycle import AsyncCloseable, OpenObjects, Stage, at_exit, close_left
 from ...pool.pool import ThreadPool, port_of
 from ..address import Address, addresses_of
 from ..contract.interface import Interface
-from ..interceptors import Interceptor, check_interceptor, check_interceptors
+from ..interceptors import AsyncInterceptor, Interceptor, check_each, check_either
 from ..limits import check_options
 from ..pipes.pipe import MAX_WINDOW
 from ..serving import begin_serving, current
@@ -151,6 +151,7 @@ class Server(AsyncCloseable):
             counts in `statistics().stuck`, and for `Health`.
         interceptors: generator functions that are run around each routine that is registered, the first one outermost,
             where the routine runs: see `engine.rpc.interceptors`. `Health`, `Management` and `Reflection` go without.
+            Async generator functions, too, if all routines are `async def`: they run inside of the others.
         reflection: serve `Reflection`, which shows every client that can connect what is served: the names, types and
             docstrings of all interfaces, whatever `register` says about who may call them.
         name: appears in thread names and log records.
@@ -191,7 +192,7 @@ class Server(AsyncCloseable):
         max_waiting_bytes: int = MAX_WAITING_BYTES,
         max_unread_bytes: int = MAX_UNREAD_BYTES,
         stuck_after: float = STUCK_AFTER,
-        interceptors: Iterable[Interceptor] = (),
+        interceptors: Iterable[Interceptor | AsyncInterceptor] = (),
         reflection: bool = True,
         name: str = "server",
         **options: Unpack[TransportOptions],
@@ -229,7 +230,7 @@ class Server(AsyncCloseable):
         self._max_unread_bytes: int = check_count("max_unread_bytes", max_unread_bytes, 1)
         self._pipe_window: int = check_count("pipe_window", pipe_window, 1, MAX_WINDOW)
         self._registry: Registry = Registry()
-        self._registry.intercept(*check_interceptors(interceptors))
+        self._registry.intercept(*check_each(interceptors))
         self._announcer: Announcer | None = check_announcer(announce)
         self._advertise = advertise
         if announce is not None and self._endpoints:
@@ -271,13 +272,13 @@ class Server(AsyncCloseable):
         begin_serving()
         _open_servers.add(self)
 
-    def add_interceptor(self, interceptor: Interceptor) -> None:
+    def add_interceptor(self, interceptor: Interceptor | AsyncInterceptor) -> None:
         """Have `interceptor` run around each routine that is entered from now on, and around the other interceptors.
 
-        What is registered already is among it. Raises: `InvalidArgumentType` if it cannot be called. Threads: any.
-        Blocks: never.
+        What is registered already is among it. Raises: `InvalidArgumentType` if it cannot be called, or if it awaits
+        and a routine that is registered is none that can be awaited. Threads: any. Blocks: never.
         """
-        self._registry.intercept(check_interceptor(interceptor))
+        self._registry.intercept(check_either(interceptor))
 
     def register(
         self,

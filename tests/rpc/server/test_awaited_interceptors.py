@@ -1,0 +1,396 @@
+"""Interceptors of a server that await: async generator functions around `async def` routines."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import ContextVar
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import (
+    AccessDenied,
+    AsyncInterceptor,
+    CallCancelled,
+    CallFailed,
+    Client,
+    Health,
+    IncomingCall,
+    InPipe,
+    Interface,
+    InvalidArgumentType,
+    OutPipe,
+    RemoteFault,
+    Server,
+    ServerCall,
+    current_call,
+    manager,
+    operation,
+)
+from engine.testing import LIMIT, wait_until
+
+from ..helpers import new_endpoint, untyped
+
+
+class Awaited(Interface, id="test.Awaited"):
+    """Operations whose routines are all asynchronous."""
+
+    @operation
+    def double(self, number: int) -> int:
+        """Return the product."""
+
+    @operation
+    def double_later(self, number: int) -> int:
+        """The same by a manager routine."""
+
+    @operation
+    def fail(self) -> int:
+        """Raise."""
+
+    @operation
+    def stay(self) -> int:
+        """Wait to be cancelled."""
+
+    @operation
+    def tenant(self) -> str:
+        """Return who is being served."""
+
+    @operation
+    def upto(self, most: int, numbers: OutPipe[int] = ...) -> None:
+        """Push numbers."""
+
+    @operation
+    def total(self, numbers: InPipe[int] = ...) -> int:
+        """Return the sum."""
+
+
+class Plain(Interface, id="test.AwaitedPlain"):
+    """One that an ordinary routine serves."""
+
+    @operation
+    def double(self, number: int) -> int:
+        """Return the product."""
+
+
+tenant: ContextVar[str] = ContextVar("tenant", default="none")
+
+
+class Routines:
+    """Serves `Awaited`."""
+
+    def __init__(self) -> None:
+        self.entered = 0
+        self.staying = threading.Event()
+
+    async def double(self, number: int) -> int:
+        self.entered += 1
+        await asyncio.sleep(0)
+        return number * 2
+
+    @manager
+    async def double_later(self, call: ServerCall, number: int) -> None:
+        await asyncio.sleep(0)
+        call.complete(number * 2)
+
+    async def fail(self) -> int:
+        raise LookupError("by name")
+
+    async def stay(self) -> int:
+        self.staying.set()
+        await asyncio.Event().wait()
+        return 7
+
+    async def tenant(self) -> str:
+        return f"{tenant.get()} {current_call().metadata.get('for')}"
+
+    async def upto(self, most: int, numbers: Any) -> AsyncIterator[int]:
+        for number in range(most):
+            yield number
+
+    async def total(self, numbers: Any) -> int:
+        return sum([number async for number in numbers])
+
+
+class PlainRoutines:
+    """Serves `Plain`."""
+
+    def double(self, number: int) -> int:
+        return number * 2
+
+
+class Log:
+    """Interceptors that write down what happens."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def awaited(self, name: str) -> AsyncInterceptor:
+        async def intercept(call: Any) -> AsyncIterator[None]:
+            await asyncio.sleep(0)
+            self.lines.append(f"{name} begins")
+            try:
+                yield
+            except BaseException as error:
+                await asyncio.sleep(0)
+                self.lines.append(f"{name} ends {type(error).__name__}")
+                raise
+            await asyncio.sleep(0)
+            self.lines.append(f"{name} ends {call.result!r}")
+
+        return intercept
+
+    def plain(self, name: str) -> Any:
+        def intercept(call: Any) -> Iterator[None]:
+            self.lines.append(f"{name} begins")
+            yield
+            self.lines.append(f"{name} ends {call.result!r}")
+
+        return intercept
+
+
+@pytest.fixture(params=["loopback", "ipc"])
+def server(request: pytest.FixtureRequest, folder: Path) -> Iterator[Server]:
+    """One that serves `Awaited`, and listens."""
+    with Server(new_endpoint(request.param, folder)) as made:
+        made.register(Awaited, Routines())
+        made.listen()
+        yield made
+
+
+@pytest.fixture
+def service(server: Server) -> Iterator[Awaited]:
+    """What its clients call."""
+    with Client(server.endpoint) as client:
+        yield client.bind(Awaited)
+
+
+async def answering(call: IncomingCall) -> AsyncIterator[None]:
+    """Answers without proceeding."""
+    await asyncio.sleep(0)
+    call.result = 77
+    return
+    yield
+
+
+async def twice(call: IncomingCall) -> AsyncIterator[None]:
+    """Proceeds twice."""
+    yield
+    yield
+
+
+async def refusing(call: IncomingCall) -> AsyncIterator[None]:
+    """Raises before."""
+    await asyncio.sleep(0)
+    raise AccessDenied("not you")
+    yield
+
+
+async def spoiling(call: IncomingCall) -> AsyncIterator[None]:
+    """Raises after."""
+    yield
+    await asyncio.sleep(0)
+    raise AccessDenied("not that")
+
+
+async def forgiving(call: IncomingCall) -> AsyncIterator[None]:
+    """Makes a result of a failure."""
+    try:
+        yield
+    except Exception as error:
+        call.result = len(type(error).__name__)
+
+
+class TestAround:
+    """What runs when."""
+
+    def test_order_and_changes(self, server: Server, service: Awaited) -> None:
+        """They are around the routine, the first outermost, inside of those that do not await; arguments and results
+        are what they make of them.
+        """
+        log = Log()
+
+        async def change(call: IncomingCall) -> AsyncIterator[None]:
+            call.args = [call.args[0] + 1]
+            yield
+            call.result += 100
+
+        for each in (log.plain("sync"), log.awaited("inner"), change, log.awaited("outer")):
+            server.add_interceptor(each)
+        assert service.double(1) == 104
+        assert log.lines == [
+            "sync begins", "outer begins", "inner begins", "inner ends 4", "outer ends 104", "sync ends 104",
+        ]  # fmt: skip
+
+    def test_as_the_server_is_made(self) -> None:
+        """Those that the server is made with are around what is registered later, and not around the library's own."""
+        log = Log()
+        made = Server("loopback://awaited-interceptors", interceptors=[log.awaited("a"), log.awaited("b")])
+        with made as server:
+            server.register(Awaited, Routines())
+            server.listen()
+            with Client(server.endpoint) as client:
+                assert client.bind(Awaited).double(1) == 2
+                assert client.bind(Health).check().live
+        assert log.lines == ["a begins", "b begins", "b ends 2", "a ends 2"]
+
+    def test_a_manager_routine(self, server: Server, service: Awaited) -> None:
+        """They are around the routine, which answers by its handle."""
+        log = Log()
+        server.add_interceptor(log.awaited("a"))
+        assert service.double_later(4) == 8
+        wait_until(lambda: log.lines == ["a begins", "a ends None"])
+
+    def test_pipes(self, server: Server, service: Awaited) -> None:
+        """They are around what reads a pipe, and what generates one."""
+        log = Log()
+        server.add_interceptor(log.awaited("a"))
+        with service.upto.stream(3) as numbers:
+            assert list(numbers) == [0, 1, 2]
+        assert service.total([1, 2, 3]) == 6
+        assert log.lines == ["a begins", "a ends None", "a begins", "a ends 6"]
+
+    def test_its_context(self, server: Server, service: Awaited) -> None:
+        """What it sets in context variables the routine sees, and no other call; it knows which call it is around."""
+
+        async def set_tenant(call: IncomingCall) -> AsyncIterator[None]:
+            await asyncio.sleep(0)
+            if "for" in call.metadata:
+                tenant.set("acme")
+            assert call.handle.attributes().client_is_local and current_call() is call.handle
+            yield
+
+        server.add_interceptor(set_tenant)
+        assert untyped(service.tenant)(metadata={"for": "them"}) == "acme them"
+        assert service.tenant() == "none None"
+
+    def test_a_routine_that_fails(self, server: Server, service: Awaited) -> None:
+        """What a routine raises is raised at the `yield`, and who catches it answers the call."""
+        log = Log()
+        server.add_interceptor(log.awaited("a"))
+        with pytest.raises(RemoteFault, match="by name"):
+            service.fail()
+        server.add_interceptor(forgiving)
+        assert service.fail() == len("LookupError")
+        assert log.lines == ["a begins", "a ends LookupError"] * 2
+
+    def test_a_cancelled_task(self, server: Server, service: Awaited) -> None:
+        """An abort of the client cancels the task, in the routine, and they see that."""
+        log = Log()
+        server.add_interceptor(log.awaited("a"))
+        call = service.stay.begin()
+        wait_until(lambda: log.lines == ["a begins"])
+        call.cancel(abort=True)
+        with pytest.raises(CallCancelled):
+            call.complete()
+        wait_until(lambda: log.lines == ["a begins", "a ends CancelledError"])
+
+
+class TestNotProceeding:
+    """Those that answer, or raise."""
+
+    @pytest.mark.parametrize("name", ["double", "double_later"])
+    def test_one_that_answers(self, server: Server, service: Awaited, name: str) -> None:
+        """The call is answered with what it has set, once, and the routine is not entered."""
+        log = Log()
+        for each in (log.awaited("inner"), answering, log.awaited("outer")):
+            server.add_interceptor(each)
+        assert getattr(service, name)(1) == 77
+        assert log.lines == ["outer begins", "outer ends 77"]
+
+    def test_pipes_cannot_be_answered(self, server: Server, service: Awaited) -> None:
+        """A call with pipes can only be let proceed, or refused."""
+        server.add_interceptor(answering)
+        with pytest.raises(RemoteFault, match="total has pipes"):
+            service.total([])
+
+    @pytest.mark.parametrize("name", ["double", "double_later"])
+    def test_one_that_keeps_the_call(self, server: Server, service: Awaited, name: str) -> None:
+        """It is answered later by the handle; dropping that ends the call."""
+        kept: list[ServerCall] = []
+
+        async def keep(call: IncomingCall) -> AsyncIterator[None]:
+            await asyncio.sleep(0)
+            kept.append(call.keep())
+            return
+            yield
+
+        server.add_interceptor(keep)
+        begin = getattr(service, name).begin
+        call = begin(1)
+        wait_until(lambda: kept)
+        kept.pop().complete(5)
+        assert call.result(LIMIT) == 5
+        call = begin(1)
+        wait_until(lambda: kept)
+        kept.clear()
+        assert isinstance(call.exception(LIMIT), CallFailed)
+
+    @pytest.mark.parametrize("name", ["double", "total", "upto"])
+    @pytest.mark.parametrize(("interceptor", "said"), [(refusing, "not you"), (spoiling, "not that")])
+    def test_one_that_raises(
+        self, server: Server, service: Awaited, name: str, interceptor: AsyncInterceptor, said: str
+    ) -> None:
+        """Its client gets that as what a routine raises; those around it see it."""
+        log = Log()
+        server.add_interceptor(interceptor)
+        server.add_interceptor(log.awaited("a"))
+        calls: dict[str, Callable[[], Any]] = {
+            "double": lambda: service.double(1),
+            "total": lambda: service.total([1]),
+            "upto": lambda: list(service.upto.stream(3)),
+        }
+        with pytest.raises(AccessDenied, match=said):
+            calls[name]()
+        assert log.lines == ["a begins", "a ends AccessDenied"]
+
+    def test_one_that_proceeds_twice(self, server: Server, service: Awaited) -> None:
+        """The routine runs once, and the call ends with an error that says so."""
+        server.add_interceptor(twice)
+        with pytest.raises(RemoteFault, match="second `yield`"):
+            service.double(1)
+
+
+class TestWhatCannotBe:
+    """What is refused where it is given."""
+
+    def test_an_ordinary_routine_that_is_there(self, server: Server, service: Awaited) -> None:
+        """One that awaits cannot run around it; nothing is added."""
+        server.register(Plain, PlainRoutines())
+        with pytest.raises(InvalidArgumentType, match=r"refusing.* awaits.*'double'.*make that an `async def`"):
+            server.add_interceptor(refusing)
+        assert service.double(1) == 2
+
+    def test_an_ordinary_routine_that_comes_later(self, server: Server) -> None:
+        """It is not registered, so that nobody calls it without what is to run around it."""
+        server.add_interceptor(refusing)
+        with pytest.raises(InvalidArgumentType, match="'double', an ordinary routine"):
+            server.register(Plain, PlainRoutines())
+        assert [each.name for each in server._registry.described()].count("test.AwaitedPlain") == 0
+
+    @pytest.mark.parametrize("given", [lambda plain: plain, partial])
+    def test_an_async_def_without_a_yield(self, server: Server, given: Callable[[Any], Any]) -> None:
+        """It is none that could let a call proceed."""
+
+        async def plain(call: IncomingCall) -> None:
+            pass
+
+        with pytest.raises(InvalidArgumentType, match="async generator function, with one `yield`, and .*has none"):
+            server.add_interceptor(given(plain))
+        with pytest.raises(InvalidArgumentType, match="interceptor"):
+            server.add_interceptor(untyped(7))
+
+    def test_one_that_returns_something_else(self, server: Server, service: Awaited) -> None:
+        """The call ends with an error that says what it is to be."""
+
+        class Odd:
+            async def __call__(self, call: IncomingCall) -> AsyncIterator[None]:
+                yield
+
+        odd = Odd()
+        server.add_interceptor(odd)
+        assert service.double(1) == 2
+        Odd.__call__ = lambda self, call: []  # type: ignore[assignment,method-assign,return-value]  # on purpose
+        with pytest.raises(RemoteFault, match="async generator function.*returned a list"):
+            service.double(1)
