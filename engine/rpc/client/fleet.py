@@ -397,24 +397,25 @@ class Fleet:
             self._sweeping = driver().monitor.call_at(monotonic() + SWEEP, self._sweep)
 
     def _sweep(self) -> None:
-        """Close those that have left and have nothing to do; on the monitor."""
+        """Have those closed that have left and have nothing to do; on the monitor."""
         with self.lock:
             self._sweeping = None
-            over = self._forget_idle_locked()
+            idle = self._idle_locked()
             if self._left:
                 self._sweep_later_locked()
-        for member in over:
+        for member in idle:
             default_pool().post(partial(self._let_go, member))
 
-    def _forget_idle_locked(self) -> list[Member]:
-        over = [member for member in self._left if not member.table.calls and not member.sessions]
-        for member in over:
+    def _idle_locked(self) -> list[Member]:
+        return [member for member in self._left if _is_idle(member)]
+
+    def _let_go(self, member: Member) -> None:
+        with self.lock:
+            if member not in self._left or not _is_idle(member):
+                return  # It is there again, or was seen to.
             self._left.remove(member)
             self.retries.remove_table(member.table)
             self.balancer.forget(member)
-        return over
-
-    def _let_go(self, member: Member) -> None:
         connection = member.carrier.connection
         _close(connection, True)
         with self.lock:
@@ -471,6 +472,10 @@ class Fleet:
 def _close(connection: Connection, notify: bool) -> None:
     connection.close(notify)
     connection.channel.close()
+
+
+def _is_idle(member: Member) -> bool:
+    return not (member.table.calls or member.sessions)
 
 
 def _take_out(left: list[Member], address: Address) -> Member | None:

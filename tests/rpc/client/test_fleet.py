@@ -282,6 +282,24 @@ class TestFinding:
             wait_until(lambda: not outstanding(client, first))
         assert {status_of(partial(call.result, LIMIT)) for call in [*calls, *late]} == {0, 1818}
 
+    def test_who_has_left_is_closed_at_last(self, servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A server that has left, and has no calls, is closed though there was no memory for that at first."""
+        first, second = servers.start("a", "b")
+        finder = Finder(first, second)
+        refused = threading.Event()
+
+        def refuse() -> None:
+            refused.set()
+            raise MemoryError("none left")
+
+        with Client(finder, connect_timeout=LIMIT) as client:
+            ready(client, 2)
+            with monkeypatch.context() as patched:
+                patched.setattr("engine.rpc.client.fleet.default_pool", refuse)
+                finder.say(first)
+                assert refused.wait(LIMIT)
+            wait_until(lambda: servers.servers["b"].statistics().clients == 0)
+
     def test_that_raises(self, servers: Servers) -> None:
         """A resolver that raises is run again, and changes nothing meanwhile."""
         endpoints = servers.start("a", "b")
