@@ -49,7 +49,7 @@ class Routines:
         self.over = over
 
     def nap(self) -> None:
-        self.over.wait(SOON * 3)
+        self.over.wait(LIMIT)
 
     async def rest(self) -> None:
         await asyncio.sleep(SOON)  # What the routine does; that it comes to an end is what is tested.
@@ -137,6 +137,7 @@ class TestFrozen:
                 probe = client.bind(Probe)
                 with pytest.raises(CallTimeout):
                     probe.nap.begin(timeout=SOON).result()
+                over.set()
                 probe.rest()
             with Client("tcp://127.0.0.1:9", connect_timeout=SOON) as client, pytest.raises(ServerUnavailable):
                 client.bind(Probe).nap()

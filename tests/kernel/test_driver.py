@@ -525,7 +525,7 @@ class TestTime:
         driver().monitor.call_at(time.monotonic(), fail)
         driver().monitor.call_at(time.monotonic() + 0.01, fired.set)
         assert fired.wait(LIMIT)
-        wait_until(lambda: "a monitor tick of" in caplog.text)
+        wait_until(lambda: "a monitor tick of" in caplog.text and "a timer function" in caplog.text)
         assert caplog.text.count("a monitor tick of") == caplog.text.count("a timer function") == 1
 
 

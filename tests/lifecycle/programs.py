@@ -10,12 +10,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE = 100.0
 
 
-def run(name: str, *arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Run `python -m tests.lifecycle.NAME ARGUMENTS`; fails if it does not end."""
+def run(
+    name: str, *arguments: str, options: tuple[str, ...] = (), patience: float = PATIENCE
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m tests.lifecycle.NAME ARGUMENTS`; fails if it does not end within `patience` seconds."""
     command = [sys.executable, *options, "-m", f"tests.lifecycle.{name}", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True)
     try:
-        said, complaints = process.communicate(timeout=PATIENCE)
+        said, complaints = process.communicate(timeout=patience)
     except subprocess.TimeoutExpired:
         process.kill()
         said, complaints = process.communicate()

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine.testing import LIMIT
+
 from .forking import BUSY_WITH
 from .inside import PLACES
 from .programs import ROOT, run
@@ -32,10 +34,11 @@ MAKERS = {"allocate_lock", "RLock", "Condition", "TryLock", "Semaphore", "Bounde
 
 
 @forks
+@pytest.mark.timeout(10 * LIMIT)  # There are many of them.
 @pytest.mark.parametrize("busy", BUSY_WITH)
 def test_children_of_busy_parents(busy: str) -> None:
     """A child uses new objects of every kind, and ends, while threads of the parent use such objects."""
-    done = run("forking", busy, str(FORKS))
+    done = run("forking", busy, str(FORKS), patience=9 * LIMIT)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 

@@ -313,4 +313,4 @@ class TestArguments:
             wait_until(lambda: supervisor.statistics().restarts)
             with pytest.raises(InvalidState):
                 supervisor.run()
-        assert "ended with status 1" in caplog.text
+        wait_until(lambda: "ended with status 1" in caplog.text)  # Another thread logs it.

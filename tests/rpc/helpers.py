@@ -439,11 +439,19 @@ uses_steps = pytest.mark.skipif(
 # Where the interpreter runs signal handlers: as a function begins, after it has called something, and on jumping back.
 HANDLED_AFTER = ("RESUME", "CALL", "JUMP_BACKWARD")
 
+# Of the code that was stepped through, by its `id`: itself, and of each step, by its offset, its name, and where what
+# is raised in it is dealt with. (Code is compared by all that is in it, which takes longer than a step.)
+_known: dict[int, tuple[CodeType, dict[int, tuple[str, int | None]]]] = {}
+
 
 def _steps_of(code: CodeType) -> dict[int, tuple[str, int | None]]:
-    entries = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]  # the published types lack it
-    guards = {offset: guard.target for guard in entries for offset in range(guard.start, guard.end)}
-    return {each.offset: (each.opname, guards.get(each.offset)) for each in dis.get_instructions(code)}
+    known = _known.get(id(code))
+    if known is None:
+        entries = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]  # the published types lack it
+        guards = {offset: guard.target for guard in entries for offset in range(guard.start, guard.end)}
+        known = code, {each.offset: (each.opname, guards.get(each.offset)) for each in dis.get_instructions(code)}
+        _known[id(code)] = known
+    return known[1]
 
 
 @contextmanager
@@ -457,20 +465,15 @@ def at_step(number: int, where: Callable[[CodeType], bool], action: Callable[[],
     """
     reached = [0]
     busy = False
-    # Of each step, by its offset: its name, and where what is raised in it is dealt with.
-    steps: dict[CodeType, dict[int, tuple[str, int | None]]] = {}
     former: dict[FrameType, tuple[str, int | None]] = {}
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal busy
-        code = frame.f_code
-        if busy or not where(code):
+        if busy or (event == "call" and not where(frame.f_code)):
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
-            if code not in steps:
-                steps[code] = _steps_of(code)
-            step = steps[code][frame.f_lasti]
+            step = _steps_of(frame.f_code)[frame.f_lasti]
             name, guard = former.get(frame, ("", None))
             if name.startswith(HANDLED_AFTER) and guard == step[1]:
                 reached[0] += 1
@@ -492,8 +495,8 @@ def at_step(number: int, where: Callable[[CodeType], bool], action: Callable[[],
 
 def code_of(*functions: Callable[..., Any]) -> Callable[[CodeType], bool]:
     """Pick the code of these functions, for `at_line`."""
-    codes = {inspect.unwrap(function).__code__ for function in functions}
-    return lambda code: code in codes
+    codes = {id(code): code for code in (inspect.unwrap(function).__code__ for function in functions)}
+    return lambda code: id(code) in codes
 
 
 def code_named(name: str, *files: str) -> Callable[[CodeType], bool]:

@@ -267,6 +267,7 @@ class TestBeginning:
             assert bench.probe.echo(number) == number
 
     @uses_steps
+    @pytest.mark.timeout(10 * LIMIT)  # There are many steps.
     @pytest.mark.parametrize("name, options", [("echo", {}), ("echo", {"timeout": LIMIT}), ("nobody", {})])
     @pytest.mark.parametrize("transport", ["ipc", "native+ipc", "tls", "inproc", "loopback"])
     def test_ctrl_c_as_a_server_takes_calls(

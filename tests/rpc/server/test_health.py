@@ -97,6 +97,7 @@ def test_no_worker_is_left(
     server = serve(workers=2, stuck_after=0.2)
     routine = clients(server.endpoint).bind("r")
     calls = [routine.stay.begin() for _ in range(2)]
+    wait_until(lambda: server.statistics().active == 2)
     with pytest.raises(CallTimeout, match=rf"no reply from {server.endpoint} within 0.1 s: .*waits for a free worker"):
         routine.stay(timeout=0.1)
     calls += [routine.stay.begin() for _ in range(3)]
