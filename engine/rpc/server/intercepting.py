@@ -13,16 +13,17 @@ routine is. They are what is run of the routine's entry from then on; an ordinar
 Guarantees: they are resumed once, before the answer is made.
 """
 
+import sys
 from collections.abc import AsyncGenerator, Callable, Iterable
 from functools import wraps
 from typing import Any
 
 from transport.foreign import a_type, is_interrupt, shown
 
-from ...errors import InvalidArgumentType, InvalidState
+from ...errors import InvalidArgumentType, InvalidAsyncHandle, InvalidState
 from ..interceptors import Around, AsyncInterceptor, Intercepted, Interceptor
 from ..serving import task_call
-from .call import ServerCall, handle_of
+from .call import ServerCall, handle_of, log_unanswered
 from .open_call import OpenCall
 from .pipes import generated
 from .routines import UNANSWERED, Entry
@@ -100,28 +101,33 @@ def await_around(entry: Entry, interceptors: Callable[[], Iterable[AsyncIntercep
         if await _surround(seen, interceptors(), enter):
             return seen.result
         if not seen._kept:
-            call.answers.answer(call, seen.result)
+            if call.pipes is not None:
+                call.pipes.close()
+            try:
+                call.answers.answer(call, seen.result)
+            except (InvalidAsyncHandle, InvalidArgumentType) as error:
+                log_unanswered(call, seen.result, error)
         return UNANSWERED
 
     entry.function = surrounded
 
 
 async def _surround(seen: IncomingCall, interceptors: Iterable[AsyncInterceptor], enter: Callable[[], Any]) -> bool:
-    """Await interceptors, and within them what `enter` returns; False: one of them has answered the call, with
-    `seen.result`. Raises: what it fails with.
+    """Await interceptors, and within them what `enter` returns; False: that has not returned, and one of them has
+    answered the call, with `seen.result`. Raises: what it fails with.
     """
     begun: list[AsyncGenerator[None, None]] = []
     error: BaseException | None = None
-    proceeds = False
+    returned = False
     try:
-        proceeds = await _all_proceed(seen, interceptors, begun)
-        if proceeds:
+        if await _all_proceed(seen, interceptors, begun):
             seen.result = await enter()
+            returned = True
         elif not seen._kept:
             _may_answer(seen._call)
-    except GeneratorExit:
-        raise  # Nothing can be awaited any more: the loop has ended.
     except BaseException as raised:
+        if _is_closed():
+            raise  # Nothing can be awaited any more: the loop has ended.
         error = raised
     while begun:
         if error is not None:
@@ -129,7 +135,13 @@ async def _surround(seen: IncomingCall, interceptors: Iterable[AsyncInterceptor]
         error = await _resumed(begun.pop(), error)
     if error is not None:
         raise error
-    return proceeds
+    return returned
+
+
+def _is_closed() -> bool:
+    """Whether what is being handled is the end of the coroutine that handles it: nothing that it calls raised that."""
+    kind, _, trace = sys.exc_info()
+    return kind is GeneratorExit and trace is not None and trace.tb_next is None
 
 
 async def _all_proceed(

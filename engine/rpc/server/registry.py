@@ -136,18 +136,19 @@ class Registry:
             entries = self._intercepted_locked()
             unfit = first_unfit(entries) if awaited else None
             if unfit is None:
-                begins, awaits_first = others and not self._interceptors, awaited and not self._awaited
-                self._interceptors = (*others, *self._interceptors)
-                self._awaited = (*awaited, *self._awaited)
-                self._surround_locked(entries, bool(begins), bool(awaits_first))
+                others, awaited = (*others, *self._interceptors), (*awaited, *self._awaited)
+                # First what may be broken off: an entry that finds none around it is run as before.
+                self._surround_locked(entries, bool(others), bool(awaited))
+                self._interceptors, self._awaited = others, awaited
         if unfit is not None:
             raise cannot_await(awaited[0], unfit)
 
     def _surround_locked(self, entries: Iterable[Entry], begins: bool, awaits: bool) -> None:
+        """Have what there is of each kind run around these, unless it does so already."""
         for entry in entries:
-            if begins:
+            if begins and self._intercept not in entry.preparers:
                 entry.prepare(self._intercept)
-            if awaits:
+            if awaits and entry.function is entry.routine:
                 await_around(entry, lambda: self._awaited)
 
     def _intercepted_locked(self) -> list[Entry]:

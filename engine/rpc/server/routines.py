@@ -76,6 +76,8 @@ class Entry:
         self.policy: AccessPolicy | None = None
         self.auto: AccessPolicy | None = None
         self.spec: OperationSpec = spec
+        # What the program has registered, and what is run of it: that, or it with what is awaited around it.
+        self.routine: Callable[..., Any] = function
         self.function: Callable[..., Any] = function
         self.decode_args: ArgsDecoder | PlainArgs = spec.decode_args
         # The same for the usual call, which has all its arguments, in band: one step less.

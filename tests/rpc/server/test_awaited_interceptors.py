@@ -1,11 +1,14 @@
 """Interceptors of a server that await: async generator functions around `async def` routines."""
 
 import asyncio
+import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -31,7 +34,19 @@ from engine import (
 )
 from engine.testing import LIMIT, wait_until
 
-from ..helpers import new_endpoint, untyped
+from ..helpers import at_step, code_named, new_endpoint, untyped, uses_steps
+
+SERVER = "engine/rpc/server/"
+WHERE = {
+    "intercept": "registry.py", "_surround_locked": "registry.py", "await_around": "intercepting.py",
+    "prepare": "routines.py",
+}  # fmt: skip
+PICKS = [code_named(name, SERVER + file) for name, file in WHERE.items()]
+
+
+def adding(code: CodeType) -> bool:
+    """Pick the code that has interceptors run around routines."""
+    return any(pick(code) for pick in PICKS)
 
 
 class Awaited(Interface, id="test.Awaited"):
@@ -275,6 +290,61 @@ class TestAround:
         assert service.fail() == len("LookupError")
         assert log.lines == ["a begins", "a ends LookupError"] * 2
 
+    def test_a_manager_routine_that_fails(self) -> None:
+        """As of any other: who catches it answers the call, which the routine has not."""
+
+        class Failing(Routines):
+            @manager
+            async def double_later(self, call: ServerCall, number: int) -> None:
+                if number > 1:
+                    call.complete(number)
+                raise LookupError("by name")
+
+        with Server("loopback://awaited-interceptors") as server:
+            server.register(Awaited, Failing())
+            server.add_interceptor(forgiving)
+            server.listen()
+            with Client(server.endpoint) as client:
+                service = client.bind(Awaited)
+                assert service.double_later(1) == len("LookupError")
+                assert service.double_later(2) == 2
+
+    @pytest.mark.parametrize("kind", [SystemExit, GeneratorExit])
+    def test_a_routine_that_would_end_more_than_itself(self, kind: type[BaseException]) -> None:
+        """They are resumed with whatever a routine raises, before its client has that."""
+
+        class Ending(Routines):
+            async def fail(self) -> int:
+                raise kind("by itself")
+
+        async def catch(call: IncomingCall) -> AsyncIterator[None]:
+            try:
+                yield
+            except kind:
+                await asyncio.sleep(0)
+                call.result = 3
+
+        with Server("loopback://awaited-interceptors", interceptors=[catch]) as server:
+            server.register(Awaited, Ending())
+            server.listen()
+            with Client(server.endpoint) as client:
+                assert client.bind(Awaited).fail() == 3
+
+    def test_a_pipe_whose_routine_fails(self) -> None:
+        """Who catches it answers the call, though elements were left, as around an ordinary routine."""
+
+        class Failing(Routines):
+            async def total(self, numbers: Any) -> int:
+                async for _ in numbers:
+                    raise LookupError("by name")
+                return 0
+
+        with Server("loopback://awaited-interceptors", interceptors=[forgiving]) as server:
+            server.register(Awaited, Failing())
+            server.listen()
+            with Client(server.endpoint) as client:
+                assert client.bind(Awaited).total([1, 2, 3]) == len("LookupError")
+
     def test_a_cancelled_task(self, server: Server, service: Awaited) -> None:
         """An abort of the client cancels the task, in the routine, and they see that."""
         log = Log()
@@ -285,6 +355,41 @@ class TestAround:
         with pytest.raises(CallCancelled):
             call.complete()
         wait_until(lambda: log.lines == ["a begins", "a ends CancelledError"])
+
+
+@uses_steps
+class TestBrokenOff:
+    """Who adds some is interrupted."""
+
+    @pytest.mark.parametrize("awaits", [True, False])
+    def test_adding_is_interrupted_anywhere(self, awaits: bool) -> None:
+        """What is added was added, or was not; once more, and it is around each routine."""
+        log = Log()
+        added = log.awaited("a") if awaits else log.plain("a")
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        for number in itertools.count():
+            with Server("loopback://awaited-interceptors") as server:
+                server.register(Awaited, Routines())
+                with at_step(number, adding, interrupt) as reached, suppress(KeyboardInterrupt):
+                    server.add_interceptor(added)
+                if reached[0] <= number:
+                    break
+                server.listen()
+                with Client(server.endpoint) as client:
+                    service = client.bind(Awaited)
+                    service.double(1)
+                    before = log.lines.count("a begins")
+                    assert before in (0, 1)
+                    if not before:
+                        server.add_interceptor(added)
+                    log.lines.clear()
+                    assert (service.double(1), service.tenant()) == (2, "none None")
+                    assert log.lines.count("a begins") == 2
+                    log.lines.clear()
+        assert number > 5
 
 
 class TestNotProceeding:
