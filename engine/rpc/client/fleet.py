@@ -243,9 +243,10 @@ class Fleet:
         member = Member(Address(nowhere), self._carrier(self.lobby))
         self.lock: Lock = self.lobby.table.lock
         self.balancer: Balancer = Balancer(member, zone, self.lock, first)
-        # Under the lock: members that have left, whose calls go on; what those had counted that are closed; the timer
-        # that looks at them.
+        # Under the lock: members that have left, whose calls go on; those that are just being closed; what those had
+        # counted that are closed; the timer that looks at the first.
         self._left: list[Member] = []
+        self._closing: list[Member] = []
         self._gone = Totals()
         self._sweeping: TimerHandle | None = None
         self._lobby_others = _Others(self, member)
@@ -269,7 +270,7 @@ class Fleet:
     @property
     def connections(self) -> list[Connection]:
         """Those of all members, and the lobby."""
-        members = [*list(self.balancer.members.values()), *list(self._left)]
+        members = [*list(self.balancer.members.values()), *list(self._left), *list(self._closing)]
         return [*(member.carrier.connection for member in members), self.lobby]
 
     # Who the members are
@@ -413,12 +414,14 @@ class Fleet:
         with self.lock:
             if member not in self._left or not _is_idle(member):
                 return  # It is there again, or was seen to.
+            self._closing.append(member)
             self._left.remove(member)
             self.retries.remove_table(member.table)
             self.balancer.forget(member)
         connection = member.carrier.connection
         _close(connection, True)
         with self.lock:
+            self._closing.remove(member)
             self._gone.add(connection)
 
     # For the client

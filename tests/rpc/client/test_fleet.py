@@ -36,6 +36,7 @@ from engine import (
     current_call,
     operation,
 )
+from engine.rpc.client.connection import Connection
 from engine.testing import LIMIT, Gate, wait_until
 
 from ..helpers import Service, new_endpoint, status_of, untyped
@@ -794,3 +795,34 @@ class TestSeen:
             wait_until(lambda: state_of(client, first) == "")
             assert words.echo(1) == 1
             wait_until(lambda: client.statistics().calls_finished == 11)
+
+    def test_counters_while_one_is_closed(self, servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What a member has counted counts on while it is being closed, and a client that is closed closes it, too."""
+        first, second = servers.start("a", "b")
+        finder, closing, go_on = Finder(first), Gate(), Gate()
+        close = Connection.close
+
+        def slowly(connection: Connection, notify: bool) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                closing.open()
+                go_on.pass_through()
+            close(connection, notify)
+
+        client = Client(finder, connect_timeout=LIMIT)
+        try:
+            words = client.bind(Words, causal=False)
+            for number in range(10):
+                words.echo(number)
+            monkeypatch.setattr(Connection, "close", slowly)
+            finder.say(second)
+            closing.pass_through()
+            assert client.statistics().calls_finished == 10
+            assert words.echo(1) == 1
+            assert client.statistics().calls_finished == 11
+            client.close()
+            wait_until(lambda: servers.servers["a"].statistics().clients == 0)
+            assert client.statistics().calls_finished == 11
+        finally:
+            go_on.open()
+            client.close()
+        wait_until(lambda: client.statistics().calls_finished == 11)
