@@ -1,7 +1,9 @@
 """Interceptors of a server that await: async generator functions around `async def` routines."""
 
 import asyncio
+import gc
 import itertools
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -16,6 +18,7 @@ import pytest
 from engine import (
     AccessDenied,
     AsyncInterceptor,
+    BadStubData,
     CallCancelled,
     CallFailed,
     Client,
@@ -24,6 +27,7 @@ from engine import (
     InPipe,
     Interface,
     InvalidArgumentType,
+    InvalidAsyncHandle,
     OutPipe,
     RemoteFault,
     Server,
@@ -257,6 +261,13 @@ class TestAround:
         assert service.double_later(4) == 8
         wait_until(lambda: log.lines == ["a begins", "a ends None"])
 
+        async def change(call: IncomingCall) -> AsyncIterator[None]:
+            call.args = [call.args[0] + 1]
+            yield
+
+        server.add_interceptor(change)
+        assert service.double_later(4) == 10
+
     def test_pipes(self, server: Server, service: Awaited) -> None:
         """They are around what reads a pipe, and what generates one."""
         log = Log()
@@ -331,10 +342,14 @@ class TestAround:
                 assert client.bind(Awaited).fail() == 3
 
     def test_a_pipe_whose_routine_fails(self) -> None:
-        """Who catches it answers the call, though elements were left, as around an ordinary routine."""
+        """Who catches it answers the call, though elements were left, as around an ordinary routine; whoever uses its
+        pipe then is told that it is over.
+        """
+        left: list[Any] = []
 
         class Failing(Routines):
             async def total(self, numbers: Any) -> int:
+                left.append(numbers)
                 async for _ in numbers:
                     raise LookupError("by name")
                 return 0
@@ -344,6 +359,46 @@ class TestAround:
             server.listen()
             with Client(server.endpoint) as client:
                 assert client.bind(Awaited).total([1, 2, 3]) == len("LookupError")
+                with pytest.raises(InvalidAsyncHandle):
+                    left.pop().pull(1)
+
+    def test_one_that_fails_after_the_routine(self, server: Server, service: Awaited) -> None:
+        """Who is around it finds no result of what has failed."""
+        results: list[object] = []
+
+        async def catch(call: IncomingCall) -> AsyncIterator[None]:
+            try:
+                yield
+            except AccessDenied:
+                results.append(call.result)
+                call.result = 3
+
+        server.add_interceptor(spoiling)
+        server.add_interceptor(catch)
+        assert service.double(1) == 3
+        assert results == [None]
+
+    def test_a_loop_that_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With a loop that the program ends while a call runs nothing is awaited any more, and nothing complains."""
+        complaints: list[Any] = []
+        monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+        log, loop, routines = Log(), asyncio.new_event_loop(), Routines()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        with Server("loopback://awaited-interceptors", loop=loop, interceptors=[log.awaited("a")]) as server:
+            server.register(Awaited, routines)
+            server.listen()
+            with Client(server.endpoint) as client:
+                call = client.bind(Awaited).stay.begin()
+                assert routines.staying.wait(LIMIT)
+                loop.call_soon_threadsafe(loop.stop)
+                thread.join(LIMIT)
+                loop.close()
+                server.close(0)
+                assert call.wait(LIMIT)
+        del server, client, call
+        gc.collect()
+        assert log.lines == ["a begins"] and not complaints
 
     def test_a_cancelled_task(self, server: Server, service: Awaited) -> None:
         """An abort of the client cancels the task, in the routine, and they see that."""
@@ -411,6 +466,41 @@ class TestNotProceeding:
             service.total([])
 
     @pytest.mark.parametrize("name", ["double", "double_later"])
+    def test_an_answer_that_cannot_be_sent(
+        self, server: Server, service: Awaited, name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Its client is told, and the log says why, once."""
+
+        async def answer(call: IncomingCall) -> AsyncIterator[None]:
+            call.result = threading.Lock()
+            return
+            yield
+
+        server.add_interceptor(answer)
+        with pytest.raises(BadStubData):
+            getattr(service, name)(1)
+        wait_until(lambda: "cannot be sent" in caplog.text)
+        server.close()
+        assert "closed before" not in caplog.text
+
+    def test_pipes_can_be_kept(self, server: Server, service: Awaited) -> None:
+        """Who has taken a call with pipes over ends it later."""
+        log, kept = Log(), list[ServerCall]()
+
+        async def keep(call: IncomingCall) -> AsyncIterator[None]:
+            kept.append(call.keep())
+            return
+            yield
+
+        server.add_interceptor(keep)
+        server.add_interceptor(log.awaited("a"))
+        call = service.total.begin([1, 2])
+        wait_until(lambda: len(log.lines) == 2)
+        assert log.lines == ["a begins", "a ends None"]
+        kept.pop().abort(4711, "no sums")
+        assert "no sums" in str(call.exception(LIMIT))
+
+    @pytest.mark.parametrize("name", ["double", "double_later"])
     def test_one_that_keeps_the_call(self, server: Server, service: Awaited, name: str) -> None:
         """It is answered later by the handle; dropping that ends the call."""
         kept: list[ServerCall] = []
@@ -451,10 +541,28 @@ class TestNotProceeding:
         assert log.lines == ["a begins", "a ends AccessDenied"]
 
     def test_one_that_proceeds_twice(self, server: Server, service: Awaited) -> None:
-        """The routine runs once, and the call ends with an error that says so."""
+        """The routine runs once, and the call ends with an error that says so, whatever its end raises then."""
         server.add_interceptor(twice)
         with pytest.raises(RemoteFault, match="second `yield`"):
             service.double(1)
+
+        ended: list[str] = []
+
+        async def fail_at_the_end(call: IncomingCall) -> AsyncIterator[None]:
+            yield
+            try:
+                yield
+            finally:
+                await asyncio.sleep(0)
+                ended.append(call.operation)
+                raise LookupError("at its end")
+
+        with Server("loopback://awaited-interceptors", interceptors=[fail_at_the_end]) as other:
+            other.register(Awaited, Routines())
+            other.listen()
+            with Client(other.endpoint) as client, pytest.raises(RemoteFault, match="second `yield`"):
+                client.bind(Awaited).double(1)
+            assert ended == ["double"]
 
 
 class TestWhatCannotBe:
