@@ -36,7 +36,6 @@ from engine import (
     current_call,
     operation,
 )
-from engine.rpc.client.connection import Connection
 from engine.testing import LIMIT, Gate, wait_until
 
 from ..helpers import Service, new_endpoint, status_of, untyped
@@ -800,20 +799,19 @@ class TestSeen:
         """What a member has counted counts on while it is being closed, and a client that is closed closes it, too."""
         first, second = servers.start("a", "b")
         finder, closing, go_on = Finder(first), Gate(), Gate()
-        close = Connection.close
 
-        def slowly(connection: Connection, notify: bool) -> None:
-            if threading.current_thread() is not threading.main_thread():
-                closing.open()
-                go_on.pass_through()
-            close(connection, notify)
+        def slowly(connection: Any, notify: bool) -> None:
+            closing.open()
+            go_on.pass_through()
+            connection.close(notify)
+            connection.channel.close()
 
         client = Client(finder, connect_timeout=LIMIT)
         try:
             words = client.bind(Words, causal=False)
             for number in range(10):
                 words.echo(number)
-            monkeypatch.setattr(Connection, "close", slowly)
+            monkeypatch.setattr("engine.rpc.client.fleet._close", slowly)
             finder.say(second)
             closing.pass_through()
             assert client.statistics().calls_finished == 10
