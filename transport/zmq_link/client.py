@@ -34,7 +34,9 @@ _RETRIED: Final = int(zmq.Event.CONNECT_RETRIED)
 _UP: Final = int(zmq.Event.HANDSHAKE_SUCCEEDED)
 _DISCONNECTED: Final = int(zmq.Event.DISCONNECTED)
 _FAILURES: Final[dict[int, str]] = {
-    int(zmq.Event.HANDSHAKE_FAILED_NO_DETAIL): "the peer broke off, or is not a ZeroMQ server",
+    int(
+        zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+    ): "the peer broke off: it is no ZeroMQ server, or only one side has keys (`curve=`)",
     int(zmq.Event.HANDSHAKE_FAILED_PROTOCOL): "the peer does not speak ZMTP, or only one side has keys (`curve=`)",
     int(zmq.Event.HANDSHAKE_FAILED_AUTH): "the server does not allow this client's key: see its `Curve(allowed=)`",
 }
