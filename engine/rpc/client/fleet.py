@@ -50,7 +50,7 @@ from .carrier import Carrier
 from .connection import Connection
 from .elsewhere import Actions
 from .homes import homed, original_of
-from .member import PENALTY, Happening, Member, MemberStatistics
+from .member import PENALTY, Happening, Member, MemberState, MemberStatistics
 from .outbox import LoneMessage
 from .resolver import Discovery, Resolver, follow
 from .retry import Retries
@@ -444,10 +444,13 @@ class Fleet:
 
         Raises: `ServerUnavailable` if no server is known yet.
         """
-        member = self.balancer.member()
-        with self.lock:
-            member.sessions += 1
-        return member, Carrier(member.carrier.connection, self._timeout, self._max_calls, self._ids, pinned=True)
+        while True:
+            member = self.balancer.member()
+            with self.lock:
+                if member.state is MemberState.LEFT:
+                    continue  # It has just left the list, and may be closed by now.
+                member.sessions += 1
+            return member, Carrier(member.carrier.connection, self._timeout, self._max_calls, self._ids, pinned=True)
 
     def unpin(self, member: Member) -> None:
         """A session is over."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pkgutil
 import signal
 import threading
 from collections import Counter
@@ -38,7 +39,7 @@ from engine import (
 )
 from engine.testing import LIMIT, Gate, wait_until
 
-from ..helpers import Service, new_endpoint, status_of, untyped
+from ..helpers import Service, limits, new_endpoint, status_of, untyped
 from ..interfaces import Probe
 
 
@@ -686,6 +687,31 @@ class TestStaying:
             assert one.closed
             with pytest.raises(InvalidHandle):
                 one.bind(Words)
+
+    def test_a_session_with_a_server_that_leaves_meanwhile(
+        self, servers: Servers, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A session is with a server of the list, also where the one that was chosen leaves it before it has begun."""
+        first, second = servers.start("a", "b")
+        finder = Finder(first, second)
+        with Client(finder, connect_timeout=LIMIT) as client:
+            ready(client, 2)
+            choose = pkgutil.resolve_name("engine.rpc.client.balance:Balancer.member")
+
+            def choose_slowly(balancer: Any) -> Any:
+                chosen = choose(balancer)
+                if chosen.address.endpoint == second:
+                    finder.say(first)
+                    wait_until(lambda: [member.endpoint for member in client.members] == [first])
+                return chosen
+
+            monkeypatch.setattr("engine.rpc.client.balance.Balancer.member", choose_slowly)
+            for _ in limits(*[LIMIT] * 1000):  # Until the second one was chosen.
+                with client.session() as one:
+                    assert one.endpoint == first
+                    assert one.bind(Words).who() == "a"
+                if len(client.members) == 1:
+                    break
 
     def test_a_session_does_not_move(self, servers: Servers) -> None:
         """The calls of a session end with its server, as those of a client of one."""
