@@ -123,8 +123,10 @@ class TestLogs:
         pair.bind("routines").echo(1)
         pair.bind("routines").twice()
         wait_until(lambda: "was closed before" in caplog.text)  # A result beside another one is lost, and told of.
-        errors = [each for each in caplog.records if each.levelno >= logging.WARNING]
-        assert len(errors) == 1 and ".twice" in errors[0].getMessage()
+        # But for what is told late, of other tests' peers.
+        said = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+        errors = [text for text in said if not text.endswith(" s") or " more like it in the last " not in text]
+        assert len(errors) == 1 and ".twice" in errors[0]
 
 
 class TestTransport:
