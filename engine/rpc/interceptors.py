@@ -28,14 +28,14 @@ Assumes: `list.pop` is atomic: of two threads that end a call one resumes them.
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from inspect import isasyncgenfunction
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from transport.foreign import a_type, is_interrupt, shown
 
 from ..errors import InvalidArgumentType, InvalidState
-from ..kernel.checks import check_callable, check_callback
+from ..kernel.checks import check_callback
 
 
 class Intercepted(msgspec.Struct, eq=False):
@@ -71,58 +71,41 @@ class OutgoingCall(Intercepted, eq=False, kw_only=True):
 Interceptor = Callable[[Any], Iterator[None]]
 AsyncInterceptor = Callable[[Any], AsyncIterator[None]]
 Running = Generator[None, None, None]
+I = TypeVar("I", bound=Interceptor | AsyncInterceptor)  # noqa: E741  # read once, here
 
 
-def check_interceptor(interceptor: Interceptor) -> Interceptor:
-    """Return an interceptor; raise `InvalidArgumentType` if it cannot be called, or is an `async def`."""
+def check_interceptor(interceptor: I, *, may_await: bool = False) -> I:
+    """Return an interceptor; raise `InvalidArgumentType` if it cannot be called, or is an `async def`.
+
+    Args: `may_await`: it is a server's, and may be an async generator function.
+    """
+    if may_await and awaits(interceptor):
+        return interceptor
     try:
         check_callback("interceptor", interceptor)
     except InvalidArgumentType:
         if not callable(interceptor):
             raise
         raise InvalidArgumentType(
-            f"an interceptor of a client is an ordinary generator function, and {shown(interceptor)} is an `async "
-            "def`: calls begin without waiting. Await before the call"
-        ) from None
-    return interceptor
-
-
-def check_interceptors(interceptors: Iterable[Interceptor]) -> tuple[Interceptor, ...]:
-    """Return interceptors as a tuple; raise `InvalidArgumentType` if one cannot be called."""
-    return tuple(map(check_interceptor, _listed(interceptors)))
-
-
-def check_either(interceptor: Interceptor | AsyncInterceptor) -> Interceptor | AsyncInterceptor:
-    """As `check_interceptor`, for a server's, which may also be an async generator function."""
-    if awaits(interceptor):
-        return interceptor
-    try:
-        check_callback("interceptor", interceptor)
-    except InvalidArgumentType:
-        check_callable("interceptor", interceptor)
-        raise InvalidArgumentType(
             f"an interceptor that awaits is an async generator function, with one `yield`, and {shown(interceptor)} "
             "has none"
+            if may_await
+            else f"an interceptor of a client is an ordinary generator function, and {shown(interceptor)} is an "
+            "`async def`: calls begin without waiting. Await before the call"
         ) from None
     return interceptor
 
 
-def check_each(
-    interceptors: Iterable[Interceptor | AsyncInterceptor],
-) -> tuple[Interceptor | AsyncInterceptor, ...]:
-    """As `check_interceptors`, for a server's."""
-    return tuple(map(check_either, _listed(interceptors)))
+def check_interceptors(interceptors: Iterable[I], *, may_await: bool = False) -> tuple[I, ...]:
+    """Return interceptors as a tuple; see `check_interceptor`."""
+    if not isinstance(interceptors, Iterable):
+        raise InvalidArgumentType(f"interceptors must be a list of generator functions, not {shown(interceptors)}")
+    return tuple(check_interceptor(each, may_await=may_await) for each in interceptors)
 
 
 def awaits(interceptor: object) -> bool:
     """Whether an interceptor is an async generator function, or an object whose `__call__` is one."""
-    return isasyncgenfunction(interceptor) or isasyncgenfunction(getattr(type(interceptor), "__call__", None))  # noqa: B004
-
-
-def _listed(interceptors: Any) -> Iterable[Any]:
-    if not isinstance(interceptors, Iterable):
-        raise InvalidArgumentType(f"interceptors must be a list of generator functions, not {shown(interceptors)}")
-    return interceptors
+    return isasyncgenfunction(interceptor) or isasyncgenfunction(getattr(type(interceptor), "__call__", None))  # noqa: B004  # its class's method
 
 
 class Around:

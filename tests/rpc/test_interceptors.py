@@ -777,11 +777,19 @@ class TestAtAServer:
             pair.things().double(1)
 
     def test_one_way(self, pair: Pair) -> None:
-        """They run around a one-way call."""
+        """They run around a one-way call, which they know for one."""
         log = Log()
+        known: list[bool] = []
+
+        def look(call: IncomingCall) -> Iterator[None]:
+            known.append(call.one_way)
+            yield
+
         pair.server.add_interceptor(log.named("a"))
+        pair.server.add_interceptor(look)
         pair.things().note(3)
         wait_until(lambda: log.lines == ["a begins note", "a ends None"])
+        assert known == [True]
 
     def test_a_handle_that_is_dropped(self, pair: Pair) -> None:
         """A manager routine that forgets its call has it end, for interceptors too."""

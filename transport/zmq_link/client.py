@@ -33,10 +33,9 @@ _CLOSED: Final = int(zmq.Event.CLOSED)
 _RETRIED: Final = int(zmq.Event.CONNECT_RETRIED)
 _UP: Final = int(zmq.Event.HANDSHAKE_SUCCEEDED)
 _DISCONNECTED: Final = int(zmq.Event.DISCONNECTED)
+_BROKEN_OFF: Final = int(zmq.Event.HANDSHAKE_FAILED_NO_DETAIL)
 _FAILURES: Final[dict[int, str]] = {
-    int(
-        zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
-    ): "the peer broke off: it is no ZeroMQ server, or only one side has keys (`curve=`)",
+    _BROKEN_OFF: "the peer broke off: it is no ZeroMQ server, or only one side has keys (`curve=`)",
     int(zmq.Event.HANDSHAKE_FAILED_PROTOCOL): "the peer does not speak ZMTP, or only one side has keys (`curve=`)",
     int(zmq.Event.HANDSHAKE_FAILED_AUTH): "the server does not allow this client's key: see its `Curve(allowed=)`",
 }

@@ -85,31 +85,36 @@ def cannot_await(interceptor: AsyncInterceptor, entry: Entry) -> InvalidArgument
 
 def await_around(entry: Entry, interceptors: Callable[[], Iterable[AsyncInterceptor]]) -> None:
     """Have what `interceptors` returns at each call run around the routine of an entry, in its task."""
-    routine = entry.function
 
-    @wraps(routine)
+    @wraps(entry.routine)
     async def surrounded(*args: Any) -> Any:
-        served: Any = task_call.get()
-        call: OpenCall = served[0]
-        first, given = (args[:1], args[1:]) if entry.takes_handle else ((), args)
-        seen = _seen(call, list(given))
-
-        async def enter() -> Any:
-            value = routine(*first, *seen.args)
-            return await (value if call.pipes is None else generated(call.pipes, value))
-
-        if await _surround(seen, interceptors(), enter):
-            return seen.result
-        if not seen._kept:
-            if call.pipes is not None:
-                call.pipes.close()
-            try:
-                call.answers.answer(call, seen.result)
-            except (InvalidAsyncHandle, InvalidArgumentType) as error:
-                log_unanswered(call, seen.result, error)
-        return UNANSWERED
+        return await _serve(interceptors(), args)
 
     entry.function = surrounded
+
+
+async def _serve(interceptors: Iterable[AsyncInterceptor], args: tuple[Any, ...]) -> Any:
+    """Run the routine of the call that this task serves, and interceptors around it; see `run_prepared`."""
+    served: Any = task_call.get()
+    call: OpenCall = served[0]
+    entry = call.entry
+    first, given = (args[:1], args[1:]) if entry.takes_handle else ((), args)
+    seen = _seen(call, list(given))
+
+    async def enter() -> Any:
+        value = entry.routine(*first, *seen.args)
+        return await (value if call.pipes is None else generated(call.pipes, value))
+
+    if await _surround(seen, interceptors, enter):
+        return seen.result
+    if not seen._kept:
+        if call.pipes is not None:
+            call.pipes.close()
+        try:
+            call.answers.answer(call, seen.result)
+        except (InvalidAsyncHandle, InvalidArgumentType) as error:
+            log_unanswered(call, seen.result, error)
+    return UNANSWERED
 
 
 async def _surround(seen: IncomingCall, interceptors: Iterable[AsyncInterceptor], enter: Callable[[], Any]) -> bool:

@@ -58,7 +58,7 @@ from ...lifecycle import AsyncCloseable, OpenObjects, Stage, at_exit, close_left
 from ...pool.pool import ThreadPool, port_of
 from ..address import Address, addresses_of
 from ..contract.interface import Interface
-from ..interceptors import AsyncInterceptor, Interceptor, check_each, check_either
+from ..interceptors import AsyncInterceptor, Interceptor, check_interceptor, check_interceptors
 from ..limits import check_options
 from ..pipes.pipe import MAX_WINDOW
 from ..serving import begin_serving, current
@@ -230,7 +230,7 @@ class Server(AsyncCloseable):
         self._max_unread_bytes: int = check_count("max_unread_bytes", max_unread_bytes, 1)
         self._pipe_window: int = check_count("pipe_window", pipe_window, 1, MAX_WINDOW)
         self._registry: Registry = Registry()
-        self._registry.intercept(*check_each(interceptors))
+        self._registry.intercept(*check_interceptors(interceptors, may_await=True))
         self._announcer: Announcer | None = check_announcer(announce)
         self._advertise = advertise
         if announce is not None and self._endpoints:
@@ -278,7 +278,7 @@ class Server(AsyncCloseable):
         What is registered already is among it. Raises: `InvalidArgumentType` if it cannot be called, or if it awaits
         and a routine that is registered is none that can be awaited. Threads: any. Blocks: never.
         """
-        self._registry.intercept(check_either(interceptor))
+        self._registry.intercept(check_interceptor(interceptor, may_await=True))
 
     def register(
         self,
