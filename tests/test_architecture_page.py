@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import functools
 import keyword
 import re
 from collections import defaultdict
@@ -68,14 +69,25 @@ class Names(ast.NodeVisitor):
         self.generic_visit(node)
 
 
-TREE = {
-    path.relative_to(ROOT).as_posix(): Names(path)
-    for top in ("engine", "transport", "perf", "tests")
-    for path in (ROOT / top).rglob("*.py")
-}
-QUALIFIED = {name for names in TREE.values() for name in names.qualified}
-BOUND = {name for names in TREE.values() for name in names.bound}
-MODULES = {path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in TREE}
+@functools.cache  # When a test asks, and not for each process that only looks which tests there are.
+def defined(path: str) -> Names:
+    return Names(ROOT / path)
+
+
+@functools.cache
+def everywhere() -> tuple[set[str], set[str]]:
+    """All names that the project defines: whole ones, modules too, and by themselves."""
+    paths = [
+        path.relative_to(ROOT).as_posix()
+        for top in ("engine", "transport", "perf", "tests")
+        for path in (ROOT / top).rglob("*.py")
+    ]
+    modules = {path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in paths}
+    return modules.union(*(defined(path).qualified for path in paths)), set().union(
+        *(defined(path).bound for path in paths)
+    )
+
+
 TARGETS = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
@@ -95,9 +107,10 @@ def exists(name: str) -> bool:
     if not re.fullmatch(r"[\w.]+", name):
         return True
     first, dot, last = name.rpartition(".")
-    if name in MODULES or name in QUALIFIED or name in FOREIGN or keyword.iskeyword(name) or hasattr(builtins, name):
+    whole, bound = everywhere()
+    if name in whole or name in FOREIGN or keyword.iskeyword(name) or hasattr(builtins, name):
         return True
-    return last in BOUND if not dot or not first[:1].isupper() else False
+    return last in bound if not dot or not first[:1].isupper() else False
 
 
 def table(first: str, text: str = ARCHITECTURE) -> list[list[str]]:
@@ -152,7 +165,7 @@ def test_the_way_of_a_request() -> None:
     missing = defaultdict(list)
     for path, functions in steps:
         for name in re.findall(r"`([\w.]+)`", functions):
-            if name not in TREE[path].qualified:
+            if name not in defined(path).qualified:
                 missing[path].append(name)
     assert missing == {}
 
@@ -200,6 +213,6 @@ def test_the_order_of_locks() -> None:
 def test_the_order_of_the_exit() -> None:
     """The page has the stages of an exit in their order, and the layers below them."""
     order = [row[0] for row in table("when")]
-    layers = TREE["transport/lifecycle.py"].qualified
+    layers = defined("transport/lifecycle.py").qualified
     assert order[: len(Stage)] == [f"Stage.{stage.name}" for stage in Stage]
     assert set(order[len(Stage) :]) == {name for name in layers if name.startswith("Layer.")} - {"Layer.USERS"}

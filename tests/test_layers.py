@@ -4,6 +4,7 @@ Imports count wherever they stand, inside functions and under `TYPE_CHECKING` to
 """
 
 import ast
+import functools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -318,6 +319,11 @@ WHITE_BOX: dict[str, str] = {
 }
 
 
+@functools.lru_cache(maxsize=1)  # Each file is asked for several times in a row.
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))))
+
+
 class Tree:
     """The Python files below a folder that belong to the project, by module name."""
 
@@ -334,7 +340,7 @@ class Tree:
         """Yield (line, module, name) of each import; name is "" where the module itself is imported."""
         path = self.files[importer]
         package = importer if path.name == "__init__.py" else importer.rpartition(".")[0]
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        for node in nodes(path):
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     yield node.lineno, alias.name, ""
@@ -352,7 +358,7 @@ class Tree:
     def reaches(self, importer: str) -> Iterator[tuple[int, str, str]]:
         """Yield (line, module, name) of each `module.name` in the source, for modules of the library."""
         imported = {module.partition(".")[0] for _, module, name in self.imports(importer) if not name}
-        for node in ast.walk(ast.parse(self.files[importer].read_text(encoding="utf-8"))):
+        for node in nodes(self.files[importer]):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute | ast.Name):
                 module = ast.unparse(node.value)
                 if module in self.modules and module.partition(".")[0] in imported - OUTSIDE:

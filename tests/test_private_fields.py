@@ -49,10 +49,10 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name not in DOCUMENTED
 
 
-def names_given(tree: ast.Module) -> set[str]:
+def names_given(nodes: list[ast.AST]) -> set[str]:
     """Return the names that a file itself defines: functions, variables, fields, `__slots__`."""
     given = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             given.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -78,9 +78,9 @@ def is_own(holder: ast.expr) -> bool:
 
 def reaches(source: str) -> Iterator[tuple[int, str]]:
     """Yield (line, expression) of each access to a private field of somewhere else."""
-    tree = ast.parse(source)
-    given = names_given(tree)
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(ast.parse(source)))
+    given = names_given(nodes)
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith(("engine", "transport"))):
             for alias in node.names:
                 if is_private(alias.name):
@@ -193,10 +193,15 @@ def all_handed_on(sources: list[str], public: set[str]) -> set[str]:
 FILES = sorted(path for package in ("engine", "transport") for path in (ROOT / package).rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_no_file_reaches_into_another_ones_fields(path: Path) -> None:
+@pytest.fixture(scope="module")
+def found() -> dict[str, str]:
+    """All reaches, and where they are."""
+    return {reach: line for path in FILES for reach, line in found_in(path).items()}
+
+
+def test_no_file_reaches_into_another_ones_fields(found: dict[str, str]) -> None:
     """What a class keeps under an underscore is used in its own file, and by what derives from it."""
-    assert {line: reach for reach, line in found_in(path).items() if reach not in EXCEPTIONS} == {}
+    assert {line: reach for reach, line in found.items() if reach not in EXCEPTIONS} == {}
 
 
 def test_no_public_class_hands_out_what_is_private() -> None:
@@ -212,10 +217,10 @@ def test_no_class_hands_out_its_private_field() -> None:
     assert found - HANDED_OUT.keys() == HANDED_ON.keys()
 
 
-def test_the_exceptions_are_few_and_needed() -> None:
+def test_the_exceptions_are_few_and_needed(found: dict[str, str]) -> None:
     """There are at most twelve exceptions, and each is still made use of."""
     assert len(EXCEPTIONS) + len(HANDED_OUT) + len(HANDED_ON) <= 12
-    assert EXCEPTIONS.keys() <= {reach for path in FILES for reach in found_in(path)}
+    assert EXCEPTIONS.keys() <= found.keys()
 
 
 @pytest.mark.parametrize(

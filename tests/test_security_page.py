@@ -1,6 +1,5 @@
 """The page on security names each attack, what became of it, and tests that exist."""
 
-import ast
 import inspect
 import os
 import re
@@ -33,9 +32,7 @@ def test_what_is_cured_has_a_test() -> None:
     names = set()
     for path in ROOT.glob("tests/**/test_*.py"):
         names.add(path.name)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                names.add(node.name)
+        names.update(re.findall(r"^ *(?:def|class) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
     for number, _, state, _, tests in ROWS:
         cited = set(re.findall(r"`([\w.]+)`", tests))
         assert cited <= names, number
