@@ -35,14 +35,14 @@ class EventLoop(Protocol):
     def is_running(self) -> bool: ...
 
 
-def warn_of_holding(loop: Any) -> None:
+def warn_of_holding(loop: Any, remedy: str = REMEDY) -> None:
     """Say that this thread, which runs `loop`, is about to sleep. Raises the warning in the loop's debug mode."""
     frame: FrameType | None = sys._getframe(1)
     level, name = 2, "a wait"
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in OURS:
         level, name = level + 1, frame.f_code.co_qualname
         frame = frame.f_back
-    text = f"{name}() blocks the event loop that runs in this thread: {REMEDY}"
+    text = f"{name}() blocks the event loop that runs in this thread: {remedy}"
     if loop.get_debug():
         raise RuntimeWarning(text)
     warnings.warn(text, RuntimeWarning, stacklevel=level)
@@ -87,16 +87,17 @@ def running_loop() -> Any:
 class holding:
     """The scope in which a function does what it warned of as the scope was entered: it holds up `loop`.
 
-    Entering raises the warning in the loop's debug mode.
+    Entering raises the warning in the loop's debug mode. `remedy`: what to do instead.
     """
 
-    __slots__ = ("_loop",)
+    __slots__ = ("_loop", "_remedy")
 
-    def __init__(self, loop: Any) -> None:
+    def __init__(self, loop: Any, remedy: str = REMEDY) -> None:
         self._loop = loop
+        self._remedy = remedy
 
     def __enter__(self) -> None:
-        warn_of_holding(self._loop)
+        warn_of_holding(self._loop, self._remedy)
         _local.warned = True
 
     def __exit__(

@@ -92,6 +92,7 @@ MAX_WAITING_BYTES = 1024 * 1024 * 1024  # And of all clients at one endpoint; ar
 STUCK_AFTER = 30.0  # Seconds; arbitrary: few routines mean to take so long.
 MAX_UNREAD_BYTES = 64 * 1024 * 1024  # Arbitrary: more than a client that reads ever leaves.
 REFUSING = 5.0  # Seconds for which a server that has refused calls for want of room says that it is not ready.
+LISTEN_AWAITED = "call `server.listen()` and then `await server.wait_async()` in a coroutine"
 CLOSE_TIMEOUT = 5.0  # Seconds that leaving a `with` block waits for running calls.
 
 
@@ -388,14 +389,18 @@ class Server(AsyncCloseable):
                 kills the process, a second Ctrl-C raises `KeyboardInterrupt` at once, and closing the server does not
                 wait for running calls then. (A routine that goes on delays the end of the process by up to 2 s more.)
                 The handlers are put back before it returns or raises. `listen()` and then `wait()` set none.
+                In a coroutine call `listen()` and then `await server.wait_async()`: this would hold up its event loop,
+                with a warning.
         Raises: `Misuse` 1742 (MAX_CALLS_TOO_SMALL) for a limit below 1; `InvalidState` 1713 (ALREADY_LISTENING), 1714
             (NO_PROTSEQS_REGISTERED) without an endpoint;
-            `transport.EndpointError` if an endpoint is taken; `InvalidHandle` if the server is closed.
+            `transport.EndpointError` if an endpoint is taken; `InvalidHandle` if the server is closed; `Deadlock`, and
+            it does not listen, for `wait` in the thread that runs the loop of the server's `async def` routines.
         Source: "RpcServerListen".
         """
         check_flag("wait", wait)
         if wait and (loop := loop_to_hold()) is not None:
-            with holding(loop):
+            self._check_awaits(loop)
+            with holding(loop, LISTEN_AWAITED):
                 return self.listen(max_calls=max_calls, wait=wait)
         if max_calls is not None:
             check_max_calls(max_calls)
@@ -409,6 +414,16 @@ class Server(AsyncCloseable):
             with ended_by_signals(self.request_stop, partial(setattr, self, "_hurried", True)):
                 while not self.wait(SIGNAL_LOOK):
                     pass
+
+    def _check_awaits(self, loop: object) -> None:
+        """Refuse to wait without an end in the thread that runs `loop`, if this server's routines need it."""
+        with self._admission.lock:
+            own = self._loop
+        if own is not None and own[0] is loop:
+            raise Deadlock(
+                "the `async def` routines of this server run in the event loop of this thread, and none would get on "
+                f"while it waits: {LISTEN_AWAITED}"
+            )
 
     def _bind(self) -> None:
         """Bind the endpoints, all or none, if they are not bound."""
@@ -502,9 +517,12 @@ class Server(AsyncCloseable):
         """Wait until the server was stopped and its last call was closed; False if `timeout` (seconds) ran out first.
 
         Raises: `InvalidState` 1713 (ALREADY_LISTENING) if another thread waits already, 1715 (NOT_LISTENING) if the
-            server never listened. Source: "RpcMgmtWaitServerListen".
+            server never listened; `Deadlock` without a `timeout` in the thread that runs the loop of the server's
+            `async def` routines, where `wait_async` is meant. Source: "RpcMgmtWaitServerListen".
         """
         timeout = check_timeout(timeout)
+        if timeout is None and (loop := running_loop()) is not None:
+            self._check_awaits(loop)
         with self._admission.waiting(self._listened) as stops:
             return not stops or self._admission.stopped.wait(timeout)
 

@@ -106,7 +106,7 @@ class TestWarning:
                 return "word"
 
         server.register("words", Routines())
-        with pytest.raises(RuntimeWarning, match=r"^Server\.listen\(\) blocks"):
+        with pytest.raises(RuntimeWarning, match=r"^Server\.listen\(\) blocks.*`await server\.wait_async\(\)`"):
             in_a_loop(lambda: server.listen(wait=True), debug=True)
         assert not server.listening
         with pytest.raises(RuntimeWarning, match=r"^Server\.unregister\(\) blocks"):

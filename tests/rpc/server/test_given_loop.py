@@ -15,6 +15,7 @@ from engine import (
     CallFailed,
     CallTimeout,
     Client,
+    Deadlock,
     Interface,
     InvalidArgumentType,
     OutPipe,
@@ -164,6 +165,28 @@ class TestTheProgramsLoop:
                         assert told == f"mine True test.GivenLoop.put-{value}"
                         assert await routines.queue.get() == value
                         assert tenant.get() == "mine"
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("given", [False, True])
+    def test_waiting_in_its_thread(self, given: bool) -> None:
+        """`listen(wait=True)`, and `wait()`, are refused where no routine could get on meanwhile, and nothing is done;
+        the error names what to await instead.
+        """
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop() if given else None
+            async with Server(ENDPOINT, loop=loop) as server:
+                server.register(Work, Routines())
+                with pytest.raises(Deadlock, match=r"`server\.listen\(\)`.*`await server\.wait_async\(\)`"):
+                    server.listen(wait=True)
+                assert not server.listening
+                server.listen()
+                with pytest.raises(Deadlock, match="wait_async"):
+                    server.wait()
+                assert not await asyncio.to_thread(server.wait, 0.001)  # Others may.
+                server.stop()
+                assert await server.wait_async(LIMIT)
 
         asyncio.run(main())
 
