@@ -69,6 +69,11 @@ def addresses_of(addresses: Iterable[Address | str]) -> list[Address]:
     return list({address.endpoint: address for address in map(_address_of, addresses)}.values())
 
 
+def of_scheme(scheme: str, addresses: Iterable[Address]) -> list[Address]:
+    """Return those that are reached by connections of that kind; "": all."""
+    return [address for address in addresses if scheme in ("", Endpoint.parse(address.endpoint).scheme)]
+
+
 def _address_of(address: Address | str) -> Address:
     if isinstance(address, Address):
         return address

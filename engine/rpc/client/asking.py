@@ -16,6 +16,7 @@ from transport import Endpoint
 from transport.chance import chance
 
 from ...errors import EngineError, InvalidAsyncHandle
+from ..address import of_scheme
 from ..call import Call
 from ..contract.members import Listing, Members
 from .resolver import Discovery
@@ -43,13 +44,15 @@ Connect = Callable[[str], AbstractContextManager[Asker]]
 class Asking:
     """What is known from the members, and the call that asks one of them.
 
-    Args: `connect(endpoint)` makes a client of a member; `seeds` are members that are known beforehand.
+    Args: `connect(endpoint)` makes a client of a member; `seeds` are members that are known beforehand; `scheme`: that
+    of the members that count, "" if all do.
     """
 
-    def __init__(self, connect: Connect, seeds: Sequence[str], discovery: Discovery) -> None:
+    def __init__(self, connect: Connect, seeds: Sequence[str], discovery: Discovery, scheme: str = "") -> None:
         self._connect = connect
         self._seeds = seeds
         self._discovery = discovery
+        self._scheme = scheme
         self._listing = Listing()
         self._known: list[str] = []
         # Stored by the thread that asks, read by the one that closes.
@@ -99,7 +102,7 @@ class Asking:
                 else:
                     self._listing = listing
                     asked = Endpoint.parse(endpoint)
-                    addresses = [address.seen_from(asked) for address in listing.addresses]
+                    addresses = of_scheme(self._scheme, (address.seen_from(asked) for address in listing.addresses))
                     self._known = [address.endpoint for address in addresses]
                     self._discovery.update(addresses)
         return answered

@@ -27,7 +27,7 @@ from transport.log import Log
 
 from ...errors import EngineError
 from ...pool.pool import default_pool
-from ..address import Address
+from ..address import Address, of_scheme
 from ..contract.spec import OperationSpec
 from ..errors import UnknownInterface, UnknownOperation
 from .asking import Asking, Connect
@@ -172,7 +172,9 @@ class Following:
 
 
 class _AskingResolver:
-    """A resolver: asks the members about each other. Args: `seeds` are some of them."""
+    """A resolver: asks the members about each other. Args: `seeds` are some of them, all of one scheme, as those that
+    it finds are.
+    """
 
     def __init__(self, connect: Connect, seeds: Sequence[str]) -> None:
         self._connect = connect
@@ -180,7 +182,7 @@ class _AskingResolver:
 
     def run(self, discovery: Discovery) -> None:
         """Follow the members; see `Resolver`."""
-        asking = Asking(self._connect, self._seeds, discovery)
+        asking = Asking(self._connect, self._seeds, discovery, Endpoint.parse(self._seeds[0]).scheme)
         asking.follow()
         if not discovery.closed and not isinstance(asking.failure, (UnknownInterface, UnknownOperation)):
             raise EngineError(f"no member of {self!r} knows the others") from asking.failure
@@ -203,6 +205,5 @@ def _usable(named: Sequence[str], asked: str) -> list[Address]:
         except EndpointError as error:
             log.warning("%s names a member that is none: %s", asked, error)
             continue
-        if Endpoint.parse(address.endpoint).scheme == there.scheme:
-            found[address.endpoint] = address
-    return list(found.values())
+        found[address.endpoint] = address
+    return of_scheme(there.scheme, found.values())

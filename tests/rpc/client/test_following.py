@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from transport import EndpointError
 from transport.frames import Calls, Welcome
 from transport.wire.codec import encode_reply
 
+from ...certificates import client_context, server_context
 from ..helpers import RawServer, new_endpoint, untyped
 
 
@@ -87,8 +88,10 @@ class Routines:
 class Fleet:
     """Servers of this process, which name each other."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, transport: str = "ipc") -> None:
         self._folder = folder
+        self._transport = transport
+        self._keys: dict[str, Any] = {"tls": server_context()} if transport == "tls" else {}
         self._made = ExitStack()
         self.servers: dict[str, Server] = {}
         self.routines: dict[str, Routines] = {}
@@ -97,7 +100,8 @@ class Fleet:
     def start(self, *names: str, tell: bool = True) -> None:
         """Start these, and have all name all; with `tell` they tell of changes."""
         for name in names:
-            server = self.servers[name] = Server(new_endpoint("ipc", self._folder), name=name)
+            server = Server(new_endpoint(self._transport, self._folder), name=name, **self._keys)
+            self.servers[name] = server
             self._made.callback(server.close, 0)
             routines = self.routines[name] = Routines(name)
             self._made.callback(routines.gate.open)
@@ -106,13 +110,12 @@ class Fleet:
                 tells = self.tells[name] = MembersRoutines()
                 self._made.callback(tells.answer_all, closing=True)
                 server.register(Members, tells)
+            server.listen()
         self.name(*self.servers)
-        for name in names:
-            self.servers[name].listen()
 
-    def name(self, *names: str) -> None:
-        """Have all name these, and tell of them."""
-        members = [self.servers[name].endpoint for name in names]
+    def name(self, *names: str, others: Sequence[str] = ()) -> None:
+        """Have all name these, and `others` before them, and tell of them."""
+        members = [*others, *(self.servers[name].endpoint for name in names)]
         for server in self.servers.values():
             server.members = members
         for tells in self.tells.values():
@@ -139,6 +142,11 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 def states(client: Client) -> list[str]:
     """Those of the client's own server, and of the members after it."""
     return [member.state for member in client.members]
+
+
+def members(client: Client) -> set[str]:
+    """Return the endpoints of the members that it has besides its own server."""
+    return {member.endpoint for member in client.members[1:] if member.state != "left"}
 
 
 def spread(words: Words, *names: str) -> None:
@@ -292,6 +300,30 @@ class TestNames:
             assert call.result(LIMIT) == "a"
             wait_until(lambda: "names a member that is none" in caplog.text)
             assert len(client.members) == 1
+
+    @pytest.mark.parametrize("how", ["named", "told"])
+    @pytest.mark.parametrize("transport", ["tcp", "native+tcp", "ipc", "tls"])
+    def test_members_that_are_reached_otherwise(self, tmp_path: Path, transport: str, how: str) -> None:
+        """No server leads a client to another kind of connection, by its greeting or by what it tells later: from a
+        private connection to one in clear text, from the network to files and objects of the client's own machine.
+        """
+        kinds = ["tcp://127.0.0.1:1", "native+tcp://127.0.0.1:1", "tls://127.0.0.1:1", "ipc:///etc/passwd"]
+        others = [each for each in (*kinds, "loopback://x") if not each.startswith(f"{transport}:")]
+        with ExitStack() as stack:
+            fleet = Fleet(tmp_path, transport)
+            stack.callback(fleet.close)
+            fleet.start("a", "b", tell=how == "told")
+            first, second = (fleet.servers[name].endpoint for name in "ab")
+            if how == "named":
+                fleet.name("a", "b", others=others)
+            keys: Any = {"tls": client_context()} if transport == "tls" else {}
+            client = stack.enter_context(Client(first, connect_timeout=LIMIT, **keys))
+            spread(client.bind(Words, causal=False), "a", "b")
+            assert members(client) == {first, second}
+            if how == "told":
+                fleet.name("b", others=others)
+                wait_until(lambda: first not in members(client), what="the list is taken")
+                assert members(client) == {second}
 
     def test_what_a_server_says(self) -> None:
         """A server names endpoints that can be connected to, and no more of them than a greeting has room for."""
