@@ -1,6 +1,7 @@
 """A client of several servers: where calls go, what becomes of them when a server goes, and what stays with one."""
 
 import asyncio
+import gc
 import os
 import pkgutil
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ import pytest
 from engine import (
     Address,
     Call,
+    CallCancelled,
     CallFailed,
     CallTimeout,
     Client,
@@ -82,6 +85,10 @@ class Words(Interface, id="tests.Fleet"):
     def use(self, context: Context[str]) -> str:
         """Return the name of the server, and the state."""
 
+    @operation
+    def keep(self, context: Context[str]) -> str:
+        """Answer as `hold`."""
+
 
 class Routines:
     """It, served by one that has a name."""
@@ -107,8 +114,10 @@ class Routines:
         return number
 
     def hold(self) -> str:
-        """Wait for the gate."""
+        """Wait for the gate; a call that was cancelled meanwhile ends so."""
         self.gate.pass_through()
+        if current_call().test_cancel():
+            raise CallCancelled("as its caller wants")
         return self.name
 
     def busy(self) -> str:
@@ -132,6 +141,10 @@ class Routines:
     def use(self, context: Context[str]) -> str:
         """Return both."""
         return f"{self.name} {context.state}"
+
+    def keep(self, context: Context[str]) -> str:
+        """Wait for the gate."""
+        return self.hold()
 
 
 class Servers:
@@ -301,6 +314,68 @@ class TestFinding:
                 assert refused.wait(LIMIT)
             wait_until(lambda: servers.servers["b"].statistics().clients == 0)
 
+    def test_who_has_left_and_is_needed_again(self, servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A server that has left, and was found without calls, is not closed if it has one by then, or is in the list
+        again.
+        """
+        first, second = servers.start("a", "b")
+        finder = Finder(second)
+        steps: list[Callable[[], object]] = []
+        pool = SimpleNamespace(post=steps.append)
+
+        def close_the_idle() -> None:
+            wait_until(lambda: steps, what="a server was found without calls")
+            while steps:
+                steps.pop()()
+
+        with Client(finder, connect_timeout=LIMIT) as client:
+            words = client.bind(Words, causal=False)
+            handle = words.open()
+            with monkeypatch.context() as patched:
+                patched.setattr("engine.rpc.client.fleet.default_pool", lambda: pool)
+                finder.say(first)
+                wait_until(lambda: steps)
+                call = words.keep.begin(handle)
+                close_the_idle()
+                assert state_of(client, second) == "left"
+                servers.routines["b"].gate.open()
+                assert call.result(LIMIT) == "b"
+                wait_until(lambda: steps)
+                finder.say(first, second)
+                close_the_idle()
+                assert state_of(client, second) == "ready"
+                assert words.use(handle) == "b b"
+
+    def test_nothing_is_kept_of_who_has_left(self, servers: Servers) -> None:
+        """Of a server that has left, and is closed, a client keeps nothing: servers may come and go for ever."""
+        first, second = servers.start("a", "b")
+        finder, kind = Finder(first), pkgutil.resolve_name("engine.rpc.client.member:Member")
+
+        def is_kept() -> bool:
+            gc.collect()
+            return any(type(each) is kind and each.address.endpoint == first for each in gc.get_objects())
+
+        with Client(finder, connect_timeout=LIMIT) as client:
+            words = client.bind(Words, causal=False)
+            assert words.who() == "a" and words.who.begin().result(LIMIT) == "a" and is_kept()
+            finder.say(second)
+            wait_until(lambda: state_of(client, second) == "ready")
+            assert words.who() == "b"
+            wait_until(lambda: not is_kept())
+
+    def test_an_address_that_changes(self, servers: Servers) -> None:
+        """What a list says anew of a server that is known holds at once: its weight, and its zone."""
+        one, other = servers.start("a", "b")
+        finder = Finder(Address(one, zone="here"), Address(other, zone="there"))
+        with Client(finder, zone="here", connect_timeout=LIMIT) as client:
+            words = client.bind(Words, causal=False)
+            words.who()
+            ready(client, 2)
+            finder.say(Address(one, zone="there", weight=3), Address(other, zone="here", weight=5))
+            seen = {member.endpoint: (member.zone, member.weight) for member in client.members}
+            assert seen == {one: ("there", 3.0), other: ("here", 5.0)}
+            assert {words.who() for _ in range(20)} == {"b"}
+
     def test_that_raises(self, servers: Servers) -> None:
         """A resolver that raises is run again, and changes nothing meanwhile."""
         endpoints = servers.start("a", "b")
@@ -402,6 +477,49 @@ class TestBalance:
             assert outcomes[0] > 200
             faults = {m.endpoint: m.faults for m in client.members}
             assert faults[servers.endpoints["a"]] == 300 - outcomes[0]
+
+    def test_all_fail(self, servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If all servers fail, all fail alike often: one that has just failed does not get the next call, too."""
+        monkeypatch.setattr("engine.rpc.client.member.FAULT_TIME", 1e6)  # None is forgotten, however slow this is.
+        with Client(servers.start("a", "b"), connect_timeout=LIMIT) as client:
+            words = client.bind(Words, causal=False)
+            words.who()
+            ready(client, 2)
+            for routines in servers.routines.values():
+                routines.raises = ValueError("broken")
+            for _ in range(100):
+                assert status_of(words.busy) != 0
+            assert [member.faults for member in client.members] == [50, 50]
+
+    def test_one_that_has_failed_is_not_tried_again(self, servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As long as a fault weighs, a server that is fast gets no call of its own: failing is fast."""
+        monkeypatch.setattr("engine.rpc.client.member.FAULT_TIME", 1e6)
+        monkeypatch.setattr("engine.rpc.client.member.HALF_LIFE", 1e-9)  # Who had no call just now is hoped to be fast.
+        with Client(servers.start("a", "b"), connect_timeout=LIMIT) as client:
+            words = client.bind(Words, causal=False)
+            words.who()
+            ready(client, 2)
+            servers.routines["a"].raises = ValueError("broken")
+            outcomes = Counter(status_of(words.busy) for _ in range(500))
+            assert outcomes[0] in (499, 500)
+            assert sum(member.faults for member in client.members) == 500 - outcomes[0]
+
+    def test_a_cancelled_call_is_no_fault(self, servers: Servers) -> None:
+        """A server that ends a call because the caller wants it to has not failed."""
+        finder = Finder(*servers.start("a"))
+        with Client(finder, connect_timeout=LIMIT) as client:
+            words = client.bind(Words, causal=False)
+            call = words.hold.begin()
+            servers.routines["a"].gate.wait_for_arrivals()
+            before = servers.servers["a"].statistics().messages_in
+            call.cancel()
+            wait_until(lambda: servers.servers["a"].statistics().messages_in > before)
+            servers.routines["a"].gate.open()
+            assert status_of(partial(call.result, LIMIT)) == 1818
+            assert [member.faults for member in client.members] == [0]
+            servers.routines["a"].raises = ValueError("broken")
+            assert status_of(words.busy) != 0
+            assert [member.faults for member in client.members] == [1]
 
     def test_zones(self, servers: Servers) -> None:
         """The servers of the client's own zone are used while one is ready, then the others, then again these."""
@@ -713,6 +831,19 @@ class TestStaying:
                 if len(client.members) == 1:
                     break
 
+    def test_a_session_while_no_server_is_ready(self, servers: Servers) -> None:
+        """A session that is begun while no server is ready is rather with one that was not there yet than with one that
+        has just gone.
+        """
+        (gone,) = servers.start("a")
+        with Client([gone, "ipc:///nowhere/at/all"], connect_timeout=LIMIT) as client:
+            ready(client, 1)
+            servers.servers["a"].close(0)
+            wait_until(lambda: state_of(client, gone) not in ("ready", "connecting"))
+            for _ in range(20):
+                with client.session() as one:
+                    assert one.endpoint == "ipc:///nowhere/at/all"
+
     def test_a_session_does_not_move(self, servers: Servers) -> None:
         """The calls of a session end with its server, as those of a client of one."""
         with Client(servers.start("a", "b", workers=2), connect_timeout=LIMIT) as client:
@@ -725,8 +856,8 @@ class TestStaying:
                 assert status_of(partial(held.result, LIMIT)) == 1726
 
     def test_a_session_keeps_its_server(self, servers: Servers) -> None:
-        """A server that is in the list no more stays connected for a session."""
-        first, second = servers.start("a", "b")
+        """A server that is in the list no more stays connected for a session; others that have left are closed."""
+        first, second, third = servers.start("a", "b", "c")
         finder = Finder(first)
         with Client(finder, connect_timeout=LIMIT) as client:
             assert client.bind(Words, causal=False).who() == "a"
@@ -735,6 +866,12 @@ class TestStaying:
                 finder.say(second)
                 wait_until(lambda: state_of(client, second) == "ready")
                 assert client.bind(Words, causal=False).who() == "b"
+                assert words.who() == "a" and state_of(client, first) == "left"
+                for _ in range(2):
+                    finder.say(second, third)
+                    wait_until(lambda: state_of(client, third) == "ready")
+                    finder.say(second)
+                    wait_until(lambda: state_of(client, third) == "", what="one that has no session is closed")
                 assert words.who() == "a" and state_of(client, first) == "left"
             wait_until(lambda: state_of(client, first) == "")
 
