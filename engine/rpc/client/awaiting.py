@@ -76,7 +76,7 @@ class AwaitingConnection:
 
     def withdraw_locked(self, call_id: int) -> bool:
         """Have a call not leave that waits to; return False if it leaves just now, or has left."""
-        return call_id in self._retries.backing_off or call_id in self._outbox.withdraw({call_id})
+        return self._retries.backs_off_locked(call_id) or call_id in self._outbox.withdraw({call_id})
 
     # A conversation is over
 
@@ -99,13 +99,14 @@ class AwaitingConnection:
         ended: dict[int, Outcome] = {}
         for call_id, call in list(self._table.calls.items()):
             moves = self.elsewhere is not None and self.elsewhere.may_move(call)
-            if call_id in unsent or call_id not in left or call_id in self._retries.backing_off:
+            backs_off = self._retries.backs_off_locked(call_id)
+            if call_id in unsent or call_id not in left or backs_off:
                 # One that is in no queue backs off, or is just being begun, by a thread that will find no connection.
                 if moves and call_id in unsent:
                     moving.append(call_id)
                 else:
                     self.add_locked(call_id)
-                    if again_from_the_start and call_id in self._retries.backing_off:
+                    if again_from_the_start and backs_off:
                         retried.append(call_id)  # It may have no timer yet; with two, the second does nothing.
             elif read is not None and left[call_id] > read:
                 if again and self._retries.did_not_run_locked(self._table, call_id, greeted):
@@ -181,7 +182,7 @@ class AwaitingConnection:
         """End the calls that waited for a server too long; return those that may have left."""
         # They must not run later on, when their callers know that they did not. What may have left, a server that
         # greets late may run before it reads that it should not.
-        unsent = self._outbox.withdraw(set(expired)) | self._retries.backing_off
+        unsent = self._outbox.withdraw(set(expired)) | set(filter(self._retries.backs_off_locked, expired))
         ended = list(filter(self._table.calls.__contains__, expired))
         left = [call_id for call_id in ended if call_id not in unsent]
         waited = self._timeout

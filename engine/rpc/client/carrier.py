@@ -355,7 +355,7 @@ class Carrier:
                 if abort:
                     table.finish_locked((call_id,), (Failure(CallCancelled("cancelled by its caller")),), actions)
                 elif (
-                    (lost := self._retries.lost_locked(call_id)) or call_id in self._retries.backing_off
+                    (lost := self._retries.lost_locked(call_id)) or self._retries.backs_off_locked(call_id)
                 ) and self._awaiting.withdraw_locked(call_id):
                     why = "it was not sent again, for it was cancelled"
                     error = CallFailed(f"{lost}; {why}") if lost else CallFailedDne(f"a server has refused it; {why}")

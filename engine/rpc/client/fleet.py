@@ -151,7 +151,7 @@ class _Others:
                 again = partial(own.carrier.connection.awaiting.send_again, [call_id])
                 driver().monitor.call_at(monotonic() + wait, again)
                 # Afterwards: what backs off has a timer, wherever an interrupt comes.
-                fleet.retries.backing_off.add(call_id)
+                fleet.retries.back_off_locked(call_id)
             else:
                 at_once.append(call_id)
         if at_once:

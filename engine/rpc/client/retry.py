@@ -58,6 +58,8 @@ class RetryEntry(Observer, msgspec.Struct, eq=False):
     moves: int = 0
     # How the connection was lost over which it may have run; "" if it has not.
     why: str = ""
+    # It backs off: it is outstanding, and neither queued nor sent.
+    backs_off: bool = False
 
     def wake(self) -> None:
         """The call has its outcome. Outside all locks."""
@@ -79,8 +81,6 @@ class Retries:
         # The tables of the client, each with how many answers of it the budget has counted.
         self._tables: dict[CallTable, int] = {}
         self._entries: dict[int, RetryEntry] = {}
-        # Those that back off: they are outstanding, and neither queued nor sent.
-        self.backing_off: set[int] = set()
         # Counters, for statistics. Those that went to another server; by who moves them.
         self.moved: int = 0
         self.sent: int = 0
@@ -105,7 +105,6 @@ class Retries:
         """A call has its outcome."""
         if self._entries.get(entry.call_id) is entry:
             del self._entries[entry.call_id]
-            self.backing_off.discard(entry.call_id)
 
     def did_not_run_locked(self, table: CallTable, call_id: int, taken: bool) -> bool:
         """A call that had left did not run: whether it is sent again. `taken`: it was sent to a server that had
@@ -132,13 +131,13 @@ class Retries:
             return False
         entry.tries += 1
         entry.why = why
-        self.backing_off.add(call_id)
+        entry.backs_off = True
         return True
 
     def refused_locked(self, table: CallTable, call_id: int) -> float | None:
         """A server has refused a call, which did not run: return after how many seconds it may go to another one.
 
-        None: it may not. If it has to wait, the caller notes that it is `backing_off`.
+        None: it may not. If it has to wait, the caller notes that, by `back_off_locked`.
         """
         call = table.calls[call_id]
         if not _may_leave_again(call):
@@ -148,6 +147,15 @@ class Retries:
             return None
         entry.moves += 1
         return 0.0 if entry.moves == 1 else _wait(entry.moves - 1)
+
+    def back_off_locked(self, call_id: int) -> None:
+        """A call that was refused waits, and has its timer."""
+        self._entries[call_id].backs_off = True
+
+    def backs_off_locked(self, call_id: int) -> bool:
+        """Whether a call backs off."""
+        entry = self._entries.get(call_id)
+        return entry is not None and entry.backs_off
 
     def _entry_locked(self, table: CallTable, call_id: int, call: Call[object]) -> RetryEntry:
         entry = self._entries.get(call_id)
@@ -183,9 +191,9 @@ class Retries:
     def rested_locked(self, table: CallTable, call_id: int) -> bool:
         """A call has backed off; False if it does so no more."""
         entry = self._entries.get(call_id)
-        if entry is None or call_id not in self.backing_off or table.calls.get(call_id) is not entry.call:
+        if entry is None or not entry.backs_off or table.calls.get(call_id) is not entry.call:
             return False
-        self.backing_off.discard(call_id)
+        entry.backs_off = False
         self.sent += 1 if entry.why else 0
         return True
 

@@ -1,7 +1,10 @@
 """Cancelling and time limits: "RpcAsyncCancelCall", "Receiving Cancellations", section 5."""
 
+import gc
+import pkgutil
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,15 +13,18 @@ import msgspec
 import pytest
 
 from engine import (
+    Call,
     CallCancelled,
     CallTimeout,
     Client,
     CompletionPort,
     EngineError,
+    Interface,
     RemoteFault,
     Server,
     State,
     current_call,
+    operation,
 )
 from engine.testing import LIMIT, wait_until
 from transport.frames import CallOptions, Calls, Fault, Replies, Target
@@ -278,6 +284,40 @@ class TestTimeLimit:
         with pytest.raises(RemoteFault):
             bench.control.seen(key)
 
+    def test_work_that_would_be_late_is_not_started(
+        self, local: Callable[..., Any], benches: Benches, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A call of whose time only the last part is left is not run: its client would hardly get the answer. One that
+        has no answer is run as long as any of its time is left.
+        """
+        # All of it is the last part, so that this needs no time to pass.
+        monkeypatch.setattr("engine.rpc.server.runner.LAST_PART", 1.0)
+        monkeypatch.setattr("engine.rpc.server.runner.LAST_SECONDS", 1e6)
+        ran: list[str] = []
+
+        class Hurried(Interface, id="test.Hurried"):
+            @operation
+            def answer(self) -> None: ...
+
+            @operation(one_way=True)
+            def note(self) -> None: ...
+
+        class Routines:
+            def answer(self) -> None:
+                ran.append("answer")
+
+            def note(self) -> None:
+                ran.append("note")
+
+        server = local()
+        server.register(Hurried, Routines())
+        binding = benches(server.endpoint).client.bind(Hurried)
+        with pytest.raises(CallTimeout, match="before it was started"):
+            binding.answer(timeout=LIMIT)
+        binding.note.begin(timeout=LIMIT).result(LIMIT)
+        wait_until(lambda: ran)
+        assert ran == ["note"]
+
     @pytest.mark.parametrize("timeout", [-1, "soon", float("nan"), False, 10**400])
     def test_a_limit_that_is_none(self, bench: Bench, timeout: Any) -> None:
         """A limit that is no number of seconds is refused, by `begin`, by a call, and by the client."""
@@ -294,6 +334,22 @@ class TestTimeLimit:
         """A limit may be as large as a number can be."""
         assert bench.probe.echo("x", timeout=timeout) == "x"
         assert bench.probe.echo("unharmed") == "unharmed"
+
+    def test_that_is_set_late(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of a call that has ended before its limit was set nothing waits for that: a client that is closed is gone."""
+        limit = pkgutil.resolve_name("engine.rpc.call:limit")
+
+        def limit_late(call: Call[Any], timer: Any) -> None:
+            assert call.wait(LIMIT)
+            limit(call, timer)
+
+        monkeypatch.setattr("engine.rpc.client.carrier.limit", limit_late)
+        client = Client(bench.endpoint)
+        assert client.bind(Probe).echo.begin("x", timeout=1e6).result(LIMIT) == "x"
+        client.close()
+        gone = weakref.ref(client)
+        del client
+        wait_until(lambda: gc.collect() >= 0 and gone() is None)
 
     def test_on_a_reused_handle(self, bench: Bench, key: str) -> None:
         """The limit of a former call never ends the next one on the handle."""

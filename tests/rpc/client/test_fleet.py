@@ -456,6 +456,24 @@ class TestBalance:
                 assert [call.result(LIMIT) for call in calls] == list(range(256))
             assert client.statistics().messages_sent - before < 256
 
+    def test_of_several_all_calls_wait(self, servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With several servers as many calls wait for company as one of them has, not half as many: the others keep the
+        client busy. So what a message has doubles from one to the next.
+        """
+        with Client(servers.start("a", "b"), connect_timeout=LIMIT) as client:
+            words = client.bind(Words, causal=False)
+            words.who()
+            ready(client, 2)
+            with monkeypatch.context() as patched:
+                patched.setattr("engine.rpc.channel.Channel.defer", str)  # Nothing leaves because time has passed.
+                before = client.statistics().messages_sent
+                calls = [words.hold.begin() for _ in range(512)]
+                # To each of two: 5 by themselves, then 6, 12, 24, 48, 96.
+                assert client.statistics().messages_sent - before <= 22
+            for routines in servers.routines.values():
+                routines.gate.open()
+            assert {call.result(LIMIT) for call in calls} == {"a", "b"}
+
     def test_a_lone_call_stays(self, servers: Servers) -> None:
         """Lone calls mostly go to the server that had the last one."""
         with Client(servers.start("a", "b", "c"), connect_timeout=LIMIT) as client:
@@ -586,6 +604,26 @@ class TestMoves:
                 routines.raises = ServerTooBusy("later")
             assert {status_of(words.busy) for _ in range(3)} == {1723}
             assert client.statistics().moves == 0
+
+    def test_answers_of_one_that_has_left_fill_the_budget(self, servers: Servers) -> None:
+        """What a server has answered counts, though it has left before the budget was needed again."""
+        refusing, answering = servers.start("a", "b"), servers.start("c")
+        for name in "ab":
+            servers.routines[name].raises = ServerTooBusy("later")
+        finder = Finder(*refusing)
+        with Client(finder, connect_timeout=LIMIT, retry_budget=1) as client:
+            words = client.bind(Words, causal=False)
+            ready(client, 2)
+            assert status_of(words.busy) == 1723 and client.statistics().moves == 1
+            assert status_of(words.busy) == 1723 and client.statistics().moves == 1
+            finder.say(*answering)
+            wait_until(lambda: state_of(client, *answering) == "ready")
+            for number in range(10):
+                assert words.echo(number) == number
+            finder.say(*refusing)
+            wait_until(lambda: state_of(client, *answering) == "")
+            ready(client, 2)
+            assert status_of(words.busy) == 1723 and client.statistics().moves == 2
 
     def test_drained(self, servers: Servers, port: CompletionPort) -> None:
         """Drains at full rate lose no call, and none runs twice; the handle and the packet stay what they were."""

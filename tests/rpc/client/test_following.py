@@ -263,6 +263,32 @@ class TestSpread:
             spread(client.bind(Words, causal=False), "a", "b")
         assert not caplog.records
 
+    def test_again_after_a_failure(
+        self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A client that had no memory for the members of one greeting takes those of the next."""
+        fleet.start("a", "b")
+        endpoint = fleet.servers["a"].endpoint
+        refused = threading.Event()
+
+        def refuse(*args: Any, **options: Any) -> None:
+            refused.set()
+            raise MemoryError("none left")
+
+        with Client(endpoint, connect_timeout=LIMIT) as client:
+            free = client.bind(Words, causal=False)
+            with monkeypatch.context() as patched:
+                patched.setattr("engine.rpc.client.fleet.Fleet.open", refuse)
+                assert free.who() == "a"
+                assert refused.wait(LIMIT)
+                wait_until(lambda: "none left" in caplog.text)
+            fleet.servers["a"].close(0)
+            with Server(endpoint) as following:
+                following.register(Words, Routines("the next"))
+                following.members = [endpoint, fleet.servers["b"].endpoint]
+                following.listen()
+                spread(free, "the next", "b")
+
     def test_handles_and_pipes_stay(self, fleet: Fleet) -> None:
         """Operations with pipes or context handles stay with the server that was given, whatever binding they are of;
         a handle goes there by a binding without a contract, too.

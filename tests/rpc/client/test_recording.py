@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine import Call, CallCancelled, Client, CompletionPort, Event, apc, sleep
+from engine import Call, CallCancelled, Client, CompletionPort, Event, Server, apc, sleep
 from engine.testing import LIMIT, wait_until
 
 from ..helpers import at_step, code_named, status_of, uses_steps
@@ -109,3 +109,26 @@ def test_no_memory_at_any_step() -> None:
             for act in actions:
                 act()
             told.check()
+
+
+@pytest.mark.parametrize("size", [1_000, 1_000_000])
+def test_what_is_kept_of_a_call(size: int) -> None:
+    """A call that has its outcome keeps its arguments no more, though its handle is kept."""
+    value = bytes(size)
+
+    def keepers() -> int:
+        return sys.getrefcount(value)
+
+    class Routines:
+        def take(self, value: object) -> None: ...
+
+    with Server("loopback://kept") as server:
+        server.register("kept", Routines())
+        server.listen()
+        with Client(server.endpoint) as client:
+            binding, before = client.bind("kept"), keepers()
+            call = binding.take.begin(value)
+            assert call.wait(LIMIT)
+            binding.take(0)  # What was sent last is kept until the next is.
+            wait_until(lambda: keepers() == before)
+            assert call.complete() is None

@@ -28,7 +28,7 @@ from engine import (
 )
 from engine.testing import LIMIT, wait_until
 from transport import bind
-from transport.frames import Bye, Calls, Reject, Replies
+from transport.frames import Bye, Calls, Hello, Reject, Replies
 from transport.wire.codec import encode_value
 
 from ...one_by_one import calls_in, one_reply
@@ -223,6 +223,19 @@ class TestBounds:
                         calls[1].result(LIMIT)
                     break
 
+    def test_what_is_left_once_there_is_a_connection(self, endpoint: str) -> None:
+        """The server is told what is left of the limit as the call leaves: the time that it waited for a connection has
+        passed.
+        """
+        with Client(endpoint, connect_timeout=LIMIT) as client:
+            probe = client.bind(Probe)
+            calls = [probe.echo.begin(1, timeout=LIMIT), probe.echo.begin([1], timeout=LIMIT)]
+            with RawServer(endpoint) as raw:
+                raw.greet()
+                assert all(0 < record.options.time_left < LIMIT for record in hear_calls(raw, 2))
+                for call in calls:
+                    call.cancel(abort=True)
+
     def test_what_is_left_is_sent(self, local: Callable[..., Server], benches: Benches, folder: Any) -> None:
         """The next server is told what is left of the limit, also if it was there before the call was due again."""
         endpoint = new_endpoint("loopback", folder)
@@ -272,6 +285,22 @@ class TestBounds:
         assert [call.result(LIMIT) for call in calls[:3]] == [0, 1, 2]
         statistics = bench.client.statistics()
         assert (statistics.retries, statistics.retries_refused) == (3, 7)
+
+    def test_servers_that_have_not_greeted(self, endpoint: str) -> None:
+        """A call that a server did not take is sent again three times; one that has not even greeted does not count."""
+        with RawServer(endpoint) as raw, Client(endpoint, connect_timeout=LIMIT) as client:
+            call = client.bind(Probe).echo.begin(1)
+            assert type(raw.hear()) is Hello
+            hear_calls(raw, 1)
+            raw.say(Reject([1], 1722, "closing time"))
+            for _ in range(3):
+                raw.greet()
+                hear_calls(raw, 1)
+                raw.say(Bye(1722, "closing time", taken=0))
+            raw.greet()
+            (record,) = hear_calls(raw, 1)
+            raw.say(Replies([one_reply(record.id, 0, msgspec.Raw(b"\x07"))]))
+            assert call.result(LIMIT) == 7
 
     def test_answers_fill_the_budget(self, service: Services, benches: Benches, key: str) -> None:
         """Ten answers allow one call more."""

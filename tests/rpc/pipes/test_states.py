@@ -502,11 +502,16 @@ class TestDiscipline:
 
     @pytest.mark.parametrize("name", ["held_in", "held_out", "held_both"])
     def test_client_completes_too_early(self, piped: Piped, key: str, name: str) -> None:
-        """Completing before all pipes are processed is 1917, and final like any answer but 997."""
+        """Completing before all pipes are processed is 1917, and final like any answer but 997: the handle is spent,
+        and can carry another call.
+        """
         call = piped.held(name, key)
         assert status_of(call.complete) == Status.PIPE_DISCIPLINE_ERROR
         assert status_of(call.complete) == GONE
+        assert call.state is State.SPENT
         piped.hand.cancelled(key)
+        assert getattr(piped.streams, name).begin(key, handle=call) is call
+        call.cancel(abort=True)
 
     @pytest.mark.parametrize(
         ("name", "use", "cure"),

@@ -565,6 +565,27 @@ class TestNotProceeding:
                 client.bind(Awaited).double(1)
             assert ended == ["double"]
 
+    def test_an_interrupt_as_one_ends(self) -> None:
+        """In a loop of the main thread it is for the program, also where what one raises else would not count."""
+
+        async def interrupted(call: IncomingCall) -> AsyncIterator[None]:
+            yield
+            try:
+                yield
+            finally:
+                raise KeyboardInterrupt
+
+        async def main() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda *told: None)
+            async with Server("loopback://awaited-interceptors", interceptors=[interrupted]) as server:
+                server.register(Awaited, Routines())
+                server.listen()
+                async with Client(server.endpoint) as client:
+                    await client.bind(Awaited).double.begin(1)
+
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(main())
+
 
 class TestWhatCannotBe:
     """What is refused where it is given."""

@@ -3,6 +3,7 @@ large, how many at once, and when they listen.
 """
 
 import functools
+import pkgutil
 import socket
 import subprocess
 import sys
@@ -36,7 +37,7 @@ from engine import (
     manager,
     operation,
 )
-from engine.testing import LIMIT, wait_until
+from engine.testing import LIMIT, wait_until, wait_until_blocked
 from tests.certificates import for_client, for_server
 
 from ..helpers import ROOT, Bench, Service, status_of
@@ -292,8 +293,28 @@ class TestAutoListen:
         assert server.wait(LIMIT)
         closing = threading.Thread(target=server.close, args=(LIMIT,))
         closing.start()
+        wait_until_blocked(closing)
         routines.held[0].complete("answered")
         closing.join(LIMIT)
+        assert call.result(LIMIT) == "answered"
+
+    def test_stop_just_before_one(
+        self, servers: Servers, clients: Clients, endpoint: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nor does a stop wait for one that arrives in the moment of the stop."""
+        server, routines = servers(endpoint), Routines()
+        server.register("auto", routines, auto_listen=True)
+        server.listen()
+        enter = pkgutil.resolve_name("engine.rpc.server.admission:Admission.enter")
+
+        def stop_first(admission: Any, policy: Any) -> Any:
+            server.stop()
+            return enter(admission, policy)
+
+        monkeypatch.setattr("engine.rpc.server.admission.Admission.enter", stop_first)
+        call = held(clients(endpoint), routines, "auto")
+        assert server.wait(LIMIT)
+        routines.held[0].complete("answered")
         assert call.result(LIMIT) == "answered"
 
     def test_own_limit(self, servers: Servers, clients: Clients, endpoint: str) -> None:
