@@ -391,7 +391,9 @@ def serve(
     grace: float = GRACE,
     start: float = START,
 ) -> None:
-    """Serve in several processes until SIGTERM or Ctrl-C; SIGHUP replaces them one by one. See `Supervisor`."""
+    """Serve in several processes until SIGTERM, or Ctrl-C, which then raises `KeyboardInterrupt`; SIGHUP replaces them
+    one by one. See `Supervisor`.
+    """
     Supervisor(make_server, endpoint, processes=processes, grace=grace, start=start).run()
 
 

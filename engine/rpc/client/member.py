@@ -76,7 +76,9 @@ class MemberStatistics(msgspec.Struct, frozen=True):
     """A snapshot of one server of a client.
 
     `outstanding`: calls that it has; `latency`: how long lone calls took lately, in seconds, 0.0 if none was measured
-    (within one process none is); `faults`: calls that it answered with a failure.
+    (within one process none is); `faults`: calls that it answered with an error: what their routines
+    raised, declared or not, and what was refused, but for status 1818 (cancelled, or out of time); nor do calls count that
+    were lost with the connection. A client of one server does not count them: 0.
     """
 
     endpoint: str

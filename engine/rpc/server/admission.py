@@ -121,7 +121,7 @@ class ServerStatistics(msgspec.Struct, frozen=True):
     """A snapshot of a server. `active` counts calls that arrived and are not closed; but for it, `clients`,
     `queued_bytes` and `stuck` the counters only grow.
 
-    The four that Windows has are `calls_in`, `calls_out` (calls that routines have begun), `messages_in` and
+    The four that Windows has are `calls_in`, `calls_out` (calls that routines made), `messages_in` and
     `messages_out` (its packets). `failures` counts messages that this side could not deal with: there was no
     memory for one, for example.
 
