@@ -147,6 +147,13 @@ class TestOptionsOfTheTransport:
         with pytest.raises(InvalidArgumentType, match="'hartbeat'.*heartbeat"):
             make(ENDPOINT, hartbeat=1)
 
+    def test_one_of_its_own_that_is_written_otherwise(self, make: Any) -> None:
+        """The constructor's own options are among those that may be meant, and that it names."""
+        with pytest.raises(
+            InvalidArgumentType, match=r"no option 'max_cals' \(did you mean 'max_calls'\?\).*heartbeat"
+        ):
+            make(ENDPOINT, max_cals=1)
+
     @pytest.mark.parametrize("option", ["curve", "context"])
     def test_of_another_type(self, make: Any, option: str) -> None:
         """Keys that are none, and a context that is none, are refused by the constructor."""

@@ -1,5 +1,6 @@
 """What errors and logs name, so that their reader knows what is meant and what to do."""
 
+import asyncio
 import functools
 import logging
 import os
@@ -29,7 +30,7 @@ from engine import (
     wait_any,
 )
 from engine.testing import LIMIT, wait_until
-from transport import Curve, OperationFailed, OverlappedDescriptor, PayloadTooLarge
+from transport import Curve, EndpointError, OperationFailed, OverlappedDescriptor, PayloadTooLarge
 from transport.wire.codec import encode_value
 
 
@@ -98,6 +99,34 @@ class TestKinds:
             use(port)
 
 
+class TestWhatIsMeant:
+    """A slip is answered with what was meant."""
+
+    def test_a_parameter(self, pair: Client) -> None:
+        """An argument by a name that no parameter has is named, with the nearest that there is."""
+        total: Any = pair.bind(Adding).total
+        for call in (total, total.begin):
+            with pytest.raises(
+                InvalidArgumentType, match=r"^total has no parameter 'number' \(did you mean 'numbers'\?\)"
+            ):
+                call(number=[1])
+
+    def test_several_endpoints_in_one_text(self) -> None:
+        """They are given as a list."""
+        with pytest.raises(EndpointError, match="takes a list"):
+            Client("tcp://a:1,tcp://b:2")
+
+    def test_a_blocking_call_in_a_coroutine(self, pair: Client) -> None:
+        """The warning says how this very operation is awaited."""
+        echo = pair.bind("routines").echo
+
+        async def main() -> None:
+            with pytest.warns(RuntimeWarning, match=r"`await binding\.echo\.begin\(\.\.\.\)`.*'routines'"):
+                assert echo(1) == 1
+
+        asyncio.run(main())
+
+
 class TestLogs:
     """What is logged of the user's own code."""
 
@@ -126,6 +155,7 @@ class TestLogs:
         said = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
         errors = [text for text in said if "dropped a message" not in text]  # Counted, and told late: another test's.
         assert len(errors) == 1 and ".twice" in errors[0]
+        assert errors[0].count("<ServerCall") == 1, "it names the call once"
 
 
 class TestTransport:

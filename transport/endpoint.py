@@ -78,6 +78,11 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     @classmethod
     def _parse_tcp(cls, text: str, scheme: str, rest: str) -> Self:
+        if "," in rest:
+            raise EndpointError(
+                f"{text!r}: this is one endpoint, and has no comma: a client of several servers takes a list, "
+                "`Client([one, other])`, and a server several arguments"
+            )
         host, separator, port = rest.rpartition(":")
         if not separator or not host or (host.startswith("[") != host.endswith("]")):
             raise EndpointError(f"{text!r}: write {scheme}://host:port, an IPv6 host in brackets")

@@ -79,6 +79,9 @@ class Security(msgspec.Struct, frozen=True):
     def _with_certificate(self, context: ssl.SSLContext) -> ssl.SSLContext:
         if self.cert:
             with _reading(self.cert, self.key):
+                if self.key is None and b"PRIVATE KEY" not in self.cert.read_bytes():
+                    text = f"{self.cert}: its private key is not in it: give the file of that as --key"
+                    raise fail(text, ExitCode.USAGE)
                 context.load_cert_chain(self.cert, self.key)
         elif self.key:
             raise fail("--key needs --cert, the certificate that it belongs to", ExitCode.USAGE)

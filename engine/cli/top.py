@@ -48,7 +48,10 @@ def table(sample: dict[str, Any], endpoint: str) -> Group:
     drawn.add_column("in all", justify="right")
     for label, name in RATES.items():
         drawn.add_row(label, f"{sample[f'{name}_per_s']:,.1f}", f"{sample[name]:,}")
-    return Group(Text(f"{endpoint}: {sample['phase']}, {sample['active']} calls open"), drawn)
+    return Group(
+        Text(f"{endpoint}: {sample['phase']}, {sample['active']} call{'' if sample['active'] == 1 else 's'} open"),
+        drawn,
+    )
 
 
 def show(client: Client, interval: float, count: int, as_json: bool) -> None:

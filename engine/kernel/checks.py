@@ -6,6 +6,7 @@ neither of the type nor in the range. Times may be real numbers of any type, and
 """
 
 import sys
+from collections.abc import Collection, Iterable
 from datetime import timedelta
 from functools import partial
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
@@ -29,6 +30,19 @@ MAX_THREADS = 1 << 16  # More than any system starts; arbitrary, so that a wrong
 
 class NoNumber(InvalidArgumentType, InvalidParameter):
     """A number was wanted, and the value is none that would do."""
+
+
+def check_names(owner: str, what: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Raise `InvalidArgumentType` for a name that is none of those `known`: it says which one may be meant, and all."""
+    for name in given:
+        if name not in known:
+            from difflib import get_close_matches  # Who makes no mistake does without it.
+
+            meant = get_close_matches(name, known, 1)
+            asked = f" (did you mean {shown(meant[0])}?)" if meant else ""
+            raise InvalidArgumentType(
+                f"{owner} has no {what} {shown(name)}{asked}; it has {', '.join(known) or 'none'}"
+            )
 
 
 def check_flag(name: str, value: bool) -> bool:

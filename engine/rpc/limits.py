@@ -13,6 +13,7 @@ messages, and what is behind them, wait for the greeting.
 
 import sys
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import TypeVar
 
 from transport import Buffer, LinkOptions, TransportOptions
@@ -20,8 +21,7 @@ from transport.frames import MAX_MESSAGE_BYTES
 from transport.log import Log
 from transport.wire.session import UNGREETED
 
-from ..errors import InvalidArgumentType
-from ..kernel.checks import check_count
+from ..kernel.checks import check_count, check_names
 from .errors import BadStubData
 from .pipes.shipment import SHIPMENT_BYTES
 
@@ -33,17 +33,19 @@ T = TypeVar("T")
 _SHIPMENT_REST = 2 * SHIPMENT_BYTES
 
 
-def check_options(options: TransportOptions) -> int:
+def check_options(kind: type, options: TransportOptions) -> int:
     """Check the options of the transport, and return how large a message this side takes, by its `max_message_bytes`.
+
+    Args: `kind` is the class whose constructor was given them: its own options were meant, perhaps.
 
     A link bounds frames, and the protocol's reader has a bound of its own: the smaller one rules.
 
     Raises: `InvalidArgumentType` for an option that there is not; `InvalidParameter`; `transport.EndpointError`.
     """
     known = LinkOptions.__struct_fields__
-    for name in options:
-        if name not in known:
-            raise InvalidArgumentType(f"there is no option {name!r}; those of the transport are {', '.join(known)}")
+    if not options.keys() <= set(known):
+        own = [each.name for each in signature(kind).parameters.values() if each.kind is each.KEYWORD_ONLY]
+        check_names(kind.__name__, "option", options, dict.fromkeys((*own, *known)))
     value = check_count(
         "max_message_bytes", options.get("max_message_bytes", MAX_MESSAGE_BYTES), UNGREETED.message_bytes
     )

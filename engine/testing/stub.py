@@ -23,8 +23,9 @@ class Stub(Pair[I]):
     Args:
         interface: an `Interface` class.
         answers: by the names of operations, what each call returns; or what is called with the arguments, and returns
-            that; or an exception, which is raised. With pipes it is a generator function, or one that pushes. An operation that is not there raises `LookupError`. Changing the
-            dict counts from the next call on.
+            that (for an operation with pipes: a generator function, or a function that pushes); or an exception, which
+            is raised. An operation that is not there raises `LookupError`. Changing the dict counts from the next call
+            on.
         client: options of the client.
     Fields: `calls`: each call that came, as its operation and the arguments. Else as `Pair`.
     """

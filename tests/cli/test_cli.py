@@ -476,7 +476,7 @@ class TestTls:
         ("words", "text"),
         [
             (["health", "tls://127.0.0.1:1", "--cacert", "missing.pem"], "missing.pem: No such file"),
-            (["health", "tls://127.0.0.1:1", "--cert", "authority.pem"], "authority.pem: "),
+            (["health", "tls://127.0.0.1:1", "--cert", "authority.pem"], "authority.pem: its private key is not in it"),
             (["health", "tls://127.0.0.1:1", "--key", "client.pem"], "--key needs --cert"),
             (["health", "tls://127.0.0.1:1", "--cert", "client.pem", "--key", "server.pem"], "and server.pem: "),
             (["serve", "tests.cli.served:Words", "--bind", "tls://127.0.0.1:*"], "needs --cert"),

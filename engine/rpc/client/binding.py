@@ -13,6 +13,7 @@ from functools import update_wrapper
 from sys import modules
 from typing import Any, NoReturn, Protocol, TypeVar
 
+from transport.foreign import shown
 from transport.frames import Target
 
 from ...errors import InvalidParameter
@@ -151,7 +152,7 @@ class BoundOperation(Operation[..., Any], Uncopyable):
         events = modules["asyncio.events"] if "asyncio.runners" in modules else None
         if events is not None and events._get_running_loop() is not None:
             if not self.one_way and (loop := loop_to_hold()) is not None:
-                with holding(loop):
+                with holding(loop, awaited(self)):
                     return self(*args, timeout=timeout, metadata=metadata, into=into, **kwargs)
         spec = self.spec if into is None else filling(self.spec, into)
         if self._interception.interceptors:
@@ -164,6 +165,15 @@ class BoundOperation(Operation[..., Any], Uncopyable):
             abandon(call)
             raise
         return call.complete()
+
+
+def awaited(operation: BoundOperation) -> str:
+    """Say what to write instead of a blocking call of `operation` in a coroutine."""
+    interface, name = operation.spec.target.interface, operation.__name__
+    return (
+        f"await instead (`await binding.{name}.begin(...)`, with the binding to {shown(interface)}), "
+        "or have another thread wait: `await asyncio.to_thread(...)`"
+    )
 
 
 class Binding(Uncopyable):

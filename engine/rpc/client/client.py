@@ -147,7 +147,7 @@ class Client(AsyncCloseable):
         check_count("max_calls", max_calls, least=1)
         check_text("zone", zone)
         self._closed_once = Once()
-        largest = check_options(options)
+        largest = check_options(Client, options)
         again = Retries(
             check_count("retries", retries),
             check_count("retry_budget", retry_budget, most=1 << 53),  # A float has it exactly.

@@ -76,9 +76,9 @@ class MemberStatistics(msgspec.Struct, frozen=True):
     """A snapshot of one server of a client.
 
     `outstanding`: calls that it has; `latency`: how long lone calls took lately, in seconds, 0.0 if none was measured
-    (within one process none is); `faults`: calls that it answered with an error: what their routines
-    raised, declared or not, and what was refused, but for status 1818 (cancelled, or out of time); nor do calls count that
-    were lost with the connection. A client of one server does not count them: 0.
+    (within one process none is); `faults`: calls that it answered with an error, be it one that a routine raised,
+    declared or not, or a refusal, but for status 1818 (cancelled, or out of time); calls that were lost with the
+    connection do not count. A client of one server counts none: 0.
     """
 
     endpoint: str

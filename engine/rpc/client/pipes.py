@@ -31,7 +31,7 @@ from transport.wire.codec import encode
 
 from ...errors import CallError, EngineError, InvalidArgumentType, InvalidAsyncHandle, InvalidParameter
 from ...kernel.aio import start_task
-from ...kernel.checks import check_flag
+from ...kernel.checks import check_flag, check_names
 from ...kernel.loops import holding, loop_to_hold
 from ...kernel.notification import Notification
 from ...kernel.thread import blocking
@@ -46,7 +46,7 @@ from ..pipes.shipment import Shipment
 from ..pipes.signals import Signals
 from ..pipes.stream import Stream
 from ..state import Failure
-from .binding import BoundOperation, Starter
+from .binding import BoundOperation, Starter, awaited
 from .buffers import filling
 from .carrier import Carrier
 from .interception import Interception
@@ -204,7 +204,7 @@ class PipedOperation(BoundOperation):
         if any(pipe.outbound for pipe in self.spec.pipes):
             raise InvalidParameter(f"{self.name} has a pipe to pull: use `.stream(...)`, or `.begin(...)`")
         if (loop := loop_to_hold()) is not None:
-            with holding(loop):
+            with holding(loop, awaited(self)):
                 return self(*args, timeout=timeout, metadata=metadata, into=into, **kwargs)
         call, feeds = self._issue(args, kwargs, None, timeout, metadata, None, False, into)
         try:
@@ -267,6 +267,7 @@ class PipedOperation(BoundOperation):
         in the order of the parameters.
         """
         spec = self.spec
+        check_names(self.name, "parameter", kwargs, spec.parameters)
         found: dict[str, Any] = {}
         plain = list(args)
         if len(args) > len(self._plain.parameters):

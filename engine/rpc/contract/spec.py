@@ -23,6 +23,7 @@ from transport.wire.codec import encode_call
 from transport.wire.large import read_large
 
 from ...errors import InvalidArgumentType, InvalidParameter
+from ...kernel.checks import check_names
 from ..context import Context, context_kind, mentions_context
 from ..errors import NullContext
 from ..pipes.pipe import DIRECTIONS, PipeSpec
@@ -261,6 +262,7 @@ class OperationSpec:
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         assert self.signature is not None
+        check_names(self.name, "parameter", kwargs, self.parameters)
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:

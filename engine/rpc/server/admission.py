@@ -277,7 +277,9 @@ class Admission:
             if ended:
                 self.stopped.set()
             if drain and not self.stopped.wait(timeout):
-                log.warning("%s: %d calls were still open %s s after the stop", name, self.active, timeout)
+                number = self.active
+                were = "call was" if number == 1 else "calls were"
+                log.warning("%s: %d %s still open %.1f s after the stop", name, number, were, timeout)
             with self.lock:
                 self._move_locked(Phase.CLOSED)
         except BaseException:
@@ -315,7 +317,7 @@ class Admission:
             if self.phase is not Phase.LISTENING:
                 return 0, Refusal(Status.SERVER_UNAVAILABLE, "the server is not listening")
             if own + count > self._max_client_calls:
-                text = f"{own} calls of this client are open, max_client_calls={self._max_client_calls} allows no more"
+                text = f"{_open(own, ' of this client')}, max_client_calls={self._max_client_calls} allows no more"
                 busy = Refusal(Status.SERVER_TOO_BUSY, text)
                 most_of_one = max(0, self._max_client_calls - own)
                 return min(most_of_one, self._room_locked(count, own)[0]), busy
@@ -337,11 +339,11 @@ class Admission:
             return count, None
         if taken < room:
             text = (
-                f"{most - room} calls are open, and of max_calls={most} the last {kept} are kept for clients that have "
+                f"{_open(most - room)}, and of max_calls={most} the last {kept} are kept for clients that have "
                 f"fewer than {share} open: complete some first"
             )
         else:
-            text = f"{most} calls are open, max_calls allows no more at once"
+            text = f"{_open(most)}, max_calls allows no more at once"
         return taken, Refusal(Status.SERVER_TOO_BUSY, text)
 
     def clients(self) -> int:
@@ -364,7 +366,7 @@ class Admission:
             if self.closing:
                 return Refusal(Status.SERVER_UNAVAILABLE, "the server is closing")
             if policy.max_calls is not None and policy.active >= policy.max_calls:
-                text = f"{policy.active} calls of {policy.name!r} are open, max_calls allows no more"
+                text = f"{_open(policy.active, f' of {policy.name!r}')}, max_calls allows no more"
                 return Refusal(Status.SERVER_TOO_BUSY, text)
             policy.active += 1
             self.auto_active += 1
@@ -430,3 +432,7 @@ class Admission:
 
     def _sum(self, counter: str) -> int:
         return sum(map(attrgetter(counter), self.endpoints))
+
+
+def _open(number: int, whose: str = "") -> str:
+    return f"1 call{whose} is open" if number == 1 else f"{number} calls{whose} are open"

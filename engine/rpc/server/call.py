@@ -412,5 +412,7 @@ def current_call() -> ServerCall:
 
 def log_unanswered(call: OpenCall, value: object, error: Exception) -> None:
     """What a routine returned could not answer its call. A routine that has closed it mostly returns nothing."""
-    level = log.debug if value is None and isinstance(error, InvalidAsyncHandle) else log.error
-    level("%r: %s", call, error)
+    if isinstance(error, InvalidAsyncHandle):  # It names the call.
+        (log.debug if value is None else log.error)("%s; what its routine returned after that is lost", error)
+    else:
+        log.error("%r: %s", call, error)

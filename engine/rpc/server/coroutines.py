@@ -227,7 +227,7 @@ class CoroutineRunner:
         try:
             call.answers.answer_fault(call, status, text, error)
         except InvalidAsyncHandle as closed:
-            log.error("%r: %s", call, closed)
+            log.error("%s", closed)  # It names the call.
 
     def _give_up(self, status: int, text: str) -> None:
         """The loop is used no longer: close the calls that it has not ended."""

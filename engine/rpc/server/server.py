@@ -213,7 +213,7 @@ class Server(AsyncCloseable):
             raise InvalidArgumentType(f"loop must be an event loop of asyncio, or None, not {a_type(loop)}")
         self._endpoints = [Endpoint.parse(endpoint) for endpoint in endpoints]
         self._options = options
-        self._largest = check_options(options)
+        self._largest = check_options(Server, options)
         self._has_keys: bool = options.get("curve") is not None
         self.name = name
         self._tracebacks = tracebacks

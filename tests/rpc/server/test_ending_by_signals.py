@@ -104,7 +104,7 @@ class TestListen:
             process.send_signal(signal.SIGINT)
             assert process.stdout is not None and process.stdout.readline() == "KeyboardInterrupt\n"
             _, complaints = process.communicate(timeout=LIMIT)
-            assert "1 calls were still open 0.0 s after the stop" in complaints
+            assert "1 call was still open 0.0 s after the stop" in complaints
             with pytest.raises(CallFailed):
                 call.result(LIMIT)
 
