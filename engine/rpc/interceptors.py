@@ -11,9 +11,10 @@ asynchronous calls, for pipes and for one-way calls.
         finally:
             print(call.operation, monotonic() - began)
 
-A failure is raised at the `yield`: who catches it has the call succeed, with `call.result`; who raises another one has
-it end with that. The result is in `call.result`, and may be replaced. Who returns before the `yield` answers the call
-with `call.result`: it does not proceed. A second `yield` is an error, as nothing proceeds twice.
+A failure is raised at the `yield`: who catches it has the call succeed, with the `call.result` that it sets; who raises
+another one has it end with that. The result is in `call.result`, and may be replaced. Who returns before the `yield`
+answers the call with the `call.result` that it sets: it does not proceed. One that does either and sets none, not even
+None, has forgotten to: the call ends with `InvalidState`. So is a second `yield`, as nothing proceeds twice.
 
     interceptors=[a, b]     a begins, b begins, the call, b ends, a ends
 
@@ -31,8 +32,9 @@ from inspect import isasyncgenfunction
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
-from transport.foreign import a_type, is_interrupt, shown
+from transport.foreign import a_type, is_interrupt, shown, type_name
 
 from ..errors import InvalidArgumentType, InvalidState
 from ..kernel.checks import check_callback
@@ -47,7 +49,7 @@ class Intercepted(msgspec.Struct, eq=False):
     args: list[Any]
     metadata: dict[str, str]
     one_way: bool
-    result: Any = None
+    result: Any = UNSET
 
 
 class OutgoingCall(Intercepted, eq=False, kw_only=True):
@@ -60,7 +62,8 @@ class OutgoingCall(Intercepted, eq=False, kw_only=True):
         timeout: seconds that the call may take; None: the client's default. As `args`.
         one_way: whether nothing comes back.
         endpoint: of the server; of several, after the `yield`, of the one that the call was at last.
-        result: after the `yield`, what the call returns. May be changed.
+        result: after the `yield`, what the call returns; `msgspec.UNSET` before it, and where the call has failed. May
+            be changed; who answers the call, or catches its failure, sets it.
     """
 
     timeout: float | None
@@ -141,8 +144,9 @@ class Around:
             return error
         while begun:
             if error is not None:
-                self.call.result = None
-            error = _resumed(begun.pop(), error)
+                self.call.result = UNSET
+            running = begun.pop()
+            error = _resumed(running, error) or missing_result(self.call, running, error)
         return error
 
 
@@ -157,9 +161,26 @@ def _all_proceed(call: Intercepted, interceptors: Iterable[Interceptor], begun: 
         try:
             next(running)
         except StopIteration:
+            if (missing := missing_result(call, running)) is not None:
+                raise missing from None
             return False
         begun.append(running)
     return True
+
+
+def missing_result(call: Intercepted, running: object, caught: BaseException | None = None) -> InvalidState | None:
+    """What is wrong with an interceptor that has returned before its `yield`, or has `caught` a failure, and has left
+    no result; None: it has set one.
+    """
+    if call.result is not UNSET:
+        return None
+    did = "returned without a `yield`" if caught is None else f"caught {type_name(caught)}"
+    error = InvalidState(
+        f"{shown(running)} around '{call.operation}' has {did} and set no `call.result`: "
+        f"{'`yield`' if caught is None else 'raise again'}, or set a result, which may be None"
+    )
+    error.__cause__ = caught
+    return error
 
 
 def _resumed(running: Running, error: BaseException | None) -> BaseException | None:

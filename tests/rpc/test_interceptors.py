@@ -4,7 +4,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -234,6 +234,20 @@ def forgiving(call: Any) -> Iterator[None]:
         call.result = len(type(error).__name__)
 
 
+def neither(call: Any) -> Iterator[None]:
+    """Neither proceeds nor answers."""
+    if call.operation == "nothing that there is":
+        yield
+
+
+def swallowing(call: Any) -> Iterator[None]:
+    """Catches the failure, and sets no result."""
+    try:
+        yield
+    except Exception as error:
+        print(error)
+
+
 def by_port(call: Any) -> Any:
     """Begin, be told by a port, complete."""
     with CompletionPort() as port:
@@ -334,6 +348,33 @@ class TestAtAClient:
         assert WAYS[way](lambda notify: things.double.begin(1, notify=notify)) == 77
         assert pair.routines.entered == 0
         assert log.lines == ["a begins double", "a ends 77"]
+
+    @pytest.mark.parametrize("way", WAYS)
+    def test_one_that_sets_no_result(self, pair: Pair, way: str) -> None:
+        """One that neither proceeds nor answers, or that swallows the failure, is told of by name, to those around it,
+        too; None is a result like another.
+        """
+        log = Log()
+        things = pair.things(log.named("a"), neither)
+        with pytest.raises(InvalidState, match="neither.*around 'double' has returned without a `yield`"):
+            WAYS[way](lambda notify: things.double.begin(1, notify=notify))
+        assert pair.routines.entered == 0
+        things = pair.things(log.named("a"), swallowing)
+        with pytest.raises(InvalidState, match="swallowing.*around 'fail' has caught RemoteFault") as caught:
+            WAYS[way](lambda notify: things.fail.begin(notify=notify))
+        assert isinstance(caught.value.__cause__, RemoteFault)
+        assert log.lines == ["a begins double", "a ends InvalidState", "a begins fail", "a ends InvalidState"]
+
+        def with_none(call: Any) -> Iterator[None]:
+            call.result = None
+            if call.operation == "fail":
+                with suppress(RemoteFault):
+                    yield
+                call.result = None
+
+        things = pair.things(with_none)
+        assert WAYS[way](lambda notify: things.double.begin(1, notify=notify)) is None
+        assert WAYS[way](lambda notify: things.fail.begin(notify=notify)) is None
 
     def test_one_that_proceeds_twice(self, pair: Pair) -> None:
         """The call is made once, and ends with an error that says so."""
@@ -721,6 +762,24 @@ class TestAtAServer:
         assert getattr(pair.things(), name)(1) == 77
         assert pair.routines.entered == 0
         assert log.lines == [f"outer begins {name}", "outer ends 77"]
+
+    @pytest.mark.parametrize("name", ["double", "double_async", "double_later"])
+    def test_one_that_sets_no_result(self, pair: Pair, name: str, caplog: pytest.LogCaptureFixture) -> None:
+        """One that neither proceeds nor answers, or swallows the failure, is told of by name, in the log too."""
+        pair.server.add_interceptor(swallowing)
+        with pytest.raises(RemoteFault, match="swallowing.*has caught LookupError and set no"):
+            pair.things().fail()
+        pair.server.add_interceptor(neither)
+        before = pair.server.statistics().faults
+        with pytest.raises(RemoteFault, match=f"neither.*around '{name}' has returned without a `yield`"):
+            getattr(pair.things(), name)(1)
+        assert pair.routines.entered == 0 and pair.server.statistics().faults == before + 1
+
+        def told() -> list[str]:
+            return [str(each.exc_info) for each in caplog.records if each.name == "engine.rpc.faults"]
+
+        wait_until(lambda: len(told()) == 2)  # What an event loop's thread has to say is said by another one.
+        assert "swallowing" in told()[0] and "neither" in told()[1]
 
     @pytest.mark.parametrize("name", ["double", "double_async", "double_later"])
     def test_one_that_keeps_the_call(self, pair: Pair, name: str) -> None:

@@ -18,10 +18,12 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from functools import wraps
 from typing import Any
 
+from msgspec import UNSET
+
 from transport.foreign import a_type, is_interrupt, shown
 
 from ...errors import InvalidArgumentType, InvalidAsyncHandle, InvalidState
-from ..interceptors import Around, AsyncInterceptor, Intercepted, Interceptor
+from ..interceptors import Around, AsyncInterceptor, Intercepted, Interceptor, missing_result
 from ..serving import task_call
 from .call import ServerCall, handle_of, log_unanswered
 from .open_call import OpenCall
@@ -37,7 +39,8 @@ class IncomingCall(Intercepted, eq=False, kw_only=True):
         args: the arguments, in their places, as the routine is to get them. May be changed before the `yield`.
         metadata: the texts of its client.
         one_way: whether nothing goes back.
-        result: after the `yield`, what the routine has returned. May be changed.
+        result: after the `yield`, what the routine has returned; `msgspec.UNSET` before it, and where it has failed.
+            May be changed; who answers the call, or catches its failure, sets it.
     """
 
     _call: Any
@@ -49,6 +52,7 @@ class IncomingCall(Intercepted, eq=False, kw_only=True):
         The interceptor returns then, without a `yield`. If the handle is dropped, the call ends with `CallFailed`.
         """
         self._kept = self._call.given = True
+        self.result = None
         return self.handle
 
     @property
@@ -136,8 +140,9 @@ async def _surround(seen: IncomingCall, interceptors: Iterable[AsyncInterceptor]
         error = raised
     while begun:
         if error is not None:
-            seen.result = None
-        error = await _resumed(begun.pop(), error)
+            seen.result = UNSET
+        running = begun.pop()
+        error = await _resumed(running, error) or missing_result(seen, running, error)
     if error is not None:
         raise error
     return returned
@@ -162,6 +167,8 @@ async def _all_proceed(
         try:
             await anext(running)
         except StopAsyncIteration:
+            if (missing := missing_result(seen, running)) is not None:
+                raise missing from None
             return False
         begun.append(running)
     return True

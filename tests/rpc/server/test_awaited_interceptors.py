@@ -14,6 +14,7 @@ from types import CodeType
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from engine import (
     AccessDenied,
@@ -28,6 +29,7 @@ from engine import (
     Interface,
     InvalidArgumentType,
     InvalidAsyncHandle,
+    InvalidState,
     OutPipe,
     RemoteFault,
     Server,
@@ -377,7 +379,7 @@ class TestAround:
         server.add_interceptor(spoiling)
         server.add_interceptor(catch)
         assert service.double(1) == 3
-        assert results == [None]
+        assert results == [UNSET]
 
     def test_a_loop_that_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """With a loop that the program ends while a call runs nothing is awaited any more, and nothing complains."""
@@ -540,6 +542,30 @@ class TestNotProceeding:
         with pytest.raises(AccessDenied, match=said):
             calls[name]()
         assert log.lines == ["a begins", "a ends AccessDenied"]
+
+    def test_one_that_sets_no_result(self, server: Server, service: Awaited) -> None:
+        """One that neither proceeds nor answers, or swallows the failure, is told of by name."""
+
+        async def neither(call: IncomingCall) -> AsyncIterator[None]:
+            if call.operation == "nothing that there is":
+                yield
+
+        async def swallowing(call: IncomingCall) -> AsyncIterator[None]:
+            with suppress(RemoteFault):
+                yield
+
+        server.add_interceptor(neither)
+        server.add_interceptor(swallowing)
+        with pytest.raises(RemoteFault, match="neither.*around 'double' has returned without a `yield`"):
+            service.double(1)
+
+        async def other(call: IncomingCall) -> AsyncIterator[None]:
+            with suppress(InvalidState):
+                yield
+
+        server.add_interceptor(other)
+        with pytest.raises(RemoteFault, match="other.*around 'double' has caught InvalidState and set no"):
+            service.double(1)
 
     def test_one_that_proceeds_twice(self, server: Server, service: Awaited) -> None:
         """The routine runs once, and the call ends with an error that says so, whatever its end raises then."""
