@@ -239,29 +239,37 @@ class WorkPort(WorkerThreads):
     def act(self, todo: Todo) -> None:
         while True:
             woken, spawns, watch = todo
-            if self.ring:
-                self._rouse_one()
-            for waiter in woken:
-                # A worker that harvests while it waits may be handed what it harvested: it will see that by
-                # itself.
-                if isinstance(waiter, IdleWaiter) and waiter.worker.record.ident == get_ident():
-                    waiter.signalled = True
-                else:
-                    waiter.wake()
             try:
-                if watch:
-                    driver().monitor.watch(self)
-            except Exception:  # No memory: what is queued runs all the same, and the next change asks again.
-                with self._lock:
-                    self.watched = False
-                log.exception("the pool %r cannot be watched for callbacks that take long now", self.name)
+                if self.ring:
+                    self._rouse_one()
+                for waiter in woken:
+                    # A worker that harvests while it waits may be handed what it harvested: it will see that by
+                    # itself.
+                    if isinstance(waiter, IdleWaiter) and waiter.worker.record.ident == get_ident():
+                        waiter.signalled = True
+                    else:
+                        waiter.wake()
+            except MemoryError:
+                wake(woken)  # Those of before once more, which does no harm.
+                raise
             finally:
-                if spawns:
-                    self._spawn(spawns)
+                self._watch_and_spawn(watch, spawns)
             if self.saturated or not self.inbox:
                 return
             with self._lock:  # Pushed by a thread that took the pool for saturated, which it is no longer.
                 todo = self._settle_locked()
+
+    def _watch_and_spawn(self, watch: bool, spawns: int) -> None:
+        try:
+            if watch:
+                driver().monitor.watch(self)
+        except Exception:  # No memory: what is queued runs all the same, and the next change asks again.
+            with self._lock:
+                self.watched = False
+            log.exception("the pool %r cannot be watched for callbacks that take long now", self.name)
+        finally:
+            if spawns:
+                self._spawn(spawns)
 
     def _claim_locked(self) -> IdleWaiter | None:
         """Take a free seat off the stack: the calling thread's own, so that it runs what it found; else the newest."""
@@ -622,7 +630,11 @@ class WorkPort(WorkerThreads):
         """A worker has begun to run turns: have the monitor look after it."""
         if not self.watched:
             self.watched = True
-            driver().monitor.watch(self)
+            try:
+                driver().monitor.watch(self)
+            except BaseException:  # No memory, for one.
+                self.watched = False
+                raise
 
     def rested(self) -> None:
         """A worker has run its turns, and is idle again: look what came for the pool meanwhile."""

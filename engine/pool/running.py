@@ -232,9 +232,10 @@ class IdleWaiter(Waiter):
         self.worker: WorkerState = worker
         # Of the port.
         self._queue: FairQueue = queue
-        # The token is in the first while the seat is free, in the second while its worker runs turns.
-        self.token: list[None] = [None]
-        self.running: list[None] = []
+        # The token is in the first while the seat is free, in the second while its worker runs turns. Deques keep the
+        # room for it: moving it needs no memory.
+        self.token: deque[None] = deque((None,))
+        self.running: deque[None] = deque()
 
     def claim(self) -> bool:
         """Take the token of a free seat, to give its worker something or to send it away: it has no seat any more.
@@ -267,10 +268,10 @@ class IdleWaiter(Waiter):
             return False
         worker = self.worker
         port, record, ring, unsent = worker.port, worker.record, self.ring, worker.unsent
-        port.awake[self] = None  # First: who drops the slot takes it out.
-        record.slot = UNCOUNTED
-        worker.item = come_back  # It is running something, whatever asks.
         try:
+            port.awake[self] = None  # First: who drops the slot takes it out.
+            record.slot = UNCOUNTED
+            worker.item = come_back  # It is running something, whatever asks.
             if not port.watched:
                 port.attend()
             until = monotonic() + ROUND

@@ -370,6 +370,28 @@ class TestMemory:
             assert [probe.echo(number) for number in range(3)] == [0, 1, 2]
             assert server.statistics().active == 0
 
+    @pytest.mark.parametrize("endpoint", ["loopback://scarce", "tcp://127.0.0.1:0"])
+    def test_for_a_place_in_the_ring(self, serve: Serve, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+        """A client whose calls cannot be put where they wait for a thread is put there once more: none is lost."""
+
+        class Ring(deque[Any]):
+            missing = 0
+
+            def extend(self, things: Any) -> None:
+                taken = list(things)  # A deque that has no memory left has got them, too.
+                if Ring.missing:
+                    Ring.missing -= 1
+                    raise MemoryError
+                super().extend(taken)
+
+        monkeypatch.setattr("engine.pool.workers.deque", Ring)
+        server = serve(endpoint)
+        monkeypatch.undo()
+        with probing(server) as probe:
+            Ring.missing = 1
+            assert [call.result(LIMIT) for call in [probe.echo.begin(number) for number in range(20)]] == [*range(20)]
+            assert Ring.missing == 0
+
     def test_for_queueing_an_answer(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         """An answer that was made, and could not be queued for its client, is sent all the same."""
         refusals: list[Exception] = []

@@ -48,7 +48,7 @@ class HelpedRunner(CallRunner):
         # What a signal handler has raised in the thread that runs them as help. Written by that thread.
         self._interrupt: BaseException | None = None
 
-    def post(self) -> None:
+    def _post(self) -> None:
         if not self.calls:
             return
         has: list[Any] = []
@@ -65,7 +65,7 @@ class HelpedRunner(CallRunner):
                 self._scheduler.port.need()
             raise
 
-    arrived = post
+    arrived = CallRunner.post
 
     def _offer(self, has: list[Any]) -> None:
         """Put the client where it is to be next: a ring, or to its rest. `has` has it; for who has the client."""
@@ -113,7 +113,11 @@ class HelpedRunner(CallRunner):
     def decline(self, has: list[Any]) -> None:
         """Let workers run the calls, if there are any; see `kernel.helping.Helped`."""
         port = self._scheduler.port
-        port.ring.extend(starmap(has.pop, ONCE))
+        try:
+            port.ring.extend(starmap(has.pop, ONCE))
+        except MemoryError:
+            self._not_listed(has)
+            raise
         port.need()
 
     def part(self, has: list[Any]) -> None:

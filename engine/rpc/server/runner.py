@@ -77,10 +77,14 @@ class CallRunner(ClientTurns):
         """Run calls for a while; see `pool.running.Turns`."""
         port = worker.port
         ring, account = port.ring, self.account
-        if (ring or self._entering is not None) and not self._may_begin(ring, max(1, port.maximum - 1)):
+        try:
+            if (ring or self._entering is not None) and not self._may_begin(ring, max(1, port.maximum - 1)):
+                return
+        except MemoryError:
+            self._relist()
             return
         self.owner = place = current.slot
-        until = 0.0
+        over = 0.0
         try:
             channel = self._answers.channel
             if channel not in worker.unsent:
@@ -92,12 +96,13 @@ class CallRunner(ClientTurns):
             account.debt = 0.0
             self._until = until
             self._run_calls(place, worker, until)
+            over = self._now - until
         except BaseException as error:  # No memory, for one.
             if self.calls:
                 self._abandon(self.calls[0], place, error)
         finally:
             place.call = place.batch = place.handle = None
-            self._end_turn(place, self._now - until)
+            self._end_turn(place, over)
 
     def begin_in_loop(self, call: OpenCall) -> None:
         """Begin an `async def` routine. In the thread of its event loop."""

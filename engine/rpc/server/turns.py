@@ -129,7 +129,8 @@ class ClientTurns:
         self.calls: deque[Batch | OpenCall] = deque()
         # The token of an idle client: who takes it out puts the client into the ring.
         # Invariant: the client is idle, or in the ring once, or owned, or being put into the ring.
-        self._idle: list[None] = [None]
+        # A deque keeps the room for it: putting it back needs no memory.
+        self._idle: deque[None] = deque((None,))
         # Guards what the owner and the monitor decide about each other.
         self._lock = Lock()
         # The place of the thread that has the client. Taken away under _lock; read anywhere.
@@ -142,6 +143,17 @@ class ClientTurns:
 
     def post(self) -> None:
         """Have the calls run that were appended. An interrupt leaves the client idle, or in the ring."""
+        try:
+            self._post()
+        except MemoryError:
+            self._once_more()
+
+    def _once_more(self) -> None:
+        """A step on the way into the ring had no memory. All of them again: what is missing once is mostly back."""
+        self._post()
+        self._scheduler.port.need()
+
+    def _post(self) -> None:
         if not self.calls:
             return
         has: list[None] = []
@@ -160,23 +172,52 @@ class ClientTurns:
     def arrived(self) -> None:
         """`post`, when ordinary calls were appended: they need a worker, so nothing is looked at. Under link.lock."""
         port = self._scheduler.port
+        has: list[None] = []
         try:
             try:
-                # `_enlist` in line.
-                port.ring.extend(compress((self,), map(not_, starmap(self._idle.pop, ONCE))))
+                has.extend(starmap(self._idle.pop, ONCE))
             except IndexError:
                 return
+            try:
+                port.ring.extend(compress((self,), map(not_, starmap(has.pop, ONCE))))
+            except MemoryError:
+                self._not_listed(has)
+                raise
             runner = current.runner
             # An idle worker that harvests looks into the ring before it sleeps: see `WorkPort.need`.
             if runner is None or runner.seat is None or runner.port is not port or port.awake:
                 port.need()
+        except MemoryError:
+            self._once_more()
         except BaseException:
+            if has:
+                self._enlist(has)
             port.need()
             raise
 
     def _enlist(self, token: list[None]) -> None:
         """Move the client from where its token is into the ring, in one step."""
-        self._scheduler.port.ring.extend(compress((self,), map(not_, starmap(token.pop, ONCE))))
+        try:
+            self._scheduler.port.ring.extend(compress((self,), map(not_, starmap(token.pop, ONCE))))
+        except MemoryError:
+            self._not_listed(token)
+            raise
+
+    def _not_listed(self, token: list[Any]) -> None:
+        """There was no memory for a place in the ring, whether the token was out by then or not: the client is idle."""
+        token.clear()
+        self._idle.append(None)
+
+    def _relist(self) -> None:
+        """Put a client into the ring, or leave it idle, that this thread alone knows of."""
+        has: list[None] | None = None
+        try:
+            has = [None]
+            self._list(has)
+        except MemoryError:
+            if has is None or has:
+                self._idle.append(None)
+            self._once_more()
 
     def _list(self, has: list[None]) -> None:
         """Put the client into the ring, unless the event loop can begin all its calls. `has` has the token."""
@@ -246,7 +287,7 @@ class ClientTurns:
         finally:
             lock.release()
         if listed:
-            self._list([None])
+            self._relist()
 
     def _note_entering(self, place: ServingSlot, call_id: int) -> None:
         self._entering = place, call_id, place.running
@@ -276,9 +317,12 @@ class ClientTurns:
                 account.held.discard(place)
             if self.owner is not place:
                 return
+            try:
+                if over > 0:
+                    account.charge(over)
+            except MemoryError:
+                pass  # A turn more or less.
             self.owner = None
-            if over > 0:
-                account.charge(over)
             if self.calls:
                 listed = True
             else:
@@ -287,7 +331,7 @@ class ClientTurns:
         finally:
             lock.release()
         if listed:
-            self._list([None])
+            self._relist()
 
     def _has(self, place: ServingSlot) -> bool:
         """Whether this thread has the client: it has not while the monitor is taking a look."""
@@ -312,16 +356,20 @@ class ClientTurns:
             # Taken first, looked second: an owner that comes out of its routine says so, and then asks before it takes
             # another call, and waits for the lock to do so.
             self.owner = None
-            if not self._may_take_away(owner):
-                self.owner = owner
-                return False
-            self.account.held.add(owner)
-            self._scheduler.watch.note(owner)
-            if overran and owner.call_id is not None and (work := owner.call or owner.batch) is not None:
-                work.entry.run_time.overran()
+            try:
+                if not self._may_take_away(owner):
+                    self.owner = owner
+                    return False
+                self.account.held.add(owner)
+                self._scheduler.watch.note(owner)
+                if overran and owner.call_id is not None and (work := owner.call or owner.batch) is not None:
+                    work.entry.run_time.overran()
+            except MemoryError:
+                self.owner = owner  # Until the next tick.
+                raise
             listed = self._let_go_locked()
         if listed:
-            self._list([None])
+            self._relist()
         return True
 
     def _may_take_away(self, owner: ServingSlot) -> bool:

@@ -481,7 +481,7 @@ class TestInterrupts:
         conversation.
         """
         turn = ("work", "help", "_let_go", "_run_calls", "_run_rows")
-        arrival = ("post", "_offer", "decline")
+        arrival = ("_post", "_offer", "decline")
         files = ("engine/rpc/server/helped.py", "engine/rpc/server/runner.py", "engine/kernel/helping.py")
         picked = [code_named(name, *files) for name in (turn if most == 1 else arrival)]
 
