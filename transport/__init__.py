@@ -10,6 +10,7 @@
     frames      message values, one struct for each kind
     wire        sans-IO: values <-> lists of frames, out-of-band values, which message is allowed when
     link        what a link is: whole messages in, whole messages out
+    importing   modules that are imported when they are needed, which no Ctrl-C halves
     lookup      hosts that are named, looked up on a thread of their own
     inherited   sockets that listen already, which other processes handed over
     unix        Unix sockets that servers listen on
@@ -47,6 +48,7 @@ from transport.errors import (
     TransportError,
 )
 from transport.frames import Buffer
+from transport.importing import load as _load
 from transport.link import Keys, Link, LinkOptions, PeerInfo, Receiver, TransportOptions
 from transport.security import Curve
 
@@ -111,6 +113,7 @@ def _open(endpoint: Endpoint, options: LinkOptions, bound: bool) -> Link:
 
         return (native_link.NativeServer if bound else native_link.NativeClient)(endpoint, options)
     try:
+        _load("transport.zmq_link")
         from transport import lookup, zmq_link
     except (OSError, ImportError) as error:  # No descriptor is left to read the modules with, for one.
         raise EndpointError(f"{endpoint} cannot be used: ZeroMQ cannot be loaded: {error}") from error
@@ -124,8 +127,6 @@ def _open(endpoint: Endpoint, options: LinkOptions, bound: bool) -> Link:
 def __getattr__(name: str) -> typing.Any:
     """Import `transport.overlapped` when a name of it is first used: the engine does not need it to start."""
     if name in __all__:
-        from transport import overlapped
-
-        value = globals()[name] = getattr(overlapped, name)
+        value = globals()[name] = getattr(_load("transport.overlapped"), name)
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

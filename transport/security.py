@@ -13,6 +13,7 @@ import msgspec
 
 from transport.errors import EndpointError
 from transport.foreign import text_of, type_name
+from transport.importing import load
 from transport.lock import Lock
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def _check_pair(public: str, secret: str) -> None:
 
 
 def _public_of(secret: str) -> str:
-    import zmq
+    zmq = load("zmq")
 
     try:
         return str(zmq.curve_public(secret.encode()).decode())
@@ -96,8 +97,7 @@ class Curve(msgspec.Struct, frozen=True):
     @staticmethod
     def new_keys() -> tuple[str, str]:
         """A new pair: public, secret."""
-        import zmq
-
+        zmq = load("zmq")
         public, secret = zmq.curve_keypair()
         return public.decode(), secret.decode()
 

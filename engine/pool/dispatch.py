@@ -240,24 +240,28 @@ class WorkPort(WorkerThreads):
         while True:
             woken, spawns, watch = todo
             try:
-                if self.ring:
-                    self._rouse_one()
-                for waiter in woken:
-                    # A worker that harvests while it waits may be handed what it harvested: it will see that by
-                    # itself.
-                    if isinstance(waiter, IdleWaiter) and waiter.worker.record.ident == get_ident():
-                        waiter.signalled = True
-                    else:
-                        waiter.wake()
+                if woken or self.ring:
+                    self._wake_up(woken)
             except MemoryError:
                 wake(woken)  # Those of before once more, which does no harm.
                 raise
             finally:
-                self._watch_and_spawn(watch, spawns)
+                if watch or spawns:
+                    self._watch_and_spawn(watch, spawns)
             if self.saturated or not self.inbox:
                 return
             with self._lock:  # Pushed by a thread that took the pool for saturated, which it is no longer.
                 todo = self._settle_locked()
+
+    def _wake_up(self, woken: list[Waiter]) -> None:
+        if self.ring:
+            self._rouse_one()
+        for waiter in woken:
+            # A worker that harvests while it waits may be handed what it harvested: it will see that by itself.
+            if isinstance(waiter, IdleWaiter) and waiter.worker.record.ident == get_ident():
+                waiter.signalled = True
+            else:
+                waiter.wake()
 
     def _watch_and_spawn(self, watch: bool, spawns: int) -> None:
         try:
