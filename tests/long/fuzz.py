@@ -272,7 +272,8 @@ def call_both(liar: str, honest: str) -> None:
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     outcomes: Counter[str] = Counter()
     slowest, number = 0.0, 0
-    with Client(honest, connect_timeout=LIMIT, **for_client(honest)) as one:
+    # A busy machine may leave the honest one, which shares its process with the liar, without a word for long.
+    with Client(honest, connect_timeout=LIMIT, heartbeat=LIMIT, **for_client(honest)) as one:
         with Client(liar, connect_timeout=1.0, retries=0, **for_client(liar)) as other:
             good, bad = one.bind("echo").echo, other.bind("echo").echo
             good(0)

@@ -65,7 +65,8 @@ class HelpedRunner(CallRunner):
                 self._scheduler.port.need()
             raise
 
-    arrived = CallRunner.post
+    def arrived(self) -> None:
+        self.post()
 
     def _offer(self, has: list[Any]) -> None:
         """Put the client where it is to be next: a ring, or to its rest. `has` has it; for who has the client."""

@@ -52,7 +52,7 @@ class IncomingCall(Intercepted, eq=False, kw_only=True):
         The interceptor returns then, without a `yield`. If the handle is dropped, the call ends with `CallFailed`.
         """
         self._kept = self._call.given = True
-        self.result = None
+        self.result: Any = None
         return self.handle
 
     @property
