@@ -2,7 +2,7 @@
 # leaks | javascript | wheels | ci-long | docs | docs-serve | clean
 # Every target does its own set-up, and redoes it only when pyproject.toml has changed.
 # Settings: PYTHON=python3.12, VENV=.venv, PYTEST_ARGS="-x -k port", PERF_ARGS="--json out.json", ROUNDS=10,
-# COUNT=1000, RUNS=0, WHEELS_ARGS=--quick, SECONDS=600, SEED=1, LINKS="tcp tls", SETS=2, WORKERS=0 (processes that the
+# COUNT=1000, RUNS=0, WHEELS_ARGS=--quick, SECONDS=600, SEED=1, LINKS="tcp tls", SETS=3, WORKERS=0 (processes that the
 # tests are shared out to; most wait for most of their time)
 
 PYTHON ?= python3
@@ -11,7 +11,7 @@ ROUNDS ?= 5
 COUNT ?= 10000
 RUNS ?= 30000
 WORKERS ?= 3
-SETS ?= 2
+SETS ?= 1
 SECONDS ?= 60
 SEED ?=
 LINKS ?= tcp native+tcp
@@ -56,7 +56,7 @@ $(READY_PACKAGE): $(READY)
 	@touch $@
 
 test: $(READY)
-	$(PY) -m pytest --numprocesses $(WORKERS) --no-loadscope-reorder $(PYTEST_ARGS)
+	$(PY) $(COUNTING) -m pytest --numprocesses $(WORKERS) --no-loadscope-reorder $(PYTEST_ARGS)
 
 # The venv's own Python, then each other supported one that is installed.
 test-all: $(READY)
@@ -70,12 +70,11 @@ test-all: $(READY)
 	done; \
 	test -z "$$failed" || { echo "failed on Python$$failed"; exit 1; }
 
-# The tests once more, each with SETS of its sets of parameters at most, counting which lines and branches of engine and
-# transport they run; fails below 95 %. Whether they pass is for `make test` to say: counting makes all of it slower.
+# The tests, and which lines and branches of engine and transport they run; fails below 95 %. Child processes count for
+# SETS of a test's sets of parameters at most.
 coverage: $(READY)
 	$(PY) -m coverage erase
-	-$(PY) -m coverage run -m pytest -q --numprocesses $(WORKERS) --no-loadscope-reorder --sets $(SETS) \
-	    -m 'not stress and not untraced' $(PYTEST_ARGS)
+	$(MAKE) --no-print-directory test COUNTING='-m coverage run' PYTEST_ARGS='--sets $(SETS) $(PYTEST_ARGS)'
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 

@@ -1,5 +1,6 @@
 """What holds for every test: it ends with the threads it began with."""
 
+import os
 import signal
 import sys
 import threading
@@ -28,6 +29,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # connect.
 PROCESS_WIDE = frozenset({"engine:monitor", "transport:sent-buffers"})
 FIRST = ("tests/kernel/", "tests/transport/test_links.py")
+
+# Programs that use the library: what they make it run, the tests of the library do, too.
+OF_USERS = ("tests/examples/", "tests/packaging/", "tests/perf/", "tests/typing/")
+
+# By this variable a child process of one that counts what it covers is told to do so, too. The names of the tests whose
+# child processes are.
+COUNTING = "COVERAGE_PROCESS_CONFIG"
+COUNTED = pytest.StashKey[set[str]]()
+
 OF_ENDPOINTS = frozenset({"transport:descriptors", "transport:doors"})
 
 # How fast the machine is says nothing about what an example shows.
@@ -55,9 +65,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--sets",
         type=int,
-        default=None,
+        default=1,
         metavar="NUMBER",
-        help="how many of a test's sets of parameters it is run with at most; which, differs from test to test",
+        help="with how many of a test's sets of parameters at most it has its child processes counted, where what the "
+        "tests cover is counted; which, differs from test to test",
     )
 
 
@@ -88,9 +99,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """The kernel's are the first, see above; then a file that takes longer than any, so that no process has it alone at
     the end.
     """
-    most = config.getoption("--sets")
-    if most is not None:
-        items[:] = [item for alike in by_test(items).values() for item in some(alike, most)]
+    if COUNTING in os.environ:
+        most = config.getoption("--sets")
+        those = [item for item in items if not item.nodeid.startswith(OF_USERS)]
+        config.stash[COUNTED] = {item.nodeid for alike in by_test(those).values() for item in some(alike, most)}
     items.sort(key=lambda item: [not item.nodeid.startswith(each) for each in FIRST])
 
 
@@ -103,9 +115,31 @@ def by_test(items: list[pytest.Item]) -> dict[str, list[pytest.Item]]:
 
 
 def some(alike: list[pytest.Item], most: int) -> list[pytest.Item]:
-    """So many of a test's runs, from another one on for each test: so that each link, say, is run by some tests."""
+    """So many of a test's runs, from another one on for each test: so that each link, say, is among those of some."""
     first = crc32(alike[0].nodeid.encode()) % len(alike)
     return (alike[first:] + alike[:first])[:most]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where it is counted what the tests cover, have no child process counted but those of some of a test's sets of
+    parameters: each takes its time to begin and to end counting. What is `untraced` is not counted at all.
+    """
+    settings = os.environ.pop(COUNTING, None)
+    if settings is None:
+        return (yield)
+    tracing = sys.gettrace(), threading.gettrace()
+    if item.get_closest_marker("untraced") is not None:
+        sys.settrace(None)
+        threading.settrace(None)
+    elif item.nodeid in item.config.stash[COUNTED]:
+        os.environ[COUNTING] = settings
+    try:
+        return (yield)
+    finally:
+        os.environ[COUNTING] = settings
+        sys.settrace(tracing[0])
+        threading.settrace(tracing[1])
 
 
 @pytest.hookimpl

@@ -416,12 +416,28 @@ def at_line(number: int, where: Callable[[CodeType], bool], action: Callable[[],
         yield reached
 
 
+class _Both:
+    """A trace function that goes on tracing for `first`, which counts what the tests cover, and then for `second`."""
+
+    def __init__(self, first: Callable[..., Any], second: Callable[..., Any]) -> None:
+        self.first, self.second = first, second
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Callable[..., Any]:
+        self.first(frame, event, argument)
+        if event == "call":
+            sys.settrace(self)  # The other one has put itself in this one's place.
+        following = self.second(frame, event, argument)
+        if following is None:
+            return self.first
+        return self if following is self.second else _Both(self.first, following)
+
+
 @contextmanager
 def _stepping(trace: Callable[[FrameType, str, object], Any]) -> Iterator[None]:
     """Trace the calling thread. No garbage is collected meanwhile: what is raised in a finalizer goes nowhere."""
     former, collecting = sys.gettrace(), gc.isenabled()
     gc.disable()
-    sys.settrace(trace)
+    sys.settrace(trace if former is None else _Both(former, trace))
     try:
         yield
     finally:
