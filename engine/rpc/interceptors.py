@@ -146,7 +146,9 @@ class Around:
             if error is not None:
                 self.call.result = UNSET
             running = begun.pop()
-            error = _resumed(running, error) or missing_result(self.call, running, error)
+            caught, error = error, _resumed(running, error)
+            if error is None:  # Not `or`: what was raised may not be asked whether it is true.
+                error = missing_result(self.call, running, caught)
         return error
 
 

@@ -142,7 +142,9 @@ async def _surround(seen: IncomingCall, interceptors: Iterable[AsyncInterceptor]
         if error is not None:
             seen.result = UNSET
         running = begun.pop()
-        error = await _resumed(running, error) or missing_result(seen, running, error)
+        caught, error = error, await _resumed(running, error)
+        if error is None:
+            error = missing_result(seen, running, caught)
     if error is not None:
         raise error
     return returned
