@@ -16,6 +16,7 @@ SECONDS ?= 60
 SEED ?=
 LINKS ?= tcp native+tcp
 PYTEST_ARGS ?=
+COUNTING :=
 PERF_ARGS ?=
 WHEELS_ARGS ?=
 

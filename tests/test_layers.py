@@ -310,6 +310,7 @@ WHITE_BOX: dict[str, str] = {
     "rpc/client/test_spinning.py": "how busy a machine is and what follows from it has no public name",
     "rpc/client/test_attention.py": "what is attended has no public name: it is seen by a thread that sleeps no more",
     "rpc/server/test_entering.py": "what a server has learned of its routines shows elsewhere in how long others wait",
+    "rpc/server/test_turns_shortage.py": "which allocation fails, and where a client is after it, has no public name",
     "scheduled.py": "an explorer takes the steps of the scheduler's own objects, one by one",
     "rpc/server/test_turns_model.py": "as above",
     "rpc/server/test_turns_busy.py": "where a client is has no public name",

@@ -261,13 +261,12 @@ class IdleWaiter(Waiter):
     def work(self) -> bool:
         """Run turns, for a round; False if the worker is given something else just now. See `Waiter.work`."""
         # Flat, because every message with calls passes here.
-        running = self.running
+        worker = self.worker
+        running, port, record, ring, unsent = self.running, worker.port, worker.record, self.ring, worker.unsent
         try:
             running.append(self.token.pop())
         except IndexError:
             return False
-        worker = self.worker
-        port, record, ring, unsent = worker.port, worker.record, self.ring, worker.unsent
         try:
             port.awake[self] = None  # First: who drops the slot takes it out.
             record.slot = UNCOUNTED

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from .helpers import RawClient, RawServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
+said = attrgetter("library", "heartbeat")
+
 
 class TestGreeting:
     """Both sides name their implementation and the pings that they send."""
@@ -28,7 +31,7 @@ class TestGreeting:
             raw.say(Hello(b"\1" * 16))
             message = raw.hear()
             assert isinstance(message, Welcome)
-            assert (message.library, message.heartbeat) == (LIBRARY, heartbeat)
+            assert said(message) == (LIBRARY, heartbeat)
 
     @pytest.mark.parametrize("options", [{}, {"heartbeat": 0.5}, {"heartbeat": 0}])
     def test_of_a_client(self, endpoint: str, options: dict[str, Any]) -> None:
@@ -37,7 +40,7 @@ class TestGreeting:
             client.bind("any").call.begin()
             message = raw.hear()
             assert isinstance(message, Hello)
-            assert (message.library, message.heartbeat) == (LIBRARY, options.get("heartbeat", 5.0))
+            assert said(message) == (LIBRARY, options.get("heartbeat", 5.0))
 
     def test_the_version(self) -> None:
         """The version that is told, and that `engine.__version__` tells, is that of the project."""

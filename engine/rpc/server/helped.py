@@ -66,7 +66,10 @@ class HelpedRunner(CallRunner):
             raise
 
     def arrived(self) -> None:
-        self.post()
+        try:  # `post` in line.
+            self._post()
+        except MemoryError:
+            self._once_more()
 
     def _offer(self, has: list[Any]) -> None:
         """Put the client where it is to be next: a ring, or to its rest. `has` has it; for who has the client."""

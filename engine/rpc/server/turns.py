@@ -188,6 +188,8 @@ class ClientTurns:
             if runner is None or runner.seat is None or runner.port is not port or port.awake:
                 port.need()
         except MemoryError:
+            if has:
+                self._not_listed(has)
             self._once_more()
         except BaseException:
             if has:
