@@ -409,6 +409,27 @@ class TestMemory:
             assert probe.echo.begin(2).result(LIMIT) == 2
         assert server.statistics().failures == 1
 
+    @pytest.mark.parametrize("step", ["reply", "conclude"])
+    def test_for_the_answer_of_a_task(self, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+        """The call of an `async def` routine fails, having run; the next one is answered, and none stays open."""
+
+        class Tasks:
+            async def echo(self, value: Any) -> Any:
+                return value
+
+            def hold(self) -> None: ...
+
+        path = f"engine.rpc.server.answers.Answers.{step}"
+        with Server("tcp://127.0.0.1:0", workers=2) as server:
+            server.register(Probe, Tasks())
+            server.listen()
+            with probing(server) as probe:
+                monkeypatch.setattr(path, once(MemoryError(), getattr_of(path)))
+                with pytest.raises(CallFailed):
+                    probe.echo.begin(2).result(LIMIT)
+                assert probe.echo(3) == 3
+                wait_until(lambda: server.statistics().active == 0)
+
     def test_for_sending_an_answer(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         """The call fails, having run; the next one is answered."""
         path = "transport.zmq_link.server.ZmqServer.send"

@@ -278,6 +278,16 @@ class Answers:
         self.reply_fault(call, status, error, text)
         self.channel.flush()
 
+    def abandon(self, call: OpenCall, error: BaseException) -> None:
+        """This side has failed at the answer of `call`: close it, or break off with its client, if it was closed.
+
+        What that says leaves with the next flush.
+        """
+        try:
+            self.reply_fault(call, Status.CALL_FAILED, None, f"the server failed at it: {type_name(error)}")
+        except InvalidAsyncHandle:
+            self.fail_at(call.peer, error, call.id)
+
     def reply(self, call: OpenCall, value: object) -> None:
         """Close `call` with a result, which leaves with the next flush."""
         if call.extra is not None and (around := call.extra.around) is not None:

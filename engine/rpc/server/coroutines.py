@@ -202,9 +202,13 @@ class CoroutineRunner:
         else:
             if not (call.entry.takes_handle or value is UNANSWERED):
                 try:
-                    call.answers.answer(call, value)
+                    call.answers.reply(call, value)
                 except (InvalidAsyncHandle, InvalidArgumentType) as error:
                     log_unanswered(call, value, error)
+                except MemoryError as error:
+                    call.answers.abandon(call, error)
+                finally:
+                    call.answers.channel.flush()
         finally:
             self._open.pop(coroutine, None)
 
